@@ -1,0 +1,98 @@
+//! The configuration: TOML in, a [`Config`] out that is right by construction.
+//! Borders of this room; the parser and its diagnostics stand in files beside.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::Rules;
+use crate::wire::{Name, RecordType};
+
+/// Everything that `hedgerow serve` runs. Holds no bad address, zero deadline or empty pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Data-plane threads; `None` is one per CPU.
+    pub workers: Option<NonZeroUsize>,
+    /// The LS, if the config has one.
+    pub forwarder: Option<ForwarderConfig>,
+    /// Pools in order of the file; routes point into it.
+    pub pools: Vec<PoolConfig>,
+    /// The TS that this process runs itself.
+    pub authorities: Vec<AuthorityConfig>,
+}
+
+/// `[forwarder]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwarderConfig {
+    /// UDP and TCP addresses.
+    pub listen: Vec<SocketAddr>,
+    /// Largest UDP message sent or asked for (RFC 6891 section 6.2.5), octets.
+    pub edns_udp_size: u16,
+    /// Which pool answers for which suffix.
+    pub routes: Vec<Route>,
+}
+
+/// One entry of `[forwarder.routes]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Names at or below this are the route's; the longest suffix wins.
+    pub suffix: Name,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+}
+
+/// `[pools.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolConfig {
+    /// The key below `[pools]`.
+    pub name: String,
+    /// At least one.
+    pub backends: Vec<BackendConfig>,
+    /// How races of this pool run.
+    pub rules: Rules,
+    /// What a probe asks.
+    pub probe: ProbeConfig,
+}
+
+/// One entry of `pools.*.backends`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendConfig {
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Its label in logs and metrics; the address when none was given.
+    pub name: String,
+    /// Share of the load, 1 to 1000.
+    pub weight: u16,
+}
+
+/// `pools.*.health.probe`: any reply at all counts as life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeConfig {
+    /// The name asked, by default the root.
+    pub name: Name,
+    /// The type asked, by default NS.
+    pub rtype: RecordType,
+}
+
+/// `[authorities.NAME]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthorityConfig {
+    /// The key below `[authorities]`.
+    pub name: String,
+    /// UDP and TCP addresses.
+    pub listen: Vec<SocketAddr>,
+    /// Zone files, at least one.
+    pub zones: Vec<ZoneSource>,
+    /// What is said of a name that is in no table.
+    pub miss: crate::zone::Miss,
+    /// TTL of table records.
+    pub ttl: Duration,
+}
+
+/// One entry of `authorities.*.zones`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ZoneSource {
+    /// Already resolved against the folder of the config file.
+    pub file: PathBuf,
+}

@@ -1,0 +1,3 @@
+//! The `hedgerow` binary: calls the command, turns its result into an exit code.
+
+fn main() {}

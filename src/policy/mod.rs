@@ -1,0 +1,14 @@
+//! Decisions: who is asked, when, and whose reply wins. Pure: `now`, replies and a seeded generator
+//! are arguments; nothing here knows a socket, a clock or a byte of DNS.
+
+pub mod balance;
+pub mod budget;
+pub mod health;
+pub mod latency;
+pub mod race;
+pub mod rank;
+pub mod rules;
+pub mod timers;
+
+pub use rank::{Accept, Rank};
+pub use rules::{Dispatch, Grace, HealthRules, Hedge, HedgeDelay, Rules, Silence};

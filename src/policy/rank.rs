@@ -1,0 +1,38 @@
+//! How replies rank, and which of them end a race at once.
+
+/// The rank of a reply, worst first (CONTRACT.md, Races). A better rank replaces a kept one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Every rcode but NOERROR and NXDOMAIN.
+    Failure,
+    /// NODATA without AA: from something that is no authority for the name.
+    Nodata,
+    /// NXDOMAIN.
+    Nxdomain,
+    /// NODATA from an authority (AA).
+    NodataAuthoritative,
+    /// NOERROR with answer records or a referral, or TC.
+    Positive,
+}
+
+/// Which replies are accepted, that is, win at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// The first positive reply or authoritative NODATA.
+    Positive,
+    /// The first reply that is no failure.
+    Conclusive,
+    /// The first reply.
+    Any,
+}
+
+impl Accept {
+    /// Whether a reply of this rank wins at once.
+    pub fn accepts(self, rank: Rank) -> bool {
+        match self {
+            Self::Positive => rank >= Rank::NodataAuthoritative,
+            Self::Conclusive => rank > Rank::Failure,
+            Self::Any => true,
+        }
+    }
+}

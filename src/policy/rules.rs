@@ -1,0 +1,155 @@
+//! What a pool's configuration decides: the rules that every race of the pool follows, with their
+//! defaults, bounds and words. Parsed by `config/`, followed by `race`, `balance`, `health`.
+
+use std::time::Duration;
+
+use super::balance::Balance;
+use super::rank::Accept;
+
+/// The rules of one pool (CONTRACT.md, `[pools.*]`). Once a value exists it is right: `config/` checks bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Who is asked, and when.
+    pub dispatch: Dispatch,
+    /// `race` only: how many backends are asked at once; 0 means all.
+    pub fanout: u16,
+    /// In which order backends are asked.
+    pub balance: Balance,
+    /// Which replies end a race at once.
+    pub accept: Accept,
+    /// The client's deadline.
+    pub timeout: Duration,
+    /// How long a kept negative reply waits for a better one.
+    pub grace: Grace,
+    /// Silence after which the next backend (or try) is due.
+    pub attempt_timeout: Duration,
+    /// How often one backend may be asked for one query.
+    pub tries: u8,
+    /// The answer when some backend is up, but none replied in time.
+    pub on_timeout: Silence,
+    /// The answer when no backend is up.
+    pub on_all_down: Silence,
+    /// When a second attempt starts although the first may still be answered.
+    pub hedge: Hedge,
+    /// How backends are found to be up or down.
+    pub health: HealthRules,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            dispatch: Dispatch::Race,
+            fanout: 0,
+            balance: Balance::RoundRobin,
+            accept: Accept::Positive,
+            timeout: Duration::from_secs(3),
+            grace: Grace::Off,
+            attempt_timeout: Duration::from_secs(1),
+            tries: 1,
+            on_timeout: Silence::Nxdomain,
+            on_all_down: Silence::Nxdomain,
+            hedge: Hedge::default(),
+            health: HealthRules::default(),
+        }
+    }
+}
+
+/// Who is asked, and when (CONTRACT.md, Races).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatch {
+    /// `fanout` backends at once.
+    Race,
+    /// One, and the next after the hedge delay, within the budget.
+    Hedge,
+    /// One, and the next after `attempt_timeout` or failure.
+    Sequential,
+}
+
+/// How long a kept negative reply waits for a better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// Until every backend has replied or the deadline has come.
+    Off,
+    /// Three times the p99 of the silent backends' latency, at least 5 ms, at most `attempt_timeout`.
+    Auto,
+    /// A fixed time.
+    After(Duration),
+}
+
+/// What the client gets when no backend's reply can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// A synthesized NXDOMAIN.
+    Nxdomain,
+    /// SERVFAIL.
+    Servfail,
+    /// REFUSED.
+    Refused,
+    /// Nothing at all; counted as dropped.
+    Drop,
+}
+
+/// `[pools.*.hedge]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hedge {
+    /// When the hedge starts.
+    pub delay: HedgeDelay,
+    /// Lower clamp of a percentile or automatic delay.
+    pub min_delay: Duration,
+    /// Upper clamp of a percentile or automatic delay, and the delay until enough samples are in.
+    pub max_delay: Duration,
+    /// Hedges per client query, over time, 0.0 to 1.0.
+    pub budget: f64,
+    /// Hedges per query.
+    pub max: u8,
+}
+
+impl Default for Hedge {
+    fn default() -> Self {
+        Self {
+            delay: HedgeDelay::Auto,
+            min_delay: Duration::from_millis(1),
+            max_delay: Duration::from_millis(250),
+            budget: 0.05,
+            max: 1,
+        }
+    }
+}
+
+/// When a hedge starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HedgeDelay {
+    /// The percentile that the budget can pay for: `1 - budget`.
+    Auto,
+    /// A percentile of the asked backend's own latency, 0.5 to 0.999 (`"p50"` to `"p99.9"`).
+    Percentile(f64),
+    /// A fixed time, taken as it is.
+    Fixed(Duration),
+}
+
+/// `[pools.*.health]`: timing of probes and how many of them decide. What a probe asks is `config`'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthRules {
+    /// Time between probes to one backend.
+    pub interval: Duration,
+    /// Also probe after so many queries to the pool; 0 is off.
+    pub every_queries: u32,
+    /// How long a probe waits for its reply.
+    pub timeout: Duration,
+    /// Missed probes in a row before down.
+    pub fall: u8,
+    /// Good probes in a row before up.
+    pub rise: u8,
+}
+
+impl Default for HealthRules {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            every_queries: 0,
+            timeout: Duration::from_secs(1),
+            fall: 2,
+            rise: 2,
+        }
+    }
+}
