@@ -1,1 +1,5 @@
-//! stub
+//! Sockets: how datagrams and streams are bound, received and sent. Knows nothing of names and races.
+
+pub mod batch;
+pub mod bind;
+pub mod exchange;
