@@ -101,8 +101,8 @@ impl RecvBatch {
             header.msg_hdr.msg_flags = 0;
         }
         for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_hdr.msg_controllen = mem::size_of::<Control>() as _;
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_hdr.msg_controllen = size_of::<Control>() as _;
         }
         self.received = receive(socket.as_fd().as_raw_fd(), &mut self.headers)?;
         Ok(self.received)
@@ -243,8 +243,7 @@ impl SendBatch {
     /// Points the header of a queued datagram at its parts.
     fn prepare(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        self.vectors[index] =
-            libc::iovec { iov_base: slot.bytes.as_mut_ptr().cast(), iov_len: slot.bytes.len() };
+        self.vectors[index] = libc::iovec { iov_base: slot.bytes.as_mut_ptr().cast(), iov_len: slot.bytes.len() };
         let mut header = empty_header();
         header.msg_hdr.msg_iov = &raw mut self.vectors[index];
         header.msg_hdr.msg_iovlen = 1;
@@ -258,6 +257,23 @@ impl SendBatch {
         }
         self.headers[index] = header;
     }
+}
+
+/// Asks the kernel to tell of every datagram at which local address it arrived ([`Datagram::local`]). For listeners on
+/// a wildcard address; stands here because no crate at hand offers the option behind a safe call.
+///
+/// # Errors
+/// What the kernel says.
+pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
+    let (level, option) = match is_ipv6 {
+        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+        false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+    };
+    let on: libc::c_int = 1;
+    let size = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
+    let returned = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), size) };
+    outcome(returned as isize).map(drop)
 }
 
 /// `recvmmsg`, or `recvmsg` where that does not exist.
@@ -294,14 +310,8 @@ fn transmit(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
         // SAFETY: `prepare` has just pointed every header at a name, an iovec and a control block owned by the
         // same `SendBatch`, with their true lengths; `flush` holds `&mut self`, so nothing moves them
         // before the call returns. The kernel only reads them.
-        let sent = unsafe {
-            libc::sendmmsg(
-                fd,
-                headers.as_mut_ptr(),
-                headers.len() as libc::c_uint,
-                libc::MSG_DONTWAIT as _,
-            )
-        };
+        let sent =
+            unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as libc::c_uint, libc::MSG_DONTWAIT as _) };
         match outcome(sent as isize) {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -363,7 +373,7 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
             out.sin_family = libc::AF_INET as libc::sa_family_t;
             out.sin_port = v4.port().to_be();
             out.sin_addr.s_addr = v4.ip().to_bits().to_be();
-            mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
+            size_of::<libc::sockaddr_in>() as libc::socklen_t
         }
         SocketAddr::V6(v6) => {
             let out = unsafe { &mut *storage.cast::<libc::sockaddr_in6>() };
@@ -372,7 +382,7 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
             out.sin6_flowinfo = v6.flowinfo();
             out.sin6_addr.s6_addr = v6.ip().octets();
             out.sin6_scope_id = v6.scope_id();
-            mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t
+            size_of::<libc::sockaddr_in6>() as libc::socklen_t
         }
     }
 }
@@ -399,14 +409,14 @@ impl Control {
             while let Some(current) = message.as_ref() {
                 let carries = |size| current.cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
                 match (current.cmsg_level, current.cmsg_type) {
-                    (libc::IPPROTO_IP, libc::IP_PKTINFO) if carries(mem::size_of::<libc::in_pktinfo>()) => {
+                    (libc::IPPROTO_IP, libc::IP_PKTINFO) if carries(size_of::<libc::in_pktinfo>()) => {
                         let info: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
                         // `ipi_addr` is the header's destination; `ipi_spec_dst` is what a reply should use.
                         // They differ for broadcast and multicast, which cannot be a source.
                         let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
                         return Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex as u32 });
                     }
-                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if carries(mem::size_of::<libc::in6_pktinfo>()) => {
+                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if carries(size_of::<libc::in6_pktinfo>()) => {
                         let info: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
                         let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
                         return Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex as u32 });
@@ -429,7 +439,7 @@ impl Control {
             let message = libc::CMSG_FIRSTHDR(&raw const header);
             match from.ip {
                 IpAddr::V4(ip) => {
-                    let size = mem::size_of::<libc::in_pktinfo>() as libc::c_uint;
+                    let size = size_of::<libc::in_pktinfo>() as libc::c_uint;
                     (*message).cmsg_level = libc::IPPROTO_IP;
                     (*message).cmsg_type = libc::IP_PKTINFO;
                     (*message).cmsg_len = libc::CMSG_LEN(size) as _;
@@ -443,7 +453,7 @@ impl Control {
                     libc::CMSG_SPACE(size) as usize
                 }
                 IpAddr::V6(ip) => {
-                    let size = mem::size_of::<libc::in6_pktinfo>() as libc::c_uint;
+                    let size = size_of::<libc::in6_pktinfo>() as libc::c_uint;
                     (*message).cmsg_level = libc::IPPROTO_IPV6;
                     (*message).cmsg_type = libc::IPV6_PKTINFO;
                     (*message).cmsg_len = libc::CMSG_LEN(size) as _;

@@ -144,12 +144,6 @@ pub struct HealthRules {
 
 impl Default for HealthRules {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(5),
-            every_queries: 0,
-            timeout: Duration::from_secs(1),
-            fall: 2,
-            rise: 2,
-        }
+        Self { interval: Duration::from_secs(5), every_queries: 0, timeout: Duration::from_secs(1), fall: 2, rise: 2 }
     }
 }

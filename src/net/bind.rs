@@ -1,0 +1,179 @@
+//! Binding listeners: for each configured address, one UDP and one TCP socket a worker, all on the same port.
+//!
+//! The kernel spreads clients over the workers' sockets (`SO_REUSEPORT`). That option would also let a second hedgerow
+//! share the port in silence, each answering half of the clients, so every address is first bound once without it.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::batch;
+
+/// One address, bound once for each worker.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The address really bound: port 0 has become a port.
+    pub address: SocketAddr,
+    /// A UDP socket for each worker, non-blocking.
+    pub udp: Vec<UdpSocket>,
+    /// A TCP listener for each worker, non-blocking.
+    pub tcp: Vec<TcpListener>,
+}
+
+/// An address could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    /// The address as configured.
+    address: SocketAddr,
+    /// Which of the two transports failed.
+    transport: &'static str,
+    /// What the kernel said.
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, transport, source } = self;
+        write!(f, "cannot listen on {address} ({transport}): ")?;
+        match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                write!(f, "port {} is in use; stop what listens there or choose another port", address.port())
+            }
+            io::ErrorKind::PermissionDenied => {
+                write!(f, "{source}; ports below 1024 need root or CAP_NET_BIND_SERVICE")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                write!(f, "no interface of this machine has the address {}", address.ip())
+            }
+            _ => write!(f, "{source}"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl Listeners {
+    /// Binds `address` for so many workers.
+    ///
+    /// # Errors
+    /// If the address cannot be had, by UDP or by TCP.
+    pub fn bind(address: SocketAddr, workers: usize) -> Result<Self, BindError> {
+        let (bound, reserved) = reserve(address)?;
+        // The reservation ends here; only a program that asks for this very port in this very moment could come between.
+        drop(reserved);
+        let fail = |transport| move |source| BindError { address, transport, source };
+        let udp = (0..workers).map(|_| udp_listener(bound)).collect::<io::Result<_>>().map_err(fail("UDP"))?;
+        let tcp = (0..workers).map(|_| tcp_listener(bound)).collect::<io::Result<_>>().map_err(fail("TCP"))?;
+        Ok(Self { address: bound, udp, tcp })
+    }
+}
+
+/// Binds an address alone, to see that nobody has it and, for port 0, to find a port that is free by UDP and by TCP.
+fn reserve(address: SocketAddr) -> Result<(SocketAddr, [Socket; 2]), BindError> {
+    let fail = |transport| move |source| BindError { address, transport, source };
+    let mut attempts_left = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts_left -= 1;
+        let udp = alone(address, Type::DGRAM).map_err(fail("UDP"))?;
+        let bound = udp.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
+        match alone(bound, Type::STREAM) {
+            Ok(tcp) => return Ok((bound, [udp, tcp])),
+            Err(error) if attempts_left == 0 => return Err(fail("TCP")(error)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// How many ports of the kernel's choice are tried until one is free by TCP too.
+const PORT_ATTEMPTS: u32 = 16;
+
+/// A socket that shares its address with nobody.
+fn alone(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = unbound(address, kind)?;
+    if kind == Type::STREAM {
+        // Connections of an earlier run may still be in TIME-WAIT.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    if kind == Type::STREAM {
+        // With SO_REUSEADDR it is `listen` that finds out whether somebody else listens.
+        socket.listen(1)?;
+    }
+    Ok(socket)
+}
+
+/// A worker's UDP socket.
+fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = unbound(address, Type::DGRAM)?;
+    socket.set_reuse_port(true)?;
+    // A burst of queries waits here while the worker is busy. The kernel grants what its limit allows.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    if address.ip().is_unspecified() {
+        batch::tell_local_address(&socket, address.is_ipv6())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A worker's TCP listener.
+fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = unbound(address, Type::STREAM)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(TCP_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A non-blocking socket of the address's family. IPv6 sockets take IPv6 only, so that `0.0.0.0` and `[::]` can both be
+/// listened on, and clients have one form of address.
+fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let protocol = if kind == Type::DGRAM { Protocol::UDP } else { Protocol::TCP };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// Asked for as socket buffer, octets: some 4,000 small datagrams, 20 ms at 200,000 queries a second.
+pub(super) const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Connections that wait to be accepted.
+const TCP_BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_gets_both_transports_on_one_port() {
+        let listeners = Listeners::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert_ne!(listeners.address.port(), 0);
+        assert_eq!((listeners.udp.len(), listeners.tcp.len()), (3, 3));
+        for socket in &listeners.udp {
+            assert_eq!(socket.local_addr().unwrap(), listeners.address);
+        }
+        for listener in &listeners.tcp {
+            assert_eq!(listener.local_addr().unwrap(), listeners.address);
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_even_if_its_owner_would_share_it() {
+        let first = Listeners::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let error = Listeners::bind(first.address, 1).unwrap_err().to_string();
+        assert!(error.contains(&format!("port {} is in use", first.address.port())), "{error}");
+    }
+
+    #[test]
+    fn a_port_in_use_by_tcp_alone_is_found() {
+        let owner = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = Listeners::bind(owner.local_addr().unwrap(), 1).unwrap_err().to_string();
+        assert!(error.contains("(TCP)"), "{error}");
+    }
+}

@@ -1,0 +1,576 @@
+//! The way to the backends and back: connected UDP sockets in pools, and who waits for which reply.
+//!
+//! One worker owns one exchange. A caller queues messages for a [`Link`] (a backend's address) with a ticket of its
+//! own making; the exchange picks the socket, draws the message ID, sends in batches, and hands the ticket back for the
+//! reply that bears the same ID on the same socket. It never looks behind the ID: whether a reply is the right one, the
+//! caller decides, and either settles the ticket, leaves it waiting, or abandons it.
+//!
+//! What makes replies hard to forge (RFC 5452 section 9.2): sockets are connected, so the kernel drops what comes from
+//! elsewhere; they are bound to random ports over the whole unprivileged range and renewed all the time; IDs are drawn
+//! uniformly for each message. All of it comes from a CSPRNG seeded by the operating system.
+//!
+//! ```text
+//!            flush                      reply, settled                 nothing waits, and retired
+//!   queue ──────────▶ waiting on its socket ──────────▶ ticket gone ──────────▶ socket closed
+//!                          │ abandon
+//!                          ▼
+//!                     late: the ID stays taken ──────────▶ ticket gone
+//!                                       reply, or QUARANTINE over
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::event::epoll;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::batch::{BATCH, RecvBatch, SendBatch};
+use super::bind::SOCKET_BUFFER;
+
+/// The sockets of one worker towards all its backends. `T` is the caller's ticket.
+pub struct Exchange<T> {
+    /// Watches all sockets and the alarm; itself watched by the runtime.
+    epoll: OwnedFd,
+    /// Fires at the time given to [`wake_at`](Self::wake_at).
+    alarm: OwnedFd,
+    /// When the alarm is set to fire.
+    alarm_at: Option<Instant>,
+    /// Backends by [`Link`]; `None` is free.
+    links: Vec<Option<Peer>>,
+    /// Sockets by number; `None` is free.
+    ports: Vec<Option<Port>>,
+    /// Free numbers in `ports`.
+    free_ports: Vec<u32>,
+    /// Who waits for what, by socket and ID.
+    waiting: HashMap<TicketKey, Waiting<T>, RandomState>,
+    /// Late tickets in order of their end.
+    late: VecDeque<(Instant, TicketKey, u32)>,
+    /// Links with something to flush.
+    dirty: Vec<Link>,
+    /// Tells an ID's present use from an earlier one.
+    serial: u32,
+    /// When sockets were last renewed for their own sake.
+    renewals: Renewals,
+    /// Source of ports, IDs and choices.
+    rng: StdRng,
+}
+
+/// A backend's address as an exchange knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Link(u32);
+
+/// The place of a ticket: a socket and an ID on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TicketKey(u64);
+
+impl TicketKey {
+    /// The key of `id` on socket number `port`.
+    fn new(port: u32, id: u16) -> Self {
+        Self(u64::from(port) << 16 | u64::from(id))
+    }
+
+    /// The socket's number.
+    fn port(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+
+    /// The message ID.
+    fn id(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+/// What waits for a reply.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting<T> {
+    /// The caller's own.
+    pub ticket: T,
+    /// Whom the message went to.
+    pub link: Link,
+    /// When it was queued.
+    pub sent: Instant,
+    /// Nobody needs the reply any more, but the ID stays taken and the latency can be learnt.
+    pub is_late: bool,
+    /// Tells this use of the ID from others.
+    serial: u32,
+}
+
+/// What [`Exchange::ready`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A socket has replies, or an error.
+    Socket(u32),
+    /// The time given to [`Exchange::wake_at`] has come.
+    Alarm,
+}
+
+/// A message that could not be sent.
+#[derive(Debug)]
+pub struct Refused<T> {
+    /// The caller's own.
+    pub ticket: T,
+    /// Whom the message was for.
+    pub link: Link,
+    /// The backend, or the way to it, is known to be dead; otherwise only this message failed.
+    pub is_unreachable: bool,
+}
+
+/// One backend.
+struct Peer {
+    /// Its address.
+    address: SocketAddr,
+    /// Numbers of the sockets that may be chosen.
+    live: Vec<u32>,
+    /// The socket of the batch that is being filled.
+    current: Option<u32>,
+    /// The batch that is being filled.
+    batch: SendBatch,
+    /// For each message of the batch, whose it is.
+    keys: Vec<TicketKey>,
+}
+
+/// One connected socket.
+struct Port {
+    /// The socket.
+    socket: UdpSocket,
+    /// Whose it is.
+    link: Link,
+    /// When it was opened.
+    opened: Instant,
+    /// Batches sent from it.
+    batches: u32,
+    /// Tickets on it, late ones included.
+    tickets: u32,
+    /// Not chosen any more; closed when nothing waits on it.
+    is_retired: bool,
+}
+
+impl<T: Copy> Exchange<T> {
+    /// An exchange without backends, seeded by the operating system.
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EDGE)?;
+        Ok(Self {
+            epoll,
+            alarm,
+            alarm_at: None,
+            links: Vec::new(),
+            ports: Vec::new(),
+            free_ports: Vec::new(),
+            waiting: HashMap::with_capacity_and_hasher(WARM, RandomState::default()),
+            late: VecDeque::with_capacity(WARM),
+            dirty: Vec::with_capacity(16),
+            serial: 0,
+            renewals: Renewals::new(),
+            rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
+        })
+    }
+
+    /// Makes a backend known. `message_size` is what a usual message takes, octets.
+    pub fn add(&mut self, address: SocketAddr, message_size: usize) -> Link {
+        let peer = Peer {
+            address,
+            live: Vec::with_capacity(PORTS_PER_BACKEND),
+            current: None,
+            batch: SendBatch::new(BATCH, message_size),
+            keys: Vec::with_capacity(BATCH),
+        };
+        match self.links.iter().position(Option::is_none) {
+            Some(free) => {
+                self.links[free] = Some(peer);
+                Link(free as u32)
+            }
+            None => {
+                self.links.push(Some(peer));
+                Link(self.links.len() as u32 - 1)
+            }
+        }
+    }
+
+    /// Forgets a backend, its sockets and all that waits for it.
+    pub fn remove(&mut self, link: Link) {
+        self.links[link.0 as usize] = None;
+        self.dirty.retain(|dirty| *dirty != link);
+        self.waiting.retain(|_, waiting| waiting.link != link);
+        for number in 0..self.ports.len() {
+            if self.ports[number].as_ref().is_some_and(|port| port.link == link) {
+                self.ports[number] = None;
+                self.free_ports.push(number as u32);
+            }
+        }
+    }
+
+    /// Queues a message, whose first two octets become a fresh ID, for the next [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// If there is no socket to send from and none can be opened.
+    pub fn queue(&mut self, link: Link, ticket: T, message: &[u8], now: Instant) -> io::Result<TicketKey> {
+        let number = match self.peer(link).current {
+            Some(number) => number,
+            None => {
+                let number = self.choose_port(link, now)?;
+                self.peer(link).current = Some(number);
+                self.dirty.push(link);
+                number
+            }
+        };
+        self.serial = self.serial.wrapping_add(1);
+        let waiting = Waiting { ticket, link, sent: now, is_late: false, serial: self.serial };
+        // Uniform over all IDs that nothing waits for on this socket (RFC 5452 section 4.3).
+        let key = loop {
+            let key = TicketKey::new(number, self.rng.random());
+            if let Entry::Vacant(place) = self.waiting.entry(key) {
+                place.insert(waiting);
+                break key;
+            }
+        };
+        self.port(number).tickets += 1;
+        let peer = self.peer(link);
+        peer.batch.push(None, None, |out| {
+            out.extend_from_slice(message);
+            if let Some(id) = out.first_chunk_mut() {
+                *id = key.id().to_be_bytes();
+            }
+        });
+        peer.keys.push(key);
+        Ok(key)
+    }
+
+    /// Whether the next [`queue`](Self::queue) for this backend needs a flush before it.
+    pub fn is_full(&self, link: Link) -> bool {
+        self.links[link.0 as usize].as_ref().is_some_and(|peer| peer.batch.is_full())
+    }
+
+    /// Sends all that is queued, one call for each backend. What could not be sent goes to `refused`.
+    pub fn flush(&mut self, refused: &mut Vec<Refused<T>>) {
+        while let Some(link) = self.dirty.pop() {
+            let Some(peer) = &mut self.links[link.0 as usize] else { continue };
+            let Some(number) = peer.current.take() else { continue };
+            let port = self.ports[number as usize].as_mut().expect("a current socket is open");
+            port.batches += 1;
+            let first_refused = refused.len();
+            peer.batch.flush(&port.socket, |index, error| {
+                let key = peer.keys[index];
+                let is_unreachable = is_unreachable(error);
+                if let Some(waiting) = self.waiting.remove(&key) {
+                    port.tickets -= 1;
+                    refused.push(Refused { ticket: waiting.ticket, link, is_unreachable });
+                }
+            });
+            peer.keys.clear();
+            if refused.len() > first_refused {
+                self.retire(number);
+            }
+            self.close_if_done(number);
+        }
+    }
+
+    /// The descriptor that becomes readable when [`ready`](Self::ready) has something to tell.
+    pub fn watched(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Collects what has happened, without waiting, and returns whether there may be more.
+    pub fn ready(&mut self, events: &mut Vec<Event>) -> bool {
+        let mut buffer = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
+        let Ok((found, _)) = epoll::wait(&self.epoll, &mut buffer, Some(&Timespec::default())) else { return false };
+        for event in found.iter() {
+            let data = event.data.u64();
+            if data == ALARM {
+                self.alarm_at = None;
+                events.push(Event::Alarm);
+            } else {
+                events.push(Event::Socket(data as u32));
+            }
+        }
+        found.len() == BATCH
+    }
+
+    /// Receives from a socket that was reported. `Ok(0)` means that nothing is there.
+    ///
+    /// # Errors
+    /// An ICMP error: the link to which the socket belongs, and whether that says that it is unreachable. The socket is not used again.
+    pub fn recv(&mut self, socket: u32, batch: &mut RecvBatch) -> Result<usize, (Link, bool)> {
+        let Some(port) = self.ports.get(socket as usize).and_then(Option::as_ref) else { return Ok(0) };
+        match batch.recv(&port.socket) {
+            Ok(count) => Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => {
+                let link = port.link;
+                self.retire(socket);
+                Err((link, is_unreachable(&error)))
+            }
+        }
+    }
+
+    /// Who waits for a reply with this ID on this socket.
+    pub fn find(&self, socket: u32, id: u16) -> Option<(TicketKey, &Waiting<T>)> {
+        let key = TicketKey::new(socket, id);
+        self.waiting.get(&key).map(|waiting| (key, waiting))
+    }
+
+    /// The address behind a socket, for logs.
+    pub fn address(&self, link: Link) -> Option<SocketAddr> {
+        self.links.get(link.0 as usize)?.as_ref().map(|peer| peer.address)
+    }
+
+    /// The reply came: the ID is free again. With time to spare, an empty socket is closed, so that the next query
+    /// leaves from another port.
+    pub fn settle(&mut self, key: TicketKey, now: Instant) {
+        if self.waiting.remove(&key).is_none() {
+            return;
+        }
+        let number = key.port();
+        let port = self.port(number);
+        port.tickets -= 1;
+        let is_due = port.tickets == 0 && !port.is_retired;
+        if is_due && self.renewals.allow(now) {
+            self.retire(number);
+        }
+        self.close_if_done(number);
+    }
+
+    /// Nobody needs the reply any more. The ID stays taken for [`QUARANTINE`], so that a late reply cannot be taken for
+    /// another's, and its sender's latency can be learnt.
+    pub fn abandon(&mut self, key: TicketKey, now: Instant) {
+        if let Some(waiting) = self.waiting.get_mut(&key)
+            && !waiting.is_late
+        {
+            waiting.is_late = true;
+            self.late.push_back((now + QUARANTINE, key, waiting.serial));
+        }
+    }
+
+    /// Takes back all tickets that wait for a backend, after it was found dead.
+    pub fn take_waiting(&mut self, link: Link, taken: &mut Vec<T>) {
+        let dead = self.waiting.extract_if(|_, waiting| waiting.link == link);
+        let mut emptied = Vec::new();
+        for (key, waiting) in dead {
+            if !waiting.is_late {
+                taken.push(waiting.ticket);
+            }
+            if let Some(port) = self.ports.get_mut(key.port() as usize).and_then(Option::as_mut) {
+                port.tickets -= 1;
+                emptied.push(key.port());
+            }
+        }
+        // Late entries in `late` are recognized as gone by their serial.
+        for number in emptied {
+            self.retire(number);
+        }
+    }
+
+    /// Ends quarantines and retires sockets that have served their time.
+    pub fn tidy(&mut self, now: Instant) {
+        while let Some(&(until, key, serial)) = self.late.front()
+            && until <= now
+        {
+            self.late.pop_front();
+            if self.waiting.get(&key).is_some_and(|waiting| waiting.is_late && waiting.serial == serial) {
+                self.settle(key, now);
+            }
+        }
+    }
+
+    /// When [`tidy`](Self::tidy) has something to do next.
+    pub fn next_tidy(&self) -> Option<Instant> {
+        self.late.front().map(|(until, ..)| *until)
+    }
+
+    /// Asks for an [`Event::Alarm`] at `at`. An earlier alarm that is still to come is kept.
+    pub fn wake_at(&mut self, at: Instant, now: Instant) {
+        if self.alarm_at.is_some_and(|set| set <= at) {
+            return;
+        }
+        self.alarm_at = Some(at);
+        // Zero would switch the timer off.
+        let wait = at.saturating_duration_since(now).max(Duration::from_nanos(1));
+        let it_value = Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos() as _ };
+        let spec = Itimerspec { it_interval: Timespec::default(), it_value };
+        timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &spec)
+            .expect("the timer is ours and the time is sound");
+    }
+
+    /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance.
+    fn choose_port(&mut self, link: Link, now: Instant) -> io::Result<u32> {
+        let live = self.peer(link).live.len();
+        if live < PORTS_PER_BACKEND {
+            match self.open(link, now) {
+                Ok(number) => return Ok(number),
+                // Out of descriptors, or of ports: those that are open must do.
+                Err(error) if live == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let index = self.rng.random_range(0..live);
+        let number = self.peer(link).live[index];
+        let port = self.port(number);
+        if port.batches < BATCHES_PER_PORT && now.duration_since(port.opened) < PORT_LIFETIME {
+            return Ok(number);
+        }
+        let fresh = self.open(link, now);
+        if fresh.is_ok() {
+            self.retire(number);
+        }
+        Ok(fresh.unwrap_or(number))
+    }
+
+    /// Opens a socket on a random port.
+    fn open(&mut self, link: Link, now: Instant) -> io::Result<u32> {
+        let address = self.peer(link).address;
+        let socket = connected(address, &mut self.rng)?;
+        let number = self.free_ports.pop().unwrap_or_else(|| {
+            self.ports.push(None);
+            self.ports.len() as u32 - 1
+        });
+        if let Err(error) = epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(number.into()), EDGE) {
+            self.free_ports.push(number);
+            return Err(error.into());
+        }
+        let port = Port { socket, link, opened: now, batches: 0, tickets: 0, is_retired: false };
+        self.ports[number as usize] = Some(port);
+        self.peer(link).live.push(number);
+        Ok(number)
+    }
+
+    /// Takes a socket out of the choice, and closes it if nothing waits on it.
+    fn retire(&mut self, number: u32) {
+        let Some(port) = self.ports.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        port.is_retired = true;
+        let link = port.link;
+        self.peer(link).live.retain(|live| *live != number);
+        self.close_if_done(number);
+    }
+
+    /// Closes a retired socket on which nothing waits and for which no batch is being filled. The kernel takes it
+    /// out of the epoll set.
+    fn close_if_done(&mut self, number: u32) {
+        let Some(port) = &self.ports[number as usize] else { return };
+        let (is_idle, link) = (port.is_retired && port.tickets == 0, port.link);
+        if is_idle && self.peer(link).current != Some(number) {
+            self.ports[number as usize] = None;
+            self.free_ports.push(number);
+        }
+    }
+
+    /// The backend of a link.
+    fn peer(&mut self, link: Link) -> &mut Peer {
+        self.links[link.0 as usize].as_mut().expect("links are removed only when no pool has them")
+    }
+
+    /// An open socket.
+    fn port(&mut self, number: u32) -> &mut Port {
+        self.ports[number as usize].as_mut().expect("a socket with tickets is open")
+    }
+}
+
+/// How often sockets may be renewed for their own sake, so that this never takes more than about 1 % of a worker's time:
+/// a renewal costs some 5 µs of system calls.
+struct Renewals {
+    /// Renewals that may be made at once.
+    credit: u32,
+    /// When credit was last given.
+    since: Option<Instant>,
+}
+
+impl Renewals {
+    /// Full credit.
+    fn new() -> Self {
+        Self { credit: Self::BURST, since: None }
+    }
+
+    /// Takes a credit, if there is one.
+    fn allow(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let earned = now.saturating_duration_since(since).as_micros() / Self::EVERY.as_micros();
+        if earned > 0 {
+            self.credit = self.credit.saturating_add(earned.min(u128::from(Self::BURST)) as u32).min(Self::BURST);
+            self.since = Some(now);
+        }
+        let allowed = self.credit > 0;
+        self.credit -= u32::from(allowed);
+        allowed
+    }
+
+    /// The rate: 2,000 a second.
+    const EVERY: Duration = Duration::from_micros(500);
+    /// The burst.
+    const BURST: u32 = 64;
+}
+
+/// A non-blocking socket connected to `address` from a random port.
+fn connected(address: SocketAddr, rng: &mut StdRng) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    let mut attempts_left = PORT_ATTEMPTS;
+    loop {
+        attempts_left -= 1;
+        // RFC 5452 section 9.2: over as many ports as can be used.
+        let from = SocketAddr::new(any, rng.random_range(UNPRIVILEGED..=u16::MAX));
+        match socket.bind(&from.into()) {
+            Ok(()) => break,
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse || attempts_left == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Whether an error proves that nobody listens there or no way leads there.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+/// Sockets of one backend that are open for choice: with 16 random bits of ID, 64 ports at a time add 6 bits, and
+/// their renewal the rest.
+const PORTS_PER_BACKEND: usize = 64;
+
+/// Batches after which a socket is replaced.
+const BATCHES_PER_PORT: u32 = 64;
+
+/// Time after which a socket is replaced.
+const PORT_LIFETIME: Duration = Duration::from_secs(3);
+
+/// How long an ID stays taken after its attempt was given up.
+const QUARANTINE: Duration = Duration::from_secs(2);
+
+/// How many random ports are tried for one socket. Even on a host with half of all ports taken, all of them fail once
+/// in four billion.
+const PORT_ATTEMPTS: u32 = 32;
+
+/// The first port that needs no privilege.
+const UNPRIVILEGED: u16 = 1024;
+
+/// Waiting tickets for which there is room before anything has to grow.
+const WARM: usize = 4096;
+
+/// What epoll says of the alarm, where sockets have their number.
+const ALARM: u64 = u64::MAX;
+
+/// Sockets are read until they are empty, so one word for each arrival is enough.
+const EDGE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
