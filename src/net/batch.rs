@@ -7,6 +7,7 @@
 //! over the same structures.
 
 #![allow(unsafe_code)] // The one exception to the crate's lint, as said above.
+#![allow(clippy::unnecessary_cast)] // The C types have other widths on other C libraries.
 
 use std::io;
 use std::mem::{self, MaybeUninit};

@@ -1,0 +1,122 @@
+//! Which worker runs the races of a question: the one thing about queries that workers have to agree on.
+//!
+//! Equal queries must join one race (CONTRACT.md, Races), but the kernel hands them to whichever worker it likes. So a
+//! worker that starts a race claims a slot chosen by the question's hash, and holds it until the race is over; another
+//! worker that meets a claimed slot hands its query over to the holder. Slots hold no question: two questions may
+//! share one, which costs a needless hand-over and nothing else. Without a lock; one atomic operation at each end of a race.
+
+use std::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Relaxed};
+
+/// A worker's number, below [`MAX_WORKERS`](crate::config::MAX_WORKERS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerId(pub u16);
+
+/// The slots, shared by all workers.
+#[derive(Debug)]
+pub struct Claims {
+    /// Each 0, or the holder's number + 1 in the upper 12 bits and its count of races in the lower 20. Empty if there is
+    /// one worker only.
+    slots: Box<[AtomicU32]>,
+}
+
+impl Claims {
+    /// Slots for so many workers.
+    pub fn new(workers: usize) -> Self {
+        let slots = if workers > 1 { SLOTS } else { 0 };
+        Self { slots: (0..slots).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// Claims the slot of `hash`, once more if it is held already.
+    ///
+    /// # Errors
+    /// The worker that holds it.
+    pub fn take(&self, hash: u64, me: WorkerId) -> Result<(), WorkerId> {
+        let Some(slot) = self.slot(hash) else { return Ok(()) };
+        let mine = (u32::from(me.0) + 1) << COUNT_BITS;
+        slot.fetch_update(AcqRel, Relaxed, |held| match held >> COUNT_BITS {
+            0 => Some(mine + 1),
+            _ if held & !COUNT_MASK == mine && held & COUNT_MASK < COUNT_MASK => Some(held + 1),
+            _ => None,
+        })
+        .map(drop)
+        .map_err(|held| WorkerId(((held >> COUNT_BITS) - 1) as u16))
+    }
+
+    /// Gives one claim of the slot back.
+    pub fn release(&self, hash: u64) {
+        let Some(slot) = self.slot(hash) else { return };
+        let released = slot.fetch_update(AcqRel, Relaxed, |held| match held & COUNT_MASK {
+            0 => None,
+            1 => Some(0),
+            _ => Some(held - 1),
+        });
+        debug_assert!(released.is_ok(), "a claim is released once");
+    }
+
+    /// The slot of a hash, if claims matter at all.
+    fn slot(&self, hash: u64) -> Option<&AtomicU32> {
+        // The low bits pick the place in the worker's own table; the high ones are as good here.
+        self.slots.get((hash >> (64 - SLOTS.trailing_zeros())) as usize)
+    }
+}
+
+/// How many there are: with a thousand queries in flight, 1.5 % of them meet a foreign claim by chance.
+const SLOTS: usize = 1 << 16;
+/// Bits of the count of races.
+const COUNT_BITS: u32 = 20;
+/// The count of races in a slot.
+const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_belongs_to_its_holder_until_the_last_release() {
+        let claims = Claims::new(2);
+        let (a, b) = (WorkerId(0), WorkerId(1));
+        assert_eq!(claims.take(7, a), Ok(()));
+        assert_eq!(claims.take(7, a), Ok(()));
+        assert_eq!(claims.take(7, b), Err(a));
+        claims.release(7);
+        assert_eq!(claims.take(7, b), Err(a));
+        claims.release(7);
+        assert_eq!(claims.take(7, b), Ok(()));
+        assert_eq!(claims.take(7, a), Err(b));
+    }
+
+    #[test]
+    fn hashes_far_apart_do_not_meet() {
+        let claims = Claims::new(2);
+        assert_eq!(claims.take(0, WorkerId(0)), Ok(()));
+        assert_eq!(claims.take(u64::MAX, WorkerId(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_single_worker_claims_nothing() {
+        let claims = Claims::new(1);
+        assert_eq!(claims.take(1, WorkerId(0)), Ok(()));
+        claims.release(1);
+        assert!(claims.slots.is_empty());
+    }
+
+    #[test]
+    fn of_many_threads_one_holds_a_slot_at_a_time() {
+        let claims = Claims::new(4);
+        let holders = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for me in 0..4 {
+                let (claims, holders) = (&claims, &holders);
+                scope.spawn(move || {
+                    for _ in 0..10_000 {
+                        if claims.take(0, WorkerId(me)).is_ok() {
+                            assert_eq!(holders.fetch_add(1, AcqRel), 0, "two workers hold one slot");
+                            holders.fetch_sub(1, AcqRel);
+                            claims.release(0);
+                        }
+                    }
+                });
+            }
+        });
+    }
+}

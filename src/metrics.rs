@@ -1,0 +1,173 @@
+//! Counters: what was taken, said, asked, won and dropped.
+//!
+//! Each worker owns a set and is its only writer, so that counting is a load and a store without contention; whoever
+//! wants totals adds the sets up. Names and labels are those of CONTRACT.md, Metrics.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number that one thread increases and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`. Not a read-modify-write: there is one writer.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a datagram.
+    Udp,
+    /// In a stream.
+    Tcp,
+}
+
+/// Where a response came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A backend's reply.
+    Backend,
+    /// Made up because no backend replied.
+    Synthesized,
+    /// Our own zones.
+    Authority,
+    /// The query could not be taken, or its answer not be had whole.
+    Error,
+}
+
+/// Why something was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// A message too short or no query, or a reply that does not parse.
+    Malformed,
+    /// A reply that nothing waits for, or to another question than was asked.
+    Spoofed,
+    /// A reply that came after its race was over.
+    Late,
+    /// A query whose pool says `drop` when nobody replies.
+    Unanswered,
+    /// A query for a name that the authority does not have, with `miss = "silent"`.
+    Silent,
+    /// A response that the kernel did not take.
+    Unsent,
+    /// A connection above the limit.
+    Overload,
+}
+
+/// All reasons, in order of their number, with their labels.
+const REASONS: [(Dropped, &str); 7] = [
+    (Dropped::Malformed, "malformed"),
+    (Dropped::Spoofed, "spoofed"),
+    (Dropped::Late, "late"),
+    (Dropped::Unanswered, "unanswered"),
+    (Dropped::Silent, "silent"),
+    (Dropped::Unsent, "unsent"),
+    (Dropped::Overload, "overload"),
+];
+
+/// The counters of one worker.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Client queries taken, by [`Transport`].
+    queries: [Counter; 2],
+    /// Responses, by [`Source`].
+    responses: [Counter; 4],
+    /// What was dropped, by [`Dropped`].
+    dropped: [Counter; REASONS.len()],
+}
+
+impl Counters {
+    /// A client query was taken.
+    pub fn query(&self, transport: Transport) {
+        self.queries[transport as usize].increment();
+    }
+
+    /// `n` queries were answered at once.
+    pub fn responses(&self, source: Source, n: u64) {
+        self.responses[source as usize].add(n);
+    }
+
+    /// Something was dropped.
+    pub fn dropped(&self, reason: Dropped) {
+        self.dropped[reason as usize].increment();
+    }
+}
+
+/// The counters of all workers, added up for one line of log.
+#[derive(Clone, Debug)]
+pub struct Summary(Vec<Arc<Counters>>);
+
+impl Summary {
+    /// Of these workers.
+    pub fn of(workers: Vec<Arc<Counters>>) -> Self {
+        Self(workers)
+    }
+
+    /// The sum of one counter.
+    fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.0.iter().map(|worker| counter(worker).get()).sum()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queries = |transport: Transport| self.sum(|worker| &worker.queries[transport as usize]);
+        let responses = |source: Source| self.sum(|worker| &worker.responses[source as usize]);
+        write!(
+            f,
+            "queries: {} udp, {} tcp; responses: {} backend, {} synthesized, {} authority, {} error; dropped:",
+            queries(Transport::Udp),
+            queries(Transport::Tcp),
+            responses(Source::Backend),
+            responses(Source::Synthesized),
+            responses(Source::Authority),
+            responses(Source::Error),
+        )?;
+        let dropped = REASONS.map(|(reason, label)| (self.sum(|worker| &worker.dropped[reason as usize]), label));
+        if dropped.iter().all(|(count, _)| *count == 0) {
+            return write!(f, " none");
+        }
+        dropped.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, label)| write!(f, " {count} {label}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_own_number() {
+        for (number, (reason, _)) in REASONS.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+        }
+    }
+
+    #[test]
+    fn the_summary_adds_the_workers_up_and_leaves_zeros_out() {
+        let (one, two) = (Arc::new(Counters::default()), Arc::new(Counters::default()));
+        one.query(Transport::Udp);
+        two.query(Transport::Udp);
+        two.query(Transport::Tcp);
+        one.responses(Source::Backend, 2);
+        two.dropped(Dropped::Late);
+        assert_eq!(
+            Summary::of(vec![one, two]).to_string(),
+            "queries: 2 udp, 1 tcp; responses: 2 backend, 0 synthesized, 0 authority, 0 error; dropped: 1 late"
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! DNS over TCP, the server's side (RFC 7766): connections, framing, limits. Hands each message to a handler and writes
+//! what comes back, in whatever order it comes. Knows nothing of names.
+//!
+//! A connection is one task. It reads while fewer than [`Limits::in_flight`] of its queries wait for their response, so
+//! a client that sends without end is slowed down by TCP itself. It ends when the client has closed and every answer is
+//! written (a half-close loses nothing), when nothing happened for [`Limits::idle`], or when the server drains.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Bounds of what clients may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections of one worker.
+    pub connections: usize,
+    /// Queries of one connection that wait for their response.
+    pub in_flight: usize,
+    /// How long a connection may go without a whole query or a response; also how long a write may take.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1000,
+            in_flight: 128,
+            // RFC 7766 section 6.2.3 asks for "a few seconds"; stub resolvers rarely pause for longer.
+            idle: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The way back to one connection, from whichever thread the response is made on.
+#[derive(Clone, Debug)]
+pub struct Responder(mpsc::UnboundedSender<Vec<u8>>);
+
+impl Responder {
+    /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
+    /// connection is gone, so is the response.
+    pub fn respond(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut message = Vec::new();
+        fill(&mut message);
+        let _ = self.0.send(message);
+    }
+
+    /// Whether two lead to the same connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+/// Accepts connections until `drain` turns true, then lets them finish.
+///
+/// `handle` gets each message and owes its [`Responder`] one call. `refused` is told of connections above the limit.
+pub async fn serve(
+    listener: TcpListener,
+    limits: Limits,
+    mut drain: watch::Receiver<bool>,
+    handle: impl Fn(&[u8], &Responder, SocketAddr) + 'static,
+    refused: impl Fn(),
+) {
+    let handle = Rc::new(handle);
+    let open = Rc::new(Cell::new(0));
+    let mut connections = JoinSet::new();
+    let mut accept = |stream: TcpStream, peer, connections: &mut JoinSet<()>| {
+        if open.get() >= limits.connections {
+            refused();
+            return;
+        }
+        open.set(open.get() + 1);
+        let (handle, open, drain) = (Rc::clone(&handle), Rc::clone(&open), drain.clone());
+        connections.spawn_local(async move {
+            // An error of a connection is its end; there is nobody to tell.
+            let _ = Connection::new(stream, peer, limits).run(drain, &*handle).await;
+            open.set(open.get() - 1);
+        });
+    };
+    let mut drained = drain.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => accept(stream, peer, &mut connections),
+                // Out of descriptors, most likely: wait for a connection to end rather than spin.
+                Err(error) if is_exhausted(&error) => {
+                    let _ = timeout(Duration::from_millis(100), connections.join_next()).await;
+                }
+                Err(_) => {}
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            _ = drained.wait_for(|drain| *drain) => break,
+        }
+    }
+    // Whoever is in the kernel's queue has connected before the end: take them along.
+    while let Some(Ok((stream, peer))) = now_or_never(listener.accept()).await {
+        accept(stream, peer, &mut connections);
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Whether `accept` failed for want of descriptors or memory.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// The future's result, if it has one already.
+async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        result = future => Some(result),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// One client's connection.
+struct Connection {
+    /// The stream.
+    stream: TcpStream,
+    /// The client.
+    peer: SocketAddr,
+    /// Its bounds.
+    limits: Limits,
+    /// Octets read and not yet handled.
+    input: Vec<u8>,
+    /// Octets to be written, frames included.
+    output: Vec<u8>,
+    /// Queries that wait for their response.
+    in_flight: usize,
+    /// The client, or the server's drain, has ended the input.
+    is_at_end: bool,
+    /// When the connection last carried a whole query or a response.
+    active: Instant,
+}
+
+impl Connection {
+    /// A fresh connection.
+    fn new(stream: TcpStream, peer: SocketAddr, limits: Limits) -> Self {
+        // A response is written whole; waiting for more to send would only delay it.
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream,
+            peer,
+            limits,
+            input: Vec::new(),
+            output: Vec::new(),
+            in_flight: 0,
+            is_at_end: false,
+            active: Instant::now(),
+        }
+    }
+
+    /// Serves the connection to its end.
+    async fn run(
+        mut self,
+        mut drain: watch::Receiver<bool>,
+        handle: &impl Fn(&[u8], &Responder, SocketAddr),
+    ) -> io::Result<()> {
+        let (sender, mut responses) = mpsc::unbounded_channel();
+        let responder = Responder(sender);
+        loop {
+            self.take_messages(handle, &responder);
+            if self.is_at_end && self.in_flight == 0 {
+                return self.stream.shutdown().await;
+            }
+            let can_read = !self.is_at_end && self.in_flight < self.limits.in_flight;
+            tokio::select! {
+                response = responses.recv() => {
+                    self.frame(response);
+                    while let Ok(more) = responses.try_recv() {
+                        self.frame(Some(more));
+                    }
+                    self.write().await?;
+                }
+                read = self.stream.read_buf(&mut self.input), if can_read => self.is_at_end = read? == 0,
+                _ = drain.wait_for(|drain| *drain), if !self.is_at_end => self.take_rest(),
+                () = sleep_until(self.active + self.limits.idle), if self.in_flight == 0 => return Ok(()),
+            }
+        }
+    }
+
+    /// Hands over every whole message, as long as the client may have more in flight.
+    fn take_messages(&mut self, handle: &impl Fn(&[u8], &Responder, SocketAddr), responder: &Responder) {
+        let mut start = 0;
+        while self.in_flight < self.limits.in_flight {
+            // RFC 1035 section 4.2.2: two octets of length before each message.
+            let Some((prefix, rest)) = self.input[start..].split_first_chunk::<2>() else { break };
+            let length = usize::from(u16::from_be_bytes(*prefix));
+            let Some(message) = rest.get(..length) else { break };
+            self.in_flight += 1;
+            self.active = Instant::now();
+            handle(message, responder, self.peer);
+            start += 2 + length;
+        }
+        self.input.drain(..start);
+    }
+
+    /// The server drains: takes what the client has sent so far, and no more.
+    fn take_rest(&mut self) {
+        self.is_at_end = true;
+        let mut chunk = [0; 4096];
+        while self.input.len() < DRAIN_INPUT
+            && let Ok(length @ 1..) = self.stream.try_read(&mut chunk)
+        {
+            self.input.extend_from_slice(&chunk[..length]);
+        }
+    }
+
+    /// Appends a response to the output, or notes that there is none.
+    fn frame(&mut self, response: Option<Vec<u8>>) {
+        let message = response.unwrap_or_default();
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.active = Instant::now();
+        if let Ok(length @ 1..) = u16::try_from(message.len()) {
+            self.output.extend(length.to_be_bytes());
+            self.output.extend(message);
+        }
+    }
+
+    /// Writes the output. A client that does not read is not waited for without end.
+    async fn write(&mut self) -> io::Result<()> {
+        timeout(self.limits.idle, self.stream.write_all(&self.output)).await??;
+        self.output.clear();
+        self.output.shrink_to(OUTPUT_KEPT);
+        Ok(())
+    }
+}
+
+/// Octets read at most from one connection when the server drains.
+const DRAIN_INPUT: usize = 64 << 10;
+
+/// Octets of output buffer that an idle connection keeps.
+const OUTPUT_KEPT: usize = 4096;
