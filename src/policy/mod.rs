@@ -3,6 +3,7 @@
 
 pub mod balance;
 pub mod budget;
+pub mod candidates;
 pub mod health;
 pub mod latency;
 pub mod race;
@@ -10,5 +11,6 @@ pub mod rank;
 pub mod rules;
 pub mod timers;
 
+pub use candidates::{BackendIndex, Candidates};
 pub use rank::{Accept, Rank};
 pub use rules::{Dispatch, Grace, HealthRules, Hedge, HedgeDelay, Rules, Silence};
