@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Relaxed};
 
-/// A worker's number, below [`MAX_WORKERS`](crate::config::MAX_WORKERS).
+/// A worker's number, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(pub u16);
 

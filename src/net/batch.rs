@@ -216,6 +216,19 @@ impl SendBatch {
         index
     }
 
+    /// Like [`push`](Self::push), but if `fill` writes nothing, nothing is queued.
+    pub fn push_unless_empty(
+        &mut self,
+        to: SocketAddr,
+        from: Option<LocalAddress>,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let index = self.push(Some(to), from, fill);
+        if self.slots[index].bytes.is_empty() {
+            self.queued = index;
+        }
+    }
+
     /// Sends all that is queued and empties the batch. A datagram that the kernel refuses is reported to
     /// `on_refused` with its index and skipped; when the socket takes no more (`WouldBlock`), all that is
     /// left is reported so, since a response that waits helps its client less than a resend does.

@@ -216,11 +216,17 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// Queues a message, whose first two octets become a fresh ID, for the next [`flush`](Self::flush).
+    /// Queues a message for the next [`flush`](Self::flush): `fill` writes it, and its first two octets become a fresh ID.
     ///
     /// # Errors
     /// If there is no socket to send from and none can be opened.
-    pub fn queue(&mut self, link: Link, ticket: T, message: &[u8], now: Instant) -> io::Result<TicketKey> {
+    pub fn queue(
+        &mut self,
+        link: Link,
+        ticket: T,
+        now: Instant,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> io::Result<TicketKey> {
         let number = match self.peer(link).current {
             Some(number) => number,
             None => {
@@ -243,7 +249,7 @@ impl<T: Copy> Exchange<T> {
         self.port(number).tickets += 1;
         let peer = self.peer(link);
         peer.batch.push(None, None, |out| {
-            out.extend_from_slice(message);
+            fill(out);
             if let Some(id) = out.first_chunk_mut() {
                 *id = key.id().to_be_bytes();
             }

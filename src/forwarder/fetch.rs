@@ -1,0 +1,108 @@
+//! Fetching a whole answer by TCP, for a client that came by TCP and whose backend's reply was truncated (RFC 7766
+//! section 5). Rare, so it may take a task and a connection of its own. What fails here costs only this answer: a backend
+//! without TCP is not taken for dead.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::in_flight::RaceRef;
+use super::{Forwarder, pool_at, rank};
+use crate::metrics::Source;
+use crate::policy::Rank;
+use crate::policy::race::BackendIndex;
+use crate::wire::{self, ExtendedError, Rcode};
+
+impl Forwarder {
+    /// Starts to fetch the whole answer of a race, from the backend whose reply was truncated or else from another.
+    pub(super) fn fetch(&mut self, at: RaceRef, winner: BackendIndex) {
+        let Some(entry) = self.in_flight.get(at) else { return };
+        let shared = &pool_at(&mut self.pools, entry.pool).shared;
+        let winner = usize::from(winner.0);
+        let others = shared.backends.iter().enumerate().filter(|(index, backend)| *index != winner && backend.is_up());
+        let addresses = std::iter::once(&shared.backends[winner]).chain(others.map(|(_, backend)| backend));
+        let job = Job {
+            addresses: addresses.map(|backend| backend.address).collect(),
+            query: entry.query.clone(),
+            question: entry.question().to_vec(),
+            patience: shared.rules().attempt_timeout,
+        };
+        let deadline = Instant::from_std(entry.race.deadline());
+        let this = self.this.clone();
+        tokio::task::spawn_local(async move {
+            let message = timeout_at(deadline, job.run()).await.ok().flatten();
+            if let Some(this) = this.upgrade() {
+                this.borrow_mut().on_fetched(at, message.as_deref());
+            }
+        });
+    }
+
+    /// Ends a race whose answer was fetched, or could not be.
+    fn on_fetched(&mut self, at: RaceRef, message: Option<&[u8]>) {
+        match message.and_then(|message| wire::read_reply(message).ok()) {
+            Some(reply) => self.respond_with(at, BackendIndex(0), &reply),
+            // Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
+            None => {
+                let ede = Some(ExtendedError::NETWORK_ERROR);
+                self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), ede);
+            }
+        }
+        self.remove(at);
+        self.end_turn(std::time::Instant::now());
+    }
+}
+
+/// What to fetch, and where.
+struct Job {
+    /// Whom to ask, in order.
+    addresses: Vec<SocketAddr>,
+    /// The query as it goes to backends.
+    query: Vec<u8>,
+    /// Its question.
+    question: Vec<u8>,
+    /// How long one backend is waited for.
+    patience: Duration,
+}
+
+impl Job {
+    /// Asks one backend after the other until one gives a whole answer.
+    async fn run(self) -> Option<Vec<u8>> {
+        for address in &self.addresses {
+            if let Ok(Ok(message)) = timeout(self.patience, self.ask(*address)).await {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Asks one backend. Replies to anything else are read past.
+    async fn ask(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(address).await?;
+        let id = rand::rng().random();
+        let mut query = Vec::with_capacity(2 + self.query.len());
+        // RFC 1035 section 4.2.2: two octets of length before each message.
+        query.extend((self.query.len() as u16).to_be_bytes());
+        query.extend_from_slice(&self.query);
+        wire::set_id(&mut query[2..], id);
+        stream.write_all(&query).await?;
+        loop {
+            let length = stream.read_u16().await?;
+            let mut message = vec![0; usize::from(length)];
+            stream.read_exact(&mut message).await?;
+            let Ok(reply) = wire::read_reply(&message) else { continue };
+            if reply.header().id() != id || !reply.answers_question(&self.question) {
+                continue;
+            }
+            return match rank(&reply) {
+                Rank::Failure => Err(io::ErrorKind::InvalidData.into()),
+                _ if reply.is_truncated() => Err(io::ErrorKind::InvalidData.into()),
+                Rank::Nodata | Rank::Nxdomain | Rank::NodataAuthoritative | Rank::Positive => Ok(message),
+            };
+        }
+    }
+}

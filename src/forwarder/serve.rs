@@ -1,0 +1,93 @@
+//! Reading the LS's sockets: one task for each listener and one for all backends, which hand what they read to the
+//! worker's [`Forwarder`] and never hold it while they wait.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
+
+use super::Forwarder;
+use crate::net::batch::{BATCH, RecvBatch};
+
+/// Takes queries from a listener for as long as it is polled.
+///
+/// # Errors
+/// If the socket has left the runtime.
+pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, socket: Rc<UdpSocket>) -> io::Result<()> {
+    let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
+    loop {
+        socket.readable().await?;
+        let received = receive(&socket, &mut batch);
+        if received > 0 {
+            forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
+        }
+        if received == BATCH {
+            // There may be more, but replies and connections have their turn first.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Takes what has arrived at a listener by now, before it closes.
+pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &UdpSocket) {
+    let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
+    while let Ok(1..) = batch.recv(socket) {
+        forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
+    }
+}
+
+/// Takes replies from all backends for as long as it is polled.
+///
+/// # Errors
+/// If the runtime cannot watch the exchange.
+pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>) -> io::Result<()> {
+    let watched = forwarder.borrow().exchange.watched().try_clone_to_owned()?;
+    let watched = AsyncFd::with_interest(Watched(watched), Interest::READABLE)?;
+    let mut batch = RecvBatch::new(BATCH, REPLY_MAX);
+    let mut events = Vec::with_capacity(BATCH);
+    loop {
+        let mut ready = watched.readable().await?;
+        let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut batch, Instant::now());
+        if has_more {
+            tokio::task::yield_now().await;
+        } else {
+            ready.clear_ready();
+        }
+    }
+}
+
+/// Receives a batch. A short one has emptied the socket, so the runtime is told at once that it would block, which saves the
+/// call that would find that out; what arrives in between is a new edge for the runtime.
+pub(crate) fn receive(socket: &UdpSocket, batch: &mut RecvBatch) -> usize {
+    let mut received = 0;
+    let _ = socket.try_io(Interest::READABLE, || {
+        // An ICMP error of an earlier response comes out here too; what waits behind it is read next time.
+        received = match batch.recv(socket) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(()),
+            result => result.unwrap_or(0),
+        };
+        if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    received
+}
+
+/// The exchange's descriptor, in the form that the runtime takes.
+struct Watched(OwnedFd);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Octets of the longest query that is read whole. Queries have one question and an OPT record; what is longer than
+/// any EDNS size in use is answered with FORMERR, since its end is missing.
+pub(crate) const QUERY_MAX: usize = 4096;
+
+/// Octets of the longest reply that is read whole. Backends are told `edns_udp_size`, which is at most this.
+const REPLY_MAX: usize = 4096;
