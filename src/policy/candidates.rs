@@ -3,7 +3,7 @@
 //! `balance` makes the list, `race` follows it. It lives inside the race, so it is a plain array: no
 //! heap, and no more entries than a race can make attempts.
 
-use super::race::MAX_ATTEMPTS;
+use super::attempts::MAX_ATTEMPTS;
 
 /// A backend, as its position in the pool's list of members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

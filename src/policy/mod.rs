@@ -1,6 +1,7 @@
 //! Decisions: who is asked, when, and whose reply wins. Pure: `now`, replies and a seeded generator
 //! are arguments; nothing here knows a socket, a clock or a byte of DNS.
 
+mod attempts;
 pub mod balance;
 pub mod budget;
 pub mod candidates;

@@ -1,28 +1,475 @@
-//! stub
-use std::time::Instant;
+//! One query, several backends, one outcome.
+//!
+//! A [`Race`] decides whom to ask, how long to wait and whose reply wins. It holds no bytes, sockets or
+//! clock: tell it what happened, then take steps until one says to wait or that the race is finished.
+//!
+//! The algorithm, in plain lines:
+//!
+//! 1. Of the candidates, the first few are asked at once: `fanout` in a race, one in hedge or sequential,
+//!    and all of them if none is up.
+//! 2. An accepted reply wins, and the race is over.
+//! 3. Any other reply is kept if it ranks above what was kept before. Kept or not, it moves the race on,
+//!    as a failure does: the next candidate is asked at once.
+//! 4. The race wants as many attempts out as it began with that have not been silent for `attempt_timeout`.
+//!    Where one is missing, the next candidate is asked; once all were asked, those that stayed silent are
+//!    asked again in the same order, each up to `tries` times.
+//! 5. Hedge only: when the newest silent attempt has taken longer than the delay of its backend, the next
+//!    candidate is asked besides, if the budget pays. If it does not, that is counted, once.
+//! 6. A retransmission by the client asks the next candidate at once, or whoever was silent for longest.
+//! 7. An attempt that timed out stays in the race. Nothing is ever asked beyond eight attempts.
+//! 8. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
+//!    the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
+//!
+//! Who is waited for: silent attempts, and those with a bare failure until their `attempt_timeout`. A
+//! negative reply is a backend's word, so its other attempts are not waited for; a failure speaks for its
+//! own attempt only.
 
+use std::time::{Duration, Instant};
+
+pub use super::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS};
+use super::attempts::{Attempts, Offset, State};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
-use super::rank::Rank;
-use super::rules::Rules;
+use super::rank::{Accept, Rank};
+use super::rules::{Dispatch, Grace, Rules};
 
-/// The most attempts that one race makes (CONTRACT.md, Races).
-pub const MAX_ATTEMPTS: usize = 8;
+/// One query's race. See the head of this file for the algorithm.
+///
+/// ```text
+///                          on_reply (not accepted), on_failure, on_bare_failure,
+///                          on_opt_refused, on_retransmission, time passes
+///                               ┌─────────────────┐
+///                               │                 │
+///             start     ┌───────┴─────────────────▼────┐
+///           ───────────▶│           running            │
+///                       │ next_step: Ask* … WaitUntil  │
+///                       └──┬────────────────────────┬──┘
+///        on_reply: accepted│                        │next_step: deadline, grace over,
+///                          │                        │or nobody waited for or left to ask
+///                       ┌──▼────────────────────────▼──┐
+///                       │          finished            │ every input: ignored
+///                       │ next_step: Finished(outcome) │ next_step: the same outcome again
+///                       └──────────────────────────────┘
+///
+/// an attempt:  silent ──▶ replied | failed
+///                │ bare failure ──▶ bare ──▶ replied | failed
+///                │ its backend gave a negative elsewhere ──▶ spoken ──▶ replied | failed
+///                └ OPT refused ──▶ replaced, by a new attempt without OPT
+/// ```
+///
+/// A race is over when it says so, not when the clock does: a reply that is read after the deadline, but
+/// before the late timer, still counts, since the client is better served by it than by a made-up answer.
+#[derive(Clone, Debug)]
+pub struct Race {
+    /// When it started; all offsets count from here.
+    start: Instant,
+    /// When the client must have its response.
+    deadline: Offset,
+    /// Who may be asked.
+    candidates: Candidates,
+    /// Who was asked.
+    attempts: Attempts,
+    /// How many of the candidates were asked.
+    asked: u8,
+    /// How many attempts are to be out that have not timed out: as many as the race began with.
+    width: u8,
+    /// How many candidates are to be asked because an attempt ended without an accepted reply.
+    owed: u8,
+    /// How many attempts are to be made because the client asked again.
+    hints: u8,
+    /// The hedges made.
+    hedges: u8,
+    /// The hedges denied for lack of budget.
+    hedges_denied: u8,
+    /// Attempts before this one have had their hedge, made or denied.
+    hedge_from: AttemptId,
+    /// Which replies win at once.
+    accept: Accept,
+    /// The best reply so far that does not win at once.
+    kept: Option<(AttemptId, Rank)>,
+    /// When the first NXDOMAIN or NODATA was kept.
+    negative_at: Option<Offset>,
+    /// Whether a bare failure came.
+    bare_failure: bool,
+    /// How it ended.
+    outcome: Option<Outcome>,
+}
 
-/// One attempt of a race: the first is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AttemptId(pub u8);
+impl Race {
+    /// A race that starts now.
+    pub fn start(field: &Field<'_>, candidates: &Candidates, now: Instant) -> Self {
+        let Field { rules, .. } = field;
+        let all = u8::try_from(candidates.len()).expect("no more candidates than attempts");
+        let (width, time) = if candidates.all_down() {
+            // Nothing is to be hoped for, so the client is not made to wait its whole timeout.
+            (all, rules.timeout.min(rules.attempt_timeout))
+        } else {
+            let width = match rules.dispatch {
+                Dispatch::Race if rules.fanout == 0 => all,
+                Dispatch::Race => u8::try_from(rules.fanout).map_or(all, |fanout| fanout.min(all)),
+                Dispatch::Hedge | Dispatch::Sequential => all.min(1),
+            };
+            (width, rules.timeout)
+        };
+        Self {
+            start: now,
+            deadline: Offset::default().after(time),
+            candidates: *candidates,
+            attempts: Attempts::new(),
+            asked: 0,
+            width,
+            owed: 0,
+            hints: 0,
+            hedges: 0,
+            hedges_denied: 0,
+            hedge_from: AttemptId(0),
+            accept: rules.accept,
+            kept: None,
+            negative_at: None,
+            bare_failure: false,
+            outcome: None,
+        }
+    }
 
-/// Why an attempt was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// It opened the race.
-    First,
-    /// Another attempt is late; paid from the budget.
-    Hedge,
-    /// Another attempt failed, timed out, or was not accepted, or the client asked again; costs no budget.
-    Failover,
+    /// A reply of this rank came to an attempt.
+    pub fn on_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant) -> Heard {
+        if self.is_finished() {
+            return Heard::NotNeeded;
+        }
+        let Some(entry) = self.attempts.get_mut(attempt) else {
+            return Heard::NotNeeded;
+        };
+        let before = std::mem::replace(&mut entry.state, State::Replied);
+        let backend = entry.backend;
+        if self.accept.accepts(rank) {
+            self.outcome = Some(Outcome::Reply(attempt));
+            return Heard::Accepted;
+        }
+        self.move_on(before);
+        if rank > Rank::Failure {
+            self.attempts.mark_spoken(backend);
+            self.negative_at
+                .get_or_insert(Offset::between(self.start, now));
+        }
+        if self.kept.is_some_and(|(_, best)| best >= rank) {
+            return Heard::NotNeeded;
+        }
+        self.kept = Some((attempt, rank));
+        Heard::Kept
+    }
+
+    /// An attempt is over without a reply: an ICMP error, a send error, or its backend was found down.
+    pub fn on_failure(&mut self, attempt: AttemptId) {
+        let Some(entry) = self.attempts.get_mut(attempt) else {
+            return;
+        };
+        match entry.state {
+            State::Silent | State::Bare | State::Spoken => {
+                let before = std::mem::replace(&mut entry.state, State::Failed);
+                self.move_on(before);
+            }
+            State::OptRefused | State::Replaced | State::Replied | State::Failed => {}
+        }
+    }
+
+    /// A failure of twelve octets came to an attempt. It may be forged, so it costs the race nothing but
+    /// another attempt: the next candidate is asked at once, and this attempt stays.
+    pub fn on_bare_failure(&mut self, attempt: AttemptId) {
+        if let Some(entry) = self.attempts.get_mut(attempt)
+            && entry.state == State::Silent
+        {
+            entry.state = State::Bare;
+            self.bare_failure = true;
+            self.move_on(State::Silent);
+        }
+    }
+
+    /// FORMERR or NOTIMP came to an attempt.
+    pub fn on_opt_refused(&mut self, attempt: AttemptId) -> OptRefusal {
+        let waiting = self.attempts.in_state(State::OptRefused).count();
+        let room = self.attempts.iter().count() + waiting < MAX_ATTEMPTS;
+        let Some(&entry) = self.attempts.get(attempt) else {
+            return OptRefusal::IsFailure;
+        };
+        let new_state = match entry.state {
+            // A duplicate.
+            State::OptRefused | State::Replaced => return OptRefusal::AskedAgain,
+            State::Spoken | State::Replied | State::Failed => return OptRefusal::IsFailure,
+            State::Silent | State::Bare if self.is_finished() || !entry.edns => {
+                return OptRefusal::IsFailure;
+            }
+            // An earlier try refused it too, and the attempt without OPT stands for both.
+            State::Silent | State::Bare if self.attempts.refuses_opt(entry.backend) => {
+                State::Replaced
+            }
+            State::Silent | State::Bare if room => State::OptRefused,
+            State::Silent | State::Bare => return OptRefusal::IsFailure,
+        };
+        if let Some(entry) = self.attempts.get_mut(attempt) {
+            entry.state = new_state;
+        }
+        OptRefusal::AskedAgain
+    }
+
+    /// The client sent its query again: a hint that something was lost.
+    pub fn on_retransmission(&mut self) {
+        self.hints = self.hints.saturating_add(1);
+    }
+
+    /// What to do next: to be called after each input, after each [`Step::Ask`], and when the time of a
+    /// [`Step::WaitUntil`] has come.
+    pub fn next_step(&mut self, field: &Field<'_>, now: Instant) -> Step {
+        if let Some(outcome) = self.outcome {
+            return Step::Finished(outcome);
+        }
+        let patience = field.rules.attempt_timeout;
+        let now = Offset::between(self.start, now);
+        let grace_ends = self.grace_ends(field);
+        if now >= self.deadline || grace_ends.is_some_and(|end| now >= end) {
+            return self.finish();
+        }
+        if let Some((backend, kind)) = self.take_turn(field.rules, now) {
+            return self.ask(backend, kind, now);
+        }
+        if let Some(backend) = self.take_hedge(field, now) {
+            return self.ask(backend, Kind::Hedge, now);
+        }
+        let Some(patience_ends) = self.patience_ends(patience, now) else {
+            return self.finish();
+        };
+        let wake = [
+            self.turn_due(field.rules, now),
+            self.hedge_due(field),
+            grace_ends,
+            patience_ends,
+        ];
+        let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
+        Step::WaitUntil(wake.since(self.start))
+    }
+
+    /// When the client must have its response.
+    pub fn deadline(&self) -> Instant {
+        self.deadline.since(self.start)
+    }
+
+    /// Whether no backend of the pool was up when the race started.
+    pub fn all_down(&self) -> bool {
+        self.candidates.all_down()
+    }
+
+    /// Whether the race is over.
+    pub fn is_finished(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// How many hedges were due but denied for lack of budget.
+    pub fn hedges_denied(&self) -> u8 {
+        self.hedges_denied
+    }
+
+    /// The attempts, oldest first.
+    pub fn attempts(&self) -> impl Iterator<Item = Attempt> + '_ {
+        self.attempts
+            .iter()
+            .map(|(id, entry)| Attempts::view(id, entry, self.start))
+    }
+
+    /// One attempt.
+    pub fn attempt(&self, id: AttemptId) -> Option<Attempt> {
+        self.attempts
+            .get(id)
+            .map(|entry| Attempts::view(id, entry, self.start))
+    }
+
+    /// Notes that an attempt ended without an accepted reply: if it was waited for, the next candidate is due.
+    fn move_on(&mut self, before: State) {
+        // The other states have moved the race on before, or another attempt has on their behalf.
+        if before == State::Silent {
+            self.owed += 1;
+        }
+    }
+
+    /// Ends the race without an accepted reply.
+    fn finish(&mut self) -> Step {
+        let outcome = match self.kept {
+            Some((attempt, _)) => Outcome::Reply(attempt),
+            None if self.bare_failure => Outcome::Failed,
+            None => Outcome::Nothing,
+        };
+        self.outcome = Some(outcome);
+        Step::Finished(outcome)
+    }
+
+    /// Makes an attempt.
+    fn ask(&mut self, backend: BackendIndex, kind: Kind, now: Offset) -> Step {
+        let edns = !self.attempts.refuses_opt(backend);
+        let attempt = self.attempts.push(backend, kind, edns, now);
+        Step::Ask {
+            attempt,
+            backend,
+            kind,
+            edns,
+        }
+    }
+
+    /// The next candidate that was not asked yet.
+    fn unasked(&self) -> Option<BackendIndex> {
+        self.candidates.get(usize::from(self.asked))
+    }
+
+    /// Whom to ask now for any reason but a hedge, and why.
+    fn take_turn(&mut self, rules: &Rules, now: Offset) -> Option<(BackendIndex, Kind)> {
+        if self.attempts.is_full() {
+            return None;
+        }
+        let refused = self
+            .attempts
+            .in_state(State::OptRefused)
+            .next()
+            .map(|(id, entry)| (id, entry.backend));
+        if let Some((attempt, backend)) = refused {
+            if let Some(entry) = self.attempts.get_mut(attempt) {
+                entry.state = State::Replaced;
+            }
+            return Some((backend, Kind::Failover));
+        }
+        let too_few = self.fresh(rules, now).count() < usize::from(self.width);
+        if let Some(backend) = self.unasked() {
+            let kind = if self.asked < self.width {
+                Kind::First
+            } else {
+                Kind::Failover
+            };
+            match kind {
+                Kind::First => {}
+                Kind::Hedge | Kind::Failover if self.owed > 0 => self.owed -= 1,
+                Kind::Hedge | Kind::Failover if self.hints > 0 => self.hints -= 1,
+                Kind::Hedge | Kind::Failover if too_few => {}
+                Kind::Hedge | Kind::Failover => return None,
+            }
+            self.asked += 1;
+            return Some((backend, kind));
+        }
+        self.owed = 0;
+        if self.hints > 0 {
+            self.hints -= 1;
+            let silent = self.silences().min_by_key(|&(_, _, last)| last);
+            return silent.map(|(backend, ..)| (backend, Kind::Failover));
+        }
+        let (backend, ..) = self
+            .silences()
+            .filter(|&(_, tries, last)| {
+                tries < rules.tries && last.after(rules.attempt_timeout) <= now
+            })
+            .min_by_key(|&(_, tries, _)| tries)?;
+        too_few.then_some((backend, Kind::Failover))
+    }
+
+    /// When the next turn comes if nothing happens. To be asked only when none is due now.
+    fn turn_due(&self, rules: &Rules, now: Offset) -> Option<Offset> {
+        let someone_left =
+            self.unasked().is_some() || self.silences().any(|(_, tries, _)| tries < rules.tries);
+        if self.attempts.is_full() || !someone_left {
+            return None;
+        }
+        // Attempts are in the order of asking, so they time out in that order too.
+        let surplus = self
+            .fresh(rules, now)
+            .count()
+            .saturating_sub(usize::from(self.width));
+        self.fresh(rules, now).nth(surplus)
+    }
+
+    /// The backend to hedge with, if that is due and paid.
+    fn take_hedge(&mut self, field: &Field<'_>, now: Offset) -> Option<BackendIndex> {
+        if self.hedge_due(field)? > now {
+            return None;
+        }
+        let backend = self.unasked()?;
+        self.hedge_from = self.attempts.next_id();
+        if !field.budget.take() {
+            self.hedges_denied += 1;
+            return None;
+        }
+        self.hedges += 1;
+        self.asked += 1;
+        Some(backend)
+    }
+
+    /// When the newest silent attempt has taken so long that another is due besides, if that may be.
+    ///
+    /// Hedges go to candidates that were not asked yet only: to ask the same backend again tests its luck,
+    /// not another machine's.
+    fn hedge_due(&self, field: &Field<'_>) -> Option<Offset> {
+        let hedge = &field.rules.hedge;
+        match field.rules.dispatch {
+            Dispatch::Hedge => {}
+            Dispatch::Race | Dispatch::Sequential => return None,
+        }
+        // Without a budget hedging is switched off: then nothing is denied either.
+        if self.hedges >= hedge.max || hedge.budget <= 0.0 || self.attempts.is_full() {
+            return None;
+        }
+        self.unasked()?;
+        let (newest, entry) = self.attempts.in_state(State::Silent).next_back()?;
+        if newest < self.hedge_from {
+            return None;
+        }
+        let latency = field.latency.get(entry.backend.get());
+        let delay = latency.map_or(hedge.max_delay, |latency| latency.hedge_delay(hedge));
+        Some(entry.asked.after(delay))
+    }
+
+    /// When the best kept reply goes out although others are silent, if it is a negative.
+    fn grace_ends(&self, field: &Field<'_>) -> Option<Offset> {
+        let rules = field.rules;
+        let grace = match rules.grace {
+            Grace::Off => return None,
+            Grace::After(time) => time,
+            Grace::Auto => {
+                let silent = self.attempts.in_state(State::Silent);
+                let p99s =
+                    silent.map(|(_, entry)| field.latency.get(entry.backend.get())?.quantile(0.99));
+                // A backend that is not known yet may take its whole time.
+                let times = p99s.map(|p99| p99.map_or(rules.attempt_timeout, |p99| 3 * p99));
+                times
+                    .fold(SHORTEST_GRACE, Duration::max)
+                    .min(rules.attempt_timeout)
+            }
+        };
+        self.negative_at.map(|at| at.after(grace))
+    }
+
+    /// Whether anybody is waited for. If so: until when, where that is not the deadline.
+    fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Option<Offset>> {
+        if self.attempts.in_state(State::Silent).next().is_some() {
+            return Some(None);
+        }
+        let bare = self
+            .attempts
+            .in_state(State::Bare)
+            .map(|(_, entry)| entry.asked.after(patience));
+        bare.max().filter(|&end| now < end).map(Some)
+    }
+
+    /// When each silent attempt times out, of those that have not.
+    fn fresh(&self, rules: &Rules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
+        let patience = rules.attempt_timeout;
+        let silent = self
+            .attempts
+            .in_state(State::Silent)
+            .map(move |(_, entry)| entry.asked.after(patience));
+        silent.filter(move |&end| now < end)
+    }
+
+    /// The backends that were asked and stayed silent: how often each was asked, and when last.
+    fn silences(&self) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
+        self.candidates.iter().filter_map(|backend| {
+            let (tries, last) = self.attempts.silence_of(backend)?;
+            Some((backend, tries, last))
+        })
+    }
 }
 
 /// What a race looks at but does not own.
@@ -34,26 +481,6 @@ pub struct Field<'a> {
     pub latency: &'a [Latency],
     /// What pays for hedges.
     pub budget: &'a Budget,
-}
-
-/// What became of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// It wins: the race is finished.
-    Accepted,
-    /// It is the best so far: the caller stores its bytes in place of those kept before.
-    Kept,
-    /// It is of no use: a better one is kept, or the race was finished before.
-    NotNeeded,
-}
-
-/// What becomes of a refusal of OPT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptRefusal {
-    /// The same backend is asked once more without OPT: the reply is spent.
-    AskedAgain,
-    /// It is a failure like any other: the caller hands it to [`Race::on_reply`].
-    IsFailure,
 }
 
 /// What to do next.
@@ -72,7 +499,7 @@ pub enum Step {
     },
     /// Nothing before this time, unless there is input. Later than `now`, and no later than the deadline.
     WaitUntil(Instant),
-    /// The race is over.
+    /// The race is over. Asked again, it says the same.
     Finished(Outcome),
 }
 
@@ -87,78 +514,28 @@ pub enum Outcome {
     Nothing,
 }
 
-/// One attempt, as the caller sees it.
+/// What a reply is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// Its number in the race.
-    pub id: AttemptId,
-    /// Who was asked.
-    pub backend: BackendIndex,
-    /// Why.
-    pub kind: Kind,
-    /// When, to the microsecond.
-    pub asked_at: Instant,
-    /// Whether it was asked with OPT (as far as the client's query has one).
-    pub edns: bool,
-    /// Whether it has neither replied nor failed.
-    pub open: bool,
+pub enum Heard {
+    /// It wins: the race is finished.
+    Accepted,
+    /// It is the best so far: the caller stores its bytes in place of those kept before.
+    Kept,
+    /// It is of no use: one that is no worse is kept, or the race was finished before.
+    NotNeeded,
 }
 
-/// One query's race.
-#[derive(Clone, Debug)]
-pub struct Race {}
-
-impl Race {
-    /// A race that starts now.
-    pub fn start(_field: &Field<'_>, _candidates: &Candidates, _now: Instant) -> Self {
-        todo!()
-    }
-    /// A reply came.
-    pub fn on_reply(&mut self, _attempt: AttemptId, _rank: Rank, _now: Instant) -> Heard {
-        todo!()
-    }
-    /// The attempt is over without a reply: an ICMP error, a send error, or its backend was found down.
-    pub fn on_failure(&mut self, _attempt: AttemptId, _now: Instant) {
-        todo!()
-    }
-    /// A failure of twelve octets came, which proves little: the next backend is asked, the attempt stays.
-    pub fn on_bare_failure(&mut self, _attempt: AttemptId, _now: Instant) {
-        todo!()
-    }
-    /// FORMERR or NOTIMP came to a query with OPT.
-    pub fn on_opt_refused(&mut self, _attempt: AttemptId, _now: Instant) -> OptRefusal {
-        todo!()
-    }
-    /// The client sent its query again.
-    pub fn on_retransmission(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// What to do next: to be called after each input, and again after each [`Step::Ask`].
-    pub fn next_step(&mut self, _field: &Field<'_>, _now: Instant) -> Step {
-        todo!()
-    }
-    /// When the client must have its response.
-    pub fn deadline(&self) -> Instant {
-        todo!()
-    }
-    /// Whether no backend of the pool was up when the race started.
-    pub fn all_down(&self) -> bool {
-        todo!()
-    }
-    /// Whether the race is over.
-    pub fn is_finished(&self) -> bool {
-        todo!()
-    }
-    /// How many hedges were due but denied for lack of budget.
-    pub fn hedges_denied(&self) -> u8 {
-        todo!()
-    }
-    /// The attempts, oldest first.
-    pub fn attempts(&self) -> impl Iterator<Item = Attempt> + '_ {
-        std::iter::empty()
-    }
-    /// One attempt.
-    pub fn attempt(&self, _id: AttemptId) -> Option<Attempt> {
-        todo!()
-    }
+/// What becomes of a refusal of OPT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptRefusal {
+    /// The backend is asked once more without OPT; the reply is spent.
+    AskedAgain,
+    /// It is a failure like any other: the caller hands it to [`Race::on_reply`].
+    IsFailure,
 }
+
+/// The least that `grace = "auto"` waits (CONTRACT.md, Races).
+const SHORTEST_GRACE: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests;

@@ -1,26 +1,170 @@
-//! stub
+//! Many timers of few lengths: which of them is due?
+//!
+//! Timers of one length fall due in the order in which they were set, so each length needs but a queue.
+//! Nobody has to name the lengths: a timer joins the first queue whose last one is due no later. What fits
+//! nowhere goes to a heap. There is no cancelling: who takes a timer out looks whether its key still
+//! means anything. Once the queues have grown to what is needed, nothing is allocated.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
-/// Timers.
-#[derive(Debug, Default)]
+
+/// Timers, each with a key that says what it is for.
+#[derive(Debug)]
 pub struct Timers<K> {
-    keys: Vec<K>,
+    /// Queues, each in the order of time.
+    lanes: [VecDeque<Timer<K>>; LANES],
+    /// What fitted in no queue.
+    rest: BinaryHeap<Timer<K>>,
 }
+
 impl<K> Timers<K> {
     /// No timers.
     pub fn new() -> Self {
-        todo!()
+        Self {
+            lanes: std::array::from_fn(|_| VecDeque::new()),
+            rest: BinaryHeap::new(),
+        }
     }
+
     /// Sets a timer.
-    pub fn push(&mut self, _at: Instant, _key: K) {
-        todo!()
+    pub fn push(&mut self, at: Instant, key: K) {
+        let fits = |lane: &&mut VecDeque<Timer<K>>| lane.back().is_none_or(|last| last.at <= at);
+        match self.lanes.iter_mut().find(fits) {
+            Some(lane) => lane.push_back(Timer { at, key }),
+            None => self.rest.push(Timer { at, key }),
+        }
     }
-    /// When the nearest is due.
+
+    /// When the nearest timer is due.
     pub fn peek(&self) -> Option<Instant> {
-        todo!()
+        let nearest = self
+            .lanes
+            .iter()
+            .filter_map(VecDeque::front)
+            .chain(self.rest.peek());
+        nearest.map(|timer| timer.at).min()
     }
-    /// Takes the nearest if it is due.
-    pub fn pop_due(&mut self, _now: Instant) -> Option<(Instant, K)> {
-        self.keys.pop();
-        todo!()
+
+    /// Takes out the nearest timer if it is due.
+    pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, K)> {
+        let nearest = self.peek().filter(|&at| at <= now)?;
+        let is_nearest = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| timer.at == nearest);
+        let timer = match self.lanes.iter_mut().find(|lane| is_nearest(lane.front())) {
+            Some(lane) => lane.pop_front(),
+            None => self.rest.pop(),
+        };
+        timer.map(|timer| (timer.at, timer.key))
+    }
+
+    /// How many timers are set, those with a stale key included.
+    pub fn len(&self) -> usize {
+        self.lanes.iter().map(VecDeque::len).sum::<usize>() + self.rest.len()
+    }
+
+    /// Whether no timer is set.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One timer. Its order is that of urgency, since a heap gives the greatest first.
+#[derive(Debug)]
+struct Timer<K> {
+    /// When it is due.
+    at: Instant,
+    /// What it is for.
+    key: K,
+}
+
+impl<K> Ord for Timer<K> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.at.cmp(&self.at)
+    }
+}
+
+impl<K> PartialOrd for Timer<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K> PartialEq for Timer<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl<K> Eq for Timer<K> {}
+
+/// A pool's deadline, attempt timeout and hedge delay are three lengths, so this serves two pools with ease,
+/// and more with a little help from the heap.
+const LANES: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn nothing_comes_before_its_time() {
+        let start = Instant::now();
+        let mut timers = Timers::new();
+        timers.push(start + Duration::from_secs(1), "late");
+        assert_eq!(timers.pop_due(start), None);
+        assert_eq!(timers.peek(), Some(start + Duration::from_secs(1)));
+        assert_eq!(
+            timers
+                .pop_due(start + Duration::from_secs(1))
+                .map(|(_, key)| key),
+            Some("late")
+        );
+        assert!(timers.is_empty());
+    }
+
+    #[test]
+    fn timers_of_few_lengths_need_no_heap() {
+        let start = Instant::now();
+        let mut timers = Timers::new();
+        for tick in 0..1_000 {
+            let now = start + Duration::from_micros(tick);
+            while timers.pop_due(now).is_some() {}
+            for length in [300, 10, 100] {
+                timers.push(now + Duration::from_micros(length), ());
+            }
+        }
+        assert_eq!(timers.rest.capacity(), 0);
+        assert!(timers.len() <= 410);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_sorting(steps in prop::collection::vec((0..50_u64, 0..1_000_u64), 1..300)) {
+            let start = Instant::now();
+            let (mut now, mut timers, mut expected) = (start, Timers::new(), Vec::new());
+            for (wait, length) in steps {
+                now += Duration::from_micros(wait);
+                let at = now + Duration::from_micros(length);
+                timers.push(at, at);
+                expected.push(at);
+                expected.sort_unstable();
+                prop_assert_eq!(timers.peek(), expected.first().copied());
+                while let Some((at, key)) = timers.pop_due(now) {
+                    prop_assert_eq!(at, key);
+                    prop_assert_eq!(at, expected.remove(0));
+                }
+                prop_assert!(expected.first().is_none_or(|&at| at > now));
+                prop_assert_eq!(timers.len(), expected.len());
+            }
+        }
     }
 }

@@ -1,0 +1,252 @@
+//! The attempts of one race: who was asked when, and what has become of it.
+//!
+//! A ledger, no more: `race` writes it and draws the conclusions. It is an array inside the race, and
+//! times are microseconds since the race started, so that a hundred thousand races stay small.
+
+use std::time::{Duration, Instant};
+
+use super::candidates::BackendIndex;
+
+/// The most attempts that one race makes (CONTRACT.md, Races).
+pub const MAX_ATTEMPTS: usize = 8;
+
+/// One attempt of a race: the first is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(pub u8);
+
+/// Why an attempt was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It opened the race.
+    First,
+    /// Another attempt is late; paid from the budget.
+    Hedge,
+    /// Another attempt failed, timed out or was not accepted, or the client asked again; costs no budget.
+    Failover,
+}
+
+/// One attempt, as the forwarder sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number in the race.
+    pub id: AttemptId,
+    /// Who was asked.
+    pub backend: BackendIndex,
+    /// Why.
+    pub kind: Kind,
+    /// When, to the microsecond.
+    pub asked_at: Instant,
+    /// Whether it was asked with OPT (as far as the client's query has one).
+    pub edns: bool,
+    /// Whether it has neither replied nor failed.
+    pub open: bool,
+}
+
+/// What has become of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing came yet.
+    Silent,
+    /// A bare failure came, which may be forged; a whole reply may still come.
+    Bare,
+    /// Nothing came to this attempt, but its backend gave a negative reply to another one.
+    Spoken,
+    /// OPT was refused, and the backend is not asked again yet.
+    OptRefused,
+    /// OPT was refused, and another attempt has taken its place.
+    Replaced,
+    /// A reply came.
+    Replied,
+    /// It ended without a reply.
+    Failed,
+}
+
+impl State {
+    /// Whether the attempt has neither replied nor failed.
+    fn is_open(self) -> bool {
+        match self {
+            Self::Silent | Self::Bare | Self::Spoken => true,
+            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed => false,
+        }
+    }
+}
+
+/// A time in a race: microseconds since its start. It reaches over an hour, and stays there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Offset(u32);
+
+impl Offset {
+    /// The offset of `now` in a race that started at `start`.
+    pub(super) fn between(start: Instant, now: Instant) -> Self {
+        Self::default().after(now.saturating_duration_since(start))
+    }
+
+    /// This much later.
+    pub(super) fn after(self, time: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)),
+        )
+    }
+
+    /// The time outside the race.
+    pub(super) fn since(self, start: Instant) -> Instant {
+        start + Duration::from_micros(u64::from(self.0))
+    }
+}
+
+/// One line of the ledger.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// When the backend was asked.
+    pub(super) asked: Offset,
+    /// Who was asked.
+    pub(super) backend: BackendIndex,
+    /// Why.
+    pub(super) kind: Kind,
+    /// What has become of it.
+    pub(super) state: State,
+    /// Whether it was asked with OPT.
+    pub(super) edns: bool,
+}
+
+/// The attempts of one race, oldest first.
+#[derive(Clone, Debug)]
+pub(super) struct Attempts {
+    /// The lines; those from `len` on mean nothing.
+    entries: [Entry; MAX_ATTEMPTS],
+    /// How many of `entries` are meant.
+    len: u8,
+}
+
+impl Attempts {
+    /// No attempts yet.
+    pub(super) fn new() -> Self {
+        let blank = Entry {
+            asked: Offset::default(),
+            backend: BackendIndex(0),
+            kind: Kind::First,
+            state: State::Failed,
+            edns: true,
+        };
+        Self {
+            entries: [blank; MAX_ATTEMPTS],
+            len: 0,
+        }
+    }
+
+    /// Writes down a new attempt. There must be room.
+    pub(super) fn push(
+        &mut self,
+        backend: BackendIndex,
+        kind: Kind,
+        edns: bool,
+        asked: Offset,
+    ) -> AttemptId {
+        let id = self.next_id();
+        self.entries[usize::from(id.0)] = Entry {
+            asked,
+            backend,
+            kind,
+            state: State::Silent,
+            edns,
+        };
+        self.len += 1;
+        id
+    }
+
+    /// The number that the next attempt will have.
+    pub(super) fn next_id(&self) -> AttemptId {
+        AttemptId(self.len)
+    }
+
+    /// Whether the race has made all the attempts that it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.as_slice().len() == MAX_ATTEMPTS
+    }
+
+    /// One attempt.
+    pub(super) fn get(&self, id: AttemptId) -> Option<&Entry> {
+        self.as_slice().get(usize::from(id.0))
+    }
+
+    /// One attempt, to be changed.
+    pub(super) fn get_mut(&mut self, id: AttemptId) -> Option<&mut Entry> {
+        self.entries[..usize::from(self.len)].get_mut(usize::from(id.0))
+    }
+
+    /// All attempts with their numbers, oldest first.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+        (0..self.len).map(AttemptId).zip(self.as_slice())
+    }
+
+    /// The attempts in this state, oldest first.
+    pub(super) fn in_state(
+        &self,
+        state: State,
+    ) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+        self.iter().filter(move |(_, entry)| entry.state == state)
+    }
+
+    /// Closes the book on a backend that gave a negative reply: nobody waits for its other attempts.
+    pub(super) fn mark_spoken(&mut self, backend: BackendIndex) {
+        for entry in &mut self.entries[..usize::from(self.len)] {
+            if entry.backend == backend && entry.state.is_open() {
+                entry.state = State::Spoken;
+            }
+        }
+    }
+
+    /// How often a backend was asked, if it has been silent each time, and when last.
+    ///
+    /// An attempt that was replaced does not count: it was the same try.
+    pub(super) fn silence_of(&self, backend: BackendIndex) -> Option<(u8, Offset)> {
+        let mut silence = None;
+        for entry in self
+            .as_slice()
+            .iter()
+            .filter(|entry| entry.backend == backend)
+        {
+            match entry.state {
+                State::Silent => {
+                    let tries = silence.map_or(0, |(tries, _)| tries);
+                    silence = Some((tries + 1, entry.asked));
+                }
+                State::Replaced => {}
+                State::Bare
+                | State::Spoken
+                | State::OptRefused
+                | State::Replied
+                | State::Failed => return None,
+            }
+        }
+        silence
+    }
+
+    /// Whether a backend refused OPT in this race.
+    pub(super) fn refuses_opt(&self, backend: BackendIndex) -> bool {
+        let refused = |entry: &Entry| {
+            !entry.edns || matches!(entry.state, State::OptRefused | State::Replaced)
+        };
+        self.as_slice()
+            .iter()
+            .any(|entry| entry.backend == backend && refused(entry))
+    }
+
+    /// An attempt as the forwarder sees it, in a race that started at `start`.
+    pub(super) fn view(id: AttemptId, entry: &Entry, start: Instant) -> Attempt {
+        Attempt {
+            id,
+            backend: entry.backend,
+            kind: entry.kind,
+            asked_at: entry.asked.since(start),
+            edns: entry.edns,
+            open: entry.state.is_open(),
+        }
+    }
+
+    /// The lines that are meant.
+    fn as_slice(&self) -> &[Entry] {
+        &self.entries[..usize::from(self.len)]
+    }
+}
