@@ -24,15 +24,14 @@ pub mod serve;
 use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::SocketAddr;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::in_flight::Client;
@@ -43,7 +42,8 @@ use self::plan::{News, Plan, SharedPool, Sign};
 use self::pool::Pool;
 use crate::metrics::{Counters, Dropped, Source, Transport};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
-use crate::net::exchange::{Event, Exchange, Refused};
+use crate::net::exchange::{Event, Exchange, Link, Refused};
+use crate::net::tcp::Responder;
 use crate::policy::race::{AttemptId, BackendIndex, Heard, OptRefusal, Outcome, Race, Step};
 use crate::policy::timers::Timers;
 use crate::policy::{Dispatch, Rank, Silence};
@@ -71,6 +71,18 @@ pub struct HandOver {
     client: Client,
 }
 
+/// What a worker's LS is linked with.
+pub struct Links {
+    /// What it shares with the other workers.
+    pub shared: Arc<Shared>,
+    /// Its UDP sockets.
+    pub sockets: Vec<Rc<UdpSocket>>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// To be told when the last race is over.
+    pub idle: Rc<Notify>,
+}
+
 /// One worker's LS.
 pub struct Forwarder {
     /// This worker's number.
@@ -95,6 +107,8 @@ pub struct Forwarder {
     listeners: Vec<Listener>,
     /// What is counted.
     counters: Arc<Counters>,
+    /// Told when the last race is over.
+    idle: Rc<Notify>,
     /// For policies; nothing secret comes from it.
     rng: SmallRng,
     /// Messages that could not be sent, to be looked at before the turn ends.
@@ -117,7 +131,7 @@ struct Ticket {
 /// A UDP socket to clients, with the responses that wait to leave.
 struct Listener {
     /// The socket; `serve` reads it.
-    socket: std::rc::Rc<UdpSocket>,
+    socket: Rc<UdpSocket>,
     /// Responses of this turn.
     responses: SendBatch,
 }
@@ -143,34 +157,33 @@ impl Forwarder {
     ///
     /// # Errors
     /// If the process has no descriptors left.
-    pub fn new(
-        me: WorkerId,
-        shared: Arc<Shared>,
-        this: Weak<RefCell<Self>>,
-        plan: Arc<Plan>,
-        sockets: impl Iterator<Item = std::rc::Rc<UdpSocket>>,
-        counters: Arc<Counters>,
-        now: Instant,
-    ) -> io::Result<Self> {
+    pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
+        let Links { shared, sockets, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
-        let listeners = sockets.map(|socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) });
-        let mut forwarder = Self {
-            me,
-            shared,
-            this,
-            pool_places: Vec::new(),
-            pools: Vec::new(),
-            exchange: Exchange::new()?,
-            in_flight: InFlight::new(),
-            timers: Timers::new(),
-            listeners: listeners.collect(),
-            counters,
-            rng: SmallRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
-            refused: Vec::with_capacity(BATCH),
-            orphans: Vec::new(),
-            plan: Arc::clone(&plan),
-        };
-        forwarder.set_plan(plan, now);
+        let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
+        let listeners = sockets.into_iter().map(listener).collect();
+        let exchange = Exchange::new()?;
+        let rng = rand::make_rng();
+        let forwarder = Rc::new_cyclic(|this| {
+            RefCell::new(Self {
+                me,
+                shared,
+                this: Weak::clone(this),
+                plan: Arc::clone(&plan),
+                pool_places: Vec::new(),
+                pools: Vec::new(),
+                exchange,
+                in_flight: InFlight::new(),
+                timers: Timers::new(),
+                listeners,
+                counters,
+                idle,
+                rng,
+                refused: Vec::with_capacity(BATCH),
+                orphans: Vec::new(),
+            })
+        });
+        forwarder.borrow_mut().set_plan(plan, now);
         Ok(forwarder)
     }
 
@@ -226,7 +239,7 @@ impl Forwarder {
     }
 
     /// Takes a query that came by TCP.
-    pub fn take_stream_query(&mut self, message: &[u8], responder: &crate::net::tcp::Responder, now: Instant) {
+    pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
         self.take(message, Client::Tcp(responder.clone()), now);
         self.end_turn(now);
     }
@@ -315,7 +328,7 @@ impl Forwarder {
         if let Some(waiter) = entry.waiters.iter_mut().take(RETRANSMISSIONS_SEEN).find(is_same) {
             waiter.queries += 1;
             if !entry.is_fetching {
-                entry.race.on_retransmission(now);
+                entry.race.on_retransmission();
                 self.drive(at, None, now);
             }
             return;
@@ -362,7 +375,7 @@ impl Forwarder {
         match queued {
             Ok(key) => entry.set_ticket(attempt, key),
             // No socket is left: as far as this query goes, the backend cannot be asked.
-            Err(_) => entry.race.on_failure(attempt, now),
+            Err(_) => entry.race.on_failure(attempt),
         }
     }
 
@@ -400,9 +413,9 @@ impl Forwarder {
         if reply.is_bare_failure() {
             // It lacks the question, and so proves little: the true reply may still come.
             if is_opt_refusal(&reply) && entry.opt_at < entry.query.len() {
-                entry.race.on_bare_opt_refused(ticket.attempt, now);
+                entry.race.on_bare_opt_refused(ticket.attempt);
             } else {
-                entry.race.on_bare_failure(ticket.attempt, now);
+                entry.race.on_bare_failure(ticket.attempt);
             }
             return self.drive(ticket.race, None, now);
         }
@@ -423,7 +436,7 @@ impl Forwarder {
         let asked = entry.race.attempt(attempt);
         if has_opt
             && is_opt_refusal(reply)
-            && entry.race.on_opt_refused(attempt, now) == OptRefusal::AskedAgain
+            && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain
         {
             return self.drive(at, None, now);
         }
@@ -445,7 +458,7 @@ impl Forwarder {
     }
 
     /// Learns from a reply: how long the backend takes, and that it is alive.
-    fn learn(&mut self, place: u16, link: crate::net::exchange::Link, latency: Duration, now: Instant) {
+    fn learn(&mut self, place: u16, link: Link, latency: Duration, now: Instant) {
         let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
         let Some(backend) = pool.backend(link) else { return };
         let index = usize::from(backend.0);
@@ -626,13 +639,24 @@ impl Forwarder {
                 self.drive(at, None, now);
             }
         }
+        self.refresh_pools(now);
+    }
+
+    /// Looks at the state of all backends.
+    pub fn refresh_all(&mut self, now: Instant) {
+        self.refresh_pools(now);
+        self.end_turn(now);
+    }
+
+    /// Adapts all pools.
+    fn refresh_pools(&mut self, now: Instant) {
         for place in 0..self.pools.len() as u16 {
             self.refresh(place, now);
         }
     }
 
     /// ICMP says that a backend is unreachable: proof of death, and the end of all its attempts.
-    fn on_unreachable(&mut self, link: crate::net::exchange::Link, now: Instant) {
+    fn on_unreachable(&mut self, link: Link, now: Instant) {
         let found = self.pools.iter().enumerate().find_map(|(place, pool)| {
             let pool = pool.as_ref()?;
             Some((place as u16, Arc::clone(&pool.shared), usize::from(pool.backend(link)?.0)))
@@ -657,7 +681,7 @@ impl Forwarder {
     }
 
     /// Fails all attempts that wait for a backend.
-    fn fail_all(&mut self, link: crate::net::exchange::Link, now: Instant) {
+    fn fail_all(&mut self, link: Link, now: Instant) {
         let mut orphans = std::mem::take(&mut self.orphans);
         self.exchange.take_waiting(link, &mut orphans);
         for orphan in orphans.drain(..) {
@@ -670,7 +694,7 @@ impl Forwarder {
     fn fail(&mut self, ticket: Ticket, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { return };
         entry.tickets[usize::from(ticket.attempt.0)] = None;
-        entry.race.on_failure(ticket.attempt, now);
+        entry.race.on_failure(ticket.attempt);
         self.drive(ticket.race, None, now);
     }
 
@@ -692,6 +716,9 @@ impl Forwarder {
         let next = [self.timers.peek(), self.exchange.next_tidy()].into_iter().flatten().min();
         if let Some(next) = next {
             self.exchange.wake_at(next, now);
+        }
+        if self.in_flight.len() == 0 {
+            self.idle.notify_waiters();
         }
     }
 }

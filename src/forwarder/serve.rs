@@ -13,6 +13,7 @@ use tokio::net::UdpSocket;
 
 use super::Forwarder;
 use crate::net::batch::{BATCH, RecvBatch};
+use crate::net::udp::{QUERY_MAX, receive};
 
 /// Takes queries from a listener for as long as it is polled.
 ///
@@ -61,21 +62,6 @@ pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>) -> io::Result<()> {
     }
 }
 
-/// Receives a batch. A short one has emptied the socket, so the runtime is told at once that it would block, which saves the
-/// call that would find that out; what arrives in between is a new edge for the runtime.
-pub(crate) fn receive(socket: &UdpSocket, batch: &mut RecvBatch) -> usize {
-    let mut received = 0;
-    let _ = socket.try_io(Interest::READABLE, || {
-        // An ICMP error of an earlier response comes out here too; what waits behind it is read next time.
-        received = match batch.recv(socket) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(()),
-            result => result.unwrap_or(0),
-        };
-        if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    received
-}
-
 /// The exchange's descriptor, in the form that the runtime takes.
 struct Watched(OwnedFd);
 
@@ -84,10 +70,6 @@ impl AsRawFd for Watched {
         self.0.as_raw_fd()
     }
 }
-
-/// Octets of the longest query that is read whole. Queries have one question and an OPT record; what is longer than
-/// any EDNS size in use is answered with FORMERR, since its end is missing.
-pub(crate) const QUERY_MAX: usize = 4096;
 
 /// Octets of the longest reply that is read whole. Backends are told `edns_udp_size`, which is at most this.
 const REPLY_MAX: usize = 4096;

@@ -3,3 +3,5 @@
 pub mod batch;
 pub mod bind;
 pub mod exchange;
+pub mod tcp;
+pub mod udp;

@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -66,13 +65,13 @@ pub async fn serve(
     listener: TcpListener,
     limits: Limits,
     mut drain: watch::Receiver<bool>,
-    handle: impl Fn(&[u8], &Responder, SocketAddr) + 'static,
+    handle: impl Fn(&[u8], &Responder) + 'static,
     refused: impl Fn(),
 ) {
     let handle = Rc::new(handle);
     let open = Rc::new(Cell::new(0));
     let mut connections = JoinSet::new();
-    let mut accept = |stream: TcpStream, peer, connections: &mut JoinSet<()>| {
+    let accept = |stream: TcpStream, connections: &mut JoinSet<()>| {
         if open.get() >= limits.connections {
             refused();
             return;
@@ -81,7 +80,7 @@ pub async fn serve(
         let (handle, open, drain) = (Rc::clone(&handle), Rc::clone(&open), drain.clone());
         connections.spawn_local(async move {
             // An error of a connection is its end; there is nobody to tell.
-            let _ = Connection::new(stream, peer, limits).run(drain, &*handle).await;
+            let _ = Connection::new(stream, limits).run(drain, &*handle).await;
             open.set(open.get() - 1);
         });
     };
@@ -89,7 +88,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => accept(stream, peer, &mut connections),
+                Ok((stream, _)) => accept(stream, &mut connections),
                 // Out of descriptors, most likely: wait for a connection to end rather than spin.
                 Err(error) if is_exhausted(&error) => {
                     let _ = timeout(Duration::from_millis(100), connections.join_next()).await;
@@ -101,8 +100,8 @@ pub async fn serve(
         }
     }
     // Whoever is in the kernel's queue has connected before the end: take them along.
-    while let Some(Ok((stream, peer))) = now_or_never(listener.accept()).await {
-        accept(stream, peer, &mut connections);
+    while let Some(Ok((stream, _))) = now_or_never(listener.accept()).await {
+        accept(stream, &mut connections);
     }
     while connections.join_next().await.is_some() {}
 }
@@ -125,8 +124,6 @@ async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
 struct Connection {
     /// The stream.
     stream: TcpStream,
-    /// The client.
-    peer: SocketAddr,
     /// Its bounds.
     limits: Limits,
     /// Octets read and not yet handled.
@@ -143,12 +140,11 @@ struct Connection {
 
 impl Connection {
     /// A fresh connection.
-    fn new(stream: TcpStream, peer: SocketAddr, limits: Limits) -> Self {
+    fn new(stream: TcpStream, limits: Limits) -> Self {
         // A response is written whole; waiting for more to send would only delay it.
         let _ = stream.set_nodelay(true);
         Self {
             stream,
-            peer,
             limits,
             input: Vec::new(),
             output: Vec::new(),
@@ -162,7 +158,7 @@ impl Connection {
     async fn run(
         mut self,
         mut drain: watch::Receiver<bool>,
-        handle: &impl Fn(&[u8], &Responder, SocketAddr),
+        handle: &impl Fn(&[u8], &Responder),
     ) -> io::Result<()> {
         let (sender, mut responses) = mpsc::unbounded_channel();
         let responder = Responder(sender);
@@ -188,7 +184,7 @@ impl Connection {
     }
 
     /// Hands over every whole message, as long as the client may have more in flight.
-    fn take_messages(&mut self, handle: &impl Fn(&[u8], &Responder, SocketAddr), responder: &Responder) {
+    fn take_messages(&mut self, handle: &impl Fn(&[u8], &Responder), responder: &Responder) {
         let mut start = 0;
         while self.in_flight < self.limits.in_flight {
             // RFC 1035 section 4.2.2: two octets of length before each message.
@@ -197,7 +193,7 @@ impl Connection {
             let Some(message) = rest.get(..length) else { break };
             self.in_flight += 1;
             self.active = Instant::now();
-            handle(message, responder, self.peer);
+            handle(message, responder);
             start += 2 + length;
         }
         self.input.drain(..start);

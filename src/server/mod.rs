@@ -1,0 +1,341 @@
+//! Assembling, reloading, draining: from a checked [`Setup`] to running threads and back.
+//!
+//! Everything that can fail does so before the first query is taken: zones are loaded, sockets bound, threads started. A
+//! reload builds the new state whole and only then hands it to the workers. What it cannot change without losing queries,
+//! listeners and the number of workers, it reports as [`NeedsRestart`].
+
+mod worker;
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, interval, timeout_at};
+
+use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
+use crate::config::Config;
+use crate::forwarder::Shared;
+use crate::forwarder::claims::{Claims, WorkerId};
+use crate::forwarder::plan::{News, Plan, SharedPool};
+use crate::metrics::{Counters, Summary};
+use crate::net::bind::{BindError, Listeners};
+use crate::probe::Prober;
+use crate::zone::Catalog;
+
+/// A config whose zones are loaded.
+#[derive(Debug)]
+pub struct Setup {
+    /// The config.
+    pub config: Config,
+    /// For each authority of the config, what it answers from.
+    pub catalogs: Vec<Arc<Catalog>>,
+}
+
+/// A server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Bind(BindError),
+    /// The operating system gave no thread or no descriptors.
+    Resources(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Resources(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Resources(error)
+    }
+}
+
+/// A running server, held by the control thread.
+pub struct Server {
+    /// The config of the start: what is bound.
+    config: Config,
+    /// The plan in force.
+    plan: Option<Arc<Plan>>,
+    /// The workers.
+    workers: Vec<Worker>,
+    /// What is bound, by name, for the `ready` line.
+    bound: Vec<(String, Vec<SocketAddr>)>,
+    /// The names of the authorities that run.
+    authorities: Vec<String>,
+    /// Probes the backends.
+    prober: Prober,
+    /// What workers met.
+    news: UnboundedReceiver<News>,
+    /// The counters of all workers.
+    summary: Summary,
+}
+
+/// A running worker.
+struct Worker {
+    /// The way to it.
+    commands: UnboundedSender<Command>,
+    /// Its thread.
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Server {
+    /// Binds, starts, and takes queries from then on. Must be called within a `LocalSet`.
+    ///
+    /// # Errors
+    /// If an address, a thread or a descriptor cannot be had; then nothing runs.
+    pub fn start(setup: Setup) -> Result<Self, StartError> {
+        let Setup { config, catalogs } = setup;
+        raise_descriptor_limit();
+        let count = worker_count(&config);
+        let (news_sender, news) = unbounded_channel();
+        let plan = Plan::new(&config, None).map(Arc::new);
+        let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+        let shared = Arc::new(Shared {
+            claims: Claims::new(count),
+            hasher: RandomState::default(),
+            workers: hand_over,
+            news: news_sender,
+        });
+        let mut bound = Vec::new();
+        let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {
+            let listeners = addresses.iter().map(|address| Listeners::bind(*address, count));
+            let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+            bound.push((name.to_owned(), listeners.iter().map(|listeners| listeners.address).collect()));
+            Ok(by_worker(listeners, count))
+        };
+        let mut forwarder_sockets = match &config.forwarder {
+            Some(forwarder) => bind("forwarder", &forwarder.listen)?,
+            None => Vec::new(),
+        };
+        let mut authority_sockets = config
+            .authorities
+            .iter()
+            .map(|authority| bind(&authority.name, &authority.listen))
+            .collect::<Result<Vec<_>, _>>()?;
+        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        let mut workers = Vec::new();
+        // From the last to the first, so that each takes its sockets off the end.
+        for number in (0..count).rev() {
+            let (commands, received) = unbounded_channel();
+            let handed_over = handed_over.pop().expect("there is one for each worker");
+            let forwarder = plan.as_ref().map(|plan| ForwarderParts {
+                shared: Arc::clone(&shared),
+                plan: Arc::clone(plan),
+                handed_over,
+                sockets: forwarder_sockets.pop().unwrap_or_default(),
+            });
+            let authorities = authority_sockets.iter_mut().zip(&catalogs).map(|(sockets, catalog)| AuthorityParts {
+                catalog: Arc::clone(catalog),
+                sockets: sockets.pop().unwrap_or_default(),
+            });
+            let parts = Parts {
+                id: WorkerId(number as u16),
+                commands: received,
+                forwarder,
+                authorities: authorities.collect(),
+                counters: Arc::clone(&counters[number]),
+            };
+            workers.push(Worker { commands, thread: worker::start(parts)? });
+        }
+        let ways: Vec<_> = workers.iter().map(|worker: &Worker| worker.commands.clone()).collect();
+        let mut prober = Prober::new(Rc::new(move || {
+            ways.iter().for_each(|way| drop(way.send(Command::Refresh)));
+        }));
+        if let Some(plan) = &plan {
+            prober.set_plan(plan);
+        }
+        let authorities = config.authorities.iter().map(|authority| authority.name.clone()).collect();
+        let summary = Summary::of(counters);
+        Ok(Self { config, plan, workers, bound, authorities, prober, news, summary })
+    }
+
+    /// What is bound: `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
+    pub fn bound(&self) -> String {
+        let mut line = String::new();
+        for (name, addresses) in &self.bound {
+            let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+            let separator = if line.is_empty() { "" } else { " " };
+            let _ = write!(line, "{separator}{name}={}", addresses.join(","));
+        }
+        line
+    }
+
+    /// Takes care of the running server, until dropped: probes, and the size of hedge buckets.
+    pub async fn supervise(&mut self) {
+        let mut second = interval(Duration::from_secs(1));
+        let mut minutes = Minutes::default();
+        loop {
+            tokio::select! {
+                Some(news) = self.news.recv() => self.prober.hear(&news),
+                _ = second.tick() => if let Some(plan) = &self.plan {
+                    minutes.count(plan);
+                },
+            }
+        }
+    }
+
+    /// Puts another config in force, as far as that can be done while running, and returns what cannot.
+    pub fn reload(&mut self, setup: Setup) -> Vec<NeedsRestart> {
+        let Setup { config, catalogs } = setup;
+        let needs_restart = needs_restart(&self.config, &config);
+        if self.plan.is_some()
+            && let Some(plan) = Plan::new(&config, self.plan.as_deref()).map(Arc::new)
+        {
+            self.prober.set_plan(&plan);
+            self.tell(|| Command::SetPlan(Arc::clone(&plan)));
+            self.plan = Some(plan);
+        }
+        // In the order of the start, which is the workers'; an authority that is gone keeps its zones until the restart.
+        let named = |name: &String| config.authorities.iter().position(|authority| authority.name == *name);
+        let catalogs: Vec<_> =
+            self.authorities.iter().map(|name| named(name).map(|index| Arc::clone(&catalogs[index]))).collect();
+        self.tell(|| Command::SetCatalogs(catalogs.clone()));
+        needs_restart
+    }
+
+    /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
+    /// Returns whether every query got its response within the longest timeout of a pool.
+    pub async fn drain(mut self) -> (bool, Summary) {
+        let timeouts = self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| pool.rules().timeout);
+        let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
+        let mut is_clean = true;
+        let mut pending = Vec::new();
+        for worker in &self.workers {
+            let (done, drained) = oneshot::channel();
+            let _ = worker.commands.send(Command::Drain(done));
+            pending.push(drained);
+        }
+        let drained = async {
+            for drained in pending {
+                let _ = drained.await;
+            }
+        };
+        tokio::select! {
+            result = timeout_at(deadline, drained) => is_clean &= result.is_ok(),
+            () = self.supervise() => {}
+        }
+        self.tell(|| Command::Stop);
+        let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().all(|thread| matches!(thread.join(), Ok(Ok(()))))
+        });
+        is_clean &= matches!(timeout_at(deadline + DRAIN_MARGIN, joined).await, Ok(Ok(true)));
+        (is_clean, self.summary)
+    }
+
+    /// Tells all workers.
+    fn tell(&self, command: impl Fn() -> Command) {
+        // A worker that is gone has logged why.
+        self.workers.iter().for_each(|worker| drop(worker.commands.send(command())));
+    }
+}
+
+/// A setting that differs from what runs and takes effect at the next start only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedsRestart(String);
+
+impl fmt::Display for NeedsRestart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What of `new` takes effect only at the next start.
+fn needs_restart(running: &Config, new: &Config) -> Vec<NeedsRestart> {
+    let mut keys = Vec::new();
+    if running.workers != new.workers {
+        keys.push("workers".to_owned());
+    }
+    match (&running.forwarder, &new.forwarder) {
+        (Some(old), Some(new)) if old.listen != new.listen => keys.push("forwarder.listen".to_owned()),
+        (Some(_), None) | (None, Some(_)) => keys.push("forwarder".to_owned()),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    for old in &running.authorities {
+        match new.authorities.iter().find(|new| new.name == old.name) {
+            Some(new) if new.listen != old.listen => keys.push(format!("authorities.{}.listen", old.name)),
+            Some(_) => {}
+            None => keys.push(format!("authorities.{}", old.name)),
+        }
+    }
+    let is_known = |name: &str| running.authorities.iter().any(|old| old.name == name);
+    keys.extend(new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)));
+    keys.into_iter().map(NeedsRestart).collect()
+}
+
+/// Sockets of one worker for the addresses of one listener.
+type Sockets = Vec<(std::net::UdpSocket, std::net::TcpListener)>;
+
+/// Deals the sockets of all addresses out to the workers.
+fn by_worker(listeners: Vec<Listeners>, workers: usize) -> Vec<Sockets> {
+    let mut dealt: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        let pairs = listener.udp.into_iter().zip(listener.tcp);
+        dealt.iter_mut().zip(pairs).for_each(|(worker, pair)| worker.push(pair));
+    }
+    dealt
+}
+
+/// How many workers a config asks for.
+fn worker_count(config: &Config) -> usize {
+    config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+}
+
+/// Lets the process open as many sockets as it is allowed to: with slow backends, each has hundreds. If that is refused, the
+/// exchange makes do with fewer.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Queries of each pool, second by second, for the size of its hedge bucket.
+#[derive(Default)]
+struct Minutes(Vec<(Arc<SharedPool>, VecDeque<u64>)>);
+
+impl Minutes {
+    /// Called once a second.
+    fn count(&mut self, plan: &Plan) {
+        self.0.retain(|(pool, _)| plan.pools.iter().any(|current| Arc::ptr_eq(current, pool)));
+        for pool in &plan.pools {
+            let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, pool));
+            let index = known.unwrap_or_else(|| {
+                self.0.push((Arc::clone(pool), VecDeque::with_capacity(61)));
+                self.0.len() - 1
+            });
+            let totals = &mut self.0[index].1;
+            let total = pool.queries();
+            totals.push_back(total);
+            if totals.len() > 60 {
+                totals.pop_front();
+            }
+            pool.budget.set_recent_queries(total - totals.front().copied().unwrap_or(0));
+        }
+    }
+}
+
+/// What a drain may take beyond the longest timeout of a pool.
+const DRAIN_MARGIN: Duration = Duration::from_secs(1);
