@@ -1,9 +1,42 @@
-//! stub: borders that other rooms rely on. Replaced by the wire helper.
+//! DNS as bytes: borrowed views of messages, and edits that copy a message once.
+//!
+//! A datagram from a client becomes a [`Query`] or is [`Rejected`]; one from a backend becomes a [`Reply`] or is
+//! [`Malformed`]. Either is a view: it borrows the octets, has checked all of them, and is never decoded further. What goes
+//! out is written into a buffer of the caller, whose capacity is warm, so that nothing here allocates:
+//!
+//! ```text
+//!   client --> read_query  --> write_query       --> backend
+//!   client <-- write_response <-- read_reply     <-- backend
+//!          <-- write_synthesized                     (no backend replied in time)
+//!          <-- write_error                           (no query at all)
+//! ```
+//!
+//! What holds for every reader: work is bounded by the length of the message, not by its counts; compression pointers go
+//! strictly backwards; nothing is left over at the end. RDATA stays opaque (RFC 3597), with one exception in
+//! `expand.rs`. This room knows no policy, no socket and no clock.
 
-/// A domain name in uncompressed wire form.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Name(Vec<u8>);
+mod body;
+mod codes;
+mod edns;
+mod expand;
+mod form;
+mod header;
+mod name;
+mod query;
+mod question;
+mod reply;
+mod response;
+mod text;
 
-/// A record type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RecordType(pub u16);
+pub use codes::{
+    ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType,
+};
+pub use edns::{Edns, OptRecord, Options};
+pub use form::{ClientEdns, ClientForm};
+pub use header::{Flag, HEADER_LEN, Header, set_id};
+pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
+pub use query::{Query, QuestionKey, Rejected, read_query, write_query};
+pub use question::Question;
+pub use reply::{Malformed, Reply, read_reply};
+pub use response::{write_error, write_response, write_synthesized};
+pub use text::display_name;

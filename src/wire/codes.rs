@@ -1,0 +1,134 @@
+//! The numbers of the IANA DNS registries: opcodes, rcodes, types, classes, option codes, extended errors.
+//!
+//! Each is a transparent integer, since any value may arrive and must pass (RFC 3597); the constants and mnemonics are
+//! those in use. Prints as its mnemonic, or as `TYPE65280` and the like where there is none.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Defines a registry: the newtype, a constant and a mnemonic for each entry, and `Display`.
+macro_rules! registry {
+    ($(#[$about:meta])* $registry:ident($number:ty), $prefix:literal { $($name:ident = $value:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $registry(pub $number);
+
+        impl $registry {
+            $(
+                #[doc = concat!("`", stringify!($name), "`, ", stringify!($value), ".")]
+                pub const $name: Self = Self($value);
+            )*
+
+            /// Every entry that has a mnemonic, in order of the numbers.
+            pub const NAMED: &[(&str, Self)] = &[$((stringify!($name), Self::$name)),*];
+
+            /// The mnemonic, where there is one.
+            pub const fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($value => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $registry {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.name() {
+                    Some(name) => f.pad(name),
+                    None => write!(f, concat!($prefix, "{}"), self.0),
+                }
+            }
+        }
+    };
+}
+
+registry! {
+    /// What a message asks for (RFC 1035 section 4.1.1).
+    Opcode(u8), "OPCODE" {
+        QUERY = 0, IQUERY = 1, STATUS = 2, NOTIFY = 4, UPDATE = 5, DSO = 6,
+    }
+}
+
+registry! {
+    /// How a query went: 4 bits of the header, and 8 more of the OPT record (RFC 6891 section 6.1.3).
+    Rcode(u16), "RCODE" {
+        NOERROR = 0, FORMERR = 1, SERVFAIL = 2, NXDOMAIN = 3, NOTIMP = 4, REFUSED = 5, YXDOMAIN = 6, YXRRSET = 7,
+        NXRRSET = 8, NOTAUTH = 9, NOTZONE = 10, DSOTYPENI = 11, BADVERS = 16, BADKEY = 17, BADTIME = 18, BADMODE = 19,
+        BADNAME = 20, BADALG = 21, BADTRUNC = 22, BADCOOKIE = 23,
+    }
+}
+
+registry! {
+    /// The type of a record, or of what a question asks for.
+    ///
+    /// NSAP-PTR is not named: nothing uses it, and its mnemonic is no identifier.
+    RecordType(u16), "TYPE" {
+        A = 1, NS = 2, MD = 3, MF = 4, CNAME = 5, SOA = 6, MB = 7, MG = 8, MR = 9, NULL = 10, WKS = 11, PTR = 12,
+        HINFO = 13, MINFO = 14, MX = 15, TXT = 16, RP = 17, AFSDB = 18, X25 = 19, ISDN = 20, RT = 21, NSAP = 22,
+        SIG = 24, KEY = 25, PX = 26, GPOS = 27, AAAA = 28, LOC = 29, NXT = 30, EID = 31, NIMLOC = 32, SRV = 33,
+        ATMA = 34, NAPTR = 35, KX = 36, CERT = 37, A6 = 38, DNAME = 39, SINK = 40, OPT = 41, APL = 42, DS = 43,
+        SSHFP = 44, IPSECKEY = 45, RRSIG = 46, NSEC = 47, DNSKEY = 48, DHCID = 49, NSEC3 = 50, NSEC3PARAM = 51,
+        TLSA = 52, SMIMEA = 53, HIP = 55, NINFO = 56, RKEY = 57, TALINK = 58, CDS = 59, CDNSKEY = 60,
+        OPENPGPKEY = 61, CSYNC = 62, ZONEMD = 63, SVCB = 64, HTTPS = 65, DSYNC = 66, HHIT = 67, BRID = 68, SPF = 99,
+        UINFO = 100, UID = 101, GID = 102, UNSPEC = 103, NID = 104, L32 = 105, L64 = 106, LP = 107, EUI48 = 108,
+        EUI64 = 109, NXNAME = 128, TKEY = 249, TSIG = 250, IXFR = 251, AXFR = 252, MAILB = 253, MAILA = 254,
+        ANY = 255, URI = 256, CAA = 257, AVC = 258, DOA = 259, AMTRELAY = 260, RESINFO = 261, WALLET = 262,
+        CLA = 263, IPN = 264, TA = 32768, DLV = 32769,
+    }
+}
+
+registry! {
+    /// The class of a record or question.
+    RecordClass(u16), "CLASS" {
+        IN = 1, CH = 3, HS = 4, NONE = 254, ANY = 255,
+    }
+}
+
+registry! {
+    /// What an EDNS option is (RFC 6891 section 6.1.2).
+    OptionCode(u16), "OPTION" {
+        NSID = 3, CLIENT_SUBNET = 8, EXPIRE = 9, COOKIE = 10, TCP_KEEPALIVE = 11, PADDING = 12,
+        EXTENDED_ERROR = 15,
+    }
+}
+
+registry! {
+    /// The info code of an Extended DNS Error (RFC 8914 section 4). We send it without extra text.
+    ExtendedError(u16), "EDE" {
+        STALE = 3, NOT_READY = 14, NO_REACHABLE_AUTHORITY = 22, NETWORK_ERROR = 23, SYNTHESIZED = 29,
+    }
+}
+
+impl FromStr for RecordType {
+    type Err = UnknownRecordType;
+
+    /// Takes a mnemonic in any case, or `TYPEn` (RFC 3597 section 5).
+    fn from_str(text: &str) -> Result<Self, UnknownRecordType> {
+        if let Some((_, rtype)) = Self::NAMED
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(text))
+        {
+            return Ok(*rtype);
+        }
+        let (prefix, digits) = text.split_at_checked(4).ok_or(UnknownRecordType)?;
+        // `parse` alone would take a plus sign.
+        if !prefix.eq_ignore_ascii_case("TYPE")
+            || !digits.bytes().all(|octet| octet.is_ascii_digit())
+        {
+            return Err(UnknownRecordType);
+        }
+        digits.parse().map(Self).map_err(|_| UnknownRecordType)
+    }
+}
+
+/// Why a text is no record type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownRecordType;
+
+impl fmt::Display for UnknownRecordType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown record type: write a mnemonic such as AAAA, or TYPE and its number")
+    }
+}
+
+impl std::error::Error for UnknownRecordType {}

@@ -1,0 +1,205 @@
+//! The OPT record: what it says, its options, and the ones that we write (RFC 6891 section 6.1).
+
+use super::codes::{ExtendedError, OptionCode, Rcode, RecordType};
+
+/// What the OPT record of a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edns<'a> {
+    /// The largest UDP message that its sender takes.
+    pub udp_size: u16,
+    /// The high 8 bits of the rcode.
+    pub extended_rcode: u8,
+    /// The EDNS version; only 0 is known.
+    pub version: u8,
+    /// DO: DNSSEC records are welcome (RFC 3225 section 3).
+    pub dnssec_ok: bool,
+    /// The options in wire form.
+    pub options: &'a [u8],
+}
+
+impl<'a> Edns<'a> {
+    /// Reads an OPT record from behind its owner. What it finds is an OPT record that ends with its RDATA.
+    pub(super) fn read(record: &'a [u8]) -> Option<Self> {
+        let (&[_, _, s0, s1, extended_rcode, version, flags, _, _, _], options) =
+            record.split_first_chunk()?;
+        Some(Self {
+            udp_size: u16::from_be_bytes([s0, s1]),
+            extended_rcode,
+            version,
+            dnssec_ok: flags & DNSSEC_OK != 0,
+            options,
+        })
+    }
+
+    /// The options, in their order.
+    pub fn iter_options(&self) -> Options<'a> {
+        Options { rest: self.options }
+    }
+
+    /// Whether the options fill the RDATA exactly, none overrunning it.
+    pub(super) fn is_sound(&self) -> bool {
+        let mut options = self.iter_options();
+        options.by_ref().for_each(drop);
+        options.rest.is_empty()
+    }
+}
+
+/// Goes through the options of an OPT record; ends early at one that does not fit.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// What has not been read.
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Options<'a> {
+    type Item = (OptionCode, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&[c0, c1, l0, l1], rest) = self.rest.split_first_chunk()?;
+        let (data, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l0, l1])))?;
+        self.rest = rest;
+        Some((OptionCode(u16::from_be_bytes([c0, c1])), data))
+    }
+}
+
+/// An OPT record of our own, to be appended to a message.
+///
+/// EDNS is hop by hop (RFC 6891 section 6.2.6), so of the other side's options only those that are [`Passing`] are written.
+#[derive(Clone, Copy, Debug)]
+pub struct OptRecord<'a> {
+    /// The largest UDP message that we take.
+    udp_size: u16,
+    /// The high 8 bits of the rcode.
+    extended_rcode: u8,
+    /// DO.
+    dnssec_ok: bool,
+    /// Sound options in wire form.
+    options: &'a [u8],
+    /// Which of the options are written.
+    passing: Passing,
+}
+
+impl<'a> OptRecord<'a> {
+    /// A record without options.
+    pub fn new(udp_size: u16, dnssec_ok: bool) -> Self {
+        Self {
+            udp_size,
+            extended_rcode: 0,
+            dnssec_ok,
+            options: &[],
+            passing: Passing::All,
+        }
+    }
+
+    /// The same with the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).
+    pub fn with_rcode(self, rcode: Rcode) -> Self {
+        Self {
+            extended_rcode: (rcode.0 >> 4) as u8,
+            ..self
+        }
+    }
+
+    /// The same with these options, sound and from at most one OPT record, so that they fit into one.
+    pub(super) fn with_options(self, options: &'a [u8], passing: Passing) -> Self {
+        Self {
+            options,
+            passing,
+            ..self
+        }
+    }
+
+    /// The same with fewer options.
+    pub(super) fn with_passing(self, passing: Passing) -> Self {
+        Self { passing, ..self }
+    }
+
+    /// How many octets the record takes.
+    pub fn wire_len(&self) -> usize {
+        OPT_FIXED_LEN + usize::from(self.rdlength())
+    }
+
+    /// Appends the record to a message; its ARCOUNT is the caller's.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        let [t0, t1] = RecordType::OPT.0.to_be_bytes();
+        let [s0, s1] = self.udp_size.to_be_bytes();
+        let flags = if self.dnssec_ok { DNSSEC_OK } else { 0 };
+        let [l0, l1] = self.rdlength().to_be_bytes();
+        out.extend_from_slice(&[0, t0, t1, s0, s1, self.extended_rcode, 0, flags, 0, l0, l1]);
+        for (code, data) in self.passing_options() {
+            out.extend_from_slice(&code.0.to_be_bytes());
+            out.extend_from_slice(&(data.len() as u16).to_be_bytes());
+            out.extend_from_slice(data);
+        }
+    }
+
+    /// Octets of the options that are written.
+    fn rdlength(&self) -> u16 {
+        self.passing_options()
+            .map(|(_, data)| OPTION_FIXED_LEN + data.len() as u16)
+            .sum()
+    }
+
+    /// The options that are written.
+    fn passing_options(&self) -> impl Iterator<Item = (OptionCode, &'a [u8])> {
+        let passing = self.passing;
+        let options = Options { rest: self.options };
+        options.filter(move |(code, _)| passing.passes(*code))
+    }
+}
+
+/// Which options of one side's OPT record go into the OPT record for the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// All: they are our own.
+    All,
+    /// All that are not about the hop they came by.
+    BeyondHop,
+    /// Those, without Extended DNS Errors.
+    BeyondHopWithoutErrors,
+    /// None.
+    Nothing,
+}
+
+impl Passing {
+    /// Whether an option is written.
+    fn passes(self, code: OptionCode) -> bool {
+        match self {
+            Self::All => true,
+            Self::BeyondHop => !is_about_hop(code),
+            Self::BeyondHopWithoutErrors => {
+                !is_about_hop(code) && code != OptionCode::EXTENDED_ERROR
+            }
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// Whether an option concerns the two ends of one hop and must not pass.
+///
+/// RFC 7873 section 5 (cookies are between client and server), RFC 7828 section 3.4 (keepalive is of one connection),
+/// RFC 7830 section 3 (padding is of one message), RFC 7871 section 7 (client subnet: only by whoever is set up for it).
+fn is_about_hop(code: OptionCode) -> bool {
+    matches!(
+        code,
+        OptionCode::COOKIE
+            | OptionCode::TCP_KEEPALIVE
+            | OptionCode::PADDING
+            | OptionCode::CLIENT_SUBNET
+    )
+}
+
+/// An EXTENDED-ERROR option without extra text (RFC 8914 section 2).
+pub(super) fn extended_error_option(error: ExtendedError) -> [u8; 6] {
+    let [c0, c1] = OptionCode::EXTENDED_ERROR.0.to_be_bytes();
+    let [e0, e1] = error.0.to_be_bytes();
+    [c0, c1, 0, 2, e0, e1]
+}
+
+/// Octets of an OPT record without options.
+const OPT_FIXED_LEN: usize = 11;
+
+/// Octets of an option without data.
+const OPTION_FIXED_LEN: u16 = 4;
+
+/// The DO bit in the first octet of the flags (RFC 3225 section 3).
+const DNSSEC_OK: u8 = 0x80;

@@ -1,0 +1,101 @@
+//! What is remembered of a client's query while its race runs: the form in which it wants its response.
+//!
+//! Clients that share a race share the question, RD, CD and DO, but each has its own ID, spelling of the name, and size.
+
+use super::header::{Flag, Header};
+use super::query::Query;
+
+/// The form of one client's query. Small and `Copy`, since many of them wait in one race.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientForm {
+    /// The ID of the query.
+    pub id: u16,
+    /// What its OPT record said; `None` if it had none.
+    pub edns: Option<ClientEdns>,
+    /// RD.
+    recursion_desired: bool,
+    /// CD.
+    checking_disabled: bool,
+    /// How the question's name was spelled.
+    spelling: Spelling,
+}
+
+/// What of a client's OPT record shapes its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientEdns {
+    /// The largest UDP message that it takes.
+    pub udp_size: u16,
+    /// DO, which a response copies (RFC 3225 section 3).
+    pub dnssec_ok: bool,
+}
+
+impl ClientForm {
+    /// The form of a query.
+    pub fn of(query: &Query<'_>) -> Self {
+        Self {
+            id: query.header.id(),
+            edns: query.edns.map(|edns| ClientEdns {
+                udp_size: edns.udp_size,
+                dnssec_ok: edns.dnssec_ok,
+            }),
+            recursion_desired: query.header.recursion_desired(),
+            checking_disabled: query.header.checking_disabled(),
+            spelling: Spelling::of(query.question.qname()),
+        }
+    }
+
+    /// The longest response that may go to the client by UDP.
+    pub fn udp_limit(&self, own_udp_size: u16) -> usize {
+        // RFC 1035 section 2.3.4 without EDNS. RFC 6891 section 6.2.3: values below 512 are taken as 512.
+        self.edns.map_or(MIN_UDP_LEN, |edns| {
+            MIN_UDP_LEN.max(usize::from(edns.udp_size.min(own_udp_size)))
+        })
+    }
+
+    /// The header of a response that is not relayed.
+    pub(super) fn response_header(&self) -> Header {
+        Header::new(self.id)
+            .with(Flag::RecursionDesired, self.recursion_desired)
+            .with(Flag::CheckingDisabled, self.checking_disabled)
+            .to_response()
+    }
+
+    /// Spells a question's name as the client did.
+    pub(super) fn respell(&self, qname: &mut [u8]) {
+        self.spelling.apply(qname);
+    }
+}
+
+/// Which octets of a wire name are upper-case letters: all that is lost when a name is folded.
+///
+/// A client may have chosen the case at random to tell forged responses from true ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spelling([u64; 4]);
+
+impl Spelling {
+    /// The spelling of a name, which has at most 255 octets.
+    fn of(qname: &[u8]) -> Self {
+        let mut words = [0; 4];
+        for (word, octets) in words.iter_mut().zip(qname.chunks(64)) {
+            for (bit, octet) in octets.iter().enumerate() {
+                *word |= u64::from(octet.is_ascii_uppercase()) << bit;
+            }
+        }
+        Self(words)
+    }
+
+    /// Spells the same name, however it is spelled now, in this way.
+    fn apply(&self, qname: &mut [u8]) {
+        for (word, octets) in self.0.iter().zip(qname.chunks_mut(64)) {
+            octets.make_ascii_lowercase();
+            for (bit, octet) in octets.iter_mut().enumerate() {
+                if word >> bit & 1 == 1 {
+                    octet.make_ascii_uppercase();
+                }
+            }
+        }
+    }
+}
+
+/// What every client takes by UDP.
+const MIN_UDP_LEN: usize = 512;

@@ -1,0 +1,203 @@
+//! The first 12 octets of a message (RFC 1035 section 4.1.1): ID, flags, opcode, rcode, counts.
+
+use super::codes::{Opcode, Rcode};
+
+/// Length of a header in octets.
+pub const HEADER_LEN: usize = 12;
+
+/// A header, read or to be written. Bits that nobody has named yet are kept as they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Matches a reply to its query.
+    id: u16,
+    /// QR, opcode, the flags, rcode.
+    bits: u16,
+    /// QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT.
+    counts: [u16; 4],
+}
+
+impl Header {
+    /// A header with this ID and all else zero: an empty query.
+    pub fn new(id: u16) -> Self {
+        Self {
+            id,
+            ..Self::default()
+        }
+    }
+
+    /// Reads the header of a message; `None` if the message is shorter than one.
+    pub fn read(message: &[u8]) -> Option<Self> {
+        let &[i0, i1, b0, b1, q0, q1, a0, a1, n0, n1, r0, r1] = message.first_chunk()?;
+        Some(Self {
+            id: u16::from_be_bytes([i0, i1]),
+            bits: u16::from_be_bytes([b0, b1]),
+            counts: [[q0, q1], [a0, a1], [n0, n1], [r0, r1]].map(u16::from_be_bytes),
+        })
+    }
+
+    /// The octets of this header.
+    pub fn to_wire(self) -> [u8; HEADER_LEN] {
+        let [i0, i1] = self.id.to_be_bytes();
+        let [b0, b1] = self.bits.to_be_bytes();
+        let [[q0, q1], [a0, a1], [n0, n1], [r0, r1]] = self.counts.map(u16::to_be_bytes);
+        [i0, i1, b0, b1, q0, q1, a0, a1, n0, n1, r0, r1]
+    }
+
+    /// The header of a response to this query: its ID, opcode, RD and CD, QR set, all else zero.
+    ///
+    /// RFC 4035 section 3.1.6 has CD copied as RFC 1035 section 4.1.1 has RD.
+    pub fn to_response(self) -> Self {
+        Self::new(self.id)
+            .with(Flag::Response, true)
+            .with_opcode(self.opcode())
+            .with(Flag::RecursionDesired, self.recursion_desired())
+            .with(Flag::CheckingDisabled, self.checking_disabled())
+    }
+
+    /// The message ID.
+    pub fn id(self) -> u16 {
+        self.id
+    }
+
+    /// Whether QR is set: a reply or response.
+    pub fn is_response(self) -> bool {
+        self.has(Flag::Response)
+    }
+
+    /// What is asked for.
+    pub fn opcode(self) -> Opcode {
+        Opcode((self.bits >> OPCODE_SHIFT) as u8 & 0x0F)
+    }
+
+    /// AA.
+    pub fn is_authoritative(self) -> bool {
+        self.has(Flag::Authoritative)
+    }
+
+    /// TC.
+    pub fn is_truncated(self) -> bool {
+        self.has(Flag::Truncated)
+    }
+
+    /// RD.
+    pub fn recursion_desired(self) -> bool {
+        self.has(Flag::RecursionDesired)
+    }
+
+    /// RA.
+    pub fn recursion_available(self) -> bool {
+        self.has(Flag::RecursionAvailable)
+    }
+
+    /// AD.
+    pub fn authentic_data(self) -> bool {
+        self.has(Flag::AuthenticData)
+    }
+
+    /// CD.
+    pub fn checking_disabled(self) -> bool {
+        self.has(Flag::CheckingDisabled)
+    }
+
+    /// The low 4 bits of the rcode; the rest, if any, is in the OPT record.
+    pub fn rcode(self) -> Rcode {
+        Rcode(self.bits & RCODE_MASK)
+    }
+
+    /// Number of questions claimed.
+    pub fn qdcount(self) -> u16 {
+        self.counts[0]
+    }
+
+    /// Number of answer records claimed.
+    pub fn ancount(self) -> u16 {
+        self.counts[1]
+    }
+
+    /// Number of authority records claimed.
+    pub fn nscount(self) -> u16 {
+        self.counts[2]
+    }
+
+    /// Number of additional records claimed, OPT among them.
+    pub fn arcount(self) -> u16 {
+        self.counts[3]
+    }
+
+    /// Whether a flag is set.
+    pub fn has(self, flag: Flag) -> bool {
+        self.bits & flag as u16 != 0
+    }
+
+    /// The same with another ID.
+    pub fn with_id(self, id: u16) -> Self {
+        Self { id, ..self }
+    }
+
+    /// The same with a flag set or cleared.
+    pub fn with(self, flag: Flag, set: bool) -> Self {
+        let cleared = self.bits & !(flag as u16);
+        let bits = if set { cleared | flag as u16 } else { cleared };
+        Self { bits, ..self }
+    }
+
+    /// The same with another opcode.
+    pub fn with_opcode(self, opcode: Opcode) -> Self {
+        let bits = self.bits & !(0x0F << OPCODE_SHIFT) | u16::from(opcode.0 & 0x0F) << OPCODE_SHIFT;
+        Self { bits, ..self }
+    }
+
+    /// The same with the low 4 bits of another rcode.
+    pub fn with_rcode(self, rcode: Rcode) -> Self {
+        let bits = self.bits & !RCODE_MASK | rcode.0 & RCODE_MASK;
+        Self { bits, ..self }
+    }
+
+    /// The same with other counts: questions, answers, authority, additional.
+    pub fn with_counts(self, counts: [u16; 4]) -> Self {
+        Self { counts, ..self }
+    }
+
+    /// Writes this header over the first octets of a message that has room for it.
+    pub(super) fn overwrite(self, message: &mut [u8]) {
+        if let Some(octets) = message.first_chunk_mut() {
+            *octets = self.to_wire();
+        }
+    }
+}
+
+/// A flag of the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Flag {
+    /// QR: a reply or response, not a query.
+    Response = 0x8000,
+    /// AA: from an authority for the name.
+    Authoritative = 0x0400,
+    /// TC: something that belongs to the answer did not fit.
+    Truncated = 0x0200,
+    /// RD: the client wants recursion.
+    RecursionDesired = 0x0100,
+    /// RA: the server offers recursion.
+    RecursionAvailable = 0x0080,
+    /// AD: the data was validated (RFC 4035 section 3.2.3).
+    AuthenticData = 0x0020,
+    /// CD: the client validates by itself (RFC 4035 section 3.2.2).
+    CheckingDisabled = 0x0010,
+}
+
+/// Gives a message another ID. A message shorter than a header stays as it is.
+pub fn set_id(message: &mut [u8], id: u16) {
+    if message.len() < HEADER_LEN {
+        return;
+    }
+    if let Some(octets) = message.first_chunk_mut() {
+        *octets = id.to_be_bytes();
+    }
+}
+
+/// Where the opcode stands in the flags word.
+const OPCODE_SHIFT: u32 = 11;
+
+/// The rcode's bits of the flags word.
+const RCODE_MASK: u16 = 0x000F;

@@ -1,0 +1,330 @@
+//! Domain names in uncompressed wire form: length octet, label, ... , root (RFC 1035 section 3.1).
+//!
+//! On the hot path a name is a `&[u8]` of its message, and the functions here take that. [`Name`] is for the names that
+//! configuration and zones own. Case is kept and compared exactly unless a function says otherwise; how names are read
+//! from text and printed is in `text.rs`.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// An owned name. It lies inside the value, so that copying or making one never allocates.
+#[derive(Clone)]
+pub struct Name {
+    /// Octets in use, 1 to 255.
+    len: u8,
+    /// The wire form; zero behind `len`.
+    octets: [u8; Self::MAX_LEN],
+}
+
+impl Name {
+    /// The longest name, root label included (RFC 1035 section 2.3.4).
+    pub const MAX_LEN: usize = 255;
+
+    /// The longest label (RFC 1035 section 2.3.4).
+    pub const MAX_LABEL_LEN: usize = 63;
+
+    /// The root, `.`.
+    pub fn root() -> Self {
+        Self {
+            len: 1,
+            octets: [0; Self::MAX_LEN],
+        }
+    }
+
+    /// Takes a name from its whole wire form, without compression.
+    pub fn from_wire(wire: &[u8]) -> Result<Self, NameError> {
+        if wire_len(wire)? != wire.len() {
+            return Err(NameError::OctetsLeft);
+        }
+        let mut name = Self::root();
+        name.octets[..wire.len()].copy_from_slice(wire);
+        name.len = wire.len() as u8;
+        Ok(name)
+    }
+
+    /// The wire form, root label included.
+    pub fn as_wire(&self) -> &[u8] {
+        &self.octets[..usize::from(self.len)]
+    }
+
+    /// The same name in ASCII lower case: its canonical form (RFC 4034 section 6.2).
+    pub fn folded(&self) -> Self {
+        let mut name = self.clone();
+        fold(&mut name.octets);
+        name
+    }
+
+    /// Whether this is `.`.
+    pub fn is_root(&self) -> bool {
+        self.len == 1
+    }
+
+    /// The name without its first label; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        let wire = suffixes(self.as_wire()).nth(1)?;
+        let mut name = Self::root();
+        name.octets[..wire.len()].copy_from_slice(wire);
+        name.len = wire.len() as u8;
+        Some(name)
+    }
+
+    /// The labels, first one first, without the root.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        labels(self.as_wire())
+    }
+
+    /// Whether this name is the other, or below it, whatever the case.
+    pub fn is_at_or_below(&self, other: &Self) -> bool {
+        suffixes(self.as_wire()).any(|suffix| eq_ignore_case(suffix, other.as_wire()))
+    }
+
+    /// Appends a label in front of the root label.
+    pub(super) fn push_label(&mut self, label: &[u8]) -> Result<(), NameError> {
+        if label.is_empty() {
+            return Err(NameError::EmptyLabel);
+        }
+        if label.len() > Self::MAX_LABEL_LEN {
+            return Err(NameError::LabelTooLong);
+        }
+        let root = usize::from(self.len) - 1;
+        let end = root + 1 + label.len();
+        if end >= Self::MAX_LEN {
+            return Err(NameError::TooLong);
+        }
+        self.octets[root] = label.len() as u8;
+        self.octets[root + 1..end].copy_from_slice(label);
+        self.len = end as u8 + 1;
+        Ok(())
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_wire() == other.as_wire()
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_wire().hash(state);
+    }
+}
+
+/// Why something is no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameError {
+    /// No text at all.
+    Empty,
+    /// Two dots in a row, or a dot in front.
+    EmptyLabel,
+    /// A label over 63 octets.
+    LabelTooLong,
+    /// A name over 255 octets.
+    TooLong,
+    /// `\` without a character, or with a number that is no octet.
+    BadEscape,
+    /// A blank or control character that is not escaped.
+    Unescaped(char),
+    /// A character that is not ASCII.
+    NotAscii(char),
+    /// The wire form ends inside the name.
+    CutShort,
+    /// The wire form has a compression pointer or a label type that is not in use.
+    NotALabel,
+    /// The wire form goes on behind the root label.
+    OctetsLeft,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("empty name: write \".\" for the root"),
+            Self::EmptyLabel => {
+                f.write_str("empty label: dots stand between labels, one at a time")
+            }
+            Self::LabelTooLong => f.write_str("label longer than 63 octets"),
+            Self::TooLong => f.write_str("name longer than 255 octets"),
+            Self::BadEscape => f.write_str(
+                "bad escape: write \\ and a character, or \\ and three digits up to 255",
+            ),
+            Self::Unescaped(found) => {
+                let code = u32::from(*found);
+                write!(
+                    f,
+                    "{found:?} in a name: write it as \\{code:03} if it is meant"
+                )
+            }
+            Self::NotAscii(found) => write!(
+                f,
+                "{found:?} in a name: write the label in Punycode (xn--...)"
+            ),
+            Self::CutShort => f.write_str("wire form ends inside the name"),
+            Self::NotALabel => {
+                f.write_str("wire form has a compression pointer or an unknown label type")
+            }
+            Self::OctetsLeft => f.write_str("wire form goes on behind the root label"),
+        }
+    }
+}
+
+impl std::error::Error for NameError {}
+
+/// Folds a wire name to lower case.
+///
+/// Label lengths are below 64 and `A` is 65, so all octets may be treated alike.
+pub fn fold(wire_name: &mut [u8]) {
+    wire_name.make_ascii_lowercase();
+}
+
+/// Whether two wire names are equal but for ASCII case (RFC 4343 section 3).
+pub fn eq_ignore_case(a: &[u8], b: &[u8]) -> bool {
+    a.eq_ignore_ascii_case(b)
+}
+
+/// A wire name and all that it is below, longest first, the root last: `www.example.`, `example.`, `.`.
+///
+/// For a longest-suffix search. Ends early where the octets are no name.
+pub fn suffixes(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let first = (!wire_name.is_empty()).then_some(wire_name);
+    std::iter::successors(first, |rest| match rest.first() {
+        None | Some(0) => None,
+        Some(&len) => rest
+            .get(1 + usize::from(len)..)
+            .filter(|rest| !rest.is_empty()),
+    })
+}
+
+/// The labels of a wire name without the root. Ends early where the octets are no name.
+pub(super) fn labels(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    suffixes(wire_name).map_while(|rest| {
+        let (&len, rest) = rest.split_first()?;
+        (len > 0).then(|| rest.get(..usize::from(len))).flatten()
+    })
+}
+
+/// The length of the uncompressed name that the octets begin with.
+pub(super) fn wire_len(octets: &[u8]) -> Result<usize, NameError> {
+    let mut at = 0;
+    loop {
+        let len = match octets.get(at) {
+            None => return Err(NameError::CutShort),
+            Some(0) => break,
+            Some(&len) if usize::from(len) <= Name::MAX_LABEL_LEN => usize::from(len),
+            // RFC 1035 section 4.1.4, RFC 6891 section 5: 11 is a pointer, 01 and 10 are not in use.
+            Some(_) => return Err(NameError::NotALabel),
+        };
+        at += 1 + len;
+        if at >= Name::MAX_LEN {
+            return Err(NameError::TooLong);
+        }
+    }
+    Ok(at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name from text that is one.
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn wire_form_is_taken_or_refused() {
+        let check = |wire: &[u8], expected: Result<(), NameError>| {
+            assert_eq!(Name::from_wire(wire).map(drop), expected, "{wire:?}");
+        };
+        check(b"\0", Ok(()));
+        check(b"\x03www\x07example\0", Ok(()));
+        check(b"", Err(NameError::CutShort));
+        check(b"\x03ww", Err(NameError::CutShort));
+        check(b"\x03www", Err(NameError::CutShort));
+        check(b"\x03www\0\0", Err(NameError::OctetsLeft));
+        check(b"\xC0\x0C", Err(NameError::NotALabel));
+        check(b"\x40", Err(NameError::NotALabel));
+        check(b"\x80", Err(NameError::NotALabel));
+        // 127 labels of one octet are 255 octets; three labels of 63 and one of 62 are 256.
+        check(&[b"\x01a".repeat(127), vec![0]].concat(), Ok(()));
+        check(
+            &[b"\x01a".repeat(128), vec![0]].concat(),
+            Err(NameError::TooLong),
+        );
+        let long = [&[63][..], &[b'a'; 63]].concat();
+        let tail = |len: u8| [vec![len], vec![b'b'; usize::from(len)], vec![0]].concat();
+        check(&[long.repeat(3), tail(61)].concat(), Ok(()));
+        check(
+            &[long.repeat(3), tail(62)].concat(),
+            Err(NameError::TooLong),
+        );
+    }
+
+    #[test]
+    fn pushed_labels_have_the_limits_of_the_wire() {
+        let mut longest = Name::root();
+        for _ in 0..127 {
+            longest.push_label(b"a").expect("fits");
+        }
+        assert_eq!(longest.as_wire().len(), Name::MAX_LEN);
+        assert_eq!(Name::from_wire(longest.as_wire()), Ok(longest.clone()));
+        assert_eq!(longest.push_label(b"a"), Err(NameError::TooLong));
+        assert_eq!(
+            Name::root().push_label(&[b'a'; 64]),
+            Err(NameError::LabelTooLong)
+        );
+        assert_eq!(Name::root().push_label(b""), Err(NameError::EmptyLabel));
+    }
+
+    #[test]
+    fn equality_is_exact_and_folding_is_canonical() {
+        assert_ne!(name("WWW.Example.org"), name("www.example.org"));
+        assert_eq!(name("WWW.Example.org").folded(), name("www.example.org"));
+        assert!(eq_ignore_case(
+            name("WWW.Example").as_wire(),
+            name("www.eXAMPLE").as_wire()
+        ));
+        // Only ASCII letters have a case: `[` and `{` are as far apart as `A` and `a`.
+        assert!(!eq_ignore_case(name("[").as_wire(), name("{").as_wire()));
+    }
+
+    #[test]
+    fn names_below_share_whole_labels() {
+        let check = |below: &str, above: &str, expected: bool| {
+            assert_eq!(
+                name(below).is_at_or_below(&name(above)),
+                expected,
+                "{below} {above}"
+            );
+        };
+        check("www.example.org", "example.org", true);
+        check("WWW.EXAMPLE.ORG", "example.org", true);
+        check("example.org", "example.org", true);
+        check("example.org", ".", true);
+        check(".", ".", true);
+        check(".", "org", false);
+        check("org", "example.org", false);
+        check("badexample.org", "example.org", false);
+        // The octets of `\003org` end like the wire form of `org`, but inside a label.
+        check("a\\003org", "org", false);
+    }
+
+    #[test]
+    fn parents_and_labels() {
+        let www = name("www.example.org");
+        assert_eq!(www.parent(), Some(name("example.org")));
+        assert_eq!(name("org").parent(), Some(Name::root()));
+        assert_eq!(Name::root().parent(), None);
+        assert_eq!(
+            www.labels().collect::<Vec<_>>(),
+            [&b"www"[..], b"example", b"org"]
+        );
+        assert_eq!(Name::root().labels().count(), 0);
+        assert!(Name::root().is_root() && !www.is_root());
+        let all: Vec<_> = suffixes(www.as_wire()).map(<[u8]>::len).collect();
+        assert_eq!(all, [17, 13, 5, 1]);
+        assert_eq!(suffixes(b"\x05ab").count(), 1);
+        assert_eq!(suffixes(b"").count(), 0);
+    }
+}

@@ -1,0 +1,147 @@
+//! Queries: what a client's datagram is, what of it goes to a backend, and what makes two of them the same.
+
+use super::body::Body;
+use super::codes::{Opcode, Rcode};
+use super::edns::{Edns, OptRecord, Passing};
+use super::header::{Flag, Header};
+use super::name::{Name, fold};
+use super::question::Question;
+
+/// A client's query, sound to its last octet.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Its header.
+    pub header: Header,
+    /// Its question.
+    pub question: Question<'a>,
+    /// Its OPT record, if it has one. The version is 0.
+    pub edns: Option<Edns<'a>>,
+}
+
+impl Query<'_> {
+    /// Whether the client takes DNSSEC records.
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+}
+
+/// Why a datagram is no query that can be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Shorter than a header: there is no ID to answer with.
+    Short,
+    /// QR is set. Answering could start a loop of two servers.
+    NotAQuery,
+    /// To be answered by [`write_error`](super::write_error) with this rcode.
+    Answer(Rcode),
+}
+
+/// Takes a client's message as a query, or says what becomes of it.
+///
+/// NOTIFY, which a server may treat by itself, shows in [`Header::opcode`] before; here it is NOTIMP like all but QUERY.
+pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
+    let header = Header::read(message).ok_or(Rejected::Short)?;
+    if header.is_response() {
+        return Err(Rejected::NotAQuery);
+    }
+    // The layout of other opcodes is not ours to judge: NOTIMP comes before any FORMERR.
+    if header.opcode() != Opcode::QUERY {
+        return Err(Rejected::Answer(Rcode::NOTIMP));
+    }
+    let broken = Rejected::Answer(Rcode::FORMERR);
+    // RFC 9619 section 4: QDCOUNT above 1 is a format error. So is 0 for us, who have nothing to route by.
+    if header.qdcount() != 1 {
+        return Err(broken);
+    }
+    let question = Question::read(message).ok_or(broken)?;
+    let body = Body::read(message, header, question.end()).ok_or(broken)?;
+    let edns = body.opt.map(|opt| opt.edns);
+    if let Some(edns) = edns {
+        // RFC 6891 section 6.1.3. What options look like in a later version is not known.
+        if edns.version > 0 {
+            return Err(Rejected::Answer(Rcode::BADVERS));
+        }
+        if !edns.is_sound() {
+            return Err(broken);
+        }
+    }
+    Ok(Query {
+        header,
+        question,
+        edns,
+    })
+}
+
+/// Writes the query that goes to a backend into `out`, with ID 0, and says where its OPT record starts: at the end if it
+/// has none.
+///
+/// Of the client's header RD, AD and CD go along, of its OPT record DO and the options that are not about the hop; of its
+/// records none.
+pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> usize {
+    let additional = u16::from(query.edns.is_some());
+    let header = [
+        Flag::RecursionDesired,
+        Flag::AuthenticData,
+        Flag::CheckingDisabled,
+    ]
+    .into_iter()
+    .fold(Header::new(0), |header, flag| {
+        header.with(flag, query.header.has(flag))
+    })
+    .with_counts([1, 0, 0, additional]);
+
+    out.clear();
+    out.extend_from_slice(&header.to_wire());
+    out.extend_from_slice(query.question.as_wire());
+    let opt_start = out.len();
+    if let Some(edns) = query.edns {
+        OptRecord::new(own_udp_size, edns.dnssec_ok)
+            .with_options(edns.options, Passing::BeyondHop)
+            .append(out);
+    }
+    opt_start
+}
+
+/// What queries must share to share a race: the question whatever its case, RD, CD and DO.
+///
+/// Made of octets that can be hashed and compared as they are, and kept without the query.
+#[derive(Clone, Debug)]
+pub struct QuestionKey {
+    /// Octets in use.
+    len: usize,
+    /// Folded name, type, class, and an octet of flags.
+    octets: [u8; Self::MAX_LEN],
+}
+
+impl QuestionKey {
+    /// The longest key: a whole name, type, class, flags.
+    pub const MAX_LEN: usize = Name::MAX_LEN + 5;
+
+    /// The key of a query.
+    pub fn of(query: &Query<'_>) -> Self {
+        let question = query.question.as_wire();
+        let mut octets = [0; Self::MAX_LEN];
+        octets[..question.len()].copy_from_slice(question);
+        fold(&mut octets[..query.question.qname().len()]);
+        octets[question.len()] = u8::from(query.header.recursion_desired())
+            | u8::from(query.header.checking_disabled()) << 1
+            | u8::from(query.dnssec_ok()) << 2;
+        Self {
+            len: question.len() + 1,
+            octets,
+        }
+    }
+
+    /// The octets to hash and compare.
+    pub fn as_octets(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+}
+
+impl PartialEq for QuestionKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_octets() == other.as_octets()
+    }
+}
+
+impl Eq for QuestionKey {}

@@ -1,0 +1,144 @@
+//! Replies: what a backend sent, checked from the first octet to the last, and what kind of reply it is.
+
+use super::body::{Body, Opt};
+use super::codes::{Opcode, Rcode};
+use super::edns::Edns;
+use super::header::{HEADER_LEN, Header};
+use super::question::Question;
+
+/// A backend's reply, sound to its last octet, or a bare failure.
+///
+/// It is not yet known to belong to a query: the ID and [`Reply::answers_question`] tell (RFC 5452 section 9.1).
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// The whole message.
+    message: &'a [u8],
+    /// Its header.
+    header: Header,
+    /// Its question; `None` if the reply is bare.
+    question: Option<Question<'a>>,
+    /// Where its sections are.
+    body: Body<'a>,
+}
+
+/// A datagram that is no reply: it is counted and dropped, whatever part of it is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// Takes a backend's message as a reply.
+pub fn read_reply(message: &[u8]) -> Result<Reply<'_>, Malformed> {
+    check_reply(message).ok_or(Malformed)
+}
+
+/// The same; `None` if anything is wrong.
+fn check_reply(message: &[u8]) -> Option<Reply<'_>> {
+    let header = Header::read(message)?;
+    if !header.is_response() || header.opcode() != Opcode::QUERY {
+        return None;
+    }
+    let question = match header.qdcount() {
+        // Some servers answer FORMERR, NOTIMP or REFUSED with a header and nothing else. Without records the counts
+        // behind the question must be zero too, or the walk below would fail.
+        0 if message.len() == HEADER_LEN && header.rcode() != Rcode::NOERROR => None,
+        1 => Some(Question::read(message)?),
+        _ => return None,
+    };
+    let records = question.map_or(HEADER_LEN, |question| question.end());
+    let body = Body::read(message, header, records)?;
+    // RFC 6891 section 6.1.3: whatever version a responder names, it writes in the version of the query, ours: 0.
+    if body.opt.is_some_and(|opt| !opt.edns.is_sound()) {
+        return None;
+    }
+    Some(Reply {
+        message,
+        header,
+        question,
+        body,
+    })
+}
+
+impl<'a> Reply<'a> {
+    /// The whole message.
+    pub fn as_wire(&self) -> &'a [u8] {
+        self.message
+    }
+
+    /// The header.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The question; `None` if the reply is a bare failure.
+    pub fn question(&self) -> Option<Question<'a>> {
+        self.question
+    }
+
+    /// The whole rcode, with the bits that the OPT record adds (RFC 6891 section 6.1.3).
+    pub fn rcode(&self) -> Rcode {
+        let high = self.edns().map_or(0, |edns| edns.extended_rcode);
+        Rcode(u16::from(high) << 4 | self.header.rcode().0)
+    }
+
+    /// The OPT record, if there is one.
+    pub fn edns(&self) -> Option<Edns<'a>> {
+        self.body.opt.map(|opt| opt.edns)
+    }
+
+    /// Whether it is a header with a failure and nothing else, not even the question.
+    pub fn is_bare_failure(&self) -> bool {
+        self.question.is_none()
+    }
+
+    /// Whether the reply is to this question (in wire form), whatever the case.
+    pub fn answers_question(&self, question_wire: &[u8]) -> bool {
+        self.question
+            .is_some_and(|question| question.is(question_wire))
+    }
+
+    /// TC: the backend had more to say.
+    pub fn is_truncated(&self) -> bool {
+        self.header.is_truncated()
+    }
+
+    /// AA: from an authority for the name.
+    pub fn is_authoritative(&self) -> bool {
+        self.header.is_authoritative()
+    }
+
+    /// Whether the answer section has records.
+    pub fn has_answers(&self) -> bool {
+        self.header.ancount() > 0
+    }
+
+    /// Whether the reply names other servers to ask instead of answering.
+    ///
+    /// RFC 2308 section 2.2 tells it from NODATA: NS records in the authority section and no SOA. AA is the mark of an
+    /// authority that says something of its own (RFC 1034 section 4.3.2 step 3b leaves it clear).
+    pub fn is_referral(&self) -> bool {
+        self.rcode() == Rcode::NOERROR
+            && !self.has_answers()
+            && !self.is_authoritative()
+            && self.body.has_authority_ns
+            && !self.body.has_authority_soa
+    }
+
+    /// Where the answer section starts: behind the question.
+    pub fn answers_start(&self) -> usize {
+        self.body.answers
+    }
+
+    /// Where the authority section starts.
+    pub fn authority_start(&self) -> usize {
+        self.body.authority
+    }
+
+    /// Where the additional section starts.
+    pub fn additional_start(&self) -> usize {
+        self.body.additional
+    }
+
+    /// The OPT record and its place.
+    pub(super) fn opt(&self) -> Option<Opt<'a>> {
+        self.body.opt
+    }
+}

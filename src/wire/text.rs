@@ -1,0 +1,217 @@
+//! Names as text: the escapes of RFC 1035 section 5.1, both ways.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::name::{Name, NameError, labels};
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    /// Takes `www.example.org` with or without the last dot: there is no origin, so every name is absolute.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let mut name = Self::root();
+        match text {
+            "" => return Err(NameError::Empty),
+            "." => return Ok(name),
+            _ => {}
+        }
+        let mut label = Label::default();
+        let mut characters = text.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '.' => name.push_label(label.take().as_octets())?,
+                '\\' => label.push(escaped(&mut characters)?)?,
+                '!'..='~' => label.push(character as u8)?,
+                _ if character.is_ascii() => return Err(NameError::Unescaped(character)),
+                _ => return Err(NameError::NotAscii(character)),
+            }
+        }
+        // Only a dot that ends the text leaves an empty label here, and that one is the root's.
+        if !label.is_empty() {
+            name.push_label(label.as_octets())?;
+        }
+        Ok(name)
+    }
+}
+
+/// The octet that an escape stands for; the `\` itself has been read.
+fn escaped(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
+    let first = characters.next().ok_or(NameError::BadEscape)?;
+    let Some(hundreds) = first.to_digit(10) else {
+        return if first.is_ascii() {
+            Ok(first as u8)
+        } else {
+            Err(NameError::NotAscii(first))
+        };
+    };
+    let mut digit = || characters.next()?.to_digit(10);
+    let (tens, ones) = digit().zip(digit()).ok_or(NameError::BadEscape)?;
+    u8::try_from(hundreds * 100 + tens * 10 + ones).map_err(|_| NameError::BadEscape)
+}
+
+/// A label that is being read.
+#[derive(Clone)]
+struct Label {
+    /// Octets in use.
+    len: usize,
+    /// The octets.
+    octets: [u8; Name::MAX_LABEL_LEN],
+}
+
+impl Default for Label {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            octets: [0; Name::MAX_LABEL_LEN],
+        }
+    }
+}
+
+impl Label {
+    /// Appends an octet.
+    fn push(&mut self, octet: u8) -> Result<(), NameError> {
+        let free = self
+            .octets
+            .get_mut(self.len)
+            .ok_or(NameError::LabelTooLong)?;
+        *free = octet;
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Whether nothing was pushed.
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What was pushed.
+    fn as_octets(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+
+    /// What was pushed, leaving an empty label.
+    fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+}
+
+impl fmt::Display for Name {
+    /// Prints the name as master files have it, with the last dot: `www.example.org.`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        display_name(self.as_wire()).fmt(f)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Name({self})")
+    }
+}
+
+/// Prints a wire name, such as a question's, for logs. What is no name is printed as far as it goes.
+pub fn display_name(wire: &[u8]) -> impl fmt::Display {
+    WireName(wire)
+}
+
+/// A wire name that is to be printed.
+struct WireName<'a>(&'a [u8]);
+
+impl fmt::Display for WireName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut is_root = true;
+        for label in labels(self.0) {
+            is_root = false;
+            for &octet in label {
+                write_octet(f, octet)?;
+            }
+            f.write_str(".")?;
+        }
+        if is_root { f.write_str(".") } else { Ok(()) }
+    }
+}
+
+/// Prints one octet of a label so that a master file would read it back.
+fn write_octet(f: &mut fmt::Formatter<'_>, octet: u8) -> fmt::Result {
+    match octet {
+        b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
+            write!(f, "\\{}", char::from(octet))
+        }
+        b'!'..=b'~' => write!(f, "{}", char::from(octet)),
+        _ => write!(f, "\\{octet:03}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_is_read() {
+        let check = |text: &str, expected: Result<&[u8], NameError>| {
+            let name = text.parse::<Name>();
+            assert_eq!(
+                name.as_ref().map(Name::as_wire).map_err(|error| *error),
+                expected,
+                "{text:?}"
+            );
+        };
+        check(".", Ok(b"\0"));
+        check("org", Ok(b"\x03org\0"));
+        check("WWW.Example.org.", Ok(b"\x03WWW\x07Example\x03org\0"));
+        check("_dns._udp", Ok(b"\x04_dns\x04_udp\0"));
+        check("*.a", Ok(b"\x01*\x01a\0"));
+        check(r"a\.b.c", Ok(b"\x03a.b\x01c\0"));
+        check(r"\032\000\255", Ok(b"\x03 \0\xFF\0"));
+        check(r"a\.", Ok(b"\x02a.\0"));
+        check("", Err(NameError::Empty));
+        check("..", Err(NameError::EmptyLabel));
+        check(".org", Err(NameError::EmptyLabel));
+        check("a..b", Err(NameError::EmptyLabel));
+        check("a.b..", Err(NameError::EmptyLabel));
+        check(r"a\", Err(NameError::BadEscape));
+        check(r"a\2", Err(NameError::BadEscape));
+        check(r"a\25x", Err(NameError::BadEscape));
+        check(r"a\256", Err(NameError::BadEscape));
+        check("a b", Err(NameError::Unescaped(' ')));
+        check("bücher.de", Err(NameError::NotAscii('ü')));
+        check(r"\ü", Err(NameError::NotAscii('ü')));
+        check(&"a".repeat(64), Err(NameError::LabelTooLong));
+        check(&"a.".repeat(128), Err(NameError::TooLong));
+        assert!("a.".repeat(127).parse::<Name>().is_ok());
+    }
+
+    #[test]
+    fn errors_say_what_would_be_right() {
+        let check = |text: &str, expected: &str| {
+            let error = text.parse::<Name>().expect_err("no name");
+            assert_eq!(error.to_string(), expected);
+        };
+        check("a\tb", r"'\t' in a name: write it as \009 if it is meant");
+        check("ü", "'ü' in a name: write the label in Punycode (xn--...)");
+    }
+
+    #[test]
+    fn names_are_printed_with_their_last_dot() {
+        let check = |wire: &[u8], expected: &str| {
+            assert_eq!(display_name(wire).to_string(), expected);
+        };
+        check(b"\0", ".");
+        check(b"\x03www\x07example\x03org\0", "www.example.org.");
+        check(b"\x04a.b\\\x02\x07 \0", r"a\.b\\.\007\032.");
+        check(b"\x03www\x07exa", "www.");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_reads_back(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..10)) {
+            let mut name = Name::root();
+            for label in &labels {
+                name.push_label(label).expect("within the limits");
+            }
+            prop_assert_eq!(name.to_string().parse::<Name>(), Ok(name));
+        }
+    }
+}
