@@ -286,7 +286,7 @@ mod tests {
             }
             latency.refresh();
             samples.sort_unstable();
-            let rank = (part * samples.len() as f64).ceil().max(1.0) as usize;
+            let rank = f64::ceil(part * samples.len() as f64).max(1.0) as usize;
             let exact = samples[rank - 1];
             let off = latency.quantile(part).expect("there are samples enough").abs_diff(us(exact));
             prop_assert!(off.as_micros() as u64 * 20 <= exact, "{:?} off {}", off, exact);

@@ -10,6 +10,7 @@ pub mod latency;
 pub mod race;
 pub mod rank;
 pub mod rules;
+mod step;
 pub mod timers;
 
 pub use candidates::{BackendIndex, Candidates};

@@ -33,6 +33,7 @@ pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
 use super::rank::{Accept, Rank};
 use super::rules::{Dispatch, Grace, Rules};
+pub use super::step::{Heard, OptRefusal, Outcome, Step};
 
 /// One query's race. See the head of this file for the algorithm.
 ///
@@ -149,8 +150,9 @@ impl Race {
         self.move_on(before);
         if rank > Rank::Failure {
             self.attempts.mark_spoken(backend);
-            self.negative_at
-                .get_or_insert(Offset::between(self.start, now));
+            self.negative_at = self
+                .negative_at
+                .or_else(|| Some(Offset::between(self.start, now)));
         }
         if self.kept.is_some_and(|(_, best)| best >= rank) {
             return Heard::NotNeeded;
@@ -481,57 +483,6 @@ pub struct Field<'a> {
     pub latency: &'a [Latency],
     /// What pays for hedges.
     pub budget: &'a Budget,
-}
-
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Send the query to this backend.
-    Ask {
-        /// The new attempt.
-        attempt: AttemptId,
-        /// Whom to ask.
-        backend: BackendIndex,
-        /// Why.
-        kind: Kind,
-        /// False: without OPT, since this backend refused it in this race.
-        edns: bool,
-    },
-    /// Nothing before this time, unless there is input. Later than `now`, and no later than the deadline.
-    WaitUntil(Instant),
-    /// The race is over. Asked again, it says the same.
-    Finished(Outcome),
-}
-
-/// How a race ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The reply to this attempt goes to the client: the accepted one, or the best kept one.
-    Reply(AttemptId),
-    /// There were only bare failures: SERVFAIL.
-    Failed,
-    /// Nobody replied in time, or every attempt failed.
-    Nothing,
-}
-
-/// What a reply is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// It wins: the race is finished.
-    Accepted,
-    /// It is the best so far: the caller stores its bytes in place of those kept before.
-    Kept,
-    /// It is of no use: one that is no worse is kept, or the race was finished before.
-    NotNeeded,
-}
-
-/// What becomes of a refusal of OPT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptRefusal {
-    /// The backend is asked once more without OPT; the reply is spent.
-    AskedAgain,
-    /// It is a failure like any other: the caller hands it to [`Race::on_reply`].
-    IsFailure,
 }
 
 /// The least that `grace = "auto"` waits (CONTRACT.md, Races).
