@@ -1,3 +1,7 @@
 //! The `hedgerow` binary: calls the command, turns its result into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hedgerow::cli::main()
+}

@@ -37,7 +37,7 @@ use tokio::sync::mpsc::UnboundedSender;
 pub use self::in_flight::Client;
 
 use self::claims::{Claims, WorkerId};
-use self::in_flight::{Entry, InFlight, RaceRef, Start, Waiter};
+use self::in_flight::{InFlight, RaceRef, Start, Waiter};
 use self::plan::{News, Plan, SharedPool, Sign};
 use self::pool::Pool;
 use crate::metrics::{Counters, Dropped, Source, Transport};
@@ -47,7 +47,7 @@ use crate::net::tcp::Responder;
 use crate::policy::race::{AttemptId, BackendIndex, Heard, OptRefusal, Outcome, Race, Step};
 use crate::policy::timers::Timers;
 use crate::policy::{Dispatch, Rank, Silence};
-use crate::wire::{self, ClientForm, ExtendedError, Query, Rcode, RecordType, Rejected, Reply};
+use crate::wire::{self, ClientForm, ExtendedError, Query, QuestionKey, Rcode, RecordType, Rejected, Reply};
 
 /// What the workers of one LS share.
 #[derive(Debug)]
@@ -276,10 +276,9 @@ impl Forwarder {
 
     /// Lets a sound query race: in the race of an equal one, or in one of its own, here or on another worker.
     fn race(&mut self, message: &[u8], query: &Query<'_>, client: Client, is_handed_over: bool, now: Instant) {
-        let mut key = [0; wire::QUESTION_KEY_MAX];
-        let length = wire::question_key(query, &mut key);
-        let Some((&flags, question)) = key[..length].split_last() else { return };
-        let hash = self.shared.hasher.hash_one(&key[..length]);
+        let key = QuestionKey::of(query);
+        let Some((&flags, question)) = key.as_octets().split_last() else { return };
+        let hash = self.shared.hasher.hash_one(key.as_octets());
         let form = ClientForm::of(query);
         if let Some(at) = self.in_flight.find(hash, question, flags) {
             return self.join(at, client, form, now);
@@ -451,7 +450,7 @@ impl Forwarder {
             Heard::Accepted | Heard::NotNeeded => {}
             Heard::Kept => {
                 entry.kept.clear();
-                entry.kept.extend_from_slice(reply.as_bytes());
+                entry.kept.extend_from_slice(reply.as_wire());
             }
         }
         self.drive(at, Some(AtHand { attempt, reply }), now);

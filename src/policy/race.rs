@@ -93,6 +93,10 @@ pub struct Race {
     negative_at: Option<Offset>,
     /// Whether a bare failure came.
     bare_failure: bool,
+    /// The backend that a bare refusal of OPT seems to come from.
+    without_opt: Option<BackendIndex>,
+    /// Whether that one was asked without OPT.
+    without_opt_asked: bool,
     /// How it ended.
     outcome: Option<Outcome>,
 }
@@ -129,6 +133,8 @@ impl Race {
             kept: None,
             negative_at: None,
             bare_failure: false,
+            without_opt: None,
+            without_opt_asked: false,
             outcome: None,
         }
     }
@@ -212,6 +218,18 @@ impl Race {
             entry.state = new_state;
         }
         OptRefusal::AskedAgain
+    }
+
+    /// A bare FORMERR or NOTIMP came to an attempt with OPT. It may be forged, or it may be all that an old server says to
+    /// OPT: besides what a bare failure does, the same backend is asked once more without OPT.
+    pub fn on_bare_opt_refused(&mut self, attempt: AttemptId) {
+        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent && entry.edns);
+        if let Some(backend) = asked.map(|entry| entry.backend)
+            && !self.attempts.refuses_opt(backend)
+        {
+            self.without_opt.get_or_insert(backend);
+        }
+        self.on_bare_failure(attempt);
     }
 
     /// The client sent its query again: a hint that something was lost.
@@ -305,7 +323,7 @@ impl Race {
 
     /// Makes an attempt.
     fn ask(&mut self, backend: BackendIndex, kind: Kind, now: Offset) -> Step {
-        let edns = !self.attempts.refuses_opt(backend);
+        let edns = !self.attempts.refuses_opt(backend) && self.without_opt != Some(backend);
         let attempt = self.attempts.push(backend, kind, edns, now);
         Step::Ask {
             attempt,
@@ -334,6 +352,12 @@ impl Race {
             if let Some(entry) = self.attempts.get_mut(attempt) {
                 entry.state = State::Replaced;
             }
+            return Some((backend, Kind::Failover));
+        }
+        if let Some(backend) = self.without_opt
+            && !self.without_opt_asked
+        {
+            self.without_opt_asked = true;
             return Some((backend, Kind::Failover));
         }
         let too_few = self.fresh(rules, now).count() < usize::from(self.width);

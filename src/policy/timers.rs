@@ -57,6 +57,19 @@ impl<K> Timers<K> {
         timer.map(|timer| (timer.at, timer.key))
     }
 
+    /// Forgets the nearest timers for as long as they are stale, so that nobody wakes up for them.
+    pub fn discard(&mut self, is_stale: impl Fn(Instant, &K) -> bool) {
+        let is_stale = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| is_stale(timer.at, &timer.key));
+        for lane in &mut self.lanes {
+            while is_stale(lane.front()) {
+                lane.pop_front();
+            }
+        }
+        while is_stale(self.rest.peek()) {
+            self.rest.pop();
+        }
+    }
+
     /// How many timers are set, those with a stale key included.
     pub fn len(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum::<usize>() + self.rest.len()

@@ -1,0 +1,131 @@
+//! Running a server in the foreground until a signal ends it: what `serve`, `ls` and `ts` have in common.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::LocalSet;
+
+use crate::config::Config;
+use crate::server::{Server, Setup};
+use crate::zone::{Catalog, ZoneErrors};
+
+/// Loads the zones of a config.
+///
+/// # Errors
+/// Every problem of every zone file; nothing is loaded by halves.
+pub(super) fn load_zones(config: Config) -> Result<Setup, String> {
+    let mut catalogs = Vec::new();
+    let mut problems = Vec::new();
+    for authority in &config.authorities {
+        let mut sources = Vec::new();
+        for zone in &authority.zones {
+            match std::fs::read(&zone.file) {
+                Ok(text) => sources.push((zone.file.display().to_string(), text)),
+                Err(error) => problems.push(unreadable(&authority.name, &zone.file, &error)),
+            }
+        }
+        let ttl = u32::try_from(authority.ttl.as_secs()).unwrap_or(u32::MAX);
+        match Catalog::build(&sources, ttl, authority.miss) {
+            Ok(catalog) => catalogs.push(Arc::new(catalog)),
+            Err(errors) => problems.push(ZoneErrors::to_string(&errors)),
+        }
+    }
+    if problems.is_empty() { Ok(Setup { config, catalogs }) } else { Err(problems.join("\n")) }
+}
+
+/// Says that a zone file cannot be read.
+fn unreadable(authority: &str, file: &Path, error: &io::Error) -> String {
+    format!("{}: cannot read this zone file of authority {authority}: {error}", file.display())
+}
+
+/// Serves until SIGTERM or SIGINT, and returns the exit status. `reload` is called on SIGHUP.
+pub(super) fn foreground(setup: Setup, reload: impl FnMut() -> Result<Setup, String>) -> ExitCode {
+    let result = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(LocalSet::new().run_until(serve(setup, reload))));
+    result.unwrap_or_else(|error| {
+        eprintln!("hedgerow: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The life of the control thread.
+async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, String>) -> io::Result<ExitCode> {
+    // Before anything is bound: a signal that comes early must not kill us half-way.
+    let mut signals = Signals::new()?;
+    let mut server = match Server::start(setup) {
+        Ok(server) => server,
+        Err(error) => {
+            eprintln!("hedgerow: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    tracing::info!("ready {}", server.bound());
+    loop {
+        tokio::select! {
+            _ = signals.hang_up.recv() => match reload() {
+                Ok(setup) => {
+                    for key in server.reload(setup) {
+                        tracing::warn!("reload: {key} has changed, which takes effect at the next start only");
+                    }
+                    tracing::info!("reloaded");
+                }
+                Err(problems) => tracing::error!("reload failed, what was in force stays:\n{problems}"),
+            },
+            name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
+                tracing::info!("{name}: taking no more queries, finishing those in flight; a second signal ends at once");
+                break;
+            }
+            () = server.supervise() => {}
+        }
+    }
+    tokio::select! {
+        (is_clean, summary) = server.drain() => {
+            tracing::info!("{summary}");
+            if is_clean {
+                tracing::info!("drained");
+                return Ok(ExitCode::SUCCESS);
+            }
+            tracing::error!("not drained in time: some queries were not answered");
+        }
+        name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
+            tracing::warn!("{name} again: ending at once");
+        }
+    }
+    // Threads may still run; they end with the process.
+    std::process::exit(1)
+}
+
+/// The signals that a server obeys.
+struct Signals {
+    /// SIGTERM: drain and end.
+    terminate: Signal,
+    /// SIGINT: the same.
+    interrupt: Signal,
+    /// SIGHUP: reload.
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Listens to all of them.
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to end; returns its name.
+    async fn end(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    }
+}
