@@ -197,22 +197,20 @@ impl Attempts {
         }
     }
 
-    /// How often a backend was asked, if it has been silent each time, and when last.
+    /// How many tries a backend was given, if it has been silent, and when the last one was.
     ///
-    /// An attempt that was replaced does not count: it was the same try.
+    /// A refusal of OPT is no word on the question, and asking once more without OPT is the same try.
     pub(super) fn silence_of(&self, backend: BackendIndex) -> Option<(u8, Offset)> {
-        let mut silence = None;
+        let (mut tries, mut replaced, mut last) = (0, 0, None);
         for entry in self
             .as_slice()
             .iter()
             .filter(|entry| entry.backend == backend)
         {
+            tries += 1;
             match entry.state {
-                State::Silent => {
-                    let tries = silence.map_or(0, |(tries, _)| tries);
-                    silence = Some((tries + 1, entry.asked));
-                }
-                State::Replaced => {}
+                State::Silent => last = Some(entry.asked),
+                State::Replaced => replaced = 1,
                 State::Bare
                 | State::Spoken
                 | State::OptRefused
@@ -220,7 +218,7 @@ impl Attempts {
                 | State::Failed => return None,
             }
         }
-        silence
+        last.map(|last| (tries - replaced, last))
     }
 
     /// Whether a backend refused OPT in this race.
