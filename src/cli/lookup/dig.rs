@@ -1,0 +1,166 @@
+//! A reply in full, close enough to dig's text that eyes and scripts trained on dig find their way.
+
+use std::fmt::{self, Write};
+
+use super::exchange::{Answer, Server};
+use super::list::Question;
+use super::message::{IN, Opt, Record, Reply};
+use super::name::Absolute;
+use super::resolve::Resolution;
+
+/// Writes one result, with an empty line after it.
+pub(super) fn write(server: &Server, question: &Question, resolution: &Resolution) -> String {
+    let mut text = String::new();
+    let written = match &resolution.last {
+        Some(answer) => write_answer(&mut text, server, question, resolution, answer),
+        None => write_loss(&mut text, server, question, resolution),
+    };
+    written.expect("a String takes all that is written");
+    text
+}
+
+/// A look-up that brought a reply.
+fn write_answer(
+    text: &mut String,
+    server: &Server,
+    question: &Question,
+    resolution: &Resolution,
+    answer: &Answer,
+) -> fmt::Result {
+    let reply = &answer.reply;
+    write_header(text, reply)?;
+    if let Some(opt) = &reply.opt {
+        write_opt(text, opt)?;
+    }
+    if reply.has_question {
+        writeln!(
+            text,
+            ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n",
+            Absolute(&question.name),
+            question.rtype
+        )?;
+    }
+    for (title, records) in [
+        ("ANSWER", &reply.answers),
+        ("AUTHORITY", &reply.authorities),
+        ("ADDITIONAL", &reply.additionals),
+    ] {
+        write_section(text, title, records)?;
+    }
+    let (address, transport) = (server.address, answer.transport.name().to_uppercase());
+    writeln!(
+        text,
+        ";; Query time: {} msec",
+        resolution.elapsed.as_millis()
+    )?;
+    writeln!(
+        text,
+        ";; SERVER: {ip}#{}({ip}) ({transport})",
+        address.port(),
+        ip = address.ip()
+    )?;
+    writeln!(text, ";; MSG SIZE  rcvd: {}\n", reply.size)
+}
+
+/// A look-up that brought nothing.
+fn write_loss(
+    text: &mut String,
+    server: &Server,
+    question: &Question,
+    resolution: &Resolution,
+) -> fmt::Result {
+    let (name, rtype) = (Absolute(&question.name), question.rtype);
+    let (address, tries) = (server.address, resolution.tries);
+    let times = if tries == 1 { "try" } else { "tries" };
+    writeln!(text, ";{name}\t\tIN\t{rtype}")?;
+    writeln!(
+        text,
+        ";; {}: {}#{} after {tries} {times}\n",
+        resolution.verdict,
+        address.ip(),
+        address.port()
+    )
+}
+
+/// Response code, flags and counts.
+fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
+    let metadata = &reply.metadata;
+    // Only replies with opcode QUERY are taken.
+    writeln!(
+        text,
+        ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}",
+        reply.rcode, metadata.id
+    )?;
+    text.push_str(";; flags: qr");
+    for (flag, is_set) in [
+        ("aa", metadata.authoritative),
+        ("tc", metadata.truncation),
+        ("rd", metadata.recursion_desired),
+        ("ra", metadata.recursion_available),
+        ("ad", metadata.authentic_data),
+        ("cd", metadata.checking_disabled),
+    ] {
+        if is_set {
+            write!(text, " {flag}")?;
+        }
+    }
+    writeln!(
+        text,
+        "; QUERY: {}, ANSWER: {}, AUTHORITY: {}, ADDITIONAL: {}\n",
+        u8::from(reply.has_question),
+        reply.answers.len(),
+        reply.authorities.len(),
+        // As in dig, OPT counts as a record.
+        reply.additionals.len() + usize::from(reply.opt.is_some()),
+    )
+}
+
+/// What the OPT record says.
+fn write_opt(text: &mut String, opt: &Opt) -> fmt::Result {
+    let flags = if opt.dnssec_ok { " do" } else { "" };
+    writeln!(
+        text,
+        ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}",
+        opt.version, opt.udp_size
+    )?;
+    for error in &opt.errors {
+        write!(text, "; EDE: {}", error.code)?;
+        if !error.name().is_empty() {
+            write!(text, " ({})", error.name())?;
+        }
+        if !error.text.is_empty() {
+            write!(text, ": ({})", error.text)?;
+        }
+        text.push('\n');
+    }
+    for (number, data) in &opt.options {
+        write!(text, "; OPT={number}:")?;
+        for octet in data {
+            write!(text, " {octet:02x}")?;
+        }
+        text.push('\n');
+    }
+    Ok(())
+}
+
+/// The records of a section; nothing if there are none.
+fn write_section(text: &mut String, title: &str, records: &[Record]) -> fmt::Result {
+    if records.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, ";; {title} SECTION:")?;
+    for record in records {
+        let (owner, ttl, data) = (Absolute(&record.owner), record.ttl, &record.data);
+        match record.class {
+            IN => writeln!(text, "{owner}\t{ttl}\tIN\t{}\t{data}", record.rtype)?,
+            // RFC 3597 section 5.
+            class => writeln!(
+                text,
+                "{owner}\t{ttl}\tCLASS{class}\t{}\t{data}",
+                record.rtype
+            )?,
+        }
+    }
+    text.push('\n');
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! `hedgerow lookup`: asks a server for many names at once (CONTRACT.md, Lookup).
+//!
+//! Words on the command line become an `address` and a `list`; `batch` keeps a window of questions in
+//! flight; `resolve` follows CNAMEs by as many exchanges as it takes; `exchange` puts one question to the
+//! server; `message`, `rdata` and `svcb` read what comes back; `format` and `dig` write it; `output` takes
+//! it; `tally` counts. A client beside the server: nothing here is on the path of a forwarded query.
+
+mod address;
+mod batch;
+mod codes;
+mod dig;
+mod exchange;
+mod format;
+mod list;
+mod message;
+mod name;
+mod output;
+mod rdata;
+mod resolve;
+mod rtype;
+mod svcb;
+mod tally;
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use batch::{Batch, Failure};
+use exchange::Server;
+use format::Format;
+use list::Question;
+use output::Output;
+use rtype::Type;
+
+/// Look up many names at once
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Names to look up, and the server to ask (@127.0.0.1:5300 if none is given)
+    ///
+    /// The server is an address, with or without a port (53 if without). With no name and no -f, names come
+    /// from standard input: a line is a name and, if need be, a type; blank lines and # comments are skipped.
+    #[arg(value_name = "@SERVER[:PORT]|NAME")]
+    words: Vec<String>,
+    /// Read names from FILE, or from standard input if it is -
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Type to ask for where a line names none: A, AAAA, MX, ANY, TYPE65280...
+    #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "A")]
+    rtype: Type,
+    /// Write results to FILE, whole or not at all, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How results are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// How many names are in flight at once
+    #[arg(short = 'j', long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    in_flight: u16,
+    /// How long each try may take
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_timeout)]
+    timeout: Duration,
+    /// How often a name is asked for before it counts as timed out
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    tries: u8,
+    /// Port of the server
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Ask by TCP
+    #[arg(long)]
+    tcp: bool,
+}
+
+/// Runs the command.
+///
+/// 0: every name got an answer of any response code. 9: the server never replied for some name. 2: usage
+/// or the list of names is wrong, nothing was asked. 1: anything else.
+pub fn run(args: Args) -> ExitCode {
+    match prepare(&args) {
+        Ok(batch) => run_batch(batch, args.output.as_deref()),
+        Err(Refusal { status, message }) => {
+            eprintln!("{message}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Why nothing was asked.
+struct Refusal {
+    /// The exit status.
+    status: u8,
+    /// What is wrong and what would be right.
+    message: String,
+}
+
+impl Refusal {
+    /// The command line or the list of names is wrong.
+    fn usage(message: impl Into<String>) -> Self {
+        Self {
+            status: USAGE,
+            message: message.into(),
+        }
+    }
+}
+
+/// Reads all that there is to do.
+fn prepare(args: &Args) -> Result<Batch, Refusal> {
+    let (servers, names): (Vec<&str>, Vec<&str>) = args
+        .words
+        .iter()
+        .map(String::as_str)
+        .partition(|word| word.starts_with('@'));
+    let server = Server {
+        address: server_address(&servers, args.port)?,
+        timeout: args.timeout,
+        tries: args.tries,
+        tcp_only: args.tcp,
+    };
+    let mut questions = Vec::new();
+    for name in &names {
+        let question = Question::new(name, args.rtype);
+        questions.push(question.map_err(|bad| Refusal::usage(format!("{name:?}: {}", bad.what)))?);
+    }
+    match &args.file {
+        Some(path) => questions.append(&mut read_list(path, args.rtype)?),
+        None if names.is_empty() => questions.append(&mut read_list(Path::new("-"), args.rtype)?),
+        None => {}
+    }
+    Ok(Batch {
+        server,
+        questions,
+        format: args.format,
+        window: usize::from(args.in_flight),
+    })
+}
+
+/// The server to ask.
+fn server_address(servers: &[&str], port: Option<u16>) -> Result<SocketAddr, Refusal> {
+    match servers {
+        [] => Ok(address::default(port)),
+        [server] => address::parse(server.trim_start_matches('@'), port).map_err(Refusal::usage),
+        [first, second, ..] => Err(Refusal::usage(format!(
+            "two servers, {first} and {second}: expected one at most"
+        ))),
+    }
+}
+
+/// Reads a list of names from a file, or from stdin if the path is `-`.
+fn read_list(path: &Path, rtype: Type) -> Result<Vec<Question>, Refusal> {
+    let (place, bytes) = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        (
+            "stdin".to_owned(),
+            io::stdin().read_to_end(&mut bytes).map(|_| bytes),
+        )
+    } else {
+        (path.display().to_string(), fs::read(path))
+    };
+    // A file that does not exist is a slip of the command line, any other trouble is the machine's.
+    let bytes = bytes.map_err(|error| Refusal {
+        status: if error.kind() == io::ErrorKind::NotFound {
+            USAGE
+        } else {
+            TROUBLE
+        },
+        message: format!("{place}: cannot read names: {error}"),
+    })?;
+    list::read(&place, &bytes, rtype).map_err(|bad| {
+        let mut lines: Vec<_> = bad
+            .iter()
+            .take(MAX_BAD_LINES)
+            .map(ToString::to_string)
+            .collect();
+        if bad.len() > MAX_BAD_LINES {
+            lines.push(format!(
+                "{place}: {} more bad lines",
+                bad.len() - MAX_BAD_LINES
+            ));
+        }
+        Refusal::usage(lines.join("\n"))
+    })
+}
+
+/// Looks everything up, says how it went.
+fn run_batch(batch: Batch, path: Option<&Path>) -> ExitCode {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return trouble(format!("cannot start: {error}")),
+    };
+    let status = runtime.block_on(async {
+        // Before the output is opened: a signal must not leave a temporary file behind.
+        let (mut interrupt, mut terminate) = match (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) {
+            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+            (Err(error), _) | (_, Err(error)) => {
+                return trouble(format!("cannot watch for signals: {error}"));
+            }
+        };
+        tokio::select! {
+            status = run_to_end(batch, path) => status,
+            _ = interrupt.recv() => trouble("interrupted"),
+            _ = terminate.recv() => trouble("terminated"),
+        }
+    });
+    // Not dropped: that would wait for a write to a pipe that nobody reads.
+    runtime.shutdown_background();
+    status
+}
+
+/// The batch from opening the output to the summary.
+async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
+    let started = Instant::now();
+    let place = path.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
+    let mut output = match Output::open(path) {
+        Ok(output) => output,
+        Err(error) => return trouble(format!("{place}: cannot write results: {error}")),
+    };
+    let done = match batch.run(&mut output).await {
+        Ok(tally) => output.finish().map(|()| tally).map_err(Failure::Output),
+        Err(failure) => Err(failure),
+    };
+    match done {
+        Ok(tally) => {
+            eprintln!("{}", tally.summary(started.elapsed()));
+            if tally.is_complete() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(NO_REPLY)
+            }
+        }
+        // The reader, such as `head`, has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Output(error)) => trouble(format!("{place}: cannot write results: {error}")),
+        Err(Failure::Socket(error)) => trouble(format!(
+            "cannot open a socket: {error}; fewer names in flight (-j) need fewer sockets"
+        )),
+    }
+}
+
+/// Says what went wrong.
+fn trouble(message: impl Into<String>) -> ExitCode {
+    eprintln!("{}", message.into());
+    ExitCode::from(TROUBLE)
+}
+
+/// A duration that is not zero.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => {
+            Err("nothing can reply in no time, expected a duration such as 250ms or 5s".into())
+        }
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(format!("{error}, expected a duration such as 250ms or 5s")),
+    }
+}
+
+/// Exit status: the command line or the list of names is wrong.
+const USAGE: u8 = 2;
+/// Exit status: this machine is in the way.
+const TROUBLE: u8 = 1;
+/// Exit status: the server never replied for some name, as in dig.
+const NO_REPLY: u8 = 9;
+/// Bad lines shown at most; whoever gives the wrong file need not see all of it.
+const MAX_BAD_LINES: usize = 10;
