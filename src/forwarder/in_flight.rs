@@ -92,7 +92,7 @@ impl Entry {
         self.query.get(wire::HEADER_LEN..end).unwrap_or_default()
     }
 
-    /// Remembers what an attempt waits with; returns what it waited with before.
+    /// Remembers what an attempt waits with.
     pub(super) fn set_ticket(&mut self, attempt: AttemptId, key: TicketKey) {
         self.tickets[usize::from(attempt.0)] = Some(key);
     }
@@ -235,12 +235,6 @@ impl InFlight {
             place.remove();
         }
         self.free.push(at.index);
-    }
-
-    /// All races, for the rare times at which each must be looked at.
-    pub(super) fn refs(&self) -> Vec<RaceRef> {
-        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.is_used);
-        used.map(|(index, slot)| RaceRef { index: index as u32, generation: slot.generation }).collect()
     }
 }
 

@@ -3,16 +3,13 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 
 use super::Forwarder;
-use crate::net::batch::{BATCH, RecvBatch};
+use crate::net::batch::{self, BATCH, RecvBatch};
 use crate::net::udp::{QUERY_MAX, receive};
 
 /// Takes queries from a listener for as long as it is polled.
@@ -48,26 +45,17 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 /// If the runtime cannot watch the exchange.
 pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>) -> io::Result<()> {
     let watched = forwarder.borrow().exchange.watched().try_clone_to_owned()?;
-    let watched = AsyncFd::with_interest(Watched(watched), Interest::READABLE)?;
-    let mut batch = RecvBatch::new(BATCH, REPLY_MAX);
+    let watched = batch::watch(watched)?;
+    let mut received = RecvBatch::new(BATCH, REPLY_MAX);
     let mut events = Vec::with_capacity(BATCH);
     loop {
         let mut ready = watched.readable().await?;
-        let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut batch, Instant::now());
+        let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut received, Instant::now());
         if has_more {
             tokio::task::yield_now().await;
         } else {
             ready.clear_ready();
         }
-    }
-}
-
-/// The exchange's descriptor, in the form that the runtime takes.
-struct Watched(OwnedFd);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 }
 

@@ -12,8 +12,11 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Datagrams that one call receives or sends at most. The gain of a larger batch is below what can be
 /// measured, while its buffers leave the cache.
@@ -288,6 +291,15 @@ pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
     let returned = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), size) };
     outcome(returned as isize).map(drop)
+}
+
+/// Lets the runtime watch a descriptor that it has no type for. Stands here because that takes an `unsafe` word.
+///
+/// # Errors
+/// If the runtime's own descriptors are exhausted.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open for as long as it lives, and is always the same descriptor.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// `recvmmsg`, or `recvmsg` where that does not exist.

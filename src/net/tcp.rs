@@ -64,7 +64,7 @@ impl Responder {
 pub async fn serve(
     listener: TcpListener,
     limits: Limits,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
     handle: impl Fn(&[u8], &Responder) + 'static,
     refused: impl Fn(),
 ) {

@@ -40,7 +40,7 @@ use rtype::Type;
 
 /// Look up many names at once
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Names to look up, and the server to ask (@127.0.0.1:5300 if none is given)
     ///
     /// The server is an address, with or without a port (53 if without). With no name and no -f, names come
@@ -81,7 +81,7 @@ pub struct Args {
 ///
 /// 0: every name got an answer of any response code. 9: the server never replied for some name. 2: usage
 /// or the list of names is wrong, nothing was asked. 1: anything else.
-pub fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args) -> ExitCode {
     match prepare(&args) {
         Ok(batch) => run_batch(batch, args.output.as_deref()),
         Err(Refusal { status, message }) => {

@@ -1,0 +1,181 @@
+//! `hedgerow ls`: a forwarder without a config file: one pool, for all names.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{EXIT_USAGE, run};
+use crate::config::{BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, words};
+use crate::policy::balance::Balance;
+use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
+use crate::wire::Name;
+
+/// The options; each is the config key of the same name, with the same words and default.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to listen, by UDP and TCP; may be given several times
+    #[arg(short, long, value_name = "ADDR", required = true, value_parser = words::listen_address)]
+    listen: Vec<SocketAddr>,
+    /// race | hedge | sequential [default: race]
+    #[arg(long, value_parser = words::dispatch)]
+    dispatch: Option<Dispatch>,
+    /// ordered | round-robin | random [default: round-robin]
+    #[arg(long, value_parser = words::balance)]
+    balance: Option<Balance>,
+    /// positive | conclusive | any [default: positive]
+    #[arg(long, value_parser = words::accept)]
+    accept: Option<Accept>,
+    /// The client's deadline [default: 3s]
+    #[arg(long, value_name = "DURATION", value_parser = within(&limits::TIMEOUT))]
+    timeout: Option<Duration>,
+    /// What a client is told when no backend replied: nxdomain | servfail | refused | drop [default: nxdomain]
+    #[arg(long, value_name = "WORD", value_parser = words::silence)]
+    on_timeout: Option<Silence>,
+    /// When a hedge starts: auto, a percentile such as p95, or a duration [default: auto]
+    #[arg(long, value_name = "DELAY", value_parser = words::hedge_delay)]
+    hedge_delay: Option<HedgeDelay>,
+    /// Hedges per query, over time, 0 to 1 [default: 0.05]
+    #[arg(long, value_name = "SHARE", value_parser = budget)]
+    hedge_budget: Option<f64>,
+    /// Data-plane threads; 0 is one per CPU
+    #[arg(short = 'N', long, value_name = "N", default_value_t = 0, value_parser = workers)]
+    workers: usize,
+    /// Probe the backends also after so many queries; 0 is never
+    #[arg(short = 'R', long, value_name = "QUERIES", default_value_t = 0)]
+    probe_every: u32,
+    /// The servers to ask, each ADDRESS:PORT
+    #[arg(required = true, value_name = "BACKEND", value_parser = words::backend_address)]
+    backends: Vec<SocketAddr>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args) -> ExitCode {
+    if let Some(twice) = duplicate(&args.backends) {
+        eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let setup = run::load_zones(config(args));
+    match setup {
+        Ok(setup) => run::foreground(setup, || Err("there is no config file to read again".to_owned())),
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// The config that the options stand for.
+fn config(args: Args) -> Config {
+    let mut rules = Rules::default();
+    rules.dispatch = args.dispatch.unwrap_or(rules.dispatch);
+    rules.balance = args.balance.unwrap_or(rules.balance);
+    rules.accept = args.accept.unwrap_or(rules.accept);
+    rules.timeout = args.timeout.unwrap_or(rules.timeout);
+    rules.on_timeout = args.on_timeout.unwrap_or(rules.on_timeout);
+    rules.hedge.delay = args.hedge_delay.unwrap_or(rules.hedge.delay);
+    rules.hedge.budget = args.hedge_budget.unwrap_or(rules.hedge.budget);
+    rules.health.every_queries = args.probe_every;
+    let backend = |address: &SocketAddr| BackendConfig { address: *address, name: address.to_string(), weight: 1 };
+    let pool = PoolConfig {
+        name: "ls".to_owned(),
+        backends: args.backends.iter().map(backend).collect(),
+        rules,
+        probe: ProbeConfig::default(),
+    };
+    Config {
+        workers: NonZeroUsize::new(args.workers),
+        forwarder: Some(ForwarderConfig {
+            listen: args.listen,
+            edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
+            routes: vec![Route { suffix: Name::root(), pool: 0 }],
+        }),
+        pools: vec![pool],
+        authorities: Vec::new(),
+    }
+}
+
+/// The first address that stands twice.
+fn duplicate(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let stands_before = |index: usize| addresses[..index].contains(&addresses[index]);
+    (0..addresses.len()).find(|index| stands_before(*index)).map(|index| addresses[index])
+}
+
+/// Reads a duration within bounds.
+fn within(limits: &'static Limits<Duration>) -> impl Fn(&str) -> Result<Duration, words::Expected> + Clone {
+    |text| limits.parse(text)
+}
+
+/// Reads a share of queries.
+fn budget(text: &str) -> Result<f64, String> {
+    let Limits { min, max } = limits::BUDGET;
+    text.parse().ok().filter(|share| limits::BUDGET.holds(share)).ok_or(format!("expected a number from {min} to {max}"))
+}
+
+/// Reads a number of threads.
+fn workers(text: &str) -> Result<usize, String> {
+    let Limits { min, max } = limits::WORKERS;
+    text.parse().ok().filter(|count| limits::WORKERS.holds(count)).ok_or(format!("expected a number from {min} to {max}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    /// The options alone.
+    #[derive(Debug, Parser)]
+    struct Options {
+        /// The options.
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// The config of a command line, or its error.
+    fn parse(line: &str) -> Result<Config, String> {
+        let words = std::iter::once("ls").chain(line.split_whitespace());
+        Options::try_parse_from(words).map(|options| config(options.args)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_options_everything_is_at_its_default() {
+        let config = parse("-l 127.0.0.1:0 127.0.0.1:1 127.0.0.1:2").unwrap();
+        assert_eq!(config.pools[0].rules, Rules::default());
+        assert_eq!(config.pools[0].backends.len(), 2);
+        assert_eq!(config.workers, None);
+    }
+
+    #[test]
+    fn options_reach_the_rules() {
+        let line = "-l [::1]:0 --dispatch hedge --balance ordered --accept any --timeout 2s --on-timeout drop \
+                    --hedge-delay p99 --hedge-budget 0.5 -N 3 -R 7 127.0.0.1:1";
+        let config = parse(line).unwrap();
+        let rules = &config.pools[0].rules;
+        assert_eq!((rules.dispatch, rules.balance, rules.accept), (Dispatch::Hedge, Balance::Ordered, Accept::Any));
+        assert_eq!((rules.timeout, rules.on_timeout), (Duration::from_secs(2), Silence::Drop));
+        assert_eq!((rules.hedge.delay, rules.hedge.budget), (HedgeDelay::Percentile(0.99), 0.5));
+        assert_eq!((config.workers, rules.health.every_queries), (NonZeroUsize::new(3), 7));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_what_would_be_right() {
+        for (line, told) in [
+            ("-l 127.0.0.1:0 --dispatch hegde 127.0.0.1:1", "did you mean \"hedge\"?"),
+            ("-l 127.0.0.1:0 --hedge-budget 2 127.0.0.1:1", "expected a number from 0 to 1"),
+            ("-l 127.0.0.1:0 --timeout 3 127.0.0.1:1", "expected a duration"),
+            ("-l 127.0.0.1:0 localhost:53", "expected"),
+            ("-l 127.0.0.1:0", "BACKEND"),
+            ("127.0.0.1:1", "--listen"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(told), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_stands_twice_is_found() {
+        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1"].map(|text| text.parse().unwrap());
+        assert_eq!(duplicate(&addresses), Some(addresses[0]));
+        assert_eq!(duplicate(&addresses[..2]), None);
+    }
+}

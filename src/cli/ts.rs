@@ -1,0 +1,52 @@
+//! `hedgerow ts`: an authoritative server without a config file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{EXIT_USAGE, run};
+use crate::config::{AuthorityConfig, Config, ZoneSource, words};
+use crate::server::Setup;
+use crate::zone::Miss;
+
+/// The options; each is the config key of the same name, with the same words and default.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to listen, by UDP and TCP; may be given several times
+    #[arg(short, long, value_name = "ADDR", required = true, value_parser = words::listen_address)]
+    listen: Vec<SocketAddr>,
+    /// What is said of a name that is in no table: silent | nxdomain | refused [default: silent]
+    #[arg(long, value_name = "WORD", value_parser = words::miss)]
+    miss: Option<Miss>,
+    /// TTL of table records [default: 300s]
+    #[arg(long, value_name = "DURATION", value_parser = words::ttl)]
+    ttl: Option<Duration>,
+    /// Tables of lines HOST ADDRESS TYPE
+    #[arg(required = true, value_name = "ZONEFILE")]
+    zones: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args) -> ExitCode {
+    match load(&args) {
+        // SIGHUP reads the zone files again.
+        Ok(setup) => run::foreground(setup, || load(&args)),
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// The config that the options stand for, with its zones.
+fn load(args: &Args) -> Result<Setup, String> {
+    let authority = AuthorityConfig {
+        name: "authority".to_owned(),
+        listen: args.listen.clone(),
+        zones: args.zones.iter().map(|file| ZoneSource { file: file.clone() }).collect(),
+        miss: args.miss.unwrap_or(Miss::Silent),
+        ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
+    };
+    run::load_zones(Config { workers: None, forwarder: None, pools: Vec::new(), authorities: vec![authority] })
+}
