@@ -99,3 +99,54 @@ impl Spelling {
 
 /// What every client takes by UDP.
 const MIN_UDP_LEN: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::name::fold;
+    use super::*;
+
+    #[test]
+    fn a_form_is_small() {
+        assert!(size_of::<ClientForm>() <= 48);
+    }
+
+    #[test]
+    fn udp_limits_lie_between_512_and_our_own() {
+        let check = |client: Option<u16>, own: u16, expected: usize| {
+            let edns = client.map(|udp_size| ClientEdns {
+                udp_size,
+                dnssec_ok: false,
+            });
+            let form = ClientForm {
+                id: 0,
+                edns,
+                recursion_desired: false,
+                checking_disabled: false,
+                spelling: Spelling::of(b"\0"),
+            };
+            assert_eq!(form.udp_limit(own), expected, "{client:?} {own}");
+        };
+        check(None, 1232, 512);
+        check(Some(0), 1232, 512);
+        check(Some(511), 1232, 512);
+        check(Some(1000), 1232, 1000);
+        check(Some(4096), 1232, 1232);
+        check(Some(4096), 100, 512);
+    }
+
+    proptest! {
+        #[test]
+        fn spelling_survives_folding_and_shouting(name in prop::collection::vec(any::<u8>(), 0..=255)) {
+            let spelling = Spelling::of(&name);
+            let mut folded = name.clone();
+            fold(&mut folded);
+            spelling.apply(&mut folded);
+            prop_assert_eq!(&folded, &name);
+            let mut shouted = name.to_ascii_uppercase();
+            spelling.apply(&mut shouted);
+            prop_assert_eq!(&shouted, &name);
+        }
+    }
+}

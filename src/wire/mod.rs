@@ -26,6 +26,8 @@ mod query;
 mod question;
 mod reply;
 mod response;
+#[cfg(test)]
+mod sample;
 mod text;
 
 pub use codes::{

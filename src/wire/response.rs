@@ -47,7 +47,7 @@ pub fn write_response(
     if over(limit, out, opt) {
         opt = opt.map(|opt| opt.with_passing(Passing::BeyondHopWithoutErrors));
     }
-    // RFC 2181 section 9: information that is only extra is left out without TC. RFC 9471 section 2.1: the glue of a
+    // RFC 2181 section 9: information that is only extra is left out without TC. RFC 9471 section 3.1: the glue of a
     // referral is not extra.
     if over(limit, out, opt) && !reply.is_referral() {
         let room = limit.saturating_sub(opt_len(opt));
@@ -108,7 +108,7 @@ pub fn write_synthesized(
 /// Writes the response to a message that could not be taken into `out`: ID, opcode, RD and CD, and of the rest what can be
 /// read. `out` stays empty if there is nothing to respond to: less than a header, or QR set.
 ///
-/// The question is echoed for QUERY and for NOTIFY, which has the same layout (RFC 1996 section 3.2), the OPT record if the
+/// The question is echoed for QUERY and for NOTIFY, which has the same layout (RFC 1996 section 3), the OPT record if the
 /// message has one that is sound. BADVERS is told in an OPT record or not at all, so it always has one.
 pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Vec<u8>) {
     out.clear();
