@@ -99,6 +99,11 @@ registry! {
     }
 }
 
+impl Rcode {
+    /// The largest rcode that the header holds, and the mask of its bits there (RFC 1035 section 4.1.1).
+    pub(super) const MAX_IN_HEADER: u16 = 0x0F;
+}
+
 impl FromStr for RecordType {
     type Err = UnknownRecordType;
 

@@ -2,7 +2,8 @@
 //!
 //! Clients that share a race share the question, RD, CD and DO, but each has its own ID, spelling of the name, and size.
 
-use super::header::{Flag, Header};
+use super::codes::Rcode;
+use super::header::{Flag, HEADER_LEN, Header};
 use super::query::Query;
 
 /// The form of one client's query. Small and `Copy`, since many of them wait in one race.
@@ -60,9 +61,20 @@ impl ClientForm {
             .to_response()
     }
 
-    /// Spells a question's name as the client did.
-    pub(super) fn respell(&self, qname: &mut [u8]) {
-        self.spelling.apply(qname);
+    /// The rcode that can be told to the client: without EDNS there are only 4 bits for it.
+    pub(super) fn header_rcode(&self, rcode: Rcode) -> Rcode {
+        if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() {
+            Rcode::SERVFAIL
+        } else {
+            rcode
+        }
+    }
+
+    /// Spells the name of a message's question, so many octets long, as the client did.
+    pub(super) fn respell(&self, qname_len: usize, message: &mut [u8]) {
+        if let Some(qname) = message.get_mut(HEADER_LEN..HEADER_LEN + qname_len) {
+            self.spelling.apply(qname);
+        }
     }
 }
 

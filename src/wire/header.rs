@@ -101,7 +101,7 @@ impl Header {
 
     /// The low 4 bits of the rcode; the rest, if any, is in the OPT record.
     pub fn rcode(self) -> Rcode {
-        Rcode(self.bits & RCODE_MASK)
+        Rcode(self.bits & Rcode::MAX_IN_HEADER)
     }
 
     /// Number of questions claimed.
@@ -149,7 +149,7 @@ impl Header {
 
     /// The same with the low 4 bits of another rcode.
     pub fn with_rcode(self, rcode: Rcode) -> Self {
-        let bits = self.bits & !RCODE_MASK | rcode.0 & RCODE_MASK;
+        let bits = self.bits & !Rcode::MAX_IN_HEADER | rcode.0 & Rcode::MAX_IN_HEADER;
         Self { bits, ..self }
     }
 
@@ -198,9 +198,6 @@ pub fn set_id(message: &mut [u8], id: u16) {
 
 /// Where the opcode stands in the flags word.
 const OPCODE_SHIFT: u32 = 11;
-
-/// The rcode's bits of the flags word.
-const RCODE_MASK: u16 = 0x000F;
 
 #[cfg(test)]
 mod tests {

@@ -24,10 +24,11 @@ mod header;
 mod name;
 mod query;
 mod question;
+mod relay;
 mod reply;
-mod response;
 #[cfg(test)]
 mod sample;
+mod synthesis;
 mod text;
 
 pub use codes::{
@@ -39,6 +40,7 @@ pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use query::{Query, QuestionKey, Rejected, read_query, write_query};
 pub use question::Question;
+pub use relay::write_response;
 pub use reply::{Malformed, Reply, read_reply};
-pub use response::{write_error, write_response, write_synthesized};
+pub use synthesis::{write_error, write_synthesized};
 pub use text::display_name;

@@ -59,3 +59,20 @@ pub(super) fn opt(extended_rcode: u8, version: u8, options: &[u8]) -> Vec<u8> {
 
 /// Where the records start in a message with [`QUESTION`].
 pub(super) const RECORDS: usize = HEADER_LEN + QUESTION.len();
+
+/// What most clients ask with: RD, no OPT record.
+pub(super) fn plain() -> Vec<u8> {
+    message(0x0100, [1, 0, 0, 0], &[QUESTION])
+}
+
+/// A client with EDNS: 1400 octets, DO.
+pub(super) fn with_edns() -> Vec<u8> {
+    message(0x0110, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"")])
+}
+
+/// Our OPT record for a client that set DO.
+pub(super) fn our_opt(extended_rcode: u8, options: &[u8]) -> Vec<u8> {
+    let mut record = opt(extended_rcode, 0, options);
+    record[3..5].copy_from_slice(&1232_u16.to_be_bytes());
+    record
+}
