@@ -199,7 +199,7 @@ impl<'a> Piece<'a> {
         match first {
             0 => Some(Self::Root),
             1..=0x3F => Some(Self::Label(rest.get(..usize::from(first))?)),
-            // RFC 6891 section 5: 01 and 10 are label types that never came into use.
+            // RFC 6891 section 5 took back the use of 01; 10 never had one.
             0x40..=0xBF => None,
             0xC0..=0xFF => {
                 let target = u16::from_be_bytes([first & 0x3F, *rest.first()?]);
@@ -217,3 +217,110 @@ const RECORD_FIXED_LEN: usize = 10;
 
 /// Jumps in one name: the longest name has 127 labels, and a sender needs at most one pointer behind each.
 const MAX_JUMPS: usize = 127;
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{EXAMPLE, QUESTION, RECORDS, REPLY, WWW, a, message, opt, record};
+    use super::*;
+
+    /// The body of a message of these parts behind the question.
+    fn body(counts: [u16; 4], parts: &[&[u8]]) -> Option<[usize; 3]> {
+        let octets = message(REPLY, counts, &[&[QUESTION], parts].concat());
+        let header = Header::read(&octets)?;
+        let body = Body::read(&octets, header, RECORDS)?;
+        Some([body.answers, body.authority, body.additional])
+    }
+
+    #[test]
+    fn sections_are_found_and_the_rest_is_refused() {
+        let check = |counts: [u16; 4], parts: &[&[u8]], expected: Option<[usize; 3]>| {
+            let starts = expected.map(|starts| starts.map(|start| RECORDS + start));
+            assert_eq!(body(counts, parts), starts, "{counts:?} {parts:?}");
+        };
+        let (a, opt) = (&a(WWW)[..], &opt(0, 0, b"")[..]);
+        check([1, 0, 0, 0], &[], Some([0, 0, 0]));
+        check([1, 1, 0, 0], &[a], Some([0, 16, 16]));
+        check([1, 1, 2, 1], &[a, a, a, a], Some([0, 16, 48]));
+        check([1, 1, 0, 2], &[a, opt, a], Some([0, 16, 16]));
+        // RFC 3597 section 3: RDATA of no length is fine for a type that we do not know.
+        check(
+            [1, 1, 0, 0],
+            &[&record(WWW, RecordType(65280), b"")],
+            Some([0, 12, 12]),
+        );
+        // Counts that lie, either way.
+        check([1, 2, 0, 0], &[a], None);
+        check([1, u16::MAX, u16::MAX, u16::MAX], &[a, a], None);
+        check([1, 0, 0, 0], &[a], None);
+        check([1, 1, 0, 0], &[a, b"\0"], None);
+        // RDLENGTH beyond the end, and a record that is cut inside its fixed part.
+        check([1, 1, 0, 0], &[&a[..15]], None);
+        check([1, 1, 0, 0], &[&a[..11]], None);
+        // OPT in the wrong section, twice, owned by a name (even if the name is a pointer to a root).
+        check([1, 1, 0, 0], &[opt], None);
+        check([1, 0, 1, 0], &[opt], None);
+        check([1, 0, 0, 2], &[opt, opt], None);
+        check([1, 0, 0, 1], &[&[WWW, &opt[1..]].concat()], None);
+        check([1, 0, 0, 1], &[&[&[0xC0, 28], &opt[1..]].concat()], None);
+    }
+
+    #[test]
+    fn names_are_followed_strictly_backwards() {
+        let check = |owner: &[u8], expected: Option<&str>| {
+            let octets = message(REPLY, [1, 1, 0, 0], &[QUESTION, owner]);
+            let name = read_name(&octets, RECORDS).map(|name| name.to_string());
+            assert_eq!(name.as_deref(), expected, "{owner:?}");
+            let end = expected.map(|_| octets.len());
+            assert_eq!(skip_name(&octets, RECORDS), end, "{owner:?}");
+        };
+        check(b"\0", Some("."));
+        check(WWW, Some("www.Example.org."));
+        check(EXAMPLE, Some("Example.org."));
+        check(&[b"\x02ns", EXAMPLE].concat(), Some("ns.Example.org."));
+        // To itself, to its own first label, ahead, into the header, beyond the end, cut.
+        check(&[0xC0, RECORDS as u8], None);
+        check(&[1, b'a', 0xC0, RECORDS as u8], None);
+        check(&[0xC0, RECORDS as u8 + 2, 0], None);
+        check(&[0xC0, 11], None);
+        check(&[0xFF, 0xFF], None);
+        check(&[0xC0], None);
+        check(b"", None);
+        check(b"\x02n", None);
+        check(b"\x40", None);
+        check(b"\x80", None);
+    }
+
+    #[test]
+    fn names_are_bounded_through_pointers() {
+        // The question's name has 17 octets; with 119 labels of one octet in front it has 255.
+        let check = |labels: usize, fits: bool| {
+            let owner = [&b"\x01a".repeat(labels)[..], WWW].concat();
+            let octets = message(REPLY, [1, 1, 0, 0], &[QUESTION, &owner]);
+            assert_eq!(skip_name(&octets, RECORDS).is_some(), fits, "{labels}");
+        };
+        check(119, true);
+        check(120, false);
+    }
+
+    #[test]
+    fn chains_of_pointers_are_bounded() {
+        // Each pointer leads to the one before it, the first to the question.
+        let check = |pointers: usize, fits: bool| {
+            let mut octets = message(REPLY, [1, 0, 0, 0], &[QUESTION]);
+            for index in 0..pointers {
+                let target = if index == 0 {
+                    HEADER_LEN
+                } else {
+                    octets.len() - 2
+                };
+                octets.extend_from_slice(&(0xC000 | target as u16).to_be_bytes());
+            }
+            let last = octets.len() - 2;
+            assert_eq!(skip_name(&octets, last).is_some(), fits, "{pointers}");
+        };
+        check(1, true);
+        check(MAX_JUMPS, true);
+        check(MAX_JUMPS + 1, false);
+        check(8_000, false);
+    }
+}

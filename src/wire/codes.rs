@@ -99,6 +99,11 @@ registry! {
     }
 }
 
+impl Rcode {
+    /// The largest rcode that the header holds, and the mask of its bits there (RFC 1035 section 4.1.1).
+    pub(super) const MAX_IN_HEADER: u16 = 0x0F;
+}
+
 impl FromStr for RecordType {
     type Err = UnknownRecordType;
 
@@ -132,3 +137,49 @@ impl fmt::Display for UnknownRecordType {
 }
 
 impl std::error::Error for UnknownRecordType {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_print_as_mnemonics_or_numbers() {
+        let check =
+            |code: &dyn fmt::Display, expected: &str| assert_eq!(code.to_string(), expected);
+        check(&Rcode::NXDOMAIN, "NXDOMAIN");
+        check(&Rcode(24), "RCODE24");
+        check(&Opcode(3), "OPCODE3");
+        check(&RecordType::A, "A");
+        check(&RecordType(65280), "TYPE65280");
+        check(&RecordClass::CH, "CH");
+        check(&RecordClass(4096), "CLASS4096");
+        check(&OptionCode(65001), "OPTION65001");
+        assert_eq!(format!("{:>9}", Rcode::NOERROR), "  NOERROR");
+    }
+
+    #[test]
+    fn types_are_read_from_text() {
+        let check = |text: &str, expected: Option<u16>| {
+            assert_eq!(text.parse().ok(), expected.map(RecordType), "{text:?}");
+        };
+        check("A", Some(1));
+        check("aaaa", Some(28));
+        check("NSEC3PARAM", Some(51));
+        check("TYPE1", Some(1));
+        check("type65280", Some(65280));
+        check("TYPE65536", None);
+        check("TYPE", None);
+        check("TYPE+1", None);
+        check("TYPE 1", None);
+        check("", None);
+        check("AAA", None);
+        check("üüü", None);
+    }
+
+    #[test]
+    fn every_type_reads_back() {
+        for rtype in (0..=u16::MAX).map(RecordType) {
+            assert_eq!(rtype.to_string().parse(), Ok(rtype));
+        }
+    }
+}

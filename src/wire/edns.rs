@@ -64,7 +64,8 @@ impl<'a> Iterator for Options<'a> {
 
 /// An OPT record of our own, to be appended to a message.
 ///
-/// EDNS is hop by hop (RFC 6891 section 6.2.6), so of the other side's options only those that are [`Passing`] are written.
+/// OPT records are not forwarded (RFC 6891 section 6.1.1), so of the other side's options only those that are `Passing` are
+/// written.
 #[derive(Clone, Copy, Debug)]
 pub struct OptRecord<'a> {
     /// The largest UDP message that we take.
@@ -203,3 +204,65 @@ const OPTION_FIXED_LEN: u16 = 4;
 
 /// The DO bit in the first octet of the flags (RFC 3225 section 3).
 const DNSSEC_OK: u8 = 0x80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// NSID, a cookie, EDE 22, keepalive, padding, client subnet, and an option nobody knows.
+    const OPTIONS: &[u8] =
+        b"\0\x03\0\x02id\0\x0A\0\x01c\0\x0F\0\x02\0\x16\0\x0B\0\0\0\x0C\0\x01\0\0\x08\0\0\xFD\xE9\0\0";
+
+    /// What an OPT record with these options says.
+    fn edns(options: &[u8]) -> Edns<'_> {
+        Edns {
+            udp_size: 1232,
+            extended_rcode: 0,
+            version: 0,
+            dnssec_ok: false,
+            options,
+        }
+    }
+
+    #[test]
+    fn options_are_sound_if_they_fill_the_rdata() {
+        let check = |options: &[u8], expected: bool| {
+            assert_eq!(edns(options).is_sound(), expected, "{options:?}");
+        };
+        check(b"", true);
+        check(OPTIONS, true);
+        check(b"\0\x0A\0\0", true);
+        check(b"\0\x0A\0", false);
+        check(b"\0\x0A\0\x01", false);
+        check(b"\0\x0A\0\x01c\0", false);
+    }
+
+    #[test]
+    fn options_pass_by_their_meaning() {
+        let check = |passing: Passing, expected: &[u16]| {
+            let record = OptRecord::new(1232, true).with_options(OPTIONS, passing);
+            let mut out = Vec::new();
+            record.append(&mut out);
+            assert_eq!(out.len(), record.wire_len());
+            let written = Edns::read(&out[1..]).expect("an OPT record");
+            assert!(written.is_sound() && written.dnssec_ok);
+            let codes: Vec<_> = written.iter_options().map(|(code, _)| code.0).collect();
+            assert_eq!(codes, expected, "{passing:?}");
+        };
+        check(Passing::All, &[3, 10, 15, 11, 12, 8, 65001]);
+        check(Passing::BeyondHop, &[3, 15, 65001]);
+        check(Passing::BeyondHopWithoutErrors, &[3, 65001]);
+        check(Passing::Nothing, &[]);
+    }
+
+    #[test]
+    fn records_are_written_octet_by_octet() {
+        let option = extended_error_option(ExtendedError::SYNTHESIZED);
+        let mut out = Vec::new();
+        OptRecord::new(1232, true)
+            .with_rcode(Rcode::BADVERS)
+            .with_options(&option, Passing::All)
+            .append(&mut out);
+        assert_eq!(out, b"\0\0\x29\x04\xD0\x01\0\x80\0\0\x06\0\x0F\0\x02\0\x1D");
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Clients that share a race share the question, RD, CD and DO, but each has its own ID, spelling of the name, and size.
 
-use super::header::{Flag, Header};
+use super::codes::Rcode;
+use super::header::{Flag, HEADER_LEN, Header};
 use super::query::Query;
 
 /// The form of one client's query. Small and `Copy`, since many of them wait in one race.
@@ -60,9 +61,20 @@ impl ClientForm {
             .to_response()
     }
 
-    /// Spells a question's name as the client did.
-    pub(super) fn respell(&self, qname: &mut [u8]) {
-        self.spelling.apply(qname);
+    /// The rcode that can be told to the client: without EDNS there are only 4 bits for it.
+    pub(super) fn header_rcode(&self, rcode: Rcode) -> Rcode {
+        if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() {
+            Rcode::SERVFAIL
+        } else {
+            rcode
+        }
+    }
+
+    /// Spells the name of a message's question, so many octets long, as the client did.
+    pub(super) fn respell(&self, qname_len: usize, message: &mut [u8]) {
+        if let Some(qname) = message.get_mut(HEADER_LEN..HEADER_LEN + qname_len) {
+            self.spelling.apply(qname);
+        }
     }
 }
 
@@ -99,3 +111,54 @@ impl Spelling {
 
 /// What every client takes by UDP.
 const MIN_UDP_LEN: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::name::fold;
+    use super::*;
+
+    #[test]
+    fn a_form_is_small() {
+        assert!(size_of::<ClientForm>() <= 48);
+    }
+
+    #[test]
+    fn udp_limits_lie_between_512_and_our_own() {
+        let check = |client: Option<u16>, own: u16, expected: usize| {
+            let edns = client.map(|udp_size| ClientEdns {
+                udp_size,
+                dnssec_ok: false,
+            });
+            let form = ClientForm {
+                id: 0,
+                edns,
+                recursion_desired: false,
+                checking_disabled: false,
+                spelling: Spelling::of(b"\0"),
+            };
+            assert_eq!(form.udp_limit(own), expected, "{client:?} {own}");
+        };
+        check(None, 1232, 512);
+        check(Some(0), 1232, 512);
+        check(Some(511), 1232, 512);
+        check(Some(1000), 1232, 1000);
+        check(Some(4096), 1232, 1232);
+        check(Some(4096), 100, 512);
+    }
+
+    proptest! {
+        #[test]
+        fn spelling_survives_folding_and_shouting(name in prop::collection::vec(any::<u8>(), 0..=255)) {
+            let spelling = Spelling::of(&name);
+            let mut folded = name.clone();
+            fold(&mut folded);
+            spelling.apply(&mut folded);
+            prop_assert_eq!(&folded, &name);
+            let mut shouted = name.to_ascii_uppercase();
+            spelling.apply(&mut shouted);
+            prop_assert_eq!(&shouted, &name);
+        }
+    }
+}

@@ -101,7 +101,7 @@ impl Header {
 
     /// The low 4 bits of the rcode; the rest, if any, is in the OPT record.
     pub fn rcode(self) -> Rcode {
-        Rcode(self.bits & RCODE_MASK)
+        Rcode(self.bits & Rcode::MAX_IN_HEADER)
     }
 
     /// Number of questions claimed.
@@ -149,7 +149,7 @@ impl Header {
 
     /// The same with the low 4 bits of another rcode.
     pub fn with_rcode(self, rcode: Rcode) -> Self {
-        let bits = self.bits & !RCODE_MASK | rcode.0 & RCODE_MASK;
+        let bits = self.bits & !Rcode::MAX_IN_HEADER | rcode.0 & Rcode::MAX_IN_HEADER;
         Self { bits, ..self }
     }
 
@@ -199,5 +199,87 @@ pub fn set_id(message: &mut [u8], id: u16) {
 /// Where the opcode stands in the flags word.
 const OPCODE_SHIFT: u32 = 11;
 
-/// The rcode's bits of the flags word.
-const RCODE_MASK: u16 = 0x000F;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_flag_has_its_bit() {
+        let check = |bits: u16, is: fn(Header) -> bool, flag: Flag| {
+            let only = Header {
+                bits,
+                ..Header::new(7)
+            };
+            let others = Header {
+                bits: !bits,
+                ..Header::new(7)
+            };
+            assert!(is(only) && !is(others), "{flag:?}");
+            assert_eq!(Header::new(7).with(flag, true), only);
+            assert_eq!(others.with(flag, true).with(flag, false), others);
+        };
+        check(0x8000, Header::is_response, Flag::Response);
+        check(0x0400, Header::is_authoritative, Flag::Authoritative);
+        check(0x0200, Header::is_truncated, Flag::Truncated);
+        check(0x0100, Header::recursion_desired, Flag::RecursionDesired);
+        check(
+            0x0080,
+            Header::recursion_available,
+            Flag::RecursionAvailable,
+        );
+        check(0x0020, Header::authentic_data, Flag::AuthenticData);
+        check(0x0010, Header::checking_disabled, Flag::CheckingDisabled);
+    }
+
+    #[test]
+    fn opcode_and_rcode_leave_the_flags_alone() {
+        let header = Header {
+            bits: 0xFFFF,
+            ..Header::new(1)
+        };
+        assert_eq!(header.opcode(), Opcode(15));
+        assert_eq!(header.with_opcode(Opcode::NOTIFY).bits, 0xA7FF);
+        assert_eq!(header.with_rcode(Rcode::NXDOMAIN).bits, 0xFFF3);
+        // Only the low bits of BADVERS fit.
+        assert_eq!(header.with_rcode(Rcode::BADVERS).rcode(), Rcode::NOERROR);
+    }
+
+    #[test]
+    fn a_response_takes_id_opcode_rd_and_cd_from_its_query() {
+        let query = Header {
+            id: 9,
+            bits: 0x7FFF,
+            counts: [1, 2, 3, 4],
+        };
+        let response = Header {
+            id: 9,
+            bits: 0xF910,
+            counts: [0; 4],
+        };
+        assert_eq!(query.to_response(), response);
+    }
+
+    #[test]
+    fn ids_are_set_in_place() {
+        let check = |len: usize, expected: &[u8]| {
+            let mut message = vec![0; len];
+            set_id(&mut message, 0xABCD);
+            assert!(message.starts_with(expected), "{len}");
+        };
+        check(12, &[0xAB, 0xCD, 0]);
+        check(600, &[0xAB, 0xCD, 0]);
+        check(11, &[0, 0]);
+        check(0, &[]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written(octets: [u8; HEADER_LEN]) {
+            let header = Header::read(&octets).expect("long enough");
+            prop_assert_eq!(header.to_wire(), octets);
+            prop_assert_eq!(Header::read(&octets[..HEADER_LEN - 1]), None);
+        }
+    }
+}

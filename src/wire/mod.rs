@@ -25,8 +25,11 @@ mod name;
 mod own;
 mod query;
 mod question;
+mod relay;
 mod reply;
-mod response;
+#[cfg(test)]
+mod sample;
+mod synthesis;
 mod text;
 
 pub use codes::{
@@ -39,6 +42,7 @@ pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use own::{write_plain_query, write_without_opt};
 pub use query::{Query, QuestionKey, Rejected, read_query, write_query};
 pub use question::Question;
+pub use relay::write_response;
 pub use reply::{Malformed, Reply, read_reply};
-pub use response::{write_error, write_response, write_synthesized};
+pub use synthesis::{write_error, write_synthesized};
 pub use text::display_name;

@@ -212,7 +212,7 @@ pub(super) fn wire_len(octets: &[u8]) -> Result<usize, NameError> {
             None => return Err(NameError::CutShort),
             Some(0) => break,
             Some(&len) if usize::from(len) <= Name::MAX_LABEL_LEN => usize::from(len),
-            // RFC 1035 section 4.1.4, RFC 6891 section 5: 11 is a pointer, 01 and 10 are not in use.
+            // RFC 1035 section 4.1.4: 11 is a pointer, 01 and 10 are not in use.
             Some(_) => return Err(NameError::NotALabel),
         };
         at += 1 + len;

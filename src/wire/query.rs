@@ -145,3 +145,167 @@ impl PartialEq for QuestionKey {
 }
 
 impl Eq for QuestionKey {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{QUESTION, REPLY, WWW, a, message, opt};
+    use super::*;
+
+    #[test]
+    fn messages_are_taken_or_rejected_in_this_order() {
+        let check = |octets: &[u8], expected: Result<(), Rejected>| {
+            assert_eq!(read_query(octets).map(drop), expected, "{octets:?}");
+        };
+        let answer = |rcode| Err(Rejected::Answer(rcode));
+        let (a, opt0) = (&a(WWW)[..], &opt(0, 0, b"")[..]);
+        check(&[], Err(Rejected::Short));
+        check(
+            &message(REPLY, [1, 0, 0, 0], &[QUESTION])[..11],
+            Err(Rejected::Short),
+        );
+        check(
+            &message(REPLY, [1, 0, 0, 0], &[QUESTION]),
+            Err(Rejected::NotAQuery),
+        );
+        check(
+            &message(REPLY | 0x2000, [9; 4], &[]),
+            Err(Rejected::NotAQuery),
+        );
+        check(&message(0x2000, [9; 4], &[]), answer(Rcode::NOTIMP));
+        check(
+            &message(0x2000, [1, 0, 0, 0], &[QUESTION]),
+            answer(Rcode::NOTIMP),
+        );
+        check(&message(0, [0, 0, 0, 0], &[]), answer(Rcode::FORMERR));
+        check(
+            &message(0, [2, 0, 0, 0], &[QUESTION, QUESTION]),
+            answer(Rcode::FORMERR),
+        );
+        check(
+            &message(0, [1, 0, 0, 0], &[b"\xC0\x0C\0\x01\0\x01"]),
+            answer(Rcode::FORMERR),
+        );
+        check(
+            &message(0, [1, 0, 0, 0], &[QUESTION, b"\0"]),
+            answer(Rcode::FORMERR),
+        );
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION]),
+            answer(Rcode::FORMERR),
+        );
+        check(
+            &message(0, [1, 0, 0, 2], &[QUESTION, opt0, opt0]),
+            answer(Rcode::FORMERR),
+        );
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"\0\x03\0\x01")]),
+            answer(Rcode::FORMERR),
+        );
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"")]),
+            answer(Rcode::BADVERS),
+        );
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"\x01")]),
+            answer(Rcode::BADVERS),
+        );
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b""), b"\0"]),
+            answer(Rcode::FORMERR),
+        );
+        check(&message(0, [1, 0, 0, 0], &[QUESTION]), Ok(()));
+        check(&message(0x0130, [1, 0, 0, 1], &[QUESTION, opt0]), Ok(()));
+        // As IXFR has it: a record in the authority section.
+        check(&message(0, [1, 0, 1, 1], &[QUESTION, a, opt0]), Ok(()));
+        // The root, ANY, CH, and what nobody knows.
+        check(&message(0, [1, 0, 0, 0], &[b"\0\0\x02\0\x01"]), Ok(()));
+        check(
+            &message(0, [1, 0, 0, 0], &[b"\x07version\x04bind\0\0\xFF\0\x03"]),
+            Ok(()),
+        );
+        check(
+            &message(0, [1, 0, 0, 0], &[b"\x01\xFF\0\xFF\0\xFE\xFE"]),
+            Ok(()),
+        );
+    }
+
+    #[test]
+    fn backends_get_the_question_and_our_opt() {
+        let check = |octets: &[u8], expected: &[u8], expected_opt: usize| {
+            let query = read_query(octets).expect("a query");
+            let mut out = b"left over".to_vec();
+            assert_eq!(write_query(&query, 1232, &mut out), expected_opt);
+            assert_eq!(out, expected);
+        };
+        let plain = message(0x0100, [1, 0, 0, 0], &[QUESTION]);
+        let backend = [b"\0\0\x01\0\0\x01\0\0\0\0\0\0", QUESTION].concat();
+        check(&plain, &backend, backend.len());
+
+        // Every flag that a query can have, a record, an OPT with a cookie and an option that nobody knows.
+        let options = b"\0\x0A\0\x01c\xFD\xE9\0\x01x";
+        let full = message(
+            0x07FF,
+            [1, 1, 0, 1],
+            &[QUESTION, &a(WWW), &opt(7, 0, options)],
+        );
+        let opt = b"\0\0\x29\x04\xD0\0\0\x80\0\0\x05\xFD\xE9\0\x01x";
+        let backend = [b"\0\0\x01\x30\0\x01\0\0\0\0\0\x01", QUESTION, opt].concat();
+        check(&full, &backend, backend.len() - opt.len());
+    }
+
+    #[test]
+    fn queries_that_may_share_a_race_have_one_key() {
+        let base = message(0, [1, 0, 0, 0], &[QUESTION]);
+        let check = |other: &[u8], expected: bool| {
+            let [a, b] =
+                [&base, other].map(|octets| QuestionKey::of(&read_query(octets).expect("a query")));
+            assert_eq!(a == b, expected, "{other:?}");
+        };
+        let mut no_do = opt(0, 0, b"\0\x0A\0\x01c");
+        no_do[7] = 0;
+        check(
+            &message(0, [1, 0, 0, 0], &[&QUESTION.to_ascii_lowercase()]),
+            true,
+        );
+        check(&message(0x0020, [1, 0, 0, 1], &[QUESTION, &no_do]), true);
+        check(&message(0x0100, [1, 0, 0, 0], &[QUESTION]), false);
+        check(&message(0x0010, [1, 0, 0, 0], &[QUESTION]), false);
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"")]),
+            false,
+        );
+        check(
+            &message(
+                0,
+                [1, 0, 0, 0],
+                &[b"\x03wwx\x07example\x03org\0\0\x01\0\x01"],
+            ),
+            false,
+        );
+        check(
+            &message(
+                0,
+                [1, 0, 0, 0],
+                &[b"\x03www\x07example\x03org\0\0\x1C\0\x01"],
+            ),
+            false,
+        );
+        check(
+            &message(
+                0,
+                [1, 0, 0, 0],
+                &[b"\x03www\x07example\x03org\0\0\x01\0\x03"],
+            ),
+            false,
+        );
+    }
+
+    #[test]
+    fn the_longest_key_fits_and_types_are_not_folded() {
+        let name = [&b"\x01Z".repeat(127)[..], b"\0"].concat();
+        let octets = message(0, [1, 0, 0, 0], &[&name, b"\0\x41\0\x41"]);
+        let key = QuestionKey::of(&read_query(&octets).expect("a query"));
+        assert_eq!(key.as_octets().len(), QuestionKey::MAX_LEN);
+        assert!(key.as_octets().ends_with(b"\x01z\0\0\x41\0\x41\0"));
+    }
+}

@@ -72,3 +72,51 @@ pub(super) fn qname(question_wire: &[u8]) -> &[u8] {
 
 /// Octets of type and class.
 const FIXED_LEN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{QUESTION, message};
+    use super::*;
+
+    #[test]
+    fn questions_are_read() {
+        let octets = message(0, [1, 0, 0, 0], &[QUESTION, b"rest"]);
+        let question = Question::read(&octets).expect("a question");
+        assert_eq!(question.qname(), b"\x03www\x07Example\x03org\0");
+        assert_eq!(question.qtype(), RecordType::A);
+        assert_eq!(question.qclass(), RecordClass::IN);
+        assert_eq!(question.as_wire(), QUESTION);
+        assert_eq!(question.end(), HEADER_LEN + QUESTION.len());
+    }
+
+    #[test]
+    fn broken_questions_are_refused() {
+        let check = |question: &[u8]| {
+            let octets = message(0, [1, 0, 0, 0], &[question]);
+            assert_eq!(Question::read(&octets), None, "{question:?}");
+        };
+        check(b"");
+        check(b"\0\0\x01\0");
+        check(b"\x03ww\0\0\x01\0\x01");
+        check(b"\x03www\xC0\x0C\0\x01\0\x01");
+        check(b"\xC0\x0C\0\x01\0\x01");
+        check(b"\x41a\0\0\x01\0\x01");
+        check(&[&b"\x01a".repeat(128)[..], b"\0\0\x01\0\x01"].concat());
+    }
+
+    #[test]
+    fn only_the_case_of_the_name_may_differ() {
+        let check = |a: &[u8], b: &[u8], expected: bool| {
+            let octets = message(0, [1, 0, 0, 0], &[a]);
+            let question = Question::read(&octets).expect("a question");
+            assert_eq!(question.is(b), expected, "{a:?} {b:?}");
+        };
+        check(b"\x01a\0\0\x01\0\x01", b"\x01A\0\0\x01\0\x01", true);
+        check(b"\x01a\0\0\x01\0\x01", b"\x01b\0\0\x01\0\x01", false);
+        check(b"\x01a\0\0\x01\0\x01", b"\0\0\x01\0\x01", false);
+        check(b"\x01a\0\0\x01\0\x01", b"\x01a\0\0\x01\0\x03", false);
+        check(b"\x01a\0\0\x01\0\x01", b"", false);
+        // HTTPS (65) and TYPE97 differ as `A` and `a` do.
+        check(b"\x01a\0\0\x41\0\x01", b"\x01a\0\0\x61\0\x01", false);
+    }
+}

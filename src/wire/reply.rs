@@ -142,3 +142,90 @@ impl<'a> Reply<'a> {
         self.body.opt
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::codes::RecordType;
+    use super::super::sample::{EXAMPLE, QUESTION, REPLY, WWW, a, message, opt, record};
+    use super::*;
+
+    #[test]
+    fn replies_are_taken_or_malformed() {
+        let check = |octets: &[u8], taken: bool| {
+            assert_eq!(read_reply(octets).is_ok(), taken, "{octets:?}");
+        };
+        let a = &a(WWW)[..];
+        check(
+            &message(REPLY, [1, 1, 0, 1], &[QUESTION, a, &opt(0, 0, b"")]),
+            true,
+        );
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), true);
+        check(&[], false);
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION])[..11], false);
+        check(&message(0, [1, 0, 0, 0], &[QUESTION]), false);
+        check(&message(REPLY | 0x2000, [1, 0, 0, 0], &[QUESTION]), false);
+        check(&message(REPLY, [2, 0, 0, 0], &[QUESTION, QUESTION]), false);
+        check(&message(REPLY, [1, 1, 0, 0], &[QUESTION]), false);
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION, a]), false);
+        check(
+            &message(
+                REPLY,
+                [1, 0, 0, 1],
+                &[QUESTION, &opt(0, 0, b"\0\x03\0\x01")],
+            ),
+            false,
+        );
+        // A responder may name the highest version that it knows.
+        check(
+            &message(REPLY, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"")]),
+            true,
+        );
+        // Bare: a failure, and nothing at all behind it.
+        check(&message(REPLY | 5, [0; 4], &[]), true);
+        check(&message(REPLY, [0; 4], &[]), false);
+        check(&message(REPLY | 5, [0, 0, 0, 1], &[]), false);
+        check(&message(REPLY | 5, [0, 0, 0, 1], &[&opt(0, 0, b"")]), false);
+        check(&message(REPLY | 5, [0; 4], &[b"\0"]), false);
+    }
+
+    #[test]
+    fn a_reply_tells_its_kind() {
+        let check = |bits: u16, counts: [u16; 4], parts: &[&[u8]], rcode: Rcode, referral: bool| {
+            let octets = message(REPLY | bits, counts, &[&[QUESTION], parts].concat());
+            let reply = read_reply(&octets).expect("a reply");
+            assert_eq!(
+                (reply.rcode(), reply.is_referral()),
+                (rcode, referral),
+                "{octets:?}"
+            );
+            assert_eq!(reply.has_answers(), counts[1] > 0);
+            assert!(!reply.is_bare_failure() && reply.answers_question(QUESTION));
+        };
+        let ns = &record(EXAMPLE, RecordType::NS, WWW)[..];
+        let soa = &record(EXAMPLE, RecordType::SOA, &[0; 22])[..];
+        check(0, [1, 1, 0, 0], &[&a(WWW)], Rcode::NOERROR, false);
+        check(0, [1, 0, 1, 0], &[ns], Rcode::NOERROR, true);
+        check(0, [1, 0, 2, 0], &[ns, soa], Rcode::NOERROR, false);
+        check(0, [1, 0, 1, 0], &[soa], Rcode::NOERROR, false);
+        check(0, [1, 0, 0, 1], &[ns], Rcode::NOERROR, false);
+        check(0x0400, [1, 0, 1, 0], &[ns], Rcode::NOERROR, false);
+        check(0, [1, 1, 1, 0], &[&a(WWW), ns], Rcode::NOERROR, false);
+        check(3, [1, 0, 1, 0], &[ns], Rcode::NXDOMAIN, false);
+        check(
+            0,
+            [1, 0, 1, 1],
+            &[ns, &opt(1, 0, b"")],
+            Rcode::BADVERS,
+            false,
+        );
+        check(7, [1, 0, 0, 1], &[&opt(1, 0, b"")], Rcode::BADCOOKIE, false);
+    }
+
+    #[test]
+    fn a_bare_failure_answers_no_question() {
+        let octets = message(REPLY | 5, [0; 4], &[]);
+        let reply = read_reply(&octets).expect("a bare failure");
+        assert!(reply.is_bare_failure() && !reply.answers_question(QUESTION));
+        assert_eq!(reply.rcode(), Rcode::REFUSED);
+    }
+}

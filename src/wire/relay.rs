@@ -1,0 +1,366 @@
+//! Relayed responses: a backend's reply in the form of one client.
+//!
+//! Relaying changes the ID, the case of the question's name and the OPT record. Whatever does not fit is left out in an order
+//! that costs the client least: errors for people (EDE), then additional records that are optional, then, with TC, all.
+
+use super::body::{Record, read_name};
+use super::edns::{OptRecord, Passing};
+use super::expand;
+use super::form::ClientForm;
+use super::header::Flag;
+use super::reply::Reply;
+
+/// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
+///
+/// The reply must be to the client's question.
+pub fn write_response(
+    reply: &Reply<'_>,
+    form: &ClientForm,
+    own_udp_size: u16,
+    limit: usize,
+    out: &mut Vec<u8>,
+) {
+    let rcode = reply.rcode();
+    let mut opt = form.edns.map(|edns| {
+        let options = reply.edns().map_or(&[][..], |edns| edns.options);
+        OptRecord::new(own_udp_size, edns.dnssec_ok)
+            .with_rcode(rcode)
+            .with_options(options, Passing::BeyondHop)
+    });
+    let records = reply.header().arcount() - u16::from(reply.opt().is_some());
+    let mut header = reply
+        .header()
+        .with_id(form.id)
+        .with_rcode(form.header_rcode(rcode));
+    let mut counts = [
+        header.qdcount(),
+        header.ancount(),
+        header.nscount(),
+        records,
+    ];
+
+    out.clear();
+    append_without_opt(reply, limit, out);
+    // RFC 8914 section 3: EDE options go before other data does.
+    if over(limit, out, opt) {
+        opt = opt.map(|opt| opt.with_passing(Passing::BeyondHopWithoutErrors));
+    }
+    // RFC 2181 section 9: information that is only extra is left out without TC. RFC 9471 section 3.1: the glue of a
+    // referral is not extra.
+    if over(limit, out, opt) && !reply.is_referral() {
+        let room = limit.saturating_sub(opt_len(opt));
+        counts[3] = drop_additional(out, reply.additional_start(), room);
+    }
+    if over(limit, out, opt) {
+        out.truncate(reply.answers_start());
+        header = header.with(Flag::Truncated, true);
+        counts = [header.qdcount(), 0, 0, 0];
+        opt = opt.map(|opt| opt.with_passing(Passing::BeyondHop));
+    }
+    if over(limit, out, opt) {
+        opt = opt.map(|opt| opt.with_passing(Passing::Nothing));
+    }
+
+    if let Some(opt) = opt {
+        opt.append(out);
+        counts[3] += 1;
+    }
+    header.with_counts(counts).overwrite(out);
+    let qname_len = reply
+        .question()
+        .map_or(0, |question| question.qname().len());
+    form.respell(qname_len, out);
+}
+
+/// Copies a reply without its OPT record. May stop where `out` is longer than `limit`.
+fn append_without_opt(reply: &Reply<'_>, limit: usize, out: &mut Vec<u8>) {
+    let message = reply.as_wire();
+    let Some(opt) = reply.opt() else {
+        out.extend_from_slice(message);
+        return;
+    };
+    out.extend_from_slice(message.get(..opt.start).unwrap_or_default());
+    expand::append_records(message, opt.end, opt.start, limit, out);
+}
+
+/// Leaves additional records out from the end, until no more than `room` octets are left, and says how many remain.
+///
+/// RFC 2181 section 9: an RRset that does not fit goes as a whole, or the client would take the rest for all of it.
+fn drop_additional(out: &mut Vec<u8>, additional: usize, room: usize) -> u16 {
+    let mut kept = 0;
+    let mut at = additional;
+    let mut rrset = None;
+    let mut rrset_start = (additional, 0);
+    while let Some(record) = Record::read(out, at) {
+        let key = Some((read_name(out, at).map(|owner| owner.folded()), record.rtype));
+        if key != rrset {
+            rrset = key;
+            rrset_start = (at, kept);
+        }
+        if record.end > room {
+            break;
+        }
+        kept += 1;
+        at = record.end;
+    }
+    let (end, kept) = rrset_start;
+    out.truncate(end);
+    kept
+}
+
+/// Whether a message and the OPT record to come are longer than `limit`.
+fn over(limit: usize, out: &[u8], opt: Option<OptRecord<'_>>) -> bool {
+    out.len() + opt_len(opt) > limit
+}
+
+/// Octets that the OPT record takes, if there is to be one.
+fn opt_len(opt: Option<OptRecord<'_>>) -> usize {
+    opt.map_or(0, |opt| opt.wire_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codes::RecordType;
+    use super::super::query::read_query;
+    use super::super::reply::read_reply;
+    use super::super::sample::*;
+    use super::*;
+
+    /// The response to a reply for the client that sent a query.
+    fn response(query: &[u8], reply: &[u8], limit: usize) -> Vec<u8> {
+        let form = ClientForm::of(&read_query(query).expect("a query"));
+        let mut out = b"left over".to_vec();
+        write_response(
+            &read_reply(reply).expect("a reply"),
+            &form,
+            1232,
+            limit,
+            &mut out,
+        );
+        assert!(out.len() <= limit);
+        out
+    }
+
+    #[test]
+    fn relaying_changes_id_case_and_opt() {
+        let check = |query: &[u8], reply: &[u8], expected: &[u8]| {
+            assert_eq!(response(query, reply, 1232), expected, "{reply:?}");
+        };
+        let shouted = QUESTION.to_ascii_uppercase();
+        let mut other_id = message(0x85F0, [1, 1, 0, 0], &[&shouted, &a(WWW)]);
+        other_id[..2].copy_from_slice(&[0xAB, 0xCD]);
+        check(
+            &plain(),
+            &other_id,
+            &message(0x85F0, [1, 1, 0, 0], &[QUESTION, &a(WWW)]),
+        );
+
+        // No OPT in, no OPT out; OPT in, OPT out, whatever the backend did.
+        let without = message(REPLY, [1, 1, 0, 0], &[QUESTION, &a(WWW)]);
+        let options = b"\0\x0A\0\x01c\0\x0F\0\x02\0\x16";
+        let with = message(
+            REPLY,
+            [1, 1, 0, 1],
+            &[QUESTION, &a(WWW), &opt(0, 0, options)],
+        );
+        let errors = b"\0\x0F\0\x02\0\x16";
+        let ours = |options| {
+            message(
+                REPLY,
+                [1, 1, 0, 1],
+                &[QUESTION, &a(WWW), &our_opt(0, options)],
+            )
+        };
+        check(&plain(), &with, &without);
+        check(&with_edns(), &with, &ours(errors));
+        check(&with_edns(), &without, &ours(b""));
+    }
+
+    #[test]
+    fn extended_rcodes_need_an_opt() {
+        let reply = message(REPLY | 7, [1, 0, 0, 1], &[QUESTION, &opt(1, 0, b"")]);
+        let check =
+            |query: &[u8], expected: &[u8]| assert_eq!(response(query, &reply, 512), expected);
+        check(
+            &with_edns(),
+            &message(REPLY | 7, [1, 0, 0, 1], &[QUESTION, &our_opt(1, b"")]),
+        );
+        check(&plain(), &message(REPLY | 2, [1, 0, 0, 0], &[QUESTION]));
+    }
+
+    #[test]
+    fn records_behind_an_opt_move() {
+        let check = |behind: &[&[u8]], expected: &[&[u8]]| {
+            let count = behind.len() as u16;
+            let options = b"\0\x0A\0\x20--------------------------------";
+            let opt = opt(0, 0, options);
+            let parts = [&[QUESTION, &opt], behind].concat();
+            let reply = message(REPLY, [1, 0, 0, count + 1], &parts);
+            let plain_parts = [&[QUESTION], expected].concat();
+            let expected_plain = message(REPLY, [1, 0, 0, count], &plain_parts);
+            assert_eq!(
+                response(&plain(), &reply, 1232),
+                expected_plain,
+                "{behind:?}"
+            );
+            let ours = our_opt(0, b"");
+            let edns_parts = [&plain_parts[..], &[&ours]].concat();
+            let expected_edns = message(REPLY, [1, 0, 0, count + 1], &edns_parts);
+            assert_eq!(
+                response(&with_edns(), &reply, 1232),
+                expected_edns,
+                "{behind:?}"
+            );
+        };
+        // The OPT record stands at 33, its options at 44, and what is behind it at 80.
+        let owner = &[b"\x02ns", EXAMPLE].concat()[..];
+        let (to_first, to_opt, to_label): (&[u8], &[u8], &[u8]) =
+            (&[0xC0, 80], &[0xC0, 33], &[1, b'x', 0xC0, 80]);
+        let x = &[b"\x01x", owner].concat()[..];
+        let mx = |name: &[u8]| [b"\0\x0A", name].concat();
+        let naptr = |name: &[u8]| [b"\0\x01\0\x02\x01u\x03sip\0", name].concat();
+        let soa = |a: &[u8], b: &[u8]| [a, b, &[7; 20]].concat();
+        let check_type = |rtype, rdata: &[u8], moved: &[u8]| {
+            check(
+                &[&a(owner), &record(to_label, rtype, rdata)],
+                &[&a(owner), &record(x, rtype, moved)],
+            );
+        };
+        check(&[&a(WWW), &a(EXAMPLE)], &[&a(WWW), &a(EXAMPLE)]);
+        check(&[&a(owner), &a(to_first)], &[&a(owner), &a(owner)]);
+        // The OPT record's own root label may be pointed at; it goes, and the name stays the root.
+        check(&[&a(to_opt)], &[&a(b"\0")]);
+        check_type(RecordType::NS, to_first, owner);
+        check_type(RecordType::MX, &mx(to_label), &mx(x));
+        check_type(
+            RecordType::SRV,
+            &[&[0; 6], to_first].concat(),
+            &[&[0; 6], owner].concat(),
+        );
+        check_type(RecordType::NAPTR, &naptr(to_first), &naptr(owner));
+        check_type(RecordType::SOA, &soa(to_first, WWW), &soa(owner, WWW));
+        check_type(RecordType::SOA, &soa(WWW, to_label), &soa(WWW, x));
+        // Octets that look like a pointer are none in types without names, nor where the layout does not fit.
+        check_type(RecordType::A, &[0xC0, 80, 0xC0, 80], &[0xC0, 80, 0xC0, 80]);
+        check_type(RecordType(65280), to_first, to_first);
+        check_type(RecordType::MX, b"\0", b"\0");
+        check_type(RecordType::NAPTR, b"\0\0\0\0\xFF", b"\0\0\0\0\xFF");
+        check_type(RecordType::SOA, to_first, to_first);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_by_worth() {
+        // What is left of a reply: answers, authority, additional, TC, and octets of options.
+        let check = |parts: &[Vec<u8>],
+                     counts: [u16; 4],
+                     limit: usize,
+                     expected: ([u16; 4], bool, usize)| {
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            let reply = message(REPLY, counts, &[&[QUESTION][..], &parts].concat());
+            let out = response(&with_edns(), &reply, limit);
+            let left = read_reply(&out).expect("a response is sound");
+            let header = left.header();
+            let counts = [
+                header.qdcount(),
+                header.ancount(),
+                header.nscount(),
+                header.arcount(),
+            ];
+            let options = left.edns().map_or(0, |edns| edns.options.len());
+            assert_eq!((counts, header.is_truncated(), options), expected);
+        };
+        let txt = |owner: &[u8], len| record(owner, RecordType::TXT, &vec![b'x'; len]);
+        let ns = record(EXAMPLE, RecordType::NS, WWW);
+        let error = b"\0\x0F\0\x02\0\x16";
+        let own =
+            |len: usize| [&b"\xFD\xE9"[..], &(len as u16).to_be_bytes(), &vec![0; len]].concat();
+        // The question takes 33 octets, a TXT record of 400 takes 412, our OPT record 11.
+        let long = txt(WWW, 400);
+        let answer = |options: &[u8]| vec![long.clone(), opt(0, 0, options)];
+        check(&answer(b""), [1, 1, 0, 1], 512, ([1, 1, 0, 1], false, 0));
+        check(
+            &answer(&own(52)),
+            [1, 1, 0, 1],
+            512,
+            ([1, 1, 0, 1], false, 56),
+        );
+        check(
+            &answer(&[error, &own(46)[..]].concat()),
+            [1, 1, 0, 1],
+            512,
+            ([1, 1, 0, 1], false, 56),
+        );
+        check(
+            &answer(&[error, &own(47)[..]].concat()),
+            [1, 1, 0, 1],
+            512,
+            ([1, 1, 0, 1], false, 51),
+        );
+        check(
+            &answer(&own(53)),
+            [1, 1, 0, 1],
+            512,
+            ([1, 0, 0, 1], true, 57),
+        );
+        check(
+            &answer(&own(500)),
+            [1, 1, 0, 1],
+            512,
+            ([1, 0, 0, 1], true, 0),
+        );
+        // Optional records go from the end, an RRset at a time, and without TC.
+        let extra = |tail: &[Vec<u8>]| [std::slice::from_ref(&long), tail].concat();
+        check(
+            &extra(&[a(WWW), a(EXAMPLE)]),
+            [1, 1, 0, 2],
+            488,
+            ([1, 1, 0, 3], false, 0),
+        );
+        check(
+            &extra(&[a(WWW), a(EXAMPLE)]),
+            [1, 1, 0, 2],
+            487,
+            ([1, 1, 0, 2], false, 0),
+        );
+        check(
+            &extra(&[a(WWW), a(EXAMPLE)]),
+            [1, 1, 0, 2],
+            471,
+            ([1, 1, 0, 1], false, 0),
+        );
+        check(
+            &extra(&[a(EXAMPLE), a(WWW), a(&QUESTION[..17])]),
+            [1, 1, 0, 3],
+            500,
+            ([1, 1, 0, 2], false, 0),
+        );
+        check(
+            &extra(&[a(WWW), txt(WWW, 9), a(EXAMPLE)]),
+            [1, 1, 0, 3],
+            500,
+            ([1, 1, 0, 3], false, 0),
+        );
+        // The answer itself never goes without TC, nor does a referral's glue.
+        check(
+            &extra(&[a(WWW)]),
+            [1, 1, 0, 1],
+            455,
+            ([1, 0, 0, 1], true, 0),
+        );
+        check(
+            &extra(&[a(WWW)]),
+            [1, 0, 1, 1],
+            471,
+            ([1, 0, 1, 1], false, 0),
+        );
+        let glue = [ns, long.clone(), a(WWW)];
+        check(&glue, [1, 0, 1, 2], 486, ([1, 0, 1, 3], false, 0));
+        check(&glue, [1, 0, 1, 2], 485, ([1, 0, 0, 1], true, 0));
+    }
+
+    #[test]
+    fn tc_of_the_backend_stays() {
+        let reply = message(0x8200, [1, 0, 0, 0], &[QUESTION]);
+        assert_eq!(response(&plain(), &reply, 512), reply);
+    }
+}

@@ -1,0 +1,240 @@
+//! Responses of our own: without records, because no backend replied or the message could not be taken.
+
+use super::body::{Opt, Record};
+use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
+use super::edns::{OptRecord, Passing, extended_error_option};
+use super::form::ClientForm;
+use super::header::{Flag, Header};
+use super::question::{Question, qname};
+
+/// Writes a response without records into `out`: QR and RA as told, AA clear, the question as the client spelled it, and
+/// an OPT record if the client sent one, with the Extended DNS Error.
+///
+/// `question_wire` is the client's question in any case.
+pub fn write_synthesized(
+    question_wire: &[u8],
+    form: &ClientForm,
+    rcode: Rcode,
+    error: Option<ExtendedError>,
+    recursion_available: bool,
+    own_udp_size: u16,
+    out: &mut Vec<u8>,
+) {
+    let header = form
+        .response_header()
+        .with(Flag::RecursionAvailable, recursion_available)
+        .with_rcode(form.header_rcode(rcode))
+        .with_counts([1, 0, 0, u16::from(form.edns.is_some())]);
+    out.clear();
+    out.extend_from_slice(&header.to_wire());
+    out.extend_from_slice(question_wire);
+    form.respell(qname(question_wire).len(), out);
+    if let Some(edns) = form.edns {
+        let option = error.map(extended_error_option);
+        let options = option.as_ref().map_or(&[][..], |option| option);
+        OptRecord::new(own_udp_size, edns.dnssec_ok)
+            .with_rcode(rcode)
+            .with_options(options, Passing::All)
+            .append(out);
+    }
+}
+
+/// Writes the response to a message that could not be taken into `out`: ID, opcode, RD and CD, and of the rest what can be
+/// read. `out` stays empty if there is nothing to respond to: less than a header, or QR set.
+///
+/// The question is echoed for QUERY and for NOTIFY, which has the same layout (RFC 1996 section 3), the OPT record if the
+/// message has one that is sound. BADVERS is told in an OPT record or not at all, so it always has one.
+pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Vec<u8>) {
+    out.clear();
+    let Some(header) = Header::read(message).filter(|header| !header.is_response()) else {
+        return;
+    };
+    let has_question =
+        matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
+    let question = Question::read(message).filter(|_| has_question);
+    let opt = question
+        .and_then(|question| find_opt(message, header, question.end()))
+        .filter(|opt| opt.edns.version > 0 || opt.edns.is_sound())
+        .map(|opt| OptRecord::new(own_udp_size, opt.edns.dnssec_ok))
+        .or_else(|| (rcode.0 > Rcode::MAX_IN_HEADER).then(|| OptRecord::new(own_udp_size, false)))
+        .map(|opt| opt.with_rcode(rcode));
+
+    let counts = [
+        u16::from(question.is_some()),
+        0,
+        0,
+        u16::from(opt.is_some()),
+    ];
+    let header = header.to_response().with_rcode(rcode).with_counts(counts);
+    out.extend_from_slice(&header.to_wire());
+    if let Some(question) = question {
+        out.extend_from_slice(question.as_wire());
+    }
+    if let Some(opt) = opt {
+        opt.append(out);
+    }
+}
+
+/// The one OPT record of a message that need not be sound behind its question.
+fn find_opt(message: &[u8], header: Header, records: usize) -> Option<Opt<'_>> {
+    let before = usize::from(header.ancount()) + usize::from(header.nscount());
+    let all = before + usize::from(header.arcount());
+    let mut found = None;
+    let mut at = records;
+    for index in 0..all {
+        let Some(record) = Record::read(message, at) else {
+            break;
+        };
+        if record.rtype == RecordType::OPT {
+            let opt = Opt::read(message, &record)?;
+            if index < before || found.replace(opt).is_some() {
+                return None;
+            }
+        }
+        at = record.end;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::query::read_query;
+    use super::super::sample::*;
+    use super::*;
+
+    #[test]
+    fn synthesized_responses_have_the_form_of_the_query() {
+        let check = |query: &[u8], rcode, error, recursion_available, expected: &[u8]| {
+            let form = ClientForm::of(&read_query(query).expect("a query"));
+            let mut out = b"left over".to_vec();
+            let folded = QUESTION.to_ascii_lowercase();
+            write_synthesized(
+                &folded,
+                &form,
+                rcode,
+                error,
+                recursion_available,
+                1232,
+                &mut out,
+            );
+            assert_eq!(out, expected);
+        };
+        let error = Some(ExtendedError::NO_REACHABLE_AUTHORITY);
+        let option = b"\0\x0F\0\x02\0\x16";
+        let answer = |bits, opt: &[u8]| {
+            message(
+                bits,
+                [1, 0, 0, u16::from(!opt.is_empty())],
+                &[QUESTION, opt],
+            )
+        };
+        check(&plain(), Rcode::NXDOMAIN, error, true, &answer(0x8183, b""));
+        check(&plain(), Rcode::BADVERS, None, false, &answer(0x8102, b""));
+        check(
+            &with_edns(),
+            Rcode::NXDOMAIN,
+            error,
+            true,
+            &answer(0x8193, &our_opt(0, option)),
+        );
+        check(
+            &with_edns(),
+            Rcode::REFUSED,
+            None,
+            false,
+            &answer(0x8115, &our_opt(0, b"")),
+        );
+        check(
+            &with_edns(),
+            Rcode::BADVERS,
+            None,
+            false,
+            &answer(0x8110, &our_opt(1, b"")),
+        );
+    }
+
+    #[test]
+    fn errors_echo_what_can_be_read() {
+        let check = |octets: &[u8], rcode, expected: &[u8]| {
+            let mut out = b"left over".to_vec();
+            write_error(octets, rcode, 1232, &mut out);
+            assert_eq!(out, expected, "{octets:?}");
+        };
+        let (sound, unsound) = (&opt(0, 0, b"")[..], &opt(0, 0, b"\0")[..]);
+        let ours = &our_opt(0, b"")[..];
+        let echo = |bits, opt: &[u8]| {
+            message(
+                bits,
+                [1, 0, 0, u16::from(!opt.is_empty())],
+                &[QUESTION, opt],
+            )
+        };
+        let formerr = Rcode::FORMERR;
+        // No ID to answer to, or a loop to fear.
+        check(&plain()[..11], formerr, b"");
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), formerr, b"");
+        check(&plain(), Rcode::REFUSED, &echo(0x8105, b""));
+        check(
+            &message(0x0100, [0; 4], &[b"junk"]),
+            formerr,
+            &message(0x8101, [0; 4], &[]),
+        );
+        check(
+            &message(0x0110, [2, 0, 0, 0], &[QUESTION, QUESTION]),
+            formerr,
+            &message(0x8111, [0; 4], &[]),
+        );
+        check(
+            &message(0, [1, 0, 0, 0], &[QUESTION, b"junk"]),
+            formerr,
+            &echo(0x8001, b""),
+        );
+        // An OPT record is answered if it is the one, sound, and where it belongs.
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, sound, b"junk"]),
+            formerr,
+            &echo(0x8001, ours),
+        );
+        check(
+            &message(0, [1, 0, 0, 9], &[QUESTION, sound]),
+            formerr,
+            &echo(0x8001, ours),
+        );
+        check(
+            &message(0, [1, 0, 0, 2], &[QUESTION, sound, sound]),
+            formerr,
+            &echo(0x8001, b""),
+        );
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, unsound]),
+            formerr,
+            &echo(0x8001, b""),
+        );
+        check(
+            &message(0, [1, 1, 0, 0], &[QUESTION, sound]),
+            formerr,
+            &echo(0x8001, b""),
+        );
+        // BADVERS has one in any case.
+        let later = &opt(0, 1, b"??")[..];
+        check(
+            &message(0, [1, 0, 0, 1], &[QUESTION, later]),
+            Rcode::BADVERS,
+            &echo(0x8000, &our_opt(1, b"")),
+        );
+        let mut no_do = our_opt(1, b"");
+        no_do[7] = 0;
+        check(&plain(), Rcode::BADVERS, &echo(0x8100, &no_do));
+        // Of other opcodes only the header is looked at, but NOTIFY has the layout of QUERY.
+        check(
+            &message(0x2810, [1, 0, 0, 0], &[QUESTION]),
+            Rcode::NOTIMP,
+            &message(0xA814, [0; 4], &[]),
+        );
+        check(
+            &message(0x2000, [1, 0, 0, 0], &[QUESTION]),
+            Rcode::REFUSED,
+            &echo(0xA005, b""),
+        );
+    }
+}
