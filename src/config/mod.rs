@@ -1,10 +1,32 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
-//! Borders of this room; the parser and its diagnostics stand in files beside.
+//!
+//! The text is read once into a tree in which everything knows its place ([`section`]); `pool`,
+//! `forwarder` and `authority` each read one kind of section, `document` the file as a whole. None
+//! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
+//! stands for is in [`words`], which the command line uses too, and what is too much or too little
+//! in [`limits`]. Nothing here opens a file.
+
+mod authority;
+mod document;
+mod forwarder;
+pub mod limits;
+mod pool;
+mod problem;
+mod section;
+mod suggest;
+#[cfg(test)]
+mod tests;
+pub mod words;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use limits::Limits;
+pub use problem::{Problem, Problems};
+pub use suggest::nearest;
+pub use words::Expected;
 
 use crate::policy::Rules;
 use crate::wire::{Name, RecordType};
@@ -20,6 +42,14 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// The TS that this process runs itself.
     pub authorities: Vec<AuthorityConfig>,
+}
+
+impl Config {
+    /// Reads the text of a config file. `file` is its name in messages; file names in it are relative
+    /// to `folder`.
+    pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Self, Problems> {
+        document::parse(text, file, folder)
+    }
 }
 
 /// `[forwarder]`.
@@ -73,6 +103,16 @@ pub struct ProbeConfig {
     pub name: Name,
     /// The type asked, by default NS.
     pub rtype: RecordType,
+}
+
+impl Default for ProbeConfig {
+    /// What every server can be asked: RFC 8109 section 3 has resolvers begin with it.
+    fn default() -> Self {
+        Self {
+            name: Name::root(),
+            rtype: RecordType::NS,
+        }
+    }
 }
 
 /// `[authorities.NAME]`.

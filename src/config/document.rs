@@ -1,0 +1,120 @@
+//! The config file as a whole: its syntax, its top-level sections, and what holds across them.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::section::{Node, Notes, Section, Spot, note_repeats};
+use super::{Config, Problems, authority, forwarder, limits, pool};
+
+/// Reads the text of a config file; see [`Config::parse`].
+pub(super) fn parse(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
+    let notes = Notes::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    // What the parser saved from broken TOML is guesswork: half a file has half its pools, and
+    // problems with that would hide the real ones.
+    let config = match errors.is_empty() {
+        true => Some(read(Section::document(document.get_ref(), &notes), folder)),
+        false => {
+            note_syntax(&notes, text, errors);
+            None
+        }
+    };
+    match (config, Problems::new(notes.into_found())) {
+        (Some(config), None) => Ok(config),
+        (_, Some(problems)) => Err(problems),
+        (None, None) => unreachable!("a syntax error was noted"),
+    }
+}
+
+/// Notes what is no TOML, once for each line: what follows on the line is mostly an echo.
+fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) {
+    let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
+    errors.sort_by_key(start);
+    errors.dedup_by_key(|error| {
+        text.bytes()
+            .take(start(error))
+            .filter(|&octet| octet == b'\n')
+            .count()
+    });
+    for error in errors {
+        let message = error.message();
+        let message = message
+            .strip_suffix(", expected nothing")
+            .unwrap_or(message);
+        notes.add(error.span(), "", message.to_owned());
+    }
+}
+
+/// Reads the document. What it gives is a `Config` only if nothing was noted.
+fn read(mut document: Section<'_>, folder: &Path) -> Config {
+    let workers = NonZeroUsize::new(document.integer("workers", limits::WORKERS, 0));
+    let forwarder_node = document.take("forwarder");
+    let pool_nodes = read_named(document.section("pools"));
+    let authorities_node = document.take("authorities");
+
+    let mut listeners = Vec::new();
+    let mut asked = Vec::new();
+    let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
+    let sections = pool_nodes
+        .iter()
+        .filter_map(|(name, node)| Some((name, node.section()?)));
+    let pools = sections
+        .map(|(name, section)| pool::read(name, section, &mut asked))
+        .collect();
+    let nothing_to_run = forwarder_node.is_none() && authorities_node.is_none();
+    let forwarder = forwarder_node
+        .and_then(|node| node.section())
+        .map(|section| forwarder::read(section, &pool_names, &mut listeners));
+    if let Some(forwarder) = &forwarder {
+        note_loops(&forwarder.listen, &asked);
+    }
+    let authority_nodes = read_named(authorities_node.and_then(|node| node.section()));
+    let sections = authority_nodes
+        .iter()
+        .filter_map(|(name, node)| Some((name, node.section()?)));
+    let authorities = sections
+        .map(|(name, section)| authority::read(name, section, folder, &mut listeners))
+        .collect();
+
+    note_shared_listeners(listeners);
+    if nothing_to_run {
+        document
+            .spot
+            .note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
+    }
+    document.finish();
+    Config {
+        workers,
+        forwarder,
+        pools,
+        authorities,
+    }
+}
+
+/// The entries of a section whose keys the operator chooses.
+fn read_named<'d>(section: Option<Section<'d>>) -> Vec<(&'d str, Node<'d>)> {
+    section.map(|section| section.named()).unwrap_or_default()
+}
+
+/// Notes listeners that would take each other's queries: with `SO_REUSEPORT` both would start. Port 0
+/// is another one for each.
+fn note_shared_listeners(listeners: Vec<(SocketAddr, Spot<'_>)>) {
+    let fixed = listeners
+        .into_iter()
+        .filter(|(address, _)| address.port() != 0);
+    note_repeats(fixed, |address| format!("{address} is listened on"));
+}
+
+/// Notes backends that are the forwarder itself: a query would come back until its deadline.
+fn note_loops(listen: &[SocketAddr], asked: &[(SocketAddr, Spot<'_>)]) {
+    for (address, spot) in asked {
+        if listen.contains(address) {
+            spot.note(format!(
+                "{address} is this forwarder itself, expected another server"
+            ));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `[forwarder]`: where the LS listens, and which pool answers for which names.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::section::{Node, Section, Spot, note_repeats};
+use super::suggest::nearest;
+use super::{ForwarderConfig, Route, limits, words};
+use crate::wire::Name;
+
+/// Where the LS listens unless told.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
+
+/// Octets that pass every path without being fragmented (DNS flag day 2020): an IPv6 packet of 1280
+/// octets less its headers.
+const EDNS_UDP_SIZE: u16 = 1232;
+
+/// Reads `[forwarder]`. `pools` are the names below `[pools]`; each listener goes to `listeners`.
+pub(super) fn read<'d>(
+    mut section: Section<'d>,
+    pools: &[&str],
+    listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
+) -> ForwarderConfig {
+    let listen = match section.take("listen") {
+        Some(node) => read_listen(&node, listeners),
+        None => {
+            listeners.push((LISTEN, section.spot.clone()));
+            vec![LISTEN]
+        }
+    };
+    let edns_udp_size = section.integer("edns_udp_size", limits::EDNS_UDP_SIZE, EDNS_UDP_SIZE);
+    let routes = match section.take("routes") {
+        Some(node) => node
+            .section()
+            .map(|routes| read_routes(&routes, pools))
+            .unwrap_or_default(),
+        None => default_routes(&section.spot, pools),
+    };
+    section.finish();
+    ForwarderConfig {
+        listen,
+        edns_udp_size,
+        routes,
+    }
+}
+
+/// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
+pub(super) fn read_listen<'d>(
+    node: &Node<'d>,
+    listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
+) -> Vec<SocketAddr> {
+    let read = |item: Node<'d>| Some((item.parsed(words::listen_address)?, item.spot));
+    let items = node.items("[\"127.0.0.1:5300\"]").into_iter();
+    let read: Vec<_> = items.filter_map(read).collect();
+    let addresses = read.iter().map(|&(address, _)| address).collect();
+    listeners.extend(read);
+    addresses
+}
+
+/// Reads `[forwarder.routes]`: suffix to pool, no suffix twice.
+fn read_routes(section: &Section<'_>, pools: &[&str]) -> Vec<Route> {
+    let entries = section.named();
+    if entries.is_empty() {
+        return default_routes(&section.spot, pools);
+    }
+    let mut routes = Vec::new();
+    let mut suffixes = Vec::new();
+    for (key, node) in entries {
+        // An unquoted example.org is two keys in TOML: a table "example" with a key "org".
+        if node.table().is_some() {
+            node.key
+                .note("expected the name of a pool, not a table; a suffix with dots needs quotes");
+            continue;
+        }
+        let pool = node
+            .parsed(words::label)
+            .and_then(|pool| read_pool(&node, &pool, pools));
+        let suffix = match words::domain_name(key) {
+            Ok(suffix) => suffix,
+            Err(expected) => {
+                node.key.note(format!("invalid suffix {key:?}: {expected}"));
+                continue;
+            }
+        };
+        suffixes.push((suffix.folded(), node.key));
+        routes.extend(pool.map(|pool| Route { suffix, pool }));
+    }
+    note_repeats(suffixes, |suffix| format!("{suffix} is routed"));
+    routes
+}
+
+/// The index of the pool that a route names.
+fn read_pool(node: &Node<'_>, pool: &str, pools: &[&str]) -> Option<usize> {
+    let index = pools.iter().position(|&known| known == pool);
+    if index.is_none() {
+        let remedy = match nearest(pool, pools.iter().copied()) {
+            Some(known) => format!("did you mean {known:?}?"),
+            None if pools.is_empty() => format!("add [pools.{pool}]"),
+            None => format!("expected one of {}", pools.join(", ")),
+        };
+        node.spot
+            .note(format!("there is no pool {pool:?}, {remedy}"));
+    }
+    index
+}
+
+/// The only pool gets every name; with several, somebody must say which.
+fn default_routes(spot: &Spot<'_>, pools: &[&str]) -> Vec<Route> {
+    match pools {
+        [_] => return vec![Route { suffix: Name::root(), pool: 0 }],
+        [] => spot.note("there is nobody to ask, add [pools.NAME] with backends"),
+        [first, ..] => spot.note(format!(
+            "routes are missing and there are {} pools, add [forwarder.routes] with \".\" = {first:?}",
+            pools.len()
+        )),
+    }
+    Vec::new()
+}

@@ -1,0 +1,267 @@
+//! What is wrong with a config file: every problem at once, each with its place and remedy.
+//!
+//! A problem reads `config.toml:14:1: pools.ts: unknown key "fan_out", did you mean "fanout"?`, and
+//! below it stands the line of the file with a caret under the culprit. Nothing here knows what a
+//! key means.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+
+/// Everything that is wrong with one file, in the order of the file. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Sorts what was found by place; nothing found is `None`.
+    pub(super) fn new(mut found: Vec<Problem>) -> Option<Self> {
+        found.sort_by_key(|problem| {
+            problem
+                .place
+                .as_ref()
+                .map(|place| (place.line, place.column))
+        });
+        (!found.is_empty()).then_some(Self(found))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// One after another, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Problems {}
+
+/// One thing that is wrong, where, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file's name as the reader of the message knows it.
+    file: String,
+    /// Where in the file; `None` when the file as a whole is meant.
+    place: Option<Place>,
+    /// The key path, `pools.ts.timeout`; empty at the top and in text that is no TOML.
+    path: String,
+    /// The thing and the remedy.
+    message: String,
+}
+
+impl Problem {
+    /// A problem with the octets `span` of `text`, or with the file as a whole.
+    pub(super) fn new(
+        file: &str,
+        text: &str,
+        span: Option<Range<usize>>,
+        path: &str,
+        message: String,
+    ) -> Self {
+        Self {
+            file: file.to_owned(),
+            place: span.map(|span| Place::of(text, &span)),
+            path: path.to_owned(),
+            message,
+        }
+    }
+
+    /// The line in the file, from 1, if one is meant.
+    pub fn line(&self) -> Option<usize> {
+        self.place.as_ref().map(|place| place.line)
+    }
+
+    /// Place, key path and message in one line, without the line of the file.
+    pub fn headline(&self) -> String {
+        let Self {
+            file,
+            place,
+            path,
+            message,
+        } = self;
+        let place = place
+            .as_ref()
+            .map(|place| format!("{}:{}:", place.line, place.column));
+        let place = place.unwrap_or_default();
+        let path = if path.is_empty() {
+            String::new()
+        } else {
+            format!(" {path}:")
+        };
+        format!("{file}:{place}{path} {message}")
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.headline())?;
+        let Some(place) = &self.place else {
+            return Ok(());
+        };
+        let line = place.line.to_string();
+        let gutter = " ".repeat(line.len());
+        write!(f, "\n  {line} | {}", place.source)?;
+        write!(
+            f,
+            "\n  {gutter} | {}{}",
+            place.indent(),
+            "^".repeat(place.width)
+        )
+    }
+}
+
+/// A stretch of one line, as people count: lines and columns from 1, columns in characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    /// Counted from 1.
+    line: usize,
+    /// Counted from 1.
+    column: usize,
+    /// The line itself, safe to print.
+    source: String,
+    /// Carets to draw, at least one.
+    width: usize,
+}
+
+impl Place {
+    /// Finds `span` in `text`. A span over several lines ends with its first; one that is not in the
+    /// text, or splits a character, is moved to the nearest character before it.
+    fn of(text: &str, span: &Range<usize>) -> Self {
+        let start = char_boundary(text, span.start);
+        let end = char_boundary(text, span.end.max(start));
+        let (before, rest) = text.split_at(start);
+        let left = before.rsplit('\n').next().unwrap_or_default();
+        // A byte order mark is no character of the first line to the person who reads the message.
+        let left = left.strip_prefix('\u{feff}').unwrap_or(left);
+        let right = rest.split('\n').next().unwrap_or_default();
+        let right = right.strip_suffix('\r').unwrap_or(right);
+        let marked = rest.get(..end - start).unwrap_or_default();
+        let marked = marked.lines().next().unwrap_or_default();
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: left.chars().count() + 1,
+            source: left.chars().chain(right.chars()).map(printable).collect(),
+            width: marked.chars().count().max(1),
+        }
+    }
+
+    /// What stands before the carets: blanks, and tabs where the line has them, so that both lines
+    /// are as wide on any terminal.
+    fn indent(&self) -> String {
+        let before = self.source.chars().take(self.column - 1);
+        before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect()
+    }
+}
+
+/// The last offset up to `offset` that splits no character.
+fn char_boundary(text: &str, offset: usize) -> usize {
+    let mut boundary = offset.min(text.len());
+    while !text.is_char_boundary(boundary) {
+        boundary -= 1;
+    }
+    boundary
+}
+
+/// The character, or a stand-in for one that would steer the terminal.
+fn printable(c: char) -> char {
+    if c.is_control() && c != '\t' {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        c
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks how a problem with the octets `span` of `text` is shown.
+    fn check(text: &str, span: Range<usize>, expected: &str) {
+        let problem = Problem::new(
+            "c.toml",
+            text,
+            Some(span.clone()),
+            "key",
+            "wrong".to_owned(),
+        );
+        assert_eq!(problem.to_string(), expected, "{text:?} at {span:?}");
+    }
+
+    #[test]
+    fn carets_stand_under_the_span() {
+        check(
+            "a = 1\nbc = 22\n",
+            11..13,
+            "c.toml:2:6: key: wrong\n  2 | bc = 22\n    |      ^^",
+        );
+        check(
+            "a = 1",
+            0..1,
+            "c.toml:1:1: key: wrong\n  1 | a = 1\n    | ^",
+        );
+    }
+
+    #[test]
+    fn tabs_are_kept_in_both_lines() {
+        check(
+            "\ta = 1",
+            5..6,
+            "c.toml:1:6: key: wrong\n  1 | \ta = 1\n    | \t    ^",
+        );
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        check(
+            "\"é\" = 1",
+            6..7,
+            "c.toml:1:6: key: wrong\n  1 | \"é\" = 1\n    |      ^",
+        );
+        check(
+            "\u{feff}a = 1",
+            3..4,
+            "c.toml:1:1: key: wrong\n  1 | a = 1\n    | ^",
+        );
+    }
+
+    #[test]
+    fn a_span_over_lines_ends_with_the_first() {
+        check(
+            "a = [\r\n1]\r\n",
+            4..9,
+            "c.toml:1:5: key: wrong\n  1 | a = [\n    |     ^",
+        );
+    }
+
+    #[test]
+    fn an_empty_span_has_one_caret_even_at_the_end() {
+        check(
+            "a = ",
+            4..4,
+            "c.toml:1:5: key: wrong\n  1 | a = \n    |     ^",
+        );
+        check("", 7..9, "c.toml:1:1: key: wrong\n  1 | \n    | ^");
+    }
+
+    #[test]
+    fn the_terminal_is_not_steered() {
+        check(
+            "a\u{1b}[2J",
+            0..1,
+            "c.toml:1:1: key: wrong\n  1 | a\u{fffd}[2J\n    | ^",
+        );
+    }
+}

@@ -1,0 +1,483 @@
+//! The words of the config file and of the command line, and the values they stand for.
+//!
+//! One table for each enum, one function for each kind of value. The functions take text and give
+//! the value or what was [`Expected`]; `config/` puts the key path before that, clap the option.
+
+use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::limits;
+use super::suggest::nearest;
+use crate::policy::balance::Balance;
+use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Silence};
+use crate::wire::{Name, RecordType};
+use crate::zone::Miss;
+
+/// What would have been right in place of a text that is not. Shown as `expected ...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// What follows the word "expected".
+    what: String,
+    /// The word that was perhaps meant.
+    nearest: Option<&'static str>,
+}
+
+impl Expected {
+    /// Something was expected that is told by `what`.
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            nearest: None,
+        }
+    }
+
+    /// One of these words was expected, or what `other` tells, in place of `typed`.
+    fn one_of(typed: &str, words: impl Iterator<Item = &'static str> + Clone, other: &str) -> Self {
+        let listed = words.clone().collect::<Vec<_>>().join(", ");
+        let what = match other {
+            "" => format!("one of {listed}"),
+            other => format!("{listed} or {other}"),
+        };
+        Self {
+            what,
+            nearest: nearest(typed, words),
+        }
+    }
+
+    /// What was expected, without the guess at what was meant.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.what)?;
+        match self.nearest {
+            Some(word) => write!(f, "; did you mean {word:?}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Expected {}
+
+/// The words of one enum.
+type Words<T> = [(&'static str, T)];
+
+/// `pools.*.dispatch`.
+const DISPATCH: &Words<Dispatch> = &[
+    ("race", Dispatch::Race),
+    ("hedge", Dispatch::Hedge),
+    ("sequential", Dispatch::Sequential),
+];
+
+/// `pools.*.balance`.
+const BALANCE: &Words<Balance> = &[
+    ("ordered", Balance::Ordered),
+    ("round-robin", Balance::RoundRobin),
+    ("random", Balance::Random),
+];
+
+/// `pools.*.accept`.
+const ACCEPT: &Words<Accept> = &[
+    ("positive", Accept::Positive),
+    ("conclusive", Accept::Conclusive),
+    ("any", Accept::Any),
+];
+
+/// `pools.*.on_timeout` and `pools.*.on_all_down`.
+const SILENCE: &Words<Silence> = &[
+    ("nxdomain", Silence::Nxdomain),
+    ("servfail", Silence::Servfail),
+    ("refused", Silence::Refused),
+    ("drop", Silence::Drop),
+];
+
+/// `authorities.*.miss`.
+const MISS: &Words<Miss> = &[
+    ("silent", Miss::Silent),
+    ("nxdomain", Miss::Nxdomain),
+    ("refused", Miss::Refused),
+];
+
+/// The words of `pools.*.grace` beside durations.
+const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
+
+/// The word of `pools.*.hedge.delay` beside percentiles and durations.
+const HEDGE_DELAY: &Words<HedgeDelay> = &[("auto", HedgeDelay::Auto)];
+
+/// Reads `pools.*.dispatch`.
+pub fn dispatch(text: &str) -> Result<Dispatch, Expected> {
+    look_up(DISPATCH, text)
+}
+
+/// Reads `pools.*.balance`.
+pub fn balance(text: &str) -> Result<Balance, Expected> {
+    look_up(BALANCE, text)
+}
+
+/// Reads `pools.*.accept`.
+pub fn accept(text: &str) -> Result<Accept, Expected> {
+    look_up(ACCEPT, text)
+}
+
+/// Reads `pools.*.on_timeout` and `pools.*.on_all_down`.
+pub fn silence(text: &str) -> Result<Silence, Expected> {
+    look_up(SILENCE, text)
+}
+
+/// Reads `authorities.*.miss`.
+pub fn miss(text: &str) -> Result<Miss, Expected> {
+    look_up(MISS, text)
+}
+
+/// Reads `pools.*.grace`: a word or a duration.
+pub fn grace(text: &str) -> Result<Grace, Expected> {
+    if let Ok(grace) = look_up(GRACE, text) {
+        return Ok(grace);
+    }
+    limits::GRACE
+        .parse(text)
+        .map(Grace::After)
+        .map_err(|expected| {
+            Expected::one_of(text, GRACE.iter().map(|&(word, _)| word), expected.what())
+        })
+}
+
+/// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration.
+pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expected> {
+    if let Ok(delay) = look_up(HEDGE_DELAY, text) {
+        return Ok(delay);
+    }
+    if let Some(percent) = percentile(text) {
+        return Ok(HedgeDelay::Percentile(percent / 100.0));
+    }
+    limits::HEDGE_DELAY
+        .parse(text)
+        .map(HedgeDelay::Fixed)
+        .map_err(|expected| {
+            let other = format!(
+                "a percentile from \"p50\" to \"p99.9\" or {}",
+                expected.what()
+            );
+            Expected::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), &other)
+        })
+}
+
+/// The percent of a text like `p95` or `p99.9`, if it is one and within bounds.
+fn percentile(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix('p')?;
+    if !digits
+        .bytes()
+        .all(|octet| octet.is_ascii_digit() || octet == b'.')
+    {
+        return None;
+    }
+    let percent = digits.parse().ok()?;
+    limits::PERCENT.holds(&percent).then_some(percent)
+}
+
+/// Reads a duration with its unit, of any length. Where bounds exist, they do this:
+/// [`Limits::parse`](super::Limits::parse).
+pub fn duration(text: &str) -> Result<Duration, Expected> {
+    // humantime takes a bare 0, and what is not zero would leave it to the reader to guess the unit.
+    if text.parse::<f64>().is_ok() {
+        return Err(Expected::new(format!(
+            "a duration with its unit, such as \"{text}s\" or \"{text}ms\""
+        )));
+    }
+    humantime::parse_duration(text)
+        .map_err(|_| Expected::new("a duration such as \"250ms\" or \"3s\""))
+}
+
+/// Reads `authorities.*.ttl`. A TTL counts whole seconds.
+pub fn ttl(text: &str) -> Result<Duration, Expected> {
+    let value = duration(text)?;
+    if value.subsec_nanos() == 0 && limits::TTL.holds(&value) {
+        return Ok(value);
+    }
+    Err(Expected::new(format!(
+        "whole seconds, at most {}s",
+        limits::TTL.max.as_secs()
+    )))
+}
+
+/// Reads an address to listen on: IP and port, where port 0 lets the system choose.
+pub fn listen_address(text: &str) -> Result<SocketAddr, Expected> {
+    socket_address(text)
+}
+
+/// Reads the address of a backend: IP and port, such as one can send to.
+pub fn backend_address(text: &str) -> Result<SocketAddr, Expected> {
+    let address = socket_address(text)?;
+    if address.port() == 0 {
+        return Err(Expected::new(
+            "a port from 1 to 65535, since nobody is reached at port 0",
+        ));
+    }
+    if address.ip().is_unspecified() {
+        return Err(Expected::new(
+            "the address of one host, since any address is only for listening",
+        ));
+    }
+    if address.ip().is_multicast() {
+        return Err(Expected::new(
+            "the address of one host, not of a multicast group",
+        ));
+    }
+    Ok(address)
+}
+
+/// Reads IP and port, with a remedy for what people commonly write instead.
+fn socket_address(text: &str) -> Result<SocketAddr, Expected> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        let example = SocketAddr::new(ip, 53);
+        return Err(Expected::new(format!(
+            "an address with its port, such as \"{example}\""
+        )));
+    }
+    let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let is_name = host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':');
+    Err(Expected::new(if is_name {
+        format!("an IP address with its port, not a host name, {example}")
+    } else {
+        format!("an IP address with its port, {example}")
+    }))
+}
+
+/// Reads the name of a pool or a backend.
+pub(super) fn label(text: &str) -> Result<String, Expected> {
+    non_empty(text, "a name")
+}
+
+/// Reads the name of a file.
+pub(super) fn file_name(text: &str) -> Result<String, Expected> {
+    non_empty(text, "the name of a file")
+}
+
+/// Any text but none.
+fn non_empty(text: &str, what: &str) -> Result<String, Expected> {
+    if text.is_empty() {
+        Err(Expected::new(what))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// Reads a domain name; the final dot may be left out.
+pub fn domain_name(text: &str) -> Result<Name, Expected> {
+    text.parse::<Name>()
+        .map_err(|error| Expected::new(format!("a domain name such as \"example.org\" ({error})")))
+}
+
+/// Reads a record type by its mnemonic or number.
+pub fn record_type(text: &str) -> Result<RecordType, Expected> {
+    text.parse::<RecordType>()
+        .map_err(|_| Expected::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\""))
+}
+
+/// The value of a word, or the words that are known.
+fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expected> {
+    let found = words.iter().find(|&&(word, _)| word == text);
+    found
+        .map(|&(_, value)| value)
+        .ok_or_else(|| Expected::one_of(text, words.iter().map(|&(word, _)| word), ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks that `text` is not taken, and what is said of it.
+    fn check_error<T: fmt::Debug>(read: Result<T, Expected>, expected: &str) {
+        assert_eq!(read.expect_err("taken").to_string(), expected);
+    }
+
+    /// The words that a new variant needs: the compiler asks for them here.
+    #[test]
+    fn every_variant_has_its_word() {
+        for &(word, value) in DISPATCH {
+            assert_eq!(
+                word,
+                match value {
+                    Dispatch::Race => "race",
+                    Dispatch::Hedge => "hedge",
+                    Dispatch::Sequential => "sequential",
+                }
+            );
+        }
+        for &(word, value) in BALANCE {
+            assert_eq!(
+                word,
+                match value {
+                    Balance::Ordered => "ordered",
+                    Balance::RoundRobin => "round-robin",
+                    Balance::Random => "random",
+                }
+            );
+        }
+        for &(word, value) in ACCEPT {
+            assert_eq!(
+                word,
+                match value {
+                    Accept::Positive => "positive",
+                    Accept::Conclusive => "conclusive",
+                    Accept::Any => "any",
+                }
+            );
+        }
+        for &(word, value) in SILENCE {
+            assert_eq!(
+                word,
+                match value {
+                    Silence::Nxdomain => "nxdomain",
+                    Silence::Servfail => "servfail",
+                    Silence::Refused => "refused",
+                    Silence::Drop => "drop",
+                }
+            );
+        }
+        for &(word, value) in MISS {
+            assert_eq!(
+                word,
+                match value {
+                    Miss::Silent => "silent",
+                    Miss::Nxdomain => "nxdomain",
+                    Miss::Refused => "refused",
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn words_are_read() {
+        assert_eq!(dispatch("sequential"), Ok(Dispatch::Sequential));
+        assert_eq!(balance("round-robin"), Ok(Balance::RoundRobin));
+        assert_eq!(accept("any"), Ok(Accept::Any));
+        assert_eq!(silence("drop"), Ok(Silence::Drop));
+        assert_eq!(miss("silent"), Ok(Miss::Silent));
+        assert_eq!(grace("auto"), Ok(Grace::Auto));
+        assert_eq!(grace("20ms"), Ok(Grace::After(Duration::from_millis(20))));
+    }
+
+    #[test]
+    fn unknown_words_are_told_what_is_known() {
+        check_error(
+            dispatch("hegde"),
+            "expected one of race, hedge, sequential; did you mean \"hedge\"?",
+        );
+        check_error(
+            balance("sticky"),
+            "expected one of ordered, round-robin, random",
+        );
+        check_error(
+            grace("atuo"),
+            "expected off, auto or a duration such as \"250ms\" or \"3s\"; did you mean \"auto\"?",
+        );
+    }
+
+    #[test]
+    fn hedge_delays_are_read() {
+        for (text, delay) in [
+            ("auto", HedgeDelay::Auto),
+            ("p50", HedgeDelay::Percentile(0.5)),
+            ("p95", HedgeDelay::Percentile(0.95)),
+            ("40ms", HedgeDelay::Fixed(Duration::from_millis(40))),
+            ("0s", HedgeDelay::Fixed(Duration::ZERO)),
+        ] {
+            assert_eq!(hedge_delay(text), Ok(delay), "{text}");
+        }
+        let Ok(HedgeDelay::Percentile(p)) = hedge_delay("p99.9") else {
+            panic!("no percentile")
+        };
+        assert!((p - 0.999).abs() < 1e-12, "{p}");
+        for text in [
+            "p49.9", "p100", "p", "p-5", "pNaN", "pinf", "p5e1", "95", "2m",
+        ] {
+            assert!(hedge_delay(text).is_err(), "{text}");
+        }
+        check_error(
+            hedge_delay("p100"),
+            "expected auto or a percentile from \"p50\" to \"p99.9\" \
+             or a duration such as \"250ms\" or \"3s\"",
+        );
+    }
+
+    #[test]
+    fn a_bare_number_is_asked_for_its_unit() {
+        for text in ["3", "0", "0.5"] {
+            let expected =
+                format!("expected a duration with its unit, such as \"{text}s\" or \"{text}ms\"");
+            check_error(duration(text), &expected);
+        }
+        check_error(
+            duration("3 parsecs"),
+            "expected a duration such as \"250ms\" or \"3s\"",
+        );
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+    }
+
+    #[test]
+    fn ttls_are_whole_seconds_of_31_bits() {
+        assert_eq!(ttl("0s"), Ok(Duration::ZERO));
+        assert_eq!(ttl("2147483647s"), Ok(limits::TTL.max));
+        for text in ["2147483648s", "1500ms"] {
+            check_error(ttl(text), "expected whole seconds, at most 2147483647s");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_or_explained() {
+        assert!(listen_address("[::1]:53").is_ok());
+        assert!(listen_address("0.0.0.0:0").is_ok());
+        let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
+        for (text, expected) in [
+            (
+                "localhost:53",
+                format!("an IP address with its port, not a host name, {example}"),
+            ),
+            (
+                "ns1.example",
+                format!("an IP address with its port, not a host name, {example}"),
+            ),
+            (
+                "127.0.0.1",
+                "an address with its port, such as \"127.0.0.1:53\"".to_owned(),
+            ),
+            (
+                "::1",
+                "an address with its port, such as \"[::1]:53\"".to_owned(),
+            ),
+            (
+                "127.0.0.1:99999",
+                format!("an IP address with its port, {example}"),
+            ),
+            (":53", format!("an IP address with its port, {example}")),
+            ("", format!("an IP address with its port, {example}")),
+            (
+                "fe80::x:53",
+                format!("an IP address with its port, {example}"),
+            ),
+        ] {
+            check_error(listen_address(text), &format!("expected {expected}"));
+        }
+    }
+
+    #[test]
+    fn backends_must_be_reachable_addresses() {
+        check_error(
+            backend_address("127.0.0.1:0"),
+            "expected a port from 1 to 65535, since nobody is reached at port 0",
+        );
+        for text in ["0.0.0.0:53", "[::]:53", "224.0.0.251:5353"] {
+            assert!(backend_address(text).is_err(), "{text}");
+        }
+    }
+}
