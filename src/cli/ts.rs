@@ -45,7 +45,7 @@ fn load(args: &Args) -> Result<Setup, String> {
         name: "authority".to_owned(),
         listen: args.listen.clone(),
         zones: args.zones.iter().map(|file| ZoneSource { file: file.clone() }).collect(),
-        miss: args.miss.unwrap_or(Miss::Silent),
+        miss: args.miss.unwrap_or(AuthorityConfig::MISS),
         ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
     };
     run::load_zones(Config { workers: None, forwarder: None, pools: Vec::new(), authorities: vec![authority] })

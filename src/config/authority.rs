@@ -2,18 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
 use super::{AuthorityConfig, ZoneSource, words};
 use crate::zone::Miss;
-
-/// What is said of a name that is in no table, unless told: another TS may have it.
-const MISS: Miss = Miss::Silent;
-
-/// TTL of table records unless told: short enough that an edited table is seen within minutes.
-const TTL: Duration = Duration::from_secs(300);
 
 /// An example of what `zones` takes.
 const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";
@@ -35,8 +28,8 @@ pub(super) fn read<'d>(
         zones: zones
             .map(|node| read_zones(&node, folder))
             .unwrap_or_default(),
-        miss: section.parsed("miss", words::miss, MISS),
-        ttl: section.parsed("ttl", words::ttl, TTL),
+        miss: section.parsed("miss", words::miss, AuthorityConfig::MISS),
+        ttl: section.parsed("ttl", words::ttl, AuthorityConfig::TTL),
     };
     section.finish();
     authority

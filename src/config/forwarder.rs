@@ -10,10 +10,6 @@ use crate::wire::Name;
 /// Where the LS listens unless told.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 
-/// Octets that pass every path without being fragmented (DNS flag day 2020): an IPv6 packet of 1280
-/// octets less its headers.
-const EDNS_UDP_SIZE: u16 = 1232;
-
 /// Reads `[forwarder]`. `pools` are the names below `[pools]`; each listener goes to `listeners`.
 pub(super) fn read<'d>(
     mut section: Section<'d>,
@@ -27,7 +23,7 @@ pub(super) fn read<'d>(
             vec![LISTEN]
         }
     };
-    let edns_udp_size = section.integer("edns_udp_size", limits::EDNS_UDP_SIZE, EDNS_UDP_SIZE);
+    let edns_udp_size = section.integer("edns_udp_size", limits::EDNS_UDP_SIZE, ForwarderConfig::EDNS_UDP_SIZE);
     let routes = match section.take("routes") {
         Some(node) => node
             .section()

@@ -30,6 +30,7 @@ pub use words::Expected;
 
 use crate::policy::Rules;
 use crate::wire::{Name, RecordType};
+use crate::zone::Miss;
 
 /// Everything that `hedgerow serve` runs. Holds no bad address, zero deadline or empty pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +62,12 @@ pub struct ForwarderConfig {
     pub edns_udp_size: u16,
     /// Which pool answers for which suffix.
     pub routes: Vec<Route>,
+}
+
+impl ForwarderConfig {
+    /// The default of `edns_udp_size`. Octets that pass every path without being fragmented (DNS flag day 2020): an IPv6
+    /// packet of 1280 octets less its headers.
+    pub const EDNS_UDP_SIZE: u16 = 1232;
 }
 
 /// One entry of `[forwarder.routes]`.
@@ -125,9 +132,17 @@ pub struct AuthorityConfig {
     /// Zone files, at least one.
     pub zones: Vec<ZoneSource>,
     /// What is said of a name that is in no table.
-    pub miss: crate::zone::Miss,
+    pub miss: Miss,
     /// TTL of table records.
     pub ttl: Duration,
+}
+
+impl AuthorityConfig {
+    /// The default of `miss`: another TS may have the name.
+    pub const MISS: Miss = Miss::Silent;
+
+    /// The default of `ttl`: short enough that an edited table is seen within minutes.
+    pub const TTL: Duration = Duration::from_secs(300);
 }
 
 /// One entry of `authorities.*.zones`.
