@@ -340,22 +340,16 @@ impl Race {
         if let Some(backend) = self.unasked() {
             let kind = if self.asked < self.width {
                 Kind::First
-            } else {
+            } else if spend(&mut self.owed) || spend(&mut self.hints) || too_few {
                 Kind::Failover
+            } else {
+                return None;
             };
-            match kind {
-                Kind::First => {}
-                Kind::Hedge | Kind::Failover if self.owed > 0 => self.owed -= 1,
-                Kind::Hedge | Kind::Failover if self.hints > 0 => self.hints -= 1,
-                Kind::Hedge | Kind::Failover if too_few => {}
-                Kind::Hedge | Kind::Failover => return None,
-            }
             self.asked += 1;
             return Some((backend, kind));
         }
         self.owed = 0;
-        if self.hints > 0 {
-            self.hints -= 1;
+        if spend(&mut self.hints) {
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, Kind::Failover));
         }
@@ -483,6 +477,13 @@ pub struct Field<'a> {
     pub latency: &'a [Latency],
     /// What pays for hedges.
     pub budget: &'a Budget,
+}
+
+/// Takes one off a count, if there is one.
+fn spend(count: &mut u8) -> bool {
+    let left = count.checked_sub(1);
+    *count = left.unwrap_or(0);
+    left.is_some()
 }
 
 /// The least that `grace = "auto"` waits (CONTRACT.md, Races).

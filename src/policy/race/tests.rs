@@ -495,6 +495,10 @@ fn a_bare_failure_moves_on_but_its_attempt_stays() {
     play(Sequential, 2)
         .at(10, Bare(0))
         .check("0 first A, 10 failover B, 3000 failed");
+    play(Sequential, 2)
+        .at(10, Bare(0))
+        .at(20, Bare(1))
+        .check("0 first A, 10 failover B, 1010 failed");
     // Something better came: it goes out once the bare one had its time.
     play(AtOnce, 2)
         .at(10, Bare(0))
