@@ -244,7 +244,7 @@ impl Race {
             self.turn_due(field.rules, now),
             self.hedge_due(field),
             grace_ends,
-            patience_ends,
+            Some(patience_ends),
         ];
         let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
         Step::WaitUntil(wake.since(self.start))
@@ -419,6 +419,7 @@ impl Race {
 
     /// When the best kept reply goes out although others are silent, if it is a negative.
     fn grace_ends(&self, field: &Field<'_>) -> Option<Offset> {
+        let since = self.negative_at?;
         let rules = field.rules;
         let grace = match rules.grace {
             Grace::Off => return None,
@@ -434,19 +435,19 @@ impl Race {
                     .min(rules.attempt_timeout)
             }
         };
-        self.negative_at.map(|at| at.after(grace))
+        Some(since.after(grace))
     }
 
-    /// Whether anybody is waited for. If so: until when, where that is not the deadline.
-    fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Option<Offset>> {
+    /// Until when somebody is waited for; `None`: nobody is.
+    fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Offset> {
         if self.attempts.in_state(State::Silent).next().is_some() {
-            return Some(None);
+            return Some(self.deadline);
         }
         let bare = self
             .attempts
             .in_state(State::Bare)
             .map(|(_, entry)| entry.asked.after(patience));
-        bare.max().filter(|&end| now < end).map(Some)
+        bare.max().filter(|&end| now < end)
     }
 
     /// When each silent attempt times out, of those that have not.
