@@ -223,12 +223,9 @@ impl Attempts {
 
     /// Whether a backend refused OPT in this race.
     pub(super) fn refuses_opt(&self, backend: BackendIndex) -> bool {
-        let refused = |entry: &Entry| {
-            !entry.edns || matches!(entry.state, State::OptRefused | State::Replaced)
-        };
-        self.as_slice()
-            .iter()
-            .any(|entry| entry.backend == backend && refused(entry))
+        self.as_slice().iter().any(|entry| {
+            entry.backend == backend && matches!(entry.state, State::OptRefused | State::Replaced)
+        })
     }
 
     /// An attempt as the forwarder sees it, in a race that started at `start`.

@@ -255,6 +255,21 @@ mod tests {
     }
 
     #[test]
+    fn suspicion_never_puts_a_probe_off() {
+        let (start, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        let rules = HealthRules {
+            interval: Duration::from_millis(300),
+            ..HealthRules::default()
+        };
+        let mut health = Health::new(rules, start);
+        health.on_probe_sent(start, &mut rng);
+        let due = health.next_probe();
+        health.on_silence(start);
+        health.on_queries(start);
+        assert_eq!(health.next_probe(), due);
+    }
+
+    #[test]
     fn a_backend_that_is_down_is_probed_ever_more_rarely_but_never_less_than_each_interval() {
         let (start, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
         let mut health = Health::new(HealthRules::default(), start);

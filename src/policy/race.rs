@@ -262,7 +262,7 @@ impl Race {
             self.turn_due(field.rules, now),
             self.hedge_due(field),
             grace_ends,
-            patience_ends,
+            Some(patience_ends),
         ];
         let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
         Step::WaitUntil(wake.since(self.start))
@@ -364,22 +364,16 @@ impl Race {
         if let Some(backend) = self.unasked() {
             let kind = if self.asked < self.width {
                 Kind::First
-            } else {
+            } else if spend(&mut self.owed) || spend(&mut self.hints) || too_few {
                 Kind::Failover
+            } else {
+                return None;
             };
-            match kind {
-                Kind::First => {}
-                Kind::Hedge | Kind::Failover if self.owed > 0 => self.owed -= 1,
-                Kind::Hedge | Kind::Failover if self.hints > 0 => self.hints -= 1,
-                Kind::Hedge | Kind::Failover if too_few => {}
-                Kind::Hedge | Kind::Failover => return None,
-            }
             self.asked += 1;
             return Some((backend, kind));
         }
         self.owed = 0;
-        if self.hints > 0 {
-            self.hints -= 1;
+        if spend(&mut self.hints) {
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, Kind::Failover));
         }
@@ -449,6 +443,7 @@ impl Race {
 
     /// When the best kept reply goes out although others are silent, if it is a negative.
     fn grace_ends(&self, field: &Field<'_>) -> Option<Offset> {
+        let since = self.negative_at?;
         let rules = field.rules;
         let grace = match rules.grace {
             Grace::Off => return None,
@@ -464,19 +459,19 @@ impl Race {
                     .min(rules.attempt_timeout)
             }
         };
-        self.negative_at.map(|at| at.after(grace))
+        Some(since.after(grace))
     }
 
-    /// Whether anybody is waited for. If so: until when, where that is not the deadline.
-    fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Option<Offset>> {
+    /// Until when somebody is waited for; `None`: nobody is.
+    fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Offset> {
         if self.attempts.in_state(State::Silent).next().is_some() {
-            return Some(None);
+            return Some(self.deadline);
         }
         let bare = self
             .attempts
             .in_state(State::Bare)
             .map(|(_, entry)| entry.asked.after(patience));
-        bare.max().filter(|&end| now < end).map(Some)
+        bare.max().filter(|&end| now < end)
     }
 
     /// When each silent attempt times out, of those that have not.
@@ -507,6 +502,13 @@ pub struct Field<'a> {
     pub latency: &'a [Latency],
     /// What pays for hedges.
     pub budget: &'a Budget,
+}
+
+/// Takes one off a count, if there is one.
+fn spend(count: &mut u8) -> bool {
+    let left = count.checked_sub(1);
+    *count = left.unwrap_or(0);
+    left.is_some()
 }
 
 /// The least that `grace = "auto"` waits (CONTRACT.md, Races).

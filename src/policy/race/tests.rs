@@ -327,6 +327,24 @@ fn sequential_asks_the_next_after_silence_or_failure() {
 }
 
 #[test]
+fn an_attempt_moves_the_race_on_once() {
+    for (first, second) in [
+        (Reply(0, Failure), Reply(0, Failure)),
+        (Reply(0, Nxdomain), Unreachable(0)),
+        (Unreachable(0), Reply(0, Failure)),
+        (Bare(0), Bare(0)),
+        (Bare(0), Unreachable(0)),
+        (Bare(0), Reply(0, Nodata)),
+    ] {
+        play(Sequential, 3)
+            .at(10, first)
+            .at(11, second)
+            .at(20, Reply(1, Positive))
+            .check("0 first A, 10 failover B, 20 reply 1");
+    }
+}
+
+#[test]
 fn an_attempt_that_timed_out_still_counts() {
     play(Sequential, 2)
         .at(1_500, Reply(0, Positive))
@@ -477,17 +495,15 @@ fn a_bare_failure_moves_on_but_its_attempt_stays() {
     play(Sequential, 2)
         .at(10, Bare(0))
         .check("0 first A, 10 failover B, 3000 failed");
+    play(Sequential, 2)
+        .at(10, Bare(0))
+        .at(20, Bare(1))
+        .check("0 first A, 10 failover B, 1010 failed");
     // Something better came: it goes out once the bare one had its time.
     play(AtOnce, 2)
         .at(10, Bare(0))
         .at(20, Reply(1, Nxdomain))
         .check("0 first A, 0 first B, 1000 reply 1");
-    // It came twice: one failover.
-    play(Sequential, 3)
-        .at(10, Bare(0))
-        .at(11, Bare(0))
-        .at(12, Reply(1, Positive))
-        .check("0 first A, 10 failover B, 12 reply 1");
     play(Sequential, 2)
         .at(10, Bare(0))
         .at(20, Unreachable(1))
