@@ -53,8 +53,7 @@ pub const EDNS_UDP_SIZE: Limits<u16> = Limits {
     max: 4096,
 };
 
-/// Share of the load. A thousand to one is the finest share that still gets asked within a minute on
-/// a quiet server.
+/// Share of the load. Less than a thousandth can hardly be told from none.
 pub const WEIGHT: Limits<u16> = Limits { min: 1, max: 1000 };
 
 /// The client's deadline. Zero would fail every query; after a minute no client is left to listen,

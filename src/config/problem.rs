@@ -13,15 +13,16 @@ use std::ops::Range;
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Sorts what was found by place; nothing found is `None`.
-    pub(super) fn new(mut found: Vec<Problem>) -> Option<Self> {
+    /// Sorts what was found, at least one problem, by place.
+    pub(super) fn new(mut found: Vec<Problem>) -> Self {
+        debug_assert!(!found.is_empty(), "problems without a problem");
         found.sort_by_key(|problem| {
             problem
                 .place
                 .as_ref()
                 .map(|place| (place.line, place.column))
         });
-        (!found.is_empty()).then_some(Self(found))
+        Self(found)
     }
 
     /// How many there are.
