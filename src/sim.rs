@@ -12,9 +12,7 @@ use rand::{RngExt, SeedableRng};
 use crate::policy::balance::Turns;
 use crate::policy::budget::Budget;
 use crate::policy::latency::Latency;
-use crate::policy::race::{
-    AttemptId, BackendIndex, Field, Heard, Kind, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step,
-};
+use crate::policy::race::{AttemptId, BackendIndex, Field, Heard, Kind, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
 use crate::policy::timers::Timers;
 use crate::policy::{Rank, Rules};
 
@@ -151,14 +149,7 @@ pub fn run(scenario: &Scenario, start: Instant, seed: u64) -> Report {
             world.on_event(event);
         }
     }
-    Report {
-        queries: world
-            .queries
-            .into_iter()
-            .map(|query| query.record)
-            .collect(),
-        successes: world.successes,
-    }
+    Report { queries: world.queries.into_iter().map(|query| query.record).collect(), successes: world.successes }
 }
 
 /// Something that is going to happen.
@@ -254,35 +245,22 @@ impl World<'_> {
             return;
         }
         let rules = &self.scenario.rules;
-        let candidates = self
-            .turns
-            .candidates(rules.balance, number as u64, &mut self.rng);
-        let field = Field {
-            rules,
-            latency: &self.latency,
-            budget: &self.budget,
-        };
+        let candidates = self.turns.candidates(rules.balance, number as u64, &mut self.rng);
+        let field = Field { rules, latency: &self.latency, budget: &self.budget };
         let race = Race::start(&field, &candidates, self.now);
         let models = &self.scenario.backends;
         self.queries.push(Query {
             came: self.now,
-            known_by: models
-                .iter()
-                .map(|model| self.rng.random_bool(model.knows))
-                .collect(),
+            known_by: models.iter().map(|model| self.rng.random_bool(model.knows)).collect(),
             wake: self.now,
             charged: [None; MAX_ATTEMPTS],
-            record: Record {
-                deadline: race.deadline() - self.now,
-                ..Record::default()
-            },
+            record: Record { deadline: race.deadline() - self.now, ..Record::default() },
             race,
         });
         let gap = scatter(self.scenario.gap, &mut self.rng);
         self.events.push(self.now + gap, Event::Query);
         if let Some(wait) = self.scenario.resend {
-            self.events
-                .push(self.now + wait, Event::Retransmission(number));
+            self.events.push(self.now + wait, Event::Retransmission(number));
         }
         self.drain(number);
     }
@@ -325,43 +303,21 @@ impl World<'_> {
             self.successes += 1;
         }
         let heard = query.race.on_reply(attempt, rank, self.now);
-        query.record.replies.push(Reply {
-            at: self.now - query.came,
-            attempt,
-            rank,
-            heard,
-        });
+        query.record.replies.push(Reply { at: self.now - query.came, attempt, rank, heard });
     }
 
     /// Lets a race take its steps until it waits or is finished.
     fn drain(&mut self, number: usize) {
         loop {
-            let field = Field {
-                rules: &self.scenario.rules,
-                latency: &self.latency,
-                budget: &self.budget,
-            };
+            let field = Field { rules: &self.scenario.rules, latency: &self.latency, budget: &self.budget };
             let query = &mut self.queries[number];
             match query.race.next_step(&field, self.now) {
-                Step::Ask {
-                    attempt,
-                    backend,
-                    kind,
-                    edns,
-                } => {
-                    query.record.asked.push(Asked {
-                        at: self.now - query.came,
-                        backend,
-                        kind,
-                        edns,
-                    });
+                Step::Ask { attempt, backend, kind, edns } => {
+                    query.record.asked.push(Asked { at: self.now - query.came, backend, kind, edns });
                     self.send(number, attempt, backend, edns);
                 }
                 Step::WaitUntil(wake) => {
-                    assert!(
-                        self.now < wake && wake <= query.race.deadline(),
-                        "a race waits for {wake:?}"
-                    );
+                    assert!(self.now < wake && wake <= query.race.deadline(), "a race waits for {wake:?}");
                     query.wake = wake;
                     self.events.push(wake, Event::Wake(number));
                     return;
@@ -386,8 +342,7 @@ impl World<'_> {
             return;
         }
         if rng.random_bool(model.bare) {
-            self.events
-                .push(arrival, Event::Back(number, attempt, Back::Bare));
+            self.events.push(arrival, Event::Back(number, attempt, Back::Bare));
             arrival += scatter(model.delay, rng);
         }
         let back = if rng.random_bool(model.unreachable) {
@@ -402,8 +357,7 @@ impl World<'_> {
             model.miss.map(Back::Reply)
         };
         if let Some(back) = back {
-            self.events
-                .push(arrival, Event::Back(number, attempt, back));
+            self.events.push(arrival, Event::Back(number, attempt, back));
         }
     }
 }

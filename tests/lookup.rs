@@ -24,22 +24,9 @@ fn results_keep_the_order_of_the_list() {
     let server = Server::start(move |query, client| {
         held.push((client, answer(query)));
         // Nothing before all five are there, and then the last one first.
-        if held.len() < 5 {
-            Vec::new()
-        } else {
-            held.drain(..).rev().collect()
-        }
+        if held.len() < 5 { Vec::new() } else { held.drain(..).rev().collect() }
     });
-    let run = server.lookup(
-        &[
-            "5.example",
-            "1.example",
-            "4.example",
-            "2.example",
-            "3.example",
-        ],
-        "",
-    );
+    let run = server.lookup(&["5.example", "1.example", "4.example", "2.example", "3.example"], "");
     run.check(
         0,
         "5.example 192.0.2.5 A\n1.example 192.0.2.1 A\n4.example 192.0.2.4 A\n\
@@ -54,9 +41,7 @@ fn no_more_than_the_window_is_in_flight() {
     let (sizes, seen) = mpsc::channel();
     thread::spawn(move || {
         // Answers come in rounds: one round is all that the client sends before it falls silent.
-        socket
-            .set_read_timeout(Some(Duration::from_millis(30)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
         let mut round = Vec::new();
         loop {
             match receive(&socket) {
@@ -71,16 +56,9 @@ fn no_more_than_the_window_is_in_flight() {
             }
         }
     });
-    let names: String = (0..10)
-        .map(|number| format!("{number}.example\n"))
-        .collect();
+    let names: String = (0..10).map(|number| format!("{number}.example\n")).collect();
     let run = lookup(address, &["-j", "3"], &names);
-    assert_eq!(
-        (run.status, run.stdout.lines().count()),
-        (0, 10),
-        "{}",
-        run.stderr
-    );
+    assert_eq!((run.status, run.stdout.lines().count()), (0, 10), "{}", run.stderr);
     let sizes: Vec<usize> = seen.try_iter().collect();
     assert!(sizes.iter().all(|&size| size <= 3), "{sizes:?}");
     assert_eq!(sizes.iter().sum::<usize>(), 10, "{sizes:?}");
@@ -96,13 +74,8 @@ fn a_slow_name_does_not_hold_up_the_others() {
             _ => vec![(client, answer(query))],
         }
     });
-    let names: String = (0..50)
-        .map(|number| format!("{number}.example\n"))
-        .collect();
-    let mut child = server.spawn(
-        &["-j", "2", "--timeout", "60s"],
-        &format!("lost.example\n{names}"),
-    );
+    let names: String = (0..50).map(|number| format!("{number}.example\n")).collect();
+    let mut child = server.spawn(&["-j", "2", "--timeout", "60s"], &format!("lost.example\n{names}"));
     // All others are asked while the first is still out.
     for _ in 0..51 {
         wait_for(&seen);
@@ -116,26 +89,15 @@ fn a_slow_name_does_not_hold_up_the_others() {
 #[test]
 fn a_list_may_have_crlf_and_no_final_newline() {
     let server = Server::answering();
+    server.lookup(&[], "WWW.Google.com\r\n").check(0, "WWW.Google.com 192.0.2.0 A\n");
     server
-        .lookup(&[], "WWW.Google.com\r\n")
-        .check(0, "WWW.Google.com 192.0.2.0 A\n");
-    server
-        .lookup(
-            &["-f", "-"],
-            "\u{feff}# list\r\n\r\n1.example AAAA\r\n2.Example.",
-        )
+        .lookup(&["-f", "-"], "\u{feff}# list\r\n\r\n1.example AAAA\r\n2.Example.")
         .check(0, "1.example 2001:db8::1 AAAA\n2.Example. 192.0.2.2 A\n");
     let folder = tempfile::tempdir().unwrap();
     let list = folder.path().join("list.txt");
     fs::write(&list, "1.example\n2.example A # both").unwrap();
-    let run = server.lookup(
-        &["3.example", "-t", "aaaa", "-f", list.to_str().unwrap()],
-        "",
-    );
-    run.check(
-        0,
-        "3.example 2001:db8::3 AAAA\n1.example 2001:db8::1 AAAA\n2.example 192.0.2.2 A\n",
-    );
+    let run = server.lookup(&["3.example", "-t", "aaaa", "-f", list.to_str().unwrap()], "");
+    run.check(0, "3.example 2001:db8::3 AAAA\n1.example 2001:db8::1 AAAA\n2.example 192.0.2.2 A\n");
 }
 
 #[test]
@@ -148,17 +110,8 @@ fn a_bad_line_is_refused_before_anything_is_asked() {
     let run = lookup(server.address(), &["-f", list], "");
     run.check(2, "");
     server.check();
-    assert!(
-        run.stderr.contains(&format!("{list}:2:3: empty label")),
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stderr
-            .contains(&format!("{list}:3:11: unknown type \"AAA\"")),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains(&format!("{list}:2:3: empty label")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("{list}:3:11: unknown type \"AAA\"")), "{}", run.stderr);
 }
 
 #[test]
@@ -171,10 +124,7 @@ fn an_empty_list_is_answered_at_once() {
 #[test]
 fn slips_on_the_command_line_are_usage_errors() {
     let cases: [(&[&str], &str); 9] = [
-        (
-            &["@localhost", "x.example"],
-            "@localhost: expected an address",
-        ),
+        (&["@localhost", "x.example"], "@localhost: expected an address"),
         (&["@192.0.2.1", "@192.0.2.2", "x.example"], "two servers"),
         (&["@192.0.2.1:53", "-p", "54", "x.example"], "-p 54"),
         (&["a..b"], "empty label"),
@@ -187,11 +137,7 @@ fn slips_on_the_command_line_are_usage_errors() {
     for (arguments, message) in cases {
         let run = finish(start(arguments, ""));
         run.check(2, "");
-        assert!(
-            run.stderr.contains(message),
-            "{arguments:?}: {}",
-            run.stderr
-        );
+        assert!(run.stderr.contains(message), "{arguments:?}: {}", run.stderr);
     }
 }
 
@@ -204,15 +150,9 @@ fn silence_is_asked_again_from_another_port_with_another_id() {
     let server = Server::start(move |query, client| {
         count += 1;
         asked.send((query.metadata.id, client.port())).unwrap();
-        if count < 3 {
-            Vec::new()
-        } else {
-            vec![(client, answer(query))]
-        }
+        if count < 3 { Vec::new() } else { vec![(client, answer(query))] }
     });
-    server
-        .lookup(&["--timeout", "100ms", "1.example"], "")
-        .check(0, "1.example 192.0.2.1 A\n");
+    server.lookup(&["--timeout", "100ms", "1.example"], "").check(0, "1.example 192.0.2.1 A\n");
     let asked: Vec<_> = seen.try_iter().collect();
     // Three IDs and ports that agree by chance: less than once in a billion runs.
     assert_eq!(asked.len(), 3);
@@ -222,50 +162,25 @@ fn silence_is_asked_again_from_another_port_with_another_id() {
 #[test]
 fn a_server_that_never_replies_is_exit_9() {
     let (asked, seen) = mpsc::channel();
-    let server =
-        Server::start(
-            move |query, client| match query.queries[0].name().to_string().as_str() {
-                "1.example." => vec![(client, answer(query))],
-                _ => {
-                    asked.send(()).unwrap();
-                    Vec::new()
-                }
-            },
-        );
-    let run = server.lookup(
-        &[
-            "--timeout",
-            "50ms",
-            "--tries",
-            "2",
-            "1.example",
-            "lost.example",
-        ],
-        "",
-    );
+    let server = Server::start(move |query, client| match query.queries[0].name().to_string().as_str() {
+        "1.example." => vec![(client, answer(query))],
+        _ => {
+            asked.send(()).unwrap();
+            Vec::new()
+        }
+    });
+    let run = server.lookup(&["--timeout", "50ms", "--tries", "2", "1.example", "lost.example"], "");
     run.check(9, "1.example 192.0.2.1 A\nlost.example - Error:TIMED OUT\n");
     assert_eq!(seen.try_iter().count(), 2);
-    assert!(
-        run.stderr
-            .starts_with("2 names: 1 answered, 0 not found, 0 errors, 1 timed out in "),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.starts_with("2 names: 1 answered, 0 not found, 0 errors, 1 timed out in "), "{}", run.stderr);
 }
 
 #[test]
 fn a_closed_port_is_told_from_silence() {
-    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let run = lookup(closed, &["--timeout", "60s", "1.example"], "");
     run.check(9, "1.example - Error:TIMED OUT\n");
-    assert!(
-        run.stderr.contains("1 timed out (1 unreachable)"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("1 timed out (1 unreachable)"), "{}", run.stderr);
 }
 
 #[test]
@@ -291,10 +206,7 @@ fn what_does_not_match_is_ignored() {
             query.to_vec().unwrap(),
             good[..good.len() - 1].to_vec(),
         ];
-        junk.into_iter()
-            .chain([good])
-            .map(|datagram| (client, datagram))
-            .collect()
+        junk.into_iter().chain([good]).map(|datagram| (client, datagram)).collect()
     });
     let run = server.lookup(&["--tries", "1", "1.example"], "");
     run.check(0, "1.example 192.0.2.1 A\n");
@@ -304,34 +216,21 @@ fn what_does_not_match_is_ignored() {
 #[test]
 fn a_truncated_reply_is_fetched_by_tcp() {
     let server = Server::start_with_tcp(
-        |query, client| {
-            vec![(
-                client,
-                reply(query, |message| message.metadata.truncation = true),
-            )]
-        },
+        |query, client| vec![(client, reply(query, |message| message.metadata.truncation = true))],
         answer,
     );
     let run = server.lookup(&["--tries", "1", "--format", "json", "1.example"], "");
     let result = run.json();
     assert_eq!(
-        (
-            run.status,
-            &result["transport"],
-            &result["answers"][0]["data"]
-        ),
+        (run.status, &result["transport"], &result["answers"][0]["data"]),
         (0, &"tcp".into(), &"192.0.2.1".into())
     );
 }
 
 #[test]
 fn a_truncated_reply_without_tcp_is_no_answer() {
-    let server = Server::start(|query, client| {
-        vec![(
-            client,
-            reply(query, |message| message.metadata.truncation = true),
-        )]
-    });
+    let server =
+        Server::start(|query, client| vec![(client, reply(query, |message| message.metadata.truncation = true))]);
     let run = server.lookup(&["1.example"], "");
     run.check(9, "1.example - Error:TRUNCATED\n");
 }
@@ -339,9 +238,7 @@ fn a_truncated_reply_without_tcp_is_no_answer() {
 #[test]
 fn tcp_can_be_asked_for() {
     let server = Server::start_with_tcp(|_, _| Vec::new(), answer);
-    server
-        .lookup(&["--tcp", "1.example"], "")
-        .check(0, "1.example 192.0.2.1 A\n");
+    server.lookup(&["--tcp", "1.example"], "").check(0, "1.example 192.0.2.1 A\n");
 }
 
 #[test]
@@ -357,9 +254,7 @@ fn a_server_without_edns_is_asked_without() {
         };
         vec![(client, reply)]
     });
-    server
-        .lookup(&["--tries", "1", "1.example"], "")
-        .check(0, "1.example 192.0.2.1 A\n");
+    server.lookup(&["--tries", "1", "1.example"], "").check(0, "1.example 192.0.2.1 A\n");
 }
 
 // ---- Chains and verdicts ----
@@ -379,15 +274,9 @@ fn chain_server(links: u8) -> Server {
 
 #[test]
 fn a_chain_is_followed_by_eight_more_queries() {
-    chain_server(8)
-        .lookup(&["0.example"], "")
-        .check(0, "0.example 192.0.2.8 A\n");
-    chain_server(8)
-        .lookup(&["0.example", "--format", "short"], "")
-        .check(0, "192.0.2.8\n");
-    chain_server(9)
-        .lookup(&["0.example"], "")
-        .check(0, "0.example - Error:CNAME CHAIN TOO LONG\n");
+    chain_server(8).lookup(&["0.example"], "").check(0, "0.example 192.0.2.8 A\n");
+    chain_server(8).lookup(&["0.example", "--format", "short"], "").check(0, "192.0.2.8\n");
+    chain_server(9).lookup(&["0.example"], "").check(0, "0.example - Error:CNAME CHAIN TOO LONG\n");
 }
 
 #[test]
@@ -402,14 +291,9 @@ fn a_chain_within_a_reply_costs_no_more_queries() {
             Record::from_rdata(name("stranger.example."), 60, data),
             cname(name("www.example."), "a.example."),
         ];
-        vec![(
-            client,
-            reply(query, |message| message.answers.extend(records)),
-        )]
+        vec![(client, reply(query, |message| message.answers.extend(records)))]
     });
-    server
-        .lookup(&["WWW.example"], "")
-        .check(0, "WWW.example 128.1.1.4 A\n");
+    server.lookup(&["WWW.example"], "").check(0, "WWW.example 128.1.1.4 A\n");
     assert_eq!(seen.try_iter().count(), 1);
 }
 
@@ -432,30 +316,20 @@ fn chains_that_lead_nowhere_say_so() {
         });
         vec![(client, reply)]
     });
-    server
-        .lookup(
-            &[],
-            "loop.example\nself.example\ngone.example\nempty.example\nfails.example\n",
-        )
-        .check(
-            0,
-            "loop.example - Error:CNAME LOOP\n\
+    server.lookup(&[], "loop.example\nself.example\ngone.example\nempty.example\nfails.example\n").check(
+        0,
+        "loop.example - Error:CNAME LOOP\n\
          self.example - Error:CNAME LOOP\n\
          gone.example - Error:HOST NOT FOUND\n\
          empty.example - Error:HOST NOT FOUND\n\
          fails.example - Error:SERVFAIL\n",
-        );
+    );
 }
 
 #[test]
 fn failures_are_called_by_their_rcode() {
     let server = Server::start(|query, client| {
-        let first = query.queries[0]
-            .name()
-            .iter()
-            .next()
-            .unwrap_or_default()
-            .to_vec();
+        let first = query.queries[0].name().iter().next().unwrap_or_default().to_vec();
         let rcode = match first.as_slice() {
             b"nxdomain" => ResponseCode::NXDomain,
             b"servfail" => ResponseCode::ServFail,
@@ -471,32 +345,14 @@ fn failures_are_called_by_their_rcode() {
         });
         vec![(client, reply)]
     });
-    let run = server.lookup(
-        &[
-            "nxdomain",
-            "nodata",
-            "servfail",
-            "refused",
-            "notimp",
-            "badcookie",
-            "unknown",
-        ],
-        "",
-    );
+    let run = server.lookup(&["nxdomain", "nodata", "servfail", "refused", "notimp", "badcookie", "unknown"], "");
     run.check(
         0,
         "nxdomain - Error:HOST NOT FOUND\nnodata - Error:HOST NOT FOUND\nservfail - Error:SERVFAIL\n\
          refused - Error:REFUSED\nnotimp - Error:NOTIMP\nbadcookie - Error:BADCOOKIE\nunknown - Error:RCODE12\n",
     );
-    assert!(
-        run.stderr
-            .starts_with("7 names: 0 answered, 2 not found, 5 errors, 0 timed out in "),
-        "{}",
-        run.stderr
-    );
-    server
-        .lookup(&["nxdomain", "servfail", "--format", "short"], "")
-        .check(0, "");
+    assert!(run.stderr.starts_with("7 names: 0 answered, 2 not found, 5 errors, 0 timed out in "), "{}", run.stderr);
+    server.lookup(&["nxdomain", "servfail", "--format", "short"], "").check(0, "");
 }
 
 // ---- Formats ----
@@ -506,29 +362,18 @@ fn rich_server() -> Server {
     Server::start(|query, client| {
         let question = &query.queries[0];
         let records: Vec<RData> = match question.query_type() {
-            RecordType::A => vec![
-                RData::A(A::new(192, 0, 2, 1)),
-                RData::A(A::new(192, 0, 2, 2)),
-            ],
+            RecordType::A => vec![RData::A(A::new(192, 0, 2, 1)), RData::A(A::new(192, 0, 2, 2))],
             RecordType::MX => vec![RData::MX(MX::new(10, name("mx.example.")))],
-            RecordType::TXT => vec![RData::TXT(TXT::new(vec![
-                "a b;\"q\"".to_owned(),
-                "c".to_owned(),
-            ]))],
+            RecordType::TXT => vec![RData::TXT(TXT::new(vec!["a b;\"q\"".to_owned(), "c".to_owned()]))],
             _ => Vec::new(),
         };
         let reply = reply(query, |message| {
             let owner = question.name();
-            message.answers.extend(
-                records
-                    .into_iter()
-                    .map(|data| Record::from_rdata(owner.clone(), 300, data)),
-            );
+            message.answers.extend(records.into_iter().map(|data| Record::from_rdata(owner.clone(), 300, data)));
             message.metadata.recursion_available = true;
             let mut edns = Edns::new();
             edns.set_max_payload(1232);
-            edns.options_mut()
-                .insert(EdnsOption::Unknown(15, b"\0\x1dall silent".to_vec()));
+            edns.options_mut().insert(EdnsOption::Unknown(15, b"\0\x1dall silent".to_vec()));
             message.set_edns(edns);
         });
         vec![(client, reply)]
@@ -537,21 +382,16 @@ fn rich_server() -> Server {
 
 #[test]
 fn resolved_writes_every_record_in_master_file_form() {
-    rich_server()
-        .lookup(&[], "Two.example\nTwo.example MX\nTwo.example TXT\n")
-        .check(
-            0,
-            "Two.example 192.0.2.1 A\nTwo.example 192.0.2.2 A\nTwo.example 10 mx.example. MX\n\
+    rich_server().lookup(&[], "Two.example\nTwo.example MX\nTwo.example TXT\n").check(
+        0,
+        "Two.example 192.0.2.1 A\nTwo.example 192.0.2.2 A\nTwo.example 10 mx.example. MX\n\
          Two.example \"a b;\\\"q\\\"\" \"c\" TXT\n",
-        );
+    );
 }
 
 #[test]
 fn short_writes_data_only() {
-    let run = rich_server().lookup(
-        &["--format", "short"],
-        "two.example\nnodata.example SRV\ntwo.example MX\n",
-    );
+    let run = rich_server().lookup(&["--format", "short"], "two.example\nnodata.example SRV\ntwo.example MX\n");
     run.check(0, "192.0.2.1\n192.0.2.2\n10 mx.example.\n");
 }
 
@@ -573,19 +413,10 @@ fn json_is_an_object_a_line() {
     assert_eq!(result, expected);
 
     let silent = Server::start(|_, _| Vec::new());
-    let run = silent.lookup(
-        &["--format", "json", "--timeout", "20ms", "lost.example"],
-        "",
-    );
+    let run = silent.lookup(&["--format", "json", "--timeout", "20ms", "lost.example"], "");
     let result = run.json();
-    assert_eq!(
-        (run.status, &result["rcode"], &result["tries"]),
-        (9, &Value::Null, &3.into())
-    );
-    assert_eq!(
-        (&result["error"], &result["answers"]),
-        (&"TIMED OUT".into(), &serde_json::json!([]))
-    );
+    assert_eq!((run.status, &result["rcode"], &result["tries"]), (9, &Value::Null, &3.into()));
+    assert_eq!((&result["error"], &result["answers"]), (&"TIMED OUT".into(), &serde_json::json!([])));
 }
 
 #[test]
@@ -616,13 +447,8 @@ fn an_output_file_appears_whole() {
     let (file, link) = (folder.path().join("file"), folder.path().join("link"));
     fs::write(&file, "old").unwrap();
     symlink(&file, &link).unwrap();
-    server
-        .lookup(&["1.example", "-o", link.to_str().unwrap()], "")
-        .check(0, "");
-    assert_eq!(
-        fs::read_to_string(&file).unwrap(),
-        "1.example 192.0.2.1 A\n"
-    );
+    server.lookup(&["1.example", "-o", link.to_str().unwrap()], "").check(0, "");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1.example 192.0.2.1 A\n");
     assert!(link.is_symlink());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
@@ -632,41 +458,18 @@ fn an_interrupted_run_leaves_the_old_file() {
     let (asked, seen) = mpsc::channel();
     let server = Server::start(move |query, client| {
         let name = query.queries[0].name().to_string();
-        let reply = if name == "1.example." {
-            vec![(client, answer(query))]
-        } else {
-            Vec::new()
-        };
+        let reply = if name == "1.example." { vec![(client, answer(query))] } else { Vec::new() };
         asked.send(name).unwrap();
         reply
     });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "old").unwrap();
-    let arguments = [
-        "-j",
-        "1",
-        "--timeout",
-        "60s",
-        "-o",
-        file.to_str().unwrap(),
-        "1.example",
-        "lost.example",
-    ];
+    let arguments = ["-j", "1", "--timeout", "60s", "-o", file.to_str().unwrap(), "1.example", "lost.example"];
     let child = server.spawn(&arguments, "");
     while wait_for(&seen) != "lost.example." {}
-    assert_eq!(
-        fs::read_dir(folder.path()).unwrap().count(),
-        2,
-        "results are collected beside the file"
-    );
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "results are collected beside the file");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let run = finish(child);
     run.check(1, "");
     assert_eq!(run.stderr, "interrupted\n");
@@ -681,12 +484,7 @@ fn an_output_that_cannot_be_written_is_refused_before_anything_is_asked() {
         let run = lookup(server.address(), &["1.example", "-o", path], "");
         run.check(1, "");
         server.check();
-        assert!(
-            run.stderr
-                .starts_with(&format!("{path}: cannot write results: ")),
-            "{}",
-            run.stderr
-        );
+        assert!(run.stderr.starts_with(&format!("{path}: cannot write results: ")), "{}", run.stderr);
     }
 }
 
@@ -744,9 +542,7 @@ impl Server {
                 let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
                 stream.read_exact(&mut query).unwrap();
                 let reply = tcp_reply(&Message::from_vec(&query).unwrap());
-                stream
-                    .write_all(&u16::try_from(reply.len()).unwrap().to_be_bytes())
-                    .unwrap();
+                stream.write_all(&u16::try_from(reply.len()).unwrap().to_be_bytes()).unwrap();
                 stream.write_all(&reply).unwrap();
             }
         });
@@ -759,10 +555,7 @@ impl Server {
     }
 
     /// Runs the script.
-    fn serve(
-        socket: UdpSocket,
-        mut script: impl FnMut(&Message, SocketAddr) -> Datagrams + Send + 'static,
-    ) -> Self {
+    fn serve(socket: UdpSocket, mut script: impl FnMut(&Message, SocketAddr) -> Datagrams + Send + 'static) -> Self {
         let address = socket.local_addr().unwrap();
         thread::spawn(move || {
             loop {
@@ -835,18 +628,12 @@ fn answer(query: &Message) -> Vec<u8> {
         RecordType::AAAA => RData::AAAA(AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last))),
         _ => RData::A(A::new(192, 0, 2, last)),
     };
-    reply(query, |message| {
-        message.answers.push(Record::from_rdata(owner, 300, data))
-    })
+    reply(query, |message| message.answers.push(Record::from_rdata(owner, 300, data)))
 }
 
 /// The number that a name begins with; 0 if it begins with none.
 fn number_of(name: &Name) -> u8 {
-    name.to_string()
-        .split('.')
-        .next()
-        .and_then(|label| label.parse().ok())
-        .unwrap_or_default()
+    name.to_string().split('.').next().and_then(|label| label.parse().ok()).unwrap_or_default()
 }
 
 /// A CNAME record.
@@ -861,9 +648,7 @@ fn name(text: &str) -> Name {
 
 /// What a script reports next, waited for with a deadline.
 fn wait_for<T>(reports: &Receiver<T>) -> T {
-    reports
-        .recv_timeout(Duration::from_secs(30))
-        .expect("the server is asked in time")
+    reports.recv_timeout(Duration::from_secs(30)).expect("the server is asked in time")
 }
 
 // ---- The binary ----
@@ -882,12 +667,7 @@ impl Run {
     /// The run ended with this status and wrote this.
     #[track_caller]
     fn check(&self, status: i32, stdout: &str) {
-        assert_eq!(
-            (self.status, self.stdout.as_str()),
-            (status, stdout),
-            "stderr: {}",
-            self.stderr
-        );
+        assert_eq!((self.status, self.stdout.as_str()), (status, stdout), "stderr: {}", self.stderr);
     }
 
     /// The only line of output, as JSON.
@@ -906,10 +686,7 @@ fn lookup(address: SocketAddr, arguments: &[&str], stdin: &str) -> Run {
 /// Asks the server at `address`.
 fn spawn(address: SocketAddr, arguments: &[&str], stdin: &str) -> Child {
     let server = format!("@{address}");
-    let arguments: Vec<&str> = [server.as_str()]
-        .into_iter()
-        .chain(arguments.iter().copied())
-        .collect();
+    let arguments: Vec<&str> = [server.as_str()].into_iter().chain(arguments.iter().copied()).collect();
     start(&arguments, stdin)
 }
 

@@ -29,10 +29,7 @@ fn played() -> &'static [(u64, Scenario, Report)] {
         };
         let alone = std::env::var("HEDGEROW_SEED").ok();
         let alone = alone.map(|seed| seed.parse().expect("HEDGEROW_SEED is a number"));
-        alone
-            .map_or(0..SEEDS, |seed| seed..seed + 1)
-            .map(play)
-            .collect()
+        alone.map_or(0..SEEDS, |seed| seed..seed + 1).map(play).collect()
     })
 }
 
@@ -48,10 +45,7 @@ fn for_each_seed(check: impl Fn(&Scenario, &Report)) {
 fn for_each_query(check: impl Fn(&Scenario, &Record)) {
     for_each_seed(|scenario, report| {
         assert_eq!(report.queries.len(), scenario.queries);
-        report
-            .queries
-            .iter()
-            .for_each(|query| check(scenario, query));
+        report.queries.iter().for_each(|query| check(scenario, query));
     });
 }
 
@@ -74,52 +68,25 @@ fn scenario(rng: &mut StdRng) -> Scenario {
         backends: (0..backends).map(|_| model(rng)).collect(),
         queries: 30,
         gap: Duration::from_micros(rng.random_range(1..200_000)),
-        resend: rng
-            .random_bool(0.3)
-            .then(|| Duration::from_millis(rng.random_range(1..2_000))),
+        resend: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(1..2_000))),
     }
 }
 
 /// Any rules.
 fn rules(rng: &mut StdRng) -> Rules {
-    let delay = *pick(
-        rng,
-        &[
-            HedgeDelay::Auto,
-            HedgeDelay::Percentile(0.9),
-            HedgeDelay::Fixed(Duration::from_millis(3)),
-        ],
-    );
-    let grace = *pick(
-        rng,
-        &[
-            Grace::Off,
-            Grace::Off,
-            Grace::Auto,
-            Grace::After(Duration::from_millis(7)),
-        ],
-    );
+    let delay =
+        *pick(rng, &[HedgeDelay::Auto, HedgeDelay::Percentile(0.9), HedgeDelay::Fixed(Duration::from_millis(3))]);
+    let grace = *pick(rng, &[Grace::Off, Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))]);
     Rules {
-        dispatch: *pick(
-            rng,
-            &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential],
-        ),
+        dispatch: *pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
         fanout: rng.random_range(0..4),
-        balance: *pick(
-            rng,
-            &[Balance::Ordered, Balance::RoundRobin, Balance::Random],
-        ),
+        balance: *pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random]),
         accept: *pick(rng, &[Accept::Positive, Accept::Conclusive, Accept::Any]),
         timeout: Duration::from_millis(rng.random_range(1..4_000)),
         grace,
         attempt_timeout: Duration::from_millis(rng.random_range(1..1_500)),
         tries: rng.random_range(1..5),
-        hedge: Hedge {
-            delay,
-            budget: *pick(rng, &[0.0, 0.05, 0.5]),
-            max: rng.random_range(0..4),
-            ..Hedge::default()
-        },
+        hedge: Hedge { delay, budget: *pick(rng, &[0.0, 0.05, 0.5]), max: rng.random_range(0..4), ..Hedge::default() },
         ..Rules::default()
     }
 }
@@ -127,8 +94,7 @@ fn rules(rng: &mut StdRng) -> Rules {
 /// Any backend: most of them well, some ill in one way, some in several.
 fn model(rng: &mut StdRng) -> Model {
     let mut ill = |chance: f64| if rng.random_bool(0.2) { chance } else { 0.0 };
-    let (tail, loss, failure, bare, unreachable) =
-        (ill(0.1), ill(0.3), ill(0.5), ill(0.3), ill(0.5));
+    let (tail, loss, failure, bare, unreachable) = (ill(0.1), ill(0.3), ill(0.5), ill(0.3), ill(0.5));
     Model {
         weight: rng.random_range(1..4),
         up: rng.random_bool(0.8),
@@ -136,15 +102,7 @@ fn model(rng: &mut StdRng) -> Model {
         tail,
         loss,
         knows: *pick(rng, &[0.0, 0.5, 1.0]),
-        miss: *pick(
-            rng,
-            &[
-                None,
-                Some(Rank::Nxdomain),
-                Some(Rank::Nodata),
-                Some(Rank::NodataAuthoritative),
-            ],
-        ),
+        miss: *pick(rng, &[None, Some(Rank::Nxdomain), Some(Rank::Nodata), Some(Rank::NodataAuthoritative)]),
         failure,
         bare,
         unreachable,
@@ -163,9 +121,7 @@ fn winning_rank(query: &Record) -> Option<Rank> {
         Outcome::Reply(attempt) => {
             let kept = |heard| matches!(heard, Heard::Accepted | Heard::Kept);
             let mut winners = query.replies.iter().rev();
-            winners
-                .find(|reply| reply.attempt == attempt && kept(reply.heard))
-                .map(|reply| reply.rank)
+            winners.find(|reply| reply.attempt == attempt && kept(reply.heard)).map(|reply| reply.rank)
         }
         Outcome::Failed | Outcome::Nothing => None,
     }
@@ -184,17 +140,10 @@ fn an_accepted_reply_never_loses_to_a_kept_one() {
     for_each_query(|scenario, query| {
         let (ended, _) = query.outcomes[0];
         let accepts = |rank| scenario.rules.accept.accepts(rank);
-        let first = query
-            .replies
-            .iter()
-            .find(|reply| reply.at <= ended && accepts(reply.rank));
+        let first = query.replies.iter().find(|reply| reply.at <= ended && accepts(reply.rank));
         match first {
             Some(reply) if reply.at < ended || reply.heard == Heard::Accepted => {
-                assert_eq!(
-                    query.outcomes[0],
-                    (reply.at, Outcome::Reply(reply.attempt)),
-                    "{query:?}"
-                );
+                assert_eq!(query.outcomes[0], (reply.at, Outcome::Reply(reply.attempt)), "{query:?}");
             }
             // It came in the same microsecond as the end, but after it.
             Some(_) | None => assert!(!winning_rank(query).is_some_and(accepts), "{query:?}"),
@@ -210,11 +159,7 @@ fn an_acceptable_reply_that_came_in_time_is_returned() {
             return;
         }
         let accepts = |rank| scenario.rules.accept.accepts(rank);
-        if query
-            .replies
-            .iter()
-            .any(|reply| reply.at < query.deadline && accepts(reply.rank))
-        {
+        if query.replies.iter().any(|reply| reply.at < query.deadline && accepts(reply.rank)) {
             assert!(winning_rank(query).is_some_and(accepts), "{query:?}");
         }
     });
@@ -223,15 +168,8 @@ fn an_acceptable_reply_that_came_in_time_is_returned() {
 #[test]
 fn the_best_kept_reply_wins() {
     for_each_query(|_, query| {
-        let in_time = query
-            .replies
-            .iter()
-            .filter(|reply| reply.heard != Heard::NotNeeded);
-        assert_eq!(
-            winning_rank(query),
-            in_time.map(|reply| reply.rank).max(),
-            "{query:?}"
-        );
+        let in_time = query.replies.iter().filter(|reply| reply.heard != Heard::NotNeeded);
+        assert_eq!(winning_rank(query), in_time.map(|reply| reply.rank).max(), "{query:?}");
     });
 }
 
@@ -239,18 +177,11 @@ fn the_best_kept_reply_wins() {
 fn nothing_is_said_while_somebody_who_may_know_better_is_out() {
     for_each_query(|scenario, query| {
         let (ended, outcome) = query.outcomes[0];
-        let early =
-            ended < query.deadline && scenario.rules.grace == Grace::Off && !query.bare_failure;
+        let early = ended < query.deadline && scenario.rules.grace == Grace::Off && !query.bare_failure;
         if early && outcome == Outcome::Nothing {
-            assert!(
-                query.replies.iter().all(|reply| reply.at > ended),
-                "{query:?}"
-            );
+            assert!(query.replies.iter().all(|reply| reply.at > ended), "{query:?}");
             let silent = |model: &Model| model.unreachable == 0.0;
-            let asked = query
-                .asked
-                .iter()
-                .map(|asked| &scenario.backends[asked.backend.get()]);
+            let asked = query.asked.iter().map(|asked| &scenario.backends[asked.backend.get()]);
             assert!(!asked.into_iter().any(silent), "{query:?}");
         }
     });
@@ -259,17 +190,9 @@ fn nothing_is_said_while_somebody_who_may_know_better_is_out() {
 #[test]
 fn a_hedge_never_asks_the_same_backend_again() {
     for_each_query(|_, query| {
-        for (place, hedge) in query
-            .asked
-            .iter()
-            .enumerate()
-            .filter(|(_, asked)| asked.kind == Kind::Hedge)
-        {
+        for (place, hedge) in query.asked.iter().enumerate().filter(|(_, asked)| asked.kind == Kind::Hedge) {
             let before = &query.asked[..place];
-            assert!(
-                before.iter().all(|asked| asked.backend != hedge.backend),
-                "{query:?}"
-            );
+            assert!(before.iter().all(|asked| asked.backend != hedge.backend), "{query:?}");
         }
     });
 }
@@ -279,14 +202,10 @@ fn attempts_and_tries_are_bounded() {
     for_each_query(|scenario, query| {
         assert!(query.asked.len() <= MAX_ATTEMPTS, "{query:?}");
         for (number, model) in scenario.backends.iter().enumerate() {
-            let asked = query
-                .asked
-                .iter()
-                .filter(|asked| asked.backend.get() == number);
+            let asked = query.asked.iter().filter(|asked| asked.backend.get() == number);
             // A retransmission and a refusal of OPT are worth one more each.
             let tries = usize::from(scenario.rules.tries);
-            let most =
-                tries + usize::from(scenario.resend.is_some()) + usize::from(model.refuses_opt);
+            let most = tries + usize::from(scenario.resend.is_some()) + usize::from(model.refuses_opt);
             assert!(asked.count() <= most, "{query:?}");
         }
     });
@@ -296,28 +215,11 @@ fn attempts_and_tries_are_bounded() {
 fn backends_that_are_down_are_asked_only_if_all_are() {
     for_each_query(|scenario, query| {
         if scenario.backends.iter().any(|model| model.up) {
-            assert!(
-                query
-                    .asked
-                    .iter()
-                    .all(|asked| scenario.backends[asked.backend.get()].up),
-                "{query:?}"
-            );
+            assert!(query.asked.iter().all(|asked| scenario.backends[asked.backend.get()].up), "{query:?}");
         } else {
-            assert!(
-                query.deadline <= scenario.rules.attempt_timeout,
-                "{query:?}"
-            );
-            let at_once = query
-                .asked
-                .iter()
-                .filter(|asked| asked.at == Duration::ZERO)
-                .count();
-            assert_eq!(
-                at_once,
-                scenario.backends.len().min(MAX_ATTEMPTS),
-                "{query:?}"
-            );
+            assert!(query.deadline <= scenario.rules.attempt_timeout, "{query:?}");
+            let at_once = query.asked.iter().filter(|asked| asked.at == Duration::ZERO).count();
+            assert_eq!(at_once, scenario.backends.len().min(MAX_ATTEMPTS), "{query:?}");
         }
     });
 }
@@ -326,25 +228,11 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
 fn hedges_stay_within_the_rules_and_the_budget() {
     for_each_seed(|scenario, report| {
         let hedge = &scenario.rules.hedge;
-        let hedges = |query: &Record| {
-            query
-                .asked
-                .iter()
-                .filter(|asked| asked.kind == Kind::Hedge)
-                .count()
-        };
-        let most = if scenario.rules.dispatch == Dispatch::Hedge {
-            usize::from(hedge.max)
-        } else {
-            0
-        };
+        let hedges = |query: &Record| query.asked.iter().filter(|asked| asked.kind == Kind::Hedge).count();
+        let most = if scenario.rules.dispatch == Dispatch::Hedge { usize::from(hedge.max) } else { 0 };
         assert!(report.queries.iter().all(|query| hedges(query) <= most));
         let all: usize = report.queries.iter().map(hedges).sum();
-        let paid = if hedge.budget > 0.0 {
-            10.0 + hedge.budget * report.successes as f64
-        } else {
-            0.0
-        };
+        let paid = if hedge.budget > 0.0 { 10.0 + hedge.budget * report.successes as f64 } else { 0.0 };
         assert!(all as f64 <= paid + 1e-6, "{all} hedges, {paid} paid");
     });
 }
@@ -375,16 +263,10 @@ fn the_seeds_reach_every_corner() {
             matches!(outcome, Outcome::Reply(_)) && ended == query.deadline,
             query.replies.iter().any(|reply| reply.at > ended),
         ];
-        met.iter_mut()
-            .zip(seen)
-            .for_each(|(count, seen)| *count += u32::from(seen));
+        met.iter_mut().zip(seen).for_each(|(count, seen)| *count += u32::from(seen));
         corners.set(met);
     });
     if std::env::var_os("HEDGEROW_SEED").is_none() {
-        assert!(
-            corners.get().iter().all(|&count| count >= 50),
-            "{:?}",
-            corners.get()
-        );
+        assert!(corners.get().iter().all(|&count| count >= 50), "{:?}", corners.get());
     }
 }

@@ -9,6 +9,7 @@ use super::{EXIT_USAGE, run};
 use crate::config::{BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, words};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
+use crate::server::Setup;
 use crate::wire::Name;
 
 /// The options; each is the config key of the same name, with the same words and default.
@@ -55,18 +56,13 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
-    let setup = run::load_zones(config(args));
-    match setup {
-        Ok(setup) => run::foreground(setup, || Err("there is no config file to read again".to_owned())),
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(EXIT_USAGE)
-        }
-    }
+    let setup = || Setup { config: config(&args), catalogs: Vec::new() };
+    // There is no file to read again: a reload changes nothing, and loses nothing.
+    run::foreground(setup(), || Ok(setup()))
 }
 
 /// The config that the options stand for.
-fn config(args: Args) -> Config {
+fn config(args: &Args) -> Config {
     let mut rules = Rules::default();
     rules.dispatch = args.dispatch.unwrap_or(rules.dispatch);
     rules.balance = args.balance.unwrap_or(rules.balance);
@@ -86,7 +82,7 @@ fn config(args: Args) -> Config {
     Config {
         workers: NonZeroUsize::new(args.workers),
         forwarder: Some(ForwarderConfig {
-            listen: args.listen,
+            listen: args.listen.clone(),
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
             routes: vec![Route { suffix: Name::root(), pool: 0 }],
         }),
@@ -109,13 +105,19 @@ fn within(limits: &'static Limits<Duration>) -> impl Fn(&str) -> Result<Duration
 /// Reads a share of queries.
 fn budget(text: &str) -> Result<f64, String> {
     let Limits { min, max } = limits::BUDGET;
-    text.parse().ok().filter(|share| limits::BUDGET.holds(share)).ok_or(format!("expected a number from {min} to {max}"))
+    text.parse()
+        .ok()
+        .filter(|share| limits::BUDGET.holds(share))
+        .ok_or(format!("expected a number from {min} to {max}"))
 }
 
 /// Reads a number of threads.
 fn workers(text: &str) -> Result<usize, String> {
     let Limits { min, max } = limits::WORKERS;
-    text.parse().ok().filter(|count| limits::WORKERS.holds(count)).ok_or(format!("expected a number from {min} to {max}"))
+    text.parse()
+        .ok()
+        .filter(|count| limits::WORKERS.holds(count))
+        .ok_or(format!("expected a number from {min} to {max}"))
 }
 
 #[cfg(test)]
@@ -134,7 +136,7 @@ mod tests {
     /// The config of a command line, or its error.
     fn parse(line: &str) -> Result<Config, String> {
         let words = std::iter::once("ls").chain(line.split_whitespace());
-        Options::try_parse_from(words).map(|options| config(options.args)).map_err(|error| error.to_string())
+        Options::try_parse_from(words).map(|options| config(&options.args)).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,49 +1,17 @@
 //! Running a server in the foreground until a signal ends it: what `serve`, `ls` and `ts` have in common.
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
-use crate::config::Config;
+use super::load::LoadError;
 use crate::server::{Server, Setup};
-use crate::zone::{Catalog, ZoneErrors};
-
-/// Loads the zones of a config.
-///
-/// # Errors
-/// Every problem of every zone file; nothing is loaded by halves.
-pub(super) fn load_zones(config: Config) -> Result<Setup, String> {
-    let mut catalogs = Vec::new();
-    let mut problems = Vec::new();
-    for authority in &config.authorities {
-        let mut sources = Vec::new();
-        for zone in &authority.zones {
-            match std::fs::read(&zone.file) {
-                Ok(text) => sources.push((zone.file.display().to_string(), text)),
-                Err(error) => problems.push(unreadable(&authority.name, &zone.file, &error)),
-            }
-        }
-        let ttl = u32::try_from(authority.ttl.as_secs()).unwrap_or(u32::MAX);
-        match Catalog::build(&sources, ttl, authority.miss) {
-            Ok(catalog) => catalogs.push(Arc::new(catalog)),
-            Err(errors) => problems.push(ZoneErrors::to_string(&errors)),
-        }
-    }
-    if problems.is_empty() { Ok(Setup { config, catalogs }) } else { Err(problems.join("\n")) }
-}
-
-/// Says that a zone file cannot be read.
-fn unreadable(authority: &str, file: &Path, error: &io::Error) -> String {
-    format!("{}: cannot read this zone file of authority {authority}: {error}", file.display())
-}
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `reload` is called on SIGHUP.
-pub(super) fn foreground(setup: Setup, reload: impl FnMut() -> Result<Setup, String>) -> ExitCode {
+pub(super) fn foreground(setup: Setup, reload: impl FnMut() -> Result<Setup, LoadError>) -> ExitCode {
     let result = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -55,7 +23,7 @@ pub(super) fn foreground(setup: Setup, reload: impl FnMut() -> Result<Setup, Str
 }
 
 /// The life of the control thread.
-async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, String>) -> io::Result<ExitCode> {
+async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError>) -> io::Result<ExitCode> {
     // Before anything is bound: a signal that comes early must not kill us half-way.
     let mut signals = Signals::new()?;
     let mut server = match Server::start(setup) {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{EXIT_USAGE, load, run};
+use super::load::{self, LoadError};
+use super::{EXIT_USAGE, run};
 use crate::server::Setup;
 
 /// Runs the command.
@@ -19,7 +20,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
 }
 
 /// Reads the config and all that it names.
-fn read(file: Option<&PathBuf>) -> Result<Setup, String> {
-    let (config, _) = load::load(file.map(PathBuf::as_path)).map_err(|error| error.to_string())?;
-    run::load_zones(config)
+fn read(file: Option<&PathBuf>) -> Result<Setup, LoadError> {
+    let (config, _) = load::load(file.map(PathBuf::as_path))?;
+    load::load_zones(config)
 }

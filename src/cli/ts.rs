@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::load::{self, LoadError};
 use super::{EXIT_USAGE, run};
 use crate::config::{AuthorityConfig, Config, ZoneSource, words};
 use crate::server::Setup;
@@ -40,7 +41,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 /// The config that the options stand for, with its zones.
-fn load(args: &Args) -> Result<Setup, String> {
+fn load(args: &Args) -> Result<Setup, LoadError> {
     let authority = AuthorityConfig {
         name: "authority".to_owned(),
         listen: args.listen.clone(),
@@ -48,5 +49,5 @@ fn load(args: &Args) -> Result<Setup, String> {
         miss: args.miss.unwrap_or(AuthorityConfig::MISS),
         ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
     };
-    run::load_zones(Config { workers: None, forwarder: None, pools: Vec::new(), authorities: vec![authority] })
+    load::load_zones(Config { workers: None, forwarder: None, pools: Vec::new(), authorities: vec![authority] })
 }

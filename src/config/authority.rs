@@ -22,12 +22,8 @@ pub(super) fn read<'d>(
     let zones = section.require("zones", ZONES_EXAMPLE);
     let authority = AuthorityConfig {
         name: name.to_owned(),
-        listen: listen
-            .map(|node| read_listen(&node, listeners))
-            .unwrap_or_default(),
-        zones: zones
-            .map(|node| read_zones(&node, folder))
-            .unwrap_or_default(),
+        listen: listen.map(|node| read_listen(&node, listeners)).unwrap_or_default(),
+        zones: zones.map(|node| read_zones(&node, folder)).unwrap_or_default(),
         miss: section.parsed("miss", words::miss, AuthorityConfig::MISS),
         ttl: section.parsed("ttl", words::ttl, AuthorityConfig::TTL),
     };
@@ -38,18 +34,9 @@ pub(super) fn read<'d>(
 /// Reads `zones`: at least one, none twice.
 fn read_zones<'d>(node: &Node<'d>, folder: &Path) -> Vec<ZoneSource> {
     let read = |item: Node<'d>| Some((folder.join(read_file(&item)?), item.spot));
-    let files: Vec<_> = node
-        .items(ZONES_EXAMPLE)
-        .into_iter()
-        .filter_map(read)
-        .collect();
-    note_repeats(files.iter().cloned(), |file| {
-        format!("{} is loaded", file.display())
-    });
-    files
-        .into_iter()
-        .map(|(file, _)| ZoneSource { file })
-        .collect()
+    let files: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(read).collect();
+    note_repeats(files.iter().cloned(), |file| format!("{} is loaded", file.display()));
+    files.into_iter().map(|(file, _)| ZoneSource { file }).collect()
 }
 
 /// Reads one zone: a file name, or a table with one.
@@ -60,4 +47,59 @@ fn read_file(item: &Node<'_>) -> Option<String> {
     let file = section.require("file", "\"zones/ts1.txt\"");
     section.finish();
     file?.parsed(words::file_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::check;
+
+    /// Checks the problem of an authority with `line`, the second line of the file.
+    fn check_authority(line: &str, expected: &str) {
+        let mut text = format!("[authorities.ts1]\n{line}\n");
+        for (key, value) in [("listen", "[\"127.0.0.1:5301\"]"), ("zones", "[\"ts1.txt\"]")] {
+            if !line.starts_with(key) {
+                text += &format!("{key} = {value}\n");
+            }
+        }
+        check(&text, &[&format!("2:{expected}")]);
+    }
+
+    #[test]
+    fn authorities_are_checked() {
+        for (line, expected) in [
+            (
+                "miss = \"silence\"",
+                "8: authorities.ts1.miss: invalid value \"silence\": \
+             expected one of silent, nxdomain, refused; did you mean \"silent\"?",
+            ),
+            (
+                "ttl = 300",
+                "7: authorities.ts1.ttl: expected a duration with its unit, such as \"300s\" or \"300ms\", \
+             not an integer",
+            ),
+            (
+                "ttl = \"1500ms\"",
+                "7: authorities.ts1.ttl: invalid value \"1500ms\": \
+             expected whole seconds, at most 2147483647s",
+            ),
+            ("listen = []", "10: authorities.ts1.listen: expected at least one, such as [\"127.0.0.1:5300\"]"),
+            ("zones = []", "9: authorities.ts1.zones: expected at least one, such as [\"zones/ts1.txt\"]"),
+            ("zones = [\"\"]", "10: authorities.ts1.zones[0]: invalid value \"\": expected the name of a file"),
+            ("zones = [\"a\", { file = \"a\" }]", "15: authorities.ts1.zones[1]: a is loaded twice, first on line 2"),
+            (
+                "zones = [{ file = \"a\", origin = \"example.org\" }]",
+                "24: authorities.ts1.zones[0]: unknown key \"origin\", expected one of file",
+            ),
+            ("zoens = [\"a\"]", "1: authorities.ts1: unknown key \"zoens\", did you mean \"zones\"?"),
+        ] {
+            check_authority(line, expected);
+        }
+        check(
+            "authorities.a = {}",
+            &[
+                "1:17: authorities.a: listen is missing, write listen = [\"127.0.0.1:5301\"]",
+                "1:17: authorities.a: zones is missing, write zones = [\"zones/ts1.txt\"]",
+            ],
+        );
+    }
 }

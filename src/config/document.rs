@@ -13,37 +13,25 @@ use super::{Config, Problems, authority, forwarder, limits, pool};
 pub(super) fn parse(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     let notes = Notes::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
-    // What the parser saved from broken TOML is guesswork: half a file has half its pools, and
-    // problems with that would hide the real ones.
-    let config = match errors.is_empty() {
-        true => Some(read(Section::document(document.get_ref(), &notes), folder)),
-        false => {
-            note_syntax(&notes, text, errors);
-            None
-        }
-    };
-    match (config, Problems::new(notes.into_found())) {
-        (Some(config), None) => Ok(config),
-        (_, Some(problems)) => Err(problems),
-        (None, None) => unreachable!("a syntax error was noted"),
+    if !errors.is_empty() {
+        // What the parser saved from broken TOML is guesswork: half a file has half its pools, and
+        // problems with that would hide the real ones.
+        note_syntax(&notes, text, errors);
+        return Err(Problems::new(notes.into_found()));
     }
+    let config = read(Section::document(document.get_ref(), &notes), folder);
+    let found = notes.into_found();
+    if found.is_empty() { Ok(config) } else { Err(Problems::new(found)) }
 }
 
 /// Notes what is no TOML, once for each line: what follows on the line is mostly an echo.
 fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) {
     let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
     errors.sort_by_key(start);
-    errors.dedup_by_key(|error| {
-        text.bytes()
-            .take(start(error))
-            .filter(|&octet| octet == b'\n')
-            .count()
-    });
+    errors.dedup_by_key(|error| text.bytes().take(start(error)).filter(|&octet| octet == b'\n').count());
     for error in errors {
         let message = error.message();
-        let message = message
-            .strip_suffix(", expected nothing")
-            .unwrap_or(message);
+        let message = message.strip_suffix(", expected nothing").unwrap_or(message);
         notes.add(error.span(), "", message.to_owned());
     }
 }
@@ -58,12 +46,8 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
-    let sections = pool_nodes
-        .iter()
-        .filter_map(|(name, node)| Some((name, node.section()?)));
-    let pools = sections
-        .map(|(name, section)| pool::read(name, section, &mut asked))
-        .collect();
+    let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
+    let pools = sections.map(|(name, section)| pool::read(name, section, &mut asked)).collect();
     let nothing_to_run = forwarder_node.is_none() && authorities_node.is_none();
     let forwarder = forwarder_node
         .and_then(|node| node.section())
@@ -72,26 +56,15 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
         note_loops(&forwarder.listen, &asked);
     }
     let authority_nodes = read_named(authorities_node.and_then(|node| node.section()));
-    let sections = authority_nodes
-        .iter()
-        .filter_map(|(name, node)| Some((name, node.section()?)));
-    let authorities = sections
-        .map(|(name, section)| authority::read(name, section, folder, &mut listeners))
-        .collect();
+    let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
+    let authorities = sections.map(|(name, section)| authority::read(name, section, folder, &mut listeners)).collect();
 
     note_shared_listeners(listeners);
     if nothing_to_run {
-        document
-            .spot
-            .note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
+        document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config {
-        workers,
-        forwarder,
-        pools,
-        authorities,
-    }
+    Config { workers, forwarder, pools, authorities }
 }
 
 /// The entries of a section whose keys the operator chooses.
@@ -102,9 +75,7 @@ fn read_named<'d>(section: Option<Section<'d>>) -> Vec<(&'d str, Node<'d>)> {
 /// Notes listeners that would take each other's queries: with `SO_REUSEPORT` both would start. Port 0
 /// is another one for each.
 fn note_shared_listeners(listeners: Vec<(SocketAddr, Spot<'_>)>) {
-    let fixed = listeners
-        .into_iter()
-        .filter(|(address, _)| address.port() != 0);
+    let fixed = listeners.into_iter().filter(|(address, _)| address.port() != 0);
     note_repeats(fixed, |address| format!("{address} is listened on"));
 }
 
@@ -112,9 +83,80 @@ fn note_shared_listeners(listeners: Vec<(SocketAddr, Spot<'_>)>) {
 fn note_loops(listen: &[SocketAddr], asked: &[(SocketAddr, Spot<'_>)]) {
     for (address, spot) in asked {
         if listen.contains(address) {
-            spot.note(format!(
-                "{address} is this forwarder itself, expected another server"
-            ));
+            spot.note(format!("{address} is this forwarder itself, expected another server"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::check;
+
+    #[test]
+    fn broken_toml_is_told_before_anything_else() {
+        check(
+            "worker = 1\na = \nb = 1__0\n[e]\n[e]\n[d\n",
+            &[
+                "2:5: string values must be quoted, expected literal string",
+                "3:6: `_` may only go between digits",
+                "5:2: duplicate key",
+                "6:3: unclosed table, expected `]`",
+            ],
+        );
+    }
+
+    #[test]
+    fn something_must_be_there_to_run() {
+        let expected = " nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]";
+        check("", &[expected]);
+        check("[pools.ts]\nbackends = [\"192.0.2.1:53\"]", &[expected]);
+        check("[forwarder]", &["1:1: forwarder: there is nobody to ask, add [pools.NAME] with backends"]);
+    }
+
+    #[test]
+    fn sections_of_the_top_are_known() {
+        let one = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
+        for (line, expected) in [
+            ("cache = 1", "1:1: unknown key \"cache\", expected one of workers, forwarder, pools, authorities"),
+            ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),
+            ("forwarder = [{}]", "1:13: forwarder: expected a table, not an array"),
+            ("pools = 1", "1:9: pools: expected a table, not an integer"),
+            ("pools.ts = 1", "1:12: pools.ts: expected a table, not an integer"),
+        ] {
+            check(&format!("{line}\n{one}"), &[expected]);
+        }
+        check("authorities.b = 1", &["1:17: authorities.b: expected a table, not an integer"]);
+        check("authorities = []", &["1:15: authorities: expected a table, not an array"]);
+        for (value, what) in [
+            ("1025", "invalid value 1025: expected an integer from 0 to 1024"),
+            ("-1", "invalid value -1: expected an integer from 0 to 1024"),
+            ("\"all\"", "expected an integer from 0 to 1024, not a string"),
+            ("0xffff", "invalid value 0xffff: expected an integer from 0 to 1024"),
+            ("99999999999999999999", "invalid value 99999999999999999999: expected an integer from 0 to 1024"),
+        ] {
+            check(&format!("workers = {value}\n{one}"), &[&format!("1:11: workers: {what}")]);
+        }
+    }
+
+    #[test]
+    fn listeners_do_not_share_an_address() {
+        let text = r#"
+[authorities.a]
+listen = ["127.0.0.1:5300", "127.0.0.1:0"]
+zones = ["a.txt"]
+[authorities.b]
+listen = ["[::1]:53", "127.0.0.1:0", "[::1]:53"]
+zones = ["a.txt"]
+[forwarder]
+[pools.ts]
+backends = ["192.0.2.1:53"]
+"#;
+        check(
+            text,
+            &[
+                "6:38: authorities.b.listen[2]: [::1]:53 is listened on twice, first on line 6",
+                "8:1: forwarder: 127.0.0.1:5300 is listened on twice, first on line 3",
+            ],
+        );
     }
 }

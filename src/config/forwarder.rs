@@ -25,25 +25,15 @@ pub(super) fn read<'d>(
     };
     let edns_udp_size = section.integer("edns_udp_size", limits::EDNS_UDP_SIZE, ForwarderConfig::EDNS_UDP_SIZE);
     let routes = match section.take("routes") {
-        Some(node) => node
-            .section()
-            .map(|routes| read_routes(&routes, pools))
-            .unwrap_or_default(),
+        Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
         None => default_routes(&section.spot, pools),
     };
     section.finish();
-    ForwarderConfig {
-        listen,
-        edns_udp_size,
-        routes,
-    }
+    ForwarderConfig { listen, edns_udp_size, routes }
 }
 
 /// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
-pub(super) fn read_listen<'d>(
-    node: &Node<'d>,
-    listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
-) -> Vec<SocketAddr> {
+pub(super) fn read_listen<'d>(node: &Node<'d>, listeners: &mut Vec<(SocketAddr, Spot<'d>)>) -> Vec<SocketAddr> {
     let read = |item: Node<'d>| Some((item.parsed(words::listen_address)?, item.spot));
     let items = node.items("[\"127.0.0.1:5300\"]").into_iter();
     let read: Vec<_> = items.filter_map(read).collect();
@@ -63,13 +53,10 @@ fn read_routes(section: &Section<'_>, pools: &[&str]) -> Vec<Route> {
     for (key, node) in entries {
         // An unquoted example.org is two keys in TOML: a table "example" with a key "org".
         if node.table().is_some() {
-            node.key
-                .note("expected the name of a pool, not a table; a suffix with dots needs quotes");
+            node.key.note("expected the name of a pool, not a table; a suffix with dots needs quotes");
             continue;
         }
-        let pool = node
-            .parsed(words::label)
-            .and_then(|pool| read_pool(&node, &pool, pools));
+        let pool = node.parsed(words::label).and_then(|pool| read_pool(&node, &pool, pools));
         let suffix = match words::domain_name(key) {
             Ok(suffix) => suffix,
             Err(expected) => {
@@ -93,8 +80,7 @@ fn read_pool(node: &Node<'_>, pool: &str, pools: &[&str]) -> Option<usize> {
             None if pools.is_empty() => format!("add [pools.{pool}]"),
             None => format!("expected one of {}", pools.join(", ")),
         };
-        node.spot
-            .note(format!("there is no pool {pool:?}, {remedy}"));
+        node.spot.note(format!("there is no pool {pool:?}, {remedy}"));
     }
     index
 }
@@ -110,4 +96,74 @@ fn default_routes(spot: &Spot<'_>, pools: &[&str]) -> Vec<Route> {
         )),
     }
     Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::super::tests::check;
+
+    #[test]
+    fn forwarder_is_checked() {
+        let pools = "[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n[pools.tt]\nbackends = [\"192.0.2.1:53\"]\n";
+        for (line, expected) in [
+            ("listen = []", "2:10: forwarder.listen: expected at least one, such as [\"127.0.0.1:5300\"]"),
+            (
+                "listen = \"127.0.0.1:53\"",
+                "2:10: forwarder.listen: expected an array such as [\"127.0.0.1:5300\"], not a string",
+            ),
+            (
+                "listen = [53]",
+                "2:11: forwarder.listen[0]: expected an IP address with its port, \
+             such as \"127.0.0.1:53\" or \"[::1]:53\", not an integer",
+            ),
+            (
+                "edns_udp_size = 511",
+                "2:17: forwarder.edns_udp_size: invalid value 511: expected an integer from 512 to 4096",
+            ),
+            ("port = 53", "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes"),
+            ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
+            (
+                "routes = { \".\" = \"tss\" }",
+                "2:18: forwarder.routes.\".\": there is no pool \"tss\", expected one of ts, tt",
+            ),
+            ("routes = { \".\" = 1 }", "2:18: forwarder.routes.\".\": expected a string: put the integer in quotes"),
+            ("routes = { \".\" = [\"ts\"] }", "2:18: forwarder.routes.\".\": expected a name, not an array"),
+            (
+                "routes = { example.org = \"ts\" }",
+                "2:12: forwarder.routes.example: expected the name of a pool, not a table; \
+             a suffix with dots needs quotes",
+            ),
+        ] {
+            let line =
+                if line.starts_with("routes") { line.to_owned() } else { format!("{line}\nroutes.\".\" = \"ts\"") };
+            check(&format!("[forwarder]\n{line}\n{pools}"), &[expected]);
+        }
+    }
+
+    #[test]
+    fn routes_are_checked() {
+        let pools = "[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n[pools.other]\nbackends = [\"192.0.2.1:53\"]\n";
+        let expected = "1:1: forwarder: routes are missing and there are 2 pools, \
+                    add [forwarder.routes] with \".\" = \"ts\"";
+        check(&format!("[forwarder]\n{pools}"), &[expected]);
+        check(
+            &format!("{pools}[forwarder.routes]\n\"Example.org\" = \"ts\"\n\"example.ORG.\" = \"othr\"\n"),
+            &[
+                "7:1: forwarder.routes.\"example.ORG.\": example.org. is routed twice, first on line 6",
+                "7:18: forwarder.routes.\"example.ORG.\": there is no pool \"othr\", did you mean \"other\"?",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_bad_suffix_is_told() {
+        let text = "[forwarder.routes]\n\"a..b\" = \"ts\"\n[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n";
+        let problems = Config::parse(text, "c.toml", Path::new("")).expect_err("a bad suffix").to_string();
+        let start = "c.toml:2:1: forwarder.routes.\"a..b\": invalid suffix \"a..b\": \
+                 expected a domain name such as \"example.org\" (";
+        assert!(problems.starts_with(start), "{problems}");
+    }
 }

@@ -29,10 +29,7 @@ impl Limits<Duration> {
         if self.holds(&value) {
             return Ok(value);
         }
-        let (min, max) = (
-            humantime::format_duration(self.min),
-            humantime::format_duration(self.max),
-        );
+        let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
         Err(Expected::new(format!("a duration from {min} to {max}")))
     }
 }
@@ -48,33 +45,20 @@ pub const WORKERS: Limits<usize> = Limits { min: 0, max: 1024 };
 
 /// Largest UDP message, octets. RFC 6891 section 6.2.3: less than 512 means 512. Section 6.2.5: 4096
 /// is as much as one should offer; such messages already travel in fragments.
-pub const EDNS_UDP_SIZE: Limits<u16> = Limits {
-    min: 512,
-    max: 4096,
-};
+pub const EDNS_UDP_SIZE: Limits<u16> = Limits { min: 512, max: 4096 };
 
-/// Share of the load. A thousand to one is the finest share that still gets asked within a minute on
-/// a quiet server.
+/// Share of the load. Less than a thousandth can hardly be told from none.
 pub const WEIGHT: Limits<u16> = Limits { min: 1, max: 1000 };
 
 /// The client's deadline. Zero would fail every query; after a minute no client is left to listen,
 /// while the query would still hold its place.
-pub const TIMEOUT: Limits<Duration> = Limits {
-    min: ms(1),
-    max: secs(60),
-};
+pub const TIMEOUT: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 
 /// Silence after which the next backend is due. May exceed `timeout`: then only failures move on.
-pub const ATTEMPT_TIMEOUT: Limits<Duration> = Limits {
-    min: ms(1),
-    max: secs(60),
-};
+pub const ATTEMPT_TIMEOUT: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 
 /// A fixed grace. Not to wait at all is `accept = "conclusive"`.
-pub const GRACE: Limits<Duration> = Limits {
-    min: ms(1),
-    max: secs(60),
-};
+pub const GRACE: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 
 /// How many are asked at once; 0 is all. A race has at most 8 attempts.
 pub const FANOUT: Limits<u16> = Limits { min: 0, max: 8 };
@@ -83,23 +67,14 @@ pub const FANOUT: Limits<u16> = Limits { min: 0, max: 8 };
 pub const TRIES: Limits<u8> = Limits { min: 1, max: 8 };
 
 /// A fixed hedge delay, taken as it is: 0 starts the hedge at once.
-pub const HEDGE_DELAY: Limits<Duration> = Limits {
-    min: ms(0),
-    max: secs(60),
-};
+pub const HEDGE_DELAY: Limits<Duration> = Limits { min: ms(0), max: secs(60) };
 
 /// The percentile of a hedge delay. Below the median most hedges would be in vain; above p99.9 the
 /// few samples kept say nothing.
-pub const PERCENT: Limits<f64> = Limits {
-    min: 50.0,
-    max: 99.9,
-};
+pub const PERCENT: Limits<f64> = Limits { min: 50.0, max: 99.9 };
 
 /// Clamps of a hedge delay that is no fixed one.
-pub const HEDGE_CLAMP: Limits<Duration> = Limits {
-    min: ms(0),
-    max: secs(60),
-};
+pub const HEDGE_CLAMP: Limits<Duration> = Limits { min: ms(0), max: secs(60) };
 
 /// Hedges per query of the client, over time. 0 is none; 1 doubles the load.
 pub const BUDGET: Limits<f64> = Limits { min: 0.0, max: 1.0 };
@@ -109,31 +84,19 @@ pub const BUDGET: Limits<f64> = Limits { min: 0.0, max: 1.0 };
 pub const HEDGES: Limits<u8> = Limits { min: 1, max: 7 };
 
 /// Time between probes to one backend. Oftener than this is load, rarer is no health check.
-pub const PROBE_INTERVAL: Limits<Duration> = Limits {
-    min: ms(100),
-    max: secs(3600),
-};
+pub const PROBE_INTERVAL: Limits<Duration> = Limits { min: ms(100), max: secs(3600) };
 
 /// How long a probe waits.
-pub const PROBE_TIMEOUT: Limits<Duration> = Limits {
-    min: ms(1),
-    max: secs(60),
-};
+pub const PROBE_TIMEOUT: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 
 /// Queries to the pool between extra probes; 0 is off.
-pub const PROBE_EVERY: Limits<u32> = Limits {
-    min: 0,
-    max: u32::MAX,
-};
+pub const PROBE_EVERY: Limits<u32> = Limits { min: 0, max: u32::MAX };
 
 /// Probes in a row that turn a backend up or down.
 pub const PROBES: Limits<u8> = Limits { min: 1, max: 100 };
 
 /// TTL of table records. RFC 2181 section 8: 31 bits.
-pub const TTL: Limits<Duration> = Limits {
-    min: ms(0),
-    max: secs((1 << 31) - 1),
-};
+pub const TTL: Limits<Duration> = Limits { min: ms(0), max: secs((1 << 31) - 1) };
 
 /// Short for a table of bounds.
 const fn ms(count: u64) -> Duration {
@@ -151,13 +114,7 @@ mod tests {
 
     #[test]
     fn bounds_themselves_are_within() {
-        for (text, taken) in [
-            ("1ms", true),
-            ("60s", true),
-            ("999us", false),
-            ("60001ms", false),
-            ("0s", false),
-        ] {
+        for (text, taken) in [("1ms", true), ("60s", true), ("999us", false), ("60001ms", false), ("0s", false)] {
             assert_eq!(TIMEOUT.parse(text).is_ok(), taken, "{text}");
         }
         assert!(BUDGET.holds(&0.0) && BUDGET.holds(&1.0));

@@ -1,6 +1,6 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
-//! The text is read once into a tree in which everything knows its place ([`section`]); `pool`,
+//! The text is read once into a tree in which everything knows its place (`section`); `pool`,
 //! `forwarder` and `authority` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
@@ -115,10 +115,7 @@ pub struct ProbeConfig {
 impl Default for ProbeConfig {
     /// What every server can be asked: RFC 8109 section 3 has resolvers begin with it.
     fn default() -> Self {
-        Self {
-            name: Name::root(),
-            rtype: RecordType::NS,
-        }
+        Self { name: Name::root(), rtype: RecordType::NS }
     }
 }
 

@@ -11,11 +11,7 @@ use crate::policy::{HealthRules, Hedge, Rules};
 const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
 
 /// Reads `[pools.NAME]`. The address of each backend goes to `asked` with its spot.
-pub(super) fn read<'d>(
-    name: &str,
-    mut section: Section<'d>,
-    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
-) -> PoolConfig {
+pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(SocketAddr, Spot<'d>)>) -> PoolConfig {
     let backends = read_backends(&mut section, asked);
     let (health, probe) = match section.section("health") {
         Some(health) => read_health(health),
@@ -42,41 +38,24 @@ pub(super) fn read<'d>(
         health,
     };
     section.finish();
-    PoolConfig {
-        name: name.to_owned(),
-        backends,
-        rules,
-        probe,
-    }
+    PoolConfig { name: name.to_owned(), backends, rules, probe }
 }
 
 /// Reads `backends`: at least one, none twice by address or by name.
-fn read_backends<'d>(
-    section: &mut Section<'d>,
-    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
-) -> Vec<BackendConfig> {
+fn read_backends<'d>(section: &mut Section<'d>, asked: &mut Vec<(SocketAddr, Spot<'d>)>) -> Vec<BackendConfig> {
     let node = section.require("backends", BACKENDS_EXAMPLE);
-    let items = node
-        .map(|node| node.items(BACKENDS_EXAMPLE))
-        .unwrap_or_default();
+    let items = node.map(|node| node.items(BACKENDS_EXAMPLE)).unwrap_or_default();
     let read = |item: &Node<'d>| Some((read_backend(item)?, item.spot.clone()));
     let backends: Vec<_> = items.iter().filter_map(read).collect();
 
-    let addresses = backends
-        .iter()
-        .map(|(backend, spot)| (backend.address, spot.clone()));
+    let addresses = backends.iter().map(|(backend, spot)| (backend.address, spot.clone()));
     asked.extend(addresses.clone());
-    note_repeats(addresses, |address| {
-        format!("backend {address} stands in this pool")
-    });
+    note_repeats(addresses, |address| format!("backend {address} stands in this pool"));
     // Unnamed backends share a name only if they share an address, which is noted already.
-    let named = backends
-        .iter()
-        .filter(|(backend, _)| backend.name != backend.address.to_string());
-    note_repeats(
-        named.map(|(backend, spot)| (backend.name.as_str(), spot.clone())),
-        |name| format!("the name {name:?} stands in this pool"),
-    );
+    let named = backends.iter().filter(|(backend, _)| backend.name != backend.address.to_string());
+    note_repeats(named.map(|(backend, spot)| (backend.name.as_str(), spot.clone())), |name| {
+        format!("the name {name:?} stands in this pool")
+    });
     backends.into_iter().map(|(backend, _)| backend).collect()
 }
 
@@ -84,25 +63,15 @@ fn read_backends<'d>(
 fn read_backend(item: &Node<'_>) -> Option<BackendConfig> {
     let Some(mut section) = item.table() else {
         let address = item.parsed(words::backend_address)?;
-        return Some(BackendConfig {
-            address,
-            name: address.to_string(),
-            weight: 1,
-        });
+        return Some(BackendConfig { address, name: address.to_string(), weight: 1 });
     };
     let address = section.require("address", "\"127.0.0.1:5301\"");
     let address = address.and_then(|node| node.parsed(words::backend_address));
-    let name = section
-        .take("name")
-        .and_then(|node| node.parsed(words::label));
+    let name = section.take("name").and_then(|node| node.parsed(words::label));
     let weight = section.integer("weight", limits::WEIGHT, 1);
     section.finish();
     let address = address?;
-    Some(BackendConfig {
-        address,
-        name: name.unwrap_or_else(|| address.to_string()),
-        weight,
-    })
+    Some(BackendConfig { address, name: name.unwrap_or_else(|| address.to_string()), weight })
 }
 
 /// Reads `[pools.*.hedge]`.
@@ -113,19 +82,12 @@ fn read_hedge(mut section: Section<'_>) -> Hedge {
     if let (Some(min), Some(max)) = (min_delay, max_delay)
         && min > max
     {
-        let (min, max) = (
-            humantime::format_duration(min),
-            humantime::format_duration(max),
-        );
+        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
         // One of the two may be a default: then the other one is to be mended.
-        let spot = min_spot
-            .or(max_spot)
-            .unwrap_or_else(|| section.spot.clone());
+        let spot = min_spot.or(max_spot).unwrap_or_else(|| section.spot.clone());
         spot.note(format!("min_delay {min} is above max_delay {max}"));
     }
-    let budget = section
-        .take("budget")
-        .and_then(|node| node.number(limits::BUDGET));
+    let budget = section.take("budget").and_then(|node| node.number(limits::BUDGET));
     let hedge = Hedge {
         delay: section.parsed("delay", words::hedge_delay, usual.delay),
         min_delay: min_delay.unwrap_or(usual.min_delay),
@@ -145,10 +107,7 @@ fn read_clamp<'d>(
     usual: Duration,
 ) -> (Option<Duration>, Option<Spot<'d>>) {
     match section.take(key) {
-        Some(node) => (
-            node.parsed(|text| limits::HEDGE_CLAMP.parse(text)),
-            Some(node.spot),
-        ),
+        Some(node) => (node.parsed(|text| limits::HEDGE_CLAMP.parse(text)), Some(node.spot)),
         None => (Some(usual), None),
     }
 }
@@ -157,17 +116,9 @@ fn read_clamp<'d>(
 fn read_health(mut section: Section<'_>) -> (HealthRules, ProbeConfig) {
     let usual = HealthRules::default();
     let rules = HealthRules {
-        interval: section.parsed(
-            "interval",
-            |text| limits::PROBE_INTERVAL.parse(text),
-            usual.interval,
-        ),
+        interval: section.parsed("interval", |text| limits::PROBE_INTERVAL.parse(text), usual.interval),
         every_queries: section.integer("every_queries", limits::PROBE_EVERY, usual.every_queries),
-        timeout: section.parsed(
-            "timeout",
-            |text| limits::PROBE_TIMEOUT.parse(text),
-            usual.timeout,
-        ),
+        timeout: section.parsed("timeout", |text| limits::PROBE_TIMEOUT.parse(text), usual.timeout),
         fall: section.integer("fall", limits::PROBES, usual.fall),
         rise: section.integer("rise", limits::PROBES, usual.rise),
     };
@@ -185,4 +136,166 @@ fn read_probe(mut section: Section<'_>) -> ProbeConfig {
     };
     section.finish();
     probe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::check;
+
+    /// Checks the problem of a pool that has backends and then `line`, the third line of the file.
+    fn check_pool(line: &str, expected: &str) {
+        let text = format!("[forwarder]\n[pools.ts]\n{line}\nbackends = [\"192.0.2.1:53\"]");
+        check(&text, &[&format!("3:{expected}")]);
+    }
+
+    #[test]
+    fn pools_are_checked() {
+        for (line, expected) in [
+            ("timeout = \"0s\"", "11: pools.ts.timeout: invalid value \"0s\": expected a duration from 1ms to 1m"),
+            ("timeout = \"61s\"", "11: pools.ts.timeout: invalid value \"61s\": expected a duration from 1ms to 1m"),
+            (
+                "timeout = \"soon\"",
+                "11: pools.ts.timeout: invalid value \"soon\": expected a duration such as \"250ms\" or \"3s\"",
+            ),
+            (
+                "attempt_timeout = \"0ms\"",
+                "19: pools.ts.attempt_timeout: invalid value \"0ms\": expected a duration from 1ms to 1m",
+            ),
+            ("tries = 0", "9: pools.ts.tries: invalid value 0: expected an integer from 1 to 8"),
+            ("tries = 9", "9: pools.ts.tries: invalid value 9: expected an integer from 1 to 8"),
+            ("fanout = 9", "10: pools.ts.fanout: invalid value 9: expected an integer from 0 to 8"),
+            ("fanout = 1.0", "10: pools.ts.fanout: expected an integer from 0 to 8, not a float"),
+            ("accept = true", "10: pools.ts.accept: expected one of positive, conclusive, any, not a boolean"),
+            (
+                "balance = \"sticky\"",
+                "11: pools.ts.balance: invalid value \"sticky\": expected one of ordered, round-robin, random",
+            ),
+            (
+                "on_timeout = \"servfial\"",
+                "14: pools.ts.on_timeout: invalid value \"servfial\": \
+             expected one of nxdomain, servfail, refused, drop; did you mean \"servfail\"?",
+            ),
+            (
+                "on_all_down = []",
+                "15: pools.ts.on_all_down: expected one of nxdomain, servfail, refused, drop, not an array",
+            ),
+            (
+                "grace = \"0s\"",
+                "9: pools.ts.grace: invalid value \"0s\": expected off, auto or a duration from 1ms to 1m",
+            ),
+            ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
+        ] {
+            check_pool(line, expected);
+        }
+    }
+
+    #[test]
+    fn hedges_are_checked() {
+        for (line, expected) in [
+            (
+                "hedge.delay = \"p100\"",
+                "15: pools.ts.hedge.delay: invalid value \"p100\": expected auto or a percentile from \
+             \"p50\" to \"p99.9\" or a duration such as \"250ms\" or \"3s\"",
+            ),
+            ("hedge.budget = 1.1", "16: pools.ts.hedge.budget: invalid value 1.1: expected a number from 0 to 1"),
+            ("hedge.budget = nan", "16: pools.ts.hedge.budget: invalid value nan: expected a number from 0 to 1"),
+            ("hedge.budget = \"5%\"", "16: pools.ts.hedge.budget: expected a number from 0 to 1, not a string"),
+            ("hedge.max = 0", "13: pools.ts.hedge.max: invalid value 0: expected an integer from 1 to 7"),
+            ("hedge.min_delay = \"1s\"", "19: pools.ts.hedge.min_delay: min_delay 1s is above max_delay 250ms"),
+            ("hedge.max_delay = \"1us\"", "19: pools.ts.hedge.max_delay: min_delay 1ms is above max_delay 1us"),
+            (
+                "hedge = { min_delay = \"1s\", max_delay = \"1x\" }",
+                "41: pools.ts.hedge.max_delay: invalid value \"1x\": \
+             expected a duration such as \"250ms\" or \"3s\"",
+            ),
+            ("hedge.dely = 1", "7: pools.ts.hedge: unknown key \"dely\", did you mean \"delay\"?"),
+        ] {
+            check_pool(line, expected);
+        }
+    }
+
+    #[test]
+    fn health_is_checked() {
+        for (line, expected) in [
+            (
+                "health.interval = \"1ms\"",
+                "19: pools.ts.health.interval: invalid value \"1ms\": expected a duration from 100ms to 1h",
+            ),
+            (
+                "health.timeout = \"0s\"",
+                "18: pools.ts.health.timeout: invalid value \"0s\": expected a duration from 1ms to 1m",
+            ),
+            (
+                "health.every_queries = -1",
+                "24: pools.ts.health.every_queries: invalid value -1: expected an integer from 0 to 4294967295",
+            ),
+            ("health.fall = 0", "15: pools.ts.health.fall: invalid value 0: expected an integer from 1 to 100"),
+            ("health.rise = 101", "15: pools.ts.health.rise: invalid value 101: expected an integer from 1 to 100"),
+            ("health.raise = 2", "8: pools.ts.health: unknown key \"raise\", did you mean \"rise\"?"),
+            ("health.probe = \".\"", "16: pools.ts.health.probe: expected a table, not a string"),
+            (
+                "health.probe.type = \"NSS\"",
+                "21: pools.ts.health.probe.type: invalid value \"NSS\": \
+             expected a record type such as \"NS\", \"AAAA\" or \"TYPE65\"",
+            ),
+            ("health.probe.qtype = \"NS\"", "14: pools.ts.health.probe: unknown key \"qtype\", did you mean \"type\"?"),
+        ] {
+            check_pool(line, expected);
+        }
+    }
+
+    #[test]
+    fn backends_are_checked() {
+        for (value, expected) in [
+            ("[]", "2:12: pools.ts.backends: expected at least one, such as [\"127.0.0.1:5301\"]"),
+            (
+                "\"192.0.2.1:53\"",
+                "2:12: pools.ts.backends: expected an array such as [\"127.0.0.1:5301\"], not a string",
+            ),
+            (
+                "[\"192.0.2.1\"]",
+                "2:13: pools.ts.backends[0]: invalid value \"192.0.2.1\": \
+             expected an address with its port, such as \"192.0.2.1:53\"",
+            ),
+            (
+                "[\"192.0.2.1:0\"]",
+                "2:13: pools.ts.backends[0]: invalid value \"192.0.2.1:0\": \
+             expected a port from 1 to 65535, since nobody is reached at port 0",
+            ),
+            (
+                "[\"192.0.2.1:53\", { address = \"192.0.2.1:53\", name = \"b\" }]",
+                "2:29: pools.ts.backends[1]: backend 192.0.2.1:53 stands in this pool twice, first on line 2",
+            ),
+            (
+                "[{ address = \"192.0.2.1:53\", name = \"b\" }, { address = \"192.0.2.2:53\", name = \"b\" }]",
+                "2:55: pools.ts.backends[1]: the name \"b\" stands in this pool twice, first on line 2",
+            ),
+            (
+                "[{ name = \"b\" }]",
+                "2:13: pools.ts.backends[0]: address is missing, write address = \"127.0.0.1:5301\"",
+            ),
+            (
+                "[{ address = \"192.0.2.1:53\", weight = 0 }]",
+                "2:50: pools.ts.backends[0].weight: invalid value 0: expected an integer from 1 to 1000",
+            ),
+            (
+                "[{ address = \"192.0.2.1:53\", weihgt = 2 }]",
+                "2:41: pools.ts.backends[0]: unknown key \"weihgt\", did you mean \"weight\"?",
+            ),
+            (
+                "[{ address = \"192.0.2.1:53\", name = \"\" }]",
+                "2:48: pools.ts.backends[0].name: invalid value \"\": expected a name",
+            ),
+            (
+                "[\"127.0.0.1:5300\"]",
+                "2:13: pools.ts.backends[0]: 127.0.0.1:5300 is this forwarder itself, expected another server",
+            ),
+        ] {
+            check(&format!("[pools.ts]\nbackends = {value}\n[forwarder]\n"), &[expected]);
+        }
+        check(
+            "[forwarder]\n[pools.ts]\n",
+            &["2:1: pools.ts: backends is missing, write backends = [\"127.0.0.1:5301\"]"],
+        );
+    }
 }

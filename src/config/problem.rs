@@ -13,15 +13,11 @@ use std::ops::Range;
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Sorts what was found by place; nothing found is `None`.
-    pub(super) fn new(mut found: Vec<Problem>) -> Option<Self> {
-        found.sort_by_key(|problem| {
-            problem
-                .place
-                .as_ref()
-                .map(|place| (place.line, place.column))
-        });
-        (!found.is_empty()).then_some(Self(found))
+    /// Sorts what was found, at least one problem, by place.
+    pub(super) fn new(mut found: Vec<Problem>) -> Self {
+        debug_assert!(!found.is_empty(), "problems without a problem");
+        found.sort_by_key(|problem| problem.place.as_ref().map(|place| (place.line, place.column)));
+        Self(found)
     }
 
     /// How many there are.
@@ -64,19 +60,8 @@ pub struct Problem {
 
 impl Problem {
     /// A problem with the octets `span` of `text`, or with the file as a whole.
-    pub(super) fn new(
-        file: &str,
-        text: &str,
-        span: Option<Range<usize>>,
-        path: &str,
-        message: String,
-    ) -> Self {
-        Self {
-            file: file.to_owned(),
-            place: span.map(|span| Place::of(text, &span)),
-            path: path.to_owned(),
-            message,
-        }
+    pub(super) fn new(file: &str, text: &str, span: Option<Range<usize>>, path: &str, message: String) -> Self {
+        Self { file: file.to_owned(), place: span.map(|span| Place::of(text, &span)), path: path.to_owned(), message }
     }
 
     /// The line in the file, from 1, if one is meant.
@@ -86,21 +71,10 @@ impl Problem {
 
     /// Place, key path and message in one line, without the line of the file.
     pub fn headline(&self) -> String {
-        let Self {
-            file,
-            place,
-            path,
-            message,
-        } = self;
-        let place = place
-            .as_ref()
-            .map(|place| format!("{}:{}:", place.line, place.column));
+        let Self { file, place, path, message } = self;
+        let place = place.as_ref().map(|place| format!("{}:{}:", place.line, place.column));
         let place = place.unwrap_or_default();
-        let path = if path.is_empty() {
-            String::new()
-        } else {
-            format!(" {path}:")
-        };
+        let path = if path.is_empty() { String::new() } else { format!(" {path}:") };
         format!("{file}:{place}{path} {message}")
     }
 }
@@ -114,12 +88,7 @@ impl fmt::Display for Problem {
         let line = place.line.to_string();
         let gutter = " ".repeat(line.len());
         write!(f, "\n  {line} | {}", place.source)?;
-        write!(
-            f,
-            "\n  {gutter} | {}{}",
-            place.indent(),
-            "^".repeat(place.width)
-        )
+        write!(f, "\n  {gutter} | {}{}", place.indent(), "^".repeat(place.width))
     }
 }
 
@@ -177,11 +146,7 @@ fn char_boundary(text: &str, offset: usize) -> usize {
 
 /// The character, or a stand-in for one that would steer the terminal.
 fn printable(c: char) -> char {
-    if c.is_control() && c != '\t' {
-        char::REPLACEMENT_CHARACTER
-    } else {
-        c
-    }
+    if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
 }
 
 #[cfg(test)]
@@ -190,78 +155,40 @@ mod tests {
 
     /// Checks how a problem with the octets `span` of `text` is shown.
     fn check(text: &str, span: Range<usize>, expected: &str) {
-        let problem = Problem::new(
-            "c.toml",
-            text,
-            Some(span.clone()),
-            "key",
-            "wrong".to_owned(),
-        );
+        let problem = Problem::new("c.toml", text, Some(span.clone()), "key", "wrong".to_owned());
         assert_eq!(problem.to_string(), expected, "{text:?} at {span:?}");
     }
 
     #[test]
     fn carets_stand_under_the_span() {
-        check(
-            "a = 1\nbc = 22\n",
-            11..13,
-            "c.toml:2:6: key: wrong\n  2 | bc = 22\n    |      ^^",
-        );
-        check(
-            "a = 1",
-            0..1,
-            "c.toml:1:1: key: wrong\n  1 | a = 1\n    | ^",
-        );
+        check("a = 1\nbc = 22\n", 11..13, "c.toml:2:6: key: wrong\n  2 | bc = 22\n    |      ^^");
+        check("a = 1", 0..1, "c.toml:1:1: key: wrong\n  1 | a = 1\n    | ^");
     }
 
     #[test]
     fn tabs_are_kept_in_both_lines() {
-        check(
-            "\ta = 1",
-            5..6,
-            "c.toml:1:6: key: wrong\n  1 | \ta = 1\n    | \t    ^",
-        );
+        check("\ta = 1", 5..6, "c.toml:1:6: key: wrong\n  1 | \ta = 1\n    | \t    ^");
     }
 
     #[test]
     fn columns_count_characters() {
-        check(
-            "\"é\" = 1",
-            6..7,
-            "c.toml:1:6: key: wrong\n  1 | \"é\" = 1\n    |      ^",
-        );
-        check(
-            "\u{feff}a = 1",
-            3..4,
-            "c.toml:1:1: key: wrong\n  1 | a = 1\n    | ^",
-        );
+        check("\"é\" = 1", 6..7, "c.toml:1:6: key: wrong\n  1 | \"é\" = 1\n    |      ^");
+        check("\u{feff}a = 1", 3..4, "c.toml:1:1: key: wrong\n  1 | a = 1\n    | ^");
     }
 
     #[test]
     fn a_span_over_lines_ends_with_the_first() {
-        check(
-            "a = [\r\n1]\r\n",
-            4..9,
-            "c.toml:1:5: key: wrong\n  1 | a = [\n    |     ^",
-        );
+        check("a = [\r\n1]\r\n", 4..9, "c.toml:1:5: key: wrong\n  1 | a = [\n    |     ^");
     }
 
     #[test]
     fn an_empty_span_has_one_caret_even_at_the_end() {
-        check(
-            "a = ",
-            4..4,
-            "c.toml:1:5: key: wrong\n  1 | a = \n    |     ^",
-        );
+        check("a = ", 4..4, "c.toml:1:5: key: wrong\n  1 | a = \n    |     ^");
         check("", 7..9, "c.toml:1:1: key: wrong\n  1 | \n    | ^");
     }
 
     #[test]
     fn the_terminal_is_not_steered() {
-        check(
-            "a\u{1b}[2J",
-            0..1,
-            "c.toml:1:1: key: wrong\n  1 | a\u{fffd}[2J\n    | ^",
-        );
+        check("a\u{1b}[2J", 0..1, "c.toml:1:1: key: wrong\n  1 | a\u{fffd}[2J\n    | ^");
     }
 }

@@ -32,11 +32,7 @@ pub(super) struct Notes<'d> {
 impl<'d> Notes<'d> {
     /// Nothing is found yet.
     pub(super) fn new(file: &'d str, text: &'d str) -> Self {
-        Self {
-            file,
-            text,
-            found: RefCell::default(),
-        }
+        Self { file, text, found: RefCell::default() }
     }
 
     /// Notes a problem with a stretch of the file, or with the file as a whole.
@@ -65,20 +61,13 @@ pub(super) struct Spot<'d> {
 impl Spot<'_> {
     /// Notes a problem here.
     pub(super) fn note(&self, message: impl Into<String>) {
-        self.notes
-            .add(self.span.clone(), &self.path, message.into());
+        self.notes.add(self.span.clone(), &self.path, message.into());
     }
 
     /// The line of the file, from 1.
     fn line(&self) -> usize {
         let start = self.span.as_ref().map_or(0, |span| span.start);
-        self.notes
-            .text
-            .bytes()
-            .take(start)
-            .filter(|&octet| octet == b'\n')
-            .count()
-            + 1
+        self.notes.text.bytes().take(start).filter(|&octet| octet == b'\n').count() + 1
     }
 
     /// Orders spots as the file does.
@@ -89,11 +78,7 @@ impl Spot<'_> {
     /// The path of a key below this one.
     fn path_to(&self, key: &str) -> String {
         let key = quoted_if_needed(key);
-        if self.path.is_empty() {
-            key
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 }
 
@@ -138,8 +123,7 @@ impl<'d> Node<'d> {
         let value = value.and_then(|value| T::try_from(value).ok());
         let value = value.filter(|value| limits.holds(value));
         if value.is_none() {
-            self.spot
-                .note(format!("invalid value {integer}: expected {what}"));
+            self.spot.note(format!("invalid value {integer}: expected {what}"));
         }
         value
     }
@@ -154,8 +138,7 @@ impl<'d> Node<'d> {
         let text = scalar_text(self.value);
         let value = text.parse().ok().filter(|value| limits.holds(value));
         if value.is_none() {
-            self.spot
-                .note(format!("invalid value {text}: expected {what}"));
+            self.spot.note(format!("invalid value {text}: expected {what}"));
         }
         value
     }
@@ -163,26 +146,16 @@ impl<'d> Node<'d> {
     /// The items of an array; a value that is none is noted and has no items.
     pub(super) fn items(&self, example: &str) -> Vec<Self> {
         let DeValue::Array(array) = self.value else {
-            self.spot
-                .note(self.mismatch(&format!("an array such as {example}")));
+            self.spot.note(self.mismatch(&format!("an array such as {example}")));
             return Vec::new();
         };
         if array.is_empty() {
-            self.spot
-                .note(format!("expected at least one, such as {example}"));
+            self.spot.note(format!("expected at least one, such as {example}"));
         }
         let item = |(index, item): (usize, &'d Spanned<DeValue<'d>>)| {
             let path = format!("{}[{index}]", self.spot.path);
-            let spot = Spot {
-                span: Some(item.span()),
-                path,
-                notes: self.spot.notes,
-            };
-            Self {
-                key: spot.clone(),
-                spot,
-                value: item.get_ref(),
-            }
+            let spot = Spot { span: Some(item.span()), path, notes: self.spot.notes };
+            Self { key: spot.clone(), spot, value: item.get_ref() }
         };
         array.iter().enumerate().map(item).collect()
     }
@@ -201,11 +174,7 @@ impl<'d> Node<'d> {
         let DeValue::Table(entries) = self.value else {
             return None;
         };
-        Some(Section {
-            spot: self.spot.clone(),
-            entries,
-            taken: Vec::new(),
-        })
+        Some(Section { spot: self.spot.clone(), entries, taken: Vec::new() })
     }
 
     /// What is said when a value of another kind was expected.
@@ -236,16 +205,8 @@ pub(super) struct Section<'d> {
 impl<'d> Section<'d> {
     /// The document itself.
     pub(super) fn document(entries: &'d DeTable<'d>, notes: &'d Notes<'d>) -> Self {
-        let spot = Spot {
-            span: None,
-            path: String::new(),
-            notes,
-        };
-        Self {
-            spot,
-            entries,
-            taken: Vec::new(),
-        }
+        let spot = Spot { span: None, path: String::new(), notes };
+        Self { spot, entries, taken: Vec::new() }
     }
 
     /// The value of `key`, if it is there.
@@ -259,8 +220,7 @@ impl<'d> Section<'d> {
     pub(super) fn require(&mut self, key: &'static str, example: &str) -> Option<Node<'d>> {
         let node = self.take(key);
         if node.is_none() {
-            self.spot
-                .note(format!("{key} is missing, write {key} = {example}"));
+            self.spot.note(format!("{key} is missing, write {key} = {example}"));
         }
         node
     }
@@ -272,9 +232,7 @@ impl<'d> Section<'d> {
         parse: impl Fn(&str) -> Result<T, Expected>,
         default: T,
     ) -> T {
-        self.take(key)
-            .and_then(|node| node.parsed(parse))
-            .unwrap_or(default)
+        self.take(key).and_then(|node| node.parsed(parse)).unwrap_or(default)
     }
 
     /// Reads `key` as an integer within bounds.
@@ -282,9 +240,7 @@ impl<'d> Section<'d> {
     where
         T: TryFrom<i64> + PartialOrd + Display,
     {
-        self.take(key)
-            .and_then(|node| node.integer(limits))
-            .unwrap_or(default)
+        self.take(key).and_then(|node| node.integer(limits)).unwrap_or(default)
     }
 
     /// The table below `key`, if it is there.
@@ -296,10 +252,7 @@ impl<'d> Section<'d> {
     pub(super) fn named(&self) -> Vec<(&'d str, Node<'d>)> {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
-        entries
-            .into_iter()
-            .map(|(key, value)| (key.get_ref().as_ref(), self.node(key, value)))
-            .collect()
+        entries.into_iter().map(|(key, value)| (key.get_ref().as_ref(), self.node(key, value))).collect()
     }
 
     /// Notes every key that was not taken, with the one that was perhaps meant.
@@ -312,38 +265,21 @@ impl<'d> Section<'d> {
                 Some(key) => format!("did you mean {key:?}?"),
                 None => format!("expected one of {}", self.taken.join(", ")),
             };
-            let spot = Spot {
-                path: self.spot.path.clone(),
-                ..node.key
-            };
+            let spot = Spot { path: self.spot.path.clone(), ..node.key };
             spot.note(format!("unknown key {name:?}, {remedy}"));
         }
     }
 
     /// One entry of this table with its spots.
-    fn node(
-        &self,
-        key: &'d Spanned<toml::de::DeString<'d>>,
-        value: &'d Spanned<DeValue<'d>>,
-    ) -> Node<'d> {
-        let spot = |span| Spot {
-            span: Some(span),
-            path: self.spot.path_to(key.get_ref()),
-            notes: self.spot.notes,
-        };
-        Node {
-            spot: spot(value.span()),
-            key: spot(key.span()),
-            value: value.get_ref(),
-        }
+    fn node(&self, key: &'d Spanned<toml::de::DeString<'d>>, value: &'d Spanned<DeValue<'d>>) -> Node<'d> {
+        let spot = |span| Spot { span: Some(span), path: self.spot.path_to(key.get_ref()), notes: self.spot.notes };
+        Node { spot: spot(value.span()), key: spot(key.span()), value: value.get_ref() }
     }
 }
 
 /// Notes everything that stands in the file a second time. `what` tells what it is.
-pub(super) fn note_repeats<'d, K>(
-    things: impl IntoIterator<Item = (K, Spot<'d>)>,
-    what: impl Fn(&K) -> String,
-) where
+pub(super) fn note_repeats<'d, K>(things: impl IntoIterator<Item = (K, Spot<'d>)>, what: impl Fn(&K) -> String)
+where
     K: Eq + Hash,
 {
     let mut things: Vec<_> = things.into_iter().collect();
@@ -362,11 +298,7 @@ pub(super) fn note_repeats<'d, K>(
 /// A key as it is written in TOML: bare if it can be.
 fn quoted_if_needed(key: &str) -> String {
     let bare = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-';
-    if !key.is_empty() && key.bytes().all(bare) {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    }
+    if !key.is_empty() && key.bytes().all(bare) { key.to_owned() } else { format!("{key:?}") }
 }
 
 /// The text of a value that is no string; empty for one that has parts.

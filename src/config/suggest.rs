@@ -6,10 +6,7 @@ pub fn nearest<'w>(typed: &str, known: impl IntoIterator<Item = &'w str>) -> Opt
     let folded = typed.to_lowercase();
     // Swapped neighbors count as one slip, since they are the commonest of all.
     let distance = |word: &str| strsim::osa_distance(&folded, &word.to_lowercase());
-    let (slips, word) = known
-        .into_iter()
-        .map(|word| (distance(word), word))
-        .min_by_key(|&(slips, _)| slips)?;
+    let (slips, word) = known.into_iter().map(|word| (distance(word), word)).min_by_key(|&(slips, _)| slips)?;
     (slips <= allowed(word)).then_some(word)
 }
 
@@ -29,14 +26,7 @@ mod tests {
 
     /// Checks what is suggested for `typed` among a few keys of a pool.
     fn check(typed: &str, expected: Option<&str>) {
-        let known = [
-            "dispatch",
-            "fanout",
-            "attempt_timeout",
-            "timeout",
-            "tries",
-            "on",
-        ];
+        let known = ["dispatch", "fanout", "attempt_timeout", "timeout", "tries", "on"];
         assert_eq!(nearest(typed, known), expected, "{typed:?}");
     }
 

@@ -27,10 +27,7 @@ pub struct Expected {
 impl Expected {
     /// Something was expected that is told by `what`.
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            nearest: None,
-        }
+        Self { what: what.into(), nearest: None }
     }
 
     /// One of these words was expected, or what `other` tells, in place of `typed`.
@@ -40,10 +37,7 @@ impl Expected {
             "" => format!("one of {listed}"),
             other => format!("{listed} or {other}"),
         };
-        Self {
-            what,
-            nearest: nearest(typed, words),
-        }
+        Self { what, nearest: nearest(typed, words) }
     }
 
     /// What was expected, without the guess at what was meant.
@@ -68,25 +62,16 @@ impl Error for Expected {}
 type Words<T> = [(&'static str, T)];
 
 /// `pools.*.dispatch`.
-const DISPATCH: &Words<Dispatch> = &[
-    ("race", Dispatch::Race),
-    ("hedge", Dispatch::Hedge),
-    ("sequential", Dispatch::Sequential),
-];
+const DISPATCH: &Words<Dispatch> =
+    &[("race", Dispatch::Race), ("hedge", Dispatch::Hedge), ("sequential", Dispatch::Sequential)];
 
 /// `pools.*.balance`.
-const BALANCE: &Words<Balance> = &[
-    ("ordered", Balance::Ordered),
-    ("round-robin", Balance::RoundRobin),
-    ("random", Balance::Random),
-];
+const BALANCE: &Words<Balance> =
+    &[("ordered", Balance::Ordered), ("round-robin", Balance::RoundRobin), ("random", Balance::Random)];
 
 /// `pools.*.accept`.
-const ACCEPT: &Words<Accept> = &[
-    ("positive", Accept::Positive),
-    ("conclusive", Accept::Conclusive),
-    ("any", Accept::Any),
-];
+const ACCEPT: &Words<Accept> =
+    &[("positive", Accept::Positive), ("conclusive", Accept::Conclusive), ("any", Accept::Any)];
 
 /// `pools.*.on_timeout` and `pools.*.on_all_down`.
 const SILENCE: &Words<Silence> = &[
@@ -97,11 +82,7 @@ const SILENCE: &Words<Silence> = &[
 ];
 
 /// `authorities.*.miss`.
-const MISS: &Words<Miss> = &[
-    ("silent", Miss::Silent),
-    ("nxdomain", Miss::Nxdomain),
-    ("refused", Miss::Refused),
-];
+const MISS: &Words<Miss> = &[("silent", Miss::Silent), ("nxdomain", Miss::Nxdomain), ("refused", Miss::Refused)];
 
 /// The words of `pools.*.grace` beside durations.
 const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
@@ -142,9 +123,7 @@ pub fn grace(text: &str) -> Result<Grace, Expected> {
     limits::GRACE
         .parse(text)
         .map(Grace::After)
-        .map_err(|expected| {
-            Expected::one_of(text, GRACE.iter().map(|&(word, _)| word), expected.what())
-        })
+        .map_err(|expected| Expected::one_of(text, GRACE.iter().map(|&(word, _)| word), expected.what()))
 }
 
 /// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration.
@@ -155,25 +134,16 @@ pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expected> {
     if let Some(percent) = percentile(text) {
         return Ok(HedgeDelay::Percentile(percent / 100.0));
     }
-    limits::HEDGE_DELAY
-        .parse(text)
-        .map(HedgeDelay::Fixed)
-        .map_err(|expected| {
-            let other = format!(
-                "a percentile from \"p50\" to \"p99.9\" or {}",
-                expected.what()
-            );
-            Expected::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), &other)
-        })
+    limits::HEDGE_DELAY.parse(text).map(HedgeDelay::Fixed).map_err(|expected| {
+        let other = format!("a percentile from \"p50\" to \"p99.9\" or {}", expected.what());
+        Expected::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), &other)
+    })
 }
 
 /// The percent of a text like `p95` or `p99.9`, if it is one and within bounds.
 fn percentile(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('p')?;
-    if !digits
-        .bytes()
-        .all(|octet| octet.is_ascii_digit() || octet == b'.')
-    {
+    if !digits.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') {
         return None;
     }
     let percent = digits.parse().ok()?;
@@ -185,12 +155,9 @@ fn percentile(text: &str) -> Option<f64> {
 pub fn duration(text: &str) -> Result<Duration, Expected> {
     // humantime takes a bare 0, and what is not zero would leave it to the reader to guess the unit.
     if text.parse::<f64>().is_ok() {
-        return Err(Expected::new(format!(
-            "a duration with its unit, such as \"{text}s\" or \"{text}ms\""
-        )));
+        return Err(Expected::new(format!("a duration with its unit, such as \"{text}s\" or \"{text}ms\"")));
     }
-    humantime::parse_duration(text)
-        .map_err(|_| Expected::new("a duration such as \"250ms\" or \"3s\""))
+    humantime::parse_duration(text).map_err(|_| Expected::new("a duration such as \"250ms\" or \"3s\""))
 }
 
 /// Reads `authorities.*.ttl`. A TTL counts whole seconds.
@@ -199,10 +166,7 @@ pub fn ttl(text: &str) -> Result<Duration, Expected> {
     if value.subsec_nanos() == 0 && limits::TTL.holds(&value) {
         return Ok(value);
     }
-    Err(Expected::new(format!(
-        "whole seconds, at most {}s",
-        limits::TTL.max.as_secs()
-    )))
+    Err(Expected::new(format!("whole seconds, at most {}s", limits::TTL.max.as_secs())))
 }
 
 /// Reads an address to listen on: IP and port, where port 0 lets the system choose.
@@ -214,19 +178,13 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, Expected> {
 pub fn backend_address(text: &str) -> Result<SocketAddr, Expected> {
     let address = socket_address(text)?;
     if address.port() == 0 {
-        return Err(Expected::new(
-            "a port from 1 to 65535, since nobody is reached at port 0",
-        ));
+        return Err(Expected::new("a port from 1 to 65535, since nobody is reached at port 0"));
     }
     if address.ip().is_unspecified() {
-        return Err(Expected::new(
-            "the address of one host, since any address is only for listening",
-        ));
+        return Err(Expected::new("the address of one host, since any address is only for listening"));
     }
     if address.ip().is_multicast() {
-        return Err(Expected::new(
-            "the address of one host, not of a multicast group",
-        ));
+        return Err(Expected::new("the address of one host, not of a multicast group"));
     }
     Ok(address)
 }
@@ -238,9 +196,7 @@ fn socket_address(text: &str) -> Result<SocketAddr, Expected> {
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         let example = SocketAddr::new(ip, 53);
-        return Err(Expected::new(format!(
-            "an address with its port, such as \"{example}\""
-        )));
+        return Err(Expected::new(format!("an address with its port, such as \"{example}\"")));
     }
     let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
@@ -264,31 +220,23 @@ pub(super) fn file_name(text: &str) -> Result<String, Expected> {
 
 /// Any text but none.
 fn non_empty(text: &str, what: &str) -> Result<String, Expected> {
-    if text.is_empty() {
-        Err(Expected::new(what))
-    } else {
-        Ok(text.to_owned())
-    }
+    if text.is_empty() { Err(Expected::new(what)) } else { Ok(text.to_owned()) }
 }
 
 /// Reads a domain name; the final dot may be left out.
 pub fn domain_name(text: &str) -> Result<Name, Expected> {
-    text.parse::<Name>()
-        .map_err(|error| Expected::new(format!("a domain name such as \"example.org\" ({error})")))
+    text.parse::<Name>().map_err(|error| Expected::new(format!("a domain name such as \"example.org\" ({error})")))
 }
 
 /// Reads a record type by its mnemonic or number.
 pub fn record_type(text: &str) -> Result<RecordType, Expected> {
-    text.parse::<RecordType>()
-        .map_err(|_| Expected::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\""))
+    text.parse::<RecordType>().map_err(|_| Expected::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\""))
 }
 
 /// The value of a word, or the words that are known.
 fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expected> {
     let found = words.iter().find(|&&(word, _)| word == text);
-    found
-        .map(|&(_, value)| value)
-        .ok_or_else(|| Expected::one_of(text, words.iter().map(|&(word, _)| word), ""))
+    found.map(|&(_, value)| value).ok_or_else(|| Expected::one_of(text, words.iter().map(|&(word, _)| word), ""))
 }
 
 #[cfg(test)]
@@ -369,14 +317,8 @@ mod tests {
 
     #[test]
     fn unknown_words_are_told_what_is_known() {
-        check_error(
-            dispatch("hegde"),
-            "expected one of race, hedge, sequential; did you mean \"hedge\"?",
-        );
-        check_error(
-            balance("sticky"),
-            "expected one of ordered, round-robin, random",
-        );
+        check_error(dispatch("hegde"), "expected one of race, hedge, sequential; did you mean \"hedge\"?");
+        check_error(balance("sticky"), "expected one of ordered, round-robin, random");
         check_error(
             grace("atuo"),
             "expected off, auto or a duration such as \"250ms\" or \"3s\"; did you mean \"auto\"?",
@@ -394,13 +336,9 @@ mod tests {
         ] {
             assert_eq!(hedge_delay(text), Ok(delay), "{text}");
         }
-        let Ok(HedgeDelay::Percentile(p)) = hedge_delay("p99.9") else {
-            panic!("no percentile")
-        };
+        let Ok(HedgeDelay::Percentile(p)) = hedge_delay("p99.9") else { panic!("no percentile") };
         assert!((p - 0.999).abs() < 1e-12, "{p}");
-        for text in [
-            "p49.9", "p100", "p", "p-5", "pNaN", "pinf", "p5e1", "95", "2m",
-        ] {
+        for text in ["p49.9", "p100", "p", "p-5", "pNaN", "pinf", "p5e1", "95", "2m"] {
             assert!(hedge_delay(text).is_err(), "{text}");
         }
         check_error(
@@ -413,14 +351,10 @@ mod tests {
     #[test]
     fn a_bare_number_is_asked_for_its_unit() {
         for text in ["3", "0", "0.5"] {
-            let expected =
-                format!("expected a duration with its unit, such as \"{text}s\" or \"{text}ms\"");
+            let expected = format!("expected a duration with its unit, such as \"{text}s\" or \"{text}ms\"");
             check_error(duration(text), &expected);
         }
-        check_error(
-            duration("3 parsecs"),
-            "expected a duration such as \"250ms\" or \"3s\"",
-        );
+        check_error(duration("3 parsecs"), "expected a duration such as \"250ms\" or \"3s\"");
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
     }
 
@@ -439,32 +373,14 @@ mod tests {
         assert!(listen_address("0.0.0.0:0").is_ok());
         let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
         for (text, expected) in [
-            (
-                "localhost:53",
-                format!("an IP address with its port, not a host name, {example}"),
-            ),
-            (
-                "ns1.example",
-                format!("an IP address with its port, not a host name, {example}"),
-            ),
-            (
-                "127.0.0.1",
-                "an address with its port, such as \"127.0.0.1:53\"".to_owned(),
-            ),
-            (
-                "::1",
-                "an address with its port, such as \"[::1]:53\"".to_owned(),
-            ),
-            (
-                "127.0.0.1:99999",
-                format!("an IP address with its port, {example}"),
-            ),
+            ("localhost:53", format!("an IP address with its port, not a host name, {example}")),
+            ("ns1.example", format!("an IP address with its port, not a host name, {example}")),
+            ("127.0.0.1", "an address with its port, such as \"127.0.0.1:53\"".to_owned()),
+            ("::1", "an address with its port, such as \"[::1]:53\"".to_owned()),
+            ("127.0.0.1:99999", format!("an IP address with its port, {example}")),
             (":53", format!("an IP address with its port, {example}")),
             ("", format!("an IP address with its port, {example}")),
-            (
-                "fe80::x:53",
-                format!("an IP address with its port, {example}"),
-            ),
+            ("fe80::x:53", format!("an IP address with its port, {example}")),
         ] {
             check_error(listen_address(text), &format!("expected {expected}"));
         }

@@ -318,10 +318,9 @@ impl Forwarder {
     fn join(&mut self, at: RaceRef, client: Client, form: ClientForm, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let is_same = |waiter: &&mut Waiter| match (&waiter.client, &client) {
-            (
-                Client::Udp { listener, peer, .. },
-                Client::Udp { listener: same_listener, peer: same_peer, .. },
-            ) => waiter.form.id == form.id && peer == same_peer && listener == same_listener,
+            (Client::Udp { listener, peer, .. }, Client::Udp { listener: same_listener, peer: same_peer, .. }) => {
+                waiter.form.id == form.id && peer == same_peer && listener == same_listener
+            }
             _ => false,
         };
         if let Some(waiter) = entry.waiters.iter_mut().take(RETRANSMISSIONS_SEEN).find(is_same) {
@@ -393,7 +392,8 @@ impl Forwarder {
     /// RFC 5452 section 9.1: ID, addresses and question must all agree. What does not is likely a forgery attempt: it is
     /// counted and the wait goes on; failing the attempt would hand the forger a cheap win.
     fn hear(&mut self, socket: u32, message: &[u8], now: Instant) {
-        let Some((key, waiting)) = wire::Header::read(message).and_then(|header| self.exchange.find(socket, header.id()))
+        let Some((key, waiting)) =
+            wire::Header::read(message).and_then(|header| self.exchange.find(socket, header.id()))
         else {
             return self.counters.dropped(Dropped::Spoofed);
         };
@@ -433,10 +433,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let has_opt = entry.opt_at < entry.query.len();
         let asked = entry.race.attempt(attempt);
-        if has_opt
-            && is_opt_refusal(reply)
-            && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain
-        {
+        if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(at, None, now);
         }
         if has_opt
@@ -550,8 +547,7 @@ impl Forwarder {
             if !needs_more {
                 counters.responses(Source::Backend, waiter.queries.into());
                 let limit = limit(&waiter.client, &waiter.form, own_udp_size);
-                let fill =
-                    |out: &mut Vec<u8>| wire::write_response(reply, &waiter.form, own_udp_size, limit, out);
+                let fill = |out: &mut Vec<u8>| wire::write_response(reply, &waiter.form, own_udp_size, limit, out);
                 respond(listeners, counters, &waiter.client, fill);
             }
             needs_more

@@ -220,12 +220,7 @@ impl SendBatch {
     }
 
     /// Like [`push`](Self::push), but if `fill` writes nothing, nothing is queued.
-    pub fn push_unless_empty(
-        &mut self,
-        to: SocketAddr,
-        from: Option<LocalAddress>,
-        fill: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub fn push_unless_empty(&mut self, to: SocketAddr, from: Option<LocalAddress>, fill: impl FnOnce(&mut Vec<u8>)) {
         let index = self.push(Some(to), from, fill);
         if self.slots[index].bytes.is_empty() {
             self.queued = index;

@@ -155,11 +155,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    async fn run(
-        mut self,
-        mut drain: watch::Receiver<bool>,
-        handle: &impl Fn(&[u8], &Responder),
-    ) -> io::Result<()> {
+    async fn run(mut self, mut drain: watch::Receiver<bool>, handle: &impl Fn(&[u8], &Responder)) -> io::Result<()> {
         let (sender, mut responses) = mpsc::unbounded_channel();
         let responder = Responder(sender);
         loop {

@@ -83,10 +83,7 @@ impl Offset {
 
     /// This much later.
     pub(super) fn after(self, time: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)),
-        )
+        Self(self.0.saturating_add(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)))
     }
 
     /// The time outside the race.
@@ -129,28 +126,13 @@ impl Attempts {
             state: State::Failed,
             edns: true,
         };
-        Self {
-            entries: [blank; MAX_ATTEMPTS],
-            len: 0,
-        }
+        Self { entries: [blank; MAX_ATTEMPTS], len: 0 }
     }
 
     /// Writes down a new attempt. There must be room.
-    pub(super) fn push(
-        &mut self,
-        backend: BackendIndex,
-        kind: Kind,
-        edns: bool,
-        asked: Offset,
-    ) -> AttemptId {
+    pub(super) fn push(&mut self, backend: BackendIndex, kind: Kind, edns: bool, asked: Offset) -> AttemptId {
         let id = self.next_id();
-        self.entries[usize::from(id.0)] = Entry {
-            asked,
-            backend,
-            kind,
-            state: State::Silent,
-            edns,
-        };
+        self.entries[usize::from(id.0)] = Entry { asked, backend, kind, state: State::Silent, edns };
         self.len += 1;
         id
     }
@@ -181,10 +163,7 @@ impl Attempts {
     }
 
     /// The attempts in this state, oldest first.
-    pub(super) fn in_state(
-        &self,
-        state: State,
-    ) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+    pub(super) fn in_state(&self, state: State) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
         self.iter().filter(move |(_, entry)| entry.state == state)
     }
 
@@ -202,20 +181,12 @@ impl Attempts {
     /// A refusal of OPT is no word on the question, and asking once more without OPT is the same try.
     pub(super) fn silence_of(&self, backend: BackendIndex) -> Option<(u8, Offset)> {
         let (mut tries, mut replaced, mut last) = (0, 0, None);
-        for entry in self
-            .as_slice()
-            .iter()
-            .filter(|entry| entry.backend == backend)
-        {
+        for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
             tries += 1;
             match entry.state {
                 State::Silent => last = Some(entry.asked),
                 State::Replaced => replaced = 1,
-                State::Bare
-                | State::Spoken
-                | State::OptRefused
-                | State::Replied
-                | State::Failed => return None,
+                State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
             }
         }
         last.map(|last| (tries - replaced, last))
@@ -223,9 +194,9 @@ impl Attempts {
 
     /// Whether a backend refused OPT in this race.
     pub(super) fn refuses_opt(&self, backend: BackendIndex) -> bool {
-        self.as_slice().iter().any(|entry| {
-            entry.backend == backend && matches!(entry.state, State::OptRefused | State::Replaced)
-        })
+        self.as_slice()
+            .iter()
+            .any(|entry| entry.backend == backend && matches!(entry.state, State::OptRefused | State::Replaced))
     }
 
     /// An attempt as the forwarder sees it, in a race that started at `start`.

@@ -33,11 +33,7 @@ pub struct Turns {
 impl Turns {
     /// The turns of a pool. `weights`: of each member, in the order of the config; 0 is taken as 1.
     pub fn new(weights: &[u16], up: impl Fn(usize) -> bool) -> Self {
-        let all = || {
-            (0..=u16::MAX)
-                .map(BackendIndex)
-                .zip(weights.iter().map(|&weight| weight.max(1)))
-        };
+        let all = || (0..=u16::MAX).map(BackendIndex).zip(weights.iter().map(|&weight| weight.max(1)));
         let mut members: Box<[_]> = all().filter(|(backend, _)| up(backend.get())).collect();
         let all_down = members.is_empty();
         if all_down {
@@ -45,11 +41,7 @@ impl Turns {
         }
         let ordered = Candidates::of(members.iter().map(|&(backend, _)| backend), all_down);
         let round = followed(&smooth_round(&members), all_down);
-        Self {
-            members,
-            ordered,
-            round,
-        }
+        Self { members, ordered, round }
     }
 
     /// Whom a race may ask. `turn`: the count that all workers share, raised by one for each race.
@@ -67,17 +59,10 @@ impl Turns {
     /// Draws members by weight, none of them twice.
     fn draw(&self, rng: &mut impl Rng) -> Candidates {
         let mut drawn = Candidates::new(self.ordered.all_down());
-        let mut total: u64 = self
-            .members
-            .iter()
-            .map(|&(_, weight)| u64::from(weight))
-            .sum();
+        let mut total: u64 = self.members.iter().map(|&(_, weight)| u64::from(weight)).sum();
         while total > 0 && !drawn.is_full() {
             let mut ticket = rng.random_range(0..total);
-            let left = self
-                .members
-                .iter()
-                .filter(|(backend, _)| !drawn.contains(*backend));
+            let left = self.members.iter().filter(|(backend, _)| !drawn.contains(*backend));
             for &(backend, weight) in left {
                 let weight = u64::from(weight);
                 if ticket < weight {
@@ -97,21 +82,13 @@ impl Turns {
 /// Smooth weighted round-robin: at each turn every member gains its weight as credit, the richest takes the
 /// turn (of equals the first in the config) and pays the sum of all weights.
 fn smooth_round(members: &[(BackendIndex, u16)]) -> Vec<BackendIndex> {
-    let divisor = members
-        .iter()
-        .fold(0, |divisor, &(_, weight)| gcd(divisor, u32::from(weight)))
-        .max(1);
-    let sum: u32 = members
-        .iter()
-        .map(|&(_, weight)| u32::from(weight) / divisor)
-        .sum();
+    let divisor = members.iter().fold(0, |divisor, &(_, weight)| gcd(divisor, u32::from(weight))).max(1);
+    let sum: u32 = members.iter().map(|&(_, weight)| u32::from(weight) / divisor).sum();
     let scale = f64::from(LONGEST_ROUND) / f64::from(sum.max(LONGEST_ROUND));
     let mut credits: Vec<_> = members
         .iter()
         .map(|&(backend, weight)| {
-            let weight = (f64::from(u32::from(weight) / divisor) * scale)
-                .round()
-                .max(1.0) as i64;
+            let weight = (f64::from(u32::from(weight) / divisor) * scale).round().max(1.0) as i64;
             (backend, weight, 0)
         })
         .collect();
@@ -121,10 +98,7 @@ fn smooth_round(members: &[(BackendIndex, u16)]) -> Vec<BackendIndex> {
             *credit += *weight;
         }
         // Of equals `max_by_key` takes the last.
-        let (backend, _, credit) = credits
-            .iter_mut()
-            .rev()
-            .max_by_key(|(_, _, credit)| *credit)?;
+        let (backend, _, credit) = credits.iter_mut().rev().max_by_key(|(_, _, credit)| *credit)?;
         *credit -= length;
         Some(*backend)
     };
@@ -169,13 +143,7 @@ mod tests {
     /// The turns' candidates as numbers, for as many turns as are asked for.
     fn numbers(turns: &Turns, balance: Balance, count: u64) -> Vec<Vec<u16>> {
         let mut rng = StdRng::seed_from_u64(1);
-        let list = |turn| {
-            turns
-                .candidates(balance, turn, &mut rng)
-                .iter()
-                .map(|backend| backend.0)
-                .collect()
-        };
+        let list = |turn| turns.candidates(balance, turn, &mut rng).iter().map(|backend| backend.0).collect();
         (0..count).map(list).collect()
     }
 
@@ -188,19 +156,13 @@ mod tests {
     #[test]
     fn round_robin_rotates() {
         let turns = Turns::new(&[1, 1, 1], |_| true);
-        assert_eq!(
-            numbers(&turns, Balance::RoundRobin, 4),
-            [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]
-        );
+        assert_eq!(numbers(&turns, Balance::RoundRobin, 4), [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }
 
     #[test]
     fn round_robin_spreads_a_heavy_backend() {
         let turns = Turns::new(&[5, 1, 1], |_| true);
-        let firsts: Vec<_> = numbers(&turns, Balance::RoundRobin, 7)
-            .iter()
-            .map(|list| list[0])
-            .collect();
+        let firsts: Vec<_> = numbers(&turns, Balance::RoundRobin, 7).iter().map(|list| list[0]).collect();
         assert_eq!(firsts, [0, 0, 1, 0, 2, 0, 0]);
     }
 
@@ -211,43 +173,28 @@ mod tests {
             let list = turns.candidates(balance, 0, &mut StdRng::seed_from_u64(1));
             assert!(list.all_down() && list.len() == 2, "{balance:?}: {list:?}");
         }
-        assert!(
-            !Turns::new(&[1], |_| true)
-                .candidates(Balance::Ordered, 0, &mut StdRng::seed_from_u64(1))
-                .all_down()
-        );
+        assert!(!Turns::new(&[1], |_| true).candidates(Balance::Ordered, 0, &mut StdRng::seed_from_u64(1)).all_down());
     }
 
     #[test]
     fn an_empty_pool_has_no_candidates() {
         let turns = Turns::new(&[], |_| true);
         for balance in [Balance::Ordered, Balance::RoundRobin, Balance::Random] {
-            assert!(
-                turns
-                    .candidates(balance, 7, &mut StdRng::seed_from_u64(1))
-                    .is_empty()
-            );
+            assert!(turns.candidates(balance, 7, &mut StdRng::seed_from_u64(1)).is_empty());
         }
     }
 
     #[test]
     fn random_follows_the_weights() {
         let turns = Turns::new(&[1, 3], |_| true);
-        let heavy = numbers(&turns, Balance::Random, 10_000)
-            .iter()
-            .filter(|list| list[0] == 1)
-            .count();
+        let heavy = numbers(&turns, Balance::Random, 10_000).iter().filter(|list| list[0] == 1).count();
         assert!((7_300..7_700).contains(&heavy), "{heavy}");
     }
 
     #[test]
     fn huge_weights_make_no_huge_round() {
         let turns = Turns::new(&[u16::MAX, u16::MAX - 1, 1], |_| true);
-        assert!(
-            turns.round.len() <= LONGEST_ROUND as usize + 3,
-            "{}",
-            turns.round.len()
-        );
+        assert!(turns.round.len() <= LONGEST_ROUND as usize + 3, "{}", turns.round.len());
         assert!(turns.round.iter().all(|list| list.len() == 3));
     }
 

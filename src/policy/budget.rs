@@ -34,12 +34,9 @@ impl Budget {
         let capacity = self.capacity.load(Ordering::Relaxed);
         let earned = self.rate.load(Ordering::Relaxed) * i64::from(replies);
         // A full bucket fails the first closure call, which only reads: no cache line goes back and forth.
-        let _ = self
-            .tokens
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
-                (tokens < capacity && earned > 0)
-                    .then(|| tokens.saturating_add(earned).min(capacity))
-            });
+        let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
+            (tokens < capacity && earned > 0).then(|| tokens.saturating_add(earned).min(capacity))
+        });
     }
 
     /// Takes out one hedge. False: there is none, and nothing was taken.
@@ -49,17 +46,13 @@ impl Budget {
         }
         let taken = self
             .tokens
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
-                (tokens >= TOKEN).then_some(tokens - TOKEN)
-            });
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| (tokens >= TOKEN).then_some(tokens - TOKEN));
         taken.is_ok()
     }
 
     /// Tells how many queries came in the last minute: the bucket holds 1 % of that, and at least ten hedges.
     pub fn set_recent_queries(&self, queries: u64) {
-        let hedges = i64::try_from(queries / 100)
-            .unwrap_or(i64::MAX)
-            .clamp(SMALLEST, LARGEST);
+        let hedges = i64::try_from(queries / 100).unwrap_or(i64::MAX).clamp(SMALLEST, LARGEST);
         let capacity = hedges * TOKEN;
         self.capacity.store(capacity, Ordering::Relaxed);
         self.tokens.fetch_min(capacity, Ordering::Relaxed);
@@ -148,10 +141,7 @@ mod tests {
                     .sum::<u64>()
             };
             let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().expect("a worker does not panic"))
-                .sum()
+            workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).sum()
         });
         assert!(taken <= 10 + 8_000, "{taken}");
         assert!(taken >= 8_000 - 10, "{taken}");

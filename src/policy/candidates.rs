@@ -30,11 +30,7 @@ pub struct Candidates {
 impl Candidates {
     /// An empty list. `all_down`: no backend of the pool is up.
     pub fn new(all_down: bool) -> Self {
-        Self {
-            backends: [BackendIndex(0); MAX_ATTEMPTS],
-            len: 0,
-            all_down,
-        }
+        Self { backends: [BackendIndex(0); MAX_ATTEMPTS], len: 0, all_down }
     }
 
     /// A list of these backends, in this order. Repetitions and what is too much for a race are left out.
@@ -109,10 +105,7 @@ impl Candidates {
 
 impl std::fmt::Debug for Candidates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Candidates")
-            .field("backends", &self.as_slice())
-            .field("all_down", &self.all_down)
-            .finish()
+        f.debug_struct("Candidates").field("backends", &self.as_slice()).field("all_down", &self.all_down).finish()
     }
 }
 

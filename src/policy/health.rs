@@ -42,14 +42,7 @@ pub struct Health {
 impl Health {
     /// Up, with the first probe due at once.
     pub fn new(rules: HealthRules, now: Instant) -> Self {
-        Self {
-            rules,
-            up: true,
-            against: 0,
-            last_probe: None,
-            next_probe: now,
-            backoff: FIRST_BACKOFF,
-        }
+        Self { rules, up: true, against: 0, last_probe: None, next_probe: now, backoff: FIRST_BACKOFF }
     }
 
     /// Whether the backend is up.
@@ -137,9 +130,7 @@ impl Health {
 
     /// Makes a probe due at once, but leaves the one before the time to be replied to.
     fn hasten(&mut self, now: Instant) {
-        let earliest = self
-            .last_probe
-            .map_or(now, |last| now.max(last + self.rules.timeout));
+        let earliest = self.last_probe.map_or(now, |last| now.max(last + self.rules.timeout));
         self.next_probe = self.next_probe.min(earliest);
     }
 
@@ -151,9 +142,7 @@ impl Health {
         if self.up {
             return Some(Change::CameUp);
         }
-        self.next_probe = self
-            .next_probe
-            .min(now + FIRST_BACKOFF.min(self.rules.interval));
+        self.next_probe = self.next_probe.min(now + FIRST_BACKOFF.min(self.rules.interval));
         self.backoff = FIRST_BACKOFF.saturating_mul(2);
         Some(Change::WentDown)
     }
@@ -236,10 +225,7 @@ mod tests {
         assert_eq!(health.next_probe(), start);
         health.on_probe_sent(start, &mut rng);
         let wait = health.next_probe() - start;
-        assert!(
-            (Duration::from_millis(4_500)..=Duration::from_secs(5)).contains(&wait),
-            "{wait:?}"
-        );
+        assert!((Duration::from_millis(4_500)..=Duration::from_secs(5)).contains(&wait), "{wait:?}");
     }
 
     #[test]
@@ -257,10 +243,7 @@ mod tests {
     #[test]
     fn suspicion_never_puts_a_probe_off() {
         let (start, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
-        let rules = HealthRules {
-            interval: Duration::from_millis(300),
-            ..HealthRules::default()
-        };
+        let rules = HealthRules { interval: Duration::from_millis(300), ..HealthRules::default() };
         let mut health = Health::new(rules, start);
         health.on_probe_sent(start, &mut rng);
         let due = health.next_probe();
@@ -279,10 +262,7 @@ mod tests {
         for expected in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
             let wait = health.next_probe() - now;
             let longest = Duration::from_millis(expected);
-            assert!(
-                wait <= longest && wait >= longest.mul_f64(1.0 - JITTER),
-                "{wait:?} of {longest:?}"
-            );
+            assert!(wait <= longest && wait >= longest.mul_f64(1.0 - JITTER), "{wait:?} of {longest:?}");
             now = health.next_probe();
             health.on_probe_sent(now, &mut rng);
             health.on_probe_missed(now);

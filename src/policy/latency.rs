@@ -33,14 +33,7 @@ pub struct Latency {
 impl Latency {
     /// No samples yet.
     pub fn new(now: Instant) -> Self {
-        Self {
-            current: [0; BUCKETS],
-            previous: [0; BUCKETS],
-            sums: [0; BUCKETS],
-            samples: 0,
-            stale: 0,
-            began: now,
-        }
+        Self { current: [0; BUCKETS], previous: [0; BUCKETS], sums: [0; BUCKETS], samples: 0, stale: 0, began: now }
     }
 
     /// Adds a sample.
@@ -108,9 +101,7 @@ impl Latency {
     /// Brings the sums up to date.
     fn refresh(&mut self) {
         let mut sum = 0_u32;
-        for ((current, previous), total) in
-            self.current.iter().zip(&self.previous).zip(&mut self.sums)
-        {
+        for ((current, previous), total) in self.current.iter().zip(&self.previous).zip(&mut self.sums) {
             sum = sum.saturating_add(current.saturating_add(*previous));
             *total = sum;
         }
@@ -120,9 +111,7 @@ impl Latency {
 
 /// The bucket of a latency. Up to [`LINEAR`] µs each has its own; above, each doubling has [`STEPS`].
 fn bucket(latency: Duration) -> usize {
-    let micros = u64::try_from(latency.as_micros())
-        .unwrap_or(u64::MAX)
-        .min(LONGEST);
+    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
     if micros < LINEAR {
         return micros as usize;
     }
@@ -195,10 +184,7 @@ mod tests {
             latency.record(us(100), now);
         }
         assert_eq!(latency.quantile(0.5), None);
-        assert_eq!(
-            latency.hedge_delay(&Hedge::default()),
-            Hedge::default().max_delay
-        );
+        assert_eq!(latency.hedge_delay(&Hedge::default()), Hedge::default().max_delay);
         latency.record(us(100), now);
         assert!(latency.quantile(0.5).is_some());
     }
@@ -208,10 +194,7 @@ mod tests {
         let (mut latency, start) = latency();
         for epoch in 0..4 {
             for _ in 0..100 {
-                latency.record(
-                    us(if epoch < 2 { 100_000 } else { 10 }),
-                    start + epoch * EPOCH,
-                );
+                latency.record(us(if epoch < 2 { 100_000 } else { 10 }), start + epoch * EPOCH);
             }
         }
         assert_eq!(latency.quantile(1.0), Some(us(10)));
@@ -252,16 +235,9 @@ mod tests {
         }
         latency.refresh();
         let check = |delay, budget, expected: u64| {
-            let hedge = Hedge {
-                delay,
-                budget,
-                ..Hedge::default()
-            };
+            let hedge = Hedge { delay, budget, ..Hedge::default() };
             let actual = latency.hedge_delay(&hedge);
-            assert!(
-                actual.abs_diff(us(expected)) <= us(expected / 20),
-                "{delay:?}: {actual:?}, not {expected} us"
-            );
+            assert!(actual.abs_diff(us(expected)) <= us(expected / 20), "{delay:?}: {actual:?}, not {expected} us");
         };
         check(HedgeDelay::Fixed(Duration::from_secs(2)), 0.05, 2_000_000);
         check(HedgeDelay::Percentile(0.5), 0.05, 50_000);

@@ -156,9 +156,7 @@ impl Race {
         self.move_on(before);
         if rank > Rank::Failure {
             self.attempts.mark_spoken(backend);
-            self.negative_at = self
-                .negative_at
-                .or_else(|| Some(Offset::between(self.start, now)));
+            self.negative_at = self.negative_at.or_else(|| Some(Offset::between(self.start, now)));
         }
         if self.kept.is_some_and(|(_, best)| best >= rank) {
             return Heard::NotNeeded;
@@ -208,9 +206,7 @@ impl Race {
                 return OptRefusal::IsFailure;
             }
             // An earlier try refused it too, and the attempt without OPT stands for both.
-            State::Silent | State::Bare if self.attempts.refuses_opt(entry.backend) => {
-                State::Replaced
-            }
+            State::Silent | State::Bare if self.attempts.refuses_opt(entry.backend) => State::Replaced,
             State::Silent | State::Bare if room => State::OptRefused,
             State::Silent | State::Bare => return OptRefusal::IsFailure,
         };
@@ -258,12 +254,7 @@ impl Race {
         let Some(patience_ends) = self.patience_ends(patience, now) else {
             return self.finish();
         };
-        let wake = [
-            self.turn_due(field.rules, now),
-            self.hedge_due(field),
-            grace_ends,
-            Some(patience_ends),
-        ];
+        let wake = [self.turn_due(field.rules, now), self.hedge_due(field), grace_ends, Some(patience_ends)];
         let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
         Step::WaitUntil(wake.since(self.start))
     }
@@ -290,16 +281,12 @@ impl Race {
 
     /// The attempts, oldest first.
     pub fn attempts(&self) -> impl Iterator<Item = Attempt> + '_ {
-        self.attempts
-            .iter()
-            .map(|(id, entry)| Attempts::view(id, entry, self.start))
+        self.attempts.iter().map(|(id, entry)| Attempts::view(id, entry, self.start))
     }
 
     /// One attempt.
     pub fn attempt(&self, id: AttemptId) -> Option<Attempt> {
-        self.attempts
-            .get(id)
-            .map(|entry| Attempts::view(id, entry, self.start))
+        self.attempts.get(id).map(|entry| Attempts::view(id, entry, self.start))
     }
 
     /// Notes that an attempt ended without an accepted reply: if it was waited for, the next candidate is due.
@@ -325,12 +312,7 @@ impl Race {
     fn ask(&mut self, backend: BackendIndex, kind: Kind, now: Offset) -> Step {
         let edns = !self.attempts.refuses_opt(backend) && self.without_opt != Some(backend);
         let attempt = self.attempts.push(backend, kind, edns, now);
-        Step::Ask {
-            attempt,
-            backend,
-            kind,
-            edns,
-        }
+        Step::Ask { attempt, backend, kind, edns }
     }
 
     /// The next candidate that was not asked yet.
@@ -343,11 +325,7 @@ impl Race {
         if self.attempts.is_full() {
             return None;
         }
-        let refused = self
-            .attempts
-            .in_state(State::OptRefused)
-            .next()
-            .map(|(id, entry)| (id, entry.backend));
+        let refused = self.attempts.in_state(State::OptRefused).next().map(|(id, entry)| (id, entry.backend));
         if let Some((attempt, backend)) = refused {
             if let Some(entry) = self.attempts.get_mut(attempt) {
                 entry.state = State::Replaced;
@@ -379,25 +357,19 @@ impl Race {
         }
         let (backend, ..) = self
             .silences()
-            .filter(|&(_, tries, last)| {
-                tries < rules.tries && last.after(rules.attempt_timeout) <= now
-            })
+            .filter(|&(_, tries, last)| tries < rules.tries && last.after(rules.attempt_timeout) <= now)
             .min_by_key(|&(_, tries, _)| tries)?;
         too_few.then_some((backend, Kind::Failover))
     }
 
     /// When the next turn comes if nothing happens. To be asked only when none is due now.
     fn turn_due(&self, rules: &Rules, now: Offset) -> Option<Offset> {
-        let someone_left =
-            self.unasked().is_some() || self.silences().any(|(_, tries, _)| tries < rules.tries);
+        let someone_left = self.unasked().is_some() || self.silences().any(|(_, tries, _)| tries < rules.tries);
         if self.attempts.is_full() || !someone_left {
             return None;
         }
         // Attempts are in the order of asking, so they time out in that order too.
-        let surplus = self
-            .fresh(rules, now)
-            .count()
-            .saturating_sub(usize::from(self.width));
+        let surplus = self.fresh(rules, now).count().saturating_sub(usize::from(self.width));
         self.fresh(rules, now).nth(surplus)
     }
 
@@ -450,13 +422,10 @@ impl Race {
             Grace::After(time) => time,
             Grace::Auto => {
                 let silent = self.attempts.in_state(State::Silent);
-                let p99s =
-                    silent.map(|(_, entry)| field.latency.get(entry.backend.get())?.quantile(0.99));
+                let p99s = silent.map(|(_, entry)| field.latency.get(entry.backend.get())?.quantile(0.99));
                 // A backend that is not known yet may take its whole time.
                 let times = p99s.map(|p99| p99.map_or(rules.attempt_timeout, |p99| 3 * p99));
-                times
-                    .fold(SHORTEST_GRACE, Duration::max)
-                    .min(rules.attempt_timeout)
+                times.fold(SHORTEST_GRACE, Duration::max).min(rules.attempt_timeout)
             }
         };
         Some(since.after(grace))
@@ -467,20 +436,14 @@ impl Race {
         if self.attempts.in_state(State::Silent).next().is_some() {
             return Some(self.deadline);
         }
-        let bare = self
-            .attempts
-            .in_state(State::Bare)
-            .map(|(_, entry)| entry.asked.after(patience));
+        let bare = self.attempts.in_state(State::Bare).map(|(_, entry)| entry.asked.after(patience));
         bare.max().filter(|&end| now < end)
     }
 
     /// When each silent attempt times out, of those that have not.
     fn fresh(&self, rules: &Rules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
         let patience = rules.attempt_timeout;
-        let silent = self
-            .attempts
-            .in_state(State::Silent)
-            .map(move |(_, entry)| entry.asked.after(patience));
+        let silent = self.attempts.in_state(State::Silent).map(move |(_, entry)| entry.asked.after(patience));
         silent.filter(move |&end| now < end)
     }
 

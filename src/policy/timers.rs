@@ -21,10 +21,7 @@ pub struct Timers<K> {
 impl<K> Timers<K> {
     /// No timers.
     pub fn new() -> Self {
-        Self {
-            lanes: std::array::from_fn(|_| VecDeque::new()),
-            rest: BinaryHeap::new(),
-        }
+        Self { lanes: std::array::from_fn(|_| VecDeque::new()), rest: BinaryHeap::new() }
     }
 
     /// Sets a timer.
@@ -38,11 +35,7 @@ impl<K> Timers<K> {
 
     /// When the nearest timer is due.
     pub fn peek(&self) -> Option<Instant> {
-        let nearest = self
-            .lanes
-            .iter()
-            .filter_map(VecDeque::front)
-            .chain(self.rest.peek());
+        let nearest = self.lanes.iter().filter_map(VecDeque::front).chain(self.rest.peek());
         nearest.map(|timer| timer.at).min()
     }
 
@@ -135,12 +128,7 @@ mod tests {
         timers.push(start + Duration::from_secs(1), "late");
         assert_eq!(timers.pop_due(start), None);
         assert_eq!(timers.peek(), Some(start + Duration::from_secs(1)));
-        assert_eq!(
-            timers
-                .pop_due(start + Duration::from_secs(1))
-                .map(|(_, key)| key),
-            Some("late")
-        );
+        assert_eq!(timers.pop_due(start + Duration::from_secs(1)).map(|(_, key)| key), Some("late"));
         assert!(timers.is_empty());
     }
 

@@ -238,9 +238,8 @@ impl Server {
         }
         self.tell(|| Command::Stop);
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
-        let joined = tokio::task::spawn_blocking(move || {
-            threads.into_iter().all(|thread| matches!(thread.join(), Ok(Ok(()))))
-        });
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| matches!(thread.join(), Ok(Ok(())))));
         is_clean &= matches!(timeout_at(deadline + DRAIN_MARGIN, joined).await, Ok(Ok(true)));
         (is_clean, self.summary)
     }
@@ -281,7 +280,9 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<NeedsRestart> {
         }
     }
     let is_known = |name: &str| running.authorities.iter().any(|old| old.name == name);
-    keys.extend(new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)));
+    keys.extend(
+        new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)),
+    );
     keys.into_iter().map(NeedsRestart).collect()
 }
 

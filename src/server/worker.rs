@@ -157,17 +157,13 @@ impl Balancer {
         let ForwarderParts { shared, plan, mut handed_over, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
-        let links = Links {
-            shared,
-            sockets: udp.clone(),
-            counters: Arc::clone(&counters),
-            idle: Rc::clone(&idle),
-        };
+        let links = Links { shared, sockets: udp.clone(), counters: Arc::clone(&counters), idle: Rc::clone(&idle) };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut intake = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
             let (forwarder, socket) = (Rc::clone(&forwarder), Rc::clone(socket));
-            intake.spawn_local(async move { drop(report(serve::take_queries(forwarder, number as u16, socket).await)) });
+            intake
+                .spawn_local(async move { drop(report(serve::take_queries(forwarder, number as u16, socket).await)) });
         }
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();

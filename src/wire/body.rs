@@ -148,11 +148,7 @@ pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
 ///
 /// Every pointer must go to before the labels that led to it, so there is no loop. Still, without a bound on the jumps a
 /// message could hold one long chain of pointers and thousands of owners at its end.
-fn walk_name<'a>(
-    message: &'a [u8],
-    start: usize,
-    mut on_label: impl FnMut(&'a [u8]),
-) -> Option<usize> {
+fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
     let mut at = start;
     let mut segment = start;
     let mut end = None;
@@ -243,11 +239,7 @@ mod tests {
         check([1, 1, 2, 1], &[a, a, a, a], Some([0, 16, 48]));
         check([1, 1, 0, 2], &[a, opt, a], Some([0, 16, 16]));
         // RFC 3597 section 3: RDATA of no length is fine for a type that we do not know.
-        check(
-            [1, 1, 0, 0],
-            &[&record(WWW, RecordType(65280), b"")],
-            Some([0, 12, 12]),
-        );
+        check([1, 1, 0, 0], &[&record(WWW, RecordType(65280), b"")], Some([0, 12, 12]));
         // Counts that lie, either way.
         check([1, 2, 0, 0], &[a], None);
         check([1, u16::MAX, u16::MAX, u16::MAX], &[a, a], None);
@@ -308,11 +300,7 @@ mod tests {
         let check = |pointers: usize, fits: bool| {
             let mut octets = message(REPLY, [1, 0, 0, 0], &[QUESTION]);
             for index in 0..pointers {
-                let target = if index == 0 {
-                    HEADER_LEN
-                } else {
-                    octets.len() - 2
-                };
+                let target = if index == 0 { HEADER_LEN } else { octets.len() - 2 };
                 octets.extend_from_slice(&(0xC000 | target as u16).to_be_bytes());
             }
             let last = octets.len() - 2;

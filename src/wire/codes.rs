@@ -109,17 +109,12 @@ impl FromStr for RecordType {
 
     /// Takes a mnemonic in any case, or `TYPEn` (RFC 3597 section 5).
     fn from_str(text: &str) -> Result<Self, UnknownRecordType> {
-        if let Some((_, rtype)) = Self::NAMED
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(text))
-        {
+        if let Some((_, rtype)) = Self::NAMED.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
             return Ok(*rtype);
         }
         let (prefix, digits) = text.split_at_checked(4).ok_or(UnknownRecordType)?;
         // `parse` alone would take a plus sign.
-        if !prefix.eq_ignore_ascii_case("TYPE")
-            || !digits.bytes().all(|octet| octet.is_ascii_digit())
-        {
+        if !prefix.eq_ignore_ascii_case("TYPE") || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
             return Err(UnknownRecordType);
         }
         digits.parse().map(Self).map_err(|_| UnknownRecordType)
@@ -144,8 +139,7 @@ mod tests {
 
     #[test]
     fn codes_print_as_mnemonics_or_numbers() {
-        let check =
-            |code: &dyn fmt::Display, expected: &str| assert_eq!(code.to_string(), expected);
+        let check = |code: &dyn fmt::Display, expected: &str| assert_eq!(code.to_string(), expected);
         check(&Rcode::NXDOMAIN, "NXDOMAIN");
         check(&Rcode(24), "RCODE24");
         check(&Opcode(3), "OPCODE3");

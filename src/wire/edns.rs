@@ -20,8 +20,7 @@ pub struct Edns<'a> {
 impl<'a> Edns<'a> {
     /// Reads an OPT record from behind its owner. What it finds is an OPT record that ends with its RDATA.
     pub(super) fn read(record: &'a [u8]) -> Option<Self> {
-        let (&[_, _, s0, s1, extended_rcode, version, flags, _, _, _], options) =
-            record.split_first_chunk()?;
+        let (&[_, _, s0, s1, extended_rcode, version, flags, _, _, _], options) = record.split_first_chunk()?;
         Some(Self {
             udp_size: u16::from_be_bytes([s0, s1]),
             extended_rcode,
@@ -83,30 +82,17 @@ pub struct OptRecord<'a> {
 impl<'a> OptRecord<'a> {
     /// A record without options.
     pub fn new(udp_size: u16, dnssec_ok: bool) -> Self {
-        Self {
-            udp_size,
-            extended_rcode: 0,
-            dnssec_ok,
-            options: &[],
-            passing: Passing::All,
-        }
+        Self { udp_size, extended_rcode: 0, dnssec_ok, options: &[], passing: Passing::All }
     }
 
     /// The same with the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).
     pub fn with_rcode(self, rcode: Rcode) -> Self {
-        Self {
-            extended_rcode: (rcode.0 >> 4) as u8,
-            ..self
-        }
+        Self { extended_rcode: (rcode.0 >> 4) as u8, ..self }
     }
 
     /// The same with these options, sound and from at most one OPT record, so that they fit into one.
     pub(super) fn with_options(self, options: &'a [u8], passing: Passing) -> Self {
-        Self {
-            options,
-            passing,
-            ..self
-        }
+        Self { options, passing, ..self }
     }
 
     /// The same with fewer options.
@@ -135,9 +121,7 @@ impl<'a> OptRecord<'a> {
 
     /// Octets of the options that are written.
     fn rdlength(&self) -> u16 {
-        self.passing_options()
-            .map(|(_, data)| OPTION_FIXED_LEN + data.len() as u16)
-            .sum()
+        self.passing_options().map(|(_, data)| OPTION_FIXED_LEN + data.len() as u16).sum()
     }
 
     /// The options that are written.
@@ -167,9 +151,7 @@ impl Passing {
         match self {
             Self::All => true,
             Self::BeyondHop => !is_about_hop(code),
-            Self::BeyondHopWithoutErrors => {
-                !is_about_hop(code) && code != OptionCode::EXTENDED_ERROR
-            }
+            Self::BeyondHopWithoutErrors => !is_about_hop(code) && code != OptionCode::EXTENDED_ERROR,
             Self::Nothing => false,
         }
     }
@@ -180,13 +162,7 @@ impl Passing {
 /// RFC 7873 section 5 (cookies are between client and server), RFC 7828 section 3.4 (keepalive is of one connection),
 /// RFC 7830 section 3 (padding is of one message), RFC 7871 section 7 (client subnet: only by whoever is set up for it).
 fn is_about_hop(code: OptionCode) -> bool {
-    matches!(
-        code,
-        OptionCode::COOKIE
-            | OptionCode::TCP_KEEPALIVE
-            | OptionCode::PADDING
-            | OptionCode::CLIENT_SUBNET
-    )
+    matches!(code, OptionCode::COOKIE | OptionCode::TCP_KEEPALIVE | OptionCode::PADDING | OptionCode::CLIENT_SUBNET)
 }
 
 /// An EXTENDED-ERROR option without extra text (RFC 8914 section 2).
@@ -215,13 +191,7 @@ mod tests {
 
     /// What an OPT record with these options says.
     fn edns(options: &[u8]) -> Edns<'_> {
-        Edns {
-            udp_size: 1232,
-            extended_rcode: 0,
-            version: 0,
-            dnssec_ok: false,
-            options,
-        }
+        Edns { udp_size: 1232, extended_rcode: 0, version: 0, dnssec_ok: false, options }
     }
 
     #[test]
@@ -259,10 +229,7 @@ mod tests {
     fn records_are_written_octet_by_octet() {
         let option = extended_error_option(ExtendedError::SYNTHESIZED);
         let mut out = Vec::new();
-        OptRecord::new(1232, true)
-            .with_rcode(Rcode::BADVERS)
-            .with_options(&option, Passing::All)
-            .append(&mut out);
+        OptRecord::new(1232, true).with_rcode(Rcode::BADVERS).with_options(&option, Passing::All).append(&mut out);
         assert_eq!(out, b"\0\0\x29\x04\xD0\x01\0\x80\0\0\x06\0\x0F\0\x02\0\x1D");
     }
 }

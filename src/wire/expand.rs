@@ -9,13 +9,7 @@ use super::codes::RecordType;
 
 /// Appends the records of a sound `message` from `from` to its end to `out`, which equals `message` before `fixed`. Stops
 /// where `out` is longer than `limit`: written out, names may be much longer than they were.
-pub(super) fn append_records(
-    message: &[u8],
-    from: usize,
-    fixed: usize,
-    limit: usize,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn append_records(message: &[u8], from: usize, fixed: usize, limit: usize, out: &mut Vec<u8>) {
     let mut at = from;
     while out.len() <= limit
         && let Some(record) = Record::read(message, at)
@@ -124,10 +118,6 @@ impl Layout {
             RecordType::SIG => (18, 0, 1),
             _ => (0, 0, 0),
         };
-        Self {
-            octets,
-            strings,
-            names,
-        }
+        Self { octets, strings, names }
     }
 }

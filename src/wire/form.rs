@@ -35,10 +35,7 @@ impl ClientForm {
     pub fn of(query: &Query<'_>) -> Self {
         Self {
             id: query.header.id(),
-            edns: query.edns.map(|edns| ClientEdns {
-                udp_size: edns.udp_size,
-                dnssec_ok: edns.dnssec_ok,
-            }),
+            edns: query.edns.map(|edns| ClientEdns { udp_size: edns.udp_size, dnssec_ok: edns.dnssec_ok }),
             recursion_desired: query.header.recursion_desired(),
             checking_disabled: query.header.checking_disabled(),
             spelling: Spelling::of(query.question.qname()),
@@ -48,9 +45,7 @@ impl ClientForm {
     /// The longest response that may go to the client by UDP.
     pub fn udp_limit(&self, own_udp_size: u16) -> usize {
         // RFC 1035 section 2.3.4 without EDNS. RFC 6891 section 6.2.3: values below 512 are taken as 512.
-        self.edns.map_or(MIN_UDP_LEN, |edns| {
-            MIN_UDP_LEN.max(usize::from(edns.udp_size.min(own_udp_size)))
-        })
+        self.edns.map_or(MIN_UDP_LEN, |edns| MIN_UDP_LEN.max(usize::from(edns.udp_size.min(own_udp_size))))
     }
 
     /// The header of a response that is not relayed.
@@ -63,11 +58,7 @@ impl ClientForm {
 
     /// The rcode that can be told to the client: without EDNS there are only 4 bits for it.
     pub(super) fn header_rcode(&self, rcode: Rcode) -> Rcode {
-        if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() {
-            Rcode::SERVFAIL
-        } else {
-            rcode
-        }
+        if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() { Rcode::SERVFAIL } else { rcode }
     }
 
     /// Spells the name of a message's question, so many octets long, as the client did.
@@ -127,10 +118,7 @@ mod tests {
     #[test]
     fn udp_limits_lie_between_512_and_our_own() {
         let check = |client: Option<u16>, own: u16, expected: usize| {
-            let edns = client.map(|udp_size| ClientEdns {
-                udp_size,
-                dnssec_ok: false,
-            });
+            let edns = client.map(|udp_size| ClientEdns { udp_size, dnssec_ok: false });
             let form = ClientForm {
                 id: 0,
                 edns,

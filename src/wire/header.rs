@@ -19,10 +19,7 @@ pub struct Header {
 impl Header {
     /// A header with this ID and all else zero: an empty query.
     pub fn new(id: u16) -> Self {
-        Self {
-            id,
-            ..Self::default()
-        }
+        Self { id, ..Self::default() }
     }
 
     /// Reads the header of a message; `None` if the message is shorter than one.
@@ -208,14 +205,8 @@ mod tests {
     #[test]
     fn each_flag_has_its_bit() {
         let check = |bits: u16, is: fn(Header) -> bool, flag: Flag| {
-            let only = Header {
-                bits,
-                ..Header::new(7)
-            };
-            let others = Header {
-                bits: !bits,
-                ..Header::new(7)
-            };
+            let only = Header { bits, ..Header::new(7) };
+            let others = Header { bits: !bits, ..Header::new(7) };
             assert!(is(only) && !is(others), "{flag:?}");
             assert_eq!(Header::new(7).with(flag, true), only);
             assert_eq!(others.with(flag, true).with(flag, false), others);
@@ -224,21 +215,14 @@ mod tests {
         check(0x0400, Header::is_authoritative, Flag::Authoritative);
         check(0x0200, Header::is_truncated, Flag::Truncated);
         check(0x0100, Header::recursion_desired, Flag::RecursionDesired);
-        check(
-            0x0080,
-            Header::recursion_available,
-            Flag::RecursionAvailable,
-        );
+        check(0x0080, Header::recursion_available, Flag::RecursionAvailable);
         check(0x0020, Header::authentic_data, Flag::AuthenticData);
         check(0x0010, Header::checking_disabled, Flag::CheckingDisabled);
     }
 
     #[test]
     fn opcode_and_rcode_leave_the_flags_alone() {
-        let header = Header {
-            bits: 0xFFFF,
-            ..Header::new(1)
-        };
+        let header = Header { bits: 0xFFFF, ..Header::new(1) };
         assert_eq!(header.opcode(), Opcode(15));
         assert_eq!(header.with_opcode(Opcode::NOTIFY).bits, 0xA7FF);
         assert_eq!(header.with_rcode(Rcode::NXDOMAIN).bits, 0xFFF3);
@@ -248,16 +232,8 @@ mod tests {
 
     #[test]
     fn a_response_takes_id_opcode_rd_and_cd_from_its_query() {
-        let query = Header {
-            id: 9,
-            bits: 0x7FFF,
-            counts: [1, 2, 3, 4],
-        };
-        let response = Header {
-            id: 9,
-            bits: 0xF910,
-            counts: [0; 4],
-        };
+        let query = Header { id: 9, bits: 0x7FFF, counts: [1, 2, 3, 4] };
+        let response = Header { id: 9, bits: 0xF910, counts: [0; 4] };
         assert_eq!(query.to_response(), response);
     }
 

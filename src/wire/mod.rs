@@ -32,9 +32,7 @@ mod sample;
 mod synthesis;
 mod text;
 
-pub use codes::{
-    ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType,
-};
+pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm};
 pub use header::{Flag, HEADER_LEN, Header, set_id};

@@ -25,10 +25,7 @@ impl Name {
 
     /// The root, `.`.
     pub fn root() -> Self {
-        Self {
-            len: 1,
-            octets: [0; Self::MAX_LEN],
-        }
+        Self { len: 1, octets: [0; Self::MAX_LEN] }
     }
 
     /// Takes a name from its whole wire form, without compression.
@@ -141,29 +138,17 @@ impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("empty name: write \".\" for the root"),
-            Self::EmptyLabel => {
-                f.write_str("empty label: dots stand between labels, one at a time")
-            }
+            Self::EmptyLabel => f.write_str("empty label: dots stand between labels, one at a time"),
             Self::LabelTooLong => f.write_str("label longer than 63 octets"),
             Self::TooLong => f.write_str("name longer than 255 octets"),
-            Self::BadEscape => f.write_str(
-                "bad escape: write \\ and a character, or \\ and three digits up to 255",
-            ),
+            Self::BadEscape => f.write_str("bad escape: write \\ and a character, or \\ and three digits up to 255"),
             Self::Unescaped(found) => {
                 let code = u32::from(*found);
-                write!(
-                    f,
-                    "{found:?} in a name: write it as \\{code:03} if it is meant"
-                )
+                write!(f, "{found:?} in a name: write it as \\{code:03} if it is meant")
             }
-            Self::NotAscii(found) => write!(
-                f,
-                "{found:?} in a name: write the label in Punycode (xn--...)"
-            ),
+            Self::NotAscii(found) => write!(f, "{found:?} in a name: write the label in Punycode (xn--...)"),
             Self::CutShort => f.write_str("wire form ends inside the name"),
-            Self::NotALabel => {
-                f.write_str("wire form has a compression pointer or an unknown label type")
-            }
+            Self::NotALabel => f.write_str("wire form has a compression pointer or an unknown label type"),
             Self::OctetsLeft => f.write_str("wire form goes on behind the root label"),
         }
     }
@@ -190,9 +175,7 @@ pub fn suffixes(wire_name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let first = (!wire_name.is_empty()).then_some(wire_name);
     std::iter::successors(first, |rest| match rest.first() {
         None | Some(0) => None,
-        Some(&len) => rest
-            .get(1 + usize::from(len)..)
-            .filter(|rest| !rest.is_empty()),
+        Some(&len) => rest.get(1 + usize::from(len)..).filter(|rest| !rest.is_empty()),
     })
 }
 
@@ -248,17 +231,11 @@ mod tests {
         check(b"\x80", Err(NameError::NotALabel));
         // 127 labels of one octet are 255 octets; three labels of 63 and one of 62 are 256.
         check(&[b"\x01a".repeat(127), vec![0]].concat(), Ok(()));
-        check(
-            &[b"\x01a".repeat(128), vec![0]].concat(),
-            Err(NameError::TooLong),
-        );
+        check(&[b"\x01a".repeat(128), vec![0]].concat(), Err(NameError::TooLong));
         let long = [&[63][..], &[b'a'; 63]].concat();
         let tail = |len: u8| [vec![len], vec![b'b'; usize::from(len)], vec![0]].concat();
         check(&[long.repeat(3), tail(61)].concat(), Ok(()));
-        check(
-            &[long.repeat(3), tail(62)].concat(),
-            Err(NameError::TooLong),
-        );
+        check(&[long.repeat(3), tail(62)].concat(), Err(NameError::TooLong));
     }
 
     #[test]
@@ -270,10 +247,7 @@ mod tests {
         assert_eq!(longest.as_wire().len(), Name::MAX_LEN);
         assert_eq!(Name::from_wire(longest.as_wire()), Ok(longest.clone()));
         assert_eq!(longest.push_label(b"a"), Err(NameError::TooLong));
-        assert_eq!(
-            Name::root().push_label(&[b'a'; 64]),
-            Err(NameError::LabelTooLong)
-        );
+        assert_eq!(Name::root().push_label(&[b'a'; 64]), Err(NameError::LabelTooLong));
         assert_eq!(Name::root().push_label(b""), Err(NameError::EmptyLabel));
     }
 
@@ -281,10 +255,7 @@ mod tests {
     fn equality_is_exact_and_folding_is_canonical() {
         assert_ne!(name("WWW.Example.org"), name("www.example.org"));
         assert_eq!(name("WWW.Example.org").folded(), name("www.example.org"));
-        assert!(eq_ignore_case(
-            name("WWW.Example").as_wire(),
-            name("www.eXAMPLE").as_wire()
-        ));
+        assert!(eq_ignore_case(name("WWW.Example").as_wire(), name("www.eXAMPLE").as_wire()));
         // Only ASCII letters have a case: `[` and `{` are as far apart as `A` and `a`.
         assert!(!eq_ignore_case(name("[").as_wire(), name("{").as_wire()));
     }
@@ -292,11 +263,7 @@ mod tests {
     #[test]
     fn names_below_share_whole_labels() {
         let check = |below: &str, above: &str, expected: bool| {
-            assert_eq!(
-                name(below).is_at_or_below(&name(above)),
-                expected,
-                "{below} {above}"
-            );
+            assert_eq!(name(below).is_at_or_below(&name(above)), expected, "{below} {above}");
         };
         check("www.example.org", "example.org", true);
         check("WWW.EXAMPLE.ORG", "example.org", true);
@@ -316,10 +283,7 @@ mod tests {
         assert_eq!(www.parent(), Some(name("example.org")));
         assert_eq!(name("org").parent(), Some(Name::root()));
         assert_eq!(Name::root().parent(), None);
-        assert_eq!(
-            www.labels().collect::<Vec<_>>(),
-            [&b"www"[..], b"example", b"org"]
-        );
+        assert_eq!(www.labels().collect::<Vec<_>>(), [&b"www"[..], b"example", b"org"]);
         assert_eq!(Name::root().labels().count(), 0);
         assert!(Name::root().is_root() && !www.is_root());
         let all: Vec<_> = suffixes(www.as_wire()).map(<[u8]>::len).collect();

@@ -65,11 +65,7 @@ pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
             return Err(broken);
         }
     }
-    Ok(Query {
-        header,
-        question,
-        edns,
-    })
+    Ok(Query { header, question, edns })
 }
 
 /// Writes the query that goes to a backend into `out`, with ID 0, and says where its OPT record starts: at the end if it
@@ -79,25 +75,17 @@ pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
 /// records none.
 pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> usize {
     let additional = u16::from(query.edns.is_some());
-    let header = [
-        Flag::RecursionDesired,
-        Flag::AuthenticData,
-        Flag::CheckingDisabled,
-    ]
-    .into_iter()
-    .fold(Header::new(0), |header, flag| {
-        header.with(flag, query.header.has(flag))
-    })
-    .with_counts([1, 0, 0, additional]);
+    let header = [Flag::RecursionDesired, Flag::AuthenticData, Flag::CheckingDisabled]
+        .into_iter()
+        .fold(Header::new(0), |header, flag| header.with(flag, query.header.has(flag)))
+        .with_counts([1, 0, 0, additional]);
 
     out.clear();
     out.extend_from_slice(&header.to_wire());
     out.extend_from_slice(query.question.as_wire());
     let opt_start = out.len();
     if let Some(edns) = query.edns {
-        OptRecord::new(own_udp_size, edns.dnssec_ok)
-            .with_options(edns.options, Passing::BeyondHop)
-            .append(out);
+        OptRecord::new(own_udp_size, edns.dnssec_ok).with_options(edns.options, Passing::BeyondHop).append(out);
     }
     opt_start
 }
@@ -126,10 +114,7 @@ impl QuestionKey {
         octets[question.len()] = u8::from(query.header.recursion_desired())
             | u8::from(query.header.checking_disabled()) << 1
             | u8::from(query.dnssec_ok()) << 2;
-        Self {
-            len: question.len() + 1,
-            octets,
-        }
+        Self { len: question.len() + 1, octets }
     }
 
     /// The octets to hash and compare.
@@ -159,74 +144,29 @@ mod tests {
         let answer = |rcode| Err(Rejected::Answer(rcode));
         let (a, opt0) = (&a(WWW)[..], &opt(0, 0, b"")[..]);
         check(&[], Err(Rejected::Short));
-        check(
-            &message(REPLY, [1, 0, 0, 0], &[QUESTION])[..11],
-            Err(Rejected::Short),
-        );
-        check(
-            &message(REPLY, [1, 0, 0, 0], &[QUESTION]),
-            Err(Rejected::NotAQuery),
-        );
-        check(
-            &message(REPLY | 0x2000, [9; 4], &[]),
-            Err(Rejected::NotAQuery),
-        );
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION])[..11], Err(Rejected::Short));
+        check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), Err(Rejected::NotAQuery));
+        check(&message(REPLY | 0x2000, [9; 4], &[]), Err(Rejected::NotAQuery));
         check(&message(0x2000, [9; 4], &[]), answer(Rcode::NOTIMP));
-        check(
-            &message(0x2000, [1, 0, 0, 0], &[QUESTION]),
-            answer(Rcode::NOTIMP),
-        );
+        check(&message(0x2000, [1, 0, 0, 0], &[QUESTION]), answer(Rcode::NOTIMP));
         check(&message(0, [0, 0, 0, 0], &[]), answer(Rcode::FORMERR));
-        check(
-            &message(0, [2, 0, 0, 0], &[QUESTION, QUESTION]),
-            answer(Rcode::FORMERR),
-        );
-        check(
-            &message(0, [1, 0, 0, 0], &[b"\xC0\x0C\0\x01\0\x01"]),
-            answer(Rcode::FORMERR),
-        );
-        check(
-            &message(0, [1, 0, 0, 0], &[QUESTION, b"\0"]),
-            answer(Rcode::FORMERR),
-        );
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION]),
-            answer(Rcode::FORMERR),
-        );
-        check(
-            &message(0, [1, 0, 0, 2], &[QUESTION, opt0, opt0]),
-            answer(Rcode::FORMERR),
-        );
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"\0\x03\0\x01")]),
-            answer(Rcode::FORMERR),
-        );
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"")]),
-            answer(Rcode::BADVERS),
-        );
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"\x01")]),
-            answer(Rcode::BADVERS),
-        );
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b""), b"\0"]),
-            answer(Rcode::FORMERR),
-        );
+        check(&message(0, [2, 0, 0, 0], &[QUESTION, QUESTION]), answer(Rcode::FORMERR));
+        check(&message(0, [1, 0, 0, 0], &[b"\xC0\x0C\0\x01\0\x01"]), answer(Rcode::FORMERR));
+        check(&message(0, [1, 0, 0, 0], &[QUESTION, b"\0"]), answer(Rcode::FORMERR));
+        check(&message(0, [1, 0, 0, 1], &[QUESTION]), answer(Rcode::FORMERR));
+        check(&message(0, [1, 0, 0, 2], &[QUESTION, opt0, opt0]), answer(Rcode::FORMERR));
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"\0\x03\0\x01")]), answer(Rcode::FORMERR));
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"")]), answer(Rcode::BADVERS));
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"\x01")]), answer(Rcode::BADVERS));
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b""), b"\0"]), answer(Rcode::FORMERR));
         check(&message(0, [1, 0, 0, 0], &[QUESTION]), Ok(()));
         check(&message(0x0130, [1, 0, 0, 1], &[QUESTION, opt0]), Ok(()));
         // As IXFR has it: a record in the authority section.
         check(&message(0, [1, 0, 1, 1], &[QUESTION, a, opt0]), Ok(()));
         // The root, ANY, CH, and what nobody knows.
         check(&message(0, [1, 0, 0, 0], &[b"\0\0\x02\0\x01"]), Ok(()));
-        check(
-            &message(0, [1, 0, 0, 0], &[b"\x07version\x04bind\0\0\xFF\0\x03"]),
-            Ok(()),
-        );
-        check(
-            &message(0, [1, 0, 0, 0], &[b"\x01\xFF\0\xFF\0\xFE\xFE"]),
-            Ok(()),
-        );
+        check(&message(0, [1, 0, 0, 0], &[b"\x07version\x04bind\0\0\xFF\0\x03"]), Ok(()));
+        check(&message(0, [1, 0, 0, 0], &[b"\x01\xFF\0\xFF\0\xFE\xFE"]), Ok(()));
     }
 
     #[test]
@@ -243,11 +183,7 @@ mod tests {
 
         // Every flag that a query can have, a record, an OPT with a cookie and an option that nobody knows.
         let options = b"\0\x0A\0\x01c\xFD\xE9\0\x01x";
-        let full = message(
-            0x07FF,
-            [1, 1, 0, 1],
-            &[QUESTION, &a(WWW), &opt(7, 0, options)],
-        );
+        let full = message(0x07FF, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(7, 0, options)]);
         let opt = b"\0\0\x29\x04\xD0\0\0\x80\0\0\x05\xFD\xE9\0\x01x";
         let backend = [b"\0\0\x01\x30\0\x01\0\0\0\0\0\x01", QUESTION, opt].concat();
         check(&full, &backend, backend.len() - opt.len());
@@ -257,47 +193,19 @@ mod tests {
     fn queries_that_may_share_a_race_have_one_key() {
         let base = message(0, [1, 0, 0, 0], &[QUESTION]);
         let check = |other: &[u8], expected: bool| {
-            let [a, b] =
-                [&base, other].map(|octets| QuestionKey::of(&read_query(octets).expect("a query")));
+            let [a, b] = [&base, other].map(|octets| QuestionKey::of(&read_query(octets).expect("a query")));
             assert_eq!(a == b, expected, "{other:?}");
         };
         let mut no_do = opt(0, 0, b"\0\x0A\0\x01c");
         no_do[7] = 0;
-        check(
-            &message(0, [1, 0, 0, 0], &[&QUESTION.to_ascii_lowercase()]),
-            true,
-        );
+        check(&message(0, [1, 0, 0, 0], &[&QUESTION.to_ascii_lowercase()]), true);
         check(&message(0x0020, [1, 0, 0, 1], &[QUESTION, &no_do]), true);
         check(&message(0x0100, [1, 0, 0, 0], &[QUESTION]), false);
         check(&message(0x0010, [1, 0, 0, 0], &[QUESTION]), false);
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"")]),
-            false,
-        );
-        check(
-            &message(
-                0,
-                [1, 0, 0, 0],
-                &[b"\x03wwx\x07example\x03org\0\0\x01\0\x01"],
-            ),
-            false,
-        );
-        check(
-            &message(
-                0,
-                [1, 0, 0, 0],
-                &[b"\x03www\x07example\x03org\0\0\x1C\0\x01"],
-            ),
-            false,
-        );
-        check(
-            &message(
-                0,
-                [1, 0, 0, 0],
-                &[b"\x03www\x07example\x03org\0\0\x01\0\x03"],
-            ),
-            false,
-        );
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"")]), false);
+        check(&message(0, [1, 0, 0, 0], &[b"\x03wwx\x07example\x03org\0\0\x01\0\x01"]), false);
+        check(&message(0, [1, 0, 0, 0], &[b"\x03www\x07example\x03org\0\0\x1C\0\x01"]), false);
+        check(&message(0, [1, 0, 0, 0], &[b"\x03www\x07example\x03org\0\0\x01\0\x03"]), false);
     }
 
     #[test]

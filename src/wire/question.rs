@@ -65,9 +65,7 @@ impl<'a> Question<'a> {
 
 /// The name of a question in wire form.
 pub(super) fn qname(question_wire: &[u8]) -> &[u8] {
-    question_wire
-        .split_last_chunk::<FIXED_LEN>()
-        .map_or(&[], |(name, _)| name)
+    question_wire.split_last_chunk::<FIXED_LEN>().map_or(&[], |(name, _)| name)
 }
 
 /// Octets of type and class.

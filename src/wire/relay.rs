@@ -13,31 +13,15 @@ use super::reply::Reply;
 /// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
 ///
 /// The reply must be to the client's question.
-pub fn write_response(
-    reply: &Reply<'_>,
-    form: &ClientForm,
-    own_udp_size: u16,
-    limit: usize,
-    out: &mut Vec<u8>,
-) {
+pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, limit: usize, out: &mut Vec<u8>) {
     let rcode = reply.rcode();
     let mut opt = form.edns.map(|edns| {
         let options = reply.edns().map_or(&[][..], |edns| edns.options);
-        OptRecord::new(own_udp_size, edns.dnssec_ok)
-            .with_rcode(rcode)
-            .with_options(options, Passing::BeyondHop)
+        OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::BeyondHop)
     });
     let records = reply.header().arcount() - u16::from(reply.opt().is_some());
-    let mut header = reply
-        .header()
-        .with_id(form.id)
-        .with_rcode(form.header_rcode(rcode));
-    let mut counts = [
-        header.qdcount(),
-        header.ancount(),
-        header.nscount(),
-        records,
-    ];
+    let mut header = reply.header().with_id(form.id).with_rcode(form.header_rcode(rcode));
+    let mut counts = [header.qdcount(), header.ancount(), header.nscount(), records];
 
     out.clear();
     append_without_opt(reply, limit, out);
@@ -66,9 +50,7 @@ pub fn write_response(
         counts[3] += 1;
     }
     header.with_counts(counts).overwrite(out);
-    let qname_len = reply
-        .question()
-        .map_or(0, |question| question.qname().len());
+    let qname_len = reply.question().map_or(0, |question| question.qname().len());
     form.respell(qname_len, out);
 }
 
@@ -130,13 +112,7 @@ mod tests {
     fn response(query: &[u8], reply: &[u8], limit: usize) -> Vec<u8> {
         let form = ClientForm::of(&read_query(query).expect("a query"));
         let mut out = b"left over".to_vec();
-        write_response(
-            &read_reply(reply).expect("a reply"),
-            &form,
-            1232,
-            limit,
-            &mut out,
-        );
+        write_response(&read_reply(reply).expect("a reply"), &form, 1232, limit, &mut out);
         assert!(out.len() <= limit);
         out
     }
@@ -149,28 +125,14 @@ mod tests {
         let shouted = QUESTION.to_ascii_uppercase();
         let mut other_id = message(0x85F0, [1, 1, 0, 0], &[&shouted, &a(WWW)]);
         other_id[..2].copy_from_slice(&[0xAB, 0xCD]);
-        check(
-            &plain(),
-            &other_id,
-            &message(0x85F0, [1, 1, 0, 0], &[QUESTION, &a(WWW)]),
-        );
+        check(&plain(), &other_id, &message(0x85F0, [1, 1, 0, 0], &[QUESTION, &a(WWW)]));
 
         // No OPT in, no OPT out; OPT in, OPT out, whatever the backend did.
         let without = message(REPLY, [1, 1, 0, 0], &[QUESTION, &a(WWW)]);
         let options = b"\0\x0A\0\x01c\0\x0F\0\x02\0\x16";
-        let with = message(
-            REPLY,
-            [1, 1, 0, 1],
-            &[QUESTION, &a(WWW), &opt(0, 0, options)],
-        );
+        let with = message(REPLY, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, options)]);
         let errors = b"\0\x0F\0\x02\0\x16";
-        let ours = |options| {
-            message(
-                REPLY,
-                [1, 1, 0, 1],
-                &[QUESTION, &a(WWW), &our_opt(0, options)],
-            )
-        };
+        let ours = |options| message(REPLY, [1, 1, 0, 1], &[QUESTION, &a(WWW), &our_opt(0, options)]);
         check(&plain(), &with, &without);
         check(&with_edns(), &with, &ours(errors));
         check(&with_edns(), &without, &ours(b""));
@@ -179,12 +141,8 @@ mod tests {
     #[test]
     fn extended_rcodes_need_an_opt() {
         let reply = message(REPLY | 7, [1, 0, 0, 1], &[QUESTION, &opt(1, 0, b"")]);
-        let check =
-            |query: &[u8], expected: &[u8]| assert_eq!(response(query, &reply, 512), expected);
-        check(
-            &with_edns(),
-            &message(REPLY | 7, [1, 0, 0, 1], &[QUESTION, &our_opt(1, b"")]),
-        );
+        let check = |query: &[u8], expected: &[u8]| assert_eq!(response(query, &reply, 512), expected);
+        check(&with_edns(), &message(REPLY | 7, [1, 0, 0, 1], &[QUESTION, &our_opt(1, b"")]));
         check(&plain(), &message(REPLY | 2, [1, 0, 0, 0], &[QUESTION]));
     }
 
@@ -198,33 +156,21 @@ mod tests {
             let reply = message(REPLY, [1, 0, 0, count + 1], &parts);
             let plain_parts = [&[QUESTION], expected].concat();
             let expected_plain = message(REPLY, [1, 0, 0, count], &plain_parts);
-            assert_eq!(
-                response(&plain(), &reply, 1232),
-                expected_plain,
-                "{behind:?}"
-            );
+            assert_eq!(response(&plain(), &reply, 1232), expected_plain, "{behind:?}");
             let ours = our_opt(0, b"");
             let edns_parts = [&plain_parts[..], &[&ours]].concat();
             let expected_edns = message(REPLY, [1, 0, 0, count + 1], &edns_parts);
-            assert_eq!(
-                response(&with_edns(), &reply, 1232),
-                expected_edns,
-                "{behind:?}"
-            );
+            assert_eq!(response(&with_edns(), &reply, 1232), expected_edns, "{behind:?}");
         };
         // The OPT record stands at 33, its options at 44, and what is behind it at 80.
         let owner = &[b"\x02ns", EXAMPLE].concat()[..];
-        let (to_first, to_opt, to_label): (&[u8], &[u8], &[u8]) =
-            (&[0xC0, 80], &[0xC0, 33], &[1, b'x', 0xC0, 80]);
+        let (to_first, to_opt, to_label): (&[u8], &[u8], &[u8]) = (&[0xC0, 80], &[0xC0, 33], &[1, b'x', 0xC0, 80]);
         let x = &[b"\x01x", owner].concat()[..];
         let mx = |name: &[u8]| [b"\0\x0A", name].concat();
         let naptr = |name: &[u8]| [b"\0\x01\0\x02\x01u\x03sip\0", name].concat();
         let soa = |a: &[u8], b: &[u8]| [a, b, &[7; 20]].concat();
         let check_type = |rtype, rdata: &[u8], moved: &[u8]| {
-            check(
-                &[&a(owner), &record(to_label, rtype, rdata)],
-                &[&a(owner), &record(x, rtype, moved)],
-            );
+            check(&[&a(owner), &record(to_label, rtype, rdata)], &[&a(owner), &record(x, rtype, moved)]);
         };
         check(&[&a(WWW), &a(EXAMPLE)], &[&a(WWW), &a(EXAMPLE)]);
         check(&[&a(owner), &a(to_first)], &[&a(owner), &a(owner)]);
@@ -232,11 +178,7 @@ mod tests {
         check(&[&a(to_opt)], &[&a(b"\0")]);
         check_type(RecordType::NS, to_first, owner);
         check_type(RecordType::MX, &mx(to_label), &mx(x));
-        check_type(
-            RecordType::SRV,
-            &[&[0; 6], to_first].concat(),
-            &[&[0; 6], owner].concat(),
-        );
+        check_type(RecordType::SRV, &[&[0; 6], to_first].concat(), &[&[0; 6], owner].concat());
         check_type(RecordType::NAPTR, &naptr(to_first), &naptr(owner));
         check_type(RecordType::SOA, &soa(to_first, WWW), &soa(owner, WWW));
         check_type(RecordType::SOA, &soa(WWW, to_label), &soa(WWW, x));
@@ -251,108 +193,39 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_left_out_by_worth() {
         // What is left of a reply: answers, authority, additional, TC, and octets of options.
-        let check = |parts: &[Vec<u8>],
-                     counts: [u16; 4],
-                     limit: usize,
-                     expected: ([u16; 4], bool, usize)| {
+        let check = |parts: &[Vec<u8>], counts: [u16; 4], limit: usize, expected: ([u16; 4], bool, usize)| {
             let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
             let reply = message(REPLY, counts, &[&[QUESTION][..], &parts].concat());
             let out = response(&with_edns(), &reply, limit);
             let left = read_reply(&out).expect("a response is sound");
             let header = left.header();
-            let counts = [
-                header.qdcount(),
-                header.ancount(),
-                header.nscount(),
-                header.arcount(),
-            ];
+            let counts = [header.qdcount(), header.ancount(), header.nscount(), header.arcount()];
             let options = left.edns().map_or(0, |edns| edns.options.len());
             assert_eq!((counts, header.is_truncated(), options), expected);
         };
         let txt = |owner: &[u8], len| record(owner, RecordType::TXT, &vec![b'x'; len]);
         let ns = record(EXAMPLE, RecordType::NS, WWW);
         let error = b"\0\x0F\0\x02\0\x16";
-        let own =
-            |len: usize| [&b"\xFD\xE9"[..], &(len as u16).to_be_bytes(), &vec![0; len]].concat();
+        let own = |len: usize| [&b"\xFD\xE9"[..], &(len as u16).to_be_bytes(), &vec![0; len]].concat();
         // The question takes 33 octets, a TXT record of 400 takes 412, our OPT record 11.
         let long = txt(WWW, 400);
         let answer = |options: &[u8]| vec![long.clone(), opt(0, 0, options)];
         check(&answer(b""), [1, 1, 0, 1], 512, ([1, 1, 0, 1], false, 0));
-        check(
-            &answer(&own(52)),
-            [1, 1, 0, 1],
-            512,
-            ([1, 1, 0, 1], false, 56),
-        );
-        check(
-            &answer(&[error, &own(46)[..]].concat()),
-            [1, 1, 0, 1],
-            512,
-            ([1, 1, 0, 1], false, 56),
-        );
-        check(
-            &answer(&[error, &own(47)[..]].concat()),
-            [1, 1, 0, 1],
-            512,
-            ([1, 1, 0, 1], false, 51),
-        );
-        check(
-            &answer(&own(53)),
-            [1, 1, 0, 1],
-            512,
-            ([1, 0, 0, 1], true, 57),
-        );
-        check(
-            &answer(&own(500)),
-            [1, 1, 0, 1],
-            512,
-            ([1, 0, 0, 1], true, 0),
-        );
+        check(&answer(&own(52)), [1, 1, 0, 1], 512, ([1, 1, 0, 1], false, 56));
+        check(&answer(&[error, &own(46)[..]].concat()), [1, 1, 0, 1], 512, ([1, 1, 0, 1], false, 56));
+        check(&answer(&[error, &own(47)[..]].concat()), [1, 1, 0, 1], 512, ([1, 1, 0, 1], false, 51));
+        check(&answer(&own(53)), [1, 1, 0, 1], 512, ([1, 0, 0, 1], true, 57));
+        check(&answer(&own(500)), [1, 1, 0, 1], 512, ([1, 0, 0, 1], true, 0));
         // Optional records go from the end, an RRset at a time, and without TC.
         let extra = |tail: &[Vec<u8>]| [std::slice::from_ref(&long), tail].concat();
-        check(
-            &extra(&[a(WWW), a(EXAMPLE)]),
-            [1, 1, 0, 2],
-            488,
-            ([1, 1, 0, 3], false, 0),
-        );
-        check(
-            &extra(&[a(WWW), a(EXAMPLE)]),
-            [1, 1, 0, 2],
-            487,
-            ([1, 1, 0, 2], false, 0),
-        );
-        check(
-            &extra(&[a(WWW), a(EXAMPLE)]),
-            [1, 1, 0, 2],
-            471,
-            ([1, 1, 0, 1], false, 0),
-        );
-        check(
-            &extra(&[a(EXAMPLE), a(WWW), a(&QUESTION[..17])]),
-            [1, 1, 0, 3],
-            500,
-            ([1, 1, 0, 2], false, 0),
-        );
-        check(
-            &extra(&[a(WWW), txt(WWW, 9), a(EXAMPLE)]),
-            [1, 1, 0, 3],
-            500,
-            ([1, 1, 0, 3], false, 0),
-        );
+        check(&extra(&[a(WWW), a(EXAMPLE)]), [1, 1, 0, 2], 488, ([1, 1, 0, 3], false, 0));
+        check(&extra(&[a(WWW), a(EXAMPLE)]), [1, 1, 0, 2], 487, ([1, 1, 0, 2], false, 0));
+        check(&extra(&[a(WWW), a(EXAMPLE)]), [1, 1, 0, 2], 471, ([1, 1, 0, 1], false, 0));
+        check(&extra(&[a(EXAMPLE), a(WWW), a(&QUESTION[..17])]), [1, 1, 0, 3], 500, ([1, 1, 0, 2], false, 0));
+        check(&extra(&[a(WWW), txt(WWW, 9), a(EXAMPLE)]), [1, 1, 0, 3], 500, ([1, 1, 0, 3], false, 0));
         // The answer itself never goes without TC, nor does a referral's glue.
-        check(
-            &extra(&[a(WWW)]),
-            [1, 1, 0, 1],
-            455,
-            ([1, 0, 0, 1], true, 0),
-        );
-        check(
-            &extra(&[a(WWW)]),
-            [1, 0, 1, 1],
-            471,
-            ([1, 0, 1, 1], false, 0),
-        );
+        check(&extra(&[a(WWW)]), [1, 1, 0, 1], 455, ([1, 0, 0, 1], true, 0));
+        check(&extra(&[a(WWW)]), [1, 0, 1, 1], 471, ([1, 0, 1, 1], false, 0));
         let glue = [ns, long.clone(), a(WWW)];
         check(&glue, [1, 0, 1, 2], 486, ([1, 0, 1, 3], false, 0));
         check(&glue, [1, 0, 1, 2], 485, ([1, 0, 0, 1], true, 0));

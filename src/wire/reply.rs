@@ -49,12 +49,7 @@ fn check_reply(message: &[u8]) -> Option<Reply<'_>> {
     if body.opt.is_some_and(|opt| !opt.edns.is_sound()) {
         return None;
     }
-    Some(Reply {
-        message,
-        header,
-        question,
-        body,
-    })
+    Some(Reply { message, header, question, body })
 }
 
 impl<'a> Reply<'a> {
@@ -91,8 +86,7 @@ impl<'a> Reply<'a> {
 
     /// Whether the reply is to this question (in wire form), whatever the case.
     pub fn answers_question(&self, question_wire: &[u8]) -> bool {
-        self.question
-            .is_some_and(|question| question.is(question_wire))
+        self.question.is_some_and(|question| question.is(question_wire))
     }
 
     /// TC: the backend had more to say.
@@ -155,10 +149,7 @@ mod tests {
             assert_eq!(read_reply(octets).is_ok(), taken, "{octets:?}");
         };
         let a = &a(WWW)[..];
-        check(
-            &message(REPLY, [1, 1, 0, 1], &[QUESTION, a, &opt(0, 0, b"")]),
-            true,
-        );
+        check(&message(REPLY, [1, 1, 0, 1], &[QUESTION, a, &opt(0, 0, b"")]), true);
         check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), true);
         check(&[], false);
         check(&message(REPLY, [1, 0, 0, 0], &[QUESTION])[..11], false);
@@ -167,19 +158,9 @@ mod tests {
         check(&message(REPLY, [2, 0, 0, 0], &[QUESTION, QUESTION]), false);
         check(&message(REPLY, [1, 1, 0, 0], &[QUESTION]), false);
         check(&message(REPLY, [1, 0, 0, 0], &[QUESTION, a]), false);
-        check(
-            &message(
-                REPLY,
-                [1, 0, 0, 1],
-                &[QUESTION, &opt(0, 0, b"\0\x03\0\x01")],
-            ),
-            false,
-        );
+        check(&message(REPLY, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, b"\0\x03\0\x01")]), false);
         // A responder may name the highest version that it knows.
-        check(
-            &message(REPLY, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"")]),
-            true,
-        );
+        check(&message(REPLY, [1, 0, 0, 1], &[QUESTION, &opt(0, 1, b"")]), true);
         // Bare: a failure, and nothing at all behind it.
         check(&message(REPLY | 5, [0; 4], &[]), true);
         check(&message(REPLY, [0; 4], &[]), false);
@@ -193,11 +174,7 @@ mod tests {
         let check = |bits: u16, counts: [u16; 4], parts: &[&[u8]], rcode: Rcode, referral: bool| {
             let octets = message(REPLY | bits, counts, &[&[QUESTION], parts].concat());
             let reply = read_reply(&octets).expect("a reply");
-            assert_eq!(
-                (reply.rcode(), reply.is_referral()),
-                (rcode, referral),
-                "{octets:?}"
-            );
+            assert_eq!((reply.rcode(), reply.is_referral()), (rcode, referral), "{octets:?}");
             assert_eq!(reply.has_answers(), counts[1] > 0);
             assert!(!reply.is_bare_failure() && reply.answers_question(QUESTION));
         };
@@ -211,13 +188,7 @@ mod tests {
         check(0x0400, [1, 0, 1, 0], &[ns], Rcode::NOERROR, false);
         check(0, [1, 1, 1, 0], &[&a(WWW), ns], Rcode::NOERROR, false);
         check(3, [1, 0, 1, 0], &[ns], Rcode::NXDOMAIN, false);
-        check(
-            0,
-            [1, 0, 1, 1],
-            &[ns, &opt(1, 0, b"")],
-            Rcode::BADVERS,
-            false,
-        );
+        check(0, [1, 0, 1, 1], &[ns, &opt(1, 0, b"")], Rcode::BADVERS, false);
         check(7, [1, 0, 0, 1], &[&opt(1, 0, b"")], Rcode::BADCOOKIE, false);
     }
 

@@ -41,19 +41,7 @@ pub(super) fn a(owner: &[u8]) -> Vec<u8> {
 /// An OPT record: UDP size 1400, these high bits of the rcode, version, and options; DO is set.
 pub(super) fn opt(extended_rcode: u8, version: u8, options: &[u8]) -> Vec<u8> {
     let [l0, l1] = (options.len() as u16).to_be_bytes();
-    let fixed = [
-        0,
-        0,
-        41,
-        0x05,
-        0x78,
-        extended_rcode,
-        version,
-        0x80,
-        0,
-        l0,
-        l1,
-    ];
+    let fixed = [0, 0, 41, 0x05, 0x78, extended_rcode, version, 0x80, 0, l0, l1];
     [&fixed, options].concat()
 }
 

@@ -32,10 +32,7 @@ pub fn write_synthesized(
     if let Some(edns) = form.edns {
         let option = error.map(extended_error_option);
         let options = option.as_ref().map_or(&[][..], |option| option);
-        OptRecord::new(own_udp_size, edns.dnssec_ok)
-            .with_rcode(rcode)
-            .with_options(options, Passing::All)
-            .append(out);
+        OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::All).append(out);
     }
 }
 
@@ -49,8 +46,7 @@ pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Ve
     let Some(header) = Header::read(message).filter(|header| !header.is_response()) else {
         return;
     };
-    let has_question =
-        matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
+    let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
     let question = Question::read(message).filter(|_| has_question);
     let opt = question
         .and_then(|question| find_opt(message, header, question.end()))
@@ -59,12 +55,7 @@ pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Ve
         .or_else(|| (rcode.0 > Rcode::MAX_IN_HEADER).then(|| OptRecord::new(own_udp_size, false)))
         .map(|opt| opt.with_rcode(rcode));
 
-    let counts = [
-        u16::from(question.is_some()),
-        0,
-        0,
-        u16::from(opt.is_some()),
-    ];
+    let counts = [u16::from(question.is_some()), 0, 0, u16::from(opt.is_some())];
     let header = header.to_response().with_rcode(rcode).with_counts(counts);
     out.extend_from_slice(&header.to_wire());
     if let Some(question) = question {
@@ -108,49 +99,17 @@ mod tests {
             let form = ClientForm::of(&read_query(query).expect("a query"));
             let mut out = b"left over".to_vec();
             let folded = QUESTION.to_ascii_lowercase();
-            write_synthesized(
-                &folded,
-                &form,
-                rcode,
-                error,
-                recursion_available,
-                1232,
-                &mut out,
-            );
+            write_synthesized(&folded, &form, rcode, error, recursion_available, 1232, &mut out);
             assert_eq!(out, expected);
         };
         let error = Some(ExtendedError::NO_REACHABLE_AUTHORITY);
         let option = b"\0\x0F\0\x02\0\x16";
-        let answer = |bits, opt: &[u8]| {
-            message(
-                bits,
-                [1, 0, 0, u16::from(!opt.is_empty())],
-                &[QUESTION, opt],
-            )
-        };
+        let answer = |bits, opt: &[u8]| message(bits, [1, 0, 0, u16::from(!opt.is_empty())], &[QUESTION, opt]);
         check(&plain(), Rcode::NXDOMAIN, error, true, &answer(0x8183, b""));
         check(&plain(), Rcode::BADVERS, None, false, &answer(0x8102, b""));
-        check(
-            &with_edns(),
-            Rcode::NXDOMAIN,
-            error,
-            true,
-            &answer(0x8193, &our_opt(0, option)),
-        );
-        check(
-            &with_edns(),
-            Rcode::REFUSED,
-            None,
-            false,
-            &answer(0x8115, &our_opt(0, b"")),
-        );
-        check(
-            &with_edns(),
-            Rcode::BADVERS,
-            None,
-            false,
-            &answer(0x8110, &our_opt(1, b"")),
-        );
+        check(&with_edns(), Rcode::NXDOMAIN, error, true, &answer(0x8193, &our_opt(0, option)));
+        check(&with_edns(), Rcode::REFUSED, None, false, &answer(0x8115, &our_opt(0, b"")));
+        check(&with_edns(), Rcode::BADVERS, None, false, &answer(0x8110, &our_opt(1, b"")));
     }
 
     #[test]
@@ -162,79 +121,29 @@ mod tests {
         };
         let (sound, unsound) = (&opt(0, 0, b"")[..], &opt(0, 0, b"\0")[..]);
         let ours = &our_opt(0, b"")[..];
-        let echo = |bits, opt: &[u8]| {
-            message(
-                bits,
-                [1, 0, 0, u16::from(!opt.is_empty())],
-                &[QUESTION, opt],
-            )
-        };
+        let echo = |bits, opt: &[u8]| message(bits, [1, 0, 0, u16::from(!opt.is_empty())], &[QUESTION, opt]);
         let formerr = Rcode::FORMERR;
         // No ID to answer to, or a loop to fear.
         check(&plain()[..11], formerr, b"");
         check(&message(REPLY, [1, 0, 0, 0], &[QUESTION]), formerr, b"");
         check(&plain(), Rcode::REFUSED, &echo(0x8105, b""));
-        check(
-            &message(0x0100, [0; 4], &[b"junk"]),
-            formerr,
-            &message(0x8101, [0; 4], &[]),
-        );
-        check(
-            &message(0x0110, [2, 0, 0, 0], &[QUESTION, QUESTION]),
-            formerr,
-            &message(0x8111, [0; 4], &[]),
-        );
-        check(
-            &message(0, [1, 0, 0, 0], &[QUESTION, b"junk"]),
-            formerr,
-            &echo(0x8001, b""),
-        );
+        check(&message(0x0100, [0; 4], &[b"junk"]), formerr, &message(0x8101, [0; 4], &[]));
+        check(&message(0x0110, [2, 0, 0, 0], &[QUESTION, QUESTION]), formerr, &message(0x8111, [0; 4], &[]));
+        check(&message(0, [1, 0, 0, 0], &[QUESTION, b"junk"]), formerr, &echo(0x8001, b""));
         // An OPT record is answered if it is the one, sound, and where it belongs.
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, sound, b"junk"]),
-            formerr,
-            &echo(0x8001, ours),
-        );
-        check(
-            &message(0, [1, 0, 0, 9], &[QUESTION, sound]),
-            formerr,
-            &echo(0x8001, ours),
-        );
-        check(
-            &message(0, [1, 0, 0, 2], &[QUESTION, sound, sound]),
-            formerr,
-            &echo(0x8001, b""),
-        );
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, unsound]),
-            formerr,
-            &echo(0x8001, b""),
-        );
-        check(
-            &message(0, [1, 1, 0, 0], &[QUESTION, sound]),
-            formerr,
-            &echo(0x8001, b""),
-        );
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, sound, b"junk"]), formerr, &echo(0x8001, ours));
+        check(&message(0, [1, 0, 0, 9], &[QUESTION, sound]), formerr, &echo(0x8001, ours));
+        check(&message(0, [1, 0, 0, 2], &[QUESTION, sound, sound]), formerr, &echo(0x8001, b""));
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, unsound]), formerr, &echo(0x8001, b""));
+        check(&message(0, [1, 1, 0, 0], &[QUESTION, sound]), formerr, &echo(0x8001, b""));
         // BADVERS has one in any case.
         let later = &opt(0, 1, b"??")[..];
-        check(
-            &message(0, [1, 0, 0, 1], &[QUESTION, later]),
-            Rcode::BADVERS,
-            &echo(0x8000, &our_opt(1, b"")),
-        );
+        check(&message(0, [1, 0, 0, 1], &[QUESTION, later]), Rcode::BADVERS, &echo(0x8000, &our_opt(1, b"")));
         let mut no_do = our_opt(1, b"");
         no_do[7] = 0;
         check(&plain(), Rcode::BADVERS, &echo(0x8100, &no_do));
         // Of other opcodes only the header is looked at, but NOTIFY has the layout of QUERY.
-        check(
-            &message(0x2810, [1, 0, 0, 0], &[QUESTION]),
-            Rcode::NOTIMP,
-            &message(0xA814, [0; 4], &[]),
-        );
-        check(
-            &message(0x2000, [1, 0, 0, 0], &[QUESTION]),
-            Rcode::REFUSED,
-            &echo(0xA005, b""),
-        );
+        check(&message(0x2810, [1, 0, 0, 0], &[QUESTION]), Rcode::NOTIMP, &message(0xA814, [0; 4], &[]));
+        check(&message(0x2000, [1, 0, 0, 0], &[QUESTION]), Rcode::REFUSED, &echo(0xA005, b""));
     }
 }

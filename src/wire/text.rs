@@ -39,11 +39,7 @@ impl FromStr for Name {
 fn escaped(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
     let first = characters.next().ok_or(NameError::BadEscape)?;
     let Some(hundreds) = first.to_digit(10) else {
-        return if first.is_ascii() {
-            Ok(first as u8)
-        } else {
-            Err(NameError::NotAscii(first))
-        };
+        return if first.is_ascii() { Ok(first as u8) } else { Err(NameError::NotAscii(first)) };
     };
     let mut digit = || characters.next()?.to_digit(10);
     let (tens, ones) = digit().zip(digit()).ok_or(NameError::BadEscape)?;
@@ -61,20 +57,14 @@ struct Label {
 
 impl Default for Label {
     fn default() -> Self {
-        Self {
-            len: 0,
-            octets: [0; Name::MAX_LABEL_LEN],
-        }
+        Self { len: 0, octets: [0; Name::MAX_LABEL_LEN] }
     }
 }
 
 impl Label {
     /// Appends an octet.
     fn push(&mut self, octet: u8) -> Result<(), NameError> {
-        let free = self
-            .octets
-            .get_mut(self.len)
-            .ok_or(NameError::LabelTooLong)?;
+        let free = self.octets.get_mut(self.len).ok_or(NameError::LabelTooLong)?;
         *free = octet;
         self.len += 1;
         Ok(())
@@ -152,11 +142,7 @@ mod tests {
     fn text_is_read() {
         let check = |text: &str, expected: Result<&[u8], NameError>| {
             let name = text.parse::<Name>();
-            assert_eq!(
-                name.as_ref().map(Name::as_wire).map_err(|error| *error),
-                expected,
-                "{text:?}"
-            );
+            assert_eq!(name.as_ref().map(Name::as_wire).map_err(|error| *error), expected, "{text:?}");
         };
         check(".", Ok(b"\0"));
         check("org", Ok(b"\x03org\0"));

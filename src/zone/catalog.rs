@@ -43,19 +43,11 @@ impl Catalog {
         let mut errors = Vec::new();
         for (file, octets) in sources {
             let faults = draft.read(&String::from_utf8_lossy(octets));
-            errors.extend(faults.into_iter().map(|(line, fault)| ZoneError {
-                file: file.clone(),
-                line,
-                fault,
-            }));
+            errors.extend(faults.into_iter().map(|(line, fault)| ZoneError { file: file.clone(), line, fault }));
         }
         ZoneErrors::check(errors)?;
         let hosts = draft.hosts.finish();
-        Ok(Self {
-            referral: draft.referral.finish(&hosts),
-            hosts,
-            miss,
-        })
+        Ok(Self { referral: draft.referral.finish(&hosts), hosts, miss })
     }
 
     /// How many hosts have addresses here.
@@ -70,9 +62,7 @@ impl Catalog {
 
     /// How many name servers the referral names; 0 if there is none.
     pub fn name_servers(&self) -> usize {
-        self.referral
-            .as_ref()
-            .map_or(0, |referral| usize::from(referral.servers()))
+        self.referral.as_ref().map_or(0, |referral| usize::from(referral.servers()))
     }
 
     /// What there is to say of a name in wire form, in any case, and a type of data (or ANY) in class IN.
@@ -83,12 +73,7 @@ impl Catalog {
             return host
                 .rrsets()
                 .find(|rrset| rrset.rtype == qtype || qtype == RecordType::ANY)
-                .map_or(
-                    Answer::Nodata {
-                        authoritative: true,
-                    },
-                    Answer::Records,
-                );
+                .map_or(Answer::Nodata { authoritative: true }, Answer::Records);
         }
         if let Some(referral) = &self.referral {
             return Answer::Referral(referral);
@@ -101,9 +86,7 @@ impl Catalog {
             Miss::Silent => Answer::Silence,
             // RFC 8020 section 2: NXDOMAIN would deny the host that is below this name. Without AA, since a
             // table does not tell what else is at the name.
-            Miss::Nxdomain if node.is_some() => Answer::Nodata {
-                authoritative: false,
-            },
+            Miss::Nxdomain if node.is_some() => Answer::Nodata { authoritative: false },
             Miss::Nxdomain => Answer::Nxdomain,
             Miss::Refused => Answer::Refused,
         }
@@ -144,11 +127,7 @@ struct CatalogDraft {
 impl CatalogDraft {
     /// Nothing has been read yet.
     fn new(ttl: u32) -> Self {
-        Self {
-            ttl,
-            hosts: Draft::default(),
-            referral: ReferralDraft::default(),
-        }
+        Self { ttl, hosts: Draft::default(), referral: ReferralDraft::default() }
     }
 
     /// Adds what a file says. Returns what is wrong with it, with line numbers.
@@ -167,19 +146,14 @@ impl CatalogDraft {
     /// Adds what a line says.
     fn add(&mut self, entry: &Entry) -> Result<(), Fault> {
         match entry {
-            Entry::Address {
-                host,
-                address: IpAddr::V4(address),
-            } => self.add_address(host, RecordType::A, &address.octets()),
-            Entry::Address {
-                host,
-                address: IpAddr::V6(address),
-            } => self.add_address(host, RecordType::AAAA, &address.octets()),
+            Entry::Address { host, address: IpAddr::V4(address) } => {
+                self.add_address(host, RecordType::A, &address.octets())
+            }
+            Entry::Address { host, address: IpAddr::V6(address) } => {
+                self.add_address(host, RecordType::AAAA, &address.octets())
+            }
             Entry::NameServer { host } if self.referral.add(host, self.ttl) => Ok(()),
-            Entry::NameServer { .. } => Err(Fault {
-                column: 1,
-                problem: Problem::TooManyNameServers,
-            }),
+            Entry::NameServer { .. } => Err(Fault { column: 1, problem: Problem::TooManyNameServers }),
         }
     }
 
@@ -187,9 +161,6 @@ impl CatalogDraft {
     fn add_address(&mut self, host: &Name, rtype: RecordType, rdata: &[u8]) -> Result<(), Fault> {
         self.hosts
             .add(host, rtype, self.ttl, rdata)
-            .map_err(|Full { limit }| Fault {
-                column: 1,
-                problem: Problem::TooManyAddresses { limit },
-            })
+            .map_err(|Full { limit }| Fault { column: 1, problem: Problem::TooManyAddresses { limit } })
     }
 }

@@ -15,11 +15,7 @@ pub struct ZoneErrors(Vec<ZoneError>);
 impl ZoneErrors {
     /// `Err` with the errors, if there are any.
     pub(super) fn check(errors: Vec<ZoneError>) -> Result<(), Self> {
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Self(errors))
-        }
+        if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
     }
 
     /// The errors one by one.
@@ -117,30 +113,22 @@ pub enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MasterFile(word) => write!(
-                f,
-                "master files are not read yet: {word:?} makes this one, only tables of lines {GRAMMAR} are"
-            ),
+            Self::MasterFile(word) => {
+                write!(f, "master files are not read yet: {word:?} makes this one, only tables of lines {GRAMMAR} are")
+            }
             Self::NoAddress => write!(f, "address and type are missing, expected {GRAMMAR}"),
             Self::NoType => write!(f, "type is missing, expected {GRAMMAR}"),
-            Self::TooMany(field) => write!(
-                f,
-                "unexpected {field:?} after the type, expected {GRAMMAR} (a comment begins with #)"
-            ),
+            Self::TooMany(field) => {
+                write!(f, "unexpected {field:?} after the type, expected {GRAMMAR} (a comment begins with #)")
+            }
             Self::Swapped => write!(f, "type stands before address, expected {GRAMMAR}"),
             Self::BadName(field, error) => write!(f, "bad name {field:?}: {error}"),
-            Self::RootHost => {
-                f.write_str("the root is no host, expected a name such as www.example.org")
+            Self::RootHost => f.write_str("the root is no host, expected a name such as www.example.org"),
+            Self::Wildcard(field) => {
+                write!(f, "{field:?} is a wildcard, which tables do not have, expected one line for each host")
             }
-            Self::Wildcard(field) => write!(
-                f,
-                "{field:?} is a wildcard, which tables do not have, expected one line for each host"
-            ),
             Self::OtherType(field) => {
-                write!(
-                    f,
-                    "type {field:?} has no place in a table, expected A, AAAA or NS"
-                )
+                write!(f, "type {field:?} has no place in a table, expected A, AAAA or NS")
             }
             Self::UnknownType(field) => {
                 write!(f, "unknown type {field:?}, expected A, AAAA or NS")?;
@@ -149,43 +137,30 @@ impl fmt::Display for Problem {
                     None => Ok(()),
                 }
             }
-            Self::BadIpv4(field) => write!(
-                f,
-                "bad IPv4 address {field:?}, expected four numbers of 0 to 255 such as 192.0.2.1"
-            ),
+            Self::BadIpv4(field) => {
+                write!(f, "bad IPv4 address {field:?}, expected four numbers of 0 to 255 such as 192.0.2.1")
+            }
             Self::BadIpv6(field) => {
-                write!(
-                    f,
-                    "bad IPv6 address {field:?}, expected one such as 2001:db8::1"
-                )
+                write!(f, "bad IPv6 address {field:?}, expected one such as 2001:db8::1")
             }
             Self::Ipv6InA(field) => {
-                write!(
-                    f,
-                    "{field:?} is an IPv6 address, type A takes IPv4: did you mean \"AAAA\"?"
-                )
+                write!(f, "{field:?} is an IPv6 address, type A takes IPv4: did you mean \"AAAA\"?")
             }
             Self::Ipv4InAaaa(field) => {
-                write!(
-                    f,
-                    "{field:?} is an IPv4 address, type AAAA takes IPv6: did you mean \"A\"?"
-                )
+                write!(f, "{field:?} is an IPv4 address, type AAAA takes IPv6: did you mean \"A\"?")
             }
-            Self::NoAddressForType(rtype) => write!(
-                f,
-                "type {rtype} needs an address, expected {GRAMMAR} (HOST - NS is for name servers)"
-            ),
-            Self::AddressWithNs(field) => write!(
-                f,
-                "{field:?} in an NS line, expected HOST - NS (an address of HOST is a line of its own)"
-            ),
-            Self::TooManyAddresses { limit } => write!(
-                f,
-                "too many addresses: one message holds at most {limit} of this type for one host"
-            ),
-            Self::TooManyNameServers => f.write_str(
-                "too many NS lines: they no longer fit into one referral, expected fewer",
-            ),
+            Self::NoAddressForType(rtype) => {
+                write!(f, "type {rtype} needs an address, expected {GRAMMAR} (HOST - NS is for name servers)")
+            }
+            Self::AddressWithNs(field) => {
+                write!(f, "{field:?} in an NS line, expected HOST - NS (an address of HOST is a line of its own)")
+            }
+            Self::TooManyAddresses { limit } => {
+                write!(f, "too many addresses: one message holds at most {limit} of this type for one host")
+            }
+            Self::TooManyNameServers => {
+                f.write_str("too many NS lines: they no longer fit into one referral, expected fewer")
+            }
         }
     }
 }
@@ -198,7 +173,5 @@ fn nearest_type(field: &str) -> Option<&'static str> {
     let typed = field.to_ascii_uppercase();
     // Among types of one to four letters more than one edit is no likeness. NS comes before A, since
     // N alone is one edit from both.
-    ["AAAA", "NS", "A"]
-        .into_iter()
-        .find(|rtype| strsim::damerau_levenshtein(&typed, rtype) == 1)
+    ["AAAA", "NS", "A"].into_iter().find(|rtype| strsim::damerau_levenshtein(&typed, rtype) == 1)
 }

@@ -5,8 +5,8 @@
 
 use super::catalog::{Answer, Catalog};
 use crate::wire::{
-    ClientForm, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType,
-    Rejected, read_query, write_error,
+    ClientForm, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected,
+    read_query, write_error,
 };
 
 /// How a query came and its response goes.
@@ -45,8 +45,7 @@ pub fn respond(
         Err(Rejected::Answer(rcode)) => {
             // RFC 1996 section 3.10 has a secondary ignore NOTIFY from strangers. This is no secondary at all, and
             // REFUSED tells the sender at once.
-            let is_notify =
-                Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY);
+            let is_notify = Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY);
             let rcode = if is_notify { Rcode::REFUSED } else { rcode };
             write_error(message, rcode, own_udp_size, out);
             return Reaction::Respond;
@@ -110,16 +109,11 @@ fn write_response(
     out: &mut Vec<u8>,
 ) {
     // RFC 6891 section 6.1.1: OPT is answered with OPT. RFC 3225 section 3: DO is copied.
-    let opt = query
-        .edns
-        .map(|edns| OptRecord::new(own_udp_size, edns.dnssec_ok));
+    let opt = query.edns.map(|edns| OptRecord::new(own_udp_size, edns.dnssec_ok));
     let question = query.question.as_wire();
     let (records_len, [ancount, nscount, glue]) = match answer {
         Answer::Records(rrset) => (rrset.octets.len(), [rrset.count, 0, 0]),
-        Answer::Referral(referral) => (
-            referral.wire_len(),
-            [0, referral.servers(), referral.glue()],
-        ),
+        Answer::Referral(referral) => (referral.wire_len(), [0, referral.servers(), referral.glue()]),
         Answer::Nodata { .. } | Answer::Nxdomain | Answer::Refused | Answer::Silence => (0, [0; 3]),
     };
     let opt_len = opt.map_or(0, |opt| opt.wire_len());

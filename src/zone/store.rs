@@ -66,10 +66,7 @@ impl Store {
         fold(folded);
         let span = self.find_folded(folded)?;
         let first = span.rrsets as usize;
-        Some(Node {
-            arena: &self.arena,
-            rrsets: &self.rrsets[first..first + usize::from(span.rrset_count)],
-        })
+        Some(Node { arena: &self.arena, rrsets: &self.rrsets[first..first + usize::from(span.rrset_count)] })
     }
 
     /// How many names own records.
@@ -79,17 +76,13 @@ impl Store {
 
     /// How many records there are.
     pub(super) fn records(&self) -> usize {
-        self.rrsets
-            .iter()
-            .map(|rrset| usize::from(rrset.count))
-            .sum()
+        self.rrsets.iter().map(|rrset| usize::from(rrset.count)).sum()
     }
 
     /// The node of a name in canonical form.
     fn find_folded(&self, name: &[u8]) -> Option<&NodeSpan> {
         let arena = &self.arena;
-        self.nodes
-            .find(self.hasher.hash_one(name), |node| node.name(arena) == name)
+        self.nodes.find(self.hasher.hash_one(name), |node| node.name(arena) == name)
     }
 }
 
@@ -154,13 +147,7 @@ impl Draft {
     /// Adds a record of class IN to the owner, which is in canonical form.
     ///
     /// A record that is there already is not added again (RFC 2181 section 5).
-    pub(super) fn add(
-        &mut self,
-        owner: &Name,
-        rtype: RecordType,
-        ttl: u32,
-        rdata: &[u8],
-    ) -> Result<(), Full> {
+    pub(super) fn add(&mut self, owner: &Name, rtype: RecordType, ttl: u32, rdata: &[u8]) -> Result<(), Full> {
         let rdlength = u16::try_from(rdata.len()).map_err(|_| Full { limit: 0 })?;
         let record = [
             &QNAME_POINTER[..],
@@ -172,13 +159,10 @@ impl Draft {
         ]
         .concat();
         let rrsets = self.owners.entry_ref(owner.as_wire()).or_default();
-        let index = rrsets
-            .iter()
-            .position(|rrset| rrset.rtype == rtype)
-            .unwrap_or_else(|| {
-                rrsets.push(RrsetDraft::new(rtype));
-                rrsets.len() - 1
-            });
+        let index = rrsets.iter().position(|rrset| rrset.rtype == rtype).unwrap_or_else(|| {
+            rrsets.push(RrsetDraft::new(rtype));
+            rrsets.len() - 1
+        });
         rrsets[index].add(&record)
     }
 
@@ -230,11 +214,7 @@ struct RrsetDraft {
 impl RrsetDraft {
     /// No records yet.
     fn new(rtype: RecordType) -> Self {
-        Self {
-            rtype,
-            count: 0,
-            octets: Vec::new(),
-        }
+        Self { rtype, count: 0, octets: Vec::new() }
     }
 
     /// Adds a record in wire form unless it is there already.
@@ -262,10 +242,7 @@ pub(super) struct Full {
 /// A hash table of the owners and of all that is above them.
 fn index(owners: Vec<NodeSpan>, arena: &[u8], hasher: &FixedState) -> HashTable<NodeSpan> {
     let hash = |node: &NodeSpan| hasher.hash_one(node.name(arena));
-    let names: Vec<_> = owners
-        .iter()
-        .map(|owner| (owner.name, owner.name(arena)))
-        .collect();
+    let names: Vec<_> = owners.iter().map(|owner| (owner.name, owner.name(arena))).collect();
     let mut nodes = HashTable::with_capacity(owners.len());
     for owner in owners {
         nodes.insert_unique(hash(&owner), owner, hash);

@@ -30,10 +30,7 @@ impl Entry {
     /// Reads one line; `None` if it is blank but for a comment.
     fn read(line: &str) -> Result<Option<Self>, Fault> {
         let content = line.split_once('#').map_or(line, |(content, _)| content);
-        let missing = |problem| Fault {
-            column: content.trim_end().chars().count() + 1,
-            problem,
-        };
+        let missing = |problem| Fault { column: content.trim_end().chars().count() + 1, problem };
         let mut fields = fields(content);
         let Some(host) = fields.next() else {
             return Ok(None);
@@ -79,15 +76,11 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = (usize, Result<Entry, 
 /// behind an owner name. Then its lines are not worth judging as those of a table.
 pub(super) fn find_master_file(text: &str) -> Option<(usize, Fault)> {
     numbered_lines(text).find_map(|(number, line)| {
-        let content = line
-            .split_once(['#', ';'])
-            .map_or(line, |(content, _)| content);
-        let sign = fields(content)
-            .enumerate()
-            .find(|(index, field)| match index {
-                0 => field.text.starts_with('$'),
-                _ => field.text.eq_ignore_ascii_case("SOA"),
-            });
+        let content = line.split_once(['#', ';']).map_or(line, |(content, _)| content);
+        let sign = fields(content).enumerate().find(|(index, field)| match index {
+            0 => field.text.starts_with('$'),
+            _ => field.text.eq_ignore_ascii_case("SOA"),
+        });
         sign.map(|(_, field)| (number, field.fault(Problem::MasterFile)))
     })
 }
@@ -110,18 +103,12 @@ struct Field<'a> {
 impl Field<'_> {
     /// A problem with this field.
     fn fault(self, problem: impl FnOnce(String) -> Problem) -> Fault {
-        Fault {
-            column: self.column,
-            problem: problem(self.text.to_owned()),
-        }
+        Fault { column: self.column, problem: problem(self.text.to_owned()) }
     }
 
     /// Reads the name of a host or name server.
     fn read_host(self) -> Result<Name, Fault> {
-        let name = self
-            .text
-            .parse::<Name>()
-            .map_err(|error| self.fault(|text| Problem::BadName(text, error)))?;
+        let name = self.text.parse::<Name>().map_err(|error| self.fault(|text| Problem::BadName(text, error)))?;
         if name.is_root() {
             return Err(self.fault(|_| Problem::RootHost));
         }
@@ -179,10 +166,7 @@ mod tests {
 
     /// An address entry.
     fn address(host: &str, address: &str) -> Entry {
-        Entry::Address {
-            host: host.parse().expect("a name"),
-            address: address.parse().expect("an address"),
-        }
+        Entry::Address { host: host.parse().expect("a name"), address: address.parse().expect("an address") }
     }
 
     #[test]
@@ -200,10 +184,7 @@ mod tests {
         check("www.example.org 192.0.2.1 A\r", www());
         check(r"www.ex\097mple.org 192.0.2.1 A", www());
         check("h 2001:DB8::1 aaaa", Some(address("h", "2001:db8::1")));
-        check(
-            "h ::ffff:192.0.2.1 AAAA",
-            Some(address("h", "::ffff:192.0.2.1")),
-        );
+        check("h ::ffff:192.0.2.1 AAAA", Some(address("h", "::ffff:192.0.2.1")));
         let host = "ns.example".parse().expect("a name");
         check("NS.example - ns", Some(Entry::NameServer { host }));
         check("", None);
@@ -216,47 +197,23 @@ mod tests {
     fn bad_lines_say_where_and_what_would_be_right() {
         let check = |line: &str, column: usize, expected: &str| {
             let fault = Entry::read(line).expect_err(line);
-            assert_eq!(
-                (fault.column, fault.problem.to_string().as_str()),
-                (column, expected),
-                "{line:?}"
-            );
+            assert_eq!((fault.column, fault.problem.to_string().as_str()), (column, expected), "{line:?}");
         };
-        check(
-            "www.example.org",
-            16,
-            "address and type are missing, expected HOST ADDRESS TYPE",
-        );
-        check(
-            "www.example.org 192.0.2.1  # A",
-            26,
-            "type is missing, expected HOST ADDRESS TYPE",
-        );
+        check("www.example.org", 16, "address and type are missing, expected HOST ADDRESS TYPE");
+        check("www.example.org 192.0.2.1  # A", 26, "type is missing, expected HOST ADDRESS TYPE");
         check(
             "h 192.0.2.1 A 300",
             15,
             "unexpected \"300\" after the type, expected HOST ADDRESS TYPE (a comment begins with #)",
         );
-        check(
-            "h A 192.0.2.1",
-            3,
-            "type stands before address, expected HOST ADDRESS TYPE",
-        );
-        check(
-            " a..b 192.0.2.1 A",
-            2,
-            "bad name \"a..b\": empty label: dots stand between labels, one at a time",
-        );
+        check("h A 192.0.2.1", 3, "type stands before address, expected HOST ADDRESS TYPE");
+        check(" a..b 192.0.2.1 A", 2, "bad name \"a..b\": empty label: dots stand between labels, one at a time");
         check(
             "b\u{fc}cher.example 192.0.2.1 A",
             1,
             "bad name \"b\u{fc}cher.example\": '\u{fc}' in a name: write the label in Punycode (xn--...)",
         );
-        check(
-            ". 192.0.2.1 A",
-            1,
-            "the root is no host, expected a name such as www.example.org",
-        );
+        check(". 192.0.2.1 A", 1, "the root is no host, expected a name such as www.example.org");
         check(
             "*.example 192.0.2.1 A",
             1,
@@ -267,36 +224,16 @@ mod tests {
             3,
             "bad IPv4 address \"192.0.2.256\", expected four numbers of 0 to 255 such as 192.0.2.1",
         );
-        check(
-            "h 2001:db8::1 A",
-            3,
-            "\"2001:db8::1\" is an IPv6 address, type A takes IPv4: did you mean \"AAAA\"?",
-        );
-        check(
-            "h 192.0.2.1 AAAA",
-            3,
-            "\"192.0.2.1\" is an IPv4 address, type AAAA takes IPv6: did you mean \"A\"?",
-        );
-        check(
-            "h 2001:db8::1::2 AAAA",
-            3,
-            "bad IPv6 address \"2001:db8::1::2\", expected one such as 2001:db8::1",
-        );
-        check(
-            "h - A",
-            3,
-            "type A needs an address, expected HOST ADDRESS TYPE (HOST - NS is for name servers)",
-        );
+        check("h 2001:db8::1 A", 3, "\"2001:db8::1\" is an IPv6 address, type A takes IPv4: did you mean \"AAAA\"?");
+        check("h 192.0.2.1 AAAA", 3, "\"192.0.2.1\" is an IPv4 address, type AAAA takes IPv6: did you mean \"A\"?");
+        check("h 2001:db8::1::2 AAAA", 3, "bad IPv6 address \"2001:db8::1::2\", expected one such as 2001:db8::1");
+        check("h - A", 3, "type A needs an address, expected HOST ADDRESS TYPE (HOST - NS is for name servers)");
         check(
             "h 192.0.2.1 NS",
             3,
             "\"192.0.2.1\" in an NS line, expected HOST - NS (an address of HOST is a line of its own)",
         );
-        check(
-            "h 192.0.2.1 MX",
-            13,
-            "type \"MX\" has no place in a table, expected A, AAAA or NS",
-        );
+        check("h 192.0.2.1 MX", 13, "type \"MX\" has no place in a table, expected A, AAAA or NS");
         // Columns count characters, not octets.
         check(
             "\u{e9}\u{e9} 192.0.2.1 AAA",
@@ -324,9 +261,7 @@ mod tests {
     #[test]
     fn entries_have_line_numbers_whatever_ends_a_line() {
         let check = |text: &str| {
-            let lines: Vec<_> = entries(text)
-                .map(|(line, entry)| (line, entry.is_ok()))
-                .collect();
+            let lines: Vec<_> = entries(text).map(|(line, entry)| (line, entry.is_ok())).collect();
             assert_eq!(lines, [(2, true), (4, false), (5, true)], "{text:?}");
         };
         check("# head\na 192.0.2.1 A\n\nb\nc 192.0.2.3 A");

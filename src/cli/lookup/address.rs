@@ -4,30 +4,21 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Reads what follows the `@`; `port` is `-p`.
 pub(super) fn parse(text: &str, port: Option<u16>) -> Result<SocketAddr, String> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
         (Ok(address), _) => SocketAddr::new(address, port.unwrap_or(DNS_PORT)),
         (Err(_), Ok(address)) => match port {
             Some(port) if port != address.port() => {
-                return Err(format!(
-                    "@{text}: the port is also given as -p {port}, leave one of them out"
-                ));
+                return Err(format!("@{text}: the port is also given as -p {port}, leave one of them out"));
             }
             Some(_) | None => address,
         },
         (Err(_), Err(_)) => {
-            return Err(format!(
-                "@{text}: expected an address such as @127.0.0.1, @127.0.0.1:5300 or @[::1]:5300"
-            ));
+            return Err(format!("@{text}: expected an address such as @127.0.0.1, @127.0.0.1:5300 or @[::1]:5300"));
         }
     };
     match address.port() {
-        0 => Err(format!(
-            "@{text}: port 0 cannot be asked, expected 1 to 65535"
-        )),
+        0 => Err(format!("@{text}: port 0 cannot be asked, expected 1 to 65535")),
         1.. => Ok(address),
     }
 }
@@ -64,11 +55,7 @@ mod tests {
         ];
         for (text, port, expected) in cases {
             let read = parse(text, port).map(|address| address.to_string());
-            assert_eq!(
-                read.as_deref().ok(),
-                expected,
-                "{text} -p {port:?}: {read:?}"
-            );
+            assert_eq!(read.as_deref().ok(), expected, "{text} -p {port:?}: {read:?}");
         }
         assert_eq!(default(None).to_string(), "127.0.0.1:5300");
         assert_eq!(default(Some(53)).to_string(), "127.0.0.1:53");

@@ -36,10 +36,7 @@ impl Batch {
         let mut results = InOrder::new();
         let mut next = 0;
         loop {
-            while next < batch.questions.len()
-                && in_flight.len() < batch.window
-                && results.has_room_for(next)
-            {
+            while next < batch.questions.len() && in_flight.len() < batch.window && results.has_room_for(next) {
                 in_flight.spawn(Arc::clone(&batch).look_up(next));
                 next += 1;
             }
@@ -50,38 +47,24 @@ impl Batch {
             let more = std::iter::from_fn(|| in_flight.try_join_next());
             for done in std::iter::once(first).chain(more) {
                 let done = done.expect("look-ups neither panic nor are canceled");
-                let Done {
-                    place,
-                    resolution,
-                    text,
-                } = done.map_err(Failure::Socket)?;
+                let Done { place, resolution, text } = done.map_err(Failure::Socket)?;
                 tally.add(&resolution);
                 progress.advance();
                 results.put(place, text);
             }
             let ready = results.take_ready();
             if !ready.is_empty() {
-                output
-                    .write(&ready, &progress)
-                    .await
-                    .map_err(Failure::Output)?;
+                output.write(&ready, &progress).await.map_err(Failure::Output)?;
             }
         }
     }
 
     /// Looks up the question at one place of the list.
     async fn look_up(self: Arc<Self>, place: usize) -> io::Result<Done> {
-        let question = self
-            .questions
-            .get(place)
-            .expect("the place is one of the list");
+        let question = self.questions.get(place).expect("the place is one of the list");
         let resolution = resolve(&self.server, question, self.format.follows_chains()).await?;
         let text = self.format.write(&self.server, question, &resolution);
-        Ok(Done {
-            place,
-            resolution,
-            text,
-        })
+        Ok(Done { place, resolution, text })
     }
 }
 
@@ -115,10 +98,7 @@ struct InOrder {
 impl InOrder {
     /// Nothing yet.
     fn new() -> Self {
-        Self {
-            head: 0,
-            held: VecDeque::new(),
-        }
+        Self { head: 0, held: VecDeque::new() }
     }
 
     /// Whether a result at `place` may be held back.

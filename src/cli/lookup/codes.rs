@@ -68,20 +68,8 @@ impl ExtendedError {
         let (code, text) = data.split_first_chunk::<2>()?;
         // RFC 8914 section 2: the text may or may not end with a null octet.
         let text = String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text));
-        let text = text
-            .chars()
-            .map(|letter| {
-                if letter.is_control() {
-                    '\u{fffd}'
-                } else {
-                    letter
-                }
-            })
-            .collect();
-        Some(Self {
-            code: u16::from_be_bytes(*code),
-            text,
-        })
+        let text = text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();
+        Some(Self { code: u16::from_be_bytes(*code), text })
     }
 
     /// The registered name of the code, empty if we know none.
@@ -131,10 +119,7 @@ mod tests {
     fn extended_errors_are_read() {
         /// The option's data is read as this code and text; `None` if not at all.
         fn check(data: &[u8], expected: Option<(u16, &str)>) {
-            let expected = expected.map(|(code, text)| ExtendedError {
-                code,
-                text: text.to_owned(),
-            });
+            let expected = expected.map(|(code, text)| ExtendedError { code, text: text.to_owned() });
             assert_eq!(ExtendedError::read(data), expected, "{data:?}");
         }
         check(b"", None);

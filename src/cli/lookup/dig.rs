@@ -33,64 +33,33 @@ fn write_answer(
         write_opt(text, opt)?;
     }
     if reply.has_question {
-        writeln!(
-            text,
-            ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n",
-            Absolute(&question.name),
-            question.rtype
-        )?;
+        writeln!(text, ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n", Absolute(&question.name), question.rtype)?;
     }
-    for (title, records) in [
-        ("ANSWER", &reply.answers),
-        ("AUTHORITY", &reply.authorities),
-        ("ADDITIONAL", &reply.additionals),
-    ] {
+    for (title, records) in
+        [("ANSWER", &reply.answers), ("AUTHORITY", &reply.authorities), ("ADDITIONAL", &reply.additionals)]
+    {
         write_section(text, title, records)?;
     }
     let (address, transport) = (server.address, answer.transport.name().to_uppercase());
-    writeln!(
-        text,
-        ";; Query time: {} msec",
-        resolution.elapsed.as_millis()
-    )?;
-    writeln!(
-        text,
-        ";; SERVER: {ip}#{}({ip}) ({transport})",
-        address.port(),
-        ip = address.ip()
-    )?;
+    writeln!(text, ";; Query time: {} msec", resolution.elapsed.as_millis())?;
+    writeln!(text, ";; SERVER: {ip}#{}({ip}) ({transport})", address.port(), ip = address.ip())?;
     writeln!(text, ";; MSG SIZE  rcvd: {}\n", reply.size)
 }
 
 /// A look-up that brought nothing.
-fn write_loss(
-    text: &mut String,
-    server: &Server,
-    question: &Question,
-    resolution: &Resolution,
-) -> fmt::Result {
+fn write_loss(text: &mut String, server: &Server, question: &Question, resolution: &Resolution) -> fmt::Result {
     let (name, rtype) = (Absolute(&question.name), question.rtype);
     let (address, tries) = (server.address, resolution.tries);
     let times = if tries == 1 { "try" } else { "tries" };
     writeln!(text, ";{name}\t\tIN\t{rtype}")?;
-    writeln!(
-        text,
-        ";; {}: {}#{} after {tries} {times}\n",
-        resolution.verdict,
-        address.ip(),
-        address.port()
-    )
+    writeln!(text, ";; {}: {}#{} after {tries} {times}\n", resolution.verdict, address.ip(), address.port())
 }
 
 /// Response code, flags and counts.
 fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
     let metadata = &reply.metadata;
     // Only replies with opcode QUERY are taken.
-    writeln!(
-        text,
-        ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}",
-        reply.rcode, metadata.id
-    )?;
+    writeln!(text, ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}", reply.rcode, metadata.id)?;
     text.push_str(";; flags: qr");
     for (flag, is_set) in [
         ("aa", metadata.authoritative),
@@ -118,11 +87,7 @@ fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
 /// What the OPT record says.
 fn write_opt(text: &mut String, opt: &Opt) -> fmt::Result {
     let flags = if opt.dnssec_ok { " do" } else { "" };
-    writeln!(
-        text,
-        ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}",
-        opt.version, opt.udp_size
-    )?;
+    writeln!(text, ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}", opt.version, opt.udp_size)?;
     for error in &opt.errors {
         write!(text, "; EDE: {}", error.code)?;
         if !error.name().is_empty() {
@@ -154,11 +119,7 @@ fn write_section(text: &mut String, title: &str, records: &[Record]) -> fmt::Res
         match record.class {
             IN => writeln!(text, "{owner}\t{ttl}\tIN\t{}\t{data}", record.rtype)?,
             // RFC 3597 section 5.
-            class => writeln!(
-                text,
-                "{owner}\t{ttl}\tCLASS{class}\t{}\t{data}",
-                record.rtype
-            )?,
+            class => writeln!(text, "{owner}\t{ttl}\tCLASS{class}\t{}\t{data}", record.rtype)?,
         }
     }
     text.push('\n');

@@ -39,12 +39,7 @@ impl Server {
     /// Asks one question. An error is one of this machine (no socket to be had), never of the server.
     pub(super) async fn ask(&self, name: &Name, rtype: Type) -> io::Result<Exchange> {
         let started = Instant::now();
-        let mut exchange = Exchange {
-            outcome: Err(Lost::Silent),
-            tries: 0,
-            elapsed: Duration::ZERO,
-            ignored: 0,
-        };
+        let mut exchange = Exchange { outcome: Err(Lost::Silent), tries: 0, elapsed: Duration::ZERO, ignored: 0 };
         while exchange.tries < u32::from(self.tries) {
             exchange.tries += 1;
             exchange.outcome = self.try_once(name, rtype, &mut exchange.ignored).await?;
@@ -57,12 +52,7 @@ impl Server {
     }
 
     /// One try.
-    async fn try_once(
-        &self,
-        name: &Name,
-        rtype: Type,
-        ignored: &mut u64,
-    ) -> io::Result<Result<Answer, Lost>> {
+    async fn try_once(&self, name: &Name, rtype: Type, ignored: &mut u64) -> io::Result<Result<Answer, Lost>> {
         if self.tcp_only {
             return Ok(self.ask_tcp(name, rtype).await);
         }
@@ -82,10 +72,7 @@ impl Server {
         if reply.metadata.truncation {
             return Ok(self.ask_tcp(name, rtype).await.map_err(|_| Lost::Truncated));
         }
-        Ok(Ok(Answer {
-            reply,
-            transport: Transport::Udp,
-        }))
+        Ok(Ok(Answer { reply, transport: Transport::Udp }))
     }
 
     /// Asks by UDP and waits for a reply that matches; anything else is counted in `ignored`.
@@ -103,11 +90,7 @@ impl Server {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(local).await?;
-        let asked = Asked {
-            id: rand::random(),
-            name,
-            rtype,
-        };
+        let asked = Asked { id: rand::random(), name, rtype };
         let talk = async {
             socket.connect(self.address).await?;
             socket.send(&asked.to_bytes(with_opt)).await?;
@@ -127,28 +110,19 @@ impl Server {
 
     /// Asks by TCP (RFC 7766 section 8: two octets of length in front).
     async fn ask_tcp(&self, name: &Name, rtype: Type) -> Result<Answer, Lost> {
-        let asked = Asked {
-            id: rand::random(),
-            name,
-            rtype,
-        };
+        let asked = Asked { id: rand::random(), name, rtype };
         let talk = async {
             let mut stream = TcpStream::connect(self.address).await?;
             let query = asked.to_bytes(true);
             let length = u16::try_from(query.len()).map_err(io::Error::other)?;
             // One write, so that length and query leave in one segment.
-            stream
-                .write_all(&[&length.to_be_bytes(), query.as_slice()].concat())
-                .await?;
+            stream.write_all(&[&length.to_be_bytes(), query.as_slice()].concat()).await?;
             let mut bytes = vec![0; usize::from(stream.read_u16().await?)];
             stream.read_exact(&mut bytes).await?;
             Reply::read(&bytes, &asked).ok_or_else(|| io::ErrorKind::InvalidData.into())
         };
         let reply = self.in_time(talk).await?;
-        Ok(Answer {
-            reply,
-            transport: Transport::Tcp,
-        })
+        Ok(Answer { reply, transport: Transport::Tcp })
     }
 
     /// What `talk` brings within `timeout`.

@@ -36,12 +36,7 @@ impl Format {
     }
 
     /// Writes one result.
-    pub(super) fn write(
-        self,
-        server: &Server,
-        question: &Question,
-        resolution: &Resolution,
-    ) -> String {
+    pub(super) fn write(self, server: &Server, question: &Question, resolution: &Resolution) -> String {
         match self {
             Self::Resolved => resolved(question, resolution),
             Self::Short => short(resolution),
@@ -57,35 +52,26 @@ fn resolved(question: &Question, resolution: &Resolution) -> String {
     if resolution.verdict != Verdict::Answered {
         return format!("{name} - Error:{}\n", resolution.verdict);
     }
-    resolution
-        .wanted()
-        .fold(String::new(), |mut text, Record { data, rtype, .. }| {
-            writeln!(text, "{name} {data} {rtype}").expect("a String takes all that is written");
-            text
-        })
+    resolution.wanted().fold(String::new(), |mut text, Record { data, rtype, .. }| {
+        writeln!(text, "{name} {data} {rtype}").expect("a String takes all that is written");
+        text
+    })
 }
 
 /// A line per record, the data only.
 fn short(resolution: &Resolution) -> String {
     match resolution.verdict {
-        Verdict::Answered => resolution
-            .wanted()
-            .flat_map(|record| [record.data.as_str(), "\n"])
-            .collect(),
-        Verdict::NotFound
-        | Verdict::Failed(_)
-        | Verdict::ChainLoops
-        | Verdict::ChainTooLong
-        | Verdict::Lost(_) => String::new(),
+        Verdict::Answered => resolution.wanted().flat_map(|record| [record.data.as_str(), "\n"]).collect(),
+        Verdict::NotFound | Verdict::Failed(_) | Verdict::ChainLoops | Verdict::ChainTooLong | Verdict::Lost(_) => {
+            String::new()
+        }
     }
 }
 
 /// One object on a line of its own.
 fn json(server: &Server, question: &Question, resolution: &Resolution) -> String {
     let last = resolution.last.as_ref();
-    let errors = last
-        .and_then(|answer| answer.reply.opt.as_ref())
-        .map_or(&[][..], |opt| &opt.errors);
+    let errors = last.and_then(|answer| answer.reply.opt.as_ref()).map_or(&[][..], |opt| &opt.errors);
     let result = JsonResult {
         name: &question.text,
         r#type: question.rtype.to_string(),
@@ -98,11 +84,7 @@ fn json(server: &Server, question: &Question, resolution: &Resolution) -> String
         error: (resolution.verdict != Verdict::Answered).then(|| resolution.verdict.to_string()),
         ede: errors
             .iter()
-            .map(|error| JsonExtendedError {
-                code: error.code,
-                name: error.name(),
-                text: &error.text,
-            })
+            .map(|error| JsonExtendedError { code: error.code, name: error.name(), text: &error.text })
             .collect(),
     };
     let mut text = serde_json::to_string(&result).expect("strings and numbers always serialize");

@@ -22,11 +22,7 @@ pub(super) struct Question {
 impl Question {
     /// A question for the name `text`.
     pub(super) fn new(text: &str, rtype: Type) -> Result<Self, BadName> {
-        Ok(Self {
-            text: text.into(),
-            name: name::parse(text)?,
-            rtype,
-        })
+        Ok(Self { text: text.into(), name: name::parse(text)?, rtype })
     }
 }
 
@@ -45,20 +41,12 @@ pub(super) struct BadLine {
 
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.place, self.line, self.column, self.what
-        )
+        write!(f, "{}:{}:{}: {}", self.place, self.line, self.column, self.what)
     }
 }
 
 /// Reads a whole list; a line without a type is of type `default`. All bad lines are reported at once.
-pub(super) fn read(
-    place: &str,
-    bytes: &[u8],
-    default: Type,
-) -> Result<Vec<Question>, Vec<BadLine>> {
+pub(super) fn read(place: &str, bytes: &[u8], default: Type) -> Result<Vec<Question>, Vec<BadLine>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut questions, mut bad) = (Vec::new(), Vec::new());
     for (line, bytes) in (1..).zip(bytes.split(|&octet| octet == b'\n')) {
@@ -67,28 +55,17 @@ pub(super) fn read(
             Err(BadName { offset, what }) => {
                 let before = bytes.get(..offset).unwrap_or(bytes);
                 let column = String::from_utf8_lossy(before).chars().count() + 1;
-                bad.push(BadLine {
-                    place: place.to_owned(),
-                    line,
-                    column,
-                    what,
-                });
+                bad.push(BadLine { place: place.to_owned(), line, column, what });
             }
         }
     }
-    if bad.is_empty() {
-        Ok(questions)
-    } else {
-        Err(bad)
-    }
+    if bad.is_empty() { Ok(questions) } else { Err(bad) }
 }
 
 /// Reads one line; `None` if it is blank or a comment.
 fn read_line(line: &[u8], default: Type) -> Result<Option<Question>, BadName> {
-    let line = str::from_utf8(line).map_err(|error| BadName {
-        offset: error.valid_up_to(),
-        what: "not UTF-8, expected NAME [TYPE]".into(),
-    })?;
+    let line = str::from_utf8(line)
+        .map_err(|error| BadName { offset: error.valid_up_to(), what: "not UTF-8, expected NAME [TYPE]".into() })?;
     let mut fields = fields(line);
     let Some((name_at, name)) = fields.next() else {
         return Ok(None);
@@ -98,16 +75,10 @@ fn read_line(line: &[u8], default: Type) -> Result<Option<Question>, BadName> {
         None => default,
     };
     if let Some((offset, text)) = fields.next() {
-        return Err(BadName {
-            offset,
-            what: format!("unexpected {text:?}, expected NAME [TYPE]"),
-        });
+        return Err(BadName { offset, what: format!("unexpected {text:?}, expected NAME [TYPE]") });
     }
     let question = Question::new(name, rtype);
-    question.map(Some).map_err(|bad| BadName {
-        offset: name_at + bad.offset,
-        ..bad
-    })
+    question.map(Some).map_err(|bad| BadName { offset: name_at + bad.offset, ..bad })
 }
 
 /// The fields of a line up to a comment, each with its offset. A carriage return counts as a blank.
@@ -133,24 +104,15 @@ mod tests {
     /// The list is read as these names and types.
     fn check(list: &str, expected: &[(&str, &str)]) {
         let questions = read("list", list.as_bytes(), Type::A).expect(list);
-        let read: Vec<_> = questions
-            .iter()
-            .map(|one| (one.text.to_string(), one.rtype.to_string()))
-            .collect();
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|(name, rtype)| (name.to_string(), rtype.to_string()))
-            .collect();
+        let read: Vec<_> = questions.iter().map(|one| (one.text.to_string(), one.rtype.to_string())).collect();
+        let expected: Vec<_> = expected.iter().map(|(name, rtype)| (name.to_string(), rtype.to_string())).collect();
         assert_eq!(read, expected, "{list:?}");
     }
 
     /// The list is refused with these messages.
     fn check_bad(list: &[u8], expected: &[&str]) {
         let bad = read("list", list, Type::A).expect_err("the list is bad");
-        assert_eq!(
-            bad.iter().map(BadLine::to_string).collect::<Vec<_>>(),
-            expected
-        );
+        assert_eq!(bad.iter().map(BadLine::to_string).collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -158,10 +120,7 @@ mod tests {
         check("", &[]);
         check("\n \t\n\r\n# all\n  # indented\n", &[]);
         check("WWW.Google.com\r\n", &[("WWW.Google.com", "A")]);
-        check(
-            "a.example\r\nb.example",
-            &[("a.example", "A"), ("b.example", "A")],
-        );
+        check("a.example\r\nb.example", &[("a.example", "A"), ("b.example", "A")]);
         check("\u{feff}a.example\n", &[("a.example", "A")]);
         check(" a.example\t mx \t# mail\n", &[("a.example", "MX")]);
         check(". ns\n", &[(".", "NS")]);
@@ -177,23 +136,15 @@ mod tests {
                 "list:4:13: unexpected \"A\", expected NAME [TYPE]",
             ],
         );
-        check_bad(
-            b"a.example AXFR",
-            &["list:1:11: AXFR is a zone transfer, expected a record type such as A or SOA"],
-        );
-        check_bad(
-            b"ok\nab\xff",
-            &["list:2:3: not UTF-8, expected NAME [TYPE]"],
-        );
+        check_bad(b"a.example AXFR", &["list:1:11: AXFR is a zone transfer, expected a record type such as A or SOA"]);
+        check_bad(b"ok\nab\xff", &["list:2:3: not UTF-8, expected NAME [TYPE]"]);
         check_bad(
             "bücher.example ä".as_bytes(),
             &["list:1:16: unknown type \"ä\", expected one such as A, AAAA, MX, ANY or TYPE65280"],
         );
         check_bad(
             b"a\x1b[31m",
-            &[
-                r#"list:1:2: control character or blank '\u{1b}', in a name it is written as "\DDD""#,
-            ],
+            &[r#"list:1:2: control character or blank '\u{1b}', in a name it is written as "\DDD""#],
         );
     }
 }

@@ -25,18 +25,13 @@ impl Asked<'_> {
     pub(super) fn to_bytes(&self, with_opt: bool) -> Vec<u8> {
         let mut message = Message::new(self.id, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = true;
-        message.add_query(Query::query(
-            self.name.clone(),
-            RecordType::from(self.rtype.0),
-        ));
+        message.add_query(Query::query(self.name.clone(), RecordType::from(self.rtype.0)));
         if with_opt {
             let mut edns = Edns::new();
             edns.set_max_payload(UDP_SIZE);
             message.set_edns(edns);
         }
-        message
-            .to_vec()
-            .expect("a question with a valid name always encodes")
+        message.to_vec().expect("a question with a valid name always encodes")
     }
 }
 
@@ -90,12 +85,7 @@ impl Reply {
     }
 
     /// Whether the reply echoes the question; `None` if it is not for `asked`.
-    fn question_matches(
-        &self,
-        decoder: &mut BinDecoder<'_>,
-        questions: u16,
-        asked: &Asked<'_>,
-    ) -> Option<bool> {
+    fn question_matches(&self, decoder: &mut BinDecoder<'_>, questions: u16, asked: &Asked<'_>) -> Option<bool> {
         let metadata = &self.metadata;
         if metadata.id != asked.id
             || metadata.message_type != MessageType::Response
@@ -136,20 +126,9 @@ impl Reply {
                 self.opt = Some(opt);
                 continue;
             }
-            let target = if rtype == Type::CNAME {
-                Name::read(&mut start.clone(index(&start)?)).ok()
-            } else {
-                None
-            };
+            let target = if rtype == Type::CNAME { Name::read(&mut start.clone(index(&start)?)).ok() } else { None };
             let data = rdata::to_text(rtype, &start, length);
-            records.push(Record {
-                owner,
-                rtype,
-                class,
-                ttl,
-                data,
-                target,
-            });
+            records.push(Record { owner, rtype, class, ttl, data, target });
         }
         Some(records)
     }
@@ -195,22 +174,14 @@ impl Opt {
         let [rcode_high, version, flags, _] = ttl.to_be_bytes();
         let (mut errors, mut options) = (Vec::new(), Vec::new());
         while let Some((&[n1, n2, l1, l2], rest)) = data.split_first_chunk::<4>() {
-            let (option, rest) =
-                rest.split_at_checked(usize::from(u16::from_be_bytes([l1, l2])))?;
+            let (option, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l1, l2])))?;
             match (u16::from_be_bytes([n1, n2]), ExtendedError::read(option)) {
                 (ExtendedError::OPTION, Some(error)) => errors.push(error),
                 (number, _) => options.push((number, option.to_vec())),
             }
             data = rest;
         }
-        let opt = Self {
-            rcode_high,
-            version,
-            dnssec_ok: flags & 0x80 != 0,
-            udp_size: class,
-            errors,
-            options,
-        };
+        let opt = Self { rcode_high, version, dnssec_ok: flags & 0x80 != 0, udp_size: class, errors, options };
         data.is_empty().then_some(opt)
     }
 }
@@ -248,55 +219,26 @@ mod tests {
         message.add_query(Query::query(www.clone(), RecordType::A));
         edit(&mut message);
         let bytes = message.to_vec().expect("encodes");
-        Reply::read(
-            &bytes,
-            &Asked {
-                id: 7,
-                name: &www,
-                rtype: Type::A,
-            },
-        )
+        Reply::read(&bytes, &Asked { id: 7, name: &www, rtype: Type::A })
     }
 
     #[test]
     fn the_query_is_what_dig_sends() {
         let www = www();
-        let asked = Asked {
-            id: 7,
-            name: &www,
-            rtype: Type(65280),
-        };
-        assert_eq!(
-            asked.to_bytes(false),
-            b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\xff\0\0\x01"
-        );
-        assert!(
-            asked
-                .to_bytes(true)
-                .ends_with(b"\xff\0\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0")
-        );
+        let asked = Asked { id: 7, name: &www, rtype: Type(65280) };
+        assert_eq!(asked.to_bytes(false), b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\xff\0\0\x01");
+        assert!(asked.to_bytes(true).ends_with(b"\xff\0\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0"));
     }
 
     #[test]
     fn records_are_read() {
         let reply = read(|message| {
             let alias = name::parse("alias.example").expect("valid");
-            message.add_answer(FullRecord::from_rdata(
-                www(),
-                60,
-                RData::CNAME(CNAME(alias.clone())),
-            ));
-            message.add_answer(FullRecord::from_rdata(
-                alias,
-                30,
-                RData::A(A::new(192, 0, 2, 1)),
-            ));
+            message.add_answer(FullRecord::from_rdata(www(), 60, RData::CNAME(CNAME(alias.clone()))));
+            message.add_answer(FullRecord::from_rdata(alias, 30, RData::A(A::new(192, 0, 2, 1))));
         });
         let answers = reply.expect("valid").answers;
-        let summary: Vec<_> = answers
-            .iter()
-            .map(|record| (record.ttl, record.data.as_str()))
-            .collect();
+        let summary: Vec<_> = answers.iter().map(|record| (record.ttl, record.data.as_str())).collect();
         assert_eq!(summary, [(60, "alias.example."), (30, "192.0.2.1")]);
         assert_eq!(answers[0].target, Some(answers[1].owner.clone()));
     }
@@ -312,9 +254,7 @@ mod tests {
             message.queries[0].set_name(name::parse("WWW.eXample").expect("valid"));
         });
         check(false, |message| message.metadata.id = 8);
-        check(false, |message| {
-            message.metadata.message_type = MessageType::Query
-        });
+        check(false, |message| message.metadata.message_type = MessageType::Query);
         check(false, |message| message.metadata.op_code = OpCode::Notify);
         check(false, |message| {
             message.queries[0].set_name(Name::root());
@@ -322,9 +262,7 @@ mod tests {
         check(false, |message| {
             message.queries[0].set_query_type(RecordType::AAAA);
         });
-        check(false, |message| {
-            message.queries.push(message.queries[0].clone())
-        });
+        check(false, |message| message.queries.push(message.queries[0].clone()));
     }
 
     #[test]
@@ -355,11 +293,7 @@ mod tests {
     #[test]
     fn truncated_replies_need_no_records() {
         let www = www();
-        let asked = Asked {
-            id: 7,
-            name: &www,
-            rtype: Type::A,
-        };
+        let asked = Asked { id: 7, name: &www, rtype: Type::A };
         let mut bytes = asked.to_bytes(false);
         bytes[2] = 0x82;
         bytes[7] = 9;

@@ -102,20 +102,14 @@ struct Refusal {
 impl Refusal {
     /// The command line or the list of names is wrong.
     fn usage(message: impl Into<String>) -> Self {
-        Self {
-            status: USAGE,
-            message: message.into(),
-        }
+        Self { status: USAGE, message: message.into() }
     }
 }
 
 /// Reads all that there is to do.
 fn prepare(args: &Args) -> Result<Batch, Refusal> {
-    let (servers, names): (Vec<&str>, Vec<&str>) = args
-        .words
-        .iter()
-        .map(String::as_str)
-        .partition(|word| word.starts_with('@'));
+    let (servers, names): (Vec<&str>, Vec<&str>) =
+        args.words.iter().map(String::as_str).partition(|word| word.starts_with('@'));
     let server = Server {
         address: server_address(&servers, args.port)?,
         timeout: args.timeout,
@@ -132,12 +126,7 @@ fn prepare(args: &Args) -> Result<Batch, Refusal> {
         None if names.is_empty() => questions.append(&mut read_list(Path::new("-"), args.rtype)?),
         None => {}
     }
-    Ok(Batch {
-        server,
-        questions,
-        format: args.format,
-        window: usize::from(args.in_flight),
-    })
+    Ok(Batch { server, questions, format: args.format, window: usize::from(args.in_flight) })
 }
 
 /// The server to ask.
@@ -145,9 +134,7 @@ fn server_address(servers: &[&str], port: Option<u16>) -> Result<SocketAddr, Ref
     match servers {
         [] => Ok(address::default(port)),
         [server] => address::parse(server.trim_start_matches('@'), port).map_err(Refusal::usage),
-        [first, second, ..] => Err(Refusal::usage(format!(
-            "two servers, {first} and {second}: expected one at most"
-        ))),
+        [first, second, ..] => Err(Refusal::usage(format!("two servers, {first} and {second}: expected one at most"))),
     }
 }
 
@@ -155,33 +142,19 @@ fn server_address(servers: &[&str], port: Option<u16>) -> Result<SocketAddr, Ref
 fn read_list(path: &Path, rtype: Type) -> Result<Vec<Question>, Refusal> {
     let (place, bytes) = if path == Path::new("-") {
         let mut bytes = Vec::new();
-        (
-            "stdin".to_owned(),
-            io::stdin().read_to_end(&mut bytes).map(|_| bytes),
-        )
+        ("stdin".to_owned(), io::stdin().read_to_end(&mut bytes).map(|_| bytes))
     } else {
         (path.display().to_string(), fs::read(path))
     };
     // A file that does not exist is a slip of the command line, any other trouble is the machine's.
     let bytes = bytes.map_err(|error| Refusal {
-        status: if error.kind() == io::ErrorKind::NotFound {
-            USAGE
-        } else {
-            TROUBLE
-        },
+        status: if error.kind() == io::ErrorKind::NotFound { USAGE } else { TROUBLE },
         message: format!("{place}: cannot read names: {error}"),
     })?;
     list::read(&place, &bytes, rtype).map_err(|bad| {
-        let mut lines: Vec<_> = bad
-            .iter()
-            .take(MAX_BAD_LINES)
-            .map(ToString::to_string)
-            .collect();
+        let mut lines: Vec<_> = bad.iter().take(MAX_BAD_LINES).map(ToString::to_string).collect();
         if bad.len() > MAX_BAD_LINES {
-            lines.push(format!(
-                "{place}: {} more bad lines",
-                bad.len() - MAX_BAD_LINES
-            ));
+            lines.push(format!("{place}: {} more bad lines", bad.len() - MAX_BAD_LINES));
         }
         Refusal::usage(lines.join("\n"))
     })
@@ -195,10 +168,7 @@ fn run_batch(batch: Batch, path: Option<&Path>) -> ExitCode {
     };
     let status = runtime.block_on(async {
         // Before the output is opened: a signal must not leave a temporary file behind.
-        let (mut interrupt, mut terminate) = match (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::terminate()),
-        ) {
+        let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
             (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
             (Err(error), _) | (_, Err(error)) => {
                 return trouble(format!("cannot watch for signals: {error}"));
@@ -230,20 +200,14 @@ async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
     match done {
         Ok(tally) => {
             eprintln!("{}", tally.summary(started.elapsed()));
-            if tally.is_complete() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(NO_REPLY)
-            }
+            if tally.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(NO_REPLY) }
         }
         // The reader, such as `head`, has seen enough.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => trouble(format!("{place}: cannot write results: {error}")),
-        Err(Failure::Socket(error)) => trouble(format!(
-            "cannot open a socket: {error}; fewer names in flight (-j) need fewer sockets"
-        )),
+        Err(Failure::Socket(error)) => {
+            trouble(format!("cannot open a socket: {error}; fewer names in flight (-j) need fewer sockets"))
+        }
     }
 }
 
@@ -256,9 +220,7 @@ fn trouble(message: impl Into<String>) -> ExitCode {
 /// A duration that is not zero.
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => {
-            Err("nothing can reply in no time, expected a duration such as 250ms or 5s".into())
-        }
+        Ok(Duration::ZERO) => Err("nothing can reply in no time, expected a duration such as 250ms or 5s".into()),
         Ok(timeout) => Ok(timeout),
         Err(error) => Err(format!("{error}, expected a duration such as 250ms or 5s")),
     }

@@ -21,8 +21,7 @@ pub(super) fn parse(text: &str) -> Result<Name, BadName> {
     }
     // Results show the text as it was given, maybe on a terminal.
     if let Some((offset, letter)) = text.char_indices().find(|(_, letter)| is_unseen(*letter)) {
-        let what =
-            format!("control character or blank {letter:?}, in a name it is written as \"\\DDD\"");
+        let what = format!("control character or blank {letter:?}, in a name it is written as \"\\DDD\"");
         return Err(BadName { offset, what });
     }
     if !text.is_ascii() {
@@ -41,10 +40,7 @@ pub(super) fn parse(text: &str) -> Result<Name, BadName> {
             b'\\' => match unescape(&mut rest) {
                 Some(octet) => label.push(octet),
                 None => {
-                    return Err(BadName {
-                        offset: at,
-                        what: BAD_ESCAPE.into(),
-                    });
+                    return Err(BadName { offset: at, what: BAD_ESCAPE.into() });
                 }
             },
             _ => label.push(octet),
@@ -73,9 +69,7 @@ impl fmt::Display for Absolute<'_> {
         for label in self.0 {
             for &octet in label {
                 match octet {
-                    b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {
-                        write!(f, "\\{}", char::from(octet))?
-                    }
+                    b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => write!(f, "\\{}", char::from(octet))?,
                     0x21..=0x7e => write!(f, "{}", char::from(octet))?,
                     _ => write!(f, "\\{octet:03}")?,
                 }
@@ -98,10 +92,7 @@ fn is_unseen(letter: char) -> bool {
 
 /// Marks what hickory made as absolute: its names are unequal if only one has a final dot.
 fn absolute<E: fmt::Display>(name: Result<Name, E>, text: &str) -> Result<Name, BadName> {
-    let mut name = name.map_err(|error| BadName {
-        offset: 0,
-        what: format!("{text:?} is no domain name: {error}"),
-    })?;
+    let mut name = name.map_err(|error| BadName { offset: 0, what: format!("{text:?} is no domain name: {error}") })?;
     name.set_fqdn(true);
     Ok(name)
 }
@@ -109,15 +100,9 @@ fn absolute<E: fmt::Display>(name: Result<Name, E>, text: &str) -> Result<Name, 
 /// A label that is neither empty nor too long.
 fn checked_label(label: Vec<u8>, offset: usize) -> Result<Vec<u8>, BadName> {
     match label.len() {
-        0 => Err(BadName {
-            offset,
-            what: "empty label, a name has no dot in front and no two dots in a row".into(),
-        }),
+        0 => Err(BadName { offset, what: "empty label, a name has no dot in front and no two dots in a row".into() }),
         1..=MAX_LABEL => Ok(label),
-        octets => Err(BadName {
-            offset,
-            what: format!("label of {octets} octets, {MAX_LABEL} is the most"),
-        }),
+        octets => Err(BadName { offset, what: format!("label of {octets} octets, {MAX_LABEL} is the most") }),
     }
 }
 
@@ -136,8 +121,7 @@ fn unescape(rest: &mut impl Iterator<Item = (usize, u8)>) -> Option<u8> {
 }
 
 /// RFC 1035 section 5.1.
-const BAD_ESCAPE: &str =
-    r#"bad escape, expected "\" and a character, or "\" and three decimal digits up to 255"#;
+const BAD_ESCAPE: &str = r#"bad escape, expected "\" and a character, or "\" and three decimal digits up to 255"#;
 /// RFC 1035 section 2.3.4.
 const MAX_LABEL: usize = 63;
 /// RFC 1035 section 2.3.4, in octets on the wire.

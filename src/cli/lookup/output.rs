@@ -36,43 +36,27 @@ impl Output {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
             let terminal = io::stdout();
             let is_seen = terminal.is_terminal();
-            return Ok(if is_seen {
-                Self::Terminal(terminal)
-            } else {
-                Self::Stdout(stdout())
-            });
+            return Ok(if is_seen { Self::Terminal(terminal) } else { Self::Stdout(stdout()) });
         };
         // A link stays a link: what it points to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let permissions = match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(metadata) if !metadata.is_file() => {
-                return Ok(Self::Special(BufWriter::new(
-                    File::options().write(true).open(&path)?,
-                )));
+                return Ok(Self::Special(BufWriter::new(File::options().write(true).open(&path)?)));
             }
             Ok(metadata) => Some(metadata.permissions()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or_else(|| Path::new("."));
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         // As any new file: what the umask leaves of rw-rw-rw-.
-        let new = Builder::new()
-            .prefix(".hedgerow-")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)?;
+        let new = Builder::new().prefix(".hedgerow-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
         let (file, temporary) = new.into_parts();
         if let Some(permissions) = permissions {
             file.set_permissions(permissions)?;
         }
-        Ok(Self::Replacing {
-            file: BufWriter::new(file),
-            temporary,
-            path,
-        })
+        Ok(Self::Replacing { file: BufWriter::new(file), temporary, path })
     }
 
     /// Writes results; on stdout they can be seen when this returns.
@@ -95,15 +79,9 @@ impl Output {
         match self {
             Self::Stdout(_) | Self::Terminal(_) => Ok(()),
             Self::Special(mut file) => file.flush(),
-            Self::Replacing {
-                file,
-                temporary,
-                path,
-            } => {
+            Self::Replacing { file, temporary, path } => {
                 // Renaming may reach the disk before the data does: a crash would leave an empty file.
-                file.into_inner()
-                    .map_err(io::IntoInnerError::into_error)?
-                    .sync_all()?;
+                file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
                 temporary.persist(path).map_err(|error| error.error)
             }
         }

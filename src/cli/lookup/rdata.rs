@@ -15,9 +15,7 @@ use super::svcb;
 /// Writes the data of one record: the `length` octets that `decoder` stands before.
 pub(super) fn to_text(rtype: Type, decoder: &BinDecoder<'_>, length: usize) -> String {
     fields_to_text(rtype, decoder, length).unwrap_or_else(|| {
-        let data = fork(decoder)
-            .and_then(|mut fork| take(&mut fork, length))
-            .unwrap_or_default();
+        let data = fork(decoder).and_then(|mut fork| take(&mut fork, length)).unwrap_or_default();
         match data {
             [] => r"\# 0".to_owned(),
             data => format!(r"\# {length} {}", hex(data)),
@@ -44,10 +42,7 @@ pub(super) fn quoted(octets: &[u8]) -> String {
 pub(super) fn base64(octets: &[u8]) -> String {
     let mut text = String::with_capacity(octets.len().div_ceil(3) * 4);
     for group in octets.chunks(3) {
-        let bits = group
-            .iter()
-            .fold(0_u32, |bits, &octet| bits << 8 | u32::from(octet))
-            << (8 * (3 - group.len()));
+        let bits = group.iter().fold(0_u32, |bits, &octet| bits << 8 | u32::from(octet)) << (8 * (3 - group.len()));
         for place in 0..4 {
             let digit = (bits >> (18 - 6 * place)) as u8 & 0x3f;
             text.push(match digit {
@@ -100,10 +95,7 @@ enum Field {
 
 /// The fields of a type's data; `None` for types that are written in hexadecimal.
 fn layout(rtype: Type) -> Option<&'static [Field]> {
-    use Field::{
-        Base64, Hex, Ipv4, Ipv6, Name, Parameters, Quoted, Tag, Text, Texts, Type, Types, U8, U16,
-        U32,
-    };
+    use Field::{Base64, Hex, Ipv4, Ipv6, Name, Parameters, Quoted, Tag, Text, Texts, Type, Types, U8, U16, U32};
     Some(match rtype.0 {
         1 => &[Ipv4],
         2 | 5 | 12 | 39 => &[Name],
@@ -208,13 +200,10 @@ fn tag(octets: &[u8]) -> Option<String> {
 
 /// Lower-case hexadecimal without blanks.
 fn hex(octets: &[u8]) -> String {
-    octets.iter().fold(
-        String::with_capacity(octets.len() * 2),
-        |mut text, octet| {
-            write!(text, "{octet:02x}").expect("a String takes all that is written");
-            text
-        },
-    )
+    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, octet| {
+        write!(text, "{octet:02x}").expect("a String takes all that is written");
+        text
+    })
 }
 
 /// The types in a bitmap (RFC 4034 section 4.1.2).
@@ -223,10 +212,7 @@ fn type_bitmap(mut data: &[u8]) -> Option<String> {
     while let Some((&[window, length], rest)) = data.split_first_chunk::<2>() {
         let (bitmap, rest) = rest.split_at_checked(usize::from(length))?;
         for bit in 0..bitmap.len().min(32) * 8 {
-            if bitmap
-                .get(bit / 8)
-                .is_some_and(|octet| octet & (0x80 >> (bit % 8)) != 0)
-            {
+            if bitmap.get(bit / 8).is_some_and(|octet| octet & (0x80 >> (bit % 8)) != 0) {
                 types.push(Type(u16::from(window) << 8 | u16::try_from(bit).ok()?).to_string());
             }
         }
@@ -244,21 +230,13 @@ mod tests {
     /// `data` of type `mnemonic` is written as `text`.
     fn check(mnemonic: &str, data: &[u8], text: &str) {
         let rtype = mnemonic.parse().expect(mnemonic);
-        assert_eq!(
-            to_text(rtype, &BinDecoder::new(data), data.len()),
-            text,
-            "{mnemonic}"
-        );
+        assert_eq!(to_text(rtype, &BinDecoder::new(data), data.len()), text, "{mnemonic}");
     }
 
     #[test]
     fn data_is_written_in_master_file_form() {
         check("A", &[128, 1, 1, 4], "128.1.1.4");
-        check(
-            "AAAA",
-            &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-            "2001:db8::1",
-        );
+        check("AAAA", &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], "2001:db8::1");
         check("MX", b"\0\x0a\x02mx\x07example\0", "10 mx.example.");
         check("TXT", b"\x07a b;\"q\"\x01c", r#""a b;\"q\"" "c""#);
         check("TXT", b"\x03\\\xe9\n", r#""\\\233\010""#);
@@ -269,28 +247,12 @@ mod tests {
             "a. b. 1 2 3 4 4294967295",
         );
         check("SRV", b"\0\x01\0\x02\0\x35\0", "1 2 53 .");
-        check(
-            "CAA",
-            b"\x80\x05issueca.example",
-            r#"128 issue "ca.example""#,
-        );
+        check("CAA", b"\x80\x05issueca.example", r#"128 issue "ca.example""#);
         check("HINFO", b"\x03a b\0", r#""a b" """#);
         check("DS", b"\x30\x39\x0d\x02\xab\xcd", "12345 13 2 abcd");
-        check(
-            "DNSKEY",
-            b"\x01\x01\x03\x0d\x01\x02\x03\x04",
-            "257 3 13 AQIDBA==",
-        );
-        check(
-            "NSEC",
-            b"\x01b\0\0\x02\x62\x01\x01\x01\x40",
-            "b. A NS SOA MX CAA",
-        );
-        check(
-            "RRSIG",
-            b"\0\x01\x0d\x02\0\0\0\x3c\0\0\0\x02\0\0\0\x01\0\x07\0\xff\xff\xff",
-            "A 13 2 60 2 1 7 . ////",
-        );
+        check("DNSKEY", b"\x01\x01\x03\x0d\x01\x02\x03\x04", "257 3 13 AQIDBA==");
+        check("NSEC", b"\x01b\0\0\x02\x62\x01\x01\x01\x40", "b. A NS SOA MX CAA");
+        check("RRSIG", b"\0\x01\x0d\x02\0\0\0\x3c\0\0\0\x02\0\0\0\x01\0\x07\0\xff\xff\xff", "A 13 2 60 2 1 7 . ////");
         check("URI", b"\0\x0a\0\x01https://x/", r#"10 1 "https://x/""#);
         check("TYPE65280", b"\xab\xcd", r"\# 2 abcd");
         check("APL", b"", r"\# 0");
@@ -309,23 +271,13 @@ mod tests {
 
     #[test]
     fn fields_end_where_the_data_ends() {
-        let text = to_text(
-            "MX".parse().expect("known"),
-            &BinDecoder::new(b"\0\x0a\x02mx\0"),
-            3,
-        );
+        let text = to_text("MX".parse().expect("known"), &BinDecoder::new(b"\0\x0a\x02mx\0"), 3);
         assert_eq!(text, r"\# 3 000a02");
     }
 
     #[test]
     fn base64_pads() {
-        for (octets, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-        ] {
+        for (octets, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
             assert_eq!(base64(octets.as_bytes()), text);
         }
     }

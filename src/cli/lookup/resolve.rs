@@ -24,11 +24,7 @@ use super::rtype::Type;
 /// led nowhere new?                       not found
 /// ask for the end of the chain, at most 8 times
 /// ```
-pub(super) async fn resolve(
-    server: &Server,
-    question: &Question,
-    follow: bool,
-) -> io::Result<Resolution> {
+pub(super) async fn resolve(server: &Server, question: &Question, follow: bool) -> io::Result<Resolution> {
     let mut resolution = Resolution {
         verdict: Verdict::ChainTooLong,
         chain: vec![question.name.clone()],
@@ -103,25 +99,19 @@ impl Resolution {
             (Rcode::NOERROR, Walk::NothingNew) => Some(Verdict::NotFound),
             (Rcode::NOERROR, Walk::Moved) => (!follow).then_some(Verdict::Answered),
             // RFC 6604 section 3: with a chain in the answer, the rcode is that of its end.
-            (Rcode::NXDOMAIN, Walk::Found | Walk::Moved | Walk::NothingNew) => {
-                Some(Verdict::NotFound)
-            }
+            (Rcode::NXDOMAIN, Walk::Found | Walk::Moved | Walk::NothingNew) => Some(Verdict::NotFound),
             (rcode, Walk::Found | Walk::Moved | Walk::NothingNew) => Some(Verdict::Failed(rcode)),
         }
     }
 
     /// The name at the end of the chain.
     fn end(&self) -> &Name {
-        self.chain
-            .last()
-            .expect("a chain begins with the name asked for")
+        self.chain.last().expect("a chain begins with the name asked for")
     }
 
     /// Whether a record is of the type asked for and at the end of the chain.
     fn is_wanted(&self, record: &Record) -> bool {
-        record.class == IN
-            && (record.rtype == self.rtype || self.rtype == Type::ANY)
-            && record.owner == *self.end()
+        record.class == IN && (record.rtype == self.rtype || self.rtype == Type::ANY) && record.owner == *self.end()
     }
 
     /// Follows the chain through one answer section, whatever the order of its records.
@@ -131,15 +121,9 @@ impl Resolution {
             if answers.iter().any(|record| self.is_wanted(record)) {
                 return Walk::Found;
             }
-            let here = answers
-                .iter()
-                .filter(|record| record.class == IN && record.owner == *self.end());
+            let here = answers.iter().filter(|record| record.class == IN && record.owner == *self.end());
             let Some(target) = here.filter_map(|record| record.target.clone()).next() else {
-                return if self.chain.len() > before {
-                    Walk::Moved
-                } else {
-                    Walk::NothingNew
-                };
+                return if self.chain.len() > before { Walk::Moved } else { Walk::NothingNew };
             };
             if self.chain.contains(&target) {
                 return Walk::Loop;

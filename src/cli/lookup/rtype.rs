@@ -42,23 +42,18 @@ impl FromStr for Type {
         let upper = text.to_ascii_uppercase();
         let number = match MNEMONICS.iter().find(|(_, mnemonic)| *mnemonic == upper) {
             Some((number, _)) => Some(*number),
-            None => upper
-                .strip_prefix("TYPE")
-                .filter(|digits| is_number(digits))
-                .and_then(|digits| digits.parse().ok()),
+            None => {
+                upper.strip_prefix("TYPE").filter(|digits| is_number(digits)).and_then(|digits| digits.parse().ok())
+            }
         };
         match number {
-            Some(251 | 252) => Err(format!(
-                "{upper} is a zone transfer, expected a record type such as A or SOA"
-            )),
+            Some(251 | 252) => Err(format!("{upper} is a zone transfer, expected a record type such as A or SOA")),
             // RFC 6895 section 3.1: 0 is reserved; OPT, TKEY, TSIG, MAILB and MAILA name no data.
-            Some(0 | 41 | 249 | 250 | 253 | 254) => Err(format!(
-                "{upper} cannot be asked for, expected a record type such as A or MX"
-            )),
+            Some(0 | 41 | 249 | 250 | 253 | 254) => {
+                Err(format!("{upper} cannot be asked for, expected a record type such as A or MX"))
+            }
             Some(number) => Ok(Self(number)),
-            None => Err(format!(
-                "unknown type {text:?}, expected one such as A, AAAA, MX, ANY or TYPE65280"
-            )),
+            None => Err(format!("unknown type {text:?}, expected one such as A, AAAA, MX, ANY or TYPE65280")),
         }
     }
 }
@@ -154,18 +149,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_asked_is_refused() {
-        for text in [
-            "",
-            "AAA",
-            "TYPE",
-            "TYPE+1",
-            "TYPE65536",
-            "AXFR",
-            "TYPE251",
-            "OPT",
-            "TYPE0",
-            "1",
-        ] {
+        for text in ["", "AAA", "TYPE", "TYPE+1", "TYPE65536", "AXFR", "TYPE251", "OPT", "TYPE0", "1"] {
             assert!(text.parse::<Type>().is_err(), "{text}");
         }
     }

@@ -19,19 +19,13 @@ pub(super) fn parameters_to_text(mut data: &[u8]) -> Option<String> {
 fn parameter_to_text(key: u16, value: &[u8]) -> Option<String> {
     let name = key_name(key);
     let text = match key {
-        0 => list(value, |&[a, b]: &[u8; 2]| {
-            key_name(u16::from_be_bytes([a, b]))
-        })?,
+        0 => list(value, |&[a, b]: &[u8; 2]| key_name(u16::from_be_bytes([a, b])))?,
         1 => quoted(&alpn(value)?),
         2 if value.is_empty() => return Some(name),
         3 => u16::from_be_bytes(*value.first_chunk().filter(|_| value.len() == 2)?).to_string(),
-        4 => list(value, |&octets: &[u8; 4]| {
-            Ipv4Addr::from(octets).to_string()
-        })?,
+        4 => list(value, |&octets: &[u8; 4]| Ipv4Addr::from(octets).to_string())?,
         5 => base64(value),
-        6 => list(value, |&octets: &[u8; 16]| {
-            Ipv6Addr::from(octets).to_string()
-        })?,
+        6 => list(value, |&octets: &[u8; 16]| Ipv6Addr::from(octets).to_string())?,
         _ if value.is_empty() => return Some(name),
         _ => quoted(value),
     };
@@ -92,20 +86,11 @@ mod tests {
     fn parameters_are_written_by_name() {
         check(b"", Some(""));
         check(b"\0\x01\0\x06\x02h2\x02h3", Some(r#"alpn="h2,h3""#));
-        check(
-            b"\0\x02\0\0\0\x03\0\x02\x20\xfb",
-            Some("no-default-alpn port=8443"),
-        );
-        check(
-            b"\0\x04\0\x08\xc0\0\x02\x01\xc0\0\x02\x02",
-            Some("ipv4hint=192.0.2.1,192.0.2.2"),
-        );
+        check(b"\0\x02\0\0\0\x03\0\x02\x20\xfb", Some("no-default-alpn port=8443"));
+        check(b"\0\x04\0\x08\xc0\0\x02\x01\xc0\0\x02\x02", Some("ipv4hint=192.0.2.1,192.0.2.2"));
         check(b"\0\0\0\x04\0\x01\0\x04", Some("mandatory=alpn,ipv4hint"));
         check(b"\x02\x9b\0\x03a\"\xd2", Some(r#"key667="a\"\210""#));
-        check(
-            b"\0\x01\0\x09\x08f\\oo,bar",
-            Some(r#"alpn="f\\\\oo\\,bar""#),
-        );
+        check(b"\0\x01\0\x09\x08f\\oo,bar", Some(r#"alpn="f\\\\oo\\,bar""#));
     }
 
     #[test]

@@ -53,11 +53,7 @@ impl Tally {
     /// The summary: one line.
     pub(super) fn summary(&self, elapsed: Duration) -> String {
         // Milliseconds are as fine as anybody reads; below them, microseconds.
-        let grain = if elapsed < Duration::from_millis(10) {
-            1_000
-        } else {
-            1_000_000
-        };
+        let grain = if elapsed < Duration::from_millis(10) { 1_000 } else { 1_000_000 };
         let rounded = elapsed.as_nanos() / grain * grain;
         let elapsed = Duration::from_nanos(u64::try_from(rounded).unwrap_or(u64::MAX));
         format!("{self} in {elapsed:?}")
@@ -68,19 +64,9 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.answered + self.not_found + self.errors + self.timed_out + self.truncated;
         let plural = |count, one, many| if count == 1 { one } else { many };
-        write!(
-            f,
-            "{names} {}: {} answered",
-            plural(names, "name", "names"),
-            self.answered
-        )?;
+        write!(f, "{names} {}: {} answered", plural(names, "name", "names"), self.answered)?;
         write!(f, ", {} not found", self.not_found)?;
-        write!(
-            f,
-            ", {} {}",
-            self.errors,
-            plural(self.errors, "error", "errors")
-        )?;
+        write!(f, ", {} {}", self.errors, plural(self.errors, "error", "errors"))?;
         write!(f, ", {} timed out", self.timed_out)?;
         if self.unreachable > 0 {
             write!(f, " ({} unreachable)", self.unreachable)?;
@@ -89,12 +75,7 @@ impl fmt::Display for Tally {
             write!(f, ", {} truncated", self.truncated)?;
         }
         if self.ignored > 0 {
-            write!(
-                f,
-                ", {} {} ignored",
-                self.ignored,
-                plural(self.ignored, "datagram", "datagrams")
-            )?;
+            write!(f, ", {} {} ignored", self.ignored, plural(self.ignored, "datagram", "datagrams"))?;
         }
         Ok(())
     }
@@ -110,16 +91,12 @@ impl Progress {
         if names < 2 || !io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
-        let style =
-            ProgressStyle::with_template("{bar:40} {pos}/{len} names, {rate} a second, {eta} left")
-                .expect("the template is well-formed")
-                .with_key(
-                    "rate",
-                    |state: &ProgressState, text: &mut dyn fmt::Write| {
-                        // The bar takes no error, and a rate that is not shown is no harm.
-                        let _ = write!(text, "{:.0}", state.per_sec());
-                    },
-                );
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} names, {rate} a second, {eta} left")
+            .expect("the template is well-formed")
+            .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+                // The bar takes no error, and a rate that is not shown is no harm.
+                let _ = write!(text, "{:.0}", state.per_sec());
+            });
         Self(ProgressBar::new(names as u64).with_style(style))
     }
 
@@ -146,23 +123,13 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_happened() {
-        let quiet = Tally {
-            answered: 1,
-            ..Tally::default()
-        };
+        let quiet = Tally { answered: 1, ..Tally::default() };
         assert_eq!(
             quiet.summary(Duration::from_nanos(1_234_567)),
             "1 name: 1 answered, 0 not found, 0 errors, 0 timed out in 1.234ms"
         );
-        let noisy = Tally {
-            answered: 5,
-            not_found: 2,
-            errors: 1,
-            timed_out: 3,
-            unreachable: 2,
-            truncated: 1,
-            ignored: 4,
-        };
+        let noisy =
+            Tally { answered: 5, not_found: 2, errors: 1, timed_out: 3, unreachable: 2, truncated: 1, ignored: 4 };
         assert_eq!(
             noisy.summary(Duration::from_micros(1_234_567)),
             "12 names: 5 answered, 2 not found, 1 error, 3 timed out (2 unreachable), 1 truncated, \

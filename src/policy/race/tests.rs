@@ -45,10 +45,7 @@ fn play(dispatch: Dispatch, backends: u16) -> Play {
     Play {
         rules: Rules {
             dispatch,
-            hedge: Hedge {
-                delay: HedgeDelay::Fixed(ms(100)),
-                ..Hedge::default()
-            },
+            hedge: Hedge { delay: HedgeDelay::Fixed(ms(100)), ..Hedge::default() },
             ..Rules::default()
         },
         candidates: Candidates::of((0..backends).map(BackendIndex), false),
@@ -96,35 +93,18 @@ impl Play {
     /// when, `A` is who was asked (`a`: without OPT), and at the end stands the outcome.
     #[track_caller]
     fn check(mut self, expected: &str) -> Race {
-        let field = Field {
-            rules: &self.rules,
-            latency: &self.latency,
-            budget: &self.budget,
-        };
+        let field = Field { rules: &self.rules, latency: &self.latency, budget: &self.budget };
         let mut race = Race::start(&field, &self.candidates, self.start);
         let (mut now, mut said) = (self.start, Vec::new());
         loop {
             let time = (now - self.start).as_millis();
             match race.next_step(&field, now) {
-                Step::Ask {
-                    backend,
-                    kind,
-                    edns,
-                    ..
-                } => {
+                Step::Ask { backend, kind, edns, .. } => {
                     let letter = if edns { b'A' } else { b'a' } + backend.0 as u8;
-                    said.push(format!(
-                        "{time} {} {}",
-                        format!("{kind:?}").to_lowercase(),
-                        letter as char
-                    ));
+                    said.push(format!("{time} {} {}", format!("{kind:?}").to_lowercase(), letter as char));
                 }
                 Step::WaitUntil(wake) => {
-                    assert!(
-                        wake > now && wake <= race.deadline(),
-                        "{said:?}, then until {:?}",
-                        wake - self.start
-                    );
+                    assert!(wake > now && wake <= race.deadline(), "{said:?}, then until {:?}", wake - self.start);
                     match self.inputs.front() {
                         Some(&(time, input)) if self.start + ms(time) <= wake => {
                             self.inputs.pop_front();
@@ -178,12 +158,8 @@ fn stays_small() {
 
 #[test]
 fn a_race_asks_all_at_once_and_an_accepted_reply_wins() {
-    play(AtOnce, 3)
-        .at(20, Reply(1, Positive))
-        .check("0 first A, 0 first B, 0 first C, 20 reply 1");
-    play(AtOnce, 2)
-        .at(20, Reply(1, NodataAuthoritative))
-        .check("0 first A, 0 first B, 20 reply 1");
+    play(AtOnce, 3).at(20, Reply(1, Positive)).check("0 first A, 0 first B, 0 first C, 20 reply 1");
+    play(AtOnce, 2).at(20, Reply(1, NodataAuthoritative)).check("0 first A, 0 first B, 20 reply 1");
 }
 
 #[test]
@@ -195,11 +171,7 @@ fn what_is_accepted_depends_on_the_rules() {
         (Accept::Conclusive, Failure, false),
         (Accept::Any, Failure, true),
     ] {
-        let end = if accepted {
-            "20 reply 0"
-        } else {
-            "3000 reply 0"
-        };
+        let end = if accepted { "20 reply 0" } else { "3000 reply 0" };
         play(AtOnce, 2)
             .rules(|rules| rules.accept = accept)
             .at(20, Reply(0, rank))
@@ -210,21 +182,10 @@ fn what_is_accepted_depends_on_the_rules() {
 #[test]
 fn kept_reply_waits_for_other_attempts() {
     let ask = "0 first A, 0 first B";
-    play(AtOnce, 2)
-        .at(10, Reply(0, Nxdomain))
-        .at(90, Reply(1, Positive))
-        .check(&format!("{ask}, 90 reply 1"));
-    play(AtOnce, 2)
-        .at(10, Reply(0, Nxdomain))
-        .at(90, Reply(1, Nxdomain))
-        .check(&format!("{ask}, 90 reply 0"));
-    play(AtOnce, 2)
-        .at(10, Reply(0, Nxdomain))
-        .at(90, Unreachable(1))
-        .check(&format!("{ask}, 90 reply 0"));
-    play(AtOnce, 2)
-        .at(10, Reply(0, Nxdomain))
-        .check(&format!("{ask}, 3000 reply 0"));
+    play(AtOnce, 2).at(10, Reply(0, Nxdomain)).at(90, Reply(1, Positive)).check(&format!("{ask}, 90 reply 1"));
+    play(AtOnce, 2).at(10, Reply(0, Nxdomain)).at(90, Reply(1, Nxdomain)).check(&format!("{ask}, 90 reply 0"));
+    play(AtOnce, 2).at(10, Reply(0, Nxdomain)).at(90, Unreachable(1)).check(&format!("{ask}, 90 reply 0"));
+    play(AtOnce, 2).at(10, Reply(0, Nxdomain)).check(&format!("{ask}, 3000 reply 0"));
 }
 
 #[test]
@@ -246,36 +207,20 @@ fn the_best_kept_reply_wins_and_of_equals_the_first() {
 
 #[test]
 fn only_a_better_reply_is_kept_anew() {
-    let Play {
-        rules,
-        candidates,
-        latency,
-        budget,
-        start,
-        ..
-    } = play(AtOnce, 4);
-    let field = Field {
-        rules: &rules,
-        latency: &latency,
-        budget: &budget,
-    };
+    let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 4);
+    let field = Field { rules: &rules, latency: &latency, budget: &budget };
     let mut race = Race::start(&field, &candidates, start);
     while let Step::Ask { .. } = race.next_step(&field, start) {}
     assert_eq!(race.on_reply(AttemptId(0), Failure, start), Heard::Kept);
     assert_eq!(race.on_reply(AttemptId(1), Nxdomain, start), Heard::Kept);
     assert_eq!(race.on_reply(AttemptId(2), Nodata, start), Heard::NotNeeded);
-    assert_eq!(
-        race.on_reply(AttemptId(3), Positive, start),
-        Heard::Accepted
-    );
+    assert_eq!(race.on_reply(AttemptId(3), Positive, start), Heard::Accepted);
 }
 
 #[test]
 fn silence_ends_at_the_deadline() {
     play(AtOnce, 1).check("0 first A, 3000 nothing");
-    play(AtOnce, 2)
-        .at(10, Unreachable(0))
-        .check("0 first A, 0 first B, 3000 nothing");
+    play(AtOnce, 2).at(10, Unreachable(0)).check("0 first A, 0 first B, 3000 nothing");
 }
 
 #[test]
@@ -285,10 +230,7 @@ fn a_race_without_candidates_is_over_at_once() {
 
 #[test]
 fn when_every_attempt_failed_nobody_waits() {
-    play(AtOnce, 2)
-        .at(10, Unreachable(0))
-        .at(30, Unreachable(1))
-        .check("0 first A, 0 first B, 30 nothing");
+    play(AtOnce, 2).at(10, Unreachable(0)).at(30, Unreachable(1)).check("0 first A, 0 first B, 30 nothing");
 }
 
 #[test]
@@ -300,16 +242,9 @@ fn fanout_asks_the_others_as_earlier_ones_end() {
         .at(20, Unreachable(1))
         .at(40, Reply(2, Positive))
         .check(&format!("{ask}, 10 failover C, 20 failover D, 40 reply 2"));
-    race().check(&format!(
-        "{ask}, 1000 failover C, 1000 failover D, 3000 nothing"
-    ));
-    race()
-        .at(10, Reply(0, Positive))
-        .check(&format!("{ask}, 10 reply 0"));
-    play(AtOnce, 2)
-        .rules(|rules| rules.fanout = 9)
-        .at(1, Reply(0, Positive))
-        .check("0 first A, 0 first B, 1 reply 0");
+    race().check(&format!("{ask}, 1000 failover C, 1000 failover D, 3000 nothing"));
+    race().at(10, Reply(0, Positive)).check(&format!("{ask}, 10 reply 0"));
+    play(AtOnce, 2).rules(|rules| rules.fanout = 9).at(1, Reply(0, Positive)).check("0 first A, 0 first B, 1 reply 0");
 }
 
 #[test]
@@ -346,16 +281,12 @@ fn an_attempt_moves_the_race_on_once() {
 
 #[test]
 fn an_attempt_that_timed_out_still_counts() {
-    play(Sequential, 2)
-        .at(1_500, Reply(0, Positive))
-        .check("0 first A, 1000 failover B, 1500 reply 0");
+    play(Sequential, 2).at(1_500, Reply(0, Positive)).check("0 first A, 1000 failover B, 1500 reply 0");
 }
 
 #[test]
 fn no_failure_wins_while_another_attempt_is_out() {
-    play(Sequential, 2)
-        .at(1_100, Reply(1, Failure))
-        .check("0 first A, 1000 failover B, 3000 reply 1");
+    play(Sequential, 2).at(1_100, Reply(1, Failure)).check("0 first A, 1000 failover B, 3000 reply 1");
     play(Sequential, 1)
         .rules(|rules| rules.tries = 2)
         .at(1_100, Reply(1, Failure))
@@ -364,13 +295,10 @@ fn no_failure_wins_while_another_attempt_is_out() {
 
 #[test]
 fn a_hedge_starts_after_the_delay_of_the_asked_backend() {
-    play(Hedged, 2)
-        .at(150, Reply(1, Positive))
-        .check("0 first A, 100 hedge B, 150 reply 1");
+    play(Hedged, 2).at(150, Reply(1, Positive)).check("0 first A, 100 hedge B, 150 reply 1");
     let late = play(Hedged, 2).rules(|rules| rules.hedge.delay = HedgeDelay::Percentile(0.9));
     // Too few samples: `max_delay`.
-    late.at(400, Reply(0, Positive))
-        .check("0 first A, 250 hedge B, 400 reply 0");
+    late.at(400, Reply(0, Positive)).check("0 first A, 250 hedge B, 400 reply 0");
     let known = play(Hedged, 2).known(0, ms(31)).known(1, ms(2));
     known
         .rules(|rules| rules.hedge.delay = HedgeDelay::Auto)
@@ -381,35 +309,23 @@ fn a_hedge_starts_after_the_delay_of_the_asked_backend() {
 #[test]
 fn hedges_are_limited() {
     let wide = || play(Hedged, 4).rules(|rules| rules.hedge.max = 2);
-    wide()
-        .at(500, Reply(0, Positive))
-        .check("0 first A, 100 hedge B, 200 hedge C, 500 reply 0");
+    wide().at(500, Reply(0, Positive)).check("0 first A, 100 hedge B, 200 hedge C, 500 reply 0");
     play(Hedged, 3).check("0 first A, 100 hedge B, 1100 failover C, 3000 nothing");
-    play(Hedged, 2)
-        .rules(|rules| rules.hedge.max = 0)
-        .check("0 first A, 1000 failover B, 3000 nothing");
+    play(Hedged, 2).rules(|rules| rules.hedge.max = 0).check("0 first A, 1000 failover B, 3000 nothing");
 }
 
 #[test]
 fn a_hedge_needs_another_backend() {
-    play(Hedged, 1)
-        .at(500, Reply(0, Positive))
-        .check("0 first A, 500 reply 0");
+    play(Hedged, 1).at(500, Reply(0, Positive)).check("0 first A, 500 reply 0");
 }
 
 #[test]
 fn a_hedge_without_budget_is_denied_once() {
-    let race = play(Hedged, 3)
-        .broke()
-        .check("0 first A, 1000 failover B, 2000 failover C, 3000 nothing");
+    let race = play(Hedged, 3).broke().check("0 first A, 1000 failover B, 2000 failover C, 3000 nothing");
     // One for A, one for B; beside C nobody is left.
     assert_eq!(race.hedges_denied(), 2);
     let off = play(Hedged, 2).rules(|rules| rules.hedge.budget = 0.0);
-    assert_eq!(
-        off.check("0 first A, 1000 failover B, 3000 nothing")
-            .hedges_denied(),
-        0
-    );
+    assert_eq!(off.check("0 first A, 1000 failover B, 3000 nothing").hedges_denied(), 0);
 }
 
 #[test]
@@ -432,17 +348,13 @@ fn silent_backends_are_asked_again_in_the_same_order() {
     play(Sequential, 2)
         .rules(long)
         .check("0 first A, 1000 failover B, 2000 failover A, 3000 failover B, 10000 nothing");
-    play(AtOnce, 2)
-        .rules(long)
-        .check("0 first A, 0 first B, 1000 failover A, 1000 failover B, 10000 nothing");
+    play(AtOnce, 2).rules(long).check("0 first A, 0 first B, 1000 failover A, 1000 failover B, 10000 nothing");
     play(AtOnce, 2)
         .rules(long)
         .at(10, Reply(0, Nxdomain))
         .at(1_100, Reply(2, Nodata))
         .check("0 first A, 0 first B, 1000 failover B, 1100 reply 0");
-    play(Hedged, 2)
-        .rules(long)
-        .check("0 first A, 100 hedge B, 1100 failover A, 2100 failover B, 10000 nothing");
+    play(Hedged, 2).rules(long).check("0 first A, 100 hedge B, 1100 failover A, 2100 failover B, 10000 nothing");
 }
 
 #[test]
@@ -456,54 +368,31 @@ fn a_backend_that_replied_is_not_asked_again() {
 
 #[test]
 fn there_are_at_most_eight_attempts() {
-    play(Sequential, 2)
-        .rules(|rules| (rules.tries, rules.timeout) = (9, ms(30_000)))
-        .check(
-            "0 first A, 1000 failover B, 2000 failover A, 3000 failover B, 4000 failover A, \
+    play(Sequential, 2).rules(|rules| (rules.tries, rules.timeout) = (9, ms(30_000))).check(
+        "0 first A, 1000 failover B, 2000 failover A, 3000 failover B, 4000 failover A, \
          5000 failover B, 6000 failover A, 7000 failover B, 30000 nothing",
-        );
+    );
 }
 
 #[test]
 fn all_are_asked_when_none_is_up_and_the_wait_is_short() {
     for dispatch in [AtOnce, Hedged, Sequential] {
-        play(dispatch, 3)
-            .all_down()
-            .check("0 first A, 0 first B, 0 first C, 1000 nothing");
+        play(dispatch, 3).all_down().check("0 first A, 0 first B, 0 first C, 1000 nothing");
     }
-    play(Sequential, 2)
-        .all_down()
-        .at(5, Unreachable(0))
-        .at(7, Unreachable(1))
-        .check("0 first A, 0 first B, 7 nothing");
-    let hasty = play(AtOnce, 1)
-        .all_down()
-        .rules(|rules| rules.timeout = ms(400));
+    play(Sequential, 2).all_down().at(5, Unreachable(0)).at(7, Unreachable(1)).check("0 first A, 0 first B, 7 nothing");
+    let hasty = play(AtOnce, 1).all_down().rules(|rules| rules.timeout = ms(400));
     hasty.check("0 first A, 400 nothing");
 }
 
 #[test]
 fn a_bare_failure_moves_on_but_its_attempt_stays() {
-    play(Sequential, 2)
-        .at(10, Bare(0))
-        .at(50, Reply(0, Positive))
-        .check("0 first A, 10 failover B, 50 reply 0");
-    play(Sequential, 1)
-        .at(10, Bare(0))
-        .check("0 first A, 1000 failed");
+    play(Sequential, 2).at(10, Bare(0)).at(50, Reply(0, Positive)).check("0 first A, 10 failover B, 50 reply 0");
+    play(Sequential, 1).at(10, Bare(0)).check("0 first A, 1000 failed");
     // Another attempt is out: its silence counts until the deadline.
-    play(Sequential, 2)
-        .at(10, Bare(0))
-        .check("0 first A, 10 failover B, 3000 failed");
-    play(Sequential, 2)
-        .at(10, Bare(0))
-        .at(20, Bare(1))
-        .check("0 first A, 10 failover B, 1010 failed");
+    play(Sequential, 2).at(10, Bare(0)).check("0 first A, 10 failover B, 3000 failed");
+    play(Sequential, 2).at(10, Bare(0)).at(20, Bare(1)).check("0 first A, 10 failover B, 1010 failed");
     // Something better came: it goes out once the bare one had its time.
-    play(AtOnce, 2)
-        .at(10, Bare(0))
-        .at(20, Reply(1, Nxdomain))
-        .check("0 first A, 0 first B, 1000 reply 1");
+    play(AtOnce, 2).at(10, Bare(0)).at(20, Reply(1, Nxdomain)).check("0 first A, 0 first B, 1000 reply 1");
     play(Sequential, 2)
         .at(10, Bare(0))
         .at(20, Unreachable(1))
@@ -513,10 +402,7 @@ fn a_bare_failure_moves_on_but_its_attempt_stays() {
 
 #[test]
 fn who_refuses_opt_is_asked_once_more_without() {
-    play(Sequential, 2)
-        .at(10, OptRefused(0))
-        .at(20, Reply(1, Positive))
-        .check("0 first A, 10 failover a, 20 reply 1");
+    play(Sequential, 2).at(10, OptRefused(0)).at(20, Reply(1, Positive)).check("0 first A, 10 failover a, 20 reply 1");
     // Refused again: a failure.
     play(Sequential, 2)
         .at(10, OptRefused(0))
@@ -542,9 +428,7 @@ fn opt_refused_by_eight_is_a_failure() {
     for attempt in 0..8 {
         refused = refused.at(10, OptRefused(attempt));
     }
-    let letters: Vec<_> = ('A'..='H')
-        .map(|letter| format!("0 first {letter}"))
-        .collect();
+    let letters: Vec<_> = ('A'..='H').map(|letter| format!("0 first {letter}")).collect();
     refused.check(&format!("{}, 10 reply 0", letters.join(", ")));
 }
 
@@ -561,12 +445,8 @@ fn a_retransmission_asks_the_next_or_the_longest_silent() {
         .at(300, Retransmission)
         .at(310, Reply(2, Positive))
         .check("0 first A, 0 first B, 300 failover B, 310 reply 2");
-    let nine = (0..9).fold(play(Sequential, 1), |play, time| {
-        play.at(100 + time, Retransmission)
-    });
-    let asked: Vec<_> = (100..107)
-        .map(|time| format!("{time} failover A"))
-        .collect();
+    let nine = (0..9).fold(play(Sequential, 1), |play, time| play.at(100 + time, Retransmission));
+    let asked: Vec<_> = (100..107).map(|time| format!("{time} failover A")).collect();
     nine.check(&format!("0 first A, {}, 3000 nothing", asked.join(", ")));
 }
 
@@ -574,92 +454,50 @@ fn a_retransmission_asks_the_next_or_the_longest_silent() {
 fn a_kept_negative_goes_out_after_the_grace() {
     let graceful = |grace| play(AtOnce, 2).rules(|rules| rules.grace = grace);
     let ask = "0 first A, 0 first B";
-    graceful(Grace::After(ms(50)))
-        .at(10, Reply(0, Nxdomain))
-        .check(&format!("{ask}, 60 reply 0"));
+    graceful(Grace::After(ms(50))).at(10, Reply(0, Nxdomain)).check(&format!("{ask}, 60 reply 0"));
     graceful(Grace::After(ms(50)))
         .at(10, Reply(0, Nxdomain))
         .at(59, Reply(1, Positive))
         .check(&format!("{ask}, 59 reply 1"));
     // It is for negatives only.
-    graceful(Grace::After(ms(50)))
-        .at(10, Reply(0, Failure))
-        .check(&format!("{ask}, 3000 reply 0"));
-    graceful(Grace::After(ms(0)))
-        .at(10, Reply(0, Nodata))
-        .check(&format!("{ask}, 10 reply 0"));
+    graceful(Grace::After(ms(50))).at(10, Reply(0, Failure)).check(&format!("{ask}, 3000 reply 0"));
+    graceful(Grace::After(ms(0))).at(10, Reply(0, Nodata)).check(&format!("{ask}, 10 reply 0"));
 }
 
 #[test]
 fn the_automatic_grace_follows_the_silent_backends() {
-    let graceful = || {
-        play(AtOnce, 2)
-            .rules(|rules| rules.grace = Grace::Auto)
-            .at(10, Reply(0, Nxdomain))
-    };
+    let graceful = || play(AtOnce, 2).rules(|rules| rules.grace = Grace::Auto).at(10, Reply(0, Nxdomain));
     let ask = "0 first A, 0 first B";
     // An unknown backend may take its whole time.
     graceful().check(&format!("{ask}, 1010 reply 0"));
-    graceful()
-        .known(0, ms(900))
-        .known(1, Duration::from_micros(20))
-        .check(&format!("{ask}, 15 reply 0"));
-    graceful()
-        .known(1, ms(31))
-        .check(&format!("{ask}, 103 reply 0"));
-    graceful()
-        .known(1, ms(900))
-        .check(&format!("{ask}, 1010 reply 0"));
+    graceful().known(0, ms(900)).known(1, Duration::from_micros(20)).check(&format!("{ask}, 15 reply 0"));
+    graceful().known(1, ms(31)).check(&format!("{ask}, 103 reply 0"));
+    graceful().known(1, ms(900)).check(&format!("{ask}, 1010 reply 0"));
 }
 
 #[test]
 fn a_finished_race_hears_nothing() {
-    let mut race = play(AtOnce, 2)
-        .at(20, Reply(1, Positive))
-        .check("0 first A, 0 first B, 20 reply 1");
-    let Play {
-        rules,
-        latency,
-        budget,
-        start,
-        ..
-    } = play(AtOnce, 2);
-    let field = Field {
-        rules: &rules,
-        latency: &latency,
-        budget: &budget,
-    };
-    assert_eq!(
-        race.on_reply(AttemptId(0), Positive, start),
-        Heard::NotNeeded
-    );
+    let mut race = play(AtOnce, 2).at(20, Reply(1, Positive)).check("0 first A, 0 first B, 20 reply 1");
+    let Play { rules, latency, budget, start, .. } = play(AtOnce, 2);
+    let field = Field { rules: &rules, latency: &latency, budget: &budget };
+    assert_eq!(race.on_reply(AttemptId(0), Positive, start), Heard::NotNeeded);
     for input in [Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
         put_in(&mut race, input, start);
-        assert_eq!(
-            race.next_step(&field, start),
-            Step::Finished(Outcome::Reply(AttemptId(1)))
-        );
+        assert_eq!(race.next_step(&field, start), Step::Finished(Outcome::Reply(AttemptId(1))));
     }
 }
 
 #[test]
 fn an_unknown_attempt_is_ignored() {
     let spoken = [Reply(7, Positive), Unreachable(7), Bare(7)];
-    let race = spoken
-        .into_iter()
-        .fold(play(AtOnce, 1), |play, input| play.at(5, input));
+    let race = spoken.into_iter().fold(play(AtOnce, 1), |play, input| play.at(5, input));
     race.check("0 first A, 3000 nothing");
 }
 
 #[test]
 fn attempts_can_be_looked_at() {
-    let race = play(Hedged, 2)
-        .at(150, Reply(1, Positive))
-        .check("0 first A, 100 hedge B, 150 reply 1");
-    let open: Vec<_> = race
-        .attempts()
-        .map(|attempt| (attempt.kind, attempt.backend.0, attempt.open))
-        .collect();
+    let race = play(Hedged, 2).at(150, Reply(1, Positive)).check("0 first A, 100 hedge B, 150 reply 1");
+    let open: Vec<_> = race.attempts().map(|attempt| (attempt.kind, attempt.backend.0, attempt.open)).collect();
     assert_eq!(open, [(Kind::First, 0, true), (Kind::Hedge, 1, false)]);
     let hedge = race.attempt(AttemptId(1)).expect("it was made");
     assert_eq!(race.deadline() - hedge.asked_at, ms(2_900));
