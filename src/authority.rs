@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use crate::metrics::{Counters, Dropped, Source, Transport};
 use crate::net::batch::{BATCH, RecvBatch, SendBatch};
 use crate::net::tcp::Responder;
-use crate::net::udp::{QUERY_MAX, receive};
+use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
 use crate::zone::{self, Catalog, Reaction};
 
 /// One worker's part of a TS.
@@ -55,7 +55,8 @@ impl Authority {
     pub fn answer_last(&self, socket: &UdpSocket) {
         let mut received = RecvBatch::new(BATCH, QUERY_MAX);
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
-        while let Ok(1..) = received.recv(socket) {
+        for _ in 0..LAST_BATCHES {
+            let Ok(1..) = received.recv(socket) else { return };
             self.answer_batch(socket, &received, &mut responses);
         }
     }

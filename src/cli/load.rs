@@ -188,17 +188,26 @@ mod tests {
     fn every_missing_zone_file_is_told() {
         let folder = folder(&[("c.toml", CONFIG.as_bytes())]);
         let (config, _) = load(Some(&folder.path().join("c.toml"))).expect("a config");
-        let error = read_zones(&config.authorities).expect_err("no zones").to_string();
+        let error = load_zones(config).expect_err("no zones").to_string();
         let names: Vec<_> = error.lines().map(|line| line.contains("a.txt: cannot be read")).collect();
         assert_eq!(names, [true, false], "{error}");
     }
 
     #[test]
-    fn zone_files_are_read_in_order() {
-        let folder = folder(&[("c.toml", CONFIG.as_bytes()), ("a.txt", b"A"), ("b.txt", b"B")]);
+    fn all_that_is_wrong_in_zone_files_is_told_at_once() {
+        let folder = folder(&[("c.toml", CONFIG.as_bytes()), ("a.txt", b"nonsense\n"), ("b.txt", b"a 1.2.3 A\n")]);
         let (config, _) = load(Some(&folder.path().join("c.toml"))).expect("a config");
-        let zones = read_zones(&config.authorities).expect("zones");
-        let bytes: Vec<_> = zones[0].iter().map(|(_, bytes)| bytes.as_slice()).collect();
-        assert_eq!(bytes, [b"A", b"B"]);
+        let error = load_zones(config).expect_err("bad lines").to_string();
+        assert!(error.contains("a.txt:1:") && error.contains("b.txt:1:3:"), "{error}");
+    }
+
+    #[test]
+    fn sound_zone_files_become_a_catalog_for_each_authority() {
+        let folder =
+            folder(&[("c.toml", CONFIG.as_bytes()), ("a.txt", b"a 192.0.2.1 A\n"), ("b.txt", b"b ::1 AAAA\n")]);
+        let (config, _) = load(Some(&folder.path().join("c.toml"))).expect("a config");
+        let setup = load_zones(config).expect("zones");
+        assert_eq!(setup.catalogs.len(), 1);
+        assert_eq!(setup.catalogs[0].hosts(), 2);
     }
 }

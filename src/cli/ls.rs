@@ -108,7 +108,7 @@ fn budget(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|share| limits::BUDGET.holds(share))
-        .ok_or(format!("expected a number from {min} to {max}"))
+        .ok_or_else(|| format!("expected a number from {min} to {max}"))
 }
 
 /// Reads a number of threads.
@@ -117,7 +117,7 @@ fn workers(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
         .filter(|count| limits::WORKERS.holds(count))
-        .ok_or(format!("expected a number from {min} to {max}"))
+        .ok_or_else(|| format!("expected a number from {min} to {max}"))
 }
 
 #[cfg(test)]

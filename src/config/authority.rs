@@ -6,7 +6,6 @@ use std::path::Path;
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
 use super::{AuthorityConfig, ZoneSource, words};
-use crate::zone::Miss;
 
 /// An example of what `zones` takes.
 const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";

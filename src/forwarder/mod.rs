@@ -26,6 +26,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub hasher: RandomState,
     /// The way to each worker, by number.
     pub workers: Vec<UnboundedSender<HandOver>>,
+    /// For each worker, the queries that were handed over to it and that it has not taken yet.
+    pub on_the_way: Vec<AtomicUsize>,
     /// The way to the prober.
     pub news: UnboundedSender<News>,
 }
@@ -202,7 +205,7 @@ impl Forwarder {
             return place as u16;
         }
         let is_earlier = |pool: &&Pool| pool.shared.config.name == shared.config.name;
-        let earlier = self.pools.iter().flatten().filter(is_earlier).next_back();
+        let earlier = self.pools.iter().flatten().rfind(is_earlier);
         let pool = Pool::new(Arc::clone(shared), &mut self.exchange, earlier, now);
         let place = self.pools.iter().position(Option::is_none).unwrap_or_else(|| {
             self.pools.push(None);
@@ -222,9 +225,9 @@ impl Forwarder {
         }
     }
 
-    /// How many races run, those that fetch their answer by TCP included.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+    /// Whether no race runs, none fetches its answer by TCP, and no query is on its way from another worker.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.len() == 0 && self.shared.on_the_way[usize::from(self.me.0)].load(Relaxed) == 0
     }
 
     // ------------------------------------------------------------------------------------------------ queries
@@ -246,10 +249,11 @@ impl Forwarder {
 
     /// Takes a query that another worker has handed over.
     pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
+        self.shared.on_the_way[usize::from(self.me.0)].fetch_sub(1, Relaxed);
         if let Ok(read) = wire::read_query(&query.message) {
             self.race(&query.message, &read, query.client.clone(), true, now);
-            self.end_turn(now);
         }
+        self.end_turn(now);
     }
 
     /// Takes one query: answers it at once if there is something wrong with it, else lets it race.
@@ -293,6 +297,7 @@ impl Forwarder {
             && let Some(worker) = self.shared.workers.get(usize::from(holder.0))
         {
             // It will find the race to join; or, if that is over by then, start another.
+            self.shared.on_the_way[usize::from(holder.0)].fetch_add(1, Relaxed);
             let _ = worker.send(HandOver { message: message.to_vec(), client });
             return;
         }
@@ -712,7 +717,7 @@ impl Forwarder {
         if let Some(next) = next {
             self.exchange.wake_at(next, now);
         }
-        if self.in_flight.len() == 0 {
+        if self.is_idle() {
             self.idle.notify_waiters();
         }
     }

@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 
 use super::Forwarder;
 use crate::net::batch::{self, BATCH, RecvBatch};
-use crate::net::udp::{QUERY_MAX, receive};
+use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
 
 /// Takes queries from a listener for as long as it is polled.
 ///
@@ -34,7 +34,8 @@ pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, sock
 /// Takes what has arrived at a listener by now, before it closes.
 pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &UdpSocket) {
     let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
-    while let Ok(1..) = batch.recv(socket) {
+    for _ in 0..LAST_BATCHES {
+        let Ok(1..) = batch.recv(socket) else { return };
         forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
     }
 }

@@ -27,3 +27,6 @@ pub fn receive(socket: &UdpSocket, batch: &mut RecvBatch) -> usize {
 /// Octets of the longest query that is read whole. A query is a question and an OPT record; what is longer than any EDNS
 /// size in use is answered with FORMERR, since its end is missing.
 pub const QUERY_MAX: usize = 4096;
+
+/// Batches that are read at the end: more than a socket's buffer holds, and no more, for a flood never ends.
+pub const LAST_BATCHES: usize = 256;

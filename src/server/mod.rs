@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -116,6 +117,7 @@ impl Server {
             claims: Claims::new(count),
             hasher: RandomState::default(),
             workers: hand_over,
+            on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             news: news_sender,
         });
         let mut bound = Vec::new();
@@ -220,22 +222,20 @@ impl Server {
     pub async fn drain(mut self) -> (bool, Summary) {
         let timeouts = self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| pool.rules().timeout);
         let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
-        let mut is_clean = true;
-        let mut pending = Vec::new();
-        for worker in &self.workers {
-            let (done, drained) = oneshot::channel();
-            let _ = worker.commands.send(Command::Drain(done));
-            pending.push(drained);
-        }
+        let ways: Vec<_> = self.workers.iter().map(|worker| worker.commands.clone()).collect();
         let drained = async {
-            for drained in pending {
-                let _ = drained.await;
+            // Twice: the first time ends the intake of all, the second what they handed over to each other meanwhile.
+            for _ in 0..2 {
+                let answers: Vec<_> = ways.iter().map(ask_to_drain).collect();
+                for answer in answers {
+                    let _ = answer.await;
+                }
             }
         };
-        tokio::select! {
-            result = timeout_at(deadline, drained) => is_clean &= result.is_ok(),
-            () = self.supervise() => {}
-        }
+        let mut is_clean = tokio::select! {
+            result = timeout_at(deadline, drained) => result.is_ok(),
+            () = self.supervise() => false,
+        };
         self.tell(|| Command::Stop);
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
         let joined =
@@ -336,6 +336,13 @@ impl Minutes {
             pool.budget.set_recent_queries(total - totals.front().copied().unwrap_or(0));
         }
     }
+}
+
+/// Asks a worker to drain; what is returned ends when it has.
+fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
+    let (done, drained) = oneshot::channel();
+    let _ = worker.send(Command::Drain(done));
+    drained
 }
 
 /// What a drain may take beyond the longest timeout of a pool.

@@ -87,13 +87,12 @@ pub(super) fn start(parts: Parts) -> io::Result<JoinHandle<io::Result<()>>> {
 /// A worker's life.
 async fn run(parts: Parts) -> io::Result<()> {
     let Parts { id, mut commands, forwarder, authorities, counters } = parts;
-    let balancer = match forwarder {
+    let mut balancer = match forwarder {
         Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters))?),
         None => None,
     };
     let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters)));
     let sites = sites.collect::<io::Result<Vec<_>>>()?;
-    let mut balancer = balancer;
     while let Some(command) = commands.recv().await {
         match command {
             Command::SetPlan(plan) => {
@@ -113,17 +112,11 @@ async fn run(parts: Parts) -> io::Result<()> {
                     balancer.forwarder.borrow_mut().refresh_all(Instant::now());
                 }
             }
-            Command::Drain(done) => {
-                if let Some(balancer) = balancer.take() {
-                    // Commands are still taken meanwhile: a backend may die while we wait for it.
-                    tokio::task::spawn_local(async move {
-                        balancer.drain().await;
-                        let _ = done.send(());
-                    });
-                } else {
-                    let _ = done.send(());
-                }
-            }
+            Command::Drain(done) => match &mut balancer {
+                // Commands are still taken meanwhile: a backend may die while we wait for it.
+                Some(balancer) => drop(tokio::task::spawn_local(balancer.drain(done))),
+                None => drop(done.send(())),
+            },
             Command::Stop => break,
         }
     }
@@ -137,18 +130,24 @@ async fn run(parts: Parts) -> io::Result<()> {
 struct Balancer {
     /// The LS.
     forwarder: Rc<RefCell<Forwarder>>,
-    /// Its UDP sockets.
-    sockets: Vec<Rc<tokio::net::UdpSocket>>,
-    /// Tasks that take queries.
-    intake: JoinSet<()>,
-    /// Connections.
-    connections: JoinSet<()>,
-    /// Tasks that races need: they go on while the LS drains.
-    races: JoinSet<()>,
-    /// Tells connections to end.
-    drain: watch::Sender<bool>,
+    /// What takes queries; gone once the LS drains.
+    intake: Option<Intake>,
+    /// Tasks that races need: they end with this value.
+    _races: JoinSet<()>,
     /// Told when the last race is over.
     idle: Rc<Notify>,
+}
+
+/// What takes queries for an LS.
+struct Intake {
+    /// The UDP sockets.
+    sockets: Vec<Rc<tokio::net::UdpSocket>>,
+    /// Tasks that read them.
+    readers: JoinSet<()>,
+    /// Tasks that serve connections.
+    connections: JoinSet<()>,
+    /// Tells connections to end.
+    drain: watch::Sender<bool>,
 }
 
 impl Balancer {
@@ -159,10 +158,10 @@ impl Balancer {
         let idle = Rc::new(Notify::new());
         let links = Links { shared, sockets: udp.clone(), counters: Arc::clone(&counters), idle: Rc::clone(&idle) };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
-        let mut intake = JoinSet::new();
+        let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
             let (forwarder, socket) = (Rc::clone(&forwarder), Rc::clone(socket));
-            intake
+            readers
                 .spawn_local(async move { drop(report(serve::take_queries(forwarder, number as u16, socket).await)) });
         }
         let (drain, draining) = watch::channel(false);
@@ -184,21 +183,29 @@ impl Balancer {
                 receiver.borrow_mut().take_handed_over(&query, Instant::now());
             }
         });
-        Ok(Self { forwarder, sockets: udp, intake, connections, races, drain, idle })
+        let intake = Intake { sockets: udp, readers, connections, drain };
+        Ok(Self { forwarder, intake: Some(intake), _races: races, idle })
     }
 
-    /// Takes what has arrived by now, and nothing more; ends when every query has its response.
-    async fn drain(mut self) {
-        self.intake.shutdown().await;
-        for (number, socket) in self.sockets.iter().enumerate() {
-            serve::take_last_queries(&self.forwarder, number as u16, socket);
+    /// Takes what has arrived by now, and nothing more; says so when every query has its response. Asked a second time,
+    /// after all workers have said so, it also has finished what they handed over to each other at the last moment.
+    fn drain(&mut self, done: oneshot::Sender<()>) -> impl Future<Output = ()> + 'static {
+        let intake = self.intake.take();
+        let (forwarder, idle) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle));
+        async move {
+            if let Some(mut intake) = intake {
+                intake.readers.shutdown().await;
+                for (number, socket) in intake.sockets.iter().enumerate() {
+                    serve::take_last_queries(&forwarder, number as u16, socket);
+                }
+                intake.drain.send_replace(true);
+                while intake.connections.join_next().await.is_some() {}
+            }
+            while !forwarder.borrow().is_idle() {
+                idle.notified().await;
+            }
+            let _ = done.send(());
         }
-        self.drain.send_replace(true);
-        while self.connections.join_next().await.is_some() {}
-        while self.forwarder.borrow().in_flight() > 0 {
-            self.idle.notified().await;
-        }
-        self.races.shutdown().await;
     }
 }
 
