@@ -146,8 +146,9 @@ pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
 
 /// Follows the name at `start` to its root, shows each label on the way, and says where the name ends at `start`'s place.
 ///
-/// Every pointer must go to before the labels that led to it, so there is no loop. Still, without a bound on the jumps a
-/// message could hold one long chain of pointers and thousands of owners at its end.
+/// Every pointer must go to before the labels that led to it, and what it leads to must not run into them, so there is no
+/// loop. Still, without a bound on the jumps a message could hold one long chain of pointers and thousands of owners at its
+/// end.
 fn walk_name<'a>(
     message: &'a [u8],
     start: usize,
@@ -155,10 +156,14 @@ fn walk_name<'a>(
 ) -> Option<usize> {
     let mut at = start;
     let mut segment = start;
+    let mut bound = message.len();
     let mut end = None;
     let mut name_len = 1;
     let mut jumps = 0;
     loop {
+        if at >= bound {
+            return None;
+        }
         match Piece::read(message, at)? {
             Piece::Label(label) => {
                 name_len += 1 + label.len();
@@ -174,6 +179,7 @@ fn walk_name<'a>(
                     return None;
                 }
                 end.get_or_insert(at + 2);
+                bound = segment;
                 segment = target;
                 at = target;
             }
@@ -277,6 +283,8 @@ mod tests {
         check(WWW, Some("www.Example.org."));
         check(EXAMPLE, Some("Example.org."));
         check(&[b"\x02ns", EXAMPLE].concat(), Some("ns.Example.org."));
+        // A label that starts in the class of the question and runs into the pointer that led to it.
+        check(&[0xC0, RECORDS as u8 - 1], None);
         // To itself, to its own first label, ahead, into the header, beyond the end, cut.
         check(&[0xC0, RECORDS as u8], None);
         check(&[1, b'a', 0xC0, RECORDS as u8], None);
