@@ -146,15 +146,30 @@ pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
 
 /// Follows the name at `start` to its root, shows each label on the way, and says where the name ends at `start`'s place.
 ///
+<<<<<<< HEAD
 /// Every pointer must go to before the labels that led to it, so there is no loop. Still, without a bound on the jumps a
 /// message could hold one long chain of pointers and thousands of owners at its end.
 fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
+=======
+/// Every pointer must go to before the labels that led to it, and what it leads to must not run into them, so there is no
+/// loop. Still, without a bound on the jumps a message could hold one long chain of pointers and thousands of owners at its
+/// end.
+fn walk_name<'a>(
+    message: &'a [u8],
+    start: usize,
+    mut on_label: impl FnMut(&'a [u8]),
+) -> Option<usize> {
+>>>>>>> c1b0a06128db267dda88ed4b86126636823a11f8
     let mut at = start;
     let mut segment = start;
+    let mut bound = message.len();
     let mut end = None;
     let mut name_len = 1;
     let mut jumps = 0;
     loop {
+        if at >= bound {
+            return None;
+        }
         match Piece::read(message, at)? {
             Piece::Label(label) => {
                 name_len += 1 + label.len();
@@ -170,6 +185,7 @@ fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [
                     return None;
                 }
                 end.get_or_insert(at + 2);
+                bound = segment;
                 segment = target;
                 at = target;
             }
@@ -269,6 +285,8 @@ mod tests {
         check(WWW, Some("www.Example.org."));
         check(EXAMPLE, Some("Example.org."));
         check(&[b"\x02ns", EXAMPLE].concat(), Some("ns.Example.org."));
+        // A label that starts in the class of the question and runs into the pointer that led to it.
+        check(&[0xC0, RECORDS as u8 - 1], None);
         // To itself, to its own first label, ahead, into the header, beyond the end, cut.
         check(&[0xC0, RECORDS as u8], None);
         check(&[1, b'a', 0xC0, RECORDS as u8], None);

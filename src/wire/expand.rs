@@ -1,8 +1,8 @@
 //! Moves records to another place of a message.
 //!
 //! Needed only for what stands behind an OPT record that was not the last one: the OPT record leaves or changes its length,
-//! and what follows moves. Compression pointers to places before it stay right, because nothing moved there; those to
-//! places at or behind it are followed, and what they mean is written out. This is the one place that looks into RDATA.
+//! and what follows moves. Compression pointers to names before it stay right, because nothing moved there; the others are
+//! followed, and what they mean is written out. This is the one place that looks into RDATA.
 
 use super::body::{Piece, Record, skip_name};
 use super::codes::RecordType;
@@ -55,8 +55,9 @@ fn append_rdata(message: &[u8], record: &Record, fixed: usize, out: &mut Vec<u8>
     Some(())
 }
 
-/// Appends the sound name at `at`, written out up to where a pointer leads to before `fixed`.
+/// Appends the sound name at `at`, written out up to where a pointer leads to a name that lies before `fixed` as a whole.
 fn append_name(message: &[u8], mut at: usize, fixed: usize, out: &mut Vec<u8>) {
+    let unmoved = message.get(..fixed).unwrap_or_default();
     while let Some(piece) = Piece::read(message, at) {
         match piece {
             Piece::Label(label) => {
@@ -64,7 +65,7 @@ fn append_name(message: &[u8], mut at: usize, fixed: usize, out: &mut Vec<u8>) {
                 out.extend_from_slice(label);
                 at += 1 + label.len();
             }
-            Piece::Pointer(target) if target < fixed => {
+            Piece::Pointer(target) if skip_name(unmoved, target).is_some() => {
                 append_octets(message, at, at + 2, out);
                 return;
             }

@@ -174,6 +174,8 @@ mod tests {
         };
         check(&[&a(WWW), &a(EXAMPLE)], &[&a(WWW), &a(EXAMPLE)]);
         check(&[&a(owner), &a(to_first)], &[&a(owner), &a(owner)]);
+        // A name that starts in the question's class and runs into the OPT record: one label, and the OPT's 0x00 type octet.
+        check(&[&a(&[0xC0, 32])], &[&a(b"\x01\0\0")]);
         // The OPT record's own root label may be pointed at; it goes, and the name stays the root.
         check(&[&a(to_opt)], &[&a(b"\0")]);
         check_type(RecordType::NS, to_first, owner);
