@@ -76,13 +76,20 @@ impl Backend {
 
     /// Waits until so many queries (but probes) have come; returns all.
     pub fn wait_for(&self, count: usize) -> Vec<Seen> {
-        self.wait_until(&format!("{count} queries"), |state| state.queries.len() >= count)
+        self.wait_until(&format!("{count} queries"), |state| {
+            state.queries.len() >= count
+        })
     }
 
     /// Waits until so many queries for one name have come; returns all of that name.
     pub fn wait_for_name(&self, name: &str, count: usize) -> Vec<Seen> {
         self.wait_until(&format!("{count} queries for {name}"), |state| {
-            state.queries.iter().filter(|seen| seen.name() == name).count() >= count
+            state
+                .queries
+                .iter()
+                .filter(|seen| seen.name() == name)
+                .count()
+                >= count
         });
         self.queries_for(name)
     }
@@ -107,7 +114,11 @@ impl Backend {
             .changed
             .wait_timeout_while(state, PATIENCE, |state| !done(state))
             .expect("no backend thread panics");
-        assert!(!timeout.timed_out(), "{what} expected, but came: {:?}", state.queries);
+        assert!(
+            !timeout.timed_out(),
+            "{what} expected, but came: {:?}",
+            state.queries
+        );
         state.queries.clone()
     }
 
@@ -136,7 +147,11 @@ impl Backend {
                 }
             }
         }));
-        Self { address, shared, threads }
+        Self {
+            address,
+            shared,
+            threads,
+        }
     }
 }
 
@@ -149,7 +164,10 @@ impl Drop for Backend {
         let _ = TcpStream::connect(self.address);
         for thread in self.threads.drain(..) {
             let panicked = thread.join().is_err();
-            assert!(!panicked || thread::panicking(), "a backend thread panicked");
+            assert!(
+                !panicked || thread::panicking(),
+                "a backend thread panicked"
+            );
         }
     }
 }
@@ -167,8 +185,13 @@ impl Closed {
         let (udp, tcp) = bind_both((Ipv4Addr::LOCALHOST, 0).into());
         let address = udp.local_addr().expect("a bound socket has an address");
         // A connected socket takes datagrams of its peer only. For all others nobody is there.
-        udp.connect((Ipv4Addr::LOCALHOST, 1)).expect("connecting UDP sends nothing");
-        Self { address, _udp: udp, _tcp: tcp }
+        udp.connect((Ipv4Addr::LOCALHOST, 1))
+            .expect("connecting UDP sends nothing");
+        Self {
+            address,
+            _udp: udp,
+            _tcp: tcp,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -229,9 +252,18 @@ struct State {
 
 impl Shared {
     fn new(script: Script) -> Self {
-        let state =
-            State { script, queries: Vec::new(), probes: 0, held: Vec::new(), ended: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), dead: AtomicBool::new(false) }
+        let state = State {
+            script,
+            queries: Vec::new(),
+            probes: 0,
+            held: Vec::new(),
+            ended: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            dead: AtomicBool::new(false),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -252,7 +284,9 @@ impl Shared {
         let mut buffer = [0; 65_535];
         loop {
             // An error here is ICMP's word about an earlier reply, whose client is gone.
-            let Ok((length, peer)) = sources.asked.recv_from(&mut buffer) else { continue };
+            let Ok((length, peer)) = sources.asked.recv_from(&mut buffer) else {
+                continue;
+            };
             if self.state().ended {
                 return;
             }
@@ -260,8 +294,15 @@ impl Shared {
                 continue;
             }
             let bytes = buffer[..length].to_vec();
-            let seen = Seen { bytes, peer, at: Instant::now(), tcp: false };
-            self.react(seen, |source| Way::Udp(Arc::clone(sources.socket(source)), peer));
+            let seen = Seen {
+                bytes,
+                peer,
+                at: Instant::now(),
+                tcp: false,
+            };
+            self.react(seen, |source| {
+                Way::Udp(Arc::clone(sources.socket(source)), peer)
+            });
         }
     }
 
@@ -289,7 +330,12 @@ impl Shared {
             if self.state().ended {
                 stream.shutdown(Shutdown::Both).ok()?;
             }
-            let seen = Seen { bytes, peer, at: Instant::now(), tcp: true };
+            let seen = Seen {
+                bytes,
+                peer,
+                at: Instant::now(),
+                tcp: true,
+            };
             self.react(seen, |_| Way::Tcp(Arc::clone(&writer)));
         }
     }
@@ -309,7 +355,12 @@ impl Shared {
         }
         let sendings = state.script.react(&seen);
         state.queries.push(seen);
-        for Sending { bytes, when, source } in sendings {
+        for Sending {
+            bytes,
+            when,
+            source,
+        } in sendings
+        {
             let way = way(source);
             match when {
                 When::Now => way.send(&bytes),

@@ -13,10 +13,16 @@ pub struct Client {
 
 impl Client {
     pub fn of(server: SocketAddr) -> Self {
-        let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let local = if server.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
         let socket = UdpSocket::bind(local).expect("a port is free");
         socket.connect(server).expect("loopback can be reached");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        socket
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout above zero");
         Self { socket }
     }
 
@@ -24,7 +30,11 @@ impl Client {
     pub fn ask(&self, query: &Query) -> Response {
         self.send(query);
         let response = self.receive();
-        assert_eq!(response.id(), query.id, "the response to another query: {response:?}");
+        assert_eq!(
+            response.id(),
+            query.id,
+            "the response to another query: {response:?}"
+        );
         response
     }
 
@@ -46,7 +56,9 @@ impl Client {
     pub fn receive(&self) -> Response {
         let mut buffer = [0; 65_535];
         let length = self.socket.recv(&mut buffer).expect("a response in time");
-        Response { bytes: buffer[..length].to_vec() }
+        Response {
+            bytes: buffer[..length].to_vec(),
+        }
     }
 }
 
@@ -58,8 +70,12 @@ pub struct TcpClient {
 impl TcpClient {
     pub fn of(server: SocketAddr) -> Self {
         let stream = TcpStream::connect(server).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout above zero");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("a timeout above zero");
         // Else the kernel would gather single octets into larger segments.
         stream.set_nodelay(true).expect("a TCP socket can do so");
         Self { stream }
@@ -68,19 +84,28 @@ impl TcpClient {
     pub fn ask(&mut self, query: &Query) -> Response {
         self.send(std::slice::from_ref(query));
         let response = self.receive();
-        assert_eq!(response.id(), query.id, "the response to another query: {response:?}");
+        assert_eq!(
+            response.id(),
+            query.id,
+            "the response to another query: {response:?}"
+        );
         response
     }
 
     /// Sends all of them in one write, which is one segment while they are few.
     pub fn send(&mut self, queries: &[Query]) {
-        let bytes: Vec<u8> = queries.iter().flat_map(|query| framed(&query.to_vec())).collect();
+        let bytes: Vec<u8> = queries
+            .iter()
+            .flat_map(|query| framed(&query.to_vec()))
+            .collect();
         self.send_bytes(&bytes);
     }
 
     /// Sends octets as they are: whoever calls has framed them.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes octets");
+        self.stream
+            .write_all(bytes)
+            .expect("the server takes octets");
     }
 
     /// Sends each octet in a segment of its own.
@@ -92,14 +117,20 @@ impl TcpClient {
 
     /// Says that no more will be sent, and stays to listen.
     pub fn close_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+        self.stream
+            .shutdown(Shutdown::Write)
+            .expect("the connection is open");
     }
 
     pub fn receive(&mut self) -> Response {
         let mut length = [0; 2];
-        self.stream.read_exact(&mut length).expect("a response in time");
+        self.stream
+            .read_exact(&mut length)
+            .expect("a response in time");
         let mut bytes = vec![0; u16::from_be_bytes(length).into()];
-        self.stream.read_exact(&mut bytes).expect("the rest of the response");
+        self.stream
+            .read_exact(&mut bytes)
+            .expect("the rest of the response");
         Response { bytes }
     }
 
@@ -114,10 +145,17 @@ impl TcpClient {
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
         let ended = self.stream.read_to_end(&mut rest);
-        assert_eq!(rest, [], "nothing more was expected");
+        assert!(
+            rest.is_empty(),
+            "nothing more was expected, but came: {rest:?}"
+        );
         // A server that closes with octets of ours unread resets the connection.
         if let Err(e) = ended {
-            assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset, "the connection stayed open");
+            assert_eq!(
+                e.kind(),
+                std::io::ErrorKind::ConnectionReset,
+                "the connection stayed open"
+            );
         }
     }
 }

@@ -57,7 +57,10 @@ impl Forwarder {
 
     /// A pool, and the route that leads to it.
     pub fn pool(mut self, name: &str, suffix: &str, backends: &[&dyn Asked], keys: &str) -> Self {
-        let addresses: Vec<_> = backends.iter().map(|b| format!("\"{}\"", b.address())).collect();
+        let addresses: Vec<_> = backends
+            .iter()
+            .map(|b| format!("\"{}\"", b.address()))
+            .collect();
         let keys = keys.replace("[hedge]", &format!("[pools.{name}.hedge]"));
         let keys = keys.replace("[health]", &format!("[pools.{name}.health]"));
         let _ = writeln!(self.routes, "{suffix:?} = {name:?}");
@@ -75,16 +78,28 @@ impl Forwarder {
 
     /// Addresses as a TOML array.
     pub fn listen(self, addresses: &str) -> Self {
-        Self { listen: addresses.into(), ..self }
+        Self {
+            listen: addresses.into(),
+            ..self
+        }
     }
 
     /// Further lines of `[forwarder]`.
     pub fn keys(self, keys: &str) -> Self {
-        Self { keys: keys.into(), ..self }
+        Self {
+            keys: keys.into(),
+            ..self
+        }
     }
 
     pub fn to_toml(&self) -> String {
-        let Self { workers, listen, keys, routes, pools } = self;
+        let Self {
+            workers,
+            listen,
+            keys,
+            routes,
+            pools,
+        } = self;
         format!(
             "workers = {workers}\n[forwarder]\nlisten = {listen}\n{keys}\n\
              [forwarder.routes]\n{routes}\n{pools}"

@@ -81,7 +81,10 @@ impl Query {
     }
 
     pub fn opcode(self, opcode: u16) -> Self {
-        Self { flags: self.flags & !0x7800 | opcode << 11, ..self }
+        Self {
+            flags: self.flags & !0x7800 | opcode << 11,
+            ..self
+        }
     }
 
     pub fn class(self, class: u16) -> Self {
@@ -90,7 +93,10 @@ impl Query {
 
     /// With an OPT record that offers `udp_size` octets.
     pub fn edns(self, udp_size: u16) -> Self {
-        Self { opt: Some(Opt::new(udp_size)), ..self }
+        Self {
+            opt: Some(Opt::new(udp_size)),
+            ..self
+        }
     }
 
     /// With DO set (and an OPT record, if there was none yet).
@@ -117,7 +123,12 @@ impl Query {
 
     /// The question as it stands in the message: name in its case, type, class.
     pub fn question(&self) -> Vec<u8> {
-        [&self.name[..], &self.rtype.to_be_bytes(), &self.class.to_be_bytes()].concat()
+        [
+            &self.name[..],
+            &self.rtype.to_be_bytes(),
+            &self.class.to_be_bytes(),
+        ]
+        .concat()
     }
 
     fn with_opt(mut self, change: impl FnOnce(&mut Opt)) -> Self {
@@ -150,12 +161,18 @@ pub struct Reply {
 
 impl Reply {
     pub fn rcode(self, rcode: u16) -> Self {
-        Self { flags: self.flags & !0xf | rcode, ..self }
+        Self {
+            flags: self.flags & !0xf | rcode,
+            ..self
+        }
     }
 
     /// These flags as well.
     pub fn with_flags(self, flags: u16) -> Self {
-        Self { flags: self.flags | flags, ..self }
+        Self {
+            flags: self.flags | flags,
+            ..self
+        }
     }
 
     pub fn answer(mut self, record: Record) -> Self {
@@ -174,7 +191,10 @@ impl Reply {
     }
 
     pub fn option(mut self, code: u16, data: &[u8]) -> Self {
-        self.opt.get_or_insert_with(|| Opt::new(1232)).options.push((code, data.to_vec()));
+        self.opt
+            .get_or_insert_with(|| Opt::new(1232))
+            .options
+            .push((code, data.to_vec()));
         self
     }
 
@@ -211,7 +231,11 @@ impl Record {
 
 /// A record of class IN with a TTL of 60 s. The owner `"@"` is the name of the question, by a pointer.
 pub fn record(owner: &str, rtype: u16, data: &[u8]) -> Record {
-    let mut out = if owner == "@" { vec![0xc0, 12] } else { wire_name(owner) };
+    let mut out = if owner == "@" {
+        vec![0xc0, 12]
+    } else {
+        wire_name(owner)
+    };
     out.extend_from_slice(&rtype.to_be_bytes());
     out.extend_from_slice(&IN.to_be_bytes());
     out.extend_from_slice(&60u32.to_be_bytes());
@@ -227,7 +251,10 @@ pub fn a(address: &str) -> Record {
 
 /// The octets of an IPv4 address.
 pub fn ipv4(address: &str) -> [u8; 4] {
-    address.parse::<std::net::Ipv4Addr>().expect("a test names an IPv4 address").octets()
+    address
+        .parse::<std::net::Ipv4Addr>()
+        .expect("a test names an IPv4 address")
+        .octets()
 }
 
 /// A TXT record of about `length` octets that belongs to the name of the question.
@@ -251,7 +278,12 @@ pub struct Opt {
 
 impl Opt {
     pub fn new(udp_size: u16) -> Self {
-        Self { udp_size, version: 0, flags: 0, options: Vec::new() }
+        Self {
+            udp_size,
+            version: 0,
+            flags: 0,
+            options: Vec::new(),
+        }
     }
 
     pub fn to_vec(&self) -> Vec<u8> {
@@ -303,8 +335,12 @@ impl Response {
 
     /// The RDATA of all answer records, as text, sorted.
     pub fn answers(&self) -> Vec<String> {
-        let mut answers: Vec<_> =
-            self.message().answers.iter().map(|record| record.data.to_string()).collect();
+        let mut answers: Vec<_> = self
+            .message()
+            .answers
+            .iter()
+            .map(|record| record.data.to_string())
+            .collect();
         answers.sort();
         answers
     }
@@ -346,7 +382,11 @@ impl std::fmt::Debug for Response {
 
 /// Header words and counts, as twelve octets.
 pub fn header(id: u16, flags: u16, counts: [u16; 4]) -> Vec<u8> {
-    [[id, flags].as_slice(), &counts].concat().into_iter().flat_map(u16::to_be_bytes).collect()
+    [[id, flags].as_slice(), &counts]
+        .concat()
+        .into_iter()
+        .flat_map(u16::to_be_bytes)
+        .collect()
 }
 
 /// `www.example.org` as length-prefixed labels, in its case; `.` is the root.

@@ -16,7 +16,7 @@ mod server;
 use std::time::Duration;
 
 pub use backend::{Backend, Closed, Seen};
-pub use client::{Client, TcpClient};
+pub use client::{Client, TcpClient, framed};
 pub use config::Forwarder;
 pub use message::*;
 pub use script::*;
@@ -39,6 +39,9 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = attempt() {
             return value;
         }
-        assert!(std::time::Instant::now() < deadline, "waited in vain: {what}");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "waited in vain: {what}"
+        );
     }
 }

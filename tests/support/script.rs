@@ -37,8 +37,14 @@ pub enum Source {
 impl Script {
     /// What `react` makes of a query, sent at once.
     pub fn new(mut react: impl FnMut(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
-        let send = |bytes| Sending { bytes, when: When::Now, source: Source::Asked };
-        Self(Box::new(move |seen| react(seen).map(send).into_iter().collect()))
+        let send = |bytes| Sending {
+            bytes,
+            when: When::Now,
+            source: Source::Asked,
+        };
+        Self(Box::new(move |seen| {
+            react(seen).map(send).into_iter().collect()
+        }))
     }
 
     pub fn react(&mut self, seen: &Seen) -> Vec<Sending> {
@@ -68,7 +74,11 @@ impl Script {
     pub fn then(mut self, mut other: Self) -> Self {
         let mut first = true;
         Self(Box::new(move |seen| {
-            let script = if std::mem::take(&mut first) { &mut self } else { &mut other };
+            let script = if std::mem::take(&mut first) {
+                &mut self
+            } else {
+                &mut other
+            };
             script.react(seen)
         }))
     }
@@ -86,13 +96,23 @@ impl Script {
     pub fn except(mut self, label: &'static str, mut other: Self) -> Self {
         Self(Box::new(move |seen| {
             let its = seen.name().split('.').next() == Some(label);
-            if its { other.react(seen) } else { self.react(seen) }
+            if its {
+                other.react(seen)
+            } else {
+                self.react(seen)
+            }
         }))
     }
 
     /// This over UDP, `other` over TCP.
     pub fn by_tcp(mut self, mut other: Self) -> Self {
-        Self(Box::new(move |seen| if seen.tcp { other.react(seen) } else { self.react(seen) }))
+        Self(Box::new(move |seen| {
+            if seen.tcp {
+                other.react(seen)
+            } else {
+                self.react(seen)
+            }
+        }))
     }
 
     fn each(mut self, change: impl Fn(&mut Sending) + Send + 'static) -> Self {

@@ -51,7 +51,11 @@ impl Process {
             let log = Arc::clone(&log);
             move || {
                 for line in stderr.lines().map_while(Result::ok) {
-                    log.written.lock().expect("nothing panics here").lines.push(line);
+                    log.written
+                        .lock()
+                        .expect("nothing panics here")
+                        .lines
+                        .push(line);
                     log.changed.notify_all();
                 }
                 log.written.lock().expect("nothing panics here").ended = true;
@@ -67,12 +71,18 @@ impl Process {
             let line = written.lines.iter().find(|line| line.contains(text));
             line.cloned().map(Some).or(written.ended.then_some(None))
         });
-        line.flatten().unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
+        line.flatten()
+            .unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
     }
 
     /// All that was written so far.
     pub fn log(&self) -> String {
-        self.log.written.lock().expect("nothing panics here").lines.join("\n")
+        self.log
+            .written
+            .lock()
+            .expect("nothing panics here")
+            .lines
+            .join("\n")
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -89,8 +99,10 @@ impl Process {
 
     fn wait<T>(&self, find: impl Fn(&Written) -> Option<T>) -> Option<T> {
         let written = self.log.written.lock().expect("nothing panics here");
-        let waited =
-            self.log.changed.wait_timeout_while(written, PATIENCE, |w| find(w).is_none());
+        let waited = self
+            .log
+            .changed
+            .wait_timeout_while(written, PATIENCE, |w| find(w).is_none());
         find(&waited.expect("nothing panics here").0)
     }
 }
@@ -126,12 +138,18 @@ impl Server {
         }
         let file = folder.path().join("config.toml");
         write(&file, config);
-        Self::ready(Process::run([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()]), folder)
+        Self::ready(
+            Process::run([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()]),
+            folder,
+        )
     }
 
     /// Any command that serves, such as `ls` and `ts`; files are named by their paths.
     pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        Self::ready(Process::run(arguments), TempDir::new().expect("a temporary folder"))
+        Self::ready(
+            Process::run(arguments),
+            TempDir::new().expect("a temporary folder"),
+        )
     }
 
     /// The forwarder's first address.
@@ -148,7 +166,10 @@ impl Server {
     pub fn listeners(&self, name: &str) -> &[SocketAddr] {
         match self.listeners.get(name) {
             Some(addresses) => addresses,
-            None => panic!("no listener {name:?} in the ready line: {}", self.process.log()),
+            None => panic!(
+                "no listener {name:?} in the ready line: {}",
+                self.process.log()
+            ),
         }
     }
 
@@ -181,14 +202,22 @@ impl Server {
 
     fn ready(process: Process, folder: TempDir) -> Self {
         let line = process.wait_for_log(" ready ");
-        let (_, pairs) = line.split_once(" ready ").expect("the line was found by it");
+        let (_, pairs) = line
+            .split_once(" ready ")
+            .expect("the line was found by it");
         let mut listeners = HashMap::new();
         for pair in pairs.split_whitespace() {
             let (name, addresses) = pair.split_once('=').expect("pairs of NAME=ADDRESSES");
-            let addresses = addresses.split(',').map(|a| a.parse().expect("an address and port"));
+            let addresses = addresses
+                .split(',')
+                .map(|a| a.parse().expect("an address and port"));
             listeners.insert(name.to_owned(), addresses.collect());
         }
-        Self { process, listeners, folder }
+        Self {
+            process,
+            listeners,
+            folder,
+        }
     }
 }
 
