@@ -17,9 +17,7 @@ six.example.org 2001:db8::6 aaaa";
 /// An authority `ts` that serves `tables`.
 fn authority(miss: &str, tables: &[(&str, &str)]) -> Server {
     let zones: Vec<_> = tables.iter().map(|(name, _)| *name).collect();
-    let config = format!(
-        "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = {zones:?}\nmiss = '{miss}'\nttl = '77s'"
-    );
+    let config = format!("[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = {zones:?}\nmiss = '{miss}'\nttl = '77s'");
     Server::start_with_files(&config, tables)
 }
 
@@ -48,13 +46,7 @@ fn host_of_a_table_is_answered_with_all_its_addresses() {
         assert_eq!(response.answers(), addresses, "{name}");
         assert_eq!(response.question(), question.question());
         assert!(response.has(AA) && response.has(RD) && !response.has(RA) && !response.has(AD));
-        assert!(
-            response
-                .message()
-                .answers
-                .iter()
-                .all(|record| record.ttl == 77)
-        );
+        assert!(response.message().answers.iter().all(|record| record.ttl == 77));
     }
 }
 
@@ -71,11 +63,7 @@ fn other_type_of_a_known_host_is_nodata_never_silence() {
             ("www.example.org", 65_280),
         ] {
             let response = client.ask(&query(name, rtype));
-            assert_eq!(
-                (response.rcode(), response.answers().len()),
-                (NOERROR, 0),
-                "{name}"
-            );
+            assert_eq!((response.rcode(), response.answers().len()), (NOERROR, 0), "{name}");
             assert!(response.has(AA), "{name}");
         }
     }
@@ -90,12 +78,7 @@ fn any_of_a_known_host_is_answered() {
 
 #[test]
 fn missing_name_is_answered_as_miss_says() {
-    let missing = [
-        "missing.example.org",
-        "x.www.example.org",
-        "example.com",
-        "com",
-    ];
+    let missing = ["missing.example.org", "x.www.example.org", "example.com", "com"];
     for (miss, rcode) in [("nxdomain", NXDOMAIN), ("refused", REFUSED)] {
         let server = authority(miss, &[("hosts.txt", HOSTS)]);
         for name in missing {
@@ -106,10 +89,7 @@ fn missing_name_is_answered_as_miss_says() {
     }
     let server = authority("silent", &[("hosts.txt", HOSTS)]);
     let client = client(&server);
-    for name in missing
-        .into_iter()
-        .chain(["example.org", "deep.example.org"])
-    {
+    for name in missing.into_iter().chain(["example.org", "deep.example.org"]) {
         client.send(&query(name, A));
     }
     // Had one of them an answer, it would come first.
@@ -122,18 +102,9 @@ fn name_above_a_host_does_not_exist_only_as_far_as_a_table_can_tell() {
     // RFC 8020: NXDOMAIN would deny the hosts below.
     for (miss, rcode) in [("nxdomain", NOERROR), ("refused", REFUSED)] {
         let server = authority(miss, &[("hosts.txt", HOSTS)]);
-        for name in [
-            "example.org",
-            "org",
-            "deep.example.org",
-            "B.deep.example.org",
-        ] {
+        for name in ["example.org", "org", "deep.example.org", "B.deep.example.org"] {
             let response = client(&server).ask(&query(name, A));
-            assert_eq!(
-                (response.rcode(), response.answers().len()),
-                (rcode, 0),
-                "{name}"
-            );
+            assert_eq!((response.rcode(), response.answers().len()), (rcode, 0), "{name}");
             assert!(!response.has(AA), "{name}");
         }
     }
@@ -152,10 +123,7 @@ fn root_ns_is_always_answered() {
 fn ns_line_refers_what_is_missing() {
     let tables = [
         ("hosts.txt", HOSTS),
-        (
-            "root.txt",
-            "ns.example.net - NS\nns.example.net 192.0.2.53 A\nfar.example.net - NS\n",
-        ),
+        ("root.txt", "ns.example.net - NS\nns.example.net 192.0.2.53 A\nfar.example.net - NS\n"),
     ];
     for miss in ["silent", "nxdomain", "refused"] {
         let server = authority(miss, &tables);
@@ -163,34 +131,16 @@ fn ns_line_refers_what_is_missing() {
         for name in ["missing.example.org", "example.org", "."] {
             let response = client.ask(&query(name, if name == "." { NS } else { A }));
             let message = response.message();
-            assert_eq!(
-                (response.rcode(), response.has(AA)),
-                (NOERROR, false),
-                "{name}"
-            );
+            assert_eq!((response.rcode(), response.has(AA)), (NOERROR, false), "{name}");
             assert!(message.answers.is_empty());
-            let mut hosts: Vec<_> = message
-                .authorities
-                .iter()
-                .map(|r| format!("{} {}", r.name, r.data))
-                .collect();
+            let mut hosts: Vec<_> = message.authorities.iter().map(|r| format!("{} {}", r.name, r.data)).collect();
             hosts.sort();
             assert_eq!(hosts, [". far.example.net.", ". ns.example.net."], "{name}");
-            let glue: Vec<_> = message
-                .additionals
-                .iter()
-                .map(|r| format!("{} {}", r.name, r.data))
-                .collect();
+            let glue: Vec<_> = message.additionals.iter().map(|r| format!("{} {}", r.name, r.data)).collect();
             assert_eq!(glue, ["ns.example.net. 192.0.2.53"], "{name}");
         }
-        assert_eq!(
-            client.ask(&query("four.example.org", A)).answers(),
-            ["192.0.2.4"]
-        );
-        assert_eq!(
-            client.ask(&query("ns.example.net", A)).answers(),
-            ["192.0.2.53"]
-        );
+        assert_eq!(client.ask(&query("four.example.org", A)).answers(), ["192.0.2.4"]);
+        assert_eq!(client.ask(&query("ns.example.net", A)).answers(), ["192.0.2.53"]);
     }
 }
 
@@ -199,21 +149,13 @@ fn tables_of_one_authority_are_one_set() {
     let more = "more.example.org 192.0.2.9 A\r\nWWW.example.org 192.0.2.3 A";
     let server = authority("nxdomain", &[("hosts.txt", HOSTS), ("more.txt", more)]);
     let client = client(&server);
-    assert_eq!(
-        client.ask(&query("more.example.org", A)).answers(),
-        ["192.0.2.9"]
-    );
-    assert_eq!(
-        client.ask(&query("www.example.org", A)).answers(),
-        ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
-    );
+    assert_eq!(client.ask(&query("more.example.org", A)).answers(), ["192.0.2.9"]);
+    assert_eq!(client.ask(&query("www.example.org", A)).answers(), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
 }
 
 #[test]
 fn answer_too_large_for_udp_is_whole_over_tcp() {
-    let hosts: String = (1..=60)
-        .map(|i| format!("many.example.org 192.0.2.{i} A\n"))
-        .collect();
+    let hosts: String = (1..=60).map(|i| format!("many.example.org 192.0.2.{i} A\n")).collect();
     let server = authority("silent", &[("hosts.txt", &hosts)]);
     let question = query("many.example.org", A);
     let cut = client(&server).ask(&question);
@@ -230,10 +172,7 @@ fn two_authorities_in_one_process_know_nothing_of_each_other() {
     let config = "[authorities.one]\nlisten = ['127.0.0.1:0']\nzones = ['one.txt']\nmiss = 'refused'\n\
                   [authorities.two]\nlisten = ['127.0.0.1:0']\nzones = [{ file = 'two.txt' }]\n\
                   miss = 'nxdomain'\n";
-    let files = [
-        ("one.txt", "one.example 192.0.2.1 A"),
-        ("two.txt", "two.example 192.0.2.2 A"),
-    ];
+    let files = [("one.txt", "one.example 192.0.2.1 A"), ("two.txt", "two.example 192.0.2.2 A")];
     let server = Server::start_with_files(config, &files);
     let ask = |listener, name| Client::of(server.listener(listener)).ask(&query(name, A));
     assert_eq!(ask("one", "one.example").answers(), ["192.0.2.1"]);
@@ -245,29 +184,18 @@ fn two_authorities_in_one_process_know_nothing_of_each_other() {
 #[test]
 fn forwarder_finds_each_name_at_the_authority_that_has_it() {
     // Tables that split the names, silent on what they miss: what hedgerow is for.
-    let config = |name: &str| {
-        format!("[authorities.{name}]\nlisten = ['127.0.0.1:0']\nzones = ['{name}.txt']\n")
-    };
+    let config = |name: &str| format!("[authorities.{name}]\nlisten = ['127.0.0.1:0']\nzones = ['{name}.txt']\n");
     let authorities = Server::start_with_files(
         &(config("one") + &config("two")),
-        &[
-            ("one.txt", "one.example 192.0.2.1 A"),
-            ("two.txt", "two.example 192.0.2.2 A"),
-        ],
+        &[("one.txt", "one.example 192.0.2.1 A"), ("two.txt", "two.example 192.0.2.2 A")],
     );
     let (one, two) = (authorities.listener("one"), authorities.listener("two"));
     for dispatch in ["race", "hedge", "sequential"] {
         let keys = format!("dispatch = '{dispatch}'\ntimeout = '300ms'\nattempt_timeout = '50ms'");
         let server = Forwarder::to(&[&one, &two], &keys).start();
         let client = server.client();
-        assert_eq!(
-            client.ask(&query("One.example", A)).answers(),
-            ["192.0.2.1"]
-        );
-        assert_eq!(
-            client.ask(&query("two.example", A)).answers(),
-            ["192.0.2.2"]
-        );
+        assert_eq!(client.ask(&query("One.example", A)).answers(), ["192.0.2.1"]);
+        assert_eq!(client.ask(&query("two.example", A)).answers(), ["192.0.2.2"]);
         let nodata = client.ask(&query("two.example", AAAA));
         assert_eq!((nodata.rcode(), nodata.has(AA)), (NOERROR, true));
         let missing = client.ask(&query("three.example", A).edns(1232));

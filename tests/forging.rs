@@ -13,11 +13,7 @@ const FORGED: &str = "203.0.113.66";
 /// The backend sends a forgery at once and the true reply when released. Between the two the client
 /// hears nothing, and no other backend is asked, for that would mean that the forgery ended the attempt.
 fn check(forgery: Script) {
-    let backend = Backend::new(
-        forgery
-            .and(answer(TRUE).held())
-            .except("fence", answer(TRUE)),
-    );
+    let backend = Backend::new(forgery.and(answer(TRUE).held()).except("fence", answer(TRUE)));
     let other = Backend::new(answer(FORGED));
     let keys = "dispatch = 'sequential'\nbalance = 'ordered'\naccept = 'any'\ntimeout = '20s'\n\
                 attempt_timeout = '20s'";
@@ -30,10 +26,7 @@ fn check(forgery: Script) {
     assert_eq!(fence.answers(), [TRUE]);
     backend.release();
     let response = client.receive();
-    assert_eq!(
-        (response.id(), response.answers()),
-        (question.id, vec![TRUE.to_owned()])
-    );
+    assert_eq!((response.id(), response.answers()), (question.id, vec![TRUE.to_owned()]));
     assert_eq!(other.queries().len(), 0);
 }
 
@@ -129,11 +122,9 @@ fn two_questions_are_ignored() {
 #[test]
 fn reply_cut_short_is_ignored() {
     for missing in [1, 5, 12] {
-        check(
-            reply(|reply| reply.without_opt().answer(a(FORGED))).edited(move |reply| {
-                reply.truncate(reply.len() - missing);
-            }),
-        );
+        check(reply(|reply| reply.without_opt().answer(a(FORGED))).edited(move |reply| {
+            reply.truncate(reply.len() - missing);
+        }));
     }
 }
 
@@ -151,34 +142,23 @@ fn octets_after_the_last_record_are_ignored_with_their_message() {
 
 #[test]
 fn two_opt_records_are_ignored() {
-    check(reply(|reply| {
-        reply.answer(a(FORGED)).additional(record(".", OPT, &[]))
-    }));
+    check(reply(|reply| reply.answer(a(FORGED)).additional(record(".", OPT, &[]))));
 }
 
 #[test]
 fn opt_owned_by_a_name_is_ignored() {
-    check(reply(|reply| {
-        reply
-            .without_opt()
-            .answer(a(FORGED))
-            .additional(record("@", OPT, &[]))
-    }));
+    check(reply(|reply| reply.without_opt().answer(a(FORGED)).additional(record("@", OPT, &[]))));
 }
 
 #[test]
 fn opt_outside_the_additional_section_is_ignored() {
-    check(reply(|reply| {
-        reply.without_opt().answer(record(".", OPT, &[]))
-    }));
+    check(reply(|reply| reply.without_opt().answer(record(".", OPT, &[]))));
 }
 
 #[test]
 fn broken_options_are_ignored() {
     let overrun = [0, 10, 0, 9, 1];
-    check(reply(move |reply| {
-        reply.without_opt().additional(record(".", OPT, &overrun))
-    }));
+    check(reply(move |reply| reply.without_opt().additional(record(".", OPT, &overrun))));
 }
 
 #[test]
@@ -256,29 +236,15 @@ fn ids_and_ports_are_spread_over_all_there_are() {
     // Linux by itself gives out 32768 to 60999 only. Each half below has a fair share of the whole
     // unprivileged range.
     let low = ports.iter().filter(|port| **port < 32_768).count();
-    assert!(
-        low > ports.len() / 4 && low < ports.len() * 3 / 4,
-        "{low} of {}",
-        ports.len()
-    );
+    assert!(low > ports.len() / 4 && low < ports.len() * 3 / 4, "{low} of {}", ports.len());
     assert!(ports.iter().all(|port| *port >= 1024));
     for bit in 0..16 {
         let ones = seen.iter().filter(|seen| seen.id() >> bit & 1 == 1).count();
-        assert!(
-            (COUNT / 4..COUNT * 3 / 4).contains(&ones),
-            "bit {bit} of the ID: {ones}"
-        );
+        assert!((COUNT / 4..COUNT * 3 / 4).contains(&ones), "bit {bit} of the ID: {ones}");
     }
     // The next ID or port is not the one before plus a constant.
-    let steps: HashSet<_> = seen
-        .windows(2)
-        .map(|pair| pair[1].id().wrapping_sub(pair[0].id()))
-        .collect();
-    assert!(
-        steps.len() > COUNT - 20,
-        "{} different steps of the ID",
-        steps.len()
-    );
+    let steps: HashSet<_> = seen.windows(2).map(|pair| pair[1].id().wrapping_sub(pair[0].id())).collect();
+    assert!(steps.len() > COUNT - 20, "{} different steps of the ID", steps.len());
 }
 
 #[test]
@@ -291,11 +257,7 @@ fn attempts_of_one_query_share_neither_id_nor_port() {
     }
     let [one, two] = backends.each_ref().map(|backend| backend.wait_for(8));
     let ids = |seen: &[Seen]| seen.iter().map(Seen::id).collect::<Vec<_>>();
-    let ports = |seen: &[Seen]| {
-        seen.iter()
-            .map(|seen| seen.peer.port())
-            .collect::<HashSet<_>>()
-    };
+    let ports = |seen: &[Seen]| seen.iter().map(|seen| seen.peer.port()).collect::<HashSet<_>>();
     assert_ne!(ids(&one), ids(&two));
     assert!(ports(&one).is_disjoint(&ports(&two)));
 }

@@ -19,18 +19,11 @@ const PATIENT: &str = "timeout = '20s'\nattempt_timeout = '20s'";
 #[test]
 fn ready_line_names_every_listener() {
     let backend = Backend::new(answer(ADDRESS));
-    let config = Forwarder::to(&[&backend], "")
-        .listen("['127.0.0.1:0', '127.0.0.2:0']")
-        .to_toml()
+    let config = Forwarder::to(&[&backend], "").listen("['127.0.0.1:0', '127.0.0.2:0']").to_toml()
         + "[authorities.ts1]\nlisten = ['127.0.0.1:0']\nzones = ['hosts.txt']\n";
     let server = Server::start_with_files(&config, &[("hosts.txt", "www.example 192.0.2.9 A\n")]);
     for listener in server.listeners("forwarder") {
-        assert_eq!(
-            Client::of(*listener)
-                .ask(&query("www.example", A))
-                .answers(),
-            [ADDRESS]
-        );
+        assert_eq!(Client::of(*listener).ask(&query("www.example", A)).answers(), [ADDRESS]);
     }
     let ts1 = Client::of(server.listener("ts1"));
     assert_eq!(ts1.ask(&query("www.example", A)).answers(), ["192.0.2.9"]);
@@ -44,18 +37,10 @@ fn ls_serves_without_a_config_file() {
     let options = "ls -l 127.0.0.1:0 --dispatch sequential --balance ordered --accept positive \
                    --timeout 20s --on-timeout servfail --hedge-delay 5ms --hedge-budget 0.1 \
                    --workers 2 --probe-every 100";
-    let arguments = options
-        .split_whitespace()
-        .chain([failing.as_str(), backend.as_str()]);
+    let arguments = options.split_whitespace().chain([failing.as_str(), backend.as_str()]);
     let server = Server::run(arguments);
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).answers(),
-        [ADDRESS]
-    );
-    assert_eq!(
-        server.tcp_client().ask(&query("www.example", A)).answers(),
-        [ADDRESS]
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
+    assert_eq!(server.tcp_client().ask(&query("www.example", A)).answers(), [ADDRESS]);
     assert_eq!(backends[0].queries().len(), 2);
 }
 
@@ -81,16 +66,7 @@ fn ts_serves_without_a_config_file() {
     let hosts = folder.path().join("hosts.txt");
     std::fs::write(&hosts, "www.example 192.0.2.1 A\n").expect("our own folder");
     let hosts = hosts.to_str().expect("temporary folders have plain names");
-    let server = Server::run([
-        "ts",
-        "-l",
-        "127.0.0.1:0",
-        "--miss",
-        "nxdomain",
-        "--ttl",
-        "99s",
-        hosts,
-    ]);
+    let server = Server::run(["ts", "-l", "127.0.0.1:0", "--miss", "nxdomain", "--ttl", "99s", hosts]);
     let client = Client::of(server.listener("authority"));
     let response = client.ask(&query("www.example", A));
     assert_eq!(response.answers(), [ADDRESS]);
@@ -109,9 +85,7 @@ fn json_log_tells_the_same() {
         let process = Process::run(arguments);
         let line = process.wait_for_log("ready");
         let event: serde_json::Value = serde_json::from_str(&line).expect("a line is an object");
-        let listener = event["fields"]["forwarder"]
-            .as_str()
-            .expect("the listener's address");
+        let listener = event["fields"]["forwarder"].as_str().expect("the listener's address");
         let client = Client::of(listener.parse().expect("an address"));
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
     }
@@ -135,24 +109,15 @@ fn default_config_serves_the_main_job() {
     let response = client.ask(&query("www.princeton.edu", A));
     assert_eq!(response.answers(), ["128.1.1.4"]);
     let nodata = client.ask(&query("www.princeton.edu", AAAA));
-    assert_eq!(
-        (nodata.rcode(), nodata.has(AA), nodata.answers().len()),
-        (NOERROR, true, 0)
-    );
+    assert_eq!((nodata.rcode(), nodata.has(AA), nodata.answers().len()), (NOERROR, true, 0));
     let missing = client.ask(&query("nothinghere.com", A).edns(1232));
-    assert_eq!(
-        (missing.rcode(), missing.extended_error()),
-        (NXDOMAIN, Some(SYNTHESIZED))
-    );
+    assert_eq!((missing.rcode(), missing.extended_error()), (NXDOMAIN, Some(SYNTHESIZED)));
 }
 
 #[test]
 fn port_that_is_taken_is_named_with_exit_code_1() {
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    let address = taken
-        .local_addr()
-        .expect("a bound socket has an address")
-        .to_string();
+    let address = taken.local_addr().expect("a bound socket has an address").to_string();
     let mut process = Process::run(["ls", "-l", &address, "192.0.2.1:53"]);
     assert_eq!(process.wait_for_exit().code(), Some(1), "{}", process.log());
     assert!(process.log().contains(&address), "{}", process.log());
@@ -168,12 +133,7 @@ fn all_problems_of_a_config_are_told_at_once_with_exit_code_2() {
     let file = file.to_str().expect("temporary folders have plain names");
     for command in ["serve", "check"] {
         let mut process = Process::run([command, "-c", file]);
-        assert_eq!(
-            process.wait_for_exit().code(),
-            Some(2),
-            "{command}: {}",
-            process.log()
-        );
+        assert_eq!(process.wait_for_exit().code(), Some(2), "{command}: {}", process.log());
         for expected in [
             "config.toml:1:11",
             "config.toml:3:11",
@@ -185,11 +145,7 @@ fn all_problems_of_a_config_are_told_at_once_with_exit_code_2() {
             "did you mean \"fanout\"",
             "config.toml:10:11",
         ] {
-            assert!(
-                process.log().contains(expected),
-                "{expected} in: {}",
-                process.log()
-            );
+            assert!(process.log().contains(expected), "{expected} in: {}", process.log());
         }
     }
 }
@@ -204,11 +160,7 @@ fn problems_of_a_zone_file_are_told_with_exit_code_2() {
     let mut process = Process::run(["ts", "-l", "127.0.0.1:0", file]);
     assert_eq!(process.wait_for_exit().code(), Some(2), "{}", process.log());
     for expected in ["hosts.txt:2:13", "hosts.txt:5:17"] {
-        assert!(
-            process.log().contains(expected),
-            "{expected} in: {}",
-            process.log()
-        );
+        assert!(process.log().contains(expected), "{expected} in: {}", process.log());
     }
 }
 
@@ -219,24 +171,12 @@ fn wrong_usage_and_missing_files_have_exit_code_2() {
         vec!["check", "-c", "/nonexistent/config.toml"],
         vec!["ts", "-l", "127.0.0.1:0", "/nonexistent/hosts.txt"],
         vec!["ls", "-l", "127.0.0.1:0"],
-        vec![
-            "ls",
-            "-l",
-            "127.0.0.1:0",
-            "--dispatch",
-            "hegde",
-            "127.0.0.1:53",
-        ],
+        vec!["ls", "-l", "127.0.0.1:0", "--dispatch", "hegde", "127.0.0.1:53"],
         vec!["ls", "-l", "127.0.0.1:0", "localhost:53"],
         vec!["serv"],
     ] {
         let mut process = Process::run(&arguments);
-        assert_eq!(
-            process.wait_for_exit().code(),
-            Some(2),
-            "{arguments:?}: {}",
-            process.log()
-        );
+        assert_eq!(process.wait_for_exit().code(), Some(2), "{arguments:?}: {}", process.log());
         assert!(!process.log().is_empty());
     }
 }
@@ -254,30 +194,20 @@ impl InFlight {
 
     fn start(config: &Forwarder, backend: &Backend) -> Self {
         let server = config.start();
-        let clients: Vec<_> = (0..Self::UDP)
-            .map(|i| (server.client(), query(&format!("{i}.example"), A)))
-            .collect();
+        let clients: Vec<_> = (0..Self::UDP).map(|i| (server.client(), query(&format!("{i}.example"), A))).collect();
         for (client, question) in &clients {
             client.send(question);
         }
         let mut tcp = server.tcp_client();
-        let by_tcp: Vec<_> = (0..Self::TCP)
-            .map(|i| query(&format!("tcp{i}.example"), A))
-            .collect();
+        let by_tcp: Vec<_> = (0..Self::TCP).map(|i| query(&format!("tcp{i}.example"), A)).collect();
         tcp.send(&by_tcp);
         backend.wait_for(Self::UDP + Self::TCP);
-        Self {
-            server,
-            clients,
-            tcp,
-        }
+        Self { server, clients, tcp }
     }
 
     /// Waits until the server has stopped to listen: new connections are refused.
     fn wait_until_closed(&self) {
-        until("the listeners close", || {
-            TcpStream::connect(self.server.address()).err()
-        });
+        until("the listeners close", || TcpStream::connect(self.server.address()).err());
     }
 
     fn expect_all(&mut self, check: impl Fn(&Response)) {
@@ -319,9 +249,7 @@ fn drain_takes_no_longer_than_the_deadlines_of_the_races() {
 #[test]
 fn idle_server_ends_at_once() {
     let backend = Backend::new(answer(ADDRESS));
-    let mut server = Forwarder::to(&[&backend], "timeout = '60s'")
-        .workers(2)
-        .start();
+    let mut server = Forwarder::to(&[&backend], "timeout = '60s'").workers(2).start();
     // A connection without queries in flight does not keep it.
     let mut idle = server.tcp_client();
     idle.ask(&query("www.example", A));
@@ -399,10 +327,7 @@ fn sighup_swaps_the_pool_while_races_of_the_old_one_go_on() {
     let clients = std::mem::take(&mut in_flight.clients);
     for (client, question) in &clients {
         let response = client.receive();
-        assert_eq!(
-            (response.id(), response.answers()),
-            (question.id, vec![ADDRESS.to_owned()])
-        );
+        assert_eq!((response.id(), response.answers()), (question.id, vec![ADDRESS.to_owned()]));
     }
     for response in in_flight.tcp.receive_all(InFlight::TCP) {
         assert_eq!(response.answers(), [ADDRESS]);
@@ -420,9 +345,7 @@ fn reload_changes_rules_and_routes() {
     let client = server.client();
     assert_eq!(client.ask(&query("www.example", A)).rcode(), SERVFAIL);
     server.reload("config.toml", &config("nxdomain", "example").to_toml());
-    until("the new word is said", || {
-        (client.ask(&query("www.example", A)).rcode() == NXDOMAIN).then_some(())
-    });
+    until("the new word is said", || (client.ask(&query("www.example", A)).rcode() == NXDOMAIN).then_some(()));
     assert_eq!(client.ask(&query("www.test", A)).rcode(), REFUSED);
 }
 
@@ -437,11 +360,7 @@ fn reload_with_any_error_keeps_what_was_and_logs_it() {
         server.process.wait_for_log(complaint);
         for listener in ["forwarder", "ts"] {
             let response = Client::of(server.listener(listener)).ask(&query("www.example", A));
-            assert_eq!(
-                response.answers(),
-                [ADDRESS],
-                "{listener} after {complaint}"
-            );
+            assert_eq!(response.answers(), [ADDRESS], "{listener} after {complaint}");
         }
     };
     server.reload("config.toml", &good.replace("routes", "ruotes"));
@@ -450,10 +369,7 @@ fn reload_with_any_error_keeps_what_was_and_logs_it() {
     server.process.signal(Signal::HUP);
     check("nonsense");
     server.rewrite("config.toml", &good);
-    server.reload(
-        "hosts.txt",
-        "www.example 192.0.2.2 A\nwww.example 192.0.2.2 AAAA\n",
-    );
+    server.reload("hosts.txt", "www.example 192.0.2.2 A\nwww.example 192.0.2.2 AAAA\n");
     check("hosts.txt:2:");
     std::fs::remove_file(server.path("hosts.txt")).expect("it was there");
     server.process.signal(Signal::HUP);
@@ -474,10 +390,7 @@ fn settings_that_need_a_restart_say_so_and_stay() {
     server.reload("config.toml", &config.workers(2).to_toml());
     let line = server.process.wait_for_log("restart");
     assert!(line.contains("workers"), "{line}");
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).answers(),
-        [ADDRESS]
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }
 
 #[test]
@@ -488,8 +401,5 @@ fn changed_listener_needs_a_restart() {
     server.reload("config.toml", &config.listen("['127.0.0.2:0']").to_toml());
     let line = server.process.wait_for_log("restart");
     assert!(line.contains("forwarder.listen"), "{line}");
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).answers(),
-        [ADDRESS]
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }

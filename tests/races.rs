@@ -45,9 +45,7 @@ fn accepted_reply_wins_at_once_and_any_other_makes_way_for_the_next() {
     let mut config = Forwarder::new();
     for dispatch in ["race", "hedge", "sequential"] {
         for accept in ["positive", "conclusive", "any"] {
-            let keys = patient(&format!(
-                "dispatch = '{dispatch}'\naccept = '{accept}'\n[hedge]\ndelay = '20s'"
-            ));
+            let keys = patient(&format!("dispatch = '{dispatch}'\naccept = '{accept}'\n[hedge]\ndelay = '20s'"));
             let pool = format!("{accept}-{dispatch}");
             config = config.pool(&pool, &pool, &[&first, &second], &keys);
         }
@@ -134,11 +132,7 @@ fn closed_port_moves_on_at_once() {
     for dispatch in ["race", "hedge", "sequential"] {
         let keys = patient(&format!("dispatch = '{dispatch}'\n[hedge]\nbudget = 0.0"));
         let server = Forwarder::to(&[&closed, &backend], &keys).start();
-        assert_eq!(
-            server.client().ask(&query("www.example", A)).answers(),
-            [ONE],
-            "{dispatch}"
-        );
+        assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE], "{dispatch}");
     }
 }
 
@@ -177,10 +171,7 @@ fn all_attempts_share_one_deadline() {
                 on_timeout = 'servfail'";
     let server = Forwarder::to(&asked, keys).start();
     let start = Instant::now();
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).rcode(),
-        SERVFAIL
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).rcode(), SERVFAIL);
     let elapsed = start.elapsed();
     assert!(elapsed >= ms(300), "answered early: {elapsed:?}");
     assert!(elapsed < ms(3000), "answered late: {elapsed:?}");
@@ -204,8 +195,7 @@ fn attempts_of_one_query_are_at_most_eight() {
     let backends: Vec<_> = (0..3).map(|_| Backend::new(silent())).collect();
     let asked: Vec<_> = backends.iter().map(|b| b as _).collect();
     for dispatch in ["race", "sequential"] {
-        let keys =
-            format!("dispatch = '{dispatch}'\ntries = 8\ntimeout = '1s'\nattempt_timeout = '5ms'");
+        let keys = format!("dispatch = '{dispatch}'\ntries = 8\ntimeout = '1s'\nattempt_timeout = '5ms'");
         let server = Forwarder::to(&asked, &keys).start();
         let name = format!("{dispatch}.example");
         assert_eq!(server.client().ask(&query(&name, A)).rcode(), NXDOMAIN);
@@ -216,20 +206,13 @@ fn attempts_of_one_query_are_at_most_eight() {
 
 #[test]
 fn hedge_starts_after_the_delay_and_its_reply_wins() {
-    for delay in [
-        "delay = '100ms'",
-        "delay = 'auto'\nmax_delay = '100ms'",
-        "delay = 'p90'\nmax_delay = '100ms'",
-    ] {
+    for delay in ["delay = '100ms'", "delay = 'auto'\nmax_delay = '100ms'", "delay = 'p90'\nmax_delay = '100ms'"] {
         let slow = Backend::new(answer(ONE).held());
         let quick = Backend::new(answer(TWO));
         let keys = patient(&format!("dispatch = 'hedge'\n[hedge]\n{delay}"));
         let server = Forwarder::to(&[&slow, &quick], &keys).start();
         let asked = Instant::now();
-        assert_eq!(
-            server.client().ask(&query("www.example", A)).answers(),
-            [TWO]
-        );
+        assert_eq!(server.client().ask(&query("www.example", A)).answers(), [TWO]);
         assert!(quick.queries()[0].at - asked >= ms(100), "{delay}");
         assert_eq!(slow.queries().len(), 1);
     }
@@ -276,34 +259,20 @@ fn budget_of_zero_means_no_hedges() {
     let spare = Backend::new(answer(TWO));
     let keys = patient("dispatch = 'hedge'\n[hedge]\ndelay = '1ms'\nbudget = 0.0");
     let server = Forwarder::to(&[&slow, &spare], &keys).start();
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).answers(),
-        [ONE]
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
     assert_eq!(spare.queries().len(), 0);
 }
 
 #[test]
 fn sixty_clients_of_one_question_cause_the_attempts_of_one_race() {
     for workers in [1, 2] {
-        let backends =
-            [(); 2].map(|()| Backend::new(answer(ONE).held().except("fence", answer(TWO))));
-        let server = Forwarder::to(&[&backends[0], &backends[1]], PATIENT)
-            .workers(workers)
-            .start();
+        let backends = [(); 2].map(|()| Backend::new(answer(ONE).held().except("fence", answer(TWO))));
+        let server = Forwarder::to(&[&backends[0], &backends[1]], PATIENT).workers(workers).start();
         let clients: Vec<_> = (0..60)
             .map(|i| {
-                let name = if i % 2 == 0 {
-                    "WWW.Example"
-                } else {
-                    "www.eXAMPLE"
-                };
+                let name = if i % 2 == 0 { "WWW.Example" } else { "www.eXAMPLE" };
                 let question = query(name, A);
-                let question = if i % 3 == 0 {
-                    question.edns(1232)
-                } else {
-                    question
-                };
+                let question = if i % 3 == 0 { question.edns(1232) } else { question };
                 (server.client(), question)
             })
             .collect();
@@ -323,21 +292,13 @@ fn sixty_clients_of_one_question_cause_the_attempts_of_one_race() {
         for (client, question) in &clients {
             let response = client.receive();
             assert_eq!(response.id(), question.id);
-            assert_eq!(
-                response.question(),
-                question.question(),
-                "each in its own case"
-            );
+            assert_eq!(response.question(), question.question(), "each in its own case");
             assert_eq!(response.has_opt(), question.to_vec().ends_with(&[0; 6]));
             assert_eq!(response.answers(), [ONE]);
         }
         assert_eq!(tcp.receive().id(), by_tcp.id);
         for backend in &backends {
-            assert_eq!(
-                backend.queries_for("www.example").len(),
-                1,
-                "{workers} workers"
-            );
+            assert_eq!(backend.queries_for("www.example").len(), 1, "{workers} workers");
         }
     }
 }
@@ -373,10 +334,7 @@ fn retransmission_asks_the_next_backend_and_gives_one_response() {
     first.wait_for(1);
     client.send(&question);
     let response = client.receive();
-    assert_eq!(
-        (response.id(), response.answers()),
-        (question.id, vec![TWO.to_owned()])
-    );
+    assert_eq!((response.id(), response.answers()), (question.id, vec![TWO.to_owned()]));
     // Neither the second copy nor the first backend's late reply makes another response.
     first.release();
     let fence = query("fence.example", A);
@@ -419,11 +377,7 @@ fn silence_of_a_living_backend_is_answered_as_on_timeout_says() {
     let client = server.client();
     // The dropped one is asked first: had it a response, that would come first.
     client.send(&query("www.drop", A));
-    for (word, rcode) in [
-        ("nxdomain", NXDOMAIN),
-        ("servfail", SERVFAIL),
-        ("refused", REFUSED),
-    ] {
+    for (word, rcode) in [("nxdomain", NXDOMAIN), ("servfail", SERVFAIL), ("refused", REFUSED)] {
         let question = query(&format!("wWw.{word}"), A).edns(1232);
         let start = Instant::now();
         let response = client.ask(&question);
@@ -442,19 +396,9 @@ fn silence_of_a_living_backend_is_answered_as_on_timeout_says() {
 #[test]
 fn death_of_all_backends_is_answered_as_on_all_down_says() {
     let (one, two) = (Closed::new(), Closed::new());
-    for (word, rcode) in [
-        ("nxdomain", NXDOMAIN),
-        ("servfail", SERVFAIL),
-        ("refused", REFUSED),
-    ] {
-        let on_timeout = if word == "refused" {
-            "servfail"
-        } else {
-            "refused"
-        };
-        let keys = patient(&format!(
-            "on_all_down = '{word}'\non_timeout = '{on_timeout}'"
-        ));
+    for (word, rcode) in [("nxdomain", NXDOMAIN), ("servfail", SERVFAIL), ("refused", REFUSED)] {
+        let on_timeout = if word == "refused" { "servfail" } else { "refused" };
+        let keys = patient(&format!("on_all_down = '{word}'\non_timeout = '{on_timeout}'"));
         let server = Forwarder::to(&[&one, &two], &keys).start();
         let client = server.client();
         let mut names = 0..;
@@ -480,10 +424,7 @@ fn missed_probes_tell_death_from_silence() {
     let response = server.client().ask(&query("www.example", A).edns(1232));
     assert_eq!(response.rcode(), SERVFAIL);
     assert_eq!(response.extended_error(), Some(NO_REACHABLE_AUTHORITY));
-    assert!(
-        start.elapsed() >= ms(100),
-        "it is asked anyway, for attempt_timeout"
-    );
+    assert!(start.elapsed() >= ms(100), "it is asked anyway, for attempt_timeout");
     assert_eq!(backend.queries().len(), 1);
 }
 
@@ -502,13 +443,9 @@ fn backend_that_is_down_is_spared_until_its_probes_are_answered() {
         assert_eq!(client.ask(&query(&name, A)).answers(), [TWO]);
         !failing.queries_for(&name).is_empty()
     };
-    until("the dead backend is left alone", || {
-        (!asks_failing()).then_some(())
-    });
+    until("the dead backend is left alone", || (!asks_failing()).then_some(()));
     failing.play_dead(false);
-    until("the risen backend is asked", || {
-        asks_failing().then_some(())
-    });
+    until("the risen backend is asked", || asks_failing().then_some(()));
 }
 
 #[test]
@@ -523,11 +460,7 @@ fn kept_negative_waits_for_the_others_unless_grace_ends_it() {
         let response = server.client().ask(&query("www.example", A).edns(1232));
         assert!(start.elapsed() >= ms(least), "grace = {grace}");
         assert_eq!(response.rcode(), NXDOMAIN);
-        assert_eq!(
-            response.extended_error(),
-            None,
-            "it is the backend's own word"
-        );
+        assert_eq!(response.extended_error(), None, "it is the backend's own word");
         assert_eq!(response.message().authorities.len(), 1);
     }
 }
@@ -537,10 +470,7 @@ fn better_reply_within_grace_wins() {
     let negative = Backend::new(nxdomain());
     let other = Backend::new(answer(ONE).after(ms(50)));
     let server = Forwarder::to(&[&negative, &other], &patient("grace = '15s'")).start();
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).answers(),
-        [ONE]
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
 }
 
 #[test]
@@ -561,10 +491,7 @@ fn bare_failure_alone_becomes_servfail_after_attempt_timeout() {
     let keys = "timeout = '20s'\nattempt_timeout = '100ms'\non_timeout = 'refused'";
     let server = Forwarder::to(&[&bare], keys).start();
     let start = Instant::now();
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).rcode(),
-        SERVFAIL
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).rcode(), SERVFAIL);
     assert!(start.elapsed() >= ms(100));
 }
 
@@ -576,25 +503,11 @@ fn refused_opt_is_left_out_once_more_and_from_then_on() {
         let client = server.client();
         let response = client.ask(&query("first.example", A).edns(1232));
         assert_eq!(response.answers(), [ONE]);
-        assert!(
-            response.has_opt(),
-            "the client speaks EDNS with us, whatever the backend does"
-        );
-        let opts: Vec<_> = old
-            .queries()
-            .iter()
-            .map(|seen| seen.options().is_some())
-            .collect();
+        assert!(response.has_opt(), "the client speaks EDNS with us, whatever the backend does");
+        let opts: Vec<_> = old.queries().iter().map(|seen| seen.options().is_some()).collect();
         assert_eq!(opts, [true, false]);
-        assert_eq!(
-            client.ask(&query("second.example", A).edns(1232)).answers(),
-            [ONE]
-        );
-        assert_eq!(
-            old.queries_for("second.example").len(),
-            1,
-            "it is remembered"
-        );
+        assert_eq!(client.ask(&query("second.example", A).edns(1232)).answers(), [ONE]);
+        assert_eq!(old.queries_for("second.example").len(), 1, "it is remembered");
     }
 }
 
@@ -603,10 +516,7 @@ fn formerr_to_a_query_without_opt_is_a_failure_like_any_other() {
     let failing = Backend::new(rcode(FORMERR));
     let backend = Backend::new(answer(ONE));
     let server = Forwarder::to(&[&failing, &backend], &patient("dispatch = 'sequential'")).start();
-    assert_eq!(
-        server.client().ask(&query("www.example", A)).answers(),
-        [ONE]
-    );
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
     assert_eq!(failing.queries().len(), 1);
 }
 
@@ -660,11 +570,7 @@ fn longest_suffix_decides_the_pool() {
 #[test]
 fn balance_decides_who_is_asked_first() {
     // So many of 40 queries go to the first of two backends.
-    for (balance, expected) in [
-        ("ordered", 40..=40),
-        ("round-robin", 20..=20),
-        ("random", 5..=35),
-    ] {
+    for (balance, expected) in [("ordered", 40..=40), ("round-robin", 20..=20), ("random", 5..=35)] {
         let backends = [Backend::new(answer(ONE)), Backend::new(answer(TWO))];
         let keys = format!("dispatch = 'sequential'\nbalance = '{balance}'");
         let server = Forwarder::to(&[&backends[0], &backends[1]], &keys).start();

@@ -3,15 +3,14 @@
 
 mod support;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 
 /// So many different queries.
 fn queries(count: usize) -> Vec<Query> {
-    (0..count)
-        .map(|i| query(&format!("{i}.example.org"), A))
-        .collect()
+    (0..count).map(|i| query(&format!("{i}.example.org"), A)).collect()
 }
 
 /// Receives the responses to all of `queries`, whatever their order.
@@ -34,10 +33,7 @@ fn many_queries_in_one_segment_are_all_answered() {
     let queries = queries(30);
     client.send(&queries);
     expect_all(&mut client, &queries);
-    assert!(
-        backend.queries().iter().all(|seen| !seen.tcp),
-        "small answers are fetched by UDP"
-    );
+    assert!(backend.queries().iter().all(|seen| !seen.tcp), "small answers are fetched by UDP");
 }
 
 #[test]
@@ -69,10 +65,7 @@ fn segments_need_not_end_where_queries_do() {
     let server = Forwarder::to(&[&backend], "").start();
     let mut client = server.tcp_client();
     let queries = queries(10);
-    let bytes: Vec<u8> = queries
-        .iter()
-        .flat_map(|query| framed(&query.to_vec()))
-        .collect();
+    let bytes: Vec<u8> = queries.iter().flat_map(|query| framed(&query.to_vec())).collect();
     for segment in bytes.chunks(47) {
         client.send_bytes(segment);
     }
@@ -148,15 +141,38 @@ fn client_that_vanishes_does_no_harm_to_others() {
     backend.wait_for(1);
     drop(vanishing);
     let mut staying = server.tcp_client();
-    assert_eq!(
-        staying.ask(&query("before.example.org", A)).answers(),
-        [ADDRESS]
-    );
+    assert_eq!(staying.ask(&query("before.example.org", A)).answers(), [ADDRESS]);
     backend.release();
-    assert_eq!(
-        staying.ask(&query("after.example.org", A)).answers(),
-        [ADDRESS]
-    );
+    assert_eq!(staying.ask(&query("after.example.org", A)).answers(), [ADDRESS]);
+}
+
+#[test]
+fn connection_that_says_nothing_is_closed() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = Forwarder::to(&[&backend], "").start();
+    let (mut silent, mut stuck) = (server.tcp_client(), server.tcp_client());
+    silent.ask(&query("www.example.org", A));
+    stuck.send_bytes(&framed(&query("www.example.org", A).to_vec())[..9]);
+    silent.expect_end();
+    stuck.expect_end();
+}
+
+#[test]
+fn connections_above_the_limit_are_closed_and_cost_the_others_nothing() {
+    /// What one worker takes.
+    const LIMIT: usize = 1000;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the maximum is allowed");
+    let backend = Backend::new(answer(ADDRESS));
+    let server = Forwarder::to(&[&backend], "").start();
+    let mut clients: Vec<_> = (0..LIMIT).map(|_| server.tcp_client()).collect();
+    let question = query("www.example.org", A);
+    assert_eq!(clients[LIMIT - 1].ask(&question).answers(), [ADDRESS]);
+    server.tcp_client().expect_end();
+    assert_eq!(clients[0].ask(&question).answers(), [ADDRESS]);
+    clients.truncate(LIMIT / 2);
+    until("those that are gone make room", || server.tcp_client().try_ask(&question));
 }
 
 #[test]
@@ -169,10 +185,7 @@ fn truncated_reply_is_fetched_by_tcp_for_a_client_over_tcp() {
 
         let over_udp = server.client().ask(&question);
         assert!(over_udp.has(TC) && over_udp.bytes.len() <= 512);
-        assert!(
-            backend.queries().iter().all(|seen| !seen.tcp),
-            "a client over UDP comes back"
-        );
+        assert!(backend.queries().iter().all(|seen| !seen.tcp), "a client over UDP comes back");
 
         let over_tcp = server.tcp_client().ask(&question);
         assert!(!over_tcp.has(TC));
@@ -184,12 +197,7 @@ fn truncated_reply_is_fetched_by_tcp_for_a_client_over_tcp() {
 #[test]
 fn clients_over_udp_and_tcp_that_join_are_each_served() {
     let large = reply(|reply| reply.with_flags(AA).answer(txt(3000)));
-    let backend = Backend::new(
-        truncated()
-            .held()
-            .by_tcp(large)
-            .except("fence", answer(ADDRESS)),
-    );
+    let backend = Backend::new(truncated().held().by_tcp(large).except("fence", answer(ADDRESS)));
     let server = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").start();
     let question = query("www.example.org", TXT);
     let udp = server.client();
@@ -209,18 +217,12 @@ fn backend_without_tcp_costs_only_the_answer_that_needs_it() {
     let backend = Backend::without_tcp(truncated().except("small", answer(ADDRESS)));
     let server = Forwarder::to(&[&backend], "timeout = '500ms'\non_timeout = 'servfail'").start();
     let mut client = server.tcp_client();
-    let (large, small) = (
-        query("large.example.org", TXT),
-        query("small.example.org", A),
-    );
+    let (large, small) = (query("large.example.org", TXT), query("small.example.org", A));
     client.send(&[large.clone(), small.clone()]);
     let responses = client.receive_all(2);
     assert_eq!(responses[0].id(), large.id);
     assert!(responses[0].answers().is_empty());
-    assert_eq!(
-        (responses[1].id(), responses[1].answers()),
-        (small.id, vec![ADDRESS.to_owned()])
-    );
+    assert_eq!((responses[1].id(), responses[1].answers()), (small.id, vec![ADDRESS.to_owned()]));
     // It is still thought to be up, too.
     let again = server.client().ask(&query("small.again.example", A));
     assert_eq!(again.answers(), [ADDRESS]);
@@ -241,9 +243,7 @@ fn other_backend_can_give_what_one_without_tcp_cannot() {
 #[test]
 fn authority_serves_tcp_as_the_forwarder_does() {
     let config = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['hosts.txt']\n";
-    let hosts: String = (0..100)
-        .map(|i| format!("{i}.example.org {ADDRESS} A\n"))
-        .collect();
+    let hosts: String = (0..100).map(|i| format!("{i}.example.org {ADDRESS} A\n")).collect();
     let server = Server::start_with_files(config, &[("hosts.txt", &hosts)]);
     let mut client = TcpClient::of(server.listener("ts"));
     let queries = queries(100);

@@ -16,17 +16,24 @@ use super::script::{Script, Sending, Source, When};
 /// A backend that does what its script says. It answers probes by itself, as a server that is silent
 /// about a name does, unless [`Backend::play_dead`] stops that. Dropping it frees its port.
 pub struct Backend {
+    /// Where it is asked.
     address: SocketAddr,
+    /// What its threads work on.
     shared: Arc<Shared>,
+    /// One for UDP, one for TCP.
     threads: Vec<JoinHandle<()>>,
 }
 
 /// A query that reached a backend.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    /// The message.
     pub bytes: Vec<u8>,
+    /// Where it came from.
     pub peer: SocketAddr,
+    /// When it was taken off the socket.
     pub at: Instant,
+    /// Whether it came by TCP.
     pub tcp: bool,
 }
 
@@ -53,6 +60,7 @@ impl Backend {
         backend
     }
 
+    /// Where it is asked.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -76,20 +84,13 @@ impl Backend {
 
     /// Waits until so many queries (but probes) have come; returns all.
     pub fn wait_for(&self, count: usize) -> Vec<Seen> {
-        self.wait_until(&format!("{count} queries"), |state| {
-            state.queries.len() >= count
-        })
+        self.wait_until(&format!("{count} queries"), |state| state.queries.len() >= count)
     }
 
     /// Waits until so many queries for one name have come; returns all of that name.
     pub fn wait_for_name(&self, name: &str, count: usize) -> Vec<Seen> {
         self.wait_until(&format!("{count} queries for {name}"), |state| {
-            state
-                .queries
-                .iter()
-                .filter(|seen| seen.name() == name)
-                .count()
-                >= count
+            state.queries.iter().filter(|seen| seen.name() == name).count() >= count
         });
         self.queries_for(name)
     }
@@ -107,6 +108,7 @@ impl Backend {
         }
     }
 
+    /// Waits until `done`; returns all queries.
     fn wait_until(&self, what: &str, done: impl Fn(&State) -> bool) -> Vec<Seen> {
         let state = self.shared.state();
         let (state, timeout) = self
@@ -114,14 +116,11 @@ impl Backend {
             .changed
             .wait_timeout_while(state, PATIENCE, |state| !done(state))
             .expect("no backend thread panics");
-        assert!(
-            !timeout.timed_out(),
-            "{what} expected, but came: {:?}",
-            state.queries
-        );
+        assert!(!timeout.timed_out(), "{what} expected, but came: {:?}", state.queries);
         state.queries.clone()
     }
 
+    /// Binds and starts both threads.
     fn start(address: &str, script: Script, with_tcp: bool) -> Self {
         let (udp, tcp) = bind_both(address.parse().expect("an address with a port"));
         let address = udp.local_addr().expect("a bound socket has an address");
@@ -147,11 +146,7 @@ impl Backend {
                 }
             }
         }));
-        Self {
-            address,
-            shared,
-            threads,
-        }
+        Self { address, shared, threads }
     }
 }
 
@@ -164,10 +159,7 @@ impl Drop for Backend {
         let _ = TcpStream::connect(self.address);
         for thread in self.threads.drain(..) {
             let panicked = thread.join().is_err();
-            assert!(
-                !panicked || thread::panicking(),
-                "a backend thread panicked"
-            );
+            assert!(!panicked || thread::panicking(), "a backend thread panicked");
         }
     }
 }
@@ -175,35 +167,37 @@ impl Drop for Backend {
 /// An address where nobody is: UDP is met with ICMP port unreachable, TCP with RST. The port stays
 /// taken, so that no other socket of the machine gets it meanwhile.
 pub struct Closed {
+    /// Where it is asked.
     address: SocketAddr,
+    /// Holds the port, connected to nobody of interest.
     _udp: UdpSocket,
+    /// Holds the port, and does not listen.
     _tcp: Socket,
 }
 
 impl Closed {
+    /// On 127.0.0.1.
     pub fn new() -> Self {
         let (udp, tcp) = bind_both((Ipv4Addr::LOCALHOST, 0).into());
         let address = udp.local_addr().expect("a bound socket has an address");
         // A connected socket takes datagrams of its peer only. For all others nobody is there.
-        udp.connect((Ipv4Addr::LOCALHOST, 1))
-            .expect("connecting UDP sends nothing");
-        Self {
-            address,
-            _udp: udp,
-            _tcp: tcp,
-        }
+        udp.connect((Ipv4Addr::LOCALHOST, 1)).expect("connecting UDP sends nothing");
+        Self { address, _udp: udp, _tcp: tcp }
     }
 
+    /// Where it is asked.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
 impl Seen {
+    /// The ID that hedgerow chose.
     pub fn id(&self) -> u16 {
         word(&self.bytes, 0)
     }
 
+    /// The second word of the header.
     pub fn flags(&self) -> u16 {
         word(&self.bytes, 2)
     }
@@ -236,50 +230,53 @@ impl Seen {
 
 /// What the threads of a backend and its handle share.
 struct Shared {
+    /// What changes.
     state: Mutex<State>,
+    /// Notified after each change.
     changed: Condvar,
+    /// Whether probes stay without a reply.
     dead: AtomicBool,
 }
 
 /// The record of a backend, and what it still has to say.
 struct State {
+    /// Decides what is sent.
     script: Script,
+    /// All so far but probes.
     queries: Vec<Seen>,
+    /// So many probes have come.
     probes: usize,
+    /// Replies that wait for `release`.
     held: Vec<(Way, Vec<u8>)>,
+    /// Set when the handle is dropped.
     ended: bool,
 }
 
 impl Shared {
+    /// Nothing seen yet.
     fn new(script: Script) -> Self {
-        let state = State {
-            script,
-            queries: Vec::new(),
-            probes: 0,
-            held: Vec::new(),
-            ended: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            dead: AtomicBool::new(false),
-        }
+        let state = State { script, queries: Vec::new(), probes: 0, held: Vec::new(), ended: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), dead: AtomicBool::new(false) }
     }
 
+    /// The state, locked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no backend thread panics")
     }
 
+    /// Tells the threads to end once they wake.
     fn end(&self) {
         self.state().ended = true;
         self.changed.notify_all();
     }
 
+    /// What the TCP thread does if there is no TCP.
     fn wait_for_end(&self) {
         let ended = self.changed.wait_while(self.state(), |state| !state.ended);
         drop(ended.expect("no backend thread panics"));
     }
 
+    /// Reacts to datagrams until the end.
     fn serve_udp(&self, sources: &Sources) {
         let mut buffer = [0; 65_535];
         loop {
@@ -294,18 +291,12 @@ impl Shared {
                 continue;
             }
             let bytes = buffer[..length].to_vec();
-            let seen = Seen {
-                bytes,
-                peer,
-                at: Instant::now(),
-                tcp: false,
-            };
-            self.react(seen, |source| {
-                Way::Udp(Arc::clone(sources.socket(source)), peer)
-            });
+            let seen = Seen { bytes, peer, at: Instant::now(), tcp: false };
+            self.react(seen, |source| Way::Udp(Arc::clone(sources.socket(source)), peer));
         }
     }
 
+    /// Accepts connections until the end.
     fn serve_tcp(self: &Arc<Self>, listener: &TcpListener) {
         for stream in listener.incoming() {
             if self.state().ended {
@@ -318,6 +309,7 @@ impl Shared {
         }
     }
 
+    /// Reacts to the queries of one connection until it is closed.
     fn serve_connection(&self, stream: &TcpStream) -> Option<()> {
         let peer = stream.peer_addr().ok()?;
         let writer = Arc::new(Mutex::new(stream.try_clone().ok()?));
@@ -330,12 +322,7 @@ impl Shared {
             if self.state().ended {
                 stream.shutdown(Shutdown::Both).ok()?;
             }
-            let seen = Seen {
-                bytes,
-                peer,
-                at: Instant::now(),
-                tcp: true,
-            };
+            let seen = Seen { bytes, peer, at: Instant::now(), tcp: true };
             self.react(seen, |_| Way::Tcp(Arc::clone(&writer)));
         }
     }
@@ -355,12 +342,7 @@ impl Shared {
         }
         let sendings = state.script.react(&seen);
         state.queries.push(seen);
-        for Sending {
-            bytes,
-            when,
-            source,
-        } in sendings
-        {
+        for Sending { bytes, when, source } in sendings {
             let way = way(source);
             match when {
                 When::Now => way.send(&bytes),
@@ -380,7 +362,9 @@ impl Shared {
 
 /// The way back to who asked.
 enum Way {
+    /// By this socket, to this address.
     Udp(Arc<UdpSocket>, SocketAddr),
+    /// On this connection.
     Tcp(Arc<Mutex<TcpStream>>),
 }
 
@@ -399,12 +383,16 @@ impl Way {
 
 /// The sockets that datagrams leave from: the one asked, and two for forgeries.
 struct Sources {
+    /// The one that was asked.
     asked: Arc<UdpSocket>,
+    /// Of the same address.
     other_port: Arc<UdpSocket>,
+    /// Of the same port.
     other_address: Arc<UdpSocket>,
 }
 
 impl Sources {
+    /// Binds the other two.
     fn new(asked: UdpSocket, address: SocketAddr) -> Self {
         let other_port = UdpSocket::bind((address.ip(), 0)).expect("a port is free");
         // All of 127.0.0.0/8 is the loopback interface's. IPv6 has one loopback address only: there
@@ -412,13 +400,10 @@ impl Sources {
         let other_address = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), address.port()))
             .or_else(|_| other_port.try_clone())
             .expect("a socket can be cloned");
-        Self {
-            asked: Arc::new(asked),
-            other_port: Arc::new(other_port),
-            other_address: Arc::new(other_address),
-        }
+        Self { asked: Arc::new(asked), other_port: Arc::new(other_port), other_address: Arc::new(other_address) }
     }
 
+    /// The socket that stands for `source`.
     fn socket(&self, source: Source) -> &Arc<UdpSocket> {
         match source {
             Source::Asked => &self.asked,

@@ -1,6 +1,6 @@
 //! Clients: one UDP socket or one TCP connection each.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 
 use super::PATIENCE;
@@ -8,21 +8,17 @@ use super::message::{Query, Response};
 
 /// A client over UDP. Its socket is connected, so it hears only what comes from the address it asked.
 pub struct Client {
+    /// Connected to the server.
     socket: UdpSocket,
 }
 
 impl Client {
+    /// A client with a port of its own.
     pub fn of(server: SocketAddr) -> Self {
-        let local = if server.is_ipv4() {
-            "0.0.0.0:0"
-        } else {
-            "[::]:0"
-        };
+        let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(local).expect("a port is free");
         socket.connect(server).expect("loopback can be reached");
-        socket
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a timeout above zero");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         Self { socket }
     }
 
@@ -30,18 +26,16 @@ impl Client {
     pub fn ask(&self, query: &Query) -> Response {
         self.send(query);
         let response = self.receive();
-        assert_eq!(
-            response.id(),
-            query.id,
-            "the response to another query: {response:?}"
-        );
+        assert_eq!(response.id(), query.id, "the response to another query: {response:?}");
         response
     }
 
+    /// Sends, and does not wait.
     pub fn send(&self, query: &Query) {
         self.send_bytes(&query.to_vec());
     }
 
+    /// Sends octets as they are.
     pub fn send_bytes(&self, bytes: &[u8]) {
         self.socket.send(bytes).expect("loopback takes a datagram");
     }
@@ -56,56 +50,50 @@ impl Client {
     pub fn receive(&self) -> Response {
         let mut buffer = [0; 65_535];
         let length = self.socket.recv(&mut buffer).expect("a response in time");
-        Response {
-            bytes: buffer[..length].to_vec(),
-        }
+        Response { bytes: buffer[..length].to_vec() }
     }
 }
 
 /// A client over TCP.
 pub struct TcpClient {
+    /// The connection.
     stream: TcpStream,
 }
 
 impl TcpClient {
+    /// A client with a port of its own.
     pub fn of(server: SocketAddr) -> Self {
         let stream = TcpStream::connect(server).expect("the server listens");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a timeout above zero");
-        stream
-            .set_write_timeout(Some(PATIENCE))
-            .expect("a timeout above zero");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
         // Else the kernel would gather single octets into larger segments.
         stream.set_nodelay(true).expect("a TCP socket can do so");
         Self { stream }
     }
 
+    /// Sends and waits for the response, which must bear the query's ID.
     pub fn ask(&mut self, query: &Query) -> Response {
         self.send(std::slice::from_ref(query));
         let response = self.receive();
-        assert_eq!(
-            response.id(),
-            query.id,
-            "the response to another query: {response:?}"
-        );
+        assert_eq!(response.id(), query.id, "the response to another query: {response:?}");
         response
+    }
+
+    /// The response to `query`, if the connection lives as long.
+    pub fn try_ask(&mut self, query: &Query) -> Option<Response> {
+        self.stream.write_all(&framed(&query.to_vec())).ok()?;
+        self.try_receive().ok()
     }
 
     /// Sends all of them in one write, which is one segment while they are few.
     pub fn send(&mut self, queries: &[Query]) {
-        let bytes: Vec<u8> = queries
-            .iter()
-            .flat_map(|query| framed(&query.to_vec()))
-            .collect();
+        let bytes: Vec<u8> = queries.iter().flat_map(|query| framed(&query.to_vec())).collect();
         self.send_bytes(&bytes);
     }
 
     /// Sends octets as they are: whoever calls has framed them.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream
-            .write_all(bytes)
-            .expect("the server takes octets");
+        self.stream.write_all(bytes).expect("the server takes octets");
     }
 
     /// Sends each octet in a segment of its own.
@@ -117,21 +105,12 @@ impl TcpClient {
 
     /// Says that no more will be sent, and stays to listen.
     pub fn close_sending(&mut self) {
-        self.stream
-            .shutdown(Shutdown::Write)
-            .expect("the connection is open");
+        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
+    /// Waits for the next response.
     pub fn receive(&mut self) -> Response {
-        let mut length = [0; 2];
-        self.stream
-            .read_exact(&mut length)
-            .expect("a response in time");
-        let mut bytes = vec![0; u16::from_be_bytes(length).into()];
-        self.stream
-            .read_exact(&mut bytes)
-            .expect("the rest of the response");
-        Response { bytes }
+        self.try_receive().expect("a response in time")
     }
 
     /// Receives so many responses, whatever their order; sorted by ID.
@@ -145,18 +124,20 @@ impl TcpClient {
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
         let ended = self.stream.read_to_end(&mut rest);
-        assert!(
-            rest.is_empty(),
-            "nothing more was expected, but came: {rest:?}"
-        );
+        assert!(rest.is_empty(), "nothing more was expected, but came: {rest:?}");
         // A server that closes with octets of ours unread resets the connection.
         if let Err(e) = ended {
-            assert_eq!(
-                e.kind(),
-                std::io::ErrorKind::ConnectionReset,
-                "the connection stayed open"
-            );
+            assert_eq!(e.kind(), io::ErrorKind::ConnectionReset, "the connection stayed open");
         }
+    }
+
+    /// The next response, unless the connection ends or patience does.
+    fn try_receive(&mut self) -> io::Result<Response> {
+        let mut length = [0; 2];
+        self.stream.read_exact(&mut length)?;
+        let mut bytes = vec![0; u16::from_be_bytes(length).into()];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(Response { bytes })
     }
 }
 

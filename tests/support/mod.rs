@@ -39,9 +39,6 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = attempt() {
             return value;
         }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "waited in vain: {what}"
-        );
+        assert!(std::time::Instant::now() < deadline, "waited in vain: {what}");
     }
 }

@@ -11,15 +11,20 @@ pub struct Script(Box<dyn FnMut(&Seen) -> Vec<Sending> + Send>);
 
 /// One message on its way out of a backend.
 pub struct Sending {
+    /// The message.
     pub bytes: Vec<u8>,
+    /// When it leaves.
     pub when: When,
+    /// Where it leaves from.
     pub source: Source,
 }
 
 /// When a message leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
+    /// At once.
     Now,
+    /// So much later.
     After(Duration),
     /// At `Backend::release`.
     Released,
@@ -30,23 +35,20 @@ pub enum When {
 pub enum Source {
     /// The address that was asked, as it should be.
     Asked,
+    /// The same address, another port.
     OtherPort,
+    /// Another address, the same port.
     OtherAddress,
 }
 
 impl Script {
     /// What `react` makes of a query, sent at once.
     pub fn new(mut react: impl FnMut(&Seen) -> Option<Vec<u8>> + Send + 'static) -> Self {
-        let send = |bytes| Sending {
-            bytes,
-            when: When::Now,
-            source: Source::Asked,
-        };
-        Self(Box::new(move |seen| {
-            react(seen).map(send).into_iter().collect()
-        }))
+        let send = |bytes| Sending { bytes, when: When::Now, source: Source::Asked };
+        Self(Box::new(move |seen| react(seen).map(send).into_iter().collect()))
     }
 
+    /// What is sent for this query.
     pub fn react(&mut self, seen: &Seen) -> Vec<Sending> {
         (self.0)(seen)
     }
@@ -61,6 +63,7 @@ impl Script {
         self.each(|sending| sending.when = When::Released)
     }
 
+    /// The same from elsewhere.
     pub fn sent_from(self, source: Source) -> Self {
         self.each(move |sending| sending.source = source)
     }
@@ -74,11 +77,7 @@ impl Script {
     pub fn then(mut self, mut other: Self) -> Self {
         let mut first = true;
         Self(Box::new(move |seen| {
-            let script = if std::mem::take(&mut first) {
-                &mut self
-            } else {
-                &mut other
-            };
+            let script = if std::mem::take(&mut first) { &mut self } else { &mut other };
             script.react(seen)
         }))
     }
@@ -96,25 +95,16 @@ impl Script {
     pub fn except(mut self, label: &'static str, mut other: Self) -> Self {
         Self(Box::new(move |seen| {
             let its = seen.name().split('.').next() == Some(label);
-            if its {
-                other.react(seen)
-            } else {
-                self.react(seen)
-            }
+            if its { other.react(seen) } else { self.react(seen) }
         }))
     }
 
     /// This over UDP, `other` over TCP.
     pub fn by_tcp(mut self, mut other: Self) -> Self {
-        Self(Box::new(move |seen| {
-            if seen.tcp {
-                other.react(seen)
-            } else {
-                self.react(seen)
-            }
-        }))
+        Self(Box::new(move |seen| if seen.tcp { other.react(seen) } else { self.react(seen) }))
     }
 
+    /// The same with each message changed.
     fn each(mut self, change: impl Fn(&mut Sending) + Send + 'static) -> Self {
         Self(Box::new(move |seen| {
             let mut sendings = self.react(seen);
@@ -144,6 +134,7 @@ pub fn rcode(rcode: u16) -> Script {
     reply(move |reply| reply.rcode(rcode))
 }
 
+/// SERVFAIL, and nothing else.
 pub fn servfail() -> Script {
     rcode(SERVFAIL)
 }
@@ -166,9 +157,11 @@ pub fn nodata() -> Script {
 /// A referral to `ns.elsewhere.example`, with glue.
 pub fn referral() -> Script {
     reply(|reply| {
-        reply
-            .authority(record(".", NS, &wire_name("ns.elsewhere.example")))
-            .additional(record("ns.elsewhere.example", A, &ipv4("192.0.2.53")))
+        reply.authority(record(".", NS, &wire_name("ns.elsewhere.example"))).additional(record(
+            "ns.elsewhere.example",
+            A,
+            &ipv4("192.0.2.53"),
+        ))
     })
 }
 

@@ -17,20 +17,26 @@ use super::client::{Client, TcpClient};
 
 /// A run of the `hedgerow` binary. Dropping it kills the process; if the test fails, its log is shown.
 pub struct Process {
+    /// The process.
     child: Child,
+    /// Filled by a thread that reads stderr.
     log: Arc<Log>,
 }
 
 /// What the process has written to stderr.
 #[derive(Default)]
 struct Log {
+    /// What changes.
     written: Mutex<Written>,
+    /// Notified after each change.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct Written {
+    /// Whole lines.
     lines: Vec<String>,
+    /// Whether stderr was closed, as it is when the process has ended.
     ended: bool,
 }
 
@@ -51,11 +57,7 @@ impl Process {
             let log = Arc::clone(&log);
             move || {
                 for line in stderr.lines().map_while(Result::ok) {
-                    log.written
-                        .lock()
-                        .expect("nothing panics here")
-                        .lines
-                        .push(line);
+                    log.written.lock().expect("nothing panics here").lines.push(line);
                     log.changed.notify_all();
                 }
                 log.written.lock().expect("nothing panics here").ended = true;
@@ -71,20 +73,15 @@ impl Process {
             let line = written.lines.iter().find(|line| line.contains(text));
             line.cloned().map(Some).or(written.ended.then_some(None))
         });
-        line.flatten()
-            .unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
+        line.flatten().unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
     }
 
     /// All that was written so far.
     pub fn log(&self) -> String {
-        self.log
-            .written
-            .lock()
-            .expect("nothing panics here")
-            .lines
-            .join("\n")
+        self.log.written.lock().expect("nothing panics here").lines.join("\n")
     }
 
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
     }
@@ -97,12 +94,10 @@ impl Process {
         self.child.wait().expect("the process is ours")
     }
 
+    /// Waits until `find` gives a value; `None` when patience is at its end.
     fn wait<T>(&self, find: impl Fn(&Written) -> Option<T>) -> Option<T> {
         let written = self.log.written.lock().expect("nothing panics here");
-        let waited = self
-            .log
-            .changed
-            .wait_timeout_while(written, PATIENCE, |w| find(w).is_none());
+        let waited = self.log.changed.wait_timeout_while(written, PATIENCE, |w| find(w).is_none());
         find(&waited.expect("nothing panics here").0)
     }
 }
@@ -119,8 +114,11 @@ impl Drop for Process {
 
 /// A server that is ready, and the addresses that it listens on.
 pub struct Server {
+    /// The process.
     pub process: Process,
+    /// By name.
     listeners: HashMap<String, Vec<SocketAddr>>,
+    /// Holds the config and zones.
     folder: TempDir,
 }
 
@@ -138,18 +136,12 @@ impl Server {
         }
         let file = folder.path().join("config.toml");
         write(&file, config);
-        Self::ready(
-            Process::run([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()]),
-            folder,
-        )
+        Self::ready(Process::run([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()]), folder)
     }
 
     /// Any command that serves, such as `ls` and `ts`; files are named by their paths.
     pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        Self::ready(
-            Process::run(arguments),
-            TempDir::new().expect("a temporary folder"),
-        )
+        Self::ready(Process::run(arguments), TempDir::new().expect("a temporary folder"))
     }
 
     /// The forwarder's first address.
@@ -166,10 +158,7 @@ impl Server {
     pub fn listeners(&self, name: &str) -> &[SocketAddr] {
         match self.listeners.get(name) {
             Some(addresses) => addresses,
-            None => panic!(
-                "no listener {name:?} in the ready line: {}",
-                self.process.log()
-            ),
+            None => panic!("no listener {name:?} in the ready line: {}", self.process.log()),
         }
     }
 
@@ -200,27 +189,21 @@ impl Server {
         self.process.signal(Signal::HUP);
     }
 
+    /// Waits for the `ready` line and reads the addresses.
     fn ready(process: Process, folder: TempDir) -> Self {
         let line = process.wait_for_log(" ready ");
-        let (_, pairs) = line
-            .split_once(" ready ")
-            .expect("the line was found by it");
+        let (_, pairs) = line.split_once(" ready ").expect("the line was found by it");
         let mut listeners = HashMap::new();
         for pair in pairs.split_whitespace() {
             let (name, addresses) = pair.split_once('=').expect("pairs of NAME=ADDRESSES");
-            let addresses = addresses
-                .split(',')
-                .map(|a| a.parse().expect("an address and port"));
+            let addresses = addresses.split(',').map(|a| a.parse().expect("an address and port"));
             listeners.insert(name.to_owned(), addresses.collect());
         }
-        Self {
-            process,
-            listeners,
-            folder,
-        }
+        Self { process, listeners, folder }
     }
 }
 
+/// Writes a file.
 fn write(path: &Path, content: &str) {
     std::fs::write(path, content).expect("a file in our own temporary folder");
 }
