@@ -1,0 +1,355 @@
+//! The load client: sends numbered queries over a few connected sockets, checks every response, and times it.
+//!
+//! Closed loop: so many queries are always outstanding, and each response lets the next query out; that finds
+//! the rate. Open loop: queries leave at a fixed rate whatever comes back, and each is timed from the moment at
+//! which it was due, so that neither a late client nor a stalled server hides a delay. A query that is lost
+//! counts in the percentiles with the whole [`TIMEOUT`]. One thread does all, in batches.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU64;
+use std::time::{Duration, Instant};
+
+use hedgerow::net::batch::{RecvBatch, SendBatch};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
+
+use crate::message::{self, Expect};
+
+/// What a client is told to do.
+#[derive(clap::Args)]
+pub(crate) struct Plan {
+    /// The address to load.
+    #[arg(long)]
+    pub(crate) server: SocketAddr,
+    /// What counts as the right response.
+    #[arg(long)]
+    pub(crate) expect: Expect,
+    /// How long queries are sent, in seconds.
+    #[arg(long)]
+    pub(crate) secs: f64,
+    /// Open loop at so many queries a second; without it, closed loop.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Number of the first name.
+    #[arg(long)]
+    pub(crate) first: u32,
+    /// Names before the first one comes again; 0: only when numbers run out.
+    #[arg(long)]
+    pub(crate) names: u32,
+}
+
+/// What a client saw. Times are in microseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    /// Right answers a second, from the first query to the last answer.
+    pub(crate) rate: f64,
+    /// Queries sent.
+    pub(crate) sent: u64,
+    /// Right answers.
+    pub(crate) answered: u64,
+    /// Queries without a right answer within [`TIMEOUT`].
+    pub(crate) lost: u64,
+    /// Responses that were not the right one.
+    pub(crate) wrong: u64,
+    /// The median.
+    pub(crate) p50: f64,
+    /// The 90th percentile.
+    pub(crate) p90: f64,
+    /// The 99th percentile.
+    pub(crate) p99: f64,
+    /// The 99.9th percentile.
+    pub(crate) p999: f64,
+    /// The longest.
+    pub(crate) max: f64,
+}
+
+/// Queries outstanding in a closed loop. A socket with the default receive buffer holds about 190 small
+/// datagrams; more than that would measure who asks the kernel for a larger one.
+pub(crate) const WINDOW: usize = 128;
+
+/// Silence after which a query is lost.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Sockets of a client, each with its port.
+const LANES: usize = 4;
+/// Datagrams in one batch: what a lane may have outstanding in a closed loop.
+const BATCH: usize = WINDOW / LANES;
+/// Query IDs that a lane uses in turn. A query whose ID is needed again is lost.
+const IDS: u16 = 16_384;
+/// Octets that the kernel may buffer for a client's socket: it must not lose what the server sent.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Longest wait for a datagram, so that a loop sees its end.
+const LONGEST_WAIT: Duration = Duration::from_millis(5);
+
+/// Runs the plan and returns what was seen.
+pub(crate) fn run(plan: &Plan) -> io::Result<Seen> {
+    // The default slack of 50 us would be added to every wait of an open loop.
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+    let mut lanes = (0..LANES).map(|_| Lane::open(plan.server)).collect::<io::Result<Vec<_>>>()?;
+    let mut tally = Tally::new(plan);
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs_f64(plan.secs);
+    let mut pace = Pace { begin, end, gap: plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)), sent: 0 };
+    loop {
+        let now = Instant::now();
+        for lane in &mut lanes {
+            lane.expire(now, &mut tally);
+        }
+        pace.send_due(now, &mut lanes, &mut tally);
+        let mut received = 0;
+        for lane in &mut lanes {
+            received += lane.receive(plan.expect, &mut tally)?;
+        }
+        let is_over = now >= end && lanes.iter().all(|lane| lane.outstanding == 0);
+        if is_over {
+            return Ok(tally.finish(begin));
+        }
+        if received == 0 {
+            wait(&lanes, pace.until_next(Instant::now()))?;
+        }
+    }
+}
+
+/// Waits until a lane can be read, at most so long.
+fn wait(lanes: &[Lane], longest: Duration) -> io::Result<()> {
+    let mut sockets: Vec<_> = lanes.iter().map(|lane| PollFd::new(&lane.socket, PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(longest.subsec_nanos()) };
+    poll(&mut sockets, Some(&timeout))?;
+    Ok(())
+}
+
+/// When queries leave.
+struct Pace {
+    /// When the first query is due.
+    begin: Instant,
+    /// When no more queries leave.
+    end: Instant,
+    /// Time between two queries of an open loop; `None` in a closed one.
+    gap: Option<Duration>,
+    /// Queries of an open loop that have been sent.
+    sent: u32,
+}
+
+impl Pace {
+    /// Sends what is due by now.
+    fn send_due(&mut self, now: Instant, lanes: &mut [Lane], tally: &mut Tally) {
+        if self.gap.is_none() && now < self.end {
+            for lane in &mut *lanes {
+                while lane.outstanding < BATCH {
+                    lane.queue(now, tally);
+                }
+            }
+        }
+        // One window at most: a client that fell behind reads before it sends more.
+        for _ in 0..WINDOW {
+            let Some(due) = self.next_due().filter(|&due| due <= now && due < self.end) else { break };
+            lanes[self.sent as usize % LANES].queue(due, tally);
+            self.sent += 1;
+        }
+        for lane in lanes {
+            lane.flush(tally);
+        }
+    }
+
+    /// When the next query of an open loop is due.
+    fn next_due(&self) -> Option<Instant> {
+        self.gap.map(|gap| self.begin + gap * self.sent)
+    }
+
+    /// How long there is nothing to send.
+    fn until_next(&self, now: Instant) -> Duration {
+        let next = self.next_due().filter(|&due| due < self.end);
+        next.map_or(LONGEST_WAIT, |due| due.saturating_duration_since(now).min(LONGEST_WAIT))
+    }
+}
+
+/// One socket with its queries.
+struct Lane {
+    /// Connected to the server.
+    socket: UdpSocket,
+    /// Queries that wait for the flush.
+    outbox: SendBatch,
+    /// Responses just read.
+    inbox: RecvBatch,
+    /// What is outstanding under each ID.
+    flights: Vec<Option<Flight>>,
+    /// The next ID.
+    next: u16,
+    /// No ID from here back to `next` is outstanding.
+    oldest: u16,
+    /// How many queries are outstanding.
+    outstanding: usize,
+}
+
+/// A query that is outstanding.
+#[derive(Clone, Copy)]
+struct Flight {
+    /// The number of its name.
+    number: u32,
+    /// When it was sent, or due.
+    since: Instant,
+}
+
+impl Lane {
+    /// Opens a socket to the server.
+    fn open(server: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(server), Type::DGRAM, None)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        socket.connect(&server.into())?;
+        Ok(Self {
+            socket: socket.into(),
+            outbox: SendBatch::new(BATCH, 64),
+            inbox: RecvBatch::new(BATCH, 512),
+            flights: vec![None; usize::from(IDS)],
+            next: 0,
+            oldest: 0,
+            outstanding: 0,
+        })
+    }
+
+    /// Queues the next query, timed from `since`.
+    fn queue(&mut self, since: Instant, tally: &mut Tally) {
+        if self.outbox.is_full() {
+            self.flush(tally);
+        }
+        let id = self.next;
+        self.next = (id + 1) % IDS;
+        let number = tally.next_number();
+        let before = self.flights[usize::from(id)].replace(Flight { number, since });
+        if before.is_some() {
+            self.oldest = self.next;
+            self.outstanding -= 1;
+            tally.lose();
+        }
+        self.outstanding += 1;
+        self.outbox.push(None, None, |out| message::write_query(number, id, out));
+    }
+
+    /// Sends what is queued. What the kernel does not take is lost when its time is over, as on a real wire.
+    fn flush(&mut self, tally: &mut Tally) {
+        tally.sent += self.outbox.len() as u64;
+        self.outbox.flush(&self.socket, |_, _| {});
+    }
+
+    /// Reads one batch and returns how many datagrams it held.
+    fn receive(&mut self, expect: Expect, tally: &mut Tally) -> io::Result<usize> {
+        if self.outstanding == 0 {
+            return Ok(0);
+        }
+        let received = match self.inbox.recv(&self.socket) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let now = Instant::now();
+        for index in 0..received {
+            let bytes = self.inbox.datagram(index).map_or(&[][..], |datagram| datagram.bytes);
+            let id = bytes.first_chunk().map(|id| u16::from_be_bytes(*id));
+            let flight = id.and_then(|id| self.flights.get_mut(usize::from(id)));
+            match flight {
+                Some(slot) if slot.is_some_and(|flight| message::is_right(bytes, flight.number, expect)) => {
+                    let latency = slot.take().map(|flight| now - flight.since);
+                    self.outstanding -= 1;
+                    tally.answer(latency.unwrap_or(TIMEOUT), now);
+                }
+                Some(_) | None => tally.wrong += 1,
+            }
+        }
+        Ok(received)
+    }
+
+    /// Gives up queries that have been out for too long.
+    fn expire(&mut self, now: Instant, tally: &mut Tally) {
+        while self.oldest != self.next {
+            let slot = &mut self.flights[usize::from(self.oldest)];
+            match slot {
+                Some(flight) if now.saturating_duration_since(flight.since) < TIMEOUT => return,
+                Some(_) => {
+                    *slot = None;
+                    self.outstanding -= 1;
+                    tally.lose();
+                }
+                None => {}
+            }
+            self.oldest = (self.oldest + 1) % IDS;
+        }
+    }
+}
+
+/// The sums of a run.
+struct Tally {
+    /// Number of the first name.
+    first: u32,
+    /// Names before the first one comes again.
+    names: u32,
+    /// Queries queued.
+    queued: u32,
+    /// Queries sent.
+    sent: u64,
+    /// Queries lost.
+    lost: u64,
+    /// Wrong responses.
+    wrong: u64,
+    /// Latencies in nanoseconds, those of lost queries too.
+    latencies: Vec<u32>,
+    /// When the last answer came.
+    last_answer: Instant,
+}
+
+impl Tally {
+    /// Nothing yet.
+    fn new(plan: &Plan) -> Self {
+        Self {
+            first: plan.first,
+            names: plan.names,
+            queued: 0,
+            sent: 0,
+            lost: 0,
+            wrong: 0,
+            latencies: Vec::with_capacity(1 << 20),
+            last_answer: Instant::now(),
+        }
+    }
+
+    /// The number of the next query's name. No two queries that are out at once share one.
+    fn next_number(&mut self) -> u32 {
+        let place = self.first.wrapping_add(self.queued);
+        self.queued += 1;
+        if self.names == 0 { place } else { place % self.names }
+    }
+
+    /// Counts an answer.
+    fn answer(&mut self, latency: Duration, now: Instant) {
+        self.latencies.push(u32::try_from(latency.as_nanos()).unwrap_or(u32::MAX));
+        self.last_answer = now;
+    }
+
+    /// Counts a loss, which costs the client the whole timeout.
+    fn lose(&mut self) {
+        self.lost += 1;
+        self.latencies.push(TIMEOUT.as_nanos() as u32);
+    }
+
+    /// Adds up.
+    fn finish(mut self, begin: Instant) -> Seen {
+        self.latencies.sort_unstable();
+        let answered = self.latencies.len() as u64 - self.lost;
+        let rank = |share: f64| ((self.latencies.len() as f64 * share).ceil() as usize).max(1) - 1;
+        let percentile = |share| self.latencies.get(rank(share)).map_or(0.0, |&nanos| f64::from(nanos) / 1e3);
+        let secs = self.last_answer.saturating_duration_since(begin).as_secs_f64();
+        Seen {
+            rate: if secs > 0.0 { answered as f64 / secs } else { 0.0 },
+            sent: self.sent,
+            answered,
+            lost: self.lost,
+            wrong: self.wrong,
+            p50: percentile(0.5),
+            p90: percentile(0.9),
+            p99: percentile(0.99),
+            p999: percentile(0.999),
+            max: percentile(1.0),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A load run over loopback: `cargo bench --bench load`, options behind `--`, see `--help`.
+//!
+//! The release binary answers as authority and as forwarder (each dispatch, before two fixed responders), beside
+//! a bare batched UDP echo that shows what moving the datagrams costs on this machine. Each is a process of its own on
+//! a core of its own, started afresh in every round; subjects take turns within a round, so that drift of the
+//! machine is shared. First a closed loop for the rate and the CPU time, then an open loop for the latencies. On
+//! loopback the sender of a datagram also pays for the receiver's part of the kernel; that is so for all subjects.
+//!
+//! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
+//! No speed is asserted: the report is for a reader.
+
+mod client;
+mod message;
+mod process;
+mod report;
+mod subject;
+mod tool;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use process::Cores;
+use subject::{SUBJECTS, Sample, Strength};
+use tool::Tool;
+
+/// Measures the release binary beside a bare UDP echo, over loopback.
+#[derive(Parser)]
+#[command(name = "load")]
+struct Options {
+    /// What this process is, if not the one that a person started.
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// Rounds over all subjects.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of each load.
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
+    secs: f64,
+    /// Queries a second of the open loop.
+    #[arg(long, default_value_t = 10_000.0, value_parser = positive)]
+    rate: f64,
+    /// One short round, to see that all works.
+    #[arg(long)]
+    quick: bool,
+    /// Also write every sample to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Given by cargo to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The parts that this program plays for itself.
+#[derive(Subcommand)]
+#[command(hide = true)]
+enum Role {
+    /// Sends every datagram back.
+    Echo,
+    /// Answers as a backend.
+    Responder,
+    /// Sends queries and prints what it saw.
+    Client(client::Plan),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    match options.role {
+        Some(Role::Echo) => Ok(tool::run(Tool::Echo)?),
+        Some(Role::Responder) => Ok(tool::run(Tool::Responder)?),
+        Some(Role::Client(plan)) => {
+            println!("{}", serde_json::to_string(&client::run(&plan)?)?);
+            Ok(())
+        }
+        None => measure(&options),
+    }
+}
+
+/// Runs all rounds and prints the report.
+fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
+    let (rounds, secs) = if options.quick { (1, 0.5) } else { (options.rounds, options.secs) };
+    let strength = Strength { secs, rate: options.rate };
+    let folder = tempfile::tempdir()?;
+    let cores = Cores::find()?;
+    match cores {
+        Some(Cores { server, rest }) => eprintln!("server on core {server}, client and responders on core {rest}"),
+        None => eprintln!("one core only: client, responders and server share it, the rates mean little"),
+    }
+
+    let mut done = Vec::new();
+    for round in 0..rounds as usize {
+        let mut samples: Vec<Option<Sample>> = vec![None; SUBJECTS.len()];
+        // Each round begins with another subject: none is always the first after a pause.
+        for turn in 0..SUBJECTS.len() {
+            let index = (round + turn) % SUBJECTS.len();
+            let subject = SUBJECTS[index];
+            let sample = subject.measure(strength, cores, folder.path())?;
+            let rate = sample.closed.seen.rate;
+            eprintln!("round {} of {rounds}: {} {rate:.0} queries/s", round + 1, subject.name());
+            samples[index] = Some(sample);
+        }
+        done.push(samples.into_iter().flatten().collect());
+    }
+
+    print!("{}", report::markdown(&done, client::WINDOW, strength));
+    if let Some(file) = &options.json {
+        report::write_json(file, &done, client::WINDOW, strength)?;
+    }
+    Ok(())
+}
+
+/// A number that a time or rate can be.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|&number: &f64| number > 0.0 && number < 1e6);
+    number.ok_or_else(|| "expected a number above 0 and below a million".to_owned())
+}

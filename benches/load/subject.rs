@@ -1,0 +1,195 @@
+//! What is measured: the bare echo, the authority, and the forwarder in each dispatch; and how one of them is
+//! started, loaded and ended within a round.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::client::Seen;
+use crate::message;
+use crate::process::{Cores, Process, output};
+
+/// Something that answers queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// A batched UDP echo: the price of moving datagrams on this machine.
+    Echo,
+    /// A TS with a table.
+    Authority,
+    /// The LS before two fixed responders.
+    Forward(Dispatch),
+}
+
+/// The dispatch of the LS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dispatch {
+    /// One backend is asked.
+    Sequential,
+    /// One backend is asked, and sometimes a second.
+    Hedge,
+    /// Both backends are asked.
+    Race,
+}
+
+impl Dispatch {
+    /// The word of the config.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sequential => "sequential",
+            Self::Hedge => "hedge",
+            Self::Race => "race",
+        }
+    }
+}
+
+/// One subject's part of one round.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// Closed loop.
+    pub(crate) closed: Load,
+    /// Open loop.
+    pub(crate) open: Load,
+}
+
+/// One load.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Load {
+    /// What the client saw.
+    pub(crate) seen: Seen,
+    /// CPU time of the server for a million answers, in seconds.
+    pub(crate) cpu_per_million: f64,
+    /// Share of its core that the server used. Well below 1 in a closed loop, the other core was the limit.
+    pub(crate) busy: f64,
+}
+
+/// How long and how fast a subject is loaded.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Strength {
+    /// Seconds of each load.
+    pub(crate) secs: f64,
+    /// Queries a second of the open loop.
+    pub(crate) rate: f64,
+}
+
+/// All subjects, the one that the others are compared with first.
+pub(crate) const SUBJECTS: [Subject; 5] = [
+    Subject::Echo,
+    Subject::Authority,
+    Subject::Forward(Dispatch::Sequential),
+    Subject::Forward(Dispatch::Hedge),
+    Subject::Forward(Dispatch::Race),
+];
+
+/// Hosts in the table of the authority.
+const HOSTS: u32 = 10_000;
+/// Seconds of load before what counts: sockets, buffers and estimates warm up.
+const WARM_UP: f64 = 0.3;
+/// Names of two loads of one process lie so far apart that none comes twice.
+const NAMES_OF_A_LOAD: u32 = 1 << 30;
+
+impl Subject {
+    /// The name in the report.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Echo => "echo".to_owned(),
+            Self::Authority => "authority".to_owned(),
+            Self::Forward(dispatch) => format!("forward {}", dispatch.word()),
+        }
+    }
+
+    /// Starts the subject afresh, loads it, and ends it.
+    pub(crate) fn measure(self, strength: Strength, cores: Option<Cores>, folder: &Path) -> io::Result<Sample> {
+        let (server, _responders) = self.start(cores, folder)?;
+        let load = |turn: u32, secs, rate| self.load(&server, cores, turn * NAMES_OF_A_LOAD, secs, rate);
+        load(0, WARM_UP, None)?;
+        Ok(Sample { closed: load(1, strength.secs, None)?, open: load(2, strength.secs, Some(strength.rate))? })
+    }
+
+    /// Starts the server and, if it is a forwarder, its backends.
+    fn start(self, cores: Option<Cores>, folder: &Path) -> io::Result<(Process, Vec<Process>)> {
+        let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
+        let config = folder.join("config.toml");
+        match self {
+            Self::Echo => Ok((Process::tool("echo", core)?, Vec::new())),
+            Self::Authority => {
+                fs::write(folder.join("hosts.txt"), table())?;
+                fs::write(&config, AUTHORITY_CONFIG)?;
+                Ok((Process::server(&config, "bench", core)?, Vec::new()))
+            }
+            Self::Forward(dispatch) => {
+                let responders = vec![Process::tool("responder", rest)?, Process::tool("responder", rest)?];
+                fs::write(&config, forwarder_config(dispatch, &responders))?;
+                Ok((Process::server(&config, "forwarder", core)?, responders))
+            }
+        }
+    }
+
+    /// Loads the server from a client process.
+    fn load(
+        self,
+        server: &Process,
+        cores: Option<Cores>,
+        first: u32,
+        secs: f64,
+        rate: Option<f64>,
+    ) -> io::Result<Load> {
+        let (expect, names) = match self {
+            Self::Echo => ("echo", 0),
+            Self::Authority => ("answer", HOSTS),
+            Self::Forward(_) => ("answer", 0),
+        };
+        let address = server.address;
+        let mut arguments =
+            format!("client --server {address} --expect {expect} --secs {secs} --first {first} --names {names}");
+        if let Some(rate) = rate {
+            arguments.push_str(&format!(" --rate {rate}"));
+        }
+        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+
+        let (began, cpu_before) = (Instant::now(), server.cpu_time()?);
+        let printed = output(&arguments, cores.map(|cores| cores.rest))?;
+        let cpu = (server.cpu_time()? - cpu_before).as_secs_f64();
+        let seen: Seen = serde_json::from_str(&printed)?;
+        let cpu_per_million = cpu * 1e6 / (seen.answered.max(1) as f64);
+        Ok(Load { seen, cpu_per_million, busy: cpu / began.elapsed().as_secs_f64() })
+    }
+}
+
+/// The table of the authority.
+fn table() -> String {
+    let line = |number| format!("{} {} A\n", message::host(number), message::address(number));
+    (0..HOSTS).map(line).collect()
+}
+
+/// One TS on a port of the kernel's choice. A miss shows as a wrong answer, not as a loss.
+const AUTHORITY_CONFIG: &str = r#"
+workers = 1
+[authorities.bench]
+listen = ["127.0.0.1:0"]
+zones = ["hosts.txt"]
+miss = "nxdomain"
+"#;
+
+/// The LS before the responders. Silence shows as a wrong answer, not as a loss.
+fn forwarder_config(dispatch: Dispatch, responders: &[Process]) -> String {
+    let backends: Vec<String> = responders.iter().map(|responder| format!("\"{}\"", responder.address)).collect();
+    format!(
+        r#"
+workers = 1
+[forwarder]
+listen = ["127.0.0.1:0"]
+[forwarder.routes]
+"." = "bench"
+[pools.bench]
+backends = [{}]
+dispatch = "{}"
+on_timeout = "servfail"
+on_all_down = "servfail"
+"#,
+        backends.join(", "),
+        dispatch.word()
+    )
+}

@@ -1,0 +1,363 @@
+//! The rules of style that can be searched for, held over the whole source tree. A finding names file, line
+//! and rule. Rules that need judgment are not here: they are a reader's.
+
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::sync::LazyLock;
+
+use source::{Line, Source, has_words, is_word, read_tree};
+
+/// The whole tree, read once for all rules.
+static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests", "benches"]));
+
+/// Who may use whom: arrows point down only. A room that is not on its line of this table is out of its
+/// reach, and a new arrow is a change of design, to be argued in the commit that adds it here.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    ("cli", &["server", "sim", "config", "net", "policy", "zone", "wire", "metrics"]),
+    (
+        "server",
+        &["admin", "probe", "forwarder", "authority", "config", "net", "policy", "cache", "zone", "wire", "metrics"],
+    ),
+    ("admin", &["config", "policy", "cache", "zone", "wire", "metrics"]),
+    ("probe", &["config", "net", "policy", "wire", "metrics"]),
+    ("forwarder", &["config", "net", "policy", "cache", "wire", "metrics"]),
+    ("authority", &["config", "net", "zone", "wire", "metrics"]),
+    ("sim", &["policy"]),
+    ("config", &["policy", "zone", "wire"]),
+    ("net", &["wire", "metrics"]),
+    ("cache", &["wire"]),
+    ("zone", &["wire"]),
+    ("policy", &[]),
+    ("wire", &[]),
+    ("metrics", &[]),
+];
+
+/// Rooms that decide and touch nothing: what they need of the world is an argument.
+const PURE_ROOMS: &[&str] = &["config", "wire", "policy", "cache", "zone", "sim"];
+
+/// What a pure room does not name outside its tests.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "socket2",
+    "mio",
+    "rustix",
+    "libc",
+    "UdpSocket",
+    "TcpStream",
+    "TcpListener",
+    "std::fs",
+    "std::env",
+    "std::thread",
+    "Instant::now",
+    "SystemTime",
+    "rand::rng",
+    "thread_rng",
+    "SysRng",
+    "from_os_rng",
+];
+
+/// Files that may hold `unsafe`, and why.
+const UNSAFE_FILES: &[(&str, &str)] = &[
+    ("src/net/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
+    ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
+];
+
+/// Files that may sleep, and why.
+const SLEEPING_FILES: &[(&str, &str)] = &[];
+
+/// Words of the field that we do not use, and ours in their place.
+const WORDS: &[(&str, &str)] = &[
+    ("upstream", "backend"),
+    ("downstream", "client"),
+    ("packet", "datagram"),
+    ("packets", "datagrams"),
+    ("alive", "up"),
+    ("slave", "secondary"),
+    ("behaviour", "behavior"),
+    ("colour", "color"),
+    ("favour", "favor"),
+    ("honour", "honor"),
+    ("neighbour", "neighbor"),
+    ("licence", "license"),
+    ("recognise", "recognize"),
+    ("normalise", "normalize"),
+    ("randomise", "randomize"),
+    ("serialise", "serialize"),
+    ("synthesised", "synthesized"),
+    ("initialise", "initialize"),
+    ("optimise", "optimize"),
+    ("summarise", "summarize"),
+];
+
+/// Terms of others that hold a word which is not ours.
+const FOREIGN_TERMS: &[&str] = &["packet-info"];
+
+/// A file of more lines has a second noun.
+const LONGEST_FILE: usize = 700;
+
+/// `main.rs` calls the command and turns its result into an exit code; that is shorter than this.
+const LONGEST_MAIN: usize = 50;
+
+#[test]
+fn unsafe_stands_in_the_batched_system_calls_only() {
+    check_lines(&["src", "tests", "benches"], "no `unsafe` here (STYLE: types)", |source, line| {
+        !is_excepted(UNSAFE_FILES, source)
+            && (has_words(&line.code, "unsafe") || has_words(&line.code, "allow(unsafe_code)"))
+    });
+}
+
+#[test]
+fn pure_rooms_touch_nothing_of_the_world() {
+    for what in IMPURE {
+        check_lines(&["src"], &format!("a pure room names no `{what}`"), |source, line| {
+            PURE_ROOMS.contains(&source.room()) && !line.is_test && has_words(&line.code, what)
+        });
+    }
+}
+
+#[test]
+fn arrows_between_rooms_point_down() {
+    let mut findings = Vec::new();
+    for source in below(&["src"]).filter(|source| source.room() != "lib") {
+        let room = source.room();
+        let Some((_, below)) = ARROWS.iter().find(|(from, _)| *from == room) else {
+            findings.push(format!("{}:1: room `{room}` is not in the table of arrows", source.path));
+            continue;
+        };
+        for (number, used) in rooms_used(source) {
+            if used != room && !below.contains(&used.as_str()) {
+                findings.push(format!("{}:{number}: no arrow from `{room}` to `{used}`", source.path));
+            }
+        }
+    }
+    report(&findings);
+}
+
+#[test]
+fn the_table_of_arrows_has_no_circle() {
+    // A room stands above all that it uses, so each may point only to rooms further down the table.
+    for (place, (room, below)) in ARROWS.iter().enumerate() {
+        for used in *below {
+            let found = ARROWS.iter().position(|(other, _)| other == used);
+            assert!(found.is_some_and(|found| found > place), "`{room}` to `{used}` does not point down");
+        }
+    }
+}
+
+#[test]
+fn files_open_with_a_paragraph_and_stay_short() {
+    let mut findings = Vec::new();
+    for source in TREE.iter() {
+        let path = &source.path;
+        let opens = source.lines.first().is_some_and(|line| line.code.is_empty() && line.comment.starts_with("/!"));
+        if !opens {
+            findings.push(format!("{path}:1: a file opens with a `//!` paragraph: what it owns, how it is used"));
+        }
+        let limit = if path == "src/main.rs" { LONGEST_MAIN } else { LONGEST_FILE };
+        if source.lines.len() > limit {
+            findings.push(format!("{path}:{limit}: {} lines, look for the second noun", source.lines.len()));
+        }
+    }
+    report(&findings);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    for what in ["todo!", "unimplemented!", "dbg!", "#[ignore"] {
+        check_lines(&["src", "tests", "benches"], &format!("no `{what}`"), |_, line| has_words(&line.code, what));
+    }
+    for what in ["TODO", "FIXME", "XXX"] {
+        check_lines(&["src", "tests", "benches"], &format!("no `{what}`"), |_, line| has_words(&line.comment, what));
+    }
+}
+
+#[test]
+fn conditions_are_waited_for_not_slept_on() {
+    check_lines(&["src", "tests"], "wait for a condition with a deadline, never sleep", |source, line| {
+        !is_excepted(SLEEPING_FILES, source) && (has_words(&line.code, "sleep(") || has_words(&line.code, "::sleep"))
+    });
+}
+
+#[test]
+fn invariants_are_stated_not_unwrapped() {
+    check_lines(&["src"], "`expect` states the invariant, `unwrap` does not", |_, line| {
+        !line.is_test && line.code.contains(".unwrap()")
+    });
+}
+
+#[test]
+fn getters_bear_no_get() {
+    check_lines(&["src"], "a getter borrows and bears no `get_`", |_, line| {
+        line.code.contains("fn get_") && !line.code.contains("fn get_mut")
+    });
+}
+
+#[test]
+fn standards_are_cited_in_one_form() {
+    check_lines(&["src", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| miscites(&line.comment));
+}
+
+#[test]
+fn words_are_those_of_the_contract() {
+    for (word, ours) in WORDS {
+        check_lines(&["src"], &format!("`{word}` is not our word, `{ours}` is"), |_, line| {
+            let text = format!("{} {}", line.code, line.comment).to_lowercase();
+            has_words(&FOREIGN_TERMS.iter().fold(text, |text, term| text.replace(term, "")), word)
+        });
+    }
+}
+
+/// Applies one rule to every line below the folders and fails with all findings at once.
+fn check_lines(folders: &[&str], rule: &str, breaks: impl Fn(&Source, &Line) -> bool) {
+    let mut findings = Vec::new();
+    for source in below(folders) {
+        for (index, line) in source.lines.iter().enumerate() {
+            if breaks(source, line) {
+                findings.push(format!("{}:{}: {rule}", source.path, index + 1));
+            }
+        }
+    }
+    report(&findings);
+}
+
+/// The files below some folders.
+fn below(folders: &[&str]) -> impl Iterator<Item = &'static Source> {
+    TREE.iter().filter(|source| source.path.split('/').next().is_some_and(|top| folders.contains(&top)))
+}
+
+/// Fails if there are findings, a line for each.
+fn report(findings: &[String]) {
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+/// Whether a list of exceptions names this file.
+fn is_excepted(exceptions: &[(&str, &str)], source: &Source) -> bool {
+    exceptions.iter().any(|(path, _reason)| *path == source.path)
+}
+
+/// The rooms that a file reaches outside its tests, each with its line: `crate::wire`, `crate::{net, wire}`,
+/// and from the binary `hedgerow::cli`.
+fn rooms_used(source: &Source) -> Vec<(usize, String)> {
+    let root = if source.room() == "main" { "hedgerow::" } else { "crate::" };
+    let code = source.lines.iter().take_while(|line| !line.is_test);
+    let code: String = code.map(|line| format!("{}\n", line.code)).collect();
+    let mut used = Vec::new();
+    for (at, _) in code.match_indices(root) {
+        let number = code[..at].matches('\n').count() + 1;
+        used.extend(first_names(&code[at + root.len()..]).into_iter().map(|name| (number, name)));
+    }
+    used
+}
+
+/// The names that a path goes on with: one, or those at the first level of a group in braces. Types and
+/// macros at the top of the crate are no rooms.
+fn first_names(rest: &str) -> Vec<String> {
+    let word_at = |text: &str| text.chars().take_while(|&c| is_word(c)).collect::<String>();
+    let Some(group) = rest.strip_prefix('{') else {
+        return Some(word_at(rest)).filter(|name| name.starts_with(char::is_lowercase)).into_iter().collect();
+    };
+    let mut names = Vec::new();
+    let mut depth = 0;
+    let mut expected = true;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expected = true,
+            _ if expected && is_word(c) => {
+                names.push(word_at(&group[at..]));
+                expected = false;
+            }
+            _ => {}
+        }
+    }
+    names.retain(|name| name.starts_with(char::is_lowercase));
+    names
+}
+
+/// Whether a comment cites an RFC in another form than `RFC 2308 section 5`. A whole document is cited by its
+/// number alone, and a line may end within a citation.
+fn miscites(comment: &str) -> bool {
+    comment.match_indices("RFC").any(|(at, mark)| {
+        let rest = &comment[at + mark.len()..];
+        let number_at = rest.trim_start_matches([' ', '-', '\u{a0}']);
+        if !number_at.starts_with(|c: char| c.is_ascii_digit()) {
+            return false;
+        }
+        let behind = number_at.trim_start_matches(|c: char| c.is_ascii_digit());
+        let place = behind.trim_start_matches([' ', ',', '(']);
+        let names_place = place.starts_with('§')
+            || place.starts_with(|c: char| c.is_ascii_digit())
+            || place.to_lowercase().starts_with("sec");
+        let well_placed =
+            behind.strip_prefix(" section ").is_some_and(|place| place.starts_with(|c: char| c.is_ascii_digit()))
+                || behind == " section";
+        rest.len() - number_at.len() != 1 || !rest.starts_with(' ') || (names_place && !well_placed)
+    })
+}
+
+#[test]
+fn citations_are_told_apart() {
+    let good = [
+        "RFC 2308 section 5",
+        "(RFC 1035 section 4.1.4): backwards",
+        "as RFC 8914 says",
+        "RFC 1034 and RFC 1035 section 3",
+        "the RFC says",
+        "RFC 9210",
+        "see RFC 9210 section",
+        "RFCs differ",
+    ];
+    for comment in good {
+        assert!(!miscites(comment), "{comment}");
+    }
+    for comment in ["RFC1035", "RFC 2308 5", "RFC 2308, section 5", "RFC 2308 §5", "RFC 2308 sec. 5", "RFC-1035"] {
+        assert!(miscites(comment), "{comment}");
+    }
+}
+
+#[test]
+fn source_is_split_into_code_and_comment() {
+    let cases = [
+        ("let a = 1; // one", "let a = 1; ", "/ one"),
+        ("let a = \"unsafe // no\";", "let a = \"\";", ""),
+        ("let a = r#\"unsafe \" no\"#; b", "let a = \"\"; b", ""),
+        ("let a = b\"x\\\"unsafe\"; b", "let a = b\"\"; b", ""),
+        ("f('\"', '\\'', 'x'); // c", "f(', ', '); ", "/ c"),
+        ("fn f<'a>(b: &'a str) {} // c", "fn f<'a>(b: &'a str) {} ", "/ c"),
+        ("a /* b /* c */ d */ e", "a  e", " b  c  d "),
+        ("//! head", "", "/! head"),
+    ];
+    for (text, code, comment) in cases {
+        let source = Source::read("src/x.rs".to_owned(), text);
+        let line = &source.lines[0];
+        assert_eq!((line.code.as_str(), line.comment.as_str()), (code, comment), "{text}");
+    }
+}
+
+#[test]
+fn tests_are_told_from_the_rest() {
+    let text = "#[cfg(test)]\nmod cases;\nfn a() {}\n#[cfg(test)]\nmod tests {\n}\n";
+    let source = Source::read("src/x.rs".to_owned(), text);
+    let is_test: Vec<bool> = source.lines.iter().map(|line| line.is_test).collect();
+    assert_eq!(is_test, [false, false, false, true, true, true]);
+}
+
+#[test]
+fn arrows_are_found_in_paths_and_groups() {
+    let cases: [(&str, &[&str]); 5] = [
+        ("use crate::wire::Name;", &["wire"]),
+        ("use crate::{net::{udp, tcp}, wire, Top};", &["net", "wire"]),
+        ("use crate::{\n    net,\n    policy::Rank,\n};", &["net", "policy"]),
+        ("fn f(a: crate::zone::Miss, b: crate::Top) {}", &["zone"]),
+        ("#[cfg(test)]\nmod tests {\n use crate::sim;\n}", &[]),
+    ];
+    for (text, rooms) in cases {
+        let source = Source::read("src/x.rs".to_owned(), text);
+        let used: Vec<String> = rooms_used(&source).into_iter().map(|(_, room)| room).collect();
+        assert_eq!(used, rooms, "{text}");
+    }
+}
