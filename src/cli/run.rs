@@ -39,7 +39,7 @@ async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError
             _ = signals.hang_up.recv() => match reload() {
                 Ok(setup) => {
                     for key in server.reload(setup) {
-                        tracing::warn!("reload: {key} has changed, which takes effect at the next start only");
+                        tracing::warn!("reload: {key} has changed, which needs a restart to take effect");
                     }
                     tracing::info!("reloaded");
                 }

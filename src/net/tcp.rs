@@ -103,6 +103,8 @@ pub async fn serve(
     while let Some(Ok((stream, _))) = now_or_never(listener.accept()).await {
         accept(stream, &mut connections);
     }
+    // Nobody connects any more, while those who have are served to the end.
+    drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
