@@ -146,20 +146,10 @@ pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
 
 /// Follows the name at `start` to its root, shows each label on the way, and says where the name ends at `start`'s place.
 ///
-<<<<<<< HEAD
-/// Every pointer must go to before the labels that led to it, so there is no loop. Still, without a bound on the jumps a
-/// message could hold one long chain of pointers and thousands of owners at its end.
-fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
-=======
 /// Every pointer must go to before the labels that led to it, and what it leads to must not run into them, so there is no
 /// loop. Still, without a bound on the jumps a message could hold one long chain of pointers and thousands of owners at its
 /// end.
-fn walk_name<'a>(
-    message: &'a [u8],
-    start: usize,
-    mut on_label: impl FnMut(&'a [u8]),
-) -> Option<usize> {
->>>>>>> c1b0a06128db267dda88ed4b86126636823a11f8
+fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
     let mut at = start;
     let mut segment = start;
     let mut bound = message.len();

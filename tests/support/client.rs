@@ -1,0 +1,147 @@
+//! Clients: one UDP socket or one TCP connection each.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+
+use super::PATIENCE;
+use super::message::{Query, Response};
+
+/// A client over UDP. Its socket is connected, so it hears only what comes from the address it asked.
+pub struct Client {
+    /// Connected to the server.
+    socket: UdpSocket,
+}
+
+impl Client {
+    /// A client with a port of its own.
+    pub fn of(server: SocketAddr) -> Self {
+        let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(local).expect("a port is free");
+        socket.connect(server).expect("loopback can be reached");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        Self { socket }
+    }
+
+    /// Sends and waits for the response, which must bear the query's ID.
+    pub fn ask(&self, query: &Query) -> Response {
+        self.send(query);
+        let response = self.receive();
+        assert_eq!(response.id(), query.id, "the response to another query: {response:?}");
+        response
+    }
+
+    /// Sends, and does not wait.
+    pub fn send(&self, query: &Query) {
+        self.send_bytes(&query.to_vec());
+    }
+
+    /// Sends octets as they are.
+    pub fn send_bytes(&self, bytes: &[u8]) {
+        self.socket.send(bytes).expect("loopback takes a datagram");
+    }
+
+    /// Asserts that there is nothing to hear: sends one more query and wants its response first. Both
+    /// take the same way through the server, so an answer to what was sent before would come earlier.
+    pub fn receive_only(&self, fence: &Query) -> Response {
+        self.ask(fence)
+    }
+
+    /// Waits for the next response.
+    pub fn receive(&self) -> Response {
+        let mut buffer = [0; 65_535];
+        let length = self.socket.recv(&mut buffer).expect("a response in time");
+        Response { bytes: buffer[..length].to_vec() }
+    }
+}
+
+/// A client over TCP.
+pub struct TcpClient {
+    /// The connection.
+    stream: TcpStream,
+}
+
+impl TcpClient {
+    /// A client with a port of its own.
+    pub fn of(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect(server).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        // Else the kernel would gather single octets into larger segments.
+        stream.set_nodelay(true).expect("a TCP socket can do so");
+        Self { stream }
+    }
+
+    /// Sends and waits for the response, which must bear the query's ID.
+    pub fn ask(&mut self, query: &Query) -> Response {
+        self.send(std::slice::from_ref(query));
+        let response = self.receive();
+        assert_eq!(response.id(), query.id, "the response to another query: {response:?}");
+        response
+    }
+
+    /// The response to `query`, if the connection lives as long.
+    pub fn try_ask(&mut self, query: &Query) -> Option<Response> {
+        self.stream.write_all(&framed(&query.to_vec())).ok()?;
+        self.try_receive().ok()
+    }
+
+    /// Sends all of them in one write, which is one segment while they are few.
+    pub fn send(&mut self, queries: &[Query]) {
+        let bytes: Vec<u8> = queries.iter().flat_map(|query| framed(&query.to_vec())).collect();
+        self.send_bytes(&bytes);
+    }
+
+    /// Sends octets as they are: whoever calls has framed them.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server takes octets");
+    }
+
+    /// Sends each octet in a segment of its own.
+    pub fn send_octet_by_octet(&mut self, query: &Query) {
+        for octet in framed(&query.to_vec()) {
+            self.send_bytes(&[octet]);
+        }
+    }
+
+    /// Says that no more will be sent, and stays to listen.
+    pub fn close_sending(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Waits for the next response.
+    pub fn receive(&mut self) -> Response {
+        self.try_receive().expect("a response in time")
+    }
+
+    /// Receives so many responses, whatever their order; sorted by ID.
+    pub fn receive_all(&mut self, count: usize) -> Vec<Response> {
+        let mut responses: Vec<_> = (0..count).map(|_| self.receive()).collect();
+        responses.sort_by_key(Response::id);
+        responses
+    }
+
+    /// Waits until the server has closed the connection, and asserts that it said nothing more.
+    pub fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        let ended = self.stream.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "nothing more was expected, but came: {rest:?}");
+        // A server that closes with octets of ours unread resets the connection.
+        if let Err(e) = ended {
+            assert_eq!(e.kind(), io::ErrorKind::ConnectionReset, "the connection stayed open");
+        }
+    }
+
+    /// The next response, unless the connection ends or patience does.
+    fn try_receive(&mut self) -> io::Result<Response> {
+        let mut length = [0; 2];
+        self.stream.read_exact(&mut length)?;
+        let mut bytes = vec![0; u16::from_be_bytes(length).into()];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(Response { bytes })
+    }
+}
+
+/// A message behind its length, as it goes over TCP (RFC 1035 section 4.2.2).
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes(), message].concat()
+}

@@ -1,0 +1,102 @@
+//! Config files for forwarders, so that a test names only what it is about.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::backend::{Backend, Closed};
+use super::server::Server;
+
+/// A config under construction: a forwarder on port 0, its pools and routes.
+pub struct Forwarder {
+    /// The key of that name.
+    workers: usize,
+    /// A TOML array of addresses.
+    listen: String,
+    /// Further lines of `[forwarder]`.
+    keys: String,
+    /// Lines of `[forwarder.routes]`.
+    routes: String,
+    /// Whole sections.
+    pools: String,
+}
+
+/// Whatever has an address to be asked at.
+pub trait Asked {
+    /// Where.
+    fn address(&self) -> SocketAddr;
+}
+
+impl Asked for Backend {
+    fn address(&self) -> SocketAddr {
+        self.address()
+    }
+}
+
+impl Asked for Closed {
+    fn address(&self) -> SocketAddr {
+        self.address()
+    }
+}
+
+impl Asked for SocketAddr {
+    fn address(&self) -> SocketAddr {
+        *self
+    }
+}
+
+impl Forwarder {
+    /// Nothing but a listener on 127.0.0.1; one worker, so that what is a matter of turns is exact.
+    pub fn new() -> Self {
+        Self {
+            workers: 1,
+            listen: String::from(r#"["127.0.0.1:0"]"#),
+            keys: String::new(),
+            routes: String::new(),
+            pools: String::new(),
+        }
+    }
+
+    /// One pool for all names. `keys` are lines of its section; tables below it come last.
+    pub fn to(backends: &[&dyn Asked], keys: &str) -> Self {
+        Self::new().pool("all", ".", backends, keys)
+    }
+
+    /// A pool, and the route that leads to it.
+    pub fn pool(mut self, name: &str, suffix: &str, backends: &[&dyn Asked], keys: &str) -> Self {
+        let addresses: Vec<_> = backends.iter().map(|b| format!("\"{}\"", b.address())).collect();
+        let keys = keys.replace("[hedge]", &format!("[pools.{name}.hedge]"));
+        let keys = keys.replace("[health]", &format!("[pools.{name}.health]"));
+        let _ = writeln!(self.routes, "{suffix:?} = {name:?}");
+        let _ = writeln!(self.pools, "[pools.{name}]\nbackends = [{}]\n{keys}", addresses.join(", "));
+        self
+    }
+
+    /// With more than one worker.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// Addresses as a TOML array.
+    pub fn listen(self, addresses: &str) -> Self {
+        Self { listen: addresses.into(), ..self }
+    }
+
+    /// Further lines of `[forwarder]`.
+    pub fn keys(self, keys: &str) -> Self {
+        Self { keys: keys.into(), ..self }
+    }
+
+    /// The whole file.
+    pub fn to_toml(&self) -> String {
+        let Self { workers, listen, keys, routes, pools } = self;
+        format!(
+            "workers = {workers}\n[forwarder]\nlisten = {listen}\n{keys}\n\
+             [forwarder.routes]\n{routes}\n{pools}"
+        )
+    }
+
+    /// Runs a server with it.
+    pub fn start(&self) -> Server {
+        Server::start(&self.to_toml())
+    }
+}

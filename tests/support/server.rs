@@ -1,0 +1,209 @@
+//! The real server, started as a user starts it: the binary, a config file, its log on stderr.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::PATIENCE;
+use super::client::{Client, TcpClient};
+
+/// A run of the `hedgerow` binary. Dropping it kills the process; if the test fails, its log is shown.
+pub struct Process {
+    /// The process.
+    child: Child,
+    /// Filled by a thread that reads stderr.
+    log: Arc<Log>,
+}
+
+/// What the process has written to stderr.
+#[derive(Default)]
+struct Log {
+    /// What changes.
+    written: Mutex<Written>,
+    /// Notified after each change.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Written {
+    /// Whole lines.
+    lines: Vec<String>,
+    /// Whether stderr was closed, as it is when the process has ended.
+    ended: bool,
+}
+
+impl Process {
+    /// Runs `hedgerow` with these arguments.
+    pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hedgerow"))
+            .args(arguments)
+            .env_remove("HEDGEROW_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cargo has built the binary");
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let log = Arc::new(Log::default());
+        thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    log.written.lock().expect("nothing panics here").lines.push(line);
+                    log.changed.notify_all();
+                }
+                log.written.lock().expect("nothing panics here").ended = true;
+                log.changed.notify_all();
+            }
+        });
+        Self { child, log }
+    }
+
+    /// Waits for a line that holds `text`, and returns it.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let line = self.wait(|written| {
+            let line = written.lines.iter().find(|line| line.contains(text));
+            line.cloned().map(Some).or(written.ended.then_some(None))
+        });
+        line.flatten().unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
+    }
+
+    /// All that was written so far.
+    pub fn log(&self) -> String {
+        self.log.written.lock().expect("nothing panics here").lines.join("\n")
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        // Its end closes stderr, and so does nothing else.
+        let ended = self.wait(|written| written.ended.then_some(()));
+        assert!(ended.is_some(), "still running: {}", self.log());
+        self.child.wait().expect("the process is ours")
+    }
+
+    /// Waits until `find` gives a value; `None` when patience is at its end.
+    fn wait<T>(&self, find: impl Fn(&Written) -> Option<T>) -> Option<T> {
+        let written = self.log.written.lock().expect("nothing panics here");
+        let waited = self.log.changed.wait_timeout_while(written, PATIENCE, |w| find(w).is_none());
+        find(&waited.expect("nothing panics here").0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- log of hedgerow ---\n{}\n---", self.log());
+        }
+    }
+}
+
+/// A server that is ready, and the addresses that it listens on.
+pub struct Server {
+    /// The process.
+    pub process: Process,
+    /// By name.
+    listeners: HashMap<String, Vec<SocketAddr>>,
+    /// Holds the config and zones.
+    folder: TempDir,
+}
+
+impl Server {
+    /// `hedgerow serve` with this config.
+    pub fn start(config: &str) -> Self {
+        Self::start_with_files(config, &[])
+    }
+
+    /// The same, with files (zones) in the folder of the config.
+    pub fn start_with_files(config: &str, files: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        for (name, content) in files {
+            write(&folder.path().join(name), content);
+        }
+        let file = folder.path().join("config.toml");
+        write(&file, config);
+        Self::ready(Process::run([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()]), folder)
+    }
+
+    /// Any command that serves, such as `ls` and `ts`; files are named by their paths.
+    pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::ready(Process::run(arguments), TempDir::new().expect("a temporary folder"))
+    }
+
+    /// The forwarder's first address.
+    pub fn address(&self) -> SocketAddr {
+        self.listener("forwarder")
+    }
+
+    /// The first address of the listener with this name.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        self.listeners(name)[0]
+    }
+
+    /// All addresses of one listener.
+    pub fn listeners(&self, name: &str) -> &[SocketAddr] {
+        match self.listeners.get(name) {
+            Some(addresses) => addresses,
+            None => panic!("no listener {name:?} in the ready line: {}", self.process.log()),
+        }
+    }
+
+    /// A client of the forwarder.
+    pub fn client(&self) -> Client {
+        Client::of(self.address())
+    }
+
+    /// A client of the forwarder over TCP.
+    pub fn tcp_client(&self) -> TcpClient {
+        TcpClient::of(self.address())
+    }
+
+    /// Where a file of the config's folder is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Replaces a file of the config's folder.
+    pub fn rewrite(&self, name: &str, content: &str) {
+        write(&self.path(name), content);
+    }
+
+    /// Replaces a file of the config's folder and asks for a reload; the effect is the caller's to
+    /// wait for.
+    pub fn reload(&self, name: &str, content: &str) {
+        self.rewrite(name, content);
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Waits for the `ready` line and reads the addresses.
+    fn ready(process: Process, folder: TempDir) -> Self {
+        let line = process.wait_for_log(" ready ");
+        let (_, pairs) = line.split_once(" ready ").expect("the line was found by it");
+        let mut listeners = HashMap::new();
+        for pair in pairs.split_whitespace() {
+            let (name, addresses) = pair.split_once('=').expect("pairs of NAME=ADDRESSES");
+            let addresses = addresses.split(',').map(|a| a.parse().expect("an address and port"));
+            listeners.insert(name.to_owned(), addresses.collect());
+        }
+        Self { process, listeners, folder }
+    }
+}
+
+/// Writes a file.
+fn write(path: &Path, content: &str) {
+    std::fs::write(path, content).expect("a file in our own temporary folder");
+}
