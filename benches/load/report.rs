@@ -67,6 +67,9 @@ pub(crate) fn markdown(rounds: &[Round], window: usize, strength: Strength) -> S
         );
     }
 
+    out.push_str("\nWhere the server was busy well below 1, the other core or another program was the limit: ");
+    out.push_str("compare CPU time there, not rates.\n");
+
     let _ =
         writeln!(out, "\nOpen loop, {rate} queries/s, {secs} s; microseconds, median (min–max) of {count} rounds\n");
     let header = "| subject | p50 | p90 | p99 | p99.9 | max | CPU s per million |";
