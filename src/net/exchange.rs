@@ -171,8 +171,8 @@ impl<T: Copy> Exchange<T> {
             alarm,
             alarm_at: None,
             links: Vec::new(),
-            ports: Vec::new(),
-            free_ports: Vec::new(),
+            ports: Vec::with_capacity(WARM_PORTS),
+            free_ports: Vec::with_capacity(WARM_PORTS),
             waiting: HashMap::with_capacity_and_hasher(WARM, RandomState::default()),
             late: VecDeque::with_capacity(WARM),
             dirty: Vec::with_capacity(16),
@@ -186,7 +186,8 @@ impl<T: Copy> Exchange<T> {
     pub fn add(&mut self, address: SocketAddr, message_size: usize) -> Link {
         let peer = Peer {
             address,
-            live: Vec::with_capacity(PORTS_PER_BACKEND),
+            // One more while a socket is being replaced.
+            live: Vec::with_capacity(PORTS_PER_BACKEND + 1),
             current: None,
             batch: SendBatch::new(BATCH, message_size),
             keys: Vec::with_capacity(BATCH),
@@ -352,7 +353,7 @@ impl<T: Copy> Exchange<T> {
         self.close_if_done(number);
     }
 
-    /// Nobody needs the reply any more. The ID stays taken for [`QUARANTINE`], so that a late reply cannot be taken for
+    /// Nobody needs the reply any more. The ID stays taken for some seconds, so that a late reply cannot be taken for
     /// another's, and its sender's latency can be learnt.
     pub fn abandon(&mut self, key: TicketKey, now: Instant) {
         if let Some(waiting) = self.waiting.get_mut(&key)
@@ -382,13 +383,16 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// Ends quarantines and retires sockets that have served their time.
+    /// Ends quarantines.
     pub fn tidy(&mut self, now: Instant) {
-        while let Some(&(until, key, serial)) = self.late.front()
-            && until <= now
-        {
+        while let Some(&(until, key, serial)) = self.late.front() {
+            let is_waiting =
+                self.waiting.get(&key).is_some_and(|waiting| waiting.is_late && waiting.serial == serial);
+            if is_waiting && until > now {
+                return;
+            }
             self.late.pop_front();
-            if self.waiting.get(&key).is_some_and(|waiting| waiting.is_late && waiting.serial == serial) {
+            if is_waiting {
                 self.settle(key, now);
             }
         }
@@ -574,6 +578,9 @@ const UNPRIVILEGED: u16 = 1024;
 
 /// Waiting tickets for which there is room before anything has to grow.
 const WARM: usize = 4096;
+
+/// Sockets for which there is room before anything has to grow.
+const WARM_PORTS: usize = 1024;
 
 /// What epoll says of the alarm, where sockets have their number.
 const ALARM: u64 = u64::MAX;

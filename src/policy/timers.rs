@@ -21,7 +21,7 @@ pub struct Timers<K> {
 impl<K> Timers<K> {
     /// No timers.
     pub fn new() -> Self {
-        Self { lanes: std::array::from_fn(|_| VecDeque::new()), rest: BinaryHeap::new() }
+        Self { lanes: std::array::from_fn(|_| VecDeque::with_capacity(WARM)), rest: BinaryHeap::with_capacity(WARM) }
     }
 
     /// Sets a timer.
@@ -108,6 +108,9 @@ impl<K> PartialEq for Timer<K> {
 }
 
 impl<K> Eq for Timer<K> {}
+
+/// Timers of each queue for which there is room before it has to grow.
+const WARM: usize = 1024;
 
 /// A pool's deadline, attempt timeout and hedge delay are three lengths, so this serves two pools with ease,
 /// and more with a little help from the heap.

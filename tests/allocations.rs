@@ -1,0 +1,156 @@
+//! After warm-up, a query that is forwarded allocates nothing (the hot path's first rule).
+//!
+//! The server runs in this process, so that its allocations can be counted; the client and the backend run in a thread
+//! that is not counted. The test is alone in its file: another test's allocations would be counted too.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use hedgerow::config::Config;
+use hedgerow::server::{Server, Setup};
+use tokio::task::LocalSet;
+
+/// Counts what the threads of the server allocate.
+struct Counting;
+
+/// Allocations of threads that are counted.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Whether anything is counted yet.
+static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Set in threads of the test itself.
+    static IS_EXEMPT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Counts one allocation of this thread.
+fn count() {
+    if IS_COUNTING.load(Relaxed) && !IS_EXEMPT.try_with(Cell::get).unwrap_or(true) {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+    }
+}
+
+// SAFETY: everything is passed on to the system's allocator as it is.
+#[allow(unsafe_code, reason = "an allocator cannot be written without")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Queries that warm the server up.
+const WARM_UP: u32 = 30_000;
+/// Queries that are counted.
+const COUNTED: u32 = 10_000;
+/// Queries sent before their responses are read: batches, as under load.
+const AT_ONCE: u32 = 20;
+
+#[test]
+fn after_warm_up_a_forwarded_query_allocates_nothing() {
+    IS_EXEMPT.set(true);
+    for dispatch in ["race", "hedge", "sequential"] {
+        assert_eq!(allocations(dispatch), 0, "{COUNTED} queries, dispatch = {dispatch:?}");
+    }
+}
+
+/// Starts a server with two backends; returns what it allocates for [`COUNTED`] queries.
+fn allocations(dispatch: &str) -> u64 {
+    let backends = [backend(), backend()];
+    let text = format!(
+        "workers = 1\n\
+         [forwarder]\n\
+         listen = [\"127.0.0.1:0\"]\n\
+         [pools.p]\n\
+         backends = [\"{}\", \"{}\"]\n\
+         dispatch = \"{dispatch}\"\n\
+         [pools.p.health]\n\
+         interval = \"1h\"\n",
+        backends[0], backends[1]
+    );
+    let folder = std::path::Path::new("");
+    let config = Config::parse(&text, "test.toml", folder).expect("the config is right");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(LocalSet::new().run_until(async {
+        let server = Server::start(Setup { config, catalogs: Vec::new() }).expect("the server starts");
+        let address = server.bound().trim_start_matches("forwarder=").parse().expect("one address");
+        let counted = tokio::task::spawn_blocking(move || {
+            IS_EXEMPT.set(true);
+            let client = Client::new(address);
+            client.ask(WARM_UP);
+            ALLOCATIONS.store(0, Relaxed);
+            IS_COUNTING.store(true, Relaxed);
+            client.ask(COUNTED);
+            IS_COUNTING.store(false, Relaxed);
+            ALLOCATIONS.load(Relaxed)
+        });
+        let counted = counted.await.expect("every query is answered");
+        let (is_clean, _) = server.drain().await;
+        assert!(is_clean);
+        counted
+    }))
+}
+
+/// A backend that turns every query into a response with an A record; it ends with the process.
+fn backend() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+    let address = socket.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        IS_EXEMPT.set(true);
+        let mut message = [0; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut message) {
+            let answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01";
+            message[2] |= 0x84;
+            message[7] = 1;
+            message[length..length + answer.len()].copy_from_slice(answer);
+            let _ = socket.send_to(&message[..length + answer.len()], peer);
+        }
+    });
+    address
+}
+
+/// A client with one socket.
+struct Client(UdpSocket);
+
+impl Client {
+    /// A client of `server`.
+    fn new(server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+        socket.connect(server).expect("loopback can be reached");
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
+        Self(socket)
+    }
+
+    /// Asks so many questions, no two the same within a batch, and waits for every answer.
+    fn ask(&self, queries: u32) {
+        let mut response = [0; 512];
+        for batch in 0..queries / AT_ONCE {
+            for number in 0..AT_ONCE {
+                let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x04test\0\0\x01\0\x01";
+                query[..2].copy_from_slice(&(number as u16).to_be_bytes());
+                let serial = batch * AT_ONCE + number;
+                (0..8).for_each(|digit| query[13 + digit] = b'a' + (serial >> (4 * digit) & 15) as u8);
+                self.0.send(&query).expect("loopback takes a datagram");
+            }
+            for _ in 0..AT_ONCE {
+                let length = self.0.recv(&mut response).expect("a response comes");
+                assert_eq!(&response[length - 4..length], [192, 0, 2, 1]);
+            }
+        }
+    }
+}
