@@ -85,7 +85,8 @@ fn json_log_tells_the_same() {
         let process = Process::run(arguments);
         let line = process.wait_for_log("ready");
         let event: serde_json::Value = serde_json::from_str(&line).expect("a line is an object");
-        let listener = event["fields"]["forwarder"].as_str().expect("the listener's address");
+        let message = event["fields"]["message"].as_str().expect("an event has a message");
+        let listener = message.strip_prefix("ready forwarder=").expect("the only listener");
         let client = Client::of(listener.parse().expect("an address"));
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
     }
@@ -388,7 +389,7 @@ fn settings_that_need_a_restart_say_so_and_stay() {
     let config = Forwarder::to(&[&backend], "");
     let server = config.start();
     server.reload("config.toml", &config.workers(2).to_toml());
-    let line = server.process.wait_for_log("restart");
+    let line = server.process.wait_for_log("next start");
     assert!(line.contains("workers"), "{line}");
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }
@@ -399,7 +400,7 @@ fn changed_listener_needs_a_restart() {
     let config = Forwarder::to(&[&backend], "");
     let server = config.start();
     server.reload("config.toml", &config.listen("['127.0.0.2:0']").to_toml());
-    let line = server.process.wait_for_log("restart");
+    let line = server.process.wait_for_log("next start");
     assert!(line.contains("forwarder.listen"), "{line}");
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }
