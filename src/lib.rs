@@ -6,6 +6,7 @@ pub mod config;
 pub mod forwarder;
 pub mod metrics;
 pub mod net;
+pub mod plan;
 pub mod policy;
 pub mod probe;
 pub mod server;

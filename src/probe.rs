@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use crate::forwarder::plan::{News, Plan, SharedPool, Sign};
+use crate::plan::{News, Plan, SharedPool, Sign};
 use crate::policy::health::Health;
 use crate::wire;
 

@@ -11,8 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Forwarder;
 use super::in_flight::RaceRef;
-use super::{Forwarder, pool_at, rank};
+use super::pool::pool_at;
+use super::races::rank;
 use crate::metrics::Source;
 use crate::policy::Rank;
 use crate::policy::race::BackendIndex;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use super::plan::SharedPool;
 use crate::net::exchange::{Exchange, Link};
+use crate::plan::SharedPool;
 use crate::policy::balance::{Balance, Turns};
 use crate::policy::latency::Latency;
 use crate::policy::race::{BackendIndex, Candidates, Field};
@@ -119,6 +119,11 @@ impl Pool {
     pub(super) fn remember_without_opt(&mut self, backend: BackendIndex, now: Instant) {
         self.members[usize::from(backend.0)].without_opt_until = Some(now + WITHOUT_OPT);
     }
+}
+
+/// The pool of a race, which is kept for as long as it has races.
+pub(super) fn pool_at(pools: &mut [Option<Pool>], place: u16) -> &mut Pool {
+    pools[usize::from(place)].as_mut().expect("a pool with races is kept")
 }
 
 /// The order of asking for the present state of the backends.

@@ -386,8 +386,7 @@ impl<T: Copy> Exchange<T> {
     /// Ends quarantines.
     pub fn tidy(&mut self, now: Instant) {
         while let Some(&(until, key, serial)) = self.late.front() {
-            let is_waiting =
-                self.waiting.get(&key).is_some_and(|waiting| waiting.is_late && waiting.serial == serial);
+            let is_waiting = self.waiting.get(&key).is_some_and(|waiting| waiting.is_late && waiting.serial == serial);
             if is_waiting && until > now {
                 return;
             }

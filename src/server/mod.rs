@@ -26,9 +26,9 @@ use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
 use crate::config::Config;
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
-use crate::forwarder::plan::{News, Plan, SharedPool};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{BindError, Listeners};
+use crate::plan::{News, Plan, SharedPool};
 use crate::probe::Prober;
 use crate::zone::Catalog;
 

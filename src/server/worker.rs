@@ -15,10 +15,10 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::authority::Authority;
 use crate::forwarder::claims::WorkerId;
-use crate::forwarder::plan::Plan;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::metrics::{Counters, Dropped};
 use crate::net::tcp;
+use crate::plan::Plan;
 use crate::zone::Catalog;
 
 /// What a worker is told by the control thread.

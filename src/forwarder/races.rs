@@ -1,0 +1,249 @@
+//! Driving races: what a race says is done, what backends say is told to it, and its end becomes a response.
+
+use std::time::{Duration, Instant};
+
+use super::in_flight::RaceRef;
+use super::pool::pool_at;
+use super::{Forwarder, Ticket, tell};
+use crate::metrics::{Dropped, Source};
+use crate::net::batch::RecvBatch;
+use crate::net::exchange::Link;
+use crate::plan::Sign;
+use crate::policy::race::{AttemptId, BackendIndex, Heard, OptRefusal, Outcome, Step};
+use crate::policy::{Dispatch, Rank, Silence};
+use crate::wire::{self, ExtendedError, Rcode, Reply};
+
+/// A reply at hand, which the race may let win.
+#[derive(Clone, Copy)]
+pub(super) struct AtHand<'a> {
+    /// The attempt that it answers.
+    pub(super) attempt: AttemptId,
+    /// The reply.
+    pub(super) reply: &'a Reply<'a>,
+}
+
+impl Forwarder {
+    /// Does what a race says until it waits or is over.
+    pub(super) fn drive(&mut self, at: RaceRef, at_hand: Option<AtHand<'_>>, now: Instant) {
+        loop {
+            let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_fetching) else { return };
+            let pool = pool_at(&mut self.pools, entry.pool);
+            match entry.race.next_step(&pool.field(), now) {
+                Step::Ask { attempt, backend, edns, .. } => self.ask(at, attempt, backend, edns, now),
+                Step::WaitUntil(until) => {
+                    if entry.armed.is_none_or(|armed| until < armed) {
+                        entry.armed = Some(until);
+                        self.timers.push(until, at);
+                    }
+                    return;
+                }
+                Step::Finished(outcome) => return self.finish(at, outcome, at_hand, now),
+            }
+        }
+    }
+
+    /// Makes an attempt: queues the query for a backend.
+    fn ask(&mut self, at: RaceRef, attempt: AttemptId, backend: BackendIndex, edns: bool, now: Instant) {
+        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
+        let link = pool.link(backend);
+        if self.exchange.is_full(link) {
+            self.exchange.flush(&mut self.refused);
+        }
+        let ticket = Ticket { race: at, attempt, pool: entry.pool };
+        let has_opt = edns && !pool.is_without_opt(backend, now);
+        let (query, opt_at) = (&entry.query, entry.opt_at);
+        let queued = self.exchange.queue(link, ticket, now, |out| match has_opt {
+            true => out.extend_from_slice(query),
+            false => wire::write_without_opt(query, opt_at, out),
+        });
+        match queued {
+            Ok(key) => entry.set_ticket(attempt, key),
+            // No socket is left: as far as this query goes, the backend cannot be asked.
+            Err(_) => entry.race.on_failure(attempt),
+        }
+    }
+
+    /// Takes the datagrams that a backend socket has received.
+    pub(super) fn hear_batch(&mut self, socket: u32, batch: &RecvBatch, now: Instant) {
+        for index in 0..batch.len() {
+            match batch.datagram(index) {
+                Some(datagram) if !datagram.is_truncated => self.hear(socket, datagram.bytes, now),
+                _ => self.counters.dropped(Dropped::Malformed),
+            }
+        }
+    }
+
+    /// Takes one reply.
+    ///
+    /// RFC 5452 section 9.1: ID, addresses and question must all agree. What does not is likely a forgery attempt: it is
+    /// counted and the wait goes on; failing the attempt would hand the forger a cheap win.
+    fn hear(&mut self, socket: u32, message: &[u8], now: Instant) {
+        let Some((key, waiting)) =
+            wire::Header::read(message).and_then(|header| self.exchange.find(socket, header.id()))
+        else {
+            return self.counters.dropped(Dropped::Spoofed);
+        };
+        let (ticket, latency, is_late) = (waiting.ticket, now.saturating_duration_since(waiting.sent), waiting.is_late);
+        let link = waiting.link;
+        let Ok(reply) = wire::read_reply(message) else {
+            return self.counters.dropped(Dropped::Malformed);
+        };
+        let entry = self.in_flight.get_mut(ticket.race).filter(|entry| !is_late && !entry.is_fetching);
+        let Some(entry) = entry else {
+            // The question is gone with its race. A latency learnt from a forgery would need its ID and port all the same.
+            self.counters.dropped(Dropped::Late);
+            self.exchange.settle(key, now);
+            return self.learn(ticket.pool, link, latency, now);
+        };
+        if reply.is_bare_failure() {
+            // It lacks the question, and so proves little: the true reply may still come.
+            if is_opt_refusal(&reply) && entry.opt_at < entry.query.len() {
+                entry.race.on_bare_opt_refused(ticket.attempt);
+            } else {
+                entry.race.on_bare_failure(ticket.attempt);
+            }
+            return self.drive(ticket.race, None, now);
+        }
+        if !reply.answers_question(entry.question()) {
+            return self.counters.dropped(Dropped::Spoofed);
+        }
+        self.exchange.settle(key, now);
+        entry.tickets[usize::from(ticket.attempt.0)] = None;
+        self.learn(ticket.pool, link, latency, now);
+        self.judge(ticket, &reply, now);
+    }
+
+    /// Lets a race judge a reply that passed every check.
+    fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
+        let Ticket { race: at, attempt, pool } = ticket;
+        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let has_opt = entry.opt_at < entry.query.len();
+        let asked = entry.race.attempt(attempt);
+        if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
+            return self.drive(at, None, now);
+        }
+        if has_opt
+            && !is_opt_refusal(reply)
+            && let Some(asked) = asked
+            && !asked.edns
+        {
+            pool_at(&mut self.pools, pool).remember_without_opt(asked.backend, now);
+        }
+        match entry.race.on_reply(attempt, rank(reply), now) {
+            Heard::Accepted | Heard::NotNeeded => {}
+            Heard::Kept => {
+                entry.kept.clear();
+                entry.kept.extend_from_slice(reply.as_wire());
+            }
+        }
+        self.drive(at, Some(AtHand { attempt, reply }), now);
+    }
+
+    /// Learns from a reply: how long the backend takes, and that it is alive.
+    fn learn(&mut self, place: u16, link: Link, latency: Duration, now: Instant) {
+        let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
+        let Some(backend) = pool.backend(link) else { return };
+        let index = usize::from(backend.0);
+        pool.latency[index].record(latency, now);
+        if !pool.shared.backends[index].is_up() {
+            // Any reply at all is life.
+            pool.shared.set_up(index, true);
+            tell(&self.shared, &pool.shared, index, Sign::Replied);
+        }
+    }
+
+    /// A race is over: responds to all who wait, or has the whole answer fetched for those who came by TCP.
+    fn finish(&mut self, at: RaceRef, outcome: Outcome, at_hand: Option<AtHand<'_>>, now: Instant) {
+        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        for key in entry.tickets.iter_mut().filter_map(Option::take) {
+            self.exchange.abandon(key, now);
+        }
+        let pool = pool_at(&mut self.pools, entry.pool);
+        let rules = pool.shared.rules();
+        for attempt in entry.race.attempts() {
+            let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
+            let backend = usize::from(attempt.backend.0);
+            if is_silent && pool.shared.backends[backend].suspect() {
+                tell(&self.shared, &pool.shared, backend, Sign::Silent);
+            }
+        }
+        match outcome {
+            Outcome::Reply(attempt) => {
+                if rules.dispatch == Dispatch::Hedge {
+                    pool.shared.budget.earn(1);
+                }
+                let winner = entry.race.attempt(attempt).map_or(BackendIndex(0), |winner| winner.backend);
+                match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
+                    Some(AtHand { reply, .. }) => self.respond_with(at, winner, reply),
+                    None => {
+                        // Out of the entry for the time of the borrow; its buffer goes back.
+                        let kept = std::mem::take(&mut entry.kept);
+                        if let Ok(reply) = wire::read_reply(&kept) {
+                            self.respond_with(at, winner, &reply);
+                        }
+                        if let Some(entry) = self.in_flight.get_mut(at) {
+                            entry.kept = kept;
+                        }
+                    }
+                }
+            }
+            Outcome::Failed => self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), None),
+            Outcome::Nothing => {
+                let is_up = |backend: BackendIndex| pool.shared.backends[usize::from(backend.0)].is_up();
+                // RFC 8914 sections 4.23 and 4.30: silence and death are told apart.
+                let (word, ede) = if entry.race.attempts().any(|attempt| is_up(attempt.backend)) {
+                    (rules.on_timeout, ExtendedError::SYNTHESIZED)
+                } else {
+                    (rules.on_all_down, ExtendedError::NO_REACHABLE_AUTHORITY)
+                };
+                self.respond_synthesized(at, Source::Synthesized, rcode_of(word), Some(ede));
+            }
+        }
+        if self.in_flight.get(at).is_some_and(|entry| !entry.is_fetching) {
+            self.remove(at);
+        }
+    }
+
+    /// Forgets a race that is over.
+    pub(super) fn remove(&mut self, at: RaceRef) {
+        let Some(entry) = self.in_flight.get(at) else { return };
+        let (hash, is_claimed, place) = (entry.hash, entry.is_claimed, entry.pool);
+        if is_claimed {
+            self.shared.claims.release(hash);
+        }
+        self.in_flight.remove(at);
+        let pool = pool_at(&mut self.pools, place);
+        pool.in_flight -= 1;
+        if pool.in_flight == 0 && !self.pool_places.contains(&place) {
+            self.remove_unused_pools();
+        }
+    }
+}
+
+/// How a reply ranks (CONTRACT.md, Races).
+pub(super) fn rank(reply: &Reply<'_>) -> Rank {
+    match reply.rcode() {
+        Rcode::NOERROR if reply.is_truncated() || reply.has_answers() || reply.is_referral() => Rank::Positive,
+        Rcode::NOERROR if reply.header().is_authoritative() => Rank::NodataAuthoritative,
+        Rcode::NOERROR => Rank::Nodata,
+        Rcode::NXDOMAIN if reply.is_truncated() => Rank::Positive,
+        Rcode::NXDOMAIN => Rank::Nxdomain,
+        _ => Rank::Failure,
+    }
+}
+
+/// Whether a reply may say that its sender knows no EDNS (RFC 6891 section 7: FORMERR; older servers: NOTIMP).
+fn is_opt_refusal(reply: &Reply<'_>) -> bool {
+    matches!(reply.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && reply.edns().is_none()
+}
+
+/// The rcode that a config word stands for; `None` is no response at all.
+fn rcode_of(word: Silence) -> Option<Rcode> {
+    match word {
+        Silence::Nxdomain => Some(Rcode::NXDOMAIN),
+        Silence::Servfail => Some(Rcode::SERVFAIL),
+        Silence::Refused => Some(Rcode::REFUSED),
+        Silence::Drop => None,
+    }
+}

@@ -1,0 +1,133 @@
+//! Turns: the worker is woken, hears what the backends have said, looks at the races whose time has come, and at the end
+//! sends everything that was queued.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Forwarder, Ticket, tell};
+use crate::net::batch::RecvBatch;
+use crate::net::exchange::{Event, Link};
+use crate::plan::Sign;
+
+impl Forwarder {
+    /// Takes what the exchange has: replies, ICMP errors, the alarm.
+    pub fn hear_backends(&mut self, events: &mut Vec<Event>, batch: &mut RecvBatch, now: Instant) -> bool {
+        let has_more = self.exchange.ready(events);
+        for event in events.drain(..) {
+            match event {
+                Event::Alarm => self.on_time(now),
+                Event::Socket(socket) => self.drain_socket(socket, batch, now),
+            }
+        }
+        self.end_turn(now);
+        has_more
+    }
+
+    /// Reads a backend socket until it is empty.
+    fn drain_socket(&mut self, socket: u32, batch: &mut RecvBatch, now: Instant) {
+        loop {
+            match self.exchange.recv(socket, batch) {
+                Ok(received) => {
+                    self.hear_batch(socket, batch, now);
+                    if received < batch.capacity() {
+                        return;
+                    }
+                }
+                Err((link, true)) => self.on_unreachable(link, now),
+                Err((_, false)) => {}
+            }
+        }
+    }
+
+    /// Looks at the races whose time has come.
+    fn on_time(&mut self, now: Instant) {
+        while let Some((at_time, at)) = self.timers.pop_due(now) {
+            let Some(entry) = self.in_flight.get_mut(at) else { continue };
+            if entry.armed == Some(at_time) {
+                entry.armed = None;
+                self.drive(at, None, now);
+            }
+        }
+        self.refresh_pools(now);
+    }
+
+    /// Looks at the state of all backends.
+    pub fn refresh_all(&mut self, now: Instant) {
+        self.refresh_pools(now);
+        self.end_turn(now);
+    }
+
+    /// Adapts all pools.
+    fn refresh_pools(&mut self, now: Instant) {
+        for place in 0..self.pools.len() as u16 {
+            self.refresh(place, now);
+        }
+    }
+
+    /// ICMP says that a backend is unreachable: proof of death, and the end of all its attempts.
+    pub(super) fn on_unreachable(&mut self, link: Link, now: Instant) {
+        let found = self.pools.iter().enumerate().find_map(|(place, pool)| {
+            let pool = pool.as_ref()?;
+            Some((place as u16, Arc::clone(&pool.shared), usize::from(pool.backend(link)?.0)))
+        });
+        let Some((place, shared, backend)) = found else { return };
+        if shared.set_up(backend, false) {
+            tracing::warn!(pool = shared.config.name, backend = shared.backends[backend].name, "down: unreachable");
+        }
+        tell(&self.shared, &shared, backend, Sign::Unreachable);
+        self.refresh(place, now);
+        // It may have been down before: what was asked of it all the same has failed too.
+        self.fail_all(link, now);
+    }
+
+    /// Adapts to changes of the backends' state. What waits for one that went down will not be answered.
+    pub(super) fn refresh(&mut self, place: u16, now: Instant) {
+        let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
+        let mut dead = Vec::new();
+        pool.refresh(|backend| dead.push(backend));
+        let links: Vec<_> = dead.into_iter().map(|backend| pool.link(backend)).collect();
+        links.into_iter().for_each(|link| self.fail_all(link, now));
+    }
+
+    /// Fails all attempts that wait for a backend.
+    fn fail_all(&mut self, link: Link, now: Instant) {
+        let mut orphans = std::mem::take(&mut self.orphans);
+        self.exchange.take_waiting(link, &mut orphans);
+        for orphan in orphans.drain(..) {
+            self.fail(orphan, now);
+        }
+        self.orphans = orphans;
+    }
+
+    /// Fails one attempt.
+    fn fail(&mut self, ticket: Ticket, now: Instant) {
+        let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { return };
+        entry.tickets[usize::from(ticket.attempt.0)] = None;
+        entry.race.on_failure(ticket.attempt);
+        self.drive(ticket.race, None, now);
+    }
+
+    /// Ends a turn: everything that was queued leaves, and the alarm is set for what is next.
+    pub(super) fn end_turn(&mut self, now: Instant) {
+        loop {
+            self.exchange.flush(&mut self.refused);
+            let Some(refused) = self.refused.pop() else { break };
+            if refused.is_unreachable {
+                self.on_unreachable(refused.link, now);
+            }
+            self.fail(refused.ticket, now);
+        }
+        for listener in self.listeners.iter_mut().filter(|listener| !listener.responses.is_empty()) {
+            listener.flush(&self.counters);
+        }
+        self.exchange.tidy(now);
+        self.timers.discard(|at_time, at| self.in_flight.get(*at).is_none_or(|entry| entry.armed != Some(at_time)));
+        let next = [self.timers.peek(), self.exchange.next_tidy()].into_iter().flatten().min();
+        if let Some(next) = next {
+            self.exchange.wake_at(next, now);
+        }
+        if self.is_idle() {
+            self.idle.notify_waiters();
+        }
+    }
+}
