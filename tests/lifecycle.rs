@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::ErrorKind;
 use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -139,7 +140,7 @@ fn all_problems_of_a_config_are_told_at_once_with_exit_code_2() {
             "config.toml:1:11",
             "config.toml:3:11",
             "config.toml:5:7",
-            "did you mean \"ts\"",
+            "there is no pool \"tss\"",
             "config.toml:8:12",
             "did you mean \"hedge\"",
             "config.toml:9:1",
@@ -208,7 +209,10 @@ impl InFlight {
 
     /// Waits until the server has stopped to listen: new connections are refused.
     fn wait_until_closed(&self) {
-        until("the listeners close", || TcpStream::connect(self.server.address()).err());
+        until("the listeners close", || {
+            let refused = TcpStream::connect_timeout(&self.server.address(), PATIENCE).err()?;
+            (refused.kind() == ErrorKind::ConnectionRefused).then_some(())
+        });
     }
 
     fn expect_all(&mut self, check: impl Fn(&Response)) {
