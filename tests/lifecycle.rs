@@ -393,7 +393,7 @@ fn settings_that_need_a_restart_say_so_and_stay() {
     let config = Forwarder::to(&[&backend], "");
     let server = config.start();
     server.reload("config.toml", &config.workers(2).to_toml());
-    let line = server.process.wait_for_log("next start");
+    let line = server.process.wait_for_log("needs a restart");
     assert!(line.contains("workers"), "{line}");
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }
@@ -404,7 +404,7 @@ fn changed_listener_needs_a_restart() {
     let config = Forwarder::to(&[&backend], "");
     let server = config.start();
     server.reload("config.toml", &config.listen("['127.0.0.2:0']").to_toml());
-    let line = server.process.wait_for_log("next start");
+    let line = server.process.wait_for_log("needs a restart");
     assert!(line.contains("forwarder.listen"), "{line}");
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }

@@ -95,7 +95,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     };
     let opt = Opt::new(1232).to_vec();
     let opt_with = |data: &[u8]| record(".", OPT, data).to_vec();
-    let too_long = vec![b'a'; 64];
+    let too_long = [b'a'; 64];
     let labels = "a.".repeat(128);
     vec![
         ("no question", edited(&|m| m[5] = 0)),

@@ -65,8 +65,8 @@ pub struct ForwarderConfig {
 }
 
 impl ForwarderConfig {
-    /// The default of `edns_udp_size`. Octets that pass every path without being fragmented (DNS flag day 2020): an IPv6
-    /// packet of 1280 octets less its headers.
+    /// The default of `edns_udp_size`. Octets that pass every path without being fragmented (DNS flag day 2020): the least MTU
+    /// of IPv6, 1280 octets, less headers.
     pub const EDNS_UDP_SIZE: u16 = 1232;
 }
 

@@ -191,7 +191,7 @@ impl Forwarder {
             Outcome::Failed => self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), None),
             Outcome::Nothing => {
                 let is_up = |backend: BackendIndex| pool.shared.backends[usize::from(backend.0)].is_up();
-                // RFC 8914 sections 4.23 and 4.30: silence and death are told apart.
+                // RFC 8914 section 4.23, RFC 8914 section 4.30: silence and death are told apart.
                 let (word, ede) = if entry.race.attempts().any(|attempt| is_up(attempt.backend)) {
                     (rules.on_timeout, ExtendedError::SYNTHESIZED)
                 } else {

@@ -408,7 +408,7 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
     }
 }
 
-/// Room for one packet-info control message, aligned as `cmsghdr` wants it.
+/// Room for one `IP_PKTINFO` or `IPV6_PKTINFO` message, aligned as `cmsghdr` wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 64]);
@@ -424,7 +424,7 @@ impl Control {
         header.msg_controllen = length.min(self.0.len()) as _;
         // SAFETY: the header's control part is this block, aligned, initialized, and its length is stated truly. The
         // macros stay within it: `CMSG_FIRSTHDR` and `CMSG_NXTHDR` return null when no whole header is left. The data
-        // of a packet-info message is as long as its type, which `cmsg_len` is checked for before the unaligned read.
+        // of such a message is as long as its type, which `cmsg_len` is checked for before the unaligned read.
         unsafe {
             let mut message = libc::CMSG_FIRSTHDR(&raw const header);
             while let Some(current) = message.as_ref() {
@@ -464,7 +464,7 @@ impl Control {
                     (*message).cmsg_level = libc::IPPROTO_IP;
                     (*message).cmsg_type = libc::IP_PKTINFO;
                     (*message).cmsg_len = libc::CMSG_LEN(size) as _;
-                    // No interface: the route decides, as for any other packet of this host.
+                    // No interface: the route decides, as for any other datagram of this host.
                     let info = libc::in_pktinfo {
                         ipi_ifindex: 0,
                         ipi_spec_dst: libc::in_addr { s_addr: ip.to_bits().to_be() },

@@ -21,7 +21,7 @@ pub struct Timers<K> {
 impl<K> Timers<K> {
     /// No timers.
     pub fn new() -> Self {
-        Self { lanes: std::array::from_fn(|_| VecDeque::with_capacity(WARM)), rest: BinaryHeap::with_capacity(WARM) }
+        Self { lanes: std::array::from_fn(|_| VecDeque::with_capacity(WARM)), rest: BinaryHeap::new() }
     }
 
     /// Sets a timer.
