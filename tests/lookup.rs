@@ -4,7 +4,6 @@ mod lookup_support;
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::process::Command;

@@ -140,7 +140,7 @@ impl Forwarder {
         self.drive(at, Some(AtHand { attempt, reply }), now);
     }
 
-    /// Learns from a reply: how long the backend takes, and that it is alive.
+    /// Learns from a reply: how long the backend takes, and that it is up.
     fn learn(&mut self, place: u16, link: Link, latency: Duration, now: Instant) {
         let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
         let Some(backend) = pool.backend(link) else { return };

@@ -62,7 +62,7 @@ pub struct RecvBatch {
     peers: Box<[libc::sockaddr_storage]>,
     /// Control messages, written by the kernel.
     control: Box<[Control]>,
-    /// Points into `buffers`; never read by us, kept alive for the kernel.
+    /// Points into `buffers`; never read by us, kept for the kernel.
     _vectors: Box<[libc::iovec]>,
     /// Points into all of the above.
     headers: Box<[libc::mmsghdr]>,
