@@ -1,12 +1,23 @@
-//! Zones: tables in, an immutable store out, and answers from it.
+//! Zones: files in, an immutable store out, and responses from it.
+//!
+//! [`Catalog::build`] turns the zone files of one authority into one [`Catalog`]: every line is
+//! read, every bad line is reported, and nothing is loaded by halves. [`respond`] is the whole story
+//! of one query at an authority, octets to octets. This room opens no files, knows no clock, and
+//! allocates only while it builds.
+//!
+//! ```text
+//! (file, octets)... -> table -> Draft -> Catalog { Store, Referral, Miss }
+//!                                           |
+//! query -> wire::read_query -> look up -> copy ready records -> response
+//! ```
 
-/// What an authority says of a name that is not in one of its tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miss {
-    /// Nothing: the other TS may have it.
-    Silent,
-    /// NXDOMAIN.
-    Nxdomain,
-    /// REFUSED.
-    Refused,
-}
+mod catalog;
+mod error;
+mod referral;
+mod respond;
+mod store;
+mod table;
+
+pub use catalog::{Catalog, Miss};
+pub use error::{Fault, Problem, ZoneError, ZoneErrors};
+pub use respond::{Reaction, Transport, respond};

@@ -1,0 +1,352 @@
+//! Tables: lines of `HOST ADDRESS TYPE` or `HOST - NS`, read one by one.
+//!
+//! Fields are split by blanks or tabs, a `#` begins a comment wherever it stands, and a line that has
+//! no field is skipped. LF and CRLF, a missing newline at the end and a UTF-8 byte order mark are all
+//! taken. Types may be written in any case. What the lines amount to is for `catalog.rs`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::error::{Fault, Problem};
+use crate::wire::{Name, RecordType};
+
+/// What one line of a table says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// `HOST ADDRESS TYPE`: the host has this address.
+    Address {
+        /// In its canonical form.
+        host: Name,
+        /// An A or AAAA record, as its kind says.
+        address: IpAddr,
+    },
+    /// `HOST - NS`: this host is to be asked for all names that are not in the tables.
+    NameServer {
+        /// In its canonical form.
+        host: Name,
+    },
+}
+
+impl Entry {
+    /// Reads one line; `None` if it is blank but for a comment.
+    fn read(line: &str) -> Result<Option<Self>, Fault> {
+        let content = line.split_once('#').map_or(line, |(content, _)| content);
+        let missing = |problem| Fault {
+            column: content.trim_end().chars().count() + 1,
+            problem,
+        };
+        let mut fields = fields(content);
+        let Some(host) = fields.next() else {
+            return Ok(None);
+        };
+        let address = fields.next().ok_or_else(|| missing(Problem::NoAddress))?;
+        let rtype = fields.next().ok_or_else(|| missing(Problem::NoType))?;
+        if let Some(extra) = fields.next() {
+            return Err(extra.fault(Problem::TooMany));
+        }
+        Self::from_fields(host, address, rtype).map(Some)
+    }
+
+    /// Reads the three fields of a line.
+    fn from_fields(host: Field<'_>, address: Field<'_>, rtype: Field<'_>) -> Result<Self, Fault> {
+        // The order of a master file, and an easy slip.
+        if address.text.parse::<RecordType>().is_ok() && rtype.text.parse::<IpAddr>().is_ok() {
+            return Err(address.fault(|_| Problem::Swapped));
+        }
+        let host = host.read_host()?;
+        match rtype.text.parse() {
+            Ok(RecordType::A) => {
+                let address = address.read_ipv4()?.into();
+                Ok(Self::Address { host, address })
+            }
+            Ok(RecordType::AAAA) => {
+                let address = address.read_ipv6()?.into();
+                Ok(Self::Address { host, address })
+            }
+            Ok(RecordType::NS) if address.text == NO_ADDRESS => Ok(Self::NameServer { host }),
+            Ok(RecordType::NS) => Err(address.fault(Problem::AddressWithNs)),
+            Ok(_) => Err(rtype.fault(Problem::OtherType)),
+            Err(_) => Err(rtype.fault(Problem::UnknownType)),
+        }
+    }
+}
+
+/// The lines of a table that are not blank, each with its number, from 1.
+pub(super) fn entries(text: &str) -> impl Iterator<Item = (usize, Result<Entry, Fault>)> {
+    numbered_lines(text).filter_map(|(number, line)| Some((number, Entry::read(line).transpose()?)))
+}
+
+/// The place of the word that makes this file a master file, if one does: a `$` directive, or an SOA
+/// behind an owner name. Then its lines are not worth judging as those of a table.
+pub(super) fn find_master_file(text: &str) -> Option<(usize, Fault)> {
+    numbered_lines(text).find_map(|(number, line)| {
+        let content = line
+            .split_once(['#', ';'])
+            .map_or(line, |(content, _)| content);
+        let sign = fields(content)
+            .enumerate()
+            .find(|(index, field)| match index {
+                0 => field.text.starts_with('$'),
+                _ => field.text.eq_ignore_ascii_case("SOA"),
+            });
+        sign.map(|(_, field)| (number, field.fault(Problem::MasterFile)))
+    })
+}
+
+/// The lines of a file and their numbers, from 1.
+fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    (1..).zip(text.lines())
+}
+
+/// One field of a line and its place.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    /// Column in characters, from 1.
+    column: usize,
+    /// Never empty.
+    text: &'a str,
+}
+
+impl Field<'_> {
+    /// A problem with this field.
+    fn fault(self, problem: impl FnOnce(String) -> Problem) -> Fault {
+        Fault {
+            column: self.column,
+            problem: problem(self.text.to_owned()),
+        }
+    }
+
+    /// Reads the name of a host or name server.
+    fn read_host(self) -> Result<Name, Fault> {
+        let name = self
+            .text
+            .parse::<Name>()
+            .map_err(|error| self.fault(|text| Problem::BadName(text, error)))?;
+        if name.is_root() {
+            return Err(self.fault(|_| Problem::RootHost));
+        }
+        // A table is a set of hosts (no RFC 4592 here): such a line would match nothing but itself.
+        if name.labels().any(|label| label == b"*") {
+            return Err(self.fault(Problem::Wildcard));
+        }
+        Ok(name.folded())
+    }
+
+    /// Reads the address of an A record.
+    fn read_ipv4(self) -> Result<Ipv4Addr, Fault> {
+        self.text.parse().map_err(|_| {
+            if self.text == NO_ADDRESS {
+                self.fault(|_| Problem::NoAddressForType("A"))
+            } else if self.text.parse::<Ipv6Addr>().is_ok() {
+                self.fault(Problem::Ipv6InA)
+            } else {
+                self.fault(Problem::BadIpv4)
+            }
+        })
+    }
+
+    /// Reads the address of an AAAA record.
+    fn read_ipv6(self) -> Result<Ipv6Addr, Fault> {
+        self.text.parse().map_err(|_| {
+            if self.text == NO_ADDRESS {
+                self.fault(|_| Problem::NoAddressForType("AAAA"))
+            } else if self.text.parse::<Ipv4Addr>().is_ok() {
+                self.fault(Problem::Ipv4InAaaa)
+            } else {
+                self.fault(Problem::BadIpv6)
+            }
+        })
+    }
+}
+
+/// Splits a line into its fields.
+fn fields(content: &str) -> impl Iterator<Item = Field<'_>> {
+    let mut next_column = 1;
+    // A carriage return is left at the end of a last line that has no newline.
+    content.split([' ', '\t', '\r']).filter_map(move |text| {
+        let column = next_column;
+        next_column += text.chars().count() + 1;
+        (!text.is_empty()).then_some(Field { column, text })
+    })
+}
+
+/// What stands for the address in an NS line.
+const NO_ADDRESS: &str = "-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address entry.
+    fn address(host: &str, address: &str) -> Entry {
+        Entry::Address {
+            host: host.parse().expect("a name"),
+            address: address.parse().expect("an address"),
+        }
+    }
+
+    #[test]
+    fn lines_are_read() {
+        let check = |line: &str, expected: Option<Entry>| {
+            assert_eq!(Entry::read(line), Ok(expected), "{line:?}");
+        };
+        let www = || Some(address("www.example.org", "192.0.2.1"));
+        check("www.example.org 192.0.2.1 A", www());
+        check("www.example.org. 192.0.2.1 A", www());
+        check("WWW.Example.ORG\t192.0.2.1 \t a", www());
+        check("  www.example.org 192.0.2.1 A  ", www());
+        check("www.example.org 192.0.2.1 A # first", www());
+        check("www.example.org 192.0.2.1 A# first # and last", www());
+        check("www.example.org 192.0.2.1 A\r", www());
+        check(r"www.ex\097mple.org 192.0.2.1 A", www());
+        check("h 2001:DB8::1 aaaa", Some(address("h", "2001:db8::1")));
+        check(
+            "h ::ffff:192.0.2.1 AAAA",
+            Some(address("h", "::ffff:192.0.2.1")),
+        );
+        let host = "ns.example".parse().expect("a name");
+        check("NS.example - ns", Some(Entry::NameServer { host }));
+        check("", None);
+        check(" \t\r", None);
+        check("# www.example.org 192.0.2.1 A", None);
+        check("  # indented", None);
+    }
+
+    #[test]
+    fn bad_lines_say_where_and_what_would_be_right() {
+        let check = |line: &str, column: usize, expected: &str| {
+            let fault = Entry::read(line).expect_err(line);
+            assert_eq!(
+                (fault.column, fault.problem.to_string().as_str()),
+                (column, expected),
+                "{line:?}"
+            );
+        };
+        check(
+            "www.example.org",
+            16,
+            "address and type are missing, expected HOST ADDRESS TYPE",
+        );
+        check(
+            "www.example.org 192.0.2.1  # A",
+            26,
+            "type is missing, expected HOST ADDRESS TYPE",
+        );
+        check(
+            "h 192.0.2.1 A 300",
+            15,
+            "unexpected \"300\" after the type, expected HOST ADDRESS TYPE (a comment begins with #)",
+        );
+        check(
+            "h A 192.0.2.1",
+            3,
+            "type stands before address, expected HOST ADDRESS TYPE",
+        );
+        check(
+            " a..b 192.0.2.1 A",
+            2,
+            "bad name \"a..b\": empty label: dots stand between labels, one at a time",
+        );
+        check(
+            "b\u{fc}cher.example 192.0.2.1 A",
+            1,
+            "bad name \"b\u{fc}cher.example\": '\u{fc}' in a name: write the label in Punycode (xn--...)",
+        );
+        check(
+            ". 192.0.2.1 A",
+            1,
+            "the root is no host, expected a name such as www.example.org",
+        );
+        check(
+            "*.example 192.0.2.1 A",
+            1,
+            "\"*.example\" is a wildcard, which tables do not have, expected one line for each host",
+        );
+        check(
+            "h 192.0.2.256 A",
+            3,
+            "bad IPv4 address \"192.0.2.256\", expected four numbers of 0 to 255 such as 192.0.2.1",
+        );
+        check(
+            "h 2001:db8::1 A",
+            3,
+            "\"2001:db8::1\" is an IPv6 address, type A takes IPv4: did you mean \"AAAA\"?",
+        );
+        check(
+            "h 192.0.2.1 AAAA",
+            3,
+            "\"192.0.2.1\" is an IPv4 address, type AAAA takes IPv6: did you mean \"A\"?",
+        );
+        check(
+            "h 2001:db8::1::2 AAAA",
+            3,
+            "bad IPv6 address \"2001:db8::1::2\", expected one such as 2001:db8::1",
+        );
+        check(
+            "h - A",
+            3,
+            "type A needs an address, expected HOST ADDRESS TYPE (HOST - NS is for name servers)",
+        );
+        check(
+            "h 192.0.2.1 NS",
+            3,
+            "\"192.0.2.1\" in an NS line, expected HOST - NS (an address of HOST is a line of its own)",
+        );
+        check(
+            "h 192.0.2.1 MX",
+            13,
+            "type \"MX\" has no place in a table, expected A, AAAA or NS",
+        );
+        // Columns count characters, not octets.
+        check(
+            "\u{e9}\u{e9} 192.0.2.1 AAA",
+            1,
+            "bad name \"\u{e9}\u{e9}\": '\u{e9}' in a name: write the label in Punycode (xn--...)",
+        );
+    }
+
+    #[test]
+    fn a_mistyped_type_is_recognized() {
+        let check = |typed: &str, meant: Option<&str>| {
+            let fault = Entry::read(&format!("h 192.0.2.1 {typed}")).expect_err(typed);
+            let hint = meant.map_or(String::new(), |meant| format!(", did you mean {meant:?}?"));
+            let expected = format!("unknown type {typed:?}, expected A, AAAA or NS{hint}");
+            assert_eq!(fault.problem.to_string(), expected);
+        };
+        check("AAA", Some("AAAA"));
+        check("aaaaa", Some("AAAA"));
+        check("AA", Some("A"));
+        check("sn", Some("NS"));
+        check("N", Some("NS"));
+        check("IPv4", None);
+    }
+
+    #[test]
+    fn entries_have_line_numbers_whatever_ends_a_line() {
+        let check = |text: &str| {
+            let lines: Vec<_> = entries(text)
+                .map(|(line, entry)| (line, entry.is_ok()))
+                .collect();
+            assert_eq!(lines, [(2, true), (4, false), (5, true)], "{text:?}");
+        };
+        check("# head\na 192.0.2.1 A\n\nb\nc 192.0.2.3 A");
+        check("# head\na 192.0.2.1 A\n\nb\nc 192.0.2.3 A\n");
+        check("# head\r\na 192.0.2.1 A\r\n\r\nb\r\nc 192.0.2.3 A\r\n");
+        check("\u{FEFF}# head\r\na 192.0.2.1 A\r\n\r\nb\r\nc 192.0.2.3 A\r");
+    }
+
+    #[test]
+    fn master_files_are_recognized() {
+        let check = |text: &str, expected: Option<(usize, usize)>| {
+            let place = find_master_file(text).map(|(line, fault)| (line, fault.column));
+            assert_eq!(place, expected, "{text:?}");
+        };
+        check("$ORIGIN example.org.\n", Some((1, 1)));
+        check("; a zone\n\n  $TTL 1h\n", Some((3, 3)));
+        check("@ IN soa ns hostmaster 1 2 3 4 5\n", Some((1, 6)));
+        check("@ IN SOA( ns", None);
+        check("soa.example 192.0.2.1 A\nsoa 192.0.2.1 A\n", None);
+        check("# $ORIGIN\nh 192.0.2.1 A # SOA\n", None);
+        check("", None);
+    }
+}
