@@ -164,3 +164,170 @@ impl CatalogDraft {
             .map_err(|Full { limit }| Fault { column: 1, problem: Problem::TooManyAddresses { limit } })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sources called `f1`, `f2`, ... with these texts.
+    fn sources(texts: &[&str]) -> Vec<(String, Vec<u8>)> {
+        (1..).zip(texts).map(|(number, text)| (format!("f{number}"), text.as_bytes().to_vec())).collect()
+    }
+
+    /// A catalog of tables that are right.
+    fn catalog(texts: &[&str], miss: Miss) -> Catalog {
+        Catalog::build(&sources(texts), 300, miss).expect("tables without errors")
+    }
+
+    /// An answer in a word.
+    fn word(answer: Answer<'_>) -> String {
+        match answer {
+            Answer::Records(rrset) => format!("{} {}", rrset.count, rrset.rtype),
+            Answer::Nodata { authoritative: true } => "nodata".into(),
+            Answer::Nodata { authoritative: false } => "nodata without aa".into(),
+            Answer::Referral(referral) => {
+                format!("referral {}+{}", referral.servers(), referral.glue())
+            }
+            Answer::Nxdomain => "nxdomain".into(),
+            Answer::Refused => "refused".into(),
+            Answer::Silence => "silence".into(),
+        }
+    }
+
+    /// Looks a name up and compares the answer's word.
+    #[track_caller]
+    fn check(catalog: &Catalog, name: &str, qtype: RecordType, expected: &str) {
+        let name: Name = name.parse().expect("a name");
+        assert_eq!(word(catalog.look_up(name.as_wire(), qtype)), expected, "{name} {qtype}");
+    }
+
+    /// Hosts in one table.
+    const HOSTS: &str = "www.a.example 192.0.2.1 A\nWWW.A.example 192.0.2.2 A\nwww.a.example 2001:db8::1 AAAA\n\
+                         a.example 192.0.2.3 A\n";
+
+    #[test]
+    fn hosts_have_their_records_whatever_miss_says() {
+        for miss in [Miss::Silent, Miss::Nxdomain, Miss::Refused] {
+            let catalog = catalog(&[HOSTS], miss);
+            check(&catalog, "www.a.example", RecordType::A, "2 A");
+            check(&catalog, "wWw.A.eXample", RecordType::AAAA, "1 AAAA");
+            check(&catalog, "a.example", RecordType::A, "1 A");
+            check(&catalog, "a.example", RecordType::AAAA, "nodata");
+            check(&catalog, "a.example", RecordType::NS, "nodata");
+            check(&catalog, "www.a.example", RecordType::ANY, "2 A");
+        }
+    }
+
+    #[test]
+    fn misses_are_what_miss_says() {
+        let check = |name: &str, qtype: RecordType, expected: [&str; 3]| {
+            for (miss, expected) in [Miss::Silent, Miss::Nxdomain, Miss::Refused].into_iter().zip(expected) {
+                check(&catalog(&[HOSTS], miss), name, qtype, expected);
+            }
+        };
+        let missed = ["silence", "nxdomain", "refused"];
+        check("ftp.a.example", RecordType::A, missed);
+        check("x.www.a.example", RecordType::A, missed);
+        check("org", RecordType::ANY, missed);
+        // The same octets as a host's tail, but inside a label.
+        check(r"x\007example", RecordType::A, missed);
+        // Above a host.
+        let above = ["silence", "nodata without aa", "refused"];
+        check("example", RecordType::A, above);
+        check(".", RecordType::A, above);
+        // What probes ask.
+        check(".", RecordType::NS, ["refused"; 3]);
+    }
+
+    #[test]
+    fn a_referral_takes_the_place_of_miss() {
+        let servers = "ns.b.example - NS\nNS.b.example - NS\nns.elsewhere - NS\nns.b.example 192.0.2.53 A\n";
+        for miss in [Miss::Silent, Miss::Nxdomain, Miss::Refused] {
+            let catalog = catalog(&[HOSTS, servers], miss);
+            check(&catalog, "www.a.example", RecordType::A, "2 A");
+            check(&catalog, "a.example", RecordType::AAAA, "nodata");
+            check(&catalog, "ns.b.example", RecordType::A, "1 A");
+            // A server without an address line is no host.
+            for missed in ["ns.elsewhere", "ftp.a.example", "example", "."] {
+                check(&catalog, missed, RecordType::A, "referral 2+1");
+            }
+            check(&catalog, ".", RecordType::NS, "referral 2+1");
+            assert_eq!((catalog.hosts(), catalog.records(), catalog.name_servers()), (3, 5, 2));
+        }
+    }
+
+    #[test]
+    fn tables_are_one_set_and_lines_said_twice_count_once() {
+        let more = "www.a.example 192.0.2.1 A\nwww.a.example. 192.0.2.9 A\nnew.example 192.0.2.4 A";
+        let catalog = catalog(&[HOSTS, more, ""], Miss::Silent);
+        check(&catalog, "www.a.example", RecordType::A, "3 A");
+        check(&catalog, "new.example", RecordType::A, "1 A");
+        assert_eq!((catalog.hosts(), catalog.records(), catalog.name_servers()), (3, 6, 0));
+    }
+
+    #[test]
+    fn a_catalog_may_be_empty() {
+        let catalog = catalog(&[], Miss::Nxdomain);
+        check(&catalog, "www.a.example", RecordType::A, "nxdomain");
+        check(&catalog, ".", RecordType::NS, "refused");
+        assert_eq!((catalog.hosts(), catalog.records()), (0, 0));
+    }
+
+    #[test]
+    fn every_bad_line_of_every_file_is_reported() {
+        let bad = "a 192.0.2.1 A\nb 192.0.2.1\n\nc 192.0.2.1 AAA\n";
+        let zone = "bad line\n$TTL 1h\nanother\n";
+        let errors = Catalog::build(&sources(&[bad, zone, "d - A"]), 300, Miss::Silent).expect_err("bad lines");
+        assert_eq!(
+            errors.to_string(),
+            "f1:2:12: type is missing, expected HOST ADDRESS TYPE\n\
+             f1:4:13: unknown type \"AAA\", expected A, AAAA or NS, did you mean \"AAAA\"?\n\
+             f2:2:1: master files are not read yet: \"$TTL\" makes this one, only tables of lines HOST ADDRESS TYPE \
+             are\n\
+             f3:1:3: type A needs an address, expected HOST ADDRESS TYPE (HOST - NS is for name servers)"
+        );
+    }
+
+    #[test]
+    fn what_no_message_can_hold_is_an_error() {
+        let lines = |count: u32, line: &dyn Fn(u32) -> String| (0..count).map(line).collect::<String>();
+        let check = |text: String, expected: Option<(usize, &str)>| {
+            let found = Catalog::build(&sources(&[&text]), 300, Miss::Silent).err().map(|errors| {
+                let error = errors.iter().next().expect("an error");
+                (error.line, error.fault.problem.to_string())
+            });
+            assert_eq!(found.as_ref().map(|(line, text)| (*line, text.as_str())), expected);
+        };
+        let addresses = |n: u32| format!("h 2001:db8::{n:x} AAAA\n");
+        check(lines(2330, &addresses), None);
+        check(
+            lines(2331, &addresses),
+            Some((2331, "too many addresses: one message holds at most 2330 of this type for one host")),
+        );
+        let servers = |n: u32| format!("{}.n{n:05} - NS\n", "x".repeat(40));
+        check(lines(268, &servers), None);
+        check(
+            lines(269, &servers),
+            Some((269, "too many NS lines: they no longer fit into one referral, expected fewer")),
+        );
+    }
+
+    #[test]
+    fn the_tables_that_come_with_hedgerow_are_right() {
+        let ts1 = include_str!("../../zones/ts1.txt");
+        let ts2 = include_str!("../../zones/ts2.txt");
+        let referral = include_str!("../../zones/referral.txt");
+        let [first, second] = [ts1, ts2].map(|text| catalog(&[text], Miss::Silent));
+        assert_eq!((first.hosts(), second.hosts()), (10, 12));
+        check(&first, "www.princeton.edu", RecordType::A, "1 A");
+        check(&first, "www.princeton.edu", RecordType::AAAA, "nodata");
+        check(&first, "www.google.com", RecordType::A, "3 A");
+        check(&second, "time.example.net", RecordType::A, "1 A");
+        assert!(ts2.lines().count() > 1 && ts2.split_terminator('\n').rev().skip(1).all(|line| line.ends_with('\r')));
+        assert!(!ts2.ends_with(['\r', '\n']));
+        // No host is in both, and neither refers elsewhere.
+        assert_eq!(catalog(&[ts1, ts2], Miss::Silent).hosts(), 22);
+        assert_eq!((first.name_servers(), second.name_servers()), (0, 0));
+        check(&catalog(&[ts1, referral], Miss::Silent), "nothinghere.com", RecordType::A, "referral 2+2");
+    }
+}

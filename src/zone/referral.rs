@@ -79,7 +79,7 @@ impl ReferralDraft {
             &RecordType::NS.0.to_be_bytes(),
             &RecordClass::IN.0.to_be_bytes(),
             &ttl.to_be_bytes(),
-            &[0, name_len(name)],
+            &(name.len() as u16).to_be_bytes(),
             name,
         ]
         .concat();
@@ -120,11 +120,6 @@ impl ReferralDraft {
         }
         Some(referral)
     }
-}
-
-/// The length of a name as the low octet of an RDLENGTH.
-fn name_len(name: &[u8]) -> u8 {
-    u8::try_from(name.len()).expect("a name has at most 255 octets")
 }
 
 /// The first bits of a compression pointer (RFC 1035 section 4.1.4); the other 14 are an offset.

@@ -290,3 +290,54 @@ const FIXED_LEN: usize = QNAME_POINTER.len() + 10;
 /// Octets that the records of one response may have in all: what a message over TCP (RFC 1035 section 4.2.2) has beside
 /// its header, the longest question and an OPT record without options. So whatever is in a store can be sent.
 pub(super) const MAX_RECORDS_LEN: usize = u16::MAX as usize - HEADER_LEN - (Name::MAX_LEN + 4) - 11;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name from text that is one.
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn records_are_ready_octets_in_the_order_they_came() {
+        let mut draft = Draft::default();
+        let www = name("www.example");
+        draft.add(&www, RecordType::TXT, 1, b"\x01b").expect("room");
+        draft.add(&www, RecordType::A, 0x0102_0304, &[192, 0, 2, 1]).expect("room");
+        draft.add(&www, RecordType::TXT, 1, b"\x02aa").expect("room");
+        draft.add(&www, RecordType::TXT, 1, b"\x01b").expect("room");
+        let store = draft.finish();
+        let node = store.find(name("WWW.example").as_wire()).expect("an owner");
+        let found: Vec<_> = node.rrsets().map(|rrset| (rrset.rtype, rrset.count, rrset.octets.to_vec())).collect();
+        let text = b"\xC0\x0C\0\x10\0\x01\0\0\0\x01\0\x02\x01b\xC0\x0C\0\x10\0\x01\0\0\0\x01\0\x03\x02aa";
+        let address = b"\xC0\x0C\0\x01\0\x01\x01\x02\x03\x04\0\x04\xC0\0\x02\x01";
+        assert_eq!(found, [(RecordType::TXT, 2, text.to_vec()), (RecordType::A, 1, address.to_vec())]);
+        let tails: Vec<_> = node.rrsets().flat_map(|rrset| rrset.tails()).map(<[u8]>::len).collect();
+        assert_eq!(tails, [12, 13, 14]);
+        assert_eq!((store.owners(), store.records()), (1, 3));
+    }
+
+    #[test]
+    fn what_is_above_an_owner_is_known_and_owns_nothing() {
+        let mut draft = Draft::default();
+        for owner in ["a.b.c.example", "c.example", "d.c.example", "other"] {
+            draft.add(&name(owner), RecordType::A, 1, &[0; 4]).expect("room");
+        }
+        let store = draft.finish();
+        let check = |text: &str, expected: Option<bool>| {
+            assert_eq!(store.find(name(text).as_wire()).map(|node| node.is_owner()), expected, "{text}");
+        };
+        check("a.b.c.example", Some(true));
+        check("b.c.example", Some(false));
+        check("c.example", Some(true));
+        check("example", Some(false));
+        check(".", Some(false));
+        check("b.example", None);
+        check("x.other", None);
+        check("xample", None);
+        assert!(store.find(&[]).is_none());
+        assert!(store.find(&[0; 256]).is_none());
+    }
+}
