@@ -219,11 +219,11 @@ mod tests {
         #[test]
         fn only_backends_that_are_up_are_candidates(up in prop::collection::vec(any::<bool>(), 1..20), turn in any::<u64>(), seed in any::<u64>()) {
             let turns = Turns::new(&vec![2; up.len()], |backend| up[backend]);
-            let up = up.iter().filter(|&&up| up).count();
+            let count = up.iter().filter(|&&up| up).count();
             for balance in [Balance::Ordered, Balance::RoundRobin, Balance::Random] {
                 let list = turns.candidates(balance, turn, &mut StdRng::seed_from_u64(seed));
-                prop_assert_eq!(list.all_down(), up == 0);
-                prop_assert_eq!(list.len(), (if up == 0 { up.len() } else { up }).min(8));
+                prop_assert_eq!(list.all_down(), count == 0);
+                prop_assert_eq!(list.len(), (if count == 0 { up.len() } else { count }).min(8));
                 prop_assert!(list.all_down() || list.iter().all(|backend| up[backend.get()]));
             }
         }
