@@ -5,13 +5,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use std::time::{Duration, SystemTime};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use crate::config::{BackendConfig, Config, PoolConfig};
+use crate::metrics::{BackendCounters, Counter, PoolCounters};
 use crate::policy::Rules;
+use crate::policy::balance::{Balance, Memory};
 use crate::policy::budget::Budget;
 use crate::wire::Name;
 
@@ -27,21 +32,24 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a config with a forwarder. What `earlier` knows about pools and backends that stay is kept.
-    pub fn new(config: &Config, earlier: Option<&Self>) -> Option<Self> {
+    /// The plan of a config with a forwarder, for so many workers. What `earlier` knows about pools and backends that stay
+    /// is kept; a backend that is new in a pool that stays is not up before a probe has found it so.
+    pub fn new(config: &Config, earlier: Option<&Self>, workers: usize) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
-        let pools = config.pools.iter().map(|pool| {
-            let earlier = earlier.and_then(|plan| plan.pools.iter().find(|known| known.config.name == pool.name));
-            match earlier {
-                Some(known) if known.config == *pool => Arc::clone(known),
-                _ => Arc::new(SharedPool::new(pool.clone(), earlier.map(|known| &**known))),
-            }
+        let pools = config.pools.iter().map(|pool| match earlier.and_then(|plan| plan.pool(&pool.name)) {
+            Some(known) if known.config == *pool => Arc::clone(known),
+            known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &**known), workers)),
         });
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
             routes: Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool))),
             pools: pools.collect(),
         })
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Arc<SharedPool>> {
+        self.pools.iter().find(|pool| pool.config.name == name)
     }
 }
 
@@ -84,39 +92,32 @@ impl Routes {
     }
 }
 
-/// A pool as all workers see it.
+/// A pool as all workers see it, with the config of one plan.
 #[derive(Debug)]
 pub struct SharedPool {
     /// Its configuration.
     pub config: PoolConfig,
-    /// What pays for hedges.
-    pub budget: Budget,
     /// Its backends, in order of the config.
     pub backends: Vec<Arc<SharedBackend>>,
-    /// Counts the queries for which a turn was taken (`balance = "round-robin"`).
-    turn: AtomicU64,
-    /// Queries taken, for `every_queries` and the size of the hedge bucket.
-    queries: AtomicU64,
-    /// Grows with every change of a backend's state, so that workers see that there was one.
-    epoch: AtomicU64,
+    /// What outlives a change of its configuration.
+    pub state: Arc<PoolState>,
 }
 
 impl SharedPool {
-    /// A pool whose backends are up, but for those that `earlier` knew to be down.
-    fn new(config: PoolConfig, earlier: Option<&Self>) -> Self {
+    /// A pool with what `earlier` knew of it.
+    fn new(config: PoolConfig, earlier: Option<&Self>, workers: usize) -> Self {
+        let is_same = |known: &SharedBackend, backend: &BackendConfig| {
+            known.address == backend.address && known.name == backend.name
+        };
         let backends = config.backends.iter().map(|backend| {
-            let known = earlier.and_then(|pool| pool.backends.iter().find(|known| known.address == backend.address));
-            let is_up = known.is_none_or(|known| known.is_up());
-            Arc::new(SharedBackend::new(backend, is_up))
+            let known = earlier.and_then(|pool| pool.backends.iter().find(|known| is_same(known, backend)));
+            let standing = if earlier.is_some() { Standing::New } else { Standing::Up };
+            known.cloned().unwrap_or_else(|| Arc::new(SharedBackend::new(backend, standing, workers)))
         });
-        Self {
-            budget: Budget::new(config.rules.hedge.budget),
-            backends: backends.collect(),
-            turn: AtomicU64::new(0),
-            queries: AtomicU64::new(0),
-            epoch: AtomicU64::new(0),
-            config,
-        }
+        let backends = backends.collect();
+        let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
+        state.budget.set_rate(config.rules.hedge.budget);
+        Self { config, backends, state }
     }
 
     /// The rules of its races.
@@ -124,14 +125,52 @@ impl SharedPool {
         &self.config.rules
     }
 
+    /// What all attempts of its races look at.
+    pub fn budget(&self) -> &Budget {
+        &self.state.budget
+    }
+}
+
+/// What a pool is, apart from its configuration: kept for as long as there is a pool of its name.
+#[derive(Debug)]
+pub struct PoolState {
+    /// What pays for hedges.
+    pub budget: Budget,
+    /// Which backend a name lives at (`balance = "sticky"`).
+    pub memory: Memory,
+    /// What each worker counts.
+    pub counters: Box<[PoolCounters]>,
+    /// Counts the queries for which a turn was taken.
+    turn: AtomicU64,
+    /// Queries taken, for `every_queries` and the size of the hedge bucket.
+    queries: AtomicU64,
+    /// Grows with every change of a backend's standing, so that workers see that there was one.
+    epoch: AtomicU64,
+}
+
+impl PoolState {
+    /// Nothing learnt, nothing counted.
+    fn new(config: &PoolConfig, workers: usize) -> Self {
+        // Only `sticky` pays for a memory.
+        let names = if config.rules.balance == Balance::Sticky { REMEMBERED_NAMES } else { 0 };
+        Self {
+            budget: Budget::new(config.rules.hedge.budget),
+            memory: Memory::new(names),
+            counters: (0..workers).map(|_| PoolCounters::default()).collect(),
+            turn: AtomicU64::new(0),
+            queries: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
     /// Takes the next turn. The one shared counter makes round-robin exact whichever worker a query comes to.
     pub fn take_turn(&self) -> u64 {
         self.turn.fetch_add(1, Relaxed)
     }
 
-    /// Counts queries; returns how many there are now.
-    pub fn count_queries(&self, n: u64) -> u64 {
-        self.queries.fetch_add(n, Relaxed) + n
+    /// Counts a query; returns how many there are now.
+    pub fn count_query(&self) -> u64 {
+        self.queries.fetch_add(1, Relaxed) + 1
     }
 
     /// How many queries were counted.
@@ -139,18 +178,14 @@ impl SharedPool {
         self.queries.load(Relaxed)
     }
 
-    /// Changes with every change of a backend's state.
+    /// Changes with every change of a backend's standing.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)
     }
 
-    /// Sets a backend's state and lets all workers know. Returns whether it was another before.
-    pub fn set_up(&self, backend: usize, is_up: bool) -> bool {
-        let is_change = self.backends[backend].is_up.swap(is_up, Relaxed) != is_up;
-        if is_change {
-            self.epoch.fetch_add(1, Release);
-        }
-        is_change
+    /// Lets all workers know that the standing of some backend has changed.
+    pub fn announce(&self) {
+        self.epoch.fetch_add(1, Release);
     }
 }
 
@@ -161,29 +196,128 @@ pub struct SharedBackend {
     pub address: SocketAddr,
     /// Its label.
     pub name: String,
-    /// Share of the load.
-    pub weight: u16,
-    /// Whether it is up.
-    is_up: AtomicBool,
+    /// Tells it from all other backends that this process ever had.
+    pub id: u16,
+    /// What each worker counts.
+    pub counters: Box<[BackendCounters]>,
+    /// Probes sent.
+    pub probes: Counter,
+    /// What probes and replies say: a [`Standing`].
+    standing: AtomicU8,
+    /// What the operator says: a [`Manual`].
+    manual: AtomicU8,
+    /// It gets no more queries, by the operator's wish.
+    is_draining: AtomicBool,
+    /// When any of these changed last, in milliseconds since the epoch of Unix.
+    since: AtomicU64,
     /// Silence was reported and no probe has looked into it yet.
     is_suspected: AtomicBool,
 }
 
+/// What probes and replies say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// It replies, or nothing is known against it.
+    Up,
+    /// It does not.
+    Down,
+    /// It was added while the server runs, and no probe has found it up yet.
+    New,
+}
+
+/// What the operator says of a backend, by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Manual {
+    /// As the probes find it.
+    Auto,
+    /// It is up, whatever they find.
+    Up,
+    /// It is down, whatever they find.
+    Down,
+}
+
 impl SharedBackend {
-    /// A backend in a known state.
-    fn new(config: &BackendConfig, is_up: bool) -> Self {
+    /// A backend of this standing.
+    fn new(config: &BackendConfig, standing: Standing, workers: usize) -> Self {
+        static NEXT_ID: AtomicU16 = AtomicU16::new(0);
         Self {
             address: config.address,
             name: config.name.clone(),
-            weight: config.weight,
-            is_up: AtomicBool::new(is_up),
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            counters: (0..workers).map(|_| BackendCounters::default()).collect(),
+            probes: Counter::default(),
+            standing: AtomicU8::new(standing as u8),
+            manual: AtomicU8::new(Manual::Auto as u8),
+            is_draining: AtomicBool::new(false),
+            since: AtomicU64::new(unix_millis()),
             is_suspected: AtomicBool::new(false),
         }
     }
 
-    /// Whether it is up.
+    /// Whether it is up, as far as the operator lets the probes decide.
     pub fn is_up(&self) -> bool {
-        self.is_up.load(Relaxed)
+        match self.manual() {
+            Manual::Auto => self.standing() == Standing::Up,
+            Manual::Up => true,
+            Manual::Down => false,
+        }
+    }
+
+    /// Whether it gets queries.
+    pub fn takes_queries(&self) -> bool {
+        self.is_up() && !self.is_draining()
+    }
+
+    /// What probes and replies say.
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(Relaxed) {
+            0 => Standing::Up,
+            1 => Standing::Down,
+            _ => Standing::New,
+        }
+    }
+
+    /// What the operator says.
+    pub fn manual(&self) -> Manual {
+        match self.manual.load(Relaxed) {
+            0 => Manual::Auto,
+            1 => Manual::Up,
+            _ => Manual::Down,
+        }
+    }
+
+    /// Whether it is being drained.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
+    }
+
+    /// When its state changed last.
+    pub fn since(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.since.load(Relaxed))
+    }
+
+    /// Sets what probes and replies say. Returns whether it was something else before; the caller announces that.
+    pub fn set_standing(&self, standing: Standing) -> bool {
+        let is_change = self.standing.swap(standing as u8, Relaxed) != standing as u8;
+        if is_change {
+            self.since.store(unix_millis(), Relaxed);
+        }
+        is_change
+    }
+
+    /// Sets what the operator says, which also ends a drain.
+    pub fn set_manual(&self, manual: Manual) {
+        self.manual.store(manual as u8, Relaxed);
+        self.is_draining.store(false, Relaxed);
+        self.since.store(unix_millis(), Relaxed);
+    }
+
+    /// Lets it finish what it has and gives it no more.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Relaxed);
+        self.since.store(unix_millis(), Relaxed);
     }
 
     /// Notes that it was silent; true for the first to say so since the last probe.
@@ -197,13 +331,20 @@ impl SharedBackend {
     }
 }
 
+/// Now, in milliseconds since the epoch of Unix.
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Names that a `sticky` pool remembers: half a megabyte.
+const REMEMBERED_NAMES: usize = 1 << 16;
+
 /// What a worker met and the prober should know.
 #[derive(Debug)]
 pub struct News {
-    /// The pool.
-    pub pool: Arc<SharedPool>,
-    /// The backend's index in the pool.
-    pub backend: usize,
+    /// The backend.
+    pub backend: Arc<SharedBackend>,
     /// What was met.
     pub what: Sign,
 }

@@ -17,73 +17,89 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use crate::plan::{News, Plan, SharedPool, Sign};
+use crate::config::ProbeConfig;
+use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
+use crate::policy::HealthRules;
 use crate::policy::health::Health;
 use crate::wire;
 
 /// Probes all backends of a plan.
 pub struct Prober {
-    /// The pools that are probed.
-    pools: Vec<Watch>,
+    /// The backends that are probed.
+    watches: Vec<Watch>,
     /// Called after a change that no worker has made itself.
     on_change: Rc<dyn Fn()>,
 }
 
-/// The tasks of one pool.
+/// The task of one backend.
 struct Watch {
-    /// The pool.
-    pool: Arc<SharedPool>,
-    /// The way to the task of each backend.
-    signs: Vec<UnboundedSender<Sign>>,
-    /// The tasks; they end with this value.
-    _tasks: JoinSet<()>,
+    /// What it probes, and how.
+    subject: Rc<Subject>,
+    /// The way to it.
+    signs: UnboundedSender<Sign>,
+    /// Ends with this value.
+    _task: JoinSet<()>,
 }
 
 impl Prober {
-    /// A prober without pools. Must be used within a `LocalSet`.
+    /// A prober without backends. Must be used within a `LocalSet`.
     pub fn new(on_change: Rc<dyn Fn()>) -> Self {
-        Self { pools: Vec::new(), on_change }
+        Self { watches: Vec::new(), on_change }
     }
 
-    /// Probes the pools of this plan, and no others. Those that were probed before go on as if nothing had happened.
+    /// Probes the backends of this plan, and no others. Those that were probed before, in the same way, go on as if
+    /// nothing had happened.
     pub fn set_plan(&mut self, plan: &Plan) {
-        self.pools.retain(|watch| plan.pools.iter().any(|pool| Arc::ptr_eq(pool, &watch.pool)));
+        let mut earlier = std::mem::take(&mut self.watches);
         for pool in &plan.pools {
-            if !self.pools.iter().any(|watch| Arc::ptr_eq(pool, &watch.pool)) {
-                let watch = self.watch(pool);
-                self.pools.push(watch);
+            for backend in &pool.backends {
+                let is_same = |watch: &Watch| watch.subject.is_of(pool, backend);
+                let watch = match earlier.iter().position(is_same) {
+                    Some(index) => earlier.swap_remove(index),
+                    None => self.watch(pool, backend),
+                };
+                self.watches.push(watch);
             }
         }
     }
 
     /// Passes on what a worker met.
     pub fn hear(&self, news: &News) {
-        let watch = self.pools.iter().find(|watch| Arc::ptr_eq(&watch.pool, &news.pool));
-        if let Some(signs) = watch.and_then(|watch| watch.signs.get(news.backend)) {
-            let _ = signs.send(news.what);
+        let watch = self.watches.iter().find(|watch| Arc::ptr_eq(&watch.subject.backend, &news.backend));
+        if let Some(watch) = watch {
+            let _ = watch.signs.send(news.what);
         }
     }
 
-    /// Starts the tasks of a pool.
-    fn watch(&self, pool: &Arc<SharedPool>) -> Watch {
-        let mut tasks = JoinSet::new();
-        let mut signs = Vec::new();
-        for backend in 0..pool.backends.len() {
-            let (sender, receiver) = unbounded_channel();
-            signs.push(sender);
-            let subject = Subject { pool: Arc::clone(pool), backend, on_change: Rc::clone(&self.on_change) };
-            tasks.spawn_local(subject.run(receiver));
-        }
-        Watch { pool: Arc::clone(pool), signs, _tasks: tasks }
+    /// Starts the task of a backend.
+    fn watch(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> Watch {
+        let (signs, receiver) = unbounded_channel();
+        let subject = Rc::new(Subject {
+            pool: pool.config.name.clone(),
+            state: Arc::clone(&pool.state),
+            rules: pool.rules().health,
+            probe: pool.config.probe.clone(),
+            backend: Arc::clone(backend),
+            on_change: Rc::clone(&self.on_change),
+        });
+        let mut task = JoinSet::new();
+        task.spawn_local(Rc::clone(&subject).run(receiver));
+        Watch { subject, signs, _task: task }
     }
 }
 
 /// One backend that is probed.
 struct Subject {
-    /// Its pool.
-    pool: Arc<SharedPool>,
-    /// Its index there.
-    backend: usize,
+    /// The name of its pool.
+    pool: String,
+    /// Where changes are announced.
+    state: Arc<PoolState>,
+    /// When it is probed, and how many probes decide.
+    rules: HealthRules,
+    /// What it is asked.
+    probe: ProbeConfig,
+    /// The backend.
+    backend: Arc<SharedBackend>,
     /// See [`Prober`].
     on_change: Rc<dyn Fn()>,
 }
@@ -101,14 +117,19 @@ enum Found {
 
 impl Subject {
     /// Probes for ever.
-    async fn run(self, mut signs: UnboundedReceiver<Sign>) {
-        let rules = self.pool.rules().health;
+    async fn run(self: Rc<Self>, mut signs: UnboundedReceiver<Sign>) {
+        let rules = self.rules;
         let mut rng: SmallRng = rand::make_rng();
-        let mut health = Health::new(rules, Instant::now());
-        if !self.pool.backends[self.backend].is_up() {
-            // Known from before a reload.
-            health.on_unreachable(Instant::now());
-        }
+        let mut health = match self.backend.standing() {
+            Standing::Up => Health::new(rules, Instant::now()),
+            Standing::New => Health::new_unproven(rules, Instant::now()),
+            Standing::Down => {
+                // Known from before a reload.
+                let mut health = Health::new(rules, Instant::now());
+                health.on_unreachable(Instant::now());
+                health
+            }
+        };
         loop {
             tokio::select! {
                 sign = signs.recv() => match sign {
@@ -116,7 +137,8 @@ impl Subject {
                     None => return,
                 },
                 () = sleep_until(health.next_probe().into()) => {
-                    self.pool.backends[self.backend].clear_suspicion();
+                    self.backend.clear_suspicion();
+                    self.backend.probes.increment();
                     health.on_probe_sent(Instant::now(), &mut rng);
                     let found = timeout(rules.timeout, self.probe()).await.unwrap_or(Found::Nothing);
                     let now = Instant::now();
@@ -150,15 +172,27 @@ impl Subject {
 
     /// Lets the workers know.
     fn publish(&self, is_up: bool) {
-        if !self.pool.set_up(self.backend, is_up) {
+        let standing = match (is_up, self.backend.standing()) {
+            (true, _) => Standing::Up,
+            // Not yet found up is another thing than found down.
+            (false, Standing::New) => Standing::New,
+            (false, Standing::Up | Standing::Down) => Standing::Down,
+        };
+        if !self.backend.set_standing(standing) {
             return;
         }
-        let (pool, backend) = (&self.pool.config.name, &self.pool.backends[self.backend].name);
+        self.state.announce();
+        let (pool, backend) = (&self.pool, &self.backend.name);
         match is_up {
             true => tracing::info!(pool, backend, "up"),
             false => tracing::warn!(pool, backend, "down"),
         }
         (self.on_change)();
+    }
+
+    /// Whether this is how a backend of a pool is to be probed.
+    fn is_of(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> bool {
+        Arc::ptr_eq(&self.backend, backend) && self.rules == pool.rules().health && self.probe == pool.config.probe
     }
 
     /// Sends one probe and waits for a reply. Every error but ICMP's is taken for silence.
@@ -177,14 +211,14 @@ impl Subject {
 
     /// Asks the probe's question; `Ok` when something with the right ID came back, whatever it says.
     async fn exchange(&self) -> io::Result<()> {
-        let address = self.pool.backends[self.backend].address;
+        let address = self.backend.address;
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(any).await?;
         socket.connect(address).await?;
-        let probe = &self.pool.config.probe;
+        let probe = &self.probe;
         let mut message = Vec::new();
         let id: u16 = rand::rng().random();
         wire::write_plain_query(id, &probe.name, probe.rtype, &mut message);

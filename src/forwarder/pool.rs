@@ -19,9 +19,11 @@ pub(super) struct Pool {
     members: Vec<Member>,
     /// Their latency, by [`BackendIndex`].
     pub(super) latency: Vec<Latency>,
+    /// Their load, by [`BackendIndex`].
+    loads: Vec<Load>,
     /// In which order they are asked.
     turns: Turns,
-    /// The state of the backends for which `turns` was made.
+    /// The standing of the backends for which `turns` was made.
     epoch: u64,
     /// Races that are not over.
     pub(super) in_flight: usize,
@@ -33,39 +35,50 @@ struct Member {
     link: Link,
     /// Whether it was up when we last looked.
     is_up: bool,
+    /// When it came up again, while it gets less than its share.
+    slow_since: Option<Instant>,
     /// It refused OPT, and is asked without until then.
     without_opt_until: Option<Instant>,
 }
 
 impl Pool {
-    /// A worker's part of `shared`. Latencies that `earlier` has learnt of the same backends are taken over.
+    /// A worker's part of `shared`. What `earlier` has learnt of the same backends is taken over.
     pub(super) fn new<T: Copy>(
         shared: Arc<SharedPool>,
         exchange: &mut Exchange<T>,
         earlier: Option<&Self>,
         now: Instant,
     ) -> Self {
-        let known = |address| {
+        let known = |backend: &Arc<SharedBackend>| {
             let pool = earlier?;
-            let index = pool.shared.backends.iter().position(|known| known.address == address)?;
-            Some(pool.latency[index].clone())
+            let index = pool.shared.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;
+            Some((pool, index))
         };
-        let latency = shared.backends.iter().map(|backend| known(backend.address).unwrap_or_else(|| Latency::new(now)));
-        let latency = latency.collect();
-        let members = shared.backends.iter().map(|backend| Member {
-            link: exchange.add(backend.address, USUAL_QUERY),
-            is_up: backend.is_up(),
-            without_opt_until: None,
+        let latency = shared.backends.iter().map(|backend| {
+            known(backend).map_or_else(|| Latency::new(now), |(pool, index)| pool.latency[index].clone())
+        });
+        let loads = shared.backends.iter().map(|backend| {
+            known(backend).map_or_else(|| Load::new(now), |(pool, index)| pool.loads[index].clone())
+        });
+        let (latency, loads) = (latency.collect(), loads.collect());
+        let members = shared.backends.iter().map(|backend| {
+            let known = known(backend).map(|(pool, index)| &pool.members[index]);
+            Member {
+                link: exchange.add(backend.address, USUAL_QUERY),
+                is_up: backend.is_up(),
+                slow_since: known.and_then(|member| member.slow_since),
+                without_opt_until: known.and_then(|member| member.without_opt_until),
+            }
         });
         let members = members.collect();
-        let epoch = shared.epoch();
+        let epoch = shared.state.epoch();
         let turns = turns(&shared);
-        Self { shared, members, latency, turns, epoch, in_flight: 0 }
+        Self { shared, members, latency, loads, turns, epoch, in_flight: 0 }
     }
 
-    /// Looks at the state of the backends, if it has changed, and reports those that went down.
-    pub(super) fn refresh(&mut self, mut went_down: impl FnMut(BackendIndex)) {
-        let epoch = self.shared.epoch();
+    /// Looks at the standing of the backends, if it has changed, and reports those that went down.
+    pub(super) fn refresh(&mut self, now: Instant, mut went_down: impl FnMut(BackendIndex)) {
+        let epoch = self.shared.state.epoch();
         if epoch == self.epoch {
             return;
         }
@@ -76,17 +89,90 @@ impl Pool {
             if was_up && !member.is_up {
                 went_down(BackendIndex(index as u16));
             }
+            if !was_up && member.is_up {
+                member.slow_since = Some(now);
+            }
         }
     }
 
-    /// Whom to ask for the next query, in order.
-    pub(super) fn candidates(&self, rng: &mut impl Rng) -> Candidates {
-        let balance = self.shared.rules().balance;
-        let turn = match balance {
-            Balance::RoundRobin => self.shared.take_turn(),
-            Balance::Ordered | Balance::Random => 0,
+    /// Whom to ask for the next query, in order. `qname` is folded.
+    pub(super) fn candidates<T: Copy>(
+        &mut self,
+        qname: &[u8],
+        hasher: &RandomState,
+        exchange: &Exchange<T>,
+        rng: &mut impl Rng,
+        now: Instant,
+    ) -> Candidates {
+        let (balance, state) = (self.shared.rules().balance, &self.shared.state);
+        let looks_at_load = matches!(balance, Balance::Hash | Balance::LeastLoad | Balance::Fastest);
+        for (member, load) in self.members.iter_mut().zip(&mut self.loads) {
+            if looks_at_load {
+                load.in_flight = exchange.tickets(member.link);
+            }
+            load.share = match member.slow_since {
+                None => 1.0,
+                Some(since) => slow_start::share(now.saturating_duration_since(since)),
+            };
+            if load.share >= 1.0 {
+                member.slow_since = None;
+            }
+        }
+        let name = match balance {
+            Balance::Sticky => name_hash(hasher, qname),
+            // Of all processes alike, so that caches behind two balancers see the same names.
+            Balance::Hash => FixedState::default().hash_one(qname),
+            Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
         };
-        self.turns.candidates(balance, turn, rng)
+        let remembered = (balance == Balance::Sticky).then(|| state.memory.recall(name)).flatten();
+        let remembered = remembered.and_then(|id| self.by_id(id));
+        let turn = match balance {
+            Balance::RoundRobin => state.take_turn(),
+            Balance::Sticky if remembered.is_none() => state.take_turn(),
+            Balance::Ordered
+            | Balance::Random
+            | Balance::Sticky
+            | Balance::Hash
+            | Balance::LeastLoad
+            | Balance::Fastest => 0,
+        };
+        let sight = Sight { turn, name, loads: &self.loads, remembered, now };
+        let candidates = self.turns.candidates(balance, &sight, rng);
+        if balance == Balance::Sticky
+            && let Some(first) = candidates.get(0)
+            && remembered != Some(first)
+        {
+            state.memory.remember(name, self.shared.backends[first.get()].id);
+        }
+        candidates
+    }
+
+    /// A backend has given a positive answer for a name: a `sticky` pool asks it first from now on.
+    pub(super) fn learn_place(&self, backend: BackendIndex, qname: &[u8], hasher: &RandomState) {
+        if self.shared.rules().balance == Balance::Sticky {
+            let mut folded = [0; Name::MAX_LEN];
+            if let Some(folded) = folded.get_mut(..qname.len()) {
+                folded.copy_from_slice(qname);
+                wire::fold(folded);
+                self.shared.state.memory.remember(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
+            }
+        }
+    }
+
+    /// A backend has replied, or failed.
+    pub(super) fn learn_load(&mut self, backend: BackendIndex, latency: Option<Duration>, is_error: bool, now: Instant) {
+        let load = &mut self.loads[backend.get()];
+        load.errors.observe(is_error, now);
+        if let Some(latency) = latency {
+            load.latency.observe(latency, now);
+            self.latency[backend.get()].record(latency, now);
+        }
+    }
+
+    /// The backend that has this identity, if the pool has it still.
+    fn by_id(&self, id: u16) -> Option<BackendIndex> {
+        let index = self.shared.backends.iter().position(|backend| backend.id == id)?;
+        Some(BackendIndex(index as u16))
     }
 
     /// What a race looks at.
@@ -126,10 +212,18 @@ pub(super) fn pool_at(pools: &mut [Option<Pool>], place: u16) -> &mut Pool {
     pools[usize::from(place)].as_mut().expect("a pool with races is kept")
 }
 
-/// The order of asking for the present state of the backends.
+/// The order of asking for the present standing of the backends.
 fn turns(shared: &SharedPool) -> Turns {
-    let weights: Vec<u16> = shared.backends.iter().map(|backend| backend.weight).collect();
-    Turns::new(&weights, |index| shared.backends[index].is_up())
+    let weights: Vec<u16> = shared.config.backends.iter().map(|backend| backend.weight).collect();
+    // By address, so that `hash` sends a name to the same backend after a restart.
+    let identity = |backend: &Arc<SharedBackend>| FixedState::default().hash_one(backend.address);
+    let identities: Vec<u64> = shared.backends.iter().map(identity).collect();
+    Turns::new(&weights, &identities, |index| shared.backends[index].takes_queries())
+}
+
+/// The hash of a folded name, the same on all workers.
+fn name_hash(hasher: &RandomState, qname: &[u8]) -> u64 {
+    hasher.hash_one(qname)
 }
 
 /// Octets for which a query's buffer has room at once; longer names make it grow, once.
