@@ -233,9 +233,10 @@ pub(super) fn rank(reply: &Reply<'_>) -> Rank {
     }
 }
 
-/// Whether a reply may say that its sender knows no EDNS (RFC 6891 section 7: FORMERR; older servers: NOTIMP).
+/// Whether a reply to a query with OPT may say that its sender knows no EDNS (RFC 6891 section 7: FORMERR; older servers:
+/// NOTIMP). Some put an OPT record into the very reply, so that proves nothing.
 fn is_opt_refusal(reply: &Reply<'_>) -> bool {
-    matches!(reply.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && reply.edns().is_none()
+    matches!(reply.rcode(), Rcode::FORMERR | Rcode::NOTIMP)
 }
 
 /// The rcode that a config word stands for; `None` is no response at all.
