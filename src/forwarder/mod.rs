@@ -47,7 +47,7 @@ use crate::metrics::{Counters, Dropped};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::exchange::{Exchange, Refused};
 use crate::net::tcp::Responder;
-use crate::plan::{News, Plan, SharedPool, Sign};
+use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::race::{AttemptId, Race};
 use crate::policy::timers::Timers;
 use crate::wire::{self, ClientForm, Query, QuestionKey, Rcode, RecordType, Rejected};
@@ -283,12 +283,13 @@ impl Forwarder {
         let pool = pool_at(&mut self.pools, place);
         pool.in_flight += 1;
         let health = &pool.shared.rules().health;
-        let queries = pool.shared.count_queries(1);
+        let queries = pool.shared.state.count_query();
         if health.every_queries > 0 && queries.is_multiple_of(health.every_queries.into()) {
-            let all = 0..pool.shared.backends.len();
-            all.for_each(|backend| tell(&self.shared, &pool.shared, backend, Sign::ProbeDue));
+            pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
         }
-        let race = Race::start(&pool.field(), &pool.candidates(&mut self.rng), now);
+        pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
+        let candidates = pool.candidates(qname, &self.shared.hasher, &self.exchange, &mut self.rng, now);
+        let race = Race::start(&pool.field(), &candidates, now);
         let start = Start { race, pool: place, hash, is_claimed: claim.is_ok(), flags };
         let waiter = Waiter { client, form, queries: 1 };
         let at = self.in_flight.insert(start, waiter, |out| wire::write_query(query, own_udp_size, out));
@@ -317,8 +318,8 @@ impl Forwarder {
 }
 
 /// Tells the prober. If it is gone, the process is ending.
-fn tell(shared: &Shared, pool: &Arc<SharedPool>, backend: usize, what: Sign) {
-    let _ = shared.news.send(News { pool: Arc::clone(pool), backend, what });
+fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: Sign) {
+    let _ = shared.news.send(News { backend: Arc::clone(backend), what });
 }
 
 /// Octets of type and class in a question.

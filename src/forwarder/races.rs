@@ -29,7 +29,7 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_fetching) else { return };
             let pool = pool_at(&mut self.pools, entry.pool);
             match entry.race.next_step(&pool.field(), now) {
-                Step::Ask { attempt, backend, edns, .. } => self.ask(at, attempt, backend, edns, now),
+                Step::Ask { attempt, backend, kind, edns } => self.ask(at, Ask { attempt, backend, kind, edns }, now),
                 Step::WaitUntil(until) => {
                     if entry.armed.is_none_or(|armed| until < armed) {
                         entry.armed = Some(until);
@@ -57,6 +57,8 @@ impl Forwarder {
             true => out.extend_from_slice(query),
             false => wire::write_without_opt(query, opt_at, out),
         });
+        let counters = &pool.shared.backends[backend.get()].counters[usize::from(self.me.0)];
+        counters.attempt(kind);
         match queued {
             Ok(key) => entry.set_ticket(attempt, key),
             // No socket is left: as far as this query goes, the backend cannot be asked.
@@ -94,7 +96,7 @@ impl Forwarder {
             // The question is gone with its race. A latency learnt from a forgery would need its ID and port all the same.
             self.counters.dropped(Dropped::Late);
             self.exchange.settle(key, now);
-            return self.learn(ticket.pool, link, latency, now);
+            return self.learn(ticket.pool, link, latency, false, now);
         };
         if reply.is_bare_failure() {
             // It lacks the question, and so proves little: the true reply may still come.
@@ -110,7 +112,8 @@ impl Forwarder {
         }
         self.exchange.settle(key, now);
         entry.tickets[usize::from(ticket.attempt.0)] = None;
-        self.learn(ticket.pool, link, latency, now);
+        let is_error = rank(&reply) == Rank::Failure;
+        self.learn(ticket.pool, link, latency, is_error, now);
         self.judge(ticket, &reply, now);
     }
 
@@ -140,16 +143,22 @@ impl Forwarder {
         self.drive(at, Some(AtHand { attempt, reply }), now);
     }
 
-    /// Learns from a reply: how long the backend takes, and that it is up.
-    fn learn(&mut self, place: u16, link: Link, latency: Duration, now: Instant) {
+    /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
+    fn learn(&mut self, place: u16, link: Link, latency: Duration, is_error: bool, now: Instant) {
         let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
-        let Some(backend) = pool.backend(link) else { return };
-        let index = usize::from(backend.0);
-        pool.latency[index].record(latency, now);
-        if !pool.shared.backends[index].is_up() {
+        let Some(index) = pool.backend(link) else { return };
+        pool.learn_load(index, Some(latency), is_error, now);
+        let backend = &pool.shared.backends[index.get()];
+        let counters = &backend.counters[usize::from(self.me.0)];
+        counters.latency.record(latency);
+        if is_error {
+            counters.errors.increment();
+        }
+        if backend.standing() == Standing::Down {
             // Any reply at all is life.
-            pool.shared.set_up(index, true);
-            tell(&self.shared, &pool.shared, index, Sign::Replied);
+            backend.set_standing(Standing::Up);
+            pool.shared.state.announce();
+            tell(&self.shared, backend, Sign::Replied);
         }
     }
 
@@ -159,21 +168,30 @@ impl Forwarder {
         for key in entry.tickets.iter_mut().filter_map(Option::take) {
             self.exchange.abandon(key, now);
         }
+        let me = usize::from(self.me.0);
         let pool = pool_at(&mut self.pools, entry.pool);
         let rules = pool.shared.rules();
+        let counted = &pool.shared.state.counters[me];
+        counted.duration.record(now.saturating_duration_since(entry.started));
+        counted.hedges_denied.add(entry.race.hedges_denied().into());
         for attempt in entry.race.attempts() {
             let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
-            let backend = usize::from(attempt.backend.0);
-            if is_silent && pool.shared.backends[backend].suspect() {
-                tell(&self.shared, &pool.shared, backend, Sign::Silent);
+            let backend = &pool.shared.backends[attempt.backend.get()];
+            if is_silent {
+                backend.counters[me].timeouts.increment();
+                if backend.suspect() {
+                    tell(&self.shared, backend, Sign::Silent);
+                }
             }
         }
         match outcome {
             Outcome::Reply(attempt) => {
                 if rules.dispatch == Dispatch::Hedge {
-                    pool.shared.budget.earn(1);
+                    pool.shared.budget().earn(1);
                 }
-                let winner = entry.race.attempt(attempt).map_or(BackendIndex(0), |winner| winner.backend);
+                let Some(won) = entry.race.attempt(attempt) else { return };
+                let winner = won.backend;
+                pool.shared.backends[winner.get()].counters[me].win(won.kind);
                 match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
                     Some(AtHand { reply, .. }) => self.respond_with(at, winner, reply),
                     None => {
@@ -215,6 +233,7 @@ impl Forwarder {
         self.in_flight.remove(at);
         let pool = pool_at(&mut self.pools, place);
         pool.in_flight -= 1;
+        pool.shared.state.counters[usize::from(self.me.0)].in_flight.subtract(1);
         if pool.in_flight == 0 && !self.pool_places.contains(&place) {
             self.remove_unused_pools();
         }

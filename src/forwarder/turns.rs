@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Forwarder, Ticket, tell};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Event, Link};
-use crate::plan::Sign;
+use crate::plan::{Sign, Standing};
 
 impl Forwarder {
     /// Takes what the exchange has: replies, ICMP errors, the alarm.
@@ -70,11 +70,14 @@ impl Forwarder {
             let pool = pool.as_ref()?;
             Some((place as u16, Arc::clone(&pool.shared), usize::from(pool.backend(link)?.0)))
         });
-        let Some((place, shared, backend)) = found else { return };
-        if shared.set_up(backend, false) {
-            tracing::warn!(pool = shared.config.name, backend = shared.backends[backend].name, "down: unreachable");
+        let Some((place, shared, index)) = found else { return };
+        let backend = &shared.backends[index];
+        backend.counters[usize::from(self.me.0)].errors.increment();
+        if backend.set_standing(Standing::Down) {
+            shared.state.announce();
+            tracing::warn!(pool = shared.config.name, backend = backend.name, "down: unreachable");
         }
-        tell(&self.shared, &shared, backend, Sign::Unreachable);
+        tell(&self.shared, backend, Sign::Unreachable);
         self.refresh(place, now);
         // It may have been down before: what was asked of it all the same has failed too.
         self.fail_all(link, now);
@@ -84,7 +87,7 @@ impl Forwarder {
     pub(super) fn refresh(&mut self, place: u16, now: Instant) {
         let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
         let mut dead = Vec::new();
-        pool.refresh(|backend| dead.push(backend));
+        pool.refresh(now, |backend| dead.push(backend));
         let links: Vec<_> = dead.into_iter().map(|backend| pool.link(backend)).collect();
         links.into_iter().for_each(|link| self.fail_all(link, now));
     }
