@@ -26,7 +26,7 @@ pub struct Plan {
     /// Largest UDP message sent or asked for, octets.
     pub edns_udp_size: u16,
     /// Which pool answers for which name.
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
     /// Pools in order of the config.
     pub pools: Vec<Arc<SharedPool>>,
 }
@@ -36,21 +36,35 @@ impl Plan {
     /// is kept; a backend that is new in a pool that stays is not up before a probe has found it so.
     pub fn new(config: &Config, earlier: Option<&Self>, workers: usize) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
-        let pools = config.pools.iter().map(|pool| match earlier.and_then(|plan| plan.pool(&pool.name)) {
-            Some(known) if known.config == *pool => Arc::clone(known),
-            known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &**known), workers)),
-        });
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
-            routes: Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool))),
-            pools: pools.collect(),
+            routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
+            pools: shared_pools(&config.pools, earlier, workers),
         })
+    }
+
+    /// This plan with its pools configured otherwise, in the same order.
+    pub fn with_pools(&self, pools: &[PoolConfig], workers: usize) -> Self {
+        Self {
+            edns_udp_size: self.edns_udp_size,
+            routes: Arc::clone(&self.routes),
+            pools: shared_pools(pools, Some(self), workers),
+        }
     }
 
     /// The pool of this name.
     pub fn pool(&self, name: &str) -> Option<&Arc<SharedPool>> {
         self.pools.iter().find(|pool| pool.config.name == name)
     }
+}
+
+/// Pools with what `earlier` knows of them. One that has not changed is the same as before.
+fn shared_pools(configs: &[PoolConfig], earlier: Option<&Plan>, workers: usize) -> Vec<Arc<SharedPool>> {
+    let shared = configs.iter().map(|pool| match earlier.and_then(|plan| plan.pool(&pool.name)) {
+        Some(known) if known.config == *pool => Arc::clone(known),
+        known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &**known), workers)),
+    });
+    shared.collect()
 }
 
 /// Routes by suffix; the longest wins.

@@ -28,7 +28,7 @@ use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{BindError, Listeners};
-use crate::plan::{News, Plan, SharedPool};
+use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::zone::Catalog;
 
@@ -83,6 +83,12 @@ pub struct Server {
     workers: Vec<Worker>,
     /// What is bound, by name, for the `ready` line.
     bound: Vec<(String, Vec<SocketAddr>)>,
+    /// The pools as they are configured now, by the file and by hand.
+    pools: Vec<PoolConfig>,
+    /// What the admin server asks.
+    requests: UnboundedReceiver<Request>,
+    /// When it started.
+    started: std::time::Instant,
     /// The names of the authorities that run.
     authorities: Vec<String>,
     /// Probes the backends.
@@ -111,7 +117,7 @@ impl Server {
         raise_descriptor_limit();
         let count = worker_count(&config);
         let (news_sender, news) = unbounded_channel();
-        let plan = Plan::new(&config, None).map(Arc::new);
+        let plan = Plan::new(&config, None, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
@@ -203,11 +209,12 @@ impl Server {
         let Setup { config, catalogs } = setup;
         let needs_restart = needs_restart(&self.config, &config);
         if self.plan.is_some()
-            && let Some(plan) = Plan::new(&config, self.plan.as_deref()).map(Arc::new)
+            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
         {
             self.prober.set_plan(&plan);
             self.tell(|| Command::SetPlan(Arc::clone(&plan)));
             self.plan = Some(plan);
+            self.pools = config.pools;
         }
         // In the order of the start, which is the workers'; an authority that is gone keeps its zones until the restart.
         let named = |name: &String| config.authorities.iter().position(|authority| authority.name == *name);
@@ -315,25 +322,25 @@ fn raise_descriptor_limit() {
 
 /// Queries of each pool, second by second, for the size of its hedge bucket.
 #[derive(Default)]
-struct Minutes(Vec<(Arc<SharedPool>, VecDeque<u64>)>);
+struct Minutes(Vec<(Arc<PoolState>, VecDeque<u64>)>);
 
 impl Minutes {
     /// Called once a second.
     fn count(&mut self, plan: &Plan) {
-        self.0.retain(|(pool, _)| plan.pools.iter().any(|current| Arc::ptr_eq(current, pool)));
+        self.0.retain(|(known, _)| plan.pools.iter().any(|pool| Arc::ptr_eq(&pool.state, known)));
         for pool in &plan.pools {
-            let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, pool));
+            let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, &pool.state));
             let index = known.unwrap_or_else(|| {
-                self.0.push((Arc::clone(pool), VecDeque::with_capacity(61)));
+                self.0.push((Arc::clone(&pool.state), VecDeque::with_capacity(61)));
                 self.0.len() - 1
             });
             let totals = &mut self.0[index].1;
-            let total = pool.queries();
+            let total = pool.state.queries();
             totals.push_back(total);
             if totals.len() > 60 {
                 totals.pop_front();
             }
-            pool.budget.set_recent_queries(total - totals.front().copied().unwrap_or(0));
+            pool.budget().set_recent_queries(total - totals.front().copied().unwrap_or(0));
         }
     }
 }

@@ -1,0 +1,109 @@
+//! Changes that an operator makes while the server runs: backends come, go, drain, and are set up or down by hand.
+//!
+//! A change is a new plan, handed to the workers as a reload is: races that run end by the old one. What is changed by hand
+//! holds until the config is read again or the server ends; nothing is written to a file.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Server;
+use super::worker::Command;
+use crate::admin::{Change, Refused};
+use crate::config::{BackendConfig, PoolConfig, nearest};
+use crate::plan::{Manual, Plan, SharedBackend};
+
+impl Server {
+    /// Carries a change out, and says what was done.
+    pub(super) fn change(&mut self, change: Change) -> Result<String, Refused> {
+        match change {
+            Change::Reload => Err(Refused::Invalid("a reload is the command's business".to_owned())),
+            Change::Add { pool, address, weight } => self.add(&pool, address, weight),
+            Change::Drain { pool, backend } => {
+                let backend = self.backend(&pool, &backend)?;
+                backend.drain();
+                self.announce(&pool)?;
+                Ok(format!("{} of pool {pool} finishes what it has and gets no more queries", backend.name))
+            }
+            Change::Remove { pool, backend } => self.remove(&pool, &backend),
+            Change::Set { pool, backend, to } => {
+                let backend = self.backend(&pool, &backend)?;
+                backend.set_manual(to);
+                self.announce(&pool)?;
+                Ok(match to {
+                    Manual::Auto => format!("{} of pool {pool} is as its probes find it", backend.name),
+                    Manual::Up => format!("{} of pool {pool} is up, by hand", backend.name),
+                    Manual::Down => format!("{} of pool {pool} is down, by hand", backend.name),
+                })
+            }
+        }
+    }
+
+    /// Adds a backend to a pool. It gets queries once a probe has found it up.
+    fn add(&mut self, pool: &str, address: SocketAddr, weight: u16) -> Result<String, Refused> {
+        let config = self.pool_config(pool)?;
+        if config.backends.iter().any(|known| known.address == address) {
+            return Err(Refused::Conflict(format!("pool {pool} has {address} already")));
+        }
+        config.backends.push(BackendConfig { address, name: address.to_string(), weight });
+        self.put_in_force();
+        Ok(format!("{address} is in pool {pool}; it gets queries once a probe has found it up"))
+    }
+
+    /// Takes a backend out of a pool. What it was asked, it may still answer.
+    fn remove(&mut self, pool: &str, backend: &str) -> Result<String, Refused> {
+        let address = self.backend(pool, backend)?.address;
+        let config = self.pool_config(pool)?;
+        if config.backends.len() == 1 {
+            let reason = format!("{backend} is the only backend of pool {pool}; add another first, or drain it");
+            return Err(Refused::Conflict(reason));
+        }
+        config.backends.retain(|known| known.address != address);
+        self.put_in_force();
+        Ok(format!("{backend} is no longer in pool {pool}"))
+    }
+
+    /// The config of a pool, to be changed.
+    fn pool_config(&mut self, name: &str) -> Result<&mut PoolConfig, Refused> {
+        let names: Vec<String> = self.pools.iter().map(|pool| pool.name.clone()).collect();
+        let pool = self.pools.iter_mut().find(|pool| pool.name == name);
+        pool.ok_or_else(|| unknown("pool", name, &names))
+    }
+
+    /// A backend by its name or address.
+    fn backend(&self, pool: &str, backend: &str) -> Result<Arc<SharedBackend>, Refused> {
+        let pools: Vec<&str> = self.pools.iter().map(|pool| &*pool.name).collect();
+        let found = self.plan.as_ref().and_then(|plan| plan.pool(pool));
+        let found = found.ok_or_else(|| unknown("pool", pool, &pools))?;
+        let is_meant = |known: &&Arc<SharedBackend>| known.name == backend || known.address.to_string() == backend;
+        let names: Vec<&str> = found.backends.iter().map(|known| &*known.name).collect();
+        found.backends.iter().find(is_meant).cloned().ok_or_else(|| unknown("backend", backend, &names))
+    }
+
+    /// Lets the workers know that a backend of a pool stands otherwise.
+    fn announce(&self, pool: &str) -> Result<(), Refused> {
+        if let Some(pool) = self.plan.as_ref().and_then(|plan| plan.pool(pool)) {
+            pool.state.announce();
+        }
+        self.tell(|| Command::Refresh);
+        Ok(())
+    }
+
+    /// Puts the pools as they are configured now in force.
+    pub(super) fn put_in_force(&mut self) {
+        let Some(earlier) = &self.plan else { return };
+        let plan = Arc::new(earlier.with_pools(&self.pools, self.workers.len()));
+        self.prober.set_plan(&plan);
+        self.tell(|| Command::SetPlan(Arc::clone(&plan)));
+        self.plan = Some(plan);
+    }
+}
+
+/// Says that there is no such thing, and what there is.
+fn unknown(what: &str, name: &str, known: &[impl AsRef<str>]) -> Refused {
+    let words: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+    let hint = match nearest(name, words.iter().copied()) {
+        Some(word) => format!(", did you mean \"{word}\"?"),
+        None => format!(", there is {}", words.join(", ")),
+    };
+    Refused::NotFound(format!("no {what} \"{name}\"{hint}"))
+}

@@ -1,0 +1,53 @@
+//! Adding up what the workers count, for whoever scrapes.
+
+use super::Server;
+use crate::metrics::{BackendSnapshot, BackendState, HistogramSnapshot, PoolSnapshot, Snapshot};
+use crate::plan::{Manual, SharedBackend, SharedPool, Standing};
+
+impl Server {
+    /// All counters of all workers, added up now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let pools = self.plan.iter().flat_map(|plan| &plan.pools);
+        Snapshot {
+            uptime: self.started.elapsed(),
+            workers: self.workers.len(),
+            pools: pools.map(|pool| pool_snapshot(pool)).collect(),
+            ..self.counters.snapshot()
+        }
+    }
+}
+
+/// What is known of a pool.
+fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
+    let counters = &pool.state.counters;
+    let mut duration = HistogramSnapshot::default();
+    counters.iter().for_each(|worker| duration.add(&worker.duration));
+    PoolSnapshot {
+        name: pool.config.name.clone(),
+        in_flight: counters.iter().map(|worker| worker.in_flight.get()).sum(),
+        duration,
+        hedges_denied: counters.iter().map(|worker| worker.hedges_denied.get()).sum(),
+        backends: pool
+            .backends
+            .iter()
+            .zip(&pool.config.backends)
+            .map(|(backend, config)| backend_snapshot(backend, config.weight))
+            .collect(),
+    }
+}
+
+/// What is known of a backend.
+fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
+    let mut snapshot = BackendSnapshot::new(backend.name.clone(), backend.address, weight);
+    snapshot.state = match (backend.is_draining(), backend.is_up(), backend.standing()) {
+        (true, ..) => BackendState::Draining,
+        (false, true, _) => BackendState::Up,
+        (false, false, Standing::New) => BackendState::New,
+        (false, false, Standing::Up | Standing::Down) => BackendState::Down,
+    };
+    snapshot.by_hand = backend.manual() != Manual::Auto;
+    snapshot.since = backend.since();
+    snapshot.attempts.probe = backend.probes.get();
+    backend.counters.iter().for_each(|worker| snapshot.add(worker));
+    snapshot
+}
