@@ -288,7 +288,7 @@ impl Forwarder {
             let all = 0..pool.shared.backends.len();
             all.for_each(|backend| tell(&self.shared, &pool.shared, backend, Sign::ProbeDue));
         }
-        let race = Race::start(&pool.field(), &pool.candidates(&mut self.rng), now);
+        let race = Race::start(&pool.field(), &pool.candidates(now, &mut self.rng), now);
         let start = Start { race, pool: place, hash, is_claimed: claim.is_ok(), flags };
         let waiter = Waiter { client, form, queries: 1 };
         let at = self.in_flight.insert(start, waiter, |out| wire::write_query(query, own_udp_size, out));

@@ -7,7 +7,7 @@ use rand::Rng;
 
 use crate::net::exchange::{Exchange, Link};
 use crate::plan::SharedPool;
-use crate::policy::balance::{Balance, Turns};
+use crate::policy::balance::{Balance, Sight, Turns};
 use crate::policy::latency::Latency;
 use crate::policy::race::{BackendIndex, Candidates, Field};
 
@@ -80,13 +80,13 @@ impl Pool {
     }
 
     /// Whom to ask for the next query, in order.
-    pub(super) fn candidates(&self, rng: &mut impl Rng) -> Candidates {
+    pub(super) fn candidates(&self, now: Instant, rng: &mut impl Rng) -> Candidates {
         let balance = self.shared.rules().balance;
         let turn = match balance {
-            Balance::RoundRobin => self.shared.take_turn(),
-            Balance::Ordered | Balance::Random => 0,
+            Balance::RoundRobin | Balance::Sticky => self.shared.take_turn(),
+            Balance::Ordered | Balance::Random | Balance::Hash | Balance::LeastLoad | Balance::Fastest => 0,
         };
-        self.turns.candidates(balance, turn, rng)
+        self.turns.candidates(balance, &Sight { turn, ..Sight::new(now) }, rng)
     }
 
     /// What a race looks at.
@@ -129,7 +129,8 @@ pub(super) fn pool_at(pools: &mut [Option<Pool>], place: u16) -> &mut Pool {
 /// The order of asking for the present state of the backends.
 fn turns(shared: &SharedPool) -> Turns {
     let weights: Vec<u16> = shared.backends.iter().map(|backend| backend.weight).collect();
-    Turns::new(&weights, |index| shared.backends[index].is_up())
+    let identities: Vec<u64> = (0..shared.backends.len() as u64).collect();
+    Turns::new(&weights, &identities, |index| shared.backends[index].is_up())
 }
 
 /// Octets for which a query's buffer has room at once; longer names make it grow, once.
