@@ -16,7 +16,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use hedgerow::policy::balance::{Balance, Turns};
+use hedgerow::policy::balance::{Balance, Sight, Turns};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
 use hedgerow::policy::race::{Field, Race, Step};
@@ -94,7 +94,7 @@ fn key(query: &[u8]) -> QuestionKey {
 fn races(criterion: &mut Criterion) {
     let now = Instant::now();
     let latency = vec![Latency::new(now); 2];
-    let turns = Turns::new(&[1, 1], |_| true);
+    let turns = Turns::new(&[1, 1], &[1, 2], |_| true);
     let mut random = SmallRng::seed_from_u64(1);
 
     let mut group = criterion.benchmark_group("race");
@@ -107,7 +107,7 @@ fn races(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 turn += 1;
-                let candidates = turns.candidates(Balance::RoundRobin, turn, &mut random);
+                let candidates = turns.candidates(Balance::RoundRobin, &Sight { turn, ..Sight::new(now) }, &mut random);
                 let mut race = Race::start(&field, &candidates, now);
                 let mut asked = None;
                 while let Step::Ask { attempt, .. } = race.next_step(&field, now) {

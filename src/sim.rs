@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::policy::balance::Turns;
+use crate::policy::balance::{Sight, Turns};
 use crate::policy::budget::Budget;
 use crate::policy::latency::Latency;
 use crate::policy::race::{AttemptId, BackendIndex, Field, Heard, Kind, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
@@ -131,10 +131,11 @@ pub struct Reply {
 /// Runs a scenario from `start` to its end.
 pub fn run(scenario: &Scenario, start: Instant, seed: u64) -> Report {
     let weights: Vec<_> = scenario.backends.iter().map(|model| model.weight).collect();
+    let identities: Vec<_> = (0..weights.len() as u64).collect();
     let mut world = World {
         scenario,
         rng: StdRng::seed_from_u64(seed),
-        turns: Turns::new(&weights, |backend| scenario.backends[backend].up),
+        turns: Turns::new(&weights, &identities, |backend| scenario.backends[backend].up),
         latency: vec![Latency::new(start); weights.len()],
         budget: Budget::new(scenario.rules.hedge.budget),
         successes: 0,
@@ -245,7 +246,10 @@ impl World<'_> {
             return;
         }
         let rules = &self.scenario.rules;
-        let candidates = self.turns.candidates(rules.balance, number as u64, &mut self.rng);
+        let candidates = {
+            let sight = Sight { turn: number as u64, ..Sight::new(self.now) };
+            self.turns.candidates(rules.balance, &sight, &mut self.rng)
+        };
         let field = Field { rules, latency: &self.latency, budget: &self.budget };
         let race = Race::start(&field, &candidates, self.now);
         let models = &self.scenario.backends;

@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// race | hedge | sequential [default: race]
     #[arg(long, value_parser = words::dispatch)]
     dispatch: Option<Dispatch>,
-    /// ordered | round-robin | random [default: round-robin]
+    /// ordered | round-robin | random | sticky | hash | least-load | fastest [default: round-robin]
     #[arg(long, value_parser = words::balance)]
     balance: Option<Balance>,
     /// positive | conclusive | any [default: positive]

@@ -167,8 +167,9 @@ mod tests {
             ("fanout = 1.0", "10: pools.ts.fanout: expected an integer from 0 to 8, not a float"),
             ("accept = true", "10: pools.ts.accept: expected one of positive, conclusive, any, not a boolean"),
             (
-                "balance = \"sticky\"",
-                "11: pools.ts.balance: invalid value \"sticky\": expected one of ordered, round-robin, random",
+                "balance = \"stiky\"",
+                "11: pools.ts.balance: invalid value \"stiky\": expected one of ordered, round-robin, random, sticky, \
+             hash, least-load, fastest; did you mean \"sticky\"?",
             ),
             (
                 "on_timeout = \"servfial\"",

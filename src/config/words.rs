@@ -66,8 +66,15 @@ const DISPATCH: &Words<Dispatch> =
     &[("race", Dispatch::Race), ("hedge", Dispatch::Hedge), ("sequential", Dispatch::Sequential)];
 
 /// `pools.*.balance`.
-const BALANCE: &Words<Balance> =
-    &[("ordered", Balance::Ordered), ("round-robin", Balance::RoundRobin), ("random", Balance::Random)];
+const BALANCE: &Words<Balance> = &[
+    ("ordered", Balance::Ordered),
+    ("round-robin", Balance::RoundRobin),
+    ("random", Balance::Random),
+    ("sticky", Balance::Sticky),
+    ("hash", Balance::Hash),
+    ("least-load", Balance::LeastLoad),
+    ("fastest", Balance::Fastest),
+];
 
 /// `pools.*.accept`.
 const ACCEPT: &Words<Accept> =
@@ -268,6 +275,10 @@ mod tests {
                     Balance::Ordered => "ordered",
                     Balance::RoundRobin => "round-robin",
                     Balance::Random => "random",
+                    Balance::Sticky => "sticky",
+                    Balance::Hash => "hash",
+                    Balance::LeastLoad => "least-load",
+                    Balance::Fastest => "fastest",
                 }
             );
         }
@@ -318,7 +329,10 @@ mod tests {
     #[test]
     fn unknown_words_are_told_what_is_known() {
         check_error(dispatch("hegde"), "expected one of race, hedge, sequential; did you mean \"hedge\"?");
-        check_error(balance("sticky"), "expected one of ordered, round-robin, random");
+        check_error(
+            balance("quickest"),
+            "expected one of ordered, round-robin, random, sticky, hash, least-load, fastest",
+        );
         check_error(
             grace("atuo"),
             "expected off, auto or a duration such as \"250ms\" or \"3s\"; did you mean \"auto\"?",

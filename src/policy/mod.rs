@@ -7,9 +7,13 @@ pub mod budget;
 pub mod candidates;
 pub mod health;
 pub mod latency;
+pub mod load;
+pub mod memory;
+pub mod peak;
 pub mod race;
 pub mod rank;
 pub mod rules;
+pub mod slow_start;
 mod step;
 pub mod timers;
 

@@ -1,0 +1,44 @@
+//! The few best of many backends: as many as a race can ask.
+
+use crate::policy::attempts::MAX_ATTEMPTS;
+use crate::policy::candidates::{BackendIndex, Candidates};
+
+/// The backends with the lowest keys so far, lowest first. No heap: it is filled for each query.
+#[derive(Debug)]
+pub(super) struct Shortlist<K> {
+    /// The best, in order; those from `len` on are `None`.
+    best: [Option<(K, BackendIndex)>; MAX_ATTEMPTS],
+    /// How many there are.
+    len: usize,
+}
+
+impl<K: PartialOrd + Copy> Shortlist<K> {
+    /// The best of these. Of equals the first comes first.
+    pub(super) fn of(keyed: impl Iterator<Item = (K, BackendIndex)>) -> Self {
+        let mut list = Self { best: [None; MAX_ATTEMPTS], len: 0 };
+        for (key, backend) in keyed {
+            list.insert(key, backend);
+        }
+        list
+    }
+
+    /// Puts a backend in its place, if it is good enough. The last of a full list falls off.
+    fn insert(&mut self, key: K, backend: BackendIndex) {
+        let is_after = |entry: &Option<(K, BackendIndex)>| entry.is_some_and(|(other, _)| key < other);
+        let place = self.best[..self.len].iter().position(is_after).unwrap_or(self.len);
+        if let Some(rest) = self.best.get_mut(place..)
+            && !rest.is_empty()
+        {
+            rest.rotate_right(1);
+            rest[0] = Some((key, backend));
+            self.len = (self.len + 1).min(MAX_ATTEMPTS);
+        }
+    }
+
+    /// Adds them to a list of candidates, which leaves out those that it has.
+    pub(super) fn append_to(&self, candidates: &mut Candidates) {
+        for (_, backend) in self.best.iter().flatten() {
+            candidates.push(*backend);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The policies: who is first, and how often.
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::round::LONGEST_ROUND;
+use super::*;
+
+/// Every policy.
+const ALL: [Balance; 7] = [
+    Balance::Ordered,
+    Balance::RoundRobin,
+    Balance::Random,
+    Balance::Sticky,
+    Balance::Hash,
+    Balance::LeastLoad,
+    Balance::Fastest,
+];
+
+/// The turns of a pool whose backends have numbers for identities.
+fn pool(weights: &[u16], up: impl Fn(usize) -> bool) -> Turns {
+    let identities: Vec<u64> = (0..weights.len() as u64).collect();
+    Turns::new(weights, &identities, up)
+}
+
+/// What an idle pool looks like at this turn.
+fn at_turn(turn: u64) -> Sight<'static> {
+    Sight { turn, ..Sight::new(Instant::now()) }
+}
+
+/// The turns' candidates as numbers, for as many turns as are asked for.
+fn numbers(turns: &Turns, balance: Balance, count: u64) -> Vec<Vec<u16>> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let list = |turn| turns.candidates(balance, &at_turn(turn), &mut rng).iter().map(|backend| backend.0).collect();
+    (0..count).map(list).collect()
+}
+
+#[test]
+fn ordered_is_the_order_of_the_config() {
+    let turns = pool(&[1, 9, 1], |backend| backend != 0);
+    assert_eq!(numbers(&turns, Balance::Ordered, 2), [[1, 2], [1, 2]]);
+}
+
+#[test]
+fn round_robin_rotates() {
+    let turns = pool(&[1, 1, 1], |_| true);
+    assert_eq!(numbers(&turns, Balance::RoundRobin, 4), [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
+}
+
+#[test]
+fn round_robin_spreads_a_heavy_backend() {
+    let turns = pool(&[5, 1, 1], |_| true);
+    let firsts: Vec<_> = numbers(&turns, Balance::RoundRobin, 7).iter().map(|list| list[0]).collect();
+    assert_eq!(firsts, [0, 0, 1, 0, 2, 0, 0]);
+}
+
+#[test]
+fn if_none_is_up_all_are_asked() {
+    let turns = pool(&[1, 1], |_| false);
+    for balance in ALL {
+        let list = turns.candidates(balance, &at_turn(0), &mut StdRng::seed_from_u64(1));
+        assert!(list.all_down() && list.len() == 2, "{balance:?}: {list:?}");
+    }
+    assert!(!pool(&[1], |_| true).candidates(Balance::Ordered, &at_turn(0), &mut StdRng::seed_from_u64(1)).all_down());
+}
+
+#[test]
+fn an_empty_pool_has_no_candidates() {
+    let turns = pool(&[], |_| true);
+    for balance in ALL {
+        assert!(turns.candidates(balance, &at_turn(7), &mut StdRng::seed_from_u64(1)).is_empty());
+    }
+}
+
+#[test]
+fn random_follows_the_weights() {
+    let turns = pool(&[1, 3], |_| true);
+    let heavy = numbers(&turns, Balance::Random, 10_000).iter().filter(|list| list[0] == 1).count();
+    assert!((7_300..7_700).contains(&heavy), "{heavy}");
+}
+
+#[test]
+fn huge_weights_make_no_huge_round() {
+    let turns = pool(&[u16::MAX, u16::MAX - 1, 1], |_| true);
+    assert!(turns.round.len() <= LONGEST_ROUND as usize + 3, "{}", turns.round.len());
+    assert!((0..turns.round.len() as u64).all(|turn| turns.round.turn(turn).is_some_and(|list| list.len() == 3)));
+}
+
+proptest! {
+    #[test]
+    fn a_round_is_exact_and_everybody_follows(weights in prop::collection::vec(1..20_u16, 1..12)) {
+        let turns = pool(&weights, |_| true);
+        let lists = numbers(&turns, Balance::RoundRobin, turns.round.len() as u64);
+        for (backend, &weight) in weights.iter().enumerate() {
+            let firsts = lists.iter().filter(|list| usize::from(list[0]) == backend).count();
+            prop_assert_eq!(firsts * usize::from(weights[0]), usize::from(weight) * lists.iter().filter(|list| list[0] == 0).count());
+        }
+        for (turn, list) in lists.iter().enumerate() {
+            // The definition, walked: the distinct ones that follow in the ring.
+            let ring = (0..lists.len()).map(|step| lists[(turn + step) % lists.len()][0]);
+            let walked = Candidates::of(ring.map(BackendIndex), false);
+            let walked: Vec<_> = walked.iter().map(|backend| backend.0).collect();
+            prop_assert_eq!(list, &walked);
+        }
+    }
+
+    #[test]
+    fn only_backends_that_are_up_are_candidates(up in prop::collection::vec(any::<bool>(), 1..20), turn in any::<u64>(), seed in any::<u64>()) {
+        let turns = pool(&vec![2; up.len()], |backend| up[backend]);
+        let count = up.iter().filter(|&&up| up).count();
+        for balance in ALL {
+            let list = turns.candidates(balance, &at_turn(turn), &mut StdRng::seed_from_u64(seed));
+            prop_assert_eq!(list.all_down(), count == 0);
+            prop_assert_eq!(list.len(), (if count == 0 { up.len() } else { count }).min(8));
+            prop_assert!(list.all_down() || list.iter().all(|backend| up[backend.get()]));
+        }
+    }
+}
