@@ -15,12 +15,12 @@ use rand::rngs::SmallRng;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 
 use crate::config::ProbeConfig;
 use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
-use crate::policy::health::Health;
+use crate::policy::health::{Health, Step};
 use crate::wire;
 
 /// Probes all backends of a plan.
@@ -104,58 +104,87 @@ struct Subject {
     on_change: Rc<dyn Fn()>,
 }
 
-/// What came of a probe.
+/// The datagrams of one probe: a question, sent once or more, and the socket where its reply comes.
+struct Probe {
+    /// Connected to the backend.
+    socket: UdpSocket,
+    /// The question.
+    message: Vec<u8>,
+}
+
+/// What a socket says of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum Heard {
     /// Any reply at all.
     Reply,
-    /// ICMP says that it is unreachable.
+    /// ICMP: it is unreachable.
     Unreachable,
-    /// Nothing in time.
-    Nothing,
 }
 
 impl Subject {
     /// Probes for ever.
     async fn run(self: Rc<Self>, mut signs: UnboundedReceiver<Sign>) {
-        let rules = self.rules;
         let mut rng: SmallRng = rand::make_rng();
         let mut health = match self.backend.standing() {
-            Standing::Up => Health::new(rules, Instant::now()),
-            Standing::New => Health::new_unproven(rules, Instant::now()),
+            Standing::Up => Health::new(self.rules, Instant::now()),
+            Standing::New => Health::new_unproven(self.rules, Instant::now()),
             Standing::Down => {
                 // Known from before a reload.
-                let mut health = Health::new(rules, Instant::now());
+                let mut health = Health::new(self.rules, Instant::now());
                 health.on_unreachable(Instant::now());
                 health
             }
         };
+        let mut probe = None;
         loop {
-            tokio::select! {
-                sign = signs.recv() => match sign {
-                    Some(sign) => Self::take_sign(&mut health, sign),
-                    None => return,
-                },
-                () = sleep_until(health.next_probe().into()) => {
+            let step = health.next_step(Instant::now(), &mut rng);
+            self.publish(health.is_up());
+            match step {
+                Step::Probe => {
                     self.backend.clear_suspicion();
-                    self.backend.probes.increment();
-                    health.on_probe_sent(Instant::now(), &mut rng);
-                    let found = timeout(rules.timeout, self.probe()).await.unwrap_or(Found::Nothing);
-                    let now = Instant::now();
-                    match found {
-                        Found::Reply => health.on_probe_reply(now),
-                        Found::Unreachable => health.on_unreachable(now),
-                        Found::Nothing => health.on_probe_missed(now),
-                    };
-                    // What queries met while the probe was out is older than what it found, unless it found nothing.
-                    while let Ok(sign) = signs.try_recv() {
-                        if found == Found::Nothing {
-                            Self::take_sign(&mut health, sign);
+                    probe = self.open().await.ok();
+                    self.send(&mut health, probe.as_ref()).await;
+                }
+                Step::Repeat => self.send(&mut health, probe.as_ref()).await,
+                Step::WaitUntil(at) => tokio::select! {
+                    sign = signs.recv() => match sign {
+                        Some(sign) => Self::take_sign(&mut health, sign),
+                        None => return,
+                    },
+                    heard = listen(probe.as_ref()) => {
+                        probe = None;
+                        match heard {
+                            Heard::Reply => health.on_probe_reply(Instant::now()),
+                            Heard::Unreachable => health.on_unreachable(Instant::now()),
                         }
                     }
-                }
+                    () = sleep_until(at.into()) => {}
+                },
             }
-            self.publish(health.is_up());
+        }
+    }
+
+    /// Opens the socket of a probe. If that fails, for want of a descriptor say, the probe will be found to have missed.
+    async fn open(&self) -> io::Result<Probe> {
+        let any: SocketAddr = match self.backend.address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(self.backend.address).await?;
+        let mut message = Vec::new();
+        wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut message);
+        Ok(Probe { socket, message })
+    }
+
+    /// Sends the question of a probe.
+    async fn send(&self, health: &mut Health, probe: Option<&Probe>) {
+        let Some(probe) = probe else { return };
+        self.backend.probes.increment();
+        if let Err(error) = probe.socket.send(&probe.message).await
+            && is_unreachable(&error)
+        {
+            health.on_unreachable(Instant::now());
         }
     }
 
@@ -163,8 +192,8 @@ impl Subject {
     fn take_sign(health: &mut Health, sign: Sign) {
         let now = Instant::now();
         match sign {
-            Sign::Unreachable => drop(health.on_unreachable(now)),
-            Sign::Replied => drop(health.on_reply(now)),
+            Sign::Unreachable => health.on_unreachable(now),
+            Sign::Replied => health.on_reply(now),
             Sign::Silent => health.on_silence(now),
             Sign::ProbeDue => health.on_queries(now),
         }
@@ -194,42 +223,32 @@ impl Subject {
     fn is_of(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> bool {
         Arc::ptr_eq(&self.backend, backend) && self.rules == pool.rules().health && self.probe == pool.config.probe
     }
+}
 
-    /// Sends one probe and waits for a reply. Every error but ICMP's is taken for silence.
-    async fn probe(&self) -> Found {
-        match self.exchange().await {
-            Ok(()) => Found::Reply,
-            Err(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable => Found::Unreachable,
-                // No descriptor, no port, no permission: nothing that the backend has to do with.
-                _ => std::future::pending().await,
-            },
-        }
-    }
-
-    /// Asks the probe's question; `Ok` when something with the right ID came back, whatever it says.
-    async fn exchange(&self) -> io::Result<()> {
-        let address = self.backend.address;
-        let any: SocketAddr = match address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(address).await?;
-        let probe = &self.probe;
-        let mut message = Vec::new();
-        let id: u16 = rand::rng().random();
-        wire::write_plain_query(id, &probe.name, probe.rtype, &mut message);
-        socket.send(&message).await?;
-        let mut reply = [0; 512];
-        loop {
-            let length = socket.recv(&mut reply).await?;
-            let header = reply.get(..length).and_then(wire::Header::read);
-            if header.is_some_and(|header| header.is_response() && header.id() == id) {
-                return Ok(());
+/// Waits for what the socket of a probe has to say: something with the right ID, whatever it says, or an ICMP error.
+async fn listen(probe: Option<&Probe>) -> Heard {
+    let Some(probe) = probe else { return std::future::pending().await };
+    let mut reply = [0; 512];
+    loop {
+        match probe.socket.recv(&mut reply).await {
+            Ok(length) => {
+                let header = reply.get(..length).and_then(wire::Header::read);
+                let asked = wire::Header::read(&probe.message).map(wire::Header::id);
+                if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
+                    return Heard::Reply;
+                }
             }
+            Err(error) if is_unreachable(&error) => return Heard::Unreachable,
+            // Nothing that the backend has to do with.
+            Err(_) => return std::future::pending().await,
         }
     }
+}
+
+/// Whether an error proves that nobody listens there or no way leads there.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
 }

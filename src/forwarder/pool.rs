@@ -35,8 +35,6 @@ struct Member {
     link: Link,
     /// Whether it was up when we last looked.
     is_up: bool,
-    /// When it came up again, while it gets less than its share.
-    slow_since: Option<Instant>,
     /// It refused OPT, and is asked without until then.
     without_opt_until: Option<Instant>,
 }
@@ -58,7 +56,7 @@ impl Pool {
             known(backend).map_or_else(|| Latency::new(now), |(pool, index)| pool.latency[index].clone())
         });
         let loads = shared.backends.iter().map(|backend| {
-            known(backend).map_or_else(|| Load::new(now), |(pool, index)| pool.loads[index].clone())
+            known(backend).map_or_else(|| Load::new(now), |(pool, index)| pool.loads[index].without_attempts())
         });
         let (latency, loads) = (latency.collect(), loads.collect());
         let members = shared.backends.iter().map(|backend| {
@@ -66,7 +64,6 @@ impl Pool {
             Member {
                 link: exchange.add(backend.address, USUAL_QUERY),
                 is_up: backend.is_up(),
-                slow_since: known.and_then(|member| member.slow_since),
                 without_opt_until: known.and_then(|member| member.without_opt_until),
             }
         });
@@ -84,40 +81,27 @@ impl Pool {
         }
         self.epoch = epoch;
         self.turns = turns(&self.shared);
-        for (index, (member, backend)) in self.members.iter_mut().zip(&self.shared.backends).enumerate() {
+        let members = self.members.iter_mut().zip(&self.shared.backends).zip(&mut self.loads);
+        for (index, ((member, backend), load)) in members.enumerate() {
             let was_up = std::mem::replace(&mut member.is_up, backend.is_up());
             if was_up && !member.is_up {
                 went_down(BackendIndex(index as u16));
             }
             if !was_up && member.is_up {
-                member.slow_since = Some(now);
+                load.came_back(now);
             }
         }
     }
 
     /// Whom to ask for the next query, in order. `qname` is folded.
-    pub(super) fn candidates<T: Copy>(
-        &mut self,
+    pub(super) fn candidates(
+        &self,
         qname: &[u8],
         hasher: &RandomState,
-        exchange: &Exchange<T>,
         rng: &mut impl Rng,
         now: Instant,
     ) -> Candidates {
         let (balance, state) = (self.shared.rules().balance, &self.shared.state);
-        let looks_at_load = matches!(balance, Balance::Hash | Balance::LeastLoad | Balance::Fastest);
-        for (member, load) in self.members.iter_mut().zip(&mut self.loads) {
-            if looks_at_load {
-                load.in_flight = exchange.tickets(member.link);
-            }
-            load.share = match member.slow_since {
-                None => 1.0,
-                Some(since) => slow_start::share(now.saturating_duration_since(since)),
-            };
-            if load.share >= 1.0 {
-                member.slow_since = None;
-            }
-        }
         let name = match balance {
             Balance::Sticky => name_hash(hasher, qname),
             // Of all processes alike, so that caches behind two balancers see the same names.
@@ -136,7 +120,7 @@ impl Pool {
             | Balance::LeastLoad
             | Balance::Fastest => 0,
         };
-        let sight = Sight { turn, name, loads: &self.loads, remembered, now };
+        let sight = Sight { now, turn, name, loads: &self.loads, remembered };
         let candidates = self.turns.candidates(balance, &sight, rng);
         if balance == Balance::Sticky
             && let Some(first) = candidates.get(0)
@@ -159,13 +143,17 @@ impl Pool {
         }
     }
 
-    /// A backend has replied, or failed.
-    pub(super) fn learn_load(&mut self, backend: BackendIndex, latency: Option<Duration>, is_error: bool, now: Instant) {
-        let load = &mut self.loads[backend.get()];
-        load.errors.observe(is_error, now);
-        if let Some(latency) = latency {
-            load.latency.observe(latency, now);
-            self.latency[backend.get()].record(latency, now);
+    /// An attempt goes out.
+    pub(super) fn asked(&mut self, backend: BackendIndex, now: Instant) {
+        self.loads[backend.get()].asked(now);
+    }
+
+    /// An attempt has ended, perhaps long after its race.
+    pub(super) fn ended(&mut self, backend: BackendIndex, end: End, now: Instant) {
+        self.loads[backend.get()].ended(end, now);
+        match end {
+            End::Reply(took) | End::Failure(took) => self.latency[backend.get()].record(took, now),
+            End::Unreachable | End::Silence(_) => {}
         }
     }
 
