@@ -45,7 +45,7 @@ use self::pool::{Pool, pool_at};
 use self::responses::Listener;
 use crate::metrics::{Counters, Dropped};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
-use crate::net::exchange::{Exchange, Refused};
+use crate::net::exchange::{Exchange, Refused, Waiting};
 use crate::net::tcp::Responder;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::race::{AttemptId, Race};
@@ -119,7 +119,7 @@ pub struct Forwarder {
     /// Messages that could not be sent, to be looked at before the turn ends.
     refused: Vec<Refused<Ticket>>,
     /// Attempts of a dead backend, to be failed.
-    orphans: Vec<Ticket>,
+    orphans: Vec<Waiting<Ticket>>,
 }
 
 /// What the exchange keeps for an attempt.
@@ -288,7 +288,7 @@ impl Forwarder {
             pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
         }
         pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
-        let candidates = pool.candidates(qname, &self.shared.hasher, &self.exchange, &mut self.rng, now);
+        let candidates = pool.candidates(qname, &self.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.field(), &candidates, now);
         let start = Start { race, pool: place, hash, is_claimed: claim.is_ok(), flags };
         let waiter = Waiter { client, form, queries: 1 };

@@ -57,10 +57,12 @@ impl Forwarder {
             true => out.extend_from_slice(query),
             false => wire::write_without_opt(query, opt_at, out),
         });
-        let counters = &pool.shared.backends[backend.get()].counters[usize::from(self.me.0)];
-        counters.attempt(kind);
+        pool.shared.backends[backend.get()].counters[usize::from(self.me.0)].attempts[number(kind)].increment();
         match queued {
-            Ok(key) => entry.set_ticket(attempt, key),
+            Ok(key) => {
+                entry.set_ticket(attempt, key);
+                pool.asked(backend, now);
+            }
             // No socket is left: as far as this query goes, the backend cannot be asked.
             Err(_) => entry.race.on_failure(attempt),
         }
@@ -147,7 +149,7 @@ impl Forwarder {
     fn learn(&mut self, place: u16, link: Link, latency: Duration, is_error: bool, now: Instant) {
         let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
         let Some(index) = pool.backend(link) else { return };
-        pool.learn_load(index, Some(latency), is_error, now);
+        pool.ended(index, if is_error { End::Failure(latency) } else { End::Reply(latency) }, now);
         let backend = &pool.shared.backends[index.get()];
         let counters = &backend.counters[usize::from(self.me.0)];
         counters.latency.record(latency);
@@ -191,7 +193,7 @@ impl Forwarder {
                 }
                 let Some(won) = entry.race.attempt(attempt) else { return };
                 let winner = won.backend;
-                pool.shared.backends[winner.get()].counters[me].win(won.kind);
+                pool.shared.backends[winner.get()].counters[me].wins[number(won.kind)].increment();
                 match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
                     Some(AtHand { reply, .. }) => self.respond_with(at, winner, reply),
                     None => {
@@ -256,6 +258,15 @@ pub(super) fn rank(reply: &Reply<'_>) -> Rank {
 /// NOTIMP). Some put an OPT record into the very reply, so that proves nothing.
 fn is_opt_refusal(reply: &Reply<'_>) -> bool {
     matches!(reply.rcode(), Rcode::FORMERR | Rcode::NOTIMP)
+}
+
+/// Where attempts of a kind are counted.
+fn number(kind: Kind) -> usize {
+    match kind {
+        Kind::First => 0,
+        Kind::Hedge => 1,
+        Kind::Failover => 2,
+    }
 }
 
 /// The rcode that a config word stands for; `None` is no response at all.

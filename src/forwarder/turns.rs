@@ -8,6 +8,7 @@ use super::{Forwarder, Ticket, tell};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Event, Link};
 use crate::plan::{Sign, Standing};
+use crate::policy::load::End;
 
 impl Forwarder {
     /// Takes what the exchange has: replies, ICMP errors, the alarm.
@@ -97,9 +98,21 @@ impl Forwarder {
         let mut orphans = std::mem::take(&mut self.orphans);
         self.exchange.take_waiting(link, &mut orphans);
         for orphan in orphans.drain(..) {
-            self.fail(orphan, now);
+            self.end(orphan.ticket, link, End::Unreachable, now);
+            if !orphan.is_late {
+                self.fail(orphan.ticket, now);
+            }
         }
         self.orphans = orphans;
+    }
+
+    /// Notes that an attempt ended without a reply.
+    fn end(&mut self, ticket: Ticket, link: Link, end: End, now: Instant) {
+        if let Some(pool) = self.pools.get_mut(usize::from(ticket.pool)).and_then(Option::as_mut)
+            && let Some(backend) = pool.backend(link)
+        {
+            pool.ended(backend, end, now);
+        }
     }
 
     /// Fails one attempt.
@@ -115,6 +128,7 @@ impl Forwarder {
         loop {
             self.exchange.flush(&mut self.refused);
             let Some(refused) = self.refused.pop() else { break };
+            self.end(refused.ticket, refused.link, End::Unreachable, now);
             if refused.is_unreachable {
                 self.on_unreachable(refused.link, now);
             }
@@ -123,7 +137,14 @@ impl Forwarder {
         for listener in self.listeners.iter_mut().filter(|listener| !listener.responses.is_empty()) {
             listener.flush(&self.counters);
         }
-        self.exchange.tidy(now);
+        let pools = &mut self.pools;
+        self.exchange.tidy(now, |waiting| {
+            if let Some(pool) = pools.get_mut(usize::from(waiting.ticket.pool)).and_then(Option::as_mut)
+                && let Some(backend) = pool.backend(waiting.link)
+            {
+                pool.ended(backend, End::Silence(now.saturating_duration_since(waiting.sent)), now);
+            }
+        });
         self.timers.discard(|at_time, at| self.in_flight.get(*at).is_none_or(|entry| entry.armed != Some(at_time)));
         let next = [self.timers.peek(), self.exchange.next_tidy()].into_iter().flatten().min();
         if let Some(next) = next {

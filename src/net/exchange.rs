@@ -376,14 +376,12 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// Takes back all tickets that wait for a backend, after it was found dead.
-    pub fn take_waiting(&mut self, link: Link, taken: &mut Vec<T>) {
+    /// Takes back all tickets of a backend that was found dead: what each waits for, late ones included.
+    pub fn take_waiting(&mut self, link: Link, taken: &mut Vec<Waiting<T>>) {
         let dead = self.waiting.extract_if(|_, waiting| waiting.link == link);
         let mut emptied = Vec::new();
         for (key, waiting) in dead {
-            if !waiting.is_late {
-                taken.push(waiting.ticket);
-            }
+            taken.push(waiting);
             if let Some(port) = self.ports.get_mut(key.port() as usize).and_then(Option::as_mut) {
                 port.tickets -= 1;
                 emptied.push(key.port());
@@ -398,15 +396,16 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// Ends quarantines.
-    pub fn tidy(&mut self, now: Instant) {
+    /// Ends quarantines; `ended` is told of the replies that never came.
+    pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&Waiting<T>)) {
         while let Some(&(until, key, serial)) = self.late.front() {
-            let is_waiting = self.waiting.get(&key).is_some_and(|waiting| waiting.is_late && waiting.serial == serial);
-            if is_waiting && until > now {
+            let waiting = self.waiting.get(&key).filter(|waiting| waiting.is_late && waiting.serial == serial);
+            if waiting.is_some() && until > now {
                 return;
             }
             self.late.pop_front();
-            if is_waiting {
+            if let Some(waiting) = waiting {
+                ended(waiting);
                 self.settle(key, now);
             }
         }
