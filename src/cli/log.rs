@@ -10,10 +10,12 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// What is logged: error, warn, info, debug, trace, or a filter such as hedgerow::forwarder=debug
-    #[arg(long, value_name = "LEVEL|FILTER", env = "HEDGEROW_LOG", default_value = "info", global = true)]
+    #[arg(long, value_name = "LEVEL|FILTER", env = "HEDGEROW_LOG", hide_env_values = true)]
+    #[arg(default_value = "info", global = true, help_heading = "Logging")]
     log: String,
-    /// How it is logged
-    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    /// How it is logged: text, or json, an object a line
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(default_value = "text", global = true, help_heading = "Logging")]
     log_format: Format,
 }
 
