@@ -250,6 +250,31 @@ fn drain_loses_none_of_sixty_queries_in_flight() {
 }
 
 #[test]
+fn drain_takes_the_connections_that_wait_to_be_accepted() {
+    let backend = Backend::new(answer(ADDRESS));
+    for _ in 0..8 {
+        let mut server = Forwarder::to(&[&backend], PATIENT).workers(2).start();
+        // While it sleeps the kernel takes connections and queries for it; it wakes to those and the signal at once.
+        server.process.signal(Signal::STOP);
+        let question = query("www.example", A);
+        let clients: Vec<_> = (0..20)
+            .map(|_| {
+                let mut client = server.tcp_client();
+                client.send(std::slice::from_ref(&question));
+                client
+            })
+            .collect();
+        server.process.signal(Signal::TERM);
+        server.process.signal(Signal::CONT);
+        for mut client in clients {
+            assert_eq!(client.receive().answers(), [ADDRESS]);
+            client.expect_end();
+        }
+        assert_eq!(server.process.wait_for_exit().code(), Some(0));
+    }
+}
+
+#[test]
 fn drain_takes_no_longer_than_the_deadlines_of_the_races() {
     let backend = Backend::new(silent());
     let keys = "timeout = '1s'\non_timeout = 'servfail'";

@@ -158,8 +158,10 @@ impl Forwarder {
         }
         if backend.standing() == Standing::Down {
             // Any reply at all is life.
-            backend.set_standing(Standing::Up);
-            pool.shared.state.announce();
+            if backend.set_standing(Standing::Up) {
+                pool.shared.state.announce();
+                tracing::info!(pool = pool.shared.config.name, backend = backend.name, "up: replied");
+            }
             tell(&self.shared, backend, Sign::Replied);
         }
     }

@@ -6,16 +6,16 @@
 //! written (a half-close loses nothing), when nothing happened for [`Limits::idle`], or when the server drains.
 
 use std::cell::Cell;
-use std::future::Future;
-use std::io;
+use std::io::{self, Read};
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Bounds of what clients may use.
 #[derive(Clone, Copy, Debug)]
@@ -89,37 +89,34 @@ pub async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => accept(stream, &mut connections),
-                // Out of descriptors, most likely: wait for a connection to end rather than spin.
-                Err(error) if is_exhausted(&error) => {
-                    let _ = timeout(Duration::from_millis(100), connections.join_next()).await;
-                }
+                // Out of descriptors, most likely, and the connection is still there to be accepted: wait rather than spin.
+                Err(error) if is_exhausted(&error) => sleep(BREATH).await,
                 Err(_) => {}
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             _ = drained.wait_for(|drain| *drain) => break,
         }
     }
-    // Whoever is in the kernel's queue has connected before the end: take them along.
-    while let Some(Ok((stream, _))) = now_or_never(listener.accept()).await {
-        accept(stream, &mut connections);
+    // Whoever is in the kernel's queue has connected before the end: take them along. The kernel is asked itself, for the
+    // runtime may not have heard of them yet.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok(stream) = listener.accept().and_then(|(stream, _)| watched(stream)) {
+            accept(stream, &mut connections);
+        }
+        // It closes here: nobody connects any more, while those who have are served to the end.
     }
-    // Nobody connects any more, while those who have are served to the end.
-    drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Lets the runtime watch a connection that it has not accepted itself.
+fn watched(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// Whether `accept` failed for want of descriptors or memory.
 fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}
-
-/// The future's result, if it has one already.
-async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        result = future => Some(result),
-        () = std::future::ready(()) => None,
-    }
 }
 
 /// One client's connection.
@@ -197,12 +194,14 @@ impl Connection {
         self.input.drain(..start);
     }
 
-    /// The server drains: takes what the client has sent so far, and no more.
+    /// The server drains: takes what the client has sent so far, and no more. Read from the kernel itself: of a connection
+    /// that has just been accepted the runtime does not know yet that there is something to read.
     fn take_rest(&mut self) {
         self.is_at_end = true;
         let mut chunk = [0; 4096];
+        let socket = SockRef::from(&self.stream);
         while self.input.len() < DRAIN_INPUT
-            && let Ok(length @ 1..) = self.stream.try_read(&mut chunk)
+            && let Ok(length @ 1..) = (&*socket).read(&mut chunk)
         {
             self.input.extend_from_slice(&chunk[..length]);
         }
@@ -227,6 +226,9 @@ impl Connection {
         Ok(())
     }
 }
+
+/// How long nothing is accepted after the process was found to be out of descriptors.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Octets read at most from one connection when the server drains.
 const DRAIN_INPUT: usize = 64 << 10;
