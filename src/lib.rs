@@ -53,6 +53,7 @@
 //! Recursion, DNSSEC validation, a scripting language, blocking lists, a plug-in system. A decode and re-encode of messages
 //! that only pass through. A trait whose only purpose is that a test can fake something.
 
+pub mod admin;
 pub mod authority;
 pub mod cli;
 pub mod config;

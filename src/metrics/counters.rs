@@ -37,6 +37,16 @@ pub enum Transport {
     Tcp,
 }
 
+impl Transport {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
 /// Where a response came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -48,6 +58,18 @@ pub enum Source {
     Authority,
     /// The query could not be taken, or its answer not be had whole.
     Error,
+}
+
+impl Source {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Backend => "backend",
+            Self::Synthesized => "synthesized",
+            Self::Authority => "authority",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// Why something was dropped.
@@ -69,15 +91,30 @@ pub enum Dropped {
     Overload,
 }
 
-/// All reasons, in order of their number, with their labels.
-const REASONS: [(Dropped, &str); 7] = [
-    (Dropped::Malformed, "malformed"),
-    (Dropped::Spoofed, "spoofed"),
-    (Dropped::Late, "late"),
-    (Dropped::Unanswered, "unanswered"),
-    (Dropped::Silent, "silent"),
-    (Dropped::Unsent, "unsent"),
-    (Dropped::Overload, "overload"),
+impl Dropped {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Spoofed => "spoofed",
+            Self::Late => "late",
+            Self::Unanswered => "unanswered",
+            Self::Silent => "silent",
+            Self::Unsent => "unsent",
+            Self::Overload => "overload",
+        }
+    }
+}
+
+/// All reasons, in order of their number.
+const REASONS: [Dropped; 7] = [
+    Dropped::Malformed,
+    Dropped::Spoofed,
+    Dropped::Late,
+    Dropped::Unanswered,
+    Dropped::Silent,
+    Dropped::Unsent,
+    Dropped::Overload,
 ];
 
 /// The counters of one worker.
@@ -138,7 +175,7 @@ impl fmt::Display for Summary {
             responses(Source::Authority),
             responses(Source::Error),
         )?;
-        let dropped = REASONS.map(|(reason, label)| (self.sum(|worker| &worker.dropped[reason as usize]), label));
+        let dropped = REASONS.map(|reason| (self.sum(|worker| &worker.dropped[reason as usize]), reason.label()));
         if dropped.iter().all(|(count, _)| *count == 0) {
             return write!(f, " none");
         }
@@ -152,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_reason_stands_at_its_own_number() {
-        for (number, (reason, _)) in REASONS.iter().enumerate() {
+        for (number, reason) in REASONS.iter().enumerate() {
             assert_eq!(*reason as usize, number);
         }
     }

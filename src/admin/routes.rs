@@ -1,0 +1,227 @@
+//! What there is at the admin address: paths, methods, and what each of them answers.
+//!
+//! What fails is told as `{"error": ...}` with the status 400 (it makes no sense), 403 (not from there), 404 (no such thing),
+//! 405, 409 (not as things are) or 503 (the server ends).
+
+use std::net::SocketAddr;
+use std::str;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, delete, get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::guard::{Denied, Guard, Peer};
+use super::status::{Done, Failed, Status};
+use super::{Change, Manual, Refused, Request};
+use crate::config::{limits, words};
+use crate::metrics::exposition::{self, Format};
+
+/// All paths. Requests come with their [`Peer`] as an extension.
+pub(super) fn router(
+    guard: Guard,
+    requests: mpsc::UnboundedSender<Request>,
+    is_ready: impl Fn() -> bool + Send + Sync + 'static,
+) -> Router {
+    let server = Arc::new(Server { requests, is_ready: Box::new(is_ready) });
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/reload", post(reload))
+        .route("/api/v1/pools/{pool}/backends", post(add))
+        .route("/api/v1/pools/{pool}/backends/{backend}", delete(remove))
+        .route("/api/v1/pools/{pool}/backends/{backend}/{action}", post(act))
+        .fallback(any(async || Failure::NoSuchPath))
+        .method_not_allowed_fallback(async || Failure::WrongMethod)
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), check))
+        .with_state(server)
+}
+
+/// What handlers ask.
+struct Server {
+    /// The way to the control thread.
+    requests: mpsc::UnboundedSender<Request>,
+    /// Whether queries are taken.
+    is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Server {
+    /// Asks the control thread for something and waits for it.
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Failure> {
+        let (way_back, answer) = oneshot::channel();
+        self.requests.send(request(way_back)).map_err(|_| Failure::Ending)?;
+        answer.await.map_err(|_| Failure::Ending)
+    }
+
+    /// Has a change carried out.
+    async fn change(&self, change: Change) -> Result<Json<Done>, Failure> {
+        tracing::info!(?change, "admin: asked for a change");
+        let message = self.ask(|way_back| Request::Change(change, way_back)).await?.map_err(Failure::Refused)?;
+        Ok(Json(Done { message }))
+    }
+}
+
+/// Before everything else: may the client do this at all?
+async fn check(
+    State(guard): State<Arc<Guard>>,
+    Extension(peer): Extension<Peer>,
+    method: Method,
+    headers: HeaderMap,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
+    match guard.check(&method, &headers, peer) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => Failure::Denied(denied).into_response(),
+    }
+}
+
+/// `/readyz`.
+async fn readiness(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) {
+    if (server.is_ready)() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+}
+
+/// `/metrics`.
+async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<impl IntoResponse, Failure> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted_by(accept);
+    let snapshot = server.ask(Request::Snapshot).await?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(snapshot, format)))
+}
+
+/// `/api/v1/status`.
+async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, Failure> {
+    let snapshot = server.ask(Request::Snapshot).await?;
+    Ok(Json(Status::of(&snapshot, SystemTime::now())))
+}
+
+/// `/api/v1/reload`.
+async fn reload(State(server): State<Arc<Server>>) -> Result<Json<Done>, Failure> {
+    server.change(Change::Reload).await
+}
+
+/// A new backend, as JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewBackend {
+    /// Its address and port.
+    address: String,
+    /// Its share of the load.
+    #[serde(default = "one")]
+    weight: u16,
+}
+
+/// The default of a weight.
+fn one() -> u16 {
+    1
+}
+
+/// `POST /api/v1/pools/{pool}/backends`.
+async fn add(
+    State(server): State<Arc<Server>>,
+    pool: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Done>, Failure> {
+    let Path(pool) = pool?;
+    let (address, weight) = read_backend(&body?).map_err(Failure::Invalid)?;
+    server.change(Change::Add { pool, address, weight }).await
+}
+
+/// Reads a new backend.
+fn read_backend(body: &[u8]) -> Result<(SocketAddr, u16), String> {
+    let NewBackend { address, weight } = serde_json::from_slice(body)
+        .map_err(|error| format!("{error}; expected JSON such as {{\"address\": \"192.0.2.1:53\", \"weight\": 1}}"))?;
+    let address = words::backend_address(&address).map_err(|expected| format!("address {address:?}: {expected}"))?;
+    if !limits::WEIGHT.holds(&weight) {
+        return Err(format!("weight {weight}: expected an integer {}", limits::WEIGHT));
+    }
+    Ok((address, weight))
+}
+
+/// `DELETE /api/v1/pools/{pool}/backends/{backend}`.
+async fn remove(
+    State(server): State<Arc<Server>>,
+    place: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<Done>, Failure> {
+    let Path((pool, backend)) = place?;
+    server.change(Change::Remove { pool, backend }).await
+}
+
+/// `POST /api/v1/pools/{pool}/backends/{backend}/{action}`.
+async fn act(
+    State(server): State<Arc<Server>>,
+    place: Result<Path<(String, String, String)>, PathRejection>,
+) -> Result<Json<Done>, Failure> {
+    let Path((pool, backend, action)) = place?;
+    let to = match action.as_str() {
+        "drain" => return server.change(Change::Drain { pool, backend }).await,
+        "up" => Manual::Up,
+        "down" => Manual::Down,
+        "auto" => Manual::Auto,
+        action => return Err(Failure::Refused(Refused::no_such("action", action, ["drain", "up", "down", "auto"]))),
+    };
+    server.change(Change::Set { pool, backend, to }).await
+}
+
+/// Why a request is not answered as was hoped.
+enum Failure {
+    /// It may not be asked from there, or so.
+    Denied(Denied),
+    /// It makes no sense.
+    Invalid(String),
+    /// It could not be done.
+    Refused(Refused),
+    /// There is nothing there.
+    NoSuchPath,
+    /// There is something, but not for this method.
+    WrongMethod,
+    /// The control thread does not listen any more.
+    Ending,
+}
+
+impl From<PathRejection> for Failure {
+    /// Percent signs that hide no text.
+    fn from(rejection: PathRejection) -> Self {
+        Self::Invalid(rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for Failure {
+    /// A body that is too large or broke off.
+    fn from(rejection: BytesRejection) -> Self {
+        Self::Invalid(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, error) = match self {
+            Self::Denied(denied) => (StatusCode::FORBIDDEN, denied.message().to_owned()),
+            Self::Invalid(message) | Self::Refused(Refused::Invalid(message)) => (StatusCode::BAD_REQUEST, message),
+            Self::Refused(Refused::NotFound(message)) => (StatusCode::NOT_FOUND, message),
+            Self::Refused(Refused::Conflict(message)) => (StatusCode::CONFLICT, message),
+            Self::NoSuchPath => (StatusCode::NOT_FOUND, NO_SUCH_PATH.to_owned()),
+            Self::WrongMethod => {
+                (StatusCode::METHOD_NOT_ALLOWED, "GET reads; POST and DELETE change; see the Allow header".to_owned())
+            }
+            Self::Ending => (StatusCode::SERVICE_UNAVAILABLE, "the server is ending".to_owned()),
+        };
+        (status, Json(Failed { error })).into_response()
+    }
+}
+
+/// Said of paths that do not exist.
+const NO_SUCH_PATH: &str = "there is nothing here; see /metrics, /healthz, /readyz, /api/v1/status";
+/// Largest body, octets. A new backend takes 60.
+const LARGEST_BODY: usize = 4096;

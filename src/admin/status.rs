@@ -1,0 +1,176 @@
+//! The JSON of `/api/v1/status`, and of what a change is answered: written here, read by `hedgerow ctl`.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::{BackendSnapshot, HistogramSnapshot, PoolSnapshot, Snapshot};
+
+/// The whole server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of this program.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Data-plane threads.
+    pub workers: usize,
+    /// Pools in order of the config.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// A pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name in the config.
+    pub name: String,
+    /// Client queries that wait for their response.
+    pub in_flight: u64,
+    /// From a query to its response, as the client sees it, since the start.
+    pub duration_ms: Percentiles,
+    /// Hedges not made because the budget was spent.
+    pub hedges_denied: u64,
+    /// Its backends.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its label.
+    pub name: String,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Share of the load.
+    pub weight: u16,
+    /// up, down, new (not asked before it has replied to a probe) or draining.
+    pub state: String,
+    /// Somebody has set the state; probes do not change it.
+    pub by_hand: bool,
+    /// When it came into this state (RFC 3339).
+    pub since: String,
+    /// How long ago that was.
+    pub since_seconds: u64,
+    /// Attempts that wait for their reply.
+    pub in_flight: u64,
+    /// Time to reply, probes left out, since the start.
+    pub latency_ms: Percentiles,
+    /// What it was asked.
+    pub attempts: ByKind,
+    /// How often its answer went to the client.
+    pub wins: ByKind,
+    /// Attempts that failed: a failure reply, or an ICMP error.
+    pub errors: u64,
+    /// Attempts that were silent for `attempt_timeout`.
+    pub timeouts: u64,
+}
+
+/// Attempts, or wins, by the kind of the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByKind {
+    /// Made when the race began.
+    pub first: u64,
+    /// Made because another was late.
+    pub hedge: u64,
+    /// Made because another had failed.
+    pub failover: u64,
+    /// Made by the prober, which wins nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<u64>,
+}
+
+/// Milliseconds that so many percent keep; null where nothing was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// The median.
+    pub p50: Option<f64>,
+    /// One of 20 is slower.
+    pub p95: Option<f64>,
+    /// One of 100 is slower.
+    pub p99: Option<f64>,
+}
+
+/// What a change that was carried out is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// What was done.
+    pub message: String,
+}
+
+/// What everything else is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failed {
+    /// What is wrong, and what would be right.
+    pub error: String,
+}
+
+impl Status {
+    /// Of a server with these numbers.
+    pub fn of(snapshot: &Snapshot, now: SystemTime) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: snapshot.uptime.as_secs(),
+            workers: snapshot.workers,
+            pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, now)).collect(),
+        }
+    }
+}
+
+impl PoolStatus {
+    /// Of a pool with these numbers.
+    fn of(pool: &PoolSnapshot, now: SystemTime) -> Self {
+        Self {
+            name: pool.name.clone(),
+            in_flight: pool.in_flight,
+            duration_ms: Percentiles::of(&pool.duration),
+            hedges_denied: pool.hedges_denied,
+            backends: pool.backends.iter().map(|backend| BackendStatus::of(backend, now)).collect(),
+        }
+    }
+}
+
+impl BackendStatus {
+    /// Of a backend with these numbers.
+    fn of(backend: &BackendSnapshot, now: SystemTime) -> Self {
+        let BackendSnapshot { attempts, wins, .. } = backend;
+        // A wall clock may have been set back since.
+        let age = now.duration_since(backend.since).unwrap_or_default();
+        Self {
+            name: backend.name.clone(),
+            address: backend.address,
+            weight: backend.weight,
+            state: backend.state.label().to_owned(),
+            by_hand: backend.by_hand,
+            since: humantime::format_rfc3339_seconds(backend.since).to_string(),
+            since_seconds: age.as_secs(),
+            in_flight: backend.in_flight,
+            latency_ms: Percentiles::of(&backend.latency),
+            attempts: ByKind {
+                first: attempts.first,
+                hedge: attempts.hedge,
+                failover: attempts.failover,
+                probe: Some(attempts.probe),
+            },
+            wins: ByKind { first: wins.first, hedge: wins.hedge, failover: wins.failover, probe: None },
+            errors: backend.errors,
+            timeouts: backend.timeouts,
+        }
+    }
+}
+
+impl ByKind {
+    /// All that came from clients' queries.
+    pub fn queries(&self) -> u64 {
+        self.first + self.hedge + self.failover
+    }
+}
+
+impl Percentiles {
+    /// Of what was measured.
+    fn of(histogram: &HistogramSnapshot) -> Self {
+        let milliseconds = |duration: Duration| duration.as_micros() as f64 / 1e3;
+        let part = |part| histogram.quantile(part).map(milliseconds);
+        Self { p50: part(0.5), p95: part(0.95), p99: part(0.99) }
+    }
+}

@@ -1,0 +1,134 @@
+//! The token that a change from elsewhere must bear.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
+
+use subtle::ConstantTimeEq;
+
+/// A secret word, compared in constant time and never shown.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Reads the file that holds the token; white space around it does not count.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds none that is fit to be one.
+    pub fn read(file: &Path) -> Result<Self, TokenError> {
+        let error = |what| TokenError { file: file.to_owned(), what };
+        let bytes = fs::read(file).map_err(|reason| error(Unfit::Unreadable(reason)))?;
+        // RFC 6750 section 2.1 has fewer characters than these, but a blank would be enough to break the header.
+        let token = bytes.trim_ascii();
+        if !token.iter().all(u8::is_ascii_graphic) {
+            return Err(error(Unfit::Characters));
+        }
+        if token.len() < SHORTEST {
+            return Err(error(Unfit::Short));
+        }
+        Ok(Self(String::from_utf8_lossy(token).into_owned()))
+    }
+
+    /// Whether `other` is the same. Takes as long for a good guess as for a bad one.
+    pub(super) fn is(&self, other: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(other).into()
+    }
+
+    /// The value of an `Authorization` header that bears it.
+    pub fn to_header(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// There is no token to be had from a file.
+#[derive(Debug)]
+pub struct TokenError {
+    /// The file.
+    file: PathBuf,
+    /// Why.
+    what: Unfit,
+}
+
+/// What is wrong with a token file.
+#[derive(Debug)]
+enum Unfit {
+    /// The system does not give it.
+    Unreadable(io::Error),
+    /// It holds blanks, or other than ASCII.
+    Characters,
+    /// What it holds could be guessed.
+    Short,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file.display())?;
+        match &self.what {
+            Unfit::Unreadable(error) => write!(f, "the token cannot be read: {error}"),
+            Unfit::Characters => write!(f, "expected one token of ASCII letters, digits and signs on a line"),
+            Unfit::Short => write!(
+                f,
+                "the token is too short to be secret, expected {SHORTEST} characters or more, \
+                 as from `openssl rand -hex 32`"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// Shortest token. As hexadecimal digits these are 64 bits, out of reach of guessing over a network.
+const SHORTEST: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a token file with this content.
+    fn read(content: &[u8]) -> Result<Token, TokenError> {
+        let file = tempfile::NamedTempFile::new().expect("a file for the test");
+        fs::write(file.path(), content).expect("a file of the test");
+        Token::read(file.path())
+    }
+
+    #[test]
+    fn a_token_is_itself_alone() {
+        let token = read(b"  0123456789abcdef\r\n").expect("a token");
+        for (other, same) in [
+            ("0123456789abcdef", true),
+            ("0123456789abcdeg", false),
+            ("0123456789abcde", false),
+            ("0123456789abcdef0", false),
+            ("", false),
+        ] {
+            assert_eq!(token.is(other.as_bytes()), same, "{other}");
+        }
+        assert_eq!(token.to_header(), "Bearer 0123456789abcdef");
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let token = read(b"0123456789abcdef").expect("a token");
+        assert_eq!(format!("{token:?}"), "Token(..)");
+    }
+
+    #[test]
+    fn what_is_no_token_is_told() {
+        for (content, expected) in [
+            (&b"secret\n"[..], "too short"),
+            (b"", "too short"),
+            (b"0123456789abcdef 0123456789abcdef", "expected one token"),
+            ("0123456789abcdefü".as_bytes(), "expected one token"),
+        ] {
+            let error = read(content).expect_err("no token").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = Token::read(Path::new("no/such.token")).expect_err("no file").to_string();
+        assert!(error.starts_with("no/such.token: the token cannot be read: "), "{error}");
+    }
+}

@@ -1,0 +1,220 @@
+//! A snapshot as text for Prometheus, with the names and labels of CONTRACT.md, Metrics.
+//!
+//! `prometheus-client` writes OpenMetrics, where the family of a counter has no `_total` but its samples do. Samples so have
+//! the contract's names in either form, and who asks for OpenMetrics gets that. Everybody else gets the Prometheus text
+//! format, in which `HELP` and `TYPE` must name the sample itself: the same text with those two lines corrected.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::histogram::HistogramSnapshot;
+use super::snapshot::{BackendSnapshot, PoolSnapshot, Snapshot};
+use crate::wire::Rcode;
+
+/// The form of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// What every Prometheus has read since 2014.
+    Prometheus,
+    /// Its successor.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The one that suits an `Accept` header.
+    pub fn accepted_by(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// Its media type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Writes a snapshot down.
+pub fn write(snapshot: Snapshot, format: Format) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposition(snapshot)));
+    let mut text = String::new();
+    encode_registry(&mut text, &registry).expect("a string takes everything");
+    match format {
+        Format::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
+        Format::Prometheus => {
+            for family in COUNTERS {
+                let Family { name, .. } = family;
+                text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
+                text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
+            }
+        }
+    }
+    text
+}
+
+/// A metric with all its label sets.
+#[derive(Debug)]
+struct Family {
+    /// Without the `_total` of counters.
+    name: &'static str,
+    /// For people.
+    help: &'static str,
+}
+
+/// `hedgerow_queries_total`.
+const QUERIES: Family = Family { name: "hedgerow_queries", help: "Client queries taken" };
+/// `hedgerow_responses_total`.
+const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses to clients" };
+/// `hedgerow_dropped_total`.
+const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
+/// `hedgerow_attempts_total`.
+const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
+/// `hedgerow_wins_total`.
+const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };
+/// `hedgerow_hedges_denied_total`.
+const HEDGES_DENIED: Family =
+    Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
+/// `hedgerow_in_flight`.
+const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
+/// `hedgerow_backend_up`.
+const BACKEND_UP: Family = Family { name: "hedgerow_backend_up", help: "Whether the backend is up" };
+/// `hedgerow_backend_latency_seconds`.
+const LATENCY: Family = Family { name: "hedgerow_backend_latency_seconds", help: "Time to a backend's reply" };
+/// `hedgerow_query_duration_seconds`.
+const DURATION: Family =
+    Family { name: "hedgerow_query_duration_seconds", help: "Time from a client's query to its response" };
+
+/// The families whose samples end in `_total`.
+const COUNTERS: [&Family; 6] = [&QUERIES, &RESPONSES, &DROPPED, &ATTEMPTS, &WINS, &HEDGES_DENIED];
+
+/// The snapshot as a source of metrics.
+#[derive(Debug)]
+struct Exposition(Snapshot);
+
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Snapshot { queries, responses, dropped, pools, uptime: _, workers: _ } = &self.0;
+        let encoder = &mut encoder;
+        counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
+        let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
+        let responses = responses.iter().zip(&rcodes);
+        counter(
+            encoder,
+            &RESPONSES,
+            responses.map(|(&(source, _, n), rcode)| ([("rcode", rcode.as_str()), ("source", source.label())], n)),
+        )?;
+        counter(encoder, &DROPPED, dropped.iter().map(|&(reason, n)| ([("reason", reason.label())], n)))?;
+        counter(
+            encoder,
+            &ATTEMPTS,
+            backends(pools).flat_map(|(pool, backend)| {
+                let n = backend.attempts;
+                [("first", n.first), ("hedge", n.hedge), ("failover", n.failover), ("probe", n.probe)]
+                    .map(|(kind, n)| (by_kind(pool, backend, kind), n))
+            }),
+        )?;
+        counter(
+            encoder,
+            &WINS,
+            backends(pools).flat_map(|(pool, backend)| {
+                let n = backend.wins;
+                [("first", n.first), ("hedge", n.hedge), ("failover", n.failover)]
+                    .map(|(kind, n)| (by_kind(pool, backend, kind), n))
+            }),
+        )?;
+        counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
+        gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
+        let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
+        gauge(encoder, &BACKEND_UP, states)?;
+        let latencies = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), &backend.latency));
+        histogram(encoder, &LATENCY, latencies)?;
+        histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))
+    }
+}
+
+/// All backends with their pools.
+fn backends(pools: &[PoolSnapshot]) -> impl Iterator<Item = (&PoolSnapshot, &BackendSnapshot)> {
+    pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
+}
+
+/// So many labels and their values.
+type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
+
+/// The labels of what a pool has.
+fn by_pool(pool: &PoolSnapshot) -> Labels<'_, 1> {
+    [("pool", &pool.name)]
+}
+
+/// The labels of what a backend has.
+fn by_backend<'a>(pool: &'a PoolSnapshot, backend: &'a BackendSnapshot) -> Labels<'a, 2> {
+    [("pool", &pool.name), ("backend", &backend.name)]
+}
+
+/// The labels of what a backend has by kind of attempt.
+fn by_kind<'a>(pool: &'a PoolSnapshot, backend: &'a BackendSnapshot, kind: &'static str) -> Labels<'a, 3> {
+    [("pool", &pool.name), ("backend", &backend.name), ("kind", kind)]
+}
+
+/// Writes a counter.
+fn counter<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    samples: impl Iterator<Item = (Labels<'a, N>, u64)>,
+) -> fmt::Result {
+    let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for (labels, value) in samples {
+        encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+    }
+    Ok(())
+}
+
+/// Writes a gauge.
+fn gauge<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    samples: impl Iterator<Item = (Labels<'a, N>, u64)>,
+) -> fmt::Result {
+    let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?;
+    for (labels, value) in samples {
+        encoder.encode_family(&labels)?.encode_gauge(&value)?;
+    }
+    Ok(())
+}
+
+/// Writes a histogram, by the bounds of [`BOUNDS`].
+fn histogram<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    samples: impl Iterator<Item = (Labels<'a, N>, &'a HistogramSnapshot)>,
+) -> fmt::Result {
+    let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Histogram)?;
+    for (labels, value) in samples {
+        let mut below = 0;
+        let mut buckets = BOUNDS.map(|micros| {
+            let at_most = value.at_most(Duration::from_micros(micros));
+            let between = at_most - below;
+            below = at_most;
+            (micros as f64 / 1e6, between)
+        });
+        let count = value.count();
+        let buckets = [buckets.as_mut_slice(), &mut [(f64::INFINITY, count - below)]].concat();
+        let sum = value.sum().as_secs_f64();
+        encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+/// Upper bounds of what Prometheus sees, in µs: 100 µs to 10 s in steps of 1, 2, 5. Fixed, because series whose bounds differ
+/// cannot be added up. How they are counted: [`HistogramSnapshot::at_most`].
+const BOUNDS: [u64; 16] = [
+    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
+    5_000_000, 10_000_000,
+];

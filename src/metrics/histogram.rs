@@ -1,0 +1,203 @@
+//! How long things took: a log-linear histogram of microseconds that one thread fills and any thread reads.
+//!
+//! Up to 8 µs each microsecond has a bucket; above, each doubling has 8, so that a bucket is at most an eighth of its lower
+//! border wide. 192 buckets reach to 67 s, and longer ones count as that. A snapshot adds up histograms of many workers.
+
+use std::array;
+use std::time::Duration;
+
+use super::counters::Counter;
+
+/// What one thread has measured. About 1.5 KiB, no heap.
+#[derive(Debug)]
+pub struct Histogram {
+    /// How many fell into each bucket.
+    counts: [Counter; BUCKETS],
+    /// All of them together, in ns.
+    nanos: Counter,
+}
+
+impl Histogram {
+    /// Adds one.
+    pub fn record(&self, duration: Duration) {
+        self.counts[bucket(duration)].increment();
+        self.nanos.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+impl Default for Histogram {
+    /// Nothing was measured yet.
+    fn default() -> Self {
+        Self { counts: array::from_fn(|_| Counter::default()), nanos: Counter::default() }
+    }
+}
+
+/// Histograms added up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistogramSnapshot {
+    /// How many fell into each bucket.
+    counts: [u64; BUCKETS],
+    /// All of them together, in ns.
+    nanos: u64,
+}
+
+impl HistogramSnapshot {
+    /// Adds what is in `histogram` now.
+    pub fn add(&mut self, histogram: &Histogram) {
+        for (sum, count) in self.counts.iter_mut().zip(&histogram.counts) {
+            *sum += count.get();
+        }
+        self.nanos = self.nanos.saturating_add(histogram.nanos.get());
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        // Not a counter of its own: read while the writer is at work, it would not agree with the buckets.
+        self.counts.iter().sum()
+    }
+
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    /// What this part (0.0 to 1.0) of them keeps, at most a sixteenth off; `None` if there are none.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let count = self.count();
+        let rank = (part.clamp(0.0, 1.0) * count as f64).ceil().max(1.0) as u64;
+        let mut sum = 0;
+        let place = self.counts.iter().position(|count| {
+            sum += count;
+            sum >= rank
+        })?;
+        Some(Duration::from_micros((border(place) + border(place + 1) - 1) / 2))
+    }
+
+    /// How many are certainly not above `bound`: those of all buckets that end at or below it. A bucket that `bound` cuts in
+    /// two is left out, so that a quantile read from such counts is never too good; it is too bad by an eighth at most.
+    pub fn at_most(&self, bound: Duration) -> u64 {
+        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
+        self.counts.iter().zip(1..).take_while(|&(_, next)| border(next) <= micros).map(|(count, _)| count).sum()
+    }
+}
+
+impl Default for HistogramSnapshot {
+    /// Nothing was added yet.
+    fn default() -> Self {
+        Self { counts: [0; BUCKETS], nanos: 0 }
+    }
+}
+
+/// The bucket of a duration; what is below a microsecond is cut off.
+fn bucket(duration: Duration) -> usize {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
+    if micros < STEPS {
+        return micros as usize;
+    }
+    let doubling = micros.ilog2() - STEPS.ilog2();
+    let step = (micros >> doubling) - STEPS;
+    (STEPS + u64::from(doubling) * STEPS + step) as usize
+}
+
+/// The lower border of a bucket, in µs: the upper one of the bucket before, which does not hold it.
+fn border(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
+    if bucket < STEPS {
+        return bucket;
+    }
+    let (doubling, step) = ((bucket - STEPS) / STEPS, (bucket - STEPS) % STEPS);
+    (STEPS + step) << doubling
+}
+
+/// Buckets for each doubling.
+const STEPS: u64 = 8;
+/// Longer ones, in µs, count as this: 67 s, more than any timeout that a config may set.
+const LONGEST: u64 = (1 << 26) - 1;
+/// The linear ones, and 23 doublings from 2^3 to 2^26.
+const BUCKETS: usize = (STEPS + 23 * STEPS) as usize;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A snapshot of these, in µs.
+    fn snapshot_of(samples: &[u64]) -> HistogramSnapshot {
+        let histogram = Histogram::default();
+        samples.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
+        let mut snapshot = HistogramSnapshot::default();
+        snapshot.add(&histogram);
+        snapshot
+    }
+
+    #[test]
+    fn nothing_has_no_quantile() {
+        let nothing = HistogramSnapshot::default();
+        assert_eq!(nothing.quantile(0.5), None);
+        assert_eq!((nothing.count(), nothing.sum()), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn the_longest_has_the_last_bucket() {
+        assert_eq!(bucket(Duration::from_micros(LONGEST)), BUCKETS - 1);
+        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
+        assert_eq!(border(BUCKETS), LONGEST + 1);
+    }
+
+    #[test]
+    fn workers_are_added_up() {
+        let mut sum = snapshot_of(&[10, 20]);
+        let other = Histogram::default();
+        other.record(Duration::from_nanos(30_500));
+        sum.add(&other);
+        assert_eq!((sum.count(), sum.sum()), (3, Duration::from_nanos(60_500)));
+        assert_eq!(sum.quantile(0.0), Some(Duration::from_micros(10)));
+    }
+
+    #[test]
+    fn a_bucket_that_a_bound_cuts_is_left_out() {
+        // 96 to 103 µs are one bucket.
+        let samples = snapshot_of(&[95, 96, 100, 103, 104]);
+        let check = |bound, expected| assert_eq!(samples.at_most(Duration::from_micros(bound)), expected, "{bound}");
+        check(95, 0);
+        check(96, 1);
+        check(100, 1);
+        check(104, 4);
+        check(111, 4);
+        check(112, 5);
+        check(u64::MAX, 5);
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_lies_between_the_borders_of_its_bucket(micros in 0..=LONGEST) {
+            let bucket = bucket(Duration::from_micros(micros));
+            let (lower, upper) = (border(bucket), border(bucket + 1));
+            prop_assert!((lower..upper).contains(&micros), "{lower} <= {micros} < {upper}");
+            prop_assert!(upper - lower == 1 || (upper - lower) * STEPS <= lower);
+        }
+
+        #[test]
+        fn quantiles_agree_with_sorting(
+            mut samples in prop::collection::vec(0..60_000_000_u64, 1..300),
+            part in 0.0..=1.0,
+        ) {
+            let snapshot = snapshot_of(&samples);
+            samples.sort_unstable();
+            let exact = samples[f64::ceil(part * samples.len() as f64).max(1.0) as usize - 1];
+            let read = snapshot.quantile(part).expect("there are samples").as_micros() as u64;
+            prop_assert!(read.abs_diff(exact) * 16 <= exact, "{} is not near {}", read, exact);
+        }
+
+        #[test]
+        fn counts_below_a_bound_are_never_too_many(
+            samples in prop::collection::vec(0..20_000_000_u64, 0..300),
+            bound in 0..20_000_000_u64,
+        ) {
+            let counted = snapshot_of(&samples).at_most(Duration::from_micros(bound)) as usize;
+            let exact = |bound| samples.iter().filter(|&&micros| micros <= bound).count();
+            prop_assert!(counted <= exact(bound) && counted >= exact((bound - bound / 8).saturating_sub(1)));
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Numbers: what was taken, said, asked, won and dropped, and how long it took.
+//!
+//! [`counters`] and [`histogram`] are written by one thread each and read by any; a [`Snapshot`] is all of them added up at
+//! one moment, and [`exposition`] writes it down for Prometheus. Nothing here decides anything. Names and labels are those of
+//! CONTRACT.md, Metrics.
+
+pub mod counters;
+pub mod exposition;
+pub mod histogram;
+pub mod snapshot;
+
+pub use counters::{Counter, Counters, Dropped, Source, Summary, Transport};
+pub use histogram::{Histogram, HistogramSnapshot};
+pub use snapshot::{Attempts, BackendSnapshot, BackendState, PoolSnapshot, Snapshot, Wins};

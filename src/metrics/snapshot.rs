@@ -1,0 +1,126 @@
+//! All numbers of a running server at one moment: plain data, added up from the workers when somebody asks.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::counters::{Dropped, Source, Transport};
+use super::histogram::HistogramSnapshot;
+
+/// The numbers of the whole server.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Time since the start.
+    pub uptime: Duration,
+    /// Data-plane threads.
+    pub workers: usize,
+    /// Client queries taken.
+    pub queries: Vec<(Transport, u64)>,
+    /// Responses, by source and rcode (with the bits of the OPT record).
+    pub responses: Vec<(Source, u16, u64)>,
+    /// What was dropped.
+    pub dropped: Vec<(Dropped, u64)>,
+    /// Pools in order of the config.
+    pub pools: Vec<PoolSnapshot>,
+}
+
+/// The numbers of a pool.
+#[derive(Clone, Debug, Default)]
+pub struct PoolSnapshot {
+    /// Its name in the config.
+    pub name: String,
+    /// Client queries that wait for their response.
+    pub in_flight: u64,
+    /// From a query to its response, as the client sees it.
+    pub duration: HistogramSnapshot,
+    /// Hedges not made because the budget was spent.
+    pub hedges_denied: u64,
+    /// Its backends, in the order in which they are asked.
+    pub backends: Vec<BackendSnapshot>,
+}
+
+/// The numbers of a backend.
+#[derive(Clone, Debug)]
+pub struct BackendSnapshot {
+    /// Its label.
+    pub name: String,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Share of the load.
+    pub weight: u16,
+    /// Whether it is asked.
+    pub state: BackendState,
+    /// Somebody has set the state; probes do not change it.
+    pub by_hand: bool,
+    /// When it came into this state.
+    pub since: SystemTime,
+    /// Attempts that wait for their reply.
+    pub in_flight: u64,
+    /// What it was asked.
+    pub attempts: Attempts,
+    /// How often its answer went to the client.
+    pub wins: Wins,
+    /// Attempts that failed: a failure reply, or an ICMP error.
+    pub errors: u64,
+    /// Attempts that were silent for `attempt_timeout`.
+    pub timeouts: u64,
+    /// Time to reply, probes left out.
+    pub latency: HistogramSnapshot,
+}
+
+/// Attempts by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// Made when the race began.
+    pub first: u64,
+    /// Made because another was late.
+    pub hedge: u64,
+    /// Made because another had failed.
+    pub failover: u64,
+    /// Made by nobody's query: to see whether the backend replies.
+    pub probe: u64,
+}
+
+/// Wins by the kind of the attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wins {
+    /// Of first attempts.
+    pub first: u64,
+    /// Of hedges.
+    pub hedge: u64,
+    /// Of failovers.
+    pub failover: u64,
+}
+
+/// Whether a backend is asked, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendState {
+    /// It is asked.
+    Up,
+    /// It is not asked while another is up.
+    Down,
+    /// It was just added, and is not asked before it has replied to a probe.
+    New,
+    /// It finishes what is in flight and is not asked any more.
+    Draining,
+}
+
+impl BackendState {
+    /// Whether it is taken to reply. One that drains is: that it is not asked is no fault of its own, and nothing to be
+    /// alarmed about.
+    pub fn is_up(self) -> bool {
+        match self {
+            Self::Up | Self::Draining => true,
+            Self::Down | Self::New => false,
+        }
+    }
+
+    /// The word for people and scripts.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::New => "new",
+            Self::Draining => "draining",
+        }
+    }
+}
