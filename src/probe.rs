@@ -1,7 +1,7 @@
 //! Probing: finds out which backends are up, on the control thread.
 //!
-//! Each backend has a task that asks [`Health`] when to probe, sends one small query, and says what came of it; signs that
-//! workers met (ICMP errors, silence, replies of one that was down) go to the same place. What [`Health`] decides is
+//! Each backend has a task that asks [`Health`] what to send and when, and says what came of it; signs that workers
+//! met (ICMP errors, silence, replies of one that was down) go to the same place. What [`Health`] decides is
 //! written to the plan, where the workers see it.
 
 use std::io;
@@ -15,10 +15,11 @@ use rand::rngs::SmallRng;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 
+use crate::config::ProbeConfig;
 use crate::plan::{News, Plan, SharedPool, Sign};
-use crate::policy::health::Health;
+use crate::policy::health::{Health, Step};
 use crate::wire;
 
 /// Probes all backends of a plan.
@@ -88,52 +89,49 @@ struct Subject {
     on_change: Rc<dyn Fn()>,
 }
 
-/// What came of a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    /// Any reply at all.
-    Reply,
-    /// ICMP says that it is unreachable.
-    Unreachable,
-    /// Nothing in time.
-    Nothing,
-}
-
 impl Subject {
     /// Probes for ever.
     async fn run(self, mut signs: UnboundedReceiver<Sign>) {
-        let rules = self.pool.rules().health;
+        let backend = &self.pool.backends[self.backend];
         let mut rng: SmallRng = rand::make_rng();
-        let mut health = Health::new(rules, Instant::now());
-        if !self.pool.backends[self.backend].is_up() {
+        let mut health = Health::new(self.pool.rules().health, Instant::now());
+        if !backend.is_up() {
             // Known from before a reload.
             health.on_unreachable(Instant::now());
         }
+        let mut line = None;
         loop {
+            let wake = loop {
+                let sent = match health.next_step(Instant::now(), &mut rng) {
+                    Step::WaitUntil(at) => break at,
+                    Step::Probe => {
+                        backend.clear_suspicion();
+                        // No descriptor, no port: nothing that the backend has to do with. It is taken for silence.
+                        line = Line::open(backend.address, &self.pool.config.probe).await.ok();
+                        send(line.as_ref()).await
+                    }
+                    Step::Repeat => send(line.as_ref()).await,
+                };
+                if sent.is_err_and(|error| is_proof_of_death(&error)) {
+                    line = None;
+                    health.on_unreachable(Instant::now());
+                }
+            };
+            self.publish(health.is_up());
             tokio::select! {
                 sign = signs.recv() => match sign {
                     Some(sign) => Self::take_sign(&mut health, sign),
                     None => return,
                 },
-                () = sleep_until(health.next_probe().into()) => {
-                    self.pool.backends[self.backend].clear_suspicion();
-                    health.on_probe_sent(Instant::now(), &mut rng);
-                    let found = timeout(rules.timeout, self.probe()).await.unwrap_or(Found::Nothing);
-                    let now = Instant::now();
+                found = hear(line.as_ref()) => {
+                    line = None;
                     match found {
-                        Found::Reply => health.on_probe_reply(now),
-                        Found::Unreachable => health.on_unreachable(now),
-                        Found::Nothing => health.on_probe_missed(now),
-                    };
-                    // What queries met while the probe was out is older than what it found, unless it found nothing.
-                    while let Ok(sign) = signs.try_recv() {
-                        if found == Found::Nothing {
-                            Self::take_sign(&mut health, sign);
-                        }
+                        Found::Reply => health.on_probe_reply(Instant::now()),
+                        Found::Unreachable => health.on_unreachable(Instant::now()),
                     }
                 }
+                () = sleep_until(wake.into()) => {}
             }
-            self.publish(health.is_up());
         }
     }
 
@@ -141,8 +139,8 @@ impl Subject {
     fn take_sign(health: &mut Health, sign: Sign) {
         let now = Instant::now();
         match sign {
-            Sign::Unreachable => drop(health.on_unreachable(now)),
-            Sign::Replied => drop(health.on_reply(now)),
+            Sign::Unreachable => health.on_unreachable(now),
+            Sign::Replied => health.on_reply(now),
             Sign::Silent => health.on_silence(now),
             Sign::ProbeDue => health.on_queries(now),
         }
@@ -160,42 +158,76 @@ impl Subject {
         }
         (self.on_change)();
     }
+}
 
-    /// Sends one probe and waits for a reply. Every error but ICMP's is taken for silence.
-    async fn probe(&self) -> Found {
-        match self.exchange().await {
-            Ok(()) => Found::Reply,
-            Err(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable => Found::Unreachable,
-                // No descriptor, no port, no permission: nothing that the backend has to do with.
-                _ => std::future::pending().await,
-            },
-        }
-    }
+/// What came of a probe, if something came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Any reply at all.
+    Reply,
+    /// ICMP says that it is unreachable.
+    Unreachable,
+}
 
-    /// Asks the probe's question; `Ok` when something with the right ID came back, whatever it says.
-    async fn exchange(&self) -> io::Result<()> {
-        let address = self.pool.backends[self.backend].address;
+/// The socket of the probe that is out, and its question.
+struct Line {
+    /// Connected to the backend.
+    socket: UdpSocket,
+    /// The ID that the reply must have.
+    id: u16,
+    /// The question.
+    message: Vec<u8>,
+}
+
+impl Line {
+    /// A fresh port and a fresh ID.
+    async fn open(address: SocketAddr, probe: &ProbeConfig) -> io::Result<Self> {
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(any).await?;
         socket.connect(address).await?;
-        let probe = &self.pool.config.probe;
         let mut message = Vec::new();
         let id: u16 = rand::rng().random();
         wire::write_plain_query(id, &probe.name, probe.rtype, &mut message);
-        socket.send(&message).await?;
+        Ok(Self { socket, id, message })
+    }
+
+    /// Waits for something with the right ID, whatever it says.
+    async fn reply(&self) -> io::Result<()> {
         let mut reply = [0; 512];
         loop {
-            let length = socket.recv(&mut reply).await?;
+            let length = self.socket.recv(&mut reply).await?;
             let header = reply.get(..length).and_then(wire::Header::read);
-            if header.is_some_and(|header| header.is_response() && header.id() == id) {
+            if header.is_some_and(|header| header.is_response() && header.id() == self.id) {
                 return Ok(());
             }
         }
     }
+}
+
+/// Sends the question of the probe that is out.
+async fn send(line: Option<&Line>) -> io::Result<()> {
+    let Some(line) = line else { return Ok(()) };
+    line.socket.send(&line.message).await.map(|_| ())
+}
+
+/// Waits until something comes of the probe that is out. Every error but ICMP's is taken for silence.
+async fn hear(line: Option<&Line>) -> Found {
+    let found = match line {
+        Some(line) => line.reply().await,
+        None => std::future::pending().await,
+    };
+    match found {
+        Ok(()) => Found::Reply,
+        Err(error) if is_proof_of_death(&error) => Found::Unreachable,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Whether an error says that nothing listens there.
+fn is_proof_of_death(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
