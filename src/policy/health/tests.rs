@@ -1,0 +1,329 @@
+//! Health, step by step, and for hours on a fake clock against a modelled backend.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+
+/// What happens to a backend.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// A probe is replied to.
+    Good,
+    /// A probe is missed.
+    Missed,
+    /// ICMP unreachable comes.
+    Unreachable,
+    /// A reply to a query comes.
+    Reply,
+}
+
+/// Lets the events happen, with `fall = 2` and `rise = 2`, and compares the state.
+fn check(mut health: Health, events: &[Event], expected: State) {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut now = health.since();
+    for event in events {
+        match event {
+            Event::Good => {
+                now = begin_probe(&mut health, now, &mut rng);
+                health.on_probe_reply(now);
+                // The reply to a repeated question is no second good probe.
+                health.on_probe_reply(now);
+            }
+            Event::Missed => {
+                now = begin_probe(&mut health, now, &mut rng);
+                now = sit_out(&mut health, now, &mut rng);
+            }
+            Event::Unreachable => health.on_unreachable(now),
+            Event::Reply => health.on_reply(now),
+        }
+    }
+    assert_eq!(health.state(), expected, "{events:?}");
+}
+
+/// Waits until a probe begins.
+fn begin_probe(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
+    loop {
+        match health.next_step(now, rng) {
+            Step::Probe => return now,
+            Step::Repeat => {}
+            Step::WaitUntil(at) => now = at,
+        }
+    }
+}
+
+/// Lets the probe that is out fail, and stops before the next one.
+fn sit_out(health: &mut Health, mut now: Instant, rng: &mut StdRng) -> Instant {
+    while health.probe.is_some_and(|probe| probe.sent < SENDS) {
+        match health.next_step(now, rng) {
+            Step::Probe => panic!("a probe begins while one is out"),
+            Step::Repeat => {}
+            Step::WaitUntil(at) => now = at,
+        }
+    }
+    now = health.probe.map_or(now, |probe| probe.due);
+    health.probe = None;
+    health.on_probe_missed(now);
+    now
+}
+
+/// A backend with default rules, and its time of birth.
+fn health() -> (Health, Instant, StdRng) {
+    let start = Instant::now();
+    (Health::new(HealthRules::default(), start), start, StdRng::seed_from_u64(1))
+}
+
+/// Milliseconds.
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+#[test]
+fn probes_in_a_row_decide_and_proof_decides_at_once() {
+    use Event::{Good, Missed, Reply, Unreachable};
+    for (events, expected) in [
+        (&[][..], State::Up),
+        (&[Missed], State::Up),
+        (&[Missed, Missed], State::Down),
+        (&[Missed, Good, Missed], State::Up),
+        (&[Missed, Reply, Missed], State::Up),
+        (&[Unreachable], State::Down),
+        (&[Unreachable, Unreachable], State::Down),
+        (&[Unreachable, Good], State::Down),
+        (&[Unreachable, Good, Good], State::Up),
+        (&[Unreachable, Good, Missed, Good], State::Down),
+        (&[Unreachable, Good, Unreachable, Good], State::Down),
+        (&[Unreachable, Reply], State::Up),
+        (&[Unreachable, Reply, Missed], State::Up),
+    ] {
+        check(Health::new(HealthRules::default(), Instant::now()), events, expected);
+    }
+}
+
+#[test]
+fn a_new_backend_is_not_up_before_its_first_good_probe() {
+    use Event::{Good, Missed, Reply, Unreachable};
+    for (events, expected) in [
+        (&[][..], State::New),
+        (&[Missed, Missed, Missed], State::New),
+        (&[Unreachable], State::New),
+        (&[Good], State::Up),
+        (&[Unreachable, Missed, Good], State::Up),
+        (&[Reply], State::Up),
+        (&[Good, Missed, Missed], State::Down),
+    ] {
+        check(Health::new_unproven(HealthRules::default(), Instant::now()), events, expected);
+    }
+}
+
+#[test]
+fn the_first_probe_is_due_at_the_start_and_the_next_after_the_interval_with_jitter() {
+    let mut waits = Vec::new();
+    for seed in 0..100 {
+        let (mut health, start, _) = health();
+        let mut rng = StdRng::seed_from_u64(seed);
+        assert_eq!(health.next_step(start, &mut rng), Step::Probe);
+        health.on_probe_reply(start);
+        let Step::WaitUntil(next) = health.next_step(start, &mut rng) else { panic!("it waits") };
+        waits.push(next - start);
+    }
+    let (shortest, longest) = (*waits.iter().min().unwrap(), *waits.iter().max().unwrap());
+    assert!(shortest >= ms(4_500) && longest <= ms(5_000), "{shortest:?} to {longest:?}");
+    assert!(longest - shortest > ms(400), "jitter scatters probes, {shortest:?} to {longest:?}");
+}
+
+#[test]
+fn a_probe_is_repeated_evenly_until_it_is_replied_to() {
+    let (mut health, start, mut rng) = health();
+    assert_eq!(health.next_step(start, &mut rng), Step::Probe);
+    for repetition in 1..4 {
+        let due = start + repetition * ms(125);
+        assert_eq!(health.next_step(due - ms(1), &mut rng), Step::WaitUntil(due));
+        assert_eq!(health.next_step(due, &mut rng), Step::Repeat);
+    }
+    health.on_probe_reply(start + ms(376));
+    let Step::WaitUntil(next) = health.next_step(start + ms(376), &mut rng) else { panic!("it waits") };
+    assert!(next - start >= ms(4_500));
+}
+
+#[test]
+fn a_process_that_was_stopped_does_not_blame_the_backend() {
+    let (mut health, start, mut rng) = health();
+    assert_eq!(health.next_step(start, &mut rng), Step::Probe);
+    let woken = start + Duration::from_secs(3_600);
+    assert_eq!(health.next_step(woken, &mut rng), Step::Repeat);
+    assert_eq!(health.next_step(woken, &mut rng), Step::WaitUntil(woken + ms(125)));
+}
+
+#[test]
+fn silence_asks_for_a_probe_but_not_for_two_at_a_time() {
+    let (mut health, start, mut rng) = health();
+    health.next_step(start, &mut rng);
+    health.on_probe_reply(start);
+    health.on_silence(start + ms(10));
+    assert_eq!(health.next_step(start + ms(10), &mut rng), Step::WaitUntil(start + ms(1_000)));
+    assert_eq!(health.next_step(start + ms(1_000), &mut rng), Step::Probe);
+    health.on_probe_reply(start + ms(1_001));
+    health.on_silence(start + ms(2_500));
+    assert_eq!(health.next_step(start + ms(2_500), &mut rng), Step::Probe);
+}
+
+#[test]
+fn suspicion_never_puts_a_probe_off() {
+    let (start, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut health = Health::new(HealthRules { interval: ms(300), ..HealthRules::default() }, start);
+    health.next_step(start, &mut rng);
+    health.on_probe_reply(start);
+    let due = health.next_step(start, &mut rng);
+    health.on_silence(start);
+    assert_eq!(health.next_step(start, &mut rng), due);
+}
+
+#[test]
+fn queries_ask_for_a_probe_whatever_the_state() {
+    for is_down in [false, true] {
+        let (mut health, start, mut rng) = health();
+        health.next_step(start, &mut rng);
+        if is_down {
+            health.on_unreachable(start);
+        }
+        health.on_probe_reply(start);
+        assert!(matches!(health.next_step(start + ms(1), &mut rng), Step::WaitUntil(_)));
+        health.on_queries(start + ms(1));
+        assert_eq!(health.next_step(start + ms(1), &mut rng), Step::Probe, "down: {is_down}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_down_is_probed_ever_more_rarely_but_never_less_than_each_interval() {
+    let (mut health, start, mut rng) = health();
+    health.next_step(start, &mut rng);
+    health.on_unreachable(start);
+    let mut now = start;
+    for expected in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
+        let began = begin_probe(&mut health, now, &mut rng);
+        let (wait, longest) = (began - now, ms(expected));
+        assert!(wait <= longest && wait >= longest.mul_f64(1.0 - JITTER), "{wait:?} of {longest:?}");
+        now = began;
+        health.on_unreachable(now);
+    }
+    now = begin_probe(&mut health, now, &mut rng);
+    health.on_probe_reply(now);
+    assert!(begin_probe(&mut health, now, &mut rng) - now <= FIRST_BACKOFF);
+}
+
+/// A backend behind a network, and the queries that go to it.
+#[derive(Clone, Copy, Debug)]
+struct Model {
+    /// The chance that a datagram is lost, each way.
+    loss: f64,
+    /// How long question and reply travel together.
+    round_trip: Duration,
+    /// From when to when it is dead, counted from the start.
+    dead: (Duration, Duration),
+    /// The time between two queries that it leaves unanswered for good; none if zero. Each is given up after a second.
+    misses: Duration,
+}
+
+/// Sound, five milliseconds away, and without queries.
+const SOUND: Model =
+    Model { loss: 0.0, round_trip: ms(5), dead: (Duration::MAX, Duration::MAX), misses: Duration::ZERO };
+
+/// What a simulation met.
+#[derive(Debug, Default)]
+struct Log {
+    /// When the state changed, and to what.
+    changes: Vec<(Duration, State)>,
+    /// When each probe began.
+    probes: Vec<Duration>,
+    /// How many datagrams were sent.
+    sent: usize,
+}
+
+/// Runs `health` against a model for so long.
+fn simulate(model: Model, length: Duration, seed: u64) -> Log {
+    let (mut health, start, _) = health();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut log = Log::default();
+    let (mut now, mut state) = (start, health.state());
+    // When replies to the probe that is out arrive, and when the next query is given up.
+    let mut replies: Vec<Instant> = Vec::new();
+    let mut silence = (!model.misses.is_zero()).then_some(start + Duration::from_secs(1));
+    while now - start < length {
+        let wake = loop {
+            match health.next_step(now, &mut rng) {
+                Step::WaitUntil(at) => break at,
+                Step::Probe => {
+                    replies.clear();
+                    log.probes.push(now - start);
+                }
+                Step::Repeat => {}
+            }
+            log.sent += 1;
+            let is_dead = (model.dead.0..model.dead.1).contains(&(now - start));
+            if !is_dead && !rng.random_bool(model.loss) && !rng.random_bool(model.loss) {
+                replies.push(now + model.round_trip);
+            }
+        };
+        if health.state() != state {
+            state = health.state();
+            log.changes.push((now - start, state));
+        }
+        let reply = replies.iter().min().copied();
+        now = [Some(wake), reply, silence].into_iter().flatten().min().expect("there is always a next step");
+        if reply == Some(now) {
+            replies.clear();
+            health.on_probe_reply(now);
+        } else if silence == Some(now) {
+            silence = Some(now + model.misses);
+            health.on_silence(now);
+        }
+    }
+    log
+}
+
+#[test]
+fn a_backend_that_is_silent_on_every_miss_is_never_taken_for_dead() {
+    for seed in 0..50 {
+        let log = simulate(Model { misses: ms(2), ..SOUND }, Duration::from_secs(60), seed);
+        assert_eq!(log.changes, [], "seed {seed}");
+        assert!((55..=61).contains(&log.sent), "suspicion asks once a second, not {} times a minute", log.sent);
+    }
+}
+
+#[test]
+fn lost_datagrams_take_no_backend_down() {
+    let hour = Duration::from_secs(3_600);
+    for seed in 0..200 {
+        for misses in [Duration::ZERO, ms(100)] {
+            let log = simulate(Model { loss: 0.2, misses, ..SOUND }, hour, seed);
+            assert_eq!(log.changes, [], "seed {seed}, misses {misses:?}");
+        }
+    }
+}
+
+#[test]
+fn a_dead_backend_is_noticed_in_two_timeouts_from_the_first_suspicion() {
+    let died = ms(60_300);
+    for seed in 0..200 {
+        let model = Model { loss: 0.2, dead: (died, Duration::MAX), misses: ms(10), ..SOUND };
+        let log = simulate(model, Duration::from_secs(70), seed);
+        let [(noticed, State::Down)] = log.changes[..] else { panic!("seed {seed}: {:?}", log.changes) };
+        // With suspicion, a probe begins within a second of the last one.
+        assert!(noticed - died <= ms(3_000 + 130), "seed {seed}: after {:?}", noticed - died);
+    }
+}
+
+#[test]
+fn probes_to_a_dead_backend_never_stop_and_find_it_back_within_an_interval() {
+    let (died, back) = (Duration::from_secs(30), Duration::from_secs(90_000));
+    for seed in 0..20 {
+        let log = simulate(Model { dead: (died, back), ..SOUND }, back + Duration::from_secs(10), seed);
+        let [(_, State::Down), (noticed, State::Up)] = log.changes[..] else {
+            panic!("seed {seed}: {:?}", log.changes)
+        };
+        let longest = log.probes.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(longest <= Duration::from_secs(5), "seed {seed}: {longest:?} between two probes");
+        assert!(noticed - back <= ms(5_000 + 300), "seed {seed}: after {:?}", noticed - back);
+    }
+}
