@@ -88,7 +88,7 @@ impl Authority {
             self.counters.query(transport);
         }
         match reaction {
-            Reaction::Respond => return self.counters.responses(Source::Authority, 1),
+            Reaction::Respond(rcode) => return self.counters.responses(Source::Authority, rcode.0, 1),
             Reaction::Silent => self.counters.dropped(Dropped::Silent),
             Reaction::Malformed => self.counters.dropped(Dropped::Malformed),
         }

@@ -16,8 +16,9 @@ use hashbrown::HashMap;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::metrics::{BackendCounters, Counter, PoolCounters};
 use crate::policy::Rules;
-use crate::policy::balance::{Balance, Memory};
+use crate::policy::balance::Balance;
 use crate::policy::budget::Budget;
+use crate::policy::memory::Memory;
 use crate::wire::Name;
 
 /// The LS as configured.

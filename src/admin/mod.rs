@@ -31,6 +31,7 @@ pub use token::{Token, TokenError};
 use self::guard::{Guard, Peer};
 use crate::config::nearest;
 use crate::metrics::Snapshot;
+pub use crate::plan::Manual;
 
 /// What the admin server asks of the control thread. A way back that is dropped says that the server ends.
 #[derive(Debug)]
@@ -78,17 +79,6 @@ pub enum Change {
         /// The state.
         to: Manual,
     },
-}
-
-/// Who says whether a backend is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manual {
-    /// It is, whatever probes say.
-    Up,
-    /// It is not, whatever probes say.
-    Down,
-    /// The probes say.
-    Auto,
 }
 
 /// Why a change was not carried out.

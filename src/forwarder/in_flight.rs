@@ -1,6 +1,7 @@
 //! The queries that one worker has in flight: races in a slab, found by question, each with the clients that wait for it.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use hashbrown::HashTable;
 
@@ -79,8 +80,10 @@ pub(super) struct Entry {
     pub(super) tickets: [Option<TicketKey>; MAX_ATTEMPTS],
     /// The clients. The first is nearly always the only one.
     pub(super) waiters: Vec<Waiter>,
+    /// When it started.
+    pub(super) started: Instant,
     /// The time for which a timer is set.
-    pub(super) armed: Option<std::time::Instant>,
+    pub(super) armed: Option<Instant>,
     /// The race is over; the whole answer is being fetched by TCP for those who wait still.
     pub(super) is_fetching: bool,
 }
@@ -110,6 +113,8 @@ pub(super) struct Start {
     pub(super) is_claimed: bool,
     /// RD, CD and DO.
     pub(super) flags: u8,
+    /// Now.
+    pub(super) started: Instant,
 }
 
 /// The queries in flight of one worker.
@@ -164,7 +169,7 @@ impl InFlight {
         waiter: Waiter,
         write_query: impl FnOnce(&mut Vec<u8>) -> usize,
     ) -> RaceRef {
-        let Start { race, pool, hash, is_claimed, flags } = start;
+        let Start { race, pool, hash, is_claimed, flags, started } = start;
         let index = match self.free.pop() {
             Some(index) => {
                 let slot = &mut self.slots[index as usize];
@@ -174,6 +179,7 @@ impl InFlight {
                 (entry.race, entry.pool, entry.hash, entry.flags) = (race, pool, hash, flags);
                 (entry.is_claimed, entry.armed, entry.is_fetching) = (is_claimed, None, false);
                 entry.tickets = [None; MAX_ATTEMPTS];
+                entry.started = started;
                 index
             }
             None => {
@@ -188,6 +194,7 @@ impl InFlight {
                     kept: Vec::new(),
                     tickets: [None; MAX_ATTEMPTS],
                     waiters: Vec::with_capacity(1),
+                    started,
                     armed: None,
                     is_fetching: false,
                 };

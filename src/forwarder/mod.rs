@@ -184,7 +184,7 @@ impl Forwarder {
         }
         let is_earlier = |pool: &&Pool| pool.shared.config.name == shared.config.name;
         let earlier = self.pools.iter().flatten().rfind(is_earlier);
-        let pool = Pool::new(Arc::clone(shared), &mut self.exchange, earlier, now);
+        let pool = Pool::new(Arc::clone(shared), &mut self.exchange, earlier, self.me, now);
         let place = self.pools.iter().position(Option::is_none).unwrap_or_else(|| {
             self.pools.push(None);
             self.pools.len() - 1
@@ -290,7 +290,7 @@ impl Forwarder {
         pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
         let candidates = pool.candidates(qname, &self.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.field(), &candidates, now);
-        let start = Start { race, pool: place, hash, is_claimed: claim.is_ok(), flags };
+        let start = Start { race, pool: place, hash, is_claimed: claim.is_ok(), flags, started: now };
         let waiter = Waiter { client, form, queries: 1 };
         let at = self.in_flight.insert(start, waiter, |out| wire::write_query(query, own_udp_size, out));
         self.drive(at, None, now);

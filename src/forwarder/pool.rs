@@ -1,15 +1,21 @@
 //! A pool as one worker sees it: its links to the backends, what it has learnt of their latency, whose turn it is.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::{FixedState, RandomState};
 use rand::Rng;
 
+use super::claims::WorkerId;
+use crate::metrics::BackendCounters;
 use crate::net::exchange::{Exchange, Link};
-use crate::plan::SharedPool;
-use crate::policy::balance::{Balance, Turns};
+use crate::plan::{SharedBackend, SharedPool};
+use crate::policy::balance::{Balance, Sight, Turns};
 use crate::policy::latency::Latency;
+use crate::policy::load::{End, Load};
 use crate::policy::race::{BackendIndex, Candidates, Field};
+use crate::wire::{self, Name};
 
 /// A worker's part of a pool.
 pub(super) struct Pool {
@@ -27,6 +33,8 @@ pub(super) struct Pool {
     epoch: u64,
     /// Races that are not over.
     pub(super) in_flight: usize,
+    /// The worker's number.
+    me: usize,
 }
 
 /// A worker's view of one backend.
@@ -45,6 +53,7 @@ impl Pool {
         shared: Arc<SharedPool>,
         exchange: &mut Exchange<T>,
         earlier: Option<&Self>,
+        me: WorkerId,
         now: Instant,
     ) -> Self {
         let known = |backend: &Arc<SharedBackend>| {
@@ -70,7 +79,7 @@ impl Pool {
         let members = members.collect();
         let epoch = shared.state.epoch();
         let turns = turns(&shared);
-        Self { shared, members, latency, loads, turns, epoch, in_flight: 0 }
+        Self { shared, members, latency, loads, turns, epoch, in_flight: 0, me: usize::from(me.0) }
     }
 
     /// Looks at the standing of the backends, if it has changed, and reports those that went down.
@@ -146,15 +155,32 @@ impl Pool {
     /// An attempt goes out.
     pub(super) fn asked(&mut self, backend: BackendIndex, now: Instant) {
         self.loads[backend.get()].asked(now);
+        self.counters(backend).in_flight.increment();
     }
 
     /// An attempt has ended, perhaps long after its race.
     pub(super) fn ended(&mut self, backend: BackendIndex, end: End, now: Instant) {
         self.loads[backend.get()].ended(end, now);
+        let counters = self.counters(backend);
+        counters.in_flight.subtract(1);
+        match end {
+            End::Reply(took) => counters.latency.record(took),
+            End::Failure(took) => {
+                counters.latency.record(took);
+                counters.errors.increment();
+            }
+            End::Unreachable => counters.errors.increment(),
+            End::Silence(_) => {}
+        }
         match end {
             End::Reply(took) | End::Failure(took) => self.latency[backend.get()].record(took, now),
             End::Unreachable | End::Silence(_) => {}
         }
+    }
+
+    /// What this worker counts of a backend.
+    pub(super) fn counters(&self, backend: BackendIndex) -> &BackendCounters {
+        &self.shared.backends[backend.get()].counters[self.me]
     }
 
     /// The backend that has this identity, if the pool has it still.
@@ -165,7 +191,7 @@ impl Pool {
 
     /// What a race looks at.
     pub(super) fn field(&self) -> Field<'_> {
-        Field { rules: self.shared.rules(), latency: &self.latency, budget: &self.shared.budget }
+        Field { rules: self.shared.rules(), latency: &self.latency, budget: self.shared.budget() }
     }
 
     /// The sockets of a backend.

@@ -8,8 +8,9 @@ use super::{Forwarder, Ticket, tell};
 use crate::metrics::{Dropped, Source};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::Link;
-use crate::plan::Sign;
-use crate::policy::race::{AttemptId, BackendIndex, Heard, OptRefusal, Outcome, Step};
+use crate::plan::{Sign, Standing};
+use crate::policy::load::End;
+use crate::policy::race::{AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
 use crate::policy::{Dispatch, Rank, Silence};
 use crate::wire::{self, ExtendedError, Rcode, Reply};
 
@@ -29,7 +30,10 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_fetching) else { return };
             let pool = pool_at(&mut self.pools, entry.pool);
             match entry.race.next_step(&pool.field(), now) {
-                Step::Ask { attempt, backend, kind, edns } => self.ask(at, Ask { attempt, backend, kind, edns }, now),
+                Step::Ask { attempt, backend, kind, edns } => {
+                    pool.counters(backend).attempts[number(kind)].increment();
+                    self.ask(at, attempt, backend, edns, now);
+                }
                 Step::WaitUntil(until) => {
                     if entry.armed.is_none_or(|armed| until < armed) {
                         entry.armed = Some(until);
@@ -57,7 +61,6 @@ impl Forwarder {
             true => out.extend_from_slice(query),
             false => wire::write_without_opt(query, opt_at, out),
         });
-        pool.shared.backends[backend.get()].counters[usize::from(self.me.0)].attempts[number(kind)].increment();
         match queued {
             Ok(key) => {
                 entry.set_ticket(attempt, key);
@@ -151,11 +154,6 @@ impl Forwarder {
         let Some(index) = pool.backend(link) else { return };
         pool.ended(index, if is_error { End::Failure(latency) } else { End::Reply(latency) }, now);
         let backend = &pool.shared.backends[index.get()];
-        let counters = &backend.counters[usize::from(self.me.0)];
-        counters.latency.record(latency);
-        if is_error {
-            counters.errors.increment();
-        }
         if backend.standing() == Standing::Down {
             // Any reply at all is life.
             if backend.set_standing(Standing::Up) {
@@ -182,7 +180,7 @@ impl Forwarder {
             let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
             let backend = &pool.shared.backends[attempt.backend.get()];
             if is_silent {
-                backend.counters[me].timeouts.increment();
+                pool.counters(attempt.backend).timeouts.increment();
                 if backend.suspect() {
                     tell(&self.shared, backend, Sign::Silent);
                 }
@@ -195,7 +193,7 @@ impl Forwarder {
                 }
                 let Some(won) = entry.race.attempt(attempt) else { return };
                 let winner = won.backend;
-                pool.shared.backends[winner.get()].counters[me].wins[number(won.kind)].increment();
+                pool.counters(winner).wins[number(won.kind)].increment();
                 match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
                     Some(AtHand { reply, .. }) => self.respond_with(at, winner, reply),
                     None => {

@@ -37,7 +37,7 @@ impl Forwarder {
         waiters.retain(|waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                counters.responses(Source::Backend, waiter.queries.into());
+                counters.responses(Source::Backend, reply.rcode().0, waiter.queries.into());
                 let limit = limit(&waiter.client, &waiter.form, own_udp_size);
                 let fill = |out: &mut Vec<u8>| wire::write_response(reply, &waiter.form, own_udp_size, limit, out);
                 respond(listeners, counters, &waiter.client, fill);
@@ -68,7 +68,7 @@ impl Forwarder {
                 respond(&mut self.listeners, &self.counters, &waiter.client, |_| {});
                 continue;
             };
-            self.counters.responses(source, waiter.queries.into());
+            self.counters.responses(source, rcode.0, waiter.queries.into());
             respond(&mut self.listeners, &self.counters, &waiter.client, |out| {
                 wire::write_synthesized(entry.question(), &waiter.form, rcode, ede, true, own_udp_size, out);
             });
@@ -77,7 +77,7 @@ impl Forwarder {
 
     /// Answers a message that cannot race.
     pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client) {
-        self.counters.responses(Source::Error, 1);
+        self.counters.responses(Source::Error, rcode.0, 1);
         let own_udp_size = self.plan.edns_udp_size;
         respond(&mut self.listeners, &self.counters, client, |out| {
             wire::write_error(message, rcode, own_udp_size, out);

@@ -73,7 +73,6 @@ impl Forwarder {
         });
         let Some((place, shared, index)) = found else { return };
         let backend = &shared.backends[index];
-        backend.counters[usize::from(self.me.0)].errors.increment();
         if backend.set_standing(Standing::Down) {
             shared.state.announce();
             tracing::warn!(pool = shared.config.name, backend = backend.name, "down: unreachable");

@@ -7,6 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::histogram::Histogram;
+use super::snapshot::Snapshot;
+
 /// A number that one thread increases and any thread reads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -20,6 +23,11 @@ impl Counter {
     /// Adds `n`. Not a read-modify-write: there is one writer.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+
+    /// Takes `n` off: for what comes and goes.
+    pub fn subtract(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
     /// The sum so far.
@@ -117,13 +125,16 @@ const REASONS: [Dropped; 7] = [
     Dropped::Overload,
 ];
 
+/// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
+const RCODES: usize = 24;
+
 /// The counters of one worker.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Client queries taken, by [`Transport`].
     queries: [Counter; 2],
-    /// Responses, by [`Source`].
-    responses: [Counter; 4],
+    /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
+    responses: [[Counter; RCODES]; 4],
     /// What was dropped, by [`Dropped`].
     dropped: [Counter; REASONS.len()],
 }
@@ -135,8 +146,8 @@ impl Counters {
     }
 
     /// `n` queries were answered at once.
-    pub fn responses(&self, source: Source, n: u64) {
-        self.responses[source as usize].add(n);
+    pub fn responses(&self, source: Source, rcode: u16, n: u64) {
+        self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(n);
     }
 
     /// Something was dropped.
@@ -145,7 +156,35 @@ impl Counters {
     }
 }
 
-/// The counters of all workers, added up for one line of log.
+/// What a worker counts of a pool.
+#[derive(Debug, Default)]
+pub struct PoolCounters {
+    /// Races that are not over.
+    pub in_flight: Counter,
+    /// From a query to its response.
+    pub duration: Histogram,
+    /// Hedges not made because the budget was spent.
+    pub hedges_denied: Counter,
+}
+
+/// What a worker counts of a backend.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Attempts: first, hedge, failover.
+    pub attempts: [Counter; 3],
+    /// Attempts whose reply went to the client: first, hedge, failover.
+    pub wins: [Counter; 3],
+    /// Attempts that wait for their reply.
+    pub in_flight: Counter,
+    /// Attempts that failed: a failure reply, or an ICMP error.
+    pub errors: Counter,
+    /// Attempts that were silent for `attempt_timeout`.
+    pub timeouts: Counter,
+    /// Time to reply.
+    pub latency: Histogram,
+}
+
+/// The counters of all workers, added up.
 #[derive(Clone, Debug)]
 pub struct Summary(Vec<Arc<Counters>>);
 
@@ -153,6 +192,39 @@ impl Summary {
     /// Of these workers.
     pub fn of(workers: Vec<Arc<Counters>>) -> Self {
         Self(workers)
+    }
+
+    /// The part of a snapshot that these counters make up.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            queries: [Transport::Udp, Transport::Tcp].map(|transport| (transport, self.queries(transport))).to_vec(),
+            dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
+            ..Snapshot::default()
+        };
+        for source in [Source::Backend, Source::Synthesized, Source::Authority, Source::Error] {
+            for rcode in 0..RCODES {
+                let count = self.sum(|worker| &worker.responses[source as usize][rcode]);
+                if count > 0 {
+                    snapshot.responses.push((source, rcode as u16, count));
+                }
+            }
+        }
+        snapshot
+    }
+
+    /// Queries that came so.
+    fn queries(&self, transport: Transport) -> u64 {
+        self.sum(|worker| &worker.queries[transport as usize])
+    }
+
+    /// Responses from there, of any rcode.
+    fn responses(&self, source: Source) -> u64 {
+        (0..RCODES).map(|rcode| self.sum(|worker| &worker.responses[source as usize][rcode])).sum()
+    }
+
+    /// What was dropped for this reason.
+    fn dropped(&self, reason: Dropped) -> u64 {
+        self.sum(|worker| &worker.dropped[reason as usize])
     }
 
     /// The sum of one counter.
@@ -163,19 +235,17 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let queries = |transport: Transport| self.sum(|worker| &worker.queries[transport as usize]);
-        let responses = |source: Source| self.sum(|worker| &worker.responses[source as usize]);
         write!(
             f,
             "queries: {} udp, {} tcp; responses: {} backend, {} synthesized, {} authority, {} error; dropped:",
-            queries(Transport::Udp),
-            queries(Transport::Tcp),
-            responses(Source::Backend),
-            responses(Source::Synthesized),
-            responses(Source::Authority),
-            responses(Source::Error),
+            self.queries(Transport::Udp),
+            self.queries(Transport::Tcp),
+            self.responses(Source::Backend),
+            self.responses(Source::Synthesized),
+            self.responses(Source::Authority),
+            self.responses(Source::Error),
         )?;
-        let dropped = REASONS.map(|reason| (self.sum(|worker| &worker.dropped[reason as usize]), reason.label()));
+        let dropped = REASONS.map(|reason| (self.dropped(reason), reason.label()));
         if dropped.iter().all(|(count, _)| *count == 0) {
             return write!(f, " none");
         }
@@ -200,7 +270,7 @@ mod tests {
         one.query(Transport::Udp);
         two.query(Transport::Udp);
         two.query(Transport::Tcp);
-        one.responses(Source::Backend, 2);
+        one.responses(Source::Backend, 0, 2);
         two.dropped(Dropped::Late);
         assert_eq!(
             Summary::of(vec![one, two]).to_string(),

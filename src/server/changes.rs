@@ -10,7 +10,7 @@ use super::Server;
 use super::worker::Command;
 use crate::admin::{Change, Refused};
 use crate::config::{BackendConfig, PoolConfig, nearest};
-use crate::plan::{Manual, Plan, SharedBackend};
+use crate::plan::{Manual, SharedBackend};
 
 impl Server {
     /// Carries a change out, and says what was done.

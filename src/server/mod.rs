@@ -4,6 +4,8 @@
 //! reload builds the new state whole and only then hands it to the workers. What it cannot change without losing queries,
 //! listeners and the number of workers, it reports as [`NeedsRestart`].
 
+mod changes;
+mod status;
 mod worker;
 
 use std::collections::VecDeque;
@@ -23,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, timeout_at};
 
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::config::Config;
+use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
@@ -85,8 +87,6 @@ pub struct Server {
     bound: Vec<(String, Vec<SocketAddr>)>,
     /// The pools as they are configured now, by the file and by hand.
     pools: Vec<PoolConfig>,
-    /// What the admin server asks.
-    requests: UnboundedReceiver<Request>,
     /// When it started.
     started: std::time::Instant,
     /// The names of the authorities that run.
@@ -176,7 +176,9 @@ impl Server {
         }
         let authorities = config.authorities.iter().map(|authority| authority.name.clone()).collect();
         let summary = Summary::of(counters);
-        Ok(Self { config, plan, workers, bound, authorities, prober, news, summary })
+        let pools = config.pools.clone();
+        let started = std::time::Instant::now();
+        Ok(Self { config, plan, workers, bound, pools, started, authorities, prober, news, summary })
     }
 
     /// What is bound: `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.

@@ -1,7 +1,9 @@
 //! Adding up what the workers count, for whoever scrapes.
 
 use super::Server;
-use crate::metrics::{BackendSnapshot, BackendState, HistogramSnapshot, PoolSnapshot, Snapshot};
+use crate::metrics::{
+    Attempts, BackendCounters, BackendSnapshot, BackendState, Counter, HistogramSnapshot, PoolSnapshot, Snapshot, Wins,
+};
 use crate::plan::{Manual, SharedBackend, SharedPool, Standing};
 
 impl Server {
@@ -12,7 +14,7 @@ impl Server {
             uptime: self.started.elapsed(),
             workers: self.workers.len(),
             pools: pools.map(|pool| pool_snapshot(pool)).collect(),
-            ..self.counters.snapshot()
+            ..self.summary.snapshot()
         }
     }
 }
@@ -38,16 +40,38 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
 
 /// What is known of a backend.
 fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
-    let mut snapshot = BackendSnapshot::new(backend.name.clone(), backend.address, weight);
-    snapshot.state = match (backend.is_draining(), backend.is_up(), backend.standing()) {
+    let state = match (backend.is_draining(), backend.is_up(), backend.standing()) {
         (true, ..) => BackendState::Draining,
         (false, true, _) => BackendState::Up,
         (false, false, Standing::New) => BackendState::New,
         (false, false, Standing::Up | Standing::Down) => BackendState::Down,
     };
-    snapshot.by_hand = backend.manual() != Manual::Auto;
-    snapshot.since = backend.since();
-    snapshot.attempts.probe = backend.probes.get();
-    backend.counters.iter().for_each(|worker| snapshot.add(worker));
-    snapshot
+    let sum = |counter: &dyn Fn(&BackendCounters) -> &Counter| {
+        backend.counters.iter().map(|worker| counter(worker).get()).sum::<u64>()
+    };
+    let mut latency = HistogramSnapshot::default();
+    backend.counters.iter().for_each(|worker| latency.add(&worker.latency));
+    BackendSnapshot {
+        name: backend.name.clone(),
+        address: backend.address,
+        weight,
+        state,
+        by_hand: backend.manual() != Manual::Auto,
+        since: backend.since(),
+        in_flight: sum(&|worker| &worker.in_flight),
+        attempts: Attempts {
+            first: sum(&|worker| &worker.attempts[0]),
+            hedge: sum(&|worker| &worker.attempts[1]),
+            failover: sum(&|worker| &worker.attempts[2]),
+            probe: backend.probes.get(),
+        },
+        wins: Wins {
+            first: sum(&|worker| &worker.wins[0]),
+            hedge: sum(&|worker| &worker.wins[1]),
+            failover: sum(&|worker| &worker.wins[2]),
+        },
+        errors: sum(&|worker| &worker.errors),
+        timeouts: sum(&|worker| &worker.timeouts),
+        latency,
+    }
 }

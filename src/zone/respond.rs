@@ -21,8 +21,8 @@ pub enum Transport {
 /// What becomes of a message that reached an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// The response is in the buffer.
-    Respond,
+    /// The response is in the buffer; it bears this rcode.
+    Respond(Rcode),
     /// No response: a miss, and misses are silent here.
     Silent,
     /// No response: shorter than a header, or itself a response.
@@ -48,7 +48,7 @@ pub fn respond(
             let is_notify = Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY);
             let rcode = if is_notify { Rcode::REFUSED } else { rcode };
             write_error(message, rcode, own_udp_size, out);
-            return Reaction::Respond;
+            return Reaction::Respond(rcode);
         }
     };
     let answer = answer(catalog, &query);
@@ -67,7 +67,7 @@ pub fn respond(
         Transport::Tcp => usize::from(u16::MAX),
     };
     write_response(&query, header, answer, own_udp_size, limit, out);
-    Reaction::Respond
+    Reaction::Respond(rcode)
 }
 
 /// What the catalog, or the question itself, says.
@@ -214,7 +214,7 @@ mod tests {
         fn respond(&self, catalog: &Catalog, transport: Transport) -> Option<Vec<u8>> {
             let mut out = vec![0xFF; 100];
             match respond(catalog, &self.message(), transport, OWN_UDP_SIZE, &mut out) {
-                Reaction::Respond => Some(out),
+                Reaction::Respond(_) => Some(out),
                 Reaction::Silent => None,
                 Reaction::Malformed => panic!("the query is well-formed"),
             }
@@ -356,7 +356,7 @@ mod tests {
         let check = |message: &[u8], expected: Result<Rcode, Reaction>| {
             let mut out = vec![0xFF; 100];
             let found = match respond(&catalog, message, Transport::Udp, OWN_UDP_SIZE, &mut out) {
-                Reaction::Respond => Ok(Header::read(&out).expect("a header").rcode()),
+                Reaction::Respond(_) => Ok(Header::read(&out).expect("a header").rcode()),
                 other => Err(other),
             };
             assert_eq!(found, expected, "{message:?}");
@@ -461,7 +461,7 @@ mod tests {
             }
             let mut out = Vec::new();
             match respond(&CATALOG, &message, Transport::Udp, OWN_UDP_SIZE, &mut out) {
-                Reaction::Respond => {
+                Reaction::Respond(_) => {
                     prop_assert!(out.len() >= HEADER_LEN && out.len() <= usize::from(OWN_UDP_SIZE));
                     prop_assert_eq!(&out[..2], &message[..2]);
                 }
