@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
 use super::load::LoadError;
+use crate::admin::Refused;
 use crate::server::{Server, Setup};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `reload` is called on SIGHUP.
@@ -36,20 +37,15 @@ async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError
     tracing::info!("ready {}", server.bound());
     loop {
         tokio::select! {
-            _ = signals.hang_up.recv() => match reload() {
-                Ok(setup) => {
-                    for key in server.reload(setup) {
-                        tracing::warn!("reload: {key} has changed, which needs a restart to take effect");
-                    }
-                    tracing::info!("reloaded");
-                }
-                Err(problems) => tracing::error!("reload failed, what was in force stays:\n{problems}"),
-            },
+            _ = signals.hang_up.recv() => drop(put_in_force(&mut server, reload())),
             name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
                 tracing::info!("{name}: taking no more queries, finishing those in flight; a second signal ends at once");
                 break;
             }
-            () = server.supervise() => {}
+            answer = server.supervise() => {
+                let result = put_in_force(&mut server, reload());
+                let _ = answer.send(result.map_err(Refused::Invalid));
+            }
         }
     }
     tokio::select! {
@@ -67,6 +63,21 @@ async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError
     }
     // Threads may still run; they end with the process.
     std::process::exit(1)
+}
+
+/// Puts what was read again in force, or keeps what is. Logs and returns what came of it.
+fn put_in_force(server: &mut Server, read: Result<Setup, LoadError>) -> Result<String, String> {
+    let setup = read.map_err(|problems| {
+        tracing::error!("reload failed, what was in force stays:\n{problems}");
+        problems.to_string()
+    })?;
+    let mut said = "reloaded".to_owned();
+    for key in server.reload(setup) {
+        tracing::warn!("reload: {key} has changed, which needs a restart to take effect");
+        said.push_str(&format!("; {key} has changed, which needs a restart to take effect"));
+    }
+    tracing::info!("reloaded");
+    Ok(said)
 }
 
 /// The signals that a server obeys.

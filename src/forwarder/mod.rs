@@ -198,7 +198,7 @@ impl Forwarder {
         for place in 0..self.pools.len() {
             let is_current = self.pool_places.contains(&(place as u16));
             if let Some(pool) = self.pools[place].take_if(|pool| !is_current && pool.in_flight == 0) {
-                pool.links().for_each(|link| self.exchange.remove(link));
+                pool.forget(&mut self.exchange);
             }
         }
     }

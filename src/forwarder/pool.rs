@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::{FixedState, RandomState};
 use rand::Rng;
 
+use super::QTYPE_QCLASS;
 use super::claims::WorkerId;
 use crate::metrics::BackendCounters;
 use crate::net::exchange::{Exchange, Link};
@@ -140,15 +141,18 @@ impl Pool {
         candidates
     }
 
-    /// A backend has given a positive answer for a name: a `sticky` pool asks it first from now on.
-    pub(super) fn learn_place(&self, backend: BackendIndex, qname: &[u8], hasher: &RandomState) {
-        if self.shared.rules().balance == Balance::Sticky {
-            let mut folded = [0; Name::MAX_LEN];
-            if let Some(folded) = folded.get_mut(..qname.len()) {
-                folded.copy_from_slice(qname);
-                wire::fold(folded);
-                self.shared.state.memory.remember(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
-            }
+    /// A backend has given a positive answer to a question in wire form: a `sticky` pool asks it first for that name from
+    /// now on.
+    pub(super) fn learn_place(&self, backend: BackendIndex, question: &[u8], hasher: &RandomState) {
+        if self.shared.rules().balance != Balance::Sticky {
+            return;
+        }
+        let qname = question.len().saturating_sub(QTYPE_QCLASS);
+        let mut folded = [0; Name::MAX_LEN];
+        if let (Some(folded), Some(qname)) = (folded.get_mut(..qname), question.get(..qname)) {
+            folded.copy_from_slice(qname);
+            wire::fold(folded);
+            self.shared.state.memory.remember(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
         }
     }
 
@@ -199,9 +203,12 @@ impl Pool {
         self.members[usize::from(backend.0)].link
     }
 
-    /// All links.
-    pub(super) fn links(&self) -> impl Iterator<Item = Link> + '_ {
-        self.members.iter().map(|member| member.link)
+    /// Closes the sockets. What still waits on them, after every race is over, is not waited for.
+    pub(super) fn forget<T: Copy>(self, exchange: &mut Exchange<T>) {
+        for (member, backend) in self.members.iter().zip(&self.shared.backends) {
+            let forgotten = exchange.remove(member.link);
+            backend.counters[self.me].in_flight.subtract(forgotten as u64);
+        }
     }
 
     /// The backend behind a link.

@@ -195,7 +195,12 @@ impl Forwarder {
                 let winner = won.backend;
                 pool.counters(winner).wins[number(won.kind)].increment();
                 match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
-                    Some(AtHand { reply, .. }) => self.respond_with(at, winner, reply),
+                    Some(AtHand { reply, .. }) => {
+                        if rank(reply) == Rank::Positive {
+                            pool.learn_place(winner, entry.question(), &self.shared.hasher);
+                        }
+                        self.respond_with(at, winner, reply);
+                    }
                     None => {
                         // Out of the entry for the time of the borrow; its buffer goes back.
                         let kept = std::mem::take(&mut entry.kept);

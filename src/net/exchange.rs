@@ -207,17 +207,20 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// Forgets a backend, its sockets and all that waits for it.
-    pub fn remove(&mut self, link: Link) {
+    /// Forgets a backend, its sockets and all that waits for it; returns how many tickets that were.
+    pub fn remove(&mut self, link: Link) -> usize {
         self.links[link.0 as usize] = None;
         self.dirty.retain(|dirty| *dirty != link);
+        let before = self.waiting.len();
         self.waiting.retain(|_, waiting| waiting.link != link);
+        let forgotten = before - self.waiting.len();
         for number in 0..self.ports.len() {
             if self.ports[number].as_ref().is_some_and(|port| port.link == link) {
                 self.ports[number] = None;
                 self.free_ports.push(number as u32);
             }
         }
+        forgotten
     }
 
     /// Queues a message for the next [`flush`](Self::flush): `fill` writes it, and its first two octets become a fresh ID.

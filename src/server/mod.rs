@@ -15,16 +15,18 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
+use crate::admin::{self, Change, Refused, Request};
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
@@ -87,6 +89,16 @@ pub struct Server {
     bound: Vec<(String, Vec<SocketAddr>)>,
     /// The pools as they are configured now, by the file and by hand.
     pools: Vec<PoolConfig>,
+    /// Ticks once a second.
+    second: Interval,
+    /// Counts the queries of the last minute.
+    minutes: Minutes,
+    /// What the admin server asks.
+    requests: UnboundedReceiver<Request>,
+    /// Whether queries are taken.
+    is_ready: Arc<AtomicBool>,
+    /// The admin server; it ends with this value.
+    _admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
     /// The names of the authorities that run.
@@ -176,9 +188,38 @@ impl Server {
         }
         let authorities = config.authorities.iter().map(|authority| authority.name.clone()).collect();
         let summary = Summary::of(counters);
+        let (asks, requests) = unbounded_channel();
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let mut admin = JoinSet::new();
+        if let (Some(listener), Some(admin_config)) = (admin_listener, &config.admin) {
+            let is_ready = Arc::clone(&is_ready);
+            let token = admin_config.token.clone();
+            admin.spawn_local(async move {
+                let served = admin::serve(listener, token, asks, move || is_ready.load(Relaxed)).await;
+                if let Err(error) = served {
+                    tracing::error!(%error, "the admin server has ended");
+                }
+            });
+        }
         let pools = config.pools.clone();
         let started = std::time::Instant::now();
-        Ok(Self { config, plan, workers, bound, pools, started, authorities, prober, news, summary })
+        Ok(Self {
+            config,
+            plan,
+            workers,
+            bound,
+            pools,
+            second: interval(Duration::from_secs(1)),
+            minutes: Minutes::default(),
+            requests,
+            is_ready,
+            _admin: admin,
+            started,
+            authorities,
+            prober,
+            news,
+            summary,
+        })
     }
 
     /// What is bound: `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
@@ -192,15 +233,19 @@ impl Server {
         line
     }
 
-    /// Takes care of the running server, until dropped: probes, and the size of hedge buckets.
-    pub async fn supervise(&mut self) {
-        let mut second = interval(Duration::from_secs(1));
-        let mut minutes = Minutes::default();
+    /// Takes care of the running server: probes, the size of hedge buckets, what the admin server asks. Returns when an
+    /// operator asks for a reload, with the way to say what came of it.
+    pub async fn supervise(&mut self) -> oneshot::Sender<Result<String, Refused>> {
         loop {
             tokio::select! {
                 Some(news) = self.news.recv() => self.prober.hear(&news),
-                _ = second.tick() => if let Some(plan) = &self.plan {
-                    minutes.count(plan);
+                _ = self.second.tick() => if let Some(plan) = &self.plan {
+                    self.minutes.count(plan);
+                },
+                Some(request) = self.requests.recv() => match request {
+                    Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
+                    Request::Change(Change::Reload, answer) => return answer,
+                    Request::Change(change, answer) => drop(answer.send(self.change(change))),
                 },
             }
         }
@@ -230,6 +275,7 @@ impl Server {
     /// Returns whether every query got its response within the longest timeout of a pool.
     pub async fn drain(mut self) -> (bool, Summary) {
         let timeouts = self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| pool.rules().timeout);
+        self.is_ready.store(false, Relaxed);
         let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
         let ways: Vec<_> = self.workers.iter().map(|worker| worker.commands.clone()).collect();
         let drained = async {
@@ -243,7 +289,7 @@ impl Server {
         };
         let mut is_clean = tokio::select! {
             result = timeout_at(deadline, drained) => result.is_ok(),
-            () = self.supervise() => false,
+            () = self.supervise_to_the_end() => false,
         };
         self.tell(|| Command::Stop);
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
@@ -251,6 +297,14 @@ impl Server {
             tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| matches!(thread.join(), Ok(Ok(())))));
         is_clean &= matches!(timeout_at(deadline + DRAIN_MARGIN, joined).await, Ok(Ok(true)));
         (is_clean, self.summary)
+    }
+
+    /// Takes care of a server that drains, and is not reloaded any more.
+    async fn supervise_to_the_end(&mut self) {
+        loop {
+            let answer = self.supervise().await;
+            let _ = answer.send(Err(Refused::Conflict("the server is ending".to_owned())));
+        }
     }
 
     /// Tells all workers.
