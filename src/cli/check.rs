@@ -1,4 +1,4 @@
-//! `hedgerow check`: reads the config file and every zone file as `serve` would, and starts nothing.
+//! `hedgerow check`: reads the config file and every file that it names as `serve` would, and starts nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +24,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
 /// Reads all that the config names, and tells what there is.
 fn check(file: Option<&Path>) -> Result<String, LoadError> {
     let (config, file) = load::load(file)?;
+    load::load_token(&config)?;
     let setup = load::load_zones(config)?;
     Ok(format!("{}: ok ({})", file.display(), summary(&setup.config)))
 }
@@ -48,6 +49,9 @@ fn summary(config: &Config) -> String {
             count(config.authorities.len(), "authority", "authorities"),
             count(files, "zone file", "zone files"),
         ));
+    }
+    if let Some(admin) = &config.admin {
+        parts.push(format!("admin server on {}", admin.listen));
     }
     parts.join("; ")
 }
@@ -74,6 +78,10 @@ mod tests {
             "forwarder on 127.0.0.1:5300; 1 pool with 2 backends; 2 authorities with 2 zone files",
         );
         check_summary("[authorities.a]\nlisten = [\"[::1]:53\"]\nzones = [\"a.txt\"]", "1 authority with 1 zone file");
+        check_summary(
+            "[authorities.a]\nlisten = [\"[::1]:53\"]\nzones = [\"a.txt\"]\n[admin]",
+            "1 authority with 1 zone file; admin server on 127.0.0.1:5380",
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io, str};
 
+use crate::admin::{Token, TokenError};
 use crate::config::{Config, Problems};
 use crate::server::Setup;
 use crate::zone::{Catalog, ZoneErrors};
@@ -46,6 +47,12 @@ pub(super) fn load_zones(config: Config) -> Result<Setup, LoadError> {
     } else {
         Err(LoadError::Zones(problems))
     }
+}
+
+/// Reads the token of the admin server, if the config has one.
+pub(super) fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
+    let file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    file.map(Token::read).transpose().map_err(LoadError::Token)
 }
 
 /// Reads the first of these files that exists.
@@ -90,6 +97,8 @@ pub(super) enum LoadError {
     Wrong(Problems),
     /// Zone files are wrong.
     Zones(ZoneProblems),
+    /// There is no token to be had from its file.
+    Token(TokenError),
 }
 
 /// What is wrong with the zone files of a config.
@@ -126,6 +135,7 @@ impl fmt::Display for LoadError {
             },
             Self::Unreadable(file, error) => f.write_str(&unreadable(file, error)),
             Self::Zones(problems) => write!(f, "{problems}"),
+            Self::Token(error) => write!(f, "{error}"),
             Self::NotText { file, line } => {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
             }

@@ -88,6 +88,7 @@ fn config(args: &Args) -> Config {
         }),
         pools: vec![pool],
         authorities: Vec::new(),
+        admin: None,
     }
 }
 
