@@ -1,4 +1,4 @@
-//! `hedgerow check`: reads the config file and every zone file as `serve` would, and starts nothing.
+//! `hedgerow check`: reads the config file and every file that it names as `serve` would, and starts nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
 /// Reads all that the config names, and tells what there is.
 fn check(file: Option<&Path>) -> Result<String, LoadError> {
     let (config, file) = load::load(file)?;
-    let setup = load::load_zones(config)?;
+    let setup = load::load_files(config)?;
     Ok(format!("{}: ok ({})", file.display(), summary(&setup)))
 }
 
@@ -57,6 +57,9 @@ fn summary(Setup { config, catalogs }: &Setup) -> String {
             part += &format!(", referrals to {}", count(name_servers, "name server", "name servers"));
         }
         parts.push(part);
+    }
+    if let Some(admin) = &config.admin {
+        parts.push(format!("admin server on {}", admin.listen));
     }
     parts.join("; ")
 }
@@ -100,6 +103,15 @@ mod tests {
         check_summary(
             "[forwarder]\nlisten = ['127.0.0.1:53']\n[pools.p]\nbackends = ['192.0.2.1:53', '192.0.2.2:53']\n",
             "forwarder on 127.0.0.1:53; 1 pool with 2 backends",
+        );
+        check_summary(
+            "[forwarder]
+listen = ['127.0.0.1:53']
+[pools.p]
+backends = ['192.0.2.1:53']
+[admin]
+",
+            "forwarder on 127.0.0.1:53; 1 pool with 1 backend; admin server on 127.0.0.1:5380",
         );
     }
 

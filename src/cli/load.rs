@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs, io, str};
 
+use crate::admin::{Token, TokenError};
 use crate::config::{Config, Problems};
 use crate::server::Setup;
 use crate::zone::{Catalog, ZoneErrors};
@@ -22,9 +23,9 @@ pub(super) fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> 
     }
 }
 
-/// Loads the zones of a config. All files that cannot be read, and all that is wrong in the others, are told at once, and
+/// Loads the files that a config names: zones, and the token of the admin server. All zone files that cannot be read, and all that is wrong in the others, are told at once, and
 /// nothing is loaded by halves.
-pub(super) fn load_zones(config: Config) -> Result<Setup, LoadError> {
+pub(super) fn load_files(config: Config) -> Result<Setup, LoadError> {
     let mut problems = ZoneProblems::default();
     let mut catalogs = Vec::new();
     for authority in &config.authorities {
@@ -41,11 +42,18 @@ pub(super) fn load_zones(config: Config) -> Result<Setup, LoadError> {
             Err(errors) => problems.wrong.push(errors),
         }
     }
+    let token = load_token(&config)?;
     if problems.unreadable.is_empty() && problems.wrong.is_empty() {
-        Ok(Setup { config, catalogs })
+        Ok(Setup { config, catalogs, token })
     } else {
         Err(LoadError::Zones(problems))
     }
+}
+
+/// Reads the token of the admin server, if the config has one.
+fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
+    let file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    file.map(Token::read).transpose().map_err(LoadError::Token)
 }
 
 /// Reads the first of these files that exists.
@@ -90,6 +98,8 @@ pub(super) enum LoadError {
     Wrong(Problems),
     /// Zone files are wrong.
     Zones(ZoneProblems),
+    /// There is no token to be had from its file.
+    Token(TokenError),
 }
 
 /// What is wrong with the zone files of a config.
@@ -126,6 +136,7 @@ impl fmt::Display for LoadError {
             },
             Self::Unreadable(file, error) => f.write_str(&unreadable(file, error)),
             Self::Zones(problems) => write!(f, "{problems}"),
+            Self::Token(error) => write!(f, "{error}"),
             Self::NotText { file, line } => {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
             }
@@ -188,7 +199,7 @@ mod tests {
     fn every_missing_zone_file_is_told() {
         let folder = folder(&[("c.toml", CONFIG.as_bytes())]);
         let (config, _) = load(Some(&folder.path().join("c.toml"))).expect("a config");
-        let error = load_zones(config).expect_err("no zones").to_string();
+        let error = load_files(config).expect_err("no zones").to_string();
         let names: Vec<_> = error.lines().map(|line| line.contains("a.txt: cannot be read")).collect();
         assert_eq!(names, [true, false], "{error}");
     }
@@ -197,7 +208,7 @@ mod tests {
     fn all_that_is_wrong_in_zone_files_is_told_at_once() {
         let folder = folder(&[("c.toml", CONFIG.as_bytes()), ("a.txt", b"nonsense\n"), ("b.txt", b"a 1.2.3 A\n")]);
         let (config, _) = load(Some(&folder.path().join("c.toml"))).expect("a config");
-        let error = load_zones(config).expect_err("bad lines").to_string();
+        let error = load_files(config).expect_err("bad lines").to_string();
         assert!(error.contains("a.txt:1:") && error.contains("b.txt:1:3:"), "{error}");
     }
 
@@ -206,7 +217,7 @@ mod tests {
         let folder =
             folder(&[("c.toml", CONFIG.as_bytes()), ("a.txt", b"a 192.0.2.1 A\n"), ("b.txt", b"b ::1 AAAA\n")]);
         let (config, _) = load(Some(&folder.path().join("c.toml"))).expect("a config");
-        let setup = load_zones(config).expect("zones");
+        let setup = load_files(config).expect("zones");
         assert_eq!(setup.catalogs.len(), 1);
         assert_eq!(setup.catalogs[0].hosts(), 2);
     }

@@ -56,7 +56,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
-    let setup = || Setup { config: config(&args), catalogs: Vec::new() };
+    let setup = || Setup { config: config(&args), catalogs: Vec::new(), token: None };
     // There is no file to read again: a reload changes nothing, and loses nothing.
     run::foreground(setup(), || Ok(setup()))
 }
@@ -88,6 +88,7 @@ fn config(args: &Args) -> Config {
         }),
         pools: vec![pool],
         authorities: Vec::new(),
+        admin: None,
     }
 }
 

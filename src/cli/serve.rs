@@ -22,5 +22,5 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
 /// Reads the config and all that it names.
 fn read(file: Option<&PathBuf>) -> Result<Setup, LoadError> {
     let (config, _) = load::load(file.map(PathBuf::as_path))?;
-    load::load_zones(config)
+    load::load_files(config)
 }

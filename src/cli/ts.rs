@@ -49,5 +49,11 @@ fn load(args: &Args) -> Result<Setup, LoadError> {
         miss: args.miss.unwrap_or(AuthorityConfig::MISS),
         ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
     };
-    load::load_zones(Config { workers: None, forwarder: None, pools: Vec::new(), authorities: vec![authority] })
+    load::load_files(Config {
+        workers: None,
+        forwarder: None,
+        pools: Vec::new(),
+        authorities: vec![authority],
+        admin: None,
+    })
 }

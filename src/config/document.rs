@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::section::{Node, Notes, Section, Spot, note_repeats};
-use super::{Config, Problems, authority, forwarder, limits, pool};
+use super::{Config, Problems, admin, authority, forwarder, limits, pool};
 
 /// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
@@ -42,6 +42,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
+    let admin_section = document.section("admin");
 
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
@@ -59,12 +60,14 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let authorities = sections.map(|(name, section)| authority::read(name, section, folder, &mut listeners)).collect();
 
+    let admin = admin_section.map(|section| admin::read(section, folder, &mut listeners));
+
     note_shared_listeners(listeners);
     if nothing_to_run {
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, forwarder, pools, authorities }
+    Config { workers, forwarder, pools, authorities, admin }
 }
 
 /// The entries of a section whose keys the operator chooses.
@@ -117,7 +120,7 @@ mod tests {
     fn sections_of_the_top_are_known() {
         let one = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
         for (line, expected) in [
-            ("cache = 1", "1:1: unknown key \"cache\", expected one of workers, forwarder, pools, authorities"),
+            ("cache = 1", "1:1: unknown key \"cache\", expected one of workers, forwarder, pools, authorities, admin"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),
             ("forwarder = [{}]", "1:13: forwarder: expected a table, not an array"),
             ("pools = 1", "1:9: pools: expected a table, not an integer"),

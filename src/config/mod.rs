@@ -1,11 +1,12 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` each read one kind of section, `document` the file as a whole. None
+//! `forwarder`, `authority` and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. Nothing here opens a file.
 
+mod admin;
 mod authority;
 mod document;
 mod forwarder;
@@ -43,6 +44,8 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// The TS that this process runs itself.
     pub authorities: Vec<AuthorityConfig>,
+    /// The admin server, if the config has one.
+    pub admin: Option<AdminConfig>,
 }
 
 impl Config {
@@ -147,4 +150,14 @@ impl AuthorityConfig {
 pub struct ZoneSource {
     /// Already resolved against the folder of the config file.
     pub file: PathBuf,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// Where it is reached by HTTP.
+    pub listen: SocketAddr,
+    /// Holds the token that changes from other hosts must bear; without it there are none. Already resolved against the
+    /// folder of the config file.
+    pub token_file: Option<PathBuf>,
 }

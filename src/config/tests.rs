@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Config, ProbeConfig, Problem};
+use super::{AdminConfig, Config, ProbeConfig, Problem};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
 use crate::zone::Miss;
@@ -74,6 +74,17 @@ fn the_reference_shows_every_key() {
             assert!(shown, "{table}.{key} is not in config.toml");
         }
     }
+}
+
+/// The section that is off unless asked for shows its defaults too, and every key.
+#[test]
+fn the_reference_shows_the_admin_server_commented_out() {
+    assert_eq!(parse(REFERENCE).admin, None);
+    let (rest, section) = REFERENCE.split_once("# [admin]\n").expect("the section");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let config = parse(&format!("{rest}[admin]\n{}", lines.join("\n")));
+    let token_file = Some("/etc/hedgerow/admin.token".into());
+    assert_eq!(config.admin, Some(AdminConfig { listen: AdminConfig::LISTEN, token_file }));
 }
 
 #[test]

@@ -70,15 +70,24 @@ impl Listeners {
     }
 }
 
+/// A TCP listener that no other shares, non-blocking: for what is not served by workers.
+///
+/// # Errors
+/// If the address cannot be had.
+pub fn stream_alone(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let socket = alone(address, Type::STREAM, TCP_BACKLOG);
+    socket.map(Into::into).map_err(|source| BindError { address, transport: "TCP", source })
+}
+
 /// Binds an address alone, to see that nobody has it and, for port 0, to find a port that is free by UDP and by TCP.
 fn reserve(address: SocketAddr) -> Result<(SocketAddr, [Socket; 2]), BindError> {
     let fail = |transport| move |source| BindError { address, transport, source };
     let mut attempts_left = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts_left -= 1;
-        let udp = alone(address, Type::DGRAM).map_err(fail("UDP"))?;
+        let udp = alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?;
         let bound = udp.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
-        match alone(bound, Type::STREAM) {
+        match alone(bound, Type::STREAM, 1) {
             Ok(tcp) => return Ok((bound, [udp, tcp])),
             Err(error) if attempts_left == 0 => return Err(fail("TCP")(error)),
             Err(_) => {}
@@ -89,8 +98,8 @@ fn reserve(address: SocketAddr) -> Result<(SocketAddr, [Socket; 2]), BindError> 
 /// How many ports of the kernel's choice are tried until one is free by TCP too.
 const PORT_ATTEMPTS: u32 = 16;
 
-/// A socket that shares its address with nobody.
-fn alone(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+/// A socket that shares its address with nobody; `backlog` is of connections, for TCP.
+fn alone(address: SocketAddr, kind: Type, backlog: i32) -> io::Result<Socket> {
     let socket = unbound(address, kind)?;
     if kind == Type::STREAM {
         // Connections of an earlier run may still be in TIME-WAIT.
@@ -99,7 +108,7 @@ fn alone(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     socket.bind(&address.into())?;
     if kind == Type::STREAM {
         // With SO_REUSEADDR it is `listen` that finds out whether somebody else listens.
-        socket.listen(1)?;
+        socket.listen(backlog)?;
     }
     Ok(socket)
 }

@@ -26,12 +26,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::admin::{self, Change, Refused, Request};
+use crate::admin::{self, Change, Refused, Request, Token};
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
-use crate::net::bind::{BindError, Listeners};
+use crate::net::bind::{self, BindError, Listeners};
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::zone::Catalog;
@@ -43,6 +43,8 @@ pub struct Setup {
     pub config: Config,
     /// For each authority of the config, what it answers from.
     pub catalogs: Vec<Arc<Catalog>>,
+    /// What changes from other hosts must bear.
+    pub token: Option<Token>,
 }
 
 /// A server could not start.
@@ -125,7 +127,7 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, catalogs } = setup;
+        let Setup { config, catalogs, token } = setup;
         raise_descriptor_limit();
         let count = worker_count(&config);
         let (news_sender, news) = unbounded_channel();
@@ -154,6 +156,10 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
+        let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
+        if let Some(listener) = &admin_listener {
+            bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
+        }
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.
@@ -191,9 +197,8 @@ impl Server {
         let (asks, requests) = unbounded_channel();
         let is_ready = Arc::new(AtomicBool::new(true));
         let mut admin = JoinSet::new();
-        if let (Some(listener), Some(admin_config)) = (admin_listener, &config.admin) {
+        if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
-            let token = admin_config.token.clone();
             admin.spawn_local(async move {
                 let served = admin::serve(listener, token, asks, move || is_ready.load(Relaxed)).await;
                 if let Err(error) = served {
@@ -253,7 +258,7 @@ impl Server {
 
     /// Puts another config in force, as far as that can be done while running, and returns what cannot.
     pub fn reload(&mut self, setup: Setup) -> Vec<NeedsRestart> {
-        let Setup { config, catalogs } = setup;
+        let Setup { config, catalogs, .. } = setup;
         let needs_restart = needs_restart(&self.config, &config);
         if self.plan.is_some()
             && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
@@ -329,6 +334,9 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<NeedsRestart> {
     let mut keys = Vec::new();
     if running.workers != new.workers {
         keys.push("workers".to_owned());
+    }
+    if running.admin != new.admin {
+        keys.push("admin".to_owned());
     }
     match (&running.forwarder, &new.forwarder) {
         (Some(old), Some(new)) if old.listen != new.listen => keys.push("forwarder.listen".to_owned()),

@@ -1,0 +1,90 @@
+//! `[admin]`: where the admin server listens, and what lets others than this host change things.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use super::section::{Section, Spot};
+use super::{AdminConfig, words};
+
+impl AdminConfig {
+    /// The default of `listen`: only this host reaches it.
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5380);
+}
+
+/// Reads `[admin]`. The token file is relative to `folder`; the listener goes to `listeners`.
+pub(super) fn read<'d>(
+    mut section: Section<'d>,
+    folder: &Path,
+    listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
+) -> AdminConfig {
+    let spot = section.spot.clone();
+    let (listen, spot) = match section.take("listen") {
+        Some(node) => (node.parsed(words::listen_address).unwrap_or(AdminConfig::LISTEN), node.spot),
+        None => (AdminConfig::LISTEN, spot),
+    };
+    listeners.push((listen, spot));
+    let token_file = section.take("token_file").and_then(|node| node.parsed(words::file_name));
+    section.finish();
+    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// Something to run.
+    const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
+
+    /// Checks what is read from a section with this content.
+    fn check_read(content: &str, listen: &str, token_file: Option<&str>) {
+        let text = format!("[admin]\n{content}\n{REST}");
+        let config =
+            Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{text}\n{p}"));
+        let listen = listen.parse().expect("an address");
+        assert_eq!(config.admin, Some(AdminConfig { listen, token_file: token_file.map(PathBuf::from) }));
+    }
+
+    #[test]
+    fn admin_is_read() {
+        check_read("", "127.0.0.1:5380", None);
+        check_read("listen = \"[::]:0\"", "[::]:0", None);
+        check_read("token_file = \"admin.token\"", "127.0.0.1:5380", Some("/etc/hedgerow/admin.token"));
+        check_read("token_file = \"/run/token\"", "127.0.0.1:5380", Some("/run/token"));
+    }
+
+    #[test]
+    fn admin_is_checked() {
+        for (line, expected) in [
+            (
+                "listen = \"localhost:5380\"",
+                "2:10: admin.listen: invalid value \"localhost:5380\": expected an IP address with its port, \
+                 not a host name, such as \"127.0.0.1:53\" or \"[::1]:53\"",
+            ),
+            (
+                "listen = [\"127.0.0.1:5380\"]",
+                "2:10: admin.listen: expected an IP address with its port, \
+                 such as \"127.0.0.1:53\" or \"[::1]:53\", not an array",
+            ),
+            ("token_file = \"\"", "2:14: admin.token_file: invalid value \"\": expected the name of a file"),
+            ("token = \"x\"", "2:1: admin: unknown key \"token\", expected one of listen, token_file"),
+            (
+                "listen = \"127.0.0.1:5301\"",
+                "4:11: authorities.a.listen[0]: 127.0.0.1:5301 is listened on twice, first on line 2",
+            ),
+        ] {
+            check(&format!("[admin]\n{line}\n{REST}"), &[expected]);
+        }
+        let expected = "1:9: admin: expected a table, not an integer";
+        check(&format!("admin = 1\n{REST}"), &[expected]);
+    }
+
+    #[test]
+    fn an_admin_server_alone_is_nothing_to_run() {
+        let expected = " nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]";
+        check("[admin]", &[expected]);
+    }
+}
