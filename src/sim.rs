@@ -246,10 +246,8 @@ impl World<'_> {
             return;
         }
         let rules = &self.scenario.rules;
-        let candidates = {
-            let sight = Sight { turn: number as u64, ..Sight::new(self.now) };
-            self.turns.candidates(rules.balance, &sight, &mut self.rng)
-        };
+        let sight = Sight { turn: number as u64, ..Sight::new(self.now) };
+        let candidates = self.turns.candidates(rules.balance, &sight, &mut self.rng);
         let field = Field { rules, latency: &self.latency, budget: &self.budget };
         let race = Race::start(&field, &candidates, self.now);
         let models = &self.scenario.backends;

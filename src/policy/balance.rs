@@ -186,7 +186,9 @@ impl Turns {
     /// By attempts in flight, then recent errors, then weighted chance.
     fn by_load(&self, sight: &Sight<'_>, rng: &mut impl Rng) -> Candidates {
         let keyed = self.members.iter().map(|member| {
-            let load = f64::from(sight.in_flight(member.backend)) / member.strength(sight);
+            // An idle beginner would be the first choice of all queries, of which its share may be more than its due.
+            let strength = f64::from(member.weight) * sight.share(member.backend);
+            let load = f64::from(sight.in_flight(member.backend)) / strength;
             let errors = sight.load(member.backend).map_or(0, |load| load.errors().level(sight.now));
             // Of exponential variables with the weights as rates, each is the least as often as its weight says.
             let chance = -(1.0 - rng.random::<f64>()).ln() / f64::from(member.weight);
@@ -198,7 +200,7 @@ impl Turns {
     /// The cheaper of two drawn members, then all by cost.
     fn by_cost(&self, sight: &Sight<'_>, rng: &mut impl Rng) -> Candidates {
         let cost = |member: &Member| {
-            sight.load(member.backend).map_or(0.0, |load| load.cost(sight.now)) / member.strength(sight)
+            sight.load(member.backend).map_or(0.0, |load| load.cost(sight.now)) / f64::from(member.weight)
         };
         let mut list = self.nobody();
         if let [_, _, ..] = *self.members {
@@ -224,13 +226,6 @@ impl Turns {
     }
 }
 
-impl Member {
-    /// How much it can do: its weight, and less of it during the slow start.
-    fn strength(&self, sight: &Sight<'_>) -> f64 {
-        f64::from(self.weight) * sight.share(self.backend)
-    }
-}
-
 /// Passes over a first choice that is in its slow start, as often as its share says, if another will do.
 fn pass_over_beginners(list: &mut Candidates, sight: &Sight<'_>, rng: &mut impl Rng) {
     let willing = list.iter().find(|&backend| {
@@ -242,5 +237,7 @@ fn pass_over_beginners(list: &mut Candidates, sight: &Sight<'_>, rng: &mut impl 
     }
 }
 
+#[cfg(test)]
+mod shares;
 #[cfg(test)]
 mod tests;

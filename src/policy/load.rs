@@ -155,3 +155,94 @@ const SHORTEST_WAIT: f64 = 1e-6;
 /// Seconds that are charged to one that only fails, in proportion to one that sometimes does. It is often the
 /// quickest of all, and the time that it costs is that of being asked in vain.
 const ASKED_IN_VAIN: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Milliseconds.
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// A backend that was asked once and took so long to end like this, and when that was.
+    fn after(end: End, took: Duration) -> (Load, Instant) {
+        let start = Instant::now();
+        let mut load = Load::new(start);
+        load.asked(start);
+        load.ended(end, start + took);
+        (load, start + took)
+    }
+
+    /// Compares a cost in milliseconds.
+    fn check(load: &Load, now: Instant, expected: f64) {
+        let cost = load.cost(now) * 1e3;
+        assert!((cost - expected).abs() < 0.01, "{load:?}: {cost} ms, not {expected}");
+    }
+
+    #[test]
+    fn the_way_an_attempt_ends_decides_what_it_costs() {
+        for (end, expected) in [
+            (End::Reply(ms(20)), 20.0),
+            (End::Silence(ms(20)), 20.0),
+            // One failure of eight, at 100 ms.
+            (End::Failure(ms(20)), 20.0 + 12.5),
+            (End::Unreachable, 0.001 + 12.5),
+        ] {
+            let (load, now) = after(end, ms(20));
+            check(&load, now, expected);
+        }
+    }
+
+    #[test]
+    fn attempts_out_multiply_the_cost() {
+        let (mut load, now) = after(End::Reply(ms(20)), ms(20));
+        for out in 0..5 {
+            assert_eq!(load.in_flight(), out);
+            check(&load, now, 20.0 * f64::from(out + 1));
+            load.asked(now);
+        }
+    }
+
+    #[test]
+    fn a_stalled_backend_costs_its_silence_and_any_reply_ends_that() {
+        let (mut load, now) = after(End::Reply(ms(1)), ms(1));
+        load.asked(now);
+        load.asked(now + ms(50));
+        check(&load, now + ms(100), 100.0 * 3.0);
+        load.ended(End::Unreachable, now + ms(100));
+        check(&load, now + ms(100), (0.99 + 12.5) * 2.0);
+        check(&load, now + ms(300), (200.0 + 12.25) * 2.0);
+        load.ended(End::Silence(ms(400)), now + ms(400));
+        assert_eq!(load.in_flight(), 0);
+        check(&load, now + ms(400), 400.0 + 12.13);
+    }
+
+    #[test]
+    fn failures_are_soon_seen_and_forgotten() {
+        let now = Instant::now();
+        let mut errors = Errors::new(now);
+        for (is_error, level) in
+            [(true, 1), (true, 2), (true, 3), (false, 2), (false, 2), (false, 2), (false, 2), (false, 1)]
+        {
+            errors.observe(is_error, now);
+            assert_eq!(errors.level(now), level, "{errors:?}");
+        }
+        assert_eq!(errors.level(now + ms(5_000)), 1);
+        assert_eq!(errors.level(now + ms(20_000)), 0);
+        for _ in 0..100 {
+            errors.observe(true, now);
+        }
+        assert_eq!(errors.level(now), 8);
+    }
+
+    #[test]
+    fn only_a_backend_that_came_back_starts_slowly() {
+        let now = Instant::now();
+        let mut load = Load::new(now);
+        assert_eq!(load.share(now), 1.0);
+        load.came_back(now);
+        assert_eq!(load.share(now), 0.1);
+        assert_eq!(load.share(now + slow_start::LENGTH), 1.0);
+    }
+}

@@ -113,3 +113,113 @@ fn tag(name: u64) -> u32 {
 
 /// Words in a set: what fits in a cache line.
 const WAYS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The hash of a name that falls into the first set.
+    fn name(number: u32) -> u64 {
+        u64::from(number + 1) << 32
+    }
+
+    #[test]
+    fn remembers_corrects_and_forgets() {
+        let memory = Memory::new(1_000);
+        assert_eq!(memory.recall(name(1)), None);
+        memory.remember(name(1), 0);
+        assert_eq!(memory.recall(name(1)), Some(0));
+        memory.remember(name(1), u16::MAX);
+        assert_eq!(memory.recall(name(1)), Some(u16::MAX));
+        memory.forget(name(1));
+        memory.forget(name(2));
+        assert_eq!(memory.recall(name(1)), None);
+    }
+
+    #[test]
+    fn has_room_for_what_was_asked_for_and_no_more() {
+        for (entries, sets) in [(0, 1), (1, 1), (8, 1), (9, 2), (65_536, 8_192), (65_537, 16_384)] {
+            assert_eq!(Memory::new(entries).sets.len(), sets, "{entries} entries");
+        }
+        assert_eq!(size_of::<Set>(), 64);
+    }
+
+    #[test]
+    fn keeps_most_of_what_fits() {
+        let hash = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32) ^ number << 20;
+        let memory = Memory::new(65_536);
+        for number in 0..40_000 {
+            memory.remember(hash(number), (number % 7) as u16);
+        }
+        let known = (0..40_000).filter(|&number| memory.recall(hash(number)) == Some((number % 7) as u16)).count();
+        assert!(known > 39_000, "{known} of 40000");
+    }
+
+    #[test]
+    fn what_is_no_news_is_not_written() {
+        let memory = Memory::new(8);
+        memory.remember(name(1), 3);
+        let before = memory.set(name(1))[0].load(Relaxed);
+        memory.remember(name(1), 3);
+        assert_eq!(memory.set(name(1))[0].load(Relaxed), before);
+    }
+
+    #[test]
+    fn survives_the_end_of_its_stamps() {
+        let memory = Memory::new(8);
+        for write in 0..200_000_u32 {
+            memory.remember(name(write % 8), (write % 1_000) as u16);
+        }
+        for last in 199_992..200_000_u32 {
+            assert_eq!(memory.recall(name(last % 8)), Some((last % 1_000) as u16));
+        }
+    }
+
+    #[test]
+    fn threads_never_make_up_an_answer() {
+        let memory = Memory::new(64);
+        let worker = |seed: u32| {
+            for step in 0..20_000_u32 {
+                let number = (step.wrapping_mul(seed) >> 3) % 100;
+                let hash = name(number) | u64::from(number % 8);
+                // A name lives at one of two backends that no other name lives at.
+                if let Some(backend) = memory.recall(hash) {
+                    assert_eq!(u32::from(backend) / 2, number);
+                }
+                memory.remember(hash, (number * 2 + step % 2) as u16);
+            }
+        };
+        std::thread::scope(|scope| {
+            for seed in [2_654_435_761, 2_246_822_519, 3_266_489_917] {
+                scope.spawn(move || worker(seed));
+            }
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn the_oldest_of_a_set_is_forgotten(steps in prop::collection::vec((0..12_u32, 0..3_u16, prop::bool::weighted(0.1)), 1..200)) {
+            let memory = Memory::new(WAYS);
+            // What a set is to hold, the oldest first.
+            let mut expected: Vec<(u32, u16)> = Vec::new();
+            for (number, backend, is_forgotten) in steps {
+                expected.retain(|(known, _)| *known != number);
+                if is_forgotten {
+                    memory.forget(name(number));
+                } else {
+                    memory.remember(name(number), backend);
+                    if expected.len() == WAYS {
+                        expected.remove(0);
+                    }
+                    expected.push((number, backend));
+                }
+                for number in 0..12 {
+                    let known = expected.iter().find(|(known, _)| *known == number).map(|(_, backend)| *backend);
+                    prop_assert_eq!(memory.recall(name(number)), known, "{}", number);
+                }
+            }
+        }
+    }
+}

@@ -49,3 +49,65 @@ pub(super) fn kept(since: Instant, now: Instant) -> f64 {
 /// In this time what was known fades to 1/e. A backend that stalled for a second while others reply within a
 /// millisecond is so left alone for about a minute, and then tried by one query.
 const FADING: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Milliseconds.
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// Observes these times, each so long after the one before, and compares the cost at the end, in milliseconds.
+    fn check(steps: &[(u64, u64)], rest: u64, expected: f64) {
+        let mut now = Instant::now();
+        let mut peak = PeakEwma::new(now);
+        for &(wait, took) in steps {
+            now += ms(wait);
+            peak.observe(ms(took), now);
+        }
+        let cost = peak.cost(now + ms(rest)) * 1e3;
+        assert!((cost - expected).abs() < 0.01, "{steps:?}, then {rest} ms: {cost} ms");
+    }
+
+    #[test]
+    fn rises_at_once_and_falls_with_time() {
+        let once = (-1.0_f64).exp();
+        check(&[], 0, 0.0);
+        check(&[(0, 10)], 0, 10.0);
+        check(&[(0, 10), (1, 500)], 0, 500.0);
+        // Ten seconds later one time constant has passed, with news and without.
+        check(&[(0, 500), (10_000, 10)], 0, 500.0 * once + 10.0 * (1.0 - once));
+        check(&[(0, 500)], 10_000, 500.0 * once);
+        // Many short times within a moment do not hide a long one.
+        check(&[(0, 500), (0, 1), (0, 1), (0, 1)], 0, 500.0);
+    }
+
+    #[test]
+    fn a_lower_limit_never_lowers() {
+        let now = Instant::now();
+        let mut peak = PeakEwma::new(now);
+        peak.observe(ms(100), now);
+        peak.observe_at_least(ms(50), now + ms(100));
+        assert_eq!(peak.cost(now), 0.1);
+        peak.observe_at_least(ms(200), now + ms(100));
+        assert_eq!(peak.cost(now + ms(100)), 0.2);
+    }
+
+    proptest! {
+        #[test]
+        fn stays_between_nothing_and_the_longest(steps in prop::collection::vec((0..20_000_u64, 0..5_000_u64), 1..50)) {
+            let (mut now, mut longest) = (Instant::now(), ms(0));
+            let mut peak = PeakEwma::new(now);
+            for (wait, took) in steps {
+                now += ms(wait);
+                longest = longest.max(ms(took));
+                peak.observe(ms(took), now);
+                prop_assert!((0.0..=longest.as_secs_f64() + 1e-9).contains(&peak.cost(now)), "{:?}", peak);
+            }
+        }
+    }
+}

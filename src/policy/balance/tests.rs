@@ -8,7 +8,7 @@ use super::round::LONGEST_ROUND;
 use super::*;
 
 /// Every policy.
-const ALL: [Balance; 7] = [
+pub(super) const ALL: [Balance; 7] = [
     Balance::Ordered,
     Balance::RoundRobin,
     Balance::Random,
@@ -19,7 +19,7 @@ const ALL: [Balance; 7] = [
 ];
 
 /// The turns of a pool whose backends have numbers for identities.
-fn pool(weights: &[u16], up: impl Fn(usize) -> bool) -> Turns {
+pub(super) fn pool(weights: &[u16], up: impl Fn(usize) -> bool) -> Turns {
     let identities: Vec<u64> = (0..weights.len() as u64).collect();
     Turns::new(weights, &identities, up)
 }
