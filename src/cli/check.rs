@@ -29,7 +29,7 @@ fn check(file: Option<&Path>) -> Result<String, LoadError> {
 }
 
 /// What would run, in a line.
-fn summary(Setup { config, catalogs }: &Setup) -> String {
+fn summary(Setup { config, catalogs, .. }: &Setup) -> String {
     let mut parts = Vec::new();
     if let Some(forwarder) = &config.forwarder {
         let listen: Vec<_> = forwarder.listen.iter().map(ToString::to_string).collect();
