@@ -120,6 +120,8 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Ticket>,
+    /// Backend sockets that may have more than was read in this turn.
+    unread: Vec<u32>,
 }
 
 /// What the exchange keeps for an attempt.
@@ -162,6 +164,7 @@ impl Forwarder {
                 rng,
                 refused: Vec::with_capacity(BATCH),
                 orphans: Vec::new(),
+                unread: Vec::new(),
             })
         });
         forwarder.borrow_mut().set_plan(plan, now);
