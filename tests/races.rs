@@ -466,6 +466,17 @@ fn backend_that_is_down_is_spared_until_its_probes_are_answered() {
 }
 
 #[test]
+fn log_tells_of_death_and_of_life() {
+    let backend = Backend::new(answer(ONE));
+    backend.play_dead(true);
+    let keys = patient("[health]\ninterval = '100ms'\ntimeout = '50ms'\nfall = 2");
+    let server = Forwarder::to(&[&backend], &keys).start();
+    server.process.wait_for_log(" down ");
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
+    server.process.wait_for_log(" up: replied ");
+}
+
+#[test]
 fn kept_negative_waits_for_the_others_unless_grace_ends_it() {
     let negative = Backend::new(nxdomain());
     let other = Backend::new(silent());

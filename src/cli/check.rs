@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::EXIT_USAGE;
 use super::load::{self, LoadError};
-use crate::config::Config;
+use crate::server::Setup;
 
 /// Runs the command: a summary on stdout, or every problem on stderr and exit status 2.
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
@@ -25,11 +25,11 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
 fn check(file: Option<&Path>) -> Result<String, LoadError> {
     let (config, file) = load::load(file)?;
     let setup = load::load_zones(config)?;
-    Ok(format!("{}: ok ({})", file.display(), summary(&setup.config)))
+    Ok(format!("{}: ok ({})", file.display(), summary(&setup)))
 }
 
 /// What would run, in a line.
-fn summary(config: &Config) -> String {
+fn summary(Setup { config, catalogs }: &Setup) -> String {
     let mut parts = Vec::new();
     if let Some(forwarder) = &config.forwarder {
         let listen: Vec<_> = forwarder.listen.iter().map(ToString::to_string).collect();
@@ -43,11 +43,20 @@ fn summary(config: &Config) -> String {
     }
     if !config.authorities.is_empty() {
         let files = config.authorities.iter().map(|authority| authority.zones.len()).sum();
-        parts.push(format!(
-            "{} with {}",
+        let hosts = catalogs.iter().map(|catalog| catalog.hosts()).sum();
+        let records = catalogs.iter().map(|catalog| catalog.records()).sum();
+        let name_servers = catalogs.iter().map(|catalog| catalog.name_servers()).sum();
+        let mut part = format!(
+            "{} with {}: {}, {}",
             count(config.authorities.len(), "authority", "authorities"),
             count(files, "zone file", "zone files"),
-        ));
+            count(hosts, "host", "hosts"),
+            count(records, "address", "addresses"),
+        );
+        if name_servers > 0 {
+            part += &format!(", referrals to {}", count(name_servers, "name server", "name servers"));
+        }
+        parts.push(part);
     }
     parts.join("; ")
 }
@@ -59,21 +68,39 @@ fn count(number: usize, one: &str, more: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
-    /// Checks the summary of a config.
-    fn check_summary(text: &str, expected: &str) {
-        let config = Config::parse(text, "c.toml", Path::new("")).expect("a config that is right");
-        assert_eq!(summary(&config), expected);
+    /// Checks the summary of a config that has the zone files `a.txt` and `b.txt` beside it.
+    fn check_summary(config: &str, expected: &str) {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let files = [
+            ("config.toml", config),
+            ("a.txt", "a.example 192.0.2.1 A\na.example 192.0.2.2 A\nb.example 2001:db8::1 AAAA"),
+            ("b.txt", "c.example 192.0.2.3 A\nns.example - NS"),
+        ];
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).expect("a file of the test");
+        }
+        let file = folder.path().join("config.toml");
+        let summary = check(Some(&file)).expect("a config that is right");
+        assert_eq!(summary, format!("{}: ok ({expected})", file.display()));
     }
 
     #[test]
     fn the_summary_tells_what_would_run() {
+        let authority = "[authorities.one]\nlisten = ['[::1]:53']\nzones = ['a.txt']\n";
+        check_summary(authority, "1 authority with 1 zone file: 2 hosts, 3 addresses");
+        let referring = "[authorities.two]\nlisten = ['[::1]:54']\nzones = ['a.txt', 'b.txt']\n";
         check_summary(
-            include_str!("../../config.toml"),
-            "forwarder on 127.0.0.1:5300; 1 pool with 2 backends; 2 authorities with 2 zone files",
+            &format!("{authority}{referring}"),
+            "2 authorities with 3 zone files: 5 hosts, 7 addresses, referrals to 1 name server",
         );
-        check_summary("[authorities.a]\nlisten = [\"[::1]:53\"]\nzones = [\"a.txt\"]", "1 authority with 1 zone file");
+        check_summary(
+            "[forwarder]\nlisten = ['127.0.0.1:53']\n[pools.p]\nbackends = ['192.0.2.1:53', '192.0.2.2:53']\n",
+            "forwarder on 127.0.0.1:53; 1 pool with 2 backends",
+        );
     }
 
     #[test]

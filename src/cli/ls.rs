@@ -19,13 +19,13 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "ADDR", required = true, value_parser = words::listen_address)]
     listen: Vec<SocketAddr>,
     /// race | hedge | sequential [default: race]
-    #[arg(long, value_parser = words::dispatch)]
+    #[arg(long, value_name = "WORD", value_parser = words::dispatch)]
     dispatch: Option<Dispatch>,
     /// ordered | round-robin | random [default: round-robin]
-    #[arg(long, value_parser = words::balance)]
+    #[arg(long, value_name = "WORD", value_parser = words::balance)]
     balance: Option<Balance>,
     /// positive | conclusive | any [default: positive]
-    #[arg(long, value_parser = words::accept)]
+    #[arg(long, value_name = "WORD", value_parser = words::accept)]
     accept: Option<Accept>,
     /// The client's deadline [default: 3s]
     #[arg(long, value_name = "DURATION", value_parser = within(&limits::TIMEOUT))]

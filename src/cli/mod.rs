@@ -12,21 +12,22 @@ mod ts;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Exit status of a wrong command line, config or zone file.
 const EXIT_USAGE: u8 = 2;
 
 /// A tail-tolerant DNS forwarder and load balancer, and the authoritative servers behind it.
 #[derive(Debug, Parser)]
-#[command(name = "hedgerow", version, about, subcommand_negates_reqs = true)]
+#[command(name = "hedgerow", version, about, after_help = EXIT_STATUS)]
 struct Cli {
     /// What to do; without a command: serve.
     #[command(subcommand)]
     command: Option<Command>,
-    /// The config file [default: ./config.toml, then /etc/hedgerow/config.toml]
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
+    /// The config file, if it is named before the command.
+    #[command(flatten)]
+    config: ConfigFile,
     /// Logging.
     #[command(flatten)]
     log: log::Args,
@@ -35,8 +36,8 @@ struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run all that the config names
-    Serve,
+    /// Run all that the config names; what happens without a command
+    Serve(ConfigFile),
     /// Run a forwarder without a config file
     Ls(ls::Args),
     /// Run an authoritative server without a config file
@@ -44,21 +45,96 @@ enum Command {
     /// Look names up, many at once
     Lookup(lookup::Args),
     /// Check the config and its zone files, and start nothing
-    Check,
+    Check(ConfigFile),
+}
+
+/// The option of the commands that read a config file. Not a global one: to take it and read no file would mislead.
+#[derive(Debug, Default, clap::Args)]
+struct ConfigFile {
+    /// The config file [default: ./config.toml, then /etc/hedgerow/config.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = log::init(&cli.log) {
+    let Cli { command, config, log } = Cli::parse();
+    let command = settle(command, config).unwrap_or_else(|error| error.exit());
+    if let Err(error) = log::init(&log) {
         eprintln!("hedgerow: {error}");
         return ExitCode::from(EXIT_USAGE);
     }
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(cli.config),
+    match command {
+        Command::Serve(ConfigFile { config }) => serve::run(config),
         Command::Ls(args) => ls::run(args),
         Command::Ts(args) => ts::run(args),
         Command::Lookup(args) => lookup::run(args),
-        Command::Check => check::run(cli.config),
+        Command::Check(ConfigFile { config }) => check::run(config),
+    }
+}
+
+/// The command, with the config file that was named before it.
+fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap::Error> {
+    let refusal = |message| Err(Cli::command().error(ErrorKind::ArgumentConflict, message));
+    match command.unwrap_or_else(|| Command::Serve(ConfigFile::default())) {
+        command if before.config.is_none() => Ok(command),
+        Command::Serve(ConfigFile { config: None }) => Ok(Command::Serve(before)),
+        Command::Check(ConfigFile { config: None }) => Ok(Command::Check(before)),
+        Command::Serve(_) | Command::Check(_) => refusal("--config stands before and after the command, expected one"),
+        Command::Ls(_) | Command::Ts(_) | Command::Lookup(_) => {
+            refusal("--config before a command that reads no config file, expected serve or check")
+        }
+    }
+}
+
+/// What a script may count on.
+const EXIT_STATUS: &str =
+    "Exit status: 0 fine; 2 the command line, the config or a zone file is wrong; 1 anything else";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The command of a command line, and the config file if it reads one.
+    fn parse(line: &str) -> Result<(&'static str, Option<PathBuf>), String> {
+        let words = std::iter::once("hedgerow").chain(line.split_whitespace());
+        let command = Cli::try_parse_from(words).and_then(|cli| settle(cli.command, cli.config));
+        match command.map_err(|error| error.to_string())? {
+            Command::Serve(ConfigFile { config }) => Ok(("serve", config)),
+            Command::Check(ConfigFile { config }) => Ok(("check", config)),
+            Command::Ls(_) => Ok(("ls", None)),
+            Command::Ts(_) => Ok(("ts", None)),
+            Command::Lookup(_) => Ok(("lookup", None)),
+        }
+    }
+
+    /// A command line that is right.
+    fn check(line: &str, command: &str, config: Option<&str>) {
+        assert_eq!(parse(line), Ok((command, config.map(PathBuf::from))), "{line}");
+    }
+
+    #[test]
+    fn options_of_all_commands_stand_before_or_after_the_command() {
+        check("", "serve", None);
+        check("-c a.toml", "serve", Some("a.toml"));
+        check("serve --config a.toml", "serve", Some("a.toml"));
+        check("--config a.toml serve", "serve", Some("a.toml"));
+        check("-c a.toml check", "check", Some("a.toml"));
+        check("check -c a.toml --log debug", "check", Some("a.toml"));
+        check("--log debug --log-format json lookup a.example", "lookup", None);
+        check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
+    }
+
+    #[test]
+    fn a_config_file_that_would_not_be_read_is_refused() {
+        for (line, told) in [
+            ("-c a.toml lookup a.example", "expected serve or check"),
+            ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve or check"),
+            ("ls -l 127.0.0.1:0 -c a.toml 127.0.0.1:1", "unexpected argument '-c'"),
+            ("-c a.toml serve -c b.toml", "expected one"),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert!(error.contains(told), "{line}: {error}");
+        }
     }
 }

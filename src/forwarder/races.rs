@@ -148,7 +148,13 @@ impl Forwarder {
         pool.latency[index].record(latency, now);
         if !pool.shared.backends[index].is_up() {
             // Any reply at all is life.
-            pool.shared.set_up(index, true);
+            if pool.shared.set_up(index, true) {
+                tracing::info!(
+                    pool = pool.shared.config.name,
+                    backend = pool.shared.backends[index].name,
+                    "up: replied"
+                );
+            }
             tell(&self.shared, &pool.shared, index, Sign::Replied);
         }
     }

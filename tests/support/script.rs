@@ -7,7 +7,10 @@ use super::backend::Seen;
 use super::message::*;
 
 /// Decides what is sent for each query in turn.
-pub struct Script(Box<dyn FnMut(&Seen) -> Vec<Sending> + Send>);
+pub struct Script(Box<Reaction>);
+
+/// What is sent for a query.
+type Reaction = dyn FnMut(&Seen) -> Vec<Sending> + Send;
 
 /// One message on its way out of a backend.
 pub struct Sending {

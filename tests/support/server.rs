@@ -71,7 +71,7 @@ impl Process {
     pub fn wait_for_log(&self, text: &str) -> String {
         let line = self.wait(|written| {
             let line = written.lines.iter().find(|line| line.contains(text));
-            line.cloned().map(Some).or(written.ended.then_some(None))
+            line.cloned().map(Some).or_else(|| written.ended.then_some(None))
         });
         line.flatten().unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
     }

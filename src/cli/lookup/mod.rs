@@ -22,7 +22,7 @@ mod svcb;
 mod tally;
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,8 +40,9 @@ use rtype::Type;
 
 /// Look up many names at once
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(super) struct Args {
-    /// Names to look up, and the server to ask (@127.0.0.1:5300 if none is given)
+    /// Names to look up, and the server to ask [default server: @127.0.0.1:5300]
     ///
     /// The server is an address, with or without a port (53 if without). With no name and no -f, names come
     /// from standard input: a line is a name and, if need be, a type; blank lines and # comments are skipped.
@@ -141,6 +142,9 @@ fn server_address(servers: &[&str], port: Option<u16>) -> Result<SocketAddr, Ref
 /// Reads a list of names from a file, or from stdin if the path is `-`.
 fn read_list(path: &Path, rtype: Type) -> Result<Vec<Question>, Refusal> {
     let (place, bytes) = if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            eprintln!("names from the terminal: a line is NAME [TYPE], end with Ctrl-D");
+        }
         let mut bytes = Vec::new();
         ("stdin".to_owned(), io::stdin().read_to_end(&mut bytes).map(|_| bytes))
     } else {
@@ -226,6 +230,9 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What a script may count on.
+const EXIT_STATUS: &str = "Exit status: 0 every name got an answer, of any response code; 9 the server never replied for \
+                           some name; 2 the command line or a list of names is wrong; 1 anything else";
 /// Exit status: the command line or the list of names is wrong.
 const USAGE: u8 = 2;
 /// Exit status: this machine is in the way.

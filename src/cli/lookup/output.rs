@@ -51,7 +51,12 @@ impl Output {
         };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         // As any new file: what the umask leaves of rw-rw-rw-.
-        let new = Builder::new().prefix(".hedgerow-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+        let new = Builder::new().prefix(".hedgerow-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+        // The folder is what is wrong then, not a temporary name that nobody has heard of.
+        let new = new.map_err(|error| {
+            let kind = error.kind();
+            io::Error::new(kind, format!("{kind}: folder {}", folder.display()))
+        })?;
         let (file, temporary) = new.into_parts();
         if let Some(permissions) = permissions {
             file.set_permissions(permissions)?;
@@ -85,5 +90,17 @@ impl Output {
                 temporary.persist(path).map_err(|error| error.error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().expect("a folder for the test").path().join("gone");
+        let error = Output::open(Some(&folder.join("out.txt"))).err().expect("no folder").to_string();
+        assert_eq!(error, format!("entity not found: folder {}", folder.display()));
     }
 }

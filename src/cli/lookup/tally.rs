@@ -91,11 +91,11 @@ impl Progress {
         if names < 2 || !io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} names, {rate} a second, {eta} left")
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} names{pace}")
             .expect("the template is well-formed")
-            .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                // The bar takes no error, and a rate that is not shown is no harm.
-                let _ = write!(text, "{:.0}", state.per_sec());
+            .with_key("pace", |state: &ProgressState, text: &mut dyn fmt::Write| {
+                // The bar takes no error, and a pace that is not shown is no harm.
+                let _ = text.write_str(&pace(state.pos(), state.len().unwrap_or(0), state.elapsed()));
             });
         Self(ProgressBar::new(names as u64).with_style(style))
     }
@@ -111,6 +111,18 @@ impl Progress {
     }
 }
 
+/// How fast it goes, and how long it may still take; nothing while nothing is done. A mean from the start on: names that
+/// nobody has come in bursts, one window per timeout, and what is made of the last moment jumps between none and thousands.
+fn pace(done: u64, all: u64, elapsed: Duration) -> String {
+    if done == 0 || elapsed.is_zero() {
+        return String::new();
+    }
+    let rate = done as f64 / elapsed.as_secs_f64();
+    let left = Duration::from_secs((all.saturating_sub(done) as f64 / rate).ceil() as u64);
+    let decimals = if rate < 10.0 { 1 } else { 0 };
+    format!(", {rate:.decimals$} a second, {} left", humantime::format_duration(left))
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
@@ -120,6 +132,15 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pace_is_a_mean_from_the_start_on() {
+        let check = |done, all, seconds, expected| assert_eq!(pace(done, all, Duration::from_secs(seconds)), expected);
+        check(0, 600, 2, "");
+        check(90, 600, 3, ", 30 a second, 17s left");
+        check(1, 600, 3, ", 0.3 a second, 29m 57s left");
+        check(600, 600, 3, ", 200 a second, 0s left");
+    }
 
     #[test]
     fn the_summary_names_what_happened() {
