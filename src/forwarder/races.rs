@@ -179,14 +179,13 @@ impl Forwarder {
                 if rules.dispatch == Dispatch::Hedge {
                     pool.shared.budget.earn(1);
                 }
-                let winner = entry.race.attempt(attempt).map_or(BackendIndex(0), |winner| winner.backend);
                 match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
-                    Some(AtHand { reply, .. }) => self.respond_with(at, winner, reply),
+                    Some(AtHand { reply, .. }) => self.respond_with(at, attempt, reply, now),
                     None => {
                         // Out of the entry for the time of the borrow; its buffer goes back.
                         let kept = std::mem::take(&mut entry.kept);
                         if let Ok(reply) = wire::read_reply(&kept) {
-                            self.respond_with(at, winner, &reply);
+                            self.respond_with(at, attempt, &reply, now);
                         }
                         if let Some(entry) = self.in_flight.get_mut(at) {
                             entry.kept = kept;
