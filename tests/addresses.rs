@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::net::{SocketAddr, UdpSocket};
+
 use support::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -77,4 +79,24 @@ fn late_response_leaves_from_the_address_that_was_asked_too() {
     for client in &clients {
         assert_eq!(client.receive().answers(), [ADDRESS]);
     }
+}
+
+#[test]
+fn client_that_asks_two_addresses_hears_from_both() {
+    let backend = Backend::new(answer(ADDRESS).held());
+    let server = Forwarder::to(&[&backend], "timeout = '20s'").listen("['0.0.0.0:0']").start();
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    client.set_read_timeout(Some(PATIENCE)).expect("patience is not zero");
+    let question = query("www.example.org", A).to_vec();
+    let addresses = [1, 2].map(|host| SocketAddr::from(([127, 0, 0, host], server.address().port())));
+    for address in addresses {
+        client.send_to(&question, address).expect("it listens on every address");
+    }
+    // Answered after what came before it.
+    Client::of(addresses[0]).send(&query("fence.example.org", A));
+    backend.wait_for(2);
+    backend.release();
+    let mut buffer = [0; 512];
+    let heard = [(); 2].map(|()| client.recv_from(&mut buffer).expect("a response to each").1);
+    assert!(addresses.iter().all(|address| heard.contains(address)), "{heard:?}");
 }

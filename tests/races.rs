@@ -345,6 +345,23 @@ fn retransmission_asks_the_next_backend_and_gives_one_response() {
 }
 
 #[test]
+fn retransmission_is_answered_in_its_last_form() {
+    let backend = Backend::new(answer(ONE).held());
+    let next = Backend::new(silent());
+    let server = Forwarder::to(&[&backend, &next], &patient("dispatch = 'sequential'")).start();
+    let client = server.client();
+    client.send(&query("www.example", A).id(7));
+    backend.wait_for(1);
+    let last = query("WWW.example", A).id(7).edns(1232);
+    client.send(&last);
+    next.wait_for(1);
+    backend.release();
+    let response = client.receive();
+    assert_eq!(response.question(), last.question());
+    assert!(response.has_opt());
+}
+
+#[test]
 fn same_id_from_another_client_is_no_retransmission() {
     let first = Backend::new(answer(ONE).held());
     let second = Backend::new(answer(TWO));

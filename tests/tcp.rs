@@ -241,6 +241,45 @@ fn other_backend_can_give_what_one_without_tcp_cannot() {
 }
 
 #[test]
+fn denial_by_another_backend_is_no_whole_answer() {
+    let without = Backend::without_tcp(truncated());
+    let denying = Backend::new(nxdomain());
+    let keys = "dispatch = 'sequential'\nbalance = 'ordered'\ntimeout = '20s'\n\
+                attempt_timeout = '20s'";
+    let server = Forwarder::to(&[&without, &denying], keys).start();
+    let response = server.tcp_client().ask(&query("www.example.org", TXT));
+    assert_eq!(response.rcode(), SERVFAIL);
+}
+
+#[test]
+fn backend_that_refuses_opt_is_asked_without_by_tcp_too() {
+    let by_udp = Script::new(|seen| {
+        let reply = reply_to(&seen.bytes);
+        Some(if seen.options().is_some() { reply.rcode(FORMERR).to_vec() } else { reply.with_flags(TC).to_vec() })
+    });
+    let backend = Backend::new(by_udp.by_tcp(refuses_opt(FORMERR, ADDRESS)));
+    let server = Forwarder::to(&[&backend], "timeout = '20s'").start();
+    for name in ["first.example.org", "second.example.org"] {
+        let response = server.tcp_client().ask(&query(name, A).edns(1232));
+        assert_eq!(response.answers(), [ADDRESS], "{name}");
+    }
+}
+
+#[test]
+fn client_over_udp_does_not_wait_for_what_is_fetched_by_tcp() {
+    let backend = Backend::new(truncated().by_tcp(answer(ADDRESS).held()));
+    let server = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").start();
+    let question = query("www.example.org", A);
+    let mut tcp = server.tcp_client();
+    tcp.send(std::slice::from_ref(&question));
+    backend.wait_for(2);
+    assert!(server.client().ask(&question).has(TC));
+    backend.release();
+    assert_eq!(tcp.receive().answers(), [ADDRESS]);
+    assert_eq!(backend.queries().len(), 2);
+}
+
+#[test]
 fn authority_serves_tcp_as_the_forwarder_does() {
     let config = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['hosts.txt']\n";
     let hosts: String = (0..100).map(|i| format!("{i}.example.org {ADDRESS} A\n")).collect();

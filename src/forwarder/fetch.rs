@@ -17,20 +17,25 @@ use super::pool::pool_at;
 use super::races::rank;
 use crate::metrics::Source;
 use crate::policy::Rank;
-use crate::policy::race::BackendIndex;
+use crate::policy::race::{AttemptId, BackendIndex};
 use crate::wire::{self, ExtendedError, Rcode};
 
 impl Forwarder {
     /// Starts to fetch the whole answer of a race, from the backend whose reply was truncated or else from another.
-    pub(super) fn fetch(&mut self, at: RaceRef, winner: BackendIndex) {
+    pub(super) fn fetch(&mut self, at: RaceRef, winner: AttemptId, now: std::time::Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
-        let shared = &pool_at(&mut self.pools, entry.pool).shared;
-        let winner = usize::from(winner.0);
-        let others = shared.backends.iter().enumerate().filter(|(index, backend)| *index != winner && backend.is_up());
-        let addresses = std::iter::once(&shared.backends[winner]).chain(others.map(|(_, backend)| backend));
+        let Some(winner) = entry.race.attempt(winner) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
+        let shared = &pool.shared;
+        let others = (0..shared.backends.len() as u16).map(BackendIndex);
+        let others = others.filter(|other| *other != winner.backend && shared.backends[other.get()].is_up());
+        let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
+        let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
+        let address = |(backend, edns): (BackendIndex, bool)| (shared.backends[backend.get()].address, edns);
         let job = Job {
-            addresses: addresses.map(|backend| backend.address).collect(),
+            backends: backends.chain(others).map(address).collect(),
             query: entry.query.clone(),
+            opt_at: entry.opt_at,
             question: entry.question().to_vec(),
             patience: shared.rules().attempt_timeout,
         };
@@ -47,7 +52,7 @@ impl Forwarder {
     /// Ends a race whose answer was fetched, or could not be.
     fn on_fetched(&mut self, at: RaceRef, message: Option<&[u8]>) {
         match message.and_then(|message| wire::read_reply(message).ok()) {
-            Some(reply) => self.respond_with(at, BackendIndex(0), &reply),
+            Some(reply) => self.respond_whole(at, &reply),
             // Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
             None => {
                 let ede = Some(ExtendedError::NETWORK_ERROR);
@@ -61,10 +66,12 @@ impl Forwarder {
 
 /// What to fetch, and where.
 struct Job {
-    /// Whom to ask, in order.
-    addresses: Vec<SocketAddr>,
+    /// Whom to ask, in order, and whether with OPT; first the one whose reply was truncated.
+    backends: Vec<(SocketAddr, bool)>,
     /// The query as it goes to backends.
     query: Vec<u8>,
+    /// Where the OPT record starts in it.
+    opt_at: usize,
     /// Its question.
     question: Vec<u8>,
     /// How long one backend is waited for.
@@ -74,24 +81,29 @@ struct Job {
 impl Job {
     /// Asks one backend after the other until one gives a whole answer.
     async fn run(self) -> Option<Vec<u8>> {
-        for address in &self.addresses {
-            if let Ok(Ok(message)) = timeout(self.patience, self.ask(*address)).await {
+        // What is to be fetched is known to exist, so another's word that it does not is worth nothing.
+        let least = std::iter::once(Rank::Nodata).chain(std::iter::repeat(Rank::Positive));
+        for ((address, edns), least) in self.backends.iter().zip(least) {
+            if let Ok(Ok(message)) = timeout(self.patience, self.ask(*address, *edns, least)).await {
                 return Some(message);
             }
         }
         None
     }
 
-    /// Asks one backend. Replies to anything else are read past.
-    async fn ask(&self, address: SocketAddr) -> io::Result<Vec<u8>> {
+    /// Asks one backend for a whole reply of this rank at least. Replies to anything else are read past.
+    async fn ask(&self, address: SocketAddr, edns: bool, least: Rank) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(address).await?;
         let id = rand::rng().random();
-        let mut query = Vec::with_capacity(2 + self.query.len());
+        let mut query = Vec::with_capacity(self.query.len());
+        match edns {
+            true => query.extend_from_slice(&self.query),
+            false => wire::write_without_opt(&self.query, self.opt_at, &mut query),
+        }
+        wire::set_id(&mut query, id);
         // RFC 1035 section 4.2.2: two octets of length before each message.
-        query.extend((self.query.len() as u16).to_be_bytes());
-        query.extend_from_slice(&self.query);
-        wire::set_id(&mut query[2..], id);
-        stream.write_all(&query).await?;
+        let length = (query.len() as u16).to_be_bytes();
+        stream.write_all(&[&length, &query[..]].concat()).await?;
         loop {
             let length = stream.read_u16().await?;
             let mut message = vec![0; usize::from(length)];
@@ -100,11 +112,10 @@ impl Job {
             if reply.header().id() != id || !reply.answers_question(&self.question) {
                 continue;
             }
-            return match rank(&reply) {
-                Rank::Failure => Err(io::ErrorKind::InvalidData.into()),
-                _ if reply.is_truncated() => Err(io::ErrorKind::InvalidData.into()),
-                Rank::Nodata | Rank::Nxdomain | Rank::NodataAuthoritative | Rank::Positive => Ok(message),
-            };
+            if reply.is_truncated() || rank(&reply) < least {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            return Ok(message);
         }
     }
 }

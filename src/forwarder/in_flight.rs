@@ -36,6 +36,16 @@ impl Client {
             Self::Tcp(_) => Transport::Tcp,
         }
     }
+
+    /// Whether two datagrams came from one socket to one of our addresses. By TCP nothing is sent twice.
+    pub(super) fn is_same_socket(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Udp { listener, peer, local }, Self::Udp { listener: to, peer: from, local: at }) => {
+                (listener, peer, local) == (to, from, at)
+            }
+            (Self::Udp { .. } | Self::Tcp(_), Self::Tcp(_)) | (Self::Tcp(_), Self::Udp { .. }) => false,
+        }
+    }
 }
 
 /// A client that waits for a race.

@@ -43,7 +43,7 @@ use self::claims::{Claims, WorkerId};
 use self::in_flight::{InFlight, RaceRef, Start, Waiter};
 use self::pool::{Pool, pool_at};
 use self::responses::Listener;
-use crate::metrics::{Counters, Dropped};
+use crate::metrics::{Counters, Dropped, Transport};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::exchange::{Exchange, Refused, Waiting};
 use crate::net::tcp::Responder;
@@ -120,6 +120,8 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Waiting<Ticket>>,
+    /// Backend sockets that may have more than was read in this turn.
+    unread: Vec<u32>,
 }
 
 /// What the exchange keeps for an attempt.
@@ -162,6 +164,7 @@ impl Forwarder {
                 rng,
                 refused: Vec::with_capacity(BATCH),
                 orphans: Vec::new(),
+                unread: Vec::new(),
             })
         });
         forwarder.borrow_mut().set_plan(plan, now);
@@ -299,21 +302,22 @@ impl Forwarder {
     /// Lets a query wait for a race that runs already. The client's own query, sent again, is a hint of loss.
     fn join(&mut self, at: RaceRef, client: Client, form: ClientForm, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
-        let is_same = |waiter: &&mut Waiter| match (&waiter.client, &client) {
-            (Client::Udp { listener, peer, .. }, Client::Udp { listener: same_listener, peer: same_peer, .. }) => {
-                waiter.form.id == form.id && peer == same_peer && listener == same_listener
-            }
-            _ => false,
-        };
+        let is_same = |waiter: &&mut Waiter| waiter.form.id == form.id && waiter.client.is_same_socket(&client);
         if let Some(waiter) = entry.waiters.iter_mut().take(RETRANSMISSIONS_SEEN).find(is_same) {
             waiter.queries += 1;
+            // It may have been put in another form, and the client may know only the last.
+            waiter.form = form;
             if !entry.is_fetching {
                 entry.race.on_retransmission();
                 self.drive(at, None, now);
             }
             return;
         }
-        entry.waiters.push(Waiter { client, form, queries: 1 });
+        let waiter = Waiter { client, form, queries: 1 };
+        if entry.is_fetching && waiter.client.transport() == Transport::Udp {
+            return self.respond_meanwhile(at, &waiter);
+        }
+        entry.waiters.push(waiter);
     }
 }
 

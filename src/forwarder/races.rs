@@ -199,13 +199,13 @@ impl Forwarder {
                         if rank(reply) == Rank::Positive {
                             pool.learn_place(winner, entry.question(), &self.shared.hasher);
                         }
-                        self.respond_with(at, winner, reply);
+                        self.respond_with(at, attempt, reply, now);
                     }
                     None => {
                         // Out of the entry for the time of the borrow; its buffer goes back.
                         let kept = std::mem::take(&mut entry.kept);
                         if let Ok(reply) = wire::read_reply(&kept) {
-                            self.respond_with(at, winner, &reply);
+                            self.respond_with(at, attempt, &reply, now);
                         }
                         if let Some(entry) = self.in_flight.get_mut(at) {
                             entry.kept = kept;

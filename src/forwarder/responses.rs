@@ -1,14 +1,15 @@
 //! Responding: one response to each client that waits, in its own form, queued for the end of the turn.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use tokio::net::UdpSocket;
 
 use super::Forwarder;
-use super::in_flight::{Client, RaceRef};
+use super::in_flight::{Client, RaceRef, Waiter};
 use crate::metrics::{Counters, Dropped, Source, Transport};
 use crate::net::batch::SendBatch;
-use crate::policy::race::BackendIndex;
+use crate::policy::race::AttemptId;
 use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
 
 /// A UDP socket to clients, with the responses that wait to leave.
@@ -29,18 +30,14 @@ impl Listener {
 impl Forwarder {
     /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
     /// by TCP gets the whole answer, fetched by TCP.
-    pub(super) fn respond_with(&mut self, at: RaceRef, winner: BackendIndex, reply: &Reply<'_>) {
+    pub(super) fn respond_with(&mut self, at: RaceRef, winner: AttemptId, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let is_truncated = reply.is_truncated();
         let mut waiters = std::mem::take(&mut entry.waiters);
-        let (listeners, counters, own_udp_size) = (&mut self.listeners, &self.counters, self.plan.edns_udp_size);
         waiters.retain(|waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                counters.responses(Source::Backend, reply.rcode().0, waiter.queries.into());
-                let limit = limit(&waiter.client, &waiter.form, own_udp_size);
-                let fill = |out: &mut Vec<u8>| wire::write_response(reply, &waiter.form, own_udp_size, limit, out);
-                respond(listeners, counters, &waiter.client, fill);
+                relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, waiter, reply);
             }
             needs_more
         });
@@ -48,7 +45,27 @@ impl Forwarder {
         entry.waiters = waiters;
         if must_fetch {
             entry.is_fetching = true;
-            self.fetch(at, winner);
+            // For clients by UDP that ask meanwhile.
+            entry.kept.clear();
+            entry.kept.extend_from_slice(reply.as_wire());
+            self.fetch(at, winner, now);
+        }
+    }
+
+    /// Gives a whole answer that was fetched to all who wait.
+    pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>) {
+        let Some(entry) = self.in_flight.get(at) else { return };
+        for waiter in &entry.waiters {
+            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, waiter, reply);
+        }
+    }
+
+    /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
+    /// could not take, nor depend on whether that can be had.
+    pub(super) fn respond_meanwhile(&mut self, at: RaceRef, waiter: &Waiter) {
+        let Some(entry) = self.in_flight.get(at) else { return };
+        if let Ok(reply) = wire::read_reply(&entry.kept) {
+            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, waiter, &reply);
         }
     }
 
@@ -91,6 +108,15 @@ impl Forwarder {
             Client::Tcp(responder) => responder.respond(|_| {}),
         }
     }
+}
+
+/// Gives a reply to one client.
+fn relay(listeners: &mut [Listener], counters: &Counters, own_udp_size: u16, waiter: &Waiter, reply: &Reply<'_>) {
+    counters.responses(Source::Backend, reply.rcode().0, waiter.queries.into());
+    let limit = limit(&waiter.client, &waiter.form, own_udp_size);
+    respond(listeners, counters, &waiter.client, |out| {
+        wire::write_response(reply, &waiter.form, own_udp_size, limit, out);
+    });
 }
 
 /// Sends one response, or queues it for the end of the turn.

@@ -14,6 +14,7 @@ impl Forwarder {
     /// Takes what the exchange has: replies, ICMP errors, the alarm.
     pub fn hear_backends(&mut self, events: &mut Vec<Event>, batch: &mut RecvBatch, now: Instant) -> bool {
         let has_more = self.exchange.ready(events);
+        events.extend(self.unread.drain(..).map(Event::Socket));
         for event in events.drain(..) {
             match event {
                 Event::Alarm => self.on_time(now),
@@ -21,12 +22,13 @@ impl Forwarder {
             }
         }
         self.end_turn(now);
-        has_more
+        has_more || !self.unread.is_empty()
     }
 
-    /// Reads a backend socket until it is empty.
+    /// Reads a backend socket until it is empty, or until others have waited long enough: it is not reported again, so it is
+    /// remembered for the next turn.
     fn drain_socket(&mut self, socket: u32, batch: &mut RecvBatch, now: Instant) {
-        loop {
+        for _ in 0..BATCHES_A_TURN {
             match self.exchange.recv(socket, batch) {
                 Ok(received) => {
                     self.hear_batch(socket, batch, now);
@@ -38,6 +40,7 @@ impl Forwarder {
                 Err((_, false)) => {}
             }
         }
+        self.unread.push(socket);
     }
 
     /// Looks at the races whose time has come.
@@ -154,3 +157,6 @@ impl Forwarder {
         }
     }
 }
+
+/// Batches that are read from one backend socket in a turn: some 500 replies, or half a millisecond.
+const BATCHES_A_TURN: usize = 8;

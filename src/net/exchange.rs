@@ -53,6 +53,8 @@ pub struct Exchange<T> {
     ports: Vec<Option<Port>>,
     /// Free numbers in `ports`.
     free_ports: Vec<u32>,
+    /// Numbers that will be free once nobody can still hold a reply that was received under them.
+    closed_ports: Vec<u32>,
     /// Who waits for what, by socket and ID.
     waiting: HashMap<TicketKey, Waiting<T>, RandomState>,
     /// Late tickets in order of their end.
@@ -175,6 +177,7 @@ impl<T: Copy> Exchange<T> {
             links: Vec::new(),
             ports: Vec::with_capacity(WARM_PORTS),
             free_ports: Vec::with_capacity(WARM_PORTS),
+            closed_ports: Vec::with_capacity(WARM_PORTS),
             waiting: HashMap::with_capacity_and_hasher(WARM, RandomState::default()),
             late: VecDeque::with_capacity(WARM),
             dirty: Vec::with_capacity(16),
@@ -216,8 +219,7 @@ impl<T: Copy> Exchange<T> {
         let forgotten = before - self.waiting.len();
         for number in 0..self.ports.len() {
             if self.ports[number].as_ref().is_some_and(|port| port.link == link) {
-                self.ports[number] = None;
-                self.free_ports.push(number as u32);
+                self.close(number as u32);
             }
         }
         forgotten
@@ -226,7 +228,7 @@ impl<T: Copy> Exchange<T> {
     /// Queues a message for the next [`flush`](Self::flush): `fill` writes it, and its first two octets become a fresh ID.
     ///
     /// # Errors
-    /// If there is no socket to send from and none can be opened.
+    /// If there is no socket to send from and none can be opened, or half of its IDs are taken.
     pub fn queue(
         &mut self,
         link: Link,
@@ -243,6 +245,9 @@ impl<T: Copy> Exchange<T> {
                 number
             }
         };
+        if self.port(number).tickets >= TICKETS_PER_PORT {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         self.serial = self.serial.wrapping_add(1);
         let waiting = Waiting { ticket, link, sent: now, is_late: false, serial: self.serial };
         // Uniform over all IDs that nothing waits for on this socket (RFC 5452 section 4.3).
@@ -301,8 +306,10 @@ impl<T: Copy> Exchange<T> {
         self.epoll.as_fd()
     }
 
-    /// Collects what has happened, without waiting, and returns whether there may be more.
+    /// Collects what has happened, without waiting, and returns whether there may be more. What was reported or received
+    /// before must have been dealt with.
     pub fn ready(&mut self, events: &mut Vec<Event>) -> bool {
+        self.free_ports.append(&mut self.closed_ports);
         let mut buffer = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
         let Ok((found, _)) = epoll::wait(&self.epoll, &mut buffer, Some(&Timespec::default())) else { return false };
         for event in found.iter() {
@@ -460,7 +467,10 @@ impl<T: Copy> Exchange<T> {
     /// Opens a socket on a random port.
     fn open(&mut self, link: Link, now: Instant) -> io::Result<u32> {
         let address = self.peer(link).address;
-        let socket = connected(address, &mut self.rng)?;
+        // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
+        // backend is down, and would be in its way when it starts.
+        let is_backends = |port| self.links.iter().flatten().any(|peer| peer.address.port() == port);
+        let socket = connected(address, is_backends, &mut self.rng)?;
         let number = self.free_ports.pop().unwrap_or_else(|| {
             self.ports.push(None);
             self.ports.len() as u32 - 1
@@ -490,9 +500,15 @@ impl<T: Copy> Exchange<T> {
         let Some(port) = &self.ports[number as usize] else { return };
         let (is_idle, link) = (port.is_retired && port.tickets == 0, port.link);
         if is_idle && self.peer(link).current != Some(number) {
-            self.ports[number as usize] = None;
-            self.free_ports.push(number);
+            self.close(number);
         }
+    }
+
+    /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
+    /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
+    fn close(&mut self, number: u32) {
+        self.ports[number as usize] = None;
+        self.closed_ports.push(number);
     }
 
     /// The backend of a link.
@@ -540,8 +556,8 @@ impl Renewals {
     const BURST: u32 = 64;
 }
 
-/// A non-blocking socket connected to `address` from a random port.
-fn connected(address: SocketAddr, rng: &mut StdRng) -> io::Result<UdpSocket> {
+/// A non-blocking socket connected to `address` from a random port that is not `reserved`.
+fn connected(address: SocketAddr, reserved: impl Fn(u16) -> bool, rng: &mut StdRng) -> io::Result<UdpSocket> {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -552,8 +568,13 @@ fn connected(address: SocketAddr, rng: &mut StdRng) -> io::Result<UdpSocket> {
     loop {
         attempts_left -= 1;
         // RFC 5452 section 9.2: over as many ports as can be used.
-        let from = SocketAddr::new(any, rng.random_range(UNPRIVILEGED..=u16::MAX));
-        match socket.bind(&from.into()) {
+        let port = rng.random_range(UNPRIVILEGED..=u16::MAX);
+        let bound = if reserved(port) {
+            Err(io::ErrorKind::AddrInUse.into())
+        } else {
+            socket.bind(&SocketAddr::new(any, port).into())
+        };
+        match bound {
             Ok(()) => break,
             Err(error) if error.kind() != io::ErrorKind::AddrInUse || attempts_left == 0 => return Err(error),
             Err(_) => {}
@@ -579,6 +600,10 @@ const PORTS_PER_BACKEND: usize = 64;
 /// Batches after which a socket is replaced.
 const BATCHES_PER_PORT: u32 = 64;
 
+/// Tickets that one socket may have, late ones included, so that a free ID is found by the second draw on average. With
+/// [`BATCHES_PER_PORT`] it never comes near that, but where no other socket can be opened.
+const TICKETS_PER_PORT: u32 = 1 << 15;
+
 /// Time after which a socket is replaced.
 const PORT_LIFETIME: Duration = Duration::from_secs(3);
 
@@ -603,3 +628,6 @@ const ALARM: u64 = u64::MAX;
 
 /// Sockets are read until they are empty, so one word for each arrival is enough.
 const EDGE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
+
+#[cfg(test)]
+mod tests;

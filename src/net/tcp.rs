@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Bounds of what clients may use.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +51,6 @@ impl Responder {
         fill(&mut message);
         let _ = self.0.send(message);
     }
-
-    /// Whether two lead to the same connection.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.0.same_channel(&other.0)
-    }
 }
 
 /// Accepts connections until `drain` turns true, then lets them finish.
@@ -90,7 +85,9 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => accept(stream, &mut connections),
                 // Out of descriptors, most likely, and the connection is still there to be accepted: wait rather than spin.
-                Err(error) if is_exhausted(&error) => sleep(BREATH).await,
+                Err(error) if is_exhausted(&error) => {
+                    let _ = timeout(BREATH, drain.clone().wait_for(|drain| *drain)).await;
+                }
                 Err(_) => {}
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}

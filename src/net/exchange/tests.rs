@@ -1,0 +1,356 @@
+//! The exchange over loopback: sockets, IDs, errors and the alarm.
+
+use std::collections::HashSet;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::*;
+
+/// An exchange with one backend, whose socket is ours.
+struct Fixture {
+    /// What is tested.
+    exchange: Exchange<u32>,
+    /// The backend as the exchange knows it.
+    link: Link,
+    /// The backend.
+    backend: UdpSocket,
+    /// The time; it passes only if a test says so.
+    now: Instant,
+}
+
+impl Fixture {
+    /// Nothing has been sent.
+    fn new() -> Self {
+        let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
+        backend.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut exchange = Exchange::new().unwrap();
+        let link = exchange.add(backend.local_addr().unwrap(), 64);
+        Self { exchange, link, backend, now: Instant::now() }
+    }
+
+    /// A backend where nobody listens: its socket takes from another peer only, and so keeps the port for itself.
+    fn dead() -> Self {
+        let fixture = Self::new();
+        fixture.backend.connect("127.0.0.1:1").unwrap();
+        fixture
+    }
+
+    /// Queues a message with this ticket.
+    fn queue(&mut self, ticket: u32) -> TicketKey {
+        self.exchange.queue(self.link, ticket, self.now, |out| out.extend_from_slice(MESSAGE)).unwrap()
+    }
+
+    /// Sends what is queued; returns what was refused.
+    fn flush(&mut self) -> Vec<Refused<u32>> {
+        let mut refused = Vec::new();
+        self.exchange.flush(&mut refused);
+        refused
+    }
+
+    /// Queues a message and sends it.
+    fn send(&mut self, ticket: u32) -> TicketKey {
+        let key = self.queue(ticket);
+        assert!(self.flush().is_empty());
+        key
+    }
+
+    /// Receives a message as the backend; returns its ID and whence it came.
+    fn receive(&self) -> (u16, SocketAddr) {
+        let mut message = [0; 64];
+        let (length, from) = self.backend.recv_from(&mut message).unwrap();
+        assert_eq!(&message[2..length], &MESSAGE[2..]);
+        (u16::from_be_bytes([message[0], message[1]]), from)
+    }
+
+    /// Waits until something has happened.
+    fn wait(&mut self) -> Vec<Event> {
+        wait(&mut self.exchange)
+    }
+
+    /// Sends a message, and has it replied to and settled.
+    fn round_trip(&mut self) -> SocketAddr {
+        let key = self.send(0);
+        let (id, from) = self.receive();
+        assert_eq!(id, key.id());
+        self.backend.send_to(&id.to_be_bytes(), from).unwrap();
+        assert_eq!(self.wait(), [Event::Socket(key.port())]);
+        let mut batch = RecvBatch::new(4, 64);
+        assert_eq!(self.exchange.recv(key.port(), &mut batch), Ok(1));
+        assert_eq!(self.exchange.find(key.port(), id).map(|(found, _)| found), Some(key));
+        self.exchange.settle(key, self.now);
+        from
+    }
+
+    /// The open sockets.
+    fn open(&self) -> impl Iterator<Item = &Port> {
+        self.exchange.ports.iter().flatten()
+    }
+}
+
+/// Waits until something has happened to an exchange.
+fn wait(exchange: &mut Exchange<u32>) -> Vec<Event> {
+    let mut events = Vec::new();
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as _, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::from_borrowed_fd(exchange.watched(), PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(ready, 1, "nothing has happened");
+    assert!(!exchange.ready(&mut events));
+    events
+}
+
+#[test]
+fn with_time_to_spare_each_message_leaves_from_a_fresh_port() {
+    let mut fixture = Fixture::new();
+    let ports: HashSet<_> = (0..30).map(|_| fixture.round_trip().port()).collect();
+    // By chance two may be the same, but not many.
+    assert!(ports.len() > 25, "{ports:?}");
+    assert_eq!(fixture.open().count(), 0);
+}
+
+#[test]
+fn without_time_to_spare_sockets_stay() {
+    let mut fixture = Fixture::new();
+    fixture.exchange.renewals.credit = 0;
+    fixture.exchange.renewals.since = Some(fixture.now);
+    fixture.round_trip();
+    assert_eq!(fixture.open().count(), 1);
+}
+
+#[test]
+fn renewals_are_earned_by_time() {
+    let now = Instant::now();
+    let mut renewals = Renewals::new();
+    let mut allowed = |after: Duration| (0..100).filter(|_| renewals.allow(now + after)).count();
+    assert_eq!(allowed(Duration::ZERO), 64);
+    assert_eq!(allowed(Renewals::EVERY - Duration::from_nanos(1)), 0);
+    assert_eq!(allowed(3 * Renewals::EVERY), 3);
+    assert_eq!(allowed(Duration::from_secs(60)), 64);
+}
+
+#[test]
+fn messages_of_one_turn_share_a_socket_and_no_id() {
+    let mut fixture = Fixture::new();
+    let keys: HashSet<_> = (0..BATCH as u32).map(|ticket| fixture.queue(ticket)).collect();
+    assert_eq!(keys.len(), BATCH);
+    assert!(fixture.exchange.is_full(fixture.link));
+    assert!(fixture.flush().is_empty());
+    let received: HashSet<_> = (0..BATCH).map(|_| fixture.receive()).collect();
+    let sources: HashSet<_> = received.iter().map(|(_, from)| from).collect();
+    assert_eq!((received.len(), sources.len()), (BATCH, 1));
+    assert!(!fixture.exchange.is_full(fixture.link));
+}
+
+#[test]
+fn id_that_is_taken_is_not_drawn() {
+    let mut fixture = Fixture::new();
+    let first = fixture.queue(0);
+    let waiting = fixture.exchange.waiting[&first];
+    let free = first.id() ^ 0x5555;
+    for id in (0..=u16::MAX).filter(|id| *id != free) {
+        fixture.exchange.waiting.insert(TicketKey::new(first.port(), id), waiting);
+    }
+    assert_eq!(fixture.queue(1), TicketKey::new(first.port(), free));
+}
+
+#[test]
+fn socket_with_half_of_its_ids_taken_takes_no_more() {
+    let mut fixture = Fixture::new();
+    let key = fixture.queue(0);
+    fixture.exchange.port(key.port()).tickets = TICKETS_PER_PORT;
+    let refused = fixture.exchange.queue(fixture.link, 1, fixture.now, |_| {});
+    assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::ResourceBusy));
+}
+
+#[test]
+fn abandoned_id_stays_taken_for_its_quarantine() {
+    let mut fixture = Fixture::new();
+    let key = fixture.send(7);
+    fixture.exchange.abandon(key, fixture.now);
+    let (found, waiting) = fixture.exchange.find(key.port(), key.id()).expect("a late reply is recognized");
+    assert_eq!((found, waiting.ticket, waiting.is_late), (key, 7, true));
+    let end = fixture.now + QUARANTINE;
+    assert_eq!(fixture.exchange.next_tidy(), Some(end));
+    fixture.exchange.tidy(end - Duration::from_nanos(1));
+    assert!(fixture.exchange.find(key.port(), key.id()).is_some());
+    fixture.exchange.tidy(end);
+    assert!(fixture.exchange.find(key.port(), key.id()).is_none());
+    assert_eq!((fixture.exchange.next_tidy(), fixture.open().count()), (None, 0));
+}
+
+#[test]
+fn quarantine_of_an_earlier_use_does_not_end_a_later_one() {
+    let mut fixture = Fixture::new();
+    let key = fixture.send(1);
+    fixture.exchange.abandon(key, fixture.now);
+    // A late reply came, and then the same ID was drawn again and abandoned later.
+    let mut again = fixture.exchange.waiting[&key];
+    fixture.exchange.renewals.credit = 0;
+    fixture.exchange.renewals.since = Some(fixture.now);
+    fixture.exchange.settle(key, fixture.now);
+    again.serial += 1;
+    again.is_late = false;
+    fixture.exchange.waiting.insert(key, again);
+    fixture.exchange.port(key.port()).tickets += 1;
+    fixture.exchange.abandon(key, fixture.now + QUARANTINE / 2);
+    fixture.exchange.tidy(fixture.now + QUARANTINE);
+    assert!(fixture.exchange.find(key.port(), key.id()).is_some());
+    fixture.exchange.tidy(fixture.now + QUARANTINE + QUARANTINE / 2);
+    assert!(fixture.exchange.find(key.port(), key.id()).is_none());
+}
+
+#[test]
+fn silence_opens_so_many_sockets_and_no_more() {
+    let mut fixture = Fixture::new();
+    for ticket in 0..500 {
+        fixture.send(ticket);
+    }
+    assert_eq!(fixture.exchange.peer(fixture.link).live.len(), PORTS_PER_BACKEND);
+    assert!(fixture.open().count() < PORTS_PER_BACKEND + 500 / BATCHES_PER_PORT as usize);
+}
+
+#[test]
+fn socket_is_replaced_after_its_batches() {
+    let mut fixture = Fixture::new();
+    for ticket in 0..2 * BATCHES_PER_PORT * PORTS_PER_BACKEND as u32 {
+        fixture.send(ticket);
+    }
+    assert!(fixture.open().all(|port| port.batches <= BATCHES_PER_PORT));
+    let retired = fixture.open().filter(|port| port.is_retired);
+    assert!(retired.count() > 0, "with tickets on it, a socket is kept");
+    assert_eq!(fixture.exchange.peer(fixture.link).live.len(), PORTS_PER_BACKEND);
+}
+
+#[test]
+fn socket_is_replaced_after_its_time() {
+    let mut fixture = Fixture::new();
+    for ticket in 0..PORTS_PER_BACKEND as u32 {
+        fixture.send(ticket);
+    }
+    fixture.now += PORT_LIFETIME;
+    let key = fixture.send(0);
+    let (opened, now) = (fixture.exchange.port(key.port()).opened, fixture.now);
+    assert_eq!(opened, now);
+}
+
+#[test]
+fn number_of_a_closed_socket_is_not_given_away_in_the_same_turn() {
+    let mut fixture = Fixture::new();
+    let closed = fixture.send(0);
+    fixture.exchange.settle(closed, fixture.now);
+    assert_eq!(fixture.open().count(), 0);
+    let next = fixture.send(1);
+    assert_ne!(next.port(), closed.port());
+    // What is left of the batch from the closed socket meets nobody.
+    assert!(fixture.exchange.find(closed.port(), next.id()).is_none());
+    fixture.exchange.ready(&mut Vec::new());
+    assert_eq!(fixture.send(2).port(), closed.port());
+}
+
+#[test]
+fn ports_that_are_reserved_are_not_taken() {
+    let backend = "127.0.0.1:53".parse().unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    let odd = |port| port % 2 == 1;
+    for _ in 0..20 {
+        let port = connected(backend, odd, &mut rng).unwrap().local_addr().unwrap().port();
+        assert!(port >= UNPRIVILEGED && !odd(port), "{port}");
+    }
+    let none = connected(backend, |_| true, &mut rng);
+    assert_eq!(none.map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
+}
+
+#[test]
+fn dead_backend_is_reported_by_its_socket() {
+    let mut fixture = Fixture::dead();
+    let key = fixture.send(7);
+    assert_eq!(fixture.wait(), [Event::Socket(key.port())]);
+    let received = fixture.exchange.recv(key.port(), &mut RecvBatch::new(4, 64));
+    assert_eq!(received, Err((fixture.link, true)));
+    let mut taken = Vec::new();
+    fixture.exchange.take_waiting(fixture.link, &mut taken);
+    assert_eq!(taken, [7]);
+    assert_eq!(fixture.open().count(), 0);
+}
+
+#[test]
+fn message_that_the_kernel_does_not_take_is_handed_back() {
+    let mut fixture = Fixture::dead();
+    let key = fixture.send(1);
+    // The ICMP error waits on that socket, and meets the next message from it.
+    fixture.exchange.peer(fixture.link).current = Some(key.port());
+    fixture.exchange.dirty.push(fixture.link);
+    let second = fixture.queue(2);
+    let refused = fixture.flush();
+    assert_eq!(refused.len(), 1);
+    assert_eq!((refused[0].ticket, refused[0].link, refused[0].is_unreachable), (2, fixture.link, true));
+    assert!(fixture.exchange.find(second.port(), second.id()).is_none());
+    assert!(fixture.open().all(|port| port.is_retired && port.tickets == 1));
+}
+
+#[test]
+fn taking_back_what_waits_leaves_other_backends_alone() {
+    let mut fixture = Fixture::new();
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = fixture.exchange.add(other.local_addr().unwrap(), 64);
+    fixture.send(1);
+    let late = fixture.send(2);
+    fixture.exchange.abandon(late, fixture.now);
+    let kept = fixture.exchange.queue(other, 3, fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
+    assert!(fixture.flush().is_empty());
+    // In a batch that has not left yet.
+    fixture.queue(4);
+    let mut taken = Vec::new();
+    fixture.exchange.take_waiting(fixture.link, &mut taken);
+    taken.sort_unstable();
+    assert_eq!(taken, [1, 4]);
+    assert!(fixture.exchange.find(kept.port(), kept.id()).is_some());
+    assert!(fixture.flush().is_empty());
+    assert_eq!(fixture.open().count(), 1);
+    fixture.exchange.tidy(fixture.now);
+    assert_eq!(fixture.exchange.next_tidy(), None);
+}
+
+#[test]
+fn removed_backend_leaves_nothing_behind() {
+    let mut fixture = Fixture::new();
+    let late = fixture.send(1);
+    fixture.exchange.abandon(late, fixture.now);
+    fixture.send(2);
+    fixture.queue(3);
+    fixture.exchange.remove(fixture.link);
+    assert_eq!(fixture.open().count(), 0);
+    assert!(fixture.exchange.waiting.is_empty());
+    assert!(fixture.flush().is_empty());
+    fixture.exchange.tidy(fixture.now);
+    assert_eq!(fixture.exchange.next_tidy(), None);
+    assert_eq!(fixture.exchange.address(fixture.link), None);
+    // The place is free for another.
+    let address = fixture.backend.local_addr().unwrap();
+    assert_eq!(fixture.exchange.add(address, 64), fixture.link);
+    fixture.backend.set_nonblocking(true).unwrap();
+    while fixture.backend.recv(&mut [0; 64]).is_ok() {}
+    fixture.backend.set_nonblocking(false).unwrap();
+    fixture.round_trip();
+}
+
+#[test]
+fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
+    let (soon, far) = (Duration::from_millis(5), Duration::from_secs(3600));
+    for times in [vec![soon], vec![soon, far], vec![far, soon], vec![far, Duration::ZERO]] {
+        let mut exchange = Exchange::new().unwrap();
+        let start = Instant::now();
+        for time in &times {
+            exchange.wake_at(start + *time, start);
+        }
+        assert_eq!(wait(&mut exchange), [Event::Alarm], "{times:?}");
+        assert!(start.elapsed() >= *times.iter().min().unwrap());
+        // It can be set again, and by then nothing is left of the earlier ones.
+        exchange.wake_at(start, Instant::now());
+        assert_eq!(wait(&mut exchange), [Event::Alarm], "{times:?}");
+    }
+}
+
+/// What is sent; the ID takes the place of the first two octets.
+const MESSAGE: &[u8] = b"??message";
+
+/// How long something is waited for that must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
