@@ -1,6 +1,7 @@
 //! The command line: one file per command, all words of CONTRACT.md, Commands.
 
 mod check;
+mod ctl;
 mod load;
 mod log;
 mod lookup;
@@ -45,6 +46,8 @@ enum Command {
     Lookup(lookup::Args),
     /// Check the config and its zone files, and start nothing
     Check,
+    /// Show and change a running server
+    Ctl(ctl::Args),
 }
 
 /// Runs the command that the process was called with.
@@ -60,5 +63,6 @@ pub fn main() -> ExitCode {
         Command::Ts(args) => ts::run(args),
         Command::Lookup(args) => lookup::run(args),
         Command::Check => check::run(cli.config),
+        Command::Ctl(args) => ctl::run(&args, cli.config.as_deref()),
     }
 }
