@@ -109,6 +109,13 @@ pub struct Waiting<T> {
     serial: u32,
 }
 
+impl<T> Waiting<T> {
+    /// Whether this is the late ticket of that serial, and not a later use of its ID.
+    fn is_same(&self, serial: u32) -> bool {
+        self.is_late && self.serial == serial
+    }
+}
+
 /// What [`Exchange::ready`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -370,7 +377,13 @@ impl<T: Copy> Exchange<T> {
             && !waiting.is_late
         {
             waiting.is_late = true;
-            self.late.push_back((now + QUARANTINE, key, waiting.serial));
+            let serial = waiting.serial;
+            if self.late.len() == self.late.capacity() {
+                // One that is still late holds back those behind it that have ended: make room before asking for more.
+                let waiting = &self.waiting;
+                self.late.retain(|(_, key, serial)| waiting.get(key).is_some_and(|waiting| waiting.is_same(*serial)));
+            }
+            self.late.push_back((now + QUARANTINE, key, serial));
         }
     }
 
@@ -394,7 +407,7 @@ impl<T: Copy> Exchange<T> {
     /// Ends quarantines; `ended` is told of the replies that never came.
     pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&Waiting<T>)) {
         while let Some(&(until, key, serial)) = self.late.front() {
-            let waiting = self.waiting.get(&key).filter(|waiting| waiting.is_late && waiting.serial == serial);
+            let waiting = self.waiting.get(&key).filter(|waiting| waiting.is_same(serial));
             if waiting.is_some() && until > now {
                 return;
             }
