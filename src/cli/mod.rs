@@ -49,9 +49,9 @@ enum Command {
     Check(ConfigFile),
     /// Show and change a running server
     Ctl {
-        /// Where the admin server's address stands.
-        #[command(flatten)]
-        config: ConfigFile,
+        /// The config file that names the admin server [default: ./config.toml, then /etc/hedgerow/config.toml]
+        #[arg(short, long, value_name = "FILE", global = true)]
+        config: Option<PathBuf>,
         /// What to ask of it.
         #[command(flatten)]
         args: ctl::Args,
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         Command::Ts(args) => ts::run(args),
         Command::Lookup(args) => lookup::run(args),
         Command::Check(ConfigFile { config }) => check::run(config),
-        Command::Ctl { config, args } => ctl::run(&args, config.config.as_deref()),
+        Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
     }
 }
 
@@ -91,7 +91,7 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         command if before.config.is_none() => Ok(command),
         Command::Serve(ConfigFile { config: None }) => Ok(Command::Serve(before)),
         Command::Check(ConfigFile { config: None }) => Ok(Command::Check(before)),
-        Command::Ctl { config: ConfigFile { config: None }, args } => Ok(Command::Ctl { config: before, args }),
+        Command::Ctl { config: None, args } => Ok(Command::Ctl { config: before.config, args }),
         Command::Serve(_) | Command::Check(_) | Command::Ctl { .. } => {
             refusal("--config stands before and after the command, expected one")
         }
@@ -116,7 +116,7 @@ mod tests {
         match command.map_err(|error| error.to_string())? {
             Command::Serve(ConfigFile { config }) => Ok(("serve", config)),
             Command::Check(ConfigFile { config }) => Ok(("check", config)),
-            Command::Ctl { config, .. } => Ok(("ctl", config.config)),
+            Command::Ctl { config, .. } => Ok(("ctl", config)),
             Command::Ls(_) => Ok(("ls", None)),
             Command::Ts(_) => Ok(("ts", None)),
             Command::Lookup(_) => Ok(("lookup", None)),

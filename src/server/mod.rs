@@ -31,8 +31,14 @@ use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
+<<<<<<< HEAD
 use crate::net::bind::{self, BindError, Listeners};
 use crate::plan::{News, Plan, PoolState};
+=======
+use crate::net::bind::{BindError, Listeners};
+use crate::net::tcp::Limits;
+use crate::plan::{News, Plan, SharedPool};
+>>>>>>> 65f42c8219a2ff45ddb49bff7db95c89de1276d2
 use crate::probe::Prober;
 use crate::zone::Catalog;
 
@@ -127,8 +133,13 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
+<<<<<<< HEAD
         let Setup { config, catalogs, token } = setup;
         raise_descriptor_limit();
+=======
+        let Setup { config, catalogs } = setup;
+        let descriptors = raise_descriptor_limit();
+>>>>>>> 65f42c8219a2ff45ddb49bff7db95c89de1276d2
         let count = worker_count(&config);
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
@@ -140,7 +151,7 @@ impl Server {
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             news: news_sender,
         });
-        let mut bound = Vec::new();
+        let mut bound: Vec<(String, Vec<SocketAddr>)> = Vec::new();
         let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {
             let listeners = addresses.iter().map(|address| Listeners::bind(*address, count));
             let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
@@ -156,10 +167,15 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
+<<<<<<< HEAD
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         if let Some(listener) = &admin_listener {
             bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
         }
+=======
+        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
+        let limits = Limits::among(listeners, descriptors);
+>>>>>>> 65f42c8219a2ff45ddb49bff7db95c89de1276d2
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.
@@ -182,6 +198,7 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
+                limits,
             };
             workers.push(Worker { commands, thread: worker::start(parts)? });
         }
@@ -375,13 +392,15 @@ fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 
-/// Lets the process open as many sockets as it is allowed to: with slow backends, each has hundreds. If that is refused, the
-/// exchange makes do with fewer.
-fn raise_descriptor_limit() {
+/// Lets the process open as many sockets as it is allowed to, and says how many that is: with slow backends, each has
+/// hundreds. If that is refused, the exchange makes do with fewer.
+fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
+    // No limit at all is told as `None`.
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 /// Queries of each pool, second by second, for the size of its hedge bucket.
