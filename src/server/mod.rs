@@ -31,14 +31,9 @@ use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
-<<<<<<< HEAD
 use crate::net::bind::{self, BindError, Listeners};
-use crate::plan::{News, Plan, PoolState};
-=======
-use crate::net::bind::{BindError, Listeners};
 use crate::net::tcp::Limits;
-use crate::plan::{News, Plan, SharedPool};
->>>>>>> 65f42c8219a2ff45ddb49bff7db95c89de1276d2
+use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::zone::Catalog;
 
@@ -133,13 +128,8 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-<<<<<<< HEAD
         let Setup { config, catalogs, token } = setup;
-        raise_descriptor_limit();
-=======
-        let Setup { config, catalogs } = setup;
         let descriptors = raise_descriptor_limit();
->>>>>>> 65f42c8219a2ff45ddb49bff7db95c89de1276d2
         let count = worker_count(&config);
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
@@ -167,15 +157,12 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-<<<<<<< HEAD
+        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
+        let limits = Limits::among(listeners, descriptors);
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         if let Some(listener) = &admin_listener {
             bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
         }
-=======
-        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
-        let limits = Limits::among(listeners, descriptors);
->>>>>>> 65f42c8219a2ff45ddb49bff7db95c89de1276d2
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.

@@ -78,7 +78,8 @@ proptest! {
         let short = Message::from_vec(&out).expect("hickory reads it");
         let ([answers, authority, additional], [all_answers, all_authority, all_additional]) = (records(&short), records(&theirs));
         prop_assert_eq!(short.edns.is_some(), asking.opt.is_some());
-        if (&answers, &authority) == (&all_answers, &all_authority) && (theirs.metadata.truncation || !short.metadata.truncation) {
+        let is_cut = short.metadata.truncation && !theirs.metadata.truncation;
+        if !is_cut && (&answers, &authority) == (&all_answers, &all_authority) {
             prop_assert!(all_additional.starts_with(&additional));
             prop_assert!(!ours.is_referral() || additional == all_additional);
         } else {
@@ -226,9 +227,11 @@ fn check_any_reply(octets: &[u8]) -> Result<(), TestCaseError> {
     if points_into_header(octets) {
         return Ok(());
     }
-    // hickory looks into RDATA and refuses some; but then it must refuse the same records in the response.
-    let [before, after] = [octets, &out[..]].map(|octets| Message::from_vec(octets).ok());
-    prop_assert_eq!(before.as_ref().map(records), after.as_ref().map(records));
+    // hickory looks into RDATA and options, and may refuse what we pass; never the other way round.
+    if let Ok(before) = Message::from_vec(octets) {
+        let after = Message::from_vec(&out).expect("hickory reads the response too");
+        prop_assert_eq!(records(&before), records(&after));
+    }
     Ok(())
 }
 
