@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::PATIENCE;
 use super::message::*;
 use super::script::{Script, Sending, Source, When};
+use super::{PATIENCE, until};
 
 /// A backend that does what its script says. It answers probes by itself, as a server that is silent
 /// about a name does, unless [`Backend::play_dead`] stops that. Dropping it frees its port.
@@ -423,7 +423,8 @@ impl Sources {
 fn bind_both(address: SocketAddr) -> (UdpSocket, Socket) {
     // Another socket of the machine may have the UDP port's number for TCP: then the next one.
     for _ in 0..100 {
-        let udp = UdpSocket::bind(address).expect("a UDP port is free");
+        // A port that was free a moment ago may serve another socket for a query or two.
+        let udp = until("a UDP port is free", || UdpSocket::bind(address).ok());
         let chosen = udp.local_addr().expect("a bound socket has an address");
         let tcp = Socket::new(Domain::for_address(chosen), Type::STREAM, None).expect("a socket");
         if tcp.bind(&SockAddr::from(chosen)).is_ok() {
