@@ -83,6 +83,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
 /// Files that may sleep, and why.
 const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
+    ("tests/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
     ("src/net/tcp.rs", "out of descriptors: nothing tells when one is free again"),
 ];
 

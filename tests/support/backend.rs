@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::PATIENCE;
 use super::message::*;
 use super::script::{Script, Sending, Source, When};
+use super::{PATIENCE, until};
 
 /// A backend that does what its script says. It answers probes by itself, as a server that is silent
 /// about a name does, unless [`Backend::play_dead`] stops that. Dropping it frees its port.
@@ -95,9 +95,15 @@ impl Backend {
         self.queries_for(name)
     }
 
-    /// Waits until so many probes have come.
-    pub fn wait_for_probes(&self, count: usize) {
-        self.wait_until(&format!("{count} probes"), |state| state.probes >= count);
+    /// All probes so far, in order of arrival.
+    pub fn probes(&self) -> Vec<Seen> {
+        self.shared.state().probes.clone()
+    }
+
+    /// Waits until so many probes have come; returns all.
+    pub fn wait_for_probes(&self, count: usize) -> Vec<Seen> {
+        self.wait_until(&format!("{count} probes"), |state| state.probes.len() >= count);
+        self.probes()
     }
 
     /// Lets go of all replies that are held.
@@ -244,8 +250,8 @@ struct State {
     script: Script,
     /// All so far but probes.
     queries: Vec<Seen>,
-    /// So many probes have come.
-    probes: usize,
+    /// All probes so far.
+    probes: Vec<Seen>,
     /// Replies that wait for `release`.
     held: Vec<(Way, Vec<u8>)>,
     /// Set when the handle is dropped.
@@ -255,7 +261,7 @@ struct State {
 impl Shared {
     /// Nothing seen yet.
     fn new(script: Script) -> Self {
-        let state = State { script, queries: Vec::new(), probes: 0, held: Vec::new(), ended: false };
+        let state = State { script, queries: Vec::new(), probes: Vec::new(), held: Vec::new(), ended: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), dead: AtomicBool::new(false) }
     }
 
@@ -332,12 +338,12 @@ impl Shared {
     fn react(&self, seen: Seen, way: impl Fn(Source) -> Way) {
         let mut state = self.state();
         if seen.is_probe() {
-            state.probes += 1;
-            drop(state);
-            self.changed.notify_all();
             if !self.dead.load(Ordering::Relaxed) {
                 way(Source::Asked).send(&reply_to(&seen.bytes).rcode(REFUSED).to_vec());
             }
+            state.probes.push(seen);
+            drop(state);
+            self.changed.notify_all();
             return;
         }
         let sendings = state.script.react(&seen);
@@ -417,7 +423,8 @@ impl Sources {
 fn bind_both(address: SocketAddr) -> (UdpSocket, Socket) {
     // Another socket of the machine may have the UDP port's number for TCP: then the next one.
     for _ in 0..100 {
-        let udp = UdpSocket::bind(address).expect("a UDP port is free");
+        // A port that was free a moment ago may serve another socket for a query or two.
+        let udp = until("a UDP port is free", || UdpSocket::bind(address).ok());
         let chosen = udp.local_addr().expect("a bound socket has an address");
         let tcp = Socket::new(Domain::for_address(chosen), Type::STREAM, None).expect("a socket");
         if tcp.bind(&SockAddr::from(chosen)).is_ok() {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use super::authority::Authority;
 use super::backend::{Backend, Closed};
 use super::server::Server;
 
@@ -24,6 +25,30 @@ pub struct Forwarder {
 pub trait Asked {
     /// Where.
     fn address(&self) -> SocketAddr;
+
+    /// What stands in the list of backends.
+    fn entry(&self) -> String {
+        format!("\"{}\"", self.address())
+    }
+}
+
+/// A backend with its share of the load.
+pub struct Weighted<'a>(pub &'a dyn Asked, pub u16);
+
+impl Asked for Weighted<'_> {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn entry(&self) -> String {
+        format!("{{ address = \"{}\", weight = {} }}", self.address(), self.1)
+    }
+}
+
+impl Asked for Authority {
+    fn address(&self) -> SocketAddr {
+        self.address()
+    }
 }
 
 impl Asked for Backend {
@@ -63,7 +88,7 @@ impl Forwarder {
 
     /// A pool, and the route that leads to it.
     pub fn pool(mut self, name: &str, suffix: &str, backends: &[&dyn Asked], keys: &str) -> Self {
-        let addresses: Vec<_> = backends.iter().map(|b| format!("\"{}\"", b.address())).collect();
+        let addresses: Vec<_> = backends.iter().map(|b| b.entry()).collect();
         let keys = keys.replace("[hedge]", &format!("[pools.{name}.hedge]"));
         let keys = keys.replace("[health]", &format!("[pools.{name}.health]"));
         let _ = writeln!(self.routes, "{suffix:?} = {name:?}");
@@ -84,6 +109,12 @@ impl Forwarder {
     /// Further lines of `[forwarder]`.
     pub fn keys(self, keys: &str) -> Self {
         Self { keys: keys.into(), ..self }
+    }
+
+    /// With an admin server.
+    pub fn admin(mut self) -> Self {
+        self.pools.push_str("[admin]\nlisten = '127.0.0.1:0'\n");
+        self
     }
 
     /// The whole file.

@@ -6,18 +6,24 @@
 // them leaves aside is not dead; nor can anything here be reached from outside of its crate.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+mod authority;
 mod backend;
 mod client;
 mod config;
+mod http;
+mod load;
 mod message;
 mod script;
 mod server;
 
 use std::time::Duration;
 
+pub use authority::Authority;
 pub use backend::{Backend, Closed, Seen};
 pub use client::{Client, TcpClient, framed};
-pub use config::Forwarder;
+pub use config::{Forwarder, Weighted};
+pub use http::{Admin, Answer, Metrics};
+pub use load::{Load, Report, load_table, percentile};
 pub use message::*;
 pub use script::*;
 pub use server::{Process, Server};

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 use super::client::{Client, TcpClient};
+use super::http::Admin;
 
 /// A run of the `hedgerow` binary. Dropping it kills the process; if the test fails, its log is shown.
 pub struct Process {
@@ -69,11 +70,16 @@ impl Process {
 
     /// Waits for a line that holds `text`, and returns it.
     pub fn wait_for_log(&self, text: &str) -> String {
+        self.try_wait_for_log(text).unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
+    }
+
+    /// The same; `None` if the process ends without such a line.
+    pub fn try_wait_for_log(&self, text: &str) -> Option<String> {
         let line = self.wait(|written| {
             let line = written.lines.iter().find(|line| line.contains(text));
             line.cloned().map(Some).or_else(|| written.ended.then_some(None))
         });
-        line.flatten().unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
+        line.flatten()
     }
 
     /// All that was written so far.
@@ -170,6 +176,11 @@ impl Server {
     /// A client of the forwarder over TCP.
     pub fn tcp_client(&self) -> TcpClient {
         TcpClient::of(self.address())
+    }
+
+    /// The admin server.
+    pub fn admin(&self) -> Admin {
+        Admin::of(self.listener("admin"))
     }
 
     /// Where a file of the config's folder is.

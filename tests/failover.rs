@@ -1,0 +1,117 @@
+//! One of two authorities dies, or stalls, in the middle of load: no query is lost, the first ones pay a little, and
+//! once that is known nobody pays. `cargo test --test failover -- --nocapture` prints the figures.
+
+mod support;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use support::*;
+
+#[test]
+fn kill_under_race() {
+    check("race", Fault::Kill);
+}
+
+#[test]
+fn kill_under_hedge() {
+    check("hedge", Fault::Kill);
+}
+
+#[test]
+fn kill_under_sequential() {
+    check("sequential", Fault::Kill);
+}
+
+#[test]
+fn stop_under_race() {
+    check("race", Fault::Stop);
+}
+
+#[test]
+fn stop_under_hedge() {
+    check("hedge", Fault::Stop);
+}
+
+#[test]
+fn stop_under_sequential() {
+    check("sequential", Fault::Stop);
+}
+
+/// What happens to one authority.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// It crashes: its port is closed.
+    Kill,
+    /// It stalls: its port is open and nothing comes.
+    Stop,
+}
+
+/// Load, a fault in the middle, and load until well after it is known.
+fn check(dispatch: &str, fault: Fault) {
+    // One at a time: they measure time.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let table = load_table();
+    let (stays, mut fails) = (Authority::start(&table), Authority::start(&table));
+    let server =
+        Forwarder::to(&[&stays, &fails], &format!("dispatch = '{dispatch}'\n{RULES}")).workers(2).admin().start();
+    let admin = server.admin();
+    let load = Load::start(server.address(), RATE);
+    load.run_for(CALM);
+    let at = Instant::now();
+    match fault {
+        Fault::Kill => fails.kill(),
+        Fault::Stop => fails.stop(),
+    }
+    admin.wait_for_state(fails.address(), false);
+    let known = Instant::now();
+    load.run_for(CALM);
+    let report = load.stop();
+    let taken = admin.metrics().sum("hedgerow_queries_total", &[]);
+    if fault == Fault::Stop {
+        fails.resume();
+    }
+
+    let affected = report.queries.iter().filter(|sent| sent.at >= at - AFFECTED);
+    let affected: Vec<_> = affected.filter(|sent| sent.answer.is_none_or(|came| came.took > AFFECTED)).collect();
+    let last = affected.last().map(|sent| sent.at.saturating_duration_since(at)).unwrap_or_default();
+    let (before, after) = (report.times(at - CALM, at - ms(50)), report.times(known + SETTLED, Instant::now()));
+    let during = report.times(at, known + SETTLED);
+    println!(
+        "{dispatch:10} {fault:?}: {} sent, {} lost; known after {} ms; {} affected (above {} ms), the last sent after {} ms, \
+         the longest took {} ms; p99 before {} µs, during {} µs, after {} µs",
+        report.queries.len(),
+        report.lost(),
+        (known - at).as_millis(),
+        affected.len(),
+        AFFECTED.as_millis(),
+        last.as_millis(),
+        percentile(&during, 100).as_millis(),
+        percentile(&before, 99).as_micros(),
+        percentile(&during, 99).as_micros(),
+        percentile(&after, 99).as_micros(),
+    );
+    assert_eq!(taken as usize, report.queries.len(), "the kernel has dropped queries on their way");
+    report.check(dispatch);
+    // A query waits for at most one attempt in vain; the rest is for a busy machine.
+    assert!(percentile(&during, 100) < ATTEMPT_TIMEOUT * 2, "{:?}", percentile(&during, 100));
+    // Who still asked the dead one would wait for a hedge at least.
+    assert!(percentile(&after, 90) < AFFECTED, "nobody pays once it is known: {:?}", percentile(&after, 90));
+    assert!(percentile(&after, 100) < ATTEMPT_TIMEOUT, "{:?}", percentile(&after, 100));
+}
+
+/// As an operator who cares would have it.
+const RULES: &str = "accept = 'conclusive'\ntries = 2\ntimeout = '5s'\nattempt_timeout = '1s'\n\
+                     [health]\ninterval = '1s'\ntimeout = '500ms'";
+/// The same.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Queries a second.
+const RATE: u32 = 5_000;
+/// How long there is load before the fault, and after it is known.
+const CALM: Duration = Duration::from_millis(1_500);
+/// A query that took longer was affected.
+const AFFECTED: Duration = Duration::from_millis(20);
+/// After the fault is known, what is in flight still has to be answered, and the machine to calm down.
+const SETTLED: Duration = Duration::from_millis(200);
+/// Held by the test that runs.
+static ALONE: Mutex<()> = Mutex::new(());
