@@ -91,7 +91,10 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         command if before.config.is_none() => Ok(command),
         Command::Serve(ConfigFile { config: None }) => Ok(Command::Serve(before)),
         Command::Check(ConfigFile { config: None }) => Ok(Command::Check(before)),
-        Command::Ctl { config: None, args } => Ok(Command::Ctl { config: before.config, args }),
+        // clap hands a global option that stands before the command down to it.
+        Command::Ctl { config, args } if config.is_none() || config == before.config => {
+            Ok(Command::Ctl { config: before.config, args })
+        }
         Command::Serve(_) | Command::Check(_) | Command::Ctl { .. } => {
             refusal("--config stands before and after the command, expected one")
         }
