@@ -46,14 +46,8 @@ pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Ve
     let Some(header) = Header::read(message).filter(|header| !header.is_response()) else {
         return;
     };
-<<<<<<< HEAD
     let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
-    let question = Question::read(message).filter(|_| has_question);
-=======
-    let has_question =
-        matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
     let question = has_question.then(|| Question::read(message)).flatten();
->>>>>>> 030d24e55a7eb74d0595eaa2e8161e2528a2f26a
     let opt = question
         .and_then(|question| find_opt(message, header, question.end()))
         .filter(|opt| opt.edns.version > 0 || opt.edns.is_sound())
