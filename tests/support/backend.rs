@@ -95,6 +95,11 @@ impl Backend {
         self.queries_for(name)
     }
 
+    /// How many probes have come.
+    pub fn probes(&self) -> usize {
+        self.shared.state().probes
+    }
+
     /// Waits until so many probes have come.
     pub fn wait_for_probes(&self, count: usize) {
         self.wait_until(&format!("{count} probes"), |state| state.probes >= count);
