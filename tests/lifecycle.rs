@@ -3,10 +3,9 @@
 mod support;
 
 use std::io::ErrorKind;
-use std::net::{TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
-use std::time::Instant;
 
 use rustix::process::Signal;
 use support::*;
@@ -43,22 +42,6 @@ fn ls_serves_without_a_config_file() {
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
     assert_eq!(server.tcp_client().ask(&query("www.example", A)).answers(), [ADDRESS]);
     assert_eq!(backends[0].queries().len(), 2);
-}
-
-#[test]
-fn ls_probes_every_so_many_queries() {
-    let backend = Backend::new(answer(ADDRESS));
-    let address = backend.address().to_string();
-    let server = Server::run(["ls", "-l", "127.0.0.1:0", "-R", "10", "-N", "1", &address]);
-    backend.wait_for_probes(1);
-    let client = server.client();
-    let start = Instant::now();
-    for i in 0..40 {
-        client.ask(&query(&format!("{i}.example"), A));
-    }
-    backend.wait_for_probes(3);
-    // By the clock alone the third probe would come after two intervals of 5 s.
-    assert!(start.elapsed() < ms(9000));
 }
 
 #[test]
@@ -118,9 +101,8 @@ fn default_config_serves_the_main_job() {
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() % 1000 * 16;
-    let is_free = |port: &u16| {
-        UdpSocket::bind(("127.0.0.1", *port)).is_ok() && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()
-    };
+    let is_free =
+        |port: &u16| UdpSocket::bind(("127.0.0.1", *port)).is_ok() && TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let ports = (0..1000).map(|_| 10_000 + (start as u16 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
     ports.into_iter().find(is_free).expect("one of a thousand ports is free")
 }
@@ -132,6 +114,27 @@ fn port_that_is_taken_is_named_with_exit_code_1() {
     let mut process = Process::run(["ls", "-l", &address, "192.0.2.1:53"]);
     assert_eq!(process.wait_for_exit().code(), Some(1), "{}", process.log());
     assert!(process.log().contains(&address), "{}", process.log());
+}
+
+#[test]
+fn port_that_is_taken_by_tcp_alone_is_named_with_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("a bound socket has an address").to_string();
+    let mut process = Process::run(["ls", "-l", &address, "192.0.2.1:53"]);
+    assert_eq!(process.wait_for_exit().code(), Some(1), "{}", process.log());
+    assert!(process.log().contains(&address), "{}", process.log());
+}
+
+/// Workers share a port among themselves, and must not share it with another server unawares.
+#[test]
+fn second_server_does_not_take_queries_from_the_first() {
+    let backend = Backend::new(answer(ADDRESS));
+    let first = Forwarder::to(&[&backend], "").workers(2).start();
+    let address = first.address().to_string();
+    let mut second = Process::run(["ls", "-l", &address, "-N", "2", "192.0.2.1:53"]);
+    assert_eq!(second.wait_for_exit().code(), Some(1), "{}", second.log());
+    assert!(second.log().contains(&address), "{}", second.log());
+    assert_eq!(first.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }
 
 #[test]
@@ -172,6 +175,15 @@ fn problems_of_a_zone_file_are_told_with_exit_code_2() {
     assert_eq!(process.wait_for_exit().code(), Some(2), "{}", process.log());
     for expected in ["hosts.txt:2:13", "hosts.txt:5:17"] {
         assert!(process.log().contains(expected), "{expected} in: {}", process.log());
+    }
+}
+
+#[test]
+fn check_finds_nothing_wrong_with_the_default_config() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml");
+    for arguments in [["check", "-c", file], ["-c", file, "check"]] {
+        let mut process = Process::run(arguments);
+        assert_eq!(process.wait_for_exit().code(), Some(0), "{}", process.log());
     }
 }
 
@@ -272,6 +284,24 @@ fn drain_takes_the_connections_that_wait_to_be_accepted() {
         }
         assert_eq!(server.process.wait_for_exit().code(), Some(0));
     }
+}
+
+#[test]
+fn authorities_of_the_same_process_outlive_the_races_that_ask_them() {
+    let authority: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let config = Forwarder::to(&[&authority], "timeout = '1s'\nattempt_timeout = '20ms'\ntries = 8").to_toml()
+        + &format!("[authorities.ts]\nlisten = ['{authority}']\nzones = ['hosts.txt']\nmiss = 'silent'\n");
+    let mut server = Server::start_with_files(&config, &[("hosts.txt", "www.example 192.0.2.1 A\n")]);
+    let client = server.client();
+    let missing = query("missing.example", A).edns(1232);
+    client.send(&missing);
+    // Once this is answered, the other query was taken.
+    client.ask(&query("www.example", A));
+    server.process.signal(Signal::TERM);
+    let response = client.receive();
+    // Had the authority died before the race was over, its port would have told of death (22).
+    assert_eq!((response.id(), response.extended_error()), (missing.id, Some(SYNTHESIZED)));
+    assert_eq!(server.process.wait_for_exit().code(), Some(0));
 }
 
 #[test]

@@ -386,6 +386,28 @@ fn rcodes_of_the_backend_pass() {
 }
 
 #[test]
+fn extended_rcode_passes_to_those_who_can_read_it() {
+    /// RFC 7873 section 8: an rcode whose upper bits stand in the OPT record, here the last six octets of it.
+    const BADCOOKIE: u16 = 23;
+    let badcookie = reply(|reply| reply.rcode(BADCOOKIE & 0xf)).edited(|reply| {
+        let upper_bits = reply.len() - 6;
+        reply[upper_bits] = (BADCOOKIE >> 4) as u8;
+    });
+    let backend = Backend::new(badcookie.held().except("fence", answer(ADDRESS)));
+    let server = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").start();
+    // Both in one race, so that the one without EDNS meets a reply that has OPT.
+    let clients = [(server.client(), sound().edns(1232)), (server.client(), sound())];
+    for (number, (client, question)) in clients.iter().enumerate() {
+        client.send(question);
+        client.ask(&query(&format!("fence.{number}.example"), A));
+    }
+    backend.release();
+    let [with, without] = clients.each_ref().map(|(client, _)| client.receive());
+    assert_eq!(with.rcode(), BADCOOKIE);
+    assert_eq!((without.rcode(), without.has_opt()), (SERVFAIL, false));
+}
+
+#[test]
 fn response_over_udp_is_cut_to_the_size_that_the_client_takes() {
     // RFC 6891 section 6.2.3: less than 512 counts as 512. More than `edns_udp_size` (1232) is cut
     // all the same.

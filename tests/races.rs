@@ -137,18 +137,6 @@ fn closed_port_moves_on_at_once() {
 }
 
 #[test]
-fn failover_needs_no_hedge_budget() {
-    let failing = Backend::new(servfail());
-    let backend = Backend::new(answer(ONE));
-    let keys = patient("dispatch = 'hedge'\n[hedge]\nbudget = 0.0");
-    let server = Forwarder::to(&[&failing, &backend], &keys).start();
-    for i in 0..30 {
-        let response = server.client().ask(&query(&format!("{i}.example"), A));
-        assert_eq!(response.answers(), [ONE]);
-    }
-}
-
-#[test]
 fn silence_brings_the_next_backend_and_late_reply_still_counts() {
     let late = Backend::new(answer(ONE).held());
     let next = Backend::new(silent());
@@ -202,65 +190,6 @@ fn attempts_of_one_query_are_at_most_eight() {
         let attempts: usize = backends.iter().map(|b| b.queries_for(&name).len()).sum();
         assert_eq!(attempts, 8, "{dispatch}");
     }
-}
-
-#[test]
-fn hedge_starts_after_the_delay_and_its_reply_wins() {
-    for delay in ["delay = '100ms'", "delay = 'auto'\nmax_delay = '100ms'", "delay = 'p90'\nmax_delay = '100ms'"] {
-        let slow = Backend::new(answer(ONE).held());
-        let quick = Backend::new(answer(TWO));
-        let keys = patient(&format!("dispatch = 'hedge'\n[hedge]\n{delay}"));
-        let server = Forwarder::to(&[&slow, &quick], &keys).start();
-        let asked = Instant::now();
-        assert_eq!(server.client().ask(&query("www.example", A)).answers(), [TWO]);
-        assert!(quick.queries()[0].at - asked >= ms(100), "{delay}");
-        assert_eq!(slow.queries().len(), 1);
-    }
-}
-
-#[test]
-fn quick_answer_needs_no_hedge() {
-    let quick = Backend::new(answer(ONE));
-    let spare = Backend::new(answer(TWO));
-    let keys = patient("dispatch = 'hedge'\n[hedge]\ndelay = '5s'");
-    let server = Forwarder::to(&[&quick, &spare], &keys).start();
-    for i in 0..20 {
-        let response = server.client().ask(&query(&format!("{i}.example"), A));
-        assert_eq!(response.answers(), [ONE]);
-    }
-    assert_eq!(spare.queries().len(), 0);
-}
-
-#[test]
-fn full_bucket_pays_for_ten_hedges() {
-    let slow = Backend::new(answer(ONE).held());
-    let quick = Backend::new(answer(TWO));
-    let keys = patient("dispatch = 'hedge'\n[hedge]\ndelay = '1ms'\nbudget = 0.001");
-    let server = Forwarder::to(&[&slow, &quick], &keys).start();
-    let client = server.client();
-    for i in 0..30 {
-        client.send(&query(&format!("{i}.example"), A));
-    }
-    slow.wait_for(30);
-    // Ten are hedged, and their answers come; the others can only get the slow backend's.
-    for _ in 0..10 {
-        assert_eq!(client.receive().answers(), [TWO]);
-    }
-    slow.release();
-    for _ in 0..20 {
-        assert_eq!(client.receive().answers(), [ONE]);
-    }
-    assert_eq!(quick.queries().len(), 10);
-}
-
-#[test]
-fn budget_of_zero_means_no_hedges() {
-    let slow = Backend::new(answer(ONE).after(ms(60)));
-    let spare = Backend::new(answer(TWO));
-    let keys = patient("dispatch = 'hedge'\n[hedge]\ndelay = '1ms'\nbudget = 0.0");
-    let server = Forwarder::to(&[&slow, &spare], &keys).start();
-    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
-    assert_eq!(spare.queries().len(), 0);
 }
 
 #[test]
@@ -408,72 +337,6 @@ fn silence_of_a_living_backend_is_answered_as_on_timeout_says() {
     }
     let plain = client.ask(&query("plain.nxdomain", A));
     assert!(!plain.has_opt(), "no OPT in, no OPT out");
-}
-
-#[test]
-fn death_of_all_backends_is_answered_as_on_all_down_says() {
-    let (one, two) = (Closed::new(), Closed::new());
-    for (word, rcode) in [("nxdomain", NXDOMAIN), ("servfail", SERVFAIL), ("refused", REFUSED)] {
-        let on_timeout = if word == "refused" { "servfail" } else { "refused" };
-        let keys = patient(&format!("on_all_down = '{word}'\non_timeout = '{on_timeout}'"));
-        let server = Forwarder::to(&[&one, &two], &keys).start();
-        let client = server.client();
-        let mut names = 0..;
-        let response = until("both are found down", || {
-            let name = format!("{}.example", names.next()?);
-            let response = client.ask(&query(&name, A).edns(1232));
-            (response.rcode() == rcode).then_some(response)
-        });
-        assert_eq!(response.extended_error(), Some(NO_REACHABLE_AUTHORITY));
-        assert!(response.has(RA) && !response.has(AA));
-    }
-}
-
-#[test]
-fn missed_probes_tell_death_from_silence() {
-    let backend = Backend::dead();
-    let keys = "timeout = '20s'\nattempt_timeout = '100ms'\non_all_down = 'servfail'\n\
-                [health]\ninterval = '100ms'\ntimeout = '50ms'\nfall = 2";
-    let server = Forwarder::to(&[&backend], keys).start();
-    // Two missed probes and, to be sure that the second was given up, a third.
-    backend.wait_for_probes(3);
-    let start = Instant::now();
-    let response = server.client().ask(&query("www.example", A).edns(1232));
-    assert_eq!(response.rcode(), SERVFAIL);
-    assert_eq!(response.extended_error(), Some(NO_REACHABLE_AUTHORITY));
-    assert!(start.elapsed() >= ms(100), "it is asked anyway, for attempt_timeout");
-    assert_eq!(backend.queries().len(), 1);
-}
-
-#[test]
-fn backend_that_is_down_is_spared_until_its_probes_are_answered() {
-    let failing = Backend::dead();
-    let backend = Backend::new(answer(TWO));
-    let keys = "dispatch = 'sequential'\nbalance = 'ordered'\ntimeout = '20s'\n\
-                attempt_timeout = '20ms'\n\
-                [health]\ninterval = '100ms'\ntimeout = '50ms'\nfall = 2\nrise = 2";
-    let server = Forwarder::to(&[&failing, &backend], keys).start();
-    let client = server.client();
-    let mut names = 0..;
-    let mut asks_failing = || {
-        let name = format!("{}.example", names.next().expect("there are many numbers"));
-        assert_eq!(client.ask(&query(&name, A)).answers(), [TWO]);
-        !failing.queries_for(&name).is_empty()
-    };
-    until("the dead backend is left alone", || (!asks_failing()).then_some(()));
-    failing.play_dead(false);
-    until("the risen backend is asked", || asks_failing().then_some(()));
-}
-
-#[test]
-fn log_tells_of_death_and_of_life() {
-    let backend = Backend::new(answer(ONE));
-    backend.play_dead(true);
-    let keys = patient("[health]\ninterval = '100ms'\ntimeout = '50ms'\nfall = 2");
-    let server = Forwarder::to(&[&backend], &keys).start();
-    server.process.wait_for_log(" down ");
-    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
-    server.process.wait_for_log(" up: replied ");
 }
 
 #[test]

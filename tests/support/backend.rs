@@ -420,16 +420,17 @@ impl Sources {
 }
 
 /// A UDP and a TCP socket on one port; the TCP socket does not listen yet.
+///
+/// A port that was free a moment ago may serve another socket of the machine for a query or two, or have its number for an
+/// outgoing connection by TCP: port 0 finds the next one, and a certain port is waited for.
 fn bind_both(address: SocketAddr) -> (UdpSocket, Socket) {
-    // Another socket of the machine may have the UDP port's number for TCP: then the next one.
-    for _ in 0..100 {
-        // A port that was free a moment ago may serve another socket for a query or two.
-        let udp = until("a UDP port is free", || UdpSocket::bind(address).ok());
+    until("a port is free for both UDP and TCP", || {
+        let udp = UdpSocket::bind(address).ok()?;
         let chosen = udp.local_addr().expect("a bound socket has an address");
         let tcp = Socket::new(Domain::for_address(chosen), Type::STREAM, None).expect("a socket");
-        if tcp.bind(&SockAddr::from(chosen)).is_ok() {
-            return (udp, tcp);
-        }
-    }
-    panic!("no port is free for both UDP and TCP at {address}");
+        // Connections of whoever had the port before may be in TIME-WAIT.
+        tcp.set_reuse_address(true).expect("an option of every socket");
+        tcp.bind(&SockAddr::from(chosen)).ok()?;
+        Some((udp, tcp))
+    })
 }

@@ -96,6 +96,11 @@ impl TcpClient {
         self.stream.write_all(bytes).expect("the server takes octets");
     }
 
+    /// Sends octets as they are, if the server lets it: it may close the connection at some of them.
+    pub fn try_send_bytes(&mut self, bytes: &[u8]) {
+        let _closed: io::Result<()> = self.stream.write_all(bytes);
+    }
+
     /// Sends each octet in a segment of its own.
     pub fn send_octet_by_octet(&mut self, query: &Query) {
         for octet in framed(&query.to_vec()) {
