@@ -48,7 +48,8 @@ fn queries_are_shared_out_by_weight() {
             [("round-robin", true), ("sticky", true), ("random", false), ("hash", false), ("least-load", false)]
         {
             let backends = [(); 4].map(|()| Backend::new(answer(ONE)));
-            let asked: Vec<_> = backends.iter().zip(weights).map(|(backend, weight)| Weighted(backend, weight)).collect();
+            let asked: Vec<_> =
+                backends.iter().zip(weights).map(|(backend, weight)| Weighted(backend, weight)).collect();
             let asked: Vec<_> = asked.iter().map(|backend| backend as _).collect();
             let server = Forwarder::to(&asked, &patient(balance)).start();
             ask_names(&server, 400);
@@ -66,7 +67,8 @@ fn queries_are_shared_out_by_weight() {
 #[test]
 fn ordered_asks_the_first_whatever_its_weight() {
     let backends = [(); 2].map(|()| Backend::new(answer(ONE)));
-    let server = Forwarder::to(&[&Weighted(&backends[0], 1), &Weighted(&backends[1], 1000)], &patient("ordered")).start();
+    let server =
+        Forwarder::to(&[&Weighted(&backends[0], 1), &Weighted(&backends[1], 1000)], &patient("ordered")).start();
     ask_names(&server, 20);
     assert_eq!(counts(&backends), [20, 0]);
 }
@@ -75,10 +77,8 @@ fn ordered_asks_the_first_whatever_its_weight() {
 fn sticky_goes_straight_to_the_table_that_has_the_name() {
     for (what, miss) in [("silence", silent as fn() -> Script), ("NXDOMAIN", nxdomain)] {
         // Each has a half of the names, as their first label says.
-        let backends = [
-            Backend::new(miss().except("one", answer(ONE))),
-            Backend::new(miss().except("two", answer(TWO))),
-        ];
+        let backends =
+            [Backend::new(miss().except("one", answer(ONE))), Backend::new(miss().except("two", answer(TWO)))];
         let keys = "balance = 'sticky'\ndispatch = 'sequential'\ntimeout = '20s'\nattempt_timeout = '30ms'";
         let server = Forwarder::to(&[&backends[0], &backends[1]], keys).start();
         let client = server.client();

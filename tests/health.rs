@@ -79,7 +79,8 @@ fn any_reply_at_all_is_life() {
         referral(),
         bare_servfail(),
     ];
-    let health = "[health]\ninterval = '100ms'\ntimeout = '5s'\nfall = 1\nprobe = { name = 'probe.example', type = 'A' }";
+    let health =
+        "[health]\ninterval = '100ms'\ntimeout = '5s'\nfall = 1\nprobe = { name = 'probe.example', type = 'A' }";
     let backends = replies.map(Backend::new);
     let asked: Vec<_> = backends.iter().map(|backend| backend as _).collect();
     let server = Forwarder::to(&asked, health).admin().start();
@@ -241,7 +242,9 @@ fn first_query_after_recovery_is_answered() {
 #[test]
 fn recovery_is_found_within_an_interval_without_queries() {
     let backend = Backend::dead();
-    let server = Forwarder::to(&[&backend], "[health]\ninterval = '300ms'\ntimeout = '80ms'\nfall = 1\nrise = 1").admin().start();
+    let server = Forwarder::to(&[&backend], "[health]\ninterval = '300ms'\ntimeout = '80ms'\nfall = 1\nrise = 1")
+        .admin()
+        .start();
     let admin = server.admin();
     admin.wait_for_state(backend.address(), false);
     backend.play_dead(false);
