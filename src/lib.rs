@@ -8,7 +8,7 @@
 //!        ┌──────────────────────────────────────┐        ┌─────────────────────────────────────────────────┐
 //!        │ cli ──▶ server ──▶ bind, start,      │commands│  net::udp ─┐                      ┌▶ net::batch │
 //! signals│           │        reload, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
-//!        │           ▼                          │        │            ▼                      │             │
+//!   HTTP │ admin ◀───┤                          │        │            ▼                      │             │
 //!        │         probe ──▶ plan (up, down) ◀──┼─atomics┼▶ forwarder ──▶ policy::race ──────┤             │
 //!        │           ▲                          │        │            │                      │             │
 //!        │           └──────── news ◀───────────┼────────┼──          ▼                      │             │
@@ -34,6 +34,9 @@
 //!    (`forwarder/turns.rs`).
 //!
 //! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority.rs`).
+//!
+//! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
+//! thread; `hedgerow ctl` is a client of that.
 //!
 //! # Invariants
 //!

@@ -1,6 +1,7 @@
 //! The command line: one file per command, all words of CONTRACT.md, Commands.
 
 mod check;
+mod ctl;
 mod load;
 mod log;
 mod lookup;
@@ -46,6 +47,15 @@ enum Command {
     Lookup(lookup::Args),
     /// Check the config and its zone files, and start nothing
     Check(ConfigFile),
+    /// Show and change a running server
+    Ctl {
+        /// The config file that names the admin server [default: ./config.toml, then /etc/hedgerow/config.toml]
+        #[arg(short, long, value_name = "FILE", global = true)]
+        config: Option<PathBuf>,
+        /// What to ask of it.
+        #[command(flatten)]
+        args: ctl::Args,
+    },
 }
 
 /// The option of the commands that read a config file. Not a global one: to take it and read no file would mislead.
@@ -70,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Ts(args) => ts::run(args),
         Command::Lookup(args) => lookup::run(args),
         Command::Check(ConfigFile { config }) => check::run(config),
+        Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
     }
 }
 
@@ -80,9 +91,15 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         command if before.config.is_none() => Ok(command),
         Command::Serve(ConfigFile { config: None }) => Ok(Command::Serve(before)),
         Command::Check(ConfigFile { config: None }) => Ok(Command::Check(before)),
-        Command::Serve(_) | Command::Check(_) => refusal("--config stands before and after the command, expected one"),
+        // clap hands a global option that stands before the command down to it.
+        Command::Ctl { config, args } if config.is_none() || config == before.config => {
+            Ok(Command::Ctl { config: before.config, args })
+        }
+        Command::Serve(_) | Command::Check(_) | Command::Ctl { .. } => {
+            refusal("--config stands before and after the command, expected one")
+        }
         Command::Ls(_) | Command::Ts(_) | Command::Lookup(_) => {
-            refusal("--config before a command that reads no config file, expected serve or check")
+            refusal("--config before a command that reads no config file, expected serve, check or ctl")
         }
     }
 }
@@ -102,6 +119,7 @@ mod tests {
         match command.map_err(|error| error.to_string())? {
             Command::Serve(ConfigFile { config }) => Ok(("serve", config)),
             Command::Check(ConfigFile { config }) => Ok(("check", config)),
+            Command::Ctl { config, .. } => Ok(("ctl", config)),
             Command::Ls(_) => Ok(("ls", None)),
             Command::Ts(_) => Ok(("ts", None)),
             Command::Lookup(_) => Ok(("lookup", None)),
@@ -120,6 +138,8 @@ mod tests {
         check("serve --config a.toml", "serve", Some("a.toml"));
         check("--config a.toml serve", "serve", Some("a.toml"));
         check("-c a.toml check", "check", Some("a.toml"));
+        check("-c a.toml ctl status", "ctl", Some("a.toml"));
+        check("ctl -c a.toml status", "ctl", Some("a.toml"));
         check("check -c a.toml --log debug", "check", Some("a.toml"));
         check("--log debug --log-format json lookup a.example", "lookup", None);
         check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
@@ -128,8 +148,8 @@ mod tests {
     #[test]
     fn a_config_file_that_would_not_be_read_is_refused() {
         for (line, told) in [
-            ("-c a.toml lookup a.example", "expected serve or check"),
-            ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve or check"),
+            ("-c a.toml lookup a.example", "expected serve, check or ctl"),
+            ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve, check or ctl"),
             ("ls -l 127.0.0.1:0 -c a.toml 127.0.0.1:1", "unexpected argument '-c'"),
             ("-c a.toml serve -c b.toml", "expected one"),
         ] {

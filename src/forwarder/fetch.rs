@@ -51,16 +51,17 @@ impl Forwarder {
 
     /// Ends a race whose answer was fetched, or could not be.
     fn on_fetched(&mut self, at: RaceRef, message: Option<&[u8]>) {
+        let now = std::time::Instant::now();
         match message.and_then(|message| wire::read_reply(message).ok()) {
-            Some(reply) => self.respond_whole(at, &reply),
+            Some(reply) => self.respond_whole(at, &reply, now),
             // Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
             None => {
                 let ede = Some(ExtendedError::NETWORK_ERROR);
-                self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), ede);
+                self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), ede, now);
             }
         }
         self.remove(at);
-        self.end_turn(std::time::Instant::now());
+        self.end_turn(now);
     }
 }
 

@@ -57,6 +57,8 @@ pub(super) struct Waiter {
     pub(super) form: ClientForm,
     /// How many queries the response answers: 1, and one for each retransmission.
     pub(super) queries: u32,
+    /// When the first of them came.
+    pub(super) since: Instant,
 }
 
 /// A race's place, and which of the races that have had it.

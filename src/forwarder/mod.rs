@@ -15,6 +15,7 @@
 //! end of each turn everything that was queued leaves in batches. Reading sockets is `serve`'s business.
 
 pub mod claims;
+mod explain;
 mod fetch;
 mod in_flight;
 mod pool;
@@ -294,7 +295,7 @@ impl Forwarder {
         let candidates = pool.candidates(qname, &self.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.field(), &candidates, now);
         let start = Start { race, pool: place, hash, is_claimed: claim.is_ok(), flags, started: now };
-        let waiter = Waiter { client, form, queries: 1 };
+        let waiter = Waiter { client, form, queries: 1, since: now };
         let at = self.in_flight.insert(start, waiter, |out| wire::write_query(query, own_udp_size, out));
         self.drive(at, None, now);
     }
@@ -313,9 +314,9 @@ impl Forwarder {
             }
             return;
         }
-        let waiter = Waiter { client, form, queries: 1 };
+        let waiter = Waiter { client, form, queries: 1, since: now };
         if entry.is_fetching && waiter.client.transport() == Transport::Udp {
-            return self.respond_meanwhile(at, &waiter);
+            return self.respond_meanwhile(at, &waiter, now);
         }
         entry.waiters.push(waiter);
     }

@@ -11,7 +11,7 @@ use super::QTYPE_QCLASS;
 use super::claims::WorkerId;
 use crate::metrics::BackendCounters;
 use crate::net::exchange::{Exchange, Link};
-use crate::plan::{SharedBackend, SharedPool};
+use crate::plan::{Manual, SharedBackend, SharedPool};
 use crate::policy::balance::{Balance, Sight, Turns};
 use crate::policy::latency::Latency;
 use crate::policy::load::{End, Load};
@@ -97,7 +97,8 @@ impl Pool {
             if was_up && !member.is_up {
                 went_down(BackendIndex(index as u16));
             }
-            if !was_up && member.is_up {
+            // Who sets a backend up by hand wants it to be asked.
+            if !was_up && member.is_up && backend.manual() == Manual::Auto {
                 load.came_back(now);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::explain::Explained;
 use super::in_flight::RaceRef;
 use super::pool::pool_at;
 use super::{Forwarder, Ticket, tell};
@@ -173,9 +174,11 @@ impl Forwarder {
         let me = usize::from(self.me.0);
         let pool = pool_at(&mut self.pools, entry.pool);
         let rules = pool.shared.rules();
-        let counted = &pool.shared.state.counters[me];
-        counted.duration.record(now.saturating_duration_since(entry.started));
-        counted.hedges_denied.add(entry.race.hedges_denied().into());
+        pool.shared.state.counters[me].hedges_denied.add(entry.race.hedges_denied().into());
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let is_at_hand = at_hand.is_some_and(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
+            tracing::debug!("{}", Explained { entry, pool, outcome, is_kept: !is_at_hand, now });
+        }
         for attempt in entry.race.attempts() {
             let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
             let backend = &pool.shared.backends[attempt.backend.get()];
@@ -213,7 +216,7 @@ impl Forwarder {
                     }
                 }
             }
-            Outcome::Failed => self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), None),
+            Outcome::Failed => self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), None, now),
             Outcome::Nothing => {
                 let is_up = |backend: BackendIndex| pool.shared.backends[usize::from(backend.0)].is_up();
                 // RFC 8914 section 4.23, RFC 8914 section 4.30: silence and death are told apart.
@@ -222,7 +225,7 @@ impl Forwarder {
                 } else {
                     (rules.on_all_down, ExtendedError::NO_REACHABLE_AUTHORITY)
                 };
-                self.respond_synthesized(at, Source::Synthesized, rcode_of(word), Some(ede));
+                self.respond_synthesized(at, Source::Synthesized, rcode_of(word), Some(ede), now);
             }
         }
         if self.in_flight.get(at).is_some_and(|entry| !entry.is_fetching) {

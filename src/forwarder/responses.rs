@@ -6,8 +6,10 @@ use std::time::Instant;
 use tokio::net::UdpSocket;
 
 use super::Forwarder;
+use super::claims::WorkerId;
 use super::in_flight::{Client, RaceRef, Waiter};
-use crate::metrics::{Counters, Dropped, Source, Transport};
+use super::pool::{Pool, pool_at};
+use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
 use crate::policy::race::AttemptId;
 use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
@@ -32,12 +34,13 @@ impl Forwarder {
     /// by TCP gets the whole answer, fetched by TCP.
     pub(super) fn respond_with(&mut self, at: RaceRef, winner: AttemptId, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
         let is_truncated = reply.is_truncated();
         let mut waiters = std::mem::take(&mut entry.waiters);
         waiters.retain(|waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, waiter, reply);
+                relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, clock, waiter, reply);
             }
             needs_more
         });
@@ -53,19 +56,21 @@ impl Forwarder {
     }
 
     /// Gives a whole answer that was fetched to all who wait.
-    pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>) {
+    pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
+        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
         for waiter in &entry.waiters {
-            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, waiter, reply);
+            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, clock, waiter, reply);
         }
     }
 
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
     /// could not take, nor depend on whether that can be had.
-    pub(super) fn respond_meanwhile(&mut self, at: RaceRef, waiter: &Waiter) {
+    pub(super) fn respond_meanwhile(&mut self, at: RaceRef, waiter: &Waiter, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
+        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
         if let Ok(reply) = wire::read_reply(&entry.kept) {
-            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, waiter, &reply);
+            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, clock, waiter, &reply);
         }
     }
 
@@ -76,8 +81,10 @@ impl Forwarder {
         source: Source,
         rcode: Option<Rcode>,
         ede: Option<ExtendedError>,
+        now: Instant,
     ) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
         let own_udp_size = self.plan.edns_udp_size;
         for waiter in &entry.waiters {
             let Some(rcode) = rcode else {
@@ -85,6 +92,7 @@ impl Forwarder {
                 respond(&mut self.listeners, &self.counters, &waiter.client, |_| {});
                 continue;
             };
+            clock.stop(waiter);
             self.counters.responses(source, rcode.0, waiter.queries.into());
             respond(&mut self.listeners, &self.counters, &waiter.client, |out| {
                 wire::write_synthesized(entry.question(), &waiter.form, rcode, ede, true, own_udp_size, out);
@@ -111,12 +119,41 @@ impl Forwarder {
 }
 
 /// Gives a reply to one client.
-fn relay(listeners: &mut [Listener], counters: &Counters, own_udp_size: u16, waiter: &Waiter, reply: &Reply<'_>) {
+fn relay(
+    listeners: &mut [Listener],
+    counters: &Counters,
+    own_udp_size: u16,
+    clock: Clock<'_>,
+    waiter: &Waiter,
+    reply: &Reply<'_>,
+) {
+    clock.stop(waiter);
     counters.responses(Source::Backend, reply.rcode().0, waiter.queries.into());
     let limit = limit(&waiter.client, &waiter.form, own_udp_size);
     respond(listeners, counters, &waiter.client, |out| {
         wire::write_response(reply, &waiter.form, own_udp_size, limit, out);
     });
+}
+
+/// Times what clients wait for.
+#[derive(Clone, Copy)]
+struct Clock<'a> {
+    /// What this worker counts of the pool.
+    counters: &'a PoolCounters,
+    /// Now.
+    now: Instant,
+}
+
+impl<'a> Clock<'a> {
+    /// Of a pool's clients.
+    fn of(pool: &'a Pool, me: WorkerId, now: Instant) -> Self {
+        Self { counters: &pool.shared.state.counters[usize::from(me.0)], now }
+    }
+
+    /// A client gets its response.
+    fn stop(self, waiter: &Waiter) {
+        self.counters.duration.record(self.now.saturating_duration_since(waiter.since));
+    }
 }
 
 /// Sends one response, or queues it for the end of the turn.

@@ -218,3 +218,149 @@ const BOUNDS: [u64; 16] = [
     100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
     5_000_000, 10_000_000,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::counters::{Dropped, Source, Transport};
+    use super::super::histogram::Histogram;
+    use super::super::snapshot::{Attempts, BackendState, Wins};
+    use super::*;
+
+    /// Replies after so many microseconds.
+    fn measured(micros: &[u64]) -> HistogramSnapshot {
+        let histogram = Histogram::default();
+        micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
+        let mut snapshot = HistogramSnapshot::default();
+        snapshot.add(&histogram);
+        snapshot
+    }
+
+    /// One of everything.
+    fn sample() -> Snapshot {
+        let backend = BackendSnapshot {
+            name: "[::1]:53".to_owned(),
+            address: "[::1]:53".parse().expect("an address"),
+            weight: 1,
+            state: BackendState::Draining,
+            by_hand: false,
+            since: SystemTime::UNIX_EPOCH,
+            in_flight: 1,
+            attempts: Attempts { first: 10, hedge: 11, failover: 12, probe: 13 },
+            wins: Wins { first: 14, hedge: 15, failover: 16 },
+            errors: 17,
+            timeouts: 18,
+            latency: measured(&[150, 1_500, 20_000_000]),
+        };
+        let pool = PoolSnapshot {
+            name: "a \"b\"".to_owned(),
+            in_flight: 19,
+            duration: measured(&[]),
+            hedges_denied: 20,
+            backends: vec![backend],
+        };
+        Snapshot {
+            uptime: Duration::from_secs(1),
+            workers: 2,
+            queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
+            responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
+            dropped: vec![(Dropped::Late, 26)],
+            pools: vec![pool],
+        }
+    }
+
+    /// The samples, without histograms.
+    const SAMPLES: &str = r#"
+hedgerow_queries_total{transport="udp"} 21
+hedgerow_queries_total{transport="tcp"} 22
+hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
+hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
+hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
+hedgerow_dropped_total{reason="late"} 26
+hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
+hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
+hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12
+hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="probe"} 13
+hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
+hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
+hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
+hedgerow_hedges_denied_total{pool="a \"b\""} 20
+hedgerow_in_flight{pool="a \"b\""} 19
+hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
+"#;
+
+    /// Lines of a text that are samples, and fulfil a condition.
+    fn samples(text: &str, condition: impl Fn(&str) -> bool) -> Vec<&str> {
+        text.lines().filter(|line| !line.starts_with('#') && condition(line)).collect()
+    }
+
+    #[test]
+    fn names_and_labels_are_those_of_the_contract_in_both_formats() {
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let text = write(sample(), format);
+            let expected: Vec<_> = SAMPLES.trim().lines().collect();
+            assert_eq!(samples(&text, |line| !line.contains("_seconds_")), expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn histograms_have_fixed_bounds_and_agree_with_their_count() {
+        let text = write(sample(), Format::Prometheus);
+        let labels = r#"pool="a \"b\"",backend="[::1]:53"}"#;
+        let lines = samples(&text, |line| line.starts_with("hedgerow_backend_latency_seconds"));
+        assert_eq!(lines.len(), BOUNDS.len() + 3);
+        for (name, bound, value) in [
+            ("bucket", Some("0.0001"), "0"),
+            ("bucket", Some("0.0002"), "1"),
+            ("bucket", Some("0.001"), "1"),
+            ("bucket", Some("0.002"), "2"),
+            ("bucket", Some("10.0"), "2"),
+            ("bucket", Some("+Inf"), "3"),
+            ("count", None, "3"),
+            ("sum", None, "20.00165"),
+        ] {
+            let le = bound.map(|bound| format!("le=\"{bound}\",")).unwrap_or_default();
+            let expected = format!("hedgerow_backend_latency_seconds_{name}{{{le}{labels} {value}");
+            assert!(lines.contains(&expected.as_str()), "{expected}\n{text}");
+        }
+        assert!(text.contains("hedgerow_query_duration_seconds_count{pool=\"a \\\"b\\\"\"} 0\n"), "{text}");
+    }
+
+    #[test]
+    fn each_format_names_its_families_as_it_should() {
+        let check = |format, lines: [&str; 3], is_ended| {
+            let text = write(sample(), format);
+            lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
+            assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
+            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 4);
+        };
+        check(
+            Format::Prometheus,
+            [
+                "# TYPE hedgerow_queries_total counter",
+                "# HELP hedgerow_queries_total Client queries taken",
+                "# TYPE hedgerow_query_duration_seconds histogram",
+            ],
+            false,
+        );
+        check(
+            Format::OpenMetrics,
+            [
+                "# TYPE hedgerow_queries counter",
+                "# HELP hedgerow_queries Client queries taken",
+                "# TYPE hedgerow_in_flight gauge",
+            ],
+            true,
+        );
+    }
+
+    #[test]
+    fn the_format_is_what_was_asked_for() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(Format::accepted_by(prometheus), Format::OpenMetrics);
+        for other in ["", "*/*", "text/html,*/*", "text/plain;version=0.0.4"] {
+            assert_eq!(Format::accepted_by(other), Format::Prometheus, "{other}");
+        }
+    }
+}

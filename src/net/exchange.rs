@@ -109,6 +109,13 @@ pub struct Waiting<T> {
     serial: u32,
 }
 
+impl<T> Waiting<T> {
+    /// Whether this is the late ticket of that serial, and not a later use of its ID.
+    fn is_same(&self, serial: u32) -> bool {
+        self.is_late && self.serial == serial
+    }
+}
+
 /// What [`Exchange::ready`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -141,8 +148,6 @@ struct Peer {
     batch: SendBatch,
     /// For each message of the batch, whose it is.
     keys: Vec<TicketKey>,
-    /// Tickets that wait for it, late ones included.
-    tickets: u32,
 }
 
 /// One connected socket.
@@ -196,7 +201,6 @@ impl<T: Copy> Exchange<T> {
             current: None,
             batch: SendBatch::new(BATCH, message_size),
             keys: Vec::with_capacity(BATCH),
-            tickets: 0,
         };
         match self.links.iter().position(Option::is_none) {
             Some(free) => {
@@ -260,7 +264,6 @@ impl<T: Copy> Exchange<T> {
         };
         self.port(number).tickets += 1;
         let peer = self.peer(link);
-        peer.tickets += 1;
         peer.batch.push(None, None, |out| {
             fill(out);
             if let Some(id) = out.first_chunk_mut() {
@@ -289,7 +292,6 @@ impl<T: Copy> Exchange<T> {
                 let is_unreachable = is_unreachable(error);
                 if let Some(waiting) = self.waiting.remove(&key) {
                     port.tickets -= 1;
-                    peer.tickets -= 1;
                     refused.push(Refused { ticket: waiting.ticket, link, is_unreachable });
                 }
             });
@@ -341,12 +343,6 @@ impl<T: Copy> Exchange<T> {
         }
     }
 
-    /// How many tickets wait for a backend, those that were abandoned and whose IDs are still taken included: it may be
-    /// working on them.
-    pub fn tickets(&self, link: Link) -> u32 {
-        self.links[link.0 as usize].as_ref().map_or(0, |peer| peer.tickets)
-    }
-
     /// Who waits for a reply with this ID on this socket.
     pub fn find(&self, socket: u32, id: u16) -> Option<(TicketKey, &Waiting<T>)> {
         let key = TicketKey::new(socket, id);
@@ -367,8 +363,7 @@ impl<T: Copy> Exchange<T> {
         let number = key.port();
         let port = self.port(number);
         port.tickets -= 1;
-        let (is_due, link) = (port.tickets == 0 && !port.is_retired, port.link);
-        self.peer(link).tickets -= 1;
+        let is_due = port.tickets == 0 && !port.is_retired;
         if is_due && self.renewals.allow(now) {
             self.retire(number);
         }
@@ -382,7 +377,13 @@ impl<T: Copy> Exchange<T> {
             && !waiting.is_late
         {
             waiting.is_late = true;
-            self.late.push_back((now + QUARANTINE, key, waiting.serial));
+            let serial = waiting.serial;
+            if self.late.len() == self.late.capacity() {
+                // One that is still late holds back those behind it that have ended: make room before asking for more.
+                let waiting = &self.waiting;
+                self.late.retain(|(_, key, serial)| waiting.get(key).is_some_and(|waiting| waiting.is_same(*serial)));
+            }
+            self.late.push_back((now + QUARANTINE, key, serial));
         }
     }
 
@@ -397,9 +398,6 @@ impl<T: Copy> Exchange<T> {
                 emptied.push(key.port());
             }
         }
-        if let Some(peer) = &mut self.links[link.0 as usize] {
-            peer.tickets = 0;
-        }
         // Late entries in `late` are recognized as gone by their serial.
         for number in emptied {
             self.retire(number);
@@ -409,7 +407,7 @@ impl<T: Copy> Exchange<T> {
     /// Ends quarantines; `ended` is told of the replies that never came.
     pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&Waiting<T>)) {
         while let Some(&(until, key, serial)) = self.late.front() {
-            let waiting = self.waiting.get(&key).filter(|waiting| waiting.is_late && waiting.serial == serial);
+            let waiting = self.waiting.get(&key).filter(|waiting| waiting.is_same(serial));
             if waiting.is_some() && until > now {
                 return;
             }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// Bounds of what clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections of one worker.
+    /// Connections of one listener, of which each worker has its own.
     pub connections: usize,
     /// Queries of one connection that wait for their response.
     pub in_flight: usize,
@@ -28,10 +28,15 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+impl Limits {
+    /// The bounds of one of so many listeners in a process that may have so many descriptors open.
+    ///
+    /// Half of the descriptors are left for all else: clients that connect and say nothing must not cost us the sockets to
+    /// the backends, or nobody would get an answer.
+    pub fn among(listeners: usize, descriptors: usize) -> Self {
+        let share = descriptors / 2 / listeners.max(1);
         Self {
-            connections: 1000,
+            connections: share.clamp(1, CONNECTIONS),
             in_flight: 128,
             // RFC 7766 section 6.2.3 asks for "a few seconds"; stub resolvers rarely pause for longer.
             idle: Duration::from_secs(10),
@@ -224,6 +229,9 @@ impl Connection {
     }
 }
 
+/// Connections of one listener, where descriptors are plenty.
+const CONNECTIONS: usize = 1000;
+
 /// How long nothing is accepted after the process was found to be out of descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -232,3 +240,18 @@ const DRAIN_INPUT: usize = 64 << 10;
 
 /// Octets of output buffer that an idle connection keeps.
 const OUTPUT_KEPT: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_half_of_the_descriptors_to_others() {
+        for (listeners, descriptors, connections) in
+            [(1, usize::MAX, 1000), (8, 1 << 20, 1000), (4, 1024, 128), (0, 1024, 512), (6, 4, 1)]
+        {
+            let limits = Limits::among(listeners, descriptors);
+            assert_eq!(limits.connections, connections, "{descriptors} for {listeners}");
+        }
+    }
+}

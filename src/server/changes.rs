@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Server;
 use super::worker::Command;
 use crate::admin::{Change, Refused};
-use crate::config::{BackendConfig, PoolConfig, nearest};
+use crate::config::{BackendConfig, PoolConfig};
 use crate::plan::{Manual, SharedBackend};
 
 impl Server {
@@ -21,14 +21,14 @@ impl Server {
             Change::Drain { pool, backend } => {
                 let backend = self.backend(&pool, &backend)?;
                 backend.drain();
-                self.announce(&pool)?;
+                self.announce(&pool);
                 Ok(format!("{} of pool {pool} finishes what it has and gets no more queries", backend.name))
             }
             Change::Remove { pool, backend } => self.remove(&pool, &backend),
             Change::Set { pool, backend, to } => {
                 let backend = self.backend(&pool, &backend)?;
                 backend.set_manual(to);
-                self.announce(&pool)?;
+                self.announce(&pool);
                 Ok(match to {
                     Manual::Auto => format!("{} of pool {pool} is as its probes find it", backend.name),
                     Manual::Up => format!("{} of pool {pool} is up, by hand", backend.name),
@@ -66,26 +66,26 @@ impl Server {
     fn pool_config(&mut self, name: &str) -> Result<&mut PoolConfig, Refused> {
         let names: Vec<String> = self.pools.iter().map(|pool| pool.name.clone()).collect();
         let pool = self.pools.iter_mut().find(|pool| pool.name == name);
-        pool.ok_or_else(|| unknown("pool", name, &names))
+        pool.ok_or_else(|| Refused::no_such("pool", name, names.iter().map(String::as_str)))
     }
 
     /// A backend by its name or address.
     fn backend(&self, pool: &str, backend: &str) -> Result<Arc<SharedBackend>, Refused> {
         let pools: Vec<&str> = self.pools.iter().map(|pool| &*pool.name).collect();
         let found = self.plan.as_ref().and_then(|plan| plan.pool(pool));
-        let found = found.ok_or_else(|| unknown("pool", pool, &pools))?;
+        let found = found.ok_or_else(|| Refused::no_such("pool", pool, pools))?;
         let is_meant = |known: &&Arc<SharedBackend>| known.name == backend || known.address.to_string() == backend;
         let names: Vec<&str> = found.backends.iter().map(|known| &*known.name).collect();
-        found.backends.iter().find(is_meant).cloned().ok_or_else(|| unknown("backend", backend, &names))
+        let meant = found.backends.iter().find(is_meant).cloned();
+        meant.ok_or_else(|| Refused::no_such("backend", backend, names))
     }
 
     /// Lets the workers know that a backend of a pool stands otherwise.
-    fn announce(&self, pool: &str) -> Result<(), Refused> {
+    fn announce(&self, pool: &str) {
         if let Some(pool) = self.plan.as_ref().and_then(|plan| plan.pool(pool)) {
             pool.state.announce();
         }
         self.tell(|| Command::Refresh);
-        Ok(())
     }
 
     /// Puts the pools as they are configured now in force.
@@ -96,14 +96,4 @@ impl Server {
         self.tell(|| Command::SetPlan(Arc::clone(&plan)));
         self.plan = Some(plan);
     }
-}
-
-/// Says that there is no such thing, and what there is.
-fn unknown(what: &str, name: &str, known: &[impl AsRef<str>]) -> Refused {
-    let words: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-    let hint = match nearest(name, words.iter().copied()) {
-        Some(word) => format!(", did you mean \"{word}\"?"),
-        None => format!(", there is {}", words.join(", ")),
-    };
-    Refused::NotFound(format!("no {what} \"{name}\"{hint}"))
 }

@@ -32,6 +32,7 @@ use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
+use crate::net::tcp::Limits;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::zone::Catalog;
@@ -128,7 +129,7 @@ impl Server {
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
         let Setup { config, catalogs, token } = setup;
-        raise_descriptor_limit();
+        let descriptors = raise_descriptor_limit();
         let count = worker_count(&config);
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
@@ -140,7 +141,7 @@ impl Server {
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             news: news_sender,
         });
-        let mut bound = Vec::new();
+        let mut bound: Vec<(String, Vec<SocketAddr>)> = Vec::new();
         let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {
             let listeners = addresses.iter().map(|address| Listeners::bind(*address, count));
             let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
@@ -156,6 +157,8 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
+        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
+        let limits = Limits::among(listeners, descriptors);
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         if let Some(listener) = &admin_listener {
             bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
@@ -182,6 +185,7 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
+                limits,
             };
             workers.push(Worker { commands, thread: worker::start(parts)? });
         }
@@ -375,13 +379,15 @@ fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 
-/// Lets the process open as many sockets as it is allowed to: with slow backends, each has hundreds. If that is refused, the
-/// exchange makes do with fewer.
-fn raise_descriptor_limit() {
+/// Lets the process open as many sockets as it is allowed to, and says how many that is: with slow backends, each has
+/// hundreds. If that is refused, the exchange makes do with fewer.
+fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
+    // No limit at all is told as `None`.
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 /// Queries of each pool, second by second, for the size of its hedge bucket.

@@ -48,6 +48,8 @@ pub(super) struct Parts {
     pub(super) authorities: Vec<AuthorityParts>,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
+    /// Bounds of each TCP listener.
+    pub(super) limits: tcp::Limits,
 }
 
 /// A worker's part of the LS.
@@ -86,12 +88,12 @@ pub(super) fn start(parts: Parts) -> io::Result<JoinHandle<io::Result<()>>> {
 
 /// A worker's life.
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { id, mut commands, forwarder, authorities, counters } = parts;
+    let Parts { id, mut commands, forwarder, authorities, counters, limits } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters))?),
+        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), limits)?),
         None => None,
     };
-    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters)));
+    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), limits));
     let sites = sites.collect::<io::Result<Vec<_>>>()?;
     while let Some(command) = commands.recv().await {
         match command {
@@ -152,7 +154,7 @@ struct Intake {
 
 impl Balancer {
     /// Starts taking queries.
-    fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>) -> io::Result<Self> {
+    fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, limits: tcp::Limits) -> io::Result<Self> {
         let ForwarderParts { shared, plan, mut handed_over, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
@@ -172,7 +174,7 @@ impl Balancer {
                 forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, tcp::Limits::default(), draining.clone(), handle, refused));
+            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
         }
         let mut races = JoinSet::new();
         let replies = Rc::clone(&forwarder);
@@ -225,7 +227,7 @@ struct Site {
 
 impl Site {
     /// Starts answering.
-    fn start(parts: AuthorityParts, counters: Arc<Counters>) -> io::Result<Self> {
+    fn start(parts: AuthorityParts, counters: Arc<Counters>, limits: tcp::Limits) -> io::Result<Self> {
         let AuthorityParts { catalog, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
         let authority = Rc::new(Authority::new(catalog, Arc::clone(&counters)));
@@ -242,7 +244,7 @@ impl Site {
                 authority.answer_stream_query(message, responder);
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, tcp::Limits::default(), draining.clone(), handle, refused));
+            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
         }
         Ok(Self { authority, sockets: udp, intake, connections, drain })
     }

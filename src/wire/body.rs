@@ -275,8 +275,8 @@ mod tests {
         check(WWW, Some("www.Example.org."));
         check(EXAMPLE, Some("Example.org."));
         check(&[b"\x02ns", EXAMPLE].concat(), Some("ns.Example.org."));
-        // A label that starts in the class of the question and runs into the pointer that led to it.
-        check(&[0xC0, RECORDS as u8 - 1], None);
+        // A label that starts in the class of the question, covers the first octet here, and finds a root behind it.
+        check(&[1, 0, 0xC0, RECORDS as u8 - 1], None);
         // To itself, to its own first label, ahead, into the header, beyond the end, cut.
         check(&[0xC0, RECORDS as u8], None);
         check(&[1, b'a', 0xC0, RECORDS as u8], None);

@@ -47,7 +47,7 @@ pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Ve
         return;
     };
     let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
-    let question = Question::read(message).filter(|_| has_question);
+    let question = has_question.then(|| Question::read(message)).flatten();
     let opt = question
         .and_then(|question| find_opt(message, header, question.end()))
         .filter(|opt| opt.edns.version > 0 || opt.edns.is_sound())

@@ -1,0 +1,165 @@
+//! `hedgerow ctl`: shows and changes a running server by its admin server (CONTRACT.md, Commands).
+//!
+//! `connection` finds the server and asks it; `table` shows what it says. Nothing here knows more of the server than its
+//! HTTP interface.
+
+mod connection;
+mod table;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use self::connection::{Connection, Order, Url};
+use super::EXIT_USAGE;
+use crate::admin::status::{BackendStatus, Status};
+use crate::config::{limits, words};
+
+/// Show and change a running server
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The admin server [default: the config's, or http://127.0.0.1:5380 if it has none]
+    #[arg(long, value_name = "URL", global = true)]
+    admin: Option<Url>,
+    /// The token that changes from another host need [default: the config's, if the admin server is]
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show the server with its pools and backends
+    Status(Show),
+    /// Show the backends only
+    Backends(Show),
+    /// Add a backend to a pool; it is probed before it gets queries
+    Add {
+        /// Name of the pool
+        pool: String,
+        /// Where the backend is asked: IP and port
+        #[arg(value_parser = words::backend_address)]
+        address: SocketAddr,
+        /// Share of the load
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = weight())]
+        weight: u16,
+    },
+    /// Ask a backend no more, and let it finish what is in flight
+    Drain(Place),
+    /// Take a backend out of its pool
+    Remove(Place),
+    /// Ask a backend whatever probes say, until auto
+    Up(Place),
+    /// Do not ask a backend whatever probes say, until auto
+    Down(Place),
+    /// Leave it to the probes whether a backend is up
+    Auto(Place),
+    /// Read config and zones again
+    Reload,
+}
+
+/// How something is shown.
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which backend.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Name of the pool
+    pool: String,
+    /// Name or address of the backend
+    backend: String,
+}
+
+/// Reads a weight.
+fn weight() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(i64::from(limits::WEIGHT.min)..=i64::from(limits::WEIGHT.max))
+}
+
+/// Runs the command.
+///
+/// 0: done. 1: the server says no, or cannot be reached. 2: the command line or the config is wrong.
+pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
+    let answer = Connection::find(args.admin.as_ref(), args.token_file.as_deref(), config)
+        .and_then(|connection| obey(&connection, &args.action));
+    match answer {
+        Ok(text) => match writeln!(io::stdout(), "{text}") {
+            // The reader, such as `head`, has seen enough.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                eprintln!("hedgerow: cannot write to stdout: {error}");
+                ExitCode::FAILURE
+            }
+            Ok(()) | Err(_) => ExitCode::SUCCESS,
+        },
+        Err(Trouble::Usage(message)) => {
+            eprintln!("hedgerow: {message}");
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(Trouble::Server(message)) => {
+            eprintln!("hedgerow: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command was not obeyed.
+#[derive(Debug)]
+enum Trouble {
+    /// The command line or the config is wrong.
+    Usage(String),
+    /// The server says no, or nothing.
+    Server(String),
+}
+
+/// Does what is asked; returns what to print.
+fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
+    match action {
+        Action::Status(show) => {
+            let status = connection.status()?;
+            Ok(if show.json { to_json(&status) } else { table::status(&status) })
+        }
+        Action::Backends(show) => {
+            let status = connection.status()?;
+            Ok(if show.json { to_json(&in_pools(&status)) } else { table::backends(&status) })
+        }
+        Action::Add { pool, address, weight } => connection.change(Order::add(pool, *address, *weight)),
+        Action::Drain(place) => connection.change(Order::act(&place.pool, &place.backend, "drain")),
+        Action::Remove(place) => connection.change(Order::remove(&place.pool, &place.backend)),
+        Action::Up(place) => connection.change(Order::act(&place.pool, &place.backend, "up")),
+        Action::Down(place) => connection.change(Order::act(&place.pool, &place.backend, "down")),
+        Action::Auto(place) => connection.change(Order::act(&place.pool, &place.backend, "auto")),
+        Action::Reload => connection.change(Order::reload()),
+    }
+}
+
+/// A backend with the name of its pool.
+#[derive(Serialize)]
+struct InPool<'a> {
+    /// The name of the pool.
+    pool: &'a str,
+    /// The backend.
+    #[serde(flatten)]
+    backend: &'a BackendStatus,
+}
+
+/// All backends of all pools.
+fn in_pools(status: &Status) -> Vec<InPool<'_>> {
+    let pools = status.pools.iter();
+    pools.flat_map(|pool| pool.backends.iter().map(|backend| InPool { pool: &pool.name, backend })).collect()
+}
+
+/// JSON as people can read it too.
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("plain data with text for keys")
+}

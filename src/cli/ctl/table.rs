@@ -1,0 +1,162 @@
+//! A status as tables for a terminal: no frames, so that `grep` and `awk` can read them too.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::admin::status::{BackendStatus, Percentiles, PoolStatus, Status};
+
+/// The whole status: a line on the server, a table of pools, a table of backends.
+pub(super) fn status(status: &Status) -> String {
+    let Status { version, uptime_seconds, workers, pools } = status;
+    let server = format!("hedgerow {version}, up {}, {workers} workers", time(*uptime_seconds));
+    if pools.is_empty() {
+        return format!("{server}, no pools");
+    }
+    format!("{server}\n\n{}\n\n{}", table(&POOL_COLUMNS, pools.iter().map(pool_row)), backends(status))
+}
+
+/// All backends of all pools.
+pub(super) fn backends(status: &Status) -> String {
+    let rows =
+        status.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| backend_row(&pool.name, backend)));
+    table(&BACKEND_COLUMNS, rows)
+}
+
+/// The heads of the columns of pools, with their alignment.
+const POOL_COLUMNS: [Column; 7] = [
+    ("POOL", CellAlignment::Left),
+    ("UP", CellAlignment::Left),
+    ("IN FLIGHT", CellAlignment::Right),
+    ("P50 ms", CellAlignment::Right),
+    ("P95 ms", CellAlignment::Right),
+    ("P99 ms", CellAlignment::Right),
+    ("HEDGES DENIED", CellAlignment::Right),
+];
+
+/// A pool under [`POOL_COLUMNS`].
+fn pool_row(pool: &PoolStatus) -> Vec<String> {
+    let up = pool.backends.iter().filter(|backend| backend.state == "up").count();
+    let mut row = vec![pool.name.clone(), format!("{up} of {}", pool.backends.len()), pool.in_flight.to_string()];
+    row.extend(percentiles(pool.duration_ms));
+    row.push(pool.hedges_denied.to_string());
+    row
+}
+
+/// The heads of the columns of backends, with their alignment.
+const BACKEND_COLUMNS: [Column; 15] = [
+    ("POOL", CellAlignment::Left),
+    ("BACKEND", CellAlignment::Left),
+    ("ADDRESS", CellAlignment::Left),
+    ("WEIGHT", CellAlignment::Right),
+    ("STATE", CellAlignment::Left),
+    ("FOR", CellAlignment::Left),
+    ("IN FLIGHT", CellAlignment::Right),
+    ("ATTEMPTS", CellAlignment::Right),
+    ("HEDGES", CellAlignment::Right),
+    ("WINS", CellAlignment::Right),
+    ("ERRORS", CellAlignment::Right),
+    ("TIMEOUTS", CellAlignment::Right),
+    ("P50 ms", CellAlignment::Right),
+    ("P95 ms", CellAlignment::Right),
+    ("P99 ms", CellAlignment::Right),
+];
+
+/// A backend under [`BACKEND_COLUMNS`].
+fn backend_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
+    let by_hand = if backend.by_hand { " (by hand)" } else { "" };
+    let mut row = vec![
+        pool.to_owned(),
+        backend.name.clone(),
+        backend.address.to_string(),
+        backend.weight.to_string(),
+        format!("{}{by_hand}", backend.state),
+        time(backend.since_seconds),
+        backend.in_flight.to_string(),
+        backend.attempts.queries().to_string(),
+        backend.attempts.hedge.to_string(),
+        backend.wins.queries().to_string(),
+        backend.errors.to_string(),
+        backend.timeouts.to_string(),
+    ];
+    row.extend(percentiles(backend.latency_ms));
+    row
+}
+
+/// Percentiles, each for a cell.
+fn percentiles(of: Percentiles) -> [String; 3] {
+    [of.p50, of.p95, of.p99].map(|value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}")))
+}
+
+/// A time as its two largest units, which tell enough.
+fn time(seconds: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// The head of a column, and its alignment.
+type Column = (&'static str, CellAlignment);
+
+/// Rows under their heads, two blanks between columns and none at the end of a line.
+fn table<const N: usize>(columns: &[Column; N], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(columns.map(|(head, _)| head)).add_rows(rows);
+    for (column, (_, alignment)) in table.column_iter_mut().zip(columns) {
+        column.set_padding((0, 2)).set_cell_alignment(*alignment);
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::ByKind;
+
+    /// A server with one pool of two backends.
+    fn sample() -> Status {
+        let backend = |name: &str, state: &str, by_hand| BackendStatus {
+            name: name.to_owned(),
+            address: "192.0.2.1:53".parse().expect("an address"),
+            weight: 1,
+            state: state.to_owned(),
+            by_hand,
+            since: "2026-01-01T00:00:00Z".to_owned(),
+            since_seconds: 90,
+            in_flight: 2,
+            latency_ms: Percentiles { p50: Some(0.4), p95: Some(1.0), p99: Some(12.345) },
+            attempts: ByKind { first: 10, hedge: 2, failover: 1, probe: Some(7) },
+            wins: ByKind { first: 9, hedge: 1, failover: 0, probe: None },
+            errors: 3,
+            timeouts: 4,
+        };
+        let pool = PoolStatus {
+            name: "ts".to_owned(),
+            in_flight: 5,
+            duration_ms: Percentiles { p50: None, p95: None, p99: None },
+            hedges_denied: 6,
+            backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
+        };
+        Status { version: "1.2.3".to_owned(), uptime_seconds: 93_784, workers: 2, pools: vec![pool] }
+    }
+
+    #[test]
+    fn a_status_is_a_line_and_two_tables() {
+        let expected = "\
+hedgerow 1.2.3, up 1day 2h, 2 workers
+
+POOL  UP      IN FLIGHT  P50 ms  P95 ms  P99 ms  HEDGES DENIED
+ts    1 of 2          5       -       -       -              6
+
+POOL  BACKEND       ADDRESS       WEIGHT  STATE           FOR     IN FLIGHT  ATTEMPTS  HEDGES  WINS  ERRORS  TIMEOUTS  P50 ms  P95 ms  P99 ms
+ts    192.0.2.1:53  192.0.2.1:53       1  up              1m 30s          2        13       2    10       3         4    0.40    1.00   12.35
+ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2        13       2    10       3         4    0.40    1.00   12.35";
+        let shown = status(&sample());
+        assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_server_without_pools_has_no_tables() {
+        let status_without = Status { pools: Vec::new(), ..sample() };
+        assert_eq!(status(&status_without), "hedgerow 1.2.3, up 1day 2h, 2 workers, no pools");
+    }
+}

@@ -1,0 +1,228 @@
+//! An admin server over a scripted control thread, and HTTP to it octet by octet, since what matters is also what a
+//! well-behaved client never sends.
+
+// Each file below `tests/` is a crate of its own and uses another part of this module, so what one of
+// them leaves aside is not dead; nor can anything here be reached from outside of its crate.
+#![allow(dead_code, unreachable_pub)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use hedgerow::admin::{self, Change, Refused, Request, Token};
+use hedgerow::metrics::{
+    Attempts, BackendSnapshot, BackendState, Histogram, HistogramSnapshot, PoolSnapshot, Snapshot, Source, Transport,
+    Wins,
+};
+use tokio::runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The token of the tests.
+pub const TOKEN: &str = "0123456789abcdef";
+
+/// A running admin server. Dropping it ends it.
+pub struct Site {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What `/readyz` says.
+    pub is_ready: Arc<AtomicBool>,
+    /// What it was asked to change.
+    changes: Arc<Mutex<Vec<Change>>>,
+    /// Dropped, it ends the thread.
+    end: Option<oneshot::Sender<()>>,
+    /// Where it runs.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Site {
+    /// On loopback, with a token.
+    pub fn start() -> Self {
+        Self::listen("127.0.0.1:0", true)
+    }
+
+    /// At any address, with a token or without.
+    pub fn listen(address: &str, has_token: bool) -> Self {
+        let listener = TcpListener::bind(address).expect("an address of this host");
+        let address = listener.local_addr().expect("it is bound");
+        let token = has_token.then(token);
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let changes = Arc::new(Mutex::default());
+        let (end, ended) = oneshot::channel();
+        let (requests, received) = unbounded_channel();
+        let (ready, control) = (Arc::clone(&is_ready), control(received, Arc::clone(&changes)));
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(LocalSet::new().run_until(async {
+                tokio::select! {
+                    result = admin::serve(listener, token, requests, move || ready.load(Ordering::Relaxed)) => {
+                        result.expect("a listener that can be watched");
+                    }
+                    () = control => {}
+                    _ = ended => {}
+                }
+            }));
+        });
+        Self { address, is_ready, changes, end: Some(end), thread: Some(thread) }
+    }
+
+    /// What it was asked to change so far.
+    pub fn changes(&self) -> Vec<Change> {
+        self.changes.lock().expect("nothing panics here").clone()
+    }
+
+    /// Asks for something as a script on this host does: `GET /metrics`.
+    pub fn ask(&self, what: &str) -> Answer {
+        self.ask_with(what, &[HOST, JSON], "")
+    }
+
+    /// Asks with these headers and nothing else.
+    pub fn ask_with(&self, what: &str, headers: &[&str], body: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let length = body.len();
+        let text = format!("{what} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+        stream.write_all(text.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers in time, and in UTF-8");
+        Answer::read(&answer)
+    }
+}
+
+/// The header of a client on this host.
+pub const HOST: &str = "Host: localhost:5380";
+/// The header of a client that is no web page.
+pub const JSON: &str = "Content-Type: application/json";
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.end.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The lines above the body.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Answer {
+    /// Parts an answer.
+    fn read(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Self { status: status.expect("a status line"), head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    /// The message of a JSON body: what was done, or what is wrong.
+    pub fn message(&self) -> String {
+        let json: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"));
+        let key = if self.status == 200 { "message" } else { "error" };
+        json[key].as_str().unwrap_or_else(|| panic!("no {key}: {self:?}")).to_owned()
+    }
+}
+
+/// The token of the tests, as a file holds it.
+fn token() -> Token {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let file = folder.path().join("admin.token");
+    write(&file, TOKEN);
+    Token::read(&file).expect("a token")
+}
+
+/// Writes a file.
+pub fn write(file: &Path, content: &str) {
+    std::fs::write(file, content).expect("a file in our own temporary folder");
+}
+
+/// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but say so.
+async fn control(mut received: UnboundedReceiver<Request>, changes: Arc<Mutex<Vec<Change>>>) {
+    while let Some(request) = received.recv().await {
+        match request {
+            Request::Snapshot(way_back) => drop(way_back.send(snapshot())),
+            Request::Change(change, way_back) => {
+                let answer = carry_out(&change);
+                changes.lock().expect("nothing panics here").push(change);
+                drop(way_back.send(answer));
+            }
+        }
+    }
+}
+
+/// What is said of a change.
+fn carry_out(change: &Change) -> Result<String, Refused> {
+    let (pool, backend) = match change {
+        Change::Reload => return Err(Refused::Invalid("config.toml:1:1: nothing to run".to_owned())),
+        Change::Add { pool, address, weight } => {
+            known_pool(pool)?;
+            return Ok(format!("{address} is added to {pool} with weight {weight}"));
+        }
+        Change::Drain { pool, backend } | Change::Remove { pool, backend } => (pool, backend),
+        Change::Set { pool, backend, to: _ } => (pool, backend),
+    };
+    known_pool(pool)?;
+    match backend.as_str() {
+        "ts1" | "[::1]:53" => Ok(format!("{backend} of {pool} is changed")),
+        "busy" => Err(Refused::Conflict("busy is the last backend of ts".to_owned())),
+        other => Err(Refused::no_such("backend", other, ["ts1", "busy"])),
+    }
+}
+
+/// Refuses other pools than "ts".
+fn known_pool(pool: &str) -> Result<(), Refused> {
+    if pool == "ts" { Ok(()) } else { Err(Refused::no_such("pool", pool, ["ts"])) }
+}
+
+/// The numbers of the scripted server.
+fn snapshot() -> Snapshot {
+    let histogram = Histogram::default();
+    histogram.record(Duration::from_millis(2));
+    let mut latency = HistogramSnapshot::default();
+    latency.add(&histogram);
+    let backend = BackendSnapshot {
+        name: "ts1".to_owned(),
+        address: "192.0.2.1:53".parse().expect("an address"),
+        weight: 3,
+        state: BackendState::Down,
+        by_hand: true,
+        since: SystemTime::now() - Duration::from_secs(90),
+        in_flight: 1,
+        attempts: Attempts { first: 10, hedge: 2, failover: 1, probe: 5 },
+        wins: Wins { first: 9, hedge: 1, failover: 0 },
+        errors: 3,
+        timeouts: 4,
+        latency: latency.clone(),
+    };
+    let pool = PoolSnapshot {
+        name: "ts".to_owned(),
+        in_flight: 7,
+        duration: latency,
+        hedges_denied: 6,
+        backends: vec![backend],
+    };
+    Snapshot {
+        uptime: Duration::from_secs(3_600),
+        workers: 2,
+        queries: vec![(Transport::Udp, 13)],
+        responses: vec![(Source::Backend, 0, 13)],
+        dropped: Vec::new(),
+        pools: vec![pool],
+    }
+}
