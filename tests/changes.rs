@@ -112,8 +112,11 @@ fn state_by_hand_outdoes_probes_until_auto() {
 
     set(closed.address(), "up", true);
     let before = attempts();
-    ask_names(&client, 1);
-    assert_eq!(attempts(), [before[0] + 1, before[1] + 1], "asked first, as it is up by hand");
+    // It starts slowly, as who returns does.
+    until("it is asked, as it is up by hand", || {
+        ask_names(&client, 10);
+        (attempts()[0] > before[0]).then_some(())
+    });
     // Whatever is met: the operator knows better.
     closed_is_probed(&admin, closed.address());
     assert_eq!(admin.backend(&closed.address().to_string())["state"], "up");
@@ -150,7 +153,7 @@ fn changes_that_make_no_sense_are_refused_with_what_would() {
         (admin.try_post("/api/v1/pools/al/backends", &other), 404, "did you mean \\\"all\\\""),
         (admin.try_delete("/api/v1/pools/all/backends/192.0.2.9:53"), 404, &address),
         (admin.try_post(&format!("{own}/drian"), ""), 404, "did you mean \\\"drain\\\""),
-        (admin.try_post(BACKENDS, "{\"address\": \"localhost\"}"), 400, "192.0.2.1:53"),
+        (admin.try_post(BACKENDS, "{\"address\": \"localhost\"}"), 400, "127.0.0.1:53"),
         (admin.try_post(BACKENDS, "{\"address\": \"192.0.2.1:53\", \"weight\": 0}"), 400, "from 1 to 1000"),
         (admin.try_post(BACKENDS, "{\"adress\": \"192.0.2.1:53\"}"), 400, "address"),
         (admin.try_post("/api/v1/status", ""), 405, "GET"),
@@ -217,7 +220,7 @@ fn nothing_is_lost_while_backends_come_and_go() {
             assert_eq!(admin.try_delete(&path(old)).status, 200);
         }
         load.run_for(ms(100));
-        load.stop().check(dispatch);
+        load.stop().check(dispatch, &admin);
     }
 }
 
@@ -230,7 +233,7 @@ fn metrics_agree_with_what_backends_and_clients_saw() {
     ];
     let asked: Vec<_> = backends.iter().map(|backend| backend as _).collect();
     let labels = ["plain", "fails", "misses", "late"];
-    let rules = "timeout = '500ms'\nattempt_timeout = '400ms'\n[hedge]\ndelay = '10ms'\nbudget = 1.0\n\
+    let rules = "timeout = '250ms'\nattempt_timeout = '200ms'\n[hedge]\ndelay = '10ms'\nbudget = 1.0\n\
                  [health]\ninterval = '100ms'\ntimeout = '5s'";
     for dispatch in ["race", "hedge", "sequential"] {
         let seen_before = backends.each_ref().map(|backend| backend.queries().len());
@@ -238,7 +241,7 @@ fn metrics_agree_with_what_backends_and_clients_saw() {
         let server = Forwarder::to(&asked, &format!("dispatch = '{dispatch}'\n{rules}")).workers(2).admin().start();
         let (client, mut tcp) = (server.client(), server.tcp_client());
         let (mut by_backend, mut synthesized) = (0, 0);
-        for i in 0..25 {
+        for i in 0..10 {
             for label in labels {
                 let question = query(&format!("{label}.{i}.example"), A).edns(1232);
                 let response = if i % 5 == 0 { tcp.ask(&question) } else { client.ask(&question) };
@@ -252,13 +255,13 @@ fn metrics_agree_with_what_backends_and_clients_saw() {
             metrics.sum("hedgerow_dropped_total", &[("reason", "malformed")]) == 1
         });
         let sum = |name: &str, labels: &[(&str, &str)]| metrics.sum(&format!("hedgerow_{name}"), labels);
-        assert_eq!(sum("queries_total", &[("transport", "udp")]), 80, "{dispatch}");
-        assert_eq!(sum("queries_total", &[("transport", "tcp")]), 20);
-        assert_eq!(sum("responses_total", &[]), 100);
+        assert_eq!(sum("queries_total", &[("transport", "udp")]), 32, "{dispatch}");
+        assert_eq!(sum("queries_total", &[("transport", "tcp")]), 8);
+        assert_eq!(sum("responses_total", &[]), 40);
         assert_eq!(sum("responses_total", &[("source", "backend")]), by_backend);
         assert_eq!(sum("responses_total", &[("source", "synthesized")]), synthesized);
         assert_eq!(sum("wins_total", &[]), by_backend);
-        assert_eq!(sum("query_duration_seconds_count", &[]), 100);
+        assert_eq!(sum("query_duration_seconds_count", &[]), 40);
         assert_eq!(sum("in_flight", &[]), 0);
         assert_eq!(sum("backend_up", &[]), 3);
         for (place, backend) in backends.iter().enumerate() {
@@ -270,9 +273,9 @@ fn metrics_agree_with_what_backends_and_clients_saw() {
         }
         let kinds = ["first", "hedge", "failover"].map(|kind| sum("attempts_total", &[("kind", kind)]));
         match dispatch {
-            "race" => assert_eq!(kinds, [300, 0, 0]),
-            "hedge" => assert!(kinds[0] == 100 && kinds[1] > 0 && kinds[2] > 0, "{kinds:?}"),
-            _ => assert!(kinds[0] == 100 && kinds[1] == 0 && kinds[2] > 0, "{kinds:?}"),
+            "race" => assert_eq!(kinds, [120, 0, 0]),
+            "hedge" => assert!(kinds[0] == 40 && kinds[1] > 0 && kinds[2] > 0, "{kinds:?}"),
+            _ => assert!(kinds[0] == 40 && kinds[1] == 0 && kinds[2] > 0, "{kinds:?}"),
         }
     }
 }

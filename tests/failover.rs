@@ -67,7 +67,6 @@ fn check(dispatch: &str, fault: Fault) {
     let known = Instant::now();
     load.run_for(CALM);
     let report = load.stop();
-    let taken = admin.metrics().sum("hedgerow_queries_total", &[]);
     if fault == Fault::Stop {
         fails.resume();
     }
@@ -91,12 +90,12 @@ fn check(dispatch: &str, fault: Fault) {
         percentile(&during, 99).as_micros(),
         percentile(&after, 99).as_micros(),
     );
-    assert_eq!(taken as usize, report.queries.len(), "the kernel has dropped queries on their way");
-    report.check(dispatch);
+    report.check(dispatch, &admin);
     // A query waits for at most one attempt in vain; the rest is for a busy machine.
     assert!(percentile(&during, 100) < ATTEMPT_TIMEOUT * 2, "{:?}", percentile(&during, 100));
     // Who still asked the dead one would wait for a hedge at least.
-    assert!(percentile(&after, 90) < AFFECTED, "nobody pays once it is known: {:?}", percentile(&after, 90));
+    let usual = AFFECTED.max(percentile(&before, 90) * 3);
+    assert!(percentile(&after, 90) < usual, "nobody pays once it is known: {:?}", percentile(&after, 90));
     assert!(percentile(&after, 100) < ATTEMPT_TIMEOUT, "{:?}", percentile(&after, 100));
 }
 

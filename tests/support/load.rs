@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::PATIENCE;
+use super::http::Admin;
 use super::message::*;
 
 /// The table that has an answer for each query of a [`Load`].
@@ -103,15 +104,15 @@ impl Report {
         times
     }
 
-    /// Fails unless every query had its one right answer.
-    pub fn check(&self, what: &str) {
-        let Self { queries, strays } = self;
-        let (lost, wrong) = (self.lost(), self.wrong());
-        assert!(
-            (lost, wrong, *strays) == (0, 0, 0),
-            "{what}: of {}: {lost} lost, {wrong} wrong, {strays} strays",
-            queries.len()
-        );
+    /// Fails unless every query that the server has taken had its one right answer. On a machine that is busy with other
+    /// things the kernel may drop a few on their way to the server, which cannot know of them.
+    pub fn check(&self, what: &str, admin: &Admin) {
+        let sent = self.queries.len();
+        let taken = usize::try_from(admin.metrics().sum("hedgerow_queries_total", &[])).expect("a count");
+        let (lost, wrong, strays) = (self.lost(), self.wrong(), self.strays);
+        let numbers = format!("{what}: {sent} sent, {taken} taken: {lost} lost, {wrong} wrong, {strays} strays");
+        assert!(lost <= sent - taken && wrong == 0 && strays == 0, "{numbers}");
+        assert!(taken * 100 >= sent * 99, "too few to tell: {numbers}");
     }
 }
 
