@@ -2,12 +2,13 @@
 
 mod support;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
+use socket2::SockRef;
 use support::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -313,6 +314,23 @@ fn drain_takes_no_longer_than_the_deadlines_of_the_races() {
     in_flight.server.process.signal(Signal::TERM);
     in_flight.expect_all(|response| assert_eq!(response.rcode(), SERVFAIL));
     assert_eq!(in_flight.server.process.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn client_that_does_not_take_its_responses_does_not_keep_a_drain() {
+    let large = reply(|reply| reply.answer(txt(60_000)));
+    let backend = Backend::new(truncated().by_tcp(large));
+    let mut server = Forwarder::to(&[&backend], "timeout = '2s'\nattempt_timeout = '2s'").start();
+    let stream = TcpStream::connect(server.address()).expect("it listens");
+    // Much less than the responses take.
+    SockRef::from(&stream).set_recv_buffer_size(4096).expect("a small buffer is allowed");
+    let queries: Vec<_> = (0..100).flat_map(|i| framed(&query(&format!("{i}.example"), TXT).to_vec())).collect();
+    (&stream).write_all(&queries).expect("it reads");
+    // By then it writes; the rest of the queries is taken at the latest when the drain begins.
+    backend.wait_for(20);
+    server.process.signal(Signal::TERM);
+    server.process.wait_for_log("not drained in time");
+    assert_eq!(server.process.wait_for_exit().code(), Some(0));
 }
 
 #[test]

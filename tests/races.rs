@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Instant;
 
+use rustix::process::Signal;
 use support::*;
 
 const ONE: &str = "192.0.2.1";
@@ -288,6 +289,31 @@ fn retransmission_is_answered_in_its_last_form() {
     let response = client.receive();
     assert_eq!(response.question(), last.question());
     assert!(response.has_opt());
+}
+
+#[test]
+fn queries_that_share_a_race_each_count() {
+    let backend = Backend::new(answer(ONE).held().except("fence", answer(TWO)));
+    let next = Backend::new(silent());
+    let mut server = Forwarder::to(&[&backend, &next], &patient("dispatch = 'sequential'")).start();
+    let (client, other, mut stream) = (server.client(), server.client(), server.tcp_client());
+    let (question, fence) = (query("www.example", A), query("fence.example", A));
+    client.send(&question);
+    backend.wait_for(1);
+    client.send(&question);
+    next.wait_for(1);
+    other.send(&question);
+    other.receive_only(&fence);
+    stream.send(&[question.clone(), question.clone(), fence.clone()]);
+    assert_eq!(stream.receive().answers(), [TWO]);
+    backend.release();
+    for response in [client.receive(), other.receive(), stream.receive(), stream.receive()] {
+        assert_eq!(response.answers(), [ONE]);
+    }
+    server.process.signal(Signal::TERM);
+    assert_eq!(server.process.wait_for_exit().code(), Some(0));
+    let log = server.process.log();
+    assert!(log.contains("queries: 4 udp, 3 tcp; responses: 7 backend, 0 synthesized"), "{log}");
 }
 
 #[test]

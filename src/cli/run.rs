@@ -48,21 +48,24 @@ async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError
             }
         }
     }
-    tokio::select! {
+    let status = tokio::select! {
         (is_clean, summary) = server.drain() => {
             tracing::info!("{summary}");
             if is_clean {
                 tracing::info!("drained");
                 return Ok(ExitCode::SUCCESS);
             }
-            tracing::error!("not drained in time: some queries were not answered");
+            // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
+            tracing::warn!("not drained in time: some clients did not get their responses");
+            0
         }
         name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
             tracing::warn!("{name} again: ending at once");
+            1
         }
-    }
+    };
     // Threads may still run; they end with the process.
-    std::process::exit(1)
+    std::process::exit(status)
 }
 
 /// Puts what was read again in force, or keeps what is. Logs and returns what came of it.

@@ -373,6 +373,9 @@ impl<T: Copy> Exchange<T> {
     /// Nobody needs the reply any more. The ID stays taken for some seconds, so that a late reply cannot be taken for
     /// another's, and its sender's latency can be learnt.
     pub fn abandon(&mut self, key: TicketKey, now: Instant) {
+        if self.late.len() == self.late.capacity() {
+            self.forget_settled();
+        }
         if let Some(waiting) = self.waiting.get_mut(&key)
             && !waiting.is_late
         {
@@ -416,6 +419,19 @@ impl<T: Copy> Exchange<T> {
                 ended(waiting);
                 self.settle(key, now);
             }
+        }
+    }
+
+    /// Makes room for late tickets: those that were replied to behind one that was not are still in the queue, and where
+    /// one reply of a thousand is lost, they are nearly all.
+    fn forget_settled(&mut self) {
+        let waiting = &self.waiting;
+        self.late.retain(|(_, key, serial)| {
+            waiting.get(key).is_some_and(|waiting| waiting.is_late && waiting.serial == *serial)
+        });
+        // Few went: the next time should not come soon.
+        if self.late.len() > self.late.capacity() / 2 {
+            self.late.reserve(self.late.capacity());
         }
     }
 

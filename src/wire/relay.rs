@@ -4,6 +4,7 @@
 //! that costs the client least: errors for people (EDE), then additional records that are optional, then, with TC, all.
 
 use super::body::{Record, read_name};
+use super::codes::Rcode;
 use super::edns::{OptRecord, Passing};
 use super::expand;
 use super::form::ClientForm;
@@ -34,6 +35,11 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     if over(limit, out, opt) && !reply.is_referral() {
         let room = limit.saturating_sub(opt_len(opt));
         counts[3] = drop_additional(out, reply.additional_start(), room);
+    }
+    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one. But what is too long for
+    // TCP with it could not be had at all.
+    if limit == LONGEST && over(limit, out, opt) && rcode.0 <= Rcode::MAX_IN_HEADER {
+        opt = None;
     }
     if over(limit, out, opt) {
         out.truncate(reply.answers_start());
@@ -99,6 +105,9 @@ fn over(limit: usize, out: &[u8], opt: Option<OptRecord<'_>>) -> bool {
 fn opt_len(opt: Option<OptRecord<'_>>) -> usize {
     opt.map_or(0, |opt| opt.wire_len())
 }
+
+/// The longest message there is: TCP has two octets for the length (RFC 1035 section 4.2.2).
+const LONGEST: usize = u16::MAX as usize;
 
 #[cfg(test)]
 mod tests {
@@ -231,6 +240,18 @@ mod tests {
         let glue = [ns, long.clone(), a(WWW)];
         check(&glue, [1, 0, 1, 2], 486, ([1, 0, 1, 3], false, 0));
         check(&glue, [1, 0, 1, 2], 485, ([1, 0, 0, 1], true, 0));
+    }
+
+    #[test]
+    fn opt_gives_way_to_what_only_just_fits_into_tcp() {
+        let txt = |len: usize| record(WWW, RecordType::TXT, &vec![b'x'; len]);
+        // The question takes 33 octets, each record 12 and its data, our OPT record 11.
+        for (len, additional) in [(5479, 1), (5480, 0), (5490, 0)] {
+            let reply = message(REPLY, [1, 2, 0, 0], &[QUESTION, &txt(60_000 - 12), &txt(len)]);
+            let out = response(&with_edns(), &reply, LONGEST);
+            let header = read_reply(&out).expect("a response is sound").header();
+            assert_eq!((header.ancount(), header.arcount(), header.is_truncated()), (2, additional, false), "{len}");
+        }
     }
 
     #[test]

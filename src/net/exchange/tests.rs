@@ -198,6 +198,23 @@ fn quarantine_of_an_earlier_use_does_not_end_a_later_one() {
 }
 
 #[test]
+fn queue_of_late_tickets_does_not_grow_by_those_that_are_settled() {
+    let mut fixture = Fixture::new();
+    let capacity = fixture.exchange.late.capacity();
+    let lost = fixture.send(0);
+    fixture.exchange.abandon(lost, fixture.now);
+    for ticket in 0..3 * capacity as u32 {
+        let key = fixture.send(ticket);
+        fixture.exchange.abandon(key, fixture.now);
+        fixture.exchange.settle(key, fixture.now);
+        fixture.exchange.tidy(fixture.now);
+        fixture.exchange.ready(&mut Vec::new());
+    }
+    assert_eq!(fixture.exchange.late.capacity(), capacity);
+    assert!(fixture.exchange.find(lost.port(), lost.id()).is_some());
+}
+
+#[test]
 fn silence_opens_so_many_sockets_and_no_more() {
     let mut fixture = Fixture::new();
     for ticket in 0..500 {
