@@ -139,7 +139,26 @@ impl Pool {
         {
             state.memory.remember(name, self.shared.backends[first.get()].id);
         }
-        candidates
+        // `ordered` means as in the config, whatever happens short of death.
+        if balance == Balance::Ordered { candidates } else { self.stalled_last(&candidates, now) }
+    }
+
+    /// The same backends, but those that have fallen silent last: between the moment at which a backend dies without a
+    /// word and the moment at which probes know, as few queries as possible should wait for it.
+    fn stalled_last(&self, candidates: &Candidates, now: Instant) -> Candidates {
+        let is_stalled = |backend: &BackendIndex| self.loads[backend.get()].is_stalled(self.patience(*backend), now);
+        if candidates.all_down() || !candidates.iter().any(|backend| is_stalled(&backend)) {
+            return *candidates;
+        }
+        let (stalled, others) = (candidates.iter().filter(is_stalled), candidates.iter());
+        Candidates::of(others.filter(|backend| !is_stalled(backend)).chain(stalled), false)
+    }
+
+    /// How long a backend with many attempts out may be silent before others are asked first.
+    fn patience(&self, backend: BackendIndex) -> Duration {
+        let longest = self.shared.rules().attempt_timeout;
+        let p99 = self.latency[backend.get()].quantile(0.99);
+        p99.map_or(longest, |p99| (3 * p99).max(SHORTEST_PATIENCE).min(longest))
     }
 
     /// A backend has given a positive answer to a question in wire form: a `sticky` pool asks it first for that name from
@@ -250,6 +269,9 @@ fn name_hash(hasher: &RandomState, qname: &[u8]) -> u64 {
 
 /// Octets for which a query's buffer has room at once; longer names make it grow, once.
 const USUAL_QUERY: usize = 128;
+
+/// The least silence that is taken for a stall: a backend that pauses for less costs less than it would to avoid it.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(10);
 
 /// How long a backend that knows no EDNS is asked without (RFC 6891 section 6.2.2 leaves it open). Such servers are
 /// rarely mended, and a mended one loses nothing but a few minutes of EDNS.

@@ -77,6 +77,15 @@ impl Load {
         self.returned = Some(now);
     }
 
+    /// Whether it has fallen silent: many attempts are out, and nothing was heard for so long.
+    ///
+    /// That is no proof of death, so it stays up; but until it is heard again, or nobody waits for it any more, others
+    /// are asked first.
+    pub fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
+        self.in_flight >= STALLED_ATTEMPTS
+            && self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= patience)
+    }
+
     /// Attempts out.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
@@ -148,6 +157,8 @@ impl Errors {
     }
 }
 
+/// Attempts that must be out before silence means anything: one lost datagram does not.
+const STALLED_ATTEMPTS: u32 = 8;
 /// How much one reply counts.
 const ONE_REPLY: f64 = 1.0 / 8.0;
 /// Seconds that a backend is taken to need at least, so that attempts in flight count even if it was never timed.
@@ -244,5 +255,28 @@ mod tests {
         load.came_back(now);
         assert_eq!(load.share(now), 0.1);
         assert_eq!(load.share(now + slow_start::LENGTH), 1.0);
+    }
+
+    #[test]
+    fn silence_with_many_attempts_out_is_a_stall_until_something_is_heard() {
+        let start = Instant::now();
+        let patience = Duration::from_millis(10);
+        let later = start + 2 * patience;
+        let mut load = Load::new(start);
+        for _ in 0..STALLED_ATTEMPTS - 1 {
+            load.asked(start);
+        }
+        assert!(!load.is_stalled(patience, later), "too few to tell");
+        load.asked(start);
+        assert!(!load.is_stalled(patience, start + patience / 2), "too soon to tell");
+        assert!(load.is_stalled(patience, later));
+        load.asked(later);
+        assert!(load.is_stalled(patience, later), "asking is not hearing");
+        load.ended(End::Reply(patience), later);
+        assert!(!load.is_stalled(patience, later + patience / 2));
+        for _ in 0..STALLED_ATTEMPTS {
+            load.ended(End::Silence(patience), later);
+        }
+        assert!(!load.is_stalled(patience, later + 9 * patience), "nobody waits: it gets its chance");
     }
 }

@@ -207,7 +207,7 @@ fn queue_of_late_tickets_does_not_grow_by_those_that_are_settled() {
         let key = fixture.send(ticket);
         fixture.exchange.abandon(key, fixture.now);
         fixture.exchange.settle(key, fixture.now);
-        fixture.exchange.tidy(fixture.now);
+        fixture.exchange.tidy(fixture.now, |_| {});
         fixture.exchange.ready(&mut Vec::new());
     }
     assert_eq!(fixture.exchange.late.capacity(), capacity);
