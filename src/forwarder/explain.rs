@@ -12,7 +12,7 @@ use crate::wire::{self, RecordType};
 /// A race that is over, as a line: who was asked when and why, who won, what was kept.
 ///
 /// ```text
-/// www.example.org. A: ts1 first at 0 µs, replied; ts2 hedge at 1302 µs, silent; ts1 wins after 1790 µs
+/// www.example.org. A: ts1 first at 0 µs, ended; ts2 hedge at 1302 µs, silent; ts1 wins after 1790 µs
 /// ```
 pub(super) struct Explained<'a> {
     /// The race.
