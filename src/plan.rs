@@ -114,6 +114,8 @@ pub struct SharedPool {
     pub config: PoolConfig,
     /// Its backends, in order of the config.
     pub backends: Vec<Arc<SharedBackend>>,
+    /// Which backend a name lives at (`balance = "sticky"`); kept for as long as the pool is `sticky`.
+    pub memory: Arc<Memory>,
     /// What outlives a change of its configuration.
     pub state: Arc<PoolState>,
 }
@@ -132,7 +134,13 @@ impl SharedPool {
         let backends = backends.collect();
         let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
         state.budget.set_rate(config.rules.hedge.budget);
-        Self { config, backends, state }
+        let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;
+        let memory = match earlier.filter(|earlier| is_sticky(&earlier.config) == is_sticky(&config)) {
+            Some(earlier) => Arc::clone(&earlier.memory),
+            // Only `sticky` pays for a memory.
+            None => Arc::new(Memory::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
+        };
+        Self { config, backends, memory, state }
     }
 
     /// The rules of its races.
@@ -151,8 +159,6 @@ impl SharedPool {
 pub struct PoolState {
     /// What pays for hedges.
     pub budget: Budget,
-    /// Which backend a name lives at (`balance = "sticky"`).
-    pub memory: Memory,
     /// What each worker counts.
     pub counters: Box<[PoolCounters]>,
     /// Counts the queries for which a turn was taken.
@@ -166,11 +172,8 @@ pub struct PoolState {
 impl PoolState {
     /// Nothing learnt, nothing counted.
     fn new(config: &PoolConfig, workers: usize) -> Self {
-        // Only `sticky` pays for a memory.
-        let names = if config.rules.balance == Balance::Sticky { REMEMBERED_NAMES } else { 0 };
         Self {
             budget: Budget::new(config.rules.hedge.budget),
-            memory: Memory::new(names),
             counters: (0..workers).map(|_| PoolCounters::default()).collect(),
             turn: AtomicU64::new(0),
             queries: AtomicU64::new(0),
@@ -316,7 +319,8 @@ impl SharedBackend {
     /// Sets what probes and replies say. Returns whether it was something else before; the caller announces that.
     pub fn set_standing(&self, standing: Standing) -> bool {
         let is_change = self.standing.swap(standing as u8, Relaxed) != standing as u8;
-        if is_change {
+        // What the operator has set stays as it is, whatever the probes find.
+        if is_change && self.manual() == Manual::Auto && !self.is_draining() {
             self.since.store(unix_millis(), Relaxed);
         }
         is_change

@@ -27,7 +27,7 @@ use crate::wire;
 pub struct Prober {
     /// The backends that are probed.
     watches: Vec<Watch>,
-    /// Called after a change that no worker has made itself.
+    /// Called after each change, be it one that a worker has met.
     on_change: Rc<dyn Fn()>,
 }
 
@@ -136,13 +136,17 @@ impl Subject {
             }
         };
         let mut probe = None;
+        let mut was_up = health.is_up();
         loop {
             let step = health.next_step(Instant::now(), &mut rng);
-            self.publish(health.is_up());
+            // Changes only: a worker writes what it met before we hear of it, and is not to be contradicted with old news.
+            if std::mem::replace(&mut was_up, health.is_up()) != was_up {
+                self.publish(was_up);
+            }
             match step {
                 Step::Probe => {
                     self.backend.clear_suspicion();
-                    probe = self.open().await.ok();
+                    probe = self.begin(&mut health).await;
                     self.send(&mut health, probe.as_ref()).await;
                 }
                 Step::Repeat => self.send(&mut health, probe.as_ref()).await,
@@ -164,7 +168,24 @@ impl Subject {
         }
     }
 
-    /// Opens the socket of a probe. If that fails, for want of a descriptor say, the probe will be found to have missed.
+    /// Opens the socket of a probe, or says why there is none.
+    async fn begin(&self, health: &mut Health) -> Option<Probe> {
+        let error = match self.open().await {
+            Ok(probe) => return Some(probe),
+            Err(error) => error,
+        };
+        match is_unreachable(&error) {
+            true => health.on_unreachable(Instant::now()),
+            // Our own want, of descriptors most likely. If it took all backends down, it would do more harm than they could.
+            false => {
+                health.on_probe_not_made();
+                tracing::warn!(pool = self.pool, backend = self.backend.name, %error, "cannot probe");
+            }
+        }
+        None
+    }
+
+    /// Opens the socket of a probe.
     async fn open(&self) -> io::Result<Probe> {
         let any: SocketAddr = match self.backend.address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -207,15 +228,16 @@ impl Subject {
             (false, Standing::New) => Standing::New,
             (false, Standing::Up | Standing::Down) => Standing::Down,
         };
-        if !self.backend.set_standing(standing) {
-            return;
+        if self.backend.set_standing(standing) {
+            self.state.announce();
+            let (pool, backend) = (&self.pool, &self.backend.name);
+            match is_up {
+                true => tracing::info!(pool, backend, "up"),
+                false => tracing::warn!(pool, backend, "down"),
+            }
         }
-        self.state.announce();
-        let (pool, backend) = (&self.pool, &self.backend.name);
-        match is_up {
-            true => tracing::info!(pool, backend, "up"),
-            false => tracing::warn!(pool, backend, "down"),
-        }
+        // Even if a worker had written it: the others look only when they have a reason to, and may have queries out to
+        // a backend that was found dead.
         (self.on_change)();
     }
 

@@ -213,3 +213,21 @@ fn nobody_asks_who_is_down() {
     assert_eq!(metrics.sum("hedgerow_attempts_total", &[("kind", "failover")]), 0);
     assert_eq!(counts(&backends).iter().sum::<usize>(), 30 * WORDS.len());
 }
+
+#[test]
+fn sticky_from_a_reload_remembers_as_much_as_from_the_start() {
+    let backends = [(); 2].map(|()| Backend::new(answer(ONE)));
+    let config = |balance| Forwarder::to(&[&backends[0], &backends[1]], &patient(balance)).admin();
+    let server = config("round-robin").start();
+    server.rewrite("config.toml", &config("sticky").to_toml());
+    server.admin().post("/api/v1/reload", "");
+    // An odd number: in turn, each name would meet with the other backend the second time.
+    until("all names are asked where they were before", || {
+        let before = backends[0].queries().len();
+        ask_names(&server, 101);
+        ask_names(&server, 101);
+        let seen = backends[0].queries();
+        let (once, again) = seen[before..].split_at((seen.len() - before) / 2);
+        (once.iter().map(Seen::name).eq(again.iter().map(Seen::name))).then_some(())
+    });
+}

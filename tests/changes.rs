@@ -279,3 +279,55 @@ fn metrics_agree_with_what_backends_and_clients_saw() {
         }
     }
 }
+
+#[test]
+fn reload_says_which_changes_by_hand_it_undoes() {
+    let backends = [ONE, TWO, THREE].map(|address| Backend::new(answer(address)));
+    let [stays, goes, comes] = &backends;
+    let server = Forwarder::to(&[stays, goes], PATIENT).admin().start();
+    let admin = server.admin();
+    admin.post(BACKENDS, &json(comes.address()));
+    assert_eq!(admin.try_delete(&path(goes.address())).status, 200);
+    let told = admin.try_post("/api/v1/reload", "").body;
+    for said in [
+        format!("{}, added to pool all by hand, is gone", comes.address()),
+        format!("{}, removed from pool all by hand, is back", goes.address()),
+    ] {
+        assert!(told.contains(&said), "no {said:?} in {told}");
+    }
+    let told = admin.try_post("/api/v1/reload", "").body;
+    assert!(!told.contains("by hand"), "{told}");
+}
+
+#[test]
+fn attempts_of_an_earlier_plan_leave_the_gauge_when_their_backend_goes_down() {
+    let mute = Backend::new(silent());
+    let (other, new) = (Backend::new(answer(ONE).except("slow", nxdomain())), Backend::new(answer(TWO)));
+    let keys = format!("dispatch = 'race'\n{}", PATIENT.split_once('\n').expect("two lines").1);
+    let server = Forwarder::to(&[&mute, &other], &keys).admin().start();
+    let (admin, client) = (server.admin(), server.client());
+    // The other wins all of these, and nobody waits for the mute one any more; but for this one somebody does.
+    ask_names(&client, 20);
+    client.send(&query("slow.example", A));
+    mute.wait_for(21);
+    other.wait_for(21);
+    admin.post(BACKENDS, &json(new.address()));
+    let name = mute.address().to_string();
+    assert_eq!(admin.backend(&name)["in_flight"], 21);
+    admin.post(&format!("{}/down", path(mute.address())), "");
+    assert_eq!(client.receive().rcode(), NXDOMAIN);
+    until("nothing is out", || (admin.backend(&name)["in_flight"] == 0).then_some(()));
+    assert_eq!(admin.metrics().sum("hedgerow_in_flight", &[]), 0);
+}
+
+#[test]
+fn new_backend_does_not_share_its_name() {
+    let (backend, new) = (Backend::new(answer(ONE)), Backend::new(answer(TWO)));
+    let name = new.address().to_string();
+    let unnamed = format!("\"{}\"", backend.address());
+    let named = format!("{{ address = {unnamed}, name = \"{name}\" }}");
+    let config = Forwarder::to(&[&backend], PATIENT).admin().to_toml().replace(&unnamed, &named);
+    let server = Server::start(&config);
+    let refused = server.admin().try_post(BACKENDS, &json(new.address()));
+    assert_eq!(refused.status, 409, "{refused:?}");
+}

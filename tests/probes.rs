@@ -110,3 +110,22 @@ fn ls_probes_after_so_many_queries() {
     });
     assert!(start.elapsed() < ms(4000), "that was the clock, whose interval is 5 s");
 }
+
+#[test]
+fn what_one_worker_meets_frees_the_queries_of_all() {
+    let (dies, other) = (Backend::new(answer(ONE).held()), Backend::new(answer(TWO)));
+    let keys = format!("balance = 'ordered'\ndispatch = 'sequential'\n{PATIENT}[health]\ninterval = '1h'");
+    let server = Forwarder::to(&[&dies, &other], &keys).workers(2).start();
+    dies.wait_for_probes(1);
+    let clients: Vec<_> = (0..16).map(|_| server.client()).collect();
+    for (i, client) in clients.iter().enumerate() {
+        client.send(&query(&format!("{i}.example"), A));
+    }
+    dies.wait_for(16);
+    drop(dies);
+    // One worker meets with the error; the other has asked before, and nothing will ever come to it.
+    assert_eq!(server.client().ask(&query("last.example", A)).answers(), [TWO]);
+    for client in clients {
+        assert_eq!(client.receive().answers(), [TWO]);
+    }
+}

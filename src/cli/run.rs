@@ -75,9 +75,9 @@ fn put_in_force(server: &mut Server, read: Result<Setup, LoadError>) -> Result<S
         problems.to_string()
     })?;
     let mut said = "reloaded".to_owned();
-    for key in server.reload(setup) {
-        tracing::warn!("reload: {key} has changed, which needs a restart to take effect");
-        said.push_str(&format!("; {key} has changed, which needs a restart to take effect"));
+    for remark in server.reload(setup) {
+        tracing::warn!("reload: {remark}");
+        said.push_str(&format!("; {remark}"));
     }
     tracing::info!("reloaded");
     Ok(said)

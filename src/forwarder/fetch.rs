@@ -28,7 +28,7 @@ impl Forwarder {
         let pool = pool_at(&mut self.pools, entry.pool);
         let shared = &pool.shared;
         let others = (0..shared.backends.len() as u16).map(BackendIndex);
-        let others = others.filter(|other| *other != winner.backend && shared.backends[other.get()].is_up());
+        let others = others.filter(|other| *other != winner.backend && shared.backends[other.get()].takes_queries());
         let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
         let address = |(backend, edns): (BackendIndex, bool)| (shared.backends[backend.get()].address, edns);

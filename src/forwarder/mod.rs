@@ -187,7 +187,9 @@ impl Forwarder {
             return place as u16;
         }
         let is_earlier = |pool: &&Pool| pool.shared.config.name == shared.config.name;
-        let earlier = self.pools.iter().flatten().rfind(is_earlier);
+        // Of the plan in force: an older one may have races still, but has learnt nothing of late.
+        let in_force = self.pool_places.iter().filter_map(|&place| self.pools[usize::from(place)].as_ref());
+        let earlier = in_force.into_iter().find(is_earlier);
         let pool = Pool::new(Arc::clone(shared), &mut self.exchange, earlier, self.me, now);
         let place = self.pools.iter().position(Option::is_none).unwrap_or_else(|| {
             self.pools.push(None);

@@ -69,6 +69,8 @@ impl Pool {
             known(backend).map_or_else(|| Load::new(now), |(pool, index)| pool.loads[index].without_attempts())
         });
         let (latency, loads) = (latency.collect(), loads.collect());
+        // Before a look at the backends: what changes meanwhile is then seen as a change.
+        let epoch = shared.state.epoch();
         let members = shared.backends.iter().map(|backend| {
             let known = known(backend).map(|(pool, index)| &pool.members[index]);
             Member {
@@ -78,7 +80,6 @@ impl Pool {
             }
         });
         let members = members.collect();
-        let epoch = shared.state.epoch();
         let turns = turns(&shared);
         Self { shared, members, latency, loads, turns, epoch, in_flight: 0, me: usize::from(me.0) }
     }
@@ -119,7 +120,7 @@ impl Pool {
             Balance::Hash => FixedState::default().hash_one(qname),
             Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
         };
-        let remembered = (balance == Balance::Sticky).then(|| state.memory.recall(name)).flatten();
+        let remembered = (balance == Balance::Sticky).then(|| self.shared.memory.recall(name)).flatten();
         let remembered = remembered.and_then(|id| self.by_id(id));
         let turn = match balance {
             Balance::RoundRobin => state.take_turn(),
@@ -137,7 +138,7 @@ impl Pool {
             && let Some(first) = candidates.get(0)
             && remembered != Some(first)
         {
-            state.memory.remember(name, self.shared.backends[first.get()].id);
+            self.shared.memory.remember(name, self.shared.backends[first.get()].id);
         }
         // `ordered` means as in the config, whatever happens short of death.
         if balance == Balance::Ordered { candidates } else { self.stalled_last(&candidates, now) }
@@ -172,7 +173,7 @@ impl Pool {
         if let (Some(folded), Some(qname)) = (folded.get_mut(..qname), question.get(..qname)) {
             folded.copy_from_slice(qname);
             wire::fold(folded);
-            self.shared.state.memory.remember(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
+            self.shared.memory.remember(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
         }
     }
 

@@ -29,11 +29,13 @@ impl Forwarder {
     pub(super) fn drive(&mut self, at: RaceRef, at_hand: Option<AtHand<'_>>, now: Instant) {
         loop {
             let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_fetching) else { return };
-            let pool = pool_at(&mut self.pools, entry.pool);
+            let place = entry.pool;
+            let pool = pool_at(&mut self.pools, place);
             match entry.race.next_step(&pool.field(), now) {
                 Step::Ask { attempt, backend, kind, edns } => {
-                    pool.counters(backend).attempts[number(kind)].increment();
-                    self.ask(at, attempt, backend, edns, now);
+                    if self.ask(at, attempt, backend, edns, now) {
+                        pool_at(&mut self.pools, place).counters(backend).attempts[number(kind)].increment();
+                    }
                 }
                 Step::WaitUntil(until) => {
                     if entry.armed.is_none_or(|armed| until < armed) {
@@ -47,9 +49,9 @@ impl Forwarder {
         }
     }
 
-    /// Makes an attempt: queues the query for a backend.
-    fn ask(&mut self, at: RaceRef, attempt: AttemptId, backend: BackendIndex, edns: bool, now: Instant) {
-        let Some(entry) = self.in_flight.get_mut(at) else { return };
+    /// Makes an attempt: queues the query for a backend. Returns whether there was a socket to send it from.
+    fn ask(&mut self, at: RaceRef, attempt: AttemptId, backend: BackendIndex, edns: bool, now: Instant) -> bool {
+        let Some(entry) = self.in_flight.get_mut(at) else { return false };
         let pool = pool_at(&mut self.pools, entry.pool);
         let link = pool.link(backend);
         if self.exchange.is_full(link) {
@@ -66,9 +68,13 @@ impl Forwarder {
             Ok(key) => {
                 entry.set_ticket(attempt, key);
                 pool.asked(backend, now);
+                true
             }
             // No socket is left: as far as this query goes, the backend cannot be asked.
-            Err(_) => entry.race.on_failure(attempt),
+            Err(_) => {
+                entry.race.on_failure(attempt);
+                false
+            }
         }
     }
 
@@ -155,8 +161,8 @@ impl Forwarder {
         let Some(index) = pool.backend(link) else { return };
         pool.ended(index, if is_error { End::Failure(latency) } else { End::Reply(latency) }, now);
         let backend = &pool.shared.backends[index.get()];
-        if backend.standing() == Standing::Down {
-            // Any reply at all is life.
+        if backend.standing() != Standing::Up {
+            // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
             if backend.set_standing(Standing::Up) {
                 pool.shared.state.announce();
                 tracing::info!(pool = pool.shared.config.name, backend = backend.name, "up: replied");
@@ -243,10 +249,8 @@ impl Forwarder {
         self.in_flight.remove(at);
         let pool = pool_at(&mut self.pools, place);
         pool.in_flight -= 1;
+        // If it was the last of a pool that is in no plan, the end of the turn forgets that.
         pool.shared.state.counters[usize::from(self.me.0)].in_flight.subtract(1);
-        if pool.in_flight == 0 && !self.pool_places.contains(&place) {
-            self.remove_unused_pools();
-        }
     }
 }
 

@@ -136,6 +136,10 @@ impl Forwarder {
             }
             self.fail(refused.ticket, now);
         }
+        // Only now: until here something that was refused or orphaned may still have to be counted for such a pool.
+        if self.pools.len() > self.pool_places.len() {
+            self.remove_unused_pools();
+        }
         for listener in self.listeners.iter_mut().filter(|listener| !listener.responses.is_empty()) {
             listener.flush(&self.counters);
         }

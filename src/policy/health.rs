@@ -177,6 +177,12 @@ impl Health {
         }
     }
 
+    /// The probe that is out could not be made at all, for want of a descriptor say. That tells nothing of the backend; the
+    /// next one comes when it would have come anyway.
+    pub fn on_probe_not_made(&mut self) {
+        self.probe = None;
+    }
+
     /// ICMP says that nothing listens there. That is proof, so it is down at once.
     pub fn on_unreachable(&mut self, now: Instant) {
         self.probe = None;

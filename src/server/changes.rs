@@ -1,13 +1,14 @@
 //! Changes that an operator makes while the server runs: backends come, go, drain, and are set up or down by hand.
 //!
-//! A change is a new plan, handed to the workers as a reload is: races that run end by the old one. What is changed by hand
-//! holds until the config is read again or the server ends; nothing is written to a file.
+//! A change is a new plan, handed to the workers as a reload is: races that run end by the old one. Backends come and go by
+//! hand until the config is read again; what a backend is set to by hand outlasts that too, as long as the config has
+//! the backend. Nothing is written to a file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Server;
 use super::worker::Command;
+use super::{Remark, Server};
 use crate::admin::{Change, Refused};
 use crate::config::{BackendConfig, PoolConfig};
 use crate::plan::{Manual, SharedBackend};
@@ -44,7 +45,11 @@ impl Server {
         if config.backends.iter().any(|known| known.address == address) {
             return Err(Refused::Conflict(format!("pool {pool} has {address} already")));
         }
-        config.backends.push(BackendConfig { address, name: address.to_string(), weight });
+        let name = address.to_string();
+        if let Some(known) = config.backends.iter().find(|known| known.name == name) {
+            return Err(Refused::Conflict(format!("pool {pool} calls {} {name} already", known.address)));
+        }
+        config.backends.push(BackendConfig { address, name, weight });
         self.put_in_force();
         Ok(format!("{address} is in pool {pool}; it gets queries once a probe has found it up"))
     }
@@ -96,4 +101,25 @@ impl Server {
         self.tell(|| Command::SetPlan(Arc::clone(&plan)));
         self.plan = Some(plan);
     }
+}
+
+/// What of the changes by hand, that is from `configured` to `running`, is undone where the pools of `new` come into force.
+pub(super) fn undone(configured: &[PoolConfig], running: &[PoolConfig], new: &[PoolConfig]) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for running in running {
+        let name = &running.name;
+        let of = |pools: &[PoolConfig]| pools.iter().find(|pool| pool.name == *name).map(|pool| pool.backends.clone());
+        // A pool that goes as a whole was told to go.
+        let (Some(configured), Some(new)) = (of(configured), of(new)) else { continue };
+        let has = |backends: &[BackendConfig], one: &BackendConfig| backends.iter().any(|b| b.address == one.address);
+        let added = running.backends.iter().filter(|backend| !has(&configured, backend));
+        for backend in added.filter(|backend| !has(&new, backend)) {
+            remarks.push(Remark::Gone { pool: name.clone(), backend: backend.name.clone() });
+        }
+        let removed = configured.iter().filter(|backend| !has(&running.backends, backend));
+        for backend in removed.filter(|backend| has(&new, backend)) {
+            remarks.push(Remark::Back { pool: name.clone(), backend: backend.name.clone() });
+        }
+    }
+    remarks
 }

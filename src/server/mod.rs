@@ -2,7 +2,7 @@
 //!
 //! Everything that can fail does so before the first query is taken: zones are loaded, sockets bound, threads started. A
 //! reload builds the new state whole and only then hands it to the workers. What it cannot change without losing queries,
-//! listeners and the number of workers, it reports as [`NeedsRestart`].
+//! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
 mod status;
@@ -90,6 +90,8 @@ pub struct Server {
     workers: Vec<Worker>,
     /// What is bound, by name, for the `ready` line.
     bound: Vec<(String, Vec<SocketAddr>)>,
+    /// The pools as the config had them when it was last read.
+    configured: Vec<PoolConfig>,
     /// The pools as they are configured now, by the file and by hand.
     pools: Vec<PoolConfig>,
     /// Ticks once a second.
@@ -210,13 +212,14 @@ impl Server {
                 }
             });
         }
-        let pools = config.pools.clone();
+        let (configured, pools) = (config.pools.clone(), config.pools.clone());
         let started = std::time::Instant::now();
         Ok(Self {
             config,
             plan,
             workers,
             bound,
+            configured,
             pools,
             second: interval(Duration::from_secs(1)),
             minutes: Minutes::default(),
@@ -260,16 +263,18 @@ impl Server {
         }
     }
 
-    /// Puts another config in force, as far as that can be done while running, and returns what cannot.
-    pub fn reload(&mut self, setup: Setup) -> Vec<NeedsRestart> {
+    /// Puts another config in force, as far as that can be done while running, and returns what an operator may not expect.
+    pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
         let Setup { config, catalogs, .. } = setup;
-        let needs_restart = needs_restart(&self.config, &config);
+        let mut remarks = needs_restart(&self.config, &config);
         if self.plan.is_some()
             && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
         {
             self.prober.set_plan(&plan);
             self.tell(|| Command::SetPlan(Arc::clone(&plan)));
             self.plan = Some(plan);
+            remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
+            self.configured.clone_from(&config.pools);
             self.pools = config.pools;
         }
         // In the order of the start, which is the workers'; an authority that is gone keeps its zones until the restart.
@@ -277,7 +282,7 @@ impl Server {
         let catalogs: Vec<_> =
             self.authorities.iter().map(|name| named(name).map(|index| Arc::clone(&catalogs[index]))).collect();
         self.tell(|| Command::SetCatalogs(catalogs.clone()));
-        needs_restart
+        remarks
     }
 
     /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
@@ -323,18 +328,39 @@ impl Server {
     }
 }
 
-/// A setting that differs from what runs and takes effect at the next start only.
+/// What an operator may not expect of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NeedsRestart(String);
+pub enum Remark {
+    /// The setting at this key differs from what runs and takes effect at the next start only.
+    NeedsRestart(String),
+    /// A backend that was added by hand is gone, since the config does not have it.
+    Gone {
+        /// Name of the pool.
+        pool: String,
+        /// Name of the backend.
+        backend: String,
+    },
+    /// A backend that was removed by hand is back, since the config has it.
+    Back {
+        /// Name of the pool.
+        pool: String,
+        /// Name of the backend.
+        backend: String,
+    },
+}
 
-impl fmt::Display for NeedsRestart {
+impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
+            Self::Gone { pool, backend } => write!(f, "{backend}, added to pool {pool} by hand, is gone"),
+            Self::Back { pool, backend } => write!(f, "{backend}, removed from pool {pool} by hand, is back"),
+        }
     }
 }
 
 /// What of `new` takes effect only at the next start.
-fn needs_restart(running: &Config, new: &Config) -> Vec<NeedsRestart> {
+fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
     let mut keys = Vec::new();
     if running.workers != new.workers {
         keys.push("workers".to_owned());
@@ -358,7 +384,7 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<NeedsRestart> {
     keys.extend(
         new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)),
     );
-    keys.into_iter().map(NeedsRestart).collect()
+    keys.into_iter().map(Remark::NeedsRestart).collect()
 }
 
 /// Sockets of one worker for the addresses of one listener.

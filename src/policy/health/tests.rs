@@ -327,3 +327,17 @@ fn probes_to_a_dead_backend_never_stop_and_find_it_back_within_an_interval() {
         assert!(noticed - back <= ms(5_000 + 300), "seed {seed}: after {:?}", noticed - back);
     }
 }
+
+#[test]
+fn probe_that_could_not_be_made_tells_nothing() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let rules = HealthRules::default();
+    let start = Instant::now();
+    let (mut health, mut now) = (Health::new(rules, start), start);
+    for _ in 0..10 {
+        now = begin_probe(&mut health, now, &mut rng);
+        health.on_probe_not_made();
+    }
+    assert_eq!(health.state(), State::Up);
+    assert!(now >= start + rules.interval.mul_f64(9.0 * 0.9), "it does not spin");
+}
