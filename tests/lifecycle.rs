@@ -60,6 +60,26 @@ fn ts_serves_without_a_config_file() {
 }
 
 #[test]
+fn debug_log_explains_a_race() {
+    let (missing, known) = (Backend::new(nxdomain()), Backend::new(answer(ADDRESS)));
+    let [first, second] = [&missing, &known].map(|backend| backend.address().to_string());
+    let options = ["--log", "debug", "ls", "-l", "127.0.0.1:0", "--dispatch", "sequential", "--balance", "ordered"];
+    let server = Server::run(options.into_iter().chain([first.as_str(), second.as_str()]));
+    let client = Client::of(server.listener("forwarder"));
+    assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
+    let line = server.process.wait_for_log(" wins after ");
+    for part in [
+        "www.example. A:".to_owned(),
+        format!(" {first} first at 0 µs, ended;"),
+        format!(" {second} failover at "),
+        format!(" NXDOMAIN of {first} kept;"),
+        format!(" {second} wins after "),
+    ] {
+        assert!(line.contains(&part), "no {part:?} in {line}");
+    }
+}
+
+#[test]
 fn json_log_tells_the_same() {
     let backend = Backend::new(answer(ADDRESS));
     let address = backend.address().to_string();

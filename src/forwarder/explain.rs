@@ -6,13 +6,14 @@ use std::time::Instant;
 use super::QTYPE_QCLASS;
 use super::in_flight::Entry;
 use super::pool::Pool;
+use crate::policy::Rank;
 use crate::policy::race::{AttemptId, Kind, Outcome};
 use crate::wire::{self, RecordType};
 
 /// A race that is over, as a line: who was asked when and why, who won, what was kept.
 ///
 /// ```text
-/// www.example.org. A: ts1 first at 0 µs, ended; ts2 hedge at 1302 µs, silent; ts1 wins after 1790 µs
+/// www.example.org. A: ts1 first at 0 µs, ended; ts2 failover at 302 µs, ended; NXDOMAIN of ts1 kept; ts2 wins after 790 µs
 /// ```
 pub(super) struct Explained<'a> {
     /// The race.
@@ -46,6 +47,16 @@ impl fmt::Display for Explained<'_> {
             let opt = if attempt.edns { "" } else { " without OPT" };
             let fate = if attempt.open { "silent" } else { "ended" };
             write!(f, " {backend} {kind}{opt} at {at} µs, {fate};")?;
+        }
+        if let Some((attempt, rank)) = entry.race.kept() {
+            let what = match rank {
+                Rank::Failure => "failure",
+                Rank::Nodata => "NODATA without AA",
+                Rank::Nxdomain => "NXDOMAIN",
+                Rank::NodataAuthoritative => "NODATA",
+                Rank::Positive => "answer",
+            };
+            write!(f, " {what} of {} kept;", self.name(attempt))?;
         }
         if entry.race.hedges_denied() > 0 {
             write!(f, " {} hedges denied for lack of budget;", entry.race.hedges_denied())?;

@@ -274,6 +274,11 @@ impl Race {
         self.outcome.is_some()
     }
 
+    /// The best reply that was not accepted, if there was one: the attempt that it answered, and its rank.
+    pub fn kept(&self) -> Option<(AttemptId, Rank)> {
+        self.kept
+    }
+
     /// How many hedges were due but denied for lack of budget.
     pub fn hedges_denied(&self) -> u8 {
         self.hedges_denied
