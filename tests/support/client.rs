@@ -1,6 +1,6 @@
 //! Clients: one UDP socket or one TCP connection each.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 
 use super::PATIENCE;
@@ -49,7 +49,13 @@ impl Client {
     /// Waits for the next response.
     pub fn receive(&self) -> Response {
         let mut buffer = [0; 65_535];
-        let length = self.socket.recv(&mut buffer).expect("a response in time");
+        let length = loop {
+            match self.socket.recv(&mut buffer) {
+                // A signal to this process, a child's end say, cuts a wait with a timeout short.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.expect("a response in time"),
+            }
+        };
         Response { bytes: buffer[..length].to_vec() }
     }
 }
