@@ -138,7 +138,7 @@ impl TcpClient {
         assert!(rest.is_empty(), "nothing more was expected, but came: {rest:?}");
         // A server that closes with octets of ours unread resets the connection.
         if let Err(e) = ended {
-            assert_eq!(e.kind(), io::ErrorKind::ConnectionReset, "the connection stayed open");
+            assert_eq!(e.kind(), ErrorKind::ConnectionReset, "the connection stayed open");
         }
     }
 
