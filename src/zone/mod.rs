@@ -13,6 +13,7 @@
 
 mod catalog;
 mod error;
+mod record;
 mod referral;
 mod respond;
 mod store;
@@ -20,4 +21,5 @@ mod table;
 
 pub use catalog::{Catalog, Miss};
 pub use error::{Fault, Problem, ZoneError, ZoneErrors};
+pub use record::{Place, Record};
 pub use respond::{Reaction, Transport, respond};
