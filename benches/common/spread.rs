@@ -22,9 +22,12 @@ impl Spread {
         Self { median, min: values[0], max: values[values.len() - 1] }
     }
 
-    /// `median (min–max)`, each with so many decimals.
+    /// `median (min–max)`, each with so many decimals; the median alone if there is no range.
     pub(crate) fn cell(&self, decimals: usize) -> String {
         let Self { median, min, max } = self;
+        if min == max {
+            return format!("{median:.decimals$}");
+        }
         format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
     }
 }
