@@ -3,7 +3,8 @@
 //! The release binary forwards to two backends that are slow now and then, lose queries, stop, end, or become slower;
 //! policies take turns within each round, everything is started afresh for each. An open loop asks: each query is timed
 //! from when it was due, so that no stall hides a delay. The backends count what they are asked. A run without any fault
-//! shows what the measurement itself adds.
+//! shows what the measurement itself adds: where that is not small against a millisecond, other work is in the way. On a
+//! machine that cannot be kept quiet, start the built program through `chrt -f 10`, as root.
 //!
 //! This program is its own tool box: it starts itself as responder and client, and all of them end with it.
 //! No figure is asserted: the report is for a reader.

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::common::spread::Spread;
 use crate::fault::{Event, Fault};
 use crate::policy::Policy;
-use crate::sample::{Sample, Strength};
+use crate::sample::{Sample, Settled, Strength};
 
 /// The report in markdown.
 pub(crate) fn markdown(samples: &[Sample], faults: &[Fault], policies: &[Policy], strength: Strength) -> String {
@@ -18,8 +18,8 @@ pub(crate) fn markdown(samples: &[Sample], faults: &[Fault], policies: &[Policy]
     let _ = writeln!(
         out,
         "Two backends, open loop, {rate} queries/s, {secs} s, names never repeat, no client retries, a lost query costs \
-         5,000 ms; times in ms, median (min–max) of the rounds. Traffic: queries to backends for each query of the \
-         client, probes included."
+         5,000 ms; times in ms, median (min–max) of the rounds. Wrong: SERVFAIL and the like, lost all the same. \
+         Traffic: queries to backends for each query of the client, probes included."
     );
     for &fault in faults {
         let _ = writeln!(out, "\n**{}**\n", fault.title());
@@ -39,7 +39,7 @@ fn table(out: &mut String, samples: &[Sample], fault: Fault, policies: &[Policy]
     let shifts = matches!(fault.event(), Event::Shift(_));
     let mut header = "| policy | p50 | p99 | p99.9 | max | lost | wrong | traffic | CPU s per million |".to_owned();
     if shifts {
-        header.push_str(" traffic, worst second | p99 settled after s: slow | fast |");
+        header.push_str(" traffic, worst second | slow: p99 | settled after s | fast: p99 | settled after s |");
     }
     let columns = header.matches('|').count() - 1;
     let _ = writeln!(out, "{header}\n|{}", "---|".repeat(columns));
@@ -61,8 +61,12 @@ fn table(out: &mut String, samples: &[Sample], fault: Fault, policies: &[Policy]
         ];
         if shifts {
             cells.push(known(of_policy.iter().map(|sample| sample.worst_second), 3));
-            cells.push(known(of_policy.iter().map(|sample| sample.settled_slow), 1));
-            cells.push(known(of_policy.iter().map(|sample| sample.settled_fast), 1));
+            let phases: [fn(&Sample) -> Option<Settled>; 2] = [|sample| sample.slow, |sample| sample.fast];
+            for phase in phases {
+                let settled = || of_policy.iter().map(|sample| phase(sample));
+                cells.push(known(settled().map(|settled| Some(settled?.p99 / 1e3)), 2));
+                cells.push(known(settled().map(|settled| settled?.after), 1));
+            }
         }
         let _ = writeln!(out, "| {} | {} |", policy.name(), cells.join(" | "));
     }

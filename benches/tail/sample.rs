@@ -40,14 +40,23 @@ pub(crate) struct Sample {
     pub(crate) traffic: f64,
     /// The same over the worst second; `None` if the run is shorter than that.
     pub(crate) worst_second: Option<f64>,
-    /// Seconds until p99 was that of the middle third; `None` if it never was.
-    pub(crate) settled_slow: Option<f64>,
-    /// Seconds until p99 was that of the last third; `None` if it never was.
-    pub(crate) settled_fast: Option<f64>,
+    /// How p99 settled in the middle third; `None` if the run is too short to tell.
+    pub(crate) slow: Option<Settled>,
+    /// How p99 settled in the last third.
+    pub(crate) fast: Option<Settled>,
     /// CPU time of the server for a million queries, in seconds.
     pub(crate) cpu_per_million: f64,
     /// How long after they were due replies left at most of both backends, the 99.9th percentile, in microseconds.
     pub(crate) lateness: f64,
+}
+
+/// How p99 came to a value.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Settled {
+    /// The value, in microseconds: the median over the slots of the later half.
+    pub(crate) p99: f64,
+    /// Seconds until it was near that for [`SETTLED_SLOTS`] in a row; `None` if it never was.
+    pub(crate) after: Option<f64>,
 }
 
 /// Slots of a second.
@@ -133,8 +142,8 @@ pub(crate) fn run(
         round,
         traffic: counts().map(|counts| counts.queries).sum::<u64>() as f64 / sent,
         worst_second: worst_second(&by_slot, rate),
-        settled_slow: settled(&seen.slots, 1),
-        settled_fast: settled(&seen.slots, 2),
+        slow: settled(&seen.slots, 1),
+        fast: settled(&seen.slots, 2),
         cpu_per_million: cpu.as_secs_f64() * 1e6 / sent,
         lateness: counts().map(|counts| counts.lateness).fold(0.0, f64::max),
         seen,
@@ -151,13 +160,13 @@ fn worst_second(by_slot: &[u64], rate: f64) -> Option<f64> {
     by_slot.windows(SLOTS_PER_SECOND).map(|second| second.iter().sum::<u64>() as f64 / rate).max_by(f64::total_cmp)
 }
 
-/// How long into a third of the run p99 took to stay near the median of that third's second half, in seconds.
-fn settled(slots: &[f64], third: usize) -> Option<f64> {
+/// How p99 settled in a third of the run.
+fn settled(slots: &[f64], third: usize) -> Option<Settled> {
     let (start, end) = (slots.len() * third / 3, slots.len() * (third + 1) / 3);
-    let mut late_half = slots.get(usize::midpoint(start, end)..end)?.to_vec();
-    late_half.sort_by(f64::total_cmp);
-    let value = *late_half.get(late_half.len() / 2)?;
-    let is_near = |p99: &f64| *p99 <= value * SETTLED_WITHIN && *p99 >= value / SETTLED_WITHIN;
-    let settled = slots[start..end].windows(SETTLED_SLOTS).position(|slots| slots.iter().all(is_near))?;
-    Some(settled as f64 * SLOT.as_secs_f64())
+    let mut later_half = slots.get(usize::midpoint(start, end)..end)?.to_vec();
+    later_half.sort_by(f64::total_cmp);
+    let p99 = *later_half.get(later_half.len() / 2)?;
+    let is_near = |slot: &f64| *slot <= p99 * SETTLED_WITHIN && *slot >= p99 / SETTLED_WITHIN;
+    let first = slots[start..end].windows(SETTLED_SLOTS).position(|slots| slots.iter().all(is_near));
+    Some(Settled { p99, after: first.map(|slot| slot as f64 * SLOT.as_secs_f64()) })
 }
