@@ -14,6 +14,7 @@ pub mod race;
 pub mod rank;
 pub mod rules;
 pub mod slow_start;
+pub mod stall;
 mod step;
 pub mod timers;
 

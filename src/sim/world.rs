@@ -1,0 +1,618 @@
+//! Everything there is in a scenario, and what happens in it, one event after the other.
+//!
+//! What `forwarder` does with datagrams, this does with events: it starts races, does what they say, tells them what comes
+//! back, and learns from it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use foldhash::quality::FixedState;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+use std::hash::BuildHasher;
+
+use super::backend::{Backend, Fate};
+use super::delay::exponential;
+use super::model::Scenario;
+use super::prober::{Errand, Prober};
+use super::slab::{Key, Slab};
+use super::spells::Unfolding;
+use crate::policy::balance::{Balance, Sight, Turns};
+use crate::policy::budget::Budget;
+use crate::policy::candidates::Candidates;
+use crate::policy::latency::Latency;
+use crate::policy::load::{End, Load};
+use crate::policy::race::{AttemptId, BackendIndex, Field, Heard, Kind, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
+use crate::policy::timers::Timers;
+use crate::policy::{Dispatch, Rank, stall};
+
+/// Something that happens to a query.
+#[derive(Clone, Copy, Debug)]
+pub enum Happening {
+    /// It comes.
+    Came {
+        /// When its client must have the response, counted from now.
+        deadline: Duration,
+    },
+    /// An attempt is made.
+    Asked {
+        /// Who is asked.
+        backend: BackendIndex,
+        /// Why.
+        kind: Kind,
+        /// Whether with OPT.
+        edns: bool,
+    },
+    /// A reply comes, perhaps after the end.
+    Replied {
+        /// To which attempt.
+        attempt: AttemptId,
+        /// Its rank.
+        rank: Rank,
+        /// What the race made of it.
+        heard: Heard,
+    },
+    /// A bare failure comes.
+    FailedBare,
+    /// Its race is over.
+    Finished {
+        /// How.
+        outcome: Outcome,
+        /// The kind of the attempt that won, if one did.
+        winner: Option<Kind>,
+        /// How often a hedge was due but denied.
+        hedges_denied: u8,
+    },
+}
+
+/// Plays a scenario from `start` to its end. `observe` is told what happens: to which query, in the order of their coming,
+/// and how long after that one came.
+pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(usize, Duration, Happening)) {
+    let mut world = World::new(scenario, start, seed, observe);
+    world.schedule(start, Event::Query);
+    if scenario.is_probed {
+        (0..world.probers.len()).for_each(|backend| world.look_after(backend));
+    }
+    world.schedule(start + SECOND, Event::Second);
+    // Probes and seconds go on for ever.
+    while !world.is_over()
+        && let Some(at) = world.events.peek()
+    {
+        world.now = at;
+        if let Some((_, event)) = world.events.pop_due(at) {
+            world.on_event(event);
+        }
+    }
+}
+
+/// Something that is going to happen.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The next query comes.
+    Query,
+    /// A second has passed.
+    Second,
+    /// The client of this query asks again.
+    Retransmission(Key),
+    /// The race of this query wanted to be woken.
+    Wake(Key),
+    /// Something comes back to an attempt of this query.
+    Back(Key, AttemptId, Back),
+    /// Nobody waits any more for what has not come back to this query.
+    Forget(Key),
+    /// The prober of this backend wanted to be woken.
+    Probe(u16),
+    /// Something comes back to this probe of a backend.
+    ProbeBack {
+        /// The backend.
+        backend: u16,
+        /// The number of the probe.
+        probe: u32,
+        /// Whether it is a reply, and not ICMP.
+        is_reply: bool,
+    },
+}
+
+/// What comes back to an attempt.
+#[derive(Clone, Copy, Debug)]
+enum Back {
+    /// A reply.
+    Reply(Rank),
+    /// FORMERR, because of OPT.
+    OptRefused,
+    /// Twelve octets.
+    Bare,
+    /// ICMP.
+    Unreachable,
+}
+
+/// One query and its race.
+#[derive(Debug)]
+struct Query {
+    /// The number of the query.
+    number: usize,
+    /// When it came.
+    came: Instant,
+    /// Its race.
+    race: Race,
+    /// When the race is going to be woken. Timers for another time are stale.
+    armed: Option<Instant>,
+    /// Which attempts count as in flight, a bit for each.
+    out: u8,
+    /// What beaten attempts were charged.
+    charged: [Option<Duration>; MAX_ATTEMPTS],
+}
+
+/// Everything there is, now.
+struct World<'a, F> {
+    /// What is played.
+    scenario: &'a Scenario,
+    /// Who is told.
+    observe: F,
+    /// When it began.
+    start: Instant,
+    /// The fake clock.
+    now: Instant,
+    /// When queries come. Chances of one kind have a generator of their own, so that all policies meet the same queries.
+    arrivals: Xoshiro256PlusPlus,
+    /// All chance that is the forwarder's.
+    choices: Xoshiro256PlusPlus,
+    /// Tells which names a backend knows.
+    knowledge: u64,
+    /// The backends.
+    backends: Vec<Backend<'a>>,
+    /// Which of them are taken for up.
+    up: Vec<bool>,
+    /// Who watches them; nobody if they are not probed.
+    probers: Vec<Prober>,
+    /// How slow everything is.
+    slow: Unfolding<'a, f64>,
+    /// Whose turn it is.
+    turns: Turns,
+    /// The latency of each backend.
+    latency: Vec<Latency>,
+    /// The load of each backend.
+    loads: Vec<Load>,
+    /// What pays for hedges.
+    budget: Budget,
+    /// How many queries had come by each of the last seconds.
+    recent: VecDeque<usize>,
+    /// How many queries have come.
+    came: usize,
+    /// What is going to happen.
+    events: Timers<Event>,
+    /// The queries that are not over, or that something may still come back to.
+    queries: Slab<Query>,
+}
+
+impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
+    /// A world in which nothing has happened.
+    fn new(scenario: &'a Scenario, start: Instant, seed: u64, observe: F) -> Self {
+        let mut seeds = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let mut seeds = || seeds.random();
+        let arrivals = Xoshiro256PlusPlus::seed_from_u64(seeds());
+        let choices = Xoshiro256PlusPlus::seed_from_u64(seeds());
+        let knowledge = seeds();
+        let slow = Unfolding::new(&scenario.slow, &mut seeds);
+        let backends: Vec<_> = scenario.backends.iter().map(|model| Backend::new(model, &mut seeds)).collect();
+        let up: Vec<_> = scenario.backends.iter().map(|model| model.up).collect();
+        let probed = if scenario.is_probed { backends.len() } else { 0 };
+        Self {
+            scenario,
+            observe,
+            start,
+            now: start,
+            arrivals,
+            choices,
+            knowledge,
+            probers: (0..probed).map(|_| Prober::new(scenario.rules.health, start)).collect(),
+            slow,
+            turns: turns(scenario, &up),
+            latency: vec![Latency::new(start); backends.len()],
+            loads: vec![Load::new(start); backends.len()],
+            budget: Budget::new(scenario.rules.hedge.budget),
+            recent: VecDeque::new(),
+            came: 0,
+            events: Timers::new(),
+            queries: Slab::new(),
+            backends,
+            up,
+        }
+    }
+
+    /// Whether all queries have come and gone.
+    fn is_over(&self) -> bool {
+        self.came == self.scenario.queries && self.queries.is_empty()
+    }
+
+    /// Something happens now.
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Query => self.on_query(),
+            Event::Second => self.on_second(),
+            Event::Retransmission(key) => {
+                if let Some(query) = self.queries.get_mut(key).filter(|query| !query.race.is_finished()) {
+                    query.race.on_retransmission();
+                    self.drive(key);
+                }
+            }
+            Event::Wake(key) => {
+                let now = self.now;
+                if let Some(query) = self.queries.get_mut(key).filter(|query| query.armed == Some(now)) {
+                    query.armed = None;
+                    if !query.race.is_finished() {
+                        self.drive(key);
+                    }
+                }
+            }
+            Event::Back(key, attempt, back) => self.on_back(key, attempt, back),
+            Event::Forget(key) => self.on_forget(key),
+            Event::Probe(backend) => {
+                if self.probers[usize::from(backend)].is_woken_at(self.now) {
+                    self.look_after(usize::from(backend));
+                }
+            }
+            Event::ProbeBack { backend, probe, is_reply } => {
+                let prober = &mut self.probers[usize::from(backend)];
+                match is_reply {
+                    true if prober.is_out(probe) => prober.health.on_probe_reply(self.now),
+                    true => return,
+                    false => prober.health.on_unreachable(self.now),
+                }
+                self.look_after(usize::from(backend));
+            }
+        }
+    }
+
+    /// A query comes.
+    fn on_query(&mut self) {
+        let number = self.came;
+        if number == self.scenario.queries {
+            return;
+        }
+        self.came += 1;
+        let gap = exponential(self.scenario.gap, &mut self.arrivals);
+        self.schedule(self.now + gap, Event::Query);
+        self.count_for_probes();
+        let rules = &self.scenario.rules;
+        let candidates = self.candidates(number);
+        let field = Field { rules, latency: &self.latency, budget: &self.budget };
+        let race = Race::start(&field, &candidates, self.now);
+        (self.observe)(number, Duration::ZERO, Happening::Came { deadline: race.deadline() - self.now });
+        let query = Query { number, came: self.now, race, armed: None, out: 0, charged: [None; MAX_ATTEMPTS] };
+        let key = self.queries.insert(query);
+        if let Some(wait) = self.scenario.resend {
+            self.schedule(self.now + wait, Event::Retransmission(key));
+        }
+        self.drive(key);
+    }
+
+    /// Whom to ask, in order.
+    fn candidates(&mut self, number: usize) -> Candidates {
+        let rules = &self.scenario.rules;
+        let name = match rules.balance {
+            Balance::Hash | Balance::Sticky => self.choices.random(),
+            Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
+        };
+        let sight = Sight { now: self.now, turn: number as u64, name, loads: &self.loads, remembered: None };
+        let candidates = self.turns.candidates(rules.balance, &sight, &mut self.choices);
+        match rules.balance {
+            Balance::Ordered => candidates,
+            Balance::RoundRobin
+            | Balance::Random
+            | Balance::Sticky
+            | Balance::Hash
+            | Balance::LeastLoad
+            | Balance::Fastest => {
+                stall::stalled_last(&candidates, &self.loads, &self.latency, rules.attempt_timeout, self.now)
+            }
+        }
+    }
+
+    /// A second has passed: the bucket of the budget is fitted to the queries of the last minute.
+    fn on_second(&mut self) {
+        self.recent.push_back(self.came);
+        if self.recent.len() > MINUTE {
+            self.recent.pop_front();
+        }
+        let before = self.recent.front().copied().unwrap_or(0);
+        self.budget.set_recent_queries((self.came - before) as u64);
+        self.schedule(self.now + SECOND, Event::Second);
+    }
+
+    /// Something comes back to an attempt.
+    fn on_back(&mut self, key: Key, attempt: AttemptId, back: Back) {
+        let Some(query) = self.queries.get_mut(key) else { return };
+        let before = query.race.is_finished();
+        match back {
+            Back::Reply(rank) => self.on_reply(key, attempt, rank),
+            Back::OptRefused => {
+                self.learn(key, attempt, true);
+                let refusal = self.queries.get_mut(key).map(|query| query.race.on_opt_refused(attempt));
+                match refusal {
+                    Some(OptRefusal::IsFailure) => self.judge(key, attempt, Rank::Failure),
+                    Some(OptRefusal::AskedAgain) | None => {}
+                }
+            }
+            Back::Bare => {
+                query.race.on_bare_failure(attempt);
+                (self.observe)(query.number, self.now - query.came, Happening::FailedBare);
+            }
+            Back::Unreachable => self.on_unreachable(key, attempt),
+        }
+        let Some(query) = self.queries.get_mut(key) else { return };
+        // A late one must change nothing: if it does, there is a second outcome.
+        if !before || !query.race.is_finished() {
+            self.drive(key);
+        }
+        self.remove_if_over(key);
+    }
+
+    /// A reply comes to an attempt.
+    fn on_reply(&mut self, key: Key, attempt: AttemptId, rank: Rank) {
+        self.learn(key, attempt, rank == Rank::Failure);
+        self.judge(key, attempt, rank);
+    }
+
+    /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
+    fn learn(&mut self, key: Key, attempt: AttemptId, is_error: bool) {
+        let Some(query) = self.queries.get_mut(key) else { return };
+        let Some(asked) = query.race.attempt(attempt) else { return };
+        let backend = asked.backend.get();
+        let took = self.now - asked.asked_at;
+        if std::mem::take(&mut query.charged[usize::from(attempt.0)])
+            .map(|charged| self.latency[backend].correct(charged, took, self.now))
+            .is_none()
+        {
+            self.latency[backend].record(took, self.now);
+        }
+        if take_bit(&mut query.out, attempt) {
+            self.loads[backend].ended(if is_error { End::Failure(took) } else { End::Reply(took) }, self.now);
+        }
+        if !self.up[backend]
+            && let Some(prober) = self.probers.get_mut(backend)
+        {
+            prober.health.on_reply(self.now);
+            self.look_after(backend);
+        }
+    }
+
+    /// Lets a race judge a reply.
+    fn judge(&mut self, key: Key, attempt: AttemptId, rank: Rank) {
+        let Some(query) = self.queries.get_mut(key) else { return };
+        let heard = query.race.on_reply(attempt, rank, self.now);
+        (self.observe)(query.number, self.now - query.came, Happening::Replied { attempt, rank, heard });
+    }
+
+    /// ICMP comes to an attempt. If backends are watched, that one is down now, with all that was asked of it.
+    fn on_unreachable(&mut self, key: Key, attempt: AttemptId) {
+        let Some(query) = self.queries.get_mut(key) else { return };
+        let Some(asked) = query.race.attempt(attempt) else { return };
+        let backend = asked.backend.get();
+        match self.probers.get_mut(backend) {
+            Some(prober) => {
+                prober.health.on_unreachable(self.now);
+                self.look_after(backend);
+                self.fail_all(backend);
+            }
+            None => {
+                if take_bit(&mut query.out, attempt) {
+                    self.loads[backend].ended(End::Unreachable, self.now);
+                }
+                query.race.on_failure(attempt);
+            }
+        }
+    }
+
+    /// Does what a race says until it waits or is over.
+    fn drive(&mut self, key: Key) {
+        loop {
+            let field = Field { rules: &self.scenario.rules, latency: &self.latency, budget: &self.budget };
+            let Some(query) = self.queries.get_mut(key) else { return };
+            let at = self.now - query.came;
+            match query.race.next_step(&field, self.now) {
+                Step::Ask { attempt, backend, kind, edns } => {
+                    query.out |= 1 << attempt.0;
+                    (self.observe)(query.number, at, Happening::Asked { backend, kind, edns });
+                    self.loads[backend.get()].asked(self.now);
+                    self.send(key, attempt, backend, edns);
+                }
+                Step::WaitUntil(wake) => {
+                    assert!(self.now < wake && wake <= query.race.deadline(), "a race waits for {wake:?}");
+                    if query.armed.is_none_or(|armed| wake < armed) {
+                        query.armed = Some(wake);
+                        self.events.push(wake, Event::Wake(key));
+                    }
+                    return;
+                }
+                Step::Finished(outcome) => return self.finish(key, outcome),
+            }
+        }
+    }
+
+    /// An attempt goes out: what is going to come back, and when?
+    fn send(&mut self, key: Key, attempt: AttemptId, index: BackendIndex, edns: bool) {
+        let Some(query) = self.queries.get_mut(key) else { return };
+        let now = self.now - self.start;
+        let slow = *self.slow.at(now);
+        let backend = &mut self.backends[index.get()];
+        let model = backend.model;
+        let mut at = match backend.ask(now, slow) {
+            Fate::Lost => return,
+            Fate::Unreachable(at) => return self.schedule(self.start + at, Event::Back(key, attempt, Back::Unreachable)),
+            Fate::Replied(at) => self.start + at,
+        };
+        if backend.rng.random_bool(model.bare) {
+            self.events.push(at, Event::Back(key, attempt, Back::Bare));
+            at += exponential(at - self.now, &mut backend.rng);
+        }
+        let back = if backend.rng.random_bool(model.unreachable) {
+            Some(Back::Unreachable)
+        } else if edns && model.refuses_opt {
+            Some(Back::OptRefused)
+        } else if backend.rng.random_bool(model.failure) {
+            Some(Back::Reply(Rank::Failure))
+        } else if knows(self.knowledge, query.number, index, model.knows) {
+            Some(Back::Reply(Rank::Positive))
+        } else {
+            model.miss.map(Back::Reply)
+        };
+        if let Some(back) = back {
+            self.events.push(at, Event::Back(key, attempt, back));
+        }
+    }
+
+    /// A race is over.
+    fn finish(&mut self, key: Key, outcome: Outcome) {
+        let Some(query) = self.queries.get_mut(key) else { return };
+        let rules = &self.scenario.rules;
+        let winner = match outcome {
+            Outcome::Reply(attempt) => query.race.attempt(attempt).map(|attempt| attempt.kind),
+            Outcome::Failed | Outcome::Nothing => None,
+        };
+        let hedges_denied = query.race.hedges_denied();
+        let finished = Happening::Finished { outcome, winner, hedges_denied };
+        (self.observe)(query.number, self.now - query.came, finished);
+        if winner.is_some() && rules.dispatch == Dispatch::Hedge {
+            self.budget.earn(1);
+        }
+        for attempt in query.race.attempts().filter(|attempt| attempt.open) {
+            let backend = attempt.backend.get();
+            let lost = self.now - attempt.asked_at;
+            self.latency[backend].record(lost, self.now);
+            query.charged[usize::from(attempt.id.0)] = Some(lost);
+            // Silence raises suspicion. The prober is woken a moment later, when this race is done with.
+            if lost >= rules.attempt_timeout
+                && let Some(prober) = self.probers.get_mut(backend)
+            {
+                prober.health.on_silence(self.now);
+                prober.wake_at(self.now);
+                self.events.push(self.now, Event::Probe(backend as u16));
+            }
+        }
+        if query.out != 0 {
+            self.schedule(self.now + QUARANTINE, Event::Forget(key));
+        }
+        self.remove_if_over(key);
+    }
+
+    /// Nobody waits any longer for what has not come back to a query.
+    fn on_forget(&mut self, key: Key) {
+        let Some(query) = self.queries.get_mut(key) else { return };
+        for attempt in query.race.attempts() {
+            if take_bit(&mut query.out, attempt.id) {
+                let silence = End::Silence(self.now - attempt.asked_at);
+                self.loads[attempt.backend.get()].ended(silence, self.now);
+            }
+        }
+        self.remove_if_over(key);
+    }
+
+    /// Forgets a query that is over and that nothing can come back to.
+    fn remove_if_over(&mut self, key: Key) {
+        if self.queries.get_mut(key).is_some_and(|query| query.race.is_finished() && query.out == 0) {
+            self.queries.remove(key);
+        }
+    }
+
+    /// Lets the prober of a backend do what is due, and heeds what it finds.
+    fn look_after(&mut self, index: usize) {
+        loop {
+            let Some(prober) = self.probers.get_mut(index) else { return };
+            let backend = index as u16;
+            match prober.next_errand(self.now, &mut self.choices) {
+                Errand::Send(probe) => {
+                    let now = self.now - self.start;
+                    let slow = *self.slow.at(now);
+                    let (at, is_reply) = match self.backends[index].ask(now, slow) {
+                        Fate::Lost => continue,
+                        Fate::Unreachable(at) => (at, false),
+                        Fate::Replied(at) => (at, true),
+                    };
+                    self.schedule(self.start + at, Event::ProbeBack { backend, probe, is_reply });
+                }
+                Errand::Wake(at) => {
+                    self.schedule(at, Event::Probe(backend));
+                    break;
+                }
+            }
+        }
+        let is_up = self.probers[index].health.is_up();
+        if std::mem::replace(&mut self.up[index], is_up) == is_up {
+            return;
+        }
+        self.turns = turns(self.scenario, &self.up);
+        match is_up {
+            true => self.loads[index].came_back(self.now),
+            false => self.fail_all(index),
+        }
+    }
+
+    /// A backend is down: what was asked of it is not going to be replied to.
+    fn fail_all(&mut self, index: usize) {
+        let waits = |query: &Query| {
+            query.race.attempts().any(|attempt| attempt.backend.get() == index && query.out & 1 << attempt.id.0 != 0)
+        };
+        let keys: Vec<_> = self.queries.iter().filter(|(_, query)| waits(query)).map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(query) = self.queries.get_mut(key) else { continue };
+            let was_finished = query.race.is_finished();
+            for attempt in 0..MAX_ATTEMPTS as u8 {
+                let id = AttemptId(attempt);
+                let is_meant = query.race.attempt(id).is_some_and(|attempt| attempt.backend.get() == index);
+                if is_meant && take_bit(&mut query.out, id) {
+                    self.loads[index].ended(End::Unreachable, self.now);
+                    query.race.on_failure(id);
+                }
+            }
+            if !was_finished {
+                self.drive(key);
+            }
+            self.remove_if_over(key);
+        }
+    }
+
+    /// Counts a query that comes, for probes that are due after so many.
+    fn count_for_probes(&mut self) {
+        let every = self.scenario.rules.health.every_queries as usize;
+        if every > 0 && self.came.is_multiple_of(every) {
+            for index in 0..self.probers.len() {
+                self.probers[index].health.on_queries(self.now);
+                self.look_after(index);
+            }
+        }
+    }
+
+    /// Sets a timer.
+    fn schedule(&mut self, at: Instant, event: Event) {
+        self.events.push(at, event);
+    }
+}
+
+/// The order of asking for the present standing of the backends.
+fn turns(scenario: &Scenario, up: &[bool]) -> Turns {
+    let weights: Vec<_> = scenario.backends.iter().map(|model| model.weight).collect();
+    let identities: Vec<_> = (0..weights.len() as u64).collect();
+    Turns::new(&weights, &identities, |backend| up[backend])
+}
+
+/// Whether a backend knows the name of a query: the same in each attempt.
+fn knows(knowledge: u64, query: usize, backend: BackendIndex, part: f64) -> bool {
+    let ticket = || FixedState::with_seed(knowledge).hash_one((query, backend)) as f64 / u64::MAX as f64;
+    part >= 1.0 || (part > 0.0 && ticket() < part)
+}
+
+/// Takes the bit of an attempt out, and tells whether it was there.
+fn take_bit(bits: &mut u8, attempt: AttemptId) -> bool {
+    let bit = 1 << attempt.0;
+    let was_there = *bits & bit != 0;
+    *bits &= !bit;
+    was_there
+}
+
+/// A second.
+const SECOND: Duration = Duration::from_secs(1);
+/// Seconds in a minute.
+const MINUTE: usize = 60;
+/// How long something may still come back to an attempt when its race is over (as `net/exchange.rs` keeps an ID).
+const QUARANTINE: Duration = Duration::from_secs(2);
