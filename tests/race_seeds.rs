@@ -98,8 +98,7 @@ fn model(rng: &mut StdRng) -> Model {
     let (tail, loss, failure, bare, unreachable) = (ill(0.1), ill(0.3), ill(0.5), ill(0.3), ill(0.5));
     let usual = Duration::from_micros(rng.random_range(20..100_000));
     let scattered = |median| Delay::Lognormal { median, sigma: 0.5 };
-    let delay =
-        Delay::Mixture { usual: Box::new(scattered(usual)), others: vec![(tail, scattered(100 * usual))] };
+    let delay = Delay::Mixture { usual: Box::new(scattered(usual)), others: vec![(tail, scattered(100 * usual))] };
     Model {
         weight: rng.random_range(1..4),
         up: rng.random_bool(0.8),

@@ -439,7 +439,9 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         let model = backend.model;
         let mut at = match backend.ask(now, slow) {
             Fate::Lost => return,
-            Fate::Unreachable(at) => return self.schedule(self.start + at, Event::Back(key, attempt, Back::Unreachable)),
+            Fate::Unreachable(at) => {
+                return self.schedule(self.start + at, Event::Back(key, attempt, Back::Unreachable));
+            }
             Fate::Replied(at) => self.start + at,
         };
         if backend.rng.random_bool(model.bare) {
