@@ -19,7 +19,7 @@ pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
     };
     let model = Model {
         delay: settings.take("latency", |text| course(text, delay, None))?.unwrap_or(usual.delay),
-        loss: settings.take("loss", |text| course(text, share, Some(0.0)))?.unwrap_or(Course::always(0.0)),
+        loss: settings.take("loss", |text| course(text, share, Some(0.0)))?.unwrap_or(usual.loss),
         failure: settings.take("failure", share)?.unwrap_or(0.0),
         stalls: settings.take("stall", whens)?.unwrap_or_default(),
         crashes: settings.take("crash", whens)?.unwrap_or_default(),

@@ -33,7 +33,7 @@ use crate::sim::{Course, Model, Scenario, Tally};
 #[derive(Debug, clap::Args)]
 #[command(after_help = LANGUAGE)]
 pub(super) struct Args {
-    /// A backend, such as 'latency=1ms+1%:500ms loss=5%'; may be given several times [default: two of the first part]
+    /// A backend, such as 'latency=1ms+1%:500ms loss=5%'; may be given several times [default: two with a tail]
     #[arg(short, long = "backend", value_name = "WORDS")]
     backends: Vec<String>,
     /// A policy, such as 'hedge delay=p95 budget=2%'; may be given several times [default: a few that differ]
@@ -169,7 +169,7 @@ fn plan(args: &Args) -> Result<Plan, Trouble> {
         queries,
         gap: Duration::from_secs_f64(1.0 / rate),
         resend: None,
-        slow: args.slow.clone().or(slowness).unwrap_or(Course::always(1.0)),
+        slow: args.slow.clone().or(slowness).unwrap_or_else(|| Course::always(1.0)),
         is_probed: true,
     };
     Ok(Plan { scenario, policies, setting })
@@ -260,7 +260,7 @@ const USUAL_QUERIES: usize = 1_000_000;
 /// Queries per second, as on the bench.
 const USUAL_RATE: f64 = 3_000.0;
 /// The backends if none are described: quick ones with a tail, where policies differ most.
-const DEMONSTRATION: &str = "latency=1ms+1%:500ms count=2";
+const DEMONSTRATION: &str = "latency=lognormal(1ms,0.3)+1%:500ms count=2";
 /// What is compared if nothing is said.
 const POLICIES: [&str; 5] =
     ["sequential", "race", "hedge delay=auto budget=5%", "hedge delay=auto budget=2%", "hedge delay=p90"];
