@@ -296,7 +296,7 @@ impl World<'_> {
             let took = self.now - asked.asked_at;
             let latency = &mut self.latency[asked.backend.get()];
             match query.charged[usize::from(attempt.0)].take() {
-                Some(charged) => latency.correct(charged, took, self.now),
+                Some(_) => latency.correct(took, self.now),
                 None => latency.record(took, self.now),
             }
         }
@@ -368,7 +368,7 @@ impl World<'_> {
 fn charge_losers(query: &mut Query, latency: &mut [Latency], now: Instant) {
     for attempt in query.race.attempts().filter(|attempt| attempt.open) {
         let lost = now - attempt.asked_at;
-        latency[attempt.backend.get()].record(lost, now);
+        latency[attempt.backend.get()].give_up();
         query.charged[usize::from(attempt.id.0)] = Some(lost);
     }
 }
