@@ -31,6 +31,8 @@ pub struct PoolStatus {
     pub duration_ms: Percentiles,
     /// Hedges not made because the budget was spent.
     pub hedges_denied: u64,
+    /// Hedges made whose reply did not go to the client.
+    pub hedges_wasted: u64,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }
@@ -139,6 +141,7 @@ impl PoolStatus {
             in_flight: pool.in_flight,
             duration_ms: Percentiles::of(&pool.duration),
             hedges_denied: pool.hedges_denied,
+            hedges_wasted: pool.hedges_wasted,
             backends: pool.backends.iter().map(|backend| BackendStatus::of(backend, now)).collect(),
         }
     }

@@ -12,6 +12,7 @@ use super::claims::WorkerId;
 use crate::metrics::BackendCounters;
 use crate::net::exchange::{Exchange, Link};
 use crate::plan::{Manual, SharedBackend, SharedPool};
+use crate::policy::Dispatch;
 use crate::policy::balance::{Balance, Sight, Turns};
 use crate::policy::latency::Latency;
 use crate::policy::load::{End, Load};
@@ -141,18 +142,36 @@ impl Pool {
             self.shared.memory.remember(name, self.shared.backends[first.get()].id);
         }
         // `ordered` means as in the config, whatever happens short of death.
-        if balance == Balance::Ordered { candidates } else { self.stalled_last(&candidates, now) }
+        if balance == Balance::Ordered {
+            return candidates;
+        }
+        let (mut candidates, fit) = self.stalled_last(&candidates, now);
+        match self.shared.rules().dispatch {
+            Dispatch::Hedge => {
+                let most = usize::from(self.shared.rules().hedge.max);
+                candidates.draw_hedges(most, fit, |backend| self.load_of(backend), rng);
+            }
+            Dispatch::Race | Dispatch::Sequential => {}
+        }
+        candidates
     }
 
-    /// The same backends, but those that have fallen silent last: between the moment at which a backend dies without a
-    /// word and the moment at which probes know, as few queries as possible should wait for it.
-    fn stalled_last(&self, candidates: &Candidates, now: Instant) -> Candidates {
+    /// The same backends, but those that have fallen silent last, and how many have not: between the moment at which a
+    /// backend dies without a word and the moment at which probes know, as few queries as possible should wait for it.
+    fn stalled_last(&self, candidates: &Candidates, now: Instant) -> (Candidates, usize) {
         let is_stalled = |backend: &BackendIndex| self.loads[backend.get()].is_stalled(self.patience(*backend), now);
-        if candidates.all_down() || !candidates.iter().any(|backend| is_stalled(&backend)) {
-            return *candidates;
+        let fit = candidates.iter().filter(|backend| !is_stalled(backend));
+        if candidates.all_down() || fit.clone().count() == candidates.len() {
+            return (*candidates, candidates.len());
         }
-        let (stalled, others) = (candidates.iter().filter(is_stalled), candidates.iter());
-        Candidates::of(others.filter(|backend| !is_stalled(backend)).chain(stalled), false)
+        let stalled = candidates.iter().filter(is_stalled);
+        (Candidates::of(fit.clone().chain(stalled), false), fit.count())
+    }
+
+    /// What a backend has to do, for its weight.
+    fn load_of(&self, backend: BackendIndex) -> f64 {
+        let weight = self.shared.config.backends[backend.get()].weight.max(1);
+        f64::from(self.loads[backend.get()].in_flight()) / f64::from(weight)
     }
 
     /// How long a backend with many attempts out may be silent before others are asked first.
@@ -183,8 +202,27 @@ impl Pool {
         self.counters(backend).in_flight.increment();
     }
 
+    /// The race of an attempt is over, or nobody waits for its reply any more, which has not come. Returns whether the
+    /// backend's latency was charged with that, so that it can be corrected.
+    ///
+    /// Of a backend that was not heard since, nothing is said: it may be down. Charged with its silence, it would come
+    /// back with a delay that is not its own.
+    pub(super) fn charge(&mut self, backend: BackendIndex, asked: Instant) -> bool {
+        let is_late = self.loads[backend.get()].was_heard_since(asked);
+        if is_late {
+            self.latency[backend.get()].give_up();
+        }
+        is_late
+    }
+
     /// An attempt has ended, perhaps long after its race.
-    pub(super) fn ended(&mut self, backend: BackendIndex, end: End, now: Instant) {
+    pub(super) fn ended(&mut self, backend: BackendIndex, end: End, is_charged: bool, now: Instant) {
+        if let End::Silence(waited) = end
+            && !is_charged
+            && let Some(asked) = now.checked_sub(waited)
+        {
+            self.charge(backend, asked);
+        }
         self.loads[backend.get()].ended(end, now);
         let counters = self.counters(backend);
         counters.in_flight.subtract(1);
@@ -197,8 +235,11 @@ impl Pool {
             End::Unreachable => counters.errors.increment(),
             End::Silence(_) => {}
         }
+        let latency = &mut self.latency[backend.get()];
         match end {
-            End::Reply(took) | End::Failure(took) => self.latency[backend.get()].record(took, now),
+            End::Reply(took) | End::Failure(took) if is_charged => latency.correct(took, now),
+            End::Reply(took) | End::Failure(took) => latency.record(took, now),
+            End::Unreachable if is_charged => latency.forgive(),
             End::Unreachable | End::Silence(_) => {}
         }
     }

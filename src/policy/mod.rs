@@ -7,6 +7,8 @@ pub mod budget;
 pub mod candidates;
 pub mod health;
 pub mod latency;
+pub mod learn;
+pub mod line_up;
 pub mod load;
 pub mod memory;
 pub mod peak;
@@ -14,7 +16,6 @@ pub mod race;
 pub mod rank;
 pub mod rules;
 pub mod slow_start;
-pub mod stall;
 mod step;
 pub mod timers;
 

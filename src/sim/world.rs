@@ -21,10 +21,11 @@ use crate::policy::balance::{Balance, Sight, Turns};
 use crate::policy::budget::Budget;
 use crate::policy::candidates::Candidates;
 use crate::policy::latency::Latency;
+use crate::policy::line_up::{Known, line_up};
 use crate::policy::load::{End, Load};
 use crate::policy::race::{AttemptId, BackendIndex, Field, Heard, Kind, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
 use crate::policy::timers::Timers;
-use crate::policy::{Dispatch, Rank, stall};
+use crate::policy::{Dispatch, Rank, learn};
 
 /// Something that happens to a query.
 #[derive(Clone, Copy, Debug)]
@@ -139,8 +140,8 @@ struct Query {
     armed: Option<Instant>,
     /// Which attempts count as in flight, a bit for each.
     out: u8,
-    /// What beaten attempts were charged.
-    charged: [Option<Duration>; MAX_ATTEMPTS],
+    /// Of which of them the backend's latency was charged with being late.
+    charged: u8,
 }
 
 /// Everything there is, now.
@@ -279,7 +280,7 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         let field = Field { rules, latency: &self.latency, budget: &self.budget };
         let race = Race::start(&field, &candidates, self.now);
         (self.observe)(number, Duration::ZERO, Happening::Came { deadline: race.deadline() - self.now });
-        let query = Query { number, came: self.now, race, armed: None, out: 0, charged: [None; MAX_ATTEMPTS] };
+        let query = Query { number, came: self.now, race, armed: None, out: 0, charged: 0 };
         let key = self.queries.insert(query);
         if let Some(wait) = self.scenario.resend {
             self.schedule(self.now + wait, Event::Retransmission(key));
@@ -296,17 +297,9 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         };
         let sight = Sight { now: self.now, turn: number as u64, name, loads: &self.loads, remembered: None };
         let candidates = self.turns.candidates(rules.balance, &sight, &mut self.choices);
-        match rules.balance {
-            Balance::Ordered => candidates,
-            Balance::RoundRobin
-            | Balance::Random
-            | Balance::Sticky
-            | Balance::Hash
-            | Balance::LeastLoad
-            | Balance::Fastest => {
-                stall::stalled_last(&candidates, &self.loads, &self.latency, rules.attempt_timeout, self.now)
-            }
-        }
+        let known = Known { loads: &self.loads, latency: &self.latency, now: self.now };
+        let weight = |backend: BackendIndex| self.scenario.backends[backend.get()].weight;
+        line_up(&candidates, rules, &known, weight, &mut self.choices)
     }
 
     /// A second has passed: the bucket of the budget is fitted to the queries of the last minute.
@@ -356,25 +349,28 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
 
     /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
     fn learn(&mut self, key: Key, attempt: AttemptId, is_error: bool) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        let Some(asked) = query.race.attempt(attempt) else { return };
-        let backend = asked.backend.get();
-        let took = self.now - asked.asked_at;
-        if std::mem::take(&mut query.charged[usize::from(attempt.0)])
-            .map(|charged| self.latency[backend].correct(charged, took, self.now))
-            .is_none()
-        {
-            self.latency[backend].record(took, self.now);
-        }
-        if take_bit(&mut query.out, attempt) {
-            self.loads[backend].ended(if is_error { End::Failure(took) } else { End::Reply(took) }, self.now);
-        }
+        let end = if is_error { End::Failure } else { End::Reply };
+        let Some(backend) = self.ended(key, attempt, end) else { return };
         if !self.up[backend]
             && let Some(prober) = self.probers.get_mut(backend)
         {
             prober.health.on_reply(self.now);
             self.look_after(backend);
         }
+    }
+
+    /// An attempt has ended, perhaps long after its race. Returns its backend if that is news.
+    fn ended(&mut self, key: Key, attempt: AttemptId, end: fn(Duration) -> End) -> Option<usize> {
+        let query = self.queries.get_mut(key)?;
+        let asked = query.race.attempt(attempt)?;
+        let is_charged = take_bit(&mut query.charged, attempt);
+        if !take_bit(&mut query.out, attempt) {
+            return None;
+        }
+        let backend = asked.backend.get();
+        let (load, latency) = (&mut self.loads[backend], &mut self.latency[backend]);
+        learn::ended(load, latency, end(self.now - asked.asked_at), is_charged, self.now);
+        Some(backend)
     }
 
     /// Lets a race judge a reply.
@@ -396,10 +392,8 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
                 self.fail_all(backend);
             }
             None => {
-                if take_bit(&mut query.out, attempt) {
-                    self.loads[backend].ended(End::Unreachable, self.now);
-                }
                 query.race.on_failure(attempt);
+                self.ended(key, attempt, |_| End::Unreachable);
             }
         }
     }
@@ -480,11 +474,11 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         }
         for attempt in query.race.attempts().filter(|attempt| attempt.open) {
             let backend = attempt.backend.get();
-            let lost = self.now - attempt.asked_at;
-            self.latency[backend].record(lost, self.now);
-            query.charged[usize::from(attempt.id.0)] = Some(lost);
+            if learn::charge(&self.loads[backend], &mut self.latency[backend], attempt.asked_at) {
+                query.charged |= 1 << attempt.id.0;
+            }
             // Silence raises suspicion. The prober is woken a moment later, when this race is done with.
-            if lost >= rules.attempt_timeout
+            if self.now - attempt.asked_at >= rules.attempt_timeout
                 && let Some(prober) = self.probers.get_mut(backend)
             {
                 prober.health.on_silence(self.now);
@@ -500,12 +494,8 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
 
     /// Nobody waits any longer for what has not come back to a query.
     fn on_forget(&mut self, key: Key) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        for attempt in query.race.attempts() {
-            if take_bit(&mut query.out, attempt.id) {
-                let silence = End::Silence(self.now - attempt.asked_at);
-                self.loads[attempt.backend.get()].ended(silence, self.now);
-            }
+        for attempt in attempt_ids() {
+            self.ended(key, attempt, End::Silence);
         }
         self.remove_if_over(key);
     }
@@ -559,13 +549,14 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         for key in keys {
             let Some(query) = self.queries.get_mut(key) else { continue };
             let was_finished = query.race.is_finished();
-            for attempt in 0..MAX_ATTEMPTS as u8 {
-                let id = AttemptId(attempt);
-                let is_meant = query.race.attempt(id).is_some_and(|attempt| attempt.backend.get() == index);
-                if is_meant && take_bit(&mut query.out, id) {
-                    self.loads[index].ended(End::Unreachable, self.now);
-                    query.race.on_failure(id);
-                }
+            let is_meant = |id: &AttemptId| {
+                let attempt = query.race.attempt(*id);
+                query.out & 1 << id.0 != 0 && attempt.is_some_and(|attempt| attempt.backend.get() == index)
+            };
+            let meant: Vec<_> = attempt_ids().filter(is_meant).collect();
+            meant.iter().for_each(|id| query.race.on_failure(*id));
+            for id in meant {
+                self.ended(key, id, |_| End::Unreachable);
             }
             if !was_finished {
                 self.drive(key);
@@ -602,6 +593,11 @@ fn turns(scenario: &Scenario, up: &[bool]) -> Turns {
 fn knows(knowledge: u64, query: usize, backend: BackendIndex, part: f64) -> bool {
     let ticket = || FixedState::with_seed(knowledge).hash_one((query, backend)) as f64 / u64::MAX as f64;
     part >= 1.0 || (part > 0.0 && ticket() < part)
+}
+
+/// All attempts that a query can have.
+fn attempt_ids() -> impl Iterator<Item = AttemptId> {
+    (0..MAX_ATTEMPTS as u8).map(AttemptId)
 }
 
 /// Takes the bit of an attempt out, and tells whether it was there.

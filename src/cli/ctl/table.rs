@@ -135,6 +135,7 @@ mod tests {
             in_flight: 5,
             duration_ms: Percentiles { p50: None, p95: None, p99: None },
             hedges_denied: 6,
+            hedges_wasted: 8,
             backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         };
         Status { version: "1.2.3".to_owned(), uptime_seconds: 93_784, workers: 2, pools: vec![pool] }

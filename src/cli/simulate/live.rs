@@ -159,6 +159,7 @@ mod tests {
             in_flight: 0,
             duration_ms: none,
             hedges_denied: 0,
+            hedges_wasted: 0,
             backends: vec![backend],
         };
         Status { version: String::new(), uptime_seconds: 10, workers: 1, pools: vec![pool] }
