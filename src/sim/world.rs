@@ -4,12 +4,12 @@
 //! back, and learns from it.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use std::hash::BuildHasher;
 
 use super::backend::{Backend, Fate};
 use super::delay::exponential;

@@ -2,7 +2,7 @@
 
 use super::settings::{Mistake, Settings};
 use super::values::{count, course, delay, share, weight, whens};
-use crate::sim::{Capacity, Course, Model};
+use crate::sim::{Capacity, Model};
 
 /// Reads a description; it may be that of several like backends.
 pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
@@ -37,7 +37,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sim::{Delay, When};
+    use crate::sim::{Course, Delay, When};
 
     /// Reads words.
     fn parse(text: &str) -> Result<Vec<Model>, String> {
