@@ -9,9 +9,8 @@
 //! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
 //! No speed is asserted: the report is for a reader.
 
-mod client;
-mod message;
-mod process;
+#[path = "../common/mod.rs"]
+mod common;
 mod report;
 mod subject;
 mod tool;
@@ -21,7 +20,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use process::Cores;
+use common::client::{self, Plan};
+use common::positive;
+use common::process::{Cores, Hold, end_with_parent};
 use subject::{SUBJECTS, Sample, Strength};
 use tool::Tool;
 
@@ -61,20 +62,22 @@ enum Role {
     /// Answers as a backend.
     Responder,
     /// Sends queries and prints what it saw.
-    Client(client::Plan),
+    Client(Plan),
+    /// Becomes another program that ends with this one.
+    Hold(Hold),
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    match options.role {
-        Some(Role::Echo) => Ok(tool::run(Tool::Echo)?),
-        Some(Role::Responder) => Ok(tool::run(Tool::Responder)?),
-        Some(Role::Client(plan)) => {
-            println!("{}", serde_json::to_string(&client::run(&plan)?)?);
-            Ok(())
-        }
-        None => measure(&options),
+    let Some(role) = options.role else { return measure(&options) };
+    end_with_parent()?;
+    match role {
+        Role::Echo => tool::run(Tool::Echo)?,
+        Role::Responder => tool::run(Tool::Responder)?,
+        Role::Client(plan) => client::run(&plan)?,
+        Role::Hold(command) => command.run()?,
     }
+    Ok(())
 }
 
 /// Runs all rounds and prints the report.
@@ -83,10 +86,6 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let strength = Strength { secs, rate: options.rate };
     let folder = tempfile::tempdir()?;
     let cores = Cores::find()?;
-    match cores {
-        Some(Cores { server, rest }) => eprintln!("server on core {server}, client and responders on core {rest}"),
-        None => eprintln!("one core only: client, responders and server share it, the rates mean little"),
-    }
 
     let mut done = Vec::new();
     for round in 0..rounds as usize {
@@ -108,10 +107,4 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         report::write_json(file, &done, client::WINDOW, strength)?;
     }
     Ok(())
-}
-
-/// A number that a time or rate can be.
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|&number: &f64| number > 0.0 && number < 1e6);
-    number.ok_or_else(|| "expected a number above 0 and below a million".to_owned())
 }

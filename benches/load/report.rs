@@ -6,39 +6,11 @@ use std::{fs, io};
 
 use serde_json::json;
 
+use crate::common::spread::Spread;
 use crate::subject::{Load, SUBJECTS, Sample, Strength};
 
 /// The samples of one round, in the order of [`SUBJECTS`].
 pub(crate) type Round = Vec<Sample>;
-
-/// A median with the range it comes from.
-struct Spread {
-    /// The median.
-    median: f64,
-    /// The least.
-    min: f64,
-    /// The greatest.
-    max: f64,
-}
-
-impl Spread {
-    /// The spread of at least one value.
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            0 => f64::midpoint(values[middle - 1], values[middle]),
-            _ => values[middle],
-        };
-        Self { median, min: values[0], max: values[values.len() - 1] }
-    }
-
-    /// `median (min–max)`, each with so many decimals.
-    fn cell(&self, decimals: usize) -> String {
-        let Self { median, min, max } = self;
-        format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
-    }
-}
 
 /// The report in markdown.
 pub(crate) fn markdown(rounds: &[Round], window: usize, strength: Strength) -> String {
@@ -104,7 +76,7 @@ fn faults(rounds: &[Round]) -> String {
     let mut faults = String::new();
     for (round, samples) in rounds.iter().enumerate() {
         for (subject, sample) in SUBJECTS.iter().zip(samples) {
-            for (kind, load) in [("closed", sample.closed), ("open", sample.open)] {
+            for (kind, load) in [("closed", &sample.closed), ("open", &sample.open)] {
                 let (lost, wrong, sent) = (load.seen.lost, load.seen.wrong, load.seen.sent);
                 if lost + wrong > 0 {
                     let name = subject.name();
@@ -122,7 +94,7 @@ pub(crate) fn write_json(file: &Path, rounds: &[Round], window: usize, strength:
     let subjects: serde_json::Map<_, _> = SUBJECTS
         .iter()
         .enumerate()
-        .map(|(index, subject)| (subject.name(), json!(rounds.iter().map(|round| round[index]).collect::<Vec<_>>())))
+        .map(|(index, subject)| (subject.name(), json!(rounds.iter().map(|round| &round[index]).collect::<Vec<_>>())))
         .collect();
     let all = json!({ "window": window, "strength": strength, "subjects": subjects });
     fs::write(file, format!("{all:#}\n"))

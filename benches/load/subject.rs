@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::client::Seen;
-use crate::message;
-use crate::process::{Cores, Process, output};
+use crate::common::client::{Plan, Seen};
+use crate::common::forwarder;
+use crate::common::message::{self, Expect};
+use crate::common::process::{Cores, Server};
 
 /// Something that answers queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Dispatch {
 }
 
 /// One subject's part of one round.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
     /// Closed loop.
     pub(crate) closed: Load,
@@ -55,7 +56,7 @@ pub(crate) struct Sample {
 }
 
 /// One load.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Load {
     /// What the client saw.
     pub(crate) seen: Seen,
@@ -85,6 +86,8 @@ pub(crate) const SUBJECTS: [Subject; 5] = [
 
 /// Hosts in the table of the authority.
 const HOSTS: u32 = 10_000;
+/// Silence after which a query is lost, in seconds.
+const TIMEOUT: f64 = 1.0;
 /// Seconds of load before what counts: sockets, buffers and estimates warm up.
 const WARM_UP: f64 = 0.3;
 /// Names of two loads of one process lie so far apart that none comes twice.
@@ -109,58 +112,50 @@ impl Subject {
     }
 
     /// Starts the server and, if it is a forwarder, its backends.
-    fn start(self, cores: Option<Cores>, folder: &Path) -> io::Result<(Process, Vec<Process>)> {
+    fn start(self, cores: Option<Cores>, folder: &Path) -> io::Result<(Server, Vec<Server>)> {
         let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
         let config = folder.join("config.toml");
         match self {
-            Self::Echo => Ok((Process::tool("echo", core)?, Vec::new())),
+            Self::Echo => Ok((tool("echo", core)?, Vec::new())),
             Self::Authority => {
                 fs::write(folder.join("hosts.txt"), table())?;
                 fs::write(&config, AUTHORITY_CONFIG)?;
-                Ok((Process::server(&config, "bench", core)?, Vec::new()))
+                Ok((Server::hedgerow(&config, "bench", core)?, Vec::new()))
             }
             Self::Forward(dispatch) => {
-                let responders = vec![Process::tool("responder", rest)?, Process::tool("responder", rest)?];
-                fs::write(&config, forwarder_config(dispatch, &responders))?;
-                Ok((Process::server(&config, "forwarder", core)?, responders))
+                let responders = vec![tool("responder", rest)?, tool("responder", rest)?];
+                let backends: Vec<_> = responders.iter().map(|responder| responder.address).collect();
+                let rules = format!("dispatch = \"{}\"", dispatch.word());
+                fs::write(&config, forwarder::config(&backends, &rules))?;
+                Ok((Server::hedgerow(&config, "forwarder", core)?, responders))
             }
         }
     }
 
     /// Loads the server from a client process.
-    fn load(
-        self,
-        server: &Process,
-        cores: Option<Cores>,
-        first: u32,
-        secs: f64,
-        rate: Option<f64>,
-    ) -> io::Result<Load> {
+    fn load(self, server: &Server, cores: Option<Cores>, first: u32, secs: f64, rate: Option<f64>) -> io::Result<Load> {
         let (expect, names) = match self {
-            Self::Echo => ("echo", 0),
-            Self::Authority => ("answer", HOSTS),
-            Self::Forward(_) => ("answer", 0),
+            Self::Echo => (Expect::Echo, 0),
+            Self::Authority => (Expect::Answer, HOSTS),
+            Self::Forward(_) => (Expect::Answer, 0),
         };
-        let address = server.address;
-        let mut arguments =
-            format!("client --server {address} --expect {expect} --secs {secs} --first {first} --names {names}");
-        if let Some(rate) = rate {
-            arguments.push_str(&format!(" --rate {rate}"));
-        }
-        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
-
+        let plan = Plan { server: server.address, expect, secs, rate, first, names, timeout: TIMEOUT, slots: false };
         let (began, cpu_before) = (Instant::now(), server.cpu_time()?);
-        let printed = output(&arguments, cores.map(|cores| cores.rest))?;
+        let seen = plan.start(cores.map(|cores| cores.rest))?.finish()?;
         let cpu = (server.cpu_time()? - cpu_before).as_secs_f64();
-        let seen: Seen = serde_json::from_str(&printed)?;
         let cpu_per_million = cpu * 1e6 / (seen.answered.max(1) as f64);
         Ok(Load { seen, cpu_per_million, busy: cpu / began.elapsed().as_secs_f64() })
     }
 }
 
-/// The table of the authority.
+/// Starts a tool that takes no options.
+fn tool(role: &str, core: Option<usize>) -> io::Result<Server> {
+    Server::role(&[role.to_owned()], core)
+}
+
+/// The table of the authority: a host for each number.
 fn table() -> String {
-    let line = |number| format!("{} {} A\n", message::host(number), message::address(number));
+    let line = |number| format!("h{number:08x}.bench.test {} A\n", message::address(number));
     (0..HOSTS).map(line).collect()
 }
 
@@ -172,24 +167,3 @@ listen = ["127.0.0.1:0"]
 zones = ["hosts.txt"]
 miss = "nxdomain"
 "#;
-
-/// The LS before the responders. Silence shows as a wrong answer, not as a loss.
-fn forwarder_config(dispatch: Dispatch, responders: &[Process]) -> String {
-    let backends: Vec<String> = responders.iter().map(|responder| format!("\"{}\"", responder.address)).collect();
-    format!(
-        r#"
-workers = 1
-[forwarder]
-listen = ["127.0.0.1:0"]
-[forwarder.routes]
-"." = "bench"
-[pools.bench]
-backends = [{}]
-dispatch = "{}"
-on_timeout = "servfail"
-on_all_down = "servfail"
-"#,
-        backends.join(", "),
-        dispatch.word()
-    )
-}

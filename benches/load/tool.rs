@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use hedgerow::net::batch::{BATCH, RecvBatch, SendBatch};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::message;
+use crate::common::message;
 
 /// What a tool answers with.
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 //! Closed loop: so many queries are always outstanding, and each response lets the next query out; that finds
 //! the rate. Open loop: queries leave at a fixed rate whatever comes back, and each is timed from the moment at
 //! which it was due, so that neither a late client nor a stalled server hides a delay. A query that is lost
-//! counts in the percentiles with the whole [`TIMEOUT`]. One thread does all, in batches.
+//! counts in the percentiles with the whole time-out. One thread does all, in batches, in a process of its own.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -15,13 +15,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-use crate::message::{self, Expect};
+use super::message::{self, Expect};
+use super::process::Process;
 
 /// What a client is told to do.
-#[derive(clap::Args)]
+#[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Plan {
     /// The address to load.
-    #[arg(long)]
+    #[arg(long, value_parser = loopback)]
     pub(crate) server: SocketAddr,
     /// What counts as the right response.
     #[arg(long)]
@@ -38,10 +39,58 @@ pub(crate) struct Plan {
     /// Names before the first one comes again; 0: only when numbers run out.
     #[arg(long)]
     pub(crate) names: u32,
+    /// Silence after which a query is lost, in seconds.
+    #[arg(long)]
+    pub(crate) timeout: f64,
+    /// Also tell the p99 of each [`SLOT`].
+    #[arg(long)]
+    pub(crate) slots: bool,
+}
+
+impl Plan {
+    /// Starts a client with this plan; it sends from now on.
+    pub(crate) fn start(&self, core: Option<usize>) -> io::Result<Running> {
+        let Self { server, expect, secs, rate, first, names, timeout, slots } = *self;
+        let expect = match expect {
+            Expect::Echo => "echo",
+            Expect::Answer => "answer",
+        };
+        let mut arguments = format!(
+            "client --server {server} --expect {expect} --secs {secs} --first {first} --names {names} --timeout {timeout}"
+        );
+        if let Some(rate) = rate {
+            arguments.push_str(&format!(" --rate {rate}"));
+        }
+        if slots {
+            arguments.push_str(" --slots");
+        }
+        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        let (process, _line) = Process::role(&arguments, core)?;
+        Ok(Running { process })
+    }
+}
+
+/// A client at work.
+pub(crate) struct Running {
+    /// The process.
+    process: Process,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub(crate) fn finish(self) -> io::Result<Seen> {
+        Ok(serde_json::from_str(&self.process.finish()?)?)
+    }
+}
+
+/// An address of this machine: nobody else is to be loaded.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+    address.ok_or_else(|| "expected an address in 127.0.0.0/8 with a port".to_owned())
 }
 
 /// What a client saw. Times are in microseconds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Seen {
     /// Right answers a second, from the first query to the last answer.
     pub(crate) rate: f64,
@@ -49,7 +98,7 @@ pub(crate) struct Seen {
     pub(crate) sent: u64,
     /// Right answers.
     pub(crate) answered: u64,
-    /// Queries without a right answer within [`TIMEOUT`].
+    /// Queries without a right answer within the time-out.
     pub(crate) lost: u64,
     /// Responses that were not the right one.
     pub(crate) wrong: u64,
@@ -63,14 +112,16 @@ pub(crate) struct Seen {
     pub(crate) p999: f64,
     /// The longest.
     pub(crate) max: f64,
+    /// The 99th percentile of the queries due in each [`SLOT`], if the plan asks for it.
+    pub(crate) slots: Vec<f64>,
 }
 
+/// The time for which a run is looked at by itself, to see how figures change.
+pub(crate) const SLOT: Duration = Duration::from_millis(100);
 /// Queries outstanding in a closed loop. A socket with the default receive buffer holds about 190 small
 /// datagrams; more than that would measure who asks the kernel for a larger one.
 pub(crate) const WINDOW: usize = 128;
 
-/// Silence after which a query is lost.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// Sockets of a client, each with its port.
 const LANES: usize = 4;
 /// Datagrams in one batch: what a lane may have outstanding in a closed loop.
@@ -82,13 +133,24 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Longest wait for a datagram, so that a loop sees its end.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
-/// Runs the plan and returns what was seen.
-pub(crate) fn run(plan: &Plan) -> io::Result<Seen> {
+/// Runs the plan: says when it begins, and at the end what was seen.
+pub(crate) fn run(plan: &Plan) -> io::Result<()> {
+    let seen = send(plan, || {
+        println!("sending");
+        io::stdout().flush()
+    })?;
+    println!("{}", serde_json::to_string(&seen)?);
+    Ok(())
+}
+
+/// Sends all queries and returns what was seen.
+fn send(plan: &Plan, on_begin: impl FnOnce() -> io::Result<()>) -> io::Result<Seen> {
     // The default slack of 50 us would be added to every wait of an open loop.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
     let mut lanes = (0..LANES).map(|_| Lane::open(plan.server)).collect::<io::Result<Vec<_>>>()?;
-    let mut tally = Tally::new(plan);
+    on_begin()?;
     let begin = Instant::now();
+    let mut tally = Tally::new(plan, begin);
     let end = begin + Duration::from_secs_f64(plan.secs);
     let mut pace = Pace { begin, end, gap: plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)), sent: 0 };
     loop {
@@ -103,7 +165,7 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Seen> {
         }
         let is_over = now >= end && lanes.iter().all(|lane| lane.outstanding == 0);
         if is_over {
-            return Ok(tally.finish(begin));
+            return Ok(tally.finish());
         }
         if received == 0 {
             wait(&lanes, pace.until_next(Instant::now()))?;
@@ -218,10 +280,10 @@ impl Lane {
         self.next = (id + 1) % IDS;
         let number = tally.next_number();
         let before = self.flights[usize::from(id)].replace(Flight { number, since });
-        if before.is_some() {
+        if let Some(flight) = before {
             self.oldest = self.next;
             self.outstanding -= 1;
-            tally.lose();
+            tally.lose(flight.since);
         }
         self.outstanding += 1;
         self.outbox.push(None, None, |out| message::write_query(number, id, out));
@@ -249,12 +311,15 @@ impl Lane {
             let id = bytes.first_chunk().map(|id| u16::from_be_bytes(*id));
             let flight = id.and_then(|id| self.flights.get_mut(usize::from(id)));
             match flight {
-                Some(slot) if slot.is_some_and(|flight| message::is_right(bytes, flight.number, expect)) => {
-                    let latency = slot.take().map(|flight| now - flight.since);
-                    self.outstanding -= 1;
-                    tally.answer(latency.unwrap_or(TIMEOUT), now);
-                }
-                Some(_) | None => tally.wrong += 1,
+                Some(slot) => match *slot {
+                    Some(flight) if message::is_right(bytes, flight.number, expect) => {
+                        *slot = None;
+                        self.outstanding -= 1;
+                        tally.answer(flight.since, now);
+                    }
+                    Some(_) | None => tally.wrong += 1,
+                },
+                None => tally.wrong += 1,
             }
         }
         Ok(received)
@@ -265,11 +330,11 @@ impl Lane {
         while self.oldest != self.next {
             let slot = &mut self.flights[usize::from(self.oldest)];
             match slot {
-                Some(flight) if now.saturating_duration_since(flight.since) < TIMEOUT => return,
-                Some(_) => {
+                Some(flight) if now.saturating_duration_since(flight.since) < tally.timeout => return,
+                Some(flight) => {
+                    tally.lose(flight.since);
                     *slot = None;
                     self.outstanding -= 1;
-                    tally.lose();
                 }
                 None => {}
             }
@@ -293,14 +358,20 @@ struct Tally {
     /// Wrong responses.
     wrong: u64,
     /// Latencies in nanoseconds, those of lost queries too.
-    latencies: Vec<u32>,
+    latencies: Vec<u64>,
+    /// The same by the time at which the queries were due, if that is asked for.
+    slots: Option<Vec<Vec<u64>>>,
+    /// What a lost query costs.
+    timeout: Duration,
+    /// When the first query was due.
+    begin: Instant,
     /// When the last answer came.
     last_answer: Instant,
 }
 
 impl Tally {
     /// Nothing yet.
-    fn new(plan: &Plan) -> Self {
+    fn new(plan: &Plan, begin: Instant) -> Self {
         Self {
             first: plan.first,
             names: plan.names,
@@ -309,7 +380,10 @@ impl Tally {
             lost: 0,
             wrong: 0,
             latencies: Vec::with_capacity(1 << 20),
-            last_answer: Instant::now(),
+            slots: plan.slots.then(Vec::new),
+            timeout: Duration::from_secs_f64(plan.timeout),
+            begin,
+            last_answer: begin,
         }
     }
 
@@ -320,36 +394,57 @@ impl Tally {
         if self.names == 0 { place } else { place % self.names }
     }
 
-    /// Counts an answer.
-    fn answer(&mut self, latency: Duration, now: Instant) {
-        self.latencies.push(u32::try_from(latency.as_nanos()).unwrap_or(u32::MAX));
+    /// Counts an answer to a query that was due at a time.
+    fn answer(&mut self, since: Instant, now: Instant) {
+        self.add(since, now - since);
         self.last_answer = now;
     }
 
     /// Counts a loss, which costs the client the whole timeout.
-    fn lose(&mut self) {
+    fn lose(&mut self, since: Instant) {
         self.lost += 1;
-        self.latencies.push(TIMEOUT.as_nanos() as u32);
+        self.add(since, self.timeout);
+    }
+
+    /// Notes a latency.
+    fn add(&mut self, since: Instant, latency: Duration) {
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.latencies.push(nanos);
+        if let Some(slots) = &mut self.slots {
+            let slot = (since.saturating_duration_since(self.begin).as_nanos() / SLOT.as_nanos()) as usize;
+            if slots.len() <= slot {
+                slots.resize(slot + 1, Vec::new());
+            }
+            slots[slot].push(nanos);
+        }
     }
 
     /// Adds up.
-    fn finish(mut self, begin: Instant) -> Seen {
+    fn finish(mut self) -> Seen {
         self.latencies.sort_unstable();
         let answered = self.latencies.len() as u64 - self.lost;
-        let rank = |share: f64| ((self.latencies.len() as f64 * share).ceil() as usize).max(1) - 1;
-        let percentile = |share| self.latencies.get(rank(share)).map_or(0.0, |&nanos| f64::from(nanos) / 1e3);
-        let secs = self.last_answer.saturating_duration_since(begin).as_secs_f64();
+        let secs = self.last_answer.saturating_duration_since(self.begin).as_secs_f64();
+        let mut slots = self.slots.unwrap_or_default();
+        slots.iter_mut().for_each(|slot| slot.sort_unstable());
+        let sorted = &self.latencies;
         Seen {
             rate: if secs > 0.0 { answered as f64 / secs } else { 0.0 },
             sent: self.sent,
             answered,
             lost: self.lost,
             wrong: self.wrong,
-            p50: percentile(0.5),
-            p90: percentile(0.9),
-            p99: percentile(0.99),
-            p999: percentile(0.999),
-            max: percentile(1.0),
+            p50: percentile(sorted, 0.5),
+            p90: percentile(sorted, 0.9),
+            p99: percentile(sorted, 0.99),
+            p999: percentile(sorted, 0.999),
+            max: percentile(sorted, 1.0),
+            slots: slots.iter().map(|slot| percentile(slot, 0.99)).collect(),
         }
     }
+}
+
+/// A percentile of sorted nanoseconds, in microseconds.
+fn percentile(sorted: &[u64], share: f64) -> f64 {
+    let rank = ((sorted.len() as f64 * share).ceil() as usize).max(1) - 1;
+    sorted.get(rank).map_or(0.0, |&nanos| nanos as f64 / 1e3)
 }

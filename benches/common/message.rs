@@ -31,11 +31,6 @@ pub(crate) enum Expect {
     Answer,
 }
 
-/// The host name of a number, as a table writes it.
-pub(crate) fn host(number: u32) -> String {
-    format!("h{number:08x}.bench.test")
-}
-
 /// The address of a number's host: in 10.0.0.0/8, far apart for neighbors.
 pub(crate) fn address(number: u32) -> Ipv4Addr {
     // An odd factor permutes the 24 bits that are kept, so that no two neighbors share an address.

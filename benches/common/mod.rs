@@ -1,0 +1,14 @@
+//! What the benchmarks over sockets share: the messages, the client that sends them, the processes of a run, the
+//! config of the forwarder under load, and how figures of several rounds are put together.
+
+pub(crate) mod client;
+pub(crate) mod forwarder;
+pub(crate) mod message;
+pub(crate) mod process;
+pub(crate) mod spread;
+
+/// A number that a time or rate can be.
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|&number: &f64| number > 0.0 && number < 1e6);
+    number.ok_or_else(|| "expected a number above 0 and below a million".to_owned())
+}

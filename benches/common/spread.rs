@@ -1,0 +1,33 @@
+//! Figures of several rounds: the median, and the range it comes from.
+
+/// A median with the range it comes from.
+pub(crate) struct Spread {
+    /// The median.
+    median: f64,
+    /// The least.
+    min: f64,
+    /// The greatest.
+    max: f64,
+}
+
+impl Spread {
+    /// The spread of at least one value.
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = match values.len() % 2 {
+            0 => f64::midpoint(values[middle - 1], values[middle]),
+            _ => values[middle],
+        };
+        Self { median, min: values[0], max: values[values.len() - 1] }
+    }
+
+    /// `median (min–max)`, each with so many decimals; the median alone if there is no range.
+    pub(crate) fn cell(&self, decimals: usize) -> String {
+        let Self { median, min, max } = self;
+        if min == max {
+            return format!("{median:.decimals$}");
+        }
+        format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
+    }
+}

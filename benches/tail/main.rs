@@ -1,0 +1,117 @@
+//! The tail over loopback: `cargo bench --bench tail`, options behind `--`, see `--help`.
+//!
+//! The release binary forwards to two backends that are slow now and then, lose queries, stop, end, or become slower;
+//! policies take turns within each round, everything is started afresh for each. An open loop asks: each query is timed
+//! from when it was due, so that no stall hides a delay. The backends count what they are asked. A run without any fault
+//! shows what the measurement itself adds.
+//!
+//! This program is its own tool box: it starts itself as responder and client, and all of them end with it.
+//! No figure is asserted: the report is for a reader.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod fault;
+mod policy;
+mod report;
+mod responder;
+mod sample;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use common::client::{self, Plan};
+use common::positive;
+use common::process::{Cores, Hold, end_with_parent};
+use fault::Fault;
+use policy::Policy;
+use responder::Behavior;
+use sample::Strength;
+
+/// Measures what each policy makes of slow, lossy, stopped and killed backends, over loopback.
+#[derive(Parser)]
+#[command(name = "tail")]
+struct Options {
+    /// What this process is, if not the one that a person started.
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// Rounds over all faults and policies.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    secs: f64,
+    /// Queries a second.
+    #[arg(long, default_value_t = 3_000.0, value_parser = positive)]
+    rate: f64,
+    /// What goes wrong; without it, everything.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Fault::value_variants().to_vec())]
+    faults: Vec<Fault>,
+    /// Which policies are compared; without it, all.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Policy::value_variants().to_vec())]
+    policies: Vec<Policy>,
+    /// One round of short runs, to see that all works.
+    #[arg(long)]
+    quick: bool,
+    /// Also write every sample to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Given by cargo to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The parts that this program plays for itself.
+#[derive(Subcommand)]
+#[command(hide = true)]
+enum Role {
+    /// Replies as a backend.
+    Responder(Behavior),
+    /// Sends queries and prints what it saw.
+    Client(Plan),
+    /// Becomes another program that ends with this one.
+    Hold(Hold),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let Some(role) = options.role else { return measure(&options) };
+    end_with_parent()?;
+    match role {
+        Role::Responder(behavior) => responder::run(&behavior)?,
+        Role::Client(plan) => client::run(&plan)?,
+        Role::Hold(command) => command.run()?,
+    }
+    Ok(())
+}
+
+/// Runs all rounds and prints the report.
+fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
+    let Options { faults, policies, .. } = options;
+    let (rounds, secs) = if options.quick { (1, 1.5) } else { (options.rounds, options.secs) };
+    let strength = Strength { secs, rate: options.rate };
+    let folder = tempfile::tempdir()?;
+    let cores = Cores::find()?;
+
+    let mut samples = Vec::new();
+    for round in 0..rounds as usize {
+        for &fault in faults {
+            // Each round begins with another policy: none is always the first after a pause.
+            for turn in 0..policies.len() {
+                let policy = policies[(round + turn) % policies.len()];
+                let sample = sample::run((policy, fault, round), strength, cores, folder.path())?;
+                let (p999, lost, traffic) = (sample.seen.p999 / 1e3, sample.seen.lost, sample.traffic);
+                let (round, name) = (round + 1, policy.name());
+                eprintln!("round {round}, {fault:?}, {name}: p99.9 {p999:.2} ms, {lost} lost, traffic {traffic:.3}");
+                samples.push(sample);
+            }
+        }
+    }
+
+    print!("{}", report::markdown(&samples, faults, policies, strength));
+    if let Some(file) = &options.json {
+        report::write_json(file, &samples, strength)?;
+    }
+    Ok(())
+}

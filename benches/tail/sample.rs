@@ -1,0 +1,163 @@
+//! One run: one policy, one fault, one round. Everything is started afresh and ended behind it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::Serialize;
+
+use crate::common::client::{Plan, SLOT, Seen};
+use crate::common::message::Expect;
+use crate::common::process::{Cores, Server};
+use crate::fault::{Event, Fault, victim};
+use crate::policy::{Policy, TIMEOUT};
+use crate::responder::{Responder, slot_now};
+
+/// How long and how fast the server is asked.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Strength {
+    /// Seconds of a run.
+    pub(crate) secs: f64,
+    /// Queries a second.
+    pub(crate) rate: f64,
+}
+
+/// What came of one run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// What went wrong.
+    pub(crate) fault: Fault,
+    /// Who dealt with it.
+    pub(crate) policy: Policy,
+    /// The round, from 0.
+    pub(crate) round: usize,
+    /// What the client saw. Times are in microseconds.
+    pub(crate) seen: Seen,
+    /// Queries to backends for each query of the client.
+    pub(crate) traffic: f64,
+    /// The same over the worst second; `None` if the run is shorter than that.
+    pub(crate) worst_second: Option<f64>,
+    /// Seconds until p99 was that of the middle third; `None` if it never was.
+    pub(crate) settled_slow: Option<f64>,
+    /// Seconds until p99 was that of the last third; `None` if it never was.
+    pub(crate) settled_fast: Option<f64>,
+    /// CPU time of the server for a million queries, in seconds.
+    pub(crate) cpu_per_million: f64,
+    /// How long after they were due replies left at most of both backends, the 99.9th percentile, in microseconds.
+    pub(crate) lateness: f64,
+}
+
+/// Slots of a second.
+const SLOTS_PER_SECOND: usize = (Duration::from_secs(1).as_nanos() / SLOT.as_nanos()) as usize;
+/// Slots in a row in which p99 has to be near its end value.
+const SETTLED_SLOTS: usize = 5;
+/// How near: at most so many times that value, or its inverse.
+const SETTLED_WITHIN: f64 = 1.5;
+
+/// Runs a policy against a fault.
+pub(crate) fn run(
+    (policy, fault, round): (Policy, Fault, usize),
+    strength: Strength,
+    cores: Option<Cores>,
+    folder: &Path,
+) -> io::Result<Sample> {
+    let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
+    let behaviors = fault.behaviors(round);
+    let mut responders = Vec::new();
+    for behavior in &behaviors {
+        responders.push(Responder::start(behavior, rest)?);
+    }
+    let addresses: Vec<_> = responders.iter().map(Responder::address).collect();
+    let config = folder.join("config.toml");
+    fs::write(&config, policy.config(&addresses))?;
+    let server = Server::hedgerow(&config, "forwarder", core)?;
+
+    let Strength { secs, rate } = strength;
+    let plan = Plan {
+        server: server.address,
+        expect: Expect::Answer,
+        secs,
+        rate: Some(rate),
+        first: 0,
+        names: 0,
+        timeout: f64::from(TIMEOUT),
+        slots: true,
+    };
+    let cpu_before = server.cpu_time()?;
+    let client = plan.start(rest)?;
+    let (begin, first_slot) = (Instant::now(), slot_now() + 1);
+    let third = |part: f64| sleep_until(begin + Duration::from_secs_f64(secs * part / 3.0));
+    let normal = Duration::from_micros(behaviors[0].delay);
+    let victim = &mut responders[victim(round)];
+    match fault.event() {
+        Event::None => {}
+        Event::Stop => {
+            third(1.0);
+            victim.signal(Signal::STOP)?;
+        }
+        Event::Kill => {
+            third(1.0);
+            // Its last word: what it was asked afterwards, it never saw.
+            victim.counts()?;
+            victim.signal(Signal::KILL)?;
+        }
+        Event::Shift(delay) => {
+            third(1.0);
+            responders.iter_mut().try_for_each(|responder| responder.set_delay(delay))?;
+            third(2.0);
+            responders.iter_mut().try_for_each(|responder| responder.set_delay(normal))?;
+        }
+    }
+    let seen = client.finish()?;
+    let cpu = server.cpu_time()? - cpu_before;
+    drop(server);
+
+    let is_killed = |place| fault.event() == Event::Kill && place == crate::fault::victim(round);
+    for (place, responder) in responders.iter_mut().enumerate().filter(|&(place, _)| !is_killed(place)) {
+        if fault.event() == Event::Stop && place == crate::fault::victim(round) {
+            responder.signal(Signal::CONT)?;
+        }
+        responder.counts()?;
+    }
+    let counts = || responders.iter().map(Responder::last_counts);
+    let last_slot = first_slot + (secs / SLOT.as_secs_f64()) as u64 - 1;
+    let by_slot: Vec<u64> =
+        (first_slot..last_slot).map(|slot| counts().filter_map(|counts| counts.slots.get(&slot)).sum()).collect();
+    let sent = seen.sent.max(1) as f64;
+    Ok(Sample {
+        fault,
+        policy,
+        round,
+        traffic: counts().map(|counts| counts.queries).sum::<u64>() as f64 / sent,
+        worst_second: worst_second(&by_slot, rate),
+        settled_slow: settled(&seen.slots, 1),
+        settled_fast: settled(&seen.slots, 2),
+        cpu_per_million: cpu.as_secs_f64() * 1e6 / sent,
+        lateness: counts().map(|counts| counts.lateness).fold(0.0, f64::max),
+        seen,
+    })
+}
+
+/// Sleeps until a time.
+fn sleep_until(time: Instant) {
+    thread::sleep(time.saturating_duration_since(Instant::now()));
+}
+
+/// The most traffic over any second within the run, for each query of the client.
+fn worst_second(by_slot: &[u64], rate: f64) -> Option<f64> {
+    by_slot.windows(SLOTS_PER_SECOND).map(|second| second.iter().sum::<u64>() as f64 / rate).max_by(f64::total_cmp)
+}
+
+/// How long into a third of the run p99 took to stay near the median of that third's second half, in seconds.
+fn settled(slots: &[f64], third: usize) -> Option<f64> {
+    let (start, end) = (slots.len() * third / 3, slots.len() * (third + 1) / 3);
+    let mut late_half = slots.get(usize::midpoint(start, end)..end)?.to_vec();
+    late_half.sort_by(f64::total_cmp);
+    let value = *late_half.get(late_half.len() / 2)?;
+    let is_near = |p99: &f64| *p99 <= value * SETTLED_WITHIN && *p99 >= value / SETTLED_WITHIN;
+    let settled = slots[start..end].windows(SETTLED_SLOTS).position(|slots| slots.iter().all(is_near))?;
+    Some(settled as f64 * SLOT.as_secs_f64())
+}
