@@ -159,7 +159,7 @@ fn attempts_that_are_never_answered_count_as_late() {
     (0..8).for_each(round);
     assert!(delay(&server, &first, &second, "lost.example") < ms(200), "more than nine of ten are quick");
     // Each round loses two: with those, less than nine of ten are quick.
-    let mut rounds = 8..;
+    let mut rounds = 8..200;
     until("the delay is that of the slow ones", || {
         let number = rounds.next()?;
         client.send(&query(&format!("lost.{number}.first.example"), A));
@@ -222,4 +222,23 @@ fn sticky_hedging_learns_where_a_name_lives_and_a_miss_costs_no_budget() {
     assert_eq!(metrics.sum("hedgerow_attempts_total", &[("kind", "failover")]), misses);
     assert_eq!(metrics.sum("hedgerow_attempts_total", &[("kind", "hedge")]), 0);
     assert_eq!(metrics.sum("hedgerow_hedges_denied_total", &[]), 0);
+}
+
+#[test]
+fn only_successes_fill_the_budget() {
+    let script = || answer(ONE).except("lost", silent()).except("fail", servfail());
+    let backends = [(); 2].map(|()| Backend::new(script()));
+    let keys = hedging("delay = '1ms'\nbudget = 1.0");
+    let server = Forwarder::to(&[&backends[0], &backends[1]], &keys).admin().start();
+    let (client, admin) = (server.client(), server.admin());
+    let hedges = |metrics: &Metrics| metrics.sum("hedgerow_attempts_total", &[("kind", "hedge")]);
+    (0..10).for_each(|i| client.send(&query(&format!("lost.{i}.example"), A)));
+    backends[1].wait_for(10);
+    client.send(&query("lost.last.example", A));
+    for i in 0..50 {
+        assert_eq!(client.ask(&query(&format!("fail.{i}.example"), A)).rcode(), SERVFAIL);
+    }
+    assert_eq!(hedges(&admin.metrics()), 10);
+    assert_eq!(client.ask(&query("www.example", A)).answers(), [ONE]);
+    admin.wait_for("it is made", |metrics| hedges(metrics) == 11);
 }

@@ -205,15 +205,19 @@ impl Forwarder {
         }
         match outcome {
             Outcome::Reply(attempt) => {
-                if rules.dispatch == Dispatch::Hedge {
+                let winning = at_hand.filter(|at_hand| at_hand.attempt == attempt);
+                // One that waited is the best kept one.
+                let kept = entry.race.kept().map(|(_, rank)| rank);
+                let won_by = winning.map(|at_hand| rank(at_hand.reply)).or(kept);
+                if rules.dispatch == Dispatch::Hedge && won_by.is_some_and(|rank| rank > Rank::Failure) {
                     pool.shared.budget().earn(1);
                 }
                 let Some(won) = entry.race.attempt(attempt) else { return };
                 let winner = won.backend;
                 pool.counters(winner).wins[number(won.kind)].increment();
-                match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
+                match winning {
                     Some(AtHand { reply, .. }) => {
-                        if rank(reply) == Rank::Positive {
+                        if won_by == Some(Rank::Positive) {
                             pool.learn_place(winner, entry.question(), &self.shared.hasher);
                         }
                         self.respond_with(at, attempt, reply, now);
