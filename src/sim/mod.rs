@@ -13,8 +13,10 @@
 
 mod backend;
 mod delay;
+mod event;
 mod histogram;
 mod model;
+mod pool;
 mod prober;
 mod record;
 mod slab;
@@ -23,8 +25,9 @@ mod tally;
 mod world;
 
 pub use delay::{Delay, Empirical};
+pub use event::Happening;
 pub use model::{Capacity, Model, Scenario};
 pub use record::{Asked, Record, Reply, Report, run};
 pub use spells::{Course, When};
 pub use tally::Tally;
-pub use world::{Happening, play};
+pub use world::play;

@@ -33,7 +33,7 @@ impl Prober {
         Self { health: Health::new(rules, now), probe: 0, wake: now }
     }
 
-    /// Has it woken at this time.
+    /// There is something to do at this time, whatever was said before.
     pub(super) fn wake_at(&mut self, time: Instant) {
         self.wake = time;
     }

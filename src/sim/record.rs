@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::event::Happening;
 use super::model::Scenario;
-use super::world::{Happening, play};
+use super::world::play;
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex, Heard, Kind, Outcome};
 
@@ -63,12 +64,18 @@ pub struct Reply {
 pub fn run(scenario: &Scenario, start: Instant, seed: u64) -> Report {
     let mut queries = vec![Record::default(); scenario.queries];
     play(scenario, start, seed, |number, at, happening| queries[number].add(at, happening));
-    let outcomes = queries.iter().flat_map(|query| &query.outcomes);
-    let successes = outcomes.filter(|(_, outcome)| matches!(outcome, Outcome::Reply(_))).count() as u64;
+    let successes = queries.iter().filter(|query| query.is_success()).count() as u64;
     Report { queries, successes }
 }
 
 impl Record {
+    /// Whether a reply that is no failure went to the client.
+    fn is_success(&self) -> bool {
+        let won = self.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Reply(_)));
+        let known = self.replies.iter().filter(|reply| reply.heard != Heard::NotNeeded);
+        won && known.map(|reply| reply.rank).max() > Some(Rank::Failure)
+    }
+
     /// Writes down what happened.
     fn add(&mut self, at: Duration, happening: Happening) {
         match happening {

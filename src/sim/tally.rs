@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::event::Happening;
 use super::histogram::Histogram;
 use super::model::Scenario;
-use super::world::{Happening, play};
+use super::world::play;
 use crate::policy::race::{Kind, Outcome};
 
 /// The sums of a scenario.

@@ -3,7 +3,6 @@
 //! What `forwarder` does with datagrams, this does with events: it starts races, does what they say, tells them what comes
 //! back, and learns from it.
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
@@ -13,58 +12,16 @@ use rand::{RngExt, SeedableRng};
 
 use super::backend::{Backend, Fate};
 use super::delay::exponential;
+use super::event::{Back, Event, Happening};
 use super::model::Scenario;
+use super::pool::Pool;
 use super::prober::{Errand, Prober};
 use super::slab::{Key, Slab};
 use super::spells::Unfolding;
-use crate::policy::balance::{Balance, Sight, Turns};
-use crate::policy::budget::Budget;
-use crate::policy::candidates::Candidates;
-use crate::policy::latency::Latency;
-use crate::policy::line_up::{Known, line_up};
-use crate::policy::load::{End, Load};
-use crate::policy::race::{AttemptId, BackendIndex, Field, Heard, Kind, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
+use crate::policy::load::End;
+use crate::policy::race::{AttemptId, BackendIndex, Heard, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
 use crate::policy::timers::Timers;
-use crate::policy::{Dispatch, Rank, learn};
-
-/// Something that happens to a query.
-#[derive(Clone, Copy, Debug)]
-pub enum Happening {
-    /// It comes.
-    Came {
-        /// When its client must have the response, counted from now.
-        deadline: Duration,
-    },
-    /// An attempt is made.
-    Asked {
-        /// Who is asked.
-        backend: BackendIndex,
-        /// Why.
-        kind: Kind,
-        /// Whether with OPT.
-        edns: bool,
-    },
-    /// A reply comes, perhaps after the end.
-    Replied {
-        /// To which attempt.
-        attempt: AttemptId,
-        /// Its rank.
-        rank: Rank,
-        /// What the race made of it.
-        heard: Heard,
-    },
-    /// A bare failure comes.
-    FailedBare,
-    /// Its race is over.
-    Finished {
-        /// How.
-        outcome: Outcome,
-        /// The kind of the attempt that won, if one did.
-        winner: Option<Kind>,
-        /// How often a hedge was due but denied.
-        hedges_denied: u8,
-    },
-}
+use crate::policy::{Dispatch, Rank};
 
 /// Plays a scenario from `start` to its end. `observe` is told what happens: to which query, in the order of their coming,
 /// and how long after that one came.
@@ -72,7 +29,7 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
     let mut world = World::new(scenario, start, seed, observe);
     world.schedule(start, Event::Query);
     if scenario.is_probed {
-        (0..world.probers.len()).for_each(|backend| world.look_after(backend));
+        backend_indexes(scenario).for_each(|backend| world.look_after(backend));
     }
     world.schedule(start + SECOND, Event::Second);
     // Probes and seconds go on for ever.
@@ -84,47 +41,6 @@ pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(
             world.on_event(event);
         }
     }
-}
-
-/// Something that is going to happen.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// The next query comes.
-    Query,
-    /// A second has passed.
-    Second,
-    /// The client of this query asks again.
-    Retransmission(Key),
-    /// The race of this query wanted to be woken.
-    Wake(Key),
-    /// Something comes back to an attempt of this query.
-    Back(Key, AttemptId, Back),
-    /// Nobody waits any more for what has not come back to this query.
-    Forget(Key),
-    /// The prober of this backend wanted to be woken.
-    Probe(u16),
-    /// Something comes back to this probe of a backend.
-    ProbeBack {
-        /// The backend.
-        backend: u16,
-        /// The number of the probe.
-        probe: u32,
-        /// Whether it is a reply, and not ICMP.
-        is_reply: bool,
-    },
-}
-
-/// What comes back to an attempt.
-#[derive(Clone, Copy, Debug)]
-enum Back {
-    /// A reply.
-    Reply(Rank),
-    /// FORMERR, because of OPT.
-    OptRefused,
-    /// Twelve octets.
-    Bare,
-    /// ICMP.
-    Unreachable,
 }
 
 /// One query and its race.
@@ -142,6 +58,8 @@ struct Query {
     out: u8,
     /// Of which of them the backend's latency was charged with being late.
     charged: u8,
+    /// The rank of the best reply so far.
+    best: Option<Rank>,
 }
 
 /// Everything there is, now.
@@ -156,28 +74,16 @@ struct World<'a, F> {
     now: Instant,
     /// When queries come. Chances of one kind have a generator of their own, so that all policies meet the same queries.
     arrivals: Xoshiro256PlusPlus,
-    /// All chance that is the forwarder's.
-    choices: Xoshiro256PlusPlus,
     /// Tells which names a backend knows.
     knowledge: u64,
     /// The backends.
     backends: Vec<Backend<'a>>,
-    /// Which of them are taken for up.
-    up: Vec<bool>,
     /// Who watches them; nobody if they are not probed.
     probers: Vec<Prober>,
     /// How slow everything is.
     slow: Unfolding<'a, f64>,
-    /// Whose turn it is.
-    turns: Turns,
-    /// The latency of each backend.
-    latency: Vec<Latency>,
-    /// The load of each backend.
-    loads: Vec<Load>,
-    /// What pays for hedges.
-    budget: Budget,
-    /// How many queries had come by each of the last seconds.
-    recent: VecDeque<usize>,
+    /// What is known of them.
+    pool: Pool<'a>,
     /// How many queries have come.
     came: usize,
     /// What is going to happen.
@@ -192,11 +98,10 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         let mut seeds = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut seeds = || seeds.random();
         let arrivals = Xoshiro256PlusPlus::seed_from_u64(seeds());
-        let choices = Xoshiro256PlusPlus::seed_from_u64(seeds());
+        let pool = Pool::new(scenario, seeds(), start);
         let knowledge = seeds();
         let slow = Unfolding::new(&scenario.slow, &mut seeds);
         let backends: Vec<_> = scenario.backends.iter().map(|model| Backend::new(model, &mut seeds)).collect();
-        let up: Vec<_> = scenario.backends.iter().map(|model| model.up).collect();
         let probed = if scenario.is_probed { backends.len() } else { 0 };
         Self {
             scenario,
@@ -204,20 +109,14 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
             start,
             now: start,
             arrivals,
-            choices,
+            pool,
             knowledge,
             probers: (0..probed).map(|_| Prober::new(scenario.rules.health, start)).collect(),
             slow,
-            turns: turns(scenario, &up),
-            latency: vec![Latency::new(start); backends.len()],
-            loads: vec![Load::new(start); backends.len()],
-            budget: Budget::new(scenario.rules.hedge.budget),
-            recent: VecDeque::new(),
             came: 0,
             events: Timers::new(),
             queries: Slab::new(),
             backends,
-            up,
         }
     }
 
@@ -230,7 +129,10 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Query => self.on_query(),
-            Event::Second => self.on_second(),
+            Event::Second => {
+                self.pool.on_second();
+                self.schedule(self.now + SECOND, Event::Second);
+            }
             Event::Retransmission(key) => {
                 if let Some(query) = self.queries.get_mut(key).filter(|query| !query.race.is_finished()) {
                     query.race.on_retransmission();
@@ -249,18 +151,18 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
             Event::Back(key, attempt, back) => self.on_back(key, attempt, back),
             Event::Forget(key) => self.on_forget(key),
             Event::Probe(backend) => {
-                if self.probers[usize::from(backend)].is_woken_at(self.now) {
-                    self.look_after(usize::from(backend));
+                if self.probers[backend.get()].is_woken_at(self.now) {
+                    self.look_after(backend);
                 }
             }
             Event::ProbeBack { backend, probe, is_reply } => {
-                let prober = &mut self.probers[usize::from(backend)];
+                let prober = &mut self.probers[backend.get()];
                 match is_reply {
                     true if prober.is_out(probe) => prober.health.on_probe_reply(self.now),
                     true => return,
                     false => prober.health.on_unreachable(self.now),
                 }
-                self.look_after(usize::from(backend));
+                self.look_after(backend);
             }
         }
     }
@@ -275,12 +177,10 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         let gap = exponential(self.scenario.gap, &mut self.arrivals);
         self.schedule(self.now + gap, Event::Query);
         self.count_for_probes();
-        let rules = &self.scenario.rules;
-        let candidates = self.candidates(number);
-        let field = Field { rules, latency: &self.latency, budget: &self.budget };
-        let race = Race::start(&field, &candidates, self.now);
+        let candidates = self.pool.candidates(self.now);
+        let race = Race::start(&self.pool.field(), &candidates, self.now);
         (self.observe)(number, Duration::ZERO, Happening::Came { deadline: race.deadline() - self.now });
-        let query = Query { number, came: self.now, race, armed: None, out: 0, charged: 0 };
+        let query = Query { number, came: self.now, race, armed: None, out: 0, charged: 0, best: None };
         let key = self.queries.insert(query);
         if let Some(wait) = self.scenario.resend {
             self.schedule(self.now + wait, Event::Retransmission(key));
@@ -288,37 +188,15 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         self.drive(key);
     }
 
-    /// Whom to ask, in order.
-    fn candidates(&mut self, number: usize) -> Candidates {
-        let rules = &self.scenario.rules;
-        let name = match rules.balance {
-            Balance::Hash | Balance::Sticky => self.choices.random(),
-            Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
-        };
-        let sight = Sight { now: self.now, turn: number as u64, name, loads: &self.loads, remembered: None };
-        let candidates = self.turns.candidates(rules.balance, &sight, &mut self.choices);
-        let known = Known { loads: &self.loads, latency: &self.latency, now: self.now };
-        let weight = |backend: BackendIndex| self.scenario.backends[backend.get()].weight;
-        line_up(&candidates, rules, &known, weight, &mut self.choices)
-    }
-
-    /// A second has passed: the bucket of the budget is fitted to the queries of the last minute.
-    fn on_second(&mut self) {
-        self.recent.push_back(self.came);
-        if self.recent.len() > MINUTE {
-            self.recent.pop_front();
-        }
-        let before = self.recent.front().copied().unwrap_or(0);
-        self.budget.set_recent_queries((self.came - before) as u64);
-        self.schedule(self.now + SECOND, Event::Second);
-    }
-
     /// Something comes back to an attempt.
     fn on_back(&mut self, key: Key, attempt: AttemptId, back: Back) {
         let Some(query) = self.queries.get_mut(key) else { return };
         let before = query.race.is_finished();
         match back {
-            Back::Reply(rank) => self.on_reply(key, attempt, rank),
+            Back::Reply(rank) => {
+                self.learn(key, attempt, rank == Rank::Failure);
+                self.judge(key, attempt, rank);
+            }
             Back::OptRefused => {
                 self.learn(key, attempt, true);
                 let refusal = self.queries.get_mut(key).map(|query| query.race.on_opt_refused(attempt));
@@ -331,7 +209,11 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
                 query.race.on_bare_failure(attempt);
                 (self.observe)(query.number, self.now - query.came, Happening::FailedBare);
             }
-            Back::Unreachable => self.on_unreachable(key, attempt),
+            Back::Unreachable if self.scenario.is_probed => return self.on_unreachable(key, attempt),
+            Back::Unreachable => {
+                query.race.on_failure(attempt);
+                self.ended(key, attempt, |_| End::Unreachable);
+            }
         }
         let Some(query) = self.queries.get_mut(key) else { return };
         // A late one must change nothing: if it does, there is a second outcome.
@@ -341,18 +223,12 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         self.remove_if_over(key);
     }
 
-    /// A reply comes to an attempt.
-    fn on_reply(&mut self, key: Key, attempt: AttemptId, rank: Rank) {
-        self.learn(key, attempt, rank == Rank::Failure);
-        self.judge(key, attempt, rank);
-    }
-
     /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
     fn learn(&mut self, key: Key, attempt: AttemptId, is_error: bool) {
         let end = if is_error { End::Failure } else { End::Reply };
         let Some(backend) = self.ended(key, attempt, end) else { return };
-        if !self.up[backend]
-            && let Some(prober) = self.probers.get_mut(backend)
+        if !self.pool.is_up(backend)
+            && let Some(prober) = self.probers.get_mut(backend.get())
         {
             prober.health.on_reply(self.now);
             self.look_after(backend);
@@ -360,55 +236,50 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
     }
 
     /// An attempt has ended, perhaps long after its race. Returns its backend if that is news.
-    fn ended(&mut self, key: Key, attempt: AttemptId, end: fn(Duration) -> End) -> Option<usize> {
+    fn ended(&mut self, key: Key, attempt: AttemptId, end: fn(Duration) -> End) -> Option<BackendIndex> {
         let query = self.queries.get_mut(key)?;
         let asked = query.race.attempt(attempt)?;
         let is_charged = take_bit(&mut query.charged, attempt);
         if !take_bit(&mut query.out, attempt) {
             return None;
         }
-        let backend = asked.backend.get();
-        let (load, latency) = (&mut self.loads[backend], &mut self.latency[backend]);
-        learn::ended(load, latency, end(self.now - asked.asked_at), is_charged, self.now);
-        Some(backend)
+        self.pool.ended(asked.backend, end(self.now - asked.asked_at), is_charged, self.now);
+        Some(asked.backend)
     }
 
     /// Lets a race judge a reply.
     fn judge(&mut self, key: Key, attempt: AttemptId, rank: Rank) {
         let Some(query) = self.queries.get_mut(key) else { return };
         let heard = query.race.on_reply(attempt, rank, self.now);
+        match heard {
+            Heard::Accepted | Heard::Kept => query.best = Some(rank),
+            Heard::NotNeeded => {}
+        }
         (self.observe)(query.number, self.now - query.came, Happening::Replied { attempt, rank, heard });
     }
 
-    /// ICMP comes to an attempt. If backends are watched, that one is down now, with all that was asked of it.
+    /// ICMP comes to an attempt: its backend is down now, with all that was asked of it.
     fn on_unreachable(&mut self, key: Key, attempt: AttemptId) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        let Some(asked) = query.race.attempt(attempt) else { return };
-        let backend = asked.backend.get();
-        match self.probers.get_mut(backend) {
-            Some(prober) => {
-                prober.health.on_unreachable(self.now);
-                self.look_after(backend);
-                self.fail_all(backend);
-            }
-            None => {
-                query.race.on_failure(attempt);
-                self.ended(key, attempt, |_| End::Unreachable);
-            }
+        let asked = self.queries.get_mut(key).and_then(|query| query.race.attempt(attempt));
+        let Some(backend) = asked.map(|asked| asked.backend) else { return };
+        if let Some(prober) = self.probers.get_mut(backend.get()) {
+            prober.health.on_unreachable(self.now);
+            self.look_after(backend);
         }
+        // It may have been down before: what was asked of it all the same has failed too.
+        self.fail_all(backend);
     }
 
     /// Does what a race says until it waits or is over.
     fn drive(&mut self, key: Key) {
         loop {
-            let field = Field { rules: &self.scenario.rules, latency: &self.latency, budget: &self.budget };
             let Some(query) = self.queries.get_mut(key) else { return };
             let at = self.now - query.came;
-            match query.race.next_step(&field, self.now) {
+            match query.race.next_step(&self.pool.field(), self.now) {
                 Step::Ask { attempt, backend, kind, edns } => {
                     query.out |= 1 << attempt.0;
                     (self.observe)(query.number, at, Happening::Asked { backend, kind, edns });
-                    self.loads[backend.get()].asked(self.now);
+                    self.pool.asked(backend, self.now);
                     self.send(key, attempt, backend, edns);
                 }
                 Step::WaitUntil(wake) => {
@@ -469,21 +340,22 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         let hedges_denied = query.race.hedges_denied();
         let finished = Happening::Finished { outcome, winner, hedges_denied };
         (self.observe)(query.number, self.now - query.came, finished);
-        if winner.is_some() && rules.dispatch == Dispatch::Hedge {
-            self.budget.earn(1);
+        let is_success = winner.is_some() && query.best > Some(Rank::Failure);
+        if is_success && rules.dispatch == Dispatch::Hedge {
+            self.pool.earn();
         }
         for attempt in query.race.attempts().filter(|attempt| attempt.open) {
-            let backend = attempt.backend.get();
-            if learn::charge(&self.loads[backend], &mut self.latency[backend], attempt.asked_at) {
+            let backend = attempt.backend;
+            if self.pool.charge(backend, attempt.asked_at) {
                 query.charged |= 1 << attempt.id.0;
             }
             // Silence raises suspicion. The prober is woken a moment later, when this race is done with.
             if self.now - attempt.asked_at >= rules.attempt_timeout
-                && let Some(prober) = self.probers.get_mut(backend)
+                && let Some(prober) = self.probers.get_mut(backend.get())
             {
                 prober.health.on_silence(self.now);
                 prober.wake_at(self.now);
-                self.events.push(self.now, Event::Probe(backend as u16));
+                self.events.push(self.now, Event::Probe(backend));
             }
         }
         if query.out != 0 {
@@ -508,15 +380,14 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
     }
 
     /// Lets the prober of a backend do what is due, and heeds what it finds.
-    fn look_after(&mut self, index: usize) {
+    fn look_after(&mut self, backend: BackendIndex) {
         loop {
-            let Some(prober) = self.probers.get_mut(index) else { return };
-            let backend = index as u16;
-            match prober.next_errand(self.now, &mut self.choices) {
+            let Some(prober) = self.probers.get_mut(backend.get()) else { return };
+            match prober.next_errand(self.now, self.pool.rng()) {
                 Errand::Send(probe) => {
                     let now = self.now - self.start;
                     let slow = *self.slow.at(now);
-                    let (at, is_reply) = match self.backends[index].ask(now, slow) {
+                    let (at, is_reply) = match self.backends[backend.get()].ask(now, slow) {
                         Fate::Lost => continue,
                         Fate::Unreachable(at) => (at, false),
                         Fate::Replied(at) => (at, true),
@@ -524,38 +395,31 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
                     self.schedule(self.start + at, Event::ProbeBack { backend, probe, is_reply });
                 }
                 Errand::Wake(at) => {
+                    let is_up = prober.health.is_up();
                     self.schedule(at, Event::Probe(backend));
-                    break;
+                    if self.pool.set_up(backend, is_up, self.now) && !is_up {
+                        self.fail_all(backend);
+                    }
+                    return;
                 }
             }
-        }
-        let is_up = self.probers[index].health.is_up();
-        if std::mem::replace(&mut self.up[index], is_up) == is_up {
-            return;
-        }
-        self.turns = turns(self.scenario, &self.up);
-        match is_up {
-            true => self.loads[index].came_back(self.now),
-            false => self.fail_all(index),
         }
     }
 
     /// A backend is down: what was asked of it is not going to be replied to.
-    fn fail_all(&mut self, index: usize) {
-        let waits = |query: &Query| {
-            query.race.attempts().any(|attempt| attempt.backend.get() == index && query.out & 1 << attempt.id.0 != 0)
+    fn fail_all(&mut self, backend: BackendIndex) {
+        let is_meant = |query: &Query, id: AttemptId| {
+            let attempt = query.race.attempt(id);
+            query.out & 1 << id.0 != 0 && attempt.is_some_and(|attempt| attempt.backend == backend)
         };
+        let waits = |query: &Query| attempt_ids().any(|id| is_meant(query, id));
         let keys: Vec<_> = self.queries.iter().filter(|(_, query)| waits(query)).map(|(key, _)| key).collect();
         for key in keys {
             let Some(query) = self.queries.get_mut(key) else { continue };
             let was_finished = query.race.is_finished();
-            let is_meant = |id: &AttemptId| {
-                let attempt = query.race.attempt(*id);
-                query.out & 1 << id.0 != 0 && attempt.is_some_and(|attempt| attempt.backend.get() == index)
-            };
-            let meant: Vec<_> = attempt_ids().filter(is_meant).collect();
-            meant.iter().for_each(|id| query.race.on_failure(*id));
-            for id in meant {
+            let failed: Vec<_> = attempt_ids().filter(|id| is_meant(query, *id)).collect();
+            failed.iter().for_each(|id| query.race.on_failure(*id));
+            for id in failed {
                 self.ended(key, id, |_| End::Unreachable);
             }
             if !was_finished {
@@ -569,9 +433,10 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
     fn count_for_probes(&mut self) {
         let every = self.scenario.rules.health.every_queries as usize;
         if every > 0 && self.came.is_multiple_of(every) {
-            for index in 0..self.probers.len() {
-                self.probers[index].health.on_queries(self.now);
-                self.look_after(index);
+            for (backend, prober) in backend_indexes(self.scenario).zip(&mut self.probers) {
+                prober.health.on_queries(self.now);
+                prober.wake_at(self.now);
+                self.events.push(self.now, Event::Probe(backend));
             }
         }
     }
@@ -582,11 +447,9 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
     }
 }
 
-/// The order of asking for the present standing of the backends.
-fn turns(scenario: &Scenario, up: &[bool]) -> Turns {
-    let weights: Vec<_> = scenario.backends.iter().map(|model| model.weight).collect();
-    let identities: Vec<_> = (0..weights.len() as u64).collect();
-    Turns::new(&weights, &identities, |backend| up[backend])
+/// All backends.
+fn backend_indexes(scenario: &Scenario) -> impl Iterator<Item = BackendIndex> + use<> {
+    (0..=u16::MAX).take(scenario.backends.len()).map(BackendIndex)
 }
 
 /// Whether a backend knows the name of a query: the same in each attempt.
@@ -610,7 +473,5 @@ fn take_bit(bits: &mut u8, attempt: AttemptId) -> bool {
 
 /// A second.
 const SECOND: Duration = Duration::from_secs(1);
-/// Seconds in a minute.
-const MINUTE: usize = 60;
 /// How long something may still come back to an attempt when its race is over (as `net/exchange.rs` keeps an ID).
 const QUARANTINE: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::balance::Balance;
 use crate::policy::{Dispatch, Hedge, HedgeDelay, Rules};
-use crate::sim::{Capacity, Course, Delay, Empirical, Model, When};
+use crate::sim::{Capacity, Course, Delay, Empirical, Model, When, run};
 
 /// Milliseconds.
 fn ms(count: u64) -> Duration {
@@ -134,6 +134,23 @@ fn a_seed_makes_the_same_tally_whenever_it_is_played() {
     let one = Tally::of(&scenario, Instant::now(), 7);
     assert_eq!(one, Tally::of(&scenario, Instant::now() + ms(12_345), 7));
     assert_ne!(one, Tally::of(&scenario, Instant::now(), 8));
+}
+
+#[test]
+fn every_query_has_one_outcome_whatever_backends_do() {
+    for seed in 0..20 {
+        let ill = |length, every| vec![When::NowAndThen { length: ms(length), every: ms(every) }];
+        let one = Model { crashes: ill(300, 900), loss: Course::always(0.1), ..Model::default() };
+        let other = Model { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
+        for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
+            let mut rules = Rules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules(dispatch) };
+            rules.health.every_queries = 100;
+            let backends = vec![one.clone(), other.clone()];
+            let scenario = Scenario { backends, ..scenario(rules, Model::default(), 2_000) };
+            let report = run(&scenario, Instant::now(), seed);
+            assert!(report.queries.iter().all(|query| query.outcomes.len() == 1), "seed {seed}, {dispatch:?}");
+        }
+    }
 }
 
 proptest! {
