@@ -64,9 +64,12 @@ impl Known<'_> {
     }
 
     /// How long a backend with many attempts out may be silent before others are asked first.
+    ///
+    /// By the latency that it usually has, not by that of its slowest replies: of many attempts not all are among the
+    /// slowest. One that stalls on every hundredth query would be waited for as long as it stalls.
     fn patience(&self, backend: BackendIndex, longest: Duration) -> Duration {
-        let p99 = self.latency.get(backend.get()).and_then(|latency| latency.quantile(0.99));
-        p99.map_or(longest, |p99| (3 * p99).max(SHORTEST_PATIENCE).min(longest))
+        let usual = self.latency.get(backend.get()).and_then(|latency| latency.quantile(0.75));
+        usual.map_or(longest, |usual| (3 * usual).max(SHORTEST_PATIENCE).min(longest))
     }
 
     /// How many attempts a backend has out.

@@ -253,13 +253,17 @@ impl Race {
         if let Some((backend, kind)) = self.take_turn(field.rules, now) {
             return self.ask(backend, kind, now);
         }
-        if let Some(backend) = self.take_hedge(field, now) {
-            return self.ask(backend, Kind::Hedge, now);
+        let mut hedge_due = self.hedge_due(field);
+        if hedge_due.is_some_and(|due| due <= now) {
+            if let Some(backend) = self.take_hedge(field, now) {
+                return self.ask(backend, Kind::Hedge, now);
+            }
+            hedge_due = self.hedge_again;
         }
         let Some(patience_ends) = self.patience_ends(patience, now) else {
             return self.finish();
         };
-        let wake = [self.turn_due(field.rules, now), self.hedge_due(field), grace_ends, Some(patience_ends)];
+        let wake = [self.turn_due(field.rules, now), hedge_due, grace_ends, Some(patience_ends)];
         let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
         Step::WaitUntil(wake.since(self.start))
     }
@@ -395,11 +399,8 @@ impl Race {
         self.fresh(rules, now).nth(surplus)
     }
 
-    /// The backend to hedge with, if that is due and paid.
+    /// The backend to hedge with now that it is due, if it is paid.
     fn take_hedge(&mut self, field: &Field<'_>, now: Offset) -> Option<BackendIndex> {
-        if self.hedge_due(field)? > now {
-            return None;
-        }
         let place = self.unhedged()?;
         if !field.budget.take() {
             self.hedges_denied += u8::from(self.hedge_again.is_none());
