@@ -38,6 +38,9 @@
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that.
 //!
+//! What all this decides stands in `policy/`, and needs no network to be tried: `sim/` plays it among modelled backends, a million
+//! queries in a moment, for `hedgerow simulate` and for the tests.
+//!
 //! # Invariants
 //!
 //! - `config`, `wire`, `policy`, `zone` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`

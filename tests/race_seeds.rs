@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hedgerow::policy::balance::Balance;
 use hedgerow::policy::race::{Heard, Kind, MAX_ATTEMPTS, Outcome};
 use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, HedgeDelay, Rank, Rules};
-use hedgerow::sim::{Model, Record, Report, Scenario, run};
+use hedgerow::sim::{Course, Delay, Model, Record, Report, Scenario, run};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -69,6 +69,7 @@ fn scenario(rng: &mut StdRng) -> Scenario {
         queries: 30,
         gap: Duration::from_micros(rng.random_range(1..200_000)),
         resend: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(1..2_000))),
+        ..Scenario::default()
     }
 }
 
@@ -95,18 +96,21 @@ fn rules(rng: &mut StdRng) -> Rules {
 fn model(rng: &mut StdRng) -> Model {
     let mut ill = |chance: f64| if rng.random_bool(0.2) { chance } else { 0.0 };
     let (tail, loss, failure, bare, unreachable) = (ill(0.1), ill(0.3), ill(0.5), ill(0.3), ill(0.5));
+    let usual = Duration::from_micros(rng.random_range(20..100_000));
+    let scattered = |median| Delay::Lognormal { median, sigma: 0.5 };
+    let delay = Delay::Mixture { usual: Box::new(scattered(usual)), others: vec![(tail, scattered(100 * usual))] };
     Model {
         weight: rng.random_range(1..4),
         up: rng.random_bool(0.8),
-        delay: Duration::from_micros(rng.random_range(20..100_000)),
-        tail,
-        loss,
+        delay: Course::always(delay),
+        loss: Course::always(loss),
         knows: *pick(rng, &[0.0, 0.5, 1.0]),
         miss: *pick(rng, &[None, Some(Rank::Nxdomain), Some(Rank::Nodata), Some(Rank::NodataAuthoritative)]),
         failure,
         bare,
         unreachable,
         refuses_opt: rng.random_bool(0.1),
+        ..Model::default()
     }
 }
 

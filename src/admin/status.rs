@@ -31,6 +31,8 @@ pub struct PoolStatus {
     pub duration_ms: Percentiles,
     /// Hedges not made because the budget was spent.
     pub hedges_denied: u64,
+    /// Hedges made whose reply did not go to the client.
+    pub hedges_wasted: u64,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }
@@ -56,6 +58,9 @@ pub struct BackendStatus {
     pub in_flight: u64,
     /// Time to reply, probes left out, since the start.
     pub latency_ms: Percentiles,
+    /// The same in full, in the order of time: `hedgerow simulate` plays it back.
+    #[serde(default)]
+    pub latency_histogram: Vec<Bucket>,
     /// What it was asked.
     pub attempts: ByKind,
     /// How often its answer went to the client.
@@ -89,6 +94,17 @@ pub struct Percentiles {
     pub p95: Option<f64>,
     /// One of 100 is slower.
     pub p99: Option<f64>,
+}
+
+/// How many attempts took at least `from_us` and less than `to_us`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The lower border, in µs.
+    pub from_us: u64,
+    /// The upper border, in µs.
+    pub to_us: u64,
+    /// How many.
+    pub count: u64,
 }
 
 /// What a change that was carried out is answered.
@@ -125,6 +141,7 @@ impl PoolStatus {
             in_flight: pool.in_flight,
             duration_ms: Percentiles::of(&pool.duration),
             hedges_denied: pool.hedges_denied,
+            hedges_wasted: pool.hedges_wasted,
             backends: pool.backends.iter().map(|backend| BackendStatus::of(backend, now)).collect(),
         }
     }
@@ -146,6 +163,7 @@ impl BackendStatus {
             since_seconds: age.as_secs(),
             in_flight: backend.in_flight,
             latency_ms: Percentiles::of(&backend.latency),
+            latency_histogram: backend.latency.buckets().map(Bucket::of).collect(),
             attempts: ByKind {
                 first: attempts.first,
                 hedge: attempts.hedge,
@@ -163,6 +181,14 @@ impl ByKind {
     /// All that came from clients' queries.
     pub fn queries(&self) -> u64 {
         self.first + self.hedge + self.failover
+    }
+}
+
+impl Bucket {
+    /// Of borders and a count.
+    fn of((from, to, count): (Duration, Duration, u64)) -> Self {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Self { from_us: micros(from), to_us: micros(to), count }
     }
 }
 

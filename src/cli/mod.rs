@@ -8,6 +8,7 @@ mod lookup;
 mod ls;
 mod run;
 mod serve;
+mod simulate;
 mod ts;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Command {
     Lookup(lookup::Args),
     /// Check the config and its zone files, and start nothing
     Check(ConfigFile),
+    /// Compare policies: run the real race logic on modelled backends
+    Simulate(simulate::Args),
     /// Show and change a running server
     Ctl {
         /// The config file that names the admin server [default: ./config.toml, then /etc/hedgerow/config.toml]
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Ts(args) => ts::run(args),
         Command::Lookup(args) => lookup::run(args),
         Command::Check(ConfigFile { config }) => check::run(config),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
     }
 }
@@ -98,7 +102,7 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         Command::Serve(_) | Command::Check(_) | Command::Ctl { .. } => {
             refusal("--config stands before and after the command, expected one")
         }
-        Command::Ls(_) | Command::Ts(_) | Command::Lookup(_) => {
+        Command::Ls(_) | Command::Ts(_) | Command::Lookup(_) | Command::Simulate(_) => {
             refusal("--config before a command that reads no config file, expected serve, check or ctl")
         }
     }
@@ -123,6 +127,7 @@ mod tests {
             Command::Ls(_) => Ok(("ls", None)),
             Command::Ts(_) => Ok(("ts", None)),
             Command::Lookup(_) => Ok(("lookup", None)),
+            Command::Simulate(_) => Ok(("simulate", None)),
         }
     }
 
@@ -143,6 +148,7 @@ mod tests {
         check("check -c a.toml --log debug", "check", Some("a.toml"));
         check("--log debug --log-format json lookup a.example", "lookup", None);
         check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
+        check("simulate --from a.toml --status 127.0.0.1:5380", "simulate", None);
     }
 
     #[test]
@@ -150,6 +156,7 @@ mod tests {
         for (line, told) in [
             ("-c a.toml lookup a.example", "expected serve, check or ctl"),
             ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve, check or ctl"),
+            ("-c a.toml simulate", "expected serve, check or ctl"),
             ("ls -l 127.0.0.1:0 -c a.toml 127.0.0.1:1", "unexpected argument '-c'"),
             ("-c a.toml serve -c b.toml", "expected one"),
         ] {

@@ -134,6 +134,8 @@ struct Ticket {
     attempt: AttemptId,
     /// The worker's number of its pool, which outlives the race.
     pool: u16,
+    /// Its race was over before its reply came, and the latency of its backend has been charged with that.
+    is_charged: bool,
 }
 
 impl Forwarder {

@@ -14,6 +14,8 @@ use crate::net::exchange::{Exchange, Link};
 use crate::plan::{Manual, SharedBackend, SharedPool};
 use crate::policy::balance::{Balance, Sight, Turns};
 use crate::policy::latency::Latency;
+use crate::policy::learn;
+use crate::policy::line_up::{Known, line_up};
 use crate::policy::load::{End, Load};
 use crate::policy::race::{BackendIndex, Candidates, Field};
 use crate::wire::{self, Name};
@@ -140,26 +142,9 @@ impl Pool {
         {
             self.shared.memory.remember(name, self.shared.backends[first.get()].id);
         }
-        // `ordered` means as in the config, whatever happens short of death.
-        if balance == Balance::Ordered { candidates } else { self.stalled_last(&candidates, now) }
-    }
-
-    /// The same backends, but those that have fallen silent last: between the moment at which a backend dies without a
-    /// word and the moment at which probes know, as few queries as possible should wait for it.
-    fn stalled_last(&self, candidates: &Candidates, now: Instant) -> Candidates {
-        let is_stalled = |backend: &BackendIndex| self.loads[backend.get()].is_stalled(self.patience(*backend), now);
-        if candidates.all_down() || !candidates.iter().any(|backend| is_stalled(&backend)) {
-            return *candidates;
-        }
-        let (stalled, others) = (candidates.iter().filter(is_stalled), candidates.iter());
-        Candidates::of(others.filter(|backend| !is_stalled(backend)).chain(stalled), false)
-    }
-
-    /// How long a backend with many attempts out may be silent before others are asked first.
-    fn patience(&self, backend: BackendIndex) -> Duration {
-        let longest = self.shared.rules().attempt_timeout;
-        let p99 = self.latency[backend.get()].quantile(0.99);
-        p99.map_or(longest, |p99| (3 * p99).max(SHORTEST_PATIENCE).min(longest))
+        let known = Known { loads: &self.loads, latency: &self.latency, now };
+        let weight = |backend: BackendIndex| self.shared.config.backends[backend.get()].weight;
+        line_up(&candidates, self.shared.rules(), &known, weight, rng)
     }
 
     /// A backend has given a positive answer to a question in wire form: a `sticky` pool asks it first for that name from
@@ -183,9 +168,15 @@ impl Pool {
         self.counters(backend).in_flight.increment();
     }
 
+    /// The race of an attempt is over without its reply. Returns whether the backend's latency was charged with that.
+    pub(super) fn charge(&mut self, backend: BackendIndex, asked: Instant) -> bool {
+        learn::charge(&self.loads[backend.get()], &mut self.latency[backend.get()], asked)
+    }
+
     /// An attempt has ended, perhaps long after its race.
-    pub(super) fn ended(&mut self, backend: BackendIndex, end: End, now: Instant) {
-        self.loads[backend.get()].ended(end, now);
+    pub(super) fn ended(&mut self, backend: BackendIndex, end: End, is_charged: bool, now: Instant) {
+        let (load, latency) = (&mut self.loads[backend.get()], &mut self.latency[backend.get()]);
+        learn::ended(load, latency, end, is_charged, now);
         let counters = self.counters(backend);
         counters.in_flight.subtract(1);
         match end {
@@ -196,10 +187,6 @@ impl Pool {
             }
             End::Unreachable => counters.errors.increment(),
             End::Silence(_) => {}
-        }
-        match end {
-            End::Reply(took) | End::Failure(took) => self.latency[backend.get()].record(took, now),
-            End::Unreachable | End::Silence(_) => {}
         }
     }
 
@@ -270,9 +257,6 @@ fn name_hash(hasher: &RandomState, qname: &[u8]) -> u64 {
 
 /// Octets for which a query's buffer has room at once; longer names make it grow, once.
 const USUAL_QUERY: usize = 128;
-
-/// The least silence that is taken for a stall: a backend that pauses for less costs less than it would to avoid it.
-const SHORTEST_PATIENCE: Duration = Duration::from_millis(10);
 
 /// How long a backend that knows no EDNS is asked without (RFC 6891 section 6.2.2 leaves it open). Such servers are
 /// rarely mended, and a mended one loses nothing but a few minutes of EDNS.

@@ -1,6 +1,6 @@
 //! Driving races: what a race says is done, what backends say is told to it, and its end becomes a response.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::explain::Explained;
 use super::in_flight::RaceRef;
@@ -11,7 +11,7 @@ use crate::net::batch::RecvBatch;
 use crate::net::exchange::Link;
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
-use crate::policy::race::{AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
+use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
 use crate::policy::{Dispatch, Rank, Silence};
 use crate::wire::{self, ExtendedError, Rcode, Reply};
 
@@ -57,7 +57,7 @@ impl Forwarder {
         if self.exchange.is_full(link) {
             self.exchange.flush(&mut self.refused);
         }
-        let ticket = Ticket { race: at, attempt, pool: entry.pool };
+        let ticket = Ticket { race: at, attempt, pool: entry.pool, is_charged: false };
         let has_opt = edns && !pool.is_without_opt(backend, now);
         let (query, opt_at) = (&entry.query, entry.opt_at);
         let queued = self.exchange.queue(link, ticket, now, |out| match has_opt {
@@ -108,7 +108,7 @@ impl Forwarder {
             // The question is gone with its race. A latency learnt from a forgery would need its ID and port all the same.
             self.counters.dropped(Dropped::Late);
             self.exchange.settle(key, now);
-            return self.learn(ticket.pool, link, latency, false, now);
+            return self.learn(ticket, link, End::Reply(latency), now);
         };
         if reply.is_bare_failure() {
             // It lacks the question, and so proves little: the true reply may still come.
@@ -124,14 +124,14 @@ impl Forwarder {
         }
         self.exchange.settle(key, now);
         entry.tickets[usize::from(ticket.attempt.0)] = None;
-        let is_error = rank(&reply) == Rank::Failure;
-        self.learn(ticket.pool, link, latency, is_error, now);
+        let end = if rank(&reply) == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
+        self.learn(ticket, link, end, now);
         self.judge(ticket, &reply, now);
     }
 
     /// Lets a race judge a reply that passed every check.
     fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
-        let Ticket { race: at, attempt, pool } = ticket;
+        let Ticket { race: at, attempt, pool, is_charged: _ } = ticket;
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let has_opt = entry.opt_at < entry.query.len();
         let asked = entry.race.attempt(attempt);
@@ -156,10 +156,10 @@ impl Forwarder {
     }
 
     /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
-    fn learn(&mut self, place: u16, link: Link, latency: Duration, is_error: bool, now: Instant) {
-        let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
+    fn learn(&mut self, ticket: Ticket, link: Link, end: End, now: Instant) {
+        let Some(pool) = self.pools.get_mut(usize::from(ticket.pool)).and_then(Option::as_mut) else { return };
         let Some(index) = pool.backend(link) else { return };
-        pool.ended(index, if is_error { End::Failure(latency) } else { End::Reply(latency) }, now);
+        pool.ended(index, end, ticket.is_charged, now);
         let backend = &pool.shared.backends[index.get()];
         if backend.standing() != Standing::Up {
             // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
@@ -174,13 +174,21 @@ impl Forwarder {
     /// A race is over: responds to all who wait, or has the whole answer fetched for those who came by TCP.
     fn finish(&mut self, at: RaceRef, outcome: Outcome, at_hand: Option<AtHand<'_>>, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
-        for key in entry.tickets.iter_mut().filter_map(Option::take) {
-            self.exchange.abandon(key, now);
-        }
         let me = usize::from(self.me.0);
         let pool = pool_at(&mut self.pools, entry.pool);
+        for key in entry.tickets.iter_mut().filter_map(Option::take) {
+            if let Some(waiting) = self.exchange.waiting_mut(key)
+                && let Some(backend) = pool.backend(waiting.link)
+            {
+                waiting.ticket.is_charged = pool.charge(backend, waiting.sent);
+            }
+            self.exchange.abandon(key, now);
+        }
         let rules = pool.shared.rules();
-        pool.shared.state.counters[me].hedges_denied.add(entry.race.hedges_denied().into());
+        let counters = &pool.shared.state.counters[me];
+        counters.hedges_denied.add(entry.race.hedges_denied().into());
+        let is_wasted = |attempt: &Attempt| attempt.kind == Kind::Hedge && outcome != Outcome::Reply(attempt.id);
+        counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
         if tracing::enabled!(tracing::Level::DEBUG) {
             let is_at_hand = at_hand.is_some_and(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
             tracing::debug!("{}", Explained { entry, pool, outcome, is_kept: !is_at_hand, now });
@@ -197,15 +205,19 @@ impl Forwarder {
         }
         match outcome {
             Outcome::Reply(attempt) => {
-                if rules.dispatch == Dispatch::Hedge {
+                let winning = at_hand.filter(|at_hand| at_hand.attempt == attempt);
+                // One that waited is the best kept one.
+                let kept = entry.race.kept().map(|(_, rank)| rank);
+                let won_by = winning.map(|at_hand| rank(at_hand.reply)).or(kept);
+                if rules.dispatch == Dispatch::Hedge && won_by.is_some_and(|rank| rank > Rank::Failure) {
                     pool.shared.budget().earn(1);
                 }
                 let Some(won) = entry.race.attempt(attempt) else { return };
                 let winner = won.backend;
                 pool.counters(winner).wins[number(won.kind)].increment();
-                match at_hand.filter(|at_hand| at_hand.attempt == attempt) {
+                match winning {
                     Some(AtHand { reply, .. }) => {
-                        if rank(reply) == Rank::Positive {
+                        if won_by == Some(Rank::Positive) {
                             pool.learn_place(winner, entry.question(), &self.shared.hasher);
                         }
                         self.respond_with(at, attempt, reply, now);

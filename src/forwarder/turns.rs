@@ -15,11 +15,16 @@ impl Forwarder {
     pub fn hear_backends(&mut self, events: &mut Vec<Event>, batch: &mut RecvBatch, now: Instant) -> bool {
         let has_more = self.exchange.ready(events);
         events.extend(self.unread.drain(..).map(Event::Socket));
+        let mut is_time = false;
         for event in events.drain(..) {
             match event {
-                Event::Alarm => self.on_time(now),
+                Event::Alarm => is_time = true,
                 Event::Socket(socket) => self.drain_socket(socket, batch, now),
             }
+        }
+        // Last, or a hedge would be paid for an attempt whose reply is here already.
+        if is_time {
+            self.on_time(now);
         }
         self.end_turn(now);
         has_more || !self.unread.is_empty()
@@ -113,7 +118,7 @@ impl Forwarder {
         if let Some(pool) = self.pools.get_mut(usize::from(ticket.pool)).and_then(Option::as_mut)
             && let Some(backend) = pool.backend(link)
         {
-            pool.ended(backend, end, now);
+            pool.ended(backend, end, ticket.is_charged, now);
         }
     }
 
@@ -148,7 +153,8 @@ impl Forwarder {
             if let Some(pool) = pools.get_mut(usize::from(waiting.ticket.pool)).and_then(Option::as_mut)
                 && let Some(backend) = pool.backend(waiting.link)
             {
-                pool.ended(backend, End::Silence(now.saturating_duration_since(waiting.sent)), now);
+                let end = End::Silence(now.saturating_duration_since(waiting.sent));
+                pool.ended(backend, end, waiting.ticket.is_charged, now);
             }
         });
         self.timers.discard(|at_time, at| self.in_flight.get(*at).is_none_or(|entry| entry.armed != Some(at_time)));

@@ -165,6 +165,8 @@ pub struct PoolCounters {
     pub duration: Histogram,
     /// Hedges not made because the budget was spent.
     pub hedges_denied: Counter,
+    /// Hedges made whose reply did not go to the client.
+    pub hedges_wasted: Counter,
 }
 
 /// What a worker counts of a backend.

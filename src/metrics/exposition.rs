@@ -82,6 +82,9 @@ const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answe
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
+/// `hedgerow_hedges_wasted_total`.
+const HEDGES_WASTED: Family =
+    Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
 /// `hedgerow_in_flight`.
 const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
 /// `hedgerow_backend_up`.
@@ -93,7 +96,7 @@ const DURATION: Family =
     Family { name: "hedgerow_query_duration_seconds", help: "Time from a client's query to its response" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 6] = [&QUERIES, &RESPONSES, &DROPPED, &ATTEMPTS, &WINS, &HEDGES_DENIED];
+const COUNTERS: [&Family; 7] = [&QUERIES, &RESPONSES, &DROPPED, &ATTEMPTS, &WINS, &HEDGES_DENIED, &HEDGES_WASTED];
 
 /// The snapshot as a source of metrics.
 #[derive(Debug)]
@@ -131,6 +134,7 @@ impl Collector for Exposition {
             }),
         )?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
+        counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
         let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
         gauge(encoder, &BACKEND_UP, states)?;
@@ -258,6 +262,7 @@ mod tests {
             in_flight: 19,
             duration: measured(&[]),
             hedges_denied: 20,
+            hedges_wasted: 27,
             backends: vec![backend],
         };
         Snapshot {
@@ -286,6 +291,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
+hedgerow_hedges_wasted_total{pool="a \"b\""} 27
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
 "#;

@@ -73,6 +73,13 @@ impl HistogramSnapshot {
         Some(Duration::from_micros((border(place) + border(place + 1) - 1) / 2))
     }
 
+    /// The buckets that are not empty: lower border, upper border, how many. The lower one is in the bucket, the upper one is not.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, Duration, u64)> + '_ {
+        let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        let at = |bucket| Duration::from_micros(border(bucket));
+        filled.map(move |(bucket, &count)| (at(bucket), at(bucket + 1), count))
+    }
+
     /// How many are certainly not above `bound`: those of all buckets that end at or below it. A bucket that `bound` cuts in
     /// two is left out, so that a quantile read from such counts is never too good; it is too bad by an eighth at most.
     pub fn at_most(&self, bound: Duration) -> u64 {
@@ -153,6 +160,13 @@ mod tests {
         sum.add(&other);
         assert_eq!((sum.count(), sum.sum()), (3, Duration::from_nanos(60_500)));
         assert_eq!(sum.quantile(0.0), Some(Duration::from_micros(10)));
+    }
+
+    #[test]
+    fn only_filled_buckets_are_told() {
+        let us = Duration::from_micros;
+        let buckets: Vec<_> = snapshot_of(&[3, 96, 100, 3]).buckets().collect();
+        assert_eq!(buckets, [(us(3), us(4), 2), (us(96), us(104), 2)]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct PoolSnapshot {
     pub duration: HistogramSnapshot,
     /// Hedges not made because the budget was spent.
     pub hedges_denied: u64,
+    /// Hedges made whose reply did not go to the client.
+    pub hedges_wasted: u64,
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
 }

@@ -349,6 +349,11 @@ impl<T: Copy> Exchange<T> {
         self.waiting.get(&key).map(|waiting| (key, waiting))
     }
 
+    /// What waits with this key.
+    pub fn waiting_mut(&mut self, key: TicketKey) -> Option<&mut Waiting<T>> {
+        self.waiting.get_mut(&key)
+    }
+
     /// The address behind a socket, for logs.
     pub fn address(&self, link: Link) -> Option<SocketAddr> {
         self.links.get(link.0 as usize)?.as_ref().map(|peer| peer.address)

@@ -86,6 +86,11 @@ impl Offset {
         Self(self.0.saturating_add(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)))
     }
 
+    /// The time from here to there.
+    pub(super) fn until(self, later: Self) -> Duration {
+        Duration::from_micros(u64::from(later.0.saturating_sub(self.0)))
+    }
+
     /// The time outside the race.
     pub(super) fn since(self, start: Instant) -> Instant {
         start + Duration::from_micros(u64::from(self.0))

@@ -1,7 +1,10 @@
 //! Who may be asked for one query, in which order.
 //!
-//! `balance` makes the list, `race` follows it. It lives inside the race, so it is a plain array: no
+//! `balance` makes the list, `race` follows it. A hedge may go to another than the next: whom a failover asks is the
+//! pool's `balance`, but a hedge is to be quick, wherever the name was answered before. It lives inside the race, so it is a plain array: no
 //! heap, and no more entries than a race can make attempts.
+
+use rand::{Rng, RngExt};
 
 use super::attempts::MAX_ATTEMPTS;
 
@@ -16,11 +19,13 @@ impl BackendIndex {
     }
 }
 
-/// The backends that one race may ask, each once, in the order of asking.
+/// The backends that one race may ask, each once, in the order of asking; and in which order hedges go to them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Candidates {
     /// The backends; those from `len` on mean nothing.
     backends: [BackendIndex; MAX_ATTEMPTS],
+    /// The places of `backends` in the order in which hedges go to them.
+    hedges: [u8; MAX_ATTEMPTS],
     /// How many of `backends` are meant.
     len: u8,
     /// Whether no backend of the pool is up, so that those here are all asked regardless.
@@ -30,7 +35,8 @@ pub struct Candidates {
 impl Candidates {
     /// An empty list. `all_down`: no backend of the pool is up.
     pub fn new(all_down: bool) -> Self {
-        Self { backends: [BackendIndex(0); MAX_ATTEMPTS], len: 0, all_down }
+        let hedges = std::array::from_fn(|place| place as u8);
+        Self { backends: [BackendIndex(0); MAX_ATTEMPTS], hedges, len: 0, all_down }
     }
 
     /// A list of these backends, in this order. Repetitions and what is too much for a race are left out.
@@ -62,6 +68,27 @@ impl Candidates {
         self.backends[..=place].rotate_right(1);
     }
 
+    /// Chooses whom the first `most` hedges go to: to the less loaded of two drawn by chance, of those after the first and
+    /// before place `end`, that was not chosen yet. To the less loaded of all they would go in herds: those who choose
+    /// at the same time see the same loads. Unless this is called, hedges go in the order of asking.
+    pub fn draw_hedges(&mut self, most: usize, end: usize, load: impl Fn(BackendIndex) -> f64, rng: &mut impl Rng) {
+        let end = end.min(self.len());
+        // The last one left is no choice.
+        for place in 1..end.saturating_sub(1).min(most.saturating_add(1)) {
+            let one = rng.random_range(place..end);
+            let other = rng.random_range(place..end - 1);
+            let other = other + usize::from(other >= one);
+            let load_at = |at: usize| load(self.backends[usize::from(self.hedges[at])]);
+            let chosen = if load_at(one) <= load_at(other) { one } else { other };
+            self.hedges.swap(place, chosen);
+        }
+    }
+
+    /// The places of the order of asking, in the order in which hedges go there.
+    pub(super) fn hedge_places(&self) -> impl Iterator<Item = u8> + '_ {
+        self.hedges[..self.len()].iter().copied()
+    }
+
     /// The backend at this place of the order.
     pub fn get(&self, place: usize) -> Option<BackendIndex> {
         self.as_slice().get(place).copied()
@@ -73,7 +100,7 @@ impl Candidates {
     }
 
     /// The backends in the order of asking.
-    pub fn iter(&self) -> impl Iterator<Item = BackendIndex> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = BackendIndex> + Clone + '_ {
         self.as_slice().iter().copied()
     }
 
@@ -111,6 +138,9 @@ impl std::fmt::Debug for Candidates {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
     use super::*;
 
     /// The numbers of the backends in a list.
@@ -137,5 +167,39 @@ mod tests {
             list.bring_to_front(BackendIndex(backend));
         }
         assert_eq!(numbers(&list), [26, 25, 24, 23, 22, 21, 20, 9]);
+    }
+
+    #[test]
+    fn hedges_go_to_the_less_loaded_of_two_drawn() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        // The first is asked anyway, and the last two are not fit.
+        let backends = [4, 3, 2, 1, 0, 5, 6].map(BackendIndex);
+        let mut firsts = [0_u32; 7];
+        for _ in 0..6_000 {
+            let mut list = Candidates::of(backends, false);
+            list.draw_hedges(2, 5, |backend| f64::from(backend.0), &mut rng);
+            let order: Vec<_> = list.hedge_places().collect();
+            assert_eq!((order[0], &order[5..]), (0, &[5, 6][..]));
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4, 5, 6]);
+            firsts[usize::from(order[1])] += 1;
+            // The order of asking is as it was.
+            assert_eq!(list.as_slice(), backends);
+        }
+        // Of six pairs among 3, 2, 1, 0, the least loaded wins three, the next two, the next one, and the most loaded none.
+        for (place, expected) in [(1, 0_u32), (2, 1_000), (3, 2_000), (4, 3_000)] {
+            assert!(firsts[place].abs_diff(expected) <= 200, "{firsts:?}");
+        }
+    }
+
+    #[test]
+    fn two_leave_no_choice() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        for len in 0..=2 {
+            let mut list = Candidates::of((0..len).map(BackendIndex), false);
+            list.draw_hedges(7, 8, |_| 0.0, &mut rng);
+            assert!(list.hedge_places().eq(0..len as u8));
+        }
     }
 }

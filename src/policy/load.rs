@@ -86,6 +86,12 @@ impl Load {
             && self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= patience)
     }
 
+    /// Whether anything was heard since this attempt went out, which has not ended. If so, it is this one reply that is
+    /// late or lost; if not, it may be the backend that is silent.
+    pub fn was_heard_since(&self, asked: Instant) -> bool {
+        self.silent_since.is_some_and(|since| since > asked)
+    }
+
     /// Attempts out.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
@@ -255,6 +261,22 @@ mod tests {
         load.came_back(now);
         assert_eq!(load.share(now), 0.1);
         assert_eq!(load.share(now + slow_start::LENGTH), 1.0);
+    }
+
+    #[test]
+    fn what_is_heard_counts_for_attempts_that_went_out_before() {
+        let start = Instant::now();
+        let mut load = Load::new(start);
+        load.asked(start);
+        load.asked(start + ms(10));
+        assert!(!load.was_heard_since(start), "asking is not hearing");
+        load.ended(End::Silence(ms(20)), start + ms(20));
+        assert!(!load.was_heard_since(start + ms(10)));
+        load.asked(start + ms(20));
+        load.ended(End::Reply(ms(10)), start + ms(30));
+        assert!(load.was_heard_since(start + ms(10)));
+        load.asked(start + ms(40));
+        assert!(load.was_heard_since(start + ms(10)) && !load.was_heard_since(start + ms(40)));
     }
 
     #[test]

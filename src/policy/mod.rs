@@ -7,6 +7,8 @@ pub mod budget;
 pub mod candidates;
 pub mod health;
 pub mod latency;
+pub mod learn;
+pub mod line_up;
 pub mod load;
 pub mod memory;
 pub mod peak;

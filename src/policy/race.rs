@@ -13,8 +13,10 @@
 //! 4. The race wants as many attempts out as it began with that have not been silent for `attempt_timeout`.
 //!    Where one is missing, the next candidate is asked; once all were asked, those that stayed silent are
 //!    asked again in the same order, each up to `tries` times.
-//! 5. Hedge only: when the newest silent attempt has taken longer than the delay of its backend, the next
-//!    candidate is asked besides, if the budget pays. If it does not, that is counted, once.
+//! 5. Hedge only: when the newest silent attempt has taken longer than the delay of its backend, another
+//!    candidate is asked besides, if the budget pays. If it does not, that is counted, once for each attempt, and
+//!    when the attempt has taken twice as long it is tried again: who was late by a hair is answered by then, and
+//!    what there is pays for those who are late indeed.
 //! 6. A retransmission by the client asks the next candidate at once, or whoever was silent for longest.
 //! 7. An attempt that timed out stays in the race. Nothing is ever asked beyond eight attempts.
 //! 8. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
@@ -71,7 +73,7 @@ pub struct Race {
     candidates: Candidates,
     /// Who was asked.
     attempts: Attempts,
-    /// How many of the candidates were asked.
+    /// Which of the candidates were asked, a bit for each place.
     asked: u8,
     /// How many attempts are to be out that have not timed out: as many as the race began with.
     width: u8,
@@ -81,9 +83,11 @@ pub struct Race {
     hints: u8,
     /// The hedges made.
     hedges: u8,
-    /// The hedges denied for lack of budget.
+    /// The attempts whose hedge was denied for lack of budget.
     hedges_denied: u8,
-    /// Attempts before this one have had their hedge, made or denied.
+    /// When a hedge that was denied is tried again.
+    hedge_again: Option<Offset>,
+    /// Attempts before this one have had their hedge.
     hedge_from: AttemptId,
     /// Which replies win at once.
     accept: Accept,
@@ -128,6 +132,7 @@ impl Race {
             hints: 0,
             hedges: 0,
             hedges_denied: 0,
+            hedge_again: None,
             hedge_from: AttemptId(0),
             accept: rules.accept,
             kept: None,
@@ -248,13 +253,17 @@ impl Race {
         if let Some((backend, kind)) = self.take_turn(field.rules, now) {
             return self.ask(backend, kind, now);
         }
-        if let Some(backend) = self.take_hedge(field, now) {
-            return self.ask(backend, Kind::Hedge, now);
+        let mut hedge_due = self.hedge_due(field);
+        if hedge_due.is_some_and(|due| due <= now) {
+            if let Some(backend) = self.take_hedge(field, now) {
+                return self.ask(backend, Kind::Hedge, now);
+            }
+            hedge_due = self.hedge_again;
         }
         let Some(patience_ends) = self.patience_ends(patience, now) else {
             return self.finish();
         };
-        let wake = [self.turn_due(field.rules, now), self.hedge_due(field), grace_ends, Some(patience_ends)];
+        let wake = [self.turn_due(field.rules, now), hedge_due, grace_ends, Some(patience_ends)];
         let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
         Step::WaitUntil(wake.since(self.start))
     }
@@ -279,7 +288,7 @@ impl Race {
         self.kept
     }
 
-    /// How many hedges were due but denied for lack of budget.
+    /// How many attempts were late but had their hedge denied for lack of budget, at first or for good.
     pub fn hedges_denied(&self) -> u8 {
         self.hedges_denied
     }
@@ -317,12 +326,25 @@ impl Race {
     fn ask(&mut self, backend: BackendIndex, kind: Kind, now: Offset) -> Step {
         let edns = !self.attempts.refuses_opt(backend) && self.without_opt != Some(backend);
         let attempt = self.attempts.push(backend, kind, edns, now);
+        self.hedge_again = None;
         Step::Ask { attempt, backend, kind, edns }
     }
 
-    /// The next candidate that was not asked yet.
-    fn unasked(&self) -> Option<BackendIndex> {
-        self.candidates.get(usize::from(self.asked))
+    /// The place of the next candidate that was not asked yet.
+    fn unasked(&self) -> Option<u8> {
+        let place = self.asked.trailing_ones();
+        (place < self.candidates.len() as u32).then_some(place as u8)
+    }
+
+    /// The place of the candidate that the next hedge goes to.
+    fn unhedged(&self) -> Option<u8> {
+        self.candidates.hedge_places().find(|place| self.asked & 1 << place == 0)
+    }
+
+    /// Notes that the candidate at this place is asked.
+    fn strike(&mut self, place: u8) -> Option<BackendIndex> {
+        self.asked |= 1 << place;
+        self.candidates.get(usize::from(place))
     }
 
     /// Whom to ask now for any reason but a hedge, and why.
@@ -344,16 +366,15 @@ impl Race {
             return Some((backend, Kind::Failover));
         }
         let too_few = self.fresh(rules, now).count() < usize::from(self.width);
-        if let Some(backend) = self.unasked() {
-            let kind = if self.asked < self.width {
+        if let Some(place) = self.unasked() {
+            let kind = if self.asked.count_ones() < u32::from(self.width) {
                 Kind::First
             } else if spend(&mut self.owed) || spend(&mut self.hints) || too_few {
                 Kind::Failover
             } else {
                 return None;
             };
-            self.asked += 1;
-            return Some((backend, kind));
+            return self.strike(place).map(|backend| (backend, kind));
         }
         self.owed = 0;
         if spend(&mut self.hints) {
@@ -378,20 +399,18 @@ impl Race {
         self.fresh(rules, now).nth(surplus)
     }
 
-    /// The backend to hedge with, if that is due and paid.
+    /// The backend to hedge with now that it is due, if it is paid.
     fn take_hedge(&mut self, field: &Field<'_>, now: Offset) -> Option<BackendIndex> {
-        if self.hedge_due(field)? > now {
-            return None;
-        }
-        let backend = self.unasked()?;
-        self.hedge_from = self.attempts.next_id();
+        let place = self.unhedged()?;
         if !field.budget.take() {
-            self.hedges_denied += 1;
+            self.hedges_denied += u8::from(self.hedge_again.is_none());
+            let (_, late) = self.attempts.in_state(State::Silent).next_back()?;
+            self.hedge_again = Some(now.after(late.asked.until(now).max(SHORTEST_WAIT)));
             return None;
         }
+        self.hedge_from = self.attempts.next_id();
         self.hedges += 1;
-        self.asked += 1;
-        Some(backend)
+        self.strike(place)
     }
 
     /// When the newest silent attempt has taken so long that another is due besides, if that may be.
@@ -415,7 +434,8 @@ impl Race {
         }
         let latency = field.latency.get(entry.backend.get());
         let delay = latency.map_or(hedge.max_delay, |latency| latency.hedge_delay(hedge));
-        Some(entry.asked.after(delay))
+        let due = entry.asked.after(delay);
+        Some(self.hedge_again.map_or(due, |again| due.max(again)))
     }
 
     /// When the best kept reply goes out although others are silent, if it is a negative.
@@ -478,6 +498,9 @@ fn spend(count: &mut u8) -> bool {
     *count = left.unwrap_or(0);
     left.is_some()
 }
+
+/// The least time after which a denied hedge is tried again.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// The least that `grace = "auto"` waits (CONTRACT.md, Races).
 const SHORTEST_GRACE: Duration = Duration::from_millis(5);

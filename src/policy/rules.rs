@@ -119,7 +119,7 @@ impl Default for Hedge {
 /// When a hedge starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HedgeDelay {
-    /// The percentile that the budget can pay for: `1 - budget`.
+    /// The percentile that the budget can pay for, `1 - budget`, and a little above it (see `latency`).
     Auto,
     /// A percentile of the asked backend's own latency, 0.5 to 0.999 (`"p50"` to `"p99.9"`).
     Percentile(f64),

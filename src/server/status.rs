@@ -29,6 +29,7 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
         in_flight: counters.iter().map(|worker| worker.in_flight.get()).sum(),
         duration,
         hedges_denied: counters.iter().map(|worker| worker.hedges_denied.get()).sum(),
+        hedges_wasted: counters.iter().map(|worker| worker.hedges_wasted.get()).sum(),
         backends: pool
             .backends
             .iter()

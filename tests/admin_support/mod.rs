@@ -215,6 +215,7 @@ fn snapshot() -> Snapshot {
         in_flight: 7,
         duration: latency,
         hedges_denied: 6,
+        hedges_wasted: 9,
         backends: vec![backend],
     };
     Snapshot {

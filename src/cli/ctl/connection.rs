@@ -22,7 +22,7 @@ use crate::config::AdminConfig;
 
 /// Where an admin server is: `http://HOST:PORT`, without a final slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Url(String);
+pub(in crate::cli) struct Url(String);
 
 impl Url {
     /// Of a server that listens at this address. One that listens on any address is on this host, too.
@@ -57,7 +57,7 @@ impl FromStr for Url {
 
 /// A server to ask.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(in crate::cli) struct Connection {
     /// Where it is.
     url: Url,
     /// What it may want to see.
@@ -68,7 +68,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// The server that the command line names, or else the one of the config.
-    pub(super) fn find(url: Option<&Url>, token_file: Option<&Path>, config: Option<&Path>) -> Result<Self, Trouble> {
+    pub(in crate::cli) fn find(
+        url: Option<&Url>,
+        token_file: Option<&Path>,
+        config: Option<&Path>,
+    ) -> Result<Self, Trouble> {
         let given = token_file.map(Token::read).transpose().map_err(|error| Trouble::Usage(error.to_string()))?;
         let (url, configured) = match url {
             // The token of the config is for the server of the config, and not to be told to others.
@@ -86,7 +90,7 @@ impl Connection {
     }
 
     /// Asks how the server does.
-    pub(super) fn status(&self) -> Result<Status, Trouble> {
+    pub(in crate::cli) fn status(&self) -> Result<Status, Trouble> {
         let mut question = self.agent.get(format!("{}/api/v1/status", self.url.0));
         if let Some(token) = &self.token {
             question = question.header("Authorization", token.to_header());

@@ -3,8 +3,8 @@
 //! `connection` finds the server and asks it; `table` shows what it says. Nothing here knows more of the server than its
 //! HTTP interface.
 
-mod connection;
-mod table;
+pub(super) mod connection;
+pub(super) mod table;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -115,7 +115,7 @@ pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
 
 /// Why a command was not obeyed.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     /// The command line or the config is wrong.
     Usage(String),
     /// The server says no, or nothing.

@@ -95,10 +95,10 @@ fn time(seconds: u64) -> String {
 }
 
 /// The head of a column, and its alignment.
-type Column = (&'static str, CellAlignment);
+pub(in crate::cli) type Column = (&'static str, CellAlignment);
 
 /// Rows under their heads, two blanks between columns and none at the end of a line.
-fn table<const N: usize>(columns: &[Column; N], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(in crate::cli) fn table<const N: usize>(columns: &[Column; N], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.map(|(head, _)| head)).add_rows(rows);
     for (column, (_, alignment)) in table.column_iter_mut().zip(columns) {
@@ -124,6 +124,7 @@ mod tests {
             since_seconds: 90,
             in_flight: 2,
             latency_ms: Percentiles { p50: Some(0.4), p95: Some(1.0), p99: Some(12.345) },
+            latency_histogram: Vec::new(),
             attempts: ByKind { first: 10, hedge: 2, failover: 1, probe: Some(7) },
             wins: ByKind { first: 9, hedge: 1, failover: 0, probe: None },
             errors: 3,
@@ -134,6 +135,7 @@ mod tests {
             in_flight: 5,
             duration_ms: Percentiles { p50: None, p95: None, p99: None },
             hedges_denied: 6,
+            hedges_wasted: 8,
             backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         };
         Status { version: "1.2.3".to_owned(), uptime_seconds: 93_784, workers: 2, pools: vec![pool] }

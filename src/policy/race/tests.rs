@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
 use super::*;
 use crate::policy::Rank::{Failure, Nodata, NodataAuthoritative, Nxdomain, Positive};
 use crate::policy::{Hedge, HedgeDelay};
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
-use Input::{Bare, OptRefused, Reply, Retransmission, Unreachable};
+use Input::{Bare, Earned, OptRefused, Reply, Retransmission, Unreachable};
 
 /// Something that happens to a race.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,8 @@ enum Input {
     OptRefused(u8),
     /// The client asks again.
     Retransmission,
+    /// Other races fill the budget.
+    Earned,
 }
 
 /// A race among backends A, B, C ..., and what happens to it, in milliseconds.
@@ -109,7 +114,7 @@ impl Play {
                         Some(&(time, input)) if self.start + ms(time) <= wake => {
                             self.inputs.pop_front();
                             now = self.start + ms(time);
-                            put_in(&mut race, input, now);
+                            put_in(&mut race, &self.budget, input, now);
                         }
                         Some(_) | None => now = wake,
                     }
@@ -130,7 +135,7 @@ impl Play {
 }
 
 /// Tells a race what happens.
-fn put_in(race: &mut Race, input: Input, now: Instant) {
+fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instant) {
     match input {
         Reply(attempt, rank) => {
             race.on_reply(AttemptId(attempt), rank, now);
@@ -143,6 +148,7 @@ fn put_in(race: &mut Race, input: Input, now: Instant) {
             }
         }
         Retransmission => race.on_retransmission(),
+        Earned => budget.earn(1_000),
     }
 }
 
@@ -329,6 +335,33 @@ fn a_hedge_without_budget_is_denied_once() {
 }
 
 #[test]
+fn a_denied_hedge_is_tried_again_when_twice_the_time_has_passed() {
+    let earned = |time| play(Hedged, 2).broke().at(time, Earned).at(900, Reply(0, Positive));
+    assert_eq!(earned(150).check("0 first A, 200 hedge B, 900 reply 0").hedges_denied(), 1);
+    assert_eq!(earned(500).check("0 first A, 800 hedge B, 900 reply 0").hedges_denied(), 1);
+    assert_eq!(earned(850).check("0 first A, 900 reply 0").hedges_denied(), 1);
+    let at_once = play(Hedged, 2).rules(|rules| rules.hedge.delay = HedgeDelay::Fixed(ms(0))).broke();
+    at_once.at(5, Earned).check("0 first A, 8 hedge B, 3000 nothing");
+    // What was denied to one attempt is due to the next after its own delay.
+    play(Hedged, 3)
+        .broke()
+        .at(350, Unreachable(0))
+        .at(400, Earned)
+        .at(500, Reply(1, Positive))
+        .check("0 first A, 350 failover B, 450 hedge C, 500 reply 1");
+}
+
+#[test]
+fn a_hedge_goes_where_it_was_drawn_and_a_failover_to_the_next() {
+    let mut play = play(Hedged, 4).at(150, Unreachable(0)).at(200, Reply(2, Positive));
+    let mut rng = SmallRng::seed_from_u64(0);
+    while play.candidates.hedge_places().nth(1) != Some(3) {
+        play.candidates.draw_hedges(1, 4, |_| 0.0, &mut rng);
+    }
+    play.check("0 first A, 100 hedge D, 150 failover B, 200 reply 2");
+}
+
+#[test]
 fn a_failover_costs_no_budget() {
     play(Hedged, 3)
         .broke()
@@ -482,7 +515,7 @@ fn a_finished_race_hears_nothing() {
     let field = Field { rules: &rules, latency: &latency, budget: &budget };
     assert_eq!(race.on_reply(AttemptId(0), Positive, start), Heard::NotNeeded);
     for input in [Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
-        put_in(&mut race, input, start);
+        put_in(&mut race, &budget, input, start);
         assert_eq!(race.next_step(&field, start), Step::Finished(Outcome::Reply(AttemptId(1))));
     }
 }

@@ -1,0 +1,84 @@
+//! A backend as the user describes it: `latency=1ms+1%:500ms loss=5%`.
+
+use super::settings::{Mistake, Settings};
+use super::values::{count, course, delay, share, weight, whens};
+use crate::sim::{Capacity, Model};
+
+/// Reads a description; it may be that of several like backends.
+pub(super) fn read(mut settings: Settings) -> Result<Vec<Model>, Mistake> {
+    let usual = Model::default();
+    let place = settings.place().to_owned();
+    let service = settings.take("service", delay)?;
+    let servers = settings.take("servers", count)?;
+    let capacity = match (servers, service) {
+        (servers, Some(service)) => Some(Capacity { servers: servers.unwrap_or(1), service }),
+        (Some(_), None) => {
+            return Err(Mistake::at(&place, "servers without service, expected both, such as servers=4 service=1ms"));
+        }
+        (None, None) => None,
+    };
+    let model = Model {
+        delay: settings.take("latency", |text| course(text, delay, None))?.unwrap_or(usual.delay),
+        loss: settings.take("loss", |text| course(text, share, Some(0.0)))?.unwrap_or(usual.loss),
+        failure: settings.take("failure", share)?.unwrap_or(0.0),
+        stalls: settings.take("stall", whens)?.unwrap_or_default(),
+        crashes: settings.take("crash", whens)?.unwrap_or_default(),
+        weight: settings.take("weight", weight)?.unwrap_or(1),
+        capacity,
+        ..Model::default()
+    };
+    let count = settings.take("count", count)?.unwrap_or(1);
+    settings.finish()?;
+    Ok(vec![model; usize::from(count)])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sim::{Course, Delay, When};
+
+    /// Reads words.
+    fn parse(text: &str) -> Result<Vec<Model>, String> {
+        let settings = Settings::of_words("--backend".to_owned(), text, None);
+        settings.and_then(read).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn all_that_is_said_is_in_the_model() {
+        let text = "latency=2ms loss=5% failure=1% stall=10s..20s crash=30s.. servers=4 service=1ms weight=3 count=2";
+        let models = parse(text).expect("a description");
+        assert_eq!(models.len(), 2);
+        let model = &models[1];
+        assert_eq!(model.delay, Course::always(Delay::Constant(Duration::from_millis(2))));
+        assert_eq!((model.loss.usual, model.failure, model.weight), (0.05, 0.01, 3));
+        let s = Duration::from_secs;
+        assert_eq!(model.stalls, [When::Between { from: s(10), to: s(20) }]);
+        assert_eq!(model.crashes, [When::Between { from: s(30), to: Duration::MAX }]);
+        assert_eq!(model.capacity.as_ref().map(|capacity| capacity.servers), Some(4));
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_usual() {
+        let models = parse("").expect("a description");
+        assert_eq!((models.len(), &models[0].delay), (1, &Model::default().delay));
+        assert!(models[0].capacity.is_none());
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        for (text, told) in [
+            ("latncy=1ms", "--backend: latncy: unknown key, did you mean \"latency\"?"),
+            ("speed=1", "--backend: speed: unknown key, expected one of service, servers, latency, loss, failure"),
+            ("latency", "--backend: expected KEY=VALUE, not \"latency\""),
+            ("loss=5", "--backend: loss: invalid value \"5\": expected a share from 0% to 100%"),
+            ("loss=5% loss=6%", "--backend: loss: given twice, expected one value"),
+            ("servers=4", "--backend: servers without service, expected both"),
+            ("stall=1s", "--backend: stall: invalid value \"1s\": in \"1s\", expected times such as"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.starts_with(told), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A pool that is in use: its rules from the config, and its backends as a running server has found them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::settings::Mistake;
+use crate::admin::status::{BackendStatus, PoolStatus, Status};
+use crate::cli::ctl::Trouble;
+use crate::cli::ctl::connection::{Connection, Url};
+use crate::cli::load;
+use crate::config::{BackendConfig, Config, PoolConfig, nearest};
+use crate::policy::latency::MIN_SAMPLES;
+use crate::policy::{Dispatch, Rules};
+use crate::sim::{Course, Delay, Empirical, Model};
+
+/// Reads the config, and finds the pool that is meant.
+pub(super) fn pool(file: &Path, name: Option<&str>) -> Result<PoolConfig, Mistake> {
+    let (config, file) = load::load(Some(file)).map_err(|error| Mistake::at("--from", error))?;
+    let place = file.display().to_string();
+    find(config, name).map_err(|message| Mistake::at(&place, message))
+}
+
+/// The pool of this name, or the only one.
+fn find(config: Config, name: Option<&str>) -> Result<PoolConfig, String> {
+    let names: Vec<_> = config.pools.iter().map(|pool| pool.name.clone()).collect();
+    let place = match (name, names.as_slice()) {
+        (_, []) => return Err("there is no pool, expected [pools.NAME]".to_owned()),
+        (None, [_]) => Some(0),
+        (None, names) => return Err(format!("there are several pools, name one with --pool: {}", names.join(", "))),
+        (Some(name), names) => names.iter().position(|known| known == name),
+    };
+    let pool = place.and_then(|place| config.pools.into_iter().nth(place));
+    pool.ok_or_else(|| {
+        let name = name.unwrap_or_default();
+        let guess = nearest(name, names.iter().map(String::as_str));
+        let guess = guess
+            .map_or_else(|| format!("expected one of {}", names.join(", ")), |name| format!("did you mean {name:?}?"));
+        format!("there is no pool {name:?}, {guess}")
+    })
+}
+
+/// What a running server has found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The backends, in the order of the config.
+    pub(super) backends: Vec<Model>,
+    /// Queries per second to the pool, in the mean since the start.
+    pub(super) rate: f64,
+}
+
+/// Asks a running server about the backends of a pool.
+pub(super) fn ask(url: &Url, pool: &PoolConfig) -> Result<Found, Trouble> {
+    let status = Connection::find(Some(url), None, None)?.status()?;
+    found(&status, pool).map_err(|message| Trouble::Server(format!("--status: {message}")))
+}
+
+/// What a status tells of a pool.
+fn found(status: &Status, pool: &PoolConfig) -> Result<Found, String> {
+    let name = &pool.name;
+    let known = status.pools.iter().find(|known| known.name == *name);
+    let known = known.ok_or_else(|| format!("the server has no pool {name:?}, is this its config?"))?;
+    let backends = pool.backends.iter().map(|backend| model(known, backend)).collect::<Result<_, _>>()?;
+    Ok(Found { backends, rate: rate(status, known, &pool.rules) })
+}
+
+/// A backend as it was found.
+fn model(pool: &PoolStatus, backend: &BackendConfig) -> Result<Model, String> {
+    let address = backend.address;
+    let found = pool.backends.iter().find(|found| found.address == address);
+    let found = found.ok_or_else(|| format!("the server does not ask {address}, is this its config?"))?;
+    let micros = Duration::from_micros;
+    let bins = found.latency_histogram.iter().map(|bin| (micros(bin.from_us), micros(bin.to_us), bin.count));
+    let replies = replies(found);
+    let measured = Empirical::new(bins).filter(|_| replies >= u64::from(MIN_SAMPLES));
+    let measured = measured.ok_or_else(|| {
+        format!("{address} has replied {replies} times, expected {MIN_SAMPLES} at least: let it serve for a while")
+    })?;
+    // All that replied has been timed, however late; what was asked and is not out any more has not replied.
+    let ended = found.attempts.queries().saturating_sub(found.in_flight).max(replies);
+    Ok(Model {
+        weight: backend.weight,
+        delay: Course::always(Delay::Empirical(measured)),
+        loss: Course::always((ended - replies) as f64 / ended as f64),
+        failure: found.errors.min(replies) as f64 / replies as f64,
+        ..Model::default()
+    })
+}
+
+/// How often a backend has replied.
+fn replies(backend: &BackendStatus) -> u64 {
+    backend.latency_histogram.iter().map(|bin| bin.count).sum()
+}
+
+/// Queries per second in the mean: first attempts, of which a race makes several for a query.
+fn rate(status: &Status, pool: &PoolStatus, rules: &Rules) -> f64 {
+    let first: u64 = pool.backends.iter().map(|backend| backend.attempts.first).sum();
+    let all = pool.backends.len().max(1);
+    let width = match rules.dispatch {
+        Dispatch::Race if rules.fanout == 0 => all,
+        Dispatch::Race => all.min(rules.fanout.into()),
+        Dispatch::Hedge | Dispatch::Sequential => 1,
+    };
+    let seconds = status.uptime_seconds.max(1);
+    (first as f64 / width as f64 / seconds as f64).max(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::{Bucket, ByKind, Percentiles};
+
+    /// The config of two pools.
+    const CONFIG: &str = "[forwarder]\nlisten = ['127.0.0.1:0']\n[forwarder.routes]\n'.' = 'one'\n'x.' = 'other'\n\
+        [pools.one]\ndispatch = 'sequential'\nbackends = ['192.0.2.1:53']\n\
+        [pools.other]\nbackends = ['192.0.2.2:53']\n";
+
+    /// Finds a pool in a config.
+    fn check_pool(config: &str, name: Option<&str>, expected: Result<&str, &str>) {
+        let config = Config::parse(config, "c.toml", Path::new("")).expect("a config");
+        match (find(config, name), expected) {
+            (Ok(pool), Ok(expected)) => assert_eq!(pool.name, expected),
+            (Err(error), Err(expected)) => assert!(error.contains(expected), "{error}"),
+            (found, _) => panic!("{name:?}: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn the_pool_that_is_meant_is_found() {
+        check_pool(CONFIG, Some("other"), Ok("other"));
+        check_pool(CONFIG, None, Err("several pools, name one with --pool: one, other"));
+        check_pool(CONFIG, Some("othre"), Err("there is no pool \"othre\", did you mean \"other\"?"));
+        check_pool(CONFIG, Some("xyz"), Err("expected one of one, other"));
+        let single = "[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']";
+        check_pool(single, None, Ok("ts"));
+        check_pool("[authorities.a]\nlisten = ['127.0.0.1:0']\nzones = ['a']", None, Err("there is no pool"));
+    }
+
+    /// The status of a server that has asked a backend 1,000 times, of which 900 were replied to.
+    fn status(replies: u64) -> Status {
+        let none = Percentiles { p50: None, p95: None, p99: None };
+        let backend = BackendStatus {
+            name: "a".to_owned(),
+            address: "192.0.2.1:53".parse().expect("an address"),
+            weight: 1,
+            state: "up".to_owned(),
+            by_hand: false,
+            since: String::new(),
+            since_seconds: 0,
+            in_flight: 0,
+            latency_ms: none,
+            latency_histogram: vec![Bucket { from_us: 1_000, to_us: 2_000, count: replies }],
+            attempts: ByKind { first: 1_000, hedge: 0, failover: 0, probe: Some(7) },
+            wins: ByKind { first: 0, hedge: 0, failover: 0, probe: None },
+            errors: 9,
+            timeouts: 4,
+        };
+        let pool = PoolStatus {
+            name: "one".to_owned(),
+            in_flight: 0,
+            duration_ms: none,
+            hedges_denied: 0,
+            hedges_wasted: 0,
+            backends: vec![backend],
+        };
+        Status { version: String::new(), uptime_seconds: 10, workers: 1, pools: vec![pool] }
+    }
+
+    /// What is found of a pool.
+    fn check(status: &Status, name: &str) -> Result<Found, String> {
+        let config = Config::parse(CONFIG, "c.toml", Path::new("")).expect("a config");
+        found(status, &find(config, Some(name)).expect("a pool"))
+    }
+
+    #[test]
+    fn a_backend_is_as_it_was_found() {
+        let found = check(&status(900), "one").expect("a status of that pool");
+        let model = &found.backends[0];
+        assert_eq!((model.loss.usual, model.failure, found.rate), (0.1, 0.01, 100.0));
+        assert!(matches!(model.delay.usual, Delay::Empirical(_)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told() {
+        for (status, pool, told) in [
+            (status(49), "one", "192.0.2.1:53 has replied 49 times, expected 50 at least"),
+            (status(900), "other", "the server has no pool \"other\", is this its config?"),
+        ] {
+            let error = check(&status, pool).expect_err(told);
+            assert!(error.contains(told), "{error}");
+        }
+        let mut strange = status(900);
+        strange.pools[0].backends[0].address = "192.0.2.9:53".parse().expect("an address");
+        assert!(check(&strange, "one").expect_err("another address").contains("the server does not ask 192.0.2.1:53"));
+    }
+}

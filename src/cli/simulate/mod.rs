@@ -1,0 +1,278 @@
+//! `hedgerow simulate`: runs the real race logic on modelled backends, and compares policies (CONTRACT.md, Commands).
+//!
+//! The scenario comes from the command line or a file (`settings` takes both apart; `backend` and `policy` read what is
+//! described, in the `values` of one small language), or from a config and a running server (`live`). `sim` plays it once
+//! for each policy, with the same queries; `output` and `plot` show what came of it.
+
+mod backend;
+mod file;
+mod live;
+mod output;
+mod plot;
+mod policy;
+mod settings;
+mod values;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::output::{Played, Setting};
+use self::policy::Policy;
+use self::settings::{Mistake, Settings};
+use super::EXIT_USAGE;
+use super::ctl::Trouble;
+use super::ctl::connection::Url;
+use crate::policy::Rules;
+use crate::sim::{Course, Model, Scenario, Tally};
+
+/// Compare policies on modelled backends
+#[derive(Debug, clap::Args)]
+#[command(after_help = LANGUAGE)]
+pub(super) struct Args {
+    /// A backend, such as 'latency=1ms+1%:500ms loss=5%'; may be given several times [default: two with a tail]
+    #[arg(short, long = "backend", value_name = "WORDS")]
+    backends: Vec<String>,
+    /// A policy, such as 'hedge delay=p95 budget=2%'; may be given several times [default: a few that differ]
+    #[arg(short, long = "policy", value_name = "WORDS")]
+    policies: Vec<String>,
+    /// Queries for each policy [default: 1000000]
+    #[arg(short = 'n', long, value_name = "N", value_parser = values::queries)]
+    queries: Option<usize>,
+    /// Queries per second, which come by chance [default: that of the running server, or else 3000]
+    #[arg(short, long, value_name = "N", value_parser = values::rate)]
+    rate: Option<f64>,
+    /// How many times longer all backends take at times, such as 20x@500ms/30s
+    #[arg(long, value_name = "COURSE", value_parser = slow)]
+    slow: Option<Course<f64>>,
+    /// Where chance begins: the same seed, the same table [default: 1]
+    #[arg(long, value_name = "N", value_parser = values::seed)]
+    seed: Option<u64>,
+    /// Read the scenario from a TOML file with these keys; what is given here goes before
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Begin with the rules of a pool of this config
+    #[arg(long, value_name = "CONFIG")]
+    from: Option<PathBuf>,
+    /// Which pool of the config, if it has several
+    #[arg(long, value_name = "NAME", requires = "from")]
+    pool: Option<String>,
+    /// The admin server of a running hedgerow, which tells how the backends of that pool do
+    #[arg(long, value_name = "URL", requires = "from", conflicts_with = "backends")]
+    status: Option<Url>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Draw the curves and the cost of the policies
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+/// What can be said of backends and policies.
+const LANGUAGE: &str = "\
+Words of a backend, all optional:
+  latency=COURSE      how long it takes; by default 1ms
+  loss=COURSE         the share of datagrams that are lost
+  failure=SHARE       the share of replies that are failures
+  stall=WHEN,...      when it stands still; what comes meanwhile waits
+  crash=WHEN,...      when it is not there
+  service=LATENCY servers=N   how long it works on a query, and on how many at a time; others queue
+  weight=N count=N    its share of the load; how many there are like it
+Words of a policy: race, hedge, sequential, first (the first backend alone) or present (the pool as --from has it), then
+  pool keys: fanout=N balance=WORD accept=WORD timeout=TIME attempt_timeout=TIME tries=N grace=TIME interval=TIME
+  for hedge: delay=auto|pNN|TIME budget=SHARE max=N min_delay=TIME max_delay=TIME; and name=WORD for the table
+LATENCY is 1ms, uniform(1ms,3ms), lognormal(MEDIAN,SIGMA), pareto(LEAST,SHAPE), each with any number of +SHARE:LATENCY
+COURSE is VALUE,VALUE@WHEN,...; WHEN is 30s..60s, 30s.. or LENGTH/EVERY (by chance); SHARE is 5% or 0.05
+
+Example: hedgerow simulate -b 'latency=1ms,20ms@30s..60s count=2' -p sequential -p 'hedge budget=5%' -n 300000";
+
+/// Runs the command.
+///
+/// 0: played. 1: the server cannot be reached or does not fit, or the plot cannot be written. 2: the description is wrong.
+pub(super) fn run(args: &Args) -> ExitCode {
+    let text = match simulate(args) {
+        Ok(text) => text,
+        Err(Trouble::Usage(message)) => {
+            eprintln!("hedgerow simulate: {message}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(Trouble::Server(message)) => {
+            eprintln!("hedgerow simulate: {message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match writeln!(io::stdout(), "{text}") {
+        // The reader, such as `head`, has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("hedgerow simulate: cannot write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+/// Plays what is described; returns what to print.
+fn simulate(args: &Args) -> Result<String, Trouble> {
+    let Plan { scenario, policies, setting } = plan(args)?;
+    let played = play(&scenario, policies, setting.seed);
+    if let Some(file) = &args.plot {
+        plot::draw(file, &setting.headline(), &output::to_curves(&played))
+            .map_err(|error| Trouble::Server(error.to_string()))?;
+    }
+    Ok(if args.json { output::to_json(&setting, &played) } else { output::to_text(&setting, &played) })
+}
+
+/// What is to be played.
+struct Plan {
+    /// The scenario, under the rules of the pool.
+    scenario: Scenario,
+    /// What is compared.
+    policies: Vec<Policy>,
+    /// What is told of it.
+    setting: Setting,
+}
+
+/// Reads what is described.
+fn plan(args: &Args) -> Result<Plan, Trouble> {
+    let mut described = match &args.file {
+        Some(file) => file::read(file)?,
+        None => file::Description { settings: Settings::at(String::new()), backends: Vec::new(), policies: Vec::new() },
+    };
+    let settings = &mut described.settings;
+    // Each is taken, and so checked, even if the command line goes before.
+    let queries = settings.take("queries", values::queries)?;
+    let rate = settings.take("rate", values::rate)?;
+    let seed = settings.take("seed", values::seed)?;
+    let slowness = settings.take("slow", slow)?;
+    described.settings.finish()?;
+
+    let pool = args.from.as_deref().map(|file| live::pool(file, args.pool.as_deref())).transpose()?;
+    let found = match (&pool, &args.status) {
+        (Some(pool), Some(url)) => Some(live::ask(url, pool)?),
+        _ => None,
+    };
+    let usual_rate = found.as_ref().map_or(USUAL_RATE, |found| found.rate);
+    let rate = args.rate.or(rate).unwrap_or(usual_rate);
+    let found = found.map(|found| found.backends);
+    let backends = backends(&args.backends, described.backends, found, pool.is_some())?;
+    let queries = args.queries.or(queries).unwrap_or(USUAL_QUERIES);
+    let seed = args.seed.or(seed).unwrap_or(1);
+    let setting = Setting { queries, rate, backends: backends.len(), seed };
+    let rules = pool.map(|pool| pool.rules);
+    let policies = policies(&args.policies, described.policies, rules.as_ref())?;
+    let scenario = Scenario {
+        rules: rules.unwrap_or_default(),
+        backends,
+        queries,
+        gap: Duration::from_secs_f64(1.0 / rate),
+        resend: None,
+        slow: args.slow.clone().or(slowness).unwrap_or_else(|| Course::always(1.0)),
+        is_probed: true,
+    };
+    Ok(Plan { scenario, policies, setting })
+}
+
+/// The backends: of the command line, or else of the file or the running server, or those of the demonstration.
+fn backends(
+    words: &[String],
+    described: Vec<Settings>,
+    found: Option<Vec<Model>>,
+    has_pool: bool,
+) -> Result<Vec<Model>, Mistake> {
+    let words = words.iter().map(|text| Settings::of_words(format!("--backend {text:?}"), text, None));
+    let given = all(words.collect::<Result<Vec<_>, _>>()?)?;
+    let described = all(described)?;
+    match found {
+        Some(_) if !described.is_empty() => {
+            Err(Mistake::at("--status", "the file describes backends too, expected one of both"))
+        }
+        Some(found) => Ok(found),
+        None if !given.is_empty() => Ok(given),
+        None if !described.is_empty() => Ok(described),
+        None if has_pool => {
+            Err(Mistake::at("--from", "tells the rules only, expected --status URL or --backend WORDS too"))
+        }
+        None => backend::read(Settings::of_words("the demonstration".to_owned(), DEMONSTRATION, None)?),
+    }
+}
+
+/// All backends of some descriptions.
+fn all(described: Vec<Settings>) -> Result<Vec<Model>, Mistake> {
+    let backends = described.into_iter().map(backend::read).collect::<Result<Vec<_>, _>>()?;
+    Ok(backends.into_iter().flatten().collect())
+}
+
+/// The policies: of the command line, or else of the file, or a few that differ.
+fn policies(words: &[String], described: Vec<Settings>, rules: Option<&Rules>) -> Result<Vec<Policy>, Mistake> {
+    let described = described.into_iter().map(|settings| Policy::read(settings, rules));
+    let described = described.collect::<Result<Vec<_>, _>>()?;
+    if words.is_empty() && !described.is_empty() {
+        return Ok(described);
+    }
+    let usual: &[&str] = if rules.is_some() { &VARIATIONS } else { &POLICIES };
+    let given: Vec<_> = words.iter().map(String::as_str).collect();
+    let words = if given.is_empty() { usual } else { &given };
+    words.iter().map(|text| Policy::of_words(text, rules)).collect()
+}
+
+/// Plays the scenario under each policy, as many at a time as there are CPUs.
+fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<Played> {
+    let start = Instant::now();
+    let count = policies.len();
+    let left = Mutex::new(policies.into_iter().enumerate());
+    let work = || {
+        let mut played = Vec::new();
+        loop {
+            let next = left.lock().expect("nothing panics while it is held").next();
+            let Some((place, Policy { name, rules, is_first_only })) = next else { return played };
+            let mut scenario = Scenario { rules, ..scenario.clone() };
+            if is_first_only {
+                scenario.backends.truncate(1);
+            }
+            played.push((place, Played { name, tally: Tally::of(&scenario, start, seed) }));
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(count);
+    let mut played: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a scenario ends")).collect()
+    });
+    played.sort_by_key(|(place, _)| *place);
+    played.into_iter().map(|(_, played)| played).collect()
+}
+
+/// Reads how slow all backends are.
+fn slow(text: &str) -> Result<Course<f64>, String> {
+    values::course(text, values::factor, Some(1.0))
+}
+
+impl From<Mistake> for Trouble {
+    fn from(mistake: Mistake) -> Self {
+        Self::Usage(mistake.to_string())
+    }
+}
+
+/// Enough for a p99.9 that another seed hardly moves, and played in a moment.
+const USUAL_QUERIES: usize = 1_000_000;
+/// Queries per second, as on the bench.
+const USUAL_RATE: f64 = 3_000.0;
+/// The backends if none are described: quick ones with a tail, where policies differ most.
+const DEMONSTRATION: &str = "latency=lognormal(1ms,0.3)+1%:500ms count=2";
+/// What is compared if nothing is said.
+const POLICIES: [&str; 5] =
+    ["sequential", "race", "hedge delay=auto budget=5%", "hedge delay=auto budget=2%", "hedge delay=p90"];
+/// What is compared with the pool as it is.
+const VARIATIONS: [&str; 9] = [
+    "present",
+    "sequential",
+    "race",
+    "hedge delay=p50",
+    "hedge delay=p90",
+    "hedge delay=p95",
+    "hedge delay=p99",
+    "hedge delay=auto budget=2%",
+    "hedge delay=auto budget=10%",
+];

@@ -1,0 +1,198 @@
+//! What came of each policy, for people, scripts and the plot.
+
+use std::time::Duration;
+
+use comfy_table::CellAlignment;
+use serde::Serialize;
+
+use super::plot::Curve;
+use crate::cli::ctl::table::{Column, table};
+use crate::sim::Tally;
+
+/// A policy, and what came of it.
+#[derive(Debug)]
+pub(super) struct Played {
+    /// How it is called.
+    pub(super) name: String,
+    /// What came of it.
+    pub(super) tally: Tally,
+}
+
+/// What was played, apart from the policies.
+#[derive(Debug, Serialize)]
+pub(super) struct Setting {
+    /// Queries for each policy.
+    pub(super) queries: usize,
+    /// Queries per second.
+    pub(super) rate: f64,
+    /// How many backends there are.
+    pub(super) backends: usize,
+    /// What chance began with.
+    pub(super) seed: u64,
+}
+
+impl Setting {
+    /// In a line.
+    pub(super) fn headline(&self) -> String {
+        let Self { queries, rate, backends, seed } = self;
+        let seconds = Duration::from_secs((*queries as f64 / rate).round() as u64);
+        let backends = if *backends == 1 { "1 backend".to_owned() } else { format!("{backends} backends") };
+        let time = humantime::format_duration(seconds);
+        format!("{queries} queries at {rate:.0}/s ({time}) to {backends}, seed {seed}")
+    }
+}
+
+/// A line on the scenario, and a table of policies.
+pub(super) fn to_text(setting: &Setting, played: &[Played]) -> String {
+    format!("{}\n\n{}", setting.headline(), table(&COLUMNS, played.iter().map(row)))
+}
+
+/// The heads of the columns, with their alignment.
+const COLUMNS: [Column; 9] = [
+    ("POLICY", CellAlignment::Left),
+    ("P50 ms", CellAlignment::Right),
+    ("P90 ms", CellAlignment::Right),
+    ("P99 ms", CellAlignment::Right),
+    ("P99.9 ms", CellAlignment::Right),
+    ("MAX ms", CellAlignment::Right),
+    ("EXTRA LOAD", CellAlignment::Right),
+    ("HEDGES DENIED", CellAlignment::Right),
+    ("LOST", CellAlignment::Right),
+];
+
+/// A policy under [`COLUMNS`].
+fn row(Played { name, tally }: &Played) -> Vec<String> {
+    let latency = Latency::of(tally);
+    let mut row = vec![name.clone()];
+    row.extend([latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max].map(|ms| format!("{ms:.2}")));
+    row.push(format!("{:.2} %", tally.extra_load() * 100.0));
+    row.extend([tally.hedges_denied.to_string(), tally.lost.to_string()]);
+    row
+}
+
+/// The same for scripts.
+pub(super) fn to_json(setting: &Setting, played: &[Played]) -> String {
+    let policies = played.iter().map(|Played { name, tally }| Outcome {
+        policy: name,
+        latency_ms: Latency::of(tally),
+        extra_load: tally.extra_load(),
+        attempts: Attempts { first: tally.first, hedge: tally.hedges, failover: tally.failovers },
+        hedges_won: tally.hedges_won,
+        hedges_wasted: tally.hedges - tally.hedges_won,
+        hedges_denied: tally.hedges_denied,
+        lost: tally.lost,
+    });
+    let document = Document { setting, policies: policies.collect() };
+    serde_json::to_string_pretty(&document).expect("plain data with text for keys")
+}
+
+/// The whole.
+#[derive(Serialize)]
+struct Document<'a> {
+    /// What was played.
+    #[serde(flatten)]
+    setting: &'a Setting,
+    /// What came of it.
+    policies: Vec<Outcome<'a>>,
+}
+
+/// What came of one policy.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    /// How it is called.
+    policy: &'a str,
+    /// How long clients waited.
+    latency_ms: Latency,
+    /// Attempts for each query beyond the first.
+    extra_load: f64,
+    /// Attempts by kind.
+    attempts: Attempts,
+    /// Hedges whose reply went to the client.
+    hedges_won: u64,
+    /// The other hedges.
+    hedges_wasted: u64,
+    /// Hedges not made because the budget was spent.
+    hedges_denied: u64,
+    /// Queries for which no backend's reply could be given.
+    lost: u64,
+}
+
+/// Attempts by kind.
+#[derive(Serialize)]
+struct Attempts {
+    /// Made when races began.
+    first: u64,
+    /// Made because another was late.
+    hedge: u64,
+    /// Made because another had failed.
+    failover: u64,
+}
+
+/// How long clients waited, in milliseconds.
+#[derive(Serialize)]
+struct Latency {
+    /// The median.
+    p50: f64,
+    /// One of 10 is slower.
+    p90: f64,
+    /// One of 100 is slower.
+    p99: f64,
+    /// One of 1,000 is slower.
+    #[serde(rename = "p99.9")]
+    p99_9: f64,
+    /// The slowest.
+    max: f64,
+}
+
+impl Latency {
+    /// Of what came of a policy.
+    fn of(tally: &Tally) -> Self {
+        let ms = |time: Duration| time.as_micros() as f64 / 1e3;
+        let part = |part| ms(tally.latency.quantile(part).unwrap_or_default());
+        Self { p50: part(0.5), p90: part(0.9), p99: part(0.99), p99_9: part(0.999), max: ms(tally.latency.max()) }
+    }
+}
+
+/// The curves of the plot.
+pub(super) fn to_curves(played: &[Played]) -> Vec<Curve> {
+    let curve = |Played { name, tally }: &Played| Curve {
+        name: name.clone(),
+        ccdf: thinned(tally.latency.ccdf()),
+        p999: tally.latency.quantile(0.999).unwrap_or_default(),
+        extra: tally.extra_load(),
+    };
+    played.iter().map(curve).collect()
+}
+
+/// A curve without the points that nobody could see: each is a hundredth slower than the one before, or the last.
+fn thinned(curve: Vec<(Duration, f64)>) -> Vec<(Duration, f64)> {
+    let last = curve.len().saturating_sub(1);
+    let mut seen = Duration::ZERO;
+    let is_seen = |&(index, (time, _)): &(usize, (Duration, f64))| {
+        let is_seen = index == last || time >= seen.mul_f64(1.01);
+        if is_seen {
+            seen = time;
+        }
+        is_seen
+    };
+    curve.into_iter().enumerate().filter(is_seen).map(|(_, point)| point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_is_thinned_but_keeps_its_ends() {
+        let curve: Vec<_> = (1_000..2_000).map(|micros| (Duration::from_micros(micros), 0.5)).collect();
+        let seen = thinned(curve.clone());
+        assert!(seen.len() < 80 && seen.first() == curve.first() && seen.last() == curve.last(), "{}", seen.len());
+        assert_eq!(thinned(Vec::new()), []);
+    }
+
+    #[test]
+    fn the_headline_tells_the_scenario() {
+        let setting = Setting { queries: 180_000, rate: 3_000.0, backends: 1, seed: 7 };
+        assert_eq!(setting.headline(), "180000 queries at 3000/s (1m) to 1 backend, seed 7");
+    }
+}

@@ -1,0 +1,180 @@
+//! A policy as the user describes it: `hedge delay=p95 budget=5%`. What is not said is as the pool has it.
+
+use std::fmt;
+
+use super::settings::{Mistake, Settings};
+use super::values::share;
+use crate::config::{Limits, limits, nearest, words};
+use crate::policy::balance::Balance;
+use crate::policy::{Dispatch, Hedge, Rules};
+
+/// A policy to compare with others.
+#[derive(Clone, Debug)]
+pub(super) struct Policy {
+    /// How it is called in the table.
+    pub(super) name: String,
+    /// What it makes the pool do.
+    pub(super) rules: Rules,
+    /// Only the first backend is there.
+    pub(super) is_first_only: bool,
+}
+
+/// What a policy begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    /// One of the words of `dispatch`.
+    Dispatch(Dispatch),
+    /// The first backend, and no other.
+    First,
+    /// The rules of the pool as they are.
+    Present,
+}
+
+impl Policy {
+    /// Reads a description, which is the name of the policy unless it has one. `base`: the rules of the pool, if there is
+    /// one.
+    pub(super) fn read(mut settings: Settings, base: Option<&Rules>) -> Result<Self, Mistake> {
+        let name = settings.take("name", |text| Ok::<_, String>(text.to_owned()))?;
+        let name = name.unwrap_or_else(|| settings.to_words(HEAD));
+        let place = settings.place().to_owned();
+        let Some(head) = settings.take(HEAD, head)? else {
+            return Err(Mistake::at(&place, format_args!("expected a policy, one of {}", heads().join(", "))));
+        };
+        let mut rules = base.cloned().unwrap_or_default();
+        match head {
+            Head::Dispatch(dispatch) => rules.dispatch = dispatch,
+            Head::First => (rules.dispatch, rules.balance) = (Dispatch::Sequential, Balance::Ordered),
+            Head::Present if base.is_none() => {
+                return Err(Mistake::at(&place, "there is no pool yet, name its config with --from"));
+            }
+            Head::Present => {}
+        }
+        match rules.dispatch {
+            Dispatch::Race => set(&mut rules.fanout, settings.take("fanout", |text| integer(text, limits::FANOUT))?),
+            Dispatch::Hedge => rules.hedge = read_hedge(&mut settings, rules.hedge)?,
+            Dispatch::Sequential => {}
+        }
+        if head != Head::First {
+            set(&mut rules.balance, settings.take("balance", words::balance)?);
+        }
+        set(&mut rules.accept, settings.take("accept", words::accept)?);
+        set(&mut rules.timeout, settings.take("timeout", |text| limits::TIMEOUT.parse(text))?);
+        set(&mut rules.attempt_timeout, settings.take("attempt_timeout", |text| limits::ATTEMPT_TIMEOUT.parse(text))?);
+        set(&mut rules.grace, settings.take("grace", words::grace)?);
+        set(&mut rules.tries, settings.take("tries", |text| integer(text, limits::TRIES))?);
+        set(&mut rules.health.interval, settings.take("interval", |text| limits::PROBE_INTERVAL.parse(text))?);
+        settings.finish()?;
+        Ok(Self { name, rules, is_first_only: head == Head::First })
+    }
+
+    /// Reads words of the command line.
+    pub(super) fn of_words(text: &str, base: Option<&Rules>) -> Result<Self, Mistake> {
+        Self::read(Settings::of_words(format!("--policy {text:?}"), text, Some(HEAD))?, base)
+    }
+}
+
+/// The key of a policy's first word.
+pub(super) const HEAD: &str = "dispatch";
+
+/// Reads what concerns hedges.
+fn read_hedge(settings: &mut Settings, mut hedge: Hedge) -> Result<Hedge, Mistake> {
+    set(&mut hedge.delay, settings.take("delay", words::hedge_delay)?);
+    set(&mut hedge.budget, settings.take("budget", share)?);
+    set(&mut hedge.max, settings.take("max", |text| integer(text, limits::HEDGES))?);
+    set(&mut hedge.min_delay, settings.take("min_delay", |text| limits::HEDGE_CLAMP.parse(text))?);
+    set(&mut hedge.max_delay, settings.take("max_delay", |text| limits::HEDGE_CLAMP.parse(text))?);
+    if hedge.min_delay > hedge.max_delay {
+        let (min, max) = (humantime::format_duration(hedge.min_delay), humantime::format_duration(hedge.max_delay));
+        return Err(Mistake::at(settings.place(), format_args!("min_delay {min} is above max_delay {max}")));
+    }
+    Ok(hedge)
+}
+
+/// Reads the first word.
+fn head(text: &str) -> Result<Head, String> {
+    match text {
+        "first" => return Ok(Head::First),
+        "present" => return Ok(Head::Present),
+        _ => {}
+    }
+    words::dispatch(text).map(Head::Dispatch).map_err(|_| {
+        let guess = nearest(text, heads()).map(|word| format!("; did you mean {word:?}?")).unwrap_or_default();
+        format!("expected one of {}{guess}", heads().join(", "))
+    })
+}
+
+/// All first words.
+fn heads() -> [&'static str; 5] {
+    ["race", "hedge", "sequential", "first", "present"]
+}
+
+/// Reads an integer within bounds.
+fn integer<T: std::str::FromStr + PartialOrd + fmt::Display>(text: &str, limits: Limits<T>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| limits.holds(number));
+    number.ok_or_else(|| format!("expected a number {limits}"))
+}
+
+/// Sets what was said.
+fn set<T>(rule: &mut T, said: Option<T>) {
+    if let Some(value) = said {
+        *rule = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::{Accept, HedgeDelay};
+
+    /// Reads words.
+    fn parse(text: &str) -> Result<Policy, String> {
+        Policy::of_words(text, None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn policies_are_read() {
+        let race = parse("race").expect("a policy");
+        assert_eq!((race.name.as_str(), race.rules), ("race", Rules::default()));
+        let hedge = parse("hedge delay=p90 budget=2% max=2 max_delay=1s tries=2 accept=any").expect("a policy");
+        assert_eq!(hedge.rules.dispatch, Dispatch::Hedge);
+        let Hedge { delay, budget, max, max_delay, .. } = hedge.rules.hedge;
+        assert_eq!((delay, budget, max), (HedgeDelay::Percentile(0.9), 0.02, 2));
+        assert_eq!((max_delay, hedge.rules.tries), (Duration::from_secs(1), 2));
+        assert_eq!(hedge.rules.accept, Accept::Any);
+        let first = parse("first name=one").expect("a policy");
+        assert_eq!((first.name.as_str(), first.is_first_only, first.rules.balance), ("one", true, Balance::Ordered));
+        assert_eq!(parse("race fanout=2").expect("a policy").rules.fanout, 2);
+        assert_eq!(parse("race fanout=0").expect("a policy").rules.fanout, 0);
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_the_pool_has_it() {
+        let base = Rules { timeout: Duration::from_secs(9), dispatch: Dispatch::Hedge, ..Rules::default() };
+        let policy = Policy::of_words("present budget=1%", Some(&base)).expect("a policy");
+        assert_eq!((policy.rules.timeout, policy.rules.dispatch), (base.timeout, Dispatch::Hedge));
+        assert_eq!(policy.rules.hedge.budget, 0.01);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        for (text, told) in [
+            ("", "--policy \"\": expected a policy, one of race, hedge, sequential, first, present"),
+            ("hegde", "did you mean \"hedge\"?"),
+            ("hedge delay=p100", "delay: invalid value \"p100\": expected auto or a percentile"),
+            ("hedge budget=2", "budget: invalid value \"2\": expected a share from 0% to 100%"),
+            ("hedge dely=p90", "dely: unknown key, did you mean \"delay\"?"),
+            ("hedge fast", "expected KEY=VALUE, not \"fast\""),
+            ("hedge min_delay=2s", "min_delay 2s is above max_delay 250ms"),
+            ("race delay=p90", "delay: unknown key, expected one of name, dispatch, fanout, balance"),
+            ("first balance=random", "balance: unknown key, expected one of name, dispatch, accept"),
+            ("race fanout=9", "fanout: invalid value \"9\": expected a number from 0 to 8"),
+            ("present", "there is no pool yet, name its config with --from"),
+            ("sequential tries=0", "tries: invalid value \"0\": expected a number from 1 to 8"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+}

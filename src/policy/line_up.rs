@@ -1,0 +1,161 @@
+//! The last word on who is asked in which order, when `balance` has said whose turn it is: backends that have fallen silent
+//! come last, and hedges are shared out.
+//!
+//! Between the moment at which a backend dies without a word and the moment at which probes know, as few queries as possible
+//! should wait for it.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::balance::Balance;
+use super::candidates::{BackendIndex, Candidates};
+use super::latency::Latency;
+use super::load::Load;
+use super::rules::{Dispatch, Rules};
+
+/// What is known of the backends, by [`BackendIndex`].
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// What each has to do.
+    pub loads: &'a [Load],
+    /// How long each takes.
+    pub latency: &'a [Latency],
+    /// When they are looked at.
+    pub now: Instant,
+}
+
+/// Whom a race may ask, in order. `weight`: a backend's share of the load.
+pub fn line_up(
+    candidates: &Candidates,
+    rules: &Rules,
+    known: &Known<'_>,
+    weight: impl Fn(BackendIndex) -> u16,
+    rng: &mut impl Rng,
+) -> Candidates {
+    // `ordered` means as in the config, whatever happens short of death.
+    if rules.balance == Balance::Ordered {
+        return *candidates;
+    }
+    let (mut candidates, fit) = known.stalled_last(candidates, rules.attempt_timeout);
+    match rules.dispatch {
+        Dispatch::Hedge => {
+            let load = |backend| f64::from(known.in_flight(backend)) / f64::from(weight(backend).max(1));
+            candidates.draw_hedges(usize::from(rules.hedge.max), fit, load, rng);
+        }
+        Dispatch::Race | Dispatch::Sequential => {}
+    }
+    candidates
+}
+
+impl Known<'_> {
+    /// The same backends, but those that have fallen silent last, and how many have not.
+    fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
+        let is_stalled = |backend: &BackendIndex| {
+            let load = self.loads.get(backend.get());
+            load.is_some_and(|load| load.is_stalled(self.patience(*backend, longest), self.now))
+        };
+        let fit = candidates.iter().filter(|backend| !is_stalled(backend));
+        if candidates.all_down() || fit.clone().count() == candidates.len() {
+            return (*candidates, candidates.len());
+        }
+        let stalled = candidates.iter().filter(is_stalled);
+        (Candidates::of(fit.clone().chain(stalled), false), fit.count())
+    }
+
+    /// How long a backend with many attempts out may be silent before others are asked first.
+    ///
+    /// By the latency that it usually has, not by that of its slowest replies: of many attempts not all are among the
+    /// slowest. One that stalls on every hundredth query would be waited for as long as it stalls.
+    fn patience(&self, backend: BackendIndex, longest: Duration) -> Duration {
+        let usual = self.latency.get(backend.get()).and_then(|latency| latency.quantile(0.75));
+        usual.map_or(longest, |usual| (3 * usual).max(SHORTEST_PATIENCE).min(longest))
+    }
+
+    /// How many attempts a backend has out.
+    fn in_flight(&self, backend: BackendIndex) -> u32 {
+        self.loads.get(backend.get()).map_or(0, Load::in_flight)
+    }
+}
+
+/// The least silence that is taken for a stall: a backend that pauses for less costs less than it would to avoid it.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::policy::race::{Field, Kind, Race, Step};
+    use crate::policy::{Hedge, HedgeDelay, budget::Budget};
+
+    /// How long a backend may be silent here.
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// The order of three backends of which these are silent, after so long.
+    fn check(silent: &[usize], balance: Balance, all_down: bool, waited: Duration, expected: [u16; 3]) {
+        let now = Instant::now();
+        let mut loads = [Load::new(now); 3];
+        for &backend in silent {
+            (0..8).for_each(|_| loads[backend].asked(now));
+        }
+        let candidates = Candidates::of([0, 1, 2].map(BackendIndex), all_down);
+        let rules = Rules { balance, attempt_timeout: LONGEST, ..Rules::default() };
+        let known = Known { loads: &loads, latency: &[], now: now + waited };
+        let found = line_up(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        assert_eq!(found.as_slice(), expected.map(BackendIndex), "{silent:?}");
+        assert_eq!(found.all_down(), all_down);
+    }
+
+    #[test]
+    fn the_silent_come_last_in_their_order() {
+        check(&[], Balance::RoundRobin, false, LONGEST, [0, 1, 2]);
+        check(&[0], Balance::RoundRobin, false, LONGEST, [1, 2, 0]);
+        check(&[0, 1], Balance::Random, false, LONGEST, [2, 0, 1]);
+        check(&[0, 1, 2], Balance::RoundRobin, false, LONGEST, [0, 1, 2]);
+    }
+
+    #[test]
+    fn some_orders_stay_as_they_are() {
+        check(&[0], Balance::RoundRobin, false, LONGEST / 2, [0, 1, 2]);
+        check(&[0], Balance::RoundRobin, true, LONGEST, [0, 1, 2]);
+        check(&[0], Balance::Ordered, false, LONGEST, [0, 1, 2]);
+    }
+
+    #[test]
+    fn patience_follows_the_latency_within_bounds() {
+        let now = Instant::now();
+        for (usual, expected) in [(1, 10), (10, 30), (900, 1_000)] {
+            let mut latency = [Latency::new(now)];
+            (0..100).for_each(|_| latency[0].record(Duration::from_millis(usual), now));
+            let known = Known { loads: &[], latency: &latency, now };
+            let found = known.patience(BackendIndex(0), LONGEST).as_millis();
+            assert!(found.abs_diff(expected) * 20 <= expected, "{usual} ms: {found} ms");
+            assert_eq!(known.patience(BackendIndex(1), LONGEST), LONGEST);
+        }
+    }
+
+    #[test]
+    fn a_hedge_goes_to_the_idle_rather_than_to_the_busy() {
+        let now = Instant::now();
+        let mut loads = [Load::new(now); 3];
+        (0..5).for_each(|_| loads[1].asked(now));
+        let hedge = Hedge { delay: HedgeDelay::Fixed(Duration::ZERO), budget: 1.0, ..Hedge::default() };
+        let rules = Rules { dispatch: Dispatch::Hedge, hedge, ..Rules::default() };
+        let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
+        let known = Known { loads: &loads, latency: &[], now };
+        // Of two that are left, both are always drawn.
+        let found = line_up(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        let budget = Budget::new(1.0);
+        let latency = [Latency::new(now), Latency::new(now), Latency::new(now)];
+        let field = Field { rules: &rules, latency: &latency, budget: &budget };
+        let mut race = Race::start(&field, &found, now);
+        let asked: Vec<_> = std::iter::from_fn(|| match race.next_step(&field, now) {
+            Step::Ask { backend, kind, .. } => Some((backend.0, kind)),
+            Step::WaitUntil(_) | Step::Finished(_) => None,
+        })
+        .collect();
+        assert_eq!(asked, [(0, Kind::First), (2, Kind::Hedge)]);
+    }
+}

@@ -1,0 +1,186 @@
+//! Scenarios whose outcome can be reckoned by hand, and the budget under any shift.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::balance::Balance;
+use crate::policy::{Dispatch, Hedge, HedgeDelay, Rules};
+use crate::sim::{Capacity, Course, Delay, Empirical, Model, When, run};
+
+/// Milliseconds.
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// A backend that takes 1 ms, and now and then much longer.
+fn stumbling(chance: f64, longer: Duration) -> Model {
+    let (usual, others) = (Box::new(Delay::Constant(ms(1))), vec![(chance, Delay::Constant(longer))]);
+    Model { delay: Course::always(Delay::Mixture { usual, others }), ..Model::default() }
+}
+
+/// A pool with these rules.
+fn rules(dispatch: Dispatch) -> Rules {
+    Rules { dispatch, ..Rules::default() }
+}
+
+/// Two such backends, 3,000 queries a second.
+fn scenario(rules: Rules, model: Model, queries: usize) -> Scenario {
+    let gap = Duration::from_secs(1) / 3_000;
+    Scenario { rules, backends: vec![model; 2], queries, gap, is_probed: true, ..Scenario::default() }
+}
+
+/// Plays it.
+fn tally(scenario: &Scenario) -> Tally {
+    Tally::of(scenario, Instant::now(), 1)
+}
+
+/// A quantile in ms.
+fn quantile(tally: &Tally, part: f64) -> f64 {
+    tally.latency.quantile(part).expect("queries have come").as_secs_f64() * 1e3
+}
+
+#[test]
+fn what_is_certain_comes_out_exactly() {
+    for (dispatch, extra) in [(Dispatch::Race, 1.0), (Dispatch::Sequential, 0.0)] {
+        let tally = tally(&scenario(rules(dispatch), Model::default(), 10_000));
+        assert_eq!((tally.queries, tally.lost, tally.extra_load()), (10_000, 0, extra));
+        assert_eq!(tally.latency.max(), ms(1));
+    }
+}
+
+#[test]
+fn a_race_is_slow_only_if_all_are() {
+    let tally = tally(&scenario(rules(Dispatch::Race), stumbling(0.1, ms(100)), 100_000));
+    assert!(quantile(&tally, 0.985) < 2.0 && quantile(&tally, 0.995) > 99.0, "one in a hundred: {tally:?}");
+}
+
+#[test]
+fn hedging_cuts_the_tail_for_a_little_load() {
+    let sequential = tally(&scenario(rules(Dispatch::Sequential), stumbling(0.01, ms(500)), 100_000));
+    let hedge = tally(&scenario(rules(Dispatch::Hedge), stumbling(0.01, ms(500)), 100_000));
+    assert!((quantile(&sequential, 0.999) - 500.0).abs() < 3.0);
+    assert!(quantile(&hedge, 0.999) * 90.0 < quantile(&sequential, 0.999), "{}", quantile(&hedge, 0.999));
+    assert!(hedge.extra_load() < 0.05, "{}", hedge.extra_load());
+    assert!(hedge.hedges_won > 0 && hedge.hedges_won <= hedge.hedges);
+}
+
+#[test]
+fn lost_datagrams_cost_what_is_waited_for_them() {
+    let model = Model { loss: Course::always(0.05), ..Model::default() };
+    let patient = Rules { attempt_timeout: ms(200), ..rules(Dispatch::Sequential) };
+    let tally = tally(&scenario(patient, model, 50_000));
+    // Both are lost once in 400 times, and each is asked but once.
+    assert!(tally.lost.abs_diff(125) < 50, "{}", tally.lost);
+    assert!((quantile(&tally, 0.96) - 201.0).abs() < 1.0, "{}", quantile(&tally, 0.96));
+    assert!((tally.extra_load() - 0.05).abs() < 0.005, "{}", tally.extra_load());
+}
+
+#[test]
+fn extra_load_has_a_price_where_capacity_is_short() {
+    // 1,500 queries a second for each, of 2,000 that it can do: a race asks for twice as much.
+    let capacity = Some(Capacity { servers: 1, service: Delay::Constant(Duration::from_micros(500)) });
+    let model = Model { capacity, ..Model::default() };
+    let sequential = tally(&scenario(rules(Dispatch::Sequential), model.clone(), 30_000));
+    let race = tally(&scenario(rules(Dispatch::Race), model, 30_000));
+    assert!(quantile(&sequential, 0.5) < 5.0, "{}", quantile(&sequential, 0.5));
+    assert!(quantile(&race, 0.5) > 100.0, "{}", quantile(&race, 0.5));
+}
+
+#[test]
+fn a_crash_is_known_at_once_and_a_stall_soon() {
+    let gone = |when| vec![When::Between { from: ms(2_000), to: when }];
+    let sound = Model::default();
+    let crash = Model { crashes: gone(Duration::MAX), ..Model::default() };
+    let stop = Model { stalls: gone(Duration::MAX), ..Model::default() };
+    for ill in [crash, stop] {
+        let hedge = rules(Dispatch::Hedge);
+        let backends = vec![ill, sound.clone()];
+        let tally = tally(&Scenario { backends, ..scenario(hedge, sound.clone(), 30_000) });
+        assert_eq!(tally.lost, 0);
+        assert!(quantile(&tally, 0.99) < 5.0, "{}", quantile(&tally, 0.99));
+        // Once it is known, nobody asks it any more.
+        assert!(tally.extra_load() < 0.06, "{}", tally.extra_load());
+    }
+}
+
+#[test]
+fn slowness_that_all_share_cannot_be_hedged_away() {
+    let slow = Course { usual: 1.0, at_times: vec![(50.0, When::NowAndThen { length: ms(500), every: ms(5_000) })] };
+    let scenario = Scenario { slow, ..scenario(rules(Dispatch::Race), Model::default(), 60_000) };
+    let tally = tally(&scenario);
+    assert!(quantile(&tally, 0.5) < 1.1 && quantile(&tally, 0.98) > 49.0, "{tally:?}");
+}
+
+#[test]
+fn the_first_backend_alone_is_a_pool_of_one() {
+    let ordered = Rules { balance: Balance::Ordered, ..rules(Dispatch::Sequential) };
+    let mut scenario = scenario(ordered, stumbling(0.01, ms(500)), 50_000);
+    scenario.backends.truncate(1);
+    assert!((quantile(&tally(&scenario), 0.999) - 500.0).abs() < 3.0);
+}
+
+#[test]
+fn what_was_measured_is_played_back() {
+    let bins = [(ms(1), ms(2), 990), (ms(100), ms(200), 10)];
+    let delay = Course::always(Delay::Empirical(Empirical::new(bins).expect("there are samples")));
+    let tally = tally(&scenario(rules(Dispatch::Sequential), Model { delay, ..Model::default() }, 100_000));
+    assert!((quantile(&tally, 0.5) - 1.5).abs() < 0.05);
+    assert!((quantile(&tally, 0.995) - 150.0).abs() < 10.0, "{}", quantile(&tally, 0.995));
+}
+
+#[test]
+fn a_seed_makes_the_same_tally_whenever_it_is_played() {
+    let scenario = scenario(rules(Dispatch::Hedge), stumbling(0.01, ms(100)), 20_000);
+    let one = Tally::of(&scenario, Instant::now(), 7);
+    assert_eq!(one, Tally::of(&scenario, Instant::now() + ms(12_345), 7));
+    assert_ne!(one, Tally::of(&scenario, Instant::now(), 8));
+}
+
+#[test]
+fn every_query_has_one_outcome_whatever_backends_do() {
+    for seed in 0..20 {
+        let ill = |length, every| vec![When::NowAndThen { length: ms(length), every: ms(every) }];
+        let one = Model { crashes: ill(300, 900), loss: Course::always(0.1), ..Model::default() };
+        let other = Model { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
+        for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
+            let mut rules = Rules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules(dispatch) };
+            rules.health.every_queries = 100;
+            let backends = vec![one.clone(), other.clone()];
+            let scenario = Scenario { backends, ..scenario(rules, Model::default(), 2_000) };
+            let report = run(&scenario, Instant::now(), seed);
+            assert!(report.queries.iter().all(|query| query.outcomes.len() == 1), "seed {seed}, {dispatch:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// However latency shifts, and however often, hedges are paid for.
+    #[test]
+    fn extra_load_stays_within_budget_and_burst(
+        seed in any::<u64>(),
+        budget in 0.01..0.2,
+        percentile in prop::option::of(0.5..0.999),
+        usual in 1..50_u64,
+        shifts in prop::collection::vec((1..400_u64, 0..3_000_u64, 1..2_000_u64), 0..4),
+        all_at_once in any::<bool>(),
+    ) {
+        let shift = |&(delay, from, length): &(u64, u64, u64)| {
+            (Delay::Constant(ms(delay)), When::Between { from: ms(from), to: ms(from + length) })
+        };
+        let shifted = Course { usual: Delay::Constant(ms(usual)), at_times: shifts.iter().map(shift).collect() };
+        let model = Model { delay: shifted, ..Model::default() };
+        let delay = percentile.map_or(HedgeDelay::Auto, HedgeDelay::Percentile);
+        let rules = Rules { hedge: Hedge { delay, budget, ..Hedge::default() }, ..rules(Dispatch::Hedge) };
+        let mut scenario = scenario(rules, model, 10_000);
+        if !all_at_once {
+            scenario.backends[1] = Model::default();
+        }
+        let tally = Tally::of(&scenario, Instant::now(), seed);
+        prop_assert_eq!(tally.lost, 0);
+        prop_assert_eq!(tally.failovers, 0);
+        // The bucket starts with ten. What it holds later, up to a hundredth of the last minute's queries, was earned.
+        prop_assert!(tally.extra_load() * 10_000.0 <= 10_000.0 * budget + 10.0 + 1e-6, "{:?}", tally);
+    }
+}
