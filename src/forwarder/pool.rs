@@ -158,14 +158,24 @@ impl Pool {
 
     /// The same backends, but those that have fallen silent last, and how many have not: between the moment at which a
     /// backend dies without a word and the moment at which probes know, as few queries as possible should wait for it.
+    ///
+    /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
+    /// and the one that is silent for good must not get its turn again whenever that happens.
     fn stalled_last(&self, candidates: &Candidates, now: Instant) -> (Candidates, usize) {
         let is_stalled = |backend: &BackendIndex| self.loads[backend.get()].is_stalled(self.patience(*backend), now);
         let fit = candidates.iter().filter(|backend| !is_stalled(backend));
         if candidates.all_down() || fit.clone().count() == candidates.len() {
             return (*candidates, candidates.len());
         }
-        let stalled = candidates.iter().filter(is_stalled);
-        (Candidates::of(fit.clone().chain(stalled), false), fit.count())
+        let mut list = Candidates::of(fit.clone(), false);
+        while let Some(next) = candidates
+            .iter()
+            .filter(|backend| !list.contains(*backend))
+            .min_by_key(|backend| self.loads[backend.get()].silence(now))
+        {
+            list.push(next);
+        }
+        (list, fit.count())
     }
 
     /// What a backend has to do, for its weight.
