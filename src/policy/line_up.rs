@@ -50,6 +50,9 @@ pub fn line_up(
 
 impl Known<'_> {
     /// The same backends, but those that have fallen silent last, and how many have not.
+    ///
+    /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
+    /// and the one that is silent for good must not get its turn again whenever that happens.
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
         let is_stalled = |backend: &BackendIndex| {
             let load = self.loads.get(backend.get());
@@ -59,8 +62,20 @@ impl Known<'_> {
         if candidates.all_down() || fit.clone().count() == candidates.len() {
             return (*candidates, candidates.len());
         }
-        let stalled = candidates.iter().filter(is_stalled);
-        (Candidates::of(fit.clone().chain(stalled), false), fit.count())
+        let mut list = Candidates::of(fit.clone(), false);
+        while let Some(next) = candidates
+            .iter()
+            .filter(|backend| !list.contains(*backend))
+            .min_by_key(|backend| self.silence(*backend))
+        {
+            list.push(next);
+        }
+        (list, fit.count())
+    }
+
+    /// How long a backend with attempts out has been silent.
+    fn silence(&self, backend: BackendIndex) -> Duration {
+        self.loads.get(backend.get()).map_or(Duration::ZERO, |load| load.silence(self.now))
     }
 
     /// How long a backend with many attempts out may be silent before others are asked first.
@@ -114,6 +129,19 @@ mod tests {
         check(&[0], Balance::RoundRobin, false, LONGEST, [1, 2, 0]);
         check(&[0, 1], Balance::Random, false, LONGEST, [2, 0, 1]);
         check(&[0, 1, 2], Balance::RoundRobin, false, LONGEST, [0, 1, 2]);
+    }
+
+    #[test]
+    fn of_several_silent_ones_the_last_heard_comes_first() {
+        let now = Instant::now();
+        let mut loads = [Load::new(now); 3];
+        for (backend, since) in [(0, 0), (1, 20), (2, 10)] {
+            (0..8).for_each(|_| loads[backend].asked(now + Duration::from_millis(since)));
+        }
+        let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
+        let known = Known { loads: &loads, latency: &[], now: now + 2 * LONGEST };
+        let found = line_up(&candidates, &Rules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        assert_eq!(found.as_slice(), [1, 2, 0].map(BackendIndex));
     }
 
     #[test]

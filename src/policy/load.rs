@@ -82,8 +82,12 @@ impl Load {
     /// That is no proof of death, so it stays up; but until it is heard again, or nobody waits for it any more, others
     /// are asked first.
     pub fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
-        self.in_flight >= STALLED_ATTEMPTS
-            && self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= patience)
+        self.in_flight >= STALLED_ATTEMPTS && self.silence(now) >= patience
+    }
+
+    /// How long attempts have been out without anything heard.
+    pub fn silence(&self, now: Instant) -> Duration {
+        self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Whether anything was heard since this attempt went out, which has not ended. If so, it is this one reply that is
@@ -111,8 +115,8 @@ impl Load {
     /// deals with one attempt after the other.
     pub fn cost(&self, now: Instant) -> f64 {
         // With attempts out it takes at least as long as it has been silent, whatever it used to take.
-        let silence = self.silent_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
-        let wait = self.latency.cost(now).max(silence).max(SHORTEST_WAIT) + self.errors.value(now) * ASKED_IN_VAIN;
+        let wait = self.latency.cost(now).max(self.silence(now).as_secs_f64()).max(SHORTEST_WAIT)
+            + self.errors.value(now) * ASKED_IN_VAIN;
         wait * (f64::from(self.in_flight) + 1.0)
     }
 }
@@ -291,6 +295,7 @@ mod tests {
         assert!(!load.is_stalled(patience, later), "too few to tell");
         load.asked(start);
         assert!(!load.is_stalled(patience, start + patience / 2), "too soon to tell");
+        assert_eq!(load.silence(later), 2 * patience);
         assert!(load.is_stalled(patience, later));
         load.asked(later);
         assert!(load.is_stalled(patience, later), "asking is not hearing");
