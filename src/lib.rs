@@ -58,6 +58,7 @@
 
 pub mod admin;
 pub mod authority;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod forwarder;
