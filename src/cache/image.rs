@@ -135,7 +135,8 @@ impl Cache {
             if flags & !FLAGS != 0 || !is_folded(question) {
                 return Err(Damaged::Entry.into());
             }
-            let head = Head { state: State::Answer, lifetime, kept_at: now.millis.saturating_sub(age), ..Head::default() };
+            let head =
+                Head { state: State::Answer, lifetime, kept_at: now.millis.saturating_sub(age), ..Head::default() };
             if known.contains(&pool) && !head.is_gone(now.millis, now.stale) {
                 let key = Key::new(pool, question, flags, hash(question));
                 self.shard(&key).restore(&key, head, &reply, now);

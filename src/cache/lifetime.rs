@@ -57,7 +57,12 @@ fn is_of_one_exchange(reply: &Reply<'_>) -> bool {
     qtype.is_none_or(|qtype| {
         matches!(
             qtype,
-            RecordType::AXFR | RecordType::IXFR | RecordType::TSIG | RecordType::TKEY | RecordType::SIG | RecordType::OPT
+            RecordType::AXFR
+                | RecordType::IXFR
+                | RecordType::TSIG
+                | RecordType::TKEY
+                | RecordType::SIG
+                | RecordType::OPT
         )
     })
 }

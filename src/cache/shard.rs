@@ -364,7 +364,8 @@ mod tests {
 
     /// Its key.
     fn key(question: &[u8]) -> Key<'_> {
-        let hash = question.iter().fold(7_u64, |sum, &octet| (sum ^ u64::from(octet)).wrapping_mul(0x2545_F491_4F6C_DD1D));
+        let hash =
+            question.iter().fold(7_u64, |sum, &octet| (sum ^ u64::from(octet)).wrapping_mul(0x2545_F491_4F6C_DD1D));
         Key::new(PoolId(1), question, 0, hash ^ hash >> 29)
     }
 
@@ -419,9 +420,10 @@ mod tests {
     fn a_flood_leaves_what_is_wanted() {
         let mut shard = Shard::new(Shard::LEAST);
         let wanted = 0..1000;
+        // It takes them a few rounds to be known as ghosts: others are noted at the same places.
         for round in 0..50 {
             let found = wanted.clone().filter(|&number| hit(&mut shard, number)).count();
-            assert!(round < 2 || found == wanted.len(), "{found} in round {round}");
+            assert!(round < 12 || found == wanted.len(), "{found} in round {round}");
             for number in wanted.clone() {
                 let question = question(number);
                 if shard.find(&key(&question)).is_none() {

@@ -77,7 +77,14 @@ impl Cache {
 
     /// Looks for an answer for a client whose race has failed, or has kept it waiting for long enough. It may be stale, and is
     /// not counted as another hit.
-    pub fn look_stale(&self, key: &Key<'_>, client: &Client<'_>, rules: &Rules, now: Instant, out: &mut Vec<u8>) -> Found {
+    pub fn look_stale(
+        &self,
+        key: &Key<'_>,
+        client: &Client<'_>,
+        rules: &Rules,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Found {
         self.find(key, client, rules, now, out, false)
     }
 

@@ -93,14 +93,7 @@ pub fn settle_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
 }
 
 /// Writes a kept reply into `out` as a response for one client, as [`write_response`] does.
-pub fn write_aged(
-    kept: &Reply<'_>,
-    aged: Aged,
-    form: &ClientForm,
-    own_udp_size: u16,
-    limit: usize,
-    out: &mut Vec<u8>,
-) {
+pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size: u16, limit: usize, out: &mut Vec<u8>) {
     write_response(kept, form, own_udp_size, limit, out);
     let desired = form.response_header().recursion_desired();
     rewrite_header(out, |header| header.with(Flag::RecursionDesired, desired));
@@ -195,7 +188,8 @@ fn is_same_rrset(message: &[u8], a: &Record, b: &Record) -> bool {
     }
     // Nearly always both owners are the same pointer.
     message.get(a.start..a.owner_end) == message.get(b.start..b.owner_end)
-        || read_name(message, a.start).map(|name| name.folded()) == read_name(message, b.start).map(|name| name.folded())
+        || read_name(message, a.start).map(|name| name.folded())
+            == read_name(message, b.start).map(|name| name.folded())
 }
 
 /// Gives all records from one place to another this time to live.
@@ -267,7 +261,8 @@ mod tests {
     #[test]
     fn what_is_kept_is_nobodys() {
         let folded = QUESTION.to_ascii_lowercase();
-        let mut expected = message(0x80A0, [1, 1, 0, 1], &[&folded, &a(WWW), b"\0\0\x29\0\0\0\0\0\0\0\x06\0\x0F\0\x02\0\x16"]);
+        let mut expected =
+            message(0x80A0, [1, 1, 0, 1], &[&folded, &a(WWW), b"\0\0\x29\0\0\0\0\0\0\0\x06\0\x0F\0\x02\0\x16"]);
         expected[..2].copy_from_slice(&[0, 0]);
         let options = b"\0\x0A\0\x01c\0\x0F\0\x02\0\x16\xFD\xE9\0\0";
         let reply = message(0x8520, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, options)]);
