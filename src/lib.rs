@@ -43,7 +43,7 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `zone` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
+//! - `config`, `wire`, `policy`, `cache`, `zone` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
 //!   holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics: the state
 //!   of backends, the turn of round-robin, the hedge budget, claims.
@@ -61,6 +61,7 @@
 
 pub mod admin;
 pub mod authority;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod forwarder;

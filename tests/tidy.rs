@@ -40,7 +40,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("authority", &["config", "net", "zone", "wire", "metrics"]),
     ("plan", &["config", "policy", "wire", "metrics"]),
     ("sim", &["policy"]),
-    ("config", &["policy", "zone", "wire"]),
+    // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
+    ("config", &["policy", "cache", "zone", "wire"]),
     ("net", &["wire", "metrics"]),
     ("cache", &["wire"]),
     ("zone", &["wire"]),

@@ -78,6 +78,7 @@ fn config(args: &Args) -> Config {
         backends: args.backends.iter().map(backend).collect(),
         rules,
         probe: ProbeConfig::default(),
+        cache: PoolConfig::CACHE,
     };
     Config {
         workers: NonZeroUsize::new(args.workers),
@@ -88,6 +89,7 @@ fn config(args: &Args) -> Config {
         }),
         pools: vec![pool],
         authorities: Vec::new(),
+        cache: None,
         admin: None,
     }
 }

@@ -54,6 +54,7 @@ fn load(args: &Args) -> Result<Setup, LoadError> {
         forwarder: None,
         pools: Vec::new(),
         authorities: vec![authority],
+        cache: None,
         admin: None,
     })
 }

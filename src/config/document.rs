@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::section::{Node, Notes, Section, Spot, note_repeats};
-use super::{Config, Problems, admin, authority, forwarder, limits, pool};
+use super::{Config, Problems, admin, authority, cache, forwarder, limits, pool};
 
 /// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
@@ -42,6 +42,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
+    let cache_section = document.section("cache");
     let admin_section = document.section("admin");
 
     let mut listeners = Vec::new();
@@ -60,6 +61,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let authorities = sections.map(|(name, section)| authority::read(name, section, folder, &mut listeners)).collect();
 
+    let cache = cache_section.map(|section| cache::read(section, folder));
     let admin = admin_section.map(|section| admin::read(section, folder, &mut listeners));
 
     note_shared_listeners(listeners);
@@ -67,7 +69,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, forwarder, pools, authorities, admin }
+    Config { workers, forwarder, pools, authorities, cache, admin }
 }
 
 /// The entries of a section whose keys the operator chooses.
@@ -120,7 +122,11 @@ mod tests {
     fn sections_of_the_top_are_known() {
         let one = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
         for (line, expected) in [
-            ("cache = 1", "1:1: unknown key \"cache\", expected one of workers, forwarder, pools, authorities, admin"),
+            (
+                "database = 1",
+                "1:1: unknown key \"database\", expected one of workers, forwarder, pools, authorities, cache, admin",
+            ),
+            ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),
             ("forwarder = [{}]", "1:13: forwarder: expected a table, not an array"),
             ("pools = 1", "1:9: pools: expected a table, not an integer"),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::words::{Expected, duration};
+use crate::cache::Cache;
 
 /// The smallest and the largest value that is taken.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,16 @@ impl Limits<Duration> {
         }
         let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
         Err(Expected::new(format!("a duration from {min} to {max}")))
+    }
+
+    /// The same for what counts whole seconds, as times to live do.
+    pub fn parse_seconds(&self, text: &str) -> Result<Duration, Expected> {
+        let value = duration(text)?;
+        if self.holds(&value) && value.subsec_nanos() == 0 {
+            return Ok(value);
+        }
+        let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
+        Err(Expected::new(format!("whole seconds from {min} to {max}")))
     }
 }
 
@@ -97,6 +108,32 @@ pub const PROBES: Limits<u8> = Limits { min: 1, max: 100 };
 
 /// TTL of table records. RFC 2181 section 8: 31 bits.
 pub const TTL: Limits<Duration> = Limits { min: ms(0), max: secs((1 << 31) - 1) };
+
+/// Memory of the cache, octets. Less cannot hold the longest message a few times over; more is a slip of the keyboard.
+pub const CACHE_SIZE: Limits<usize> = Limits { min: Cache::LEAST_SIZE, max: 64 << 30 };
+
+/// What shorter times to live are raised to. Beyond a day it would overrule every server.
+pub const MIN_TTL: Limits<Duration> = Limits { min: ms(0), max: secs(86_400) };
+
+/// What longer times to live are cut to. RFC 8767 section 4 has seven days for the cap, and RFC 2308 section 5 a day at most for
+/// negatives, but leaves it to the operator.
+pub const MAX_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
+
+/// For how long answers are kept beyond their time. RFC 8767 section 5: one to three days; 0 is off.
+pub const STALE: Limits<Duration> = Limits { min: ms(0), max: secs(7 * 86_400) };
+
+/// How long a client waits before it gets a stale answer. 0 is not at all.
+pub const STALE_ANSWER_AFTER: Limits<Duration> = Limits { min: ms(0), max: secs(60) };
+
+/// The time to live of a stale answer. RFC 8767 section 4: more than 0, or clients would come back at once.
+pub const STALE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(3600) };
+
+/// Share of the time to live that is left when a popular entry is refreshed; 0 is never. Nearer to 1, hardly anything would be
+/// kept.
+pub const PREFETCH: Limits<f64> = Limits { min: 0.0, max: 0.9 };
+
+/// For how long failures are remembered. RFC 9520 section 3.2: at least 1 s, at most 5 min.
+pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) };
 
 /// Short for a table of bounds.
 const fn ms(count: u64) -> Duration {

@@ -1,13 +1,14 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder`, `authority` and `admin` each read one kind of section, `document` the file as a whole. None
+//! `forwarder`, `authority`, `cache` and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. Nothing here opens a file.
 
 mod admin;
 mod authority;
+mod cache;
 mod document;
 mod forwarder;
 pub mod limits;
@@ -44,6 +45,8 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// The TS that this process runs itself.
     pub authorities: Vec<AuthorityConfig>,
+    /// The cache, if the config has one.
+    pub cache: Option<CacheConfig>,
     /// The admin server, if the config has one.
     pub admin: Option<AdminConfig>,
 }
@@ -93,6 +96,13 @@ pub struct PoolConfig {
     pub rules: Rules,
     /// What a probe asks.
     pub probe: ProbeConfig,
+    /// Whether its replies are kept, if there is a cache.
+    pub cache: bool,
+}
+
+impl PoolConfig {
+    /// The default of `cache`: who asks for a cache means all pools.
+    pub const CACHE: bool = true;
 }
 
 /// One entry of `pools.*.backends`.
@@ -150,6 +160,23 @@ impl AuthorityConfig {
 pub struct ZoneSource {
     /// Already resolved against the folder of the config file.
     pub file: PathBuf,
+}
+
+/// `[cache]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheConfig {
+    /// Memory that it takes in all, octets.
+    pub size: usize,
+    /// For how long what is kept.
+    pub rules: crate::cache::Rules,
+    /// Where it is saved when the process ends, and loaded from when it starts. Already resolved against the folder of the config
+    /// file.
+    pub persist: Option<PathBuf>,
+}
+
+impl CacheConfig {
+    /// The default of `size`: some 400,000 answers, and no burden on a small machine.
+    pub const SIZE: usize = 64 << 20;
 }
 
 /// `[admin]`.

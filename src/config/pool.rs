@@ -37,8 +37,9 @@ pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(So
         hedge,
         health,
     };
+    let cache = section.boolean("cache", PoolConfig::CACHE);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, rules, probe }
+    PoolConfig { name: name.to_owned(), backends, rules, probe, cache }
 }
 
 /// Reads `backends`: at least one, none twice by address or by name.

@@ -143,6 +143,15 @@ impl<'d> Node<'d> {
         value
     }
 
+    /// Reads `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let DeValue::Boolean(value) = self.value else {
+            self.spot.note(self.mismatch("true or false"));
+            return None;
+        };
+        Some(*value)
+    }
+
     /// The items of an array; a value that is none is noted and has no items.
     pub(super) fn items(&self, example: &str) -> Vec<Self> {
         let DeValue::Array(array) = self.value else {
@@ -241,6 +250,11 @@ impl<'d> Section<'d> {
         T: TryFrom<i64> + PartialOrd + Display,
     {
         self.take(key).and_then(|node| node.integer(limits)).unwrap_or(default)
+    }
+
+    /// Reads `key` as `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+        self.take(key).and_then(|node| node.boolean()).unwrap_or(default)
     }
 
     /// The table below `key`, if it is there.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{AdminConfig, Config, ProbeConfig, Problem};
+use super::{AdminConfig, CacheConfig, Config, ProbeConfig, Problem};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
 use crate::zone::Miss;
@@ -76,7 +76,23 @@ fn the_reference_shows_every_key() {
     }
 }
 
-/// The section that is off unless asked for shows its defaults too, and every key.
+/// A section that is off unless asked for shows its defaults too, and every key.
+#[test]
+fn the_reference_shows_the_cache_commented_out() {
+    assert_eq!(parse(REFERENCE).cache, None);
+    let (rest, section) = REFERENCE.split_once("# [cache]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let config = parse(&format!("{rest}[cache]\n{}", lines.join("\n")));
+    let persist = Some("/etc/hedgerow/cache.bin".into());
+    let usual = CacheConfig { size: CacheConfig::SIZE, rules: crate::cache::Rules::default(), persist };
+    assert_eq!(config.cache, Some(usual));
+    for key in ["size", "min_ttl", "max_ttl", "max_negative_ttl", "stale", "stale_answer_after", "stale_ttl"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+/// The same of the admin server.
 #[test]
 fn the_reference_shows_the_admin_server_commented_out() {
     assert_eq!(parse(REFERENCE).admin, None);

@@ -167,6 +167,18 @@ pub fn duration(text: &str) -> Result<Duration, Expected> {
     humantime::parse_duration(text).map_err(|_| Expected::new("a duration such as \"250ms\" or \"3s\""))
 }
 
+/// Reads `cache.size`: a whole number with a binary unit.
+pub fn size(text: &str) -> Result<usize, Expected> {
+    let read = |(unit, shift): (&str, u32)| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        let number = Some(number).filter(|number| number.bytes().all(|octet| octet.is_ascii_digit()))?;
+        number.parse::<usize>().ok()?.checked_mul(1 << shift)
+    };
+    let octets = [("KiB", 10), ("MiB", 20), ("GiB", 30)].into_iter().find_map(read);
+    let octets = octets.ok_or_else(|| Expected::new("a size with its unit, KiB, MiB or GiB, such as \"64MiB\""))?;
+    if limits::CACHE_SIZE.holds(&octets) { Ok(octets) } else { Err(Expected::new("a size from 1MiB to 64GiB")) }
+}
+
 /// Reads `authorities.*.ttl`. A TTL counts whole seconds.
 pub fn ttl(text: &str) -> Result<Duration, Expected> {
     let value = duration(text)?;

@@ -105,6 +105,11 @@ impl<'a> OptRecord<'a> {
         OPT_FIXED_LEN + usize::from(self.rdlength())
     }
 
+    /// Whether any option is written.
+    pub(super) fn has_options(&self) -> bool {
+        self.rdlength() > 0
+    }
+
     /// Appends the record to a message; its ARCOUNT is the caller's.
     pub fn append(&self, out: &mut Vec<u8>) {
         let [t0, t1] = RecordType::OPT.0.to_be_bytes();
@@ -141,6 +146,8 @@ pub(super) enum Passing {
     BeyondHop,
     /// Those, without Extended DNS Errors.
     BeyondHopWithoutErrors,
+    /// Extended DNS Errors alone.
+    Errors,
     /// None.
     Nothing,
 }
@@ -152,6 +159,7 @@ impl Passing {
             Self::All => true,
             Self::BeyondHop => !is_about_hop(code),
             Self::BeyondHopWithoutErrors => !is_about_hop(code) && code != OptionCode::EXTENDED_ERROR,
+            Self::Errors => code == OptionCode::EXTENDED_ERROR,
             Self::Nothing => false,
         }
     }
@@ -222,6 +230,7 @@ mod tests {
         check(Passing::All, &[3, 10, 15, 11, 12, 8, 65001]);
         check(Passing::BeyondHop, &[3, 15, 65001]);
         check(Passing::BeyondHopWithoutErrors, &[3, 65001]);
+        check(Passing::Errors, &[15]);
         check(Passing::Nothing, &[]);
     }
 

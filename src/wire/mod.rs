@@ -15,8 +15,10 @@
 //! strictly backwards; nothing is left over at the end. RDATA stays opaque (RFC 3597), with one exception in
 //! `expand.rs`. This room knows no policy, no socket and no clock.
 
+mod aged;
 mod body;
 mod codes;
+mod conclusion;
 mod edns;
 mod expand;
 mod form;
@@ -32,7 +34,9 @@ mod sample;
 mod synthesis;
 mod text;
 
+pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
+pub use conclusion::Conclusion;
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm};
 pub use header::{Flag, HEADER_LEN, Header, set_id};

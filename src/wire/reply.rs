@@ -116,6 +116,11 @@ impl<'a> Reply<'a> {
             && !self.body.has_authority_soa
     }
 
+    /// Whether the authority section has an SOA record.
+    pub(super) fn has_authority_soa(&self) -> bool {
+        self.body.has_authority_soa
+    }
+
     /// Where the answer section starts: behind the question.
     pub fn answers_start(&self) -> usize {
         self.body.answers

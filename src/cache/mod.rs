@@ -1,0 +1,40 @@
+//! The cache: replies kept for those who ask the same again. Look up, keep, age, evict.
+//!
+//! One [`Cache`] serves all pools and all workers. It is split into shards by the hash of the question, each behind a lock of its
+//! own that is held for no longer than it takes to write one response. A worker calls:
+//!
+//! ```text
+//!   query ──▶ look_up ──▶ Found::Fresh ────────────────▶ send `out`; if a refresh is due, start a race for nobody
+//!                    ├──▶ Found::Stale, a race is due ──▶ race; after `stale_answer_after` or when it fails, look_stale
+//!                    ├──▶ Found::Stale, none is due ────▶ send `out`
+//!                    ├──▶ Found::Failed ────────────────▶ send `out`, or what the pool says on silence
+//!                    └──▶ Found::Nothing ───────────────▶ race
+//!   reply that won, or came late ──▶ keep
+//!   race that ended in silence ────▶ keep_silence
+//! ```
+//!
+//! An entry is one whole message, found by pool, folded question, CD and DO, all compared in full (`key.rs`). What is kept and for
+//! how long stands in `lifetime.rs`, how it is stored in `shard.rs`, `table.rs` and `ring.rs`, how it survives a restart in
+//! `image.rs`. The room knows no clock, no file and no random source: `now` and a seeded hash are arguments.
+//!
+//! Memory is taken once, at the start, for all that the size allows (the system gives it as it is touched), and every octet of
+//! it is counted: table, ghosts, heads and padding too. So there is no allocator on the way, nothing to sweep, and nothing grows.
+
+mod entry;
+mod image;
+mod key;
+mod lifetime;
+mod ring;
+mod rules;
+mod shard;
+mod store;
+mod table;
+mod tend;
+
+pub use entry::State;
+pub use image::{Damaged, LoadError};
+pub use key::{Key, PoolId};
+pub use rules::Rules;
+pub use shard::Tally;
+pub use store::{Cache, Client, Failure, Found};
+pub use tend::{Flush, Shown};

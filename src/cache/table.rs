@@ -1,0 +1,198 @@
+//! Where the entries of one shard are: a table of fixed size, from the tag of a question to a place in a ring.
+//!
+//! Open addressing with linear probing, eight slots to a cache line, so that a look-up mostly touches one line. A slot that is
+//! freed is filled from behind: there are no tombstones to clean up and no table to grow, and no call takes longer than the
+//! cluster that it falls into.
+
+use super::ring::Queue;
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// In which ring.
+    pub(super) queue: Queue,
+    /// Its first octet there.
+    pub(super) at: usize,
+}
+
+/// Finds places by tag. Entries of one tag are told apart by whoever can see them.
+pub(super) struct Table {
+    /// The tag in the high half; in the low half the place, or 0 for a free slot. A power of two of them.
+    slots: Box<[u64]>,
+    /// Slots in use.
+    len: usize,
+}
+
+impl Table {
+    /// Octets that a slot takes.
+    pub(super) const SLOT_LEN: usize = size_of::<u64>();
+
+    /// A table of so many slots, a power of two.
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots: vec![0; slots].into_boxed_slice(), len: 0 }
+    }
+
+    /// Whether it is as full as it may be: with more than seven of eight slots in use, clusters would grow long.
+    pub(super) fn is_full(&self) -> bool {
+        self.len >= self.slots.len() / 8 * 7
+    }
+
+    /// The slot of a place with this tag that `is_it`.
+    pub(super) fn find(&self, tag: u32, mut is_it: impl FnMut(Place) -> bool) -> Option<usize> {
+        let mut slot = self.home(tag);
+        // The table is never full, so every cluster ends.
+        loop {
+            let content = self.slots[slot];
+            if content == 0 {
+                return None;
+            }
+            if tag_of(content) == tag && is_it(place_of(content)) {
+                return Some(slot);
+            }
+            slot = self.after(slot);
+        }
+    }
+
+    /// The place in a slot, if it is in use.
+    pub(super) fn place(&self, slot: usize) -> Option<Place> {
+        self.slots.get(slot).filter(|&&content| content != 0).map(|&content| place_of(content))
+    }
+
+    /// Adds a place. The table must not be full.
+    pub(super) fn insert(&mut self, tag: u32, place: Place) {
+        let mut slot = self.home(tag);
+        while self.slots[slot] != 0 {
+            slot = self.after(slot);
+        }
+        self.slots[slot] = content_of(tag, place);
+        self.len += 1;
+    }
+
+    /// Tells that what is in this slot has moved.
+    pub(super) fn move_to(&mut self, slot: usize, place: Place) {
+        self.slots[slot] = content_of(tag_of(self.slots[slot]), place);
+    }
+
+    /// Frees a slot, and moves up what had to give way to it.
+    pub(super) fn remove(&mut self, slot: usize) {
+        let mut free = slot;
+        let mut next = self.after(free);
+        while self.slots[next] != 0 {
+            let home = self.home(tag_of(self.slots[next]));
+            // Its way from home to here leads through the free slot.
+            if self.distance(home, next) >= self.distance(free, next) {
+                self.slots[free] = self.slots[next];
+                free = next;
+            }
+            next = self.after(next);
+        }
+        self.slots[free] = 0;
+        self.len -= 1;
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.slots.fill(0);
+        self.len = 0;
+    }
+
+    /// Where a step of a walk over all slots that starts here ends: behind at least `steps` slots and a free one. `None` behind
+    /// the last.
+    ///
+    /// Clusters do not reach over a free slot, and nothing that stands behind it moves before it. So whatever comes and goes
+    /// between two steps, the walk misses nothing that was there all the time, but for what it may see twice.
+    pub(super) fn step_from(&self, slot: usize, steps: usize) -> Option<usize> {
+        let from = slot.saturating_add(steps);
+        let free = self.slots.get(from..)?.iter().position(|&content| content == 0)?;
+        Some(from + free + 1).filter(|&end| end < self.slots.len())
+    }
+
+    /// Number of slots.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Where the way of a tag begins.
+    fn home(&self, tag: u32) -> usize {
+        tag as usize & (self.slots.len() - 1)
+    }
+
+    /// The slot behind another, the first behind the last.
+    fn after(&self, slot: usize) -> usize {
+        (slot + 1) & (self.slots.len() - 1)
+    }
+
+    /// Steps from one slot to another.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        to.wrapping_sub(from) & (self.slots.len() - 1)
+    }
+}
+
+/// The content of a slot. Places are multiples of 8, so three bits are free: the lowest says that the slot is in use, the next
+/// in which queue.
+fn content_of(tag: u32, place: Place) -> u64 {
+    let queue = match place.queue {
+        Queue::Small => 0,
+        Queue::Main => QUEUE_BIT,
+    };
+    u64::from(tag) << 32 | place.at as u64 | queue | IN_USE_BIT
+}
+
+/// The place in a slot.
+fn place_of(content: u64) -> Place {
+    let queue = if content & QUEUE_BIT == 0 { Queue::Small } else { Queue::Main };
+    Place { queue, at: (content & u64::from(u32::MAX) & !7) as usize }
+}
+
+/// The tag in a slot.
+fn tag_of(content: u64) -> u32 {
+    (content >> 32) as u32
+}
+
+/// Marks a slot that is in use.
+const IN_USE_BIT: u64 = 1;
+
+/// Marks a place in the main queue.
+const QUEUE_BIT: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The place numbered so.
+    fn place(number: usize) -> Place {
+        Place { queue: if number.is_multiple_of(2) { Queue::Main } else { Queue::Small }, at: number * 8 }
+    }
+
+    proptest! {
+        /// Few slots and few tags, so that clusters meet, wrap and break up.
+        #[test]
+        fn a_table_is_a_map(steps in prop::collection::vec((0_u32..20, any::<bool>()), 0..200)) {
+            let mut table = Table::new(16);
+            let mut model: Vec<(u32, Place)> = Vec::new();
+            for (number, (tag, adds)) in steps.into_iter().enumerate() {
+                if adds && !table.is_full() {
+                    table.insert(tag, place(number));
+                    model.push((tag, place(number)));
+                } else if let Some(found) = model.iter().position(|&(other, _)| other == tag) {
+                    let (_, gone) = model.swap_remove(found);
+                    let slot = table.find(tag, |place| place == gone);
+                    table.remove(slot.expect("it was added"));
+                }
+                prop_assert_eq!(table.len, model.len());
+                for &(tag, place) in &model {
+                    prop_assert!(table.find(tag, |found| found == place).is_some());
+                }
+                let mut walked = 0;
+                let mut from = Some(0);
+                while let Some(start) = from {
+                    from = table.step_from(start, 2);
+                    walked += (start..from.unwrap_or(table.slots())).filter_map(|slot| table.place(slot)).count();
+                }
+                prop_assert_eq!(walked, model.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `[cache]`: how much is kept, and for how long.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::section::Section;
+use super::{CacheConfig, limits, words};
+use crate::cache::Rules;
+
+/// Reads `[cache]`. The file to persist in is relative to `folder`.
+pub(super) fn read(mut section: Section<'_>, folder: &Path) -> CacheConfig {
+    let usual = Rules::default();
+    let size = section.parsed("size", words::size, CacheConfig::SIZE);
+    let ttl = |limits: limits::Limits<Duration>| move |text: &str| limits.parse_seconds(text);
+    let min_ttl = section.take("min_ttl");
+    let min_spot = min_ttl.as_ref().map(|node| node.spot.clone());
+    let min_ttl = min_ttl.and_then(|node| node.parsed(ttl(limits::MIN_TTL))).unwrap_or(usual.min_ttl);
+    let max_ttl = section.parsed("max_ttl", ttl(limits::MAX_TTL), usual.max_ttl);
+    if min_ttl > max_ttl {
+        let (min, max) = (humantime::format_duration(min_ttl), humantime::format_duration(max_ttl));
+        min_spot.unwrap_or_else(|| section.spot.clone()).note(format!("min_ttl {min} is above max_ttl {max}"));
+    }
+    let rules = Rules {
+        min_ttl,
+        max_ttl,
+        max_negative_ttl: section.parsed("max_negative_ttl", ttl(limits::MAX_TTL), usual.max_negative_ttl),
+        stale: section.parsed("stale", |text| limits::STALE.parse(text), usual.stale),
+        stale_answer_after: section.parsed(
+            "stale_answer_after",
+            |text| limits::STALE_ANSWER_AFTER.parse(text),
+            usual.stale_answer_after,
+        ),
+        stale_ttl: section.parsed("stale_ttl", ttl(limits::STALE_TTL), usual.stale_ttl),
+        prefetch: section.take("prefetch").and_then(|node| node.number(limits::PREFETCH)).unwrap_or(usual.prefetch),
+        failure_ttl: section.parsed("failure_ttl", ttl(limits::FAILURE_TTL), usual.failure_ttl),
+    };
+    let persist = section.take("persist").and_then(|node| node.parsed(words::file_name));
+    section.finish();
+    CacheConfig { size, rules, persist: persist.map(|file| folder.join(file)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// Something to run.
+    const REST: &str = "[forwarder]\n[pools.a]\nbackends = [\"192.0.2.1:53\"]\n";
+
+    /// What is read from a section with this content.
+    fn read_section(content: &str) -> CacheConfig {
+        let text = format!("[cache]\n{content}\n{REST}");
+        let config =
+            Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{text}\n{p}"));
+        config.cache.expect("a cache")
+    }
+
+    #[test]
+    fn an_empty_section_is_a_cache_of_defaults() {
+        let usual = CacheConfig { size: 64 << 20, rules: Rules::default(), persist: None };
+        assert_eq!(read_section(""), usual);
+    }
+
+    #[test]
+    fn every_key_of_the_cache_is_read() {
+        let read = read_section(
+            r#"
+            size = "1GiB"
+            min_ttl = "5s"
+            max_ttl = "1h"
+            max_negative_ttl = "10m"
+            stale = "0s"
+            stale_answer_after = "500ms"
+            stale_ttl = "10s"
+            prefetch = 0
+            failure_ttl = "1s"
+            persist = "cache.bin"
+            "#,
+        );
+        let seconds = Duration::from_secs;
+        let rules = Rules {
+            min_ttl: seconds(5),
+            max_ttl: seconds(3600),
+            max_negative_ttl: seconds(600),
+            stale: Duration::ZERO,
+            stale_answer_after: Duration::from_millis(500),
+            stale_ttl: seconds(10),
+            prefetch: 0.0,
+            failure_ttl: seconds(1),
+        };
+        assert_eq!(read, CacheConfig { size: 1 << 30, rules, persist: Some("/etc/hedgerow/cache.bin".into()) });
+    }
+
+    #[test]
+    fn a_cache_is_checked() {
+        let size = "expected a size with its unit, KiB, MiB or GiB, such as \"64MiB\"";
+        for (line, expected) in [
+            (
+                "size = 64",
+                "8: cache.size: expected a size with its unit, KiB, MiB or GiB, such as \"64MiB\", not an integer",
+            ),
+            ("size = \"64\"", &*format!("8: cache.size: invalid value \"64\": {size}")),
+            ("size = \"1.5GiB\"", &*format!("8: cache.size: invalid value \"1.5GiB\": {size}")),
+            ("size = \"512KiB\"", "8: cache.size: invalid value \"512KiB\": expected a size from 1MiB to 64GiB"),
+            ("size = \"65GiB\"", "8: cache.size: invalid value \"65GiB\": expected a size from 1MiB to 64GiB"),
+            (
+                "min_ttl = \"1500ms\"",
+                "11: cache.min_ttl: invalid value \"1500ms\": expected whole seconds from 0s to 1day",
+            ),
+            ("max_ttl = \"0s\"", "11: cache.max_ttl: invalid value \"0s\": expected whole seconds from 1s to 7days"),
+            (
+                "failure_ttl = \"6m\"",
+                "15: cache.failure_ttl: invalid value \"6m\": expected whole seconds from 1s to 5m",
+            ),
+            ("prefetch = 1", "12: cache.prefetch: invalid value 1: expected a number from 0 to 0.9"),
+            (
+                "stale = \"off\"",
+                "9: cache.stale: invalid value \"off\": expected a duration such as \"250ms\" or \"3s\"",
+            ),
+            ("stale = \"8d\"", "9: cache.stale: invalid value \"8d\": expected a duration from 0s to 7days"),
+            ("sice = \"1MiB\"", "1: cache: unknown key \"sice\", did you mean \"size\"?"),
+        ] {
+            check(&format!("[cache]\n{line}\n{REST}"), &[&format!("2:{expected}")]);
+        }
+        let expected = "2:11: cache.min_ttl: min_ttl 2h is above max_ttl 1h";
+        check(&format!("[cache]\nmin_ttl = \"2h\"\nmax_ttl = \"1h\"\n{REST}"), &[expected]);
+    }
+
+    #[test]
+    fn a_pool_can_do_without() {
+        let config = |line: &str| {
+            let text = format!("[cache]\n{REST}{line}\n");
+            Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"))
+        };
+        assert!(config("").pools[0].cache);
+        assert!(config("cache = true").pools[0].cache);
+        assert!(!config("cache = false").pools[0].cache);
+        let expected = "5:9: pools.a.cache: expected true or false, not a string";
+        check(&format!("[cache]\n{REST}cache = \"off\"\n"), &[expected]);
+    }
+}
