@@ -66,6 +66,10 @@ pub enum Source {
     Authority,
     /// The query could not be taken, or its answer not be had whole.
     Error,
+    /// The cache: an answer that is fresh, or a failure that is remembered.
+    Cache,
+    /// The cache, beyond the answer's time to live, for want of a better one.
+    Stale,
 }
 
 impl Source {
@@ -76,9 +80,15 @@ impl Source {
             Self::Synthesized => "synthesized",
             Self::Authority => "authority",
             Self::Error => "error",
+            Self::Cache => "cache",
+            Self::Stale => "stale",
         }
     }
 }
+
+/// All sources, in order of their number.
+const SOURCES: [Source; 6] =
+    [Source::Backend, Source::Synthesized, Source::Authority, Source::Error, Source::Cache, Source::Stale];
 
 /// Why something was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,9 +144,13 @@ pub struct Counters {
     /// Client queries taken, by [`Transport`].
     queries: [Counter; 2],
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
-    responses: [[Counter; RCODES]; 4],
+    responses: [[Counter; RCODES]; SOURCES.len()],
     /// What was dropped, by [`Dropped`].
     dropped: [Counter; REASONS.len()],
+    /// Hits in the cache that found a failure.
+    failure_hits: Counter,
+    /// Races that were started for nobody, to refresh an entry of the cache.
+    prefetches: Counter,
 }
 
 impl Counters {
@@ -153,6 +167,16 @@ impl Counters {
     /// Something was dropped.
     pub fn dropped(&self, reason: Dropped) {
         self.dropped[reason as usize].increment();
+    }
+
+    /// A query met a failure that the cache remembers (RFC 9520).
+    pub fn failure_hit(&self) {
+        self.failure_hits.increment();
+    }
+
+    /// A race was started for nobody, to refresh an entry of the cache.
+    pub fn prefetch(&self) {
+        self.prefetches.increment();
     }
 }
 
@@ -203,7 +227,7 @@ impl Summary {
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
             ..Snapshot::default()
         };
-        for source in [Source::Backend, Source::Synthesized, Source::Authority, Source::Error] {
+        for source in SOURCES {
             for rcode in 0..RCODES {
                 let count = self.sum(|worker| &worker.responses[source as usize][rcode]);
                 if count > 0 {
@@ -212,6 +236,16 @@ impl Summary {
             }
         }
         snapshot
+    }
+
+    /// Hits in the cache that found a failure.
+    pub fn failure_hits(&self) -> u64 {
+        self.sum(|worker| &worker.failure_hits)
+    }
+
+    /// Races that were started for nobody, to refresh an entry of the cache.
+    pub fn prefetches(&self) -> u64 {
+        self.sum(|worker| &worker.prefetches)
     }
 
     /// Queries that came so.
@@ -237,16 +271,9 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "queries: {} udp, {} tcp; responses: {} backend, {} synthesized, {} authority, {} error; dropped:",
-            self.queries(Transport::Udp),
-            self.queries(Transport::Tcp),
-            self.responses(Source::Backend),
-            self.responses(Source::Synthesized),
-            self.responses(Source::Authority),
-            self.responses(Source::Error),
-        )?;
+        let [udp, tcp] = [Transport::Udp, Transport::Tcp].map(|transport| self.queries(transport));
+        let responses = SOURCES.map(|source| format!("{} {}", self.responses(source), source.label())).join(", ");
+        write!(f, "queries: {udp} udp, {tcp} tcp; responses: {responses}; dropped:")?;
         let dropped = REASONS.map(|reason| (self.dropped(reason), reason.label()));
         if dropped.iter().all(|(count, _)| *count == 0) {
             return write!(f, " none");
@@ -260,9 +287,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_stands_at_its_own_number() {
+    fn every_reason_and_every_source_stands_at_its_own_number() {
         for (number, reason) in REASONS.iter().enumerate() {
             assert_eq!(*reason as usize, number);
+        }
+        for (number, source) in SOURCES.iter().enumerate() {
+            assert_eq!(*source as usize, number);
         }
     }
 
@@ -273,10 +303,17 @@ mod tests {
         two.query(Transport::Udp);
         two.query(Transport::Tcp);
         one.responses(Source::Backend, 0, 2);
+        two.responses(Source::Cache, 3, 5);
         two.dropped(Dropped::Late);
+        one.failure_hit();
+        two.failure_hit();
+        two.prefetch();
+        let summary = Summary::of(vec![one, two]);
         assert_eq!(
-            Summary::of(vec![one, two]).to_string(),
-            "queries: 2 udp, 1 tcp; responses: 2 backend, 0 synthesized, 0 authority, 0 error; dropped: 1 late"
+            summary.to_string(),
+            "queries: 2 udp, 1 tcp; responses: 2 backend, 0 synthesized, 0 authority, 0 error, 5 cache, 0 stale; \
+             dropped: 1 late"
         );
+        assert_eq!((summary.failure_hits(), summary.prefetches()), (2, 1));
     }
 }
