@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use crate::cache::PoolId;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::metrics::{BackendCounters, Counter, PoolCounters};
 use crate::policy::Rules;
@@ -116,6 +117,8 @@ pub struct SharedPool {
     pub backends: Vec<Arc<SharedBackend>>,
     /// Which backend a name lives at (`balance = "sticky"`); kept for as long as the pool is `sticky`.
     pub memory: Arc<Memory>,
+    /// By what its entries in the cache are found; `None` if it has none.
+    pub cache_id: Option<PoolId>,
     /// What outlives a change of its configuration.
     pub state: Arc<PoolState>,
 }
@@ -140,7 +143,8 @@ impl SharedPool {
             // Only `sticky` pays for a memory.
             None => Arc::new(Memory::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
         };
-        Self { config, backends, memory, state }
+        let cache_id = config.cache.then(|| PoolId::of(&format!("{config:?}")));
+        Self { config, backends, memory, cache_id, state }
     }
 
     /// The rules of its races.

@@ -120,7 +120,7 @@ const CACHE_EVICTIONS: Family =
     Family { name: "hedgerow_cache_evictions", help: "Entries that had to go to make room" };
 /// `hedgerow_cache_prefetches_total`.
 const CACHE_PREFETCHES: Family =
-    Family { name: "hedgerow_cache_prefetches", help: "Entries that were asked for before they ran out" };
+    Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
 const COUNTERS: [&Family; 14] = [

@@ -46,7 +46,7 @@ pub struct CacheSnapshot {
     pub insertions: u64,
     /// Entries that had to go to make room.
     pub evictions: u64,
-    /// Races that were started for nobody, to refresh an entry.
+    /// Races that were started to refresh an entry before it ran out.
     pub prefetches: u64,
 }
 

@@ -1,8 +1,13 @@
-//! Adding up what the workers count, for whoever scrapes.
+//! Adding up what the workers count, for whoever scrapes, and giving operators the cache to look into.
+
+use std::sync::Arc;
 
 use super::Server;
+use crate::admin::CacheAccess;
+use crate::cache::Tally;
 use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, BackendState, Counter, HistogramSnapshot, PoolSnapshot, Snapshot, Wins,
+    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Counter, HistogramSnapshot, PoolSnapshot,
+    Snapshot, Wins,
 };
 use crate::plan::{Manual, SharedBackend, SharedPool, Standing};
 
@@ -14,8 +19,38 @@ impl Server {
             uptime: self.started.elapsed(),
             workers: self.workers.len(),
             pools: pools.map(|pool| pool_snapshot(pool)).collect(),
+            cache: self.cache_snapshot(),
             ..self.summary.snapshot()
         }
+    }
+
+    /// The cache with what is needed to read its entries.
+    pub(super) fn cache_access(&self) -> Option<CacheAccess> {
+        let pools = self.plan.iter().flat_map(|plan| &plan.pools);
+        let kept = pools.filter_map(|pool| Some((pool.cache_id?, pool.config.name.clone())));
+        Some(CacheAccess {
+            cache: Arc::clone(self.cache.as_ref()?),
+            rules: self.cache_rules.clone(),
+            pools: kept.collect(),
+        })
+    }
+
+    /// What is known of the cache.
+    fn cache_snapshot(&self) -> Option<CacheSnapshot> {
+        let size = self.config.cache.as_ref()?.size;
+        let Tally { entries, bytes, hits, stale_hits, misses, insertions, evictions } = self.cache.as_ref()?.tally();
+        Some(CacheSnapshot {
+            size: size as u64,
+            entries,
+            bytes,
+            hits,
+            stale_hits,
+            failure_hits: self.summary.failure_hits(),
+            misses,
+            insertions,
+            evictions,
+            prefetches: self.summary.prefetches(),
+        })
     }
 }
 
