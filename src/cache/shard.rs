@@ -10,7 +10,7 @@
 //!   new, and its tag is a ghost's ──────────────▶ main ring
 //! ```
 //!
-//! So a flood of names that nobody asks for twice passes through the small ring and leaves the main one alone. A hit writes one
+//! While the main ring has room, nothing goes: what leaves the small ring moves there, hit or not. So a flood of names that nobody asks for twice passes through the small ring and leaves the main one alone. A hit writes one
 //! octet; nothing is relinked.
 
 use std::time::Duration;
@@ -231,7 +231,7 @@ impl Shard {
         let place = Place { queue: Queue::Small, at };
         if head.state == State::Dead {
             self.small.free_oldest();
-        } else if head.chances == 0 || head.is_gone(now.millis, now.stale) {
+        } else if head.is_gone(now.millis, now.stale) || head.chances == 0 && !self.main.fits(head.stretch()) {
             self.evict(place, &head);
             self.note_ghost(head.tag);
             self.small.free_oldest();

@@ -13,47 +13,47 @@ use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// What we offer as our UDP size.
-pub const UDP_SIZE: u16 = 1232;
+pub(crate) const UDP_SIZE: u16 = 1232;
 
 /// A cache, its rules, and the time.
-pub struct Subject {
+pub(crate) struct Subject {
     /// The cache.
-    pub cache: Cache,
+    pub(crate) cache: Cache,
     /// Its rules.
-    pub rules: Rules,
+    pub(crate) rules: Rules,
     /// When it was made.
-    pub start: Instant,
+    pub(crate) start: Instant,
     /// The time now.
-    pub now: Instant,
+    pub(crate) now: Instant,
     /// The pool that says everything.
-    pub pool: PoolId,
+    pub(crate) pool: PoolId,
 }
 
 impl Subject {
     /// An empty cache with the usual rules.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Rules::default())
     }
 
     /// An empty cache with these rules.
-    pub fn with(rules: Rules) -> Self {
+    pub(crate) fn with(rules: Rules) -> Self {
         let now = Instant::now();
         Self { cache: Cache::new(4 << 20, now), rules, start: now, now, pool: PoolId::of("pool") }
     }
 
     /// Lets time pass.
-    pub fn pass(&mut self, seconds: u64) {
+    pub(crate) fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
     }
 
     /// Offers a reply to what it answers itself, asked without CD and DO.
-    pub fn keep(&self, reply: &Message) -> bool {
+    pub(crate) fn keep(&self, reply: &Message) -> bool {
         let octets = reply.to_vec().expect("hickory writes what it builds");
         self.keep_octets(&octets, 0)
     }
 
     /// The same for octets, asked with these flags.
-    pub fn keep_octets(&self, octets: &[u8], flags: u8) -> bool {
+    pub(crate) fn keep_octets(&self, octets: &[u8], flags: u8) -> bool {
         let read = wire::read_reply(octets).expect("a sound reply");
         let mut question = read.question().expect("no bare failure").as_wire().to_vec();
         let name = question.len() - 4;
@@ -63,7 +63,7 @@ impl Subject {
     }
 
     /// Remembers that nobody replied to a query.
-    pub fn keep_silence(&self, query: &Message) {
+    pub(crate) fn keep_silence(&self, query: &Message) {
         let octets = query.to_vec().expect("hickory writes what it builds");
         let read = wire::read_query(&octets).expect("a sound query");
         let key = QuestionKey::of(&read);
@@ -73,14 +73,14 @@ impl Subject {
     }
 
     /// Asks, and gives what was found with the response.
-    pub fn ask(&self, query: &Message) -> (Found, Option<Message>) {
+    pub(crate) fn ask(&self, query: &Message) -> (Found, Option<Message>) {
         let octets = query.to_vec().expect("hickory writes what it builds");
         let (found, out) = self.ask_octets(&octets, self.pool, 65_535, true);
         (found, (!out.is_empty()).then(|| Message::from_vec(&out).expect("a sound response")))
     }
 
     /// The same for octets, of any pool, within a limit; the first look or, on behalf of a race, another.
-    pub fn ask_octets(&self, query: &[u8], pool: PoolId, limit: usize, is_first: bool) -> (Found, Vec<u8>) {
+    pub(crate) fn ask_octets(&self, query: &[u8], pool: PoolId, limit: usize, is_first: bool) -> (Found, Vec<u8>) {
         let read = wire::read_query(query).expect("a sound query");
         let form = ClientForm::of(&read);
         let key = QuestionKey::of(&read);
@@ -94,7 +94,7 @@ impl Subject {
     }
 
     /// The times to live of the answers that `www.example.org` A gets, if it gets a fresh answer.
-    pub fn fresh_ttls(&self) -> Option<Vec<u32>> {
+    pub(crate) fn fresh_ttls(&self) -> Option<Vec<u32>> {
         match self.ask(&query("www.example.org.", RecordType::A)) {
             (Found::Fresh { .. }, Some(response)) => Some(response.answers.iter().map(|record| record.ttl).collect()),
             _ => None,
@@ -103,17 +103,17 @@ impl Subject {
 }
 
 /// The seeded hash of a question.
-pub fn hash(question: &[u8]) -> u64 {
+pub(crate) fn hash(question: &[u8]) -> u64 {
     FixedState::with_seed(7).hash_one(question)
 }
 
 /// A name from text.
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::from_ascii(text).expect("a name")
 }
 
 /// A query with RD and without EDNS.
-pub fn query(qname: &str, qtype: RecordType) -> Message {
+pub(crate) fn query(qname: &str, qtype: RecordType) -> Message {
     let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name(qname), qtype));
@@ -121,7 +121,7 @@ pub fn query(qname: &str, qtype: RecordType) -> Message {
 }
 
 /// The same with EDNS.
-pub fn edns_query(qname: &str, qtype: RecordType) -> Message {
+pub(crate) fn edns_query(qname: &str, qtype: RecordType) -> Message {
     let mut message = query(qname, qtype);
     let mut edns = Edns::new();
     edns.set_max_payload(1400);
@@ -130,7 +130,7 @@ pub fn edns_query(qname: &str, qtype: RecordType) -> Message {
 }
 
 /// A reply without records, with AA.
-pub fn reply(qname: &str, qtype: RecordType, rcode: ResponseCode) -> Message {
+pub(crate) fn reply(qname: &str, qtype: RecordType, rcode: ResponseCode) -> Message {
     let mut message = Message::new(1, MessageType::Response, OpCode::Query);
     message.metadata.authoritative = true;
     message.metadata.response_code = rcode;
@@ -139,7 +139,7 @@ pub fn reply(qname: &str, qtype: RecordType, rcode: ResponseCode) -> Message {
 }
 
 /// `www.example.org` A, with one A record for each time to live.
-pub fn answer(ttls: &[u32]) -> Message {
+pub(crate) fn answer(ttls: &[u32]) -> Message {
     let mut message = reply("www.example.org.", RecordType::A, ResponseCode::NoError);
     for (number, &ttl) in ttls.iter().enumerate() {
         message.add_answer(a("www.example.org.", ttl, number as u8));
@@ -148,29 +148,29 @@ pub fn answer(ttls: &[u32]) -> Message {
 }
 
 /// NXDOMAIN or NODATA of `www.example.org` A with an SOA record of this time to live and MINIMUM.
-pub fn negative(rcode: ResponseCode, ttl: u32, minimum: u32) -> Message {
+pub(crate) fn negative(rcode: ResponseCode, ttl: u32, minimum: u32) -> Message {
     let mut message = reply("www.example.org.", RecordType::A, rcode);
     message.add_authority(soa(ttl, minimum));
     message
 }
 
 /// An A record.
-pub fn a(owner: &str, ttl: u32, last: u8) -> Record {
+pub(crate) fn a(owner: &str, ttl: u32, last: u8) -> Record {
     Record::from_rdata(name(owner), ttl, RData::A(A::new(192, 0, 2, last)))
 }
 
 /// A CNAME record.
-pub fn alias(owner: &str, ttl: u32, to: &str) -> Record {
+pub(crate) fn alias(owner: &str, ttl: u32, to: &str) -> Record {
     Record::from_rdata(name(owner), ttl, RData::CNAME(CNAME(name(to))))
 }
 
 /// An NS record of `example.org`.
-pub fn ns(ttl: u32) -> Record {
+pub(crate) fn ns(ttl: u32) -> Record {
     Record::from_rdata(name("example.org."), ttl, RData::NS(NS(name("ns.example.org."))))
 }
 
 /// An SOA record of `example.org`.
-pub fn soa(ttl: u32, minimum: u32) -> Record {
+pub(crate) fn soa(ttl: u32, minimum: u32) -> Record {
     let soa = SOA::new(name("ns.example.org."), name("host.example.org."), 1, 7200, 900, 86_400, minimum);
     Record::from_rdata(name("example.org."), ttl, RData::SOA(soa))
 }
