@@ -26,7 +26,9 @@ const PAST: Duration = Duration::from_secs(1000);
 fn site() -> Site {
     let start = Instant::now().checked_sub(PAST).expect("the clock goes back that far");
     let cache = Cache::new(4 << 20, start);
-    let mut subject = Subject { cache, rules: Rules::default(), start, now: start, pool: PoolId::of("ts") };
+    // Longer than any test runs.
+    let rules = Rules { failure_ttl: Duration::from_secs(300), ..Rules::default() };
+    let mut subject = Subject { cache, rules, start, now: start, pool: PoolId::of("ts") };
     let mut nodata = reply("www.example.org.", RecordType::AAAA, ResponseCode::NoError);
     nodata.add_authority(soa(300, 300));
     assert!(subject.keep(&nodata));
@@ -44,6 +46,7 @@ fn site() -> Site {
     subject.ask(&query("www.example.org.", RecordType::A));
     subject.ask(&edns_query("www.example.org.", RecordType::A));
     subject.ask(&query("www.example.org.", RecordType::AAAA));
+    subject.ask(&query("www.example.org.", RecordType::TXT));
     subject.ask(&query("missing.example.org.", RecordType::A));
     subject.pool = PoolId::of("ts before the last reload");
     assert!(subject.keep(&answer(&[300])));
@@ -105,8 +108,8 @@ fn a_name_is_shown_with_all_that_is_kept_of_it() {
     check(find("ts".into(), "A", false), "fresh", "NOERROR".into(), 300, DAY, 2);
     check(find("ts".into(), "A", true), "fresh", "NOERROR".into(), 600, DAY, 0);
     check(find("ts".into(), "AAAA", false), "stale", "NOERROR".into(), 0, DAY - 700, 1);
-    check(find("ts".into(), "TXT", false), "failure", "SERVFAIL".into(), 5, 0, 0);
-    check(find("ts".into(), "MX", false), "silence", Value::Null, 5, 0, 0);
+    check(find("ts".into(), "TXT", false), "failure", "SERVFAIL".into(), 300, 0, 1);
+    check(find("ts".into(), "MX", false), "silence", Value::Null, 300, 0, 0);
     check(find(Value::Null, "A", false), "fresh", "NOERROR".into(), 300, DAY, 0);
     assert_eq!(entries.len(), 6, "{entries:#?}");
     assert_eq!(find("ts".into(), "A", true)["cd"], true);
@@ -160,15 +163,24 @@ fn stats_stand_in_the_status_and_alone() {
     let site = site();
     let stats = read(&ctl(site.address, "stats --json"));
     assert_eq!(stats, site.ask_json("GET /api/v1/status")["cache"]);
-    for (key, value) in [("size_octets", 4 << 20), ("entries", 9), ("hits", 2), ("stale_hits", 1), ("misses", 1)] {
+    for (key, value) in [
+        ("size_octets", 4 << 20),
+        ("entries", 9),
+        ("hits", 3),
+        ("failure_hits", 1),
+        ("stale_hits", 1),
+        ("misses", 1),
+        ("prefetches", 8),
+    ] {
         assert_eq!(stats[key], value, "{key}");
     }
     let table = ctl(site.address, "stats");
     assert!(table.stdout.starts_with(b"CACHE ENTRIES  OCTETS"), "{table:?}");
-    check(&table, 0, "4MiB   75.0", "");
+    check(&table, 0, "4MiB   80.0", "");
     let metrics = site.ask("GET /metrics").body;
     assert!(metrics.contains("\nhedgerow_cache_entries 9\n"), "{metrics}");
-    assert!(metrics.contains("\nhedgerow_cache_hits_total 2\n"), "{metrics}");
+    assert!(metrics.contains("\nhedgerow_cache_hits_total 3\n"), "{metrics}");
+    assert!(metrics.contains("\nhedgerow_cache_prefetches_total{pool=\"ts\"} 8\n"), "{metrics}");
 }
 
 #[test]

@@ -196,7 +196,7 @@ impl Status {
             uptime_seconds: snapshot.uptime.as_secs(),
             workers: snapshot.workers,
             pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, now)).collect(),
-            cache: snapshot.cache.as_ref().map(CacheStatus::of),
+            cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
         }
     }
 }
@@ -246,8 +246,8 @@ impl BackendStatus {
 }
 
 impl CacheStatus {
-    /// Of a cache with these numbers.
-    fn of(cache: &CacheSnapshot) -> Self {
+    /// Of a cache with these numbers, and of these pools.
+    fn of(cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> Self {
         Self {
             size_octets: cache.size,
             octets: cache.bytes,
@@ -258,7 +258,7 @@ impl CacheStatus {
             misses: cache.misses,
             insertions: cache.insertions,
             evictions: cache.evictions,
-            prefetches: cache.prefetches,
+            prefetches: pools.iter().map(|pool| pool.prefetches).sum(),
         }
     }
 }

@@ -60,16 +60,16 @@ impl Transport {
 pub enum Source {
     /// A backend's reply.
     Backend,
+    /// The cache: a reply that is still good, or a failure that is remembered.
+    Cache,
+    /// The cache: a reply whose time to live is over.
+    Stale,
     /// Made up because no backend replied.
     Synthesized,
     /// Our own zones.
     Authority,
     /// The query could not be taken, or its answer not be had whole.
     Error,
-    /// The cache: an answer that is fresh, or a failure that is remembered.
-    Cache,
-    /// The cache, beyond the answer's time to live, for want of a better one.
-    Stale,
 }
 
 impl Source {
@@ -77,18 +77,14 @@ impl Source {
     pub fn label(self) -> &'static str {
         match self {
             Self::Backend => "backend",
+            Self::Cache => "cache",
+            Self::Stale => "stale",
             Self::Synthesized => "synthesized",
             Self::Authority => "authority",
             Self::Error => "error",
-            Self::Cache => "cache",
-            Self::Stale => "stale",
         }
     }
 }
-
-/// All sources, in order of their number.
-const SOURCES: [Source; 6] =
-    [Source::Backend, Source::Synthesized, Source::Authority, Source::Error, Source::Cache, Source::Stale];
 
 /// Why something was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +131,10 @@ const REASONS: [Dropped; 7] = [
     Dropped::Overload,
 ];
 
+/// All sources, in order of their number.
+const SOURCES: [Source; 6] =
+    [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
+
 /// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
 const RCODES: usize = 24;
 
@@ -147,10 +147,6 @@ pub struct Counters {
     responses: [[Counter; RCODES]; SOURCES.len()],
     /// What was dropped, by [`Dropped`].
     dropped: [Counter; REASONS.len()],
-    /// Hits in the cache that found a failure.
-    failure_hits: Counter,
-    /// Races that were started for nobody, to refresh an entry of the cache.
-    prefetches: Counter,
 }
 
 impl Counters {
@@ -168,16 +164,6 @@ impl Counters {
     pub fn dropped(&self, reason: Dropped) {
         self.dropped[reason as usize].increment();
     }
-
-    /// A query met a failure that the cache remembers (RFC 9520).
-    pub fn failure_hit(&self) {
-        self.failure_hits.increment();
-    }
-
-    /// A race was started for nobody, to refresh an entry of the cache.
-    pub fn prefetch(&self) {
-        self.prefetches.increment();
-    }
 }
 
 /// What a worker counts of a pool.
@@ -191,6 +177,8 @@ pub struct PoolCounters {
     pub hedges_denied: Counter,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: Counter,
+    /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
+    pub refreshes: Counter,
 }
 
 /// What a worker counts of a backend.
@@ -238,16 +226,6 @@ impl Summary {
         snapshot
     }
 
-    /// Hits in the cache that found a failure.
-    pub fn failure_hits(&self) -> u64 {
-        self.sum(|worker| &worker.failure_hits)
-    }
-
-    /// Races that were started for nobody, to refresh an entry of the cache.
-    pub fn prefetches(&self) -> u64 {
-        self.sum(|worker| &worker.prefetches)
-    }
-
     /// Queries that came so.
     fn queries(&self, transport: Transport) -> u64 {
         self.sum(|worker| &worker.queries[transport as usize])
@@ -287,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_and_every_source_stands_at_its_own_number() {
+    fn every_reason_and_source_stands_at_its_own_number() {
         for (number, reason) in REASONS.iter().enumerate() {
             assert_eq!(*reason as usize, number);
         }
@@ -305,15 +283,10 @@ mod tests {
         one.responses(Source::Backend, 0, 2);
         two.responses(Source::Cache, 3, 5);
         two.dropped(Dropped::Late);
-        one.failure_hit();
-        two.failure_hit();
-        two.prefetch();
-        let summary = Summary::of(vec![one, two]);
         assert_eq!(
-            summary.to_string(),
-            "queries: 2 udp, 1 tcp; responses: 2 backend, 0 synthesized, 0 authority, 0 error, 5 cache, 0 stale; \
+            Summary::of(vec![one, two]).to_string(),
+            "queries: 2 udp, 1 tcp; responses: 2 backend, 5 cache, 0 stale, 0 synthesized, 0 authority, 0 error; \
              dropped: 1 late"
         );
-        assert_eq!((summary.failure_hits(), summary.prefetches()), (2, 1));
     }
 }

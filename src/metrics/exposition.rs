@@ -183,24 +183,13 @@ impl Collector for Exposition {
         let latencies = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), &backend.latency));
         histogram(encoder, &LATENCY, latencies)?;
         histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))?;
-        cache.iter().try_for_each(|cache| write_cache(encoder, cache))
+        cache.iter().try_for_each(|cache| write_cache(encoder, cache, pools))
     }
 }
 
 /// Writes what is known of the cache.
-fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot) -> fmt::Result {
-    let &CacheSnapshot {
-        size,
-        entries,
-        bytes,
-        hits,
-        stale_hits,
-        failure_hits,
-        misses,
-        insertions,
-        evictions,
-        prefetches,
-    } = cache;
+fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> fmt::Result {
+    let &CacheSnapshot { size, entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } = cache;
     for (family, value) in [(&CACHE_SIZE, size), (&CACHE_ENTRIES, entries), (&CACHE_BYTES, bytes)] {
         encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?.encode_gauge(&value)?;
     }
@@ -211,12 +200,11 @@ fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot) -> fm
         (&CACHE_MISSES, misses),
         (&CACHE_INSERTIONS, insertions),
         (&CACHE_EVICTIONS, evictions),
-        (&CACHE_PREFETCHES, prefetches),
     ] {
         let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
         encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
     }
-    Ok(())
+    counter(encoder, &CACHE_PREFETCHES, pools.iter().map(|pool| (by_pool(pool), pool.prefetches)))
 }
 
 /// All backends with their pools.
@@ -338,6 +326,7 @@ mod tests {
             duration: measured(&[]),
             hedges_denied: 20,
             hedges_wasted: 27,
+            prefetches: 39,
             backends: vec![backend],
         };
         Snapshot {
@@ -356,7 +345,6 @@ mod tests {
                 misses: 36,
                 insertions: 37,
                 evictions: 38,
-                prefetches: 39,
             }),
             pools: vec![pool],
         }
@@ -390,7 +378,7 @@ hedgerow_cache_failure_hits_total 35
 hedgerow_cache_misses_total 36
 hedgerow_cache_insertions_total 37
 hedgerow_cache_evictions_total 38
-hedgerow_cache_prefetches_total 39
+hedgerow_cache_prefetches_total{pool="a \"b\""} 39
 "#;
 
     /// Lines of a text that are samples, and fulfil a condition.

@@ -46,8 +46,6 @@ pub struct CacheSnapshot {
     pub insertions: u64,
     /// Entries that had to go to make room.
     pub evictions: u64,
-    /// Races that were started to refresh an entry before it ran out.
-    pub prefetches: u64,
 }
 
 /// The numbers of a pool.
@@ -63,6 +61,8 @@ pub struct PoolSnapshot {
     pub hedges_denied: u64,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: u64,
+    /// Races that were started to refresh an entry of the cache before it ran out.
+    pub prefetches: u64,
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
 }

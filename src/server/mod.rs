@@ -27,7 +27,6 @@ use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
 use crate::admin::{self, Change, Refused, Request, Token};
-use crate::cache::{Cache, Rules};
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
@@ -87,10 +86,6 @@ pub struct Server {
     config: Config,
     /// The plan in force.
     plan: Option<Arc<Plan>>,
-    /// The cache, if the config has one.
-    cache: Option<Arc<Cache>>,
-    /// Its rules.
-    cache_rules: Rules,
     /// The workers.
     workers: Vec<Worker>,
     /// What is bound, by name, for the `ready` line.
@@ -140,9 +135,6 @@ impl Server {
         let count = worker_count(&config);
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
-        let started = std::time::Instant::now();
-        let cache = config.cache.as_ref().map(|cache| Arc::new(Cache::new(cache.size, started)));
-        let cache_rules = config.cache.as_ref().map(|cache| cache.rules.clone()).unwrap_or_default();
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
@@ -221,11 +213,10 @@ impl Server {
             });
         }
         let (configured, pools) = (config.pools.clone(), config.pools.clone());
+        let started = std::time::Instant::now();
         Ok(Self {
             config,
             plan,
-            cache,
-            cache_rules,
             workers,
             bound,
             configured,
@@ -283,9 +274,6 @@ impl Server {
             self.prober.set_plan(&plan);
             self.tell(|| Command::SetPlan(Arc::clone(&plan)));
             self.plan = Some(plan);
-            if let Some(cache) = config.cache {
-                self.cache_rules = cache.rules;
-            }
             remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
             self.configured.clone_from(&config.pools);
             self.pools = config.pools;

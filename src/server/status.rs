@@ -9,7 +9,7 @@ use crate::metrics::{
     Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Counter, HistogramSnapshot, PoolSnapshot,
     Snapshot, Wins,
 };
-use crate::plan::{Manual, SharedBackend, SharedPool, Standing};
+use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
 
 impl Server {
     /// All counters of all workers, added up now.
@@ -26,30 +26,30 @@ impl Server {
 
     /// The cache with what is needed to read its entries.
     pub(super) fn cache_access(&self) -> Option<CacheAccess> {
-        let pools = self.plan.iter().flat_map(|plan| &plan.pools);
-        let kept = pools.filter_map(|pool| Some((pool.cache_id?, pool.config.name.clone())));
+        let Plan { cache, cache_config, pools, .. } = &**self.plan.as_ref()?;
+        let kept = pools.iter().filter(|pool| pool.config.cache).map(|pool| (pool.id, pool.config.name.clone()));
         Some(CacheAccess {
-            cache: Arc::clone(self.cache.as_ref()?),
-            rules: self.cache_rules.clone(),
+            cache: Arc::clone(cache.as_ref()?),
+            rules: cache_config.as_ref()?.rules.clone(),
             pools: kept.collect(),
         })
     }
 
     /// What is known of the cache.
     fn cache_snapshot(&self) -> Option<CacheSnapshot> {
-        let size = self.config.cache.as_ref()?.size;
-        let Tally { entries, bytes, hits, stale_hits, misses, insertions, evictions } = self.cache.as_ref()?.tally();
+        let Plan { cache, cache_config, .. } = &**self.plan.as_ref()?;
+        let Tally { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
+            cache.as_ref()?.tally();
         Some(CacheSnapshot {
-            size: size as u64,
+            size: cache_config.as_ref()?.size as u64,
             entries,
             bytes,
             hits,
             stale_hits,
-            failure_hits: self.summary.failure_hits(),
+            failure_hits,
             misses,
             insertions,
             evictions,
-            prefetches: self.summary.prefetches(),
         })
     }
 }
@@ -64,6 +64,7 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
         in_flight: counters.iter().map(|worker| worker.in_flight.get()).sum(),
         duration,
         hedges_denied: counters.iter().map(|worker| worker.hedges_denied.get()).sum(),
+        prefetches: counters.iter().map(|worker| worker.refreshes.get()).sum(),
         hedges_wasted: counters.iter().map(|worker| worker.hedges_wasted.get()).sum(),
         backends: pool
             .backends

@@ -242,6 +242,7 @@ fn snapshot() -> Snapshot {
         duration: latency,
         hedges_denied: 6,
         hedges_wasted: 9,
+        prefetches: 8,
         backends: vec![backend],
     };
     Snapshot {
@@ -263,10 +264,9 @@ fn cache_snapshot(tally: Tally) -> CacheSnapshot {
         bytes: tally.bytes,
         hits: tally.hits,
         stale_hits: tally.stale_hits,
-        failure_hits: 0,
+        failure_hits: tally.failure_hits,
         misses: tally.misses,
         insertions: tally.insertions,
         evictions: tally.evictions,
-        prefetches: 0,
     }
 }
