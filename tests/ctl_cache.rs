@@ -234,10 +234,21 @@ fn only_who_may_change_may_flush() {
 }
 
 #[test]
-fn a_running_server_has_its_cache_flushed() {
+fn a_running_server_shows_and_flushes_what_it_keeps() {
     let backend = Backend::new(support::answer("192.0.2.1"));
     let server = Forwarder::to(&[&backend], "[cache]\nsize = '1MiB'\n").admin().start();
-    let address = server.listener("admin");
-    assert_eq!(read(&ctl(address, "stats --json"))["size_octets"], 1 << 20);
-    check(&ctl(address, "flush"), 0, "0 entries flushed\n", "");
+    let (client, address) = (server.client(), server.listener("admin"));
+    let ask = |name: &str| drop(client.ask(&support::query(name, support::A)));
+    ["www.example.org", "www.example.org", "mail.example.org"].iter().for_each(|name| ask(name));
+    let shown = read(&ctl(address, "show www.example.org --json"));
+    assert_eq!((&shown[0]["pool"], &shown[0]["state"], &shown[0]["hits"]), (&"all".into(), &"fresh".into(), &1.into()));
+    let stats = read(&ctl(address, "stats --json"));
+    for (key, value) in [("size_octets", 1 << 20), ("entries", 2), ("hits", 1), ("misses", 2), ("insertions", 2)] {
+        assert_eq!(stats[key], value, "{key}");
+    }
+    check(&ctl(address, "flush www.example.org"), 0, "1 entry of www.example.org. flushed\n", "");
+    ["www.example.org", "mail.example.org"].iter().for_each(|name| ask(name));
+    let asked = |name| backend.queries_for(name).len();
+    assert_eq!((asked("www.example.org"), asked("mail.example.org")), (2, 1));
+    check(&ctl(address, "flush"), 0, "2 entries flushed\n", "");
 }
