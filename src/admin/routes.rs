@@ -34,7 +34,7 @@ pub(super) fn router(
     requests: mpsc::UnboundedSender<Request>,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Router {
-    let server = Arc::new(Server { requests, is_ready: Box::new(is_ready), cache_turn: Mutex::new(()) });
+    let server = Arc::new(Server { requests, is_ready: Box::new(is_ready), cache_turn: Arc::default() });
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readiness))
@@ -61,7 +61,7 @@ struct Server {
     /// Whether queries are taken.
     is_ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Held by whoever goes through the cache: however many ask, workers meet no more than one of them there.
-    cache_turn: Mutex<()>,
+    cache_turn: Arc<Mutex<()>>,
 }
 
 impl Server {
@@ -84,10 +84,15 @@ impl Server {
         &self,
         visit: impl FnOnce(&CacheAccess) -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let _turn = self.cache_turn.lock().await;
+        let turn = Arc::clone(&self.cache_turn).lock_owned().await;
         let access = self.ask(Request::Cache).await?;
         let access = access.ok_or_else(|| Failure::Refused(Refused::NotFound(NO_CACHE.to_owned())))?;
-        task::spawn_blocking(move || visit(&access)).await.map_err(|_| Failure::Ending)
+        let visit = move || {
+            // A client that goes away does not end the visit, so neither does it end the turn.
+            let _turn = turn;
+            visit(&access)
+        };
+        task::spawn_blocking(visit).await.map_err(|_| Failure::Ending)
     }
 
     /// Has entries of the cache forgotten.
