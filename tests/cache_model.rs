@@ -16,6 +16,9 @@ use proptest::prelude::*;
 /// Names asked for. They differ in case when they are asked for, not when they are kept.
 const NAMES: [&str; 4] = ["a.example.", "b.example.", "www.b.example.", "."];
 
+/// The MINIMUM of every SOA record.
+const MINIMUM: u32 = 3600;
+
 /// What happens.
 #[derive(Clone, Debug)]
 enum Step {
@@ -84,7 +87,7 @@ impl Model {
         let lowest = *ttls.iter().min().expect("there is one");
         let ttls = match kind {
             Kind::Data => vec![lowest.min(rules.max_ttl.as_secs() as u32); ttls.len()],
-            Kind::NoName => vec![ttls[0].min(rules.max_negative_ttl.as_secs() as u32)],
+            Kind::NoName => vec![ttls[0].min(MINIMUM).min(rules.max_negative_ttl.as_secs() as u32)],
             Kind::Failure => vec![rules.failure_ttl.as_secs() as u32],
             Kind::Refused => return,
         };
@@ -141,7 +144,7 @@ fn reply_of(qname: &str, kind: Kind, ttls: &[u32]) -> Message {
             }
         }
         Kind::NoName => {
-            message.add_authority(soa(ttls[0], 3600));
+            message.add_authority(soa(ttls[0], MINIMUM));
         }
         Kind::Failure | Kind::Refused => {}
     }

@@ -199,7 +199,8 @@ impl Shard {
     pub(super) fn visit(&mut self, slot: usize, mut visit: impl FnMut(&Head, &[u8]) -> Verdict) -> Option<usize> {
         let end = self.table.step_from(slot, SLOTS_PER_STEP);
         let mut at = slot;
-        while at < end.unwrap_or(self.table.slots()) {
+        let last = end.unwrap_or_else(|| self.table.slots());
+        while at < last {
             let verdict = self.entry(at).map(|(head, reply)| visit(&head, reply));
             match verdict {
                 // What moves up into the slot is seen next.

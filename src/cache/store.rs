@@ -210,7 +210,7 @@ fn judge(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<(Found, Ag
     if head.is_stale(now, rules.stale) {
         let is_race_due = !head.has_failed || now >= head.quiet_until;
         let is_nxdomain = crate::wire::Header::read(kept).is_some_and(|header| header.rcode() == Rcode::NXDOMAIN);
-        // RFC 8914 section 4.4, RFC 8914 section 4.20.
+        // RFC 8914 section 4.4, and section 4.20 for NXDOMAIN.
         let error = if is_nxdomain { ExtendedError::STALE_NXDOMAIN } else { ExtendedError::STALE };
         let ttl = u32::try_from(rules.stale_ttl.as_secs()).unwrap_or(u32::MAX);
         return Some((Found::Stale { is_race_due }, Aged::Stale { ttl, error }));

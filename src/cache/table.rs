@@ -189,7 +189,8 @@ mod tests {
                 let mut from = Some(0);
                 while let Some(start) = from {
                     from = table.step_from(start, 2);
-                    walked += (start..from.unwrap_or(table.slots())).filter_map(|slot| table.place(slot)).count();
+                    let end = from.unwrap_or_else(|| table.slots());
+                    walked += (start..end).filter_map(|slot| table.place(slot)).count();
                 }
                 prop_assert_eq!(walked, model.len());
             }
