@@ -17,7 +17,8 @@ use crate::plan::Plan;
 
 /// Loads what an earlier process has saved, if the config says where.
 pub(super) fn load(plan: &Plan, shared: &Shared) {
-    let Some((cache, CacheConfig { rules, persist: Some(file), .. })) = plan.cache.as_ref().zip(plan.cache_config.as_ref())
+    let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
+        plan.cache.as_ref().zip(plan.cache_config.as_ref())
     else {
         return;
     };
@@ -38,7 +39,8 @@ pub(super) fn load(plan: &Plan, shared: &Shared) {
 
 /// Saves what is kept, if the config says where.
 pub(super) fn save(plan: &Plan) {
-    let Some((cache, CacheConfig { rules, persist: Some(file), .. })) = plan.cache.as_ref().zip(plan.cache_config.as_ref())
+    let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
+        plan.cache.as_ref().zip(plan.cache_config.as_ref())
     else {
         return;
     };
