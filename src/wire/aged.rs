@@ -36,6 +36,11 @@ pub enum Aged {
         /// What the client is told, if it sent EDNS.
         error: ExtendedError,
     },
+    /// It says that something failed, and has no times to live.
+    Failure {
+        /// What the client is told, if it sent EDNS.
+        error: ExtendedError,
+    },
 }
 
 /// Writes a reply into `out` in the form in which it is kept; `out` stays empty if the reply is a bare failure.
@@ -101,6 +106,7 @@ pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size:
     while let Some(record) = walk.next(out) {
         match aged {
             Aged::By(_) | Aged::Stale { .. } if record.rtype == RecordType::OPT => {}
+            Aged::Failure { .. } => {}
             Aged::By(seconds) => {
                 let ttl = ttl_of(out, &record).saturating_sub(seconds);
                 set_ttl(out, &record, ttl);
@@ -108,8 +114,9 @@ pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size:
             Aged::Stale { ttl, .. } => set_ttl(out, &record, ttl),
         }
     }
-    if let Aged::Stale { error, .. } = aged {
-        append_error(out, error, form, limit);
+    match aged {
+        Aged::Stale { error, .. } | Aged::Failure { error } => append_error(out, error, form, limit),
+        Aged::By(_) => {}
     }
 }
 
