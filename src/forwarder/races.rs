@@ -217,7 +217,7 @@ impl Forwarder {
             }
         }
         // One that waited is the best kept one.
-        let won_by = winning.map(|at_hand| rank(at_hand.reply)).or(entry.race.kept().map(|(_, rank)| rank));
+        let won_by = winning.map(|at_hand| rank(at_hand.reply)).or_else(|| entry.race.kept().map(|(_, rank)| rank));
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
             // RFC 8767 section 4: a failure is no reason to withhold an answer that was good not long ago.
             self.respond_stale(at, now);
