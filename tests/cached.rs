@@ -248,6 +248,28 @@ fn one_refresh_is_in_flight_at_a_time() {
 }
 
 #[test]
+fn a_race_that_nobody_waits_for_makes_no_hedges() {
+    let backend = Backend::new(answer_for(3, ADDRESS).then(answer_for(60, OTHER).held()));
+    let spare = Backend::new(answer(OTHER));
+    let keys =
+        "dispatch = 'hedge'\nbalance = 'ordered'\nattempt_timeout = '20s'\ntimeout = '20s'\n[hedge]\ndelay = '20ms'";
+    let server = Forwarder::to(&[&backend, &spare], keys).cache("prefetch = 0.9").start();
+    let client = server.client();
+    let ask = || client.ask(&query("www.example", A)).answers();
+    until("a refresh is due", || {
+        assert_eq!(ask(), [ADDRESS]);
+        (backend.queries().len() == 2).then_some(())
+    });
+    let began = std::time::Instant::now();
+    while began.elapsed() < ms(200) {
+        assert_eq!(ask(), [ADDRESS]);
+    }
+    assert_eq!(spare.queries().len(), 0);
+    backend.release();
+    until("it is refreshed", || (ask() == [OTHER]).then_some(()));
+}
+
+#[test]
 fn a_client_joins_a_refresh_once_the_answer_has_run_out() {
     let backend = Backend::new(answer_for(1, ADDRESS).then(answer_for(60, OTHER).held()));
     let server = cached(&backend, "timeout = '20s'\nattempt_timeout = '20s'", "prefetch = 0.9\nstale = '0s'");

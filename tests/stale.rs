@@ -152,6 +152,26 @@ fn a_long_answer_is_refreshed_by_tcp_though_nobody_waits() {
 }
 
 #[test]
+fn a_fetch_that_hangs_keeps_nobody_waiting() {
+    let long = reply(|reply| reply.answer(txt(3000).lasting(1)));
+    let backend = Backend::new(truncated().except("fence", answer(ADDRESS)).by_tcp(long.then(silent())));
+    let keys = "timeout = '2s'\nattempt_timeout = '20s'";
+    let server = Forwarder::to(&[&backend], keys).cache("stale_answer_after = '300ms'\nprefetch = 0").start();
+    let mut stream = server.tcp_client();
+    assert!(stream.ask(&query("long.example", TXT)).bytes.len() > 3000);
+    let began = until("it has run out", || {
+        let began = Instant::now();
+        let response = stream.ask(&query("long.example", TXT).edns(1232));
+        (response.extended_error() == Some(STALE)).then_some(began)
+    });
+    assert!((ms(300)..ms(2000)).contains(&began.elapsed()));
+    // Nothing stale is there for another name, and the deadline passes.
+    let response = stream.ask(&query("other.example", TXT).edns(1232));
+    assert_eq!(response.rcode(), SERVFAIL);
+    assert_eq!(server.client().ask(&query("fence.example", A)).answers(), [ADDRESS]);
+}
+
+#[test]
 fn stale_may_be_off() {
     let backend = Backend::new(answer_for(1, ADDRESS).then(servfail()));
     let server = Forwarder::to(&[&backend], "").cache("stale = '0s'").start();

@@ -49,7 +49,7 @@ impl Forwarder {
         if health.every_queries > 0 && queries.is_multiple_of(health.every_queries.into()) {
             pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
         }
-        self.start(query, asked, place, claim.is_ok(), Some(waiter), stale, now);
+        self.start(query, asked, place, Cause { waiter: Some(waiter), stale, is_claimed: claim.is_ok() }, now);
     }
 
     /// Starts a race that nobody waits for, to refresh an answer that is good still; unless somebody races for it already, or
@@ -65,21 +65,13 @@ impl Forwarder {
             return;
         }
         shared.state.counters[usize::from(self.me.0)].refreshes.increment();
-        self.start(query, asked, self.pool_places[pool], true, None, StaleAnswer::Unknown, now);
+        let cause = Cause { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true };
+        self.start(query, asked, self.pool_places[pool], cause, now);
     }
 
     /// Starts a race, for a client or for nobody.
-    #[expect(clippy::too_many_arguments, reason = "what a race starts with")]
-    fn start(
-        &mut self,
-        query: &Query<'_>,
-        asked: Asked<'_>,
-        place: u16,
-        is_claimed: bool,
-        waiter: Option<Waiter>,
-        stale: StaleAnswer,
-        now: Instant,
-    ) {
+    fn start(&mut self, query: &Query<'_>, asked: Asked<'_>, place: u16, cause: Cause, now: Instant) {
+        let Cause { waiter, stale, is_claimed } = cause;
         self.refresh(place, now);
         let own_udp_size = self.plan.edns_udp_size;
         let pool = pool_at(&mut self.pools, place);
@@ -126,6 +118,16 @@ impl Forwarder {
             StaleAnswer::Unknown | StaleAnswer::At(_) => {}
         }
     }
+}
+
+/// Why a race starts.
+struct Cause {
+    /// Who waits for it; `None`: it is to refresh an answer.
+    waiter: Option<Waiter>,
+    /// Whether those who wait may be given a stale answer.
+    stale: StaleAnswer,
+    /// Whether this worker holds the claim for the question.
+    is_claimed: bool,
 }
 
 /// Among how many waiters of one race a retransmission is looked for; so many clients at once need no further hint.

@@ -32,9 +32,11 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get_mut(at) else { return };
             let place = entry.pool;
             let pool = pool_at(&mut self.pools, place);
-            let step = match entry.is_fetching {
-                true => Step::WaitUntil(entry.race.deadline()),
-                false => entry.race.next_step(&pool.field(!entry.waiters.is_empty()), now),
+            let step = match (entry.is_fetching, entry.stale.due()) {
+                (false, _) => entry.race.next_step(&pool.field(!entry.waiters.is_empty()), now),
+                (true, Some(due)) => Step::WaitUntil(due),
+                // The fetch ends by itself.
+                (true, None) => return,
             };
             match step {
                 Step::Ask { attempt, backend, kind, edns } => {
