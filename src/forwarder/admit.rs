@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::in_flight::{Client, RaceRef, StaleAnswer, Start, Waiter};
 use super::memory::{Asked, Look, Recalled};
 use super::pool::pool_at;
-use super::{Forwarder, HandOver, QTYPE_QCLASS, tell};
+use super::{Forwarder, HandOver, tell};
 use crate::metrics::Transport;
 use crate::plan::Sign;
 use crate::policy::race::Race;
@@ -17,11 +17,10 @@ impl Forwarder {
     pub(super) fn admit(&mut self, message: &[u8], query: &Query<'_>, client: Client, look: Look, now: Instant) {
         let key = QuestionKey::of(query);
         let Some((&flags, question)) = key.as_octets().split_last() else { return };
-        let qname = question.len().saturating_sub(QTYPE_QCLASS);
-        let Some(pool) = question.get(..qname).and_then(|qname| self.plan.routes.find(qname)) else {
+        let asked = Asked { question, flags, hash: self.shared.hash(question) };
+        let Some(pool) = self.plan.routes.find(asked.qname()) else {
             return self.refuse(message, Rcode::REFUSED, &client);
         };
-        let asked = Asked { question, flags, hash: self.shared.hash(question) };
         let waiter = Waiter { client, form: ClientForm::of(query), queries: 1, since: now };
         let stale = match self.recall(pool, asked, &waiter, look, now) {
             Recalled::Responded => return,
@@ -77,10 +76,9 @@ impl Forwarder {
         let pool = pool_at(&mut self.pools, place);
         pool.in_flight += 1;
         pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
-        let Asked { question, flags, hash } = asked;
-        let qname = &question[..question.len() - QTYPE_QCLASS];
-        let candidates = pool.candidates(qname, &self.shared.hasher, &mut self.rng, now);
+        let candidates = pool.candidates(asked.qname(), &self.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.field(waiter.is_some()), &candidates, now);
+        let Asked { hash, flags, .. } = asked;
         let start = Start { race, pool: place, hash, is_claimed, flags, started: now, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
         self.drive(at, None, now);
