@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::in_flight::{Client, RaceRef, StaleAnswer, Start, Waiter};
 use super::memory::{Asked, Look, Recalled};
 use super::pool::pool_at;
-use super::{Forwarder, HandOver, QTYPE_QCLASS, tell};
+use super::{Forwarder, HandOver, tell};
 use crate::metrics::Transport;
 use crate::plan::Sign;
 use crate::policy::race::Race;
@@ -17,11 +17,10 @@ impl Forwarder {
     pub(super) fn admit(&mut self, message: &[u8], query: &Query<'_>, client: Client, look: Look, now: Instant) {
         let key = QuestionKey::of(query);
         let Some((&flags, question)) = key.as_octets().split_last() else { return };
-        let qname = question.len().saturating_sub(QTYPE_QCLASS);
-        let Some(pool) = question.get(..qname).and_then(|qname| self.plan.routes.find(qname)) else {
+        let asked = Asked { question, flags, hash: self.shared.hash(question) };
+        let Some(pool) = self.plan.routes.find(asked.qname()) else {
             return self.refuse(message, Rcode::REFUSED, &client);
         };
-        let asked = Asked { question, flags, hash: self.shared.hash(question) };
         let waiter = Waiter { client, form: ClientForm::of(query), queries: 1, since: now };
         let stale = match self.recall(pool, asked, &waiter, look, now) {
             Recalled::Responded => return,
@@ -49,7 +48,7 @@ impl Forwarder {
         if health.every_queries > 0 && queries.is_multiple_of(health.every_queries.into()) {
             pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
         }
-        self.start(query, asked, place, claim.is_ok(), Some(waiter), stale, now);
+        self.start(query, asked, place, Cause { waiter: Some(waiter), stale, is_claimed: claim.is_ok() }, now);
     }
 
     /// Starts a race that nobody waits for, to refresh an answer that is good still; unless somebody races for it already, or
@@ -65,30 +64,21 @@ impl Forwarder {
             return;
         }
         shared.state.counters[usize::from(self.me.0)].refreshes.increment();
-        self.start(query, asked, self.pool_places[pool], true, None, StaleAnswer::Unknown, now);
+        let cause = Cause { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true };
+        self.start(query, asked, self.pool_places[pool], cause, now);
     }
 
     /// Starts a race, for a client or for nobody.
-    #[expect(clippy::too_many_arguments, reason = "what a race starts with")]
-    fn start(
-        &mut self,
-        query: &Query<'_>,
-        asked: Asked<'_>,
-        place: u16,
-        is_claimed: bool,
-        waiter: Option<Waiter>,
-        stale: StaleAnswer,
-        now: Instant,
-    ) {
+    fn start(&mut self, query: &Query<'_>, asked: Asked<'_>, place: u16, cause: Cause, now: Instant) {
+        let Cause { waiter, stale, is_claimed } = cause;
         self.refresh(place, now);
         let own_udp_size = self.plan.edns_udp_size;
         let pool = pool_at(&mut self.pools, place);
         pool.in_flight += 1;
         pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
-        let Asked { question, flags, hash } = asked;
-        let qname = &question[..question.len() - QTYPE_QCLASS];
-        let candidates = pool.candidates(qname, &self.shared.hasher, &mut self.rng, now);
+        let candidates = pool.candidates(asked.qname(), &self.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.field(waiter.is_some()), &candidates, now);
+        let Asked { hash, flags, .. } = asked;
         let start = Start { race, pool: place, hash, is_claimed, flags, started: now, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
         self.drive(at, None, now);
@@ -126,6 +116,16 @@ impl Forwarder {
             StaleAnswer::Unknown | StaleAnswer::At(_) => {}
         }
     }
+}
+
+/// Why a race starts.
+struct Cause {
+    /// Who waits for it; `None`: it is to refresh an answer.
+    waiter: Option<Waiter>,
+    /// Whether those who wait may be given a stale answer.
+    stale: StaleAnswer,
+    /// Whether this worker holds the claim for the question.
+    is_claimed: bool,
 }
 
 /// Among how many waiters of one race a retransmission is looked for; so many clients at once need no further hint.

@@ -19,7 +19,7 @@ use super::in_flight::{Entry, RaceRef, StaleAnswer, Waiter};
 use super::pool::pool_at;
 use super::races::rank;
 use super::responses::{Clock, Out, Word, limit};
-use super::{Forwarder, Ticket};
+use super::{Forwarder, QTYPE_QCLASS, Ticket};
 use crate::cache::{self, Cache, Failure, Found, Key, PoolId, Rules};
 use crate::metrics::Source;
 use crate::plan::{Plan, SharedPool};
@@ -68,6 +68,13 @@ pub(super) struct Asked<'a> {
     pub(super) flags: u8,
     /// The hash of `question`.
     pub(super) hash: u64,
+}
+
+impl<'a> Asked<'a> {
+    /// The folded name.
+    pub(super) fn qname(&self) -> &'a [u8] {
+        self.question.get(..self.question.len().saturating_sub(QTYPE_QCLASS)).unwrap_or_default()
+    }
 }
 
 /// What came of asking the memory first.

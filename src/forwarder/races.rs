@@ -32,9 +32,11 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get_mut(at) else { return };
             let place = entry.pool;
             let pool = pool_at(&mut self.pools, place);
-            let step = match entry.is_fetching {
-                true => Step::WaitUntil(entry.race.deadline()),
-                false => entry.race.next_step(&pool.field(!entry.waiters.is_empty()), now),
+            let step = match (entry.is_fetching, entry.stale.due()) {
+                (false, _) => entry.race.next_step(&pool.field(!entry.waiters.is_empty()), now),
+                (true, Some(due)) => Step::WaitUntil(due),
+                // The fetch ends by itself.
+                (true, None) => return,
             };
             match step {
                 Step::Ask { attempt, backend, kind, edns } => {
@@ -217,7 +219,7 @@ impl Forwarder {
             }
         }
         // One that waited is the best kept one.
-        let won_by = winning.map(|at_hand| rank(at_hand.reply)).or(entry.race.kept().map(|(_, rank)| rank));
+        let won_by = winning.map(|at_hand| rank(at_hand.reply)).or_else(|| entry.race.kept().map(|(_, rank)| rank));
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
             // RFC 8767 section 4: a failure is no reason to withhold an answer that was good not long ago.
             self.respond_stale(at, now);

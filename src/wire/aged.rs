@@ -266,6 +266,20 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_says_that_it_is_remembered() {
+        let failure = kept(&message(REPLY | 2, [1, 0, 0, 0], &[QUESTION]));
+        let failure = read_reply(&failure).expect("a reply");
+        let check = |query: &[u8], expected: &[u8]| {
+            let form = ClientForm::of(&read_query(query).expect("a query"));
+            let mut out = Vec::new();
+            write_aged(&failure, Aged::Failure { error: ExtendedError::CACHED_ERROR }, &form, 1232, 512, &mut out);
+            assert!(out.ends_with(expected) && out[3] & 0xF == 2, "{out:?}");
+        };
+        check(&plain(), QUESTION);
+        check(&with_edns(), b"\0\x06\0\x0F\0\x02\0\x0D");
+    }
+
+    #[test]
     fn what_is_kept_is_nobodys() {
         let folded = QUESTION.to_ascii_lowercase();
         let mut expected =

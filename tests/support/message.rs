@@ -260,7 +260,8 @@ pub struct Record(Vec<u8>);
 impl Record {
     /// With this TTL, in seconds.
     pub fn lasting(mut self, ttl: u32) -> Self {
-        let owner = if self.0[0] == 0xc0 { 2 } else { self.0.iter().position(|octet| *octet == 0).expect("a root") + 1 };
+        let owner =
+            if self.0[0] == 0xc0 { 2 } else { self.0.iter().position(|octet| *octet == 0).expect("a root") + 1 };
         self.0[owner + 4..owner + 8].copy_from_slice(&ttl.to_be_bytes());
         self
     }
