@@ -118,14 +118,15 @@ fn all_workers_share_what_is_kept() {
 }
 
 #[test]
-fn silence_is_remembered_until_the_true_answer_comes_late() {
+fn silence_that_is_a_failure_is_remembered_until_the_true_answer_comes_late() {
     let backend = Backend::new(answer(ADDRESS).held());
-    let server = cached(&backend, "timeout = '200ms'\nattempt_timeout = '100ms'", "failure_ttl = '5m'");
+    let keys = "timeout = '200ms'\nattempt_timeout = '100ms'\non_timeout = 'servfail'";
+    let server = cached(&backend, keys, "failure_ttl = '5m'");
     let client = server.client();
     let ask = || client.ask(&query("www.example", A).edns(1232));
     for _ in 0..3 {
         let response = ask();
-        assert_eq!((response.rcode(), response.extended_error()), (NXDOMAIN, Some(SYNTHESIZED)));
+        assert_eq!((response.rcode(), response.extended_error()), (SERVFAIL, Some(SYNTHESIZED)));
     }
     assert_eq!(backend.queries().len(), 1, "the second and third are told at once");
     backend.release();
@@ -133,6 +134,18 @@ fn silence_is_remembered_until_the_true_answer_comes_late() {
     assert_eq!(backend.queries().len(), 1);
     let metrics = server.admin().metrics();
     assert_eq!(metrics.sum("hedgerow_dropped_total", &[("reason", "late")]), 0);
+}
+
+#[test]
+fn an_answer_that_was_made_up_is_never_told_from_memory() {
+    let backend = Backend::new(silent().then(silent().then(answer(ADDRESS))));
+    let server = cached(&backend, "timeout = '200ms'\nattempt_timeout = '100ms'", "failure_ttl = '5m'");
+    let client = server.client();
+    for _ in 0..2 {
+        assert_eq!(client.ask(&query("www.example", A)).rcode(), NXDOMAIN);
+    }
+    assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS], "a name that a table has got is seen at once");
+    assert_eq!(backend.queries().len(), 3);
 }
 
 #[test]

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! A failure that is remembered (RFC 9520) is told at once to whoever asks again within `failure_ttl`, and no backend is asked.
-//! For silence that is the pool's own word: where tables split the names between them, a name that none has is NXDOMAIN at
-//! once, and not after the whole timeout again; a name that a table gets is found `failure_ttl` later. If an attempt was only
-//! slow, its late reply takes the place of the failure.
+//! Silence is such a failure where the pool's word for it is SERVFAIL. Where it is another, clients were given an answer that was
+//! made up, and what is made up is never told from memory: the next query races again. If an attempt was only slow, its late
+//! reply takes the place of the failure.
 
 use std::time::{Duration, Instant};
 
@@ -177,10 +177,11 @@ impl Forwarder {
         recalled
     }
 
-    /// Tells a client at once what another was told when nobody had replied. Returns whether that was done.
+    /// Tells a client at once that nobody has replied to another, if it would be told SERVFAIL. Returns whether that was done.
     ///
     /// Deviation: RFC 9520 section 3.2 has failures remembered for a second at least. But once a backend has come up, what is
     /// remembered of silence is most likely about the time before, and is not believed until it would have been forgotten.
+    /// And where silence means "no such name", a name that a table gets is to be seen at once.
     fn respond_silence(
         &mut self,
         place: u16,
@@ -196,6 +197,9 @@ impl Forwarder {
         }
         let is_up = pool.shared.backends.iter().any(|backend| backend.is_up());
         let word = Word::of_silence(pool.shared.rules(), is_up);
+        if word.rcode != Some(Rcode::SERVFAIL) {
+            return false;
+        }
         let clock = Clock::of(&pool.shared, self.me, now);
         Out::of(&mut self.listeners, &self.counters, &self.plan).say(clock, waiter, asked.question, word);
         true

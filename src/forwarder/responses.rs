@@ -37,7 +37,7 @@ pub(super) struct Word {
     /// Why.
     source: Source,
     /// The rcode; `None` is no response at all.
-    rcode: Option<Rcode>,
+    pub(super) rcode: Option<Rcode>,
     /// What clients with EDNS are told besides.
     error: Option<ExtendedError>,
 }
