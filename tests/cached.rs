@@ -144,7 +144,11 @@ fn an_answer_that_was_made_up_is_never_told_from_memory() {
     for _ in 0..2 {
         assert_eq!(client.ask(&query("www.example", A)).rcode(), NXDOMAIN);
     }
-    assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS], "a name that a table has got is seen at once");
+    assert_eq!(
+        client.ask(&query("www.example", A)).answers(),
+        [ADDRESS],
+        "a name that a table has got is seen at once"
+    );
     assert_eq!(backend.queries().len(), 3);
 }
 
