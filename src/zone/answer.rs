@@ -123,7 +123,7 @@ impl<'c> Story<'c, '_, '_> {
         match here.zone.find(here.folded, self.qtype) {
             Match::Exact(node) => self.say(here, node, None),
             Match::Wildcard { node, encloser_len } => self.say(here, node, Some(encloser_len)),
-            Match::Cut(cut) => self.refer(here, cut).map(|()| None),
+            Match::Cut(cut) => self.refer(here, cut, Owner::Name(cut.name())).map(|()| None),
             Match::Dname(node) => self.rename(here, node),
             Match::Missing { encloser_len } => {
                 self.rcode = Rcode::NXDOMAIN;
@@ -135,11 +135,16 @@ impl<'c> Story<'c, '_, '_> {
     /// Says what a node has for a name. It is the name's own, or that of a wildcard below an encloser of so many octets.
     fn say(&mut self, here: Here<'c, '_>, node: Node<'c>, wildcard: Option<usize>) -> Result<Option<NameBuf>, NoRoom> {
         if wildcard.is_some() && node.has(Mark::Cut) && self.qtype != RecordType::DS {
-            return self.refer(here, node).map(|()| None);
+            // RFC 4592 section 4.2 leaves open what this means; a client can only go on with a cut at or above the name.
+            return self.refer(here, node, here.owner).map(|()| None);
         }
         let qtype = self.qtype;
         let mut found = node.rrsets().filter(|rrset| is_asked_for(qtype, rrset.rtype));
         if let Some(rrset) = found.next() {
+            if rrset.rtype == RecordType::DNAME && self.links.has(hash(here.folded)) {
+                // It led back to itself, and is in the answer already.
+                return Ok(None);
+            }
             self.push_signed(Section::Answer, here.owner, rrset, node, wildcard.map(|len| (here.zone, len)))?;
             // Signatures, by the types that they sign, are the one type with several RRsets at a name.
             if qtype == RecordType::RRSIG {
@@ -187,14 +192,13 @@ impl<'c> Story<'c, '_, '_> {
         Ok((!ends_here).then_some(target))
     }
 
-    /// Writes a referral.
-    fn refer(&mut self, here: Here<'c, '_>, cut: Node<'c>) -> Result<(), NoRoom> {
+    /// Writes a referral to the servers of a cut, under this name.
+    fn refer(&mut self, here: Here<'c, '_>, cut: Node<'c>, owner: Owner<'_>) -> Result<(), NoRoom> {
         if self.links.count == 0 {
             // RFC 1034 section 4.3.2, step 3b: what is delegated is not ours to speak of with authority.
             self.authoritative = false;
         }
         let Some(servers) = cut.rrset(RecordType::NS) else { return Ok(()) };
-        let owner = Owner::Name(cut.name());
         // RFC 4035 section 3.1.4: NS records of a cut are not signed, DS records are, or it is proved that there are none.
         self.writer.push(Section::Authority, owner, servers)?;
         if self.dnssec_ok {
@@ -300,9 +304,14 @@ impl<'c> Story<'c, '_, '_> {
 }
 
 impl<'c> Links<'c> {
+    /// Whether an alias or DNAME owner was met before, by the hash of its name.
+    fn has(&self, hash: u32) -> bool {
+        self.met[..self.count].contains(&hash)
+    }
+
     /// Adds an alias or DNAME owner by the hash of its name, unless it was met before or the chain is long enough.
     fn add(&mut self, hash: u32) -> bool {
-        if self.met[..self.count].contains(&hash) {
+        if self.has(hash) {
             return false;
         }
         let Some(free) = self.met.get_mut(self.count) else { return false };
