@@ -174,7 +174,8 @@ fn any_data() -> impl Strategy<Value = Vec<(&'static str, String)>> {
 /// DNAME record.
 fn any_zone() -> impl Strategy<Value = Vec<Record>> {
     prop::collection::btree_map(any_name(), any_data(), 0..10).prop_map(|names| {
-        let has_dname = |name: &String| names.get(name).is_some_and(|data| data.iter().any(|(rtype, _)| *rtype == "DNAME"));
+        let has_dname =
+            |name: &String| names.get(name).is_some_and(|data| data.iter().any(|(rtype, _)| *rtype == "DNAME"));
         let apex = [("SOA", "s.z. h.z. 1 2 3 4 300"), ("NS", "ns.elsewhere.")];
         let apex = apex.into_iter().map(|(rtype, rdata)| (APEX.to_owned(), rtype, rdata.to_owned()));
         let rest = names.iter().filter(|(name, data)| {

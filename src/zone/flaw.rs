@@ -67,7 +67,9 @@ impl fmt::Display for Flaw {
             Self::BesideCname(rtype) => {
                 write!(f, "CNAME and {rtype} records at one name: a name with a CNAME record has no other data")
             }
-            Self::BelowDname => f.write_str("records below a name with a DNAME record, which gives all names below it away"),
+            Self::BelowDname => {
+                f.write_str("records below a name with a DNAME record, which gives all names below it away")
+            }
             Self::RrsetTooLarge { rtype, limit } => {
                 write!(f, "too many {rtype} records: one message holds at most {limit} of this length")
             }

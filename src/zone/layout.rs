@@ -63,7 +63,8 @@ pub(super) fn same_rdata(rtype: RecordType, a: &[u8], b: &[u8]) -> bool {
     for _ in 0..names {
         from += a.get(from..).map_or(0, |rest| leading_name(rest).len());
     }
-    let (Some((a_names, a_rest)), Some((b_names, b_rest))) = (a.split_at_checked(from), b.split_at_checked(from)) else {
+    let (Some((a_names, a_rest)), Some((b_names, b_rest))) = (a.split_at_checked(from), b.split_at_checked(from))
+    else {
         return false;
     };
     a_rest == b_rest && a_names.get(..octets) == b_names.get(..octets) && eq_ignore_case(a_names, b_names)
@@ -94,7 +95,8 @@ mod tests {
 
     #[test]
     fn rdata_is_the_same_whatever_the_case_of_its_names() {
-        let check = |rtype, a: &[u8], b: &[u8], expected| assert_eq!(same_rdata(rtype, a, b), expected, "{rtype} {a:?}");
+        let check =
+            |rtype, a: &[u8], b: &[u8], expected| assert_eq!(same_rdata(rtype, a, b), expected, "{rtype} {a:?}");
         check(RecordType::NS, b"\x01a\0", b"\x01A\0", true);
         check(RecordType::NS, b"\x01a\0", b"\x01b\0", false);
         check(RecordType::TXT, b"\x01a", b"\x01A", false);

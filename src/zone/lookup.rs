@@ -38,7 +38,8 @@ impl Zone {
     pub(super) fn find(&self, name: &[u8], qtype: RecordType) -> Match<'_> {
         for suffix in suffixes(name) {
             let is_whole = suffix.len() == name.len();
-            let Some(node) = self.store.find(suffix).filter(|node| !node.has(Mark::Occluded) && !node.has(Mark::Hashed))
+            let Some(node) =
+                self.store.find(suffix).filter(|node| !node.has(Mark::Occluded) && !node.has(Mark::Hashed))
             else {
                 continue;
             };

@@ -154,7 +154,9 @@ mod tests {
     #[test]
     fn names_are_taken_apart_and_joined() {
         let name = wire("a.b.example");
-        assert!(is_at_or_below(&name, &wire("B.example")) && is_at_or_below(&name, &name) && is_at_or_below(&name, &[0]));
+        assert!(
+            is_at_or_below(&name, &wire("B.example")) && is_at_or_below(&name, &name) && is_at_or_below(&name, &[0])
+        );
         assert!(!is_at_or_below(&wire("ab.example"), &wire("b.example")) && !is_at_or_below(&wire("example"), &name));
         assert_eq!(next_closer(&name, wire("example").len()), wire("b.example"));
         assert_eq!(labels_above(&name, wire("example").len()), b"\x01a\x01b");

@@ -28,9 +28,10 @@ impl Hashed {
         // RFC 5155 section 4.1.2: with other flags than 0 the record is not to be used.
         params.rdata().filter_map(Params::read).filter(|params| params.flags == 0).find_map(|params| {
             let is_in_chain = |node: &Node<'_>| {
-                let nsec3 = node.rrset(RecordType::NSEC3);
-                node.has(Mark::Hashed)
-                    && nsec3.is_some_and(|nsec3| nsec3.rdata().filter_map(Params::read).any(|found| found.agrees(&params)))
+                // The owner may be a name besides (RFC 5155 appendix A has one that is).
+                let mut found = node.rrset(RecordType::NSEC3).into_iter().flat_map(|nsec3| nsec3.rdata());
+                !node.has(Mark::Occluded)
+                    && found.any(|rdata| Params::read(rdata).is_some_and(|found| found.agrees(&params)))
             };
             let mut chain: Vec<At> = store.nodes().filter(is_in_chain).map(|node| node.at()).collect();
             chain.sort_unstable_by_key(|at| store.node(*at).name());

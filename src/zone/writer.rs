@@ -225,9 +225,9 @@ impl Known {
 /// Whether a name stands at a place of a message, in any case.
 fn is_at(message: &[u8], at: usize, name: &[u8]) -> bool {
     let mut labels = labels_at(message, at);
-    let same = suffixes(name).take_while(|suffix| suffix.len() > 1).all(|suffix| {
-        labels.next().is_some_and(|label| eq_ignore_case(label, &suffix[1..=usize::from(suffix[0])]))
-    });
+    let same = suffixes(name)
+        .take_while(|suffix| suffix.len() > 1)
+        .all(|suffix| labels.next().is_some_and(|label| eq_ignore_case(label, &suffix[1..=usize::from(suffix[0])])));
     same && labels.next().is_none()
 }
 

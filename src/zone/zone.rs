@@ -174,9 +174,9 @@ impl ZoneBuilder {
         // RFC 2308 section 3: the lesser of the record's own TTL and of MINIMUM.
         let ttl = soa.ttl().min(u32::from_be_bytes([m0, m1, m2, m3]));
         let signatures = apex_node.and_then(|node| node.signatures(RecordType::SOA));
-        let negative = [Some(soa), signatures].map(|rrset| rrset.map_or_else(Negative::default, |rrset| {
-            Negative { count: rrset.count, octets: with_ttl(rrset, ttl) }
-        }));
+        let negative = [Some(soa), signatures].map(|rrset| {
+            rrset.map_or_else(Negative::default, |rrset| Negative { count: rrset.count, octets: with_ttl(rrset, ttl) })
+        });
         let denial = Denial::of(&store, apex.as_wire());
         let zone = Zone { apex, negative, serial: u32::from_be_bytes([s0, s1, s2, s3]), denial, store };
         checks::check(&zone, &places, &mut findings);
@@ -242,7 +242,9 @@ fn may_be_beside_cname(rtype: RecordType) -> bool {
 fn is_hashed(node: Node<'_>) -> bool {
     let mut rrsets = node.rrsets();
     node.rrset(RecordType::NSEC3).is_some()
-        && rrsets.all(|rrset| RecordType::NSEC3 == if rrset.rtype == RecordType::RRSIG { rrset.covered } else { rrset.rtype })
+        && rrsets.all(|rrset| {
+            RecordType::NSEC3 == if rrset.rtype == RecordType::RRSIG { rrset.covered } else { rrset.rtype }
+        })
 }
 
 /// Whether there is an asterisk label right below a node.

@@ -8,9 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hedgerow::wire::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType};
-use hedgerow::zone::{
-    Catalog, Findings, Miss, Place, Reaction, Record, Tables, Transport, Zone, ZoneBuilder, respond,
-};
+use hedgerow::zone::{Catalog, Findings, Miss, Place, Reaction, Record, Tables, Transport, Zone, ZoneBuilder, respond};
 
 /// The largest UDP message of the server in tests.
 pub(crate) const UDP_SIZE: u16 = 1232;
@@ -49,7 +47,10 @@ pub(crate) fn try_zone(text: &str) -> Result<(Zone, Findings), Findings> {
 pub(crate) fn zone(text: &str) -> Zone {
     match try_zone(text) {
         Ok((zone, _)) => zone,
-        Err(findings) => panic!("{text}: {:?}", findings.flaws),
+        Err(findings) => {
+            let flaws: Vec<_> = findings.flaws.iter().take(5).map(|flaw| flaw.to_string()).collect();
+            panic!("{} flaws: {flaws:?}", findings.flaws.count())
+        }
     }
 }
 
@@ -91,10 +92,14 @@ fn rdata(rtype: RecordType, fields: &[&str]) -> Vec<u8> {
             [&[text.len() as u8][..], text.as_bytes()].concat()
         }
         // Only what an authority looks at: the type that is signed, and who signs.
-        (RecordType::RRSIG, [covered]) => {
-            [&covered.parse::<RecordType>().expect("a type").0.to_be_bytes()[..], &[8, 2], &[0; 14], b"\0", b"signature"]
-                .concat()
-        }
+        (RecordType::RRSIG, [covered]) => [
+            &covered.parse::<RecordType>().expect("a type").0.to_be_bytes()[..],
+            &[8, 2],
+            &[0; 14],
+            b"\0",
+            b"signature",
+        ]
+        .concat(),
         (RecordType::NSEC, [next, ..]) => [wire(next), b"\0\x01\x40".to_vec()].concat(),
         (RecordType::DS, [..]) => b"\0\x01\x08\x02digest".to_vec(),
         (RecordType::NSEC3PARAM, [iterations, salt]) => {
@@ -219,9 +224,26 @@ impl Response {
         format!("{} {}{}", self.rcode(), self.flags(), records.collect::<String>())
     }
 
+    /// All of it in a line, of each record only owner and type: `NOERROR QR AA; an OWNER TYPE`.
+    pub(crate) fn brief(&self) -> String {
+        let records = ["an", "ns", "ar"].into_iter().zip(&self.sections);
+        let records =
+            records.flat_map(|(section, lines)| lines.iter().map(move |line| format!("; {section} {}", brief(line))));
+        format!("{} {}{}", self.rcode(), self.flags(), records.collect::<String>())
+    }
+
     /// The records of a section as a set.
     pub(crate) fn set(&self, section: usize) -> BTreeSet<&str> {
         self.sections[section].iter().map(String::as_str).collect()
+    }
+}
+
+/// The owner and type of a record's line; of a signature also the type that it signs.
+fn brief(line: &str) -> String {
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        [owner, _, _, "RRSIG", covered] => format!("{owner} RRSIG {covered}"),
+        [owner, _, _, rtype, ..] => format!("{owner} {rtype}"),
+        _ => panic!("{line} is no record"),
     }
 }
 

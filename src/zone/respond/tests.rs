@@ -243,18 +243,13 @@ fn what_is_no_query_is_dropped_or_told_so() {
 
 /// Names near each other: one to three labels of four.
 fn any_host() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(vec!["a", "B", "c", "Www"]), 1..4)
-        .prop_map(|labels| labels.join("."))
+    prop::collection::vec(prop::sample::select(vec!["a", "B", "c", "Www"]), 1..4).prop_map(|labels| labels.join("."))
 }
 
 /// A few addresses of both kinds.
 fn any_address() -> impl Strategy<Value = IpAddr> {
     (any::<bool>(), 0..4_u8).prop_map(|(is_v4, n)| {
-        if is_v4 {
-            IpAddr::from([192, 0, 2, n])
-        } else {
-            IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)])
-        }
+        if is_v4 { IpAddr::from([192, 0, 2, n]) } else { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)]) }
     })
 }
 

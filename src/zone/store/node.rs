@@ -85,10 +85,7 @@ impl<'a> Node<'a> {
     /// All RRsets, in the order in which their types were first added. The signatures of each type are one.
     pub(in crate::zone) fn rrsets(&self) -> Rrsets<'a> {
         let octets = self.octets;
-        Rrsets {
-            rest: &octets[NODE_LEN + usize::from(octets[1])..],
-            left: u16::from_be_bytes([octets[2], octets[3]]),
-        }
+        Rrsets { rest: &octets[NODE_LEN + usize::from(octets[1])..], left: u16::from_be_bytes([octets[2], octets[3]]) }
     }
 
     /// The first RRset of a type.
