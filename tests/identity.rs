@@ -19,8 +19,8 @@ fn told() -> Catalog {
 fn version_and_id_are_told_if_they_are_set() {
     let check = |catalog: &Catalog, qname: &str, qtype: &str, expected: Option<&str>| {
         let response = Asked { qclass: RecordClass::CH, ..asked(qname, qtype) }.of(catalog);
-        let expected_line =
-            expected.map_or("REFUSED QR".to_owned(), |text| format!("NOERROR QR AA; an {qname} 0 IN TXT \"{text}\""));
+        let expected_line = expected
+            .map_or_else(|| "REFUSED QR".to_owned(), |text| format!("NOERROR QR AA; an {qname} 0 IN TXT \"{text}\""));
         assert_eq!(response.line(), expected_line, "{qname} {qtype}");
     };
     check(&told(), "version.bind.", "TXT", Some("hedgerow 1"));

@@ -179,17 +179,12 @@ impl Owner<'_> {
 }
 
 /// Names in a message that others may point at: so many that typical responses find theirs, so few that a search is short.
+#[derive(Default)]
 struct Known {
     /// How many there are.
     count: usize,
     /// Where each starts, and its length when written in full.
     names: [(u16, u8); 32],
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Self { count: 0, names: [(0, 0); 32] }
-    }
 }
 
 impl Known {
