@@ -13,6 +13,8 @@
 
 mod catalog;
 mod error;
+pub mod master;
+mod rdata;
 mod record;
 mod referral;
 mod respond;
@@ -21,5 +23,6 @@ mod table;
 
 pub use catalog::{Catalog, Miss};
 pub use error::{Fault, Problem, ZoneError, ZoneErrors};
+pub use rdata::rdata_to_text;
 pub use record::{Place, Record};
 pub use respond::{Reaction, Transport, respond};
