@@ -52,7 +52,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("NSAP", "0x47.0005.80", "0x47000580"),
     ("PX", "10 a. b.", ""),
     ("GPOS", r#""-32.6882" "116.8652" "10.0""#, ""),
-    ("LOC", "52 22 23 N 4 53 32 E -2 0 10000 10", "52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000m 10m"),
+    ("LOC", "52 22 23 N 4 53 32 E -2 0 10000 10", "52 22 23.000 N 4 53 32.000 E -2.00m 0m 10000m 10m"),
     ("LOC", "90 S 180 w 42849672.95m", "90 0 0.000 S 180 0 0.000 W 42849672.95m 1m 10000m 10m"),
     ("LOC", "0 0 0.001 n 0 59 59.999 e 0.5m 0.05m", "0 0 0.001 N 0 59 59.999 E 0.50m 0.05m 10000m 10m"),
     ("EID", "e32c 6f78", "E32C6F78"),
@@ -179,7 +179,7 @@ fn wire_form_is_what_the_standards_say() {
     check(
         "RRSIG",
         "A 5 3 86400 20030322173103 20030220173103 2642 . AQID",
-        b"\0\x01\x05\x03\0\x01\x51\x80\x3e\x7c\x9f\xd7\x3e\x55\x12\xd7\x0a\x52\0\x01\x02\x03",
+        b"\0\x01\x05\x03\0\x01\x51\x80\x3e\x7c\x9d\xd7\x3e\x55\x10\xd7\x0a\x52\0\x01\x02\x03",
     );
     check("CAA", "0 issue \"\"", b"\0\x05issue");
     check("EUI48", "00-00-5e-00-53-2a", b"\0\0\x5e\0\x53\x2a");
@@ -196,7 +196,7 @@ proptest! {
         prop_assume!(!field::is_meta(rtype));
         let text = rdata_to_text(rtype, &octets);
         let name = rtype.to_string();
-        if text.starts_with(r"\#") && field::fields(rtype).is_some() && !octets.is_empty() {
+        if field::fields(rtype).is_some() && !write::fits(rtype, &octets) {
             prop_assert!(wire(&name, &text).is_err(), "{} {}", name, text);
         } else {
             prop_assert_eq!(wire(&name, &text), Ok((rtype, octets)), "{} {}", name, text);

@@ -12,7 +12,7 @@ use crate::wire::{RecordType, display_name, suffixes};
 /// Record data as master-file text: in the form of the type, or as RFC 3597 section 5 has it if the type is not known or
 /// the data do not fit it.
 pub fn rdata_to_text(rtype: RecordType, rdata: &[u8]) -> String {
-    fields_to_text(rtype, rdata).unwrap_or_else(|| match rdata {
+    fields_to_text(rtype, rdata).filter(|text| !text.is_empty()).unwrap_or_else(|| match rdata {
         [] => r"\# 0".to_owned(),
         octets => format!(r"\# {} {}", octets.len(), HEXLOWER.encode(octets)),
     })
