@@ -230,7 +230,8 @@ impl<'t> Reader<'t> {
         self.rdata.clear();
         rdata::read(rtype, word.at, &mut words, &mut self.rdata)?;
         if rtype == RecordType::SOA {
-            self.ttls.minimum = self.rdata.last_chunk().map(|octets| u32::from_be_bytes(*octets) & MAX_TTL);
+            let minimum = self.rdata.last_chunk().map(|octets| u32::from_be_bytes(*octets));
+            self.ttls.minimum = minimum.filter(|minimum| *minimum <= MAX_TTL);
         }
         let ttl = match ttl {
             Some(_) => {

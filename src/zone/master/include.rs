@@ -88,7 +88,7 @@ impl Files {
 /// The path that an `$INCLUDE` names, if it is within the folder: its parts joined by `/`, without `.` and `..`.
 pub(super) fn confined(path: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
-    if path.starts_with(['/', '\\']) || path.contains(['\0', ':']) {
+    if path.starts_with('/') || path.contains('\0') {
         return None;
     }
     for part in path.split('/') {

@@ -56,7 +56,7 @@ fn read_angle(words: &mut Words<'_, '_>, sides: (char, char), max: u64) -> Resul
     let first = words.next("angle", ANGLE_FORM)?;
     let degrees = number(first.text).filter(|degrees| *degrees <= max);
     let mut sum = degrees.ok_or_else(|| first.bad("angle", ANGLE_FORM))? * 3_600_000;
-    let parts: [fn(&[u8]) -> Option<u64>; 2] = [
+    let parts: [Part; 2] = [
         |text| number(text).filter(|minutes| *minutes < 60).map(|minutes| minutes * 60_000),
         |text| decimal(text, 3).filter(|thousandths| *thousandths < 60_000),
     ];
@@ -77,6 +77,9 @@ fn read_angle(words: &mut Words<'_, '_>, sides: (char, char), max: u64) -> Resul
         None => Err(word.bad("angle", ANGLE_FORM)),
     }
 }
+
+/// Reads a part of an angle, in thousandths of a second.
+type Part = fn(&[u8]) -> Option<u64>;
 
 /// Whether a word is the first of two sides; `None` if it is neither.
 fn side(word: Word<'_>, (plus, minus): (char, char)) -> Option<bool> {
