@@ -1,6 +1,7 @@
 //! Zones in tests: from text to a catalog, from a question to the lines of its response.
 //!
-//! Text is `OWNER [TTL] [IN] TYPE RDATA`, a record a line, names absolute or `@`-free; enough for what is tested with it.
+//! [`read_zone`] reads master files. [`try_zone`] reads a shorter form, `OWNER [TTL] TYPE RDATA`, a record a line, where
+//! DNSSEC records say only what an authority looks at.
 //! Responses are read by this file alone, octet by octet, so that nothing that wrote them is taken on trust.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
@@ -8,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hedgerow::wire::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType};
+use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{Catalog, Findings, Miss, Place, Reaction, Record, Tables, Transport, Zone, ZoneBuilder, respond};
 
 /// The largest UDP message of the server in tests.
@@ -16,6 +18,18 @@ pub(crate) const UDP_SIZE: u16 = 1232;
 /// A name from text that is one.
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// The zone of a master file, whose first owner is the apex.
+pub(crate) fn read_zone(text: &str) -> Result<(Zone, Findings), Findings> {
+    let apex = name(text.split_whitespace().next().expect("a first record"));
+    let mut builder = ZoneBuilder::new(&apex);
+    let source = Source { name: "test.zone".to_owned(), octets: text.into() };
+    let mut include = |name: &str| Err(format!("no file {name} in this test"));
+    let task = Task { origin: Some(&apex), default_ttl: None, include: &mut include };
+    let read = master::read(&source, task, &mut |record, place| builder.add(&record, place));
+    read.unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    builder.finish()
 }
 
 /// The zone of a text, whose first owner is the apex.
@@ -56,8 +70,12 @@ pub(crate) fn zone(text: &str) -> Zone {
 
 /// A catalog of zones.
 pub(crate) fn catalog(texts: &[&str]) -> Catalog {
-    let empty = Catalog::new(Arc::new(Tables::none()));
-    texts.iter().fold(empty, |catalog, text| catalog.with_zone(Arc::new(zone(text))))
+    texts.iter().fold(empty(), |catalog, text| catalog.with_zone(Arc::new(zone(text))))
+}
+
+/// A catalog of nothing.
+pub(crate) fn empty() -> Catalog {
+    Catalog::new(Arc::new(Tables::none()))
 }
 
 /// A catalog of zones beside a table.
