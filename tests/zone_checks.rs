@@ -2,7 +2,8 @@
 
 mod zone_support;
 
-use hedgerow::zone::Findings;
+use hedgerow::zone::master::{self, Source, Task};
+use hedgerow::zone::{Findings, ZoneBuilder};
 use zone_support::*;
 
 /// The start of a zone that is right.
@@ -133,6 +134,18 @@ fn what_nobody_will_see_is_told() {
         "*.z. NS ns.elsewhere.\n",
         &["3: *.z.: NS records at a wildcard: servers differ in what they make of them"],
     );
+}
+
+#[test]
+fn findings_name_the_file_that_they_are_in() {
+    let source = Source { name: "z.zone".into(), octets: b"$INCLUDE sub.zone\n".into() };
+    let mut builder = ZoneBuilder::new(&name("z."));
+    let mut include = |name: &str| Ok(Source { name: name.into(), octets: b"  \n\na.y. 300 A 192.0.2.1\n".into() });
+    let task = Task { origin: Some(&name("z.")), default_ttl: None, include: &mut include };
+    let read = master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("sound lines");
+    let Err(found) = builder.finish() else { panic!("a record out of zone") };
+    let first = found.flaws.iter().next().expect("a flaw").in_files(&read.files);
+    assert!(first.starts_with("sub.zone:3:1: a.y.: not in zone z.: "), "{first}");
 }
 
 #[test]

@@ -30,8 +30,14 @@ pub(super) struct Verdict {
     pub(super) truncated: bool,
 }
 
-/// Answers a query, whose name is in this zone of the catalog.
-pub(super) fn answer<'c>(catalog: &'c Catalog, zone: &'c Zone, query: &Query<'_>, writer: &mut Writer<'_>) -> Verdict {
+/// Answers a query, whose name, here in canonical form, is in this zone of the catalog.
+pub(super) fn answer<'c>(
+    catalog: &'c Catalog,
+    zone: &'c Zone,
+    query: &Query<'_>,
+    folded: &[u8],
+    writer: &mut Writer<'_>,
+) -> Verdict {
     let mut story = Story {
         catalog,
         qtype: query.question.qtype(),
@@ -41,7 +47,8 @@ pub(super) fn answer<'c>(catalog: &'c Catalog, zone: &'c Zone, query: &Query<'_>
         authoritative: true,
         links: Links::default(),
     };
-    let truncated = story.tell(zone, query.question.qname()).is_err();
+    let here = Here { zone, name: query.question.qname(), folded, owner: Owner::Question };
+    let truncated = story.tell(here).is_err();
     Verdict { rcode: story.rcode, authoritative: story.authoritative, truncated }
 }
 
@@ -100,10 +107,8 @@ struct Here<'c, 'n> {
 }
 
 impl<'c> Story<'c, '_, '_> {
-    /// Tells the whole story.
-    fn tell(&mut self, zone: &'c Zone, qname: &[u8]) -> Result<(), NoRoom> {
-        let folded = NameBuf::folded(qname);
-        let here = Here { zone, name: qname, folded: folded.as_wire(), owner: Owner::Question };
+    /// Tells the whole story of a name.
+    fn tell(&mut self, here: Here<'c, '_>) -> Result<(), NoRoom> {
         let mut next = self.step(here)?;
         while let Some(name) = next {
             let folded = NameBuf::folded(name.as_wire());

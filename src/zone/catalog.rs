@@ -144,3 +144,63 @@ impl Lengths {
         self.0[len / 64 % 4] >> (len % 64) & 1 == 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::{Place, Record, ZoneBuilder};
+
+    /// A zone of this name and serial number.
+    fn zone(apex: &str, serial: u8) -> Arc<Zone> {
+        let apex: Name = apex.parse().expect("a name");
+        let mut builder = ZoneBuilder::new(&apex);
+        let soa = [b"\0\0\0\0\0", &[serial][..], &[0; 16]].concat();
+        for (rtype, rdata) in [(RecordType::SOA, &soa[..]), (RecordType::NS, b"\x02ns\0")] {
+            builder.add(&Record { owner: apex.as_wire(), rtype, ttl: 300, rdata }, Place::default());
+        }
+        let Ok((zone, _)) = builder.finish() else { panic!("an SOA record and a server are a zone") };
+        Arc::new(zone)
+    }
+
+    /// The zone that answers for a name of this type.
+    fn found(catalog: &Catalog, name: &str, qtype: RecordType) -> Option<(String, u32)> {
+        let name: Name = name.parse().expect("a name");
+        catalog.zone_of(name.folded().as_wire(), qtype).map(|zone| (zone.apex().to_string(), zone.serial()))
+    }
+
+    #[test]
+    fn the_deepest_zone_is_found() {
+        let catalog = Catalog::new(Arc::new(Tables::none()));
+        let zones = ["example.", "a.example.", "x.y.a.example.", "Other."];
+        let catalog = zones.iter().fold(catalog, |catalog, apex| catalog.with_zone(zone(apex, 1)));
+        let check = |name, qtype, expected: Option<&str>| {
+            let found = found(&catalog, name, qtype).map(|(apex, _)| apex);
+            assert_eq!(found.as_deref(), expected, "{name} {qtype}");
+        };
+        check("example", RecordType::A, Some("example."));
+        check("b.example", RecordType::A, Some("example."));
+        check("b.A.example", RecordType::A, Some("a.example."));
+        check("y.a.example", RecordType::A, Some("a.example."));
+        check("z.x.y.a.example", RecordType::A, Some("x.y.a.example."));
+        check("other", RecordType::A, Some("other."));
+        check("a", RecordType::A, None);
+        check(".", RecordType::A, None);
+        check("a.example", RecordType::DS, Some("example."));
+        check("x.y.a.example", RecordType::DS, Some("a.example."));
+        check("example", RecordType::DS, Some("example."));
+        let with_root = catalog.clone().with_zone(zone(".", 7));
+        assert_eq!(found(&with_root, "nowhere", RecordType::A), Some((".".into(), 7)));
+        assert_eq!(found(&with_root, ".", RecordType::NS), Some((".".into(), 7)));
+    }
+
+    #[test]
+    fn another_version_of_a_zone_leaves_the_others_where_they_are() {
+        let catalog = Catalog::new(Arc::new(Tables::none())).with_zone(zone("a.", 1)).with_zone(zone("b.", 1));
+        let next = catalog.clone().with_zone(zone("A.", 2));
+        assert_eq!(found(&catalog, "x.a", RecordType::A), Some(("a.".into(), 1)));
+        assert_eq!(found(&next, "x.a", RecordType::A), Some(("a.".into(), 2)));
+        let b: Name = "b.".parse().expect("a name");
+        assert!(Arc::ptr_eq(catalog.zone(&b).expect("there"), next.zone(&b).expect("there")));
+        assert_eq!((next.zones().len(), next.hosts(), next.records()), (2, 2, 4));
+    }
+}

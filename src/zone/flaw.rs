@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::master::Files;
 use super::record::Place;
 use crate::wire::{Name, RecordType, display_name};
 
@@ -16,6 +17,14 @@ pub struct Finding<T> {
     pub owner: Box<Name>,
     /// What was found.
     pub what: T,
+}
+
+impl<T: fmt::Display> Finding<T> {
+    /// The finding in a line, with its place in one of the files that were read: `z.zone:7:1: www.z.: ...`.
+    pub fn in_files(&self, files: &Files) -> String {
+        let file = files.names().nth(self.place.file.into()).unwrap_or_default();
+        format!("{file}:{}:{}: {self}", self.place.line, self.place.column)
+    }
 }
 
 impl<T: fmt::Display> fmt::Display for Finding<T> {

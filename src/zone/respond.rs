@@ -115,7 +115,7 @@ fn write_body(catalog: &Catalog, query: &Query<'_>, limit: usize, out: &mut Vec<
     let qname = NameBuf::folded(question.qname());
     if let Some(zone) = catalog.zone_of(qname.as_wire(), question.qtype()) {
         let mut writer = Writer::new(out, limit);
-        let verdict = answer::answer(catalog, zone, query, &mut writer);
+        let verdict = answer::answer(catalog, zone, query, qname.as_wire(), &mut writer);
         let answer::Verdict { rcode, authoritative, truncated } = verdict;
         return Some(Body { rcode, authoritative, truncated, counts: writer.counts() });
     }
