@@ -38,6 +38,12 @@ pub(super) fn answer<'c>(
     folded: &[u8],
     writer: &mut Writer<'_>,
 ) -> Verdict {
+    let found = zone.find(folded, query.question.qtype());
+    if let Some(rrset) = plain_answer(found, query)
+        && writer.push(Section::Answer, Owner::Question, rrset).is_ok()
+    {
+        return Verdict { rcode: Rcode::NOERROR, authoritative: true, truncated: false };
+    }
     let mut story = Story {
         catalog,
         qtype: query.question.qtype(),
@@ -48,8 +54,20 @@ pub(super) fn answer<'c>(
         links: Links::default(),
     };
     let here = Here { zone, name: query.question.qname(), folded, owner: Owner::Question };
-    let truncated = story.tell(here).is_err();
+    let truncated = story.tell(here, found).is_err();
     Verdict { rcode: story.rcode, authoritative: story.authoritative, truncated }
+}
+
+/// The RRset that is all there is to say: addresses or texts of the name itself, for a client that does not want DNSSEC
+/// records. That is most of what is ever asked for.
+fn plain_answer<'c>(found: Match<'c>, query: &Query<'_>) -> Option<Rrset<'c>> {
+    let qtype = query.question.qtype();
+    match found {
+        Match::Exact(node) if (is_address(qtype) || qtype == RecordType::TXT) && !query.dnssec_ok() => {
+            node.rrset(qtype)
+        }
+        Match::Exact(_) | Match::Wildcard { .. } | Match::Cut(_) | Match::Dname(_) | Match::Missing { .. } => None,
+    }
 }
 
 /// One query on its way through zones.
@@ -107,15 +125,16 @@ struct Here<'c, 'n> {
 }
 
 impl<'c> Story<'c, '_, '_> {
-    /// Tells the whole story of a name.
-    fn tell(&mut self, here: Here<'c, '_>) -> Result<(), NoRoom> {
-        let mut next = self.step(here)?;
+    /// Tells the whole story of a name that leads there.
+    fn tell(&mut self, here: Here<'c, '_>, found: Match<'c>) -> Result<(), NoRoom> {
+        let mut next = self.step(here, found)?;
         while let Some(name) = next {
             let folded = NameBuf::folded(name.as_wire());
             // RFC 1034 section 4.3.2, step 2. What is not in our zones the client asks others for.
             let Some(zone) = self.catalog.zone_of(folded.as_wire(), self.qtype) else { break };
             let owner = Owner::Name(name.as_wire());
-            next = self.step(Here { zone, name: name.as_wire(), folded: folded.as_wire(), owner })?;
+            let here = Here { zone, name: name.as_wire(), folded: folded.as_wire(), owner };
+            next = self.step(here, zone.find(folded.as_wire(), self.qtype))?;
         }
         if self.writer.counts()[Section::Authority as usize] == 0 {
             self.prove_expansions()?;
@@ -123,9 +142,9 @@ impl<'c> Story<'c, '_, '_> {
         Ok(())
     }
 
-    /// Says what there is to say of one name, and where to go on.
-    fn step(&mut self, here: Here<'c, '_>) -> Result<Option<NameBuf>, NoRoom> {
-        match here.zone.find(here.folded, self.qtype) {
+    /// Says what there is to say of one name that leads there, and where to go on.
+    fn step(&mut self, here: Here<'c, '_>, found: Match<'c>) -> Result<Option<NameBuf>, NoRoom> {
+        match found {
             Match::Exact(node) => self.say(here, node, None),
             Match::Wildcard { node, encloser_len } => self.say(here, node, Some(encloser_len)),
             Match::Cut(cut) => self.refer(here, cut, Owner::Name(cut.name())).map(|()| None),
