@@ -91,14 +91,15 @@ impl Draft {
         self.arena[header + 4..header + 6].copy_from_slice(&count.to_be_bytes());
         self.arena[header + 6..header + 8].copy_from_slice(&(len as u16).to_be_bytes());
 
-        self.arena.extend_from_slice(&QNAME_POINTER);
-        self.arena.extend_from_slice(&rtype.0.to_be_bytes());
-        self.arena.extend_from_slice(&RecordClass::IN.0.to_be_bytes());
-        self.arena.extend_from_slice(&ttl.to_be_bytes());
-        self.arena.extend_from_slice(&rdlength.to_be_bytes());
+        let ([t0, t1], [c0, c1]) = (rtype.0.to_be_bytes(), RecordClass::IN.0.to_be_bytes());
+        let ([p0, p1], [l0, l1, l2, l3], [r0, r1]) = (QNAME_POINTER, ttl.to_be_bytes(), rdlength.to_be_bytes());
+        let fixed: [u8; RECORD_LEN] = [p0, p1, t0, t1, c0, c1, l0, l1, l2, l3, r0, r1];
+        self.arena.extend_from_slice(&fixed);
         self.arena.extend_from_slice(rdata);
         // Behind the RRset, which is the last one but where types alternate.
-        self.arena[end..].rotate_right(record_len);
+        if end + record_len < self.arena.len() {
+            self.arena[end..].rotate_right(record_len);
+        }
         self.records += 1;
         Ok(self.level_ttl(header, ttl))
     }
