@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 
+use super::master::EntryProblem;
 use crate::wire::NameError;
 
 /// Everything that is wrong in the zone files of one authority, in reading order; never empty.
@@ -108,6 +109,10 @@ pub enum Problem {
     },
     /// More NS lines than one referral can hold.
     TooManyNameServers,
+    /// An entry of a master file, and from where its file was included.
+    Entry(EntryProblem, String),
+    /// There are so many more problems.
+    More(usize),
 }
 
 impl fmt::Display for Problem {
@@ -161,6 +166,9 @@ impl fmt::Display for Problem {
             Self::TooManyNameServers => {
                 f.write_str("too many NS lines: they no longer fit into one referral, expected fewer")
             }
+            Self::Entry(problem, trail) => write!(f, "{problem}{trail}"),
+            Self::More(1) => f.write_str("and 1 more error from here on"),
+            Self::More(count) => write!(f, "and {count} more errors from here on"),
         }
     }
 }
