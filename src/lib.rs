@@ -40,7 +40,7 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `zone` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
+//! - `config`, `wire`, `policy`, `zone`, `transfer`, `limit` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
 //!   holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics: the state
 //!   of backends, the turn of round-robin, the hedge budget, claims.
@@ -61,6 +61,7 @@ pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod forwarder;
+pub mod limit;
 pub mod metrics;
 pub mod net;
 pub mod plan;
@@ -68,5 +69,6 @@ pub mod policy;
 pub mod probe;
 pub mod server;
 pub mod sim;
+pub mod transfer;
 pub mod wire;
 pub mod zone;
