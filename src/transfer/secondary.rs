@@ -319,3 +319,6 @@ const LAST_BACKOFF: Duration = Duration::from_secs(3600);
 
 /// How much sooner than said a look may begin, as a part of the wait.
 const JITTER: f64 = 0.1;
+
+#[cfg(test)]
+mod tests;
