@@ -40,8 +40,8 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `zone`, `transfer`, `limit` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
-//!   holds that, and that arrows between rooms point down only.
+//! - `config`, `wire`, `policy`, `zone`, `transfer`, `limit` and `sim` are pure: `now`, bytes and a seeded generator are
+//!   arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics: the state
 //!   of backends, the turn of round-robin, the hedge budget, claims.
 //! - After warm-up a forwarded query allocates nothing, takes no lock, starts no task and logs nothing

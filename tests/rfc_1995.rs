@@ -78,7 +78,7 @@ fn section_2_a_response_that_does_not_fit_is_the_soa() {
         let expected = if count == 1 { Received::ComeByTcp } else { Received::Steps(steps.clone()) };
         assert_eq!(read(1, &[out.clone()], true), Ok(Progress::Done(expected)));
     }
-    assert_eq!(read(2, &[out.clone()], true).is_err(), true, "steps from a version that we do not have");
+    assert!(read(2, &[out.clone()], true).is_err(), "steps from a version that we do not have");
 }
 
 #[test]

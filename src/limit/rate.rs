@@ -174,7 +174,7 @@ impl ResponseRate {
         } else {
             (Decision::Drop, (slips + 1).min(SLIPS))
         };
-        let paid = now + owed.min(self.most_owed()) & TIME;
+        let paid = (now + owed.min(self.most_owed())) & TIME;
         (decision, tag << TAG_SHIFT | slips << SLIP_SHIFT | paid)
     }
 

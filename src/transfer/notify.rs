@@ -42,7 +42,7 @@ pub fn read_notify(octets: &[u8]) -> Result<Notify, Rcode> {
         let record = record.map_err(|_| Rcode::FORMERR)?;
         if record.section == Section::Answer && eq_ignore_case(record.owner.as_wire(), zone.as_wire()) {
             let plain = Record { owner: zone.as_wire(), rtype: record.rtype, ttl: 0, rdata: &record.rdata };
-            serial = serial.or(Soa::of(&plain).map(|soa| soa.serial));
+            serial = serial.or_else(|| Soa::of(&plain).map(|soa| soa.serial));
         }
     }
     Ok(Notify { zone, serial })

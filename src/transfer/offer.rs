@@ -35,7 +35,7 @@ pub fn read_transfer_query(octets: &[u8]) -> Result<TransferQuery<'_>, Rcode> {
         let is_apex = record.owner.as_wire().eq_ignore_ascii_case(question.qname());
         if record.section == Section::Authority && is_apex {
             let plain = Record { owner: question.qname(), rtype: record.rtype, ttl: 0, rdata: &record.rdata };
-            serial = serial.or(Soa::of(&plain).map(|soa| soa.serial));
+            serial = serial.or_else(|| Soa::of(&plain).map(|soa| soa.serial));
         }
     }
     let asked = match question.qtype() {
