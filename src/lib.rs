@@ -43,8 +43,8 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `cache`, `zone` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
-//!   holds that, and that arrows between rooms point down only.
+//! - `config`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit` and `sim` are pure: `now`, bytes and a seeded generator are
+//!   arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics: the state
 //!   of backends, the turn of round-robin, the hedge budget, claims.
 //! - After warm-up a forwarded query allocates nothing, takes no lock, starts no task and logs nothing
@@ -65,6 +65,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod forwarder;
+pub mod limit;
 pub mod metrics;
 pub mod net;
 pub mod plan;
@@ -72,5 +73,6 @@ pub mod policy;
 pub mod probe;
 pub mod server;
 pub mod sim;
+pub mod transfer;
 pub mod wire;
 pub mod zone;
