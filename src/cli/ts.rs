@@ -9,7 +9,8 @@ use super::load::{self, LoadError};
 use super::{EXIT_USAGE, run};
 use crate::config::{AuthorityConfig, Config, ZoneSource, words};
 use crate::server::Setup;
-use crate::zone::Miss;
+use crate::wire::Name;
+use crate::zone::{Identity, Miss};
 
 /// The options; each is the config key of the same name, with the same words and default.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,7 +24,10 @@ pub(super) struct Args {
     /// TTL of table records [default: 300s]
     #[arg(long, value_name = "DURATION", value_parser = words::ttl)]
     ttl: Option<Duration>,
-    /// Tables of lines HOST ADDRESS TYPE
+    /// The name of the zone, if the files do not say it themselves: makes them master files
+    #[arg(long, value_name = "NAME", value_parser = words::domain_name)]
+    origin: Option<Name>,
+    /// Tables of lines HOST ADDRESS TYPE, or zones in master file format
     #[arg(required = true, value_name = "ZONEFILE")]
     zones: Vec<PathBuf>,
 }
@@ -45,9 +49,10 @@ fn load(args: &Args) -> Result<Setup, LoadError> {
     let authority = AuthorityConfig {
         name: "authority".to_owned(),
         listen: args.listen.clone(),
-        zones: args.zones.iter().map(|file| ZoneSource { file: file.clone() }).collect(),
+        zones: args.zones.iter().map(|file| ZoneSource { file: file.clone(), origin: args.origin.as_ref().map(Name::folded) }).collect(),
         miss: args.miss.unwrap_or(AuthorityConfig::MISS),
         ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
+        identity: Identity::default(),
     };
     load::load_files(Config {
         workers: None,

@@ -70,7 +70,7 @@ pub struct Fault {
 /// What is wrong. Its `Display` also says what would be right.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The file is a master file, as this word in it shows.
+    /// A word of a master file in a table.
     MasterFile(String),
     /// Only the host is there.
     NoAddress,
@@ -119,7 +119,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MasterFile(word) => {
-                write!(f, "master files are not read yet: {word:?} makes this one, only tables of lines {GRAMMAR} are")
+                write!(f, "{word:?} belongs in a master file, but lines of a table stand before: expected {GRAMMAR}")
             }
             Self::NoAddress => write!(f, "address and type are missing, expected {GRAMMAR}"),
             Self::NoType => write!(f, "type is missing, expected {GRAMMAR}"),

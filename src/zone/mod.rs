@@ -14,6 +14,8 @@
 //! ```
 
 mod answer;
+mod assembly;
+mod batch;
 mod catalog;
 mod checks;
 mod denial;
@@ -36,6 +38,8 @@ mod writer;
 #[expect(clippy::module_inception, reason = "the room is named for all zones, the file for one")]
 mod zone;
 
+pub use assembly::Assembly;
+pub use batch::Batch;
 pub use catalog::Catalog;
 pub use error::{Fault, Problem, ZoneError, ZoneErrors};
 pub use flaw::{Caution, Finding, Findings, Flaw, Listed};
@@ -43,5 +47,6 @@ pub use identity::{Identity, Text};
 pub use rdata::rdata_to_text;
 pub use record::{Place, Record};
 pub use respond::{Reaction, Transport, respond};
-pub use tables::{Miss, Tables};
+pub use table::{TableFaults, is_master_file, read_table};
+pub use tables::{Miss, Tables, TablesBuilder};
 pub use zone::{Zone, ZoneBuilder};

@@ -3,13 +3,11 @@
 //! Built whole from all table files of the authority, or not at all, and immutable from then on. A
 //! table is a set of hosts, not a tree; several tables are one set.
 
-use std::net::IpAddr;
-
 use super::error::{Fault, Problem, ZoneError, ZoneErrors};
-use super::record::Place;
+use super::record::{Place, Record};
 use super::referral::{Referral, ReferralDraft};
 use super::store::{Added, Draft, Full, Rrset, Store};
-use super::table::{self, Entry};
+use super::table::{TableFaults, read_table};
 use crate::wire::{Name, RecordType};
 
 /// The tables of one authority.
@@ -40,16 +38,12 @@ impl Tables {
     ///
     /// Every bad line of every file is reported.
     pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, ZoneErrors> {
-        let mut draft = TablesDraft::new(ttl);
-        let mut errors = Vec::new();
+        let mut builder = TablesBuilder::new(miss);
         for (file, octets) in sources {
-            let faults = draft.read(&String::from_utf8_lossy(octets));
-            errors.extend(faults.into_iter().map(|(line, fault)| ZoneError { file: file.clone(), line, fault }));
+            let faults = read_table(octets, ttl, &mut |record, place| builder.add(&record, place));
+            builder.end_file(file, faults);
         }
-        ZoneErrors::check(errors)?;
-        draft.hosts.fill_gaps(Name::root().as_wire().len());
-        let (hosts, _) = draft.hosts.finish();
-        Ok(Self { referral: draft.referral.finish(&hosts), hosts, miss })
+        builder.finish()
     }
 
     /// Whether there is nothing in them: neither hosts nor a referral.
@@ -128,58 +122,72 @@ pub(super) enum Answer<'a> {
 
 /// Tables whose files are being read.
 #[derive(Debug)]
-struct TablesDraft {
-    /// For all records.
-    ttl: u32,
+pub struct TablesBuilder {
+    /// Said of what is in none.
+    miss: Miss,
     /// From address lines.
     hosts: Draft,
     /// From NS lines.
     referral: ReferralDraft,
+    /// What found no room, of the file that is being read.
+    overflow: Vec<(usize, Fault)>,
+    /// What is wrong with the files that were read.
+    errors: Vec<ZoneError>,
 }
 
-impl TablesDraft {
+impl TablesBuilder {
     /// Nothing has been read yet.
-    fn new(ttl: u32) -> Self {
-        Self { ttl, hosts: Draft::default(), referral: ReferralDraft::default() }
+    pub fn new(miss: Miss) -> Self {
+        let (hosts, referral) = (Draft::default(), ReferralDraft::default());
+        Self { miss, hosts, referral, overflow: Vec::new(), errors: Vec::new() }
     }
 
-    /// Adds what a file says. Returns what is wrong with it, with line numbers.
-    fn read(&mut self, text: &str) -> Vec<(usize, Fault)> {
-        if let Some(sign) = table::find_master_file(text) {
-            return vec![sign];
-        }
-        table::entries(text)
-            .filter_map(|(line, entry)| {
-                let fault = entry.and_then(|entry| self.add(&entry)).err()?;
-                Some((line, fault))
-            })
-            .collect()
-    }
-
-    /// Adds what a line says.
-    fn add(&mut self, entry: &Entry) -> Result<(), Fault> {
-        match entry {
-            Entry::Address { host, address: IpAddr::V4(address) } => {
-                self.add_address(host, RecordType::A, &address.octets())
+    /// Adds what a line says, as [`read_table`] hands it over.
+    pub fn add(&mut self, record: &Record<'_>, place: Place) {
+        let Record { owner, rtype, ttl, rdata } = *record;
+        let problem = if rtype == RecordType::NS {
+            let is_added = Name::from_wire(owner).is_ok_and(|host| self.referral.add(&host, ttl));
+            (!is_added).then_some(Problem::TooManyNameServers)
+        } else {
+            self.hosts.open(owner, place);
+            match self.hosts.add(rtype, ttl, rdata) {
+                // A line that is there twice counts once.
+                Ok(Added::New | Added::Duplicate | Added::OtherTtl) => None,
+                Err(Full { limit }) => Some(Problem::TooManyAddresses { limit }),
             }
-            Entry::Address { host, address: IpAddr::V6(address) } => {
-                self.add_address(host, RecordType::AAAA, &address.octets())
-            }
-            Entry::NameServer { host } if self.referral.add(host, self.ttl) => Ok(()),
-            Entry::NameServer { .. } => Err(Fault { column: 1, problem: Problem::TooManyNameServers }),
+        };
+        if let Some(problem) = problem {
+            self.overflow.push((place.line as usize, Fault { column: 1, problem }));
         }
     }
 
-    /// Adds an address record.
-    fn add_address(&mut self, host: &Name, rtype: RecordType, rdata: &[u8]) -> Result<(), Fault> {
-        self.hosts.open(host.as_wire(), Place::default());
-        match self.hosts.add(rtype, self.ttl, rdata) {
-            // A line that is there twice counts once.
-            Ok(Added::New | Added::Duplicate | Added::OtherTtl) => Ok(()),
-            Err(Full { limit }) => Err(Fault { column: 1, problem: Problem::TooManyAddresses { limit } }),
+    /// Notes that a file of this name was read, and what is wrong with its lines. Of a file that is wrong all over only the
+    /// first lines are told.
+    pub fn end_file(&mut self, file: &str, TableFaults(mut faults): TableFaults) {
+        faults.append(&mut self.overflow);
+        faults.sort_by_key(|(line, _)| *line);
+        if faults.len() > MAX_FAULTS {
+            let more = faults.len() - MAX_FAULTS;
+            faults.truncate(MAX_FAULTS + 1);
+            if let Some((_, fault)) = faults.last_mut() {
+                *fault = Fault { column: 1, problem: Problem::More(more) };
+            }
         }
+        let error = |(line, fault)| ZoneError { file: file.to_owned(), line, fault };
+        self.errors.extend(faults.into_iter().map(error));
+    }
+
+    /// Compiles the tables, unless anything is wrong.
+    pub fn finish(mut self) -> Result<Tables, ZoneErrors> {
+        ZoneErrors::check(self.errors)?;
+        self.hosts.fill_gaps(Name::root().as_wire().len());
+        let (hosts, _) = self.hosts.finish();
+        Ok(Tables { referral: self.referral.finish(&hosts), hosts, miss: self.miss })
     }
 }
+
+/// Lines of one file that are told to be wrong, as of a master file.
+const MAX_FAULTS: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -292,14 +300,13 @@ mod tests {
     #[test]
     fn every_bad_line_of_every_file_is_reported() {
         let bad = "a 192.0.2.1 A\nb 192.0.2.1\n\nc 192.0.2.1 AAA\n";
-        let zone = "bad line\n$TTL 1h\nanother\n";
+        let zone = "h 192.0.2.1 A\n$TTL 1h\nanother\n";
         let errors = Tables::build(&sources(&[bad, zone, "d - A"]), 300, Miss::Silent).expect_err("bad lines");
         assert_eq!(
             errors.to_string(),
             "f1:2:12: type is missing, expected HOST ADDRESS TYPE\n\
              f1:4:13: unknown type \"AAA\", expected A, AAAA or NS, did you mean \"AAAA\"?\n\
-             f2:2:1: master files are not read yet: \"$TTL\" makes this one, only tables of lines HOST ADDRESS TYPE \
-             are\n\
+             f2:2:1: \"$TTL\" belongs in a master file, but lines of a table stand before: expected HOST ADDRESS TYPE\n\
              f3:1:3: type A needs an address, expected HOST ADDRESS TYPE (HOST - NS is for name servers)"
         );
     }
