@@ -39,6 +39,11 @@ impl Batch {
         self.octets.is_empty()
     }
 
+    /// Takes everything out, and keeps the memory for the next records.
+    pub fn clear(&mut self) {
+        self.octets.clear();
+    }
+
     /// The records and their places, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Record<'_>, Place)> {
         let mut rest = self.octets.as_slice();
@@ -84,5 +89,7 @@ mod tests {
         }
         assert!(batch.is_full());
         assert_eq!(batch.iter().collect::<Vec<_>>(), records.into_iter().zip(places).collect::<Vec<_>>());
+        batch.clear();
+        assert!(batch.is_empty() && batch.iter().next().is_none());
     }
 }
