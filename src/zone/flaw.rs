@@ -23,7 +23,11 @@ impl<T: fmt::Display> Finding<T> {
     /// The finding in a line, with its place in one of the files that were read: `z.zone:7:1: www.z.: ...`.
     pub fn in_files(&self, files: &Files) -> String {
         let file = files.names().nth(self.place.file.into()).unwrap_or_default();
-        format!("{file}:{}:{}: {self}", self.place.line, self.place.column)
+        match self.place {
+            // Of what is missing there is no place.
+            Place { line: 0, .. } => format!("{file}: {self}"),
+            Place { line, column, .. } => format!("{file}:{line}:{column}: {self}"),
+        }
     }
 }
 
