@@ -11,6 +11,8 @@ use crate::wire::{Name, RecordType};
 pub struct Assembly {
     /// Takes them once the name is known.
     builder: Option<ZoneBuilder>,
+    /// Whether many records will come.
+    is_large: bool,
     /// What came before: nothing in nearly every file, since the SOA record is the first one.
     early: Batch,
 }
@@ -18,7 +20,13 @@ pub struct Assembly {
 impl Assembly {
     /// A zone of this name, or else of the name that owns the first SOA record.
     pub fn new(origin: Option<&Name>) -> Self {
-        Self { builder: origin.map(ZoneBuilder::new), early: Batch::default() }
+        Self { builder: origin.map(ZoneBuilder::new), is_large: false, early: Batch::default() }
+    }
+
+    /// Gets ready for many records.
+    pub fn expect_many(&mut self) {
+        self.is_large = true;
+        self.builder.iter_mut().for_each(ZoneBuilder::expect_many);
     }
 
     /// Adds a record.
@@ -29,6 +37,9 @@ impl Assembly {
         match Name::from_wire(record.owner) {
             Ok(apex) if record.rtype == RecordType::SOA => {
                 let mut builder = ZoneBuilder::new(&apex);
+                if self.is_large {
+                    builder.expect_many();
+                }
                 self.early.iter().for_each(|(record, place)| builder.add(&record, place));
                 self.early = Batch::default();
                 builder.add(record, place);

@@ -28,6 +28,8 @@ pub struct Catalog {
     tables: Arc<Tables>,
     /// What the server says of itself.
     identity: Identity,
+    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
+    is_large: bool,
 }
 
 impl Catalog {
@@ -41,13 +43,14 @@ impl Catalog {
 
     /// A catalog of tables, without zones.
     pub fn new(tables: Arc<Tables>) -> Self {
-        let (by_apex, lengths) = (HashTable::new(), Lengths::default());
-        Self { zones: Vec::new(), by_apex, lengths, tables, identity: Identity::default() }
+        let (by_apex, lengths, is_large) = (HashTable::new(), Lengths::default(), tables.store().is_large());
+        Self { zones: Vec::new(), by_apex, lengths, tables, identity: Identity::default(), is_large }
     }
 
     /// This catalog with a zone more, or with this version of a zone that it has.
     pub fn with_zone(mut self, zone: Arc<Zone>) -> Self {
         let apex = zone.apex().as_wire();
+        self.is_large |= zone.store.is_large();
         match self.find_apex(apex) {
             Some(index) => self.zones[index] = zone,
             None => {
@@ -101,6 +104,11 @@ impl Catalog {
     /// What the server says of itself.
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
+    pub(super) fn is_large(&self) -> bool {
+        self.is_large
     }
 
     /// The deepest zone that encloses a folded name, as far as it answers for this type.

@@ -34,6 +34,7 @@ mod respond;
 mod store;
 mod table;
 mod tables;
+mod warm;
 mod writer;
 #[expect(clippy::module_inception, reason = "the room is named for all zones, the file for one")]
 mod zone;
@@ -49,4 +50,5 @@ pub use record::{Place, Record};
 pub use respond::{Reaction, Transport, respond};
 pub use table::{TableFaults, is_master_file, read_table};
 pub use tables::{Miss, Tables, TablesBuilder};
+pub use warm::warm;
 pub use zone::{Zone, ZoneBuilder};

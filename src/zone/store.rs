@@ -65,6 +65,22 @@ impl Store {
         self.records
     }
 
+    /// Whether the store is more than a processor's cache holds.
+    pub(super) fn is_large(&self) -> bool {
+        self.arena.len() >= LARGE
+    }
+
+    /// Where the node of a name with this hash probably is: by the index alone, without a look at the node.
+    pub(super) fn guess(&self, hash: u32) -> Option<At> {
+        self.index.guess(hash)
+    }
+
+    /// Reads something of both cache lines that a node takes, typically, so that they are at hand.
+    pub(super) fn touch(&self, at: At) -> (Option<u8>, Option<u8>) {
+        let start = at.octets();
+        (self.arena.get(start).copied(), self.arena.get(start + TYPICAL_LEN).copied())
+    }
+
     /// Octets that the store takes.
     #[cfg(test)]
     fn octets(&self) -> usize {
@@ -83,6 +99,12 @@ impl Places {
         found.ok().and_then(|index| self.0.get(index)).map(|(_, place)| *place).unwrap_or_default()
     }
 }
+
+/// Octets of names and records that fit into no cache of a core.
+const LARGE: usize = 1 << 21;
+
+/// Octets of a node with one address, up to the last ones.
+const TYPICAL_LEN: usize = 48;
 
 #[cfg(test)]
 mod tests;

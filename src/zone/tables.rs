@@ -46,6 +46,11 @@ impl Tables {
         builder.finish()
     }
 
+    /// The hosts.
+    pub(super) fn store(&self) -> &Store {
+        &self.hosts
+    }
+
     /// Whether there is nothing in them: neither hosts nor a referral.
     pub(super) fn is_empty(&self) -> bool {
         self.hosts.owners() == 0 && self.referral.is_none()
@@ -140,6 +145,11 @@ impl TablesBuilder {
     pub fn new(miss: Miss) -> Self {
         let (hosts, referral) = (Draft::default(), ReferralDraft::default());
         Self { miss, hosts, referral, overflow: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Gets ready for many hosts.
+    pub fn expect_many(&mut self) {
+        self.hosts.expect_many();
     }
 
     /// Adds what a line says, as [`read_table`] hands it over.

@@ -127,9 +127,9 @@ impl ZoneBuilder {
         Self { apex: apex.folded(), draft: Draft::default(), findings: Findings::default() }
     }
 
-    /// Makes room for so many names, if that is known.
-    pub fn reserve(&mut self, names: usize) {
-        self.draft.reserve(names);
+    /// Gets ready for many records.
+    pub fn expect_many(&mut self) {
+        self.draft.expect_many();
     }
 
     /// Adds a record.

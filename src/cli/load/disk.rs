@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use foldhash::quality::FixedState;
 
+use super::pipe::is_large;
+
 /// A file as it was when it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
@@ -69,7 +71,10 @@ pub(super) fn read(path: &Path) -> io::Result<(Vec<u8>, Seen)> {
     let metadata = file.metadata()?;
     let stamp = Stamp::of(&metadata);
     let is_settled = stamp.is_settled();
-    let mut octets = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    let len = usize::try_from(metadata.len()).unwrap_or(0);
+    // Allocators keep what is freed, but for blocks of some size, which go back to the system: for glibc above 32 MiB at
+    // most. What is reserved and not written to costs nothing.
+    let mut octets = Vec::with_capacity(if is_large(len) { len.max(WHOLE_BLOCK) } else { len });
     file.read_to_end(&mut octets)?;
     let digest = digest(&octets);
     Ok((octets, Seen { path: path.to_owned(), digest, stamp, is_settled }))
@@ -93,6 +98,9 @@ pub(super) fn read_below(folder: &Path, path: &str) -> Result<(Vec<u8>, Seen), S
     // By its path as it was written: a link may lead elsewhere tomorrow.
     Ok((octets, Seen { path: file, ..seen }))
 }
+
+/// Octets of a block that an allocator gives back as soon as it is freed.
+const WHOLE_BLOCK: usize = 33 << 20;
 
 /// A short stand-in for the content of a file. Those who write zone files have no reason to make two of them look alike.
 fn digest(octets: &[u8]) -> u64 {

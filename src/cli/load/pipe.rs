@@ -14,7 +14,7 @@ pub(super) fn pipe<T: Send>(
     read: impl FnOnce(&mut dyn FnMut(Record<'_>, Place)) -> T + Send,
     mut take: impl FnMut(&Record<'_>, Place),
 ) -> T {
-    if octets < LARGE || threads() < 2 {
+    if !is_large(octets) || threads() < 2 {
         return read(&mut |record, place| take(&record, place));
     }
     thread::scope(|scope| {
@@ -40,6 +40,11 @@ pub(super) fn pipe<T: Send>(
         }
         join(reader)
     })
+}
+
+/// Whether a text of so many octets is worth some effort.
+pub(super) fn is_large(octets: usize) -> bool {
+    octets >= LARGE
 }
 
 /// Does all jobs, some at the same time, and returns their results in order.
@@ -75,7 +80,7 @@ fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A text of so many octets is worth a thread: it takes some milliseconds to read.
+/// A text of so many octets is large: it takes some milliseconds to read.
 const LARGE: usize = 1 << 20;
 
 /// Batches on their way: one would make each side wait for the other whenever it pauses.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{self, Seen};
-use super::pipe::{do_all, pipe};
+use super::pipe::{do_all, is_large, pipe};
 use crate::config::{AuthorityConfig, Config};
 use crate::wire::Name;
 use crate::zone::master::{self, Source, Task};
@@ -160,6 +160,9 @@ impl Loader {
                     }
                 },
             };
+            if is_large(octets.len()) {
+                builder.expect_many();
+            }
             let faults = pipe(
                 octets.len(),
                 |sink| read_table(octets, recipe.ttl, sink),
@@ -256,6 +259,9 @@ fn load_zone(file: &Path, origin: Option<&Name>, octets: Vec<u8>, seen: Seen) ->
     let source = Source { name: file.display().to_string(), octets };
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
     let mut assembly = Assembly::new(origin);
+    if is_large(len) {
+        assembly.expect_many();
+    }
     let read = |sink: &mut dyn FnMut(Record<'_>, Place)| {
         // Moved in, so that the text is given back as soon as it is read.
         let (source, mut all_seen) = (source, vec![seen]);

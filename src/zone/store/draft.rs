@@ -49,9 +49,13 @@ pub(in crate::zone) struct Full {
 }
 
 impl Draft {
-    /// Makes room for so many names.
-    pub(in crate::zone) fn reserve(&mut self, names: usize) {
-        self.index.reserve(names);
+    /// Gets ready for a large store: what is taken for its sake in between can then be given back.
+    ///
+    /// Allocators keep freed memory for the next one who asks, but for blocks beyond some size, which come from the system
+    /// and go back to it: for glibc above 32 MiB at most. Memory that is reserved and not written to costs nothing.
+    pub(in crate::zone) fn expect_many(&mut self) {
+        self.arena.reserve(WHOLE_BLOCK);
+        self.places.reserve(WHOLE_BLOCK / size_of::<(At, Place)>());
     }
 
     /// Makes the node of a name in canonical form the one to which records are added.
@@ -247,6 +251,9 @@ struct Spot {
     /// [`Added::Duplicate`] if it is there already.
     found: Added,
 }
+
+/// Octets of a block that an allocator gives back as soon as it is freed.
+const WHOLE_BLOCK: usize = 33 << 20;
 
 /// Octets of moved nodes that are not worth a cleaning.
 const MAX_GARBAGE: usize = 1 << 20;

@@ -36,6 +36,11 @@ impl Index {
         self.0.find(spread(hash), |slot| slot.is(hash, name, arena)).map(|slot| slot.at)
     }
 
+    /// Where the node of a name with this hash is, or of another name that shares it.
+    pub(super) fn guess(&self, hash: u32) -> Option<At> {
+        self.0.find(spread(hash), |slot| slot.hash == hash).map(|slot| slot.at)
+    }
+
     /// Notes that the node of a name is `at`, unless the name is known. Returns where it is by now.
     pub(super) fn find_or_insert(&mut self, arena: &[u8], name: &[u8], at: At) -> At {
         let hash = hash(name);
