@@ -33,7 +33,12 @@
 //! 7. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
 //!    (`forwarder/turns.rs`).
 //!
-//! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority.rs`).
+//! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority.rs`). If there are
+//! many names, `zone::warm` has fetched before what the queries of the batch will read.
+//!
+//! Zone files are read before anything is bound, and again at a reload, those that have changed (`cli/load/zones.rs`): several
+//! at a time, and a large one by two threads, of which one reads and the other builds (`cli/load/pipe.rs`). A
+//! `zone::Catalog` is all that one TS knows: zones, which a reload shares with the one before, and tables.
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that.

@@ -49,7 +49,7 @@ fn the_reference_and_the_zones_that_come_with_it_are_right() {
     let folder = folder(&format!("'{}'", zone.display()), &[]);
     let (status, stdout, stderr) = check(folder.path(), &[]);
     assert_eq!((status, stderr.as_str()), (0, ""));
-    assert!(stdout.contains("1 zone with 31 records"), "{stdout}");
+    assert!(stdout.contains("1 zone with 27 records"), "{stdout}");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn what_is_odd_is_a_warning() {
     let (status, stdout, stderr) = check(folder.path(), &[]);
     assert_eq!(status, 0);
     assert!(stdout.contains("ok (1 authority"), "{stdout}");
-    assert_eq!(stderr, "warning: ./a:4:1: sub.a.: name server ns.sub.a. has no address in this zone\n");
+    assert_eq!(stderr, "warning: a:4:1: sub.a.: name server ns.sub.a. has no address in this zone\n");
 }
 
 #[test]
