@@ -161,10 +161,7 @@ mod tests {
             ("config.toml", config),
             ("a.txt", "a.example 192.0.2.1 A\na.example 192.0.2.2 A\nb.example 2001:db8::1 AAAA"),
             ("b.txt", "c.example 192.0.2.3 A\nns.example - NS"),
-            (
-                "c.zone",
-                "$TTL 1h\nexample. SOA ns.example. mail 1 2 3 4 5\nexample. NS ns\n$ORIGIN example.\nns A 192.0.2.1",
-            ),
+            ("c.zone", "$ORIGIN example.\n@ 1 SOA ns mail 1 2 3 4 5\n@ 1 NS ns\nns 1 A 192.0.2.1"),
         ];
         for (name, text) in files {
             fs::write(folder.path().join(name), text).expect("a file of the test");

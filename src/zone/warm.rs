@@ -53,3 +53,46 @@ const LEAST: usize = 4;
 
 /// More queries than a listener receives at once.
 const MOST: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+    use crate::wire::Name;
+    use crate::zone::Miss;
+
+    /// A catalog of a table of so many hosts.
+    fn catalog(hosts: u32) -> Catalog {
+        let mut table = String::new();
+        for host in 0..hosts {
+            writeln!(table, "h{host}.example 192.0.2.1 A").expect("a String takes all");
+        }
+        Catalog::build(&[("table".to_owned(), table.into_bytes())], 300, Miss::Silent).expect("a sound table")
+    }
+
+    #[test]
+    fn what_is_fetched_is_what_will_be_looked_up() {
+        let catalog = catalog(60_000);
+        assert!(catalog.is_large());
+        let query = |name: &[u8]| [b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0", name, b"\0\x01\0\x01"].concat();
+        for host in (0..60_000).step_by(7_001) {
+            let name: Name = format!("H{host}.example").parse().expect("a name");
+            let message = query(name.as_wire());
+            let Ahead { store, hash } = Question::read(&message)
+                .and_then(|question| Ahead::of(&catalog, question))
+                .expect("the tables are large");
+            let node = store.find(name.folded().as_wire()).expect("it is in the table");
+            // None of these names shares its hash with another.
+            assert_eq!(store.guess(hash), Some(node.at()), "{name}");
+        }
+        let messages =
+            [query(b"\x02h1\x07example\0"), query(b"\0"), query(b"\x3Fcut short"), b"short".to_vec(), Vec::new()];
+        warm(&catalog, messages.iter().cycle().take(200).map(Vec::as_slice));
+    }
+
+    #[test]
+    fn small_catalogs_are_left_alone() {
+        assert!(!catalog(1000).is_large());
+    }
+}
