@@ -63,7 +63,9 @@ impl Authority {
 
     /// Answers a batch of datagrams.
     fn answer_batch(&self, socket: &UdpSocket, received: &RecvBatch, responses: &mut SendBatch) {
-        for datagram in (0..received.len()).filter_map(|index| received.datagram(index)) {
+        let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
+        zone::warm(&self.catalog.borrow(), datagrams.clone().map(|datagram| datagram.bytes));
+        for datagram in datagrams {
             responses.push_unless_empty(datagram.peer, datagram.local, |out| {
                 self.answer(datagram.bytes, Transport::Udp, out);
             });

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
-use super::{AuthorityConfig, ZoneSource, words};
+use super::{AuthorityConfig, Expected, ZoneSource, words};
+use crate::zone::{Identity, Text};
 
 /// An example of what `zones` takes.
 const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";
@@ -25,27 +26,39 @@ pub(super) fn read<'d>(
         zones: zones.map(|node| read_zones(&node, folder)).unwrap_or_default(),
         miss: section.parsed("miss", words::miss, AuthorityConfig::MISS),
         ttl: section.parsed("ttl", words::ttl, AuthorityConfig::TTL),
+        identity: Identity {
+            version: read_text(&mut section, "version"),
+            id: read_text(&mut section, "id"),
+            nsid: read_text(&mut section, "nsid"),
+        },
     };
     section.finish();
     authority
 }
 
-/// Reads `zones`: at least one, none twice.
+/// Reads one of the texts that a server says of itself.
+fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<Text> {
+    let text = |text: &str| Text::new(text.as_bytes()).ok_or_else(|| Expected::new("at most 255 octets"));
+    section.take(key)?.parsed(text)
+}
+
+/// Reads `zones`: at least one, none twice. One file may be the zone of several origins.
 fn read_zones<'d>(node: &Node<'d>, folder: &Path) -> Vec<ZoneSource> {
-    let read = |item: Node<'d>| Some((folder.join(read_file(&item)?), item.spot));
-    let files: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(read).collect();
-    note_repeats(files.iter().cloned(), |file| format!("{} is loaded", file.display()));
-    files.into_iter().map(|(file, _)| ZoneSource { file }).collect()
+    let read = |item: Node<'d>| Some((read_zone(&item, folder)?, item.spot));
+    let zones: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(read).collect();
+    note_repeats(zones.iter().cloned(), |zone| format!("{} is loaded", zone.file.display()));
+    zones.into_iter().map(|(zone, _)| zone).collect()
 }
 
 /// Reads one zone: a file name, or a table with one.
-fn read_file(item: &Node<'_>) -> Option<String> {
+fn read_zone(item: &Node<'_>, folder: &Path) -> Option<ZoneSource> {
     let Some(mut section) = item.table() else {
-        return item.parsed(words::file_name);
+        return Some(ZoneSource { file: folder.join(item.parsed(words::file_name)?), origin: None });
     };
-    let file = section.require("file", "\"zones/ts1.txt\"");
+    let file = section.require("file", "\"zones/ts1.txt\"").and_then(|node| node.parsed(words::file_name));
+    let origin = section.take("origin").and_then(|node| node.parsed(words::domain_name));
     section.finish();
-    file?.parsed(words::file_name)
+    Some(ZoneSource { file: folder.join(file?), origin: origin.map(|origin| origin.folded()) })
 }
 
 #[cfg(test)]
@@ -86,9 +99,15 @@ mod tests {
             ("zones = [\"\"]", "10: authorities.ts1.zones[0]: invalid value \"\": expected the name of a file"),
             ("zones = [\"a\", { file = \"a\" }]", "15: authorities.ts1.zones[1]: a is loaded twice, first on line 2"),
             (
-                "zones = [{ file = \"a\", origin = \"example.org\" }]",
-                "24: authorities.ts1.zones[0]: unknown key \"origin\", expected one of file",
+                "zones = [{ file = \"a\", orgin = \"example.org\" }]",
+                "24: authorities.ts1.zones[0]: unknown key \"orgin\", did you mean \"origin\"?",
             ),
+            (
+                "zones = [{ file = \"a\", origin = \"a..b\" }]",
+                "33: authorities.ts1.zones[0].origin: invalid value \"a..b\": expected a domain name such as \
+                 \"example.org\" (empty label: dots stand between labels, one at a time)",
+            ),
+            ("nsid = 7", "8: authorities.ts1.nsid: expected a string: put the integer in quotes"),
             ("zoens = [\"a\"]", "1: authorities.ts1: unknown key \"zoens\", did you mean \"zones\"?"),
         ] {
             check_authority(line, expected);

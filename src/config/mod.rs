@@ -32,7 +32,7 @@ pub use words::Expected;
 
 use crate::policy::Rules;
 use crate::wire::{Name, RecordType};
-use crate::zone::Miss;
+use crate::zone::{Identity, Miss};
 
 /// Everything that `hedgerow serve` runs. Holds no bad address, zero deadline or empty pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +145,8 @@ pub struct AuthorityConfig {
     pub miss: Miss,
     /// TTL of table records.
     pub ttl: Duration,
+    /// What it says of itself; by default nothing.
+    pub identity: Identity,
 }
 
 impl AuthorityConfig {
@@ -156,10 +158,12 @@ impl AuthorityConfig {
 }
 
 /// One entry of `authorities.*.zones`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ZoneSource {
     /// Already resolved against the folder of the config file.
     pub file: PathBuf,
+    /// The name of the zone, in canonical form: makes the file a master file. Without it a master file says its name itself.
+    pub origin: Option<Name>,
 }
 
 /// `[cache]`.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::{AdminConfig, CacheConfig, Config, ProbeConfig, Problem};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
-use crate::zone::Miss;
+use crate::zone::{Identity, Miss, Text};
 
 /// The file that stands at the top of the repository.
 const REFERENCE: &str = include_str!("../../config.toml");
@@ -65,7 +65,8 @@ fn the_reference_shows_every_key() {
         let (_, section) = REFERENCE.split_once(&header).expect("the section");
         let section = section.split("\n[authorities.ts2]").next().expect("its text");
         for key in keys {
-            let shown = section.lines().any(|line| line.starts_with(&format!("{key} ")))
+            // What has no default is shown as a comment.
+            let shown = section.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} ")))
                 || REFERENCE.contains(&format!(
                     "
 [{table}.{key}]
@@ -136,9 +137,10 @@ fn every_key_is_read() {
         backends = ["[2001:db8::1]:53"]
         [authorities.x]
         listen = ["127.0.0.1:5301"]
-        zones = ["a.txt", { file = "/srv/b.txt" }]
+        zones = ["a.txt", { file = "/srv/b.txt" }, { file = "a.txt", origin = "A.example" }]
         miss = "refused"
         ttl = "1h"
+        id = "one"
         "#,
     );
     assert_eq!(config.workers, NonZeroUsize::new(2));
@@ -173,7 +175,11 @@ fn every_key_is_read() {
 
     let authority = &config.authorities[0];
     let files: Vec<_> = authority.zones.iter().map(|zone| zone.file.as_path()).collect();
-    assert_eq!(files, [Path::new("/etc/hedgerow/a.txt"), Path::new("/srv/b.txt")]);
+    let a = Path::new("/etc/hedgerow/a.txt");
+    assert_eq!(files, [a, Path::new("/srv/b.txt"), a]);
+    let origins: Vec<_> = authority.zones.iter().map(|zone| zone.origin.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(origins, [None, None, Some("a.example.".to_owned())]);
+    assert_eq!(authority.identity, Identity { id: Text::new(b"one"), ..Identity::default() });
     assert_eq!((authority.miss, authority.ttl), (Miss::Refused, Duration::from_secs(3600)));
 }
 
