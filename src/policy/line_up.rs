@@ -63,10 +63,8 @@ impl Known<'_> {
             return (*candidates, candidates.len());
         }
         let mut list = Candidates::of(fit.clone(), false);
-        while let Some(next) = candidates
-            .iter()
-            .filter(|backend| !list.contains(*backend))
-            .min_by_key(|backend| self.silence(*backend))
+        while let Some(next) =
+            candidates.iter().filter(|backend| !list.contains(*backend)).min_by_key(|backend| self.silence(*backend))
         {
             list.push(next);
         }
