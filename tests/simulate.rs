@@ -88,7 +88,7 @@ fn scenario_is_read_from_a_file_and_the_command_line_goes_before() {
                 [[backends]]\nlatency = '7ms'\ncount = 2\n";
     std::fs::write(folder.path().join("s.toml"), text).expect("a file of the test");
     let text = stdout(&simulate(folder.path(), &["-f", "s.toml", "-n", "1000"]));
-    assert!(text.starts_with("1000 queries at 3000/s (0s) to 2 backends, seed 5\n"), "{text}");
+    assert!(text.starts_with("1000 queries at 3000/s (333ms) to 2 backends, seed 5\n"), "{text}");
     assert!(text.contains("\nhedge budget=0.1 ") && text.contains(" 7.00 "), "{text}");
     std::fs::write(folder.path().join("s.toml"), "qeries = 1").expect("a file of the test");
     let output = simulate(folder.path(), &["-f", "s.toml"]);
@@ -101,8 +101,12 @@ fn plot_is_an_svg_file() {
     stdout(&simulate(folder.path(), &["-n", "2000", "-p", "race", "-p", "sequential", "--plot", "tail.svg"]));
     let svg = std::fs::read_to_string(folder.path().join("tail.svg")).expect("the plot");
     assert!(svg.contains("<svg") && svg.contains("sequential"), "{svg}");
-    let output = simulate(folder.path(), &["-n", "100", "--plot", "no/such/folder.svg"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // It is said before anything is played: as many queries as this would take all day.
+    let output = simulate(folder.path(), &["-n", "1000000000", "--plot", "no/such.svg"]);
+    check_mistake(&output, 1, "--plot: no/such.svg: cannot be written: entity not found: folder no");
+    let names: Vec<_> =
+        folder.path().read_dir().expect("a folder").map(|file| file.expect("a file").file_name()).collect();
+    assert_eq!(names, ["tail.svg"], "nothing else is left behind");
 }
 
 #[test]
@@ -114,6 +118,7 @@ fn mistakes_are_exit_code_2_and_told_with_their_place() {
         (&["-b", "latnecy=1ms"][..], "--backend \"latnecy=1ms\": latnecy: unknown key, did you mean \"latency\"?"),
         (&["-b", "latency=fast"], "invalid value \"fast\": expected a latency such as 1ms, uniform(1ms,3ms)"),
         (&["-p", "hegde"], "--policy \"hegde\": dispatch: invalid value \"hegde\": expected one of race"),
+        (&["--plot", "-"], "expected the name of a file, such as tail.svg"),
         (&["-p", "present"], "there is no pool yet, name its config with --from"),
         (&["-n", "0"], "expected a number from 1"),
         (&["--rate", "fast"], "expected queries per second"),

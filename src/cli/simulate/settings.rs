@@ -38,9 +38,9 @@ impl Settings {
         let mut settings = Self::at(place);
         for (index, word) in text.split_whitespace().enumerate() {
             let (key, value) = match (word.split_once('='), head) {
-                (Some((key, value)), _) => (key, value),
+                (Some((key, value)), _) if !key.is_empty() => (key, value),
                 (None, Some(head)) if index == 0 => (head, word),
-                (None, _) => {
+                (Some(_) | None, _) => {
                     return Err(Mistake::at(&settings.place, format_args!("expected KEY=VALUE, not {word:?}")));
                 }
             };
