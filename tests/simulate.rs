@@ -92,7 +92,7 @@ fn scenario_is_read_from_a_file_and_the_command_line_goes_before() {
     assert!(text.contains("\nhedge budget=0.1 ") && text.contains(" 7.00 "), "{text}");
     std::fs::write(folder.path().join("s.toml"), "qeries = 1").expect("a file of the test");
     let output = simulate(folder.path(), &["-f", "s.toml"]);
-    check_mistake(&output, 2, "s.toml:1:10: qeries: unknown key, did you mean \"queries\"?");
+    check_mistake(&output, 2, "s.toml:1:1: qeries: unknown key, did you mean \"queries\"?");
 }
 
 #[test]
