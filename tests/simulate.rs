@@ -77,7 +77,18 @@ fn json_is_for_scripts() {
     assert_eq!((&found["queries"], &found["seed"], &found["backends"]), (&500.into(), &1.into(), &2.into()));
     let policy = &found["policies"][0];
     assert_eq!((&policy["policy"], &policy["lost"], &policy["hedges_wasted"]), (&"race".into(), &0.into(), &0.into()));
-    assert_eq!(policy["attempts"]["hedge"], 0);
+    assert_eq!((&policy["attempts"]["hedge"], &policy["extra_load"]), (&0.into(), &1.0.into()));
+    let keys = |value: &Value| {
+        let mut keys: Vec<_> = value.as_object().expect("an object").keys().cloned().collect();
+        keys.sort_unstable();
+        keys.join(" ")
+    };
+    // As the README has them: scripts rely on it.
+    assert_eq!(keys(&found), "backends policies queries rate seed");
+    let expected = "attempts extra_load hedges_denied hedges_wasted hedges_won latency_ms lost policy";
+    assert_eq!(keys(policy), expected);
+    assert_eq!(keys(&policy["attempts"]), "failover first hedge");
+    assert_eq!(keys(&policy["latency_ms"]), "max p50 p90 p99 p99.9");
     assert!(policy["latency_ms"]["p99.9"].as_f64().is_some_and(|ms| (0.99..=1.01).contains(&ms)), "{policy}");
 }
 
