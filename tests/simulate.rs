@@ -57,7 +57,7 @@ fn table_has_a_row_for_each_policy_and_the_scenario_above() {
 
 #[test]
 fn without_a_word_there_is_a_demonstration() {
-    let text = stdout(&simulate_anywhere(&["-n", "20000"]));
+    let text = stdout(&simulate_anywhere(&["-n", "5000"]));
     let policies =
         ["sequential", "race", "hedge delay=auto budget=5%", "hedge delay=auto budget=2%", "hedge delay=p90"];
     assert!(policies.iter().all(|policy| text.contains(&format!("\n{policy} "))), "{text}");
@@ -65,7 +65,7 @@ fn without_a_word_there_is_a_demonstration() {
 
 #[test]
 fn same_seed_makes_the_same_table() {
-    let of_seed = |seed| stdout(&simulate_anywhere(&["-n", "20000", "--seed", seed]));
+    let of_seed = |seed| stdout(&simulate_anywhere(&["-n", "5000", "--seed", seed]));
     let one = of_seed("1");
     assert_eq!(one, of_seed("1"));
     assert_ne!(one.lines().nth(4), of_seed("2").lines().nth(4));
@@ -171,7 +171,7 @@ fn backends_are_played_as_a_running_server_found_them() {
     let config = config.to_str().expect("UTF-8");
     let admin = server.listener("admin").to_string();
     let ask = |arguments: &[&str]| {
-        let from = ["--from", config, "--status", &admin, "-n", "20000"];
+        let from = ["--from", config, "--status", &admin, "-n", "5000"];
         simulate_anywhere(&[&from[..], arguments].concat())
     };
     check_mistake(&ask(&[]), 1, "expected 50 at least: let it serve for a while");
