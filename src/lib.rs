@@ -9,7 +9,8 @@
 //!        │ cli ──▶ server ──▶ bind, start,      │commands│  net::udp ─┐                      ┌▶ net::batch │
 //! signals│           │        reload, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
 //!   HTTP │ admin ◀───┤                          │        │            ▼                      │             │
-//!        │         probe ──▶ plan (up, down) ◀──┼─atomics┼▶ forwarder ──▶ policy::race ──────┤             │
+//!        │           │      cache ◀─────────────┼─locks──┼▶ forwarder ──── a hit ────────────┤             │
+//!        │         probe ──▶ plan (up, down) ◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
 //!        │           ▲                          │        │            │                      │             │
 //!        │           └──────── news ◀───────────┼────────┼──          ▼                      │             │
 //!        └──────────────────────────────────────┘        │  net::exchange (sockets, IDs) ◀───┘             │ backends
@@ -22,15 +23,17 @@
 //! 1. A listener becomes readable; up to 64 datagrams are received by one call (`net/udp.rs`, `net/batch.rs`). A query by TCP
 //!    comes from its connection's task (`net/tcp.rs`). `now` is taken once.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); the route's pool is found (`plan.rs`).
-//! 3. If an equal query is in flight, this one joins its race (`forwarder/in_flight.rs`). If another worker has it, that worker
-//!    gets it (`forwarder/claims.rs`).
-//! 4. Otherwise a race starts among the pool's backends, in the order that `policy/balance.rs` gives. The race says whom
+//! 3. If the cache has a good answer, that is copied into a response, and the way ends here (`forwarder/memory.rs`, `cache/`).
+//! 4. If an equal query is in flight, this one joins its race (`forwarder/admit.rs`, `forwarder/in_flight.rs`). If another
+//!    worker has it, that worker gets it (`forwarder/claims.rs`).
+//! 5. Otherwise a race starts among the pool's backends, in the order that `policy/balance.rs` gives. The race says whom
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
-//! 5. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
+//! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
 //!    (`net/exchange.rs`).
-//! 6. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, each client that
-//!    waits gets the reply in its own form: ID, case, EDNS, size (`forwarder/responses.rs`, `wire/relay.rs`).
-//! 7. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
+//! 7. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, what it has come to
+//!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size
+//!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead.
+//! 8. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
 //!    (`forwarder/turns.rs`).
 //!
 //! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority.rs`).
@@ -45,10 +48,11 @@
 //!
 //! - `config`, `wire`, `policy`, `cache`, `zone` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
 //!   holds that, and that arrows between rooms point down only.
-//! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics: the state
-//!   of backends, the turn of round-robin, the hedge budget, claims.
-//! - After warm-up a forwarded query allocates nothing, takes no lock, starts no task and logs nothing
-//!   (`tests/allocations.rs`).
+//! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics (the state
+//!   of backends, the turn of round-robin, the hedge budget, claims) and the cache, whose locks are many and held for one copy.
+//! - After warm-up a query by UDP, forwarded or answered from the cache, allocates nothing, starts no task and logs nothing
+//!   (`tests/allocations.rs`). Without a cache it takes no lock.
+//! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::config::{BackendConfig, Config, PoolConfig};
+use crate::cache::{Cache, PoolId};
+use crate::config::{BackendConfig, CacheConfig, Config, PoolConfig};
 use crate::metrics::{BackendCounters, Counter, PoolCounters};
 use crate::policy::Rules;
 use crate::policy::balance::Balance;
@@ -30,6 +31,10 @@ pub struct Plan {
     pub routes: Arc<Routes>,
     /// Pools in order of the config.
     pub pools: Vec<Arc<SharedPool>>,
+    /// Replies that are kept, if there is a cache.
+    pub cache: Option<Arc<Cache>>,
+    /// How long they are kept, and how large that is.
+    pub cache_config: Option<CacheConfig>,
 }
 
 impl Plan {
@@ -41,6 +46,8 @@ impl Plan {
             edns_udp_size: forwarder.edns_udp_size,
             routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
             pools: shared_pools(&config.pools, earlier, workers),
+            cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier)),
+            cache_config: config.cache.clone(),
         })
     }
 
@@ -50,13 +57,28 @@ impl Plan {
             edns_udp_size: self.edns_udp_size,
             routes: Arc::clone(&self.routes),
             pools: shared_pools(pools, Some(self), workers),
+            cache: self.cache.clone(),
+            cache_config: self.cache_config.clone(),
         }
+    }
+
+    /// The pools whose replies are kept, as the cache knows them.
+    pub fn cached_pools(&self) -> Vec<PoolId> {
+        let cached = self.pools.iter().filter(|pool| self.cache.is_some() && pool.config.cache);
+        cached.map(|pool| pool.id).collect()
     }
 
     /// The pool of this name.
     pub fn pool(&self, name: &str) -> Option<&Arc<SharedPool>> {
         self.pools.iter().find(|pool| pool.config.name == name)
     }
+}
+
+/// The cache of `earlier`, unless that has another size.
+fn shared_cache(config: &CacheConfig, earlier: Option<&Plan>) -> Arc<Cache> {
+    let same = earlier.filter(|plan| plan.cache_config.as_ref().is_some_and(|known| known.size == config.size));
+    let same = same.and_then(|plan| plan.cache.clone());
+    same.unwrap_or_else(|| Arc::new(Cache::new(config.size, Instant::now())))
 }
 
 /// Pools with what `earlier` knows of them. One that has not changed is the same as before.
@@ -112,6 +134,8 @@ impl Routes {
 pub struct SharedPool {
     /// Its configuration.
     pub config: PoolConfig,
+    /// What the cache knows it by.
+    pub id: PoolId,
     /// Its backends, in order of the config.
     pub backends: Vec<Arc<SharedBackend>>,
     /// Which backend a name lives at (`balance = "sticky"`); kept for as long as the pool is `sticky`.
@@ -140,7 +164,7 @@ impl SharedPool {
             // Only `sticky` pays for a memory.
             None => Arc::new(Memory::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
         };
-        Self { config, backends, memory, state }
+        Self { id: cache_identity(&config), config, backends, memory, state }
     }
 
     /// The rules of its races.
@@ -152,6 +176,15 @@ impl SharedPool {
     pub fn budget(&self) -> &Budget {
         &self.state.budget
     }
+}
+
+/// What a pool is to the cache: its name and what changes its answers, but nothing that only changes how quickly they come.
+///
+/// A backend more may have a name that the others deny, one less may take names along: neither pool speaks for the other.
+fn cache_identity(config: &PoolConfig) -> PoolId {
+    let mut addresses: Vec<String> = config.backends.iter().map(|backend| backend.address.to_string()).collect();
+    addresses.sort_unstable();
+    PoolId::of(&format!("{}\n{:?}\n{}", config.name, config.rules.accept, addresses.join(" ")))
 }
 
 /// What a pool is, apart from its configuration: kept for as long as there is a pool of its name.

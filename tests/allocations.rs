@@ -1,4 +1,4 @@
-//! After warm-up, a query that is forwarded allocates nothing (the hot path's first rule).
+//! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded or answered from the cache.
 //!
 //! The server runs in this process, so that its allocations can be counted; the client and the backend run in a thread
 //! that is not counted. The test is alone in its file: another test's allocations would be counted too.
@@ -58,19 +58,28 @@ static ALLOCATOR: Counting = Counting;
 const WARM_UP: u32 = 30_000;
 /// Queries that are counted.
 const COUNTED: u32 = 10_000;
+/// More names than are asked for.
+const ALL_NEW: u32 = u32::MAX;
+/// So few that each is in the cache once the server is warm.
+const FEW: u32 = 1000;
 /// Queries sent before their responses are read: batches, as under load.
 const AT_ONCE: u32 = 20;
 
 #[test]
-fn after_warm_up_a_forwarded_query_allocates_nothing() {
+fn after_warm_up_a_query_allocates_nothing() {
     IS_EXEMPT.set(true);
     for dispatch in ["race", "hedge", "sequential"] {
-        assert_eq!(allocations(dispatch), 0, "{COUNTED} queries, dispatch = {dispatch:?}");
+        assert_eq!(allocations(dispatch, "", ALL_NEW).0, 0, "{COUNTED} queries, dispatch = {dispatch:?}");
     }
+    assert_eq!(allocations("race", "[cache]", ALL_NEW).0, 0, "{COUNTED} queries whose replies are kept");
+    let (allocated, summary) = allocations("race", "[cache]", FEW);
+    assert_eq!(allocated, 0, "{COUNTED} queries answered from the cache");
+    assert!(summary.contains(&format!(" {} cache,", WARM_UP + COUNTED - FEW)), "{summary}");
 }
 
-/// Starts a server with two backends; returns what it allocates for [`COUNTED`] queries.
-fn allocations(dispatch: &str) -> u64 {
+/// Starts a server with two backends, and further sections in its config; returns what it allocates for [`COUNTED`] queries
+/// for so many names in turn, and its summary.
+fn allocations(dispatch: &str, sections: &str, names: u32) -> (u64, String) {
     let backends = [backend(), backend()];
     let text = format!(
         "workers = 1\n\
@@ -80,7 +89,8 @@ fn allocations(dispatch: &str) -> u64 {
          backends = [\"{}\", \"{}\"]\n\
          dispatch = \"{dispatch}\"\n\
          [pools.p.health]\n\
-         interval = \"1h\"\n",
+         interval = \"1h\"\n\
+         {sections}\n",
         backends[0], backends[1]
     );
     let folder = std::path::Path::new("");
@@ -91,7 +101,7 @@ fn allocations(dispatch: &str) -> u64 {
         let address = server.bound().trim_start_matches("forwarder=").parse().expect("one address");
         let counted = tokio::task::spawn_blocking(move || {
             IS_EXEMPT.set(true);
-            let client = Client::new(address);
+            let client = Client::new(address, names);
             client.ask(WARM_UP);
             ALLOCATIONS.store(0, Relaxed);
             IS_COUNTING.store(true, Relaxed);
@@ -100,9 +110,9 @@ fn allocations(dispatch: &str) -> u64 {
             ALLOCATIONS.load(Relaxed)
         });
         let counted = counted.await.expect("every query is answered");
-        let (is_clean, _) = server.drain().await;
+        let (is_clean, summary) = server.drain().await;
         assert!(is_clean);
-        counted
+        (counted, summary.to_string())
     }))
 }
 
@@ -125,15 +135,20 @@ fn backend() -> SocketAddr {
 }
 
 /// A client with one socket.
-struct Client(UdpSocket);
+struct Client {
+    /// The socket.
+    socket: UdpSocket,
+    /// How many names it asks for.
+    names: u32,
+}
 
 impl Client {
     /// A client of `server`.
-    fn new(server: SocketAddr) -> Self {
+    fn new(server: SocketAddr, names: u32) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
         socket.connect(server).expect("loopback can be reached");
         socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
-        Self(socket)
+        Self { socket, names }
     }
 
     /// Asks so many questions, no two the same within a batch, and waits for every answer.
@@ -143,12 +158,12 @@ impl Client {
             for number in 0..AT_ONCE {
                 let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x04test\0\0\x01\0\x01";
                 query[..2].copy_from_slice(&(number as u16).to_be_bytes());
-                let serial = batch * AT_ONCE + number;
+                let serial = (batch * AT_ONCE + number) % self.names;
                 (0..8).for_each(|digit| query[13 + digit] = b'a' + (serial >> (4 * digit) & 15) as u8);
-                self.0.send(&query).expect("loopback takes a datagram");
+                self.socket.send(&query).expect("loopback takes a datagram");
             }
             for _ in 0..AT_ONCE {
-                let length = self.0.recv(&mut response).expect("a response comes");
+                let length = self.socket.recv(&mut response).expect("a response comes");
                 assert_eq!(&response[length - 4..length], [192, 0, 2, 1]);
             }
         }

@@ -226,6 +226,7 @@ fn check_response(out: &[u8], query: &Message, entry: &Entry, expected: &Expecte
         let error = match (expected.found, entry.kind) {
             (Found::Stale { .. }, Kind::NoName) => Some(19),
             (Found::Stale { .. }, _) => Some(3),
+            (Found::Failed(_), _) => Some(13),
             _ => None,
         };
         let options = error.map(|error| [0, 15, 0, 2, 0, error]);

@@ -313,7 +313,7 @@ fn queries_that_share_a_race_each_count() {
     server.process.signal(Signal::TERM);
     assert_eq!(server.process.wait_for_exit().code(), Some(0));
     let log = server.process.log();
-    assert!(log.contains("queries: 4 udp, 3 tcp; responses: 7 backend, 0 synthesized"), "{log}");
+    assert!(log.contains("queries: 4 udp, 3 tcp; responses: 7 backend, 0 cache, 0 stale, 0 synthesized"), "{log}");
 }
 
 #[test]

@@ -38,7 +38,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["plan", "config", "net", "policy", "wire", "metrics"]),
     ("forwarder", &["plan", "config", "net", "policy", "cache", "wire", "metrics"]),
     ("authority", &["config", "net", "zone", "wire", "metrics"]),
-    ("plan", &["config", "policy", "wire", "metrics"]),
+    // To `cache`: the plan is what workers share, and the cache is a part of that.
+    ("plan", &["config", "policy", "cache", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "zone", "wire"]),

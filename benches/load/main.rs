@@ -1,6 +1,6 @@
 //! A load run over loopback: `cargo bench --bench load`, options behind `--`, see `--help`.
 //!
-//! The release binary answers as authority and as forwarder (each dispatch, before two fixed responders), beside
+//! The release binary answers as authority and as forwarder (from its cache, and in each dispatch, before two fixed responders), beside
 //! a bare batched UDP echo that shows what moving the datagrams costs on this machine. Each is a process of its own on
 //! a core of its own, started afresh in every round; subjects take turns within a round, so that drift of the
 //! machine is shared. First a closed loop for the rate and the CPU time, then an open loop for the latencies. On

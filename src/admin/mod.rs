@@ -1,12 +1,13 @@
 //! The admin server: what there is to see of a running server by HTTP, and the way in for changes.
 //!
 //! It runs on the control thread and knows nothing of workers: it turns HTTP into [`Request`]s, which the control thread
-//! answers, and answers back into text and JSON. `guard` says who may, `routes` what there is, [`status`] is the shape of the
-//! JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
+//! answers, and answers back into text and JSON. `guard` says who may, `routes` what there is, `cache` looks into the cache,
+//! [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
 //! only that: backends that are down do not make it unready. They are mostly the same for all forwarders of a site, so that
 //! a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer that says what is
 //! wrong into silence.
 
+mod cache;
 mod guard;
 mod routes;
 pub mod status;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+pub use cache::CacheAccess;
 pub use token::{Token, TokenError};
 
 use self::guard::{Guard, Peer};
@@ -38,6 +40,8 @@ pub use crate::plan::Manual;
 pub enum Request {
     /// All numbers as of now.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// The cache, if there is one.
+    Cache(oneshot::Sender<Option<CacheAccess>>),
     /// Carry out a change; says what was done in a sentence for people.
     Change(Change, oneshot::Sender<Result<String, Refused>>),
 }

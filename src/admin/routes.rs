@@ -17,13 +17,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task;
 
+use super::cache::{CacheAccess, Scope};
 use super::guard::{Denied, Guard, Peer};
-use super::status::{Done, Failed, Status};
+use super::status::{Done, EntryStatus, Failed, Flushed, Status};
 use super::{Change, Manual, Refused, Request};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
+use crate::wire::Name;
 
 /// All paths. Requests come with their [`Peer`] as an extension.
 pub(super) fn router(
@@ -31,13 +34,16 @@ pub(super) fn router(
     requests: mpsc::UnboundedSender<Request>,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Router {
-    let server = Arc::new(Server { requests, is_ready: Box::new(is_ready) });
+    let server = Arc::new(Server { requests, is_ready: Box::new(is_ready), cache_turn: Arc::default() });
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route("/api/v1/reload", post(reload))
+        .route("/api/v1/cache", delete(flush_all))
+        .route("/api/v1/cache/names/{name}", get(show_name).delete(flush_name))
+        .route("/api/v1/cache/subtrees/{name}", delete(flush_subtree))
         .route("/api/v1/pools/{pool}/backends", post(add))
         .route("/api/v1/pools/{pool}/backends/{backend}", delete(remove))
         .route("/api/v1/pools/{pool}/backends/{backend}/{action}", post(act))
@@ -54,6 +60,8 @@ struct Server {
     requests: mpsc::UnboundedSender<Request>,
     /// Whether queries are taken.
     is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Held by whoever goes through the cache: however many ask, workers meet no more than one of them there.
+    cache_turn: Arc<Mutex<()>>,
 }
 
 impl Server {
@@ -69,6 +77,32 @@ impl Server {
         tracing::info!(?change, "admin: asked for a change");
         let message = self.ask(|way_back| Request::Change(change, way_back)).await?.map_err(Failure::Refused)?;
         Ok(Json(Done { message }))
+    }
+
+    /// Goes through the cache, beside the control thread.
+    async fn visit_cache<T: Send + 'static>(
+        &self,
+        visit: impl FnOnce(&CacheAccess) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = Arc::clone(&self.cache_turn).lock_owned().await;
+        let access = self.ask(Request::Cache).await?;
+        let access = access.ok_or_else(|| Failure::Refused(Refused::NotFound(NO_CACHE.to_owned())))?;
+        let visit = move || {
+            // A client that goes away does not end the visit, so neither does it end the turn.
+            let _turn = turn;
+            visit(&access)
+        };
+        task::spawn_blocking(visit).await.map_err(|_| Failure::Ending)
+    }
+
+    /// Has entries of the cache forgotten.
+    async fn flush(&self, what: Scope) -> Result<Json<Flushed>, Failure> {
+        tracing::info!(?what, "admin: asked to flush the cache");
+        let flush = move |access: &CacheAccess| {
+            let flushed = access.flush(&what);
+            Flushed { message: what.message(flushed), flushed }
+        };
+        self.visit_cache(flush).await.map(Json)
     }
 }
 
@@ -109,6 +143,42 @@ async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, Failu
 /// `/api/v1/reload`.
 async fn reload(State(server): State<Arc<Server>>) -> Result<Json<Done>, Failure> {
     server.change(Change::Reload).await
+}
+
+/// `DELETE /api/v1/cache`.
+async fn flush_all(State(server): State<Arc<Server>>) -> Result<Json<Flushed>, Failure> {
+    server.flush(Scope::All).await
+}
+
+/// `GET /api/v1/cache/names/{name}`.
+async fn show_name(
+    State(server): State<Arc<Server>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Vec<EntryStatus>>, Failure> {
+    let name = read_name(name)?;
+    server.visit_cache(move |access| access.show(&name)).await.map(Json)
+}
+
+/// `DELETE /api/v1/cache/names/{name}`.
+async fn flush_name(
+    State(server): State<Arc<Server>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Flushed>, Failure> {
+    server.flush(Scope::Name(read_name(name)?)).await
+}
+
+/// `DELETE /api/v1/cache/subtrees/{name}`.
+async fn flush_subtree(
+    State(server): State<Arc<Server>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Flushed>, Failure> {
+    server.flush(Scope::Subtree(read_name(name)?)).await
+}
+
+/// Reads the domain name at the end of a path.
+fn read_name(name: Result<Path<String>, PathRejection>) -> Result<Name, Failure> {
+    let Path(text) = name?;
+    words::domain_name(&text).map_err(|expected| Failure::Invalid(format!("name {text:?}: {expected}")))
 }
 
 /// A new backend, as JSON.
@@ -223,5 +293,7 @@ impl IntoResponse for Failure {
 
 /// Said of paths that do not exist.
 const NO_SUCH_PATH: &str = "there is nothing here; see /metrics, /healthz, /readyz, /api/v1/status";
+/// Said of whatever is asked of a cache that is not there.
+const NO_CACHE: &str = "there is no cache: the config has no [cache]";
 /// Largest body, octets. A new backend takes 60.
 const LARGEST_BODY: usize = 4096;

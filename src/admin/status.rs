@@ -1,11 +1,12 @@
-//! The JSON of `/api/v1/status`, and of what a change is answered: written here, read by `hedgerow ctl`.
+//! The JSON of `/api/v1/status`, of the cache's entries, and of what a change is answered: written here, read by `hedgerow ctl`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{BackendSnapshot, HistogramSnapshot, PoolSnapshot, Snapshot};
+use crate::cache::{Shown, State};
+use crate::metrics::{BackendSnapshot, CacheSnapshot, HistogramSnapshot, PoolSnapshot, Snapshot};
 
 /// The whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct Status {
     pub workers: usize,
     /// Pools in order of the config.
     pub pools: Vec<PoolStatus>,
+    /// The cache; null if there is none.
+    pub cache: Option<CacheStatus>,
 }
 
 /// A pool.
@@ -71,6 +74,61 @@ pub struct BackendStatus {
     pub timeouts: u64,
 }
 
+/// The cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Octets that it may take in all; a part of them is for the table by which entries are found.
+    pub size_octets: u64,
+    /// Octets that entries take.
+    pub octets: u64,
+    /// Entries, those included that have run out and nobody has asked for since.
+    pub entries: u64,
+    /// Look-ups that found a fresh answer, or a failure.
+    pub hits: u64,
+    /// Look-ups that found a stale answer.
+    pub stale_hits: u64,
+    /// Those of `hits` that found a failure.
+    pub failure_hits: u64,
+    /// Look-ups that found nothing.
+    pub misses: u64,
+    /// Entries that were made or renewed.
+    pub insertions: u64,
+    /// Entries that had to go to make room.
+    pub evictions: u64,
+    /// Races that were started to refresh an entry before it ran out.
+    pub prefetches: u64,
+}
+
+/// An entry of the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryStatus {
+    /// The name of the pool that said it; null if the pool has changed since, so that nobody is given the entry.
+    pub pool: Option<String>,
+    /// What was asked for.
+    #[serde(rename = "type")]
+    pub qtype: String,
+    /// In which class.
+    pub class: String,
+    /// Whether it is for clients that set DO.
+    #[serde(rename = "do")]
+    pub dnssec_ok: bool,
+    /// Whether it is for clients that set CD.
+    #[serde(rename = "cd")]
+    pub checking_disabled: bool,
+    /// fresh, stale, failure (a backend said so) or silence (none replied).
+    pub state: String,
+    /// The mnemonic; null for silence.
+    pub rcode: Option<String>,
+    /// The time to live that a client is told; 0 if it is stale.
+    pub ttl_seconds: u64,
+    /// For how long it may be given out stale, once it is.
+    pub stale_seconds: u64,
+    /// Octets of the message.
+    pub octets: usize,
+    /// Hits since it was kept, up to [`EntryStatus::MOST_HITS`].
+    pub hits: u8,
+}
+
 /// Attempts, or wins, by the kind of the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByKind {
@@ -114,6 +172,15 @@ pub struct Done {
     pub message: String,
 }
 
+/// What a flush of the cache is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flushed {
+    /// The same for people.
+    pub message: String,
+    /// How many entries are gone.
+    pub flushed: u64,
+}
+
 /// What everything else is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failed {
@@ -129,6 +196,7 @@ impl Status {
             uptime_seconds: snapshot.uptime.as_secs(),
             workers: snapshot.workers,
             pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, now)).collect(),
+            cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
         }
     }
 }
@@ -177,6 +245,53 @@ impl BackendStatus {
     }
 }
 
+impl CacheStatus {
+    /// Of a cache with these numbers, and of these pools.
+    fn of(cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> Self {
+        Self {
+            size_octets: cache.size,
+            octets: cache.bytes,
+            entries: cache.entries,
+            hits: cache.hits,
+            stale_hits: cache.stale_hits,
+            failure_hits: cache.failure_hits,
+            misses: cache.misses,
+            insertions: cache.insertions,
+            evictions: cache.evictions,
+            prefetches: pools.iter().map(|pool| pool.prefetches).sum(),
+        }
+    }
+}
+
+impl EntryStatus {
+    /// As far as hits of an entry are counted.
+    pub const MOST_HITS: u8 = u8::MAX;
+
+    /// Of an entry of the pool with this name; `None` if it is none any more.
+    pub(super) fn of(entry: &Shown, pool: Option<&str>) -> Option<Self> {
+        let state = match entry.state {
+            State::Dead => return None,
+            State::Answer if entry.fresh_for.is_zero() => "stale",
+            State::Answer => "fresh",
+            State::Failure => "failure",
+            State::Silence => "silence",
+        };
+        Some(Self {
+            pool: pool.map(str::to_owned),
+            qtype: entry.qtype.to_string(),
+            class: entry.qclass.to_string(),
+            dnssec_ok: entry.dnssec_ok,
+            checking_disabled: entry.checking_disabled,
+            state: state.to_owned(),
+            rcode: (entry.state != State::Silence).then(|| entry.rcode.to_string()),
+            ttl_seconds: whole_seconds(entry.fresh_for),
+            stale_seconds: whole_seconds(entry.stale_for),
+            octets: entry.len,
+            hits: entry.hits,
+        })
+    }
+}
+
 impl ByKind {
     /// All that came from clients' queries.
     pub fn queries(&self) -> u64 {
@@ -199,4 +314,9 @@ impl Percentiles {
         let part = |part| histogram.quantile(part).map(milliseconds);
         Self { p50: part(0.5), p95: part(0.95), p99: part(0.99) }
     }
+}
+
+/// Seconds that have begun: clients are told the last second of a time to live as 1.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

@@ -44,6 +44,8 @@ pub struct Tally {
     pub bytes: u64,
     /// Look-ups that found a fresh answer or a failure.
     pub hits: u64,
+    /// Those of `hits` that found a failure.
+    pub failure_hits: u64,
     /// Look-ups that found a stale answer.
     pub stale_hits: u64,
     /// Look-ups that found nothing.
@@ -326,6 +328,7 @@ impl Tally {
             entries: self.entries + other.entries,
             bytes: self.bytes + other.bytes,
             hits: self.hits + other.hits,
+            failure_hits: self.failure_hits + other.failure_hits,
             stale_hits: self.stale_hits + other.stale_hits,
             misses: self.misses + other.misses,
             insertions: self.insertions + other.insertions,

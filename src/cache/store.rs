@@ -1,5 +1,6 @@
 //! The cache as workers see it: look up, keep, and what is remembered of failures.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,12 @@ pub enum Failure {
     Servfail,
     /// None replied. No response is written: what the client gets is the pool's own rule.
     Silence,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
 }
 
 impl Cache {
@@ -172,7 +179,11 @@ impl Cache {
         shard.write_head(slot, &head);
         match found {
             Found::Stale { .. } => shard.tally.stale_hits += 1,
-            Found::Fresh { .. } | Found::Failed(_) => shard.tally.hits += 1,
+            Found::Fresh { .. } => shard.tally.hits += 1,
+            Found::Failed(_) => {
+                shard.tally.hits += 1;
+                shard.tally.failure_hits += 1;
+            }
             Found::Nothing => {}
         }
         found
@@ -212,13 +223,14 @@ fn judge(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<(Found, Ag
         return None;
     }
     let aged = Aged::By(u32::try_from(head.age(now) / 1000).unwrap_or(u32::MAX));
-    let found = match head.state {
+    // RFC 8914 section 4.14.
+    let failed = Aged::Failure { error: ExtendedError::CACHED_ERROR };
+    Some(match head.state {
         State::Dead => return None,
-        State::Answer => Found::Fresh { is_refresh_due: is_refresh_due(head, rules, now) },
-        State::Failure => Found::Failed(Failure::Servfail),
-        State::Silence => Found::Failed(Failure::Silence),
-    };
-    Some((found, aged))
+        State::Answer => (Found::Fresh { is_refresh_due: is_refresh_due(head, rules, now) }, aged),
+        State::Failure => (Found::Failed(Failure::Servfail), failed),
+        State::Silence => (Found::Failed(Failure::Silence), failed),
+    })
 }
 
 /// Whether an entry is popular, its time to live is nearly over, and nobody refreshes it or has failed to just now.

@@ -15,10 +15,10 @@ use super::Forwarder;
 use super::in_flight::RaceRef;
 use super::pool::pool_at;
 use super::races::rank;
-use crate::metrics::Source;
+use super::responses::Word;
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex};
-use crate::wire::{self, ExtendedError, Rcode};
+use crate::wire;
 
 impl Forwarder {
     /// Starts to fetch the whole answer of a race, from the backend whose reply was truncated or else from another.
@@ -53,11 +53,13 @@ impl Forwarder {
     fn on_fetched(&mut self, at: RaceRef, message: Option<&[u8]>) {
         let now = std::time::Instant::now();
         match message.and_then(|message| wire::read_reply(message).ok()) {
-            Some(reply) => self.respond_whole(at, &reply, now),
-            // Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
+            Some(reply) => {
+                self.remember_whole(at, &reply, now);
+                self.respond_whole(at, &reply, now);
+            }
             None => {
-                let ede = Some(ExtendedError::NETWORK_ERROR);
-                self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), ede, now);
+                self.respond_stale(at, now);
+                self.respond_word(at, Word::NOT_WHOLE, now);
             }
         }
         self.remove(at);

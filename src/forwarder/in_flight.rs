@@ -81,7 +81,11 @@ pub(super) struct Entry {
     /// Whether this worker holds the claim for that hash.
     pub(super) is_claimed: bool,
     /// RD, CD and DO, as the question's key has them.
-    flags: u8,
+    pub(super) flags: u8,
+    /// Whether it was started to refresh an answer that is still good, and not for a client.
+    pub(super) is_refresh: bool,
+    /// Whether those who wait may be given a stale answer.
+    pub(super) stale: StaleAnswer,
     /// The query as it goes to backends.
     pub(super) query: Vec<u8>,
     /// Where the OPT record starts in it; its end if there is none.
@@ -98,6 +102,27 @@ pub(super) struct Entry {
     pub(super) armed: Option<Instant>,
     /// The race is over; the whole answer is being fetched by TCP for those who wait still.
     pub(super) is_fetching: bool,
+}
+
+/// Whether the clients of a race may be given an answer whose time to live is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StaleAnswer {
+    /// There is none.
+    Unknown,
+    /// There is one, and they get it at this time.
+    At(Instant),
+    /// They had it: who comes now gets it at once.
+    Given,
+}
+
+impl StaleAnswer {
+    /// When it is to be given.
+    pub(super) fn due(self) -> Option<Instant> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::Unknown | Self::Given => None,
+        }
+    }
 }
 
 impl Entry {
@@ -127,6 +152,10 @@ pub(super) struct Start {
     pub(super) flags: u8,
     /// Now.
     pub(super) started: Instant,
+    /// Who waits for it; `None`: it is to refresh an answer.
+    pub(super) waiter: Option<Waiter>,
+    /// Whether those who wait may be given a stale answer.
+    pub(super) stale: StaleAnswer,
 }
 
 /// The queries in flight of one worker.
@@ -175,13 +204,9 @@ impl InFlight {
     }
 
     /// Adds a race; `write_query` writes the query for backends and returns where its OPT starts.
-    pub(super) fn insert(
-        &mut self,
-        start: Start,
-        waiter: Waiter,
-        write_query: impl FnOnce(&mut Vec<u8>) -> usize,
-    ) -> RaceRef {
-        let Start { race, pool, hash, is_claimed, flags, started } = start;
+    pub(super) fn insert(&mut self, start: Start, write_query: impl FnOnce(&mut Vec<u8>) -> usize) -> RaceRef {
+        let Start { race, pool, hash, is_claimed, flags, started, waiter, stale } = start;
+        let is_refresh = waiter.is_none();
         let index = match self.free.pop() {
             Some(index) => {
                 let slot = &mut self.slots[index as usize];
@@ -190,6 +215,7 @@ impl InFlight {
                 // The buffers stay; everything else is new.
                 (entry.race, entry.pool, entry.hash, entry.flags) = (race, pool, hash, flags);
                 (entry.is_claimed, entry.armed, entry.is_fetching) = (is_claimed, None, false);
+                (entry.is_refresh, entry.stale) = (is_refresh, stale);
                 entry.tickets = [None; MAX_ATTEMPTS];
                 entry.started = started;
                 index
@@ -201,6 +227,8 @@ impl InFlight {
                     hash,
                     is_claimed,
                     flags,
+                    is_refresh,
+                    stale,
                     query: Vec::new(),
                     opt_at: 0,
                     kept: Vec::new(),
@@ -216,7 +244,7 @@ impl InFlight {
         };
         let slot = &mut self.slots[index as usize];
         slot.entry.opt_at = write_query(&mut slot.entry.query);
-        slot.entry.waiters.push(waiter);
+        slot.entry.waiters.extend(waiter);
         let generation = slot.generation;
         let slots = &self.slots;
         self.by_question.insert_unique(hash, index, |index| slots[*index as usize].entry.hash);

@@ -1,23 +1,28 @@
 //! The LS: the story of one query.
 //!
 //! ```text
-//!   take ──▶ read (wire) ──▶ route ──▶ equal one in flight? ──yes──▶ join its race
+//!   take ──▶ read (wire) ──▶ route ──▶ in memory (cache)? ──yes──▶ respond
+//!                                         │ no
+//!                                         ▼
+//!                              equal one in flight? ──yes──▶ join its race
 //!                                         │ no
 //!                                         ▼
 //!                   claim (claims) ──▶ start a race (policy::race) ──▶ drive ◀── reply, ICMP error, time
 //!                                                                        │
 //!                        ask a backend (net::exchange) ◀─────────────────┤
 //!                        wait (policy::timers) ◀─────────────────────────┤
-//!                        finish: one response to each waiter ◀───────────┘
+//!                        finish: remember it (cache), one response to each waiter ◀─┘
 //! ```
 //!
 //! A [`Forwarder`] is one worker's: single-threaded, and never waits. It is handed datagrams and the time in turns; at the
 //! end of each turn everything that was queued leaves in batches. Reading sockets is `serve`'s business.
 
+mod admit;
 pub mod claims;
 mod explain;
 mod fetch;
 mod in_flight;
+mod memory;
 mod pool;
 mod races;
 mod responses;
@@ -32,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use rand::rngs::SmallRng;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
@@ -41,24 +46,27 @@ use tokio::sync::mpsc::UnboundedSender;
 pub use self::in_flight::Client;
 
 use self::claims::{Claims, WorkerId};
-use self::in_flight::{InFlight, RaceRef, Start, Waiter};
-use self::pool::{Pool, pool_at};
+use self::in_flight::{InFlight, RaceRef};
+use self::memory::Look;
+use self::pool::Pool;
 use self::responses::Listener;
-use crate::metrics::{Counters, Dropped, Transport};
+use crate::metrics::{Counters, Dropped};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::exchange::{Exchange, Refused, Waiting};
 use crate::net::tcp::Responder;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
-use crate::policy::race::{AttemptId, Race};
+use crate::policy::Rank;
+use crate::policy::race::AttemptId;
 use crate::policy::timers::Timers;
-use crate::wire::{self, ClientForm, Query, QuestionKey, Rcode, RecordType, Rejected};
+use crate::wire::{self, Rcode, RecordType, Rejected};
 
 /// What the workers of one LS share.
 #[derive(Debug)]
 pub struct Shared {
     /// Which worker runs the races of a question.
     pub claims: Claims,
-    /// Hashes questions, the same for all workers and unknown to clients.
+    /// Hashes questions, the same for all workers and unknown to clients. Of good quality, for one hash serves the cache, the
+    /// table of races and the claims, and each takes other bits of it.
     pub hasher: RandomState,
     /// The way to each worker, by number.
     pub workers: Vec<UnboundedSender<HandOver>>,
@@ -66,6 +74,13 @@ pub struct Shared {
     pub on_the_way: Vec<AtomicUsize>,
     /// The way to the prober.
     pub news: UnboundedSender<News>,
+}
+
+impl Shared {
+    /// The hash of a folded question without its flags, by which it is found wherever it is looked for.
+    pub fn hash(&self, question: &[u8]) -> u64 {
+        self.hasher.hash_one(question)
+    }
 }
 
 /// A query for whose question another worker runs the races.
@@ -123,6 +138,10 @@ pub struct Forwarder {
     orphans: Vec<Waiting<Ticket>>,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
+    /// Where messages are written that nobody is sent.
+    scratch: Vec<u8>,
+    /// Whether it ends, and starts nothing that nobody waits for.
+    is_draining: bool,
 }
 
 /// What the exchange keeps for an attempt.
@@ -136,6 +155,12 @@ struct Ticket {
     pool: u16,
     /// Its race was over before its reply came, and the latency of its backend has been charged with that.
     is_charged: bool,
+    /// The hash of the question that was asked, which outlives the race too.
+    hash: u64,
+    /// RD, CD and DO of the query.
+    flags: u8,
+    /// Its race was over, and a reply of a higher rank than this is better than what that had come to.
+    late_above: Option<Rank>,
 }
 
 impl Forwarder {
@@ -168,6 +193,8 @@ impl Forwarder {
                 refused: Vec::with_capacity(BATCH),
                 orphans: Vec::new(),
                 unread: Vec::new(),
+                scratch: Vec::with_capacity(SCRATCH),
+                is_draining: false,
             })
         });
         forwarder.borrow_mut().set_plan(plan, now);
@@ -216,6 +243,11 @@ impl Forwarder {
         self.in_flight.len() == 0 && self.shared.on_the_way[usize::from(self.me.0)].load(Relaxed) == 0
     }
 
+    /// Starts no more races that nobody waits for: there is an end to come to.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
     /// Takes the datagrams that a listener has received.
     pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
         for datagram in (0..batch.len()).filter_map(|index| batch.datagram(index)) {
@@ -235,12 +267,12 @@ impl Forwarder {
     pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
         self.shared.on_the_way[usize::from(self.me.0)].fetch_sub(1, Relaxed);
         if let Ok(read) = wire::read_query(&query.message) {
-            self.race(&query.message, &read, query.client.clone(), true, now);
+            self.admit(&query.message, &read, query.client.clone(), Look::Again, now);
         }
         self.end_turn(now);
     }
 
-    /// Takes one query: answers it at once if there is something wrong with it, else lets it race.
+    /// Takes one query: answers it at once if there is something wrong with it, else admits it.
     fn take(&mut self, message: &[u8], client: Client, now: Instant) {
         let query = match wire::read_query(message) {
             Ok(query) => query,
@@ -259,70 +291,7 @@ impl Forwarder {
         if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) {
             return self.refuse(message, Rcode::REFUSED, &client);
         }
-        self.race(message, &query, client, false, now);
-    }
-
-    /// Lets a sound query race: in the race of an equal one, or in one of its own, here or on another worker.
-    fn race(&mut self, message: &[u8], query: &Query<'_>, client: Client, is_handed_over: bool, now: Instant) {
-        let key = QuestionKey::of(query);
-        let Some((&flags, question)) = key.as_octets().split_last() else { return };
-        let hash = self.shared.hasher.hash_one(key.as_octets());
-        let form = ClientForm::of(query);
-        if let Some(at) = self.in_flight.find(hash, question, flags) {
-            return self.join(at, client, form, now);
-        }
-        let qname = &question[..question.len() - QTYPE_QCLASS];
-        let Some(pool) = self.plan.routes.find(qname) else {
-            return self.refuse(message, Rcode::REFUSED, &client);
-        };
-        let claim = self.shared.claims.take(hash, self.me);
-        if let Err(holder) = claim
-            && !is_handed_over
-            && let Some(worker) = self.shared.workers.get(usize::from(holder.0))
-        {
-            // It will find the race to join; or, if that is over by then, start another.
-            self.shared.on_the_way[usize::from(holder.0)].fetch_add(1, Relaxed);
-            let _ = worker.send(HandOver { message: message.to_vec(), client });
-            return;
-        }
-        let place = self.pool_places[pool];
-        self.refresh(place, now);
-        let own_udp_size = self.plan.edns_udp_size;
-        let pool = pool_at(&mut self.pools, place);
-        pool.in_flight += 1;
-        let health = &pool.shared.rules().health;
-        let queries = pool.shared.state.count_query();
-        if health.every_queries > 0 && queries.is_multiple_of(health.every_queries.into()) {
-            pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
-        }
-        pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
-        let candidates = pool.candidates(qname, &self.shared.hasher, &mut self.rng, now);
-        let race = Race::start(&pool.field(), &candidates, now);
-        let start = Start { race, pool: place, hash, is_claimed: claim.is_ok(), flags, started: now };
-        let waiter = Waiter { client, form, queries: 1, since: now };
-        let at = self.in_flight.insert(start, waiter, |out| wire::write_query(query, own_udp_size, out));
-        self.drive(at, None, now);
-    }
-
-    /// Lets a query wait for a race that runs already. The client's own query, sent again, is a hint of loss.
-    fn join(&mut self, at: RaceRef, client: Client, form: ClientForm, now: Instant) {
-        let Some(entry) = self.in_flight.get_mut(at) else { return };
-        let is_same = |waiter: &&mut Waiter| waiter.form.id == form.id && waiter.client.is_same_socket(&client);
-        if let Some(waiter) = entry.waiters.iter_mut().take(RETRANSMISSIONS_SEEN).find(is_same) {
-            waiter.queries += 1;
-            // It may have been put in another form, and the client may know only the last.
-            waiter.form = form;
-            if !entry.is_fetching {
-                entry.race.on_retransmission();
-                self.drive(at, None, now);
-            }
-            return;
-        }
-        let waiter = Waiter { client, form, queries: 1, since: now };
-        if entry.is_fetching && waiter.client.transport() == Transport::Udp {
-            return self.respond_meanwhile(at, &waiter, now);
-        }
-        entry.waiters.push(waiter);
+        self.admit(message, &query, client, Look::First, now);
     }
 }
 
@@ -334,5 +303,5 @@ fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: Sign) {
 /// Octets of type and class in a question.
 const QTYPE_QCLASS: usize = 4;
 
-/// Among how many waiters of one race a retransmission is looked for; so many clients at once need no further hint.
-const RETRANSMISSIONS_SEEN: usize = 256;
+/// Octets for which `scratch` has room at once: the longest reply by UDP.
+const SCRATCH: usize = 4096;

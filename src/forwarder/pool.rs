@@ -4,7 +4,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::{FixedState, RandomState};
+use foldhash::fast::FixedState;
+use foldhash::quality::RandomState;
 use rand::Rng;
 
 use super::QTYPE_QCLASS;
@@ -18,6 +19,7 @@ use crate::policy::learn;
 use crate::policy::line_up::{Known, line_up};
 use crate::policy::load::{End, Load};
 use crate::policy::race::{BackendIndex, Candidates, Field};
+use crate::policy::{Hedge, Rules};
 use crate::wire::{self, Name};
 
 /// A worker's part of a pool.
@@ -26,6 +28,10 @@ pub(super) struct Pool {
     pub(super) shared: Arc<SharedPool>,
     /// Its backends, by [`BackendIndex`].
     members: Vec<Member>,
+    /// The rules of its races while nobody waits for them: without hedges, which buy time with load.
+    unhurried: Rules,
+    /// When a backend came up last, while there is this worker.
+    recovered: Option<Instant>,
     /// Their latency, by [`BackendIndex`].
     pub(super) latency: Vec<Latency>,
     /// Their load, by [`BackendIndex`].
@@ -83,7 +89,11 @@ impl Pool {
         });
         let members = members.collect();
         let turns = turns(&shared);
-        Self { shared, members, latency, loads, turns, epoch, in_flight: 0, me: usize::from(me.0) }
+        let rules = shared.rules().clone();
+        let unhurried = Rules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
+        let recovered = earlier.and_then(|pool| pool.recovered);
+        let me = usize::from(me.0);
+        Self { shared, members, unhurried, recovered, latency, loads, turns, epoch, in_flight: 0, me }
     }
 
     /// Looks at the standing of the backends, if it has changed, and reports those that went down.
@@ -97,6 +107,9 @@ impl Pool {
         let members = self.members.iter_mut().zip(&self.shared.backends).zip(&mut self.loads);
         for (index, ((member, backend), load)) in members.enumerate() {
             let was_up = std::mem::replace(&mut member.is_up, backend.is_up());
+            if !was_up && member.is_up {
+                self.recovered = Some(now);
+            }
             if was_up && !member.is_up {
                 went_down(BackendIndex(index as u16));
             }
@@ -201,9 +214,15 @@ impl Pool {
         Some(BackendIndex(index as u16))
     }
 
+    /// Whether a backend has come up within this time: what was remembered of silence may be from before.
+    pub(super) fn has_recovered_within(&self, time: Duration, now: Instant) -> bool {
+        self.recovered.is_some_and(|at| now.saturating_duration_since(at) < time)
+    }
+
     /// What a race looks at.
-    pub(super) fn field(&self) -> Field<'_> {
-        Field { rules: self.shared.rules(), latency: &self.latency, budget: self.shared.budget() }
+    pub(super) fn field(&self, is_waited_for: bool) -> Field<'_> {
+        let rules = if is_waited_for { self.shared.rules() } else { &self.unhurried };
+        Field { rules, latency: &self.latency, budget: self.shared.budget() }
     }
 
     /// The sockets of a backend.

@@ -5,15 +5,16 @@ use std::time::Instant;
 use super::explain::Explained;
 use super::in_flight::RaceRef;
 use super::pool::pool_at;
+use super::responses::Word;
 use super::{Forwarder, Ticket, tell};
-use crate::metrics::{Dropped, Source};
+use crate::metrics::Dropped;
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::Link;
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
-use crate::policy::{Dispatch, Rank, Silence};
-use crate::wire::{self, ExtendedError, Rcode, Reply};
+use crate::policy::{Dispatch, Rank};
+use crate::wire::{self, Rcode, Reply};
 
 /// A reply at hand, which the race may let win.
 #[derive(Clone, Copy)]
@@ -28,16 +29,25 @@ impl Forwarder {
     /// Does what a race says until it waits or is over.
     pub(super) fn drive(&mut self, at: RaceRef, at_hand: Option<AtHand<'_>>, now: Instant) {
         loop {
-            let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_fetching) else { return };
+            let Some(entry) = self.in_flight.get_mut(at) else { return };
             let place = entry.pool;
             let pool = pool_at(&mut self.pools, place);
-            match entry.race.next_step(&pool.field(), now) {
+            let step = match (entry.is_fetching, entry.stale.due()) {
+                (false, _) => entry.race.next_step(&pool.field(!entry.waiters.is_empty()), now),
+                (true, Some(due)) => Step::WaitUntil(due),
+                // The fetch ends by itself.
+                (true, None) => return,
+            };
+            match step {
                 Step::Ask { attempt, backend, kind, edns } => {
                     if self.ask(at, attempt, backend, edns, now) {
                         pool_at(&mut self.pools, place).counters(backend).attempts[number(kind)].increment();
                     }
                 }
+                // RFC 8767 section 5: the client response timer. The race goes on.
+                Step::WaitUntil(_) if entry.stale.due().is_some_and(|due| due <= now) => self.respond_stale(at, now),
                 Step::WaitUntil(until) => {
+                    let until = entry.stale.due().map_or(until, |due| until.min(due));
                     if entry.armed.is_none_or(|armed| until < armed) {
                         entry.armed = Some(until);
                         self.timers.push(until, at);
@@ -57,7 +67,8 @@ impl Forwarder {
         if self.exchange.is_full(link) {
             self.exchange.flush(&mut self.refused);
         }
-        let ticket = Ticket { race: at, attempt, pool: entry.pool, is_charged: false };
+        let (hash, flags) = (entry.hash, entry.flags);
+        let ticket = Ticket { race: at, attempt, pool: entry.pool, is_charged: false, hash, flags, late_above: None };
         let has_opt = edns && !pool.is_without_opt(backend, now);
         let (query, opt_at) = (&entry.query, entry.opt_at);
         let queued = self.exchange.queue(link, ticket, now, |out| match has_opt {
@@ -106,7 +117,9 @@ impl Forwarder {
         let entry = self.in_flight.get_mut(ticket.race).filter(|entry| !is_late && !entry.is_fetching);
         let Some(entry) = entry else {
             // The question is gone with its race. A latency learnt from a forgery would need its ID and port all the same.
-            self.counters.dropped(Dropped::Late);
+            if !self.remember_late(&ticket, &reply, now) {
+                self.counters.dropped(Dropped::Late);
+            }
             self.exchange.settle(key, now);
             return self.learn(ticket, link, End::Reply(latency), now);
         };
@@ -131,7 +144,7 @@ impl Forwarder {
 
     /// Lets a race judge a reply that passed every check.
     fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
-        let Ticket { race: at, attempt, pool, is_charged: _ } = ticket;
+        let Ticket { race: at, attempt, pool, .. } = ticket;
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let has_opt = entry.opt_at < entry.query.len();
         let asked = entry.race.attempt(attempt);
@@ -173,6 +186,8 @@ impl Forwarder {
 
     /// A race is over: responds to all who wait, or has the whole answer fetched for those who came by TCP.
     fn finish(&mut self, at: RaceRef, outcome: Outcome, at_hand: Option<AtHand<'_>>, now: Instant) {
+        let winning = at_hand.filter(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
+        let late_above = self.remember(at, outcome, winning.map(|at_hand| at_hand.reply), now);
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let me = usize::from(self.me.0);
         let pool = pool_at(&mut self.pools, entry.pool);
@@ -181,6 +196,7 @@ impl Forwarder {
                 && let Some(backend) = pool.backend(waiting.link)
             {
                 waiting.ticket.is_charged = pool.charge(backend, waiting.sent);
+                waiting.ticket.late_above = late_above;
             }
             self.exchange.abandon(key, now);
         }
@@ -190,8 +206,7 @@ impl Forwarder {
         let is_wasted = |attempt: &Attempt| attempt.kind == Kind::Hedge && outcome != Outcome::Reply(attempt.id);
         counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
         if tracing::enabled!(tracing::Level::DEBUG) {
-            let is_at_hand = at_hand.is_some_and(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
-            tracing::debug!("{}", Explained { entry, pool, outcome, is_kept: !is_at_hand, now });
+            tracing::debug!("{}", Explained { entry, pool, outcome, is_kept: winning.is_none(), now });
         }
         for attempt in entry.race.attempts() {
             let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
@@ -203,51 +218,64 @@ impl Forwarder {
                 }
             }
         }
+        // One that waited is the best kept one.
+        let won_by = winning.map(|at_hand| rank(at_hand.reply)).or_else(|| entry.race.kept().map(|(_, rank)| rank));
+        if won_by.is_none_or(|rank| rank == Rank::Failure) {
+            // RFC 8767 section 4: a failure is no reason to withhold an answer that was good not long ago.
+            self.respond_stale(at, now);
+        }
         match outcome {
-            Outcome::Reply(attempt) => {
-                let winning = at_hand.filter(|at_hand| at_hand.attempt == attempt);
-                // One that waited is the best kept one.
-                let kept = entry.race.kept().map(|(_, rank)| rank);
-                let won_by = winning.map(|at_hand| rank(at_hand.reply)).or(kept);
-                if rules.dispatch == Dispatch::Hedge && won_by.is_some_and(|rank| rank > Rank::Failure) {
-                    pool.shared.budget().earn(1);
-                }
-                let Some(won) = entry.race.attempt(attempt) else { return };
-                let winner = won.backend;
-                pool.counters(winner).wins[number(won.kind)].increment();
-                match winning {
-                    Some(AtHand { reply, .. }) => {
-                        if won_by == Some(Rank::Positive) {
-                            pool.learn_place(winner, entry.question(), &self.shared.hasher);
-                        }
-                        self.respond_with(at, attempt, reply, now);
-                    }
-                    None => {
-                        // Out of the entry for the time of the borrow; its buffer goes back.
-                        let kept = std::mem::take(&mut entry.kept);
-                        if let Ok(reply) = wire::read_reply(&kept) {
-                            self.respond_with(at, attempt, &reply, now);
-                        }
-                        if let Some(entry) = self.in_flight.get_mut(at) {
-                            entry.kept = kept;
-                        }
-                    }
-                }
-            }
-            Outcome::Failed => self.respond_synthesized(at, Source::Error, Some(Rcode::SERVFAIL), None, now),
+            Outcome::Reply(attempt) => self.finish_won(at, attempt, winning, won_by, now),
+            Outcome::Failed => self.respond_word(at, Word::FAILED, now),
             Outcome::Nothing => {
-                let is_up = |backend: BackendIndex| pool.shared.backends[usize::from(backend.0)].is_up();
-                // RFC 8914 section 4.23, RFC 8914 section 4.30: silence and death are told apart.
-                let (word, ede) = if entry.race.attempts().any(|attempt| is_up(attempt.backend)) {
-                    (rules.on_timeout, ExtendedError::SYNTHESIZED)
-                } else {
-                    (rules.on_all_down, ExtendedError::NO_REACHABLE_AUTHORITY)
-                };
-                self.respond_synthesized(at, Source::Synthesized, rcode_of(word), Some(ede), now);
+                let Some(entry) = self.in_flight.get(at) else { return };
+                let shared = &pool_at(&mut self.pools, entry.pool).shared;
+                let is_any_up = entry.race.attempts().any(|attempt| shared.backends[attempt.backend.get()].is_up());
+                let word = Word::of_silence(shared.rules(), is_any_up);
+                self.respond_word(at, word, now);
             }
         }
         if self.in_flight.get(at).is_some_and(|entry| !entry.is_fetching) {
             self.remove(at);
+        }
+    }
+
+    /// A race is won: tells the policies, and gives the reply to all who wait.
+    fn finish_won(
+        &mut self,
+        at: RaceRef,
+        attempt: AttemptId,
+        winning: Option<AtHand<'_>>,
+        won_by: Option<Rank>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
+        let is_hedged = pool.shared.rules().dispatch == Dispatch::Hedge && !entry.is_refresh;
+        if is_hedged && won_by.is_some_and(|rank| rank > Rank::Failure) {
+            pool.shared.budget().earn(1);
+        }
+        let Some(won) = entry.race.attempt(attempt) else { return };
+        if !entry.waiters.is_empty() {
+            pool.counters(won.backend).wins[number(won.kind)].increment();
+        }
+        match winning {
+            Some(AtHand { reply, .. }) => {
+                if won_by == Some(Rank::Positive) {
+                    pool.learn_place(won.backend, entry.question(), &self.shared.hasher);
+                }
+                self.respond_with(at, attempt, reply, now);
+            }
+            None => {
+                // Out of the entry for the time of the borrow; its buffer goes back.
+                let kept = std::mem::take(&mut entry.kept);
+                if let Ok(reply) = wire::read_reply(&kept) {
+                    self.respond_with(at, attempt, &reply, now);
+                }
+                if let Some(entry) = self.in_flight.get_mut(at) {
+                    entry.kept = kept;
+                }
+            }
         }
     }
 
@@ -290,15 +318,5 @@ fn number(kind: Kind) -> usize {
         Kind::First => 0,
         Kind::Hedge => 1,
         Kind::Failover => 2,
-    }
-}
-
-/// The rcode that a config word stands for; `None` is no response at all.
-fn rcode_of(word: Silence) -> Option<Rcode> {
-    match word {
-        Silence::Nxdomain => Some(Rcode::NXDOMAIN),
-        Silence::Servfail => Some(Rcode::SERVFAIL),
-        Silence::Refused => Some(Rcode::REFUSED),
-        Silence::Drop => None,
     }
 }

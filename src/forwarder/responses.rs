@@ -8,10 +8,12 @@ use tokio::net::UdpSocket;
 use super::Forwarder;
 use super::claims::WorkerId;
 use super::in_flight::{Client, RaceRef, Waiter};
-use super::pool::{Pool, pool_at};
+use super::pool::pool_at;
 use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
+use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
+use crate::policy::{Rules, Silence};
 use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
 
 /// A UDP socket to clients, with the responses that wait to leave.
@@ -29,84 +31,100 @@ impl Listener {
     }
 }
 
+/// What is said where no reply can be given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word {
+    /// Why.
+    source: Source,
+    /// The rcode; `None` is no response at all.
+    pub(super) rcode: Option<Rcode>,
+    /// What clients with EDNS are told besides.
+    error: Option<ExtendedError>,
+}
+
+impl Word {
+    /// All that came said nothing but that something had failed.
+    pub(super) const FAILED: Self = Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: None };
+
+    /// Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
+    pub(super) const NOT_WHOLE: Self =
+        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::NETWORK_ERROR) };
+
+    /// Nobody has replied.
+    pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
+        // RFC 8914 section 4.23, RFC 8914 section 4.30: silence and death are told apart.
+        let (word, error) = match is_any_up {
+            true => (rules.on_timeout, ExtendedError::SYNTHESIZED),
+            false => (rules.on_all_down, ExtendedError::NO_REACHABLE_AUTHORITY),
+        };
+        let rcode = match word {
+            Silence::Nxdomain => Some(Rcode::NXDOMAIN),
+            Silence::Servfail => Some(Rcode::SERVFAIL),
+            Silence::Refused => Some(Rcode::REFUSED),
+            Silence::Drop => None,
+        };
+        Self { source: Source::Synthesized, rcode, error: Some(error) }
+    }
+}
+
 impl Forwarder {
     /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
-    /// by TCP gets the whole answer, fetched by TCP.
+    /// by TCP gets the whole answer, fetched by TCP. So does the cache, if nobody waits and it is all for the cache.
     pub(super) fn respond_with(&mut self, at: RaceRef, winner: AttemptId, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
-        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
+        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
         let is_truncated = reply.is_truncated();
-        let mut waiters = std::mem::take(&mut entry.waiters);
-        waiters.retain(|waiter| {
+        let is_for_nobody = entry.waiters.is_empty();
+        entry.waiters.retain(|waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, clock, waiter, reply);
+                out.relay(clock, waiter, reply);
             }
             needs_more
         });
-        let must_fetch = !waiters.is_empty();
-        entry.waiters = waiters;
-        if must_fetch {
+        if is_truncated && (is_for_nobody || !entry.waiters.is_empty()) {
             entry.is_fetching = true;
             // For clients by UDP that ask meanwhile.
             entry.kept.clear();
             entry.kept.extend_from_slice(reply.as_wire());
             self.fetch(at, winner, now);
+            self.drive(at, None, now);
         }
     }
 
     /// Gives a whole answer that was fetched to all who wait.
     pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
-        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
-        for waiter in &entry.waiters {
-            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, clock, waiter, reply);
-        }
+        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        entry.waiters.iter().for_each(|waiter| out.relay(clock, waiter, reply));
     }
 
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
     /// could not take, nor depend on whether that can be had.
     pub(super) fn respond_meanwhile(&mut self, at: RaceRef, waiter: &Waiter, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
-        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
+        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         if let Ok(reply) = wire::read_reply(&entry.kept) {
-            relay(&mut self.listeners, &self.counters, self.plan.edns_udp_size, clock, waiter, &reply);
+            Out::of(&mut self.listeners, &self.counters, &self.plan).relay(clock, waiter, &reply);
         }
     }
 
-    /// Gives a response without records to all who wait; `None` is no response at all.
-    pub(super) fn respond_synthesized(
-        &mut self,
-        at: RaceRef,
-        source: Source,
-        rcode: Option<Rcode>,
-        ede: Option<ExtendedError>,
-        now: Instant,
-    ) {
-        let Some(entry) = self.in_flight.get_mut(at) else { return };
-        let clock = Clock::of(pool_at(&mut self.pools, entry.pool), self.me, now);
-        let own_udp_size = self.plan.edns_udp_size;
-        for waiter in &entry.waiters {
-            let Some(rcode) = rcode else {
-                (0..waiter.queries).for_each(|_| self.counters.dropped(Dropped::Unanswered));
-                respond(&mut self.listeners, &self.counters, &waiter.client, |_| {});
-                continue;
-            };
-            clock.stop(waiter);
-            self.counters.responses(source, rcode.0, waiter.queries.into());
-            respond(&mut self.listeners, &self.counters, &waiter.client, |out| {
-                wire::write_synthesized(entry.question(), &waiter.form, rcode, ede, true, own_udp_size, out);
-            });
-        }
+    /// Gives a response without records to all who wait.
+    pub(super) fn respond_word(&mut self, at: RaceRef, word: Word, now: Instant) {
+        let Some(entry) = self.in_flight.get(at) else { return };
+        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        entry.waiters.iter().for_each(|waiter| out.say(clock, waiter, entry.question(), word));
     }
 
     /// Answers a message that cannot race.
     pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client) {
-        self.counters.responses(Source::Error, rcode.0, 1);
-        let own_udp_size = self.plan.edns_udp_size;
-        respond(&mut self.listeners, &self.counters, client, |out| {
-            wire::write_error(message, rcode, own_udp_size, out);
-        });
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        out.counters.responses(Source::Error, rcode.0, 1);
+        let own_udp_size = out.own_udp_size;
+        out.respond(client, |out| wire::write_error(message, rcode, own_udp_size, out));
     }
 
     /// Says nothing, which a connection has to be told.
@@ -118,26 +136,78 @@ impl Forwarder {
     }
 }
 
-/// Gives a reply to one client.
-fn relay(
-    listeners: &mut [Listener],
-    counters: &Counters,
-    own_udp_size: u16,
-    clock: Clock<'_>,
-    waiter: &Waiter,
-    reply: &Reply<'_>,
-) {
-    clock.stop(waiter);
-    counters.responses(Source::Backend, reply.rcode().0, waiter.queries.into());
-    let limit = limit(&waiter.client, &waiter.form, own_udp_size);
-    respond(listeners, counters, &waiter.client, |out| {
-        wire::write_response(reply, &waiter.form, own_udp_size, limit, out);
-    });
+/// The way out to clients.
+pub(super) struct Out<'a> {
+    /// Their sockets.
+    listeners: &'a mut [Listener],
+    /// What is counted.
+    pub(super) counters: &'a Counters,
+    /// The UDP size that we offer.
+    pub(super) own_udp_size: u16,
+}
+
+impl<'a> Out<'a> {
+    /// Of one worker.
+    pub(super) fn of(listeners: &'a mut [Listener], counters: &'a Counters, plan: &Plan) -> Self {
+        Self { listeners, counters, own_udp_size: plan.edns_udp_size }
+    }
+
+    /// Gives a reply to one client.
+    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>) {
+        let Waiter { client, form, queries, .. } = waiter;
+        clock.stop(waiter);
+        self.counters.responses(Source::Backend, reply.rcode().0, (*queries).into());
+        let own_udp_size = self.own_udp_size;
+        let limit = limit(client, form, own_udp_size);
+        self.respond(client, |out| wire::write_response(reply, form, own_udp_size, limit, out));
+    }
+
+    /// Gives one client a response without records, or none at all.
+    pub(super) fn say(&mut self, clock: Clock<'_>, waiter: &Waiter, question: &[u8], word: Word) {
+        let Waiter { client, form, queries, .. } = waiter;
+        let Word { source, rcode, error } = word;
+        let Some(rcode) = rcode else {
+            (0..*queries).for_each(|_| self.counters.dropped(Dropped::Unanswered));
+            return self.respond(client, |_| {});
+        };
+        clock.stop(waiter);
+        self.counters.responses(source, rcode.0, (*queries).into());
+        let own_udp_size = self.own_udp_size;
+        self.respond(client, |out| wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out));
+    }
+
+    /// Sends one response, or queues it for the end of the turn. An empty one says that there is none.
+    fn respond(&mut self, client: &Client, fill: impl FnOnce(&mut Vec<u8>)) {
+        match client {
+            Client::Tcp(responder) => responder.respond(fill),
+            Client::Udp { .. } => self.offer(client, fill),
+        }
+    }
+
+    /// The same, but after an empty one the client waits on.
+    pub(super) fn offer(&mut self, client: &Client, fill: impl FnOnce(&mut Vec<u8>)) {
+        match client {
+            Client::Tcp(responder) => {
+                let mut message = Vec::new();
+                fill(&mut message);
+                if !message.is_empty() {
+                    responder.respond(|out| *out = message);
+                }
+            }
+            Client::Udp { listener, peer, local } => {
+                let Some(listener) = self.listeners.get_mut(usize::from(*listener)) else { return };
+                if listener.responses.is_full() {
+                    listener.flush(self.counters);
+                }
+                listener.responses.push_unless_empty(*peer, *local, fill);
+            }
+        }
+    }
 }
 
 /// Times what clients wait for.
 #[derive(Clone, Copy)]
-struct Clock<'a> {
+pub(super) struct Clock<'a> {
     /// What this worker counts of the pool.
     counters: &'a PoolCounters,
     /// Now.
@@ -146,32 +216,18 @@ struct Clock<'a> {
 
 impl<'a> Clock<'a> {
     /// Of a pool's clients.
-    fn of(pool: &'a Pool, me: WorkerId, now: Instant) -> Self {
-        Self { counters: &pool.shared.state.counters[usize::from(me.0)], now }
+    pub(super) fn of(pool: &'a SharedPool, me: WorkerId, now: Instant) -> Self {
+        Self { counters: &pool.state.counters[usize::from(me.0)], now }
     }
 
     /// A client gets its response.
-    fn stop(self, waiter: &Waiter) {
+    pub(super) fn stop(self, waiter: &Waiter) {
         self.counters.duration.record(self.now.saturating_duration_since(waiter.since));
     }
 }
 
-/// Sends one response, or queues it for the end of the turn.
-fn respond(listeners: &mut [Listener], counters: &Counters, client: &Client, fill: impl FnOnce(&mut Vec<u8>)) {
-    match client {
-        Client::Tcp(responder) => responder.respond(fill),
-        Client::Udp { listener, peer, local } => {
-            let Some(listener) = listeners.get_mut(usize::from(*listener)) else { return };
-            if listener.responses.is_full() {
-                listener.flush(counters);
-            }
-            listener.responses.push_unless_empty(*peer, *local, fill);
-        }
-    }
-}
-
 /// How long a response may be, octets.
-fn limit(client: &Client, form: &ClientForm, own_udp_size: u16) -> usize {
+pub(super) fn limit(client: &Client, form: &ClientForm, own_udp_size: u16) -> usize {
     match client {
         Client::Udp { .. } => form.udp_limit(own_udp_size),
         Client::Tcp(_) => usize::from(u16::MAX),

@@ -60,6 +60,10 @@ impl Transport {
 pub enum Source {
     /// A backend's reply.
     Backend,
+    /// The cache: a reply that is still good, or a failure that is remembered.
+    Cache,
+    /// The cache: a reply whose time to live is over.
+    Stale,
     /// Made up because no backend replied.
     Synthesized,
     /// Our own zones.
@@ -73,6 +77,8 @@ impl Source {
     pub fn label(self) -> &'static str {
         match self {
             Self::Backend => "backend",
+            Self::Cache => "cache",
+            Self::Stale => "stale",
             Self::Synthesized => "synthesized",
             Self::Authority => "authority",
             Self::Error => "error",
@@ -125,6 +131,10 @@ const REASONS: [Dropped; 7] = [
     Dropped::Overload,
 ];
 
+/// All sources, in order of their number.
+const SOURCES: [Source; 6] =
+    [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
+
 /// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
 const RCODES: usize = 24;
 
@@ -134,7 +144,7 @@ pub struct Counters {
     /// Client queries taken, by [`Transport`].
     queries: [Counter; 2],
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
-    responses: [[Counter; RCODES]; 4],
+    responses: [[Counter; RCODES]; SOURCES.len()],
     /// What was dropped, by [`Dropped`].
     dropped: [Counter; REASONS.len()],
 }
@@ -167,6 +177,8 @@ pub struct PoolCounters {
     pub hedges_denied: Counter,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: Counter,
+    /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
+    pub refreshes: Counter,
 }
 
 /// What a worker counts of a backend.
@@ -203,7 +215,7 @@ impl Summary {
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
             ..Snapshot::default()
         };
-        for source in [Source::Backend, Source::Synthesized, Source::Authority, Source::Error] {
+        for source in SOURCES {
             for rcode in 0..RCODES {
                 let count = self.sum(|worker| &worker.responses[source as usize][rcode]);
                 if count > 0 {
@@ -237,16 +249,9 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "queries: {} udp, {} tcp; responses: {} backend, {} synthesized, {} authority, {} error; dropped:",
-            self.queries(Transport::Udp),
-            self.queries(Transport::Tcp),
-            self.responses(Source::Backend),
-            self.responses(Source::Synthesized),
-            self.responses(Source::Authority),
-            self.responses(Source::Error),
-        )?;
+        let [udp, tcp] = [Transport::Udp, Transport::Tcp].map(|transport| self.queries(transport));
+        let responses = SOURCES.map(|source| format!("{} {}", self.responses(source), source.label())).join(", ");
+        write!(f, "queries: {udp} udp, {tcp} tcp; responses: {responses}; dropped:")?;
         let dropped = REASONS.map(|reason| (self.dropped(reason), reason.label()));
         if dropped.iter().all(|(count, _)| *count == 0) {
             return write!(f, " none");
@@ -260,9 +265,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_stands_at_its_own_number() {
+    fn every_reason_and_source_stands_at_its_own_number() {
         for (number, reason) in REASONS.iter().enumerate() {
             assert_eq!(*reason as usize, number);
+        }
+        for (number, source) in SOURCES.iter().enumerate() {
+            assert_eq!(*source as usize, number);
         }
     }
 
@@ -273,10 +281,12 @@ mod tests {
         two.query(Transport::Udp);
         two.query(Transport::Tcp);
         one.responses(Source::Backend, 0, 2);
+        two.responses(Source::Cache, 3, 5);
         two.dropped(Dropped::Late);
         assert_eq!(
             Summary::of(vec![one, two]).to_string(),
-            "queries: 2 udp, 1 tcp; responses: 2 backend, 0 synthesized, 0 authority, 0 error; dropped: 1 late"
+            "queries: 2 udp, 1 tcp; responses: 2 backend, 5 cache, 0 stale, 0 synthesized, 0 authority, 0 error; \
+             dropped: 1 late"
         );
     }
 }

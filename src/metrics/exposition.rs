@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::histogram::HistogramSnapshot;
-use super::snapshot::{BackendSnapshot, PoolSnapshot, Snapshot};
+use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
 
 /// The form of the text.
@@ -95,8 +95,50 @@ const LATENCY: Family = Family { name: "hedgerow_backend_latency_seconds", help:
 const DURATION: Family =
     Family { name: "hedgerow_query_duration_seconds", help: "Time from a client's query to its response" };
 
+/// `hedgerow_cache_size_bytes`.
+const CACHE_SIZE: Family = Family { name: "hedgerow_cache_size_bytes", help: "Octets that the cache may take" };
+/// `hedgerow_cache_entries`.
+const CACHE_ENTRIES: Family = Family { name: "hedgerow_cache_entries", help: "Entries of the cache" };
+/// `hedgerow_cache_bytes`.
+const CACHE_BYTES: Family = Family { name: "hedgerow_cache_bytes", help: "Octets that the entries take" };
+/// `hedgerow_cache_hits_total`.
+const CACHE_HITS: Family =
+    Family { name: "hedgerow_cache_hits", help: "Look-ups that found a fresh answer or a failure" };
+/// `hedgerow_cache_stale_hits_total`.
+const CACHE_STALE_HITS: Family =
+    Family { name: "hedgerow_cache_stale_hits", help: "Look-ups that found a stale answer" };
+/// `hedgerow_cache_failure_hits_total`.
+const CACHE_FAILURE_HITS: Family =
+    Family { name: "hedgerow_cache_failure_hits", help: "Hits that found a failure, a part of all hits" };
+/// `hedgerow_cache_misses_total`.
+const CACHE_MISSES: Family = Family { name: "hedgerow_cache_misses", help: "Look-ups that found nothing" };
+/// `hedgerow_cache_insertions_total`.
+const CACHE_INSERTIONS: Family =
+    Family { name: "hedgerow_cache_insertions", help: "Entries that were made or renewed" };
+/// `hedgerow_cache_evictions_total`.
+const CACHE_EVICTIONS: Family =
+    Family { name: "hedgerow_cache_evictions", help: "Entries that had to go to make room" };
+/// `hedgerow_cache_prefetches_total`.
+const CACHE_PREFETCHES: Family =
+    Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
+
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 7] = [&QUERIES, &RESPONSES, &DROPPED, &ATTEMPTS, &WINS, &HEDGES_DENIED, &HEDGES_WASTED];
+const COUNTERS: [&Family; 14] = [
+    &QUERIES,
+    &RESPONSES,
+    &DROPPED,
+    &ATTEMPTS,
+    &WINS,
+    &HEDGES_DENIED,
+    &HEDGES_WASTED,
+    &CACHE_HITS,
+    &CACHE_STALE_HITS,
+    &CACHE_FAILURE_HITS,
+    &CACHE_MISSES,
+    &CACHE_INSERTIONS,
+    &CACHE_EVICTIONS,
+    &CACHE_PREFETCHES,
+];
 
 /// The snapshot as a source of metrics.
 #[derive(Debug)]
@@ -104,7 +146,7 @@ struct Exposition(Snapshot);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { queries, responses, dropped, pools, uptime: _, workers: _ } = &self.0;
+        let Snapshot { queries, responses, dropped, cache, pools, uptime: _, workers: _ } = &self.0;
         let encoder = &mut encoder;
         counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
@@ -140,8 +182,29 @@ impl Collector for Exposition {
         gauge(encoder, &BACKEND_UP, states)?;
         let latencies = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), &backend.latency));
         histogram(encoder, &LATENCY, latencies)?;
-        histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))
+        histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))?;
+        cache.iter().try_for_each(|cache| write_cache(encoder, cache, pools))
     }
+}
+
+/// Writes what is known of the cache.
+fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> fmt::Result {
+    let &CacheSnapshot { size, entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } = cache;
+    for (family, value) in [(&CACHE_SIZE, size), (&CACHE_ENTRIES, entries), (&CACHE_BYTES, bytes)] {
+        encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+    }
+    for (family, value) in [
+        (&CACHE_HITS, hits),
+        (&CACHE_STALE_HITS, stale_hits),
+        (&CACHE_FAILURE_HITS, failure_hits),
+        (&CACHE_MISSES, misses),
+        (&CACHE_INSERTIONS, insertions),
+        (&CACHE_EVICTIONS, evictions),
+    ] {
+        let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+        encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+    }
+    counter(encoder, &CACHE_PREFETCHES, pools.iter().map(|pool| (by_pool(pool), pool.prefetches)))
 }
 
 /// All backends with their pools.
@@ -263,6 +326,7 @@ mod tests {
             duration: measured(&[]),
             hedges_denied: 20,
             hedges_wasted: 27,
+            prefetches: 39,
             backends: vec![backend],
         };
         Snapshot {
@@ -271,6 +335,17 @@ mod tests {
             queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
             responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
             dropped: vec![(Dropped::Late, 26)],
+            cache: Some(CacheSnapshot {
+                size: 30,
+                entries: 31,
+                bytes: 32,
+                hits: 33,
+                stale_hits: 34,
+                failure_hits: 35,
+                misses: 36,
+                insertions: 37,
+                evictions: 38,
+            }),
             pools: vec![pool],
         }
     }
@@ -294,6 +369,16 @@ hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
+hedgerow_cache_size_bytes 30
+hedgerow_cache_entries 31
+hedgerow_cache_bytes 32
+hedgerow_cache_hits_total 33
+hedgerow_cache_stale_hits_total 34
+hedgerow_cache_failure_hits_total 35
+hedgerow_cache_misses_total 36
+hedgerow_cache_insertions_total 37
+hedgerow_cache_evictions_total 38
+hedgerow_cache_prefetches_total{pool="a \"b\""} 39
 "#;
 
     /// Lines of a text that are samples, and fulfil a condition.
@@ -339,7 +424,7 @@ hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
             let text = write(sample(), format);
             lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
             assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 4);
+            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 7);
         };
         check(
             Format::Prometheus,
@@ -359,6 +444,12 @@ hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
             ],
             true,
         );
+    }
+
+    #[test]
+    fn without_a_cache_there_is_nothing_of_it() {
+        let text = write(Snapshot { cache: None, ..sample() }, Format::Prometheus);
+        assert!(!text.contains("hedgerow_cache"), "{text}");
     }
 
     #[test]

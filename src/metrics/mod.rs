@@ -11,4 +11,4 @@ pub mod snapshot;
 
 pub use counters::{BackendCounters, Counter, Counters, Dropped, PoolCounters, Source, Summary, Transport};
 pub use histogram::{Histogram, HistogramSnapshot};
-pub use snapshot::{Attempts, BackendSnapshot, BackendState, PoolSnapshot, Snapshot, Wins};
+pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};

@@ -19,8 +19,33 @@ pub struct Snapshot {
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
+    /// The cache, if there is one.
+    pub cache: Option<CacheSnapshot>,
     /// Pools in order of the config.
     pub pools: Vec<PoolSnapshot>,
+}
+
+/// The numbers of the cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSnapshot {
+    /// Octets that it may take in all.
+    pub size: u64,
+    /// Entries, those included that have run out and nobody has asked for since.
+    pub entries: u64,
+    /// Octets that these take.
+    pub bytes: u64,
+    /// Look-ups that found a fresh answer, or a failure.
+    pub hits: u64,
+    /// Look-ups that found a stale answer.
+    pub stale_hits: u64,
+    /// Those of `hits` that found a failure.
+    pub failure_hits: u64,
+    /// Look-ups that found nothing.
+    pub misses: u64,
+    /// Entries that were made or renewed.
+    pub insertions: u64,
+    /// Entries that had to go to make room.
+    pub evictions: u64,
 }
 
 /// The numbers of a pool.
@@ -36,6 +61,8 @@ pub struct PoolSnapshot {
     pub hedges_denied: u64,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: u64,
+    /// Races that were started to refresh an entry of the cache before it ran out.
+    pub prefetches: u64,
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
 }

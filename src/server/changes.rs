@@ -97,9 +97,7 @@ impl Server {
     pub(super) fn put_in_force(&mut self) {
         let Some(earlier) = &self.plan else { return };
         let plan = Arc::new(earlier.with_pools(&self.pools, self.workers.len()));
-        self.prober.set_plan(&plan);
-        self.tell(|| Command::SetPlan(Arc::clone(&plan)));
-        self.plan = Some(plan);
+        self.set_plan(plan);
     }
 }
 

@@ -5,6 +5,7 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod persist;
 mod status;
 mod worker;
 
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
 use crate::admin::{self, Change, Refused, Request, Token};
+use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
@@ -143,6 +145,9 @@ impl Server {
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             news: news_sender,
         });
+        if let Some(plan) = &plan {
+            persist::load(plan, &shared);
+        }
         let mut bound: Vec<(String, Vec<SocketAddr>)> = Vec::new();
         let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {
             let listeners = addresses.iter().map(|address| Listeners::bind(*address, count));
@@ -256,6 +261,7 @@ impl Server {
                 },
                 Some(request) = self.requests.recv() => match request {
                     Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
+                    Request::Cache(answer) => drop(answer.send(self.cache_access())),
                     Request::Change(Change::Reload, answer) => return answer,
                     Request::Change(change, answer) => drop(answer.send(self.change(change))),
                 },
@@ -270,9 +276,8 @@ impl Server {
         if self.plan.is_some()
             && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
         {
-            self.prober.set_plan(&plan);
-            self.tell(|| Command::SetPlan(Arc::clone(&plan)));
-            self.plan = Some(plan);
+            remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
+            self.set_plan(plan);
             remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
             self.configured.clone_from(&config.pools);
             self.pools = config.pools;
@@ -283,6 +288,35 @@ impl Server {
             self.authorities.iter().map(|name| named(name).map(|index| Arc::clone(&catalogs[index]))).collect();
         self.tell(|| Command::SetCatalogs(catalogs.clone()));
         remarks
+    }
+
+    /// Puts a plan in force everywhere.
+    fn set_plan(&mut self, plan: Arc<Plan>) {
+        self.prober.set_plan(&plan);
+        self.tell(|| Command::SetPlan(Arc::clone(&plan)));
+        self.forget_pools(&plan);
+        self.plan = Some(plan);
+    }
+
+    /// Whether another plan has another cache than the one in force.
+    fn is_cache_replaced(&self, plan: &Plan) -> bool {
+        let cache = self.plan.as_ref().and_then(|plan| plan.cache.as_ref());
+        cache.zip(plan.cache.as_ref()).is_some_and(|(old, new)| !Arc::ptr_eq(old, new))
+    }
+
+    /// Takes out of the cache what pools have said that another plan does not have as they are. Nobody would find it there;
+    /// but if such a pool came back, it would not be expected to remember.
+    fn forget_pools(&self, plan: &Plan) {
+        let (Some(earlier), Some(cache)) = (&self.plan, &plan.cache) else { return };
+        let stay = plan.cached_pools();
+        for pool in earlier.cached_pools().into_iter().filter(|pool| !stay.contains(pool)) {
+            let cache = Arc::clone(cache);
+            // A large cache takes seconds to go through, in which there are probes to send.
+            tokio::task::spawn_blocking(move || {
+                let answers = cache.flush(Flush::Pool(pool));
+                tracing::info!("cache: {answers} answers of a pool that has changed are gone");
+            });
+        }
     }
 
     /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
@@ -310,6 +344,9 @@ impl Server {
         let joined =
             tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| matches!(thread.join(), Ok(Ok(())))));
         is_clean &= matches!(timeout_at(deadline + DRAIN_MARGIN, joined).await, Ok(Ok(true)));
+        if let Some(plan) = self.plan {
+            let _ = tokio::task::spawn_blocking(move || persist::save(&plan)).await;
+        }
         (is_clean, self.summary)
     }
 
@@ -333,6 +370,8 @@ impl Server {
 pub enum Remark {
     /// The setting at this key differs from what runs and takes effect at the next start only.
     NeedsRestart(String),
+    /// The cache has another size, so it is another one.
+    CacheEmptied,
     /// A backend that was added by hand is gone, since the config does not have it.
     Gone {
         /// Name of the pool.
@@ -353,6 +392,7 @@ impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
+            Self::CacheEmptied => f.write_str("cache.size has changed, so the cache starts empty"),
             Self::Gone { pool, backend } => write!(f, "{backend}, added to pool {pool} by hand, is gone"),
             Self::Back { pool, backend } => write!(f, "{backend}, removed from pool {pool} by hand, is back"),
         }

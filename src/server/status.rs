@@ -1,10 +1,15 @@
-//! Adding up what the workers count, for whoever scrapes.
+//! Adding up what the workers count, for whoever scrapes, and giving operators the cache to look into.
+
+use std::sync::Arc;
 
 use super::Server;
+use crate::admin::CacheAccess;
+use crate::cache::Tally;
 use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, BackendState, Counter, HistogramSnapshot, PoolSnapshot, Snapshot, Wins,
+    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Counter, HistogramSnapshot, PoolSnapshot,
+    Snapshot, Wins,
 };
-use crate::plan::{Manual, SharedBackend, SharedPool, Standing};
+use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
 
 impl Server {
     /// All counters of all workers, added up now.
@@ -14,8 +19,38 @@ impl Server {
             uptime: self.started.elapsed(),
             workers: self.workers.len(),
             pools: pools.map(|pool| pool_snapshot(pool)).collect(),
+            cache: self.cache_snapshot(),
             ..self.summary.snapshot()
         }
+    }
+
+    /// The cache with what is needed to read its entries.
+    pub(super) fn cache_access(&self) -> Option<CacheAccess> {
+        let Plan { cache, cache_config, pools, .. } = &**self.plan.as_ref()?;
+        let kept = pools.iter().filter(|pool| pool.config.cache).map(|pool| (pool.id, pool.config.name.clone()));
+        Some(CacheAccess {
+            cache: Arc::clone(cache.as_ref()?),
+            rules: cache_config.as_ref()?.rules.clone(),
+            pools: kept.collect(),
+        })
+    }
+
+    /// What is known of the cache.
+    fn cache_snapshot(&self) -> Option<CacheSnapshot> {
+        let Plan { cache, cache_config, .. } = &**self.plan.as_ref()?;
+        let Tally { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
+            cache.as_ref()?.tally();
+        Some(CacheSnapshot {
+            size: cache_config.as_ref()?.size as u64,
+            entries,
+            bytes,
+            hits,
+            stale_hits,
+            failure_hits,
+            misses,
+            insertions,
+            evictions,
+        })
     }
 }
 
@@ -29,6 +64,7 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
         in_flight: counters.iter().map(|worker| worker.in_flight.get()).sum(),
         duration,
         hedges_denied: counters.iter().map(|worker| worker.hedges_denied.get()).sum(),
+        prefetches: counters.iter().map(|worker| worker.refreshes.get()).sum(),
         hedges_wasted: counters.iter().map(|worker| worker.hedges_wasted.get()).sum(),
         backends: pool
             .backends

@@ -194,6 +194,7 @@ impl Balancer {
     fn drain(&mut self, done: oneshot::Sender<()>) -> impl Future<Output = ()> + 'static {
         let intake = self.intake.take();
         let (forwarder, idle) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle));
+        forwarder.borrow_mut().drain();
         async move {
             if let Some(mut intake) = intake {
                 intake.readers.shutdown().await;

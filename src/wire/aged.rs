@@ -36,6 +36,11 @@ pub enum Aged {
         /// What the client is told, if it sent EDNS.
         error: ExtendedError,
     },
+    /// It says that something failed, and has no times to live.
+    Failure {
+        /// What the client is told, if it sent EDNS.
+        error: ExtendedError,
+    },
 }
 
 /// Writes a reply into `out` in the form in which it is kept; `out` stays empty if the reply is a bare failure.
@@ -101,6 +106,7 @@ pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size:
     while let Some(record) = walk.next(out) {
         match aged {
             Aged::By(_) | Aged::Stale { .. } if record.rtype == RecordType::OPT => {}
+            Aged::Failure { .. } => {}
             Aged::By(seconds) => {
                 let ttl = ttl_of(out, &record).saturating_sub(seconds);
                 set_ttl(out, &record, ttl);
@@ -108,8 +114,9 @@ pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size:
             Aged::Stale { ttl, .. } => set_ttl(out, &record, ttl),
         }
     }
-    if let Aged::Stale { error, .. } = aged {
-        append_error(out, error, form, limit);
+    match aged {
+        Aged::Stale { error, .. } | Aged::Failure { error } => append_error(out, error, form, limit),
+        Aged::By(_) => {}
     }
 }
 
@@ -256,6 +263,20 @@ mod tests {
         let mut out = b"left over".to_vec();
         write_kept(&read_reply(reply).expect("a reply"), &mut out);
         out
+    }
+
+    #[test]
+    fn a_failure_says_that_it_is_remembered() {
+        let failure = kept(&message(REPLY | 2, [1, 0, 0, 0], &[QUESTION]));
+        let failure = read_reply(&failure).expect("a reply");
+        let check = |query: &[u8], expected: &[u8]| {
+            let form = ClientForm::of(&read_query(query).expect("a query"));
+            let mut out = Vec::new();
+            write_aged(&failure, Aged::Failure { error: ExtendedError::CACHED_ERROR }, &form, 1232, 512, &mut out);
+            assert!(out.ends_with(expected) && out[3] & 0xF == 2, "{out:?}");
+        };
+        check(&plain(), QUESTION);
+        check(&with_edns(), b"\0\x06\0\x0F\0\x02\0\x0D");
     }
 
     #[test]

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use hedgerow::admin::{self, Change, Refused, Request, Token};
+use hedgerow::admin::{self, CacheAccess, Change, Refused, Request, Token};
+use hedgerow::cache::Tally;
 use hedgerow::metrics::{
-    Attempts, BackendSnapshot, BackendState, Histogram, HistogramSnapshot, PoolSnapshot, Snapshot, Source, Transport,
-    Wins,
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, Snapshot,
+    Source, Transport, Wins,
 };
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -51,6 +52,16 @@ impl Site {
 
     /// At any address, with a token or without.
     pub fn listen(address: &str, has_token: bool) -> Self {
+        Self::serve(address, has_token, None)
+    }
+
+    /// On loopback, with a token and a cache.
+    pub fn with_cache(cache: CacheAccess) -> Self {
+        Self::serve("127.0.0.1:0", true, Some(cache))
+    }
+
+    /// Runs an admin server.
+    fn serve(address: &str, has_token: bool, cache: Option<CacheAccess>) -> Self {
         let listener = TcpListener::bind(address).expect("an address of this host");
         let address = listener.local_addr().expect("it is bound");
         let token = has_token.then(token);
@@ -58,7 +69,7 @@ impl Site {
         let changes = Arc::new(Mutex::default());
         let (end, ended) = oneshot::channel();
         let (requests, received) = unbounded_channel();
-        let (ready, control) = (Arc::clone(&is_ready), control(received, Arc::clone(&changes)));
+        let (ready, control) = (Arc::clone(&is_ready), control(received, Arc::clone(&changes), cache));
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
@@ -82,6 +93,13 @@ impl Site {
     /// Asks for something as a script on this host does: `GET /metrics`.
     pub fn ask(&self, what: &str) -> Answer {
         self.ask_with(what, &[HOST, JSON], "")
+    }
+
+    /// Asks as a script does; gives the JSON of an answer that is no error.
+    pub fn ask_json(&self, what: &str) -> serde_json::Value {
+        let answer = self.ask(what);
+        assert_eq!(answer.status, 200, "{what}: {answer:?}");
+        serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("no JSON: {answer:?}"))
     }
 
     /// Asks with these headers and nothing else.
@@ -153,10 +171,18 @@ pub fn write(file: &Path, content: &str) {
 }
 
 /// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but say so.
-async fn control(mut received: UnboundedReceiver<Request>, changes: Arc<Mutex<Vec<Change>>>) {
+async fn control(
+    mut received: UnboundedReceiver<Request>,
+    changes: Arc<Mutex<Vec<Change>>>,
+    cache: Option<CacheAccess>,
+) {
     while let Some(request) = received.recv().await {
         match request {
-            Request::Snapshot(way_back) => drop(way_back.send(snapshot())),
+            Request::Cache(way_back) => drop(way_back.send(cache.clone())),
+            Request::Snapshot(way_back) => {
+                let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.tally()));
+                drop(way_back.send(Snapshot { cache, ..snapshot() }));
+            }
             Request::Change(change, way_back) => {
                 let answer = carry_out(&change);
                 changes.lock().expect("nothing panics here").push(change);
@@ -216,6 +242,7 @@ fn snapshot() -> Snapshot {
         duration: latency,
         hedges_denied: 6,
         hedges_wasted: 9,
+        prefetches: 8,
         backends: vec![backend],
     };
     Snapshot {
@@ -224,6 +251,22 @@ fn snapshot() -> Snapshot {
         queries: vec![(Transport::Udp, 13)],
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
+        cache: None,
         pools: vec![pool],
+    }
+}
+
+/// The numbers of a cache of 4 MiB.
+fn cache_snapshot(tally: Tally) -> CacheSnapshot {
+    CacheSnapshot {
+        size: 4 << 20,
+        entries: tally.entries,
+        bytes: tally.bytes,
+        hits: tally.hits,
+        stale_hits: tally.stale_hits,
+        failure_hits: tally.failure_hits,
+        misses: tally.misses,
+        insertions: tally.insertions,
+        evictions: tally.evictions,
     }
 }

@@ -117,6 +117,12 @@ impl Forwarder {
         self
     }
 
+    /// With a cache. `keys` are lines of its section.
+    pub fn cache(mut self, keys: &str) -> Self {
+        let _ = writeln!(self.pools, "[cache]\n{keys}");
+        self
+    }
+
     /// The whole file.
     pub fn to_toml(&self) -> String {
         let Self { workers, listen, keys, routes, pools } = self;

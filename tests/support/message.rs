@@ -62,6 +62,12 @@ pub const CD: u16 = 0x0010;
 
 /// RFC 8914 section 4.23: no authority could be reached.
 pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+/// RFC 8914 section 4.4: the answer is stale.
+pub const STALE: u16 = 3;
+/// RFC 8914 section 4.14: the failure is remembered.
+pub const CACHED_ERROR: u16 = 13;
+/// RFC 8914 section 4.20: that there is no such name is stale.
+pub const STALE_NXDOMAIN: u16 = 19;
 /// The registry of RFC 8914 section 5.2: the answer is of the server's own making.
 pub const SYNTHESIZED: u16 = 29;
 
@@ -252,6 +258,14 @@ impl Reply {
 pub struct Record(Vec<u8>);
 
 impl Record {
+    /// With this TTL, in seconds.
+    pub fn lasting(mut self, ttl: u32) -> Self {
+        let owner =
+            if self.0[0] == 0xc0 { 2 } else { self.0.iter().position(|octet| *octet == 0).expect("a root") + 1 };
+        self.0[owner + 4..owner + 8].copy_from_slice(&ttl.to_be_bytes());
+        self
+    }
+
     /// Its octets.
     pub fn to_vec(&self) -> Vec<u8> {
         self.0.clone()
@@ -365,6 +379,11 @@ impl Response {
         let mut answers: Vec<_> = self.message().answers.iter().map(|record| record.data.to_string()).collect();
         answers.sort();
         answers
+    }
+
+    /// The TTLs of all answer records.
+    pub fn ttls(&self) -> Vec<u32> {
+        self.message().answers.iter().map(|record| record.ttl).collect()
     }
 
     /// The question in the case in which it came back.

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use authority::Authority;
 pub use backend::{Backend, Closed, Seen};
 pub use client::{Client, TcpClient, framed};
-pub use config::{Forwarder, Weighted};
+pub use config::{Asked, Forwarder, Weighted};
 pub use http::{Admin, Answer, Metrics};
 pub use load::{Load, Report, load_table, percentile};
 pub use message::*;

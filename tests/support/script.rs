@@ -132,6 +132,11 @@ pub fn answer(address: &'static str) -> Script {
     reply(move |reply| reply.with_flags(AA).answer(a(address)))
 }
 
+/// The same, good for so many seconds.
+pub fn answer_for(seconds: u32, address: &'static str) -> Script {
+    reply(move |reply| reply.with_flags(AA).answer(a(address).lasting(seconds)))
+}
+
 /// Nothing but an rcode.
 pub fn rcode(rcode: u16) -> Script {
     reply(move |reply| reply.rcode(rcode))
@@ -144,7 +149,12 @@ pub fn servfail() -> Script {
 
 /// From an authority, with the SOA record that goes with it.
 pub fn nxdomain() -> Script {
-    reply(|reply| reply.rcode(NXDOMAIN).with_flags(AA).authority(soa()))
+    nxdomain_for(60)
+}
+
+/// The same, good for so many seconds.
+pub fn nxdomain_for(seconds: u32) -> Script {
+    reply(move |reply| reply.rcode(NXDOMAIN).with_flags(AA).authority(soa().lasting(seconds)))
 }
 
 /// NODATA from an authority.

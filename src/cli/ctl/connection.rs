@@ -16,9 +16,10 @@ use ureq::{Agent, Body};
 
 use super::Trouble;
 use crate::admin::Token;
-use crate::admin::status::{Done, Failed, Status};
+use crate::admin::status::{Done, EntryStatus, Failed, Status};
 use crate::cli::load::{self, LoadError};
 use crate::config::AdminConfig;
+use crate::wire::Name;
 
 /// Where an admin server is: `http://HOST:PORT`, without a final slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +92,17 @@ impl Connection {
 
     /// Asks how the server does.
     pub(in crate::cli) fn status(&self) -> Result<Status, Trouble> {
-        let mut question = self.agent.get(format!("{}/api/v1/status", self.url.0));
+        self.get("status")
+    }
+
+    /// Asks what the cache keeps of a name.
+    pub(super) fn entries(&self, name: &Name) -> Result<Vec<EntryStatus>, Trouble> {
+        self.get(&format!("cache/names/{}", encoded(&name.to_string())))
+    }
+
+    /// Asks for what is below `/api/v1/`.
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
+        let mut question = self.agent.get(format!("{}/api/v1/{path}", self.url.0));
         if let Some(token) = &self.token {
             question = question.header("Authorization", token.to_header());
         }
@@ -197,6 +208,18 @@ impl Order {
     pub(super) fn reload() -> Self {
         Self { path: "reload".to_owned(), kind: Kind::Post(String::new()) }
     }
+
+    /// A cache that forgets everything, or what it keeps of a name, with all below it or without.
+    pub(super) fn flush(name: Option<&Name>, is_subtree: bool) -> Self {
+        let path = match name {
+            None => "cache".to_owned(),
+            Some(name) => {
+                let scope = if is_subtree { "subtrees" } else { "names" };
+                format!("cache/{scope}/{}", encoded(&name.to_string()))
+            }
+        };
+        Self { path, kind: Kind::Delete }
+    }
 }
 
 /// A name as a part of a path.
@@ -248,6 +271,8 @@ mod tests {
     #[test]
     fn names_are_hidden_from_the_path() {
         assert_eq!(Order::remove("a/b", "[::1]:53").path, "pools/a%2Fb/backends/%5B%3A%3A1%5D%3A53");
+        let name = "a\\.b/c".parse().expect("a name");
+        assert_eq!(Order::flush(Some(&name), true).path, "cache/subtrees/a%5C%2Eb%2Fc%2E");
     }
 
     /// Checks where the server is found with this config, or what is said of it; and whether a token is.

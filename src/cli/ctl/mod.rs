@@ -1,8 +1,9 @@
 //! `hedgerow ctl`: shows and changes a running server by its admin server (CONTRACT.md, Commands).
 //!
-//! `connection` finds the server and asks it; `table` shows what it says. Nothing here knows more of the server than its
-//! HTTP interface.
+//! `connection` finds the server and asks it; `table` shows what it says; `cache` is what there is to do with the cache.
+//! Nothing here knows more of the server than its HTTP interface.
 
+mod cache;
 pub(super) mod connection;
 pub(super) mod table;
 
@@ -63,6 +64,9 @@ enum Action {
     Auto(Place),
     /// Read config and zones again
     Reload,
+    /// Show the cache, or make it forget
+    #[command(subcommand)]
+    Cache(cache::Action),
 }
 
 /// How something is shown.
@@ -140,6 +144,7 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Down(place) => connection.change(Order::act(&place.pool, &place.backend, "down")),
         Action::Auto(place) => connection.change(Order::act(&place.pool, &place.backend, "auto")),
         Action::Reload => connection.change(Order::reload()),
+        Action::Cache(action) => cache::obey(connection, action),
     }
 }
 

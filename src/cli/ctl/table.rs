@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::cache;
 use crate::admin::status::{BackendStatus, Percentiles, PoolStatus, Status};
 
-/// The whole status: a line on the server, a table of pools, a table of backends.
+/// The whole status: a line on the server, a table of pools, a table of backends, and one of the cache if there is one.
 pub(super) fn status(status: &Status) -> String {
-    let Status { version, uptime_seconds, workers, pools } = status;
+    let Status { version, uptime_seconds, workers, pools, cache } = status;
     let server = format!("hedgerow {version}, up {}, {workers} workers", time(*uptime_seconds));
     if pools.is_empty() {
         return format!("{server}, no pools");
     }
-    format!("{server}\n\n{}\n\n{}", table(&POOL_COLUMNS, pools.iter().map(pool_row)), backends(status))
+    let cache = cache.as_ref().map(|cache| format!("\n\n{}", cache::stats(cache))).unwrap_or_default();
+    let pools = table(&POOL_COLUMNS, pools.iter().map(pool_row));
+    format!("{server}\n\n{pools}\n\n{}{cache}", backends(status))
 }
 
 /// All backends of all pools.
@@ -89,7 +92,7 @@ fn percentiles(of: Percentiles) -> [String; 3] {
 }
 
 /// A time as its two largest units, which tell enough.
-fn time(seconds: u64) -> String {
+pub(super) fn time(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
@@ -110,7 +113,7 @@ pub(in crate::cli) fn table<const N: usize>(columns: &[Column; N], rows: impl It
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::ByKind;
+    use crate::admin::status::{ByKind, CacheStatus};
 
     /// A server with one pool of two backends.
     fn sample() -> Status {
@@ -138,7 +141,7 @@ mod tests {
             hedges_wasted: 8,
             backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         };
-        Status { version: "1.2.3".to_owned(), uptime_seconds: 93_784, workers: 2, pools: vec![pool] }
+        Status { version: "1.2.3".to_owned(), uptime_seconds: 93_784, workers: 2, pools: vec![pool], cache: None }
     }
 
     #[test]
@@ -154,6 +157,25 @@ ts    192.0.2.1:53  192.0.2.1:53       1  up              1m 30s          2     
 ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2        13       2    10       3         4    0.40    1.00   12.35";
         let shown = status(&sample());
         assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_cache_is_shown_last() {
+        let cache = CacheStatus {
+            size_octets: 1 << 20,
+            octets: 0,
+            entries: 0,
+            hits: 0,
+            stale_hits: 0,
+            failure_hits: 0,
+            misses: 0,
+            insertions: 0,
+            evictions: 0,
+            prefetches: 0,
+        };
+        let shown = status(&Status { cache: Some(cache), ..sample() });
+        let expected = format!("{}\n\n{}", status(&sample()), cache::stats(&cache));
+        assert_eq!(shown, expected);
     }
 
     #[test]

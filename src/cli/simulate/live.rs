@@ -162,7 +162,7 @@ mod tests {
             hedges_wasted: 0,
             backends: vec![backend],
         };
-        Status { version: String::new(), uptime_seconds: 10, workers: 1, pools: vec![pool] }
+        Status { version: String::new(), uptime_seconds: 10, workers: 1, pools: vec![pool], cache: None }
     }
 
     /// What is found of a pool.

@@ -1,0 +1,132 @@
+//! Admitting a sound query: to an answer from memory, to a race that runs, to another worker, or to a race of its own.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::in_flight::{Client, RaceRef, StaleAnswer, Start, Waiter};
+use super::memory::{Asked, Look, Recalled};
+use super::pool::pool_at;
+use super::{Forwarder, HandOver, tell};
+use crate::metrics::Transport;
+use crate::plan::Sign;
+use crate::policy::race::Race;
+use crate::wire::{self, ClientForm, Query, QuestionKey, Rcode};
+
+impl Forwarder {
+    /// Admits a query. One that was handed over stays here.
+    pub(super) fn admit(&mut self, message: &[u8], query: &Query<'_>, client: Client, look: Look, now: Instant) {
+        let key = QuestionKey::of(query);
+        let Some((&flags, question)) = key.as_octets().split_last() else { return };
+        let asked = Asked { question, flags, hash: self.shared.hash(question) };
+        let Some(pool) = self.plan.routes.find(asked.qname()) else {
+            return self.refuse(message, Rcode::REFUSED, &client);
+        };
+        let waiter = Waiter { client, form: ClientForm::of(query), queries: 1, since: now };
+        let stale = match self.recall(pool, asked, &waiter, look, now) {
+            Recalled::Responded => return,
+            Recalled::RefreshDue => return self.refresh_answer(query, asked, pool, now),
+            Recalled::Stale(stale) => stale,
+            Recalled::Nothing => StaleAnswer::Unknown,
+        };
+        if let Some(at) = self.in_flight.find(asked.hash, question, flags) {
+            return self.join(at, waiter, stale, now);
+        }
+        let claim = self.shared.claims.take(asked.hash, self.me);
+        if let Err(holder) = claim
+            && look == Look::First
+            && let Some(worker) = self.shared.workers.get(usize::from(holder.0))
+        {
+            // It will find the race to join; or, if that is over by then, start another.
+            self.shared.on_the_way[usize::from(holder.0)].fetch_add(1, Relaxed);
+            let _ = worker.send(HandOver { message: message.to_vec(), client: waiter.client });
+            return;
+        }
+        let place = self.pool_places[pool];
+        let pool = pool_at(&mut self.pools, place);
+        let health = &pool.shared.rules().health;
+        let queries = pool.shared.state.count_query();
+        if health.every_queries > 0 && queries.is_multiple_of(health.every_queries.into()) {
+            pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
+        }
+        self.start(query, asked, place, Cause { waiter: Some(waiter), stale, is_claimed: claim.is_ok() }, now);
+    }
+
+    /// Starts a race that nobody waits for, to refresh an answer that is good still; unless somebody races for it already, or
+    /// the worker has better things to do, or there is nobody to ask.
+    fn refresh_answer(&mut self, query: &Query<'_>, asked: Asked<'_>, pool: usize, now: Instant) {
+        let Asked { question, flags, hash } = asked;
+        let shared = &self.plan.pools[pool];
+        if !self.has_time_to_refresh()
+            || !shared.backends.iter().any(|backend| backend.takes_queries())
+            || self.in_flight.find(hash, question, flags).is_some()
+            || self.shared.claims.take(hash, self.me).is_err()
+        {
+            return;
+        }
+        shared.state.counters[usize::from(self.me.0)].refreshes.increment();
+        let cause = Cause { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true };
+        self.start(query, asked, self.pool_places[pool], cause, now);
+    }
+
+    /// Starts a race, for a client or for nobody.
+    fn start(&mut self, query: &Query<'_>, asked: Asked<'_>, place: u16, cause: Cause, now: Instant) {
+        let Cause { waiter, stale, is_claimed } = cause;
+        self.refresh(place, now);
+        let own_udp_size = self.plan.edns_udp_size;
+        let pool = pool_at(&mut self.pools, place);
+        pool.in_flight += 1;
+        pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
+        let candidates = pool.candidates(asked.qname(), &self.shared.hasher, &mut self.rng, now);
+        let race = Race::start(&pool.field(waiter.is_some()), &candidates, now);
+        let Asked { hash, flags, .. } = asked;
+        let start = Start { race, pool: place, hash, is_claimed, flags, started: now, waiter, stale };
+        let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
+        self.drive(at, None, now);
+    }
+
+    /// Lets a query wait for a race that runs already. The client's own query, sent again, is a hint of loss.
+    fn join(&mut self, at: RaceRef, waiter: Waiter, stale: StaleAnswer, now: Instant) {
+        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        if entry.stale == StaleAnswer::Unknown {
+            entry.stale = stale;
+        }
+        let Waiter { client, form, .. } = &waiter;
+        let is_same = |known: &&mut Waiter| known.form.id == form.id && known.client.is_same_socket(client);
+        if let Some(known) = entry.waiters.iter_mut().take(RETRANSMISSIONS_SEEN).find(is_same) {
+            known.queries += 1;
+            // It may have been put in another form, and the client may know only the last.
+            known.form = *form;
+            if !entry.is_fetching {
+                entry.race.on_retransmission();
+                self.drive(at, None, now);
+            }
+            return;
+        }
+        if entry.is_fetching && waiter.client.transport() == Transport::Udp {
+            return self.respond_meanwhile(at, &waiter, now);
+        }
+        let had_nobody = entry.waiters.is_empty();
+        entry.waiters.push(waiter);
+        match entry.stale {
+            StaleAnswer::Given => self.respond_stale(at, now),
+            // What nobody had waited for may hedge from now on, and there may be a time to be patient until.
+            StaleAnswer::Unknown | StaleAnswer::At(_) if had_nobody || stale != StaleAnswer::Unknown => {
+                self.drive(at, None, now);
+            }
+            StaleAnswer::Unknown | StaleAnswer::At(_) => {}
+        }
+    }
+}
+
+/// Why a race starts.
+struct Cause {
+    /// Who waits for it; `None`: it is to refresh an answer.
+    waiter: Option<Waiter>,
+    /// Whether those who wait may be given a stale answer.
+    stale: StaleAnswer,
+    /// Whether this worker holds the claim for the question.
+    is_claimed: bool,
+}
+
+/// Among how many waiters of one race a retransmission is looked for; so many clients at once need no further hint.
+const RETRANSMISSIONS_SEEN: usize = 256;
