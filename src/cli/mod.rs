@@ -6,6 +6,7 @@ mod load;
 mod log;
 mod lookup;
 mod ls;
+mod new_file;
 mod run;
 mod serve;
 mod simulate;
