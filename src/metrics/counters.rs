@@ -97,6 +97,8 @@ pub enum Dropped {
     Unsent,
     /// A connection above the limit.
     Overload,
+    /// A response above the rate that its client is allowed.
+    Limited,
 }
 
 impl Dropped {
@@ -110,12 +112,13 @@ impl Dropped {
             Self::Silent => "silent",
             Self::Unsent => "unsent",
             Self::Overload => "overload",
+            Self::Limited => "limited",
         }
     }
 }
 
 /// All reasons, in order of their number.
-const REASONS: [Dropped; 7] = [
+const REASONS: [Dropped; 8] = [
     Dropped::Malformed,
     Dropped::Spoofed,
     Dropped::Late,
@@ -123,6 +126,7 @@ const REASONS: [Dropped; 7] = [
     Dropped::Silent,
     Dropped::Unsent,
     Dropped::Overload,
+    Dropped::Limited,
 ];
 
 /// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
