@@ -128,8 +128,8 @@ struct Story {
     machine: Secondary,
     /// The version that we have.
     zone: Option<Arc<Zone>>,
-    /// Whether that is answered from, as far as others know.
-    service: Service,
+    /// Whether that is answered from, as far as others know; nobody does before the first post.
+    service: Option<Service>,
     /// Where zones go.
     posts: UnboundedSender<Post>,
     /// Spreads looks in time.
@@ -165,7 +165,7 @@ impl Story {
             Some((zone, machine)) => (Some(zone), machine),
             None => (None, Secondary::new(primaries, now)),
         };
-        Self { subject, machine, zone, service: Service::Absent, posts, rng: SmallRng::from_rng(&mut rand::rng()) }
+        Self { subject, machine, zone, service: None, posts, rng: SmallRng::from_rng(&mut rand::rng()) }
     }
 
     /// Keeps the zone up to date for ever.
@@ -278,7 +278,7 @@ impl Story {
                 let how = if is_whole { "AXFR" } else { "IXFR" };
                 tracing::info!("zone {}: serial {} is here, by {how}", config.zone, version.serial);
                 self.machine.on_transferred(version, now, &mut self.rng);
-                self.service = Service::Served;
+                self.service = Some(Service::Served);
                 self.zone = Some(Arc::clone(&zone));
                 let _ = self.posts.send(Post { authority: self.subject.authority, zone, steps });
             }
@@ -288,16 +288,15 @@ impl Story {
     /// Hands the zone over, or an unserved one, if that has changed.
     fn tell_service(&mut self, now: Instant) {
         let (service, apex) = (self.machine.service(now), &self.subject.config.zone);
-        if service == self.service {
+        if self.service.replace(service) == Some(service) {
             return;
         }
-        self.service = service;
+        if service == Service::Expired {
+            tracing::warn!("zone {apex}: expired, no primary has confirmed it for too long");
+        }
         let zone = match (service, &self.zone) {
             (Service::Served, Some(zone)) => Arc::clone(zone),
-            (Service::Served | Service::Absent | Service::Expired, _) => {
-                tracing::warn!("zone {apex}: expired, no primary has confirmed it for too long");
-                Arc::new(Zone::unserved(apex))
-            }
+            (Service::Served | Service::Absent | Service::Expired, _) => Arc::new(Zone::unserved(apex)),
         };
         let _ = self.posts.send(Post { authority: self.subject.authority, zone, steps: Vec::new() });
     }
