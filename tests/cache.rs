@@ -211,6 +211,16 @@ fn an_operator_sees_what_is_kept_of_a_name() {
     assert_eq!((shown[0].fresh_for, shown[0].stale_for), (Duration::ZERO, Duration::from_secs(86_390)));
 }
 
+#[test]
+fn one_answer_can_be_forgotten() {
+    let subject = Subject::new();
+    assert!(subject.keep(&answer(&[300])));
+    subject.forget(&query("example.org.", RecordType::A));
+    assert!(subject.fresh_ttls().is_some());
+    subject.forget(&query("www.example.org.", RecordType::A));
+    assert_eq!((subject.fresh_ttls(), subject.cache.tally().entries), (None, 0));
+}
+
 /// When the images of these tests are saved, by the wall clock.
 const SAVED_AT: Duration = Duration::from_secs(1_800_000_000);
 
