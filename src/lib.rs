@@ -36,7 +36,17 @@
 //! 8. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
 //!    (`forwarder/turns.rs`).
 //!
-//! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority.rs`).
+//! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority/mod.rs`). If there are
+//! many names, `zone::warm` has fetched before what the queries of the batch will read.
+//!
+//! Zone files are read before anything is bound, and again at a reload, those that have changed (`cli/load/zones.rs`): several
+//! at a time, and a large one by two threads, of which one reads and the other builds (`cli/load/pipe.rs`). A
+//! `zone::Catalog` is all that one TS knows: zones, which a reload shares with the one before, and tables.
+//!
+//! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
+//! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/holdings.rs`, which makes a new
+//! edition of what an authority answers from; `announcer` tells who has copies. A worker takes NOTIFY, passes it on, and sends
+//! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp.rs`).
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that.
@@ -46,8 +56,8 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `cache`, `zone` and `sim` are pure: `now`, bytes and a seeded generator are arguments. `tests/tidy.rs`
-//!   holds that, and that arrows between rooms point down only.
+//! - `config`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit` and `sim` are pure: `now`, bytes and a seeded generator are
+//!   arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics (the state
 //!   of backends, the turn of round-robin, the hedge budget, claims) and the cache, whose locks are many and held for one copy.
 //! - After warm-up a query by UDP, forwarded or answered from the cache, allocates nothing, starts no task and logs nothing
@@ -64,17 +74,21 @@
 //! that only pass through. A trait whose only purpose is that a test can fake something.
 
 pub mod admin;
+pub mod announcer;
 pub mod authority;
 pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod forwarder;
+pub mod limit;
 pub mod metrics;
 pub mod net;
 pub mod plan;
 pub mod policy;
 pub mod probe;
+pub mod secondary;
 pub mod server;
 pub mod sim;
+pub mod transfer;
 pub mod wire;
 pub mod zone;

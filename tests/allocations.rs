@@ -97,7 +97,8 @@ fn allocations(dispatch: &str, sections: &str, names: u32) -> (u64, String) {
     let config = Config::parse(&text, "test.toml", folder).expect("the config is right");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
-        let server = Server::start(Setup { config, catalogs: Vec::new(), token: None }).expect("the server starts");
+        let server = Server::start(Setup { config, catalogs: Vec::new(), keys: Default::default(), token: None })
+            .expect("the server starts");
         let address = server.bound().trim_start_matches("forwarder=").parse().expect("one address");
         let counted = tokio::task::spawn_blocking(move || {
             IS_EXEMPT.set(true);

@@ -16,12 +16,15 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests"
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
-    ("cli", &["server", "admin", "sim", "config", "net", "policy", "zone", "wire", "metrics"]),
+    // To `transfer`: the secrets of keys are read from files.
+    ("cli", &["server", "admin", "sim", "config", "net", "policy", "transfer", "zone", "wire", "metrics"]),
     (
         "server",
         &[
             "admin",
             "probe",
+            "secondary",
+            "announcer",
             "forwarder",
             "authority",
             "plan",
@@ -29,6 +32,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "net",
             "policy",
             "cache",
+            "transfer",
+            "limit",
             "zone",
             "wire",
             "metrics",
@@ -36,16 +41,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("admin", &["config", "policy", "cache", "zone", "wire", "metrics", "plan"]),
     ("probe", &["plan", "config", "net", "policy", "wire", "metrics"]),
+    ("secondary", &["config", "net", "transfer", "zone", "wire"]),
+    ("announcer", &["config", "net", "transfer", "zone", "wire"]),
     ("forwarder", &["plan", "config", "net", "policy", "cache", "wire", "metrics"]),
-    ("authority", &["config", "net", "zone", "wire", "metrics"]),
+    ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
     // To `cache`: the plan is what workers share, and the cache is a part of that.
     ("plan", &["config", "policy", "cache", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
-    ("config", &["policy", "cache", "zone", "wire"]),
+    ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
     ("net", &["wire", "metrics"]),
     ("cache", &["wire"]),
+    // To `zone`: what is transferred are the records of zones.
+    ("transfer", &["zone", "wire"]),
     ("zone", &["wire"]),
+    ("limit", &[]),
     ("policy", &[]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire"]),
@@ -53,7 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.
-const PURE_ROOMS: &[&str] = &["config", "wire", "policy", "cache", "zone", "sim"];
+const PURE_ROOMS: &[&str] = &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "sim"];
 
 /// What a pure room does not name outside its tests.
 const IMPURE: &[&str] = &[

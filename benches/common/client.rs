@@ -130,6 +130,8 @@ const BATCH: usize = WINDOW / LANES;
 const IDS: u16 = 16_384;
 /// Octets that the kernel may buffer for a client's socket: it must not lose what the server sent.
 const SOCKET_BUFFER: usize = 4 << 20;
+/// From one name of a table to the next that is asked for: a prime, so that all have their turn.
+const STRIDE: u64 = 7919;
 /// Longest wait for a datagram, so that a loop sees its end.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
@@ -387,11 +389,12 @@ impl Tally {
         }
     }
 
-    /// The number of the next query's name. No two queries that are out at once share one.
+    /// The number of the next query's name. No two queries that are out at once share one, and names that come one after
+    /// another lie far apart in a table.
     fn next_number(&mut self) -> u32 {
         let place = self.first.wrapping_add(self.queued);
         self.queued += 1;
-        if self.names == 0 { place } else { place % self.names }
+        if self.names == 0 { place } else { (u64::from(place) * STRIDE % u64::from(self.names)) as u32 }
     }
 
     /// Counts an answer to a query that was due at a time.

@@ -18,8 +18,8 @@ use crate::common::process::{Cores, Server};
 pub(crate) enum Subject {
     /// A batched UDP echo: the price of moving datagrams on this machine.
     Echo,
-    /// A TS with a table.
-    Authority,
+    /// A TS with a table of so many hosts.
+    Authority(u32),
     /// The LS, which has all that is asked in its cache once it is warm.
     Cached,
     /// The LS before two fixed responders.
@@ -78,17 +78,18 @@ pub(crate) struct Strength {
 }
 
 /// All subjects, the one that the others are compared with first.
-pub(crate) const SUBJECTS: [Subject; 6] = [
+pub(crate) const SUBJECTS: [Subject; 7] = [
     Subject::Echo,
-    Subject::Authority,
+    Subject::Authority(10_000),
+    Subject::Authority(1_000_000),
     Subject::Cached,
     Subject::Forward(Dispatch::Sequential),
     Subject::Forward(Dispatch::Hedge),
     Subject::Forward(Dispatch::Race),
 ];
 
-/// Hosts in the table of the authority, and hot names in the cache.
-const HOSTS: u32 = 10_000;
+/// Hot names in the cache.
+const HOT: u32 = 10_000;
 /// Silence after which a query is lost, in seconds.
 const TIMEOUT: f64 = 1.0;
 /// Seconds of load before what counts: sockets, buffers and estimates warm up.
@@ -101,7 +102,7 @@ impl Subject {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Echo => "echo".to_owned(),
-            Self::Authority => "authority".to_owned(),
+            Self::Authority(hosts) => format!("authority {hosts}"),
             Self::Cached => "cached".to_owned(),
             Self::Forward(dispatch) => format!("forward {}", dispatch.word()),
         }
@@ -115,7 +116,7 @@ impl Subject {
         loop {
             asked += self.load(&server, cores, asked, WARM_UP, None)?.seen.sent as u32;
             // On a busy machine it takes more than once until every hot name was asked for.
-            if self != Self::Cached || asked >= HOSTS {
+            if self != Self::Cached || asked >= HOT {
                 break;
             }
         }
@@ -128,8 +129,8 @@ impl Subject {
         let config = folder.join("config.toml");
         match self {
             Self::Echo => Ok((tool("echo", core)?, Vec::new())),
-            Self::Authority => {
-                fs::write(folder.join("hosts.txt"), table())?;
+            Self::Authority(hosts) => {
+                fs::write(folder.join("hosts.txt"), table(hosts))?;
                 fs::write(&config, AUTHORITY_CONFIG)?;
                 Ok((Server::hedgerow(&config, "bench", core)?, Vec::new()))
             }
@@ -145,7 +146,7 @@ impl Subject {
     /// The rules of the pool, if it is a forwarder, and the sections behind them.
     fn rules(self) -> String {
         match self {
-            Self::Echo | Self::Authority => String::new(),
+            Self::Echo | Self::Authority(_) => String::new(),
             Self::Cached => "[cache]".to_owned(),
             Self::Forward(dispatch) => format!("dispatch = \"{}\"", dispatch.word()),
         }
@@ -155,7 +156,8 @@ impl Subject {
     fn load(self, server: &Server, cores: Option<Cores>, first: u32, secs: f64, rate: Option<f64>) -> io::Result<Load> {
         let (expect, names) = match self {
             Self::Echo => (Expect::Echo, 0),
-            Self::Authority | Self::Cached => (Expect::Answer, HOSTS),
+            Self::Authority(hosts) => (Expect::Answer, hosts),
+            Self::Cached => (Expect::Answer, HOT),
             Self::Forward(_) => (Expect::Answer, 0),
         };
         let plan = Plan { server: server.address, expect, secs, rate, first, names, timeout: TIMEOUT, slots: false };
@@ -173,9 +175,9 @@ fn tool(role: &str, core: Option<usize>) -> io::Result<Server> {
 }
 
 /// The table of the authority: a host for each number.
-fn table() -> String {
+fn table(hosts: u32) -> String {
     let line = |number| format!("h{number:08x}.bench.test {} A\n", message::address(number));
-    (0..HOSTS).map(line).collect()
+    (0..hosts).map(line).collect()
 }
 
 /// One TS on a port of the kernel's choice. A miss shows as a wrong answer, not as a loss.

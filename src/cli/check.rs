@@ -1,31 +1,105 @@
 //! `hedgerow check`: reads the config file and every file that it names as `serve` would, and starts nothing.
 
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::EXIT_USAGE;
-use super::load::{self, LoadError};
+use super::load::{self, LoadError, Loader};
+use crate::config::words;
 use crate::server::Setup;
+use crate::wire::{Name, display_name};
+use crate::zone::{Zone, rdata_to_text};
 
-/// Runs the command: a summary on stdout, or every problem on stderr and exit status 2.
-pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
-    match check(file.as_deref()) {
-        Ok(summary) => {
-            println!("{summary}");
-            ExitCode::SUCCESS
-        }
+/// The options.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print this zone, or all zones, in canonical order, a record a line
+    #[arg(long, value_name = "ZONE", value_parser = words::domain_name)]
+    dump: Option<Option<Name>>,
+}
+
+/// Runs the command: a summary on stdout, or every problem on stderr and exit status 2. What is odd goes to stderr either
+/// way. With `--dump`, zones go to stdout, and the summary to stderr.
+pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
+    let Checked { summary, cautions, setup } = match check(file.as_deref()) {
+        Ok(checked) => checked,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(EXIT_USAGE)
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    cautions.iter().for_each(|caution| eprintln!("warning: {caution}"));
+    let Some(wanted) = &args.dump else {
+        println!("{summary}");
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("{summary}");
+    let zones = match zones_of(&setup, wanted.as_ref()) {
+        Ok(zones) => zones,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    match zones.iter().try_for_each(|zone| dump(zone, &mut out)).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hedgerow: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
+/// A config that is right.
+#[derive(Debug)]
+struct Checked {
+    /// What would run.
+    summary: String,
+    /// What is odd.
+    cautions: Vec<String>,
+    /// All of it.
+    setup: Setup,
+}
+
 /// Reads all that the config names, and tells what there is.
-fn check(file: Option<&Path>) -> Result<String, LoadError> {
+fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     let (config, file) = load::load(file)?;
-    let setup = load::load_files(config)?;
-    Ok(format!("{}: ok ({})", file.display(), summary(&setup)))
+    let mut loader = Loader::default();
+    let setup = load::load_files(config, &mut loader)?;
+    let summary = format!("{}: ok ({})", file.display(), summary(&setup));
+    Ok(Checked { summary, cautions: loader.cautions().to_vec(), setup })
+}
+
+/// The zones to be printed, each once, even if several authorities have it.
+fn zones_of<'a>(setup: &'a Setup, wanted: Option<&Name>) -> Result<Vec<&'a Arc<Zone>>, String> {
+    let mut zones: Vec<&Arc<Zone>> = Vec::new();
+    for zone in setup.catalogs.iter().flat_map(|catalog| catalog.zones()) {
+        if wanted.is_none_or(|name| name == zone.apex()) && !zones.iter().any(|known| Arc::ptr_eq(known, zone)) {
+            zones.push(zone);
+        }
+    }
+    match wanted {
+        Some(name) if zones.is_empty() => {
+            let all: Vec<_> = setup.catalogs.iter().flat_map(|catalog| catalog.zones()).collect();
+            let names: Vec<String> = all.iter().map(|zone| zone.apex().to_string()).collect();
+            Err(format!("no zone {name}, expected one of: {}", names.join(", ")))
+        }
+        Some(_) | None => Ok(zones),
+    }
+}
+
+/// Prints a zone as a master file: in canonical order (RFC 4034 section 6), all names absolute, a record a line.
+fn dump(zone: &Zone, out: &mut impl Write) -> io::Result<()> {
+    for record in zone.canonical() {
+        let data = rdata_to_text(record.rtype, record.rdata);
+        writeln!(out, "{} {} IN {} {data}", display_name(record.owner), record.ttl, record.rtype)?;
+    }
+    Ok(())
 }
 
 /// What would run, in a line.
@@ -43,20 +117,29 @@ fn summary(Setup { config, catalogs, .. }: &Setup) -> String {
     }
     if !config.authorities.is_empty() {
         let files = config.authorities.iter().map(|authority| authority.zones.len()).sum();
-        let hosts = catalogs.iter().map(|catalog| catalog.hosts()).sum();
-        let records = catalogs.iter().map(|catalog| catalog.records()).sum();
+        let hosts = catalogs.iter().map(|catalog| catalog.tables().hosts()).sum();
+        let addresses = catalogs.iter().map(|catalog| catalog.tables().records()).sum();
         let name_servers = catalogs.iter().map(|catalog| catalog.name_servers()).sum();
-        let mut part = format!(
-            "{} with {}: {}, {}",
-            count(config.authorities.len(), "authority", "authorities"),
-            count(files, "zone file", "zone files"),
-            count(hosts, "host", "hosts"),
-            count(records, "address", "addresses"),
-        );
-        if name_servers > 0 {
-            part += &format!(", referrals to {}", count(name_servers, "name server", "name servers"));
+        let zones = catalogs.iter().map(|catalog| catalog.zones().len()).sum();
+        let records = catalogs.iter().flat_map(|catalog| catalog.zones()).map(|zone| zone.records()).sum();
+        let authorities = count(config.authorities.len(), "authority", "authorities");
+        let mut found = Vec::new();
+        if zones > 0 {
+            let records = count(records, "record", "records");
+            found.push(format!("{} with {records}", count(zones, "zone", "zones")));
         }
-        parts.push(part);
+        let secondaries = config.authorities.iter().map(|authority| authority.secondaries.len()).sum();
+        if secondaries > 0 {
+            found.push(count(secondaries, "zone of other servers", "zones of other servers"));
+        }
+        if hosts > 0 || zones + secondaries == 0 {
+            found.push(count(hosts, "host", "hosts"));
+            found.push(count(addresses, "address", "addresses"));
+        }
+        if name_servers > 0 {
+            found.push(format!("referrals to {}", count(name_servers, "name server", "name servers")));
+        }
+        parts.push(format!("{authorities} with {}: {}", count(files, "zone file", "zone files"), found.join(", ")));
     }
     if let Some(admin) = &config.admin {
         parts.push(format!("admin server on {}", admin.listen));
@@ -82,12 +165,13 @@ mod tests {
             ("config.toml", config),
             ("a.txt", "a.example 192.0.2.1 A\na.example 192.0.2.2 A\nb.example 2001:db8::1 AAAA"),
             ("b.txt", "c.example 192.0.2.3 A\nns.example - NS"),
+            ("c.zone", "$ORIGIN example.\n@ 1 SOA ns mail 1 2 3 4 5\n@ 1 NS ns\nns 1 A 192.0.2.1"),
         ];
         for (name, text) in files {
             fs::write(folder.path().join(name), text).expect("a file of the test");
         }
         let file = folder.path().join("config.toml");
-        let summary = check(Some(&file)).expect("a config that is right");
+        let summary = check(Some(&file)).expect("a config that is right").summary;
         assert_eq!(summary, format!("{}: ok ({expected})", file.display()));
     }
 
@@ -99,6 +183,16 @@ mod tests {
         check_summary(
             &format!("{authority}{referring}"),
             "2 authorities with 3 zone files: 5 hosts, 7 addresses, referrals to 1 name server",
+        );
+        let zone = "[authorities.three]\nlisten = ['[::1]:55']\nzones = ['c.zone'";
+        check_summary(&format!("{zone}]\n"), "1 authority with 1 zone file: 1 zone with 3 records");
+        check_summary(
+            &format!("{zone}, 'b.txt']\n"),
+            "1 authority with 2 zone files: 1 zone with 3 records, 1 host, 1 address, referrals to 1 name server",
+        );
+        check_summary(
+            &format!("{zone}, {{ zone = 'a.example', primaries = ['192.0.2.1:53'] }}]\n"),
+            "1 authority with 1 zone file: 1 zone with 3 records, 1 zone of other servers",
         );
         check_summary(
             "[forwarder]\nlisten = ['127.0.0.1:53']\n[pools.p]\nbackends = ['192.0.2.1:53', '192.0.2.2:53']\n",
@@ -119,5 +213,32 @@ backends = ['192.0.2.1:53']
     fn what_is_wrong_is_told() {
         let error = check(Some(Path::new("no/such.toml"))).expect_err("no file");
         assert!(matches!(error, LoadError::NotFound(_)), "{error}");
+    }
+
+    #[test]
+    fn a_zone_is_printed_as_a_master_file_in_canonical_order() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let text = "$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n NS Ns\nwww A 192.0.2.2\n A 192.0.2.1\n\
+                    ns 60 A 192.0.2.1\nZ\\.1 TXT \"a b\"\na TYPE65280 \\# 2 0aff\n";
+        for (name, text) in [
+            ("config.toml", "[authorities.a]\nlisten = ['[::1]:53']\nzones = [{ file = 'z', origin = 'Example' }]"),
+            ("z", text),
+        ] {
+            fs::write(folder.path().join(name), text).expect("a file of the test");
+        }
+        let setup = check(Some(&folder.path().join("config.toml"))).expect("a config that is right").setup;
+        let mut out = Vec::new();
+        let zones = zones_of(&setup, None).expect("all there are");
+        dump(zones[0], &mut out).expect("a Vec takes all");
+        let expected = "example. 3600 IN SOA ns.example. mail.example. 1 2 3 4 5\n\
+                        example. 3600 IN NS Ns.example.\n\
+                        a.example. 3600 IN TYPE65280 \\# 2 0aff\n\
+                        ns.example. 60 IN A 192.0.2.1\n\
+                        www.example. 3600 IN A 192.0.2.1\n\
+                        www.example. 3600 IN A 192.0.2.2\n\
+                        z\\.1.example. 3600 IN TXT \"a b\"\n";
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+        let error = zones_of(&setup, Some(&Name::root())).expect_err("not there");
+        assert_eq!(error, "no zone ., expected one of: example.");
     }
 }

@@ -2,10 +2,12 @@
 
 mod check;
 mod ctl;
+mod keys;
 mod load;
 mod log;
 mod lookup;
 mod ls;
+mod new_file;
 mod run;
 mod serve;
 mod simulate;
@@ -47,7 +49,14 @@ enum Command {
     /// Look names up, many at once
     Lookup(lookup::Args),
     /// Check the config and its zone files, and start nothing
-    Check(ConfigFile),
+    Check {
+        /// The config file.
+        #[command(flatten)]
+        config: ConfigFile,
+        /// What to print of it.
+        #[command(flatten)]
+        args: check::Args,
+    },
     /// Compare policies: run the real race logic on modelled backends
     Simulate(simulate::Args),
     /// Show and change a running server
@@ -82,7 +91,7 @@ pub fn main() -> ExitCode {
         Command::Ls(args) => ls::run(args),
         Command::Ts(args) => ts::run(args),
         Command::Lookup(args) => lookup::run(args),
-        Command::Check(ConfigFile { config }) => check::run(config),
+        Command::Check { config: ConfigFile { config }, args } => check::run(config, &args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
     }
@@ -94,12 +103,12 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
     match command.unwrap_or_else(|| Command::Serve(ConfigFile::default())) {
         command if before.config.is_none() => Ok(command),
         Command::Serve(ConfigFile { config: None }) => Ok(Command::Serve(before)),
-        Command::Check(ConfigFile { config: None }) => Ok(Command::Check(before)),
+        Command::Check { config: ConfigFile { config: None }, args } => Ok(Command::Check { config: before, args }),
         // clap hands a global option that stands before the command down to it.
         Command::Ctl { config, args } if config.is_none() || config == before.config => {
             Ok(Command::Ctl { config: before.config, args })
         }
-        Command::Serve(_) | Command::Check(_) | Command::Ctl { .. } => {
+        Command::Serve(_) | Command::Check { .. } | Command::Ctl { .. } => {
             refusal("--config stands before and after the command, expected one")
         }
         Command::Ls(_) | Command::Ts(_) | Command::Lookup(_) | Command::Simulate(_) => {
@@ -122,7 +131,7 @@ mod tests {
         let command = Cli::try_parse_from(words).and_then(|cli| settle(cli.command, cli.config));
         match command.map_err(|error| error.to_string())? {
             Command::Serve(ConfigFile { config }) => Ok(("serve", config)),
-            Command::Check(ConfigFile { config }) => Ok(("check", config)),
+            Command::Check { config: ConfigFile { config }, .. } => Ok(("check", config)),
             Command::Ctl { config, .. } => Ok(("ctl", config)),
             Command::Ls(_) => Ok(("ls", None)),
             Command::Ts(_) => Ok(("ts", None)),
@@ -146,6 +155,8 @@ mod tests {
         check("-c a.toml ctl status", "ctl", Some("a.toml"));
         check("ctl -c a.toml status", "ctl", Some("a.toml"));
         check("check -c a.toml --log debug", "check", Some("a.toml"));
+        check("-c a.toml check --dump", "check", Some("a.toml"));
+        check("check --dump example.org -c a.toml", "check", Some("a.toml"));
         check("--log debug --log-format json lookup a.example", "lookup", None);
         check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
         check("simulate --from a.toml --status 127.0.0.1:5380", "simulate", None);

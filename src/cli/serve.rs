@@ -3,24 +3,25 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::load::{self, LoadError};
+use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
 use crate::server::Setup;
 
 /// Runs the command.
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
-    let setup = match read(file.as_ref()) {
+    let mut loader = Loader::default();
+    let setup = match read(file.as_ref(), &mut loader) {
         Ok(setup) => setup,
         Err(problems) => {
             eprintln!("{problems}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    run::foreground(setup, || read(file.as_ref()))
+    run::foreground(setup, || read(file.as_ref(), &mut loader))
 }
 
 /// Reads the config and all that it names.
-fn read(file: Option<&PathBuf>) -> Result<Setup, LoadError> {
+fn read(file: Option<&PathBuf>, loader: &mut Loader) -> Result<Setup, LoadError> {
     let (config, _) = load::load(file.map(PathBuf::as_path))?;
-    load::load_files(config)
+    load::load_files_to_serve(config, loader)
 }

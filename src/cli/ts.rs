@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::load::{self, LoadError};
+use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
 use crate::config::{AuthorityConfig, Config, ZoneSource, words};
 use crate::server::Setup;
-use crate::zone::Miss;
+use crate::wire::Name;
+use crate::zone::{Identity, Miss};
 
 /// The options; each is the config key of the same name, with the same words and default.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,16 +24,20 @@ pub(super) struct Args {
     /// TTL of table records [default: 300s]
     #[arg(long, value_name = "DURATION", value_parser = words::ttl)]
     ttl: Option<Duration>,
-    /// Tables of lines HOST ADDRESS TYPE
+    /// The name of the zone, if the files do not say it themselves: makes them master files
+    #[arg(long, value_name = "NAME", value_parser = words::domain_name)]
+    origin: Option<Name>,
+    /// Tables of lines HOST ADDRESS TYPE, or zones in master file format
     #[arg(required = true, value_name = "ZONEFILE")]
     zones: Vec<PathBuf>,
 }
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> ExitCode {
-    match load(&args) {
+    let mut loader = Loader::default();
+    match load(&args, &mut loader) {
         // SIGHUP reads the zone files again.
-        Ok(setup) => run::foreground(setup, || load(&args)),
+        Ok(setup) => run::foreground(setup, || load(&args, &mut loader)),
         Err(problems) => {
             eprintln!("{problems}");
             ExitCode::from(EXIT_USAGE)
@@ -41,20 +46,23 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 /// The config that the options stand for, with its zones.
-fn load(args: &Args) -> Result<Setup, LoadError> {
+fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
     let authority = AuthorityConfig {
         name: "authority".to_owned(),
         listen: args.listen.clone(),
-        zones: args.zones.iter().map(|file| ZoneSource { file: file.clone() }).collect(),
+        zones: args
+            .zones
+            .iter()
+            .map(|file| ZoneSource { file: file.clone(), origin: args.origin.as_ref().map(Name::folded) })
+            .collect(),
         miss: args.miss.unwrap_or(AuthorityConfig::MISS),
         ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
+        identity: Identity::default(),
+        shared: Vec::new(),
+        secondaries: Vec::new(),
+        rate_limit: None,
     };
-    load::load_files(Config {
-        workers: None,
-        forwarder: None,
-        pools: Vec::new(),
-        authorities: vec![authority],
-        cache: None,
-        admin: None,
-    })
+    let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
+    let config = Config { workers: None, forwarder, pools, authorities, keys: Vec::new(), cache: None, admin: None };
+    load::load_files_to_serve(config, loader)
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::{AdminConfig, CacheConfig, Config, ProbeConfig, Problem};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
-use crate::zone::Miss;
+use crate::zone::{Identity, Miss, Text};
 
 /// The file that stands at the top of the repository.
 const REFERENCE: &str = include_str!("../../config.toml");
@@ -65,12 +65,9 @@ fn the_reference_shows_every_key() {
         let (_, section) = REFERENCE.split_once(&header).expect("the section");
         let section = section.split("\n[authorities.ts2]").next().expect("its text");
         for key in keys {
-            let shown = section.lines().any(|line| line.starts_with(&format!("{key} ")))
-                || REFERENCE.contains(&format!(
-                    "
-[{table}.{key}]
-"
-                ));
+            // What has no default is shown as a comment.
+            let shown = section.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} ")))
+                || REFERENCE.contains(&format!("[{table}.{key}]\n"));
             assert!(shown, "{table}.{key} is not in config.toml");
         }
     }
@@ -90,6 +87,39 @@ fn the_reference_shows_the_cache_commented_out() {
     for key in ["size", "min_ttl", "max_ttl", "max_negative_ttl", "stale", "stale_answer_after", "stale_ttl"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
+}
+
+/// The same of the limit of responses, and of keys.
+#[test]
+fn the_reference_shows_transfers_commented_out() {
+    let section = |header: &str, end: &str| {
+        let (_, section) = REFERENCE.split_once(header).expect("the section");
+        let lines = section.split(end).next().expect("its text").lines();
+        lines.map(|line| line.strip_prefix("# ").expect("a comment")).collect::<Vec<_>>().join("\n")
+    };
+    let limit = section("# [authorities.ts1.rate_limit]\n", "\n\n");
+    let key = section("# [keys.replica]\n", "\n\n");
+    let config = parse(&format!("{REFERENCE}\n[authorities.ts1.rate_limit]\n{limit}\n[keys.replica]\n{key}"));
+    assert_eq!(config.authorities[0].rate_limit, Some(crate::limit::RateRules::default()));
+    assert_eq!(config.keys[0].name().to_string(), "replica.");
+}
+
+/// The entries of zones that are transferred, as the reference has them.
+#[test]
+fn the_reference_shows_how_zones_are_transferred() {
+    let (_, zones) = REFERENCE.split_once("# zones = [\n").expect("the example");
+    let zones = zones.split("# ]\n").next().expect("its text").lines();
+    let zones: Vec<_> = zones.map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let config = parse(&format!(
+        "keys.replica.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\n{}\n]",
+        zones.join("\n")
+    ));
+    let [secondary] = &config.authorities[0].secondaries[..] else { panic!("one secondary") };
+    let example = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [{ zone = \"example.com\", primaries = [\"192.0.2.1:53\"] }]";
+    let usual = &parse(example).authorities[0].secondaries[0];
+    assert_eq!((&secondary.file, secondary.max_size), (&usual.file, usual.max_size));
+    let [shared] = &config.authorities[0].shared[..] else { panic!("one zone of a file") };
+    assert_eq!((shared.zone.to_string().as_str(), shared.sharing.also_notify.len()), ("example.org.", 1));
 }
 
 /// The same of the admin server.
@@ -136,9 +166,10 @@ fn every_key_is_read() {
         backends = ["[2001:db8::1]:53"]
         [authorities.x]
         listen = ["127.0.0.1:5301"]
-        zones = ["a.txt", { file = "/srv/b.txt" }]
+        zones = ["a.txt", { file = "/srv/b.txt" }, { file = "a.txt", origin = "A.example" }]
         miss = "refused"
         ttl = "1h"
+        id = "one"
         "#,
     );
     assert_eq!(config.workers, NonZeroUsize::new(2));
@@ -173,7 +204,11 @@ fn every_key_is_read() {
 
     let authority = &config.authorities[0];
     let files: Vec<_> = authority.zones.iter().map(|zone| zone.file.as_path()).collect();
-    assert_eq!(files, [Path::new("/etc/hedgerow/a.txt"), Path::new("/srv/b.txt")]);
+    let a = Path::new("/etc/hedgerow/a.txt");
+    assert_eq!(files, [a, Path::new("/srv/b.txt"), a]);
+    let origins: Vec<_> = authority.zones.iter().map(|zone| zone.origin.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(origins, [None, None, Some("a.example.".to_owned())]);
+    assert_eq!(authority.identity, Identity { id: Text::new(b"one"), ..Identity::default() });
     assert_eq!((authority.miss, authority.ttl), (Miss::Refused, Duration::from_secs(3600)));
 }
 

@@ -52,8 +52,8 @@ impl<'a> Memory<'a> {
 
     /// Whether there is an answer that is good to the question of a reply.
     fn is_fresh(&self, key: &Key<'_>, reply: &Reply<'_>, now: Instant, scratch: &mut Vec<u8>) -> bool {
-        let Some(question) = reply.question() else { return false };
-        let form = ClientForm::of(&Query { header: reply.header(), question, edns: None });
+        let Some(query) = query_of_reply(reply) else { return false };
+        let form = ClientForm::of(&query);
         let client = cache::Client { form: &form, own_udp_size: 0, limit: LEAST_LIMIT };
         matches!(self.cache.look_stale(key, &client, self.rules, now, scratch), Found::Fresh { .. })
     }
@@ -332,7 +332,12 @@ fn key_of_race(entry: &Entry) -> Option<QuestionKey> {
 
 /// The folded question of a reply.
 fn key_of_reply(reply: &Reply<'_>) -> Option<QuestionKey> {
-    reply.question().map(|question| QuestionKey::of(&Query { header: reply.header(), question, edns: None }))
+    query_of_reply(reply).map(|query| QuestionKey::of(&query))
+}
+
+/// The query that a reply repeats, as far as it does.
+fn query_of_reply<'a>(reply: &Reply<'a>) -> Option<Query<'a>> {
+    reply.question().map(|question| Query { header: reply.header(), question, edns: None, is_signed: false })
 }
 
 /// A folded question with flags and hash of its own.

@@ -40,7 +40,7 @@ impl Tally {
     /// Attempts for each query beyond the first.
     pub fn extra_load(&self) -> f64 {
         let attempts = self.first + self.hedges + self.failovers;
-        attempts as f64 / self.queries.max(1) as f64 - 1.0
+        (attempts as f64 - self.queries as f64) / self.queries.max(1) as f64
     }
 
     /// Adds what happened to a query, so long after it came.

@@ -47,7 +47,7 @@ pub enum Aged {
 pub fn write_kept(reply: &Reply<'_>, out: &mut Vec<u8>) {
     out.clear();
     let Some(question) = reply.question() else { return };
-    let plain = ClientForm::of(&Query { header: Header::new(0), question, edns: None });
+    let plain = ClientForm::of(&Query { header: Header::new(0), question, edns: None, is_signed: false });
     write_response(reply, &plain, 0, LONGEST, out);
     // RFC 6891 section 6.1.1: OPT records are not cached. Deviation: the errors in them (RFC 8914) are about the answer, not
     // about the hop, and who asks again wants to know them as well.

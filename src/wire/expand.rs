@@ -2,7 +2,8 @@
 //!
 //! Needed only for what stands behind an OPT record that was not the last one: the OPT record leaves or changes its length,
 //! and what follows moves. Compression pointers to names before it stay right, because nothing moved there; the others are
-//! followed, and what they mean is written out. This is the one place that looks into RDATA.
+//! followed, and what they mean is written out. So it is for records that leave their message (`sections.rs`). This is the one
+//! place that looks into RDATA.
 
 use super::body::{Piece, Record, skip_name};
 use super::codes::RecordType;
@@ -37,7 +38,8 @@ fn append_record(message: &[u8], record: &Record, fixed: usize, out: &mut Vec<u8
 }
 
 /// Appends RDATA, name by name where its type has names that may be compressed. `None` if the type's layout does not fit.
-fn append_rdata(message: &[u8], record: &Record, fixed: usize, out: &mut Vec<u8>) -> Option<()> {
+/// With `fixed` 0 no pointer is left.
+pub(super) fn append_rdata(message: &[u8], record: &Record, fixed: usize, out: &mut Vec<u8>) -> Option<()> {
     let layout = Layout::of(record.rtype);
     let rdata = message.get(..record.end)?;
     let mut at = record.rdata + layout.octets;

@@ -31,6 +31,7 @@ mod relay;
 mod reply;
 #[cfg(test)]
 mod sample;
+mod sections;
 mod synthesis;
 mod text;
 
@@ -46,5 +47,6 @@ pub use query::{Query, QuestionKey, Rejected, read_query, write_query};
 pub use question::Question;
 pub use relay::write_response;
 pub use reply::{Malformed, Reply, read_reply};
+pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords};
 pub use synthesis::{write_error, write_synthesized};
 pub use text::display_name;

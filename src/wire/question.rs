@@ -19,7 +19,7 @@ impl<'a> Question<'a> {
     /// Reads the question behind the header.
     ///
     /// A compressed name is refused: nothing precedes it that a pointer might mean.
-    pub(super) fn read(message: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(message: &'a [u8]) -> Option<Self> {
         let octets = message.get(HEADER_LEN..)?;
         let name_len = name::wire_len(octets).ok()?;
         let &[t0, t1, c0, c1] = octets.get(name_len..)?.first_chunk()?;

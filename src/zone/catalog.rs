@@ -1,333 +1,214 @@
-//! The catalog: all that one authority knows, and what it says of a name.
+//! The catalog: all that one authority knows.
 //!
-//! Built whole from all zone files of the authority, or not at all, and immutable from then on. A
-//! table is a set of hosts, not a tree; several tables are one set.
+//! A name is looked for in the deepest zone that encloses it, and only if there is none, in the tables. A catalog is
+//! immutable; one with another version of a zone shares all else with the one before, so that a reload or a transfer costs
+//! what it changes.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::error::{Fault, Problem, ZoneError, ZoneErrors};
-use super::referral::{Referral, ReferralDraft};
-use super::store::{Draft, Full, Rrset, Store};
-use super::table::{self, Entry};
-use crate::wire::{Name, RecordType};
+use hashbrown::HashTable;
 
-/// The zones of one authority.
-#[derive(Debug)]
+use super::error::ZoneErrors;
+use super::identity::Identity;
+use super::store::{hash, spread};
+use super::tables::{Miss, Tables};
+use super::zone::Zone;
+use crate::wire::{Name, RecordType, suffixes};
+
+/// What one authority answers from.
+#[derive(Clone, Debug)]
 pub struct Catalog {
-    /// The hosts of all tables.
-    hosts: Store,
-    /// Said of names that are in no table, in place of `miss`.
-    referral: Option<Referral>,
-    /// Said of them if there is no referral.
-    miss: Miss,
-}
-
-/// What an authority says of a name that is not in one of its tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miss {
-    /// Nothing: the other TS may have it.
-    Silent,
-    /// NXDOMAIN.
-    Nxdomain,
-    /// REFUSED.
-    Refused,
+    /// All zones, in order of their addition.
+    zones: Vec<Arc<Zone>>,
+    /// Places in `zones` by apex.
+    by_apex: HashTable<usize>,
+    /// Which lengths apexes have, so that most suffixes of a name are never looked up.
+    lengths: Lengths,
+    /// What is asked if no zone encloses a name.
+    tables: Arc<Tables>,
+    /// What the server says of itself.
+    identity: Identity,
+    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
+    is_large: bool,
 }
 
 impl Catalog {
-    /// Builds a catalog from zone files, each its name for messages and its octets. Records get this TTL, since tables
+    /// Builds a catalog from table files, each its name for messages and its octets. Records get this TTL, since tables
     /// have none.
     ///
     /// Every bad line of every file is reported.
     pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, ZoneErrors> {
-        let mut draft = CatalogDraft::new(ttl);
-        let mut errors = Vec::new();
-        for (file, octets) in sources {
-            let faults = draft.read(&String::from_utf8_lossy(octets));
-            errors.extend(faults.into_iter().map(|(line, fault)| ZoneError { file: file.clone(), line, fault }));
-        }
-        ZoneErrors::check(errors)?;
-        let hosts = draft.hosts.finish();
-        Ok(Self { referral: draft.referral.finish(&hosts), hosts, miss })
+        Tables::build(sources, ttl, miss).map(|tables| Self::new(Arc::new(tables)))
     }
 
-    /// How many hosts have addresses here.
+    /// A catalog of tables, without zones.
+    pub fn new(tables: Arc<Tables>) -> Self {
+        let (by_apex, lengths, is_large) = (HashTable::new(), Lengths::default(), tables.store().is_large());
+        Self { zones: Vec::new(), by_apex, lengths, tables, identity: Identity::default(), is_large }
+    }
+
+    /// This catalog with a zone more, or with this version of a zone that it has.
+    pub fn with_zone(mut self, zone: Arc<Zone>) -> Self {
+        let apex = zone.apex().as_wire();
+        self.is_large |= zone.store.is_large();
+        match self.find_apex(apex) {
+            Some(index) => self.zones[index] = zone,
+            None => {
+                self.lengths.add(apex.len());
+                let index = self.zones.len();
+                self.by_apex.insert_unique(spread(hash(apex)), index, |index| {
+                    spread(hash(self.zones[*index].apex().as_wire()))
+                });
+                self.zones.push(zone);
+            }
+        }
+        self
+    }
+
+    /// This catalog, whose server says this of itself.
+    pub fn with_identity(mut self, identity: Identity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// The zones, in order of their addition.
+    pub fn zones(&self) -> &[Arc<Zone>] {
+        &self.zones
+    }
+
+    /// The zone of this name.
+    pub fn zone(&self, apex: &Name) -> Option<&Arc<Zone>> {
+        self.find_apex(apex.folded().as_wire()).map(|index| &self.zones[index])
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// How many hosts have addresses in tables, and names records in zones.
     pub fn hosts(&self) -> usize {
-        self.hosts.owners()
+        self.tables.hosts() + self.zones.iter().map(|zone| zone.owners()).sum::<usize>()
     }
 
-    /// How many addresses all hosts have.
+    /// How many addresses and records all of them have.
     pub fn records(&self) -> usize {
-        self.hosts.records()
+        self.tables.records() + self.zones.iter().map(|zone| zone.records()).sum::<usize>()
     }
 
-    /// How many name servers the referral names; 0 if there is none.
+    /// How many name servers the referral of the tables names; 0 if there is none.
     pub fn name_servers(&self) -> usize {
-        self.referral.as_ref().map_or(0, |referral| usize::from(referral.servers()))
+        self.tables.name_servers()
     }
 
-    /// What there is to say of a name in wire form, in any case, and a type of data (or ANY) in class IN.
-    pub(super) fn look_up(&self, qname: &[u8], qtype: RecordType) -> Answer<'_> {
-        let node = self.hosts.find(qname);
-        if let Some(host) = node.as_ref().filter(|node| node.is_owner()) {
-            // RFC 8482 section 4.1: one RRset is answer enough to ANY.
-            return host
-                .rrsets()
-                .find(|rrset| rrset.rtype == qtype || qtype == RecordType::ANY)
-                .map_or(Answer::Nodata { authoritative: true }, Answer::Records);
-        }
-        if let Some(referral) = &self.referral {
-            return Answer::Referral(referral);
-        }
-        // What probes ask: silence would look like death, whatever is said of other names.
-        if qname == Name::root().as_wire() && qtype == RecordType::NS {
-            return Answer::Refused;
-        }
-        match self.miss {
-            Miss::Silent => Answer::Silence,
-            // RFC 8020 section 2: NXDOMAIN would deny the host that is below this name. Without AA, since a
-            // table does not tell what else is at the name.
-            Miss::Nxdomain if node.is_some() => Answer::Nodata { authoritative: false },
-            Miss::Nxdomain => Answer::Nxdomain,
-            Miss::Refused => Answer::Refused,
-        }
-    }
-}
-
-/// What a catalog says of a name and type.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Answer<'a> {
-    /// These records are there.
-    Records(Rrset<'a>),
-    /// The name is there, the type is not.
-    Nodata {
-        /// Whether this is the last word on the name.
-        authoritative: bool,
-    },
-    /// Others are to be asked.
-    Referral(&'a Referral),
-    /// There is no such name.
-    Nxdomain,
-    /// None of this authority's business.
-    Refused,
-    /// Nothing at all.
-    Silence,
-}
-
-/// A catalog whose files are being read.
-#[derive(Debug)]
-struct CatalogDraft {
-    /// For all records.
-    ttl: u32,
-    /// From address lines.
-    hosts: Draft,
-    /// From NS lines.
-    referral: ReferralDraft,
-}
-
-impl CatalogDraft {
-    /// Nothing has been read yet.
-    fn new(ttl: u32) -> Self {
-        Self { ttl, hosts: Draft::default(), referral: ReferralDraft::default() }
+    /// What the server says of itself.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
-    /// Adds what a file says. Returns what is wrong with it, with line numbers.
-    fn read(&mut self, text: &str) -> Vec<(usize, Fault)> {
-        if let Some(sign) = table::find_master_file(text) {
-            return vec![sign];
-        }
-        table::entries(text)
-            .filter_map(|(line, entry)| {
-                let fault = entry.and_then(|entry| self.add(&entry)).err()?;
-                Some((line, fault))
-            })
-            .collect()
+    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
+    pub(super) fn is_large(&self) -> bool {
+        self.is_large
     }
 
-    /// Adds what a line says.
-    fn add(&mut self, entry: &Entry) -> Result<(), Fault> {
-        match entry {
-            Entry::Address { host, address: IpAddr::V4(address) } => {
-                self.add_address(host, RecordType::A, &address.octets())
+    /// The deepest zone that encloses a folded name, as far as it answers for this type.
+    pub(super) fn zone_of(&self, name: &[u8], qtype: RecordType) -> Option<&Zone> {
+        let mut child = None;
+        for suffix in suffixes(name).filter(|suffix| self.lengths.has(suffix.len())) {
+            let Some(index) = self.find_apex(suffix) else { continue };
+            // RFC 4035 section 3.1.4.1: DS records are the business of the zone above, if that is here too.
+            if qtype == RecordType::DS && suffix.len() == name.len() {
+                child = Some(&*self.zones[index]);
+                continue;
             }
-            Entry::Address { host, address: IpAddr::V6(address) } => {
-                self.add_address(host, RecordType::AAAA, &address.octets())
-            }
-            Entry::NameServer { host } if self.referral.add(host, self.ttl) => Ok(()),
-            Entry::NameServer { .. } => Err(Fault { column: 1, problem: Problem::TooManyNameServers }),
+            return Some(&self.zones[index]);
         }
+        child
     }
 
-    /// Adds an address record.
-    fn add_address(&mut self, host: &Name, rtype: RecordType, rdata: &[u8]) -> Result<(), Fault> {
-        self.hosts
-            .add(host, rtype, self.ttl, rdata)
-            .map_err(|Full { limit }| Fault { column: 1, problem: Problem::TooManyAddresses { limit } })
+    /// Whether names that no zone encloses are none of this authority's business: if there are zones and no table.
+    pub(super) fn has_zones_only(&self) -> bool {
+        !self.zones.is_empty() && self.tables.is_empty()
+    }
+
+    /// The place of the zone with this name in canonical form.
+    fn find_apex(&self, apex: &[u8]) -> Option<usize> {
+        self.by_apex.find(spread(hash(apex)), |index| self.zones[*index].apex().as_wire() == apex).copied()
+    }
+}
+
+/// A set of lengths of names.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lengths([u64; 4]);
+
+impl Lengths {
+    /// Adds a length, which is at most 255.
+    fn add(&mut self, len: usize) {
+        self.0[len / 64 % 4] |= 1 << (len % 64);
+    }
+
+    /// Whether the length is in the set.
+    fn has(&self, len: usize) -> bool {
+        self.0[len / 64 % 4] >> (len % 64) & 1 == 1
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zone::{Place, Record, ZoneBuilder};
 
-    /// Sources called `f1`, `f2`, ... with these texts.
-    fn sources(texts: &[&str]) -> Vec<(String, Vec<u8>)> {
-        (1..).zip(texts).map(|(number, text)| (format!("f{number}"), text.as_bytes().to_vec())).collect()
-    }
-
-    /// A catalog of tables that are right.
-    fn catalog(texts: &[&str], miss: Miss) -> Catalog {
-        Catalog::build(&sources(texts), 300, miss).expect("tables without errors")
-    }
-
-    /// An answer in a word.
-    fn word(answer: Answer<'_>) -> String {
-        match answer {
-            Answer::Records(rrset) => format!("{} {}", rrset.count, rrset.rtype),
-            Answer::Nodata { authoritative: true } => "nodata".into(),
-            Answer::Nodata { authoritative: false } => "nodata without aa".into(),
-            Answer::Referral(referral) => {
-                format!("referral {}+{}", referral.servers(), referral.glue())
-            }
-            Answer::Nxdomain => "nxdomain".into(),
-            Answer::Refused => "refused".into(),
-            Answer::Silence => "silence".into(),
+    /// A zone of this name and serial number.
+    fn zone(apex: &str, serial: u8) -> Arc<Zone> {
+        let apex: Name = apex.parse().expect("a name");
+        let mut builder = ZoneBuilder::new(&apex);
+        let soa = [b"\0\0\0\0\0", &[serial][..], &[0; 16]].concat();
+        for (rtype, rdata) in [(RecordType::SOA, &soa[..]), (RecordType::NS, b"\x02ns\0")] {
+            builder.add(&Record { owner: apex.as_wire(), rtype, ttl: 300, rdata }, Place::default());
         }
+        let Ok((zone, _)) = builder.finish() else { panic!("an SOA record and a server are a zone") };
+        Arc::new(zone)
     }
 
-    /// Looks a name up and compares the answer's word.
-    #[track_caller]
-    fn check(catalog: &Catalog, name: &str, qtype: RecordType, expected: &str) {
+    /// The zone that answers for a name of this type.
+    fn found(catalog: &Catalog, name: &str, qtype: RecordType) -> Option<(String, u32)> {
         let name: Name = name.parse().expect("a name");
-        assert_eq!(word(catalog.look_up(name.as_wire(), qtype)), expected, "{name} {qtype}");
-    }
-
-    /// Hosts in one table.
-    const HOSTS: &str = "www.a.example 192.0.2.1 A\nWWW.A.example 192.0.2.2 A\nwww.a.example 2001:db8::1 AAAA\n\
-                         a.example 192.0.2.3 A\n";
-
-    #[test]
-    fn hosts_have_their_records_whatever_miss_says() {
-        for miss in [Miss::Silent, Miss::Nxdomain, Miss::Refused] {
-            let catalog = catalog(&[HOSTS], miss);
-            check(&catalog, "www.a.example", RecordType::A, "2 A");
-            check(&catalog, "wWw.A.eXample", RecordType::AAAA, "1 AAAA");
-            check(&catalog, "a.example", RecordType::A, "1 A");
-            check(&catalog, "a.example", RecordType::AAAA, "nodata");
-            check(&catalog, "a.example", RecordType::NS, "nodata");
-            check(&catalog, "www.a.example", RecordType::ANY, "2 A");
-        }
+        catalog.zone_of(name.folded().as_wire(), qtype).map(|zone| (zone.apex().to_string(), zone.serial()))
     }
 
     #[test]
-    fn misses_are_what_miss_says() {
-        let check = |name: &str, qtype: RecordType, expected: [&str; 3]| {
-            for (miss, expected) in [Miss::Silent, Miss::Nxdomain, Miss::Refused].into_iter().zip(expected) {
-                check(&catalog(&[HOSTS], miss), name, qtype, expected);
-            }
+    fn the_deepest_zone_is_found() {
+        let catalog = Catalog::new(Arc::new(Tables::none()));
+        let zones = ["example.", "a.example.", "x.y.a.example.", "Other."];
+        let catalog = zones.iter().fold(catalog, |catalog, apex| catalog.with_zone(zone(apex, 1)));
+        let check = |name, qtype, expected: Option<&str>| {
+            let found = found(&catalog, name, qtype).map(|(apex, _)| apex);
+            assert_eq!(found.as_deref(), expected, "{name} {qtype}");
         };
-        let missed = ["silence", "nxdomain", "refused"];
-        check("ftp.a.example", RecordType::A, missed);
-        check("x.www.a.example", RecordType::A, missed);
-        check("org", RecordType::ANY, missed);
-        // The same octets as a host's tail, but inside a label.
-        check(r"x\007example", RecordType::A, missed);
-        // Above a host.
-        let above = ["silence", "nodata without aa", "refused"];
-        check("example", RecordType::A, above);
-        check(".", RecordType::A, above);
-        // What probes ask.
-        check(".", RecordType::NS, ["refused"; 3]);
+        check("example", RecordType::A, Some("example."));
+        check("b.example", RecordType::A, Some("example."));
+        check("b.A.example", RecordType::A, Some("a.example."));
+        check("y.a.example", RecordType::A, Some("a.example."));
+        check("z.x.y.a.example", RecordType::A, Some("x.y.a.example."));
+        check("other", RecordType::A, Some("other."));
+        check("a", RecordType::A, None);
+        check(".", RecordType::A, None);
+        check("a.example", RecordType::DS, Some("example."));
+        check("x.y.a.example", RecordType::DS, Some("a.example."));
+        check("example", RecordType::DS, Some("example."));
+        let with_root = catalog.clone().with_zone(zone(".", 7));
+        assert_eq!(found(&with_root, "nowhere", RecordType::A), Some((".".into(), 7)));
+        assert_eq!(found(&with_root, ".", RecordType::NS), Some((".".into(), 7)));
     }
 
     #[test]
-    fn a_referral_takes_the_place_of_miss() {
-        let servers = "ns.b.example - NS\nNS.b.example - NS\nns.elsewhere - NS\nns.b.example 192.0.2.53 A\n";
-        for miss in [Miss::Silent, Miss::Nxdomain, Miss::Refused] {
-            let catalog = catalog(&[HOSTS, servers], miss);
-            check(&catalog, "www.a.example", RecordType::A, "2 A");
-            check(&catalog, "a.example", RecordType::AAAA, "nodata");
-            check(&catalog, "ns.b.example", RecordType::A, "1 A");
-            // A server without an address line is no host.
-            for missed in ["ns.elsewhere", "ftp.a.example", "example", "."] {
-                check(&catalog, missed, RecordType::A, "referral 2+1");
-            }
-            check(&catalog, ".", RecordType::NS, "referral 2+1");
-            assert_eq!((catalog.hosts(), catalog.records(), catalog.name_servers()), (3, 5, 2));
-        }
-    }
-
-    #[test]
-    fn tables_are_one_set_and_lines_said_twice_count_once() {
-        let more = "www.a.example 192.0.2.1 A\nwww.a.example. 192.0.2.9 A\nnew.example 192.0.2.4 A";
-        let catalog = catalog(&[HOSTS, more, ""], Miss::Silent);
-        check(&catalog, "www.a.example", RecordType::A, "3 A");
-        check(&catalog, "new.example", RecordType::A, "1 A");
-        assert_eq!((catalog.hosts(), catalog.records(), catalog.name_servers()), (3, 6, 0));
-    }
-
-    #[test]
-    fn a_catalog_may_be_empty() {
-        let catalog = catalog(&[], Miss::Nxdomain);
-        check(&catalog, "www.a.example", RecordType::A, "nxdomain");
-        check(&catalog, ".", RecordType::NS, "refused");
-        assert_eq!((catalog.hosts(), catalog.records()), (0, 0));
-    }
-
-    #[test]
-    fn every_bad_line_of_every_file_is_reported() {
-        let bad = "a 192.0.2.1 A\nb 192.0.2.1\n\nc 192.0.2.1 AAA\n";
-        let zone = "bad line\n$TTL 1h\nanother\n";
-        let errors = Catalog::build(&sources(&[bad, zone, "d - A"]), 300, Miss::Silent).expect_err("bad lines");
-        assert_eq!(
-            errors.to_string(),
-            "f1:2:12: type is missing, expected HOST ADDRESS TYPE\n\
-             f1:4:13: unknown type \"AAA\", expected A, AAAA or NS, did you mean \"AAAA\"?\n\
-             f2:2:1: master files are not read yet: \"$TTL\" makes this one, only tables of lines HOST ADDRESS TYPE \
-             are\n\
-             f3:1:3: type A needs an address, expected HOST ADDRESS TYPE (HOST - NS is for name servers)"
-        );
-    }
-
-    #[test]
-    fn what_no_message_can_hold_is_an_error() {
-        let lines = |count: u32, line: &dyn Fn(u32) -> String| (0..count).map(line).collect::<String>();
-        let check = |text: String, expected: Option<(usize, &str)>| {
-            let found = Catalog::build(&sources(&[&text]), 300, Miss::Silent).err().map(|errors| {
-                let error = errors.iter().next().expect("an error");
-                (error.line, error.fault.problem.to_string())
-            });
-            assert_eq!(found.as_ref().map(|(line, text)| (*line, text.as_str())), expected);
-        };
-        let addresses = |n: u32| format!("h 2001:db8::{n:x} AAAA\n");
-        check(lines(2330, &addresses), None);
-        check(
-            lines(2331, &addresses),
-            Some((2331, "too many addresses: one message holds at most 2330 of this type for one host")),
-        );
-        let servers = |n: u32| format!("{}.n{n:05} - NS\n", "x".repeat(40));
-        check(lines(268, &servers), None);
-        check(
-            lines(269, &servers),
-            Some((269, "too many NS lines: they no longer fit into one referral, expected fewer")),
-        );
-    }
-
-    #[test]
-    fn the_tables_that_come_with_hedgerow_are_right() {
-        let ts1 = include_str!("../../zones/ts1.txt");
-        let ts2 = include_str!("../../zones/ts2.txt");
-        let referral = include_str!("../../zones/referral.txt");
-        let [first, second] = [ts1, ts2].map(|text| catalog(&[text], Miss::Silent));
-        assert_eq!((first.hosts(), second.hosts()), (10, 12));
-        check(&first, "www.princeton.edu", RecordType::A, "1 A");
-        check(&first, "www.princeton.edu", RecordType::AAAA, "nodata");
-        check(&first, "www.google.com", RecordType::A, "3 A");
-        check(&second, "time.example.net", RecordType::A, "1 A");
-        assert!(ts2.lines().count() > 1 && ts2.split_terminator('\n').rev().skip(1).all(|line| line.ends_with('\r')));
-        assert!(!ts2.ends_with(['\r', '\n']));
-        // No host is in both, and neither refers elsewhere.
-        assert_eq!(catalog(&[ts1, ts2], Miss::Silent).hosts(), 22);
-        assert_eq!((first.name_servers(), second.name_servers()), (0, 0));
-        check(&catalog(&[ts1, referral], Miss::Silent), "nothinghere.com", RecordType::A, "referral 2+2");
+    fn another_version_of_a_zone_leaves_the_others_where_they_are() {
+        let catalog = Catalog::new(Arc::new(Tables::none())).with_zone(zone("a.", 1)).with_zone(zone("b.", 1));
+        let next = catalog.clone().with_zone(zone("A.", 2));
+        assert_eq!(found(&catalog, "x.a", RecordType::A), Some(("a.".into(), 1)));
+        assert_eq!(found(&next, "x.a", RecordType::A), Some(("a.".into(), 2)));
+        let b: Name = "b.".parse().expect("a name");
+        assert!(Arc::ptr_eq(catalog.zone(&b).expect("there"), next.zone(&b).expect("there")));
+        assert_eq!((next.zones().len(), next.hosts(), next.records()), (2, 2, 4));
     }
 }

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 
+use super::master::EntryProblem;
 use crate::wire::NameError;
 
 /// Everything that is wrong in the zone files of one authority, in reading order; never empty.
@@ -69,7 +70,7 @@ pub struct Fault {
 /// What is wrong. Its `Display` also says what would be right.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The file is a master file, as this word in it shows.
+    /// A word of a master file in a table.
     MasterFile(String),
     /// Only the host is there.
     NoAddress,
@@ -108,13 +109,17 @@ pub enum Problem {
     },
     /// More NS lines than one referral can hold.
     TooManyNameServers,
+    /// An entry of a master file, and from where its file was included.
+    Entry(EntryProblem, String),
+    /// There are so many more problems.
+    More(usize),
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MasterFile(word) => {
-                write!(f, "master files are not read yet: {word:?} makes this one, only tables of lines {GRAMMAR} are")
+                write!(f, "{word:?} belongs in a master file, but lines of a table stand before: expected {GRAMMAR}")
             }
             Self::NoAddress => write!(f, "address and type are missing, expected {GRAMMAR}"),
             Self::NoType => write!(f, "type is missing, expected {GRAMMAR}"),
@@ -161,6 +166,9 @@ impl fmt::Display for Problem {
             Self::TooManyNameServers => {
                 f.write_str("too many NS lines: they no longer fit into one referral, expected fewer")
             }
+            Self::Entry(problem, trail) => write!(f, "{problem}{trail}"),
+            Self::More(1) => f.write_str("and 1 more error from here on"),
+            Self::More(count) => write!(f, "and {count} more errors from here on"),
         }
     }
 }

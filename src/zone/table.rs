@@ -2,16 +2,17 @@
 //!
 //! Fields are split by blanks or tabs, a `#` begins a comment wherever it stands, and a line that has
 //! no field is skipped. LF and CRLF, a missing newline at the end and a UTF-8 byte order mark are all
-//! taken. Types may be written in any case. What the lines amount to is for `catalog.rs`.
+//! taken. Types may be written in any case. What the lines amount to is for `tables.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::error::{Fault, Problem};
+use super::record::{Place, Record};
 use crate::wire::{Name, RecordType};
 
 /// What one line of a table says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+enum Entry {
     /// `HOST ADDRESS TYPE`: the host has this address.
     Address {
         /// In its canonical form.
@@ -45,10 +46,6 @@ impl Entry {
 
     /// Reads the three fields of a line.
     fn from_fields(host: Field<'_>, address: Field<'_>, rtype: Field<'_>) -> Result<Self, Fault> {
-        // The order of a master file, and an easy slip.
-        if address.text.parse::<RecordType>().is_ok() && rtype.text.parse::<IpAddr>().is_ok() {
-            return Err(address.fault(|_| Problem::Swapped));
-        }
         let host = host.read_host()?;
         match rtype.text.parse() {
             Ok(RecordType::A) => {
@@ -62,27 +59,79 @@ impl Entry {
             Ok(RecordType::NS) if address.text == NO_ADDRESS => Ok(Self::NameServer { host }),
             Ok(RecordType::NS) => Err(address.fault(Problem::AddressWithNs)),
             Ok(_) => Err(rtype.fault(Problem::OtherType)),
+            // The order of a master file, and an easy slip.
+            Err(_) if address.text.parse::<RecordType>().is_ok() && rtype.text.parse::<IpAddr>().is_ok() => {
+                Err(address.fault(|_| Problem::Swapped))
+            }
             Err(_) => Err(rtype.fault(Problem::UnknownType)),
         }
     }
+
+    /// Hands the entry over as a record. A name server becomes an NS record whose owner is the server.
+    fn with_record<T>(&self, ttl: u32, take: impl FnOnce(Record<'_>) -> T) -> T {
+        let (host, rtype, rdata): (_, _, &[u8]) = match self {
+            Self::Address { host, address: IpAddr::V4(address) } => (host, RecordType::A, &address.octets()),
+            Self::Address { host, address: IpAddr::V6(address) } => (host, RecordType::AAAA, &address.octets()),
+            Self::NameServer { host } => (host, RecordType::NS, &[]),
+        };
+        take(Record { owner: host.as_wire(), rtype, ttl, rdata })
+    }
+}
+
+/// Reads a table and hands what its lines say to `sink`, each as a record with this TTL and its place: owners in canonical
+/// form, and of a `HOST - NS` line an NS record that is owned by the server and has no data. Returns what is wrong, each with
+/// its line.
+pub fn read_table(octets: &[u8], ttl: u32, sink: &mut dyn FnMut(Record<'_>, Place)) -> TableFaults {
+    let text = String::from_utf8_lossy(octets);
+    let mut faults = Vec::new();
+    for (line, entry) in entries(&text) {
+        let place = Place { file: 0, line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
+        match entry {
+            Ok(entry) => entry.with_record(ttl, |record| sink(record, place)),
+            Err(fault) => faults.push((line, fault)),
+        }
+    }
+    if !faults.is_empty()
+        && let Some(sign) = numbered_lines(&text).find_map(|(number, line)| Some((number, master_file_sign(line)?)))
+    {
+        faults = vec![sign];
+    }
+    TableFaults(faults)
+}
+
+/// What is wrong with a table: lines, from 1, and faults.
+#[derive(Debug)]
+pub struct TableFaults(pub(super) Vec<(usize, Fault)>);
+
+/// Whether a file is a master file: whether, before any line of a table, there is a `$` directive, or an SOA behind an owner
+/// name.
+pub fn is_master_file(octets: &[u8]) -> bool {
+    let text = octets.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(octets);
+    for line in text.split(|octet| *octet == b'\n') {
+        let line = String::from_utf8_lossy(line);
+        if master_file_sign(&line).is_some() {
+            return true;
+        }
+        if let Ok(Some(_)) = Entry::read(&line) {
+            return false;
+        }
+    }
+    false
 }
 
 /// The lines of a table that are not blank, each with its number, from 1.
-pub(super) fn entries(text: &str) -> impl Iterator<Item = (usize, Result<Entry, Fault>)> {
+fn entries(text: &str) -> impl Iterator<Item = (usize, Result<Entry, Fault>)> {
     numbered_lines(text).filter_map(|(number, line)| Some((number, Entry::read(line).transpose()?)))
 }
 
-/// The place of the word that makes this file a master file, if one does: a `$` directive, or an SOA
-/// behind an owner name. Then its lines are not worth judging as those of a table.
-pub(super) fn find_master_file(text: &str) -> Option<(usize, Fault)> {
-    numbered_lines(text).find_map(|(number, line)| {
-        let content = line.split_once(['#', ';']).map_or(line, |(content, _)| content);
-        let sign = fields(content).enumerate().find(|(index, field)| match index {
-            0 => field.text.starts_with('$'),
-            _ => field.text.eq_ignore_ascii_case("SOA"),
-        });
-        sign.map(|(_, field)| (number, field.fault(Problem::MasterFile)))
-    })
+/// The word of a line that only a master file has: a `$` directive, or an SOA behind an owner name.
+fn master_file_sign(line: &str) -> Option<Fault> {
+    let content = line.split_once(['#', ';']).map_or(line, |(content, _)| content);
+    let mut signs = fields(content).enumerate().filter(|(index, field)| match index {
+        0 => field.text.starts_with('$') || (line.starts_with([' ', '\t']) && field.text.eq_ignore_ascii_case("SOA")),
+        _ => field.text.eq_ignore_ascii_case("SOA"),
+    });
+    signs.next().map(|(_, field)| field.fault(Problem::MasterFile))
 }
 
 /// The lines of a file and their numbers, from 1.
@@ -94,16 +143,20 @@ fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// One field of a line and its place.
 #[derive(Clone, Copy)]
 struct Field<'a> {
-    /// Column in characters, from 1.
-    column: usize,
+    /// The line.
+    line: &'a str,
+    /// Octets of the line before the field.
+    at: usize,
     /// Never empty.
     text: &'a str,
 }
 
 impl Field<'_> {
     /// A problem with this field.
+    #[cold]
     fn fault(self, problem: impl FnOnce(String) -> Problem) -> Fault {
-        Fault { column: self.column, problem: problem(self.text.to_owned()) }
+        let before = self.line.get(..self.at).unwrap_or_default();
+        Fault { column: before.chars().count() + 1, problem: problem(self.text.to_owned()) }
     }
 
     /// Reads the name of a host or name server.
@@ -147,13 +200,16 @@ impl Field<'_> {
 }
 
 /// Splits a line into its fields.
-fn fields(content: &str) -> impl Iterator<Item = Field<'_>> {
-    let mut next_column = 1;
-    // A carriage return is left at the end of a last line that has no newline.
-    content.split([' ', '\t', '\r']).filter_map(move |text| {
-        let column = next_column;
-        next_column += text.chars().count() + 1;
-        (!text.is_empty()).then_some(Field { column, text })
+fn fields(line: &str) -> impl Iterator<Item = Field<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        // A carriage return is left at the end of a last line that has no newline.
+        let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r');
+        let rest = line.as_bytes().get(at..)?;
+        let start = at + rest.iter().position(|octet| !is_blank(octet))?;
+        let end = line.as_bytes().get(start..)?.iter().position(is_blank).map_or(line.len(), |len| start + len);
+        at = end;
+        Some(Field { line, at: start, text: line.get(start..end)? })
     })
 }
 
@@ -272,16 +328,36 @@ mod tests {
 
     #[test]
     fn master_files_are_recognized() {
-        let check = |text: &str, expected: Option<(usize, usize)>| {
-            let place = find_master_file(text).map(|(line, fault)| (line, fault.column));
-            assert_eq!(place, expected, "{text:?}");
-        };
-        check("$ORIGIN example.org.\n", Some((1, 1)));
-        check("; a zone\n\n  $TTL 1h\n", Some((3, 3)));
-        check("@ IN soa ns hostmaster 1 2 3 4 5\n", Some((1, 6)));
-        check("@ IN SOA( ns", None);
-        check("soa.example 192.0.2.1 A\nsoa 192.0.2.1 A\n", None);
-        check("# $ORIGIN\nh 192.0.2.1 A # SOA\n", None);
-        check("", None);
+        let check = |text: &str, expected: bool| assert_eq!(is_master_file(text.as_bytes()), expected, "{text:?}");
+        check("$ORIGIN example.org.\n", true);
+        check("\u{FEFF}$ORIGIN example.org.\n", true);
+        check("; a zone\n\n  $TTL 1h\n", true);
+        check("@ IN soa ns hostmaster 1 2 3 4 5\n", true);
+        check("@ IN SOA( ns", false);
+        check("example.org. (\n SOA ns hostmaster 1 2 3 4 5)", true);
+        check("example.org. 300 IN A 192.0.2.1\nexample.org. SOA ns hostmaster 1 2 3 4 5", true);
+        check("soa.example 192.0.2.1 A\nsoa 192.0.2.1 A\n", false);
+        check("# $ORIGIN\nh 192.0.2.1 A # SOA\n", false);
+        check("h 192.0.2.1 A\n$TTL 1h\n", false);
+        check("", false);
+    }
+
+    #[test]
+    fn lines_become_records() {
+        let mut found = Vec::new();
+        let text = b"# head\nA.b 192.0.2.1 A\nc ::1 AAAA\nwrong\nns.b - NS";
+        let faults = read_table(text, 7, &mut |record, place| {
+            found.push((place.line, record.owner.to_vec(), record.rtype, record.ttl, record.rdata.to_vec()));
+        });
+        let loopback = [&[0; 15][..], &[1]].concat();
+        assert_eq!(
+            found,
+            [
+                (2, b"\x01a\x01b\0".to_vec(), RecordType::A, 7, vec![192, 0, 2, 1]),
+                (3, b"\x01c\0".to_vec(), RecordType::AAAA, 7, loopback),
+                (5, b"\x02ns\x01b\0".to_vec(), RecordType::NS, 7, Vec::new()),
+            ]
+        );
+        assert_eq!(faults.0.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4]);
     }
 }

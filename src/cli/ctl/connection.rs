@@ -130,7 +130,7 @@ impl Connection {
         let url = &self.url.0;
         let unreachable = |error: ureq::Error| {
             Trouble::Server(format!(
-                "{url} cannot be reached: {error}; is the server running, with [admin] in its config? (--admin URL)"
+                "{url} cannot be reached: {error}; is this the admin address of a server that is running?"
             ))
         };
         let mut response = answer.map_err(unreachable)?;

@@ -72,6 +72,7 @@ mod tests {
             ("latncy=1ms", "--backend: latncy: unknown key, did you mean \"latency\"?"),
             ("speed=1", "--backend: speed: unknown key, expected one of service, servers, latency, loss, failure"),
             ("latency", "--backend: expected KEY=VALUE, not \"latency\""),
+            ("=1ms", "--backend: expected KEY=VALUE, not \"=1ms\""),
             ("loss=5", "--backend: loss: invalid value \"5\": expected a share from 0% to 100%"),
             ("loss=5% loss=6%", "--backend: loss: given twice, expected one value"),
             ("servers=4", "--backend: servers without service, expected both"),

@@ -50,11 +50,19 @@ fn parse(file: &str, text: &str) -> Result<Description, Mistake> {
         match key.get_ref().as_ref() {
             "backends" => description.backends = source.items("backends", None, value)?,
             "policies" => description.policies = source.items("policies", Some(HEAD), value)?,
+            // Said here, where backends and policies can be guessed too, and before the value is looked at.
+            other if !KEYS.contains(&other) => {
+                let place = format!("{}: {other}", source.place(key.span().start));
+                return Err(Mistake::unknown(&place, other, &KEYS));
+            }
             other => source.add(&mut description.settings, other, other, value)?,
         }
     }
     Ok(description)
 }
+
+/// All keys of a file.
+const KEYS: [&str; 6] = ["queries", "rate", "seed", "slow", "backends", "policies"];
 
 /// The text, to tell places in it.
 struct Source<'s> {
@@ -166,7 +174,12 @@ loss = 0.05
         };
         for (text, told) in [
             ("queries = 0", "s.toml:1:11: queries: invalid value \"0\": expected a number from 1"),
-            ("\nquerys = 1", "s.toml:2:10: querys: unknown key, did you mean \"queries\"?"),
+            ("\nquerys = 1", "s.toml:2:1: querys: unknown key, did you mean \"queries\"?"),
+            ("backend = ['']", "s.toml:1:1: backend: unknown key, did you mean \"backends\"?"),
+            (
+                "from = 'c'",
+                "s.toml:1:1: from: unknown key, expected one of queries, rate, seed, slow, backends, policies",
+            ),
             ("backends = 1", "s.toml:1:12: backends: expected an array of texts, or of tables"),
             ("backends = [1]", "s.toml:1:13: backends[0]: expected a text, or a table"),
             ("queries = true", "s.toml:1:11: queries: expected a text or a number"),

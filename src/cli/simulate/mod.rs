@@ -13,8 +13,9 @@ mod policy;
 mod settings;
 mod values;
 
+use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -26,6 +27,7 @@ use self::settings::{Mistake, Settings};
 use super::EXIT_USAGE;
 use super::ctl::Trouble;
 use super::ctl::connection::Url;
+use super::new_file::NewFile;
 use crate::policy::Rules;
 use crate::sim::{Course, Model, Scenario, Tally};
 
@@ -67,7 +69,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     /// Draw the curves and the cost of the policies
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, value_name = "FILE.svg", value_parser = file_name)]
     plot: Option<PathBuf>,
 }
 
@@ -117,12 +119,22 @@ pub(super) fn run(args: &Args) -> ExitCode {
 /// Plays what is described; returns what to print.
 fn simulate(args: &Args) -> Result<String, Trouble> {
     let Plan { scenario, policies, setting } = plan(args)?;
+    // Opened first: nobody wants to wait for a plot that has no place.
+    let open = |path| NewFile::open(path).map_err(|error| unwritten(path, error));
+    let plot = args.plot.as_deref().map(|path| open(path).map(|file| (path, file)));
+    let plot = plot.transpose()?;
     let played = play(&scenario, policies, setting.seed);
-    if let Some(file) = &args.plot {
-        plot::draw(file, &setting.headline(), &output::to_curves(&played))
-            .map_err(|error| Trouble::Server(error.to_string()))?;
+    if let Some((path, mut file)) = plot {
+        let svg = plot::draw(&setting.headline(), &output::to_curves(&played));
+        let svg = svg.map_err(|error| unwritten(path, error))?;
+        file.write_all(svg.as_bytes()).and_then(|()| file.finish()).map_err(|error| unwritten(path, error))?;
     }
     Ok(if args.json { output::to_json(&setting, &played) } else { output::to_text(&setting, &played) })
+}
+
+/// Why there is no plot.
+fn unwritten(path: &Path, error: impl fmt::Display) -> Trouble {
+    Trouble::Server(format!("--plot: {}: cannot be written: {error}", path.display()))
 }
 
 /// What is to be played.
@@ -242,6 +254,12 @@ fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<Played> {
     });
     played.sort_by_key(|(place, _)| *place);
     played.into_iter().map(|(_, played)| played).collect()
+}
+
+/// Reads the name of a file to write. The figure does not go to stdout, where the table is.
+fn file_name(text: &str) -> Result<PathBuf, String> {
+    let is_name = !text.is_empty() && text != "-";
+    is_name.then(|| text.into()).ok_or_else(|| "expected the name of a file, such as tail.svg".to_owned())
 }
 
 /// Reads how slow all backends are.

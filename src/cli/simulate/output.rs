@@ -35,10 +35,13 @@ impl Setting {
     /// In a line.
     pub(super) fn headline(&self) -> String {
         let Self { queries, rate, backends, seed } = self;
-        let seconds = Duration::from_secs((*queries as f64 / rate).round() as u64);
+        let seconds = *queries as f64 / rate;
+        // Nobody cares for the milliseconds of a minute.
+        let steps = if seconds < 10.0 { 1e3 } else { 1.0 };
+        let time = humantime::format_duration(Duration::from_secs_f64((seconds * steps).round() / steps));
+        let rate = (rate * 1e3).round() / 1e3;
         let backends = if *backends == 1 { "1 backend".to_owned() } else { format!("{backends} backends") };
-        let time = humantime::format_duration(seconds);
-        format!("{queries} queries at {rate:.0}/s ({time}) to {backends}, seed {seed}")
+        format!("{queries} queries at {rate}/s ({time}) to {backends}, seed {seed}")
     }
 }
 
@@ -192,7 +195,14 @@ mod tests {
 
     #[test]
     fn the_headline_tells_the_scenario() {
-        let setting = Setting { queries: 180_000, rate: 3_000.0, backends: 1, seed: 7 };
-        assert_eq!(setting.headline(), "180000 queries at 3000/s (1m) to 1 backend, seed 7");
+        for (queries, rate, backends, told) in [
+            (180_000, 3_000.0, 1, "180000 queries at 3000/s (1m) to 1 backend, seed 7"),
+            (100_000, 3_000.0, 2, "100000 queries at 3000/s (33s) to 2 backends, seed 7"),
+            (1_000, 3_000.0, 2, "1000 queries at 3000/s (333ms) to 2 backends, seed 7"),
+            (2, 0.25, 2, "2 queries at 0.25/s (8s) to 2 backends, seed 7"),
+            (20, 2.0 / 3.0, 2, "20 queries at 0.667/s (30s) to 2 backends, seed 7"),
+        ] {
+            assert_eq!(Setting { queries, rate, backends, seed: 7 }.headline(), told);
+        }
     }
 }

@@ -9,11 +9,7 @@ mod axis;
 mod labels;
 mod look;
 
-use std::fmt;
-use std::fs::{self, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::time::Duration;
 
 use plotters::coord::Shift;
@@ -37,73 +33,37 @@ pub(super) struct Curve {
     pub(super) extra: f64,
 }
 
-/// Why there is no figure.
-#[derive(Debug)]
-pub(super) enum PlotError {
-    /// No policy was given.
-    Empty {
-        /// The file asked for.
-        path: PathBuf,
-    },
-    /// The drawing library gave up.
-    Draw {
-        /// The file asked for.
-        path: PathBuf,
-        /// What it said.
-        why: String,
-    },
-    /// The file could not be written; what was there before still is.
-    Write {
-        /// The file asked for.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-}
-
-impl fmt::Display for PlotError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty { path } => write!(f, "{}: no policy to draw, name one", path.display()),
-            Self::Draw { path, why } => write!(f, "{}: cannot be drawn ({why}), leave the plot out", path.display()),
-            Self::Write { path, error } => {
-                write!(f, "{}: cannot be written ({error}), name a file in a folder of yours", path.display())
-            }
+/// Draws the figure, as SVG text.
+pub(super) fn draw(title: &str, curves: &[Curve]) -> Drawn<String> {
+    let names: Vec<String> = curves.iter().map(|curve| printable(&curve.name)).collect();
+    let entries = legend(&names);
+    let legend_height = entries.last().map_or(0, |&(_, y)| y + ROW);
+    let mut svg = String::new();
+    {
+        let height = (TITLE + legend_height) as u32 + PANELS;
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let style = styled(TEXT * 5 / 4, INK, HPos::Left, FontStyle::Bold);
+        root.draw_text(&printable(title), &style, (EDGE, TITLE / 2))?;
+        for (index, (name, &(x, y))) in names.iter().zip(&entries).enumerate() {
+            let (look, y) = (Look::of(index), TITLE + y + ROW / 2);
+            look.line(&root, vec![(x, y), (x + SAMPLE, y)])?;
+            look.marker(&root, (x + SAMPLE / 2, y))?;
+            root.draw_text(name, &text(TEXT, INK, HPos::Left), (x + SAMPLE + 12, y))?;
         }
+        let (_, panels) = root.split_vertically(TITLE + legend_height);
+        let (left, right) = panels.split_horizontally(WIDTH / 2);
+        distribution(&root, &left, curves)?;
+        price(&root, &right, curves, &names)?;
+        root.present()?;
     }
-}
-
-impl std::error::Error for PlotError {}
-
-/// Draws the figure into a file, which is there whole or not at all.
-pub(super) fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<(), PlotError> {
-    let path_buf = || path.to_owned();
-    if curves.is_empty() {
-        return Err(PlotError::Empty { path: path_buf() });
-    }
-    let svg = figure(title, curves).map_err(|error| PlotError::Draw { path: path_buf(), why: error.to_string() })?;
-    write_whole(path, svg.as_bytes()).map_err(|error| PlotError::Write { path: path_buf(), error })
-}
-
-/// Writes a file beside the one asked for and lets it take its place.
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    // A link stays a link: what it points to is replaced. A pipe or a device must never be.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
-        return fs::File::options().write(true).open(&path)?.write_all(content);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    // As any new file: what the umask leaves of rw-rw-rw-.
-    let permissions = Permissions::from_mode(0o666);
-    let mut new = tempfile::Builder::new().prefix(".hedgerow-").permissions(permissions).tempfile_in(folder)?;
-    new.write_all(content)?;
-    new.persist(&path).map(drop).map_err(|error| error.error)
+    Ok(svg)
 }
 
 /// An area of the canvas, measured in its own units.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// What the drawing library says.
-type Drawn<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
+/// What was drawn, or why the drawing library gave up.
+pub(super) type Drawn<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
 /// A panel with its axes.
 type Panel<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
 
@@ -135,33 +95,6 @@ const GRID: RGBColor = RGBColor(214, 214, 214);
 const PALE_GRID: RGBColor = RGBColor(240, 240, 240);
 /// The share of queries that p99.9 leaves.
 const P999: f64 = 0.001;
-
-/// The whole figure as SVG text.
-fn figure(title: &str, curves: &[Curve]) -> Drawn<String> {
-    let names: Vec<String> = curves.iter().map(|curve| printable(&curve.name)).collect();
-    let entries = legend(&names);
-    let legend_height = entries.last().map_or(0, |&(_, y)| y + ROW);
-    let mut svg = String::new();
-    {
-        let height = (TITLE + legend_height) as u32 + PANELS;
-        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-        root.fill(&WHITE)?;
-        let style = styled(TEXT * 5 / 4, INK, HPos::Left, FontStyle::Bold);
-        root.draw_text(&printable(title), &style, (EDGE, TITLE / 2))?;
-        for (index, (name, &(x, y))) in names.iter().zip(&entries).enumerate() {
-            let (look, y) = (Look::of(index), TITLE + y + ROW / 2);
-            look.line(&root, vec![(x, y), (x + SAMPLE, y)])?;
-            look.marker(&root, (x + SAMPLE / 2, y))?;
-            root.draw_text(name, &text(TEXT, INK, HPos::Left), (x + SAMPLE + 12, y))?;
-        }
-        let (_, panels) = root.split_vertically(TITLE + legend_height);
-        let (left, right) = panels.split_horizontally(WIDTH / 2);
-        distribution(&root, &left, curves)?;
-        price(&root, &right, curves, &names)?;
-        root.present()?;
-    }
-    Ok(svg)
-}
 
 /// Where each entry of the legend starts, from its top: as many in a row as fit.
 fn legend(names: &[String]) -> Vec<(i32, i32)> {

@@ -34,7 +34,7 @@ impl Policy {
     /// Reads a description, which is the name of the policy unless it has one. `base`: the rules of the pool, if there is
     /// one.
     pub(super) fn read(mut settings: Settings, base: Option<&Rules>) -> Result<Self, Mistake> {
-        let name = settings.take("name", |text| Ok::<_, String>(text.to_owned()))?;
+        let name = settings.take("name", called)?;
         let name = name.unwrap_or_else(|| settings.to_words(HEAD));
         let place = settings.place().to_owned();
         let Some(head) = settings.take(HEAD, head)? else {
@@ -88,6 +88,11 @@ fn read_hedge(settings: &mut Settings, mut hedge: Hedge) -> Result<Hedge, Mistak
         return Err(Mistake::at(settings.place(), format_args!("min_delay {min} is above max_delay {max}")));
     }
     Ok(hedge)
+}
+
+/// Reads the name of a policy.
+fn called(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("expected a word") } else { Ok(text.to_owned()) }
 }
 
 /// Reads the first word.
@@ -171,6 +176,7 @@ mod tests {
             ("first balance=random", "balance: unknown key, expected one of name, dispatch, accept"),
             ("race fanout=9", "fanout: invalid value \"9\": expected a number from 0 to 8"),
             ("present", "there is no pool yet, name its config with --from"),
+            ("race name=", "name: invalid value \"\": expected a word"),
             ("sequential tries=0", "tries: invalid value \"0\": expected a number from 1 to 8"),
         ] {
             let error = parse(text).expect_err(text);

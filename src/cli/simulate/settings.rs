@@ -38,9 +38,9 @@ impl Settings {
         let mut settings = Self::at(place);
         for (index, word) in text.split_whitespace().enumerate() {
             let (key, value) = match (word.split_once('='), head) {
-                (Some((key, value)), _) => (key, value),
+                (Some((key, value)), _) if !key.is_empty() => (key, value),
                 (None, Some(head)) if index == 0 => (head, word),
-                (None, _) => {
+                (Some(_) | None, _) => {
                     return Err(Mistake::at(&settings.place, format_args!("expected KEY=VALUE, not {word:?}")));
                 }
             };
@@ -87,11 +87,7 @@ impl Settings {
     /// Everything that is known was taken: what is left is wrong.
     pub(super) fn finish(self) -> Result<(), Mistake> {
         let Some(entry) = self.entries.first() else { return Ok(()) };
-        let remedy = match nearest(&entry.key, self.taken.iter().copied()) {
-            Some(key) => format!("did you mean {key:?}?"),
-            None => format!("expected one of {}", self.taken.join(", ")),
-        };
-        Err(Mistake::at(&entry.place, format_args!("unknown key, {remedy}")))
+        Err(Mistake::unknown(&entry.place, &entry.key, &self.taken))
     }
 }
 
@@ -103,6 +99,15 @@ impl Mistake {
     /// Something is wrong there.
     pub(super) fn at(place: &str, message: impl fmt::Display) -> Self {
         Self(format!("{place}: {message}"))
+    }
+
+    /// A key is none of those that are known.
+    pub(super) fn unknown(place: &str, key: &str, known: &[&'static str]) -> Self {
+        let remedy = match nearest(key, known.iter().copied()) {
+            Some(key) => format!("did you mean {key:?}?"),
+            None => format!("expected one of {}", known.join(", ")),
+        };
+        Self::at(place, format_args!("unknown key, {remedy}"))
     }
 }
 

@@ -56,7 +56,7 @@ fn an_idle_pool_is_shared_by_weight() {
         (Balance::LeastLoad, &UNEQUAL),
         (Balance::Fastest, &EQUAL),
     ] {
-        let counts = firsts(weights, balance, 50_000);
+        let counts = firsts(weights, balance, 20_000);
         let distance = chi_square(&counts, weights);
         println!("{balance:?} {weights:?}: {counts:?}, chi-square {distance:.1}");
         assert!(distance < limit, "{balance:?} {weights:?}: {counts:?}, chi-square {distance:.1}");
@@ -83,7 +83,7 @@ fn homes(weights: &[u16], identities: &[u64], names: u64) -> Vec<u64> {
 
 #[test]
 fn hash_moves_only_the_names_of_the_backend_that_comes_or_goes() {
-    let names = 100_000;
+    let names = 30_000;
     let identities: Vec<u64> = (100..111).collect();
     let (ten, eleven) = (homes(&[1; 10], &identities[..10], names), homes(&[1; 11], &identities, names));
     let without: Vec<u64> = identities.iter().copied().filter(|&identity| identity != 103).collect();
@@ -94,8 +94,8 @@ fn hash_moves_only_the_names_of_the_backend_that_comes_or_goes() {
     let joined = ten.iter().zip(&eleven).filter(|(before, after)| before != after).count();
     assert!(ten.iter().zip(&eleven).all(|(before, after)| before == after || *after == 110));
     println!("{left} of {names} names move when one of ten leaves, {joined} when one joins ten");
-    assert!(left.abs_diff(10_000) < 400, "{left} of {names} names move when one of ten leaves");
-    assert!(joined.abs_diff(9_091) < 400, "{joined} of {names} names move when one joins ten");
+    assert!(left.abs_diff(3_000) < 200, "{left} of {names} names move when one of ten leaves");
+    assert!(joined.abs_diff(2_727) < 200, "{joined} of {names} names move when one joins ten");
 
     // The order in which backends are told means nothing, and a greater weight takes names from others only.
     let backward: Vec<u64> = identities[..10].iter().rev().copied().collect();
@@ -199,7 +199,7 @@ fn hash_keeps_names_at_home_but_overloads_nobody() {
     // The mean of attempts in flight is the number of arrivals within one delay.
     for (in_flight, most_diverted) in [(1, 0.0), (10, 0.0), (40, 0.001), (100, 0.1), (1_000, 0.02)] {
         let models = [Model { delay: ms(10), ..SOUND }; 10];
-        let load = (ms(10) / in_flight, 20_000);
+        let load = (ms(10) / in_flight, 10_000);
         let asked = simulate(Balance::Hash, &models, &EQUAL, load, spread);
         let diverted = asked.iter().filter(|query| query.is_diverted).count() as f64 / asked.len() as f64;
         println!("hash, {in_flight} in flight: {:.2} % away from home", diverted * 100.0);

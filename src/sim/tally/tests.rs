@@ -50,14 +50,14 @@ fn what_is_certain_comes_out_exactly() {
 
 #[test]
 fn a_race_is_slow_only_if_all_are() {
-    let tally = tally(&scenario(rules(Dispatch::Race), stumbling(0.1, ms(100)), 100_000));
+    let tally = tally(&scenario(rules(Dispatch::Race), stumbling(0.1, ms(100)), 40_000));
     assert!(quantile(&tally, 0.985) < 2.0 && quantile(&tally, 0.995) > 99.0, "one in a hundred: {tally:?}");
 }
 
 #[test]
 fn hedging_cuts_the_tail_for_a_little_load() {
-    let sequential = tally(&scenario(rules(Dispatch::Sequential), stumbling(0.01, ms(500)), 100_000));
-    let hedge = tally(&scenario(rules(Dispatch::Hedge), stumbling(0.01, ms(500)), 100_000));
+    let sequential = tally(&scenario(rules(Dispatch::Sequential), stumbling(0.01, ms(500)), 50_000));
+    let hedge = tally(&scenario(rules(Dispatch::Hedge), stumbling(0.01, ms(500)), 50_000));
     assert!((quantile(&sequential, 0.999) - 500.0).abs() < 3.0);
     assert!(quantile(&hedge, 0.999) * 90.0 < quantile(&sequential, 0.999), "{}", quantile(&hedge, 0.999));
     assert!(hedge.extra_load() < 0.05, "{}", hedge.extra_load());
@@ -123,7 +123,7 @@ fn the_first_backend_alone_is_a_pool_of_one() {
 fn what_was_measured_is_played_back() {
     let bins = [(ms(1), ms(2), 990), (ms(100), ms(200), 10)];
     let delay = Course::always(Delay::Empirical(Empirical::new(bins).expect("there are samples")));
-    let tally = tally(&scenario(rules(Dispatch::Sequential), Model { delay, ..Model::default() }, 100_000));
+    let tally = tally(&scenario(rules(Dispatch::Sequential), Model { delay, ..Model::default() }, 50_000));
     assert!((quantile(&tally, 0.5) - 1.5).abs() < 0.05);
     assert!((quantile(&tally, 0.995) - 150.0).abs() < 10.0, "{}", quantile(&tally, 0.995));
 }
@@ -138,7 +138,7 @@ fn a_seed_makes_the_same_tally_whenever_it_is_played() {
 
 #[test]
 fn every_query_has_one_outcome_whatever_backends_do() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let ill = |length, every| vec![When::NowAndThen { length: ms(length), every: ms(every) }];
         let one = Model { crashes: ill(300, 900), loss: Course::always(0.1), ..Model::default() };
         let other = Model { stalls: ill(200, 700), crashes: ill(100, 900), failure: 0.1, ..stumbling(0.1, ms(400)) };
@@ -154,7 +154,7 @@ fn every_query_has_one_outcome_whatever_backends_do() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     /// However latency shifts, and however often, hedges are paid for.
     #[test]
@@ -163,7 +163,7 @@ proptest! {
         budget in 0.01..0.2,
         percentile in prop::option::of(0.5..0.999),
         usual in 1..50_u64,
-        shifts in prop::collection::vec((1..400_u64, 0..3_000_u64, 1..2_000_u64), 0..4),
+        shifts in prop::collection::vec((1..400_u64, 0..1_000_u64, 1..600_u64), 0..4),
         all_at_once in any::<bool>(),
     ) {
         let shift = |&(delay, from, length): &(u64, u64, u64)| {
@@ -173,7 +173,8 @@ proptest! {
         let model = Model { delay: shifted, ..Model::default() };
         let delay = percentile.map_or(HedgeDelay::Auto, HedgeDelay::Percentile);
         let rules = Rules { hedge: Hedge { delay, budget, ..Hedge::default() }, ..rules(Dispatch::Hedge) };
-        let mut scenario = scenario(rules, model, 10_000);
+        // A second or so.
+        let mut scenario = scenario(rules, model, 3_000);
         if !all_at_once {
             scenario.backends[1] = Model::default();
         }
@@ -181,6 +182,6 @@ proptest! {
         prop_assert_eq!(tally.lost, 0);
         prop_assert_eq!(tally.failovers, 0);
         // The bucket starts with ten. What it holds later, up to a hundredth of the last minute's queries, was earned.
-        prop_assert!(tally.extra_load() * 10_000.0 <= 10_000.0 * budget + 10.0 + 1e-6, "{:?}", tally);
+        prop_assert!(tally.extra_load() * 3_000.0 <= 3_000.0 * budget + 10.0 + 1e-6, "{:?}", tally);
     }
 }

@@ -37,6 +37,8 @@ pub(super) fn extra_place(extra: f64) -> f64 {
     extra.max(0.0).sqrt()
 }
 
+/// Where the middle of an axis is on which nothing stands: at a millisecond.
+const NOTHING: f64 = -3.0;
 /// The least share that is shown.
 const LEAST_SHARE: f64 = 1e-6;
 /// Decades that a logarithmic axis spans at least: less would make noise look like a difference.
@@ -53,7 +55,11 @@ impl Axis {
     pub(super) fn latency(title: &'static str, latencies: impl Iterator<Item = Duration>, few: f64) -> Self {
         let (low, high) = latencies
             .map(latency_place)
-            .fold((f64::MAX, f64::MIN), |(low, high), place| (low.min(place), high.max(place)));
+            .fold(None, |ends, place| {
+                let (low, high) = ends.unwrap_or((place, place));
+                Some((place.min(low), place.max(high)))
+            })
+            .unwrap_or((NOTHING, NOTHING));
         let lacking = (LEAST_SPAN - (high - low)).max(0.0) / 2.0;
         let margin = MARGIN * (high - low).max(LEAST_SPAN);
         let range = low - lacking - margin..high + lacking + margin;

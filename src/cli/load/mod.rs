@@ -1,0 +1,125 @@
+//! The files of a configuration: finds and reads the config file, and the zone files that it names.
+//! All commands that take a config file load it here, so that `check` sees what `serve` will see.
+
+mod disk;
+mod pipe;
+#[cfg(test)]
+mod tests;
+mod zones;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io, str};
+
+use super::keys::{self, KeyProblems};
+use crate::admin::{Token, TokenError};
+use crate::config::{Config, Problems};
+use crate::server::Setup;
+
+pub(super) use zones::{Loader, ZoneProblems};
+
+/// Where a config file is looked for unless one is named.
+const USUAL_PLACES: [&str; 2] = ["config.toml", "/etc/hedgerow/config.toml"];
+
+/// Reads the config file that is named, or else the first of the usual places that has one. Tells
+/// which file it was.
+pub(super) fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> {
+    match file {
+        Some(file) => load_first(&[file]),
+        None => load_first(&USUAL_PLACES.map(Path::new)),
+    }
+}
+
+/// Loads the files that a config names, one config after the other: zones, secrets of keys, and the token of the admin server. All that is
+/// wrong in zone files is told at once, and nothing is loaded by halves.
+pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
+    let catalogs = loader.load(&config).map_err(LoadError::Zones)?;
+    let keys = keys::load(&config).map_err(LoadError::Keys)?;
+    let token = load_token(&config)?;
+    Ok(Setup { config, catalogs, keys, token })
+}
+
+/// The same for a server: what is odd in zone files goes to the log.
+pub(super) fn load_files_to_serve(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
+    let setup = load_files(config, loader)?;
+    loader.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
+    Ok(setup)
+}
+
+/// Reads the token of the admin server, if the config has one.
+fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
+    let file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    file.map(Token::read).transpose().map_err(LoadError::Token)
+}
+
+/// Reads the first of these files that exists.
+fn load_first(places: &[&Path]) -> Result<(Config, PathBuf), LoadError> {
+    for &file in places {
+        match fs::read(file) {
+            Ok(bytes) => return Ok((parse(file, &bytes)?, file.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A file that is there was meant: the next place would be a surprise.
+            Err(error) => return Err(LoadError::Unreadable(file.to_owned(), error)),
+        }
+    }
+    Err(LoadError::NotFound(places.iter().map(PathBuf::from).collect()))
+}
+
+/// Reads the bytes of a config file. File names in it are relative to its folder.
+fn parse(file: &Path, bytes: &[u8]) -> Result<Config, LoadError> {
+    let text = str::from_utf8(bytes).map_err(|error| {
+        let sound = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = sound.iter().filter(|&&octet| octet == b'\n').count() + 1;
+        LoadError::NotText { file: file.to_owned(), line }
+    })?;
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
+    Config::parse(text, &file.display().to_string(), folder).map_err(LoadError::Wrong)
+}
+
+/// Why there is no configuration. Each of these is exit status 2.
+#[derive(Debug)]
+pub(super) enum LoadError {
+    /// None of these exists.
+    NotFound(Vec<PathBuf>),
+    /// The config file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// The config file is not in UTF-8, from this line on.
+    NotText {
+        /// The config file.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// The config file says something that is wrong.
+    Wrong(Problems),
+    /// Zone files are wrong.
+    Zones(ZoneProblems),
+    /// There are no secrets to be had from the files of keys.
+    Keys(KeyProblems),
+    /// There is no token to be had from its file.
+    Token(TokenError),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(places) => match places.as_slice() {
+                [file] => write!(f, "{}: there is no such config file", file.display()),
+                places => {
+                    let places: Vec<_> = places.iter().map(|file| file.display().to_string()).collect();
+                    write!(f, "no config file, looked for {}; name one with -c FILE", places.join(", "))
+                }
+            },
+            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
+            Self::Zones(problems) => write!(f, "{problems}"),
+            Self::Keys(problems) => write!(f, "{problems}"),
+            Self::Token(error) => write!(f, "{error}"),
+            Self::NotText { file, line } => {
+                write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
+            }
+            Self::Wrong(problems) => write!(f, "{problems}"),
+        }
+    }
+}
+
+impl Error for LoadError {}

@@ -1,0 +1,347 @@
+//! The zone files of a config: read side by side, and when they are read again, only those that have changed.
+//!
+//! A [`Loader`] remembers what it has loaded. A file that looks the same from outside is not opened; one that was touched but
+//! says the same gives the zone that is there already. A zone that comes from other files is one more than before even if it
+//! says the same. Everything that is wrong with any file is told, and then nothing is loaded.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::disk::{self, Seen};
+use super::pipe::{do_all, is_large, pipe};
+use crate::config::{AuthorityConfig, Config};
+use crate::wire::Name;
+use crate::zone::master::{self, Source, Task};
+use crate::zone::{
+    Assembly, Catalog, Finding, Listed, Miss, Place, Record, Tables, TablesBuilder, Zone, ZoneErrors, is_master_file,
+    read_table,
+};
+
+/// Loads the zone files of configs, one config after the other.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Loader {
+    /// What was in the files of the last config that was loaded.
+    known: HashMap<Key, Known>,
+    /// The tables of its authorities.
+    tables: Vec<KnownTables>,
+    /// What is odd in the files that were read for it.
+    cautions: Vec<String>,
+}
+
+/// What is loaded from a file: the same file is another zone with another origin.
+type Key = (PathBuf, Option<Name>);
+
+/// What a file was found to be.
+#[derive(Clone, Debug)]
+struct Known {
+    /// The file, and those that it includes.
+    seen: Vec<Seen>,
+    /// What is in it.
+    content: Content,
+}
+
+/// What is in a zone file.
+#[derive(Clone, Debug)]
+enum Content {
+    /// A zone.
+    Zone(Arc<Zone>),
+    /// Lines of a table.
+    Table,
+}
+
+/// The tables of an authority.
+#[derive(Debug)]
+struct KnownTables {
+    /// What they are made of.
+    recipe: Recipe,
+    /// What they have become.
+    tables: Arc<Tables>,
+}
+
+/// What the tables of an authority are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Recipe {
+    /// The files in order, each with the digest of its content.
+    files: Vec<(PathBuf, u64)>,
+    /// The TTL of all records.
+    ttl: u32,
+    /// What is said of other names.
+    miss: Miss,
+}
+
+/// A file that was looked at.
+struct Fetched {
+    /// What it is.
+    known: Known,
+    /// Its text, if it is a table and had to be read.
+    table: Option<Vec<u8>>,
+    /// What is odd in it.
+    cautions: Vec<String>,
+}
+
+impl Loader {
+    /// Loads the zones of all authorities of a config. If anything is wrong, what was loaded before stays known.
+    pub(super) fn load(&mut self, config: &Config) -> Result<Vec<Arc<Catalog>>, ZoneProblems> {
+        let keys = distinct_keys(config);
+        let mut problems = Vec::new();
+        let mut fetched = HashMap::new();
+        let results = do_all(&keys, |key| fetch(key, self.known.get(key)));
+        for (key, result) in keys.iter().zip(results) {
+            match result {
+                Ok(found) => drop(fetched.insert(key, found)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let (mut catalogs, mut tables) = (Vec::new(), Vec::new());
+        for authority in &config.authorities {
+            match self.load_tables(authority, &fetched) {
+                Ok(found) => {
+                    catalogs.push(catalog(authority, &found.tables, &fetched, &mut problems));
+                    tables.push(found);
+                }
+                Err(found) => problems.extend(found),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(ZoneProblems(problems));
+        }
+        (self.tables, self.cautions) = (tables, Vec::new());
+        self.known.clear();
+        for key in &keys {
+            if let Some(found) = fetched.remove(key) {
+                self.cautions.extend(found.cautions);
+                self.known.insert(key.clone(), found.known);
+            }
+        }
+        Ok(catalogs)
+    }
+
+    /// What is odd in the files that were read the last time, a line each, with file, line and column.
+    pub(in crate::cli) fn cautions(&self) -> &[String] {
+        &self.cautions
+    }
+
+    /// The tables of an authority: those that are there already if nothing about them has changed.
+    fn load_tables(
+        &self,
+        authority: &AuthorityConfig,
+        fetched: &HashMap<&Key, Fetched>,
+    ) -> Result<KnownTables, Vec<ZoneProblem>> {
+        let files: Vec<(&PathBuf, &Fetched)> = keys_of(authority)
+            .filter_map(|key| fetched.get_key_value(&key).map(|(key, found)| (&key.0, found)))
+            .filter(|(_, found)| matches!(found.known.content, Content::Table))
+            .collect();
+        let digest = |found: &Fetched| found.known.seen.first().map_or(0, |seen| seen.digest);
+        let recipe = Recipe {
+            files: files.iter().map(|(file, found)| ((*file).clone(), digest(found))).collect(),
+            ttl: u32::try_from(authority.ttl.as_secs()).unwrap_or(u32::MAX),
+            miss: authority.miss,
+        };
+        if let Some(known) = self.tables.iter().find(|known| known.recipe == recipe) {
+            return Ok(KnownTables { recipe, tables: Arc::clone(&known.tables) });
+        }
+        let mut builder = TablesBuilder::new(recipe.miss);
+        let mut problems = Vec::new();
+        for (file, found) in files {
+            let read_now;
+            let octets = match &found.table {
+                Some(octets) => octets,
+                None => match disk::read(file) {
+                    Ok((octets, _)) => {
+                        read_now = octets;
+                        &read_now
+                    }
+                    Err(error) => {
+                        problems.push(ZoneProblem::Unreadable(file.clone(), error));
+                        continue;
+                    }
+                },
+            };
+            if is_large(octets.len()) {
+                builder.expect_many();
+            }
+            let faults = pipe(
+                octets.len(),
+                |sink| read_table(octets, recipe.ttl, sink),
+                |record, place| builder.add(record, place),
+            );
+            builder.end_file(&file.display().to_string(), faults);
+        }
+        match builder.finish() {
+            Ok(tables) if problems.is_empty() => Ok(KnownTables { recipe, tables: Arc::new(tables) }),
+            Ok(_) => Err(problems),
+            Err(errors) => {
+                problems.push(ZoneProblem::Wrong(errors));
+                Err(problems)
+            }
+        }
+    }
+}
+
+/// What an authority answers from. A zone that is there twice is a problem, also if one of them is of other servers.
+fn catalog(
+    authority: &AuthorityConfig,
+    tables: &Arc<Tables>,
+    fetched: &HashMap<&Key, Fetched>,
+    problems: &mut Vec<ZoneProblem>,
+) -> Arc<Catalog> {
+    let mut catalog = Catalog::new(Arc::clone(tables)).with_identity(authority.identity.clone());
+    let mut files: HashMap<Name, PathBuf> = HashMap::new();
+    for key in keys_of(authority) {
+        let Some(Fetched { known: Known { content: Content::Zone(zone), .. }, .. }) = fetched.get(&key) else {
+            continue;
+        };
+        match files.get(zone.apex()) {
+            Some(first) => problems.push(ZoneProblem::Twice {
+                zone: Box::new(zone.apex().clone()),
+                file: key.0,
+                first: first.clone(),
+            }),
+            None => {
+                files.insert(zone.apex().clone(), key.0);
+                catalog = catalog.with_zone(Arc::clone(zone));
+            }
+        }
+    }
+    for secondary in &authority.secondaries {
+        if let Some(first) = files.get(&secondary.zone) {
+            let (zone, file) = (Box::new(secondary.zone.clone()), secondary.file.clone());
+            problems.push(ZoneProblem::Twice { zone, file, first: first.clone() });
+        }
+    }
+    Arc::new(catalog)
+}
+
+/// The files of an authority, in order.
+fn keys_of(authority: &AuthorityConfig) -> impl Iterator<Item = Key> {
+    authority.zones.iter().map(|zone| (zone.file.clone(), zone.origin.clone()))
+}
+
+/// The files of a config, in order, each once.
+fn distinct_keys(config: &Config) -> Vec<Key> {
+    let mut seen = HashSet::new();
+    config.authorities.iter().flat_map(keys_of).filter(|key| seen.insert(key.clone())).collect()
+}
+
+/// Finds out what is in a file, which was `known` the last time.
+fn fetch(key: &Key, known: Option<&Known>) -> Result<Fetched, ZoneProblem> {
+    let unchanged = |known: &Known| Fetched { known: known.clone(), table: None, cautions: Vec::new() };
+    if let Some(known) = known.filter(|known| known.seen.iter().all(Seen::is_same)) {
+        return Ok(unchanged(known));
+    }
+    let (file, origin) = key;
+    let (octets, seen) = disk::read(file).map_err(|error| ZoneProblem::Unreadable(file.clone(), error))?;
+    if origin.is_none() && !is_master_file(&octets) {
+        let known = Known { seen: vec![seen], content: Content::Table };
+        return Ok(Fetched { known, table: Some(octets), cautions: Vec::new() });
+    }
+    if let Some(known) = known.and_then(|known| said_again(known, &seen)) {
+        return Ok(unchanged(&known));
+    }
+    load_zone(file, origin.as_ref(), octets, seen)
+}
+
+/// What is known of a zone, if its files say the same again, of which the first was read just now.
+fn said_again(known: &Known, own: &Seen) -> Option<Known> {
+    let read_again = |(index, old): (usize, &Seen)| {
+        let new = if index == 0 { own.clone() } else { disk::read(&old.path).ok()?.1 };
+        (new.digest == old.digest).then_some(new)
+    };
+    match &known.content {
+        Content::Zone(zone) => {
+            let seen = known.seen.iter().enumerate().map(read_again).collect::<Option<Vec<_>>>()?;
+            Some(Known { seen, content: Content::Zone(Arc::clone(zone)) })
+        }
+        Content::Table => None,
+    }
+}
+
+/// Loads a zone from its file, which was read, and those that it includes.
+fn load_zone(file: &Path, origin: Option<&Name>, octets: Vec<u8>, seen: Seen) -> Result<Fetched, ZoneProblem> {
+    let len = octets.len();
+    let source = Source { name: file.display().to_string(), octets };
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
+    let mut assembly = Assembly::new(origin);
+    if is_large(len) {
+        assembly.expect_many();
+    }
+    let read = |sink: &mut dyn FnMut(Record<'_>, Place)| {
+        // Moved in, so that the text is given back as soon as it is read.
+        let (source, mut all_seen) = (source, vec![seen]);
+        let mut include = |path: &str| {
+            let (octets, seen) = disk::read_below(folder, path)?;
+            let source = Source { name: seen.path.display().to_string(), octets };
+            all_seen.push(seen);
+            Ok(source)
+        };
+        let task = Task { origin, default_ttl: None, include: &mut include };
+        master::read(&source, task, sink).map(|summary| (summary.files, all_seen))
+    };
+    let read = pipe(len, read, |record, place| assembly.add(record, place));
+    let (files, seen) = read.map_err(ZoneProblem::Wrong)?;
+    match assembly.finish() {
+        Ok((zone, findings)) => {
+            let known = Known { seen, content: Content::Zone(Arc::new(zone)) };
+            Ok(Fetched { known, table: None, cautions: lines(&findings.cautions, &files, "more cautions") })
+        }
+        Err(findings) => Err(ZoneProblem::Flaws(lines(&findings.flaws, &files, "more errors"))),
+    }
+}
+
+/// Findings, a line each, with file, line and column.
+fn lines<T: fmt::Display>(findings: &Listed<T>, files: &master::Files, more: &str) -> Vec<String> {
+    let mut lines: Vec<String> = findings.iter().map(|finding: &Finding<T>| finding.in_files(files)).collect();
+    let rest = findings.count() - lines.len();
+    if rest > 0 {
+        let file = files.names().next().unwrap_or_default();
+        lines.push(format!("{file}: and {rest} {more}"));
+    }
+    lines
+}
+
+/// All that is wrong with the zone files of a config.
+#[derive(Debug)]
+pub(in crate::cli) struct ZoneProblems(Vec<ZoneProblem>);
+
+/// Something that is wrong with a zone file.
+#[derive(Debug)]
+enum ZoneProblem {
+    /// It cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// It cannot be understood.
+    Wrong(ZoneErrors),
+    /// Its records are no zone.
+    Flaws(Vec<String>),
+    /// Another file of the authority has the same zone.
+    Twice {
+        /// The zone.
+        zone: Box<Name>,
+        /// The file.
+        file: PathBuf,
+        /// The other one.
+        first: PathBuf,
+    },
+}
+
+impl fmt::Display for ZoneProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ZoneProblem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl fmt::Display for ZoneProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
+            Self::Wrong(errors) => errors.fmt(f),
+            Self::Flaws(lines) => f.write_str(&lines.join("\n")),
+            Self::Twice { zone, file, first } => {
+                write!(f, "{}: zone {zone} is in {} too: expected one of them", file.display(), first.display())
+            }
+        }
+    }
+}

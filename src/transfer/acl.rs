@@ -1,0 +1,212 @@
+//! Who may do something with a zone: addresses, prefixes and keys.
+//!
+//! A list is a row of rules, and whoever meets any of them is let in. A rule is one text: `192.0.2.1`, `2001:db8::/32`,
+//! `key:NAME`, or an address or prefix and a key, of which both must hold: `192.0.2.0/24 key:NAME`. An empty list lets in
+//! nobody.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::tsig::Key;
+use crate::wire::{Name, NameError};
+
+/// The rules of one thing, such as transfers of one zone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessList(Vec<Rule>);
+
+impl AccessList {
+    /// These rules.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self(rules)
+    }
+
+    /// Whether whoever is at this address, and has shown to have this key, is let in.
+    pub fn allows(&self, address: IpAddr, key: Option<&Key>) -> bool {
+        self.0.iter().any(|rule| rule.holds(address, key))
+    }
+
+    /// The keys that rules name, so that a config can be checked for them.
+    pub fn keys(&self) -> impl Iterator<Item = &Name> {
+        self.0.iter().filter_map(|rule| rule.key.as_ref())
+    }
+
+    /// Whether nobody is let in.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// One rule: all that it names must hold, and it names something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The address is within this prefix.
+    prefix: Option<Prefix>,
+    /// The message is signed with this key; folded.
+    key: Option<Name>,
+}
+
+impl Rule {
+    /// Whether the rule holds.
+    fn holds(&self, address: IpAddr, key: Option<&Key>) -> bool {
+        let is_near = self.prefix.is_none_or(|prefix| prefix.contains(address));
+        is_near && self.key.as_ref().is_none_or(|name| key.is_some_and(|key| key.name() == name))
+    }
+}
+
+impl FromStr for Rule {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let mut rule = Self { prefix: None, key: None };
+        for word in text.split_ascii_whitespace() {
+            let is_repeated = match word.strip_prefix("key:") {
+                Some(name) => rule.key.replace(name.parse::<Name>().map_err(RuleError::Key)?.folded()).is_some(),
+                None => rule.prefix.replace(word.parse()?).is_some(),
+            };
+            if is_repeated {
+                return Err(RuleError::Repeated);
+            }
+        }
+        if rule.prefix.is_none() && rule.key.is_none() { Err(RuleError::Empty) } else { Ok(rule) }
+    }
+}
+
+/// The addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The first of them.
+    address: IpAddr,
+    /// How many bits.
+    len: u8,
+}
+
+impl Prefix {
+    /// Whether an address is one of them. An IPv4 address in IPv6 form is the IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()) & !host_bits_4(self.len) == 0,
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => (ours.to_bits() ^ theirs.to_bits()) & !host_bits_6(self.len) == 0,
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        let (address, len) = match text.split_once('/') {
+            Some((address, len)) => (address, Some(len)),
+            None => (text, None),
+        };
+        let address = address.parse::<IpAddr>().map_err(|_| RuleError::Address)?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let digits = |len: &str| len.bytes().all(|octet| octet.is_ascii_digit());
+        let len = match len {
+            None => longest,
+            Some(len) if digits(len) => len.parse().ok().filter(|&len| len <= longest).ok_or(RuleError::Length)?,
+            Some(_) => return Err(RuleError::Length),
+        };
+        let has_host_bits = match address {
+            IpAddr::V4(address) => address.to_bits() & host_bits_4(len) != 0,
+            IpAddr::V6(address) => address.to_bits() & host_bits_6(len) != 0,
+        };
+        if has_host_bits { Err(RuleError::HostBits) } else { Ok(Self { address, len }) }
+    }
+}
+
+/// Why a text is no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleError {
+    /// Nothing is there.
+    Empty,
+    /// Two prefixes or two keys.
+    Repeated,
+    /// Neither `key:NAME` nor an address.
+    Address,
+    /// The length of a prefix is no number, or too large.
+    Length,
+    /// Bits are set behind the prefix.
+    HostBits,
+    /// The name of a key is no name.
+    Key(NameError),
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("empty rule: write an address, a prefix, key:NAME, or a prefix and key:NAME"),
+            Self::Repeated => f.write_str("more than one prefix or key in one rule: write a rule for each"),
+            Self::Address => f.write_str("neither an IP address, a prefix such as 192.0.2.0/24, nor key:NAME"),
+            Self::Length => f.write_str("bad prefix length: write 0 to 32 for IPv4, 0 to 128 for IPv6"),
+            Self::HostBits => f.write_str("bits are set behind the prefix: write the first address of the network"),
+            Self::Key(error) => write!(f, "bad name of a key: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+/// The bits of an IPv4 address behind a prefix.
+fn host_bits_4(len: u8) -> u32 {
+    u32::MAX.checked_shr(u32::from(len)).unwrap_or(0)
+}
+
+/// The bits of an IPv6 address behind a prefix.
+fn host_bits_6(len: u8) -> u128 {
+    u128::MAX.checked_shr(u32::from(len)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tsig::Algorithm;
+    use super::*;
+
+    #[test]
+    fn whoever_meets_a_rule_is_let_in() {
+        let key = |name: &str| Key::new(&name.parse().unwrap(), Algorithm::HmacSha256, b"s");
+        let check = |rules: &[&str], address: &str, signed: Option<&str>, expected: bool| {
+            let list = AccessList::new(rules.iter().map(|rule| rule.parse().unwrap()).collect());
+            let signed = signed.map(key);
+            assert_eq!(list.allows(address.parse().unwrap(), signed.as_ref()), expected, "{rules:?} {address}");
+        };
+        check(&[], "127.0.0.1", Some("k"), false);
+        check(&["127.0.0.0/8"], "127.255.0.1", None, true);
+        check(&["127.0.0.0/8"], "128.0.0.1", None, false);
+        check(&["127.0.0.0/8"], "::ffff:127.0.0.1", None, true);
+        check(&["192.0.2.1"], "192.0.2.1", None, true);
+        check(&["192.0.2.1"], "192.0.2.2", None, false);
+        check(&["0.0.0.0/0"], "192.0.2.1", None, true);
+        check(&["0.0.0.0/0"], "::1", None, false);
+        check(&["::/0"], "2001:db8::1", None, true);
+        check(&["2001:db8::/33"], "2001:db8:7fff::1", None, true);
+        check(&["2001:db8::/33"], "2001:db8:8000::1", None, false);
+        check(&["key:K.example"], "192.0.2.1", Some("k.EXAMPLE"), true);
+        check(&["key:k.example"], "192.0.2.1", Some("other"), false);
+        check(&["key:k.example"], "192.0.2.1", None, false);
+        check(&["192.0.2.0/24 key:k"], "192.0.2.1", Some("k"), true);
+        check(&["192.0.2.0/24 key:k"], "192.0.2.1", None, false);
+        check(&["192.0.2.0/24 key:k"], "192.0.3.1", Some("k"), false);
+        check(&["192.0.2.0/24", "key:k"], "192.0.3.1", Some("k"), true);
+    }
+
+    #[test]
+    fn texts_that_are_no_rules_are_told() {
+        for (text, expected) in [
+            ("", RuleError::Empty),
+            ("k", RuleError::Address),
+            ("192.0.2.1 192.0.2.2", RuleError::Repeated),
+            ("key:a key:b", RuleError::Repeated),
+            ("192.0.2.0/33", RuleError::Length),
+            ("192.0.2.0/", RuleError::Length),
+            ("192.0.2.0/+8", RuleError::Length),
+            ("192.0.2.1/24", RuleError::HostBits),
+            ("::1/64", RuleError::HostBits),
+            ("key:a..b", RuleError::Key(NameError::EmptyLabel)),
+        ] {
+            let found = text.parse::<Rule>().expect_err(text);
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+}

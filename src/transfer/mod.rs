@@ -1,0 +1,33 @@
+//! Zone transfer: how replicas keep themselves. Messages and records in, messages and records out, and when to do what.
+//!
+//! ```text
+//! primary    change ─▶ Journal ─┬─▶ notify::Announcement ─── NOTIFY ──▶ secondary::Secondary     secondary
+//!                               │                          ◀── SOA ───  (when, whom, AXFR or IXFR)
+//!                               └─▶ offer ─▶ Writer ──── messages ────▶ Reader ─▶ Records, Differences
+//!                                            ServerChain ── TSIG ─────▶ ClientChain
+//! ```
+//!
+//! This room opens no socket and reads no clock: whoever drives it sends what it writes and tells it what came and when.
+
+pub mod acl;
+mod difference;
+mod notify;
+mod offer;
+mod reader;
+mod records;
+#[cfg(test)]
+mod sample;
+mod secondary;
+mod serial;
+pub mod tsig;
+mod writer;
+
+pub use acl::AccessList;
+pub use difference::{Difference, Inexact, Journal};
+pub use notify::{Announcement, AnnouncementStep, Notify, Targets, is_notify_response, read_notify, write_notify};
+pub use offer::{Offer, TransferQuery, read_soa_reply, read_transfer_query, write_transfer_query};
+pub use reader::{Asked, Failure, Progress, Reader, Received};
+pub use records::{Records, Soa};
+pub use secondary::{Secondary, SecondaryStep, Service, Version};
+pub use serial::Serial;
+pub use writer::{MESSAGE_LIMIT, Writer, differences, soa_alone, whole, write_datagram};

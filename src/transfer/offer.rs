@@ -1,0 +1,128 @@
+//! Queries for transfers, read and written, and what a primary offers in response.
+
+use super::difference::{Difference, Journal};
+use super::reader::Asked;
+use super::records::Soa;
+use super::serial::Serial;
+use crate::wire::{Header, Message, Name, Opcode, Question, Rcode, RecordClass, Section, write_plain_query};
+use crate::zone::Record;
+
+/// A client's query for a transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct TransferQuery<'a> {
+    /// Its header.
+    pub header: Header,
+    /// Its question; the name is that of the zone.
+    pub question: Question<'a>,
+    /// What it asks for.
+    pub asked: Asked,
+}
+
+/// Takes a query of type AXFR or IXFR; its TSIG has been seen to. The rcode says what is wrong with it.
+pub fn read_transfer_query(octets: &[u8]) -> Result<TransferQuery<'_>, Rcode> {
+    let message = Message::read(octets).map_err(|_| Rcode::FORMERR)?;
+    let header = message.header;
+    if header.opcode() != Opcode::QUERY {
+        return Err(Rcode::NOTIMP);
+    }
+    let question = message.question.filter(|_| !header.is_response()).ok_or(Rcode::FORMERR)?;
+    if question.qclass() != RecordClass::IN {
+        return Err(Rcode::REFUSED);
+    }
+    let mut serial = None;
+    for record in message.records() {
+        let record = record.map_err(|_| Rcode::FORMERR)?;
+        let is_apex = record.owner.as_wire().eq_ignore_ascii_case(question.qname());
+        if record.section == Section::Authority && is_apex {
+            let plain = Record { owner: question.qname(), rtype: record.rtype, ttl: 0, rdata: &record.rdata };
+            serial = serial.or_else(|| Soa::of(&plain).map(|soa| soa.serial));
+        }
+    }
+    let asked = match question.qtype() {
+        qtype if qtype == Asked::Axfr.qtype() => Asked::Axfr,
+        // RFC 1995 section 3: the authority section has the client's SOA.
+        _ => Asked::Ixfr { from: serial.ok_or(Rcode::FORMERR)? },
+    };
+    if question.qtype() == asked.qtype() { Ok(TransferQuery { header, question, asked }) } else { Err(Rcode::FORMERR) }
+}
+
+/// Writes a query for a transfer into `out`. An IXFR bears `soa`, the SOA record that we have; without one it is AXFR.
+pub fn write_transfer_query(id: u16, zone: &Name, soa: Option<Record<'_>>, out: &mut Vec<u8>) -> Asked {
+    let known = soa.and_then(|record| Soa::of(&record).map(|soa| (record, soa.serial)));
+    let asked = known.map_or(Asked::Axfr, |(_, from)| Asked::Ixfr { from });
+    write_plain_query(id, zone, asked.qtype(), out);
+    if let Some((record, _)) = known {
+        append_record(zone.as_wire(), &record, out);
+        set_counts(out, [1, 0, 1, 0]);
+    }
+    asked
+}
+
+/// The serial that a primary's reply to a query for the SOA tells; `None` if it does not tell one.
+pub fn read_soa_reply(octets: &[u8], id: u16, zone: &Name) -> Option<Serial> {
+    let message = Message::read(octets).ok()?;
+    let header = message.header;
+    let is_ours = |qname: &[u8]| qname.eq_ignore_ascii_case(zone.as_wire());
+    // A server that is not authoritative may have any old SOA in its cache.
+    let is_reply = header.is_response() && header.id() == id && header.is_authoritative();
+    if !is_reply
+        || header.rcode() != Rcode::NOERROR
+        || !message.question.is_some_and(|question| is_ours(question.qname()))
+    {
+        return None;
+    }
+    let answers = message.records().map_while(Result::ok).filter(|record| record.section == Section::Answer);
+    let mut soas = answers.filter_map(|record| {
+        let plain = Record { owner: record.owner.as_wire(), rtype: record.rtype, ttl: 0, rdata: &record.rdata };
+        Soa::of(&plain).filter(|_| is_ours(plain.owner)).map(|soa| soa.serial)
+    });
+    soas.next()
+}
+
+/// What a primary gives to a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Offer<'a> {
+    /// The SOA alone: the client has this version or a later one.
+    UpToDate,
+    /// What changed.
+    Steps(Vec<&'a Difference>),
+    /// The whole zone.
+    Whole,
+}
+
+impl<'a> Offer<'a> {
+    /// Chooses by what is asked, what is kept, the serial of the zone and its size in octets, as
+    /// [`Records::size`](super::Records::size) counts.
+    pub fn choose(asked: Asked, journal: &'a Journal, current: Serial, zone_size: usize) -> Self {
+        let from = match asked {
+            Asked::Axfr => return Self::Whole,
+            Asked::Ixfr { from } => from,
+        };
+        // RFC 1995 section 2: the same version or a newer one than ours gets the SOA alone.
+        if !current.is_newer_than(from) {
+            return Self::UpToDate;
+        }
+        let steps: Vec<_> = journal.since(from).into_iter().flatten().collect();
+        let leads_here = steps.last().is_some_and(|last| last.to() == current);
+        // RFC 1995 section 5: what is longer than the zone itself is not worth it.
+        let size: usize = steps.iter().map(|step| step.size()).sum();
+        if leads_here && size < zone_size { Self::Steps(steps) } else { Self::Whole }
+    }
+}
+
+/// Appends a record of class IN. `owner` may be empty if it has been written.
+pub(super) fn append_record(owner: &[u8], record: &Record<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(owner);
+    out.extend_from_slice(&record.rtype.0.to_be_bytes());
+    out.extend_from_slice(&RecordClass::IN.0.to_be_bytes());
+    out.extend_from_slice(&record.ttl.to_be_bytes());
+    out.extend_from_slice(&(record.rdata.len() as u16).to_be_bytes());
+    out.extend_from_slice(record.rdata);
+}
+
+/// Gives a message that we wrote its counts.
+pub(super) fn set_counts(message: &mut [u8], counts: [u16; 4]) {
+    if let (Some(header), Some(octets)) = (Header::read(message), message.first_chunk_mut()) {
+        *octets = header.with_counts(counts).to_wire();
+    }
+}

@@ -1,0 +1,213 @@
+//! Records by the thousand or the million, packed, and the one among them that says what version they are: the SOA.
+//!
+//! [`Records`] holds them in one buffer each for octets and places, in the order in which they were pushed. [`Soa`] is the
+//! view of an SOA record's RDATA.
+
+use std::cmp::Ordering;
+
+use super::serial::Serial;
+use crate::wire::{Name, RecordType, suffixes};
+use crate::zone::Record;
+
+/// Any number of records, in the order in which they came.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// Owner and RDATA of each record, one behind the other.
+    octets: Vec<u8>,
+    /// Where each is.
+    entries: Vec<Entry>,
+}
+
+/// Where the octets of one record are, and what else is in it.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The first octet of the owner.
+    start: usize,
+    /// Length of the owner; the RDATA is behind it.
+    owner_len: u8,
+    /// Length of the RDATA.
+    rdata_len: u16,
+    /// The type.
+    rtype: RecordType,
+    /// The TTL.
+    ttl: u32,
+}
+
+impl Records {
+    /// No records.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a record. One with an owner or RDATA longer than the wire form allows does not exist.
+    pub fn push(&mut self, record: Record<'_>) {
+        let (Ok(owner_len), Ok(rdata_len)) = (u8::try_from(record.owner.len()), u16::try_from(record.rdata.len()))
+        else {
+            debug_assert!(false, "a record that no message can hold");
+            return;
+        };
+        let entry = Entry { start: self.octets.len(), owner_len, rdata_len, rtype: record.rtype, ttl: record.ttl };
+        self.octets.extend_from_slice(record.owner);
+        self.octets.extend_from_slice(record.rdata);
+        self.entries.push(entry);
+    }
+
+    /// The records in their order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Record<'_>> + ExactSizeIterator + Clone {
+        self.entries.iter().map(|entry| self.record(entry))
+    }
+
+    /// The first record.
+    pub fn first(&self) -> Option<Record<'_>> {
+        self.entries.first().map(|entry| self.record(entry))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// About how many octets of memory these records would take.
+    pub fn size_of<'a>(records: impl IntoIterator<Item = Record<'a>>) -> usize {
+        let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<Entry>();
+        records.into_iter().map(octets).sum()
+    }
+
+    /// About how many octets of memory they take.
+    pub fn size(&self) -> usize {
+        self.octets.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// One record.
+    fn record(&self, entry: &Entry) -> Record<'_> {
+        let owner_end = entry.start + usize::from(entry.owner_len);
+        Record {
+            owner: &self.octets[entry.start..owner_end],
+            rtype: entry.rtype,
+            ttl: entry.ttl,
+            rdata: &self.octets[owner_end..owner_end + usize::from(entry.rdata_len)],
+        }
+    }
+}
+
+impl<'a> FromIterator<Record<'a>> for Records {
+    fn from_iter<I: IntoIterator<Item = Record<'a>>>(records: I) -> Self {
+        let mut all = Self::new();
+        records.into_iter().for_each(|record| all.push(record));
+        all
+    }
+}
+
+impl PartialEq for Records {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Records {}
+
+/// An order of records in which only the same record is equal: owners whatever their case (RFC 4343 section 3), type, RDATA,
+/// TTL.
+///
+/// RFC 1995 section 2 has whole records deleted and added, so a record with another TTL is another one.
+pub(super) fn compare(a: &Record<'_>, b: &Record<'_>) -> Ordering {
+    let folded = |name: &'_ [u8], index: usize| name.get(index).map(u8::to_ascii_lowercase);
+    let shared = a.owner.len().max(b.owner.len());
+    let differs = (0..shared).find(|&index| folded(a.owner, index) != folded(b.owner, index));
+    let owners = differs.map_or(Ordering::Equal, |index| folded(a.owner, index).cmp(&folded(b.owner, index)));
+    owners.then(a.rtype.cmp(&b.rtype)).then_with(|| a.rdata.cmp(b.rdata)).then(a.ttl.cmp(&b.ttl))
+}
+
+/// What a transfer needs of an SOA record (RFC 1035 section 3.3.13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Soa<'a> {
+    /// MNAME, the primary, in wire form.
+    pub mname: &'a [u8],
+    /// The version.
+    pub serial: Serial,
+    /// Seconds between two looks at a primary.
+    pub refresh: u32,
+    /// Seconds between two looks at a primary after one in vain.
+    pub retry: u32,
+    /// Seconds after the last good look after which the zone is no longer answered from.
+    pub expire: u32,
+}
+
+impl<'a> Soa<'a> {
+    /// Reads whole RDATA; `None` if it is none of an SOA record.
+    pub fn read(rdata: &'a [u8]) -> Option<Self> {
+        let (mname, rest) = split_name(rdata)?;
+        let (_rname, rest) = split_name(rest)?;
+        let fields: &[u8; 20] = rest.try_into().ok()?;
+        let [serial, refresh, retry, expire, _minimum] =
+            [0, 4, 8, 12, 16].map(|at| u32::from_be_bytes([0, 1, 2, 3].map(|octet| fields[at + octet])));
+        Some(Self { mname, serial: Serial(serial), refresh, retry, expire })
+    }
+
+    /// The SOA that a record is.
+    pub fn of(record: &Record<'a>) -> Option<Self> {
+        (record.rtype == RecordType::SOA).then(|| Self::read(record.rdata)).flatten()
+    }
+}
+
+/// The uncompressed name that the octets begin with, and what is behind it.
+pub(super) fn split_name(octets: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = suffixes(octets).find(|suffix| suffix.first() == Some(&0))?;
+    let (name, rest) = octets.split_at_checked(octets.len() - rest.len() + 1)?;
+    Name::from_wire(name).ok()?;
+    Some((name, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_soa_is_read_to_its_last_octet() {
+        let rdata = [&b"\x02ns\0\x01h\0"[..], &[0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]].concat();
+        let soa = Soa { mname: b"\x02ns\0", serial: Serial(7), refresh: 1, retry: 2, expire: 3 };
+        assert_eq!(Soa::read(&rdata), Some(soa));
+        for len in 0..rdata.len() {
+            assert_eq!(Soa::read(&rdata[..len]), None, "{len}");
+        }
+        assert_eq!(Soa::read(&[&rdata[..], b"x"].concat()), None);
+    }
+
+    #[test]
+    fn records_differ_in_all_but_the_case_of_the_owner() {
+        let record = |owner, ttl, rdata| Record { owner, rtype: RecordType::TXT, ttl, rdata };
+        let check = |a: Record<'_>, b: Record<'_>, expected: Ordering| {
+            assert_eq!((compare(&a, &b), compare(&b, &a)), (expected, expected.reverse()), "{a:?} {b:?}");
+        };
+        let base = record(&b"\x01a\0"[..], 5, &b"\x01x"[..]);
+        check(base, record(b"\x01A\0", 5, b"\x01x"), Ordering::Equal);
+        check(base, record(b"\x01b\0", 5, b"\x01x"), Ordering::Less);
+        check(base, record(b"\x01a\0", 6, b"\x01x"), Ordering::Less);
+        check(base, record(b"\x01a\0", 5, b"\x01X"), Ordering::Greater);
+        check(base, record(b"\0", 5, b"\x01x"), Ordering::Greater);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pushed_comes_back(parts in prop::collection::vec((any::<[u8; 3]>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20)) {
+            let wanted: Vec<_> = parts
+                .iter()
+                .map(|(owner, ttl, rdata)| Record { owner, rtype: RecordType::A, ttl: *ttl, rdata })
+                .collect();
+            let records: Records = wanted.iter().copied().collect();
+            prop_assert!(records.iter().eq(wanted));
+        }
+
+        #[test]
+        fn any_octets_are_an_soa_or_not(octets in prop::collection::vec(any::<u8>(), 0..80)) {
+            Soa::read(&octets);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! TSIG (RFC 8945): who sent a message, and that nobody changed it.
+//!
+//! ```text
+//!   client                                     server
+//!   sign_query ──────── query, TSIG ─────────▶ verify_query ──▶ ServerChain, or a Refusal that can be written
+//!   ClientChain::verify ◀── messages, TSIG ─── ServerChain::sign, once a message
+//! ```
+//!
+//! The HMAC itself is the library's; everything here works on the octets of messages, which stay as they are. A secret is
+//! never printed, and MACs are compared in constant time. `now` counts seconds since 1970.
+
+use std::fmt;
+
+use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
+use subtle::ConstantTimeEq;
+
+use super::records::split_name;
+use crate::wire::{Flag, HEADER_LEN, Header, Message, Name, Rcode, RecordClass, RecordType, Section};
+
+mod chain;
+mod key;
+
+pub use chain::{ClientChain, ServerChain, TsigFailure, sign_query};
+pub use key::{Algorithm, Key, Keys};
+
+/// What a server finds wrong with the TSIG of a query. It answers with [`Refusal::write`].
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The rcode of the response: FORMERR or NOTAUTH.
+    pub rcode: Rcode,
+    /// The error in its TSIG record; NOERROR if it has none.
+    pub error: Rcode,
+    /// The record that was found, if it could be read.
+    found: Option<Tsig>,
+    /// The key, if the response is to be signed.
+    key: Option<Key>,
+}
+
+impl Refusal {
+    /// The query is no message, or its TSIG record not what and where it must be (RFC 8945 section 5.1).
+    fn format() -> Self {
+        Self { rcode: Rcode::FORMERR, error: Rcode::NOERROR, found: None, key: None }
+    }
+
+    /// The query is refused with this error, signed if there is a key (RFC 8945 section 5.2).
+    fn not_auth(error: Rcode, found: Tsig, key: Option<Key>) -> Self {
+        Self { rcode: Rcode::NOTAUTH, error, found: Some(found), key }
+    }
+
+    /// Writes the response to `query` into `out`.
+    pub fn write(&self, query: &[u8], now: u64, out: &mut Vec<u8>) {
+        out.clear();
+        let Some(header) = Header::read(query) else {
+            return;
+        };
+        let question = Message::read(query).ok().and_then(|message| message.question);
+        let header = header.to_response().with(Flag::CheckingDisabled, false).with_rcode(self.rcode);
+        out.extend_from_slice(&header.with_counts([u16::from(question.is_some()), 0, 0, 0]).to_wire());
+        out.extend_from_slice(question.map_or(&[], |question| question.as_wire()));
+        let Some(found) = &self.found else {
+            return;
+        };
+        let mut tsig = Tsig { error: self.error, mac: Vec::new(), other: Vec::new(), ..found.clone() };
+        if self.error == Rcode::BADTIME {
+            // RFC 8945 section 5.2.3: the client's time is told back to it, and ours beside it.
+            tsig.other = now.to_be_bytes()[2..].to_vec();
+        } else {
+            tsig.time = now;
+        }
+        if let Some(key) = &self.key {
+            tsig.mac = key.mac(&[&prefixed(&found.mac)[..], out, &tsig.variables()].concat());
+        }
+        tsig.append(out);
+    }
+}
+
+/// Finds out who signed a query. `None`: nobody did.
+pub fn verify_query(keys: &Keys, query: &[u8], now: u64) -> Result<Option<ServerChain>, Box<Refusal>> {
+    let Some((tsig, start)) = Tsig::find(query).map_err(|NoTsig| Box::new(Refusal::format()))? else {
+        return Ok(None);
+    };
+    let refuse = |error, key, tsig| Box::new(Refusal::not_auth(error, tsig, key));
+    // RFC 8945 section 5.2.1: a key that we do not have, or have for another algorithm.
+    let Some(key) = keys.find(&tsig.owner, &tsig.algorithm) else {
+        return Err(refuse(Rcode::BADKEY, None, tsig));
+    };
+    let signed = [&tsig.unsigned(query, start)[..], &tsig.variables()].concat();
+    // RFC 8945 section 5.2.2.1: so short a MAC, or one longer than there is, is a broken message.
+    let full = key.mac(&signed);
+    if tsig.mac.len() > full.len() || tsig.mac.len() < SHORTEST_MAC.max(full.len() / 2) {
+        return Err(Box::new(Refusal::format()));
+    }
+    let is_right = full.get(..tsig.mac.len()).is_some_and(|full| bool::from(full.ct_eq(&tsig.mac)));
+    if !is_right {
+        return Err(refuse(BADSIG, None, tsig));
+    }
+    // RFC 8945 section 5.2.3: the clock is looked at once the MAC is known to be right.
+    if now.abs_diff(tsig.time) > u64::from(tsig.fudge) {
+        return Err(refuse(Rcode::BADTIME, Some(key.clone()), tsig));
+    }
+    // RFC 8945 section 5.2.4: which truncated MACs are taken is up to us. None are.
+    if tsig.mac.len() < full.len() {
+        return Err(refuse(Rcode::BADTRUNC, Some(key.clone()), tsig));
+    }
+    Ok(Some(ServerChain::new(key.clone(), tsig.mac)))
+}
+
+/// A TSIG record (RFC 8945 section 4.2).
+#[derive(Clone)]
+struct Tsig {
+    /// The name of the key.
+    owner: Name,
+    /// The name of the algorithm.
+    algorithm: Name,
+    /// When it was signed, 48 bits.
+    time: u64,
+    /// How far clocks may differ, in seconds.
+    fudge: u16,
+    /// The MAC.
+    mac: Vec<u8>,
+    /// The ID that the message had when it was signed.
+    original_id: u16,
+    /// What was wrong with the query.
+    error: Rcode,
+    /// The server's time, with BADTIME.
+    other: Vec<u8>,
+}
+
+/// What should be a TSIG record is none, or is not where it must be.
+struct NoTsig;
+
+impl Tsig {
+    /// An empty record of a key.
+    fn new(key: &Key, id: u16, now: u64) -> Self {
+        Self {
+            owner: key.name().clone(),
+            algorithm: key.algorithm().name(),
+            time: now & TIME_MASK,
+            fudge: FUDGE,
+            mac: Vec::new(),
+            original_id: id,
+            error: Rcode::NOERROR,
+            other: Vec::new(),
+        }
+    }
+
+    /// The TSIG record of a message and where it starts.
+    ///
+    /// RFC 8945 section 5.1: it is the last record of the additional section, and the only one.
+    fn find(octets: &[u8]) -> Result<Option<(Self, usize)>, NoTsig> {
+        let message = Message::read(octets).map_err(|_| NoTsig)?;
+        let mut found = None;
+        for record in message.records() {
+            let record = record.map_err(|_| NoTsig)?;
+            if found.is_some() {
+                return Err(NoTsig);
+            }
+            if record.rtype != RecordType::TSIG {
+                continue;
+            }
+            if record.section != Section::Additional || record.class != RecordClass::ANY || record.ttl != 0 {
+                return Err(NoTsig);
+            }
+            let tsig = Self::read(record.owner, &record.rdata).ok_or(NoTsig)?;
+            found = Some((tsig, record.start));
+        }
+        Ok(found)
+    }
+
+    /// Reads whole RDATA.
+    fn read(owner: Name, rdata: &[u8]) -> Option<Self> {
+        let (algorithm, rest) = split_name(rdata)?;
+        let (&[t0, t1, t2, t3, t4, t5, f0, f1, m0, m1], rest) = rest.split_first_chunk()?;
+        let (mac, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([m0, m1])))?;
+        let (&[i0, i1, e0, e1, o0, o1], other) = rest.split_first_chunk()?;
+        (other.len() == usize::from(u16::from_be_bytes([o0, o1]))).then_some(())?;
+        Some(Self {
+            owner,
+            algorithm: Name::from_wire(algorithm).ok()?,
+            time: u64::from_be_bytes([0, 0, t0, t1, t2, t3, t4, t5]),
+            fudge: u16::from_be_bytes([f0, f1]),
+            mac: mac.to_vec(),
+            original_id: u16::from_be_bytes([i0, i1]),
+            error: Rcode(u16::from_be_bytes([e0, e1])),
+            other: other.to_vec(),
+        })
+    }
+
+    /// The message as it was signed: without this record, which starts at `start`, and with its first ID (RFC 8945
+    /// section 4.3.2).
+    fn unsigned(&self, octets: &[u8], start: usize) -> Vec<u8> {
+        let mut unsigned = octets.get(..start).unwrap_or_default().to_vec();
+        if let Some(header) = Header::read(&unsigned) {
+            let counts = [header.qdcount(), header.ancount(), header.nscount(), header.arcount().saturating_sub(1)];
+            unsigned[..HEADER_LEN].copy_from_slice(&header.with_id(self.original_id).with_counts(counts).to_wire());
+        }
+        unsigned
+    }
+
+    /// What is signed of this record with the first message (RFC 8945 section 4.3.3), names in canonical form.
+    fn variables(&self) -> Vec<u8> {
+        let mut out = self.owner.folded().as_wire().to_vec();
+        out.extend_from_slice(&RecordClass::ANY.0.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(self.algorithm.folded().as_wire());
+        out.extend_from_slice(&self.timers());
+        out.extend_from_slice(&self.error.0.to_be_bytes());
+        out.extend_from_slice(&prefixed(&self.other));
+        out
+    }
+
+    /// What is signed of this record with later messages (RFC 8945 section 4.3.3.1).
+    fn timers(&self) -> [u8; 8] {
+        let [_, _, t0, t1, t2, t3, t4, t5] = self.time.to_be_bytes();
+        let [f0, f1] = self.fudge.to_be_bytes();
+        [t0, t1, t2, t3, t4, t5, f0, f1]
+    }
+
+    /// Appends the record to a message and counts it.
+    fn append(&self, message: &mut Vec<u8>) {
+        let rdata = [
+            self.algorithm.as_wire(),
+            &self.timers(),
+            &prefixed(&self.mac),
+            &self.original_id.to_be_bytes(),
+            &self.error.0.to_be_bytes(),
+            &prefixed(&self.other),
+        ]
+        .concat();
+        message.extend_from_slice(self.owner.as_wire());
+        message.extend_from_slice(&RecordType::TSIG.0.to_be_bytes());
+        message.extend_from_slice(&RecordClass::ANY.0.to_be_bytes());
+        message.extend_from_slice(&[0; 4]);
+        message.extend_from_slice(&prefixed(&rdata));
+        if let Some(header) = Header::read(message) {
+            let arcount = header.arcount().saturating_add(1);
+            let counts = [header.qdcount(), header.ancount(), header.nscount(), arcount];
+            message[..HEADER_LEN].copy_from_slice(&header.with_counts(counts).to_wire());
+        }
+    }
+}
+
+impl fmt::Debug for Tsig {
+    /// Without the MAC, which is no secret but says nothing either.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tsig({}, {}, {})", self.owner, self.time, self.error)
+    }
+}
+
+/// Octets behind their length.
+fn prefixed(octets: &[u8]) -> Vec<u8> {
+    [&(octets.len() as u16).to_be_bytes()[..], octets].concat()
+}
+
+/// Octets of the largest TSIG record that we write: two names, 64 octets of MAC, and the fixed parts.
+pub const ROOM: usize = 2 * Name::MAX_LEN + 64 + 64;
+
+/// Seconds that clocks may differ by: what RFC 8945 section 10 recommends.
+const FUDGE: u16 = 300;
+
+/// BADSIG (RFC 8945 section 3). The registry of rcodes knows 16 as BADVERS, which is what it means in an OPT record.
+const BADSIG: Rcode = Rcode(16);
+
+/// 48 bits.
+const TIME_MASK: u64 = (1 << 48) - 1;
+
+/// The shortest MAC there may be, in octets (RFC 8945 section 5.2.2.1).
+const SHORTEST_MAC: usize = 10;
+
+/// The algorithm of the library.
+fn library_algorithm(algorithm: Algorithm) -> TsigAlgorithm {
+    match algorithm {
+        Algorithm::HmacSha256 => TsigAlgorithm::HmacSha256,
+        Algorithm::HmacSha512 => TsigAlgorithm::HmacSha512,
+    }
+}

@@ -1,0 +1,140 @@
+//! What one signed query and the messages of its response have to do with each other (RFC 8945 section 5.3).
+
+use subtle::ConstantTimeEq;
+
+use super::{BADSIG, Key, TIME_MASK, Tsig, prefixed};
+use crate::wire::{Header, Rcode};
+
+/// Signs a query, in place. What it returns verifies the response.
+pub fn sign_query(key: &Key, now: u64, query: &mut Vec<u8>) -> ClientChain {
+    let id = Header::read(query).map_or(0, Header::id);
+    let mut tsig = Tsig::new(key, id, now);
+    tsig.mac = key.mac(&[&query[..], &tsig.variables()].concat());
+    tsig.append(query);
+    ClientChain { key: key.clone(), previous: tsig.mac, pending: Vec::new(), unsigned: 0, is_first: true, last_time: 0 }
+}
+
+/// The server's side of an exchange: signs the messages of the response.
+#[derive(Clone, Debug)]
+pub struct ServerChain {
+    /// The key of the query.
+    key: Key,
+    /// The MAC of the message before.
+    previous: Vec<u8>,
+    /// Whether the first message is still to come.
+    is_first: bool,
+}
+
+impl ServerChain {
+    /// Goes on from a query with this MAC.
+    pub(super) fn new(key: Key, query_mac: Vec<u8>) -> Self {
+        Self { key, previous: query_mac, is_first: true }
+    }
+
+    /// The key that the query was signed with.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Signs the next message of the response, in place. RFC 8945 section 5.3.1 would let us leave out 99 of 100
+    /// signatures; a receiver then has to keep up to 99 messages that may be forged.
+    pub fn sign(&mut self, now: u64, message: &mut Vec<u8>) {
+        let id = Header::read(message).map_or(0, Header::id);
+        let mut tsig = Tsig::new(&self.key, id, now);
+        tsig.mac = self.key.mac(&digest(&self.previous, &[], message, &tsig, self.is_first));
+        tsig.append(message);
+        self.previous = tsig.mac;
+        self.is_first = false;
+    }
+}
+
+/// The client's side of an exchange: verifies the messages of the response.
+#[derive(Clone, Debug)]
+pub struct ClientChain {
+    /// The key of the query.
+    key: Key,
+    /// The MAC of the last signed message.
+    previous: Vec<u8>,
+    /// The messages since that one, as they came.
+    pending: Vec<u8>,
+    /// How many those are.
+    unsigned: usize,
+    /// Whether the first message is still to come.
+    is_first: bool,
+    /// When the last signed message was signed.
+    last_time: u64,
+}
+
+/// Why a response is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TsigFailure {
+    /// Its TSIG record cannot be read or is not the last record.
+    Format,
+    /// It has none where it must have one.
+    Missing,
+    /// It is of another key.
+    OtherKey,
+    /// The MAC is wrong or cut short.
+    BadMac,
+    /// It was signed too long ago, too far ahead, or before the message before it.
+    BadTime,
+    /// The server did not take the query's TSIG. Unless it was signed, anybody may have said so.
+    Refused(Rcode),
+}
+
+impl ClientChain {
+    /// Takes the next message of the response. It is to be trusted only together with the next signed one, so nothing may
+    /// be made of a response before [`ClientChain::finish`].
+    pub fn verify(&mut self, message: &[u8], now: u64) -> Result<(), TsigFailure> {
+        let Some((tsig, start)) = Tsig::find(message).map_err(|_| TsigFailure::Format)? else {
+            // RFC 8945 section 5.3.1: the first is signed, and so is at least every 100th.
+            self.unsigned += 1;
+            if self.is_first || self.unsigned > MAX_UNSIGNED {
+                return Err(TsigFailure::Missing);
+            }
+            self.pending.extend_from_slice(message);
+            return Ok(());
+        };
+        let is_ours = tsig.owner.folded() == *self.key.name() && tsig.algorithm.folded() == self.key.algorithm().name();
+        // RFC 8945 section 5.3.2: BADKEY and BADSIG come without a MAC.
+        if tsig.mac.is_empty() && matches!(tsig.error, Rcode::BADKEY | BADSIG) {
+            return Err(TsigFailure::Refused(tsig.error));
+        }
+        if !is_ours {
+            return Err(TsigFailure::OtherKey);
+        }
+        let unsigned = tsig.unsigned(message, start);
+        let mac = self.key.mac(&digest(&self.previous, &self.pending, &unsigned, &tsig, self.is_first));
+        if !bool::from(mac.ct_eq(&tsig.mac)) {
+            return Err(TsigFailure::BadMac);
+        }
+        if tsig.error != Rcode::NOERROR {
+            return Err(TsigFailure::Refused(tsig.error));
+        }
+        // RFC 8945 section 5.3.1: the times of a response never go back.
+        if (now & TIME_MASK).abs_diff(tsig.time) > u64::from(tsig.fudge) || tsig.time < self.last_time {
+            return Err(TsigFailure::BadTime);
+        }
+        self.previous = tsig.mac;
+        self.last_time = tsig.time;
+        self.pending.clear();
+        self.unsigned = 0;
+        self.is_first = false;
+        Ok(())
+    }
+
+    /// Whether all that came can be trusted: the last message was signed (RFC 8945 section 5.3.1).
+    pub fn finish(&self) -> Result<(), TsigFailure> {
+        if self.is_first || self.unsigned > 0 { Err(TsigFailure::Missing) } else { Ok(()) }
+    }
+}
+
+/// What the MAC of a message of a response is made of: the MAC before it, messages without one, this message, and what
+/// its TSIG record says (RFC 8945 section 5.3 and section 5.3.1).
+fn digest(previous: &[u8], pending: &[u8], unsigned: &[u8], tsig: &Tsig, is_first: bool) -> Vec<u8> {
+    let said = if is_first { tsig.variables() } else { tsig.timers().to_vec() };
+    [&prefixed(previous), pending, unsigned, &said[..]].concat()
+}
+
+/// Messages without TSIG in a row.
+const MAX_UNSIGNED: usize = 99;

@@ -1,0 +1,318 @@
+//! Transfers out: records in, messages out, each as full as it may be (RFC 5936 section 2.2, RFC 1995 section 4).
+//!
+//! The order of the records is the caller's, by [`whole`] or [`differences`]. A [`Writer`] packs them into messages with the
+//! question in the first, AA set, and owner names compressed. It knows neither sockets nor TSIG: the limit leaves room for
+//! that.
+
+use std::iter::Peekable;
+
+use super::difference::Difference;
+use super::offer::append_record;
+use super::records::Records;
+use crate::wire::{Flag, HEADER_LEN, Header, Question, RecordType, suffixes};
+use crate::zone::Record;
+
+/// Octets of the longest message that a transfer is sent in: what TCP frames, less room for TSIG.
+pub const MESSAGE_LIMIT: usize = u16::MAX as usize - super::tsig::ROOM;
+
+/// The records of AXFR: the SOA, everything else, the SOA again (RFC 5936 section 2.2). `records` may hold the SOA anywhere.
+pub fn whole<'a>(soa: Record<'a>, records: impl IntoIterator<Item = Record<'a>>) -> impl Iterator<Item = Record<'a>> {
+    let rest = records.into_iter().filter(|record| record.rtype != RecordType::SOA);
+    std::iter::once(soa).chain(rest).chain(std::iter::once(soa))
+}
+
+/// The records of IXFR: the new SOA, for each step what goes and what comes, each side with its SOA first, and the new SOA
+/// again (RFC 1995 section 4). `steps` may be one that is condensed.
+pub fn differences<'a>(
+    soa: Record<'a>,
+    steps: impl IntoIterator<Item = &'a Difference>,
+) -> impl Iterator<Item = Record<'a>> {
+    let sides = steps.into_iter().flat_map(|step| step.removed().iter().chain(step.added().iter()));
+    std::iter::once(soa).chain(sides).chain(std::iter::once(soa))
+}
+
+/// Packs records into the messages of one response.
+pub struct Writer<I: Iterator> {
+    /// What has not been sent.
+    records: Peekable<I>,
+    /// The header of every message, without counts.
+    header: Header,
+    /// The question in wire form.
+    question: Vec<u8>,
+    /// Octets of a message at most.
+    limit: usize,
+    /// Whether the first message was written.
+    is_started: bool,
+    /// Where names stand in the message.
+    names: Names,
+}
+
+impl<'a, I: Iterator<Item = Record<'a>>> Writer<I> {
+    /// Responds to this query with these records in messages of so many octets.
+    pub fn new(query: Header, question: &Question<'_>, records: I, limit: usize) -> Self {
+        // RFC 5936 section 2.2.1: AA is set; RD is copied, as RFC 1035 section 4.1.1 has it of any response; AD and CD are
+        // clear.
+        let header = query.to_response().with(Flag::CheckingDisabled, false).with(Flag::Authoritative, true);
+        Self {
+            records: records.peekable(),
+            header,
+            question: question.as_wire().to_vec(),
+            limit,
+            is_started: false,
+            names: Names::new(),
+        }
+    }
+
+    /// Writes the next message into `out`; `false` if there is none. A record goes alone if it is longer than the limit
+    /// leaves room for.
+    pub fn next_message(&mut self, out: &mut Vec<u8>) -> bool {
+        out.clear();
+        if self.records.peek().is_none() {
+            return false;
+        }
+        // RFC 5936 section 2.2.1: the question goes with the first message, and may be left out of the others.
+        let qdcount = u16::from(!self.is_started);
+        self.names.clear();
+        out.extend_from_slice(&[0; HEADER_LEN]);
+        if !self.is_started {
+            self.names.append(self.question.split_last_chunk::<4>().map_or(&[], |(name, _)| name), out);
+            out.extend_from_slice(self.question.last_chunk::<4>().map_or(&[], |fixed| fixed));
+        }
+        self.is_started = true;
+        let mut ancount = 0;
+        while let Some(record) = self.records.peek()
+            && ancount < u16::MAX
+        {
+            let end = out.len();
+            self.names.append(record.owner, out);
+            append_record(&[], record, out);
+            if out.len() > self.limit && ancount > 0 {
+                out.truncate(end);
+                break;
+            }
+            ancount += 1;
+            self.records.next();
+        }
+        let header = self.header.with_counts([qdcount, ancount, 0, 0]);
+        out[..HEADER_LEN].copy_from_slice(&header.to_wire());
+        true
+    }
+}
+
+/// Writes a whole response for UDP: all the records, or only the SOA if they do not fit (RFC 1995 section 2), which tells the
+/// client to come by TCP.
+pub fn write_datagram<'a>(
+    query: Header,
+    question: &Question<'_>,
+    soa: Record<'a>,
+    records: impl Iterator<Item = Record<'a>>,
+    limit: usize,
+    out: &mut Vec<u8>,
+) {
+    let mut writer = Writer::new(query, question, records, limit);
+    writer.next_message(out);
+    if writer.records.peek().is_some() || out.len() > limit {
+        Writer::new(query, question, std::iter::once(soa), limit).next_message(out);
+    }
+}
+
+/// The records of a version of which only the SOA is told: the client has it already.
+pub fn soa_alone(records: &Records) -> impl Iterator<Item = Record<'_>> {
+    records.first().into_iter()
+}
+
+/// Where in one message names have been written, so that pointers can lead there (RFC 1035 section 4.1.4).
+///
+/// A table of fixed size, and a new name takes the place of an old one with the same hash: what is forgotten costs some
+/// octets. Names are found only in the same case, since a pointer would change it.
+struct Names {
+    /// Offsets by hash; 0 is a free place.
+    places: Box<[u16; PLACES]>,
+}
+
+impl Names {
+    /// No names.
+    fn new() -> Self {
+        Self { places: Box::new([0; PLACES]) }
+    }
+
+    /// Forgets all: a new message begins.
+    fn clear(&mut self) {
+        self.places.fill(0);
+    }
+
+    /// Appends a name, its end as a pointer if that was written before.
+    fn append(&mut self, name: &[u8], out: &mut Vec<u8>) {
+        for suffix in suffixes(name) {
+            let Some((&len, rest)) = suffix.split_first() else {
+                return;
+            };
+            if len == 0 {
+                break;
+            }
+            let place = &mut self.places[place_of(suffix)];
+            if *place != 0 && is_at(suffix, usize::from(*place), out) {
+                out.extend_from_slice(&(POINTER | *place).to_be_bytes());
+                return;
+            }
+            // A pointer has 14 bits.
+            if let Ok(here @ ..POINTER_END) = u16::try_from(out.len()) {
+                *place = here;
+            }
+            out.push(len);
+            out.extend_from_slice(rest.get(..usize::from(len)).unwrap_or_default());
+        }
+        out.push(0);
+    }
+}
+
+/// Whether this very name stands at that offset of the message. We wrote what is there, so pointers lead backwards.
+fn is_at(name: &[u8], mut at: usize, message: &[u8]) -> bool {
+    let mut rest = name;
+    loop {
+        let Some(&len) = message.get(at) else {
+            return false;
+        };
+        if len >= 0xC0 {
+            let low = message.get(at + 1).copied().unwrap_or_default();
+            at = usize::from(u16::from_be_bytes([len, low]) & !POINTER);
+            continue;
+        }
+        let label = 1 + usize::from(len);
+        match (message.get(at..at + label), rest.split_at_checked(label)) {
+            (Some(there), Some((wanted, behind))) if there == wanted => rest = behind,
+            _ => return false,
+        }
+        if len == 0 {
+            return true;
+        }
+        at += label;
+    }
+}
+
+/// The place of a name by FNV-1a. Who chooses names to collide only makes their own zone's messages longer.
+fn place_of(name: &[u8]) -> usize {
+    let mix = |hash: u32, octet: &u8| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193);
+    let hash = name.iter().fold(0x811C_9DC5, mix);
+    (hash ^ hash >> 16) as usize % PLACES
+}
+
+/// Places for names: 16 KiB hold hardly more than this many.
+const PLACES: usize = 2048;
+
+/// The two bits of a pointer.
+const POINTER: u16 = 0xC000;
+
+/// Where pointers no longer lead.
+const POINTER_END: u16 = 0x4000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sample::{ZONE, a, soa, version};
+    use super::*;
+    use crate::wire::Message;
+
+    /// The header of a query.
+    fn query() -> Vec<u8> {
+        [&Header::new(7).with_counts([1, 0, 0, 0]).to_wire()[..], ZONE, b"\0\xFC\0\x01"].concat()
+    }
+
+    /// All messages of some records.
+    fn messages(records: &Records, limit: usize) -> Vec<Vec<u8>> {
+        let query = query();
+        let query = Message::read(&query).unwrap();
+        let mut writer = Writer::new(query.header, &query.question.unwrap(), records.iter(), limit);
+        let mut all = Vec::new();
+        let mut out = Vec::new();
+        while writer.next_message(&mut out) {
+            all.push(out.clone());
+        }
+        all
+    }
+
+    /// The records of messages.
+    fn read(messages: &[Vec<u8>]) -> Records {
+        let mut records = Records::new();
+        for octets in messages {
+            for record in Message::read(octets).unwrap().records() {
+                let record = record.unwrap();
+                let owner = record.owner.as_wire();
+                records.push(Record { owner, rtype: record.rtype, ttl: record.ttl, rdata: &record.rdata });
+            }
+        }
+        records
+    }
+
+    #[test]
+    fn messages_are_as_full_as_they_may_be() {
+        let records = version(1, 0..200);
+        let all = messages(&records, 500);
+        assert!(all.iter().all(|message| message.len() <= 500));
+        // Each but the last has no room for one more: an owner by pointer, with label, has 6 octets here, the rest 14.
+        assert!(all[..all.len() - 1].iter().all(|message| message.len() > 500 - 22), "{:?}", all.iter().map(Vec::len));
+        let questions: Vec<_> = all.iter().map(|message| Header::read(message).unwrap().qdcount()).collect();
+        assert!(questions[0] == 1 && questions[1..].iter().all(|&count| count == 0));
+        assert!(all.iter().all(|message| Header::read(message).unwrap().is_authoritative()));
+        assert_eq!(read(&all), records);
+    }
+
+    #[test]
+    fn owners_are_compressed_to_what_stands_before() {
+        let [first] = &messages(&version(1, [1]), MESSAGE_LIMIT)[..] else { panic!("one message") };
+        let soa_owner = HEADER_LEN + ZONE.len() + 4;
+        assert_eq!(first[soa_owner..soa_owner + 2], [0xC0, 12]);
+        assert!(first.windows(5).any(|window| window == b"\x02h1\xC0\x0C"));
+        // Another case is another name.
+        let shouted = Record { owner: b"\x07EXAMPLE\0", rtype: RecordType::A, ttl: 0, rdata: &[0; 4] };
+        let [message] = &messages(&[shouted].into_iter().collect(), MESSAGE_LIMIT)[..] else { panic!("one message") };
+        assert!(message.windows(9).any(|window| window == b"\x07EXAMPLE\0"));
+    }
+
+    #[test]
+    fn a_datagram_has_all_or_the_soa() {
+        let query = query();
+        let query = Message::read(&query).unwrap();
+        let records = version(1, 0..50);
+        let mut out = Vec::new();
+        let soa = records.first().unwrap();
+        let count = |limit: usize, out: &mut Vec<u8>| {
+            write_datagram(query.header, &query.question.unwrap(), soa, records.iter(), limit, out);
+            Header::read(out).unwrap().ancount()
+        };
+        assert_eq!(count(4096, &mut out), 51);
+        assert_eq!(count(512, &mut out), 1);
+        assert_eq!(read(&[out]), soa_alone(&records).collect());
+    }
+
+    #[test]
+    fn transfers_begin_and_end_with_the_soa() {
+        let zone = version(2, [1]);
+        let soa = soa(2);
+        let all: Records = whole(soa.as_record(), zone.iter()).collect();
+        let types: Vec<_> = all.iter().map(|record| record.rtype).collect();
+        assert_eq!(types, [RecordType::SOA, RecordType::A, RecordType::SOA]);
+        let step = Difference::between(version(1, [3]).iter(), zone.iter()).unwrap();
+        let all: Records = differences(soa.as_record(), [&step]).collect();
+        let types: Vec<_> = all.iter().map(|record| record.rtype).collect();
+        assert_eq!(types, [6, 6, 1, 6, 1, 6].map(RecordType));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            owners in prop::collection::vec(prop::collection::vec("[a-cA]{1,3}", 0..5), 1..80),
+            limit in 60..2_000_usize,
+        ) {
+            let wire = |labels: &Vec<String>| {
+                let labels = labels.iter().flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat());
+                labels.chain([0]).collect::<Vec<u8>>()
+            };
+            let owners: Vec<_> = owners.iter().map(wire).collect();
+            let host = a(1, 5);
+            let records: Records = owners.iter().map(|owner| Record { owner, ..host.as_record() }).collect();
+            prop_assert_eq!(read(&messages(&records, limit)), records);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Messages whose records are taken out of them: zone transfers, NOTIFY, whatever bears TSIG.
+//!
+//! [`Message::read`] reads header and question; [`Message::records`] then goes through the sections and gives each record
+//! whole, so that it can outlive its message. Not for the hot path: a record's RDATA is copied.
+
+use super::body::{Record, read_name};
+use super::codes::{RecordClass, RecordType};
+use super::expand::append_rdata;
+use super::header::{HEADER_LEN, Header};
+use super::name::Name;
+use super::question::Question;
+
+/// A message of at most one question, so far read up to its records.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Its header.
+    pub header: Header,
+    /// Its question; the later messages of a transfer may leave it out (RFC 5936 section 2.2.1).
+    pub question: Option<Question<'a>>,
+    /// The whole message.
+    octets: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Reads header and question. What follows is not looked at yet.
+    pub fn read(octets: &'a [u8]) -> Result<Self, Broken> {
+        let header = Header::read(octets).ok_or(Broken)?;
+        let question = match header.qdcount() {
+            0 => None,
+            1 => Some(Question::read(octets).ok_or(Broken)?),
+            _ => return Err(Broken),
+        };
+        Ok(Self { header, question, octets })
+    }
+
+    /// The records of all sections, in their order.
+    pub fn records(&self) -> SectionRecords<'a> {
+        SectionRecords {
+            octets: self.octets,
+            at: self.question.map_or(HEADER_LEN, |question| question.end()),
+            left: [self.header.ancount(), self.header.nscount(), self.header.arcount()],
+            is_over: false,
+        }
+    }
+}
+
+/// The message is not what its counts and lengths say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+/// Where in a message a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Answer.
+    Answer,
+    /// Authority.
+    Authority,
+    /// Additional.
+    Additional,
+}
+
+/// One record, its names written out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SectionRecord {
+    /// Where it stands.
+    pub section: Section,
+    /// Its first octet in the message.
+    pub start: usize,
+    /// Behind its last octet in the message.
+    pub end: usize,
+    /// Its owner.
+    pub owner: Name,
+    /// Its type.
+    pub rtype: RecordType,
+    /// Its class.
+    pub class: RecordClass,
+    /// Its TTL, as it stands there.
+    pub ttl: u32,
+    /// Its RDATA without compression.
+    pub rdata: Vec<u8>,
+}
+
+/// Goes through the records of a message. Ends behind the first that is broken, with [`Broken`]; octets that are left
+/// behind the last one are broken too.
+#[derive(Clone, Debug)]
+pub struct SectionRecords<'a> {
+    /// The whole message.
+    octets: &'a [u8],
+    /// Where the next record is.
+    at: usize,
+    /// How many are left in each section.
+    left: [u16; 3],
+    /// Whether the end was told.
+    is_over: bool,
+}
+
+impl SectionRecords<'_> {
+    /// The section of the next record, which is counted off.
+    fn next_section(&mut self) -> Option<Section> {
+        let sections = [Section::Answer, Section::Authority, Section::Additional];
+        let (left, section) = self.left.iter_mut().zip(sections).find(|(left, _)| **left > 0)?;
+        *left -= 1;
+        Some(section)
+    }
+
+    /// Reads the next record.
+    fn read(&mut self, section: Section) -> Option<SectionRecord> {
+        let record = Record::read(self.octets, self.at)?;
+        let owner = read_name(self.octets, record.start)?;
+        let &[_, _, c0, c1, t0, t1, t2, t3] = self.octets.get(record.owner_end..)?.first_chunk()?;
+        let mut rdata = Vec::with_capacity(record.end - record.rdata);
+        append_rdata(self.octets, &record, 0, &mut rdata)?;
+        self.at = record.end;
+        Some(SectionRecord {
+            section,
+            start: record.start,
+            end: record.end,
+            owner,
+            rtype: record.rtype,
+            class: RecordClass(u16::from_be_bytes([c0, c1])),
+            ttl: u32::from_be_bytes([t0, t1, t2, t3]),
+            rdata,
+        })
+    }
+}
+
+impl Iterator for SectionRecords<'_> {
+    type Item = Result<SectionRecord, Broken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let Some(section) = self.next_section() else {
+            self.is_over = true;
+            return (self.at != self.octets.len()).then_some(Err(Broken));
+        };
+        let record = self.read(section).ok_or(Broken);
+        self.is_over = record.is_err();
+        Some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{EXAMPLE, QUESTION, REPLY, WWW, a, message, opt, record};
+    use super::*;
+
+    /// The sections and RDATA of a message, or that it is broken.
+    fn read(octets: &[u8]) -> Result<Vec<(Section, Vec<u8>)>, Broken> {
+        let records: Result<Vec<_>, _> = Message::read(octets)?.records().collect();
+        Ok(records?.into_iter().map(|record| (record.section, record.rdata)).collect())
+    }
+
+    #[test]
+    fn records_come_whole_from_their_sections() {
+        let mx = record(EXAMPLE, RecordType::MX, &[&[0, 5][..], WWW].concat());
+        let octets = message(REPLY, [1, 1, 1, 1], &[QUESTION, &mx, &a(WWW), &opt(0, 0, b"")]);
+        let expected = vec![
+            (Section::Answer, b"\0\x05\x03www\x07Example\x03org\0".to_vec()),
+            (Section::Authority, vec![192, 0, 2, 1]),
+            (Section::Additional, vec![]),
+        ];
+        assert_eq!(read(&octets), Ok(expected));
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_broken() {
+        let whole = message(REPLY, [1, 1, 0, 0], &[QUESTION, &a(WWW)]);
+        assert!(read(&whole).is_ok());
+        for len in 0..whole.len() {
+            assert_eq!(read(&whole[..len]), Err(Broken), "{len}");
+        }
+        assert_eq!(read(&[&whole[..], b"x"].concat()), Err(Broken));
+        assert_eq!(read(&message(REPLY, [2, 0, 0, 0], &[QUESTION, QUESTION])), Err(Broken));
+        // An MX without its name.
+        assert_eq!(read(&message(REPLY, [1, 1, 0, 0], &[QUESTION, &record(WWW, RecordType::MX, &[0])])), Err(Broken));
+        assert_eq!(read(&message(REPLY, [0; 4], &[])), Ok(vec![]));
+    }
+}

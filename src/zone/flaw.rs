@@ -1,0 +1,181 @@
+//! What can be wrong with a zone as a whole: flaws, with which it is not loaded, and cautions, with which it is.
+//!
+//! What is wrong within one line is for `error.rs`.
+
+use std::fmt;
+
+use super::master::Files;
+use super::record::Place;
+use crate::wire::{Name, RecordType, display_name};
+
+/// Something found in a zone, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding<T> {
+    /// Where it stands: that record, or the first one of its owner.
+    pub place: Place,
+    /// Whose records it is about.
+    pub owner: Box<Name>,
+    /// What was found.
+    pub what: T,
+}
+
+impl<T: fmt::Display> Finding<T> {
+    /// The finding in a line, with its place in one of the files that were read: `z.zone:7:1: www.z.: ...`.
+    pub fn in_files(&self, files: &Files) -> String {
+        let file = files.names().nth(self.place.file.into()).unwrap_or_default();
+        match self.place {
+            // Of what is missing there is no place.
+            Place { line: 0, .. } => format!("{file}: {self}"),
+            Place { line, column, .. } => format!("{file}:{line}:{column}: {self}"),
+        }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Finding<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.owner, self.what)
+    }
+}
+
+/// Why a zone cannot be loaded. Its `Display` also says what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// The owner is not below the apex.
+    OutOfZone {
+        /// The zone's own name.
+        apex: Box<Name>,
+    },
+    /// The zone has no SOA record (RFC 1035 section 5.2).
+    NoSoa,
+    /// The apex has no NS record (RFC 1034 section 4.2.1).
+    NoNs,
+    /// An SOA record below the apex.
+    SoaBelowApex,
+    /// Two different records of a type that may have one (RFC 1035 section 5.2, RFC 2181 section 10.1,
+    /// RFC 6672 section 2.4).
+    Second(RecordType),
+    /// A CNAME record and this type at one name (RFC 2181 section 10.1).
+    BesideCname(RecordType),
+    /// A name below one that has a DNAME record (RFC 6672 section 2.4).
+    BelowDname,
+    /// Too many records of a type at one name.
+    RrsetTooLarge {
+        /// Their type.
+        rtype: RecordType,
+        /// How many there may be of this length.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfZone { apex } => {
+                write!(f, "not in zone {apex}: remove the record, or write a name that ends in the zone's")
+            }
+            Self::NoSoa => f.write_str("no SOA record: a zone has exactly one, at its apex"),
+            Self::NoNs => f.write_str("no NS record: a zone names its servers at its apex"),
+            Self::SoaBelowApex => f.write_str("SOA record below the apex: a zone has exactly one, at its apex"),
+            Self::Second(rtype) => write!(f, "a second {rtype} record that differs from the first, expected one"),
+            Self::BesideCname(rtype) => {
+                write!(f, "CNAME and {rtype} records at one name: a name with a CNAME record has no other data")
+            }
+            Self::BelowDname => {
+                f.write_str("records below a name with a DNAME record, which gives all names below it away")
+            }
+            Self::RrsetTooLarge { rtype, limit } => {
+                write!(f, "too many {rtype} records: one message holds at most {limit} of this length")
+            }
+        }
+    }
+}
+
+/// What is odd in a zone, or was put right. Its `Display` also says what is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caution {
+    /// A record that is there twice counts once (RFC 2181 section 5).
+    Duplicate(RecordType),
+    /// Records of one RRset with different TTLs get the lowest one (RFC 2181 section 5.2).
+    OtherTtl(RecordType),
+    /// A name server in this zone without an address (RFC 1912 section 2.3): of a delegation, missing glue.
+    NoAddress(Box<[u8]>),
+    /// An NS or MX record that points at a CNAME record (RFC 2181 section 10.3).
+    Alias(RecordType, Box<[u8]>),
+    /// Data below a zone cut that is no glue is never seen (RFC 1034 section 4.2.1).
+    Occluded(RecordType),
+    /// NS records at a wildcard (RFC 4592 section 4.2).
+    WildcardCut,
+    /// More hashing than validators put up with (RFC 9276 section 3.2).
+    Iterations(u16),
+}
+
+impl fmt::Display for Caution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Duplicate(rtype) => write!(f, "this {rtype} record is there already, it counts once"),
+            Self::OtherTtl(rtype) => write!(f, "{rtype} records differ in their TTLs, all get the lowest"),
+            Self::NoAddress(server) => write!(f, "name server {} has no address in this zone", display_name(server)),
+            Self::Alias(rtype, target) => {
+                write!(f, "{rtype} record points at {}, which is an alias, expected a host", display_name(target))
+            }
+            Self::Occluded(rtype) => write!(f, "{rtype} records below a zone cut are never answered"),
+            Self::WildcardCut => f.write_str("NS records at a wildcard: servers differ in what they make of them"),
+            Self::Iterations(count) => {
+                write!(f, "NSEC3 with {count} iterations: validators give up on many, expected 0")
+            }
+        }
+    }
+}
+
+/// What was found in a zone, in the order in which it was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Why it cannot be loaded; if there are none, it can.
+    pub flaws: Listed<Flaw>,
+    /// What its operator may want to know.
+    pub cautions: Listed<Caution>,
+}
+
+/// Findings of one kind: the first ones, and how many there are.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// The first ones.
+    first: Vec<Finding<T>>,
+    /// How many were found in all.
+    count: usize,
+}
+
+impl<T> Listed<T> {
+    /// The first ones, as many as anybody would read.
+    pub fn iter(&self) -> impl Iterator<Item = &Finding<T>> {
+        self.first.iter()
+    }
+
+    /// How many were found, listed or not.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a finding about a name in wire form.
+    pub(super) fn add(&mut self, place: Place, owner: &[u8], what: T) {
+        self.count += 1;
+        if self.first.len() < LISTED {
+            let owner = Box::new(Name::from_wire(owner).unwrap_or_else(|_| Name::root()));
+            self.first.push(Finding { place, owner, what });
+        }
+    }
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self { first: Vec::new(), count: 0 }
+    }
+}
+
+/// How many findings of a kind are listed. More of them are one mistake many times over.
+const LISTED: usize = 100;

@@ -1,0 +1,280 @@
+//! Text to wire, field by field.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use data_encoding::{BASE32HEX_NOPAD, BASE64, Encoding, HEXLOWER_PERMISSIVE};
+
+use super::field::{Field, Mnemonics, fields, is_meta};
+use super::{apl, bitmap, gateway, location, svcb, time, write};
+use crate::wire::RecordType;
+use crate::zone::master::{EntryProblem, Flaw, Word, Words, number, record_type, seconds, unescape};
+
+/// Reads the data of a record, the rest of its entry, and appends their wire form to `out`. The type's own word is at
+/// `type_at`.
+pub(in crate::zone) fn read(
+    rtype: RecordType,
+    type_at: usize,
+    words: &mut Words<'_, '_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Flaw> {
+    if is_meta(rtype) {
+        return Err(Flaw::new(type_at, EntryProblem::MetaType(rtype)));
+    }
+    match words.any()? {
+        Some(word) if word.text == b"\\#" && !word.quoted => return read_generic(rtype, word.at, words, out),
+        Some(word) => words.lexer.put_back(word),
+        None => {}
+    }
+    let fields = fields(rtype).ok_or_else(|| Flaw::new(type_at, EntryProblem::NoTextForm(rtype)))?;
+    for field in fields {
+        read_field(*field, words, out)?;
+    }
+    words.end()?;
+    if out.len() > usize::from(u16::MAX) {
+        return Err(Flaw::new(type_at, EntryProblem::TooLong));
+    }
+    Ok(())
+}
+
+/// Reads what stands behind `\#` (RFC 3597 section 5).
+fn read_generic(rtype: RecordType, at: usize, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    let stated = usize::from(words.u16()?);
+    if let Some((at, digits)) = words.joined()? {
+        append_decoded(&HEXLOWER_PERMISSIVE, &digits, out)
+            .ok_or_else(|| Word { text: &digits, at, quoted: false }.bad("data", HEX_FORM))?;
+    }
+    if out.len() != stated {
+        return Err(Flaw::new(at, EntryProblem::GenericLength { stated, found: out.len() }));
+    }
+    // A server that knows the type looks into its data, so they have to be what it expects.
+    if fields(rtype).is_some() && !write::fits(rtype, out) {
+        return Err(Flaw::new(at, EntryProblem::GenericForm(rtype)));
+    }
+    Ok(())
+}
+
+/// Reads one field.
+fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    match field {
+        Field::U8 => out.push(words.u8()?),
+        Field::U16 => out.extend(words.u16()?.to_be_bytes()),
+        Field::U32 => out.extend((words.number(U32_MAX, "0 to 4294967295")? as u32).to_be_bytes()),
+        Field::U64 => out.extend(words.number(u64::MAX, "0 to 18446744073709551615")?.to_be_bytes()),
+        Field::Period => out.extend(parsed(words, "period", PERIOD_FORM, read_period)?.to_be_bytes()),
+        Field::Time => out.extend(parsed(words, "time", TIME_FORM, |word| time::read(word.text))?.to_be_bytes()),
+        Field::Code8(mnemonics) => {
+            let code = parsed(words, "code", CODE8_FORM, |word| u8::try_from(read_code(word, mnemonics)?).ok())?;
+            out.push(code);
+        }
+        Field::Code16(mnemonics) => {
+            out.extend(parsed(words, "code", CODE16_FORM, |word| read_code(word, mnemonics))?.to_be_bytes());
+        }
+        Field::Type => {
+            let word = words.next("type", "a record type such as A")?;
+            out.extend(record_type(word)?.0.to_be_bytes());
+        }
+        Field::Ipv4 => out
+            .extend(parsed(words, "IPv4 address", IPV4_FORM, |word| word.as_str().parse::<Ipv4Addr>().ok())?.octets()),
+        Field::Ipv6 => out
+            .extend(parsed(words, "IPv6 address", IPV6_FORM, |word| word.as_str().parse::<Ipv6Addr>().ok())?.octets()),
+        Field::Name => words.name(out)?,
+        Field::Names => {
+            while let Some(word) = words.any()? {
+                words.lexer.put_back(word);
+                words.name(out)?;
+            }
+        }
+        Field::Text => read_text(words.next("string", TEXT_FORM)?, out)?,
+        Field::OptionalText => {
+            if let Some(word) = words.any()? {
+                read_text(word, out)?;
+            }
+        }
+        Field::Texts => {
+            read_text(words.next("string", TEXT_FORM)?, out)?;
+            while let Some(word) = words.any()? {
+                read_text(word, out)?;
+            }
+        }
+        Field::Tag => {
+            let word = words.next("tag", TAG_FORM)?;
+            if word.text.is_empty() || !word.text.iter().all(u8::is_ascii_alphanumeric) {
+                return Err(word.bad("tag", TAG_FORM));
+            }
+            read_text(word, out)?;
+        }
+        Field::Rest => unescape(words.next("string", "a string in quotes")?, out)?,
+        Field::Hex => read_joined(words, &HEXLOWER_PERMISSIVE, HEX_FORM, out)?,
+        Field::Base64 => read_joined(words, &BASE64, BASE64_FORM, out)?,
+        Field::OptionalBase64 | Field::DashBase64 => match words.any()? {
+            Some(word) if matches!(field, Field::DashBase64) && word.is("-") => {}
+            Some(word) => {
+                words.lexer.put_back(word);
+                read_joined(words, &BASE64, BASE64_FORM, out)?;
+            }
+            None => {}
+        },
+        Field::Salt => {
+            let word = words.next("salt", SALT_FORM)?;
+            let digits = if word.is("-") { &[] } else { word.text };
+            append_counted(&HEXLOWER_PERMISSIVE, digits, out).ok_or_else(|| word.bad("salt", SALT_FORM))?;
+        }
+        Field::Hash => {
+            let word = words.next("hash", HASH_FORM)?;
+            let digits = word.text.to_ascii_uppercase();
+            append_counted(&BASE32HEX_NOPAD, &digits, out)
+                .filter(|len| *len > 0)
+                .ok_or_else(|| word.bad("hash", HASH_FORM))?;
+        }
+        Field::Groups { count, octets, separator } => {
+            let word = words.next("identifier", GROUPS_FORM)?;
+            read_groups(word.text, (count, octets, separator as u8), out)
+                .ok_or_else(|| word.bad("identifier", GROUPS_FORM))?;
+        }
+        Field::Nsap => {
+            let word = words.next("NSAP address", NSAP_FORM)?;
+            read_nsap(word.text, out).ok_or_else(|| word.bad("NSAP address", NSAP_FORM))?;
+        }
+        Field::Types => bitmap::read(words, out)?,
+        Field::Prefixes => apl::read(words, out)?,
+        Field::Location => location::read(words, out)?,
+        Field::IpsecGateway => gateway::read_ipsec(words, out)?,
+        Field::Relay => gateway::read_relay(words, out)?,
+        Field::HostIdentity => gateway::read_host_identity(words, out)?,
+        Field::Parameters => svcb::read(words, out)?,
+    }
+    Ok(())
+}
+
+/// Reads one word by a function that says `None` if it cannot.
+pub(super) fn parsed<'a, T>(
+    words: &mut Words<'_, 'a>,
+    thing: &'static str,
+    expected: &'static str,
+    parse: impl FnOnce(Word<'a>) -> Option<T>,
+) -> Result<T, Flaw> {
+    let word = words.next(thing, expected)?;
+    parse(word).ok_or_else(|| word.bad(thing, expected))
+}
+
+/// Reads a number of seconds.
+fn read_period(word: Word<'_>) -> Option<u32> {
+    seconds(word.text).and_then(|seconds| u32::try_from(seconds).ok())
+}
+
+/// Reads a number or the mnemonic of one.
+fn read_code(word: Word<'_>, mnemonics: Mnemonics) -> Option<u16> {
+    match mnemonics.iter().find(|(mnemonic, _)| word.is(mnemonic)) {
+        Some((_, code)) => Some(*code),
+        None => number(word.text).and_then(|code| u16::try_from(code).ok()),
+    }
+}
+
+/// Reads a character string (RFC 1035 section 3.3) and puts its length in front.
+fn read_text(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    let start = out.len();
+    out.push(0);
+    unescape(word, out)?;
+    let len = u8::try_from(out.len() - start - 1).map_err(|_| word.bad("string", TEXT_FORM))?;
+    if let Some(length) = out.get_mut(start) {
+        *length = len;
+    }
+    Ok(())
+}
+
+/// Reads all that is left, at least one octet of it.
+fn read_joined(
+    words: &mut Words<'_, '_>,
+    encoding: &Encoding,
+    expected: &'static str,
+    out: &mut Vec<u8>,
+) -> Result<(), Flaw> {
+    let first = words.next("data", expected)?;
+    words.lexer.put_back(first);
+    let (at, digits) = words.joined()?.unwrap_or_default();
+    append_decoded(encoding, &digits, out)
+        .filter(|len| *len > 0)
+        .map(drop)
+        .ok_or_else(|| Word { text: &digits, at, quoted: false }.bad("data", expected))
+}
+
+/// Appends what digits stand for and returns its length.
+pub(super) fn append_decoded(encoding: &Encoding, digits: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let start = out.len();
+    out.resize(start + encoding.decode_len(digits.len()).ok()?, 0);
+    let len = encoding.decode_mut(digits, out.get_mut(start..)?).ok()?;
+    out.truncate(start + len);
+    Some(len)
+}
+
+/// The same with the length in front, in an octet.
+fn append_counted(encoding: &Encoding, digits: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let start = out.len();
+    out.push(0);
+    let len = append_decoded(encoding, digits, out)?;
+    *out.get_mut(start)? = u8::try_from(len).ok()?;
+    Some(len)
+}
+
+/// Reads groups of hexadecimal digits: how many, of how many octets each, with what between.
+fn read_groups(text: &[u8], (count, octets, separator): (usize, usize, u8), out: &mut Vec<u8>) -> Option<()> {
+    let mut groups = 0;
+    for group in text.split(|octet| *octet == separator) {
+        if group.len() > octets * 2 || group.is_empty() {
+            return None;
+        }
+        let mut value = 0_u16;
+        for digit in group {
+            value = value << 4 | char::from(*digit).to_digit(16)? as u16;
+        }
+        // RFC 7043 wants both digits; RFC 6742 lets leading zeros go.
+        if octets == 1 && group.len() != 2 {
+            return None;
+        }
+        out.extend_from_slice(value.to_be_bytes().get(2 - octets..)?);
+        groups += 1;
+    }
+    (groups == count).then_some(())
+}
+
+/// Reads `0x` and digits, with dots that mean nothing.
+fn read_nsap(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let (prefix, digits) = text.split_at_checked(2)?;
+    if !prefix.eq_ignore_ascii_case(b"0x") {
+        return None;
+    }
+    let digits: Vec<u8> = digits.iter().copied().filter(|octet| *octet != b'.').collect();
+    append_decoded(&HEXLOWER_PERMISSIVE, &digits, out).filter(|len| *len > 0).map(drop)
+}
+
+/// The largest number of four octets.
+const U32_MAX: u64 = u32::MAX as u64;
+/// What a period looks like.
+const PERIOD_FORM: &str = "0 to 4294967295 seconds, or units such as 1h30m";
+/// What a time looks like.
+const TIME_FORM: &str = "YYYYMMDDHHmmSS in UTC, or seconds since 1970";
+/// What a code of one octet looks like.
+const CODE8_FORM: &str = "0 to 255, or a mnemonic of the registry";
+/// What a code of two octets looks like.
+const CODE16_FORM: &str = "0 to 65535, or a mnemonic of the registry";
+/// What an IPv4 address looks like.
+pub(super) const IPV4_FORM: &str = "four numbers of 0 to 255 such as 192.0.2.1";
+/// What an IPv6 address looks like.
+pub(super) const IPV6_FORM: &str = "one such as 2001:db8::1";
+/// What a character string looks like.
+const TEXT_FORM: &str = "a string of at most 255 octets";
+/// What a tag looks like.
+const TAG_FORM: &str = "1 to 255 letters and digits such as issue";
+/// What hexadecimal data look like.
+pub(super) const HEX_FORM: &str = "pairs of hexadecimal digits";
+/// What base64 data look like.
+pub(super) const BASE64_FORM: &str = "base64 with its padding";
+/// What a salt looks like.
+const SALT_FORM: &str = "pairs of hexadecimal digits without blanks, or -";
+/// What a hash looks like.
+const HASH_FORM: &str = "base32hex digits without padding";
+/// What an identifier of several groups looks like.
+const GROUPS_FORM: &str =
+    "hexadecimal groups such as 00-00-5e-00-53-2a (EUI48, EUI64) or 0014:4fff:ff20:ee64 (NID, L64)";
+/// What an NSAP address looks like.
+const NSAP_FORM: &str = "0x and pairs of hexadecimal digits";

@@ -1,0 +1,267 @@
+//! Parameters of SVCB and HTTPS records (RFC 9460): `alpn="h2,h3" port=8443`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use data_encoding::BASE64;
+
+use super::read::append_decoded;
+use super::write::{Octets, push, push_quoted};
+use crate::zone::master::{EntryProblem, Flaw, Word, Words, number, unescape};
+
+/// Reads parameters to the end of the entry, in any order.
+pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    let mut parameters: Vec<(u16, Vec<u8>)> = Vec::new();
+    while let Some(word) = words.any()? {
+        let parameter = read_parameter(word)?;
+        if parameters.iter().any(|(key, _)| *key == parameter.0) {
+            return Err(word.bad("parameter", "each key once"));
+        }
+        parameters.push(parameter);
+    }
+    // RFC 9460 section 2.2: in order of their keys.
+    parameters.sort_unstable();
+    if !are_consistent(&parameters) {
+        let problem = EntryProblem::Missing { thing: "parameter", expected: CONSISTENT };
+        return Err(Flaw::new(words.lexer.behind(), problem));
+    }
+    for (key, value) in &parameters {
+        out.extend(key.to_be_bytes());
+        // Longer values make the record too long, which is found out when it is whole.
+        out.extend((value.len() as u16).to_be_bytes());
+        out.extend_from_slice(value);
+    }
+    Ok(())
+}
+
+/// Writes all parameters; `None` if they are not in the form that RFC 9460 wants.
+pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
+    let mut parameters: Vec<(u16, Vec<u8>)> = Vec::new();
+    while !octets.0.is_empty() {
+        let (key, len) = (octets.u16()?, octets.u16()?);
+        let value = octets.take(usize::from(len))?;
+        // RFC 9460 section 2.2: strictly in order.
+        if parameters.last().is_some_and(|(last, _)| *last >= key) {
+            return None;
+        }
+        if !parameters.is_empty() {
+            text.push(' ');
+        }
+        write_parameter(key, value, text)?;
+        parameters.push((key, value.to_vec()));
+    }
+    are_consistent(&parameters).then_some(())
+}
+
+/// Whether parameters go with each other.
+fn are_consistent(parameters: &[(u16, Vec<u8>)]) -> bool {
+    let has = |wanted: u16| parameters.iter().any(|(key, _)| *key == wanted);
+    // RFC 9460 section 8: what is mandatory is there.
+    let mandatory = parameters.iter().find(|(key, _)| *key == MANDATORY).map_or(&[][..], |(_, value)| value);
+    let mandatory = mandatory.as_chunks().0.iter().all(|key| has(u16::from_be_bytes(*key)));
+    // RFC 9460 section 7.1.1: without any other protocol there would be none.
+    mandatory && (!has(NO_DEFAULT_ALPN) || has(ALPN))
+}
+
+/// Reads one `key` or `key=value`.
+fn read_parameter(word: Word<'_>) -> Result<(u16, Vec<u8>), Flaw> {
+    let bad = || word.bad("parameter", PARAMETER_FORM);
+    let (name, value) = match word.text.iter().position(|octet| *octet == b'=') {
+        Some(sign) => (word.text.get(..sign).unwrap_or_default(), word.text.get(sign + 1..).unwrap_or_default()),
+        None => (word.text, &[][..]),
+    };
+    let key = key_number(name).filter(|_| !word.quoted).ok_or_else(bad)?;
+    let value = match value {
+        [b'"', inner @ .., b'"'] => inner,
+        value => value,
+    };
+    let mut octets = Vec::new();
+    unescape(Word { text: value, ..word }, &mut octets)?;
+    Ok((key, value_to_wire(key, &octets).ok_or_else(bad)?))
+}
+
+/// The wire form of a value, which has lost its outer escapes already.
+fn value_to_wire(key: u16, value: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let mut wire = Vec::new();
+    match key {
+        MANDATORY => {
+            let mut keys: Vec<u16> = value.split(|octet| *octet == b',').map(key_number).collect::<Option<_>>()?;
+            keys.sort_unstable();
+            // RFC 9460 section 8: none twice, and not itself.
+            if keys.contains(&MANDATORY) || !keys.is_sorted_by(|a, b| a < b) {
+                return None;
+            }
+            wire.extend(keys.into_iter().flat_map(u16::to_be_bytes));
+        }
+        ALPN => {
+            for protocol in split_list(value)? {
+                wire.push(u8::try_from(protocol.len()).ok().filter(|len| *len > 0)?);
+                wire.extend(protocol);
+            }
+        }
+        NO_DEFAULT_ALPN | OHTTP if !value.is_empty() => return None,
+        NO_DEFAULT_ALPN | OHTTP => {}
+        PORT => wire.extend(u16::try_from(number(value)?).ok()?.to_be_bytes()),
+        IPV4_HINT => {
+            for address in text.split(',') {
+                wire.extend(address.parse::<Ipv4Addr>().ok()?.octets());
+            }
+        }
+        IPV6_HINT => {
+            for address in text.split(',') {
+                wire.extend(address.parse::<Ipv6Addr>().ok()?.octets());
+            }
+        }
+        ECH => drop(append_decoded(&BASE64, value, &mut wire).filter(|len| *len > 0)?),
+        _ => wire.extend_from_slice(value),
+    }
+    u16::try_from(wire.len()).ok()?;
+    Some(wire)
+}
+
+/// Writes one `key` or `key=value`; `None` if the value is not what the key wants.
+fn write_parameter(key: u16, value: &[u8], text: &mut String) -> Option<()> {
+    text.push_str(&key_name(key));
+    // Keys that may be without a value are those that have none, and those that nothing is known of.
+    let empty = match key {
+        NO_DEFAULT_ALPN | OHTTP => true,
+        MANDATORY | ALPN | PORT | IPV4_HINT | ECH | IPV6_HINT => false,
+        _ => value.is_empty(),
+    };
+    if empty {
+        return value.is_empty().then_some(());
+    }
+    text.push('=');
+    match key {
+        MANDATORY => {
+            let keys = value.as_chunks().0.iter().map(|key| u16::from_be_bytes(*key));
+            if !keys.clone().is_sorted_by(|a, b| a < b) || keys.clone().any(|key| key == MANDATORY) {
+                return None;
+            }
+            write_list(value, text, |&octets: &[u8; 2]| key_name(u16::from_be_bytes(octets)))
+        }
+        ALPN => {
+            push_quoted(text, &join_list(value)?);
+            Some(())
+        }
+        PORT => {
+            push(text, u16::from_be_bytes(value.try_into().ok()?));
+            Some(())
+        }
+        IPV4_HINT => write_list(value, text, |&octets: &[u8; 4]| Ipv4Addr::from(octets)),
+        IPV6_HINT => write_list(value, text, |&octets: &[u8; 16]| Ipv6Addr::from(octets)),
+        ECH if value.is_empty() => None,
+        ECH => {
+            text.push_str(&BASE64.encode(value));
+            Some(())
+        }
+        _ => {
+            push_quoted(text, value);
+            Some(())
+        }
+    }
+}
+
+/// Writes items of `N` octets each with commas between.
+fn write_list<const N: usize, T: std::fmt::Display>(
+    value: &[u8],
+    text: &mut String,
+    item: impl Fn(&[u8; N]) -> T,
+) -> Option<()> {
+    let (items, rest) = value.as_chunks();
+    if items.is_empty() || !rest.is_empty() {
+        return None;
+    }
+    for (index, octets) in items.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        push(text, item(octets));
+    }
+    Some(())
+}
+
+/// Splits a list at its commas; a comma or backslash within an item has a backslash in front (RFC 9460 appendix A.1).
+fn split_list(value: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut items = vec![Vec::new()];
+    let mut octets = value.iter();
+    while let Some(&octet) = octets.next() {
+        match octet {
+            b',' => items.push(Vec::new()),
+            b'\\' => items.last_mut()?.push(octets.next().copied().filter(|next| matches!(next, b',' | b'\\'))?),
+            octet => items.last_mut()?.push(octet),
+        }
+    }
+    Some(items)
+}
+
+/// Joins protocol names, the other way round.
+fn join_list(value: &[u8]) -> Option<Vec<u8>> {
+    let mut octets = Octets(value);
+    let mut list = Vec::new();
+    loop {
+        let item = octets.counted()?;
+        if item.is_empty() {
+            return None;
+        }
+        for &octet in item {
+            if matches!(octet, b',' | b'\\') {
+                list.push(b'\\');
+            }
+            list.push(octet);
+        }
+        if octets.0.is_empty() {
+            return Some(list);
+        }
+        list.push(b',');
+    }
+}
+
+/// A key by its name or as `key65280`.
+fn key_number(text: &[u8]) -> Option<u16> {
+    if let Some((_, number)) = KEYS.iter().find(|(name, _)| name.as_bytes() == text) {
+        return Some(*number);
+    }
+    // RFC 9460 section 2.1: without leading zeros. The last key is reserved (RFC 9460 section 14.3.2).
+    let digits = text.strip_prefix(b"key").filter(|digits| digits.len() == 1 || !digits.starts_with(b"0"))?;
+    number(digits).and_then(|number| u16::try_from(number).ok()).filter(|number| *number < u16::MAX)
+}
+
+/// The name of a key.
+fn key_name(key: u16) -> String {
+    let name = KEYS.iter().find(|(_, number)| *number == key).map(|(name, _)| (*name).to_owned());
+    name.unwrap_or_else(|| format!("key{key}"))
+}
+
+/// Keys that a client must understand.
+const MANDATORY: u16 = 0;
+/// Protocols.
+const ALPN: u16 = 1;
+/// Only those.
+const NO_DEFAULT_ALPN: u16 = 2;
+/// The port.
+const PORT: u16 = 3;
+/// IPv4 addresses.
+const IPV4_HINT: u16 = 4;
+/// Encrypted ClientHello (RFC 9848).
+const ECH: u16 = 5;
+/// IPv6 addresses.
+const IPV6_HINT: u16 = 6;
+/// Oblivious HTTP (RFC 9540 section 4).
+const OHTTP: u16 = 8;
+/// Keys by name; those without a rule here have any octets as their value.
+const KEYS: &[(&str, u16)] = &[
+    ("mandatory", MANDATORY),
+    ("alpn", ALPN),
+    ("no-default-alpn", NO_DEFAULT_ALPN),
+    ("port", PORT),
+    ("ipv4hint", IPV4_HINT),
+    ("ech", ECH),
+    ("ipv6hint", IPV6_HINT),
+    ("dohpath", 7),
+    ("ohttp", OHTTP),
+];
+/// What a parameter looks like.
+const PARAMETER_FORM: &str = "KEY or KEY=VALUE such as port=8443 or alpn=h2,h3";
+/// Which parameters go together.
+const CONSISTENT: &str = "every key that \"mandatory\" names, and alpn beside no-default-alpn";
