@@ -247,20 +247,21 @@ impl Forwarder {
                 let kept = if at_hand.is_none() { wire::read_reply(&entry.kept).ok() } else { None };
                 let reply = at_hand.or(kept.as_ref())?;
                 let is_kept = cache.keep(&key, reply, rules, now, scratch);
-                let rank = rank(reply);
-                let is_accepted = shared.rules().accept.accepts(rank);
-                if rank == Rank::Failure {
-                    if !is_kept {
+                match rank(reply) {
+                    Rank::Failure if !is_kept => {
                         // It is not remembered, but that the answer that there may be was not refreshed, is.
                         cache.note_failure(&key, rules, now);
                     }
-                } else {
-                    if is_accepted && !is_kept && !reply.is_truncated() && !reply.is_referral() {
-                        // What was kept is older, and says otherwise.
-                        cache.forget(&key);
+                    Rank::Failure => {}
+                    rank => {
+                        let is_accepted = shared.rules().accept.accepts(rank);
+                        if is_accepted && !is_kept && !reply.is_truncated() && !reply.is_referral() {
+                            // What was kept is older, and says otherwise.
+                            cache.forget(&key);
+                        }
+                        // Whether it may be kept or not: one that lost to it must not be told instead of it.
+                        return (!is_accepted).then_some(rank);
                     }
-                    // Whether it may be kept or not: one that lost to it must not be told instead of it.
-                    return (!is_accepted).then_some(rank);
                 }
             }
             Outcome::Failed => {
