@@ -59,7 +59,7 @@ fn read_zones<'d>(
     let mut read = |item: Node<'d>| Some((read_zone(&item, folder, transfers, claims)?, item.spot));
     let zones: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(&mut read).collect();
     note_repeats(zones.iter().cloned(), |zone| format!("{} is loaded", zone.file.display()));
-    transfers.note_repeats();
+    transfers.note_repeats(zones.iter().filter_map(|(zone, _)| zone.origin.as_ref()));
     zones.into_iter().map(|(zone, _)| zone).collect()
 }
 

@@ -12,7 +12,7 @@ use crate::wire::Name;
 pub enum KeyConfig {
     /// The secret stands in the config file.
     Given(Key),
-    /// The secret stands in a file of its own, which others may not read.
+    /// The secret stands in a file of its own, which can have narrower permissions.
     InFile {
         /// The name of the key.
         name: Name,
@@ -61,7 +61,7 @@ fn read_key(name: &str, node: &Node<'_>, folder: &Path) -> Option<KeyConfig> {
     section.finish();
     match (secret, file) {
         (Some(secret), None) => {
-            let secret = secret.parsed(words::secret)?;
+            let secret = secret.parsed_unseen(words::secret)?;
             Some(KeyConfig::Given(Key::new(&name?, algorithm, &secret)))
         }
         (None, Some(file)) => {
@@ -119,12 +119,13 @@ mod tests {
         for (lines, expected) in [
             (
                 "secret = \"====\"",
-                "2:10: keys.k.secret: invalid value \"====\": expected a secret in base64, 8 octets or more",
+                "2:10: keys.k.secret: invalid value, not shown here: expected a secret in base64, 8 octets or more",
             ),
             (
                 "secret = \"c2hvcnQ=\"",
-                "2:10: keys.k.secret: invalid value \"c2hvcnQ=\": expected a secret in base64, 8 octets or more",
+                "2:10: keys.k.secret: invalid value, not shown here: expected a secret in base64, 8 octets or more",
             ),
+            ("secret = 7", "2:10: keys.k.secret: expected a string, not an integer"),
             (
                 "algorithm = \"hmac-sha256\"",
                 "1:1: keys.k: the secret is missing, write secret_file = \"a-file\" or secret = \"base64\"",

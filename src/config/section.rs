@@ -109,6 +109,19 @@ impl<'d> Node<'d> {
         None
     }
 
+    /// Reads a string that no message may show, as [`Node::parsed`] does: a secret with a slip is nearly the secret.
+    pub(super) fn parsed_unseen<T>(&self, parse: impl Fn(&str) -> Result<T, Expected>) -> Option<T> {
+        let message = match self.value {
+            DeValue::String(text) => match parse(text) {
+                Ok(value) => return Some(value),
+                Err(expected) => format!("invalid value, not shown here: {expected}"),
+            },
+            _ => self.mismatch("a string"),
+        };
+        self.spot.note(message);
+        None
+    }
+
     /// Reads an integer within bounds.
     pub(super) fn integer<T>(&self, limits: Limits<T>) -> Option<T>
     where

@@ -123,15 +123,15 @@ impl<'d> Transfers<'d> {
         self.secondaries.push(SecondaryConfig { zone: zone_name, primaries, notify_from, file, max_size, sharing });
     }
 
-    /// Notes zones that stand there twice, among them or as a file of the same authority.
-    pub(super) fn note_repeats(&self) {
+    /// Notes zones that stand there twice, among them or as a file of the same authority, of which these are the origins.
+    pub(super) fn note_repeats<'a>(&self, origins: impl Iterator<Item = &'a Name>) {
         let zones = self.secondaries.iter().zip(&self.spots);
         note_repeats(zones.map(|(secondary, spot)| (&secondary.zone, spot.clone())), |zone| {
             format!("{zone} is transferred")
         });
-        let shared: HashSet<_> = self.shared.iter().map(|shared| &shared.zone).collect();
+        let origins: HashSet<_> = origins.collect();
         for (secondary, spot) in self.secondaries.iter().zip(&self.spots) {
-            if shared.contains(&secondary.zone) {
+            if origins.contains(&secondary.zone) {
                 spot.note(format!("{} has a file of its own, expected either primaries or that file", secondary.zone));
             }
         }
@@ -292,6 +292,10 @@ mod tests {
             "77: authorities.a.zones[1].zone: e. is transferred twice, first on line 4",
         );
         let other = one.replace("\"e\"", "\"o\"");
+        check_zone(
+            "{ file = \"f\", origin = \"a.example\" }, { zone = \"A.example\", primaries = [\"[::1]:53\"] }",
+            "57: authorities.a.zones[1].zone: a.example. has a file of its own, expected either primaries or that file",
+        );
         check_zone(&format!("{one}, {other}"), "77: authorities.a.zones[1].zone: f is written twice, first on line 4");
     }
 
