@@ -12,6 +12,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use super::records::{Records, Soa, compare};
@@ -166,6 +167,17 @@ pub enum Inexact {
     Repeated,
     /// A step does not start where the one before it ended.
     NotInARow,
+}
+
+impl fmt::Display for Inexact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSoa => "a side without its SOA record",
+            Self::Missing => "something goes that is not there",
+            Self::Repeated => "something comes that is there already",
+            Self::NotInARow => "steps that do not follow each other",
+        })
+    }
 }
 
 /// The last versions of a zone, as the steps between them. Bounded: the oldest go first. Copies share the steps.

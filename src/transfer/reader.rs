@@ -4,6 +4,8 @@
 //! transfer can be: ID, question, rcode, owners, the order of SOA records, TSIG to the last message, and size. Whether it makes
 //! a zone is the zone store's question.
 
+use std::fmt;
+
 use super::difference::{Difference, Inexact};
 use super::records::{Records, Soa};
 use super::serial::Serial;
@@ -78,6 +80,23 @@ pub enum Failure {
     Inexact(Inexact),
     /// A message came after the last one, or after a failure.
     Over,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOurs => f.write_str("its reply is broken, or to another question"),
+            Self::Refused(rcode) => write!(f, "it does not give the zone: {rcode}"),
+            Self::Tsig(failure) => write!(f, "its reply is not to be trusted: {failure}"),
+            Self::Empty => f.write_str("a message without records"),
+            Self::NoSoaFirst => f.write_str("the transfer does not begin with the SOA record of the zone"),
+            Self::NotOfTheZone => f.write_str("a record that cannot be one of the zone"),
+            Self::OutOfOrder => f.write_str("SOA records in an order that makes no sense"),
+            Self::TooLarge => f.write_str("the zone is larger than max_size"),
+            Self::Inexact(inexact) => write!(f, "differences that do not fit: {inexact}"),
+            Self::Over => f.write_str("more came after the end"),
+        }
+    }
 }
 
 /// Reads the response to one transfer query.

@@ -1,5 +1,7 @@
 //! What one signed query and the messages of its response have to do with each other (RFC 8945 section 5.3).
 
+use std::fmt;
+
 use subtle::ConstantTimeEq;
 
 use super::{BADSIG, Key, TIME_MASK, Tsig, prefixed};
@@ -80,6 +82,26 @@ pub enum TsigFailure {
     BadTime,
     /// The server did not take the query's TSIG. Unless it was signed, anybody may have said so.
     Refused(Rcode),
+}
+
+impl fmt::Display for TsigFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Format => f.write_str("its TSIG record is broken"),
+            Self::Missing => f.write_str("it is not signed, does the primary have the key?"),
+            Self::OtherKey => f.write_str("it is signed by another key"),
+            Self::BadMac => f.write_str("its signature is wrong, is the secret the same?"),
+            Self::BadTime => f.write_str("it was signed at another time, do the clocks agree?"),
+            Self::Refused(BADSIG) => {
+                f.write_str("the primary finds our signature wrong (BADSIG), is the secret the same?")
+            }
+            Self::Refused(Rcode::BADKEY) => {
+                f.write_str("the primary does not know our key (BADKEY), has it that name and algorithm?")
+            }
+            Self::Refused(Rcode::BADTIME) => f.write_str("the primary's clock differs from ours (BADTIME)"),
+            Self::Refused(rcode) => write!(f, "the primary does not take our signature: {rcode}"),
+        }
+    }
 }
 
 impl ClientChain {
