@@ -96,6 +96,11 @@ async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Res
                 // One that cannot be reached now is tried again like one that is silent.
                 let _ = sockets[usize::from(to.is_ipv6())].send_to(&message, to).await;
             }
+            AnnouncementStep::GiveUp { target } => {
+                let (zone, serial) = (zone.apex(), zone.serial());
+                let target = targets.get(target).map(SocketAddr::to_string).unwrap_or_default();
+                tracing::warn!("zone {zone}: {target} was told of serial {serial} many times and has not responded");
+            }
             AnnouncementStep::WaitUntil(at) => {
                 let [socket_4, socket_6] = &mut sockets;
                 let received = tokio::select! {

@@ -76,6 +76,7 @@ fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
     let mut announcement = Announcement::new(2, start);
     let mut sent = [Vec::new(), Vec::new()];
     let mut now = start;
+    let mut given_up = Vec::new();
     let over = loop {
         match announcement.next_step(now) {
             AnnouncementStep::Send { target } => {
@@ -84,6 +85,7 @@ fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
                     announcement.on_response(1);
                 }
             }
+            AnnouncementStep::GiveUp { target } => given_up.push(target),
             AnnouncementStep::WaitUntil(at) => {
                 assert!(at > now);
                 now = at;
@@ -92,6 +94,7 @@ fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
         }
     };
     assert_eq!(sent, [vec![0, 1, 3, 7, 15, 31, 63], vec![0, 1]]);
+    assert_eq!(given_up, [0]);
     assert_eq!(over, Duration::from_secs(127));
     assert_eq!(Announcement::new(0, start).next_step(start), AnnouncementStep::Finished);
 }

@@ -145,6 +145,49 @@ fn copies_follow_and_no_query_is_lost_meanwhile() {
 }
 
 #[test]
+fn a_key_that_is_wanted_must_be_the_right_one() {
+    let key = |secret: &str| format!("[keys.k]\nsecret = '{secret}'\n");
+    let right = key("dGhlIHNlY3JldCBvZiBhbGwgdGhlIHRlc3Rz");
+    let config = format!(
+        "{right}[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ file = 'z.zone', origin = 'example.org', \
+         transfer_to = ['127.0.0.1 key:k'] }}]\n"
+    );
+    let first = Server::start_with_files(&config, &[("z.zone", &zone(1, SLOW))]);
+    assert_eq!(TcpClient::of(first.listener("ts")).ask(&query("example.org", AXFR)).rcode(), REFUSED, "unsigned");
+    let copy = |key: &str, tsig: &str| {
+        let config = format!(
+            "{key}[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = 'example.org', primaries = ['{}'], \
+             file = 'saved.zone'{tsig} }}]\n",
+            first.listener("ts")
+        );
+        Server::start_with_files(&config, &[])
+    };
+    wait_for(&copy(&right, ", tsig = 'k'"), 1);
+    let other = "b3RoZXIgdGhhbiB0aGUgc2VjcmV0IG9mIGFsbA==";
+    for (key, tsig, expected) in [
+        (key(other), ", tsig = 'k'", "finds our signature wrong (BADSIG)"),
+        (key(other).replace("keys.k", "keys.x"), ", tsig = 'x'", "does not know our key (BADKEY)"),
+        (right.clone(), "", "it does not give the zone: REFUSED"),
+    ] {
+        let copy = copy(&key, tsig);
+        copy.process.wait_for_log(expected);
+        assert_eq!(ask(&copy).rcode(), SERVFAIL, "{expected}");
+        assert!(!copy.process.log().contains(other), "a secret is in the log");
+    }
+}
+
+#[test]
+fn a_primary_that_has_gone_back_is_told() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let first = primary(&zone(3, "2 1 3600 60"));
+    let copy = secondary("127.0.0.1:0", &first.listener("ts").to_string(), &folder);
+    wait_for(&copy, 3);
+    first.reload("z.zone", &zone(2, "2 1 3600 60"));
+    copy.process.wait_for_log("has serial 2, which is older than our 3");
+    assert_eq!(ask(&copy).answers(), ["192.0.2.3"]);
+}
+
+#[test]
 fn a_restart_needs_no_primary() {
     let folder = TempDir::new().expect("a temporary folder");
     let first = primary(&zone(3, SLOW));

@@ -21,7 +21,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use self::client::Primary;
 use self::version::Fetched;
@@ -235,7 +235,7 @@ impl Story {
                 Err(trouble) => return Outcome::Failed(trouble),
             };
             let zone = primary.zone.clone();
-            let loaded = spawn_blocking(move || {
+            let mut loaded = spawn_blocking(move || {
                 let loaded = version::load(&zone, received, old.as_deref(), is_shared)?;
                 if let Some(fetched) = &loaded
                     && let Err(error) = saved::save(&file, &fetched.zone)
@@ -245,7 +245,14 @@ impl Story {
                 }
                 Ok(loaded)
             });
-            match loaded.await {
+            let loaded = loop {
+                // Loading and saving may take longer than a primary may be silent, and is none of its doing.
+                match timeout(GLANCE, &mut loaded).await {
+                    Ok(loaded) => break loaded,
+                    Err(_) => progress.set(true),
+                }
+            };
+            match loaded {
                 Ok(Ok(Some(fetched))) => Outcome::Fetched(fetched),
                 Ok(Ok(None)) => Outcome::UpToDate,
                 Ok(Err(trouble)) => Outcome::Failed(trouble),
@@ -259,8 +266,16 @@ impl Story {
         let (now, config) = (Instant::now(), &self.subject.config);
         match outcome {
             Outcome::Soa(serial) => {
-                if self.machine.version().is_some_and(|version| version.serial == serial) {
-                    self.confirm_saved();
+                match self.machine.version().map(|version| version.serial) {
+                    Some(ours) if ours == serial => self.confirm_saved(),
+                    Some(ours) if !serial.is_newer_than(ours) => {
+                        let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
+                        let (zone, serial, ours) = (&config.zone, serial.0, ours.0);
+                        tracing::warn!(
+                            "zone {zone}: primary {primary} has serial {serial}, which is older than our {ours}"
+                        );
+                    }
+                    Some(_) | None => {}
                 }
                 self.machine.on_soa(serial, now, &mut self.rng);
             }
@@ -353,11 +368,10 @@ impl fmt::Display for Trouble {
             Self::Io(error) => error.fmt(f),
             Self::Silent => f.write_str("no reply"),
             Self::NoSerial(rcode) => write!(f, "no SOA record in its reply, which is {rcode}"),
-            Self::Unsigned(failure) => write!(f, "its reply is not signed as it should be: {failure:?}"),
-            Self::Transfer(Failure::Refused(rcode)) => write!(f, "it does not give the zone: {rcode}"),
-            Self::Transfer(failure) => write!(f, "a broken transfer: {failure:?}"),
+            Self::Unsigned(failure) => write!(f, "its reply is not to be trusted: {failure}"),
+            Self::Transfer(failure) => failure.fmt(f),
             Self::Flawed(flaws) => write!(f, "what it sent is no zone: {flaws}"),
-            Self::Inexact(inexact) => write!(f, "differences from another version: {inexact:?}"),
+            Self::Inexact(inexact) => write!(f, "differences from another version: {inexact}"),
             Self::Unfinished => f.write_str("loading it ended early"),
         }
     }

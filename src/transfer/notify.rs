@@ -132,6 +132,11 @@ pub enum AnnouncementStep {
         /// The index.
         target: usize,
     },
+    /// The target of this index was told often enough, and never responded.
+    GiveUp {
+        /// The index.
+        target: usize,
+    },
     /// Nothing before this time, unless a response comes.
     WaitUntil(Instant),
     /// It is over.
@@ -155,7 +160,10 @@ impl Announcement {
     pub fn next_step(&mut self, now: Instant) -> AnnouncementStep {
         for (target, state) in self.targets.iter_mut().enumerate() {
             match *state {
-                Some((due, SENDS)) if due <= now => *state = None,
+                Some((due, SENDS)) if due <= now => {
+                    *state = None;
+                    return AnnouncementStep::GiveUp { target };
+                }
                 Some((due, sent)) if due <= now => {
                     // RFC 1996 section 3.6 would wait a minute each time; a lost datagram need not cost that.
                     *state = Some((now + FIRST_SILENCE * (1 << sent), sent + 1));

@@ -10,6 +10,7 @@
 //! 4. When all have failed, the next look is after `retry`; without a version, after a second, two, four, up to an hour.
 //! 5. A NOTIFY from a primary has that one asked at once, unless it tells of a version that we have. One that comes while
 //!    another look is under way is remembered.
+//!    NOTIFY can be forged, so those looks begin a tenth of a second apart at least.
 //! 6. `expire` after the last word of a primary that we are up to date, the zone is no longer served, until one says so
 //!    again.
 
@@ -107,6 +108,8 @@ pub struct Secondary {
     next_look: Instant,
     /// Where a NOTIFY came from that is to be followed.
     notified: Option<usize>,
+    /// Before this, no NOTIFY is followed.
+    next_notified: Instant,
     /// Without a version: how long to wait after all have failed.
     backoff: Duration,
 }
@@ -122,6 +125,8 @@ struct Look {
     stage: Stage,
     /// When that has failed, if nothing is heard; `None`: it is still to be asked.
     due: Option<Instant>,
+    /// When it has failed, whatever is heard.
+    latest: Instant,
 }
 
 /// What is asked of a primary.
@@ -145,6 +150,7 @@ impl Secondary {
             look: None,
             next_look: now,
             notified: None,
+            next_notified: now,
             backoff: FIRST_BACKOFF,
         }
     }
@@ -177,15 +183,19 @@ impl Secondary {
         {
             self.fail(now, rng);
         }
-        let is_due = now >= self.next_look || self.notified.is_some();
-        if self.look.is_none() && is_due {
+        let next_look = match self.notified {
+            Some(_) => self.next_look.min(self.next_notified),
+            None => self.next_look,
+        };
+        if self.look.is_none() && now >= next_look {
             let first = self.notified.take().unwrap_or(0);
-            self.look = Some(Look { first, failed: 0, stage: self.first_stage(), due: None });
+            self.next_notified = now + NOTIFY_GAP;
+            self.look = Some(Look { first, failed: 0, stage: self.first_stage(), due: None, latest: now });
         }
         let Some(look) = &mut self.look else {
             // The time of expiry matters to whoever answers from the zone.
             let expiry = self.expires.filter(|&expires| now < expires);
-            return SecondaryStep::WaitUntil(expiry.map_or(self.next_look, |expires| expires.min(self.next_look)));
+            return SecondaryStep::WaitUntil(expiry.map_or(next_look, |expires| expires.min(next_look)));
         };
         if let Some(due) = look.due {
             return SecondaryStep::WaitUntil(due);
@@ -196,7 +206,7 @@ impl Secondary {
             Stage::Ixfr => (SecondaryStep::Transfer { primary, incremental: true }, TRANSFER_PATIENCE),
             Stage::Axfr => (SecondaryStep::Transfer { primary, incremental: false }, TRANSFER_PATIENCE),
         };
-        look.due = Some(now + patience);
+        (look.due, look.latest) = (Some(now + patience), now + LONGEST_TRANSFER);
         step
     }
 
@@ -213,10 +223,10 @@ impl Secondary {
         }
     }
 
-    /// A transfer is under way and something of it came: it is waited for anew.
+    /// A transfer is under way and something of it came, or is being loaded: it is waited for anew, but not for ever.
     pub fn on_progress(&mut self, now: Instant) {
         if let Some(look) = self.look.as_mut().filter(|look| look.due.is_some()) {
-            look.due = Some(now + TRANSFER_PATIENCE);
+            look.due = Some(look.latest.min(now + TRANSFER_PATIENCE));
         }
     }
 
@@ -310,6 +320,12 @@ const SOA_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long nothing may come of a transfer.
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a transfer may take in all, or a primary that sends a record a minute would keep us from the others.
+const LONGEST_TRANSFER: Duration = Duration::from_secs(2 * 3600);
+
+/// The least time from one look to the next that a NOTIFY has begin.
+const NOTIFY_GAP: Duration = Duration::from_millis(100);
 
 /// The first wait of a zone without a version.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);

@@ -176,6 +176,7 @@ fn a_notify_has_its_sender_asked_at_once() {
     let check = |primary: usize, hint: Option<u32>, asked: &str| {
         let mut bench = Bench::new(2, Some((5, 0)));
         bench.look(&[Primary::Has(5), Primary::Has(5)]);
+        bench.now += NOTIFY_GAP;
         bench.secondary.on_notify(primary, hint.map(Serial));
         assert_eq!(bench.look(&[Primary::Has(5), Primary::Has(6)]), asked, "{primary} {hint:?}");
     };
@@ -195,7 +196,41 @@ fn a_notify_during_a_look_is_not_lost() {
     assert_eq!(bench.secondary.next_step(bench.now, &mut rng), SecondaryStep::AskSoa { primary: 0 });
     bench.secondary.on_notify(0, Some(Serial(2)));
     bench.secondary.on_soa(Serial(1), bench.now, &mut rng);
+    bench.wait();
+    assert_eq!(bench.now - bench.start, NOTIFY_GAP);
     assert_eq!(bench.look(&[Primary::Has(2)]), "soa 0, ixfr 0");
+}
+
+#[test]
+fn a_flood_of_notify_has_few_looks_begin() {
+    let mut bench = Bench::new(1, Some((1, 0)));
+    let mut looks = 0;
+    while bench.now < bench.start + Duration::from_secs(1) {
+        bench.secondary.on_notify(0, None);
+        looks += usize::from(!bench.look(&[Primary::Has(1)]).is_empty());
+        bench.now += Duration::from_millis(1);
+    }
+    assert_eq!(looks, 10);
+    bench.secondary.on_notify(0, None);
+    assert_eq!(bench.look(&[Primary::Has(1)]), "soa 0", "the last one is followed");
+}
+
+#[test]
+fn a_transfer_that_only_trickles_comes_to_an_end() {
+    let mut bench = Bench::new(2, None);
+    let mut rng = SmallRng::seed_from_u64(1);
+    let first = SecondaryStep::Transfer { primary: 0, incremental: false };
+    assert_eq!(bench.secondary.next_step(bench.now, &mut rng), first);
+    let step = loop {
+        bench.now += Duration::from_secs(30);
+        bench.secondary.on_progress(bench.now);
+        match bench.secondary.next_step(bench.now, &mut rng) {
+            SecondaryStep::WaitUntil(at) => assert!(at > bench.now),
+            step => break step,
+        }
+    };
+    assert_eq!(step, SecondaryStep::Transfer { primary: 1, incremental: false });
+    assert_eq!(bench.now - bench.start, LONGEST_TRANSFER);
 }
 
 #[test]
