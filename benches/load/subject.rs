@@ -22,6 +22,8 @@ pub(crate) enum Subject {
     Authority,
     /// The LS, which has all that is asked in its cache once it is warm.
     Cached,
+    /// The same with a hundred times as many names: more than any cache of a processor holds.
+    CachedMillion,
     /// The LS before two fixed responders.
     Forward(Dispatch),
 }
@@ -77,7 +79,7 @@ pub(crate) struct Strength {
     pub(crate) rate: f64,
 }
 
-/// All subjects, the one that the others are compared with first.
+/// The subjects of every run, the one that the others are compared with first.
 pub(crate) const SUBJECTS: [Subject; 6] = [
     Subject::Echo,
     Subject::Authority,
@@ -87,8 +89,13 @@ pub(crate) const SUBJECTS: [Subject; 6] = [
     Subject::Forward(Dispatch::Race),
 ];
 
+/// Subjects that show what the size of the cache costs.
+pub(crate) const LARGE_SUBJECTS: [Subject; 3] = [Subject::Echo, Subject::Cached, Subject::CachedMillion];
+
 /// Hosts in the table of the authority, and hot names in the cache.
 const HOSTS: u32 = 10_000;
+/// Names in the large cache.
+const MILLION: u32 = 1_000_000;
 /// Silence after which a query is lost, in seconds.
 const TIMEOUT: f64 = 1.0;
 /// Seconds of load before what counts: sockets, buffers and estimates warm up.
@@ -103,6 +110,7 @@ impl Subject {
             Self::Echo => "echo".to_owned(),
             Self::Authority => "authority".to_owned(),
             Self::Cached => "cached".to_owned(),
+            Self::CachedMillion => "cached, a million".to_owned(),
             Self::Forward(dispatch) => format!("forward {}", dispatch.word()),
         }
     }
@@ -115,11 +123,21 @@ impl Subject {
         loop {
             asked += self.load(&server, cores, asked, WARM_UP, None)?.seen.sent as u32;
             // On a busy machine it takes more than once until every hot name was asked for.
-            if self != Self::Cached || asked >= HOSTS {
+            if asked >= self.names_to_learn() {
                 break;
             }
         }
         Ok(Sample { closed: load(1, strength.secs, None)?, open: load(2, strength.secs, Some(strength.rate))? })
+    }
+
+    /// How many names must have been asked for before what counts.
+    fn names_to_learn(self) -> u32 {
+        match self {
+            Self::Echo | Self::Authority | Self::Forward(_) => 0,
+            Self::Cached => HOSTS,
+            // Some are lost when the responders are late, and are learnt when they come again.
+            Self::CachedMillion => MILLION + MILLION / 10,
+        }
     }
 
     /// Starts the server and, if it is a forwarder, its backends.
@@ -133,7 +151,7 @@ impl Subject {
                 fs::write(&config, AUTHORITY_CONFIG)?;
                 Ok((Server::hedgerow(&config, "bench", core)?, Vec::new()))
             }
-            Self::Cached | Self::Forward(_) => {
+            Self::Cached | Self::CachedMillion | Self::Forward(_) => {
                 let responders = vec![tool("responder", rest)?, tool("responder", rest)?];
                 let backends: Vec<_> = responders.iter().map(|responder| responder.address).collect();
                 fs::write(&config, forwarder::config(&backends, &self.rules()))?;
@@ -147,6 +165,8 @@ impl Subject {
         match self {
             Self::Echo | Self::Authority => String::new(),
             Self::Cached => "[cache]".to_owned(),
+            // A day: whatever the responders say, no name is asked for again.
+            Self::CachedMillion => "[cache]\nsize = \"256MiB\"\nmin_ttl = \"1d\"".to_owned(),
             Self::Forward(dispatch) => format!("dispatch = \"{}\"", dispatch.word()),
         }
     }
@@ -156,6 +176,7 @@ impl Subject {
         let (expect, names) = match self {
             Self::Echo => (Expect::Echo, 0),
             Self::Authority | Self::Cached => (Expect::Answer, HOSTS),
+            Self::CachedMillion => (Expect::Answer, MILLION),
             Self::Forward(_) => (Expect::Answer, 0),
         };
         let plan = Plan { server: server.address, expect, secs, rate, first, names, timeout: TIMEOUT, slots: false };
