@@ -18,19 +18,19 @@ pub(super) struct NameBuf {
 
 impl NameBuf {
     /// A copy of a name, as it is spelled. What is too long to be a name becomes the root.
+    #[inline]
     pub(super) fn new(name: &[u8]) -> Self {
-        let mut octets = [0; Name::MAX_LEN];
-        let len = match octets.get_mut(..name.len()) {
-            Some(room) => {
-                room.copy_from_slice(name);
-                name.len()
-            }
-            None => 1,
-        };
-        Self { len, octets }
+        // Filled where the caller will have it: the octets are not copied once more.
+        let mut buf = Self { len: 1, octets: [0; Name::MAX_LEN] };
+        if let Some(room) = buf.octets.get_mut(..name.len()) {
+            room.copy_from_slice(name);
+            buf.len = name.len();
+        }
+        buf
     }
 
     /// The canonical form of a name (RFC 4034 section 6.2).
+    #[inline]
     pub(super) fn folded(name: &[u8]) -> Self {
         let mut buf = Self::new(name);
         fold(&mut buf.octets[..buf.len]);

@@ -7,7 +7,7 @@ use super::token::{Lexer, Word};
 use super::words::{Words, number, read_name, record_type, seconds};
 use super::{Summary, Task};
 use crate::wire::{Name, RecordType};
-use crate::zone::error::{Problem, ZoneError, ZoneErrors};
+use crate::zone::error::{MAX_ERRORS, Problem, ZoneError, ZoneErrors};
 use crate::zone::rdata;
 use crate::zone::record::{Place, Record};
 
@@ -93,12 +93,11 @@ impl<'t> Reader<'t> {
     }
 
     /// What came of it.
-    pub(super) fn finish(mut self) -> Result<Summary, ZoneErrors> {
+    pub(super) fn finish(mut self) -> (Summary, Result<(), ZoneErrors>) {
         if let Some((place, count)) = self.more {
             self.errors.push(self.files.error(place, Problem::More(count)));
         }
-        ZoneErrors::check(self.errors)?;
-        Ok(Summary { files: self.files, records: self.records })
+        (Summary { files: self.files, records: self.records }, ZoneErrors::check(self.errors))
     }
 
     /// Reads a file, all entries of it.
@@ -277,5 +276,3 @@ const MAX_TTL: u32 = i32::MAX as u32;
 const TTL_FORM: &str = "0 to 2147483647 seconds, or units such as 1h30m";
 /// What a type looks like.
 const TYPE_FORM: &str = "OWNER TTL CLASS TYPE DATA";
-/// Errors of one zone that are listed.
-const MAX_ERRORS: usize = 100;
