@@ -23,7 +23,7 @@ mod words;
 
 pub use include::{Files, Source};
 pub use problem::EntryProblem;
-pub(super) use problem::Flaw;
+pub(super) use problem::Mistake;
 pub(super) use token::Word;
 pub(super) use words::{Words, number, record_type, seconds, unescape};
 
