@@ -179,7 +179,7 @@ fn files_are_what_they_look_like() {
         (zone, Err("f:1:22: ")),
         ("$ORIGIN example.org.\n", Err("f: .: no SOA record")),
         ("$ORIGIN example.org.\n@ 300 NS ns\n", Err("f: .: no SOA record")),
-        ("example.org. 300 IN NS ns.example.org.\n", Err("f:1:20: ")),
+        ("example.org. 300 IN NS ns.example.org.\n", Err("f:1:21: ")),
     ] {
         let folder = folder("'f'", &[("f", text)]);
         let (status, stdout, stderr) = check(folder.path(), &[]);
