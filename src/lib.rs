@@ -36,12 +36,17 @@
 //! 8. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
 //!    (`forwarder/turns.rs`).
 //!
-//! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority.rs`). If there are
+//! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority/mod.rs`). If there are
 //! many names, `zone::warm` has fetched before what the queries of the batch will read.
 //!
 //! Zone files are read before anything is bound, and again at a reload, those that have changed (`cli/load/zones.rs`): several
 //! at a time, and a large one by two threads, of which one reads and the other builds (`cli/load/pipe.rs`). A
 //! `zone::Catalog` is all that one TS knows: zones, which a reload shares with the one before, and tables.
+//!
+//! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
+//! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/holdings.rs`, which makes a new
+//! edition of what an authority answers from; `announcer` tells who has copies. A worker takes NOTIFY, passes it on, and sends
+//! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp.rs`).
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that.
@@ -69,6 +74,7 @@
 //! that only pass through. A trait whose only purpose is that a test can fake something.
 
 pub mod admin;
+pub mod announcer;
 pub mod authority;
 pub mod cache;
 pub mod cli;
@@ -80,6 +86,7 @@ pub mod net;
 pub mod plan;
 pub mod policy;
 pub mod probe;
+pub mod secondary;
 pub mod server;
 pub mod sim;
 pub mod transfer;

@@ -47,7 +47,12 @@ fn each_client_gets_a_hit_in_its_own_form() {
         assert_eq!(response.has(RD), asked.to_vec()[2] & 1 == 1, "{what}");
         assert_eq!(backend.queries().len(), queries, "{what}");
         if queries == 1 {
-            assert!(response.has(AD) && response.options().is_empty(), "{what}: {response:?}");
+            assert!(response.options().is_empty(), "{what}: {response:?}");
+        }
+        // RFC 6840 section 5.8: what one client asked for is not told to another that did not.
+        if what.contains("again") || queries == 1 {
+            let asks_authentic = asked.to_vec()[3] & 0x20 != 0 || what.contains("DO");
+            assert_eq!(response.has(AD), asks_authentic, "{what}: {response:?}");
         }
     };
     check("another case", query("wWw.EXAMPLE", A).edns(1232), false, 1);
@@ -57,6 +62,7 @@ fn each_client_gets_a_hit_in_its_own_form() {
     check("TCP", query("www.example", A), true, 1);
     check("TCP and EDNS", query("WWW.example", A).edns(512), true, 1);
     check("RD clear", query("www.example", A).flags(0), false, 1);
+    check("AD", query("www.example", A).flags(RD | AD), false, 1);
     check("DO", query("www.example", A).dnssec_ok(), false, 2);
     check("CD", query("www.example", A).flags(RD | CD), false, 3);
     check("CD and DO", query("www.example", A).flags(RD | CD).dnssec_ok(), true, 4);
@@ -150,6 +156,10 @@ fn an_answer_that_was_made_up_is_never_told_from_memory() {
         "a name that a table has got is seen at once"
     );
     assert_eq!(backend.queries().len(), 3);
+    let metrics = server.admin().metrics();
+    for count in ["misses_total 3", "hits_total 0", "insertions_total 1"] {
+        assert!(metrics.0.contains(&format!("\nhedgerow_cache_{count}\n")), "{count}: {metrics:?}");
+    }
 }
 
 #[test]
@@ -178,6 +188,29 @@ fn a_loser_does_not_take_the_place_of_the_winner() {
         .wait_for("the loser is heard", |metrics| metrics.sum("hedgerow_dropped_total", &[("reason", "late")]) == 1);
     assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
     assert_eq!((quick.queries().len(), slow.queries().len()), (1, 1));
+}
+
+#[test]
+fn a_loser_is_not_told_instead_of_a_winner_that_may_not_be_kept() {
+    for (what, winner) in
+        [("TTL 0", answer_for(0, ADDRESS)), ("TC", truncated()), ("a referral", referral()), ("NODATA", bare_nodata())]
+    {
+        let (quick, slow) = (Backend::new(winner), Backend::new(nxdomain().held()));
+        let server = Forwarder::to(&[&quick, &slow], "").cache("").admin().start();
+        let client = server.client();
+        assert_eq!(client.ask(&query("www.example", A)).rcode(), NOERROR, "{what}");
+        slow.wait_for(1);
+        slow.release();
+        let is_heard = |metrics: &Metrics| metrics.sum("hedgerow_dropped_total", &[("reason", "late")]) == 1;
+        server.admin().wait_for("the loser is heard", is_heard);
+        assert_eq!(client.ask(&query("www.example", A)).rcode(), NOERROR, "{what}");
+        assert_eq!(quick.queries().len(), 2, "{what}");
+    }
+}
+
+/// No such type, by an authority that does not say for how long.
+fn bare_nodata() -> Script {
+    reply(|reply| reply.with_flags(AA))
 }
 
 #[test]

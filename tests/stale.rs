@@ -125,6 +125,26 @@ fn no_such_name_is_an_answer_and_no_failure() {
 }
 
 #[test]
+fn an_answer_that_may_not_be_kept_ends_the_stale_one() {
+    for (what, newer, rcode) in [
+        ("TTL 0", answer_for(0, OTHER), NOERROR),
+        ("NODATA without SOA", reply(|reply| reply.with_flags(AA)), NOERROR),
+        ("NXDOMAIN without SOA", reply(|reply| reply.rcode(NXDOMAIN).with_flags(AA)), NXDOMAIN),
+    ] {
+        let backend = Backend::new(answer_for(1, ADDRESS).then(newer));
+        let keys = "accept = 'conclusive'\non_all_down = 'refused'";
+        let server = Forwarder::to(&[&backend], keys).cache("prefetch = 0").start();
+        let client = server.client();
+        let ask = || client.ask(&query("www.example", A));
+        assert_eq!(ask().answers(), [ADDRESS], "{what}");
+        let newer = until("it has run out", || Some(ask()).filter(|response| response.answers() != [ADDRESS]));
+        assert_eq!(newer.rcode(), rcode, "{what}");
+        drop(backend);
+        assert_eq!(ask().rcode(), REFUSED, "{what}");
+    }
+}
+
+#[test]
 fn a_client_need_not_wait_at_all() {
     let backend = Backend::new(answer_for(1, ADDRESS).then(answer_for(60, OTHER).held()));
     let server = Forwarder::to(&[&backend], "timeout = '20s'").cache("stale_answer_after = '0s'\nprefetch = 0").start();

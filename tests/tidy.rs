@@ -16,12 +16,15 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests"
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
-    ("cli", &["server", "admin", "sim", "config", "net", "policy", "zone", "wire", "metrics"]),
+    // To `transfer`: the secrets of keys are read from files.
+    ("cli", &["server", "admin", "sim", "config", "net", "policy", "transfer", "zone", "wire", "metrics"]),
     (
         "server",
         &[
             "admin",
             "probe",
+            "secondary",
+            "announcer",
             "forwarder",
             "authority",
             "plan",
@@ -38,6 +41,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("admin", &["config", "policy", "cache", "zone", "wire", "metrics", "plan"]),
     ("probe", &["plan", "config", "net", "policy", "wire", "metrics"]),
+    ("secondary", &["config", "net", "transfer", "zone", "wire"]),
+    ("announcer", &["config", "net", "transfer", "zone", "wire"]),
     ("forwarder", &["plan", "config", "net", "policy", "cache", "wire", "metrics"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
     // To `cache`: the plan is what workers share, and the cache is a part of that.

@@ -97,7 +97,7 @@ impl Server {
 
     /// Has entries of the cache forgotten.
     async fn flush(&self, what: Scope) -> Result<Json<Flushed>, Failure> {
-        tracing::info!(?what, "admin: asked to flush the cache");
+        tracing::info!(%what, "admin: asked to flush the cache");
         let flush = move |access: &CacheAccess| {
             let flushed = access.flush(&what);
             Flushed { message: what.message(flushed), flushed }

@@ -33,7 +33,8 @@ pub(super) fn write_entry(
             truncate_records(reply, out);
             return Some((State::Failure, seconds(rules.failure_ttl)));
         }
-        // FORMERR, NOTIMP, REFUSED and the rest are about the query or the one who asks, not about the name.
+        // Deviation: RFC 9520 section 2.2 and section 2.7 have REFUSED and FORMERR remembered as well. But these, NOTIMP and the
+        // rest are about the query or the one who asks, not about the name, and cost the backend next to nothing to repeat.
         Conclusion::Failure(_) => return None,
     };
     write_kept(reply, out);

@@ -9,8 +9,8 @@
 //!                    ├──▶ Found::Stale, none is due ────▶ send `out`
 //!                    ├──▶ Found::Failed ────────────────▶ send `out`, or what the pool says on silence
 //!                    └──▶ Found::Nothing ───────────────▶ race
-//!   reply that won, or came late ──▶ keep
-//!   race that ended in silence ────▶ keep_silence
+//!   reply that won, or came late ──▶ keep; if it may not be kept but ends what was, forget
+//!   race that ended in silence ────▶ keep_silence, or, where no client is told of that, note_failure
 //! ```
 //!
 //! An entry is one whole message, found by pool, folded question, CD and DO, all compared in full (`key.rs`). What is kept and for

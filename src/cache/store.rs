@@ -109,10 +109,25 @@ impl Cache {
         }
     }
 
-    /// Remembers that a race ended without a reply. What is kept already stays, as for [`keep`](Self::keep).
+    /// Remembers that a race ended without a reply, in pools whose clients are told so. What is kept already stays, as for
+    /// [`keep`](Self::keep).
     pub fn keep_silence(&self, key: &Key<'_>, rules: &Rules, now: Instant, scratch: &mut Vec<u8>) {
         let (state, lifetime) = write_silence(key.question, rules, scratch);
         self.insert(key, state, lifetime, scratch, rules, now);
+    }
+
+    /// Keeps the answer that there may be from being refreshed for a while: a race for it has failed. Says whether there is one.
+    pub fn note_failure(&self, key: &Key<'_>, rules: &Rules, now: Instant) -> bool {
+        let now = self.now(rules, now);
+        quiet(&mut self.shard(key), key, now)
+    }
+
+    /// Forgets what is kept: a reply that may not be kept itself says otherwise.
+    pub fn forget(&self, key: &Key<'_>) {
+        let mut shard = self.shard(key);
+        if let Some(slot) = shard.find(key) {
+            shard.remove(slot);
+        }
     }
 
     /// What happened and what is there, over all shards.
@@ -193,20 +208,25 @@ impl Cache {
     fn insert(&self, key: &Key<'_>, state: State, lifetime: u32, reply: &[u8], rules: &Rules, now: Instant) {
         let now = self.now(rules, now);
         let mut shard = self.shard(key);
-        if state != State::Answer
-            && let Some(slot) = shard.find(key)
-            && let Some((head, _)) = shard.entry(slot)
-            && head.state == State::Answer
-            && !head.is_gone(now.millis, now.stale)
-        {
-            // RFC 8767 section 5: a refresh that failed is not tried again at once.
-            let quiet_until = now.millis + FAILURE_RECHECK.as_millis() as u64;
-            shard.write_head(slot, &Head { quiet_until, has_failed: true, ..head });
+        if state != State::Answer && quiet(&mut shard, key, now) {
             return;
         }
         let head = Head { state, lifetime, kept_at: now.millis, ..Head::default() };
         shard.insert(key, head, reply, now);
     }
+}
+
+/// Keeps the answer to a question from being refreshed for a while, and says whether there is one.
+fn quiet(shard: &mut Shard, key: &Key<'_>, now: Now) -> bool {
+    let Some(slot) = shard.find(key) else { return false };
+    let Some((head, _)) = shard.entry(slot) else { return false };
+    let is_answer = head.state == State::Answer && !head.is_gone(now.millis, now.stale);
+    if is_answer {
+        // RFC 8767 section 5: a refresh that failed is not tried again at once.
+        let quiet_until = now.millis + FAILURE_RECHECK.as_millis() as u64;
+        shard.write_head(slot, &Head { quiet_until, has_failed: true, ..head });
+    }
+    is_answer
 }
 
 /// What an entry is worth now, and how its times to live have aged. `None` if it is gone.

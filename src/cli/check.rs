@@ -128,7 +128,11 @@ fn summary(Setup { config, catalogs, .. }: &Setup) -> String {
             let records = count(records, "record", "records");
             found.push(format!("{} with {records}", count(zones, "zone", "zones")));
         }
-        if hosts > 0 || zones == 0 {
+        let secondaries = config.authorities.iter().map(|authority| authority.secondaries.len()).sum();
+        if secondaries > 0 {
+            found.push(count(secondaries, "zone of other servers", "zones of other servers"));
+        }
+        if hosts > 0 || zones + secondaries == 0 {
             found.push(count(hosts, "host", "hosts"));
             found.push(count(addresses, "address", "addresses"));
         }
@@ -185,6 +189,10 @@ mod tests {
         check_summary(
             &format!("{zone}, 'b.txt']\n"),
             "1 authority with 2 zone files: 1 zone with 3 records, 1 host, 1 address, referrals to 1 name server",
+        );
+        check_summary(
+            &format!("{zone}, {{ zone = 'a.example', primaries = ['192.0.2.1:53'] }}]\n"),
+            "1 authority with 1 zone file: 1 zone with 3 records, 1 zone of other servers",
         );
         check_summary(
             "[forwarder]\nlisten = ['127.0.0.1:53']\n[pools.p]\nbackends = ['192.0.2.1:53', '192.0.2.2:53']\n",

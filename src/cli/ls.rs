@@ -10,6 +10,7 @@ use crate::config::{BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, 
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
 use crate::server::Setup;
+use crate::transfer::tsig::Keys;
 use crate::wire::Name;
 
 /// The options; each is the config key of the same name, with the same words and default.
@@ -56,7 +57,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
-    let setup = || Setup { config: config(&args), catalogs: Vec::new(), token: None };
+    let setup = || Setup { config: config(&args), catalogs: Vec::new(), keys: Keys::default(), token: None };
     // There is no file to read again: a reload changes nothing, and loses nothing.
     run::foreground(setup(), || Ok(setup()))
 }
@@ -89,6 +90,7 @@ fn config(args: &Args) -> Config {
         }),
         pools: vec![pool],
         authorities: Vec::new(),
+        keys: Vec::new(),
         cache: None,
         admin: None,
     }

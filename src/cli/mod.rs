@@ -2,6 +2,7 @@
 
 mod check;
 mod ctl;
+mod keys;
 mod load;
 mod log;
 mod lookup;

@@ -58,8 +58,11 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         miss: args.miss.unwrap_or(AuthorityConfig::MISS),
         ttl: args.ttl.unwrap_or(AuthorityConfig::TTL),
         identity: Identity::default(),
+        shared: Vec::new(),
+        secondaries: Vec::new(),
+        rate_limit: None,
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
-    let config = Config { workers: None, forwarder, pools, authorities, cache: None, admin: None };
+    let config = Config { workers: None, forwarder, pools, authorities, keys: Vec::new(), cache: None, admin: None };
     load::load_files_to_serve(config, loader)
 }

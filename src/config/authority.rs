@@ -5,25 +5,31 @@ use std::path::Path;
 
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
+use super::transfer::{Claims, Transfers, read_rate_limit};
 use super::{AuthorityConfig, Expected, ZoneSource, words};
 use crate::zone::{Identity, Text};
 
 /// An example of what `zones` takes.
 const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";
 
-/// Reads `[authorities.NAME]`. Zone files are relative to `folder`; each listener goes to `listeners`.
+/// Reads `[authorities.NAME]`. Zone files are relative to `folder`; each listener goes to `listeners`, and what
+/// else must be looked at together to `claims`.
 pub(super) fn read<'d>(
     name: &str,
     mut section: Section<'d>,
     folder: &Path,
     listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
+    claims: &mut Claims<'d>,
 ) -> AuthorityConfig {
     let listen = section.require("listen", "[\"127.0.0.1:5301\"]");
     let zones = section.require("zones", ZONES_EXAMPLE);
+    let mut transfers = Transfers::default();
     let authority = AuthorityConfig {
         name: name.to_owned(),
         listen: listen.map(|node| read_listen(&node, listeners)).unwrap_or_default(),
-        zones: zones.map(|node| read_zones(&node, folder)).unwrap_or_default(),
+        zones: zones.map(|node| read_zones(&node, folder, &mut transfers, claims)).unwrap_or_default(),
+        shared: transfers.shared,
+        secondaries: transfers.secondaries,
         miss: section.parsed("miss", words::miss, AuthorityConfig::MISS),
         ttl: section.parsed("ttl", words::ttl, AuthorityConfig::TTL),
         identity: Identity {
@@ -31,6 +37,7 @@ pub(super) fn read<'d>(
             id: read_text(&mut section, "id"),
             nsid: read_text(&mut section, "nsid"),
         },
+        rate_limit: section.section("rate_limit").map(read_rate_limit),
     };
     section.finish();
     authority
@@ -43,20 +50,36 @@ fn read_text(section: &mut Section<'_>, key: &'static str) -> Option<Text> {
 }
 
 /// Reads `zones`: at least one, none twice. One file may be the zone of several origins.
-fn read_zones<'d>(node: &Node<'d>, folder: &Path) -> Vec<ZoneSource> {
-    let read = |item: Node<'d>| Some((read_zone(&item, folder)?, item.spot));
-    let zones: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(read).collect();
+fn read_zones<'d>(
+    node: &Node<'d>,
+    folder: &Path,
+    transfers: &mut Transfers<'d>,
+    claims: &mut Claims<'d>,
+) -> Vec<ZoneSource> {
+    let mut read = |item: Node<'d>| Some((read_zone(&item, folder, transfers, claims)?, item.spot));
+    let zones: Vec<_> = node.items(ZONES_EXAMPLE).into_iter().filter_map(&mut read).collect();
     note_repeats(zones.iter().cloned(), |zone| format!("{} is loaded", zone.file.display()));
+    transfers.note_repeats();
     zones.into_iter().map(|(zone, _)| zone).collect()
 }
 
-/// Reads one zone: a file name, or a table with one.
-fn read_zone(item: &Node<'_>, folder: &Path) -> Option<ZoneSource> {
+/// Reads one zone: a file name, or a table with one. A zone that comes from elsewhere goes to `transfers`.
+fn read_zone<'d>(
+    item: &Node<'d>,
+    folder: &Path,
+    transfers: &mut Transfers<'d>,
+    claims: &mut Claims<'d>,
+) -> Option<ZoneSource> {
     let Some(mut section) = item.table() else {
         return Some(ZoneSource { file: folder.join(item.parsed(words::file_name)?), origin: None });
     };
+    if let Some(zone) = section.take("zone") {
+        transfers.read_secondary(&zone, section, folder, claims);
+        return None;
+    }
     let file = section.require("file", "\"zones/ts1.txt\"").and_then(|node| node.parsed(words::file_name));
     let origin = section.take("origin").and_then(|node| node.parsed(words::domain_name));
+    transfers.read_shared(&mut section, origin.as_ref(), claims);
     section.finish();
     Some(ZoneSource { file: folder.join(file?), origin: origin.map(|origin| origin.folded()) })
 }

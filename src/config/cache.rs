@@ -16,14 +16,18 @@ pub(super) fn read(mut section: Section<'_>, folder: &Path) -> CacheConfig {
     let min_spot = min_ttl.as_ref().map(|node| node.spot.clone());
     let min_ttl = min_ttl.and_then(|node| node.parsed(ttl(limits::MIN_TTL))).unwrap_or(usual.min_ttl);
     let max_ttl = section.parsed("max_ttl", ttl(limits::MAX_TTL), usual.max_ttl);
-    if min_ttl > max_ttl {
-        let (min, max) = (humantime::format_duration(min_ttl), humantime::format_duration(max_ttl));
-        min_spot.unwrap_or_else(|| section.spot.clone()).note(format!("min_ttl {min} is above max_ttl {max}"));
+    let max_negative_ttl = section.parsed("max_negative_ttl", ttl(limits::MAX_TTL), usual.max_negative_ttl);
+    for (key, max) in [("max_ttl", max_ttl), ("max_negative_ttl", max_negative_ttl)] {
+        if min_ttl > max {
+            let spot = min_spot.as_ref().unwrap_or(&section.spot);
+            let (min, max) = (humantime::format_duration(min_ttl), humantime::format_duration(max));
+            spot.note(format!("min_ttl {min} is above {key} {max}"));
+        }
     }
     let rules = Rules {
         min_ttl,
         max_ttl,
-        max_negative_ttl: section.parsed("max_negative_ttl", ttl(limits::MAX_TTL), usual.max_negative_ttl),
+        max_negative_ttl,
         stale: section.parsed("stale", |text| limits::STALE.parse(text), usual.stale),
         stale_answer_after: section.parsed(
             "stale_answer_after",
@@ -123,8 +127,12 @@ mod tests {
         ] {
             check(&format!("[cache]\n{line}\n{REST}"), &[&format!("2:{expected}")]);
         }
-        let expected = "2:11: cache.min_ttl: min_ttl 2h is above max_ttl 1h";
-        check(&format!("[cache]\nmin_ttl = \"2h\"\nmax_ttl = \"1h\"\n{REST}"), &[expected]);
+        for (keys, expected) in [
+            ("max_ttl = \"1h\"", &["2:11: cache.min_ttl: min_ttl 2h is above max_ttl 1h"][..]),
+            ("max_negative_ttl = \"1h\"", &["2:11: cache.min_ttl: min_ttl 2h is above max_negative_ttl 1h"]),
+        ] {
+            check(&format!("[cache]\nmin_ttl = \"2h\"\n{keys}\n{REST}"), expected);
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::section::{Node, Notes, Section, Spot, note_repeats};
-use super::{Config, Problems, admin, authority, cache, forwarder, limits, pool};
+use super::transfer::Claims;
+use super::{Config, Problems, admin, authority, cache, forwarder, keys, limits, pool};
 
 /// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
@@ -42,6 +43,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
+    let key_nodes = read_named(document.section("keys"));
     let cache_section = document.section("cache");
     let admin_section = document.section("admin");
 
@@ -59,7 +61,11 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     }
     let authority_nodes = read_named(authorities_node.and_then(|node| node.section()));
     let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
-    let authorities = sections.map(|(name, section)| authority::read(name, section, folder, &mut listeners)).collect();
+    let mut claims = Claims::default();
+    let authorities =
+        sections.map(|(name, section)| authority::read(name, section, folder, &mut listeners, &mut claims)).collect();
+    let keys = keys::read(&key_nodes, folder);
+    claims.check(&keys);
 
     let cache = cache_section.map(|section| cache::read(section, folder));
     let admin = admin_section.map(|section| admin::read(section, folder, &mut listeners));
@@ -69,7 +75,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, forwarder, pools, authorities, cache, admin }
+    Config { workers, forwarder, pools, authorities, keys, cache, admin }
 }
 
 /// The entries of a section whose keys the operator chooses.
@@ -124,7 +130,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, forwarder, pools, authorities, cache, admin",
+                "1:1: unknown key \"database\", expected one of workers, forwarder, pools, authorities, keys, cache, admin",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

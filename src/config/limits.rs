@@ -135,6 +135,25 @@ pub const PREFETCH: Limits<f64> = Limits { min: 0.0, max: 0.9 };
 /// For how long failures are remembered. RFC 9520 section 3.2: at least 1 s, at most 5 min.
 pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) };
 
+/// Responses a second to one client; 0 is no limit. Ten thousand is what the accounts can count.
+pub const RATE: Limits<u16> = Limits { min: 0, max: 10_000 };
+
+/// How much a client may owe. Less than a second is no memory at all; after an hour, nobody remembers why.
+pub const RATE_WINDOW: Limits<Duration> = Limits { min: secs(1), max: secs(3600) };
+
+/// Every how many responses over the rate one goes out as TC=1; 0 is none. Ten, as BIND and NSD have it.
+pub const SLIP: Limits<u8> = Limits { min: 0, max: 10 };
+
+/// Bits of IPv4 addresses that make a client.
+pub const IPV4_PREFIX: Limits<u8> = Limits { min: 1, max: 32 };
+
+/// Bits of IPv6 addresses that make a client.
+pub const IPV6_PREFIX: Limits<u8> = Limits { min: 1, max: 128 };
+
+/// Octets of the shortest secret of a key. RFC 8945 section 10 recommends as many as the algorithm gives, but servers of others
+/// have shorter ones, and the key is theirs too.
+pub const LEAST_SECRET: usize = 8;
+
 /// Short for a table of bounds.
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

@@ -1,7 +1,7 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder`, `authority`, `cache` and `admin` each read one kind of section, `document` the file as a whole. None
+//! `forwarder`, `authority` with `transfer`, `keys`, `cache` and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. Nothing here opens a file.
@@ -11,6 +11,7 @@ mod authority;
 mod cache;
 mod document;
 mod forwarder;
+mod keys;
 pub mod limits;
 mod pool;
 mod problem;
@@ -18,6 +19,7 @@ mod section;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod transfer;
 pub mod words;
 
 use std::net::SocketAddr;
@@ -25,11 +27,14 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use problem::{Problem, Problems};
 pub use suggest::nearest;
+pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
 
+use crate::limit::RateRules;
 use crate::policy::Rules;
 use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
@@ -45,6 +50,8 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// The TS that this process runs itself.
     pub authorities: Vec<AuthorityConfig>,
+    /// The secrets that we share with other servers.
+    pub keys: Vec<KeyConfig>,
     /// The cache, if the config has one.
     pub cache: Option<CacheConfig>,
     /// The admin server, if the config has one.
@@ -139,14 +146,20 @@ pub struct AuthorityConfig {
     pub name: String,
     /// UDP and TCP addresses.
     pub listen: Vec<SocketAddr>,
-    /// Zone files, at least one.
+    /// Zone files.
     pub zones: Vec<ZoneSource>,
+    /// Which zones of those files others may have.
+    pub shared: Vec<SharedZone>,
+    /// Zones that come from elsewhere. There is at least one zone of either kind.
+    pub secondaries: Vec<SecondaryConfig>,
     /// What is said of a name that is in no table.
     pub miss: Miss,
     /// TTL of table records.
     pub ttl: Duration,
     /// What it says of itself; by default nothing.
     pub identity: Identity,
+    /// How often one client is answered by UDP, if that is limited.
+    pub rate_limit: Option<RateRules>,
 }
 
 impl AuthorityConfig {

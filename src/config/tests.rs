@@ -67,11 +67,7 @@ fn the_reference_shows_every_key() {
         for key in keys {
             // What has no default is shown as a comment.
             let shown = section.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} ")))
-                || REFERENCE.contains(&format!(
-                    "
-[{table}.{key}]
-"
-                ));
+                || REFERENCE.contains(&format!("[{table}.{key}]\n"));
             assert!(shown, "{table}.{key} is not in config.toml");
         }
     }
@@ -91,6 +87,39 @@ fn the_reference_shows_the_cache_commented_out() {
     for key in ["size", "min_ttl", "max_ttl", "max_negative_ttl", "stale", "stale_answer_after", "stale_ttl"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
+}
+
+/// The same of the limit of responses, and of keys.
+#[test]
+fn the_reference_shows_transfers_commented_out() {
+    let section = |header: &str, end: &str| {
+        let (_, section) = REFERENCE.split_once(header).expect("the section");
+        let lines = section.split(end).next().expect("its text").lines();
+        lines.map(|line| line.strip_prefix("# ").expect("a comment")).collect::<Vec<_>>().join("\n")
+    };
+    let limit = section("# [authorities.ts1.rate_limit]\n", "\n\n");
+    let key = section("# [keys.replica]\n", "\n\n");
+    let config = parse(&format!("{REFERENCE}\n[authorities.ts1.rate_limit]\n{limit}\n[keys.replica]\n{key}"));
+    assert_eq!(config.authorities[0].rate_limit, Some(crate::limit::RateRules::default()));
+    assert_eq!(config.keys[0].name().to_string(), "replica.");
+}
+
+/// The entries of zones that are transferred, as the reference has them.
+#[test]
+fn the_reference_shows_how_zones_are_transferred() {
+    let (_, zones) = REFERENCE.split_once("# zones = [\n").expect("the example");
+    let zones = zones.split("# ]\n").next().expect("its text").lines();
+    let zones: Vec<_> = zones.map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let config = parse(&format!(
+        "keys.replica.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\n{}\n]",
+        zones.join("\n")
+    ));
+    let [secondary] = &config.authorities[0].secondaries[..] else { panic!("one secondary") };
+    let example = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [{ zone = \"example.com\", primaries = [\"192.0.2.1:53\"] }]";
+    let usual = &parse(example).authorities[0].secondaries[0];
+    assert_eq!((&secondary.file, secondary.max_size), (&usual.file, usual.max_size));
+    let [shared] = &config.authorities[0].shared[..] else { panic!("one zone of a file") };
+    assert_eq!((shared.zone.to_string().as_str(), shared.sharing.also_notify.len()), ("example.org.", 1));
 }
 
 /// The same of the admin server.

@@ -12,6 +12,8 @@ use super::limits;
 use super::suggest::nearest;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Silence};
+use crate::transfer::acl::Rule;
+use crate::transfer::tsig::Algorithm;
 use crate::wire::{Name, RecordType};
 use crate::zone::Miss;
 
@@ -91,6 +93,9 @@ const SILENCE: &Words<Silence> = &[
 /// `authorities.*.miss`.
 const MISS: &Words<Miss> = &[("silent", Miss::Silent), ("nxdomain", Miss::Nxdomain), ("refused", Miss::Refused)];
 
+/// `keys.*.algorithm`.
+const ALGORITHM: &Words<Algorithm> = &[("hmac-sha256", Algorithm::HmacSha256), ("hmac-sha512", Algorithm::HmacSha512)];
+
 /// The words of `pools.*.grace` beside durations.
 const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
 
@@ -120,6 +125,26 @@ pub fn silence(text: &str) -> Result<Silence, Expected> {
 /// Reads `authorities.*.miss`.
 pub fn miss(text: &str) -> Result<Miss, Expected> {
     look_up(MISS, text)
+}
+
+/// Reads `keys.*.algorithm`.
+pub fn algorithm(text: &str) -> Result<Algorithm, Expected> {
+    look_up(ALGORITHM, text)
+}
+
+/// Reads the secret of a key, as it stands in the config or in a file of its own.
+pub fn secret(text: &str) -> Result<Vec<u8>, Expected> {
+    let secret = data_encoding::BASE64.decode(text.trim().as_bytes()).ok();
+    let secret = secret.filter(|secret| secret.len() >= limits::LEAST_SECRET);
+    let least = limits::LEAST_SECRET;
+    secret.ok_or_else(|| Expected::new(format!("a secret in base64, {least} octets or more")))
+}
+
+/// Reads who may do something with a zone.
+pub fn access_rule(text: &str) -> Result<Rule, Expected> {
+    text.parse::<Rule>().map_err(|error| {
+        Expected::new(format!("an address, a prefix, key:NAME, or an address or prefix and key:NAME ({error})"))
+    })
 }
 
 /// Reads `pools.*.grace`: a word or a duration.
@@ -167,7 +192,7 @@ pub fn duration(text: &str) -> Result<Duration, Expected> {
     humantime::parse_duration(text).map_err(|_| Expected::new("a duration such as \"250ms\" or \"3s\""))
 }
 
-/// Reads `cache.size`: a whole number with a binary unit.
+/// Reads a size, such as `cache.size`: a whole number with a binary unit.
 pub fn size(text: &str) -> Result<usize, Expected> {
     let read = |(unit, shift): (&str, u32)| {
         let number = text.strip_suffix(unit)?.trim_end();
@@ -312,6 +337,15 @@ mod tests {
                     Silence::Servfail => "servfail",
                     Silence::Refused => "refused",
                     Silence::Drop => "drop",
+                }
+            );
+        }
+        for &(word, value) in ALGORITHM {
+            assert_eq!(
+                word,
+                match value {
+                    Algorithm::HmacSha256 => "hmac-sha256",
+                    Algorithm::HmacSha512 => "hmac-sha512",
                 }
             );
         }

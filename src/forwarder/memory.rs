@@ -10,8 +10,8 @@
 //!
 //! A failure that is remembered (RFC 9520) is told at once to whoever asks again within `failure_ttl`, and no backend is asked.
 //! Silence is such a failure where the pool's word for it is SERVFAIL. Where it is another, clients were given an answer that was
-//! made up, and what is made up is never told from memory: the next query races again. If an attempt was only slow, its late
-//! reply takes the place of the failure.
+//! made up, and what is made up is never told from memory: nothing is remembered, and the next query races again. If an attempt
+//! was only slow, its late reply takes the place of the failure.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ use super::{Forwarder, QTYPE_QCLASS, Ticket};
 use crate::cache::{self, Cache, Failure, Found, Key, PoolId, Rules};
 use crate::metrics::Source;
 use crate::plan::{Plan, SharedPool};
-use crate::policy::Rank;
 use crate::policy::race::Outcome;
+use crate::policy::{self, Rank, Silence};
 use crate::wire::{self, ClientForm, Query, QuestionKey, Rcode, Reply};
 
 /// The cache, for one pool.
@@ -52,8 +52,8 @@ impl<'a> Memory<'a> {
 
     /// Whether there is an answer that is good to the question of a reply.
     fn is_fresh(&self, key: &Key<'_>, reply: &Reply<'_>, now: Instant, scratch: &mut Vec<u8>) -> bool {
-        let Some(question) = reply.question() else { return false };
-        let form = ClientForm::of(&Query { header: reply.header(), question, edns: None });
+        let Some(query) = query_of_reply(reply) else { return false };
+        let form = ClientForm::of(&query);
         let client = cache::Client { form: &form, own_udp_size: 0, limit: LEAST_LIMIT };
         matches!(self.cache.look_stale(key, &client, self.rules, now, scratch), Found::Fresh { .. })
     }
@@ -248,14 +248,20 @@ impl Forwarder {
                 let reply = at_hand.or(kept.as_ref())?;
                 let is_kept = cache.keep(&key, reply, rules, now, scratch);
                 match rank(reply) {
-                    Rank::Failure if !is_kept && entry.stale != StaleAnswer::Unknown => {
-                        // Such a failure is not remembered, but that the answer that there is was not refreshed, is.
-                        cache.keep_silence(&key, rules, now, scratch);
+                    Rank::Failure if !is_kept => {
+                        // It is not remembered, but that the answer that there may be was not refreshed, is.
+                        cache.note_failure(&key, rules, now);
                     }
-                    rank if is_kept && rank > Rank::Failure => {
-                        return (!shared.rules().accept.accepts(rank)).then_some(rank);
+                    Rank::Failure => {}
+                    rank => {
+                        let is_accepted = shared.rules().accept.accepts(rank);
+                        if is_accepted && !is_kept && !reply.is_truncated() && !reply.is_referral() {
+                            // What was kept is older, and says otherwise.
+                            cache.forget(&key);
+                        }
+                        // Whether it may be kept or not: one that lost to it must not be told instead of it.
+                        return (!is_accepted).then_some(rank);
                     }
-                    _ => {}
                 }
             }
             Outcome::Failed => {
@@ -266,7 +272,10 @@ impl Forwarder {
                     cache.keep(&key, &failure, rules, now, scratch);
                 }
             }
-            Outcome::Nothing => cache.keep_silence(&key, rules, now, scratch),
+            Outcome::Nothing if is_silence_told(shared.rules()) => cache.keep_silence(&key, rules, now, scratch),
+            Outcome::Nothing => {
+                cache.note_failure(&key, rules, now);
+            }
         }
         Some(Rank::Failure)
     }
@@ -312,6 +321,11 @@ impl Forwarder {
     }
 }
 
+/// Whether there is a time when clients are told of remembered silence; else it only takes the place of better things.
+fn is_silence_told(rules: &policy::Rules) -> bool {
+    rules.on_timeout == Silence::Servfail || rules.on_all_down == Silence::Servfail
+}
+
 /// The folded question of a race.
 fn key_of_race(entry: &Entry) -> Option<QuestionKey> {
     wire::read_query(&entry.query).ok().map(|query| QuestionKey::of(&query))
@@ -319,7 +333,12 @@ fn key_of_race(entry: &Entry) -> Option<QuestionKey> {
 
 /// The folded question of a reply.
 fn key_of_reply(reply: &Reply<'_>) -> Option<QuestionKey> {
-    reply.question().map(|question| QuestionKey::of(&Query { header: reply.header(), question, edns: None }))
+    query_of_reply(reply).map(|query| QuestionKey::of(&query))
+}
+
+/// The query that a reply repeats, as far as it does.
+fn query_of_reply<'a>(reply: &Reply<'a>) -> Option<Query<'a>> {
+    reply.question().map(|question| Query { header: reply.header(), question, edns: None, is_signed: false })
 }
 
 /// A folded question with flags and hash of its own.

@@ -52,7 +52,7 @@ impl Word {
 
     /// Nobody has replied.
     pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
-        // RFC 8914 section 4.23, RFC 8914 section 4.30: silence and death are told apart.
+        // RFC 8914 section 4.23 has the error for death. The one for silence was registered later (RFC 8914 section 5.2).
         let (word, error) = match is_any_up {
             true => (rules.on_timeout, ExtendedError::SYNTHESIZED),
             false => (rules.on_all_down, ExtendedError::NO_REACHABLE_AUTHORITY),

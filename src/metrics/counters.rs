@@ -103,6 +103,8 @@ pub enum Dropped {
     Unsent,
     /// A connection above the limit.
     Overload,
+    /// A response above the rate that its client is allowed.
+    Limited,
 }
 
 impl Dropped {
@@ -116,12 +118,13 @@ impl Dropped {
             Self::Silent => "silent",
             Self::Unsent => "unsent",
             Self::Overload => "overload",
+            Self::Limited => "limited",
         }
     }
 }
 
 /// All reasons, in order of their number.
-const REASONS: [Dropped; 7] = [
+const REASONS: [Dropped; 8] = [
     Dropped::Malformed,
     Dropped::Spoofed,
     Dropped::Late,
@@ -129,6 +132,7 @@ const REASONS: [Dropped; 7] = [
     Dropped::Silent,
     Dropped::Unsent,
     Dropped::Overload,
+    Dropped::Limited,
 ];
 
 /// All sources, in order of their number.

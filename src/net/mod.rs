@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod bind;
+pub mod clock;
 pub mod exchange;
 pub mod tcp;
 pub mod udp;

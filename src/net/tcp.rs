@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,7 +47,21 @@ impl Limits {
 
 /// The way back to one connection, from whichever thread the response is made on.
 #[derive(Clone, Debug)]
-pub struct Responder(mpsc::UnboundedSender<Vec<u8>>);
+pub struct Responder {
+    /// What is to be written.
+    responses: mpsc::UnboundedSender<Response>,
+    /// The client.
+    peer: SocketAddr,
+}
+
+/// What a handler has to say to one message.
+#[derive(Debug)]
+enum Response {
+    /// One message; empty if there is none.
+    Whole(Vec<u8>),
+    /// Messages, one after the other, as the client takes them.
+    Parts(mpsc::Receiver<Vec<u8>>),
+}
 
 impl Responder {
     /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
@@ -54,7 +69,20 @@ impl Responder {
     pub fn respond(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut message = Vec::new();
         fill(&mut message);
-        let _ = self.0.send(message);
+        let _ = self.responses.send(Response::Whole(message));
+    }
+
+    /// Begins a response of several messages, which ends when what this returns is dropped. No more than one waits while the
+    /// client takes another: who sends into it waits for the client, and learns when that is gone.
+    pub fn respond_in_parts(&self) -> mpsc::Sender<Vec<u8>> {
+        let (parts, receiver) = mpsc::channel(1);
+        let _ = self.responses.send(Response::Parts(receiver));
+        parts
+    }
+
+    /// The client.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 }
 
@@ -71,7 +99,7 @@ pub async fn serve(
     let handle = Rc::new(handle);
     let open = Rc::new(Cell::new(0));
     let mut connections = JoinSet::new();
-    let accept = |stream: TcpStream, connections: &mut JoinSet<()>| {
+    let accept = |(stream, peer): (TcpStream, SocketAddr), connections: &mut JoinSet<()>| {
         if open.get() >= limits.connections {
             refused();
             return;
@@ -80,7 +108,7 @@ pub async fn serve(
         let (handle, open, drain) = (Rc::clone(&handle), Rc::clone(&open), drain.clone());
         connections.spawn_local(async move {
             // An error of a connection is its end; there is nobody to tell.
-            let _ = Connection::new(stream, limits).run(drain, &*handle).await;
+            let _ = Connection::new(stream, limits).run(peer, drain, &*handle).await;
             open.set(open.get() - 1);
         });
     };
@@ -88,7 +116,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => accept(stream, &mut connections),
+                Ok(accepted) => accept(accepted, &mut connections),
                 // Out of descriptors, most likely, and the connection is still there to be accepted: wait rather than spin.
                 Err(error) if is_exhausted(&error) => {
                     let _ = timeout(BREATH, drain.clone().wait_for(|drain| *drain)).await;
@@ -102,8 +130,8 @@ pub async fn serve(
     // Whoever is in the kernel's queue has connected before the end: take them along. The kernel is asked itself, for the
     // runtime may not have heard of them yet.
     if let Ok(listener) = listener.into_std() {
-        while let Ok(stream) = listener.accept().and_then(|(stream, _)| watched(stream)) {
-            accept(stream, &mut connections);
+        while let Ok(accepted) = listener.accept().and_then(|(stream, peer)| Ok((watched(stream)?, peer))) {
+            accept(accepted, &mut connections);
         }
         // It closes here: nobody connects any more, while those who have are served to the end.
     }
@@ -156,9 +184,14 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    async fn run(mut self, mut drain: watch::Receiver<bool>, handle: &impl Fn(&[u8], &Responder)) -> io::Result<()> {
+    async fn run(
+        mut self,
+        peer: SocketAddr,
+        mut drain: watch::Receiver<bool>,
+        handle: &impl Fn(&[u8], &Responder),
+    ) -> io::Result<()> {
         let (sender, mut responses) = mpsc::unbounded_channel();
-        let responder = Responder(sender);
+        let responder = Responder { responses: sender, peer };
         loop {
             self.take_messages(handle, &responder);
             if self.is_at_end && self.in_flight == 0 {
@@ -166,10 +199,10 @@ impl Connection {
             }
             let can_read = !self.is_at_end && self.in_flight < self.limits.in_flight;
             tokio::select! {
-                response = responses.recv() => {
-                    self.frame(response);
+                Some(response) = responses.recv() => {
+                    self.take_response(response).await?;
                     while let Ok(more) = responses.try_recv() {
-                        self.frame(Some(more));
+                        self.take_response(more).await?;
                     }
                     self.write().await?;
                 }
@@ -209,10 +242,24 @@ impl Connection {
         }
     }
 
-    /// Appends a response to the output, or notes that there is none.
-    fn frame(&mut self, response: Option<Vec<u8>>) {
-        let message = response.unwrap_or_default();
+    /// Takes a response to the output. Of one in parts, each is written before the next is asked for; whatever else the
+    /// client has asked waits meanwhile, since the order of responses is ours (RFC 7766 section 7).
+    async fn take_response(&mut self, response: Response) -> io::Result<()> {
         self.in_flight = self.in_flight.saturating_sub(1);
+        match response {
+            Response::Whole(message) => self.frame(&message),
+            Response::Parts(mut parts) => {
+                while let Some(part) = parts.recv().await {
+                    self.frame(&part);
+                    self.write().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a message to the output, unless there is none.
+    fn frame(&mut self, message: &[u8]) {
         self.active = Instant::now();
         if let Ok(length @ 1..) = u16::try_from(message.len()) {
             self.output.extend(length.to_be_bytes());

@@ -5,6 +5,7 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod holdings;
 mod persist;
 mod status;
 mod worker;
@@ -21,13 +22,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
+use self::holdings::{Holding, News as ZoneNews};
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
 use crate::admin::{self, Change, Refused, Request, Token};
+use crate::announcer::Announcer;
+use crate::authority::Notice;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
@@ -37,6 +41,8 @@ use crate::net::bind::{self, BindError, Listeners};
 use crate::net::tcp::Limits;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
+use crate::secondary::{Keeper, Post};
+use crate::transfer::tsig::Keys;
 use crate::zone::Catalog;
 
 /// A config whose zones are loaded.
@@ -46,6 +52,8 @@ pub struct Setup {
     pub config: Config,
     /// For each authority of the config, what it answers from.
     pub catalogs: Vec<Arc<Catalog>>,
+    /// The keys of the config, with their secrets.
+    pub keys: Keys,
     /// What changes from other hosts must bear.
     pub token: Option<Token>,
 }
@@ -108,8 +116,16 @@ pub struct Server {
     _admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
-    /// The names of the authorities that run.
-    authorities: Vec<String>,
+    /// The authorities that run, by number.
+    holdings: Vec<Holding>,
+    /// Looks after the zones that come from other servers.
+    keeper: Keeper,
+    /// What has become of those.
+    posts: UnboundedReceiver<Post>,
+    /// NOTIFY that workers took.
+    notices: Receiver<Notice>,
+    /// Tells other servers of changes.
+    announcer: Announcer,
     /// Probes the backends.
     prober: Prober,
     /// What workers met.
@@ -132,7 +148,8 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, catalogs, token } = setup;
+        let Setup { config, catalogs, keys, token } = setup;
+        let keys = Arc::new(keys);
         let descriptors = raise_descriptor_limit();
         let count = worker_count(&config);
         let (news_sender, news) = unbounded_channel();
@@ -170,6 +187,18 @@ impl Server {
         if let Some(listener) = &admin_listener {
             bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
         }
+        let held = config.authorities.iter().zip(catalogs).enumerate();
+        let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
+        let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
+        let (sender, mut posts) = unbounded_channel();
+        let mut keeper = Keeper::new(sender);
+        keeper.set_subjects(holdings.iter().flat_map(Holding::subjects).collect());
+        // What was saved is answered from with the first query.
+        let mut announcements: Vec<ZoneNews> = first_news.into_iter().flatten().collect();
+        while let Ok(post) = posts.try_recv() {
+            announcements.extend(holdings.get_mut(post.authority).and_then(|holding| holding.take(post)));
+        }
+        let (notice_sender, notices) = channel(NOTICES);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.
@@ -182,8 +211,11 @@ impl Server {
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
             });
-            let authorities = authority_sockets.iter_mut().zip(&catalogs).map(|(sockets, catalog)| AuthorityParts {
-                catalog: Arc::clone(catalog),
+            let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
+            let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {
+                number,
+                edition: Arc::clone(holding.edition()),
+                notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
             });
             let parts = Parts {
@@ -203,7 +235,6 @@ impl Server {
         if let Some(plan) = &plan {
             prober.set_plan(plan);
         }
-        let authorities = config.authorities.iter().map(|authority| authority.name.clone()).collect();
         let summary = Summary::of(counters);
         let (asks, requests) = unbounded_channel();
         let is_ready = Arc::new(AtomicBool::new(true));
@@ -219,6 +250,8 @@ impl Server {
         }
         let (configured, pools) = (config.pools.clone(), config.pools.clone());
         let started = std::time::Instant::now();
+        let mut announcer = Announcer::default();
+        announcements.into_iter().for_each(|news| announce(&mut announcer, news));
         Ok(Self {
             config,
             plan,
@@ -232,7 +265,11 @@ impl Server {
             is_ready,
             _admin: admin,
             started,
-            authorities,
+            holdings,
+            keeper,
+            posts,
+            notices,
+            announcer,
             prober,
             news,
             summary,
@@ -256,6 +293,10 @@ impl Server {
         loop {
             tokio::select! {
                 Some(news) = self.news.recv() => self.prober.hear(&news),
+                Some(post) = self.posts.recv() => self.take_post(post),
+                Some(notice) = self.notices.recv() => {
+                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.serial);
+                }
                 _ = self.second.tick() => if let Some(plan) = &self.plan {
                     self.minutes.count(plan);
                 },
@@ -271,7 +312,7 @@ impl Server {
 
     /// Puts another config in force, as far as that can be done while running, and returns what an operator may not expect.
     pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
-        let Setup { config, catalogs, .. } = setup;
+        let Setup { config, catalogs, keys, .. } = setup;
         let mut remarks = needs_restart(&self.config, &config);
         if self.plan.is_some()
             && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
@@ -282,11 +323,16 @@ impl Server {
             self.configured.clone_from(&config.pools);
             self.pools = config.pools;
         }
-        // In the order of the start, which is the workers'; an authority that is gone keeps its zones until the restart.
-        let named = |name: &String| config.authorities.iter().position(|authority| authority.name == *name);
-        let catalogs: Vec<_> =
-            self.authorities.iter().map(|name| named(name).map(|index| Arc::clone(&catalogs[index]))).collect();
-        self.tell(|| Command::SetCatalogs(catalogs.clone()));
+        let keys = Arc::new(keys);
+        for (config, catalog) in config.authorities.into_iter().zip(catalogs) {
+            // One that is gone keeps its zones until the restart, and a new one waits for that.
+            let Some(number) = self.holdings.iter().position(|holding| holding.name() == config.name) else { continue };
+            let (news, odd) = self.holdings[number].reload(config, catalog, &keys);
+            remarks.extend(odd);
+            self.publish(number);
+            news.into_iter().for_each(|news| announce(&mut self.announcer, news));
+        }
+        self.keeper.set_subjects(self.holdings.iter().flat_map(Holding::subjects).collect());
         remarks
     }
 
@@ -316,6 +362,22 @@ impl Server {
                 let answers = cache.flush(Flush::Pool(pool));
                 tracing::info!("cache: {answers} answers of a pool that has changed are gone");
             });
+        }
+    }
+
+    /// Takes what has become of a zone of another server.
+    fn take_post(&mut self, post: Post) {
+        let number = post.authority;
+        let Some(holding) = self.holdings.get_mut(number) else { return };
+        let news = holding.take(post);
+        self.publish(number);
+        news.into_iter().for_each(|news| announce(&mut self.announcer, news));
+    }
+
+    /// Has all workers answer from what an authority holds now.
+    fn publish(&self, number: usize) {
+        if let Some(holding) = self.holdings.get(number) {
+            self.tell(|| Command::SetEdition(number, Arc::clone(holding.edition())));
         }
     }
 
@@ -372,6 +434,20 @@ pub enum Remark {
     NeedsRestart(String),
     /// The cache has another size, so it is another one.
     CacheEmptied,
+    /// A zone has changed, but not its serial: no secondary will notice.
+    SameSerial {
+        /// Name of the zone.
+        zone: String,
+        /// Its serial.
+        serial: u32,
+    },
+    /// A zone has a serial that is older than the one before: no secondary will take it.
+    OlderSerial {
+        /// Name of the zone.
+        zone: String,
+        /// Its serial.
+        serial: u32,
+    },
     /// A backend that was added by hand is gone, since the config does not have it.
     Gone {
         /// Name of the pool.
@@ -393,6 +469,12 @@ impl fmt::Display for Remark {
         match self {
             Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
             Self::CacheEmptied => f.write_str("cache.size has changed, so the cache starts empty"),
+            Self::SameSerial { zone, serial } => {
+                write!(f, "zone {zone} has changed but not its serial {serial}, so no secondary will notice; raise it")
+            }
+            Self::OlderSerial { zone, serial } => {
+                write!(f, "zone {zone} has gone back to serial {serial}, so no secondary will take it; raise it")
+            }
             Self::Gone { pool, backend } => write!(f, "{backend}, added to pool {pool} by hand, is gone"),
             Self::Back { pool, backend } => write!(f, "{backend}, removed from pool {pool} by hand, is back"),
         }
@@ -487,6 +569,14 @@ fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
     let _ = worker.send(Command::Drain(done));
     drained
 }
+
+/// Has whoever is to know of a zone told.
+fn announce(announcer: &mut Announcer, news: ZoneNews) {
+    announcer.announce(news.authority, &news.zone, &news.sharing, news.key);
+}
+
+/// NOTIFY that waits for the control thread: more is a flood.
+const NOTICES: usize = 64;
 
 /// What a drain may take beyond the longest timeout of a pool.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);

@@ -10,24 +10,23 @@ use std::time::Instant;
 
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Edition, Notice};
 use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::metrics::{Counters, Dropped};
 use crate::net::tcp;
 use crate::plan::Plan;
-use crate::zone::Catalog;
 
 /// What a worker is told by the control thread.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Put this plan in force.
     SetPlan(Arc<Plan>),
-    /// Answer from these catalogs, by number of the authority; `None` leaves it as it is.
-    SetCatalogs(Vec<Option<Arc<Catalog>>>),
+    /// Answer from this edition, as the authority of this number.
+    SetEdition(usize, Arc<Edition>),
     /// The state of some backend has changed.
     Refresh,
     /// Take no more queries for the LS, finish those in flight, and say so.
@@ -66,8 +65,12 @@ pub(super) struct ForwarderParts {
 
 /// A worker's part of a TS.
 pub(super) struct AuthorityParts {
+    /// Its number.
+    pub(super) number: usize,
     /// What it answers from.
-    pub(super) catalog: Arc<Catalog>,
+    pub(super) edition: Arc<Edition>,
+    /// Where NOTIFY goes.
+    pub(super) notices: mpsc::Sender<Notice>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
 }
@@ -102,11 +105,9 @@ async fn run(parts: Parts) -> io::Result<()> {
                     balancer.forwarder.borrow_mut().set_plan(plan, Instant::now());
                 }
             }
-            Command::SetCatalogs(catalogs) => {
-                for (site, catalog) in sites.iter().zip(catalogs) {
-                    if let Some(catalog) = catalog {
-                        site.authority.set_catalog(catalog);
-                    }
+            Command::SetEdition(number, edition) => {
+                if let Some(site) = sites.get(number) {
+                    site.authority.set_edition(edition);
                 }
             }
             Command::Refresh => {
@@ -229,9 +230,9 @@ struct Site {
 impl Site {
     /// Starts answering.
     fn start(parts: AuthorityParts, counters: Arc<Counters>, limits: tcp::Limits) -> io::Result<Self> {
-        let AuthorityParts { catalog, sockets } = parts;
+        let AuthorityParts { number, edition, notices, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
-        let authority = Rc::new(Authority::new(catalog, Arc::clone(&counters)));
+        let authority = Rc::new(Authority::new(number, edition, Arc::clone(&counters), notices));
         let mut intake = JoinSet::new();
         for socket in &udp {
             let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));

@@ -12,6 +12,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::records::{Records, Soa, compare};
 use super::serial::Serial;
@@ -167,11 +168,11 @@ pub enum Inexact {
     NotInARow,
 }
 
-/// The last versions of a zone, as the steps between them. Bounded: the oldest go first.
+/// The last versions of a zone, as the steps between them. Bounded: the oldest go first. Copies share the steps.
 #[derive(Clone, Debug)]
 pub struct Journal {
     /// Steps in a row, the oldest first.
-    steps: VecDeque<Difference>,
+    steps: VecDeque<Arc<Difference>>,
     /// Octets that they take together.
     size: usize,
     /// How many steps are kept.
@@ -193,7 +194,7 @@ impl Journal {
             self.size = 0;
         }
         self.size += step.size();
-        self.steps.push_back(step);
+        self.steps.push_back(Arc::new(step));
         while self.steps.len() > self.most_steps || self.size > self.most_octets {
             let Some(oldest) = self.steps.pop_front() else {
                 break;
@@ -206,7 +207,7 @@ impl Journal {
     pub fn since(&self, serial: Serial) -> Option<impl Iterator<Item = &Difference> + Clone> {
         // The last one that fits: a serial may come around again.
         let start = self.steps.iter().rposition(|step| step.from == serial)?;
-        Some(self.steps.range(start..))
+        Some(self.steps.range(start..).map(|step| &**step))
     }
 
     /// How many steps are kept.

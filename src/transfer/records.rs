@@ -72,6 +72,12 @@ impl Records {
         self.entries.is_empty()
     }
 
+    /// About how many octets of memory these records would take.
+    pub fn size_of<'a>(records: impl IntoIterator<Item = Record<'a>>) -> usize {
+        let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<Entry>();
+        records.into_iter().map(octets).sum()
+    }
+
     /// About how many octets of memory they take.
     pub fn size(&self) -> usize {
         self.octets.len() + self.entries.len() * size_of::<Entry>()

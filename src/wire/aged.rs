@@ -47,7 +47,7 @@ pub enum Aged {
 pub fn write_kept(reply: &Reply<'_>, out: &mut Vec<u8>) {
     out.clear();
     let Some(question) = reply.question() else { return };
-    let plain = ClientForm::of(&Query { header: Header::new(0), question, edns: None });
+    let plain = ClientForm::of(&Query { header: Header::new(0), question, edns: None, is_signed: false });
     write_response(reply, &plain, 0, LONGEST, out);
     // RFC 6891 section 6.1.1: OPT records are not cached. Deviation: the errors in them (RFC 8914) are about the answer, not
     // about the hop, and who asks again wants to know them as well.
@@ -100,8 +100,7 @@ pub fn settle_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
 /// Writes a kept reply into `out` as a response for one client, as [`write_response`] does.
 pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size: u16, limit: usize, out: &mut Vec<u8>) {
     write_response(kept, form, own_udp_size, limit, out);
-    let desired = form.response_header().recursion_desired();
-    rewrite_header(out, |header| header.with(Flag::RecursionDesired, desired));
+    rewrite_header(out, |header| form.adapt(header));
     let mut walk = Walk::of(out);
     while let Some(record) = walk.next(out) {
         match aged {
@@ -172,7 +171,8 @@ impl Walk {
 /// The time to live with which a record is kept.
 fn settled_ttl(message: &[u8], record: &Record, bounds: TtlBounds) -> u32 {
     let ttl = ttl_of(message, record);
-    // RFC 2181 section 8: with the highest bit set, the whole is taken as 0.
+    // RFC 2181 section 8: with the highest bit set, the whole is taken as 0. Deviation: RFC 8767 section 4 would take it for a very
+    // long time. Nobody means 68 years, and what is not kept is at least never wrong.
     if ttl == 0 || ttl > i32::MAX as u32 {
         return 0;
     }

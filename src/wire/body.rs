@@ -19,6 +19,8 @@ pub(super) struct Body<'a> {
     pub(super) additional: usize,
     /// The OPT record.
     pub(super) opt: Option<Opt<'a>>,
+    /// Whether the additional section has a TSIG record.
+    pub(super) is_signed: bool,
     /// Whether the authority section has an NS record.
     pub(super) has_authority_ns: bool,
     /// Whether the authority section has an SOA record.
@@ -47,6 +49,7 @@ impl<'a> Body<'a> {
             authority: at,
             additional: at,
             opt: None,
+            is_signed: false,
             has_authority_ns: false,
             has_authority_soa: false,
         };
@@ -70,6 +73,7 @@ impl<'a> Body<'a> {
                     return None;
                 }
             }
+            body.is_signed |= record.rtype == RecordType::TSIG;
             at = record.end;
         }
         (at == message.len()).then_some(body)

@@ -17,6 +17,8 @@ pub struct ClientForm {
     recursion_desired: bool,
     /// CD.
     checking_disabled: bool,
+    /// Whether it asks to be told AD, by AD or DO (RFC 6840 section 5.7).
+    asks_authentic: bool,
     /// How the question's name was spelled.
     spelling: Spelling,
 }
@@ -38,6 +40,7 @@ impl ClientForm {
             edns: query.edns.map(|edns| ClientEdns { udp_size: edns.udp_size, dnssec_ok: edns.dnssec_ok }),
             recursion_desired: query.header.recursion_desired(),
             checking_disabled: query.header.checking_disabled(),
+            asks_authentic: query.header.authentic_data() || query.edns.is_some_and(|edns| edns.dnssec_ok),
             spelling: Spelling::of(query.question.qname()),
         }
     }
@@ -46,6 +49,13 @@ impl ClientForm {
     pub fn udp_limit(&self, own_udp_size: u16) -> usize {
         // RFC 1035 section 2.3.4 without EDNS. RFC 6891 section 6.2.3: values below 512 are taken as 512.
         self.edns.map_or(MIN_UDP_LEN, |edns| MIN_UDP_LEN.max(usize::from(edns.udp_size.min(own_udp_size))))
+    }
+
+    /// The header of a message that was made for another client, as this one may be told it.
+    pub(super) fn adapt(&self, header: Header) -> Header {
+        // RFC 6840 section 5.8: AD is told to those who ask for it. A backend that is relayed sees to that by itself.
+        let is_authentic = header.authentic_data() && self.asks_authentic;
+        header.with(Flag::RecursionDesired, self.recursion_desired).with(Flag::AuthenticData, is_authentic)
     }
 
     /// The header of a response that is not relayed.
@@ -124,6 +134,7 @@ mod tests {
                 edns,
                 recursion_desired: false,
                 checking_disabled: false,
+                asks_authentic: false,
                 spelling: Spelling::of(b"\0"),
             };
             assert_eq!(form.udp_limit(own), expected, "{client:?} {own}");

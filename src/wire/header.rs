@@ -42,7 +42,8 @@ impl Header {
 
     /// The header of a response to this query: its ID, opcode, RD and CD, QR set, all else zero.
     ///
-    /// RFC 4035 section 3.1.6 has CD copied as RFC 1035 section 4.1.1 has RD.
+    /// RFC 1035 section 4.1.1: RD is copied. RFC 4035 section 3.2.2: so is CD, by whoever asks others. Deviation: RFC 4035
+    /// section 3.1.6 would rather have an authority clear it, but a copy misleads nobody and needs no second rule.
     pub fn to_response(self) -> Self {
         Self::new(self.id)
             .with(Flag::Response, true)

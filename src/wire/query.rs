@@ -16,6 +16,8 @@ pub struct Query<'a> {
     pub question: Question<'a>,
     /// Its OPT record, if it has one. The version is 0.
     pub edns: Option<Edns<'a>>,
+    /// Whether it bears a TSIG record, which nobody has verified yet.
+    pub is_signed: bool,
 }
 
 impl Query<'_> {
@@ -65,7 +67,7 @@ pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
             return Err(broken);
         }
     }
-    Ok(Query { header, question, edns })
+    Ok(Query { header, question, edns, is_signed: body.is_signed })
 }
 
 /// Writes the query that goes to a backend into `out`, with ID 0, and says where its OPT record starts: at the end if it

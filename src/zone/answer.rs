@@ -131,7 +131,8 @@ impl<'c> Story<'c, '_, '_> {
         while let Some(name) = next {
             let folded = NameBuf::folded(name.as_wire());
             // RFC 1034 section 4.3.2, step 2. What is not in our zones the client asks others for.
-            let Some(zone) = self.catalog.zone_of(folded.as_wire(), self.qtype) else { break };
+            let zone = self.catalog.zone_of(folded.as_wire(), self.qtype).filter(|zone| zone.is_served());
+            let Some(zone) = zone else { break };
             let owner = Owner::Name(name.as_wire());
             let here = Here { zone, name: name.as_wire(), folded: folded.as_wire(), owner };
             next = self.step(here, zone.find(folded.as_wire(), self.qtype))?;

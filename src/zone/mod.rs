@@ -34,6 +34,7 @@ mod respond;
 mod store;
 mod table;
 mod tables;
+mod topic;
 mod warm;
 mod writer;
 #[expect(clippy::module_inception, reason = "the room is named for all zones, the file for one")]
@@ -47,8 +48,9 @@ pub use flaw::{Caution, Finding, Findings, Flaw, Listed};
 pub use identity::{Identity, Text};
 pub use rdata::rdata_to_text;
 pub use record::{Place, Record};
-pub use respond::{Reaction, Transport, respond};
+pub use respond::{Reaction, Transport, respond, respond_to};
 pub use table::{TableFaults, is_master_file, read_table};
 pub use tables::{Miss, Tables, TablesBuilder};
+pub use topic::{Kind, Topic};
 pub use warm::warm;
 pub use zone::{Zone, ZoneBuilder};

@@ -43,27 +43,39 @@ pub fn respond(
     own_udp_size: u16,
     out: &mut Vec<u8>,
 ) -> Reaction {
+    respond_to(catalog, &read_query(message), message, transport, own_udp_size, out)
+}
+
+/// The same for a message that has been read as a query.
+pub fn respond_to(
+    catalog: &Catalog,
+    read: &Result<Query<'_>, Rejected>,
+    message: &[u8],
+    transport: Transport,
+    own_udp_size: u16,
+    out: &mut Vec<u8>,
+) -> Reaction {
     out.clear();
-    let query = match read_query(message) {
+    let query = match read {
         Ok(query) => query,
         Err(Rejected::Short | Rejected::NotAQuery) => return Reaction::Malformed,
         Err(Rejected::Answer(rcode)) => {
             // RFC 1996 section 3.10 has a secondary ignore NOTIFY from strangers. This is no secondary at all, and
             // REFUSED tells the sender at once.
             let is_notify = Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY);
-            let rcode = if is_notify { Rcode::REFUSED } else { rcode };
+            let rcode = if is_notify { Rcode::REFUSED } else { *rcode };
             write_error(message, rcode, own_udp_size, out);
             return Reaction::Respond(rcode);
         }
     };
     let limit = match transport {
-        Transport::Udp => ClientForm::of(&query).udp_limit(own_udp_size),
+        Transport::Udp => ClientForm::of(query).udp_limit(own_udp_size),
         Transport::Tcp => usize::from(u16::MAX),
     };
-    let tail = Tail::of(catalog, &query, own_udp_size);
+    let tail = Tail::of(catalog, query, own_udp_size);
     out.resize(HEADER_LEN, 0);
     out.extend_from_slice(query.question.as_wire());
-    let Some(body) = write_body(catalog, &query, limit - tail.len(), out) else {
+    let Some(body) = write_body(catalog, query, limit - tail.len(), out) else {
         out.clear();
         return Reaction::Silent;
     };
@@ -115,6 +127,9 @@ fn write_body(catalog: &Catalog, query: &Query<'_>, limit: usize, out: &mut Vec<
     let mut qname = NameBuf::root();
     qname.fold_from(question.qname());
     if let Some(zone) = catalog.zone_of(qname.as_wire(), question.qtype()) {
+        if !zone.is_served() {
+            return Some(Body::empty(Rcode::SERVFAIL, false));
+        }
         let mut writer = Writer::new(out, limit);
         let verdict = answer::answer(catalog, zone, query, qname.as_wire(), &mut writer);
         let answer::Verdict { rcode, authoritative, truncated } = verdict;

@@ -25,6 +25,8 @@ pub struct Zone {
     serial: u32,
     /// How it proves that something is not there.
     pub(super) denial: Denial,
+    /// Whether it is answered from.
+    is_served: bool,
 }
 
 /// Records of the apex with the TTL that negative answers have.
@@ -37,6 +39,19 @@ struct Negative {
 }
 
 impl Zone {
+    /// A zone that is ours, but of which there is no version to answer from: it never came, or has expired. Whoever asks for
+    /// a name in it gets SERVFAIL (RFC 1034 section 4.3.5).
+    pub fn unserved(apex: &Name) -> Self {
+        let (store, _) = Draft::default().finish();
+        let negative = [Negative::default(), Negative::default()];
+        Self { apex: apex.folded(), store, negative, serial: 0, denial: Denial::None, is_served: false }
+    }
+
+    /// Whether it is answered from.
+    pub fn is_served(&self) -> bool {
+        self.is_served
+    }
+
     /// The name of the zone, in canonical form.
     pub fn apex(&self) -> &Name {
         &self.apex
@@ -178,7 +193,8 @@ impl ZoneBuilder {
             rrset.map_or_else(Negative::default, |rrset| Negative { count: rrset.count, octets: with_ttl(rrset, ttl) })
         });
         let denial = Denial::of(&store, apex.as_wire());
-        let zone = Zone { apex, negative, serial: u32::from_be_bytes([s0, s1, s2, s3]), denial, store };
+        let zone =
+            Zone { apex, negative, serial: u32::from_be_bytes([s0, s1, s2, s3]), denial, store, is_served: true };
         checks::check(&zone, &places, &mut findings);
         if findings.flaws.is_empty() { Ok((zone, findings)) } else { Err(findings) }
     }

@@ -64,12 +64,26 @@ impl Subject {
 
     /// Remembers that nobody replied to a query.
     pub(crate) fn keep_silence(&self, query: &Message) {
+        self.with_key(query, |key| self.cache.keep_silence(key, &self.rules, self.now, &mut Vec::new()));
+    }
+
+    /// Notes that a race for a query has failed, and says whether there is an answer.
+    pub(crate) fn note_failure(&self, query: &Message) -> bool {
+        self.with_key(query, |key| self.cache.note_failure(key, &self.rules, self.now))
+    }
+
+    /// Forgets what is kept for a query.
+    pub(crate) fn forget(&self, query: &Message) {
+        self.with_key(query, |key| self.cache.forget(key));
+    }
+
+    /// Does something with the key of a query.
+    fn with_key<T>(&self, query: &Message, act: impl FnOnce(&Key<'_>) -> T) -> T {
         let octets = query.to_vec().expect("hickory writes what it builds");
         let read = wire::read_query(&octets).expect("a sound query");
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");
-        let key = Key::new(self.pool, question, *flags, hash(question));
-        self.cache.keep_silence(&key, &self.rules, self.now, &mut Vec::new());
+        act(&Key::new(self.pool, question, *flags, hash(question)))
     }
 
     /// Asks, and gives what was found with the response.

@@ -6,6 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use super::PATIENCE;
 use super::message::{Query, Response};
 
+/// How long a server is waited for that may not be there.
+const SOON: std::time::Duration = super::ms(200);
+
 /// A client over UDP. Its socket is connected, so it hears only what comes from the address it asked.
 pub struct Client {
     /// Connected to the server.
@@ -28,6 +31,15 @@ impl Client {
         let response = self.receive();
         assert_eq!(response.id(), query.id, "the response to another query: {response:?}");
         response
+    }
+
+    /// The response, if somebody listens there and responds soon: for a server that is still starting.
+    pub fn try_ask(&self, query: &Query) -> Option<Response> {
+        self.socket.set_read_timeout(Some(SOON)).expect("a timeout above zero");
+        self.socket.send(&query.to_vec()).ok()?;
+        let mut buffer = [0; 65_535];
+        let length = self.socket.recv(&mut buffer).ok()?;
+        Some(Response { bytes: buffer[..length].to_vec() }).filter(|response| response.id() == query.id)
     }
 
     /// Sends, and does not wait.

@@ -181,7 +181,7 @@ impl Loader {
     }
 }
 
-/// What an authority answers from. A zone that is there twice is a problem.
+/// What an authority answers from. A zone that is there twice is a problem, also if one of them is of other servers.
 fn catalog(
     authority: &AuthorityConfig,
     tables: &Arc<Tables>,
@@ -204,6 +204,12 @@ fn catalog(
                 files.insert(zone.apex().clone(), key.0);
                 catalog = catalog.with_zone(Arc::clone(zone));
             }
+        }
+    }
+    for secondary in &authority.secondaries {
+        if let Some(first) = files.get(&secondary.zone) {
+            let (zone, file) = (Box::new(secondary.zone.clone()), secondary.file.clone());
+            problems.push(ZoneProblem::Twice { zone, file, first: first.clone() });
         }
     }
     Arc::new(catalog)

@@ -1,0 +1,131 @@
+//! Telling other servers of a new version of a zone by NOTIFY (RFC 1996), on the control thread.
+//!
+//! Each announcement is a task that obeys [`Announcement`]; a later one of the same zone takes its place.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use crate::config::Sharing;
+use crate::net::clock::unix_now;
+use crate::transfer::tsig::{Key, sign_query};
+use crate::transfer::{Announcement, AnnouncementStep, Records, Targets, is_notify_response, write_notify};
+use crate::wire::{Name, RecordType, eq_ignore_case};
+use crate::zone::Zone;
+
+/// Tells others of changes.
+#[derive(Default)]
+pub struct Announcer {
+    /// What is being told: the authority, the zone, and the task, which ends with its value.
+    running: Vec<(usize, Name, JoinSet<()>)>,
+}
+
+impl Announcer {
+    /// Tells whoever is to know of this version of a zone. Must be called within a `LocalSet`.
+    pub fn announce(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<Key>) {
+        self.running.retain_mut(|(of, name, task)| {
+            let is_over = task.try_join_next().is_some();
+            let is_outdated = *of == authority && name == zone.apex();
+            !is_over && !is_outdated
+        });
+        let targets = targets(zone, sharing);
+        if targets.is_empty() {
+            return;
+        }
+        let (name, zone) = (zone.apex().clone(), Arc::clone(zone));
+        let mut task = JoinSet::new();
+        task.spawn_local(async move {
+            if let Err(error) = tell(&zone, &targets, key.as_ref()).await {
+                tracing::warn!(
+                    "zone {}: its secondaries cannot be told of serial {}: {error}",
+                    zone.apex(),
+                    zone.serial()
+                );
+            }
+        });
+        self.running.push((authority, name, task));
+    }
+}
+
+/// Whom to tell: those in the config, and if anybody may transfer the zone, the name servers that it names.
+fn targets(zone: &Zone, sharing: &Sharing) -> Vec<SocketAddr> {
+    let mut targets = sharing.also_notify.clone();
+    if sharing.transfer_to.is_empty() {
+        return targets;
+    }
+    let apex = zone.apex().as_wire();
+    let is_apex = |rtype, owner: &[u8]| owner == apex && matches!(rtype, RecordType::SOA | RecordType::NS);
+    // In two passes over a zone that may be large, and then over the few records that matter.
+    let at_apex: Records = zone.iter().filter(|record| is_apex(record.rtype, record.owner)).collect();
+    let is_server = |owner: &[u8]| {
+        at_apex.iter().any(|record| record.rtype == RecordType::NS && eq_ignore_case(record.rdata, owner))
+    };
+    let addresses = zone
+        .iter()
+        .filter(|record| matches!(record.rtype, RecordType::A | RecordType::AAAA) && is_server(record.owner));
+    let records: Records = at_apex.iter().chain(addresses).collect();
+    for address in Targets::of(zone.apex(), records.iter()).addresses {
+        let target = SocketAddr::new(address, DNS_PORT);
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    targets
+}
+
+/// Tells all targets, each until it responds or has been told often enough.
+async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Result<()> {
+    let mut sockets = [UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?, ipv6_socket().await?];
+    let ids: Vec<u16> = targets.iter().map(|_| rand::random()).collect();
+    let mut announcement = Announcement::new(targets.len(), Instant::now());
+    let (mut from_4, mut from_6) = ([0; RESPONSE], [0; RESPONSE]);
+    loop {
+        match announcement.next_step(Instant::now()) {
+            AnnouncementStep::Send { target } => {
+                let (Some(to), Some(id)) = (targets.get(target), ids.get(target)) else { continue };
+                let mut message = Vec::new();
+                write_notify(*id, zone.apex(), zone.soa(), &mut message);
+                if let Some(key) = key {
+                    sign_query(key, unix_now(), &mut message);
+                }
+                // One that cannot be reached now is tried again like one that is silent.
+                let _ = sockets[usize::from(to.is_ipv6())].send_to(&message, to).await;
+            }
+            AnnouncementStep::WaitUntil(at) => {
+                let [socket_4, socket_6] = &mut sockets;
+                let received = tokio::select! {
+                    received = socket_4.recv_from(&mut from_4) => received.ok().map(|(len, from)| (&from_4[..len], from)),
+                    received = socket_6.recv_from(&mut from_6) => received.ok().map(|(len, from)| (&from_6[..len], from)),
+                    () = sleep_until(at.into()) => None,
+                };
+                // Not verified, if it is signed: a forged one would only keep us from saying it again.
+                let Some((response, from)) = received else { continue };
+                for (target, _) in targets.iter().enumerate().filter(|(_, target)| **target == from) {
+                    if ids.get(target).is_some_and(|id| is_notify_response(response, *id)) {
+                        announcement.on_response(target);
+                    }
+                }
+            }
+            AnnouncementStep::Finished => return Ok(()),
+        }
+    }
+}
+
+/// A socket for IPv6; where there is none, one for IPv4 that reaches nobody.
+async fn ipv6_socket() -> io::Result<UdpSocket> {
+    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await {
+        Ok(socket) => Ok(socket),
+        Err(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await,
+    }
+}
+
+/// Where name servers listen.
+const DNS_PORT: u16 = 53;
+
+/// Octets of a response of which more than the header does not matter.
+const RESPONSE: usize = 512;

@@ -1,0 +1,203 @@
+//! The TS: the story of one query. A datagram comes in, the catalog answers it, the response leaves with the others of its
+//! batch. There is no state between two queries but the edition, which is swapped whole, and the accounts of those whose
+//! responses are limited. What is no plain query goes through `special.rs`.
+
+mod edition;
+mod special;
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::UdpSocket;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_local;
+
+pub use self::edition::{Edition, Exchange, Notice, Source};
+use self::special::{Outcome, Special, cut, is_special};
+use crate::limit::{self, Decision, ResponseRate};
+use crate::metrics::{self, Counters, Dropped, Transport};
+use crate::net::batch::{BATCH, RecvBatch, SendBatch};
+use crate::net::tcp::Responder;
+use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
+use crate::wire::{Rcode, read_query, write_error};
+use crate::zone::{self, Catalog, Kind, Reaction, Topic};
+
+/// One worker's part of a TS.
+pub struct Authority {
+    /// Its number in the config.
+    number: usize,
+    /// What it answers from.
+    edition: RefCell<Arc<Edition>>,
+    /// What is counted.
+    counters: Arc<Counters>,
+    /// Where NOTIFY goes.
+    notices: mpsc::Sender<Notice>,
+    /// One for each transfer that may run at a time.
+    transfers: Arc<Semaphore>,
+}
+
+impl Authority {
+    /// Answers from `edition`, as the authority of this number.
+    pub fn new(number: usize, edition: Arc<Edition>, counters: Arc<Counters>, notices: mpsc::Sender<Notice>) -> Self {
+        let transfers = Arc::new(Semaphore::new(TRANSFERS));
+        Self { number, edition: RefCell::new(edition), counters, notices, transfers }
+    }
+
+    /// Answers from another edition from now on. Transfers that have begun go on from theirs.
+    pub fn set_edition(&self, edition: Arc<Edition>) {
+        self.edition.replace(edition);
+    }
+
+    /// Answers what a listener receives, for as long as it is polled.
+    ///
+    /// # Errors
+    /// If the socket has left the runtime.
+    pub async fn serve_udp(self: Rc<Self>, socket: Rc<UdpSocket>) -> io::Result<()> {
+        let mut received = RecvBatch::new(BATCH, QUERY_MAX);
+        let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
+        loop {
+            socket.readable().await?;
+            let count = receive(&socket, &mut received);
+            self.answer_batch(&socket, &received, &mut responses);
+            if count == BATCH {
+                // There may be more, but connections have their turn first.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Answers what has arrived at a listener by now, before it closes.
+    pub fn answer_last(&self, socket: &UdpSocket) {
+        let mut received = RecvBatch::new(BATCH, QUERY_MAX);
+        let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
+        for _ in 0..LAST_BATCHES {
+            let Ok(1..) = received.recv(socket) else { return };
+            self.answer_batch(socket, &received, &mut responses);
+        }
+    }
+
+    /// Answers a batch of datagrams.
+    fn answer_batch(&self, socket: &UdpSocket, received: &RecvBatch, responses: &mut SendBatch) {
+        let edition = self.edition.borrow();
+        let rate = edition.rate.as_deref().map(|rate| (rate, Instant::now()));
+        let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
+        zone::warm(&edition.catalog, datagrams.clone().map(|datagram| datagram.bytes));
+        for datagram in datagrams {
+            responses.push_unless_empty(datagram.peer, datagram.local, |out| {
+                let reaction = match self.react(&edition, datagram.bytes, datagram.peer, Transport::Udp, out) {
+                    Outcome::Reaction(reaction) => reaction,
+                    // By UDP, a transfer is a datagram like any other.
+                    Outcome::Transfer(_) => Reaction::Silent,
+                };
+                if let (Some((rate, now)), Reaction::Respond(_)) = (rate, reaction)
+                    && !is_allowed(rate, &edition.catalog, datagram.peer.ip(), datagram.bytes, out, now)
+                {
+                    self.counters.query(Transport::Udp);
+                    self.counters.dropped(Dropped::Limited);
+                    return out.clear();
+                }
+                self.count(reaction, Transport::Udp, out);
+            });
+        }
+        // Straight to the socket: responses do not wait for it to become writable.
+        responses.flush(socket, |_, _| self.counters.dropped(Dropped::Unsent));
+    }
+
+    /// Answers a query that came by TCP.
+    pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
+        let mut out = Vec::new();
+        let edition = Arc::clone(&self.edition.borrow());
+        let reaction = match self.react(&edition, message, responder.peer(), Transport::Tcp, &mut out) {
+            Outcome::Reaction(reaction) => reaction,
+            Outcome::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
+                Ok(permit) => {
+                    let parts = responder.respond_in_parts();
+                    self.count(Reaction::Respond(Rcode::NOERROR), Transport::Tcp, &mut out);
+                    spawn_local(async move {
+                        transfer.send(parts).await;
+                        drop(permit);
+                    });
+                    return;
+                }
+                // Who is told so asks again later.
+                Err(_) => {
+                    write_error(message, Rcode::SERVFAIL, UDP_SIZE, &mut out);
+                    Reaction::Respond(Rcode::SERVFAIL)
+                }
+            },
+        };
+        self.count(reaction, Transport::Tcp, &mut out);
+        responder.respond(|response| *response = out);
+    }
+
+    /// Reacts to one message.
+    fn react(
+        &self,
+        edition: &Edition,
+        message: &[u8],
+        peer: SocketAddr,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let transport = match transport {
+            Transport::Udp => zone::Transport::Udp,
+            Transport::Tcp => zone::Transport::Tcp,
+        };
+        let read = read_query(message);
+        if is_special(&read, message) {
+            let client = peer.ip();
+            let special = Special { authority: self.number, edition, message, read: &read, client, transport };
+            return special.react(&self.notices, out);
+        }
+        Outcome::Reaction(zone::respond_to(&edition.catalog, &read, message, transport, UDP_SIZE, out))
+    }
+
+    /// Counts what became of a message. `out` stays empty if there is nothing to say.
+    fn count(&self, reaction: Reaction, transport: Transport, out: &mut Vec<u8>) {
+        if reaction != Reaction::Malformed {
+            self.counters.query(transport);
+        }
+        match reaction {
+            Reaction::Respond(rcode) => return self.counters.responses(metrics::Source::Authority, rcode.0, 1),
+            Reaction::Silent => self.counters.dropped(Dropped::Silent),
+            Reaction::Malformed => self.counters.dropped(Dropped::Malformed),
+        }
+        out.clear();
+    }
+}
+
+/// Whether a response by UDP goes out, perhaps as TC=1 alone.
+fn is_allowed(
+    rate: &ResponseRate,
+    catalog: &Catalog,
+    client: IpAddr,
+    query: &[u8],
+    response: &mut Vec<u8>,
+    now: Instant,
+) -> bool {
+    let topic = Topic::of(catalog, response);
+    let outcome = match topic.kind {
+        Kind::Answer => limit::Outcome::Answer,
+        Kind::Referral => limit::Outcome::Referral,
+        Kind::Nxdomain => limit::Outcome::Nxdomain,
+        Kind::Error => limit::Outcome::Error,
+    };
+    match rate.decide(client, topic.name(), outcome, now) {
+        Decision::Pass => true,
+        Decision::Slip => {
+            cut(query, response);
+            true
+        }
+        Decision::Drop => false,
+    }
+}
+
+/// Largest UDP response, octets: what passes nearly everywhere without fragmentation (DNS Flag Day 2020).
+const UDP_SIZE: u16 = 1232;
+
+/// Transfers that one worker sends at a time for one authority. Each holds a message of 64 KiB or two.
+const TRANSFERS: usize = 32;

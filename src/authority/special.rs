@@ -1,0 +1,249 @@
+//! Messages to an authority that are more than a plain query: NOTIFY, transfers, and whatever is signed.
+//!
+//! Each is first asked who sent it (TSIG), then taken by its kind, and what is said to it is signed if it was. A transfer by
+//! TCP is only decided on here; [`Transfer::send`] then writes it message by message, as the client takes them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::Sender;
+
+use super::UDP_SIZE;
+use super::edition::{Edition, Exchange, Notice};
+use crate::net::clock::unix_now;
+use crate::transfer::tsig::{self, ServerChain, verify_query};
+use crate::transfer::{
+    Asked, MESSAGE_LIMIT, Offer, Serial, TransferQuery, Writer, differences, read_notify, read_transfer_query, whole,
+    write_datagram,
+};
+use crate::wire::{
+    ClientForm, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, write_error,
+};
+use crate::zone::{Reaction, Record, Transport, Zone, respond_to};
+
+/// Whether a message is more than a plain query.
+pub(super) fn is_special(read: &Result<Query<'_>, Rejected>, message: &[u8]) -> bool {
+    match read {
+        Ok(query) => query.is_signed || matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR),
+        Err(Rejected::Answer(_)) => Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY),
+        Err(Rejected::Short | Rejected::NotAQuery) => false,
+    }
+}
+
+/// A message, and how it came.
+pub(super) struct Special<'a> {
+    /// The number of the authority.
+    pub(super) authority: usize,
+    /// What is answered from.
+    pub(super) edition: &'a Edition,
+    /// Its octets.
+    pub(super) message: &'a [u8],
+    /// The same as a query, if it is one.
+    pub(super) read: &'a Result<Query<'a>, Rejected>,
+    /// The client.
+    pub(super) client: IpAddr,
+    /// How it came.
+    pub(super) transport: Transport,
+}
+
+/// What becomes of such a message.
+pub(super) enum Outcome {
+    /// As with any other.
+    Reaction(Reaction),
+    /// A zone is to be sent.
+    Transfer(Box<Transfer>),
+}
+
+/// What is to be said, before it is signed.
+enum Saying {
+    /// Nothing but this rcode.
+    Error(Rcode),
+    /// What stands in the buffer.
+    Written(Reaction),
+    /// A zone.
+    Transfer(Arc<Zone>, Arc<Exchange>),
+}
+
+impl Special<'_> {
+    /// Reacts; `out` has the response if there is one. A NOTIFY that is taken goes to `notices`.
+    pub(super) fn react(&self, notices: &Sender<Notice>, out: &mut Vec<u8>) -> Outcome {
+        let now = unix_now();
+        let chain = match verify_query(&self.edition.keys, self.message, now) {
+            Ok(chain) => chain,
+            Err(refusal) => {
+                refusal.write(self.message, now, out);
+                return Outcome::Reaction(Reaction::Respond(refusal.rcode));
+            }
+        };
+        let saying = match self.read {
+            Ok(query) if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) => {
+                self.transfer(query, chain.as_ref(), out)
+            }
+            Ok(_) => Saying::Written(self.answer(out)),
+            Err(_) => Saying::Error(self.take_notify(notices, chain.as_ref())),
+        };
+        let reaction = match saying {
+            Saying::Transfer(zone, exchange) => {
+                let query = self.message.to_vec();
+                let transfer = Transfer { client: self.client, query, zone, exchange, chain };
+                return Outcome::Transfer(Box::new(transfer));
+            }
+            Saying::Error(rcode) => {
+                write_error(self.message, rcode, UDP_SIZE, out);
+                Reaction::Respond(rcode)
+            }
+            Saying::Written(reaction) => reaction,
+        };
+        if let Some(chain) = chain.filter(|_| !out.is_empty()) {
+            self.sign(chain, now, out);
+        }
+        Outcome::Reaction(reaction)
+    }
+
+    /// Answers as if the query was not signed.
+    fn answer(&self, out: &mut Vec<u8>) -> Reaction {
+        respond_to(&self.edition.catalog, self.read, self.message, self.transport, UDP_SIZE, out)
+    }
+
+    /// Signs a response. If that makes it longer than it may be, TC=1 goes out in its place (RFC 8945 section 5.3).
+    fn sign(&self, mut chain: ServerChain, now: u64, out: &mut Vec<u8>) {
+        let before = chain.clone();
+        chain.sign(now, out);
+        let limit = match (self.transport, self.read) {
+            (Transport::Udp, Ok(query)) => ClientForm::of(query).udp_limit(UDP_SIZE),
+            (Transport::Udp, Err(_)) | (Transport::Tcp, _) => usize::from(u16::MAX),
+        };
+        if out.len() > limit {
+            cut(self.message, out);
+            chain = before;
+            chain.sign(now, out);
+        }
+    }
+
+    /// Decides about a transfer.
+    fn transfer(&self, query: &Query<'_>, chain: Option<&ServerChain>, out: &mut Vec<u8>) -> Saying {
+        let catalog = &self.edition.catalog;
+        let zone = Name::from_wire(query.question.qname()).ok().and_then(|name| catalog.zone(&name));
+        let Some(zone) = zone else {
+            // RFC 5936 section 2.2.1. A table is no zone, and who has only tables refuses.
+            return Saying::Error(if catalog.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
+        };
+        let exchange = self.edition.exchanges.get(zone.apex());
+        let key = chain.map(ServerChain::key);
+        let Some(exchange) = exchange.filter(|exchange| exchange.transfer_to.allows(self.client, key)) else {
+            return Saying::Error(Rcode::REFUSED);
+        };
+        let Some(soa) = zone.soa().filter(|_| zone.is_served()) else {
+            return Saying::Error(Rcode::SERVFAIL);
+        };
+        let asked = match read_transfer_query(self.message) {
+            Ok(asked) => asked,
+            Err(rcode) => return Saying::Error(rcode),
+        };
+        match (self.transport, asked.asked) {
+            (Transport::Tcp, Asked::Axfr | Asked::Ixfr { .. }) => {
+                Saying::Transfer(Arc::clone(zone), Arc::clone(exchange))
+            }
+            // RFC 5936 section 4.2: there is no AXFR by UDP.
+            (Transport::Udp, Asked::Axfr) => Saying::Error(Rcode::REFUSED),
+            (Transport::Udp, Asked::Ixfr { .. }) => {
+                let room = if chain.is_some() { tsig::ROOM } else { 0 };
+                let limit = ClientForm::of(query).udp_limit(UDP_SIZE).saturating_sub(room);
+                let TransferQuery { header, question, asked } = asked;
+                match Offer::choose(asked, &exchange.journal, Serial(zone.serial()), exchange.size) {
+                    Offer::Steps(steps) => {
+                        write_datagram(header, &question, soa, differences(soa, steps), limit, out);
+                    }
+                    // RFC 1995 section 2: the SOA alone says either that there is nothing new, or to come by TCP.
+                    Offer::UpToDate | Offer::Whole => {
+                        write_datagram(header, &question, soa, std::iter::once(soa), limit, out);
+                    }
+                }
+                Saying::Written(Reaction::Respond(Rcode::NOERROR))
+            }
+        }
+    }
+
+    /// Takes a NOTIFY; the rcode of the response.
+    fn take_notify(&self, notices: &Sender<Notice>, chain: Option<&ServerChain>) -> Rcode {
+        if self.edition.exchanges.values().all(|exchange| exchange.source.is_none()) {
+            // No secondary of anything, whatever the message says.
+            return Rcode::REFUSED;
+        }
+        let notify = match read_notify(self.message) {
+            Ok(notify) => notify,
+            Err(rcode) => return rcode,
+        };
+        let zone = notify.zone.folded();
+        let source = self.edition.exchanges.get(&zone).and_then(|exchange| exchange.source.as_ref());
+        // RFC 1996 section 3.10 has NOTIFY from strangers ignored; REFUSED tells one who is none at once.
+        let Some(primary) = source.and_then(|source| source.notified_by(self.client, chain.map(ServerChain::key)))
+        else {
+            return Rcode::REFUSED;
+        };
+        // If many wait already, this is a flood, or the zone will be looked at soon anyway.
+        let _ = notices.try_send(Notice { authority: self.authority, zone, primary, serial: notify.serial });
+        Rcode::NOERROR
+    }
+}
+
+/// Makes a response say no more than TC=1, with the question and OPT record of the query that it belongs to.
+pub(super) fn cut(query: &[u8], response: &mut Vec<u8>) {
+    let Some(header) = Header::read(response) else { return };
+    write_error(query, header.rcode(), UDP_SIZE, response);
+    if let (Some(short), Some(octets)) = (Header::read(response), response.first_chunk_mut::<HEADER_LEN>()) {
+        let authoritative = header.is_authoritative();
+        *octets = short.with(Flag::Truncated, true).with(Flag::Authoritative, authoritative).to_wire();
+    }
+}
+
+/// A transfer that is to be sent by TCP.
+pub(super) struct Transfer {
+    /// Who gets it.
+    client: IpAddr,
+    /// The query.
+    query: Vec<u8>,
+    /// The version that is sent, whatever comes meanwhile.
+    zone: Arc<Zone>,
+    /// Its earlier versions.
+    exchange: Arc<Exchange>,
+    /// Signs the messages, if the query was signed.
+    chain: Option<ServerChain>,
+}
+
+impl Transfer {
+    /// Sends all messages, each once the client has taken the one before. Ends early if the client is gone.
+    pub(super) async fn send(self, parts: Sender<Vec<u8>>) {
+        let Self { client, query, zone, exchange, chain } = self;
+        let (Ok(query), Some(soa)) = (read_transfer_query(&query), zone.soa()) else {
+            return;
+        };
+        let (how, is_sent) = match Offer::choose(query.asked, &exchange.journal, Serial(zone.serial()), exchange.size) {
+            Offer::UpToDate => ("SOA alone", send_all(&query, std::iter::once(soa), chain, parts).await),
+            Offer::Steps(steps) => ("IXFR", send_all(&query, differences(soa, steps), chain, parts).await),
+            Offer::Whole => ("AXFR", send_all(&query, whole(soa, zone.iter()), chain, parts).await),
+        };
+        let (apex, serial, end) = (zone.apex(), zone.serial(), if is_sent { "sent" } else { "broken off" });
+        tracing::info!("zone {apex}: serial {serial} to {client}, {how}, {end}");
+    }
+}
+
+/// Sends records as messages; whether the client took all of them.
+async fn send_all<'a>(
+    query: &TransferQuery<'_>,
+    records: impl Iterator<Item = Record<'a>>,
+    mut chain: Option<ServerChain>,
+    parts: Sender<Vec<u8>>,
+) -> bool {
+    let mut writer = Writer::new(query.header, &query.question, records, MESSAGE_LIMIT);
+    let mut message = Vec::new();
+    while writer.next_message(&mut message) {
+        if let Some(chain) = &mut chain {
+            chain.sign(unix_now(), &mut message);
+        }
+        if parts.send(std::mem::take(&mut message)).await.is_err() {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,88 @@
+//! The keys of a config, with the secrets that stand in files of their own.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::{Config, Expected, KeyConfig, words};
+use crate::transfer::tsig::{Key, Keys};
+
+/// Reads the secrets of all keys; every file that is wrong is told.
+pub(super) fn load(config: &Config) -> Result<Keys, KeyProblems> {
+    let (mut keys, mut problems) = (Vec::new(), Vec::new());
+    for key in &config.keys {
+        match read(key) {
+            Ok(key) => keys.push(key),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(Keys::new(keys)) } else { Err(KeyProblems(problems)) }
+}
+
+/// Reads one key.
+fn read(key: &KeyConfig) -> Result<Key, KeyProblem> {
+    match key {
+        KeyConfig::Given(key) => Ok(key.clone()),
+        KeyConfig::InFile { name, algorithm, file } => {
+            let text = fs::read_to_string(file).map_err(|error| KeyProblem::Unreadable(file.clone(), error))?;
+            let secret = words::secret(&text).map_err(|expected| KeyProblem::NoSecret(file.clone(), expected))?;
+            Ok(Key::new(name, *algorithm, &secret))
+        }
+    }
+}
+
+/// All that is wrong with the files of keys.
+#[derive(Debug)]
+pub(super) struct KeyProblems(Vec<KeyProblem>);
+
+/// What is wrong with the file of a key. No form of printing shows what is in it.
+#[derive(Debug)]
+enum KeyProblem {
+    /// It cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// It holds no secret.
+    NoSecret(PathBuf, Expected),
+}
+
+impl fmt::Display for KeyProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(KeyProblem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl fmt::Display for KeyProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
+            Self::NoSecret(file, expected) => write!(f, "{}: {expected}", file.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_read_from_files_and_never_shown() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        fs::write(folder.path().join("good.key"), "c2VjcmV0IG9mIDE2IG9j\n").expect("a file of the test");
+        fs::write(folder.path().join("bad.key"), "hush!").expect("a file of the test");
+        let check = |files: &[&str], expected: &[&str]| {
+            let keys = files.iter().map(|file| format!("[keys.{file}]\nsecret_file = \"{file}.key\"\n"));
+            let rest = "[authorities.a]\nlisten = [\"127.0.0.1:0\"]\nzones = [\"a.txt\"]\n";
+            let text = keys.collect::<String>() + rest;
+            let config = Config::parse(&text, "c.toml", folder.path()).expect("a config");
+            let problems = load(&config).map_or_else(|problems| problems.to_string(), |_| String::new());
+            let found: Vec<_> =
+                problems.lines().map(|line| line.rsplit_once('/').map_or(line, |(_, name)| name)).collect();
+            assert_eq!(found.len(), expected.len(), "{problems}");
+            assert!(found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)), "{problems}");
+            assert!(!problems.contains("hush"));
+        };
+        check(&["good"], &[]);
+        check(&["bad", "no", "good"], &["bad.key: expected a secret in base64", "no.key: cannot be read"]);
+    }
+}

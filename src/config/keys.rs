@@ -1,0 +1,145 @@
+//! `[keys.*]`: the secrets that servers share, by which one knows the other (RFC 8945).
+
+use std::path::{Path, PathBuf};
+
+use super::section::{Node, Spot};
+use super::words;
+use crate::transfer::tsig::{Algorithm, Key};
+use crate::wire::Name;
+
+/// `[keys.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyConfig {
+    /// The secret stands in the config file.
+    Given(Key),
+    /// The secret stands in a file of its own, which others may not read.
+    InFile {
+        /// The name of the key.
+        name: Name,
+        /// How it is used.
+        algorithm: Algorithm,
+        /// Holds the secret in base64. Already resolved against the folder of the config file.
+        file: PathBuf,
+    },
+}
+
+impl KeyConfig {
+    /// The default of `algorithm`: what every server has, and strong enough (RFC 8945 section 6).
+    pub const ALGORITHM: Algorithm = Algorithm::HmacSha256;
+
+    /// The name of the key, in lower case.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Given(key) => key.name(),
+            Self::InFile { name, .. } => name,
+        }
+    }
+}
+
+/// Something in the config that names a key, and where.
+pub(super) type KeyUse<'d> = (Name, Spot<'d>);
+
+/// Reads all of `[keys]`. Files are relative to `folder`.
+pub(super) fn read<'d>(nodes: &[(&'d str, Node<'d>)], folder: &Path) -> Vec<KeyConfig> {
+    nodes.iter().filter_map(|(name, node)| read_key(name, node, folder)).collect()
+}
+
+/// Reads `[keys.NAME]`.
+fn read_key(name: &str, node: &Node<'_>, folder: &Path) -> Option<KeyConfig> {
+    let mut section = node.section()?;
+    let name = match words::domain_name(name) {
+        Ok(name) => Some(name.folded()),
+        Err(expected) => {
+            node.key.note(format!("the name of a key is a domain name: {expected}"));
+            None
+        }
+    };
+    let algorithm = section.parsed("algorithm", words::algorithm, KeyConfig::ALGORITHM);
+    let secret = section.take("secret");
+    let file = section.take("secret_file");
+    let spot = section.spot.clone();
+    section.finish();
+    match (secret, file) {
+        (Some(secret), None) => {
+            let secret = secret.parsed(words::secret)?;
+            Some(KeyConfig::Given(Key::new(&name?, algorithm, &secret)))
+        }
+        (None, Some(file)) => {
+            let file = folder.join(file.parsed(words::file_name)?);
+            Some(KeyConfig::InFile { name: name?, algorithm, file })
+        }
+        (Some(_), Some(file)) => {
+            file.key.note("there is a secret already, write either secret or secret_file");
+            None
+        }
+        (None, None) => {
+            spot.note("the secret is missing, write secret_file = \"a-file\" or secret = \"base64\"");
+            None
+        }
+    }
+}
+
+/// Notes every use of a key that there is not.
+pub(super) fn note_unknown(keys: &[KeyConfig], uses: Vec<KeyUse<'_>>) {
+    for (name, spot) in uses {
+        if !keys.iter().any(|key| *key.name() == name) {
+            let name = name.to_string();
+            let bare = name.strip_suffix('.').unwrap_or(&name);
+            spot.note(format!("there is no key {bare:?}, add [keys.{bare:?}]"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// An authority, without which there is nothing to run.
+    const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
+
+    #[test]
+    fn keys_are_read() {
+        let text = format!(
+            "[keys.\"Key.Example\"]\nsecret = \"c2VjcmV0IG9mIDE2IG9j\"\n\
+             [keys.other]\nalgorithm = \"hmac-sha512\"\nsecret_file = \"other.key\"\n{REST}"
+        );
+        let config = Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{p}"));
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let given = Key::new(&name("key.example"), Algorithm::HmacSha256, b"secret of 16 oc");
+        let file = "/etc/hedgerow/other.key".into();
+        let in_file = KeyConfig::InFile { name: name("other"), algorithm: Algorithm::HmacSha512, file };
+        assert_eq!(config.keys, [KeyConfig::Given(given), in_file]);
+        assert!(!format!("{config:?}").contains("c2VjcmV0"), "no form of printing shows a secret");
+    }
+
+    #[test]
+    fn keys_are_checked() {
+        for (lines, expected) in [
+            (
+                "secret = \"====\"",
+                "2:10: keys.k.secret: invalid value \"====\": expected a secret in base64, 8 octets or more",
+            ),
+            (
+                "secret = \"c2hvcnQ=\"",
+                "2:10: keys.k.secret: invalid value \"c2hvcnQ=\": expected a secret in base64, 8 octets or more",
+            ),
+            (
+                "algorithm = \"hmac-sha256\"",
+                "1:1: keys.k: the secret is missing, write secret_file = \"a-file\" or secret = \"base64\"",
+            ),
+            (
+                "algorithm = \"hmac-md5\"\nsecret_file = \"f\"",
+                "2:13: keys.k.algorithm: invalid value \"hmac-md5\": expected one of hmac-sha256, hmac-sha512",
+            ),
+            (
+                "secret = \"YQ==\"\nsecret_file = \"f\"",
+                "3:1: keys.k.secret_file: there is a secret already, write either secret or secret_file",
+            ),
+            ("secert = \"YQ==\"\nsecret_file = \"f\"", "2:1: keys.k: unknown key \"secert\", did you mean \"secret\"?"),
+        ] {
+            check(&format!("[keys.k]\n{lines}\n{REST}"), &[expected]);
+        }
+    }
+}

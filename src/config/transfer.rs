@@ -1,0 +1,321 @@
+//! What the config says of zone transfers: who may have the zone of a file, which zones come from elsewhere, and how often
+//! one client is answered.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::keys::{KeyConfig, KeyUse, note_unknown};
+use super::section::{Node, Section, Spot, note_repeats};
+use super::{limits, words};
+use crate::limit::RateRules;
+use crate::transfer::AccessList;
+use crate::wire::Name;
+
+/// What of a zone goes to other servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Who may transfer the zone; by default nobody.
+    pub transfer_to: AccessList,
+    /// Who is told of a change, besides the name servers that the zone itself names.
+    pub also_notify: Vec<SocketAddr>,
+    /// The key that signs what we send of our own accord: NOTIFY, and the queries of a secondary.
+    pub tsig: Option<Name>,
+}
+
+/// A zone of a file of which others may have a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedZone {
+    /// Its name, in lower case.
+    pub zone: Name,
+    /// To whom.
+    pub sharing: Sharing,
+}
+
+/// A zone that comes from other servers, its primaries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondaryConfig {
+    /// Its name, in lower case.
+    pub zone: Name,
+    /// Whom it is asked of, the first first; at least one.
+    pub primaries: Vec<SocketAddr>,
+    /// Who may tell of a change, besides the primaries.
+    pub notify_from: AccessList,
+    /// Where it is saved, so that a restart needs no primary. Already resolved against the folder of the config file.
+    pub file: PathBuf,
+    /// Octets of memory that a transfer may take: more is no zone of ours.
+    pub max_size: usize,
+    /// To whom it goes on.
+    pub sharing: Sharing,
+}
+
+impl SecondaryConfig {
+    /// The default of `max_size`: some ten million records.
+    pub const MAX_SIZE: usize = 1 << 30;
+}
+
+/// What authorities say of things that are not theirs alone.
+#[derive(Default)]
+pub(super) struct Claims<'d> {
+    /// The keys that they name.
+    uses: Vec<KeyUse<'d>>,
+    /// The files that they write.
+    files: Vec<(PathBuf, Spot<'d>)>,
+}
+
+impl Claims<'_> {
+    /// Notes keys that there are not, and files that two would write.
+    pub(super) fn check(self, keys: &[KeyConfig]) {
+        note_unknown(keys, self.uses);
+        note_repeats(self.files, |file| format!("{} is written", file.display()));
+    }
+}
+
+/// What was read of the zones of one authority.
+#[derive(Default)]
+pub(super) struct Transfers<'d> {
+    /// Zones of files.
+    pub(super) shared: Vec<SharedZone>,
+    /// Zones of other servers.
+    pub(super) secondaries: Vec<SecondaryConfig>,
+    /// Where each secondary stands.
+    spots: Vec<Spot<'d>>,
+}
+
+impl<'d> Transfers<'d> {
+    /// Reads the keys that the zone of a file may have, all of which need the zone's name.
+    pub(super) fn read_shared(&mut self, section: &mut Section<'d>, origin: Option<&Name>, claims: &mut Claims<'d>) {
+        let spot = section.spot.clone();
+        let sharing = read_sharing(section, &mut claims.uses);
+        if sharing == Sharing::default() {
+            return;
+        }
+        match origin {
+            Some(origin) => self.shared.push(SharedZone { zone: origin.folded(), sharing }),
+            None => spot.note("what is transferred is a zone with a name, write origin = \"example.org\""),
+        }
+    }
+
+    /// Reads the entry of a zone of other servers, whose name stands at `zone`.
+    pub(super) fn read_secondary(
+        &mut self,
+        zone: &Node<'d>,
+        mut section: Section<'d>,
+        folder: &Path,
+        claims: &mut Claims<'d>,
+    ) {
+        let name = zone.parsed(words::domain_name).map(|zone| zone.folded());
+        let primaries = section.require("primaries", PRIMARIES_EXAMPLE).map(|node| read_addresses(&node));
+        let notify_from =
+            section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
+        let file = section.take("file").map(|node| node.parsed(words::file_name));
+        let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
+        let sharing = read_sharing(&mut section, &mut claims.uses);
+        section.finish();
+        let (Some(zone_name), Some(primaries)) = (name, primaries) else { return };
+        let file = match file {
+            Some(file) => file.unwrap_or_default(),
+            None => usual_file(&zone_name),
+        };
+        let file = folder.join(file);
+        claims.files.push((file.clone(), zone.spot.clone()));
+        self.spots.push(zone.spot.clone());
+        self.secondaries.push(SecondaryConfig { zone: zone_name, primaries, notify_from, file, max_size, sharing });
+    }
+
+    /// Notes zones that stand there twice, among them or as a file of the same authority.
+    pub(super) fn note_repeats(&self) {
+        let zones = self.secondaries.iter().zip(&self.spots);
+        note_repeats(zones.map(|(secondary, spot)| (&secondary.zone, spot.clone())), |zone| {
+            format!("{zone} is transferred")
+        });
+        let shared: HashSet<_> = self.shared.iter().map(|shared| &shared.zone).collect();
+        for (secondary, spot) in self.secondaries.iter().zip(&self.spots) {
+            if shared.contains(&secondary.zone) {
+                spot.note(format!("{} has a file of its own, expected either primaries or that file", secondary.zone));
+            }
+        }
+    }
+}
+
+/// Where a zone is saved unless the config says: a file name that no name of a zone can make lead elsewhere.
+fn usual_file(zone: &Name) -> String {
+    let name = zone.to_string();
+    let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or("root");
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    format!("secondary/{}.zone", name.chars().map(safe).collect::<String>())
+}
+
+/// Reads the keys that all kinds of zones have.
+fn read_sharing<'d>(section: &mut Section<'d>, uses: &mut Vec<KeyUse<'d>>) -> Sharing {
+    let transfer_to = section.take("transfer_to").map(|node| read_access(&node, uses)).unwrap_or_default();
+    let also_notify = section.take("also_notify").map(|node| read_addresses(&node)).unwrap_or_default();
+    let tsig = section.take("tsig").and_then(|node| {
+        let name = node.parsed(words::domain_name)?.folded();
+        uses.push((name.clone(), node.spot));
+        Some(name)
+    });
+    Sharing { transfer_to, also_notify, tsig }
+}
+
+/// Reads who may do something.
+fn read_access<'d>(node: &Node<'d>, uses: &mut Vec<KeyUse<'d>>) -> AccessList {
+    let mut rules = Vec::new();
+    for item in node.items(ACCESS_EXAMPLE) {
+        let Some(rule) = item.parsed(words::access_rule) else { continue };
+        let alone = AccessList::new(vec![rule.clone()]);
+        uses.extend(alone.keys().map(|key| (key.clone(), item.spot.clone())));
+        rules.push(rule);
+    }
+    AccessList::new(rules)
+}
+
+/// Reads addresses of other servers, none twice.
+fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
+    let items = node.items(PRIMARIES_EXAMPLE).into_iter();
+    let addresses: Vec<_> = items.filter_map(|item| Some((item.parsed(words::backend_address)?, item.spot))).collect();
+    note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
+    addresses.into_iter().map(|(address, _)| address).collect()
+}
+
+/// Reads `[authorities.*.rate_limit]`.
+pub(super) fn read_rate_limit(mut section: Section<'_>) -> RateRules {
+    let usual = RateRules::default();
+    let rules = RateRules {
+        answers: section.integer("answers", limits::RATE, usual.answers),
+        referrals: section.integer("referrals", limits::RATE, usual.referrals),
+        nxdomains: section.integer("nxdomains", limits::RATE, usual.nxdomains),
+        errors: section.integer("errors", limits::RATE, usual.errors),
+        window: section.parsed("window", |text| limits::RATE_WINDOW.parse_seconds(text), usual.window),
+        slip: section.integer("slip", limits::SLIP, usual.slip),
+        ipv4_prefix: section.integer("ipv4_prefix", limits::IPV4_PREFIX, usual.ipv4_prefix),
+        ipv6_prefix: section.integer("ipv6_prefix", limits::IPV6_PREFIX, usual.ipv6_prefix),
+        loopback: section.boolean("loopback", usual.loopback),
+    };
+    section.finish();
+    rules
+}
+
+/// An example of addresses of servers.
+const PRIMARIES_EXAMPLE: &str = "[\"192.0.2.1:53\"]";
+
+/// An example of who may do something.
+const ACCESS_EXAMPLE: &str = "[\"192.0.2.0/24\", \"key:NAME\"]";
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::check;
+    use super::super::{AuthorityConfig, Config};
+    use super::*;
+
+    /// The head of an authority that is right.
+    const HEAD: &str = "keys.k.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\n";
+
+    /// The authority with these lines.
+    fn read(lines: &str) -> AuthorityConfig {
+        let text = format!("{HEAD}{lines}\n");
+        let config = Config::parse(&text, "c.toml", Path::new("/etc/h")).unwrap_or_else(|p| panic!("{text}\n{p}"));
+        config.authorities.into_iter().next().expect("one")
+    }
+
+    /// Checks the one problem of an entry of `zones`, which stands on line 4.
+    fn check_zone(entry: &str, expected: &str) {
+        check(&format!("{HEAD}zones = [{entry}]\n"), &[&format!("4:{expected}")]);
+    }
+
+    #[test]
+    fn secondaries_are_read() {
+        let authority = read("zones = [{ zone = \"Example.org\", primaries = [\"127.0.0.1:5301\"], tsig = \"K\" }]");
+        let expected = SecondaryConfig {
+            zone: "example.org".parse().expect("a name"),
+            primaries: vec!["127.0.0.1:5301".parse().expect("an address")],
+            notify_from: AccessList::default(),
+            file: "/etc/h/secondary/example.org.zone".into(),
+            max_size: 1 << 30,
+            sharing: Sharing { tsig: Some("k".parse().expect("a name")), ..Sharing::default() },
+        };
+        assert_eq!((authority.secondaries, authority.zones.len()), (vec![expected], 0));
+    }
+
+    #[test]
+    fn files_of_secondaries_stay_in_their_folder() {
+        for (zone, file) in [
+            (".", "secondary/root.zone"),
+            ("a/b.example", "secondary/a_b.example.zone"),
+            ("xn--e1afmkfd.example", "secondary/xn--e1afmkfd.example.zone"),
+        ] {
+            assert_eq!(usual_file(&zone.parse().expect("a name")), file, "{zone}");
+        }
+    }
+
+    #[test]
+    fn zones_of_files_are_shared() {
+        let authority = read(
+            "zones = [{ file = \"a\", origin = \"A.example\", transfer_to = [\"192.0.2.0/24 key:K\"], \
+             also_notify = [\"192.0.2.1:53\"] }, \"b\"]",
+        );
+        let [shared] = &authority.shared[..] else { panic!("one zone is shared") };
+        assert_eq!(shared.zone.to_string(), "a.example.");
+        assert_eq!(shared.sharing.also_notify.len(), 1);
+        assert_eq!(shared.sharing.transfer_to.keys().count(), 1);
+    }
+
+    #[test]
+    fn entries_are_checked() {
+        let secondary = |rest: &str| format!("{{ zone = \"e\", primaries = [\"192.0.2.1:53\"], {rest} }}");
+        check_zone(
+            "{ zone = \"e\" }",
+            "10: authorities.a.zones[0]: primaries is missing, write primaries = [\"192.0.2.1:53\"]",
+        );
+        check_zone(
+            &secondary("transfer_to = [\"192.0.2.1/24\"]"),
+            "69: authorities.a.zones[0].transfer_to[0]: invalid value \"192.0.2.1/24\": expected an address, a prefix, \
+             key:NAME, or an address or prefix and key:NAME (bits are set behind the prefix: write the first address of \
+             the network)",
+        );
+        check_zone(
+            &secondary("tsig = \"no\""),
+            "61: authorities.a.zones[0].tsig: there is no key \"no\", add [keys.\"no\"]",
+        );
+        check_zone(
+            &secondary("notify_from = [\"key:no\"]"),
+            "69: authorities.a.zones[0].notify_from[0]: there is no key \"no\", add [keys.\"no\"]",
+        );
+        check_zone(
+            "{ file = \"a\", transfer_to = [\"::1\"] }",
+            "10: authorities.a.zones[0]: what is transferred is a zone with a name, write origin = \"example.org\"",
+        );
+        let one = "{ zone = \"e\", primaries = [\"192.0.2.1:53\"], file = \"f\" }";
+        let two = one.replace("\"f\"", "\"g\"");
+        check_zone(
+            &format!("{one}, {two}"),
+            "77: authorities.a.zones[1].zone: e. is transferred twice, first on line 4",
+        );
+        let other = one.replace("\"e\"", "\"o\"");
+        check_zone(&format!("{one}, {other}"), "77: authorities.a.zones[1].zone: f is written twice, first on line 4");
+    }
+
+    #[test]
+    fn rate_limits_are_read() {
+        assert_eq!(read("zones = [\"a\"]").rate_limit, None);
+        let all = "[authorities.a.rate_limit]\nanswers = 5\nreferrals = 6\nnxdomains = 7\nerrors = 0\nwindow = \"9s\"\n\
+                   slip = 1\nipv4_prefix = 32\nipv6_prefix = 64\nloopback = true";
+        let rules = RateRules {
+            answers: 5,
+            referrals: 6,
+            nxdomains: 7,
+            errors: 0,
+            window: std::time::Duration::from_secs(9),
+            slip: 1,
+            ipv4_prefix: 32,
+            ipv6_prefix: 64,
+            loopback: true,
+        };
+        assert_eq!(read(&format!("zones = [\"a\"]\n{all}")).rate_limit, Some(rules));
+        assert_eq!(read("zones = [\"a\"]\nrate_limit = {}").rate_limit, Some(RateRules::default()));
+        check(
+            &format!("{HEAD}zones = [\"a\"]\nrate_limit = {{ slip = 11 }}"),
+            &["5:23: authorities.a.rate_limit.slip: invalid value 11: expected an integer from 0 to 10"],
+        );
+    }
+}

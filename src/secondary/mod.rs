@@ -1,0 +1,382 @@
+//! Secondary zones: keeps the zones that come from other servers up to date, on the control thread.
+//!
+//! Each zone has a task that asks [`transfer::Secondary`](Secondary) what to do, does it (`client.rs`), makes a zone of what
+//! came (`version.rs`), saves it (`saved.rs`), and hands it over as a [`Post`]. What of that takes the processor for long
+//! happens on a thread of its own. A zone that is handed over is what workers answer from; until the first one, and when the
+//! last one has expired, that is an unserved zone.
+
+mod client;
+mod saved;
+mod version;
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::sleep_until;
+
+use self::client::Primary;
+use self::version::Fetched;
+use crate::config::SecondaryConfig;
+use crate::transfer::tsig::Key;
+use crate::transfer::{Difference, Failure, Secondary, SecondaryStep, Serial, Service, Soa, Version};
+use crate::wire::Name;
+use crate::zone::Zone;
+
+/// What has become of a zone.
+#[derive(Debug)]
+pub struct Post {
+    /// The number of its authority.
+    pub authority: usize,
+    /// What is to be answered from; unserved if there is nothing.
+    pub zone: Arc<Zone>,
+    /// How it came to be, from the version before; empty if that is not known, or of no use to anybody.
+    pub steps: Vec<Difference>,
+}
+
+/// Looks after all secondary zones.
+pub struct Keeper {
+    /// One for each zone.
+    watches: Vec<Watch>,
+    /// Where zones go.
+    posts: UnboundedSender<Post>,
+}
+
+/// The task of one zone.
+struct Watch {
+    /// What it looks after.
+    subject: Rc<Subject>,
+    /// Hints of primaries.
+    hints: Sender<Hint>,
+    /// Ends with this value.
+    _task: JoinSet<()>,
+}
+
+/// A zone, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The number of its authority.
+    pub authority: usize,
+    /// The zone.
+    pub config: SecondaryConfig,
+    /// Signs what is asked.
+    pub key: Option<Key>,
+}
+
+/// A primary has said that there is another version.
+#[derive(Clone, Copy, Debug)]
+struct Hint {
+    /// Which primary.
+    primary: usize,
+    /// Which version.
+    serial: Option<Serial>,
+}
+
+impl Keeper {
+    /// Looks after no zone yet. Must be used within a `LocalSet`.
+    pub fn new(posts: UnboundedSender<Post>) -> Self {
+        Self { watches: Vec::new(), posts }
+    }
+
+    /// Looks after these zones and no others. Those that have not changed go on as if nothing had happened; for the others,
+    /// what was saved is handed over before this returns.
+    pub fn set_subjects(&mut self, subjects: Vec<Subject>) {
+        let mut earlier = std::mem::take(&mut self.watches);
+        for subject in subjects {
+            let watch = match earlier.iter().position(|watch| *watch.subject == subject) {
+                Some(index) => earlier.swap_remove(index),
+                None => self.watch(subject),
+            };
+            self.watches.push(watch);
+        }
+    }
+
+    /// Passes a NOTIFY on: the primary of this index may have that version of a zone.
+    pub fn hear(&self, authority: usize, zone: &Name, primary: usize, serial: Option<Serial>) {
+        let is_meant = |watch: &&Watch| watch.subject.authority == authority && watch.subject.config.zone == *zone;
+        if let Some(watch) = self.watches.iter().find(is_meant) {
+            // One that waits already has us look after it was taken, and so sees this version too.
+            let _ = watch.hints.try_send(Hint { primary, serial });
+        }
+    }
+
+    /// Starts the task of a zone.
+    fn watch(&self, subject: Subject) -> Watch {
+        let (hints, received) = channel(HINTS);
+        let subject = Rc::new(subject);
+        let mut story = Story::begin(Rc::clone(&subject), self.posts.clone());
+        story.tell_service(Instant::now());
+        let mut task = JoinSet::new();
+        task.spawn_local(story.run(received));
+        Watch { subject, hints, _task: task }
+    }
+}
+
+/// One zone's life.
+struct Story {
+    /// The zone.
+    subject: Rc<Subject>,
+    /// When to do what.
+    machine: Secondary,
+    /// The version that we have.
+    zone: Option<Arc<Zone>>,
+    /// Whether that is answered from, as far as others know; nobody does before the first post.
+    service: Option<Service>,
+    /// Where zones go.
+    posts: UnboundedSender<Post>,
+    /// Spreads looks in time.
+    rng: SmallRng,
+}
+
+/// What came of asking a primary.
+enum Outcome {
+    /// It has this version.
+    Soa(Serial),
+    /// It has no newer version.
+    UpToDate,
+    /// A new version, loaded and saved.
+    Fetched(Fetched),
+    /// Nothing.
+    Failed(Trouble),
+}
+
+/// What is under way.
+type Exchange = Pin<Box<dyn Future<Output = Outcome>>>;
+
+impl Story {
+    /// Begins with what an earlier run has saved, if that is still good for something.
+    fn begin(subject: Rc<Subject>, posts: UnboundedSender<Post>) -> Self {
+        let (now, config) = (Instant::now(), &subject.config);
+        let primaries = config.primaries.len();
+        let saved = saved::load(&config.file, &config.zone).and_then(|(zone, age)| {
+            let version = version_of(&zone)?;
+            tracing::info!("zone {}: serial {} is loaded from {}", config.zone, version.serial, config.file.display());
+            Some((Arc::new(zone), Secondary::from_saved(primaries, version, age, now)))
+        });
+        let (zone, machine) = match saved {
+            Some((zone, machine)) => (Some(zone), machine),
+            None => (None, Secondary::new(primaries, now)),
+        };
+        Self { subject, machine, zone, service: None, posts, rng: SmallRng::from_rng(&mut rand::rng()) }
+    }
+
+    /// Keeps the zone up to date for ever.
+    async fn run(mut self, mut hints: Receiver<Hint>) {
+        let mut exchange: Option<(usize, Exchange)> = None;
+        let progress = Rc::new(Cell::new(false));
+        loop {
+            let now = Instant::now();
+            if progress.take() {
+                self.machine.on_progress(now);
+            }
+            self.tell_service(now);
+            let wait = match self.machine.next_step(now, &mut self.rng) {
+                SecondaryStep::AskSoa { primary } => {
+                    exchange = Some((primary, self.ask_soa(primary)));
+                    continue;
+                }
+                SecondaryStep::Transfer { primary, incremental } => {
+                    exchange = Some((primary, self.transfer(primary, incremental, &progress)));
+                    continue;
+                }
+                // Now and then in any case: a transfer is seen to go on, and a zone expires meanwhile.
+                SecondaryStep::WaitUntil(at) if exchange.is_some() => at.min(now + GLANCE),
+                SecondaryStep::WaitUntil(at) => at,
+            };
+            tokio::select! {
+                (primary, outcome) = finished(&mut exchange) => {
+                    exchange = None;
+                    self.take(primary, outcome);
+                }
+                Some(hint) = hints.recv() => self.machine.on_notify(hint.primary, hint.serial),
+                () = sleep_until(wait.into()) => {}
+            }
+        }
+    }
+
+    /// The primary of an index.
+    fn primary(&self, index: usize) -> Primary {
+        let Subject { config, key, .. } = &*self.subject;
+        let address = config.primaries.get(index).or_else(|| config.primaries.first()).copied();
+        let address = address.expect("the config holds no secondary without a primary");
+        Primary { address, zone: config.zone.clone(), key: key.clone() }
+    }
+
+    /// Asks a primary which version it has.
+    fn ask_soa(&self, primary: usize) -> Exchange {
+        let primary = self.primary(primary);
+        Box::pin(async move {
+            match primary.ask_serial().await {
+                Ok(serial) => Outcome::Soa(serial),
+                Err(trouble) => Outcome::Failed(trouble),
+            }
+        })
+    }
+
+    /// Transfers the zone from a primary, loads it and saves it.
+    fn transfer(&self, primary: usize, incremental: bool, progress: &Rc<Cell<bool>>) -> Exchange {
+        let primary = self.primary(primary);
+        let progress = Rc::clone(progress);
+        let old = self.zone.clone();
+        let SecondaryConfig { max_size, sharing, file, .. } = &self.subject.config;
+        let (limit, is_shared, file) = (*max_size, !sharing.transfer_to.is_empty(), file.clone());
+        Box::pin(async move {
+            let known = old.clone().filter(|_| incremental);
+            let received = match primary.transfer(known.as_deref(), limit, || progress.set(true)).await {
+                Ok(received) => received,
+                Err(trouble) => return Outcome::Failed(trouble),
+            };
+            let zone = primary.zone.clone();
+            let loaded = spawn_blocking(move || {
+                let loaded = version::load(&zone, received, old.as_deref(), is_shared)?;
+                if let Some(fetched) = &loaded
+                    && let Err(error) = saved::save(&file, &fetched.zone)
+                {
+                    // It is answered from all the same: that a restart would need a primary is no reason not to.
+                    tracing::warn!("zone {zone}: cannot be saved to {}: {error}", file.display());
+                }
+                Ok(loaded)
+            });
+            match loaded.await {
+                Ok(Ok(Some(fetched))) => Outcome::Fetched(fetched),
+                Ok(Ok(None)) => Outcome::UpToDate,
+                Ok(Err(trouble)) => Outcome::Failed(trouble),
+                Err(_) => Outcome::Failed(Trouble::Unfinished),
+            }
+        })
+    }
+
+    /// Takes what came of asking a primary.
+    fn take(&mut self, primary: usize, outcome: Outcome) {
+        let (now, config) = (Instant::now(), &self.subject.config);
+        match outcome {
+            Outcome::Soa(serial) => {
+                if self.machine.version().is_some_and(|version| version.serial == serial) {
+                    self.confirm_saved();
+                }
+                self.machine.on_soa(serial, now, &mut self.rng);
+            }
+            Outcome::UpToDate => {
+                self.confirm_saved();
+                self.machine.on_up_to_date(now, &mut self.rng);
+            }
+            Outcome::Failed(trouble) => {
+                let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!("zone {}: nothing from primary {primary}: {trouble}", config.zone);
+                self.machine.on_failure(now, &mut self.rng);
+            }
+            Outcome::Fetched(Fetched { zone, steps, is_whole }) => {
+                let Some(version) = version_of(&zone) else { return };
+                let how = if is_whole { "AXFR" } else { "IXFR" };
+                tracing::info!("zone {}: serial {} is here, by {how}", config.zone, version.serial);
+                self.machine.on_transferred(version, now, &mut self.rng);
+                self.service = Some(Service::Served);
+                self.zone = Some(Arc::clone(&zone));
+                let _ = self.posts.send(Post { authority: self.subject.authority, zone, steps });
+            }
+        }
+    }
+
+    /// Hands the zone over, or an unserved one, if that has changed.
+    fn tell_service(&mut self, now: Instant) {
+        let (service, apex) = (self.machine.service(now), &self.subject.config.zone);
+        if self.service.replace(service) == Some(service) {
+            return;
+        }
+        if service == Service::Expired {
+            tracing::warn!("zone {apex}: expired, no primary has confirmed it for too long");
+        }
+        let zone = match (service, &self.zone) {
+            (Service::Served, Some(zone)) => Arc::clone(zone),
+            (Service::Served | Service::Absent | Service::Expired, _) => Arc::new(Zone::unserved(apex)),
+        };
+        let _ = self.posts.send(Post { authority: self.subject.authority, zone, steps: Vec::new() });
+    }
+
+    /// Notes in the file that a primary has just confirmed the version in it.
+    fn confirm_saved(&self) {
+        let (file, zone) = (self.subject.config.file.clone(), self.subject.config.zone.clone());
+        spawn_blocking(move || {
+            if let Err(error) = saved::confirm(&file) {
+                tracing::warn!("zone {zone}: cannot note in {} that it is up to date: {error}", file.display());
+            }
+        });
+    }
+}
+
+/// Waits for what is under way; for ever, if that is nothing.
+async fn finished(exchange: &mut Option<(usize, Exchange)>) -> (usize, Outcome) {
+    match exchange {
+        Some((primary, exchange)) => (*primary, exchange.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The version that a zone is.
+fn version_of(zone: &Zone) -> Option<Version> {
+    let soa = zone.soa()?;
+    Soa::of(&soa).map(|soa| Version::of(&soa))
+}
+
+/// Why a primary was asked in vain.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// It cannot be reached, or the connection broke.
+    Io(std::io::Error),
+    /// It said nothing.
+    Silent,
+    /// It replied, but told no version: it does not have the zone, or does not believe that we may ask.
+    NoSerial(crate::wire::Rcode),
+    /// Its reply is not signed as it should be.
+    Unsigned(crate::transfer::tsig::TsigFailure),
+    /// The transfer failed.
+    Transfer(Failure),
+    /// What it sent makes no zone.
+    Flawed(String),
+    /// The differences are not from the version that we have.
+    Inexact(crate::transfer::Inexact),
+    /// The thread that loaded it ended early.
+    Unfinished,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Silent => f.write_str("no reply"),
+            Self::NoSerial(rcode) => write!(f, "no SOA record in its reply, which is {rcode}"),
+            Self::Unsigned(failure) => write!(f, "its reply is not signed as it should be: {failure:?}"),
+            Self::Transfer(Failure::Refused(rcode)) => write!(f, "it does not give the zone: {rcode}"),
+            Self::Transfer(failure) => write!(f, "a broken transfer: {failure:?}"),
+            Self::Flawed(flaws) => write!(f, "what it sent is no zone: {flaws}"),
+            Self::Inexact(inexact) => write!(f, "differences from another version: {inexact:?}"),
+            Self::Unfinished => f.write_str("loading it ended early"),
+        }
+    }
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Transfer(failure)
+    }
+}
+
+/// How often a look that is under way is looked at.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// Hints that wait for one zone.
+const HINTS: usize = 4;

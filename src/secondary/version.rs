@@ -1,0 +1,58 @@
+//! From what a transfer brought to a zone that can be answered from.
+
+use std::sync::Arc;
+
+use super::Trouble;
+use crate::transfer::{Difference, Received};
+use crate::wire::Name;
+use crate::zone::{Place, Record, Zone, ZoneBuilder};
+
+/// A new version of a zone.
+pub(super) struct Fetched {
+    /// The zone.
+    pub(super) zone: Arc<Zone>,
+    /// How it came to be from the version before, if anybody is to know.
+    pub(super) steps: Vec<Difference>,
+    /// Whether it came as a whole.
+    pub(super) is_whole: bool,
+}
+
+/// Makes a zone of what came, which may be differences from `old`; `None` if that is up to date. If the zone `is_shared`,
+/// what has changed is found out in any case.
+pub(super) fn load(
+    name: &Name,
+    received: Received,
+    old: Option<&Zone>,
+    is_shared: bool,
+) -> Result<Option<Fetched>, Trouble> {
+    match received {
+        // By TCP, nobody is told to come by TCP.
+        Received::UpToDate | Received::ComeByTcp => Ok(None),
+        Received::Whole(records) => {
+            let zone = build(name, records.iter())?;
+            let steps = old.filter(|_| is_shared).and_then(|old| Difference::between(old.iter(), zone.iter()).ok());
+            Ok(Some(Fetched { zone: Arc::new(zone), steps: steps.into_iter().collect(), is_whole: true }))
+        }
+        Received::Steps(steps) => {
+            let old = old.ok_or(Trouble::Inexact(crate::transfer::Inexact::Missing))?;
+            let change = Difference::condensed(&steps).map_err(Trouble::Inexact)?;
+            let records = change.apply(old.iter()).map_err(Trouble::Inexact)?;
+            let zone = build(name, records.iter())?;
+            Ok(Some(Fetched { zone: Arc::new(zone), steps, is_whole: false }))
+        }
+    }
+}
+
+/// Compiles a zone.
+pub(super) fn build<'a>(name: &Name, records: impl Iterator<Item = Record<'a>>) -> Result<Zone, Trouble> {
+    let mut builder = ZoneBuilder::new(name);
+    records.for_each(|record| builder.add(&record, Place::default()));
+    match builder.finish() {
+        // What is odd in it is for the operator of the primary to see.
+        Ok((zone, _cautions)) => Ok(zone),
+        Err(findings) => {
+            let flaws = findings.flaws.iter().map(ToString::to_string);
+            Err(Trouble::Flawed(flaws.collect::<Vec<_>>().join("; ")))
+        }
+    }
+}
