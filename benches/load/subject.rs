@@ -157,8 +157,8 @@ impl Subject {
     fn rules(self) -> String {
         match self {
             Self::Echo | Self::Authority(_) => String::new(),
-            // Room for a million names; and a day: whatever the responders say, no name is asked for again.
-            Self::Cached(_) => "[cache]\nsize = \"256MiB\"\nmin_ttl = \"1d\"".to_owned(),
+            // Room for a million names; and an hour: whatever the responders say, no name is asked for again.
+            Self::Cached(_) => "[cache]\nsize = \"256MiB\"\nmin_ttl = \"1h\"".to_owned(),
             Self::Forward(dispatch) => format!("dispatch = \"{}\"", dispatch.word()),
         }
     }
