@@ -60,8 +60,8 @@
 //!   arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics (the state
 //!   of backends, the turn of round-robin, the hedge budget, claims) and the cache, whose locks are many and held for one copy.
-//! - After warm-up a query by UDP, forwarded or answered from the cache, allocates nothing, starts no task and logs nothing
-//!   (`tests/allocations.rs`). Without a cache it takes no lock.
+//! - After warm-up a query by UDP, forwarded or answered from the cache or a zone, allocates nothing, starts no task and
+//!   logs nothing (`tests/allocations.rs`). Without a cache it takes no lock.
 //! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.

@@ -1,4 +1,5 @@
-//! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded or answered from the cache.
+//! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded, answered from the cache, or
+//! answered by an authority.
 //!
 //! The server runs in this process, so that its allocations can be counted; the client and the backend run in a thread
 //! that is not counted. The test is alone in its file: another test's allocations would be counted too.
@@ -6,11 +7,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hedgerow::config::Config;
 use hedgerow::server::{Server, Setup};
+use hedgerow::zone::master::{self, Source, Task};
+use hedgerow::zone::{Assembly, Catalog, Tables};
 use tokio::task::LocalSet;
 
 /// Counts what the threads of the server allocate.
@@ -75,6 +80,39 @@ fn after_warm_up_a_query_allocates_nothing() {
     let (allocated, summary) = allocations("race", "[cache]", FEW);
     assert_eq!(allocated, 0, "{COUNTED} queries answered from the cache");
     assert!(summary.contains(&format!(" {} cache,", WARM_UP + COUNTED - FEW)), "{summary}");
+    for records in ZONES {
+        assert_eq!(answering(catalog_of_zone(records)), 0, "{COUNTED} queries answered from {records:?}");
+    }
+}
+
+/// Records of the root zone that make different answers to the client's queries: each ends with the same four octets.
+const ZONES: [&str; 5] = [
+    "*.test A 192.0.2.1",
+    "*.test CNAME a\na CNAME b\nb A 192.0.2.1",
+    "test DNAME other\n*.other A 192.0.2.1",
+    "test NS ns.test\nns.test A 192.0.2.1",
+    // What is denied ends with the last field of the SOA record.
+    "other A 192.0.2.2",
+];
+
+/// A catalog of the root zone with these records.
+fn catalog_of_zone(records: &str) -> Catalog {
+    let minimum = u32::from_be_bytes([192, 0, 2, 1]);
+    let octets = format!("$TTL 300\n@ SOA ns mail 1 2 3 4 {minimum}\n@ NS ns\n{records}\n").into_bytes();
+    let (root, source) = (".".parse().expect("a name"), Source { name: "zone".to_owned(), octets });
+    let mut assembly = Assembly::new(Some(&root));
+    let mut include = |name: &str| Err(name.to_owned());
+    let task = Task { origin: Some(&root), default_ttl: None, include: &mut include };
+    master::read(&source, task, &mut |record, place| assembly.add(&record, place)).expect("sound records");
+    let Ok((zone, _)) = assembly.finish() else { panic!("a sound zone") };
+    Catalog::new(Arc::new(Tables::none())).with_zone(Arc::new(zone))
+}
+
+/// What a server with an authority that has this catalog allocates for [`COUNTED`] queries.
+fn answering(catalog: Catalog) -> u64 {
+    let text = "workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['zone']\n";
+    let config = Config::parse(text, "test.toml", Path::new("")).expect("the config is right");
+    measure(Setup { config, catalogs: vec![Arc::new(catalog)], keys: Default::default(), token: None }, ALL_NEW).0
 }
 
 /// Starts a server with two backends, and further sections in its config; returns what it allocates for [`COUNTED`] queries
@@ -93,13 +131,19 @@ fn allocations(dispatch: &str, sections: &str, names: u32) -> (u64, String) {
          {sections}\n",
         backends[0], backends[1]
     );
-    let folder = std::path::Path::new("");
-    let config = Config::parse(&text, "test.toml", folder).expect("the config is right");
+    let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
+    measure(Setup { config, catalogs: Vec::new(), keys: Default::default(), token: None }, names)
+}
+
+/// Runs a server with one listener; returns what it allocates for [`COUNTED`] queries for so many names in turn, and its
+/// summary.
+fn measure(setup: Setup, names: u32) -> (u64, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
-        let server = Server::start(Setup { config, catalogs: Vec::new(), keys: Default::default(), token: None })
-            .expect("the server starts");
-        let address = server.bound().trim_start_matches("forwarder=").parse().expect("one address");
+        let server = Server::start(setup).expect("the server starts");
+        let bound = server.bound();
+        let (_, address) = bound.split_once('=').expect("a listener");
+        let address = address.parse().expect("one address");
         let counted = tokio::task::spawn_blocking(move || {
             IS_EXEMPT.set(true);
             let client = Client::new(address, names);

@@ -2,14 +2,20 @@
 //!
 //! It lies beside the checkout, or where `HEDGEROW_FERRET` says; without it there is nothing to test.
 
+mod support;
 mod zone_support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
+use support::{Client, Server};
 use zone_support::*;
+
+/// Zones that one process serves: few enough for the descriptors that a process usually has.
+const AT_ONCE: usize = 200;
 
 /// The lines of a file of the data set; none, with a message, if it is absent.
 fn cases(file: &str) -> Vec<Value> {
@@ -95,6 +101,37 @@ fn every_case_is_answered_as_servers_do() {
         println!("{tag} {}: {right} of {all}", if *unanimous { "unanimous" } else { "disputed" });
     }
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn the_program_answers_as_the_library_does() {
+    for cases in cases("valid.jsonl").chunks(AT_ONCE) {
+        let mut config = "workers = 1\n".to_owned();
+        let mut files = Vec::new();
+        for (number, case) in cases.iter().enumerate() {
+            let zone = case["zone"].as_str().expect("text");
+            let apex = zone.split_whitespace().next().expect("a first record");
+            // One half is told the name of its zone, the other finds it in the file.
+            let source =
+                if number % 2 == 0 { "'z'".to_owned() } else { format!("{{ file = 'z', origin = '{apex}' }}") };
+            let source = source.replace("'z'", &format!("'{number}.zone'"));
+            // Each has an authority of its own: in one that has several zones, chains go from one to the other.
+            write!(config, "[authorities.a{number}]\nlisten = ['127.0.0.1:0']\nzones = [{source}]\n")
+                .expect("a String");
+            files.push((format!("{number}.zone"), zone));
+        }
+        let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        let server = Server::start_with_files(&config, &files);
+        for (number, case) in cases.iter().enumerate() {
+            let text = |key: &str| case[key].as_str().expect("text");
+            let Ok((zone, _)) = read_zone(text("zone")) else { panic!("{case:#}") };
+            let asked = asked(text("qname"), text("qtype"));
+            let client = Client::of(server.listener(&format!("a{number}")));
+            client.send_bytes(&asked.message());
+            let expected = asked.of(&empty().with_zone(Arc::new(zone)));
+            assert_eq!(client.receive().bytes, expected.octets, "{case:#}");
+        }
+    }
 }
 
 #[test]

@@ -135,6 +135,62 @@ fn a_reload_swaps_all_zones_or_none() {
 }
 
 #[test]
+fn a_reload_tells_whoever_asks_for_it_what_is_wrong() {
+    let zones = config("{ file = 'a', origin = 'a' }, 'b'");
+    let b = format!("$ORIGIN b.\n{APEX}");
+    let server =
+        Server::start_with_files(&format!("{zones}[admin]\nlisten = '127.0.0.1:0'\n"), &[("a", APEX), ("b", &b)]);
+    let client = Client::of(server.listener("ts"));
+    let ask = || ["ns.a", "ns.b"].map(|name| client.ask(&query(name, A)).answers().concat());
+    let reload = || {
+        let admin = format!("http://{}", server.listener("admin"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        let Output { status, stderr, .. } =
+            command.args(["ctl", "--admin", &admin, "reload"]).output().expect("cargo has built the binary");
+        (status.success(), String::from_utf8(stderr).expect("text"))
+    };
+    server.rewrite("a", "@ 300 SOA ns hostmaster 1 2 3 4\n@ 300 A 192.0.2\n");
+    let (is_done, message) = reload();
+    assert!(!is_done && message.contains("a:1:32: ") && message.contains("a:2:9: "), "{message}");
+    assert_eq!(ask(), ["192.0.2.1", "192.0.2.1"]);
+    // One of the two has changed: the other stays as it is.
+    server.rewrite("a", &APEX.replace("192.0.2.1", "192.0.2.2"));
+    assert_eq!(reload(), (true, String::new()));
+    assert_eq!(ask(), ["192.0.2.2", "192.0.2.1"]);
+}
+
+#[test]
+fn files_are_what_they_look_like() {
+    let zone = "example.org. 300 SOA ns hostmaster.example.org. 1 2 3 4 5\nexample.org. 300 NS ns.example.org.\n";
+    let relative = format!("; zone\n$ORIGIN example.org.\n{APEX}");
+    let one_zone = |hosts: u8| format!("1 authority with 1 zone file: 1 zone with {hosts} records");
+    for (text, expected) in [
+        // Names that look like directives or types, in a table.
+        ("soa.example 192.0.2.1 A\n$origin.example 192.0.2.2 A\n", Ok("2 hosts, 2 addresses".into())),
+        (
+            "origin.example 192.0.2.1 A\nttl 192.0.2.1 A\nsoa 192.0.2.2 A\nA 192.0.2.3 a\n",
+            Ok("4 hosts, 4 addresses".into()),
+        ),
+        ("# SOA $TTL\r\nh.example 192.0.2.1 A # SOA\r\n", Ok("1 host, 1 address".into())),
+        (&relative, Ok(one_zone(3))),
+        (&relative.replace('\n', "\r\n"), Ok(one_zone(3))),
+        (&zone.replace(" ns ", " ns.example.org. "), Ok(one_zone(2))),
+        // No origin for a relative name.
+        (zone, Err("f:1:22: ")),
+        ("$ORIGIN example.org.\n", Err("f: .: no SOA record")),
+        ("$ORIGIN example.org.\n@ 300 NS ns\n", Err("f: .: no SOA record")),
+        ("example.org. 300 IN NS ns.example.org.\n", Err("f:1:21: ")),
+    ] {
+        let folder = folder("'f'", &[("f", text)]);
+        let (status, stdout, stderr) = check(folder.path(), &[]);
+        match expected {
+            Ok(summary) => assert!(status == 0 && stdout.contains(&summary), "{text:?}: {stdout}{stderr}"),
+            Err(place) => assert!(status == 2 && stderr.contains(place), "{text:?}: {stdout}{stderr}"),
+        }
+    }
+}
+
+#[test]
 fn a_zone_needs_no_config_file() {
     let folder = folder("'a'", &[("a", APEX)]);
     let file = folder.path().join("a");

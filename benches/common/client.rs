@@ -128,10 +128,11 @@ const LANES: usize = 4;
 const BATCH: usize = WINDOW / LANES;
 /// Query IDs that a lane uses in turn. A query whose ID is needed again is lost.
 const IDS: u16 = 16_384;
+/// A prime, larger than any count of names. Names that come again come in steps of it, so that all of them come, but none near
+/// the one before: neither in the order of their numbers nor in the order in which they came to be known.
+const SCATTER: u64 = 2_654_435_761;
 /// Octets that the kernel may buffer for a client's socket: it must not lose what the server sent.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// From one name of a table to the next that is asked for: a prime, so that all have their turn.
-const STRIDE: u64 = 7919;
 /// Longest wait for a datagram, so that a loop sees its end.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
@@ -394,7 +395,10 @@ impl Tally {
     fn next_number(&mut self) -> u32 {
         let place = self.first.wrapping_add(self.queued);
         self.queued += 1;
-        if self.names == 0 { place } else { (u64::from(place) * STRIDE % u64::from(self.names)) as u32 }
+        match self.names {
+            0 => place,
+            names => (u64::from(place % names) * SCATTER % u64::from(names)) as u32,
+        }
     }
 
     /// Counts an answer to a query that was due at a time.

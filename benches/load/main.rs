@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 use common::client::{self, Plan};
 use common::positive;
 use common::process::{Cores, Hold, end_with_parent};
-use subject::{SUBJECTS, Sample, Strength};
+use subject::{LARGE_SUBJECTS, SUBJECTS, Sample, Strength};
 use tool::Tool;
 
 /// Measures the release binary beside a bare UDP echo, over loopback.
@@ -45,6 +45,9 @@ struct Options {
     /// One short round, to see that all works.
     #[arg(long)]
     quick: bool,
+    /// Only what the size of the cache costs: a million names beside ten thousand.
+    #[arg(long)]
+    large: bool,
     /// Also write every sample to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -83,17 +86,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Runs all rounds and prints the report.
 fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let (rounds, secs) = if options.quick { (1, 0.5) } else { (options.rounds, options.secs) };
+    let subjects = if options.large { &LARGE_SUBJECTS[..] } else { &SUBJECTS[..] };
     let strength = Strength { secs, rate: options.rate };
     let folder = tempfile::tempdir()?;
     let cores = Cores::find()?;
 
     let mut done = Vec::new();
     for round in 0..rounds as usize {
-        let mut samples: Vec<Option<Sample>> = vec![None; SUBJECTS.len()];
+        let mut samples: Vec<Option<Sample>> = vec![None; subjects.len()];
         // Each round begins with another subject: none is always the first after a pause.
-        for turn in 0..SUBJECTS.len() {
-            let index = (round + turn) % SUBJECTS.len();
-            let subject = SUBJECTS[index];
+        for turn in 0..subjects.len() {
+            let index = (round + turn) % subjects.len();
+            let subject = subjects[index];
             let sample = subject.measure(strength, cores, folder.path())?;
             let rate = sample.closed.seen.rate;
             eprintln!("round {} of {rounds}: {} {rate:.0} queries/s", round + 1, subject.name());
@@ -102,9 +106,9 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         done.push(samples.into_iter().flatten().collect());
     }
 
-    print!("{}", report::markdown(&done, client::WINDOW, strength));
+    print!("{}", report::markdown(subjects, &done, client::WINDOW, strength));
     if let Some(file) = &options.json {
-        report::write_json(file, &done, client::WINDOW, strength)?;
+        report::write_json(file, subjects, &done, client::WINDOW, strength)?;
     }
     Ok(())
 }

@@ -7,20 +7,20 @@ use std::{fs, io};
 use serde_json::json;
 
 use crate::common::spread::Spread;
-use crate::subject::{Load, SUBJECTS, Sample, Strength};
+use crate::subject::{Load, Sample, Strength, Subject};
 
-/// The samples of one round, in the order of [`SUBJECTS`].
+/// The samples of one round, in the order of the subjects.
 pub(crate) type Round = Vec<Sample>;
 
 /// The report in markdown.
-pub(crate) fn markdown(rounds: &[Round], window: usize, strength: Strength) -> String {
+pub(crate) fn markdown(subjects: &[Subject], rounds: &[Round], window: usize, strength: Strength) -> String {
     let mut out = String::new();
     let Strength { secs, rate } = strength;
     let count = rounds.len();
     let _ = writeln!(out, "Closed loop, {window} outstanding, {secs} s; median (min–max) of {count} rounds\n");
     let header = "| subject | 1000 queries/s | rate to echo | CPU s per million | CPU to echo | server busy |";
     let _ = writeln!(out, "{header}\n|---|---|---|---|---|---|");
-    for (index, subject) in SUBJECTS.iter().enumerate() {
+    for (index, subject) in subjects.iter().enumerate() {
         let spread = |value: &dyn Fn(&Load) -> f64| Spread::of(values(rounds, index, |sample| value(&sample.closed)));
         // Each round has its own echo: what slows the machine for a while slows both.
         let ratio = |value: &dyn Fn(&Load) -> f64| {
@@ -46,7 +46,7 @@ pub(crate) fn markdown(rounds: &[Round], window: usize, strength: Strength) -> S
         writeln!(out, "\nOpen loop, {rate} queries/s, {secs} s; microseconds, median (min–max) of {count} rounds\n");
     let header = "| subject | p50 | p90 | p99 | p99.9 | max | CPU s per million |";
     let _ = writeln!(out, "{header}\n|---|---|---|---|---|---|---|");
-    for (index, subject) in SUBJECTS.iter().enumerate() {
+    for (index, subject) in subjects.iter().enumerate() {
         let cell = |value: &dyn Fn(&Load) -> f64, decimals| {
             Spread::of(values(rounds, index, |sample| value(&sample.open))).cell(decimals)
         };
@@ -64,7 +64,7 @@ pub(crate) fn markdown(rounds: &[Round], window: usize, strength: Strength) -> S
     }
 
     out.push('\n');
-    match faults(rounds) {
+    match faults(subjects, rounds) {
         faults if faults.is_empty() => out.push_str("Every query got its right answer.\n"),
         faults => out.push_str(&faults),
     }
@@ -72,10 +72,10 @@ pub(crate) fn markdown(rounds: &[Round], window: usize, strength: Strength) -> S
 }
 
 /// What went wrong: a line for each load with lost queries or wrong responses.
-fn faults(rounds: &[Round]) -> String {
+fn faults(subjects: &[Subject], rounds: &[Round]) -> String {
     let mut faults = String::new();
     for (round, samples) in rounds.iter().enumerate() {
-        for (subject, sample) in SUBJECTS.iter().zip(samples) {
+        for (subject, sample) in subjects.iter().zip(samples) {
             for (kind, load) in [("closed", &sample.closed), ("open", &sample.open)] {
                 let (lost, wrong, sent) = (load.seen.lost, load.seen.wrong, load.seen.sent);
                 if lost + wrong > 0 {
@@ -90,8 +90,14 @@ fn faults(rounds: &[Round]) -> String {
 }
 
 /// Writes all samples as JSON, a list of rounds for each subject.
-pub(crate) fn write_json(file: &Path, rounds: &[Round], window: usize, strength: Strength) -> io::Result<()> {
-    let subjects: serde_json::Map<_, _> = SUBJECTS
+pub(crate) fn write_json(
+    file: &Path,
+    subjects: &[Subject],
+    rounds: &[Round],
+    window: usize,
+    strength: Strength,
+) -> io::Result<()> {
+    let subjects: serde_json::Map<_, _> = subjects
         .iter()
         .enumerate()
         .map(|(index, subject)| (subject.name(), json!(rounds.iter().map(|round| &round[index]).collect::<Vec<_>>())))

@@ -203,14 +203,28 @@ impl Shard {
         let mut at = slot;
         let last = end.unwrap_or_else(|| self.table.slots());
         while at < last {
-            let verdict = self.entry(at).map(|(head, reply)| visit(&head, reply));
-            match verdict {
-                // What moves up into the slot is seen next.
-                Some(Verdict::Goes) => self.remove(at),
-                Some(Verdict::Stays) | None => at += 1,
+            let stays = self.table.is_wrapped(at) || self.show(at, &mut visit) == Verdict::Stays;
+            // What moves up into the slot of what goes is seen next.
+            at += usize::from(stays);
+        }
+        if end.is_none() {
+            at = 0;
+            while self.table.place(at).is_some() {
+                let stays = !self.table.is_wrapped(at) || self.show(at, &mut visit) == Verdict::Stays;
+                at += usize::from(stays);
             }
         }
         end
+    }
+
+    /// Shows a visitor what is in a slot, if it is in use, and does what it wants done with it.
+    fn show(&mut self, slot: usize, visit: &mut impl FnMut(&Head, &[u8]) -> Verdict) -> Verdict {
+        let verdict = self.entry(slot).map_or(Verdict::Stays, |(head, reply)| visit(&head, reply));
+        match verdict {
+            Verdict::Goes => self.remove(slot),
+            Verdict::Stays => {}
+        }
+        verdict
     }
 
     /// Writes over the entry in a slot, if the new one takes the same stretch.

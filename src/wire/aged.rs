@@ -101,7 +101,7 @@ pub fn settle_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
 pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size: u16, limit: usize, out: &mut Vec<u8>) {
     write_response(kept, form, own_udp_size, limit, out);
     rewrite_header(out, |header| form.adapt(header));
-    let mut walk = Walk::of(out);
+    let mut walk = Walk::from(kept.answers_start(), out);
     while let Some(record) = walk.next(out) {
         match aged {
             Aged::By(_) | Aged::Stale { .. } if record.rtype == RecordType::OPT => {}
@@ -150,13 +150,15 @@ struct Walk {
 impl Walk {
     /// From the first record on.
     fn of(message: &[u8]) -> Self {
+        let question = super::question::Question::read(message);
+        Self::from(question.map_or(HEADER_LEN, |question| question.end()), message)
+    }
+
+    /// The same, where it is known that the first record starts there.
+    fn from(first: usize, message: &[u8]) -> Self {
         let header = Header::read(message).unwrap_or_default();
         let counts = [header.ancount(), header.nscount(), header.arcount()];
-        let question = super::question::Question::read(message);
-        Self {
-            at: question.map_or(HEADER_LEN, |question| question.end()),
-            left: counts.into_iter().map(usize::from).sum(),
-        }
+        Self { at: first, left: counts.into_iter().map(usize::from).sum() }
     }
 
     /// The next record.

@@ -99,12 +99,13 @@ impl Spelling {
 
     /// Spells the same name, however it is spelled now, in this way.
     fn apply(&self, qname: &mut [u8]) {
-        for (word, octets) in self.0.iter().zip(qname.chunks_mut(64)) {
-            octets.make_ascii_lowercase();
-            for (bit, octet) in octets.iter_mut().enumerate() {
-                if word >> bit & 1 == 1 {
-                    octet.make_ascii_uppercase();
-                }
+        qname.make_ascii_lowercase();
+        for (&word, octets) in self.0.iter().zip(qname.chunks_mut(64)) {
+            // Nearly always there is none: only the bits that are set are looked at.
+            let mut left = word;
+            while let Some(octet) = octets.get_mut(left.trailing_zeros() as usize) {
+                octet.make_ascii_uppercase();
+                left &= left.wrapping_sub(1);
             }
         }
     }

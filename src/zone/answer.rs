@@ -364,5 +364,6 @@ fn is_address(rtype: RecordType) -> bool {
     matches!(rtype, RecordType::A | RecordType::AAAA)
 }
 
-/// How many aliases of one chain are followed for a client, which can ask for the rest.
-const MAX_LINKS: usize = 8;
+/// How many aliases of one chain are followed for a client, which can ask for the rest. More than resolvers commonly put up
+/// with.
+const MAX_LINKS: usize = 16;

@@ -113,6 +113,9 @@ impl Catalog {
 
     /// The deepest zone that encloses a folded name, as far as it answers for this type.
     pub(super) fn zone_of(&self, name: &[u8], qtype: RecordType) -> Option<&Zone> {
+        if self.zones.is_empty() {
+            return None;
+        }
         let mut child = None;
         for suffix in suffixes(name).filter(|suffix| self.lengths.has(suffix.len())) {
             let Some(index) = self.find_apex(suffix) else { continue };

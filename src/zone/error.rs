@@ -25,6 +25,10 @@ impl ZoneErrors {
     }
 }
 
+/// Errors of one file that are listed, and counted beyond: so many that nobody misses any, so few that a file which is
+/// none at all fills no screen for minutes, and no memory.
+pub(super) const MAX_ERRORS: usize = 1000;
+
 impl fmt::Display for ZoneErrors {
     /// One error a line, without a newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

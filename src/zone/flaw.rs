@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::error::MAX_ERRORS;
 use super::master::Files;
 use super::record::Place;
 use crate::wire::{Name, RecordType, display_name};
@@ -65,6 +66,21 @@ pub enum Flaw {
         /// How many there may be of this length.
         limit: usize,
     },
+}
+
+impl Flaw {
+    /// Whether something is missing, which may be only because its line could not be read.
+    pub fn is_of_absence(&self) -> bool {
+        match self {
+            Self::NoSoa | Self::NoNs => true,
+            Self::OutOfZone { .. }
+            | Self::SoaBelowApex
+            | Self::Second(_)
+            | Self::BesideCname(_)
+            | Self::BelowDname
+            | Self::RrsetTooLarge { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for Flaw {
@@ -161,6 +177,13 @@ impl<T> Listed<T> {
         self.count == 0
     }
 
+    /// Leaves out what is not wanted of those that are listed.
+    pub fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
+        let listed = self.first.len();
+        self.first.retain(|finding| is_wanted(&finding.what));
+        self.count -= listed - self.first.len();
+    }
+
     /// Adds a finding about a name in wire form.
     pub(super) fn add(&mut self, place: Place, owner: &[u8], what: T) {
         self.count += 1;
@@ -178,4 +201,4 @@ impl<T> Default for Listed<T> {
 }
 
 /// How many findings of a kind are listed. More of them are one mistake many times over.
-const LISTED: usize = 100;
+const LISTED: usize = MAX_ERRORS;

@@ -17,24 +17,40 @@ pub(super) struct NameBuf {
 }
 
 impl NameBuf {
+    /// The root.
+    #[inline]
+    pub(super) fn root() -> Self {
+        Self { len: 1, octets: [0; Name::MAX_LEN] }
+    }
+
     /// A copy of a name, as it is spelled. What is too long to be a name becomes the root.
+    #[inline]
     pub(super) fn new(name: &[u8]) -> Self {
-        let mut octets = [0; Name::MAX_LEN];
-        let len = match octets.get_mut(..name.len()) {
-            Some(room) => {
-                room.copy_from_slice(name);
-                name.len()
-            }
-            None => 1,
-        };
-        Self { len, octets }
+        let mut buf = Self::root();
+        if let Some(room) = buf.octets.get_mut(..name.len()) {
+            room.copy_from_slice(name);
+            buf.len = name.len();
+        }
+        buf
     }
 
     /// The canonical form of a name (RFC 4034 section 6.2).
+    #[inline]
     pub(super) fn folded(name: &[u8]) -> Self {
-        let mut buf = Self::new(name);
-        fold(&mut buf.octets[..buf.len]);
+        let mut buf = Self::root();
+        buf.fold_from(name);
         buf
+    }
+
+    /// Makes the root the canonical form of a name: [`NameBuf::folded`] for the hot path, where a buffer that is returned
+    /// would be copied whole once more.
+    #[inline]
+    pub(super) fn fold_from(&mut self, name: &[u8]) {
+        if let Some(room) = self.octets.get_mut(..name.len()) {
+            room.copy_from_slice(name);
+            fold(room);
+            self.len = name.len();
+        }
     }
 
     /// Labels without a root, and a name behind them; `None` if that is too long for a name.

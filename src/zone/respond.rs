@@ -124,7 +124,8 @@ fn write_body(catalog: &Catalog, query: &Query<'_>, limit: usize, out: &mut Vec<
     if question.qclass() != RecordClass::IN || is_meta(question.qtype()) {
         return Some(Body::empty(Rcode::REFUSED, false));
     }
-    let qname = NameBuf::folded(question.qname());
+    let mut qname = NameBuf::root();
+    qname.fold_from(question.qname());
     if let Some(zone) = catalog.zone_of(qname.as_wire(), question.qtype()) {
         if !zone.is_served() {
             return Some(Body::empty(Rcode::SERVFAIL, false));

@@ -3,7 +3,7 @@
 //! Built whole from all table files of the authority, or not at all, and immutable from then on. A
 //! table is a set of hosts, not a tree; several tables are one set.
 
-use super::error::{Fault, Problem, ZoneError, ZoneErrors};
+use super::error::{Fault, MAX_ERRORS, Problem, ZoneError, ZoneErrors};
 use super::record::{Place, Record};
 use super::referral::{Referral, ReferralDraft};
 use super::store::{Added, Draft, Full, Rrset, Store};
@@ -176,9 +176,9 @@ impl TablesBuilder {
     pub fn end_file(&mut self, file: &str, TableFaults(mut faults): TableFaults) {
         faults.append(&mut self.overflow);
         faults.sort_by_key(|(line, _)| *line);
-        if faults.len() > MAX_FAULTS {
-            let more = faults.len() - MAX_FAULTS;
-            faults.truncate(MAX_FAULTS + 1);
+        if faults.len() > MAX_ERRORS {
+            let more = faults.len() - MAX_ERRORS;
+            faults.truncate(MAX_ERRORS + 1);
             if let Some((_, fault)) = faults.last_mut() {
                 *fault = Fault { column: 1, problem: Problem::More(more) };
             }
@@ -195,9 +195,6 @@ impl TablesBuilder {
         Ok(Tables { referral: self.referral.finish(&hosts), hosts, miss: self.miss })
     }
 }
-
-/// Lines of one file that are told to be wrong, as of a master file.
-const MAX_FAULTS: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -106,20 +106,24 @@ fn files_are_tables_or_zones() {
 #[test]
 fn all_that_is_wrong_with_zones_is_told_at_once() {
     let folder = folder(&[
-        ("syntax", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\n@ AX 1\n@ A 1.2.3\n$INCLUDE part\n$INCLUDE ../x"),
+        ("syntax", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\n@ AX 1\n@ A 1.2.3\n$INCLUDE part\n$INCLUDE ../x\nb. A 192.0.2.1"),
         ("part", b"x AAAA 1.2.3.4"),
         ("flaws", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\nother. A 192.0.2.1\na CNAME b\na A 192.0.2.1"),
+        // What cannot be read may be what would be missing: that is not told.
+        ("soa", b"@ 1 SOA ns mail x 2 3 4 5\n"),
         ("nothing", b"; $TTL\n"),
         ("same", APEX.as_bytes()),
     ]);
     let zones = "{ file = 'syntax', origin = 'a' }, { file = 'flaws', origin = 'b' }, { file = 'nothing', origin = 'c' }, \
-                 { file = 'same', origin = 'd' }, { file = 'flaws', origin = 'd' }, 'missing'";
+                 { file = 'same', origin = 'd' }, { file = 'flaws', origin = 'd' }, 'missing', \
+                 { file = 'soa', origin = 'e' }";
     let error = load_files(config(folder.path(), zones), &mut Loader::default()).expect_err("wrong all over");
     let text = error.to_string().replace(&format!("{}/", folder.path().display()), "");
     let places: Vec<_> = text.lines().map(|line| line.split(": ").next().expect("a place")).collect();
     let flaws = ["flaws:4:1", "flaws:6:1"];
-    let expected = [&["syntax:4:3", "syntax:5:5", "part:1:8", "syntax:7:10"][..], &flaws, &["nothing"; 2], &flaws];
-    assert_eq!(places, [&expected.concat()[..], &["missing"]].concat(), "{text}");
+    let expected =
+        [&["syntax:4:3", "syntax:5:5", "part:1:8", "syntax:7:10", "syntax:8:1"][..], &flaws, &["nothing"; 2], &flaws];
+    assert_eq!(places, [&expected.concat()[..], &["missing", "soa:1:17"]].concat(), "{text}");
 }
 
 #[test]

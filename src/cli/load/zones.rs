@@ -278,16 +278,22 @@ fn load_zone(file: &Path, origin: Option<&Name>, octets: Vec<u8>, seen: Seen) ->
             Ok(source)
         };
         let task = Task { origin, default_ttl: None, include: &mut include };
-        master::read(&source, task, sink).map(|summary| (summary.files, all_seen))
+        let (summary, errors) = master::read_through(&source, task, sink);
+        (summary.files, errors, all_seen)
     };
-    let read = pipe(len, read, |record, place| assembly.add(record, place));
-    let (files, seen) = read.map_err(ZoneProblem::Wrong)?;
-    match assembly.finish() {
-        Ok((zone, findings)) => {
+    let (files, errors, seen) = pipe(len, read, |record, place| assembly.add(record, place));
+    match (assembly.finish(), errors) {
+        (Ok((zone, findings)), Ok(())) => {
             let known = Known { seen, content: Content::Zone(Arc::new(zone)) };
             Ok(Fetched { known, table: None, cautions: lines(&findings.cautions, &files, "more cautions") })
         }
-        Err(findings) => Err(ZoneProblem::Flaws(lines(&findings.flaws, &files, "more errors"))),
+        (Err(findings), Ok(())) => Err(ZoneProblem::Flaws(lines(&findings.flaws, &files, "more errors"))),
+        (Ok(_), Err(errors)) => Err(ZoneProblem::Wrong(errors)),
+        (Err(mut findings), Err(errors)) => {
+            findings.flaws.retain(|flaw| !flaw.is_of_absence());
+            let errors = errors.iter().map(ToString::to_string);
+            Err(ZoneProblem::Flaws(errors.chain(lines(&findings.flaws, &files, "more errors")).collect()))
+        }
     }
 }
 

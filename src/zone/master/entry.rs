@@ -2,12 +2,12 @@
 
 use super::generate::Pattern;
 use super::include::{Files, Source, confined};
-use super::problem::{EntryProblem, Flaw, shown};
+use super::problem::{EntryProblem, Mistake, shown};
 use super::token::{Lexer, Word};
 use super::words::{Words, number, read_name, record_type, seconds};
 use super::{Summary, Task};
 use crate::wire::{Name, RecordType};
-use crate::zone::error::{Problem, ZoneError, ZoneErrors};
+use crate::zone::error::{MAX_ERRORS, Problem, ZoneError, ZoneErrors};
 use crate::zone::rdata;
 use crate::zone::record::{Place, Record};
 
@@ -93,12 +93,11 @@ impl<'t> Reader<'t> {
     }
 
     /// What came of it.
-    pub(super) fn finish(mut self) -> Result<Summary, ZoneErrors> {
+    pub(super) fn finish(mut self) -> (Summary, Result<(), ZoneErrors>) {
         if let Some((place, count)) = self.more {
             self.errors.push(self.files.error(place, Problem::More(count)));
         }
-        ZoneErrors::check(self.errors)?;
-        Ok(Summary { files: self.files, records: self.records })
+        (Summary { files: self.files, records: self.records }, ZoneErrors::check(self.errors))
     }
 
     /// Reads a file, all entries of it.
@@ -113,9 +112,9 @@ impl<'t> Reader<'t> {
                     self.record(first, indented, &mut lexer, place)
                 }
             });
-            if let Err(flaw) = read {
-                let place = lexer.place(flaw.at, file);
-                self.report(place, *flaw.problem);
+            if let Err(mistake) = read {
+                let place = lexer.place(mistake.at, file);
+                self.report(place, *mistake.problem);
             }
         }
     }
@@ -132,7 +131,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Obeys a directive.
-    fn directive(&mut self, word: Word<'_>, lexer: &mut Lexer<'_>, file: u16) -> Result<(), Flaw> {
+    fn directive(&mut self, word: Word<'_>, lexer: &mut Lexer<'_>, file: u16) -> Result<(), Mistake> {
         let mut words = Words { lexer, origin: self.origin.as_ref() };
         if word.is("$ORIGIN") {
             let mut wire = Vec::new();
@@ -158,21 +157,21 @@ impl<'t> Reader<'t> {
         } else if word.is("$GENERATE") {
             self.generate(lexer, file, word.at)?;
         } else {
-            return Err(word.flaw(EntryProblem::UnknownDirective));
+            return Err(word.mistake(EntryProblem::UnknownDirective));
         }
         Ok(())
     }
 
     /// Reads a file in the place of its `$INCLUDE`.
-    fn include(&mut self, word: Word<'_>, origin: Option<Name>, place: Place) -> Result<(), Flaw> {
-        let flaw = |problem| Flaw::new(word.at, problem);
+    fn include(&mut self, word: Word<'_>, origin: Option<Name>, place: Place) -> Result<(), Mistake> {
+        let mistake = |problem| Mistake::new(word.at, problem);
         let mut name = Vec::new();
         super::unescape(word, &mut name)?;
         let text = std::str::from_utf8(&name).ok();
-        let path = text.and_then(confined).ok_or_else(|| flaw(EntryProblem::IncludeOutside(shown(&name))))?;
-        let source = (self.include)(&path).map_err(|reason| flaw(EntryProblem::Include(path, reason)))?;
-        self.files.check_chain(&source.name, place.file).map_err(flaw)?;
-        let number = self.files.add(&source.name, place).map_err(flaw)?;
+        let path = text.and_then(confined).ok_or_else(|| mistake(EntryProblem::IncludeOutside(shown(&name))))?;
+        let source = (self.include)(&path).map_err(|reason| mistake(EntryProblem::Include(path, reason)))?;
+        self.files.check_chain(&source.name, place.file).map_err(mistake)?;
+        let number = self.files.add(&source.name, place).map_err(mistake)?;
         // RFC 1035 section 5.1: a file leaves the origin of the one that includes it as it was. So do others with the
         // owner, which would otherwise be one that the reader of this file does not see.
         let origin = std::mem::replace(&mut self.origin, origin);
@@ -184,7 +183,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Makes records from a pattern.
-    fn generate(&mut self, lexer: &mut Lexer<'_>, file: u16, at: usize) -> Result<(), Flaw> {
+    fn generate(&mut self, lexer: &mut Lexer<'_>, file: u16, at: usize) -> Result<(), Mistake> {
         let pattern = Pattern::read(lexer)?;
         let place = lexer.place(at, file);
         let mut line = Vec::new();
@@ -196,13 +195,13 @@ impl<'t> Reader<'t> {
                 None => Ok(()),
             };
             // The others are wrong in the same way.
-            read.map_err(|flaw| Flaw::new(at, EntryProblem::Generated(shown(&line), flaw.problem)))?;
+            read.map_err(|mistake| Mistake::new(at, EntryProblem::Generated(shown(&line), mistake.problem)))?;
         }
         Ok(())
     }
 
     /// Reads a record from its first word on and hands it over.
-    fn record(&mut self, first: Word<'_>, indented: bool, lexer: &mut Lexer<'_>, place: Place) -> Result<(), Flaw> {
+    fn record(&mut self, first: Word<'_>, indented: bool, lexer: &mut Lexer<'_>, place: Place) -> Result<(), Mistake> {
         let mut words = Words { lexer, origin: self.origin.as_ref() };
         let mut word = first;
         if !indented {
@@ -212,7 +211,7 @@ impl<'t> Reader<'t> {
             self.owner = Owner { len, wire };
             word = words.next("type", TYPE_FORM)?;
         } else if self.owner.len == 0 {
-            return Err(Flaw::new(first.at, EntryProblem::NoOwner));
+            return Err(Mistake::new(first.at, EntryProblem::NoOwner));
         }
         let (mut ttl, mut class) = (None, false);
         // RFC 1035 section 5.1: TTL and class in either order, each at most once. No type begins with a digit.
@@ -240,7 +239,7 @@ impl<'t> Reader<'t> {
             }
             None => self.ttls.implied(),
         };
-        let ttl = ttl.ok_or_else(|| Flaw::new(word.at, EntryProblem::NoTtl))?;
+        let ttl = ttl.ok_or_else(|| Mistake::new(word.at, EntryProblem::NoTtl))?;
         self.records += 1;
         (self.sink)(Record { owner: self.owner.as_wire(), rtype, ttl, rdata: &self.rdata }, place);
         Ok(())
@@ -248,14 +247,14 @@ impl<'t> Reader<'t> {
 }
 
 /// Reads a TTL.
-fn read_ttl(word: Word<'_>) -> Result<u32, Flaw> {
+fn read_ttl(word: Word<'_>) -> Result<u32, Mistake> {
     let seconds = seconds(word.text).and_then(|seconds| u32::try_from(seconds).ok());
     // RFC 2181 section 8: 31 bits.
     seconds.filter(|seconds| *seconds <= MAX_TTL).ok_or_else(|| word.bad("TTL", TTL_FORM))
 }
 
 /// Whether a word is the class IN. Another class is an error, and what is none is the type.
-fn is_class(word: Word<'_>) -> Result<bool, Flaw> {
+fn is_class(word: Word<'_>) -> Result<bool, Mistake> {
     if word.is("IN") {
         return Ok(true);
     }
@@ -267,7 +266,7 @@ fn is_class(word: Word<'_>) -> Result<bool, Flaw> {
         // RFC 3597 section 5.
         Some(1) => Ok(true),
         None if !["CH", "HS", "CS", "CHAOS", "HESIOD", "NONE"].iter().any(|class| word.is(class)) => Ok(false),
-        None | Some(_) => Err(word.flaw(EntryProblem::OtherClass)),
+        None | Some(_) => Err(word.mistake(EntryProblem::OtherClass)),
     }
 }
 
@@ -277,5 +276,3 @@ const MAX_TTL: u32 = i32::MAX as u32;
 const TTL_FORM: &str = "0 to 2147483647 seconds, or units such as 1h30m";
 /// What a type looks like.
 const TYPE_FORM: &str = "OWNER TTL CLASS TYPE DATA";
-/// Errors of one zone that are listed.
-const MAX_ERRORS: usize = 100;

@@ -4,7 +4,7 @@
 //! offset, padded with zeros, in base `d`, `o`, `x` or `X`, or as nibbles in reverse (`n`, `N`) for `ip6.arpa`; `$$` and
 //! `\$` are a dollar sign.
 
-use super::problem::{EntryProblem, Flaw};
+use super::problem::{EntryProblem, Mistake};
 use super::token::{Lexer, Word};
 use super::words::{Words, number};
 
@@ -60,13 +60,13 @@ enum Base {
 
 impl Pattern {
     /// Reads what stands behind `$GENERATE`.
-    pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<Self, Flaw> {
+    pub(super) fn read(lexer: &mut Lexer<'_>) -> Result<Self, Mistake> {
         let mut words = Words { lexer, origin: None };
         let range = words.next("range", RANGE_FORM)?;
         let (start, stop, step) = read_range(range.text).ok_or_else(|| range.bad("range", RANGE_FORM))?;
         let count = u64::from((stop - start) / step) + 1;
         if count > MAX_COUNT {
-            return Err(Flaw::new(range.at, EntryProblem::RangeTooLong(count)));
+            return Err(Mistake::new(range.at, EntryProblem::RangeTooLong(count)));
         }
         let mut pieces = Vec::new();
         let mut count = 0;
@@ -87,14 +87,15 @@ impl Pattern {
     }
 
     /// Writes the line of a number.
-    pub(super) fn write(&self, value: u32, line: &mut Vec<u8>) -> Result<(), Flaw> {
+    pub(super) fn write(&self, value: u32, line: &mut Vec<u8>) -> Result<(), Mistake> {
         line.clear();
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => line.extend_from_slice(text),
                 Piece::Value { offset, width, base } => {
                     let value = i64::from(value) + offset;
-                    let value = u64::try_from(value).map_err(|_| Flaw::new(self.at, EntryProblem::Negative(value)))?;
+                    let value =
+                        u64::try_from(value).map_err(|_| Mistake::new(self.at, EntryProblem::Negative(value)))?;
                     base.write(value, *width, line);
                 }
             }
@@ -151,7 +152,7 @@ fn u31(text: &[u8]) -> Option<u32> {
 }
 
 /// Takes a word apart, quotes and all, and puts a blank behind it.
-fn read_word(word: Word<'_>, pieces: &mut Vec<Piece>) -> Result<(), Flaw> {
+fn read_word(word: Word<'_>, pieces: &mut Vec<Piece>) -> Result<(), Mistake> {
     let mut text = Vec::new();
     if word.quoted {
         text.push(b'"');

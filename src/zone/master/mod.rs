@@ -23,7 +23,7 @@ mod words;
 
 pub use include::{Files, Source};
 pub use problem::EntryProblem;
-pub(super) use problem::Flaw;
+pub(super) use problem::Mistake;
 pub(super) use token::Word;
 pub(super) use words::{Words, number, record_type, seconds, unescape};
 
@@ -44,7 +44,7 @@ pub struct Task<'a> {
     pub include: &'a mut (dyn FnMut(&str) -> Result<Source, String> + 'a),
 }
 
-/// What was read without error.
+/// What was read.
 #[derive(Debug)]
 pub struct Summary {
     /// For messages about places in them.
@@ -61,6 +61,16 @@ pub fn read<'a>(
     task: Task<'a>,
     sink: &'a mut (dyn FnMut(Record<'_>, Place) + 'a),
 ) -> Result<Summary, ZoneErrors> {
+    let (summary, errors) = read_through(source, task, sink);
+    errors.map(|()| summary)
+}
+
+/// The same for those who go on to judge the records that could be read, so as to tell all that is wrong at once.
+pub fn read_through<'a>(
+    source: &Source,
+    task: Task<'a>,
+    sink: &'a mut (dyn FnMut(Record<'_>, Place) + 'a),
+) -> (Summary, Result<(), ZoneErrors>) {
     let mut reader = Reader::new(source, task, sink);
     reader.read_zone(source);
     reader.finish()

@@ -136,14 +136,14 @@ impl fmt::Display for EntryProblem {
 
 /// A problem and the octet of the text that it is about.
 #[derive(Debug)]
-pub(in crate::zone) struct Flaw {
+pub(in crate::zone) struct Mistake {
     /// From the start of the text.
     pub(in crate::zone) at: usize,
     /// In a box, since there is hardly ever one and results are passed around a lot.
     pub(in crate::zone) problem: Box<EntryProblem>,
 }
 
-impl Flaw {
+impl Mistake {
     /// A problem at a place.
     #[cold]
     pub(in crate::zone) fn new(at: usize, problem: EntryProblem) -> Self {

@@ -3,7 +3,7 @@
 //! Works on octets and borrows every word; allocates nothing. An entry ends with its line unless a parenthesis is open.
 //! Escapes are not resolved here, since `\.` in a name and `\"` in a string are for those who know which is which.
 
-use super::problem::{EntryProblem, Flaw, shown};
+use super::problem::{EntryProblem, Mistake, shown};
 use crate::zone::record::Place;
 
 /// A file on its way through the tokenizer.
@@ -49,7 +49,7 @@ impl<'a> Lexer<'a> {
 
     /// Goes to the next entry that is not blank. Returns its first word and whether blanks stood before that; `None` at
     /// the end of the file.
-    pub(in crate::zone) fn next_entry(&mut self) -> Option<Result<(Word<'a>, bool), Flaw>> {
+    pub(in crate::zone) fn next_entry(&mut self) -> Option<Result<(Word<'a>, bool), Mistake>> {
         while !self.ended {
             // What is wrong behind a first error of an entry would only confuse.
             drop(self.next());
@@ -62,7 +62,7 @@ impl<'a> Lexer<'a> {
             match self.next() {
                 Ok(None) => {}
                 Ok(Some(word)) => return Some(Ok((word, matches!(first, b' ' | b'\t')))),
-                Err(flaw) => return Some(Err(flaw)),
+                Err(mistake) => return Some(Err(mistake)),
             }
         }
         None
@@ -70,12 +70,12 @@ impl<'a> Lexer<'a> {
 
     /// The next word of the entry; `None` at its end.
     #[inline]
-    pub(in crate::zone) fn next(&mut self) -> Result<Option<Word<'a>>, Flaw> {
+    pub(in crate::zone) fn next(&mut self) -> Result<Option<Word<'a>>, Mistake> {
         while !self.ended {
             let Some(&octet) = self.text.get(self.at) else {
                 self.ended = true;
                 if self.depth > 0 {
-                    return Err(Flaw::new(self.opened, EntryProblem::UnclosedParenthesis));
+                    return Err(Mistake::new(self.opened, EntryProblem::UnclosedParenthesis));
                 }
                 break;
             };
@@ -100,7 +100,7 @@ impl<'a> Lexer<'a> {
                 Kind::Close => {
                     self.at += 1;
                     let open = self.depth.checked_sub(1);
-                    self.depth = open.ok_or_else(|| Flaw::new(self.at - 1, EntryProblem::StrayParenthesis))?;
+                    self.depth = open.ok_or_else(|| Mistake::new(self.at - 1, EntryProblem::StrayParenthesis))?;
                 }
             }
         }
@@ -131,7 +131,7 @@ impl<'a> Lexer<'a> {
 
     /// Reads a word that does not begin with a quote; a quoted part may be within.
     #[inline]
-    fn word(&mut self) -> Result<Word<'a>, Flaw> {
+    fn word(&mut self) -> Result<Word<'a>, Mistake> {
         let start = self.at;
         let mut at = start;
         while let Some(&octet) = self.text.get(at) {
@@ -147,7 +147,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Reads a word in quotes.
-    fn quoted(&mut self) -> Result<Word<'a>, Flaw> {
+    fn quoted(&mut self) -> Result<Word<'a>, Mistake> {
         let start = self.at;
         let close = self.closing_quote(start)?;
         (self.at, self.behind) = (close + 1, close + 1);
@@ -155,7 +155,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The quote that closes the one at `open`. If there is none, the rest of the line is lost.
-    fn closing_quote(&mut self, open: usize) -> Result<usize, Flaw> {
+    fn closing_quote(&mut self, open: usize) -> Result<usize, Mistake> {
         let mut at = open + 1;
         loop {
             match self.text.get(at) {
@@ -163,7 +163,7 @@ impl<'a> Lexer<'a> {
                 Some(b'\\') => at = self.behind_escape(at),
                 None | Some(b'\n') => {
                     self.at = at;
-                    return Err(Flaw::new(open, EntryProblem::UnclosedQuote));
+                    return Err(Mistake::new(open, EntryProblem::UnclosedQuote));
                 }
                 Some(_) => at += 1,
             }
@@ -198,14 +198,14 @@ impl<'a> Word<'a> {
 
     /// A problem with this word.
     #[cold]
-    pub(in crate::zone) fn flaw(self, problem: impl FnOnce(String) -> EntryProblem) -> Flaw {
-        Flaw::new(self.at, problem(shown(self.text)))
+    pub(in crate::zone) fn mistake(self, problem: impl FnOnce(String) -> EntryProblem) -> Mistake {
+        Mistake::new(self.at, problem(shown(self.text)))
     }
 
     /// The word is not the thing that stands here.
     #[cold]
-    pub(in crate::zone) fn bad(self, thing: &'static str, expected: &'static str) -> Flaw {
-        self.flaw(|found| EntryProblem::Bad { thing, found, expected })
+    pub(in crate::zone) fn bad(self, thing: &'static str, expected: &'static str) -> Mistake {
+        self.mistake(|found| EntryProblem::Bad { thing, found, expected })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Words one by one, read as what a record or directive wants them to be: names, numbers, strings.
 
-use super::problem::{EntryProblem, Flaw, shown};
+use super::problem::{EntryProblem, Mistake, shown};
 use super::token::{Lexer, Word};
 use crate::wire::{Name, NameError, RecordType};
 
@@ -14,41 +14,41 @@ pub(in crate::zone) struct Words<'w, 'a> {
 
 impl<'a> Words<'_, 'a> {
     /// The next word, if there is one.
-    pub(in crate::zone) fn any(&mut self) -> Result<Option<Word<'a>>, Flaw> {
+    pub(in crate::zone) fn any(&mut self) -> Result<Option<Word<'a>>, Mistake> {
         self.lexer.next()
     }
 
     /// The next word, which is to be this thing.
-    pub(in crate::zone) fn next(&mut self, thing: &'static str, expected: &'static str) -> Result<Word<'a>, Flaw> {
-        self.lexer.next()?.ok_or_else(|| Flaw::new(self.lexer.behind(), EntryProblem::Missing { thing, expected }))
+    pub(in crate::zone) fn next(&mut self, thing: &'static str, expected: &'static str) -> Result<Word<'a>, Mistake> {
+        self.lexer.next()?.ok_or_else(|| Mistake::new(self.lexer.behind(), EntryProblem::Missing { thing, expected }))
     }
 
     /// Nothing must be left.
-    pub(in crate::zone) fn end(&mut self) -> Result<(), Flaw> {
+    pub(in crate::zone) fn end(&mut self) -> Result<(), Mistake> {
         match self.lexer.next()? {
             None => Ok(()),
-            Some(word) => Err(word.flaw(EntryProblem::Extra)),
+            Some(word) => Err(word.mistake(EntryProblem::Extra)),
         }
     }
 
     /// A number up to a limit.
-    pub(in crate::zone) fn number(&mut self, max: u64, expected: &'static str) -> Result<u64, Flaw> {
+    pub(in crate::zone) fn number(&mut self, max: u64, expected: &'static str) -> Result<u64, Mistake> {
         let word = self.next("number", expected)?;
         number(word.text).filter(|number| *number <= max).ok_or_else(|| word.bad("number", expected))
     }
 
     /// An octet.
-    pub(in crate::zone) fn u8(&mut self) -> Result<u8, Flaw> {
+    pub(in crate::zone) fn u8(&mut self) -> Result<u8, Mistake> {
         self.number(0xFF, "0 to 255").map(|number| number as u8)
     }
 
     /// Two octets.
-    pub(in crate::zone) fn u16(&mut self) -> Result<u16, Flaw> {
+    pub(in crate::zone) fn u16(&mut self) -> Result<u16, Mistake> {
         self.number(0xFFFF, "0 to 65535").map(|number| number as u16)
     }
 
     /// Appends a name in wire form.
-    pub(in crate::zone) fn name(&mut self, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    pub(in crate::zone) fn name(&mut self, out: &mut Vec<u8>) -> Result<(), Mistake> {
         let word = self.next("name", "a domain name")?;
         let mut wire = [0; Name::MAX_LEN];
         let len = read_name(word, self.origin, &mut wire)?;
@@ -57,7 +57,7 @@ impl<'a> Words<'_, 'a> {
     }
 
     /// All that is left, its blanks taken out: data in hexadecimal or base64 may be split anywhere.
-    pub(in crate::zone) fn joined(&mut self) -> Result<Option<(usize, Vec<u8>)>, Flaw> {
+    pub(in crate::zone) fn joined(&mut self) -> Result<Option<(usize, Vec<u8>)>, Mistake> {
         let Some(first) = self.any()? else {
             return Ok(None);
         };
@@ -74,22 +74,22 @@ pub(in crate::zone) fn read_name(
     word: Word<'_>,
     origin: Option<&Name>,
     wire: &mut [u8; Name::MAX_LEN],
-) -> Result<usize, Flaw> {
+) -> Result<usize, Mistake> {
     let end = match word.text {
         b"@" if !word.quoted => End::Relative(0),
         b"." => {
             wire[0] = 0;
             return Ok(1);
         }
-        text => read_labels(text, wire).map_err(|error| word.flaw(|found| EntryProblem::BadName(found, error)))?,
+        text => read_labels(text, wire).map_err(|error| word.mistake(|found| EntryProblem::BadName(found, error)))?,
     };
     let at = match end {
         End::Absolute(len) => return Ok(len),
         End::Relative(at) => at,
     };
-    let origin = origin.ok_or_else(|| word.flaw(EntryProblem::NoOrigin))?.as_wire();
+    let origin = origin.ok_or_else(|| word.mistake(EntryProblem::NoOrigin))?.as_wire();
     let rest = wire.get_mut(at..at + origin.len());
-    rest.ok_or_else(|| word.flaw(|found| EntryProblem::BadName(found, NameError::TooLong)))?.copy_from_slice(origin);
+    rest.ok_or_else(|| word.mistake(|found| EntryProblem::BadName(found, NameError::TooLong)))?.copy_from_slice(origin);
     Ok(at + origin.len())
 }
 
@@ -175,7 +175,7 @@ pub(in crate::zone) fn escaped(behind: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// Appends what a string stands for, its escapes resolved.
-pub(in crate::zone) fn unescape(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+pub(in crate::zone) fn unescape(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
     let mut rest = word.text;
     while let Some((&octet, behind)) = rest.split_first() {
         rest = behind;
@@ -230,7 +230,7 @@ pub(in crate::zone) fn seconds(text: &[u8]) -> Option<u64> {
 }
 
 /// A record type by its mnemonic or as `TYPEn`.
-pub(in crate::zone) fn record_type(word: Word<'_>) -> Result<RecordType, Flaw> {
+pub(in crate::zone) fn record_type(word: Word<'_>) -> Result<RecordType, Mistake> {
     // The list of all types is long; these are nearly all records of nearly all zones.
     match word.text {
         b"A" => Ok(RecordType::A),
@@ -244,6 +244,6 @@ pub(in crate::zone) fn record_type(word: Word<'_>) -> Result<RecordType, Flaw> {
         b"RRSIG" => Ok(RecordType::RRSIG),
         b"NSEC" => Ok(RecordType::NSEC),
         b"NSEC3" => Ok(RecordType::NSEC3),
-        _ => word.as_str().parse().map_err(|_| word.flaw(EntryProblem::UnknownType)),
+        _ => word.as_str().parse().map_err(|_| word.mistake(EntryProblem::UnknownType)),
     }
 }
