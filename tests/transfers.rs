@@ -203,17 +203,18 @@ fn a_restart_needs_no_primary() {
 #[test]
 fn a_zone_that_nobody_confirms_expires_and_comes_back() {
     let folder = TempDir::new().expect("a temporary folder");
-    let first = primary(&zone(1, "2 1 3 60"));
-    let address = first.listener("ts");
-    let copy = secondary("127.0.0.1:0", &address.to_string(), &folder);
-    wait_for(&copy, 1);
-    drop(first);
-    until("it expires", || (ask(&copy).rcode() == SERVFAIL).then_some(()));
+    let address = free_address();
     let config = format!(
         "[authorities.ts]\nlisten = ['{address}']\nzones = [{{ file = 'z.zone', origin = 'example.org', \
          transfer_to = ['127.0.0.1'] }}]\n"
     );
-    let _again = Server::start_with_files(&config, &[("z.zone", &zone(1, "2 1 3 60"))]);
+    let start = || Server::start_with_files(&config, &[("z.zone", &zone(1, "2 1 3 60"))]);
+    let first = start();
+    let copy = secondary("127.0.0.1:0", &address.to_string(), &folder);
+    wait_for(&copy, 1);
+    drop(first);
+    until("it expires", || (ask(&copy).rcode() == SERVFAIL).then_some(()));
+    let _again = start();
     wait_for(&copy, 1);
 }
 

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -67,17 +67,6 @@ pub struct Peer {
     child: Child,
     /// Its files.
     folder: TempDir,
-}
-
-/// An address of this host whose port is free by UDP and by TCP at the moment.
-pub fn free_address() -> SocketAddr {
-    loop {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-        let address = socket.local_addr().expect("it is bound");
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
 }
 
 /// The text of a version of the zone.

@@ -37,6 +37,17 @@ pub const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
+/// An address of this host whose port is free by UDP and by TCP, for who cannot tell which one the system gave. It is below
+/// those that the system gives out: another test would soon have one of them.
+pub fn free_address() -> std::net::SocketAddr {
+    loop {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..32_000)));
+        if std::net::UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
 /// Repeats `attempt` until it gives a value; for what the server does in its own time, such as finding
 /// a backend dead. Each attempt is a question and its answer, so this does not spin.
 pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
