@@ -12,11 +12,14 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::train::{Trains, Way};
 
 /// Datagrams that one call receives or sends at most. The gain of a larger batch is below what can be
 /// measured, while its buffers leave the cache.
@@ -150,11 +153,15 @@ pub struct SendBatch {
     slots: Box<[Outgoing]>,
     /// How many slots hold a datagram.
     queued: usize,
-    /// Room for what the kernel reads, filled anew by every flush.
+    /// Which of them leave together.
+    trains: Trains,
+    /// Whether the kernel cuts trains apart; `None` until it was asked.
+    may_couple: Option<bool>,
+    /// Room for what the kernel reads of each train, filled anew by every flush.
     peers: Box<[libc::sockaddr_storage]>,
     /// Room for control messages.
     control: Box<[Control]>,
-    /// Room for payload pointers.
+    /// Room for payload pointers, those of one train side by side.
     vectors: Box<[libc::iovec]>,
     /// Room for headers.
     headers: Box<[libc::mmsghdr]>,
@@ -171,12 +178,15 @@ struct Outgoing {
 }
 
 impl SendBatch {
-    /// Room for `count` datagrams, each with a buffer that holds `size` octets before it has to grow.
+    /// Room for `count` datagrams, at most [`BATCH`], each with a buffer that holds `size` octets before it has to grow.
     pub fn new(count: usize, size: usize) -> Self {
+        let count = count.min(BATCH);
         let slot = || Outgoing { bytes: Vec::with_capacity(size), to: None, from: None };
         Self {
             slots: (0..count).map(|_| slot()).collect(),
             queued: 0,
+            trains: Trains::new(),
+            may_couple: None,
             peers: vec![zeroed_address(); count].into_boxed_slice(),
             control: vec![Control::EMPTY; count].into_boxed_slice(),
             vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; count].into_boxed_slice(),
@@ -232,43 +242,102 @@ impl SendBatch {
     /// left is reported so, since a response that waits helps its client less than a resend does.
     pub fn flush(&mut self, socket: impl AsFd, mut on_refused: impl FnMut(usize, &io::Error)) {
         let fd = socket.as_fd().as_raw_fd();
-        let queued = mem::take(&mut self.queued);
-        for index in 0..queued {
-            self.prepare(index);
-        }
+        self.prepare(fd);
+        let count = self.trains.len();
         let mut next = 0;
-        while next < queued {
-            match transmit(fd, &mut self.headers[next..queued]) {
+        while next < count {
+            match transmit(fd, &mut self.headers[next..count]) {
                 Ok(sent) => next += sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    (next..queued).for_each(|index| on_refused(index, &error));
+                    let (_, Range { start, .. }) = self.trains.get(next);
+                    self.trains.order()[start..].iter().for_each(|index| on_refused(usize::from(*index), &error));
                     return;
                 }
                 Err(error) => {
-                    on_refused(next, &error);
+                    self.send_alone(fd, next, &error, &mut on_refused);
                     next += 1;
                 }
             }
         }
     }
 
-    /// Points the header of a queued datagram at its parts.
-    fn prepare(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        self.vectors[index] = libc::iovec { iov_base: slot.bytes.as_mut_ptr().cast(), iov_len: slot.bytes.len() };
-        let mut header = empty_header();
-        header.msg_hdr.msg_iov = &raw mut self.vectors[index];
-        header.msg_hdr.msg_iovlen = 1;
-        if let Some(to) = slot.to {
-            header.msg_hdr.msg_namelen = write_address(to, &mut self.peers[index]);
-            header.msg_hdr.msg_name = (&raw mut self.peers[index]).cast();
+    /// Puts all that is queued together to trains, and points a header at each.
+    fn prepare(&mut self, fd: RawFd) {
+        let queued = mem::take(&mut self.queued);
+        let may_couple = queued > 1 && *self.may_couple.get_or_insert_with(|| cuts_trains(fd));
+        let ways =
+            self.slots[..queued].iter().map(|slot| Way { to: slot.to, from: slot.from, length: slot.bytes.len() });
+        self.trains.arrange(ways, may_couple);
+        for (vector, index) in self.vectors.iter_mut().zip(self.trains.order()) {
+            let bytes = &mut self.slots[usize::from(*index)].bytes;
+            *vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         }
-        if let Some(from) = slot.from {
-            header.msg_hdr.msg_controllen = self.control[index].write(from) as _;
-            header.msg_hdr.msg_control = (&raw mut self.control[index]).cast();
+        for train in 0..self.trains.len() {
+            let (way, vectors) = self.trains.get(train);
+            self.point(train, way, vectors);
         }
-        self.headers[index] = header;
     }
+
+    /// Points a header at the vectors of the datagrams that it stands for.
+    fn point(&mut self, header: usize, way: Way, vectors: Range<usize>) {
+        let Way { to, from, length } = way;
+        let cut = (vectors.len() > 1).then_some(length as u16);
+        let number = header;
+        let mut header = empty_header();
+        header.msg_hdr.msg_iovlen = vectors.len() as _;
+        header.msg_hdr.msg_iov = self.vectors[vectors].as_mut_ptr();
+        if let Some(to) = to {
+            header.msg_hdr.msg_namelen = write_address(to, &mut self.peers[number]);
+            header.msg_hdr.msg_name = (&raw mut self.peers[number]).cast();
+        }
+        if from.is_some() || cut.is_some() {
+            header.msg_hdr.msg_controllen = self.control[number].write(from, cut) as _;
+            header.msg_hdr.msg_control = (&raw mut self.control[number]).cast();
+        }
+        self.headers[number] = header;
+    }
+
+    /// The kernel has refused a train: its datagrams leave one by one, as if they had never been coupled.
+    fn send_alone(
+        &mut self,
+        fd: RawFd,
+        train: usize,
+        error: &io::Error,
+        on_refused: &mut impl FnMut(usize, &io::Error),
+    ) {
+        let (way, mut left) = self.trains.get(train);
+        let is_about_coupling = left.len() > 1
+            && match error.raw_os_error() {
+                // The device, or what the route goes through, cannot cut: it will not learn to.
+                Some(libc::EIO) => {
+                    self.may_couple = Some(false);
+                    true
+                }
+                // Too long for this route.
+                Some(libc::EINVAL | libc::EMSGSIZE) => true,
+                _ => false,
+            };
+        // Any other error is about the first, or has waited on the socket and would have been told to the first.
+        if !is_about_coupling && let Some(first) = left.next() {
+            on_refused(usize::from(self.trains.order()[first]), error);
+        }
+        for vector in left {
+            self.point(train, way, vector..vector + 1);
+            if let Err(error) = transmit(fd, &mut self.headers[train..=train]) {
+                on_refused(usize::from(self.trains.order()[vector]), &error);
+            }
+        }
+    }
+}
+
+/// Whether the kernel knows trains: one that does not would send them as one long datagram.
+fn cuts_trains(fd: RawFd) -> bool {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the descriptor is that of a borrowed socket; the kernel writes at most one integer, and its length.
+    let returned =
+        unsafe { libc::getsockopt(fd, libc::SOL_UDP, libc::UDP_SEGMENT, (&raw mut value).cast(), &raw mut size) };
+    returned == 0
 }
 
 /// Asks the kernel to tell of every datagram at which local address it arrived ([`Datagram::local`]). For listeners on
@@ -408,7 +477,8 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
     }
 }
 
-/// Room for one `IP_PKTINFO` or `IPV6_PKTINFO` message, aligned as `cmsghdr` wants it.
+/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message and a `UDP_SEGMENT` message (64 octets at most), aligned as `cmsghdr`
+/// wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 64]);
@@ -449,137 +519,65 @@ impl Control {
         None
     }
 
-    /// Asks for a source address; returns the length of the message.
-    fn write(&mut self, from: LocalAddress) -> usize {
-        let mut header = empty_header().msg_hdr;
-        header.msg_control = (&raw mut *self).cast();
-        header.msg_controllen = self.0.len() as _;
-        // SAFETY: the block is aligned and, with 64 octets, longer than either message (at most 40), so that
-        // `CMSG_FIRSTHDR` is not null and the header and data written below lie within it.
-        unsafe {
-            let message = libc::CMSG_FIRSTHDR(&raw const header);
-            match from.ip {
-                IpAddr::V4(ip) => {
-                    let size = size_of::<libc::in_pktinfo>() as libc::c_uint;
-                    (*message).cmsg_level = libc::IPPROTO_IP;
-                    (*message).cmsg_type = libc::IP_PKTINFO;
-                    (*message).cmsg_len = libc::CMSG_LEN(size) as _;
-                    // No interface: the route decides, as for any other datagram of this host.
-                    let info = libc::in_pktinfo {
-                        ipi_ifindex: 0,
-                        ipi_spec_dst: libc::in_addr { s_addr: ip.to_bits().to_be() },
-                        ipi_addr: libc::in_addr { s_addr: 0 },
-                    };
-                    ptr::write_unaligned(libc::CMSG_DATA(message).cast(), info);
-                    libc::CMSG_SPACE(size) as usize
-                }
-                IpAddr::V6(ip) => {
-                    let size = size_of::<libc::in6_pktinfo>() as libc::c_uint;
-                    (*message).cmsg_level = libc::IPPROTO_IPV6;
-                    (*message).cmsg_type = libc::IPV6_PKTINFO;
-                    (*message).cmsg_len = libc::CMSG_LEN(size) as _;
-                    // A link-local address means nothing without its interface (RFC 4007 section 6).
-                    let interface = if ip.is_unicast_link_local() { from.interface } else { 0 };
-                    let info = libc::in6_pktinfo {
-                        ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
-                        ipi6_ifindex: interface as _,
-                    };
-                    ptr::write_unaligned(libc::CMSG_DATA(message).cast(), info);
-                    libc::CMSG_SPACE(size) as usize
-                }
+    /// Asks for a source address, and for the datagram to be cut into pieces of a length; returns the length of the messages.
+    fn write(&mut self, from: Option<LocalAddress>, cut: Option<u16>) -> usize {
+        let mut length = 0;
+        match from {
+            Some(LocalAddress { ip: IpAddr::V4(ip), .. }) => {
+                // No interface: the route decides, as for any other datagram of this host.
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr { s_addr: ip.to_bits().to_be() },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                length += self.append(length, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
             }
+            Some(LocalAddress { ip: IpAddr::V6(ip), interface }) => {
+                // A link-local address means nothing without its interface (RFC 4007 section 6).
+                let interface = if ip.is_unicast_link_local() { interface } else { 0 };
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                    ipi6_ifindex: interface as _,
+                };
+                length += self.append(length, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+            }
+            None => {}
         }
+        if let Some(cut) = cut {
+            length += self.append(length, libc::SOL_UDP, libc::UDP_SEGMENT, cut);
+        }
+        length
     }
+
+    /// Writes one message at `offset`; returns the room that it takes.
+    fn append<T: Copy>(&mut self, offset: usize, level: libc::c_int, kind: libc::c_int, data: T) -> usize {
+        let size = size_of::<T>() as libc::c_uint;
+        // SAFETY: computes lengths only.
+        let (space, length) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
+        let room = &mut self.0[offset..offset + space];
+        // SAFETY: `room` is as long as the message with its padding, and the block and every `CMSG_SPACE` before it are
+        // multiples of the alignment of `cmsghdr`; `CMSG_DATA` is the part behind that header. `T` is plain data.
+        unsafe {
+            let message = room.as_mut_ptr().cast::<libc::cmsghdr>();
+            (*message).cmsg_level = level;
+            (*message).cmsg_type = kind;
+            (*message).cmsg_len = length as _;
+            ptr::write_unaligned(libc::CMSG_DATA(message).cast(), data);
+        }
+        space
+    }
+}
+
+/// Switches checksums off, without which the kernel refuses to cut a train apart: for a test of that refusal.
+#[cfg(test)]
+fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = size_of_val(&on) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
+    let returned = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size) };
+    outcome(returned as isize).map(drop)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::UdpSocket;
-    use std::time::Duration;
-
-    /// A socket on `address`, and a batch's worth of patience.
-    fn socket(address: &str) -> UdpSocket {
-        let socket = UdpSocket::bind(address).expect("loopback can be bound");
-        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout can be set");
-        socket
-    }
-
-    /// Receives until `wanted` datagrams came; each payload with its peer.
-    fn receive_all(batch: &mut RecvBatch, socket: &UdpSocket, wanted: usize) -> Vec<(Vec<u8>, SocketAddr)> {
-        let mut all = Vec::new();
-        while all.len() < wanted {
-            socket.peek(&mut [0]).expect("a datagram comes within the timeout");
-            let count = batch.recv(socket).expect("what was peeked can be received");
-            for index in 0..count {
-                let datagram = batch.datagram(index).expect("an index below the count");
-                all.push((datagram.bytes.to_vec(), datagram.peer));
-            }
-        }
-        all
-    }
-
-    /// Sends a batch from one socket to another over `address` and expects it whole and in order.
-    fn check_round_trip(address: &str) {
-        let (from, to) = (socket(address), socket(address));
-        let mut out = SendBatch::new(8, 16);
-        for n in 0..8u8 {
-            let index = out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.extend([n; 3]));
-            assert_eq!(index, usize::from(n));
-        }
-        assert!(out.is_full());
-        out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
-        assert!(out.is_empty());
-
-        let got = receive_all(&mut RecvBatch::new(3, 64), &to, 8);
-        let peer = from.local_addr().unwrap();
-        assert_eq!(got, (0..8).map(|n| (vec![n; 3], peer)).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_batch_arrives_whole_and_in_order_over_ipv4() {
-        check_round_trip("127.0.0.1:0");
-    }
-
-    #[test]
-    fn a_batch_arrives_whole_and_in_order_over_ipv6() {
-        check_round_trip("[::1]:0");
-    }
-
-    #[test]
-    fn a_refused_datagram_is_reported_and_the_others_leave() {
-        let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
-        let good = to.local_addr().unwrap();
-        // A v6 destination on a v4 socket is refused by the kernel for that datagram alone.
-        let bad = socket("[::1]:0").local_addr().unwrap();
-        let mut out = SendBatch::new(4, 16);
-        for destination in [good, bad, good] {
-            out.push(Some(destination), None, |bytes| bytes.push(7));
-        }
-        let mut refused = Vec::new();
-        out.flush(&from, |index, _| refused.push(index));
-        assert_eq!(refused, [1]);
-        assert_eq!(receive_all(&mut RecvBatch::new(4, 16), &to, 2).len(), 2);
-    }
-
-    #[test]
-    fn a_datagram_longer_than_its_buffer_is_marked() {
-        let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
-        from.send_to(&[1; 20], to.local_addr().unwrap()).unwrap();
-        to.peek(&mut [0]).unwrap();
-        let mut batch = RecvBatch::new(2, 16);
-        assert_eq!(batch.recv(&to).unwrap(), 1);
-        let datagram = batch.datagram(0).unwrap();
-        assert!(datagram.is_truncated);
-        assert_eq!(datagram.bytes, [1; 16]);
-        assert!(batch.datagram(1).is_none());
-    }
-
-    #[test]
-    fn nothing_there_is_would_block() {
-        let mut batch = RecvBatch::new(2, 16);
-        let error = batch.recv(socket("127.0.0.1:0")).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        assert!(batch.is_empty());
-    }
-}
+mod tests;

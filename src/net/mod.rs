@@ -5,4 +5,5 @@ pub mod bind;
 pub mod clock;
 pub mod exchange;
 pub mod tcp;
+mod train;
 pub mod udp;
