@@ -18,10 +18,12 @@
 //!                                       reply, or QUARANTINE over
 //! ```
 
+mod port;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -34,10 +36,9 @@ use rustix::event::epoll;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use socket2::{Domain, Protocol, Socket, Type};
 
+use self::port::{Port, Renewals};
 use super::batch::{BATCH, RecvBatch, SendBatch};
-use super::bind::SOCKET_BUFFER;
 
 /// The sockets of one worker towards all its backends. `T` is the caller's ticket.
 pub struct Exchange<T> {
@@ -148,22 +149,6 @@ struct Peer {
     batch: SendBatch,
     /// For each message of the batch, whose it is.
     keys: Vec<TicketKey>,
-}
-
-/// One connected socket.
-struct Port {
-    /// The socket.
-    socket: UdpSocket,
-    /// Whose it is.
-    link: Link,
-    /// When it was opened.
-    opened: Instant,
-    /// Batches sent from it.
-    batches: u32,
-    /// Tickets on it, late ones included.
-    tickets: u32,
-    /// Not chosen any more; closed when nothing waits on it.
-    is_retired: bool,
 }
 
 impl<T: Copy> Exchange<T> {
@@ -489,7 +474,7 @@ impl<T: Copy> Exchange<T> {
         // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
         // backend is down, and would be in its way when it starts.
         let is_backends = |port| self.links.iter().flatten().any(|peer| peer.address.port() == port);
-        let socket = connected(address, is_backends, &mut self.rng)?;
+        let socket = port::connected(address, is_backends, &mut self.rng)?;
         let number = self.free_ports.pop().unwrap_or_else(|| {
             self.ports.push(None);
             self.ports.len() as u32 - 1
@@ -541,69 +526,6 @@ impl<T: Copy> Exchange<T> {
     }
 }
 
-/// How often sockets may be renewed for their own sake, so that this never takes more than about 1 % of a worker's time:
-/// a renewal costs some 5 µs of system calls.
-struct Renewals {
-    /// Renewals that may be made at once.
-    credit: u32,
-    /// When credit was last given.
-    since: Option<Instant>,
-}
-
-impl Renewals {
-    /// Full credit.
-    fn new() -> Self {
-        Self { credit: Self::BURST, since: None }
-    }
-
-    /// Takes a credit, if there is one.
-    fn allow(&mut self, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        let earned = now.saturating_duration_since(since).as_micros() / Self::EVERY.as_micros();
-        if earned > 0 {
-            self.credit = self.credit.saturating_add(earned.min(u128::from(Self::BURST)) as u32).min(Self::BURST);
-            self.since = Some(now);
-        }
-        let allowed = self.credit > 0;
-        self.credit -= u32::from(allowed);
-        allowed
-    }
-
-    /// The rate: 2,000 a second.
-    const EVERY: Duration = Duration::from_micros(500);
-    /// The burst.
-    const BURST: u32 = 64;
-}
-
-/// A non-blocking socket connected to `address` from a random port that is not `reserved`.
-fn connected(address: SocketAddr, reserved: impl Fn(u16) -> bool, rng: &mut StdRng) -> io::Result<UdpSocket> {
-    let any: IpAddr = match address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    let mut attempts_left = PORT_ATTEMPTS;
-    loop {
-        attempts_left -= 1;
-        // RFC 5452 section 9.2: over as many ports as can be used.
-        let port = rng.random_range(UNPRIVILEGED..=u16::MAX);
-        let bound = if reserved(port) {
-            Err(io::ErrorKind::AddrInUse.into())
-        } else {
-            socket.bind(&SocketAddr::new(any, port).into())
-        };
-        match bound {
-            Ok(()) => break,
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse || attempts_left == 0 => return Err(error),
-            Err(_) => {}
-        }
-    }
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    socket.connect(&address.into())?;
-    Ok(socket.into())
-}
-
 /// Whether an error proves that nobody listens there or no way leads there.
 fn is_unreachable(error: &io::Error) -> bool {
     matches!(
@@ -628,13 +550,6 @@ const PORT_LIFETIME: Duration = Duration::from_secs(3);
 
 /// How long an ID stays taken after its attempt was given up.
 const QUARANTINE: Duration = Duration::from_secs(2);
-
-/// How many random ports are tried for one socket. Even on a host with half of all ports taken, all of them fail once
-/// in four billion.
-const PORT_ATTEMPTS: u32 = 32;
-
-/// The first port that needs no privilege.
-const UNPRIVILEGED: u16 = 1024;
 
 /// Waiting tickets for which there is room before anything has to grow.
 const WARM: usize = 4096;

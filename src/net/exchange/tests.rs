@@ -1,9 +1,11 @@
 //! The exchange over loopback: sockets, IDs, errors and the alarm.
 
 use std::collections::HashSet;
+use std::net::UdpSocket;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::port::{UNPRIVILEGED, connected};
 use super::*;
 
 /// An exchange with one backend, whose socket is ours.
