@@ -79,9 +79,10 @@ impl State {
 pub struct Offset(NonZeroU32);
 
 impl Offset {
-    /// The offset of `now` in a race that started at `start`.
+    /// The offset of `now` in a race that started at `start`. Rounded up: an attempt is never taken for older than something
+    /// that was heard before it was made.
     pub fn between(start: Instant, now: Instant) -> Self {
-        Self::default().after(now.saturating_duration_since(start))
+        Self::default().after(now.saturating_duration_since(start) + Duration::from_nanos(999))
     }
 
     /// This much later.

@@ -141,6 +141,12 @@ impl<K> PartialEq for Timer<K> {
 
 impl<K> Eq for Timer<K> {}
 
+/// Octets that one timer takes.
+#[cfg(test)]
+pub(crate) const fn timer_size<K>() -> usize {
+    size_of::<Timer<K>>()
+}
+
 /// Timers of each queue for which there is room before it has to grow.
 const WARM: usize = 1024;
 
