@@ -3,9 +3,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::in_flight::{Client, RaceRef, StaleAnswer, Start, Waiter};
+use super::client::Client;
+use super::entry::{StaleAnswer, Start, Waiter};
 use super::memory::{Asked, Look, Recalled};
 use super::pool::pool_at;
+use super::slots::RaceRef;
 use super::{Forwarder, HandOver, tell};
 use crate::metrics::Transport;
 use crate::plan::Sign;
@@ -79,7 +81,7 @@ impl Forwarder {
         let candidates = pool.candidates(asked.qname(), &self.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.field(waiter.is_some()), &candidates, now);
         let Asked { hash, flags, .. } = asked;
-        let start = Start { race, pool: place, hash, is_claimed, flags, started: now, waiter, stale };
+        let start = Start { race, pool: place, hash, is_claimed, flags, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
         self.drive(at, None, now);
     }
@@ -87,15 +89,10 @@ impl Forwarder {
     /// Lets a query wait for a race that runs already. The client's own query, sent again, is a hint of loss.
     fn join(&mut self, at: RaceRef, waiter: Waiter, stale: StaleAnswer, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
-        if entry.stale == StaleAnswer::Unknown {
-            entry.stale = stale;
+        if entry.stale() == StaleAnswer::Unknown {
+            entry.set_stale(stale);
         }
-        let Waiter { client, form, .. } = &waiter;
-        let is_same = |known: &&mut Waiter| known.form.id == form.id && known.client.is_same_socket(client);
-        if let Some(known) = entry.waiters.iter_mut().take(RETRANSMISSIONS_SEEN).find(is_same) {
-            known.queries += 1;
-            // It may have been put in another form, and the client may know only the last.
-            known.form = *form;
+        if entry.count_again(&waiter.client, &waiter.form) {
             if !entry.is_fetching {
                 entry.race.on_retransmission();
                 self.drive(at, None, now);
@@ -105,9 +102,11 @@ impl Forwarder {
         if entry.is_fetching && waiter.client.transport() == Transport::Udp {
             return self.respond_meanwhile(at, &waiter, now);
         }
-        let had_nobody = entry.waiters.is_empty();
-        entry.waiters.push(waiter);
-        match entry.stale {
+        let had_nobody = !entry.has_waiters();
+        let entry = if had_nobody { self.in_flight.get_mut(at) } else { self.in_flight.with_aside(at) };
+        let Some(entry) = entry else { return };
+        entry.add_waiter(waiter);
+        match entry.stale() {
             StaleAnswer::Given => self.respond_stale(at, now),
             // What nobody had waited for may hedge from now on, and there may be a time to be patient until.
             StaleAnswer::Unknown | StaleAnswer::At(_) if had_nobody || stale != StaleAnswer::Unknown => {
@@ -127,6 +126,3 @@ struct Cause {
     /// Whether this worker holds the claim for the question.
     is_claimed: bool,
 }
-
-/// Among how many waiters of one race a retransmission is looked for; so many clients at once need no further hint.
-const RETRANSMISSIONS_SEEN: usize = 256;

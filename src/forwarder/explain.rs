@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::QTYPE_QCLASS;
-use super::in_flight::Entry;
+use super::entry::Entry;
 use super::pool::Pool;
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, Kind, Outcome};
@@ -31,7 +31,7 @@ pub(super) struct Explained<'a> {
 impl fmt::Display for Explained<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { entry, pool, outcome, is_kept, now } = self;
-        let took = now.saturating_duration_since(entry.started).as_micros();
+        let took = now.saturating_duration_since(entry.race.started()).as_micros();
         let question = entry.question();
         let (qname, rest) = question.split_at(question.len().saturating_sub(QTYPE_QCLASS));
         let qtype = rest.first_chunk().map_or(RecordType(0), |octets| RecordType(u16::from_be_bytes(*octets)));
@@ -43,7 +43,7 @@ impl fmt::Display for Explained<'_> {
                 Kind::Hedge => "hedge",
                 Kind::Failover => "failover",
             };
-            let at = attempt.asked_at.saturating_duration_since(entry.started).as_micros();
+            let at = attempt.asked_at.saturating_duration_since(entry.race.started()).as_micros();
             let opt = if attempt.edns { "" } else { " without OPT" };
             let fate = if attempt.open { "silent" } else { "ended" };
             write!(f, " {backend} {kind}{opt} at {at} µs, {fate};")?;

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Forwarder;
-use super::in_flight::RaceRef;
 use super::pool::pool_at;
 use super::races::rank;
 use super::responses::Word;
+use super::slots::RaceRef;
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex};
 use crate::wire;
@@ -32,10 +32,12 @@ impl Forwarder {
         let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
         let address = |(backend, edns): (BackendIndex, bool)| (shared.backends[backend.get()].address, edns);
+        let mut query = Vec::new();
+        let opt_at = entry.write_query(true, &mut query);
         let job = Job {
             backends: backends.chain(others).map(address).collect(),
-            query: entry.query.clone(),
-            opt_at: entry.opt_at,
+            query,
+            opt_at,
             question: entry.question().to_vec(),
             patience: shared.rules().attempt_timeout,
         };

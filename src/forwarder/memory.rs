@@ -15,11 +15,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::in_flight::{Entry, RaceRef, StaleAnswer, Waiter};
+use super::entry::{Entry, StaleAnswer, Waiter};
 use super::pool::pool_at;
 use super::races::rank;
 use super::responses::{Clock, Out, Word, limit};
-use super::{Forwarder, QTYPE_QCLASS, Ticket};
+use super::slots::RaceRef;
+use super::{Forwarder, Late, QTYPE_QCLASS};
 use crate::cache::{self, Cache, Failure, Found, Key, PoolId, Rules};
 use crate::metrics::Source;
 use crate::plan::{Plan, SharedPool};
@@ -208,13 +209,13 @@ impl Forwarder {
     /// Gives an answer from memory, stale or fresh, to all who wait for a race, if there is one.
     pub(super) fn respond_stale(&mut self, at: RaceRef, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
-        entry.stale = StaleAnswer::Unknown;
+        entry.set_stale(StaleAnswer::Unknown);
         let shared = &pool_at(&mut self.pools, entry.pool).shared;
         let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry)) else { return };
         let Some(asked) = asked(&key, entry.flags, entry.hash) else { return };
         let clock = Clock::of(shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        entry.waiters.retain(|waiter| {
+        entry.retain_waiters(|waiter| {
             let found = out.recall(memory, &memory.key(asked), waiter, Look::InNeed, now);
             let is_responded = Look::InNeed.takes(found);
             if is_responded {
@@ -223,8 +224,8 @@ impl Forwarder {
             !is_responded
         });
         // Whoever still waits came to nothing: it had to make room for others meanwhile.
-        if entry.waiters.is_empty() {
-            entry.stale = StaleAnswer::Given;
+        if !entry.has_waiters() {
+            entry.set_stale(StaleAnswer::Given);
         }
     }
 
@@ -244,7 +245,7 @@ impl Forwarder {
         let scratch = &mut self.scratch;
         match outcome {
             Outcome::Reply(_) => {
-                let kept = if at_hand.is_none() { wire::read_reply(&entry.kept).ok() } else { None };
+                let kept = if at_hand.is_none() { wire::read_reply(entry.kept()).ok() } else { None };
                 let reply = at_hand.or(kept.as_ref())?;
                 let is_kept = cache.keep(&key, reply, rules, now, scratch);
                 match rank(reply) {
@@ -266,8 +267,9 @@ impl Forwarder {
             }
             Outcome::Failed => {
                 // Bare failures lack the question, so what the client is told stands for them.
-                let mut failure = Vec::new();
-                wire::write_error(&entry.query, Rcode::SERVFAIL, self.plan.edns_udp_size, &mut failure);
+                let (mut query, mut failure) = (Vec::new(), Vec::new());
+                entry.write_query(true, &mut query);
+                wire::write_error(&query, Rcode::SERVFAIL, self.plan.edns_udp_size, &mut failure);
                 if let Ok(failure) = wire::read_reply(&failure) {
                     cache.keep(&key, &failure, rules, now, scratch);
                 }
@@ -293,17 +295,17 @@ impl Forwarder {
 
     /// Keeps a reply that came after its race was over, if it is better than what the race had come to. Returns whether it is
     /// kept.
-    pub(super) fn remember_late(&mut self, ticket: &Ticket, reply: &Reply<'_>, now: Instant) -> bool {
+    pub(super) fn remember_late(&mut self, late: &Late, reply: &Reply<'_>, now: Instant) -> bool {
         let rank = rank(reply);
-        if ticket.late_above.is_none_or(|least| rank <= least) {
+        if late.above.is_none_or(|least| rank <= least) {
             return false;
         }
-        let Some(pool) = self.pools.get(usize::from(ticket.pool)).and_then(Option::as_ref) else { return false };
+        let Some(pool) = self.pools.get(usize::from(late.pool)).and_then(Option::as_ref) else { return false };
         let Some((memory, key)) = Memory::of(&self.plan, &pool.shared).zip(key_of_reply(reply)) else { return false };
-        let Some(asked) = asked(&key, ticket.flags, ticket.hash) else { return false };
+        let Some(asked) = asked(&key, late.flags, late.hash) else { return false };
         // RFC 5452 section 9.1: the question must agree. It is gone with its race but for this hash, which nobody outside can
         // aim at.
-        if self.shared.hash(asked.question) != ticket.hash {
+        if self.shared.hash(asked.question) != late.hash {
             return false;
         }
         let key = memory.key(asked);
@@ -328,7 +330,7 @@ fn is_silence_told(rules: &policy::Rules) -> bool {
 
 /// The folded question of a race.
 fn key_of_race(entry: &Entry) -> Option<QuestionKey> {
-    wire::read_query(&entry.query).ok().map(|query| QuestionKey::of(&query))
+    QuestionKey::of_parts(entry.question(), entry.flags)
 }
 
 /// The folded question of a reply.

@@ -19,6 +19,8 @@
 
 mod admit;
 pub mod claims;
+mod client;
+mod entry;
 mod explain;
 mod fetch;
 mod in_flight;
@@ -27,6 +29,7 @@ mod pool;
 mod races;
 mod responses;
 pub mod serve;
+mod slots;
 mod turns;
 
 use std::cell::RefCell;
@@ -43,20 +46,21 @@ use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use self::in_flight::Client;
+pub use self::client::{Client, Peer};
 
 use self::claims::{Claims, WorkerId};
-use self::in_flight::{InFlight, RaceRef};
+use self::in_flight::InFlight;
 use self::memory::Look;
 use self::pool::Pool;
 use self::responses::Listener;
+use self::slots::RaceRef;
 use crate::metrics::{Counters, Dropped};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
-use crate::net::exchange::{Exchange, Refused, Waiting};
+use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::tcp::Responder;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
-use crate::policy::race::AttemptId;
+use crate::policy::race::{AttemptId, BackendIndex};
 use crate::policy::timers::Timers;
 use crate::wire::{self, Rcode, RecordType, Rejected};
 
@@ -119,7 +123,7 @@ pub struct Forwarder {
     /// This worker's part of pools, those of earlier plans included while they have races; `None` is free.
     pools: Vec<Option<Pool>>,
     /// The sockets to the backends, and who waits on them.
-    exchange: Exchange<Ticket>,
+    exchange: Exchange<Ticket, Late>,
     /// Queries in flight.
     in_flight: InFlight,
     /// When races have to be looked at.
@@ -133,9 +137,9 @@ pub struct Forwarder {
     /// For policies; nothing secret comes from it.
     rng: SmallRng,
     /// Messages that could not be sent, to be looked at before the turn ends.
-    refused: Vec<Refused<Ticket>>,
+    refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
-    orphans: Vec<Waiting<Ticket>>,
+    orphans: Vec<Held<Ticket, Late>>,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
@@ -144,23 +148,32 @@ pub struct Forwarder {
     is_draining: bool,
 }
 
-/// What the exchange keeps for an attempt.
+/// What the exchange keeps for an attempt whose race runs: which that is. All else is there.
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
     /// The race.
     race: RaceRef,
     /// Its attempt.
     attempt: AttemptId,
+}
+
+/// What the exchange keeps for an attempt whose race was over before its reply came.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    /// When it was made.
+    sent: Instant,
+    /// The hash of the question that was asked.
+    hash: u64,
     /// The worker's number of its pool, which outlives the race.
     pool: u16,
-    /// Its race was over before its reply came, and the latency of its backend has been charged with that.
+    /// Whom it went to.
+    backend: BackendIndex,
+    /// The latency of its backend has been charged with that.
     is_charged: bool,
-    /// The hash of the question that was asked, which outlives the race too.
-    hash: u64,
     /// RD, CD and DO of the query.
     flags: u8,
-    /// Its race was over, and a reply of a higher rank than this is better than what that had come to.
-    late_above: Option<Rank>,
+    /// A reply of a higher rank than this is better than what the race had come to.
+    above: Option<Rank>,
 }
 
 impl Forwarder {
@@ -252,14 +265,14 @@ impl Forwarder {
     pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
         for datagram in (0..batch.len()).filter_map(|index| batch.datagram(index)) {
             let Datagram { bytes, peer, local, .. } = datagram;
-            self.take(bytes, Client::Udp { listener, peer, local }, now);
+            self.take(bytes, Client::Udp { listener, peer: peer.into(), local }, now);
         }
         self.end_turn(now);
     }
 
     /// Takes a query that came by TCP.
     pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
-        self.take(message, Client::Tcp(responder.clone()), now);
+        self.take(message, Client::Tcp(Arc::new(responder.clone())), now);
         self.end_turn(now);
     }
 

@@ -58,9 +58,9 @@ struct Member {
 
 impl Pool {
     /// A worker's part of `shared`. What `earlier` has learnt of the same backends is taken over.
-    pub(super) fn new<T: Copy>(
+    pub(super) fn new<T: Copy, L: Copy>(
         shared: Arc<SharedPool>,
-        exchange: &mut Exchange<T>,
+        exchange: &mut Exchange<T, L>,
         earlier: Option<&Self>,
         me: WorkerId,
         now: Instant,
@@ -231,7 +231,7 @@ impl Pool {
     }
 
     /// Closes the sockets. What still waits on them, after every race is over, is not waited for.
-    pub(super) fn forget<T: Copy>(self, exchange: &mut Exchange<T>) {
+    pub(super) fn forget<T: Copy, L: Copy>(self, exchange: &mut Exchange<T, L>) {
         for (member, backend) in self.members.iter().zip(&self.shared.backends) {
             let forgotten = exchange.remove(member.link);
             backend.counters[self.me].in_flight.subtract(forgotten as u64);

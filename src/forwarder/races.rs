@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
+use super::entry::Entry;
 use super::explain::Explained;
-use super::in_flight::RaceRef;
 use super::pool::pool_at;
 use super::responses::Word;
-use super::{Forwarder, Ticket, tell};
+use super::slots::RaceRef;
+use super::{Forwarder, Late, Ticket, tell};
 use crate::metrics::Dropped;
 use crate::net::batch::RecvBatch;
-use crate::net::exchange::Link;
+use crate::net::exchange::Held;
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
@@ -32,8 +33,11 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get_mut(at) else { return };
             let place = entry.pool;
             let pool = pool_at(&mut self.pools, place);
-            let step = match (entry.is_fetching, entry.stale.due()) {
-                (false, _) => entry.race.next_step(&pool.field(!entry.waiters.is_empty()), now),
+            let step = match (entry.is_fetching, entry.stale_due()) {
+                (false, _) => {
+                    let is_waited_for = entry.has_waiters();
+                    entry.race.next_step(&pool.field(is_waited_for), now)
+                }
                 (true, Some(due)) => Step::WaitUntil(due),
                 // The fetch ends by itself.
                 (true, None) => return,
@@ -45,12 +49,11 @@ impl Forwarder {
                     }
                 }
                 // RFC 8767 section 5: the client response timer. The race goes on.
-                Step::WaitUntil(_) if entry.stale.due().is_some_and(|due| due <= now) => self.respond_stale(at, now),
+                Step::WaitUntil(_) if entry.stale_due().is_some_and(|due| due <= now) => self.respond_stale(at, now),
                 Step::WaitUntil(until) => {
-                    let until = entry.stale.due().map_or(until, |due| until.min(due));
-                    if entry.armed.is_none_or(|armed| until < armed) {
-                        entry.armed = Some(until);
-                        self.timers.push(until, at);
+                    let until = entry.stale_due().map_or(until, |due| until.min(due));
+                    if entry.armed().is_none_or(|armed| until < armed) {
+                        self.timers.push(entry.arm(until), at);
                     }
                     return;
                 }
@@ -61,23 +64,19 @@ impl Forwarder {
 
     /// Makes an attempt: queues the query for a backend. Returns whether there was a socket to send it from.
     fn ask(&mut self, at: RaceRef, attempt: AttemptId, backend: BackendIndex, edns: bool, now: Instant) -> bool {
-        let Some(entry) = self.in_flight.get_mut(at) else { return false };
+        let Some(entry) = self.in_flight.with_ticket(at, attempt) else { return false };
         let pool = pool_at(&mut self.pools, entry.pool);
         let link = pool.link(backend);
         if self.exchange.is_full(link) {
             self.exchange.flush(&mut self.refused);
         }
-        let (hash, flags) = (entry.hash, entry.flags);
-        let ticket = Ticket { race: at, attempt, pool: entry.pool, is_charged: false, hash, flags, late_above: None };
-        let has_opt = edns && !pool.is_without_opt(backend, now);
-        let (query, opt_at) = (&entry.query, entry.opt_at);
-        let queued = self.exchange.queue(link, ticket, now, |out| match has_opt {
-            true => out.extend_from_slice(query),
-            false => wire::write_without_opt(query, opt_at, out),
+        let with_opt = edns && !pool.is_without_opt(backend, now);
+        let queued = self.exchange.queue(link, Ticket { race: at, attempt }, now, |out| {
+            entry.write_query(with_opt, out);
         });
         match queued {
             Ok(key) => {
-                entry.set_ticket(attempt, key);
+                entry.set_ticket(attempt, Some(key));
                 pool.asked(backend, now);
                 true
             }
@@ -104,28 +103,31 @@ impl Forwarder {
     /// RFC 5452 section 9.1: ID, addresses and question must all agree. What does not is likely a forgery attempt: it is
     /// counted and the wait goes on; failing the attempt would hand the forger a cheap win.
     fn hear(&mut self, socket: u32, message: &[u8], now: Instant) {
-        let Some((key, waiting)) =
-            wire::Header::read(message).and_then(|header| self.exchange.find(socket, header.id()))
+        let Some((key, held)) = wire::Header::read(message).and_then(|header| self.exchange.find(socket, header.id()))
         else {
             return self.counters.dropped(Dropped::Spoofed);
         };
-        let (ticket, latency, is_late) = (waiting.ticket, now.saturating_duration_since(waiting.sent), waiting.is_late);
-        let link = waiting.link;
         let Ok(reply) = wire::read_reply(message) else {
             return self.counters.dropped(Dropped::Malformed);
         };
-        let entry = self.in_flight.get_mut(ticket.race).filter(|entry| !is_late && !entry.is_fetching);
-        let Some(entry) = entry else {
-            // The question is gone with its race. A latency learnt from a forgery would need its ID and port all the same.
-            if !self.remember_late(&ticket, &reply, now) {
-                self.counters.dropped(Dropped::Late);
+        let ticket = match held {
+            Held::Waiting(ticket) => ticket,
+            Held::Late(late) => {
+                // The question is gone with its race. A latency learnt from a forgery would need its ID and port all the same.
+                if !self.remember_late(&late, &reply, now) {
+                    self.counters.dropped(Dropped::Late);
+                }
+                self.exchange.settle(key, now);
+                let end = End::Reply(now.saturating_duration_since(late.sent));
+                return self.learn(late.pool, late.backend, late.is_charged, end, now);
             }
-            self.exchange.settle(key, now);
-            return self.learn(ticket, link, End::Reply(latency), now);
         };
+        // What waits has a race that runs, for at its end that abandons what it waits for.
+        let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
+        let Some(asked) = entry.race.attempt(ticket.attempt) else { return };
         if reply.is_bare_failure() {
             // It lacks the question, and so proves little: the true reply may still come.
-            if is_opt_refusal(&reply) && entry.opt_at < entry.query.len() {
+            if is_opt_refusal(&reply) && entry.has_opt() {
                 entry.race.on_bare_opt_refused(ticket.attempt);
             } else {
                 entry.race.on_bare_failure(ticket.attempt);
@@ -136,17 +138,18 @@ impl Forwarder {
             return self.counters.dropped(Dropped::Spoofed);
         }
         self.exchange.settle(key, now);
-        entry.tickets[usize::from(ticket.attempt.0)] = None;
+        entry.set_ticket(ticket.attempt, None);
+        let (pool, latency) = (entry.pool, now.saturating_duration_since(asked.asked_at));
         let end = if rank(&reply) == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
-        self.learn(ticket, link, end, now);
+        self.learn(pool, asked.backend, false, end, now);
         self.judge(ticket, &reply, now);
     }
 
     /// Lets a race judge a reply that passed every check.
     fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
-        let Ticket { race: at, attempt, pool, .. } = ticket;
+        let Ticket { race: at, attempt } = ticket;
         let Some(entry) = self.in_flight.get_mut(at) else { return };
-        let has_opt = entry.opt_at < entry.query.len();
+        let (has_opt, pool) = (entry.has_opt(), entry.pool);
         let asked = entry.race.attempt(attempt);
         if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(at, None, now);
@@ -161,18 +164,18 @@ impl Forwarder {
         match entry.race.on_reply(attempt, rank(reply), now) {
             Heard::Accepted | Heard::NotNeeded => {}
             Heard::Kept => {
-                entry.kept.clear();
-                entry.kept.extend_from_slice(reply.as_wire());
+                if let Some(entry) = self.in_flight.with_aside(at) {
+                    entry.keep(reply.as_wire());
+                }
             }
         }
         self.drive(at, Some(AtHand { attempt, reply }), now);
     }
 
     /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
-    fn learn(&mut self, ticket: Ticket, link: Link, end: End, now: Instant) {
-        let Some(pool) = self.pools.get_mut(usize::from(ticket.pool)).and_then(Option::as_mut) else { return };
-        let Some(index) = pool.backend(link) else { return };
-        pool.ended(index, end, ticket.is_charged, now);
+    fn learn(&mut self, place: u16, index: BackendIndex, is_charged: bool, end: End, now: Instant) {
+        let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
+        pool.ended(index, end, is_charged, now);
         let backend = &pool.shared.backends[index.get()];
         if backend.standing() != Standing::Up {
             // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
@@ -191,14 +194,13 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let me = usize::from(self.me.0);
         let pool = pool_at(&mut self.pools, entry.pool);
-        for key in entry.tickets.iter_mut().filter_map(Option::take) {
-            if let Some(waiting) = self.exchange.waiting_mut(key)
-                && let Some(backend) = pool.backend(waiting.link)
-            {
-                waiting.ticket.is_charged = pool.charge(backend, waiting.sent);
-                waiting.ticket.late_above = late_above;
-            }
-            self.exchange.abandon(key, now);
+        let Entry { hash, flags, pool: place, .. } = *entry;
+        for (attempt, key) in entry.take_tickets() {
+            let Some(Attempt { backend, asked_at: sent, .. }) = entry.race.attempt(attempt) else { continue };
+            self.exchange.abandon(key, now, |_| {
+                let is_charged = pool.charge(backend, sent);
+                Late { sent, hash, pool: place, backend, is_charged, flags, above: late_above }
+            });
         }
         let rules = pool.shared.rules();
         let counters = &pool.shared.state.counters[me];
@@ -256,7 +258,7 @@ impl Forwarder {
             pool.shared.budget().earn(1);
         }
         let Some(won) = entry.race.attempt(attempt) else { return };
-        if !entry.waiters.is_empty() {
+        if entry.has_waiters() {
             pool.counters(won.backend).wins[number(won.kind)].increment();
         }
         match winning {
@@ -268,12 +270,12 @@ impl Forwarder {
             }
             None => {
                 // Out of the entry for the time of the borrow; its buffer goes back.
-                let kept = std::mem::take(&mut entry.kept);
+                let kept = entry.take_kept();
                 if let Ok(reply) = wire::read_reply(&kept) {
                     self.respond_with(at, attempt, &reply, now);
                 }
                 if let Some(entry) = self.in_flight.get_mut(at) {
-                    entry.kept = kept;
+                    entry.put_back_kept(kept);
                 }
             }
         }

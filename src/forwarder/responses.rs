@@ -7,8 +7,10 @@ use tokio::net::UdpSocket;
 
 use super::Forwarder;
 use super::claims::WorkerId;
-use super::in_flight::{Client, RaceRef, Waiter};
+use super::client::Client;
+use super::entry::Waiter;
 use super::pool::pool_at;
+use super::slots::RaceRef;
 use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
 use crate::plan::{Plan, SharedPool};
@@ -75,19 +77,21 @@ impl Forwarder {
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
         let is_truncated = reply.is_truncated();
-        let is_for_nobody = entry.waiters.is_empty();
-        entry.waiters.retain(|waiter| {
+        let is_for_nobody = !entry.has_waiters();
+        entry.retain_waiters(|waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
                 out.relay(clock, waiter, reply);
             }
             needs_more
         });
-        if is_truncated && (is_for_nobody || !entry.waiters.is_empty()) {
+        if is_truncated
+            && (is_for_nobody || entry.has_waiters())
+            && let Some(entry) = self.in_flight.with_aside(at)
+        {
             entry.is_fetching = true;
             // For clients by UDP that ask meanwhile.
-            entry.kept.clear();
-            entry.kept.extend_from_slice(reply.as_wire());
+            entry.keep(reply.as_wire());
             self.fetch(at, winner, now);
             self.drive(at, None, now);
         }
@@ -98,7 +102,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        entry.waiters.iter().for_each(|waiter| out.relay(clock, waiter, reply));
+        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply));
     }
 
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
@@ -106,7 +110,7 @@ impl Forwarder {
     pub(super) fn respond_meanwhile(&mut self, at: RaceRef, waiter: &Waiter, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        if let Ok(reply) = wire::read_reply(&entry.kept) {
+        if let Ok(reply) = wire::read_reply(entry.kept()) {
             Out::of(&mut self.listeners, &self.counters, &self.plan).relay(clock, waiter, &reply);
         }
     }
@@ -116,7 +120,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        entry.waiters.iter().for_each(|waiter| out.say(clock, waiter, entry.question(), word));
+        entry.waiters().for_each(|waiter| out.say(clock, &waiter, entry.question(), word));
     }
 
     /// Answers a message that cannot race.
@@ -199,7 +203,7 @@ impl<'a> Out<'a> {
                 if listener.responses.is_full() {
                     listener.flush(self.counters);
                 }
-                listener.responses.push_unless_empty(*peer, *local, fill);
+                listener.responses.push_unless_empty(peer.address(), *local, fill);
             }
         }
     }

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Forwarder, Ticket, tell};
+use super::pool::pool_at;
+use super::{Forwarder, Late, Ticket, tell};
 use crate::net::batch::RecvBatch;
-use crate::net::exchange::{Event, Link};
+use crate::net::exchange::{Event, Held, Link};
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
+use crate::policy::race::BackendIndex;
 
 impl Forwarder {
     /// Takes what the exchange has: replies, ICMP errors, the alarm.
@@ -52,8 +54,8 @@ impl Forwarder {
     fn on_time(&mut self, now: Instant) {
         while let Some((at_time, at)) = self.timers.pop_due(now) {
             let Some(entry) = self.in_flight.get_mut(at) else { continue };
-            if entry.armed == Some(at_time) {
-                entry.armed = None;
+            if entry.armed() == Some(at_time) {
+                entry.disarm();
                 self.drive(at, None, now);
             }
         }
@@ -75,12 +77,9 @@ impl Forwarder {
 
     /// ICMP says that a backend is unreachable: proof of death, and the end of all its attempts.
     pub(super) fn on_unreachable(&mut self, link: Link, now: Instant) {
-        let found = self.pools.iter().enumerate().find_map(|(place, pool)| {
-            let pool = pool.as_ref()?;
-            Some((place as u16, Arc::clone(&pool.shared), usize::from(pool.backend(link)?.0)))
-        });
-        let Some((place, shared, index)) = found else { return };
-        let backend = &shared.backends[index];
+        let Some((place, index)) = self.owner(link) else { return };
+        let shared = Arc::clone(&pool_at(&mut self.pools, place).shared);
+        let backend = &shared.backends[index.get()];
         if backend.set_standing(Standing::Down) {
             shared.state.announce();
             tracing::warn!(pool = shared.config.name, backend = backend.name, "down: unreachable");
@@ -100,32 +99,43 @@ impl Forwarder {
         links.into_iter().for_each(|link| self.fail_all(link, now));
     }
 
+    /// The pool of a link, as its place, and whose link it is.
+    fn owner(&self, link: Link) -> Option<(u16, BackendIndex)> {
+        let pools = (0..).zip(&self.pools);
+        pools.into_iter().find_map(|(place, pool)| Some((place, pool.as_ref()?.backend(link)?)))
+    }
+
     /// Fails all attempts that wait for a backend.
     fn fail_all(&mut self, link: Link, now: Instant) {
         let mut orphans = std::mem::take(&mut self.orphans);
         self.exchange.take_waiting(link, &mut orphans);
+        for orphan in &orphans {
+            self.end_unreachable(orphan, link, now);
+        }
         for orphan in orphans.drain(..) {
-            self.end(orphan.ticket, link, End::Unreachable, now);
-            if !orphan.is_late {
-                self.fail(orphan.ticket, now);
+            match orphan {
+                Held::Waiting(ticket) => self.fail(ticket, now),
+                Held::Late(_) => {}
             }
         }
         self.orphans = orphans;
     }
 
-    /// Notes that an attempt ended without a reply.
-    fn end(&mut self, ticket: Ticket, link: Link, end: End, now: Instant) {
-        if let Some(pool) = self.pools.get_mut(usize::from(ticket.pool)).and_then(Option::as_mut)
-            && let Some(backend) = pool.backend(link)
-        {
-            pool.ended(backend, end, ticket.is_charged, now);
+    /// Notes that an attempt ended without a reply: there is no way to its backend.
+    fn end_unreachable(&mut self, held: &Held<Ticket, Late>, link: Link, now: Instant) {
+        let is_charged = match held {
+            Held::Waiting(_) => false,
+            Held::Late(late) => late.is_charged,
+        };
+        if let Some((place, backend)) = self.owner(link) {
+            pool_at(&mut self.pools, place).ended(backend, End::Unreachable, is_charged, now);
         }
     }
 
     /// Fails one attempt.
     fn fail(&mut self, ticket: Ticket, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { return };
-        entry.tickets[usize::from(ticket.attempt.0)] = None;
+        entry.set_ticket(ticket.attempt, None);
         entry.race.on_failure(ticket.attempt);
         self.drive(ticket.race, None, now);
     }
@@ -135,11 +145,14 @@ impl Forwarder {
         loop {
             self.exchange.flush(&mut self.refused);
             let Some(refused) = self.refused.pop() else { break };
-            self.end(refused.ticket, refused.link, End::Unreachable, now);
+            self.end_unreachable(&refused.held, refused.link, now);
             if refused.is_unreachable {
                 self.on_unreachable(refused.link, now);
             }
-            self.fail(refused.ticket, now);
+            match refused.held {
+                Held::Waiting(ticket) => self.fail(ticket, now),
+                Held::Late(_) => {}
+            }
         }
         // Only now: until here something that was refused or orphaned may still have to be counted for such a pool.
         if self.pools.len() > self.pool_places.len() {
@@ -149,15 +162,13 @@ impl Forwarder {
             listener.flush(&self.counters);
         }
         let pools = &mut self.pools;
-        self.exchange.tidy(now, |waiting| {
-            if let Some(pool) = pools.get_mut(usize::from(waiting.ticket.pool)).and_then(Option::as_mut)
-                && let Some(backend) = pool.backend(waiting.link)
-            {
-                let end = End::Silence(now.saturating_duration_since(waiting.sent));
-                pool.ended(backend, end, waiting.ticket.is_charged, now);
+        self.exchange.tidy(now, |late| {
+            if let Some(pool) = pools.get_mut(usize::from(late.pool)).and_then(Option::as_mut) {
+                let end = End::Silence(now.saturating_duration_since(late.sent));
+                pool.ended(late.backend, end, late.is_charged, now);
             }
         });
-        self.timers.discard(|at_time, at| self.in_flight.get(*at).is_none_or(|entry| entry.armed != Some(at_time)));
+        self.timers.discard(|at_time, at| self.in_flight.get(*at).is_none_or(|entry| entry.armed() != Some(at_time)));
         let next = [self.timers.peek(), self.exchange.next_tidy()].into_iter().flatten().min();
         if let Some(next) = next {
             self.exchange.wake_at(next, now);

@@ -31,8 +31,9 @@ pub const BATCH: usize = 64;
 pub struct LocalAddress {
     /// The destination address of the datagram.
     ip: IpAddr,
-    /// The interface; needed for link-local addresses.
-    interface: u32,
+    /// The interface, in the order of octets of this machine; needed for link-local addresses. Octets, so that there is no gap
+    /// before it: each query in flight has one of these.
+    interface: [u8; 4],
 }
 
 impl LocalAddress {
@@ -511,12 +512,12 @@ impl Control {
                         // `ipi_addr` is the header's destination; `ipi_spec_dst` is what a reply should use.
                         // They differ for broadcast and multicast, which cannot be a source.
                         let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
-                        return Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex as u32 });
+                        return Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
                     }
                     (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if carries(size_of::<libc::in6_pktinfo>()) => {
                         let info: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
                         let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                        return Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex as u32 });
+                        return Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex.to_ne_bytes() });
                     }
                     _ => message = libc::CMSG_NXTHDR(&raw const header, message),
                 }
@@ -540,7 +541,7 @@ impl Control {
             }
             Some(LocalAddress { ip: IpAddr::V6(ip), interface }) => {
                 // A link-local address means nothing without its interface (RFC 4007 section 6).
-                let interface = if ip.is_unicast_link_local() { interface } else { 0 };
+                let interface = if ip.is_unicast_link_local() { u32::from_ne_bytes(interface) } else { 0 };
                 let info = libc::in6_pktinfo {
                     ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
                     ipi6_ifindex: interface as _,

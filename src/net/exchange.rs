@@ -3,7 +3,7 @@
 //! One worker owns one exchange. A caller queues messages for a [`Link`] (a backend's address) with a ticket of its
 //! own making; the exchange picks the socket, draws the message ID, sends in batches, and hands the ticket back for the
 //! reply that bears the same ID on the same socket. It never looks behind the ID: whether a reply is the right one, the
-//! caller decides, and either settles the ticket, leaves it waiting, or abandons it.
+//! caller decides, and either settles the ticket, leaves it waiting, or abandons it, which makes a note of the ticket.
 //!
 //! What makes replies hard to forge (RFC 5452 section 9.2): sockets are connected, so the kernel drops what comes from
 //! elsewhere; they are bound to random ports over the whole unprivileged range and renewed all the time; IDs are drawn
@@ -18,29 +18,30 @@
 //!                                       reply, or QUARANTINE over
 //! ```
 
-use std::collections::VecDeque;
+mod port;
+mod tickets;
+
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::epoll;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use socket2::{Domain, Protocol, Socket, Type};
 
+use self::port::{Port, Renewals};
+use self::tickets::Tickets;
+pub use self::tickets::{Held, TicketKey};
 use super::batch::{BATCH, RecvBatch, SendBatch};
-use super::bind::SOCKET_BUFFER;
 
-/// The sockets of one worker towards all its backends. `T` is the caller's ticket.
-pub struct Exchange<T> {
+/// The sockets of one worker towards all its backends. `T` is the caller's ticket, and `L` its note of one that it has
+/// abandoned.
+pub struct Exchange<T, L> {
     /// Watches all sockets and the alarm; itself watched by the runtime.
     epoll: OwnedFd,
     /// Fires at the time given to [`wake_at`](Self::wake_at).
@@ -56,13 +57,9 @@ pub struct Exchange<T> {
     /// Numbers that will be free once nobody can still hold a reply that was received under them.
     closed_ports: Vec<u32>,
     /// Who waits for what, by socket and ID.
-    waiting: HashMap<TicketKey, Waiting<T>, RandomState>,
-    /// Late tickets in order of their end.
-    late: VecDeque<(Instant, TicketKey, u32)>,
+    tickets: Tickets<T, L>,
     /// Links with something to flush.
     dirty: Vec<Link>,
-    /// Tells an ID's present use from an earlier one.
-    serial: u32,
     /// When sockets were last renewed for their own sake.
     renewals: Renewals,
     /// Source of ports, IDs and choices.
@@ -72,49 +69,6 @@ pub struct Exchange<T> {
 /// A backend's address as an exchange knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Link(u32);
-
-/// The place of a ticket: a socket and an ID on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TicketKey(u64);
-
-impl TicketKey {
-    /// The key of `id` on socket number `port`.
-    fn new(port: u32, id: u16) -> Self {
-        Self(u64::from(port) << 16 | u64::from(id))
-    }
-
-    /// The socket's number.
-    fn port(self) -> u32 {
-        (self.0 >> 16) as u32
-    }
-
-    /// The message ID.
-    fn id(self) -> u16 {
-        self.0 as u16
-    }
-}
-
-/// What waits for a reply.
-#[derive(Clone, Copy, Debug)]
-pub struct Waiting<T> {
-    /// The caller's own.
-    pub ticket: T,
-    /// Whom the message went to.
-    pub link: Link,
-    /// When it was queued.
-    pub sent: Instant,
-    /// Nobody needs the reply any more, but the ID stays taken and the latency can be learnt.
-    pub is_late: bool,
-    /// Tells this use of the ID from others.
-    serial: u32,
-}
-
-impl<T> Waiting<T> {
-    /// Whether this is the late ticket of that serial, and not a later use of its ID.
-    fn is_same(&self, serial: u32) -> bool {
-        self.is_late && self.serial == serial
-    }
-}
 
 /// What [`Exchange::ready`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,9 +81,9 @@ pub enum Event {
 
 /// A message that could not be sent.
 #[derive(Debug)]
-pub struct Refused<T> {
+pub struct Refused<T, L> {
     /// The caller's own.
-    pub ticket: T,
+    pub held: Held<T, L>,
     /// Whom the message was for.
     pub link: Link,
     /// The backend, or the way to it, is known to be dead; otherwise only this message failed.
@@ -150,23 +104,7 @@ struct Peer {
     keys: Vec<TicketKey>,
 }
 
-/// One connected socket.
-struct Port {
-    /// The socket.
-    socket: UdpSocket,
-    /// Whose it is.
-    link: Link,
-    /// When it was opened.
-    opened: Instant,
-    /// Batches sent from it.
-    batches: u32,
-    /// Tickets on it, late ones included.
-    tickets: u32,
-    /// Not chosen any more; closed when nothing waits on it.
-    is_retired: bool,
-}
-
-impl<T: Copy> Exchange<T> {
+impl<T: Copy, L: Copy> Exchange<T, L> {
     /// An exchange without backends, seeded by the operating system.
     ///
     /// # Errors
@@ -183,10 +121,8 @@ impl<T: Copy> Exchange<T> {
             ports: Vec::with_capacity(WARM_PORTS),
             free_ports: Vec::with_capacity(WARM_PORTS),
             closed_ports: Vec::with_capacity(WARM_PORTS),
-            waiting: HashMap::with_capacity_and_hasher(WARM, RandomState::default()),
-            late: VecDeque::with_capacity(WARM),
+            tickets: Tickets::new(),
             dirty: Vec::with_capacity(16),
-            serial: 0,
             renewals: Renewals::new(),
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
@@ -218,9 +154,8 @@ impl<T: Copy> Exchange<T> {
     pub fn remove(&mut self, link: Link) -> usize {
         self.links[link.0 as usize] = None;
         self.dirty.retain(|dirty| *dirty != link);
-        let before = self.waiting.len();
-        self.waiting.retain(|_, waiting| waiting.link != link);
-        let forgotten = before - self.waiting.len();
+        let ports = &self.ports;
+        let forgotten = self.tickets.extract_if(|key| is_of(ports, key, link)).count();
         for number in 0..self.ports.len() {
             if self.ports[number].as_ref().is_some_and(|port| port.link == link) {
                 self.close(number as u32);
@@ -252,16 +187,7 @@ impl<T: Copy> Exchange<T> {
         if self.port(number).tickets >= TICKETS_PER_PORT {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        self.serial = self.serial.wrapping_add(1);
-        let waiting = Waiting { ticket, link, sent: now, is_late: false, serial: self.serial };
-        // Uniform over all IDs that nothing waits for on this socket (RFC 5452 section 4.3).
-        let key = loop {
-            let key = TicketKey::new(number, self.rng.random());
-            if let Entry::Vacant(place) = self.waiting.entry(key) {
-                place.insert(waiting);
-                break key;
-            }
-        };
+        let key = self.tickets.draw(number, ticket, &mut self.rng);
         self.port(number).tickets += 1;
         let peer = self.peer(link);
         peer.batch.push(None, None, |out| {
@@ -280,7 +206,7 @@ impl<T: Copy> Exchange<T> {
     }
 
     /// Sends all that is queued, one call for each backend. What could not be sent goes to `refused`.
-    pub fn flush(&mut self, refused: &mut Vec<Refused<T>>) {
+    pub fn flush(&mut self, refused: &mut Vec<Refused<T, L>>) {
         while let Some(link) = self.dirty.pop() {
             let Some(peer) = &mut self.links[link.0 as usize] else { continue };
             let Some(number) = peer.current.take() else { continue };
@@ -290,9 +216,9 @@ impl<T: Copy> Exchange<T> {
             peer.batch.flush(&port.socket, |index, error| {
                 let key = peer.keys[index];
                 let is_unreachable = is_unreachable(error);
-                if let Some(waiting) = self.waiting.remove(&key) {
+                if let Some(held) = self.tickets.remove(key) {
                     port.tickets -= 1;
-                    refused.push(Refused { ticket: waiting.ticket, link, is_unreachable });
+                    refused.push(Refused { held, link, is_unreachable });
                 }
             });
             peer.keys.clear();
@@ -344,14 +270,9 @@ impl<T: Copy> Exchange<T> {
     }
 
     /// Who waits for a reply with this ID on this socket.
-    pub fn find(&self, socket: u32, id: u16) -> Option<(TicketKey, &Waiting<T>)> {
-        let key = TicketKey::new(socket, id);
-        self.waiting.get(&key).map(|waiting| (key, waiting))
-    }
-
-    /// What waits with this key.
-    pub fn waiting_mut(&mut self, key: TicketKey) -> Option<&mut Waiting<T>> {
-        self.waiting.get_mut(&key)
+    pub fn find(&self, socket: u32, id: u16) -> Option<(TicketKey, Held<T, L>)> {
+        let key = TicketKey::new(socket, id)?;
+        self.tickets.find(key).map(|held| (key, held))
     }
 
     /// The address behind a socket, for logs.
@@ -362,9 +283,13 @@ impl<T: Copy> Exchange<T> {
     /// The reply came: the ID is free again. With time to spare, an empty socket is closed, so that the next query
     /// leaves from another port.
     pub fn settle(&mut self, key: TicketKey, now: Instant) {
-        if self.waiting.remove(&key).is_none() {
-            return;
+        if self.tickets.remove(key).is_some() {
+            self.is_over(key, now);
         }
+    }
+
+    /// A ticket is gone, and its ID free.
+    fn is_over(&mut self, key: TicketKey, now: Instant) {
         let number = key.port();
         let port = self.port(number);
         port.tickets -= 1;
@@ -376,73 +301,37 @@ impl<T: Copy> Exchange<T> {
     }
 
     /// Nobody needs the reply any more. The ID stays taken for some seconds, so that a late reply cannot be taken for
-    /// another's, and its sender's latency can be learnt.
-    pub fn abandon(&mut self, key: TicketKey, now: Instant) {
-        if self.late.len() == self.late.capacity() {
-            self.forget_settled();
-        }
-        if let Some(waiting) = self.waiting.get_mut(&key)
-            && !waiting.is_late
-        {
-            waiting.is_late = true;
-            let serial = waiting.serial;
-            if self.late.len() == self.late.capacity() {
-                // One that is still late holds back those behind it that have ended: make room before asking for more.
-                let waiting = &self.waiting;
-                self.late.retain(|(_, key, serial)| waiting.get(key).is_some_and(|waiting| waiting.is_same(*serial)));
-            }
-            self.late.push_back((now + QUARANTINE, key, serial));
-        }
+    /// another's, and its sender's latency can be learnt: `note` says what the caller wants to know by then.
+    pub fn abandon(&mut self, key: TicketKey, now: Instant, note: impl FnOnce(T) -> L) {
+        self.tickets.abandon(key, now + QUARANTINE, note);
     }
 
-    /// Takes back all tickets of a backend that was found dead: what each waits for, late ones included.
-    pub fn take_waiting(&mut self, link: Link, taken: &mut Vec<Waiting<T>>) {
-        let dead = self.waiting.extract_if(|_, waiting| waiting.link == link);
+    /// Takes back all tickets of a backend that was found dead, late ones included.
+    pub fn take_waiting(&mut self, link: Link, taken: &mut Vec<Held<T, L>>) {
         let mut emptied = Vec::new();
-        for (key, waiting) in dead {
-            taken.push(waiting);
-            if let Some(port) = self.ports.get_mut(key.port() as usize).and_then(Option::as_mut) {
-                port.tickets -= 1;
-                emptied.push(key.port());
-            }
+        let ports = &self.ports;
+        for (key, held) in self.tickets.extract_if(|key| is_of(ports, key, link)) {
+            taken.push(held);
+            emptied.push(key.port());
         }
-        // Late entries in `late` are recognized as gone by their serial.
         for number in emptied {
+            self.port(number).tickets -= 1;
+            // Closed when the last of its tickets has been counted.
             self.retire(number);
         }
     }
 
     /// Ends quarantines; `ended` is told of the replies that never came.
-    pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&Waiting<T>)) {
-        while let Some(&(until, key, serial)) = self.late.front() {
-            let waiting = self.waiting.get(&key).filter(|waiting| waiting.is_same(serial));
-            if waiting.is_some() && until > now {
-                return;
-            }
-            self.late.pop_front();
-            if let Some(waiting) = waiting {
-                ended(waiting);
-                self.settle(key, now);
-            }
-        }
-    }
-
-    /// Makes room for late tickets: those that were replied to behind one that was not are still in the queue, and where
-    /// one reply of a thousand is lost, they are nearly all.
-    fn forget_settled(&mut self) {
-        let waiting = &self.waiting;
-        self.late.retain(|(_, key, serial)| {
-            waiting.get(key).is_some_and(|waiting| waiting.is_late && waiting.serial == *serial)
-        });
-        // Few went: the next time should not come soon.
-        if self.late.len() > self.late.capacity() / 2 {
-            self.late.reserve(self.late.capacity());
+    pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&L)) {
+        while let Some((key, late)) = self.tickets.pop_ended(now) {
+            ended(&late);
+            self.is_over(key, now);
         }
     }
 
     /// When [`tidy`](Self::tidy) has something to do next.
     pub fn next_tidy(&self) -> Option<Instant> {
-        self.late.front().map(|(until, ..)| *until)
+        self.tickets.next_end()
     }
 
     /// Asks for an [`Event::Alarm`] at `at`. An earlier alarm that is still to come is kept.
@@ -489,11 +378,15 @@ impl<T: Copy> Exchange<T> {
         // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
         // backend is down, and would be in its way when it starts.
         let is_backends = |port| self.links.iter().flatten().any(|peer| peer.address.port() == port);
-        let socket = connected(address, is_backends, &mut self.rng)?;
-        let number = self.free_ports.pop().unwrap_or_else(|| {
-            self.ports.push(None);
-            self.ports.len() as u32 - 1
-        });
+        let socket = port::connected(address, is_backends, &mut self.rng)?;
+        let number = match self.free_ports.pop() {
+            Some(number) => number,
+            None if self.ports.len() < TicketKey::PORTS => {
+                self.ports.push(None);
+                self.ports.len() as u32 - 1
+            }
+            None => return Err(io::ErrorKind::ResourceBusy.into()),
+        };
         if let Err(error) = epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(number.into()), EDGE) {
             self.free_ports.push(number);
             return Err(error.into());
@@ -507,9 +400,10 @@ impl<T: Copy> Exchange<T> {
     /// Takes a socket out of the choice, and closes it if nothing waits on it.
     fn retire(&mut self, number: u32) {
         let Some(port) = self.ports.get_mut(number as usize).and_then(Option::as_mut) else { return };
-        port.is_retired = true;
-        let link = port.link;
-        self.peer(link).live.retain(|live| *live != number);
+        let (link, was_retired) = (port.link, std::mem::replace(&mut port.is_retired, true));
+        if !was_retired {
+            self.peer(link).live.retain(|live| *live != number);
+        }
         self.close_if_done(number);
     }
 
@@ -541,67 +435,9 @@ impl<T: Copy> Exchange<T> {
     }
 }
 
-/// How often sockets may be renewed for their own sake, so that this never takes more than about 1 % of a worker's time:
-/// a renewal costs some 5 µs of system calls.
-struct Renewals {
-    /// Renewals that may be made at once.
-    credit: u32,
-    /// When credit was last given.
-    since: Option<Instant>,
-}
-
-impl Renewals {
-    /// Full credit.
-    fn new() -> Self {
-        Self { credit: Self::BURST, since: None }
-    }
-
-    /// Takes a credit, if there is one.
-    fn allow(&mut self, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        let earned = now.saturating_duration_since(since).as_micros() / Self::EVERY.as_micros();
-        if earned > 0 {
-            self.credit = self.credit.saturating_add(earned.min(u128::from(Self::BURST)) as u32).min(Self::BURST);
-            self.since = Some(now);
-        }
-        let allowed = self.credit > 0;
-        self.credit -= u32::from(allowed);
-        allowed
-    }
-
-    /// The rate: 2,000 a second.
-    const EVERY: Duration = Duration::from_micros(500);
-    /// The burst.
-    const BURST: u32 = 64;
-}
-
-/// A non-blocking socket connected to `address` from a random port that is not `reserved`.
-fn connected(address: SocketAddr, reserved: impl Fn(u16) -> bool, rng: &mut StdRng) -> io::Result<UdpSocket> {
-    let any: IpAddr = match address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    let mut attempts_left = PORT_ATTEMPTS;
-    loop {
-        attempts_left -= 1;
-        // RFC 5452 section 9.2: over as many ports as can be used.
-        let port = rng.random_range(UNPRIVILEGED..=u16::MAX);
-        let bound = if reserved(port) {
-            Err(io::ErrorKind::AddrInUse.into())
-        } else {
-            socket.bind(&SocketAddr::new(any, port).into())
-        };
-        match bound {
-            Ok(()) => break,
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse || attempts_left == 0 => return Err(error),
-            Err(_) => {}
-        }
-    }
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    socket.connect(&address.into())?;
-    Ok(socket.into())
+/// Whether a ticket is on a socket of this backend.
+fn is_of(ports: &[Option<Port>], key: TicketKey, link: Link) -> bool {
+    ports.get(key.port() as usize).and_then(Option::as_ref).is_some_and(|port| port.link == link)
 }
 
 /// Whether an error proves that nobody listens there or no way leads there.
@@ -628,16 +464,6 @@ const PORT_LIFETIME: Duration = Duration::from_secs(3);
 
 /// How long an ID stays taken after its attempt was given up.
 const QUARANTINE: Duration = Duration::from_secs(2);
-
-/// How many random ports are tried for one socket. Even on a host with half of all ports taken, all of them fail once
-/// in four billion.
-const PORT_ATTEMPTS: u32 = 32;
-
-/// The first port that needs no privilege.
-const UNPRIVILEGED: u16 = 1024;
-
-/// Waiting tickets for which there is room before anything has to grow.
-const WARM: usize = 4096;
 
 /// Sockets for which there is room before anything has to grow.
 const WARM_PORTS: usize = 1024;

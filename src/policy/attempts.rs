@@ -3,6 +3,7 @@
 //! A ledger, no more: `race` writes it and draws the conclusions. It is an array inside the race, and
 //! times are microseconds since the race started, so that a hundred thousand races stay small.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::candidates::BackendIndex;
@@ -72,13 +73,16 @@ impl State {
 }
 
 /// A time in a race: microseconds since its start. It reaches over an hour, and stays there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Offset(u32);
+///
+/// Counted from 1, so that one that may be missing takes no more room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Offset(NonZeroU32);
 
 impl Offset {
-    /// The offset of `now` in a race that started at `start`.
-    pub(super) fn between(start: Instant, now: Instant) -> Self {
-        Self::default().after(now.saturating_duration_since(start))
+    /// The offset of `now` in a race that started at `start`. Rounded up: an attempt is never taken for older than something
+    /// that was heard before it was made.
+    pub fn between(start: Instant, now: Instant) -> Self {
+        Self::default().after(now.saturating_duration_since(start) + Duration::from_nanos(999))
     }
 
     /// This much later.
@@ -88,12 +92,19 @@ impl Offset {
 
     /// The time from here to there.
     pub(super) fn until(self, later: Self) -> Duration {
-        Duration::from_micros(u64::from(later.0.saturating_sub(self.0)))
+        Duration::from_micros(u64::from(later.0.get().saturating_sub(self.0.get())))
     }
 
     /// The time outside the race.
-    pub(super) fn since(self, start: Instant) -> Instant {
-        start + Duration::from_micros(u64::from(self.0))
+    pub fn since(self, start: Instant) -> Instant {
+        start + Self::default().until(self)
+    }
+}
+
+impl Default for Offset {
+    /// The start.
+    fn default() -> Self {
+        Self(NonZeroU32::MIN)
     }
 }
 
@@ -108,8 +119,6 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     /// What has become of it.
     pub(super) state: State,
-    /// Whether it was asked with OPT.
-    pub(super) edns: bool,
 }
 
 /// The attempts of one race, oldest first.
@@ -119,27 +128,30 @@ pub(super) struct Attempts {
     entries: [Entry; MAX_ATTEMPTS],
     /// How many of `entries` are meant.
     len: u8,
+    /// Which of them were asked without OPT, a bit for each.
+    without_opt: u8,
 }
 
 impl Attempts {
     /// No attempts yet.
     pub(super) fn new() -> Self {
-        let blank = Entry {
-            asked: Offset::default(),
-            backend: BackendIndex(0),
-            kind: Kind::First,
-            state: State::Failed,
-            edns: true,
-        };
-        Self { entries: [blank; MAX_ATTEMPTS], len: 0 }
+        let blank =
+            Entry { asked: Offset::default(), backend: BackendIndex(0), kind: Kind::First, state: State::Failed };
+        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0 }
     }
 
-    /// Writes down a new attempt. There must be room.
+    /// Writes down a new attempt, with OPT or without. There must be room.
     pub(super) fn push(&mut self, backend: BackendIndex, kind: Kind, edns: bool, asked: Offset) -> AttemptId {
         let id = self.next_id();
-        self.entries[usize::from(id.0)] = Entry { asked, backend, kind, state: State::Silent, edns };
+        self.entries[usize::from(id.0)] = Entry { asked, backend, kind, state: State::Silent };
+        self.without_opt |= u8::from(!edns) << id.0;
         self.len += 1;
         id
+    }
+
+    /// Whether an attempt was asked with OPT.
+    pub(super) fn has_opt(&self, id: AttemptId) -> bool {
+        self.without_opt & 1 << id.0 == 0
     }
 
     /// The number that the next attempt will have.
@@ -205,13 +217,13 @@ impl Attempts {
     }
 
     /// An attempt as the forwarder sees it, in a race that started at `start`.
-    pub(super) fn view(id: AttemptId, entry: &Entry, start: Instant) -> Attempt {
+    pub(super) fn view(&self, id: AttemptId, entry: &Entry, start: Instant) -> Attempt {
         Attempt {
             id,
             backend: entry.backend,
             kind: entry.kind,
             asked_at: entry.asked.since(start),
-            edns: entry.edns,
+            edns: self.has_opt(id),
             open: entry.state.is_open(),
         }
     }

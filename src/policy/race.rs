@@ -28,8 +28,8 @@
 
 use std::time::{Duration, Instant};
 
-pub use super::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS};
-use super::attempts::{Attempts, Offset, State};
+pub use super::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
+use super::attempts::{Attempts, State};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
@@ -207,7 +207,7 @@ impl Race {
             // A duplicate.
             State::OptRefused | State::Replaced => return OptRefusal::AskedAgain,
             State::Spoken | State::Replied | State::Failed => return OptRefusal::IsFailure,
-            State::Silent | State::Bare if self.is_finished() || !entry.edns => {
+            State::Silent | State::Bare if self.is_finished() || !self.attempts.has_opt(attempt) => {
                 return OptRefusal::IsFailure;
             }
             // An earlier try refused it too, and the attempt without OPT stands for both.
@@ -224,7 +224,8 @@ impl Race {
     /// A bare FORMERR or NOTIMP came to an attempt with OPT. It may be forged, or it may be all that an old server says to
     /// OPT: besides what a bare failure does, the same backend is asked once more without OPT.
     pub fn on_bare_opt_refused(&mut self, attempt: AttemptId) {
-        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent && entry.edns);
+        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
+        let asked = asked.filter(|_| self.attempts.has_opt(attempt));
         if let Some(backend) = asked.map(|entry| entry.backend)
             && !self.attempts.refuses_opt(backend)
         {
@@ -268,6 +269,11 @@ impl Race {
         Step::WaitUntil(wake.since(self.start))
     }
 
+    /// When it started.
+    pub fn started(&self) -> Instant {
+        self.start
+    }
+
     /// When the client must have its response.
     pub fn deadline(&self) -> Instant {
         self.deadline.since(self.start)
@@ -295,12 +301,12 @@ impl Race {
 
     /// The attempts, oldest first.
     pub fn attempts(&self) -> impl Iterator<Item = Attempt> + '_ {
-        self.attempts.iter().map(|(id, entry)| Attempts::view(id, entry, self.start))
+        self.attempts.iter().map(|(id, entry)| self.attempts.view(id, entry, self.start))
     }
 
     /// One attempt.
     pub fn attempt(&self, id: AttemptId) -> Option<Attempt> {
-        self.attempts.get(id).map(|entry| Attempts::view(id, entry, self.start))
+        self.attempts.get(id).map(|entry| self.attempts.view(id, entry, self.start))
     }
 
     /// Notes that an attempt ended without an accepted reply: if it was waited for, the next candidate is due.

@@ -7,11 +7,13 @@
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Timers, each with a key that says what it is for.
 #[derive(Debug)]
 pub struct Timers<K> {
+    /// The time from which the others are counted: the first one that was set.
+    zero: Option<Instant>,
     /// Queues, each in the order of time.
     lanes: [VecDeque<Timer<K>>; LANES],
     /// What fitted in no queue.
@@ -21,11 +23,12 @@ pub struct Timers<K> {
 impl<K> Timers<K> {
     /// No timers.
     pub fn new() -> Self {
-        Self { lanes: std::array::from_fn(|_| VecDeque::with_capacity(WARM)), rest: BinaryHeap::new() }
+        Self { zero: None, lanes: std::array::from_fn(|_| VecDeque::with_capacity(WARM)), rest: BinaryHeap::new() }
     }
 
     /// Sets a timer.
     pub fn push(&mut self, at: Instant, key: K) {
+        let at = Nanos::between(*self.zero.get_or_insert(at), at);
         let fits = |lane: &&mut VecDeque<Timer<K>>| lane.back().is_none_or(|last| last.at <= at);
         match self.lanes.iter_mut().find(fits) {
             Some(lane) => lane.push_back(Timer { at, key }),
@@ -35,24 +38,25 @@ impl<K> Timers<K> {
 
     /// When the nearest timer is due.
     pub fn peek(&self) -> Option<Instant> {
-        let nearest = self.lanes.iter().filter_map(VecDeque::front).chain(self.rest.peek());
-        nearest.map(|timer| timer.at).min()
+        Some(self.nearest()?.since(self.zero?))
     }
 
     /// Takes out the nearest timer if it is due.
     pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, K)> {
-        let nearest = self.peek().filter(|&at| at <= now)?;
+        let zero = self.zero?;
+        let nearest = self.nearest().filter(|&at| at <= Nanos::between(zero, now))?;
         let is_nearest = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| timer.at == nearest);
         let timer = match self.lanes.iter_mut().find(|lane| is_nearest(lane.front())) {
             Some(lane) => lane.pop_front(),
             None => self.rest.pop(),
         };
-        timer.map(|timer| (timer.at, timer.key))
+        timer.map(|timer| (timer.at.since(zero), timer.key))
     }
 
     /// Forgets the nearest timers for as long as they are stale, so that nobody wakes up for them.
     pub fn discard(&mut self, is_stale: impl Fn(Instant, &K) -> bool) {
-        let is_stale = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| is_stale(timer.at, &timer.key));
+        let Some(zero) = self.zero else { return };
+        let is_stale = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| is_stale(timer.at.since(zero), &timer.key));
         for lane in &mut self.lanes {
             while is_stale(lane.front()) {
                 lane.pop_front();
@@ -61,6 +65,12 @@ impl<K> Timers<K> {
         while is_stale(self.rest.peek()) {
             self.rest.pop();
         }
+    }
+
+    /// The nearest time.
+    fn nearest(&self) -> Option<Nanos> {
+        let nearest = self.lanes.iter().filter_map(VecDeque::front).chain(self.rest.peek());
+        nearest.map(|timer| timer.at).min()
     }
 
     /// How many timers are set, those with a stale key included.
@@ -80,11 +90,33 @@ impl<K> Default for Timers<K> {
     }
 }
 
+/// A time in nanoseconds before or after another: half as large as an [`Instant`], for there are many. It reaches for
+/// centuries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Nanos(i64);
+
+impl Nanos {
+    /// From `zero` to `at`.
+    fn between(zero: Instant, at: Instant) -> Self {
+        let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        match at.checked_duration_since(zero) {
+            Some(after) => Self(nanos(after)),
+            None => Self(-nanos(zero.saturating_duration_since(at))),
+        }
+    }
+
+    /// The time that lies so far from `zero`.
+    fn since(self, zero: Instant) -> Instant {
+        let distance = Duration::from_nanos(self.0.unsigned_abs());
+        if self.0 < 0 { zero - distance } else { zero + distance }
+    }
+}
+
 /// One timer. Its order is that of urgency, since a heap gives the greatest first.
 #[derive(Debug)]
 struct Timer<K> {
     /// When it is due.
-    at: Instant,
+    at: Nanos,
     /// What it is for.
     key: K,
 }
@@ -109,6 +141,12 @@ impl<K> PartialEq for Timer<K> {
 
 impl<K> Eq for Timer<K> {}
 
+/// Octets that one timer takes.
+#[cfg(test)]
+pub(crate) const fn timer_size<K>() -> usize {
+    size_of::<Timer<K>>()
+}
+
 /// Timers of each queue for which there is room before it has to grow.
 const WARM: usize = 1024;
 
@@ -118,8 +156,6 @@ const LANES: usize = 6;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;

@@ -23,6 +23,30 @@ pub struct ClientForm {
     spelling: Spelling,
 }
 
+/// The form of a query but for the spelling of its name, which is most of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainForm {
+    /// The ID of the query.
+    pub id: u16,
+    /// What its OPT record said; `None` if it had none.
+    edns: Option<ClientEdns>,
+    /// RD.
+    recursion_desired: bool,
+    /// CD.
+    checking_disabled: bool,
+    /// Whether it asks to be told AD.
+    asks_authentic: bool,
+}
+
+impl PlainForm {
+    /// The whole form of a query whose name was spelled like this.
+    pub fn spelled(self, qname: &[u8]) -> ClientForm {
+        let Self { id, edns, recursion_desired, checking_disabled, asks_authentic } = self;
+        let spelling = Spelling::of(qname);
+        ClientForm { id, edns, recursion_desired, checking_disabled, asks_authentic, spelling }
+    }
+}
+
 /// What of a client's OPT record shapes its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientEdns {
@@ -69,6 +93,17 @@ impl ClientForm {
     /// The rcode that can be told to the client: without EDNS there are only 4 bits for it.
     pub(super) fn header_rcode(&self, rcode: Rcode) -> Rcode {
         if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() { Rcode::SERVFAIL } else { rcode }
+    }
+
+    /// The same without the spelling, for whoever keeps the name as it was spelled.
+    pub fn plain(self) -> PlainForm {
+        let Self { id, edns, recursion_desired, checking_disabled, asks_authentic, spelling: _ } = self;
+        PlainForm { id, edns, recursion_desired, checking_disabled, asks_authentic }
+    }
+
+    /// Spells a name, which is that of the query, as the client did.
+    pub fn spell(&self, qname: &mut [u8]) {
+        self.spelling.apply(qname);
     }
 
     /// Spells the name of a message's question, so many octets long, as the client did.
@@ -119,11 +154,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::name::fold;
+    use super::super::query::read_query;
     use super::*;
 
     #[test]
     fn a_form_is_small() {
         assert!(size_of::<ClientForm>() <= 48);
+        assert!(size_of::<PlainForm>() <= 10);
+    }
+
+    #[test]
+    fn form_is_made_whole_by_the_name_as_it_was_spelled() {
+        let query = b"\0\x07\x01\x10\0\x01\0\0\0\0\0\0\x03wWw\x02eX\0\0\x01\0\x01";
+        let form = ClientForm::of(&read_query(query).expect("a query"));
+        let mut qname = *b"\x03www\x02EX\0";
+        form.spell(&mut qname);
+        assert_eq!(&qname, b"\x03wWw\x02eX\0");
+        assert_eq!(form.plain().spelled(&qname), form);
     }
 
     #[test]

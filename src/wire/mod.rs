@@ -39,7 +39,7 @@ pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
 pub use edns::{Edns, OptRecord, Options};
-pub use form::{ClientEdns, ClientForm};
+pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use own::{write_plain_query, write_without_opt};

@@ -119,11 +119,24 @@ impl QuestionKey {
         Self { len: question.len() + 1, octets }
     }
 
+    /// The key of a question in wire form, with the flags that the key of its query ended with; `None` if it is none.
+    pub fn of_parts(question: &[u8], flags: u8) -> Option<Self> {
+        let mut octets = [0; Self::MAX_LEN];
+        octets.get_mut(..question.len())?.copy_from_slice(question);
+        let qname = question.len().checked_sub(QTYPE_QCLASS)?;
+        fold(&mut octets[..qname]);
+        *octets.get_mut(question.len())? = flags;
+        Some(Self { len: question.len() + 1, octets })
+    }
+
     /// The octets to hash and compare.
     pub fn as_octets(&self) -> &[u8] {
         &self.octets[..self.len]
     }
 }
+
+/// Octets of type and class in a question.
+const QTYPE_QCLASS: usize = 4;
 
 impl PartialEq for QuestionKey {
     fn eq(&self, other: &Self) -> bool {

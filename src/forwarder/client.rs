@@ -1,0 +1,90 @@
+//! A client: who asked, and the way back. As small as can be, since each query in flight has one.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+
+use crate::metrics::Transport;
+use crate::net::batch::LocalAddress;
+use crate::net::tcp::Responder;
+
+/// Who asked, and the way back.
+#[derive(Clone, Debug)]
+pub enum Client {
+    /// By a datagram.
+    Udp {
+        /// The listener's number; all workers have the same listeners in the same order.
+        listener: u16,
+        /// The client's address.
+        peer: Peer,
+        /// The address that it asked, on a wildcard listener.
+        local: Option<LocalAddress>,
+    },
+    /// By a connection.
+    Tcp(Arc<Responder>),
+}
+
+impl Client {
+    /// How it asked.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Self::Udp { .. } => Transport::Udp,
+            Self::Tcp(_) => Transport::Tcp,
+        }
+    }
+
+    /// Whether two datagrams came from one socket to one of our addresses. By TCP nothing is sent twice.
+    pub(super) fn is_same_socket(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Udp { listener, peer, local }, Self::Udp { listener: to, peer: from, local: at }) => {
+                (listener, peer, local) == (to, from, at)
+            }
+            (Self::Udp { .. } | Self::Tcp(_), Self::Tcp(_)) | (Self::Tcp(_), Self::Udp { .. }) => false,
+        }
+    }
+}
+
+/// The address of a UDP client, in fewer octets than a [`SocketAddr`]: without a flow label, which the kernel tells nobody
+/// who has not asked for it, and without gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The address.
+    ip: IpAddr,
+    /// The port.
+    port: [u8; 2],
+    /// The interface of a link-local address.
+    scope: [u8; 4],
+}
+
+impl Peer {
+    /// The address to send to.
+    pub(super) fn address(self) -> SocketAddr {
+        let port = u16::from_ne_bytes(self.port);
+        match self.ip {
+            IpAddr::V4(ip) => (ip, port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, u32::from_ne_bytes(self.scope)).into(),
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        let scope = match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(address) => address.scope_id(),
+        };
+        Self { ip: address.ip(), port: address.port().to_ne_bytes(), scope: scope.to_ne_bytes() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_the_addresses_that_they_were() {
+        for address in ["192.0.2.1:53", "[2001:db8::1]:65535", "[::ffff:192.0.2.1]:1", "[fe80::1%7]:5353"] {
+            let address: SocketAddr = address.parse().expect("an address");
+            assert_eq!(Peer::from(address).address(), address);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! One query in flight: its race, what goes to backends, who waits for it.
+//!
+//! There may be a hundred thousand of these, so each holds in itself what nearly all need, in few octets, and what few need
+//! stands aside: see [`Aside`]. Whoever adds to that does well to ask [`InFlight`](super::in_flight::InFlight) first for one that
+//! has been used before: else it is made.
+
+use std::time::Instant;
+
+use super::QTYPE_QCLASS;
+use super::client::Client;
+use crate::net::exchange::TicketKey;
+use crate::policy::race::{AttemptId, MAX_ATTEMPTS, Offset, Race};
+use crate::wire::{ClientForm, HEADER_LEN, PlainForm};
+
+/// A client that waits for a race.
+#[derive(Clone, Debug)]
+pub(super) struct Waiter {
+    /// Who it is.
+    pub(super) client: Client,
+    /// In which form it wants its response.
+    pub(super) form: ClientForm,
+    /// How many queries the response answers: 1, and one for each retransmission.
+    pub(super) queries: u32,
+    /// When the first of them came.
+    pub(super) since: Instant,
+}
+
+/// Whether the clients of a race may be given an answer whose time to live is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StaleAnswer {
+    /// There is none.
+    Unknown,
+    /// There is one, and they get it at this time.
+    At(Instant),
+    /// They had it: who comes now gets it at once.
+    Given,
+}
+
+/// One query in flight.
+pub(super) struct Entry {
+    /// Who is asked, and who wins.
+    pub(super) race: Race,
+    /// The hash of its question.
+    pub(super) hash: u64,
+    /// What few need.
+    aside: Option<Box<Aside>>,
+    /// The client that is nearly always the only one.
+    first: Option<First>,
+    /// What waits in the exchange, by attempt, for the first few; see [`Aside`] for the rest.
+    tickets: [Option<TicketKey>; NEAR_TICKETS],
+    /// The time for which a timer is set.
+    armed: Option<Offset>,
+    /// When those who wait are given a stale answer.
+    stale_at: Option<Offset>,
+    /// The worker's number of its pool.
+    pub(super) pool: u16,
+    /// Octets of the question and the OPT record.
+    body_len: u16,
+    /// Where in them the OPT record starts; their end if there is none.
+    opt_at: u16,
+    /// The flags in the header of the query, as it goes to backends.
+    header_flags: [u8; 2],
+    /// Question and OPT record as they go to backends, if they fit.
+    near_body: [u8; NEAR_BODY],
+    /// RD, CD and DO, as the question's key has them.
+    pub(super) flags: u8,
+    /// Whether this worker holds the claim for that hash.
+    pub(super) is_claimed: bool,
+    /// Whether it was started to refresh an answer that is still good, and not for a client.
+    pub(super) is_refresh: bool,
+    /// The race is over; the whole answer is being fetched by TCP for those who wait still.
+    pub(super) is_fetching: bool,
+    /// Those who waited were given a stale answer.
+    is_stale_given: bool,
+}
+
+/// What few races need: it stands aside so that the others stay small, and is used again with its buffers.
+#[derive(Default)]
+pub(super) struct Aside {
+    /// The best reply that was not accepted.
+    kept: Vec<u8>,
+    /// The clients but the first.
+    waiters: Vec<Waiter>,
+    /// Question and OPT record, if they are long.
+    body: Vec<u8>,
+    /// The tickets of the attempts after the first few.
+    tickets: [Option<TicketKey>; FAR_TICKETS],
+}
+
+impl Aside {
+    /// Makes it as good as new, but for buffers of a usual size.
+    pub(super) fn clear(&mut self) {
+        self.waiters.clear();
+        self.waiters.shrink_to(WAITERS_KEPT);
+        for buffer in [&mut self.body, &mut self.kept] {
+            buffer.clear();
+            buffer.shrink_to(OCTETS_KEPT);
+        }
+        self.tickets = [None; FAR_TICKETS];
+    }
+}
+
+/// The first client: times count from the start of the race, and the name is spelled as in the query to backends.
+struct First {
+    /// Who it is.
+    client: Client,
+    /// The rest of its form.
+    form: PlainForm,
+    /// How many queries the response answers.
+    queries: u16,
+    /// When the first of them came.
+    since: Offset,
+}
+
+/// What a new race starts with.
+pub(super) struct Start {
+    /// The race.
+    pub(super) race: Race,
+    /// The worker's number of its pool.
+    pub(super) pool: u16,
+    /// The hash of its question.
+    pub(super) hash: u64,
+    /// Whether this worker holds the claim for that hash.
+    pub(super) is_claimed: bool,
+    /// RD, CD and DO.
+    pub(super) flags: u8,
+    /// Who waits for it; `None`: it is to refresh an answer.
+    pub(super) waiter: Option<Waiter>,
+    /// Whether those who wait may be given a stale answer.
+    pub(super) stale: StaleAnswer,
+}
+
+impl Entry {
+    /// A race that starts. `query` goes to backends; its OPT record starts at `opt_at`.
+    pub(super) fn new(start: Start, query: &[u8], opt_at: usize, aside: Option<Box<Aside>>) -> Self {
+        let Start { race, pool, hash, is_claimed, flags, waiter, stale } = start;
+        let (header, body) = query.split_at(HEADER_LEN.min(query.len()));
+        let mut entry = Self {
+            race,
+            hash,
+            aside,
+            first: None,
+            tickets: [None; NEAR_TICKETS],
+            armed: None,
+            stale_at: None,
+            pool,
+            body_len: body.len() as u16,
+            opt_at: opt_at.saturating_sub(HEADER_LEN) as u16,
+            header_flags: header.get(2..4).and_then(|flags| flags.first_chunk()).copied().unwrap_or_default(),
+            near_body: [0; NEAR_BODY],
+            flags,
+            is_claimed,
+            is_refresh: waiter.is_none(),
+            is_fetching: false,
+            is_stale_given: false,
+        };
+        match entry.near_body.get_mut(..body.len()) {
+            Some(near) => near.copy_from_slice(body),
+            None => entry.aside.get_or_insert_default().body.extend_from_slice(body),
+        }
+        entry.set_stale(stale);
+        if let Some(waiter) = waiter {
+            entry.add_waiter(waiter);
+        }
+        entry
+    }
+
+    /// Whether a query of so many octets is too long to be held near.
+    pub(super) fn is_long(query: &[u8]) -> bool {
+        query.len() > HEADER_LEN + NEAR_BODY
+    }
+
+    /// What stands aside, to be used by another.
+    pub(super) fn take_aside(&mut self) -> Option<Box<Aside>> {
+        self.aside.take()
+    }
+
+    /// Whether nothing stands aside.
+    pub(super) fn needs_aside(&self) -> bool {
+        self.aside.is_none()
+    }
+
+    /// Gives it a place aside.
+    pub(super) fn set_aside(&mut self, aside: Box<Aside>) {
+        self.aside = Some(aside);
+    }
+
+    /// Name, type and class as asked.
+    pub(super) fn question(&self) -> &[u8] {
+        self.body().get(..usize::from(self.opt_at)).unwrap_or_default()
+    }
+
+    /// Whether it goes to backends with an OPT record.
+    pub(super) fn has_opt(&self) -> bool {
+        self.opt_at < self.body_len
+    }
+
+    /// Writes the query into an empty buffer as it goes to backends, with ID 0, and with the OPT record that it may have or
+    /// without. Returns where that starts.
+    pub(super) fn write_query(&self, with_opt: bool, out: &mut Vec<u8>) -> usize {
+        let [high, low] = self.header_flags;
+        let records = u8::from(with_opt && self.has_opt());
+        // RFC 1035 section 4.1.1: ID, flags, and of counts one question and the OPT record.
+        out.extend_from_slice(&[0, 0, high, low, 0, 1, 0, 0, 0, 0, 0, records]);
+        out.extend_from_slice(if with_opt { self.body() } else { self.question() });
+        HEADER_LEN + usize::from(self.opt_at)
+    }
+
+    /// The best reply that was not accepted; empty if there is none.
+    pub(super) fn kept(&self) -> &[u8] {
+        self.aside.as_ref().map_or(&[], |aside| &aside.kept)
+    }
+
+    /// Keeps a reply in place of the one kept before.
+    pub(super) fn keep(&mut self, reply: &[u8]) {
+        let kept = &mut self.aside.get_or_insert_default().kept;
+        kept.clear();
+        kept.extend_from_slice(reply);
+    }
+
+    /// Takes the kept reply out for the time of a borrow.
+    pub(super) fn take_kept(&mut self) -> Vec<u8> {
+        self.aside.as_mut().map(|aside| std::mem::take(&mut aside.kept)).unwrap_or_default()
+    }
+
+    /// Puts it back.
+    pub(super) fn put_back_kept(&mut self, kept: Vec<u8>) {
+        if let Some(aside) = &mut self.aside {
+            aside.kept = kept;
+        }
+    }
+
+    /// Whether the ticket of this attempt is held near.
+    pub(super) fn is_near(attempt: AttemptId) -> bool {
+        usize::from(attempt.0) < NEAR_TICKETS
+    }
+
+    /// Remembers what an attempt waits with; `None`: it waits no more.
+    pub(super) fn set_ticket(&mut self, attempt: AttemptId, key: Option<TicketKey>) {
+        let at = usize::from(attempt.0);
+        match at.checked_sub(NEAR_TICKETS) {
+            None => self.tickets[at] = key,
+            Some(at) => self.aside.get_or_insert_default().tickets[at] = key,
+        }
+    }
+
+    /// Takes out what all attempts wait with, by attempt.
+    pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = (AttemptId, TicketKey)> + use<> {
+        let mut taken = [None; MAX_ATTEMPTS];
+        let near = std::mem::take(&mut self.tickets);
+        let far = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.tickets)).unwrap_or_default();
+        taken[..NEAR_TICKETS].copy_from_slice(&near);
+        taken[NEAR_TICKETS..].copy_from_slice(&far);
+        (0..).map(AttemptId).zip(taken).filter_map(|(attempt, key)| Some((attempt, key?)))
+    }
+
+    /// The time for which a timer is set.
+    pub(super) fn armed(&self) -> Option<Instant> {
+        self.armed.map(|armed| armed.since(self.race.started()))
+    }
+
+    /// Notes that a timer is set, and says for which time, to the microsecond.
+    pub(super) fn arm(&mut self, at: Instant) -> Instant {
+        let armed = Offset::between(self.race.started(), at);
+        self.armed = Some(armed);
+        armed.since(self.race.started())
+    }
+
+    /// Notes that no timer is set.
+    pub(super) fn disarm(&mut self) {
+        self.armed = None;
+    }
+
+    /// Whether those who wait may be given a stale answer.
+    pub(super) fn stale(&self) -> StaleAnswer {
+        match (self.stale_due(), self.is_stale_given) {
+            (Some(at), _) => StaleAnswer::At(at),
+            (None, true) => StaleAnswer::Given,
+            (None, false) => StaleAnswer::Unknown,
+        }
+    }
+
+    /// When they are to be given it.
+    pub(super) fn stale_due(&self) -> Option<Instant> {
+        self.stale_at.map(|at| at.since(self.race.started()))
+    }
+
+    /// Notes whether those who wait may be given a stale answer.
+    pub(super) fn set_stale(&mut self, stale: StaleAnswer) {
+        (self.stale_at, self.is_stale_given) = match stale {
+            StaleAnswer::Unknown => (None, false),
+            StaleAnswer::At(at) => (Some(Offset::between(self.race.started(), at)), false),
+            StaleAnswer::Given => (None, true),
+        };
+    }
+
+    /// Whether anybody waits.
+    pub(super) fn has_waiters(&self) -> bool {
+        self.first.is_some() || self.further_waiters().len() > 0
+    }
+
+    /// Those who wait.
+    pub(super) fn waiters(&self) -> impl Iterator<Item = Waiter> + '_ {
+        let first = self.first.as_ref().map(|first| self.whole(first));
+        first.into_iter().chain(self.further_waiters().iter().cloned())
+    }
+
+    /// Adds one who waits.
+    pub(super) fn add_waiter(&mut self, waiter: Waiter) {
+        if !self.has_waiters() {
+            let Waiter { client, form, queries, since } = waiter;
+            let since = Offset::between(self.race.started(), since);
+            let queries = u16::try_from(queries).unwrap_or(u16::MAX);
+            self.first = Some(First { client, form: form.plain(), queries, since });
+            form.spell(self.qname_mut());
+        } else {
+            self.aside.get_or_insert_default().waiters.push(waiter);
+        }
+    }
+
+    /// Lets go of those whom `is_kept` does not keep.
+    pub(super) fn retain_waiters(&mut self, mut is_kept: impl FnMut(&Waiter) -> bool) {
+        if let Some(first) = &self.first
+            && !is_kept(&self.whole(first))
+        {
+            self.first = None;
+        }
+        if let Some(aside) = &mut self.aside {
+            aside.waiters.retain(is_kept);
+        }
+    }
+
+    /// Counts one more query of a client that waits already, if it is one: the same socket and the same ID.
+    pub(super) fn count_again(&mut self, client: &Client, form: &ClientForm) -> bool {
+        // It may have been put in another form, and the client may know only the last.
+        if let Some(first) = &mut self.first
+            && first.form.id == form.id
+            && first.client.is_same_socket(client)
+        {
+            first.queries = first.queries.saturating_add(1);
+            first.form = form.plain();
+            form.spell(self.qname_mut());
+            return true;
+        }
+        let further = self.aside.iter_mut().flat_map(|aside| &mut aside.waiters).take(RETRANSMISSIONS_SEEN);
+        let mut same = further.filter(|known| known.form.id == form.id && known.client.is_same_socket(client));
+        let Some(known) = same.next() else { return false };
+        known.queries += 1;
+        known.form = *form;
+        true
+    }
+
+    /// The first client, as any other.
+    fn whole(&self, first: &First) -> Waiter {
+        let question = self.question();
+        let qname = question.get(..question.len().saturating_sub(QTYPE_QCLASS)).unwrap_or_default();
+        Waiter {
+            client: first.client.clone(),
+            form: first.form.spelled(qname),
+            queries: first.queries.into(),
+            since: first.since.since(self.race.started()),
+        }
+    }
+
+    /// The clients but the first.
+    fn further_waiters(&self) -> &[Waiter] {
+        self.aside.as_ref().map_or(&[], |aside| &aside.waiters)
+    }
+
+    /// Question and OPT record.
+    fn body(&self) -> &[u8] {
+        let near = self.near_body.get(..usize::from(self.body_len));
+        near.or_else(|| self.aside.as_ref().map(|aside| &aside.body[..])).unwrap_or_default()
+    }
+
+    /// The name that is asked for.
+    fn qname_mut(&mut self) -> &mut [u8] {
+        let near = self.near_body.get_mut(..usize::from(self.body_len));
+        let body = near.or_else(|| self.aside.as_mut().map(|aside| &mut aside.body[..])).unwrap_or_default();
+        body.get_mut(..usize::from(self.opt_at).saturating_sub(QTYPE_QCLASS)).unwrap_or_default()
+    }
+}
+
+/// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
+const NEAR_BODY: usize = 55;
+
+/// Attempts whose tickets an entry holds in itself: the first, a hedge, and a failover.
+const NEAR_TICKETS: usize = 3;
+
+/// The rest of them.
+const FAR_TICKETS: usize = MAX_ATTEMPTS - NEAR_TICKETS;
+
+/// Waiters for which there is room when it is used again; what many clients had joined gives the rest back.
+const WAITERS_KEPT: usize = 8;
+
+/// Octets of each buffer that are kept when it is used again: enough for nearly all queries and most replies.
+const OCTETS_KEPT: usize = 512;
+
+/// Among how many waiters of one race a retransmission is looked for; so many clients at once need no further hint.
+const RETRANSMISSIONS_SEEN: usize = 256;

@@ -1,0 +1,151 @@
+//! What a query in flight takes, and that it holds what it is given, near or aside.
+
+use std::time::{Duration, Instant};
+
+use super::super::Ticket;
+use super::super::client::Client;
+use super::super::entry::{StaleAnswer, Waiter};
+use super::super::slots::place_size;
+use super::*;
+use crate::net::exchange::TicketKey;
+use crate::policy::Rules;
+use crate::policy::budget::Budget;
+use crate::policy::race::{BackendIndex, Candidates, Field, MAX_ATTEMPTS, Race};
+use crate::policy::timers::timer_size;
+use crate::wire::{ClientForm, QuestionKey, read_query, write_query};
+
+/// A name of so many labels of four octets, in this spelling.
+fn name(label: &[u8; 3], labels: usize) -> Vec<u8> {
+    let label = [&[3], &label[..]].concat();
+    [label.repeat(labels), vec![0]].concat()
+}
+
+/// A query with EDNS for the address of a name.
+fn query(id: u8, name: &[u8]) -> Vec<u8> {
+    let header = [0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    [&header, name, &[0, 1, 0, 1], &[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]].concat()
+}
+
+/// A client with this port, whose query this is.
+fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter {
+    let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
+    let form = ClientForm::of(&read_query(query).expect("a query"));
+    Waiter { client: Client::Udp { listener: 0, peer, local: None }, form, queries: 1, since }
+}
+
+/// Puts a query in flight, for its client.
+fn insert(in_flight: &mut InFlight, message: &[u8], now: Instant) -> RaceRef {
+    let (rules, budget) = (Rules::default(), Budget::new(1.0));
+    let field = Field { rules: &rules, latency: &[], budget: &budget };
+    let race = Race::start(&field, &Candidates::of([BackendIndex(0)], false), now);
+    let read = read_query(message).expect("a query");
+    let waiter = Some(waiter(1, message, now));
+    let start = Start { race, pool: 0, hash: 1, is_claimed: false, flags: 1, waiter, stale: StaleAnswer::Unknown };
+    in_flight.insert(start, |out| write_query(&read, 1232, out))
+}
+
+/// What goes without saying in README and CONTRACT.md: under 400 octets, tables that grow by doubling included, as they are
+/// once so many queries come and go: twice as large as those that have only grown.
+#[test]
+fn a_hundred_thousand_queries_in_flight_take_less_than_400_octets_each() {
+    const QUERIES: usize = 100_000;
+    let buckets = (QUERIES * 16 / 7).next_power_of_two();
+    // Each bucket has an octet besides.
+    let bucket = size_of::<(TicketKey, Ticket)>() + 1 + size_of::<u32>() + 1;
+    let timers = QUERIES.next_power_of_two() * timer_size::<RaceRef>();
+    let octets = place_size::<Entry>() + (buckets * bucket + timers).div_ceil(QUERIES);
+    assert!(octets < 400, "{octets}, of which the place {}", place_size::<Entry>());
+}
+
+#[test]
+fn queries_are_found_and_written_whether_they_are_short_or_long() {
+    let now = Instant::now();
+    for labels in [0, 1, 9, 10, 11, 60] {
+        let mut in_flight = InFlight::new();
+        let message = query(7, &name(b"wWw", labels));
+        let at = insert(&mut in_flight, &message, now);
+        let read = read_query(&message).expect("a query");
+        let key = QuestionKey::of(&read);
+        let (flags, question) = key.as_octets().split_last().expect("a question");
+        assert_eq!(in_flight.find(1, question, *flags), Some(at), "{labels} labels");
+        assert_eq!(in_flight.find(1, question, flags ^ 1), None);
+        let entry = in_flight.get(at).expect("it is in flight");
+        assert_eq!(entry.question(), read.question.as_wire());
+        assert_eq!(QuestionKey::of_parts(entry.question(), entry.flags), Some(key.clone()));
+        let (mut expected, mut written) = (Vec::new(), Vec::new());
+        let opt_at = write_query(&read, 1232, &mut expected);
+        assert_eq!((entry.write_query(true, &mut written), &written), (opt_at, &expected));
+        wire::write_without_opt(&written.clone(), opt_at, &mut expected);
+        written.clear();
+        entry.write_query(false, &mut written);
+        assert_eq!(written, expected);
+        in_flight.remove(at);
+        assert_eq!((in_flight.find(1, question, *flags), in_flight.len()), (None, 0));
+    }
+}
+
+#[test]
+fn each_client_has_its_own_form() {
+    let (now, later) = (Instant::now(), Instant::now() + Duration::from_millis(5));
+    for labels in [1, 60] {
+        let mut in_flight = InFlight::new();
+        let spelled = [b"www", b"WWW", b"wWw"].map(|label| query(7, &name(label, labels)));
+        let at = insert(&mut in_flight, &spelled[0], now);
+        let entry = in_flight.with_aside(at).expect("it is in flight");
+        entry.add_waiter(waiter(2, &spelled[1], later));
+        // The first asks again, spelled otherwise, and so does the second; a third is another, and so is another ID.
+        for (port, form, expected) in [(1, 2, true), (2, 2, true), (3, 0, false)] {
+            let again = waiter(port, &spelled[form], later);
+            assert_eq!(entry.count_again(&again.client, &again.form), expected);
+        }
+        let other = waiter(1, &query(8, &name(b"www", labels)), later);
+        assert!(!entry.count_again(&other.client, &other.form));
+        let seen: Vec<_> = entry.waiters().map(|waiter| (waiter.form, waiter.queries)).collect();
+        let form = waiter(1, &spelled[2], now).form;
+        assert_eq!(seen, [(form, 2), (form, 2)]);
+        assert!(entry.waiters().zip([now, later]).all(|(waiter, since)| waiter.since >= since));
+        // Who comes when nobody waits is the first.
+        entry.retain_waiters(|waiter| waiter.since > now + Duration::from_millis(1));
+        assert_eq!((entry.waiters().count(), entry.has_waiters()), (1, true));
+        entry.retain_waiters(|_| false);
+        assert!(!entry.has_waiters());
+        entry.add_waiter(waiter(9, &spelled[0], later));
+        assert_eq!(entry.waiters().next().map(|waiter| waiter.form), Some(waiter(9, &spelled[0], later).form));
+    }
+}
+
+#[test]
+fn tickets_of_all_attempts_are_held() {
+    let mut in_flight = InFlight::new();
+    let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), Instant::now());
+    let keys: Vec<_> = (0..MAX_ATTEMPTS as u8)
+        .filter_map(|number| Some((AttemptId(number), TicketKey::new(number.into(), 1)?)))
+        .collect();
+    for (attempt, key) in &keys {
+        in_flight.with_ticket(at, *attempt).expect("it is in flight").set_ticket(*attempt, Some(*key));
+    }
+    let entry = in_flight.get_mut(at).expect("it is in flight");
+    for gone in [0, 7] {
+        entry.set_ticket(AttemptId(gone), None);
+    }
+    assert_eq!(entry.take_tickets().collect::<Vec<_>>(), keys[1..7]);
+    assert_eq!(entry.take_tickets().count(), 0);
+}
+
+#[test]
+fn what_stood_aside_serves_the_next() {
+    let (now, mut in_flight) = (Instant::now(), InFlight::new());
+    for _ in 0..2 {
+        let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), now);
+        assert!(in_flight.get(at).is_some_and(|entry| entry.kept().is_empty()));
+        let entry = in_flight.with_aside(at).expect("it is in flight");
+        assert!(entry.kept().is_empty() && entry.waiters().count() == 1);
+        entry.keep(b"reply");
+        let kept = entry.take_kept();
+        assert_eq!(kept, b"reply");
+        entry.put_back_kept(kept);
+        in_flight.remove(at);
+        assert!(in_flight.get(at).is_none());
+        assert_eq!(in_flight.spare.len(), 1);
+    }
+}

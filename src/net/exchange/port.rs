@@ -1,0 +1,103 @@
+//! One connected socket to a backend: how it is made, on a port that nobody can foresee, and how often it may be renewed for
+//! no other reason than that.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Link;
+use crate::net::bind::SOCKET_BUFFER;
+
+/// One connected socket.
+pub(super) struct Port {
+    /// The socket.
+    pub(super) socket: UdpSocket,
+    /// Whose it is.
+    pub(super) link: Link,
+    /// When it was opened.
+    pub(super) opened: Instant,
+    /// Batches sent from it.
+    pub(super) batches: u32,
+    /// Tickets on it, late ones included.
+    pub(super) tickets: u32,
+    /// Not chosen any more; closed when nothing waits on it.
+    pub(super) is_retired: bool,
+}
+
+/// How often sockets may be renewed for their own sake, so that this never takes more than about 1 % of a worker's time:
+/// a renewal costs some 5 µs of system calls.
+pub(super) struct Renewals {
+    /// Renewals that may be made at once.
+    pub(super) credit: u32,
+    /// When credit was last given.
+    pub(super) since: Option<Instant>,
+}
+
+impl Renewals {
+    /// Full credit.
+    pub(super) fn new() -> Self {
+        Self { credit: Self::BURST, since: None }
+    }
+
+    /// Takes a credit, if there is one.
+    pub(super) fn allow(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let earned = now.saturating_duration_since(since).as_micros() / Self::EVERY.as_micros();
+        if earned > 0 {
+            self.credit = self.credit.saturating_add(earned.min(u128::from(Self::BURST)) as u32).min(Self::BURST);
+            self.since = Some(now);
+        }
+        let allowed = self.credit > 0;
+        self.credit -= u32::from(allowed);
+        allowed
+    }
+
+    /// The rate: 2,000 a second.
+    pub(super) const EVERY: Duration = Duration::from_micros(500);
+    /// The burst.
+    const BURST: u32 = 64;
+}
+
+/// A non-blocking socket connected to `address` from a random port that is not `reserved`.
+pub(super) fn connected(
+    address: SocketAddr,
+    reserved: impl Fn(u16) -> bool,
+    rng: &mut StdRng,
+) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    let mut attempts_left = PORT_ATTEMPTS;
+    loop {
+        attempts_left -= 1;
+        // RFC 5452 section 9.2: over as many ports as can be used.
+        let port = rng.random_range(UNPRIVILEGED..=u16::MAX);
+        let bound = if reserved(port) {
+            Err(io::ErrorKind::AddrInUse.into())
+        } else {
+            socket.bind(&SocketAddr::new(any, port).into())
+        };
+        match bound {
+            Ok(()) => break,
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse || attempts_left == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
+/// How many random ports are tried for one socket. Even on a host with half of all ports taken, all of them fail once
+/// in four billion.
+const PORT_ATTEMPTS: u32 = 32;
+
+/// The first port that needs no privilege.
+pub(super) const UNPRIVILEGED: u16 = 1024;
