@@ -39,7 +39,6 @@ use std::time::Instant;
 
 use foldhash::quality::RandomState;
 use rand::rngs::SmallRng;
-use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -54,6 +53,7 @@ use crate::metrics::{Counters, Dropped};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::exchange::{Exchange, Refused, Waiting};
 use crate::net::tcp::Responder;
+use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
 use crate::policy::race::AttemptId;
@@ -97,7 +97,7 @@ pub struct Links {
     /// What it shares with the other workers.
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
-    pub sockets: Vec<Rc<UdpSocket>>,
+    pub sockets: Vec<Rc<Socket>>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.

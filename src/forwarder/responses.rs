@@ -3,14 +3,13 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::net::UdpSocket;
-
 use super::Forwarder;
 use super::claims::WorkerId;
 use super::in_flight::{Client, RaceRef, Waiter};
 use super::pool::pool_at;
 use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
+use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
 use crate::policy::{Rules, Silence};
@@ -19,7 +18,7 @@ use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
     /// The socket; `serve` reads it.
-    pub(super) socket: Rc<UdpSocket>,
+    pub(super) socket: Rc<Socket>,
     /// Responses of this turn.
     pub(super) responses: SendBatch,
 }

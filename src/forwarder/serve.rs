@@ -6,21 +6,19 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::net::UdpSocket;
-
 use super::Forwarder;
 use crate::net::batch::{self, BATCH, RecvBatch};
-use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
+use crate::net::udp::{LAST_BATCHES, QUERY_MAX, Socket};
 
 /// Takes queries from a listener for as long as it is polled.
 ///
 /// # Errors
 /// If the socket has left the runtime.
-pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, socket: Rc<UdpSocket>) -> io::Result<()> {
+pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, socket: Rc<Socket>) -> io::Result<()> {
     let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
     loop {
         socket.readable().await?;
-        let received = receive(&socket, &mut batch);
+        let received = socket.receive(&mut batch);
         if received > 0 {
             forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
         }
@@ -32,7 +30,7 @@ pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, sock
 }
 
 /// Takes what has arrived at a listener by now, before it closes.
-pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &UdpSocket) {
+pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &Socket) {
     let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
     for _ in 0..LAST_BATCHES {
         let Ok(1..) = batch.recv(socket) else { return };

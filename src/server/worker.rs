@@ -18,6 +18,7 @@ use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::metrics::{Counters, Dropped};
 use crate::net::tcp;
+use crate::net::udp::Socket;
 use crate::plan::Plan;
 
 /// What a worker is told by the control thread.
@@ -144,7 +145,7 @@ struct Balancer {
 /// What takes queries for an LS.
 struct Intake {
     /// The UDP sockets.
-    sockets: Vec<Rc<tokio::net::UdpSocket>>,
+    sockets: Vec<Rc<Socket>>,
     /// Tasks that read them.
     readers: JoinSet<()>,
     /// Tasks that serve connections.
@@ -218,7 +219,7 @@ struct Site {
     /// The TS.
     authority: Rc<Authority>,
     /// Its UDP sockets.
-    sockets: Vec<Rc<tokio::net::UdpSocket>>,
+    sockets: Vec<Rc<Socket>>,
     /// Tasks that take queries.
     intake: JoinSet<()>,
     /// Connections.
@@ -261,13 +262,13 @@ impl Site {
 }
 
 /// UDP sockets and TCP listeners that the runtime watches.
-type Registered = (Vec<Rc<tokio::net::UdpSocket>>, Vec<tokio::net::TcpListener>);
+type Registered = (Vec<Rc<Socket>>, Vec<tokio::net::TcpListener>);
 
 /// Lets this thread's runtime watch sockets.
 fn register(sockets: Vec<(UdpSocket, TcpListener)>) -> io::Result<Registered> {
     let (mut udp, mut tcp) = (Vec::new(), Vec::new());
     for (datagrams, listener) in sockets {
-        udp.push(Rc::new(tokio::net::UdpSocket::from_std(datagrams)?));
+        udp.push(Rc::new(Socket::new(datagrams)?));
         tcp.push(tokio::net::TcpListener::from_std(listener)?);
     }
     Ok((udp, tcp))
