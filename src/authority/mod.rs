@@ -22,6 +22,7 @@ use crate::metrics::{self, Counters, Dropped, Transport};
 use crate::net::batch::{BATCH, RecvBatch, SendBatch};
 use crate::net::tcp::Responder;
 use crate::net::udp::{LAST_BATCHES, QUERY_MAX, Socket};
+use crate::net::vigil::Vigil;
 use crate::wire::{Rcode, read_query, write_error};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
 
@@ -55,13 +56,16 @@ impl Authority {
     ///
     /// # Errors
     /// If the socket has left the runtime.
-    pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>) -> io::Result<()> {
+    pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut vigil: Vigil) -> io::Result<()> {
         let mut received = RecvBatch::new(BATCH, QUERY_MAX);
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
         loop {
-            socket.readable().await?;
+            vigil.wait(socket.readable()).await?;
             let count = socket.receive(&mut received);
-            self.answer_batch(&socket, &received, &mut responses);
+            if count > 0 {
+                self.answer_batch(&socket, &received, &mut responses);
+                vigil.renew();
+            }
             if count == BATCH {
                 // There may be more, but connections have their turn first.
                 tokio::task::yield_now().await;

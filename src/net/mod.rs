@@ -6,3 +6,4 @@ pub mod clock;
 pub mod exchange;
 pub mod tcp;
 pub mod udp;
+pub mod vigil;
