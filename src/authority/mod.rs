@@ -12,7 +12,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
@@ -22,7 +21,8 @@ use crate::limit::{self, Decision, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Transport};
 use crate::net::batch::{BATCH, RecvBatch, SendBatch};
 use crate::net::tcp::Responder;
-use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
+use crate::net::udp::{LAST_BATCHES, QUERY_MAX, Socket};
+use crate::net::vigil::Vigil;
 use crate::wire::{Rcode, read_query, write_error};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
 
@@ -56,13 +56,16 @@ impl Authority {
     ///
     /// # Errors
     /// If the socket has left the runtime.
-    pub async fn serve_udp(self: Rc<Self>, socket: Rc<UdpSocket>) -> io::Result<()> {
+    pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut vigil: Vigil) -> io::Result<()> {
         let mut received = RecvBatch::new(BATCH, QUERY_MAX);
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
         loop {
-            socket.readable().await?;
-            let count = receive(&socket, &mut received);
-            self.answer_batch(&socket, &received, &mut responses);
+            vigil.wait(socket.readable()).await?;
+            let count = socket.receive(&mut received);
+            if count > 0 {
+                self.answer_batch(&socket, &received, &mut responses);
+                vigil.renew();
+            }
             if count == BATCH {
                 // There may be more, but connections have their turn first.
                 tokio::task::yield_now().await;
@@ -71,7 +74,7 @@ impl Authority {
     }
 
     /// Answers what has arrived at a listener by now, before it closes.
-    pub fn answer_last(&self, socket: &UdpSocket) {
+    pub fn answer_last(&self, socket: &Socket) {
         let mut received = RecvBatch::new(BATCH, QUERY_MAX);
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
         for _ in 0..LAST_BATCHES {
@@ -81,7 +84,7 @@ impl Authority {
     }
 
     /// Answers a batch of datagrams.
-    fn answer_batch(&self, socket: &UdpSocket, received: &RecvBatch, responses: &mut SendBatch) {
+    fn answer_batch(&self, socket: &Socket, received: &RecvBatch, responses: &mut SendBatch) {
         let edition = self.edition.borrow();
         let rate = edition.rate.as_deref().map(|rate| (rate, Instant::now()));
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));

@@ -83,6 +83,7 @@ fn config(args: &Args) -> Config {
     };
     Config {
         workers: NonZeroUsize::new(args.workers),
+        busy_poll: Config::BUSY_POLL,
         forwarder: Some(ForwarderConfig {
             listen: args.listen.clone(),
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,

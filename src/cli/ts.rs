@@ -63,6 +63,15 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         rate_limit: None,
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
-    let config = Config { workers: None, forwarder, pools, authorities, keys: Vec::new(), cache: None, admin: None };
+    let config = Config {
+        workers: None,
+        busy_poll: Config::BUSY_POLL,
+        forwarder,
+        pools,
+        authorities,
+        keys: Vec::new(),
+        cache: None,
+        admin: None,
+    };
     load::load_files_to_serve(config, loader)
 }

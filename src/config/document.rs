@@ -40,6 +40,7 @@ fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) 
 /// Reads the document. What it gives is a `Config` only if nothing was noted.
 fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let workers = NonZeroUsize::new(document.integer("workers", limits::WORKERS, 0));
+    let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), Config::BUSY_POLL);
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
@@ -75,7 +76,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, forwarder, pools, authorities, keys, cache, admin }
+    Config { workers, busy_poll, forwarder, pools, authorities, keys, cache, admin }
 }
 
 /// The entries of a section whose keys the operator chooses.
@@ -130,7 +131,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, forwarder, pools, authorities, keys, cache, admin",
+                "1:1: unknown key \"database\", expected one of workers, busy_poll, forwarder, pools, authorities, keys, cache, admin",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),
@@ -150,6 +151,13 @@ mod tests {
             ("99999999999999999999", "invalid value 99999999999999999999: expected an integer from 0 to 1024"),
         ] {
             check(&format!("workers = {value}\n{one}"), &[&format!("1:11: workers: {what}")]);
+        }
+        for (value, what) in [
+            ("\"1001us\"", "invalid value \"1001us\": expected a duration from 0s to 1ms"),
+            ("\"on\"", "invalid value \"on\": expected a duration such as \"250ms\" or \"3s\""),
+            ("20", "expected a duration with its unit, such as \"20s\" or \"20ms\", not an integer"),
+        ] {
+            check(&format!("busy_poll = {value}\n{one}"), &[&format!("1:13: busy_poll: {what}")]);
         }
     }
 

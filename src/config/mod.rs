@@ -44,6 +44,8 @@ use crate::zone::{Identity, Miss};
 pub struct Config {
     /// Data-plane threads; `None` is one per CPU.
     pub workers: Option<NonZeroUsize>,
+    /// How long a worker stays awake after work, looking for more; zero is not at all.
+    pub busy_poll: Duration,
     /// The LS, if the config has one.
     pub forwarder: Option<ForwarderConfig>,
     /// Pools in order of the file; routes point into it.
@@ -59,6 +61,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// The default of `busy_poll`: a worker that has nothing to do leaves its core to others.
+    pub const BUSY_POLL: Duration = Duration::ZERO;
+
     /// Reads the text of a config file. `file` is its name in messages; file names in it are relative
     /// to `folder`.
     pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Self, Problems> {

@@ -138,6 +138,7 @@ fn every_key_is_read() {
     let config = parse(
         r#"
         workers = 2
+        busy_poll = "20us"
         [forwarder]
         listen = ["[::1]:53", "127.0.0.1:0", "127.0.0.1:0"]
         edns_udp_size = 1400
@@ -172,7 +173,7 @@ fn every_key_is_read() {
         id = "one"
         "#,
     );
-    assert_eq!(config.workers, NonZeroUsize::new(2));
+    assert_eq!((config.workers, config.busy_poll), (NonZeroUsize::new(2), Duration::from_micros(20)));
     let forwarder = config.forwarder.expect("a forwarder");
     assert_eq!(forwarder.listen.len(), 3);
     assert_eq!(forwarder.edns_udp_size, 1400);

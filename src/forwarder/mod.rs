@@ -42,7 +42,6 @@ use std::time::Instant;
 
 use foldhash::quality::RandomState;
 use rand::rngs::SmallRng;
-use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -58,6 +57,7 @@ use crate::metrics::{Counters, Dropped};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::tcp::Responder;
+use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex};
@@ -101,7 +101,7 @@ pub struct Links {
     /// What it shares with the other workers.
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
-    pub sockets: Vec<Rc<UdpSocket>>,
+    pub sockets: Vec<Rc<Socket>>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::net::UdpSocket;
-
 use super::Forwarder;
 use super::claims::WorkerId;
 use super::client::Client;
@@ -13,6 +11,7 @@ use super::pool::pool_at;
 use super::slots::RaceRef;
 use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
+use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
 use crate::policy::{Rules, Silence};
@@ -21,7 +20,7 @@ use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
     /// The socket; `serve` reads it.
-    pub(super) socket: Rc<UdpSocket>,
+    pub(super) socket: Rc<Socket>,
     /// Responses of this turn.
     pub(super) responses: SendBatch,
 }

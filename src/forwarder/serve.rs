@@ -6,23 +6,28 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::net::UdpSocket;
-
 use super::Forwarder;
 use crate::net::batch::{self, BATCH, RecvBatch};
-use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
+use crate::net::udp::{LAST_BATCHES, QUERY_MAX, Socket};
+use crate::net::vigil::Vigil;
 
 /// Takes queries from a listener for as long as it is polled.
 ///
 /// # Errors
 /// If the socket has left the runtime.
-pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, socket: Rc<UdpSocket>) -> io::Result<()> {
+pub async fn take_queries(
+    forwarder: Rc<RefCell<Forwarder>>,
+    listener: u16,
+    socket: Rc<Socket>,
+    mut vigil: Vigil,
+) -> io::Result<()> {
     let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
     loop {
-        socket.readable().await?;
-        let received = receive(&socket, &mut batch);
+        vigil.wait(socket.readable()).await?;
+        let received = socket.receive(&mut batch);
         if received > 0 {
             forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
+            vigil.renew();
         }
         if received == BATCH {
             // There may be more, but replies and connections have their turn first.
@@ -32,7 +37,7 @@ pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, sock
 }
 
 /// Takes what has arrived at a listener by now, before it closes.
-pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &UdpSocket) {
+pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &Socket) {
     let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
     for _ in 0..LAST_BATCHES {
         let Ok(1..) = batch.recv(socket) else { return };
@@ -44,14 +49,15 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 ///
 /// # Errors
 /// If the runtime cannot watch the exchange.
-pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>) -> io::Result<()> {
+pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut vigil: Vigil) -> io::Result<()> {
     let watched = forwarder.borrow().exchange.watched().try_clone_to_owned()?;
     let watched = batch::watch(watched)?;
     let mut received = RecvBatch::new(BATCH, REPLY_MAX);
     let mut events = Vec::with_capacity(BATCH);
     loop {
-        let mut ready = watched.readable().await?;
+        let mut ready = vigil.wait(watched.readable()).await?;
         let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut received, Instant::now());
+        vigil.renew();
         if has_more {
             tokio::task::yield_now().await;
         } else {

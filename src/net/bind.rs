@@ -149,7 +149,8 @@ fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Asked for as socket buffer, octets: some 4,000 small datagrams, 20 ms at 200,000 queries a second.
+/// Asked for as socket buffer, octets. Linux keeps books of twice that, and of 832 octets for a small datagram, so it holds
+/// 10,082 queries, 100 ms at 100,000 a second. Where `net.core.rmem_max` is at its usual 208 KiB, 512 queries and 5 ms.
 pub(super) const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Connections that wait to be accepted.

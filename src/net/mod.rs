@@ -7,3 +7,4 @@ pub mod exchange;
 pub mod tcp;
 mod train;
 pub mod udp;
+pub mod vigil;

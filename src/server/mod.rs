@@ -39,6 +39,7 @@ use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::tcp::Limits;
+use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::secondary::{Keeper, Post};
@@ -225,6 +226,7 @@ impl Server {
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
                 limits,
+                vigil: Vigil::new(config.busy_poll),
             };
             workers.push(Worker { commands, thread: worker::start(parts)? });
         }
@@ -486,6 +488,9 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
     let mut keys = Vec::new();
     if running.workers != new.workers {
         keys.push("workers".to_owned());
+    }
+    if running.busy_poll != new.busy_poll {
+        keys.push("busy_poll".to_owned());
     }
     if running.admin != new.admin {
         keys.push("admin".to_owned());

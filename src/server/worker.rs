@@ -18,6 +18,8 @@ use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::metrics::{Counters, Dropped};
 use crate::net::tcp;
+use crate::net::udp::Socket;
+use crate::net::vigil::Vigil;
 use crate::plan::Plan;
 
 /// What a worker is told by the control thread.
@@ -49,6 +51,8 @@ pub(super) struct Parts {
     pub(super) counters: Arc<Counters>,
     /// Bounds of each TCP listener.
     pub(super) limits: tcp::Limits,
+    /// How long each loop that reads datagrams stays awake.
+    pub(super) vigil: Vigil,
 }
 
 /// A worker's part of the LS.
@@ -91,12 +95,12 @@ pub(super) fn start(parts: Parts) -> io::Result<JoinHandle<io::Result<()>>> {
 
 /// A worker's life.
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { id, mut commands, forwarder, authorities, counters, limits } = parts;
+    let Parts { id, mut commands, forwarder, authorities, counters, limits, vigil } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), limits)?),
+        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), limits, vigil)?),
         None => None,
     };
-    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), limits));
+    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), limits, vigil));
     let sites = sites.collect::<io::Result<Vec<_>>>()?;
     while let Some(command) = commands.recv().await {
         match command {
@@ -144,7 +148,7 @@ struct Balancer {
 /// What takes queries for an LS.
 struct Intake {
     /// The UDP sockets.
-    sockets: Vec<Rc<tokio::net::UdpSocket>>,
+    sockets: Vec<Rc<Socket>>,
     /// Tasks that read them.
     readers: JoinSet<()>,
     /// Tasks that serve connections.
@@ -155,7 +159,13 @@ struct Intake {
 
 impl Balancer {
     /// Starts taking queries.
-    fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, limits: tcp::Limits) -> io::Result<Self> {
+    fn start(
+        id: WorkerId,
+        parts: ForwarderParts,
+        counters: Arc<Counters>,
+        limits: tcp::Limits,
+        vigil: Vigil,
+    ) -> io::Result<Self> {
         let ForwarderParts { shared, plan, mut handed_over, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
@@ -164,8 +174,9 @@ impl Balancer {
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
             let (forwarder, socket) = (Rc::clone(&forwarder), Rc::clone(socket));
-            readers
-                .spawn_local(async move { drop(report(serve::take_queries(forwarder, number as u16, socket).await)) });
+            readers.spawn_local(async move {
+                drop(report(serve::take_queries(forwarder, number as u16, socket, vigil).await))
+            });
         }
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -179,7 +190,7 @@ impl Balancer {
         }
         let mut races = JoinSet::new();
         let replies = Rc::clone(&forwarder);
-        races.spawn_local(async move { drop(report(serve::take_replies(replies).await)) });
+        races.spawn_local(async move { drop(report(serve::take_replies(replies, vigil).await)) });
         let receiver = Rc::clone(&forwarder);
         races.spawn_local(async move {
             while let Some(query) = handed_over.recv().await {
@@ -218,7 +229,7 @@ struct Site {
     /// The TS.
     authority: Rc<Authority>,
     /// Its UDP sockets.
-    sockets: Vec<Rc<tokio::net::UdpSocket>>,
+    sockets: Vec<Rc<Socket>>,
     /// Tasks that take queries.
     intake: JoinSet<()>,
     /// Connections.
@@ -229,14 +240,14 @@ struct Site {
 
 impl Site {
     /// Starts answering.
-    fn start(parts: AuthorityParts, counters: Arc<Counters>, limits: tcp::Limits) -> io::Result<Self> {
+    fn start(parts: AuthorityParts, counters: Arc<Counters>, limits: tcp::Limits, vigil: Vigil) -> io::Result<Self> {
         let AuthorityParts { number, edition, notices, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
         let authority = Rc::new(Authority::new(number, edition, Arc::clone(&counters), notices));
         let mut intake = JoinSet::new();
         for socket in &udp {
             let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));
-            intake.spawn_local(async move { drop(report(authority.serve_udp(socket).await)) });
+            intake.spawn_local(async move { drop(report(authority.serve_udp(socket, vigil).await)) });
         }
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -261,13 +272,13 @@ impl Site {
 }
 
 /// UDP sockets and TCP listeners that the runtime watches.
-type Registered = (Vec<Rc<tokio::net::UdpSocket>>, Vec<tokio::net::TcpListener>);
+type Registered = (Vec<Rc<Socket>>, Vec<tokio::net::TcpListener>);
 
 /// Lets this thread's runtime watch sockets.
 fn register(sockets: Vec<(UdpSocket, TcpListener)>) -> io::Result<Registered> {
     let (mut udp, mut tcp) = (Vec::new(), Vec::new());
     for (datagrams, listener) in sockets {
-        udp.push(Rc::new(tokio::net::UdpSocket::from_std(datagrams)?));
+        udp.push(Rc::new(Socket::new(datagrams)?));
         tcp.push(tokio::net::TcpListener::from_std(listener)?);
     }
     Ok((udp, tcp))

@@ -1,0 +1,114 @@
+//! Staying awake for a while after work, in the hope of more (`busy_poll`).
+//!
+//! To fall asleep and be woken costs microseconds, on a virtual machine dozens, and each query that arrives meanwhile waits
+//! for them. A loop that keeps a vigil looks again and again instead, until nothing has come for so long. It looks by way of
+//! the runtime, which asks the kernel for all its sockets at once and runs every other task that has something to do, so nobody
+//! starves.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::task::yield_now;
+
+/// For how long one loop stays awake.
+#[derive(Clone, Copy, Debug)]
+pub struct Vigil {
+    /// After its last work; zero is not at all.
+    span: Duration,
+    /// When it ends; `None` if there was no work yet, or never is one.
+    end: Option<Instant>,
+}
+
+impl Vigil {
+    /// A vigil of so long after each work.
+    pub fn new(span: Duration) -> Self {
+        Self { span, end: None }
+    }
+
+    /// Begins anew: some work has just been done.
+    pub fn renew(&mut self) {
+        if !self.span.is_zero() {
+            // Not the time of the turn: a full batch may take longer than the whole vigil.
+            self.end = Some(Instant::now() + self.span);
+        }
+    }
+
+    /// Waits for what `ready` waits for, awake at first and then asleep.
+    pub async fn wait<T>(&self, ready: impl Future<Output = T>) -> T {
+        let mut ready = pin!(ready);
+        while self.end.is_some_and(|end| Instant::now() < end) {
+            if let Poll::Ready(value) = poll_fn(|context| Poll::Ready(ready.as_mut().poll(context))).await {
+                return value;
+            }
+            yield_now().await;
+        }
+        ready.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use tokio::runtime::Builder;
+    use tokio::sync::Notify;
+    use tokio::task::LocalSet;
+
+    /// Waits until the thread goes to sleep. Returns how long that took, and how often it was looked before.
+    fn wait_for_sleep(vigil: Vigil) -> (Duration, usize) {
+        let asleep = Arc::new(Notify::new());
+        let sleeper = Arc::clone(&asleep);
+        let runtime = Builder::new_current_thread().on_thread_park(move || sleeper.notify_one()).build();
+        let (began, mut looks) = (Instant::now(), 0);
+        LocalSet::new().block_on(&runtime.expect("a runtime needs nothing"), async {
+            let mut asleep = pin!(asleep.notified());
+            let ready = poll_fn(|context| {
+                looks += 1;
+                asleep.as_mut().poll(context)
+            });
+            vigil.wait(ready).await;
+        });
+        (began.elapsed(), looks)
+    }
+
+    #[test]
+    fn sleep_comes_when_the_vigil_is_over() {
+        let span = Duration::from_millis(20);
+        let mut vigil = Vigil::new(span);
+        vigil.renew();
+        let (time, looks) = wait_for_sleep(vigil);
+        assert!(time >= span, "{time:?}");
+        assert!(looks > 2, "{looks}");
+    }
+
+    #[test]
+    fn sleep_comes_at_once_without_work_and_without_a_span() {
+        let mut without_span = Vigil::new(Duration::ZERO);
+        without_span.renew();
+        for vigil in [Vigil::new(Duration::from_secs(60)), without_span] {
+            // Before the sleep and after it.
+            assert_eq!(wait_for_sleep(vigil).1, 2);
+        }
+    }
+
+    #[test]
+    fn others_have_their_turn_meanwhile() {
+        let runtime = Builder::new_current_thread().build().expect("a runtime needs nothing");
+        let span = Duration::from_secs(60);
+        let began = Instant::now();
+        LocalSet::new().block_on(&runtime, async {
+            let other = tokio::task::spawn_local(async {
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+            });
+            let mut vigil = Vigil::new(span);
+            vigil.renew();
+            vigil.wait(other).await.expect("it ends");
+        });
+        assert!(began.elapsed() < span);
+    }
+}
