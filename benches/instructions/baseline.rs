@@ -59,20 +59,16 @@ impl Verdict {
     /// What comes of a count where so many are known.
     pub(crate) fn of(known: Option<u64>, count: u64) -> Self {
         let Some(known) = known else { return Self::New };
-        if count.abs_diff(known) <= SLACK || change(known, count).abs() <= TOLERANCE {
+        let difference = count.abs_diff(known);
+        if difference <= SLACK || 100 * difference <= TOLERANCE * known {
             return Self::Same;
         }
         if count > known { Self::More } else { Self::Fewer }
     }
 }
 
-/// By which part of it a count has grown.
-pub(crate) fn change(known: u64, count: u64) -> f64 {
-    count as f64 / known as f64 - 1.0
-}
-
-/// A part that a count may grow or shrink by.
-pub(crate) const TOLERANCE: f64 = 0.05;
+/// Percent that a count may grow or shrink by.
+pub(crate) const TOLERANCE: u64 = 5;
 
 /// Instructions that a count may grow or shrink by, however few there were: one more register to save is no regression.
 const SLACK: u64 = 3;
