@@ -3,13 +3,18 @@
 //! A million A records as most zones write them, and as a table; the time per line is the reported time divided by a million.
 //! Reading hands records to nobody; building is on top of that, on the same thread, where a server takes two.
 
+#[path = "steps/master.rs"]
+mod master;
+
 use std::fmt::Write;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-use hedgerow::zone::master::{Source, Task, read};
-use hedgerow::zone::{Assembly, Miss, Place, Record, TablesBuilder, read_table};
+use hedgerow::zone::master::Source;
+use hedgerow::zone::{Assembly, Miss, TablesBuilder, read_table};
+
+use master::read_zone;
 
 /// Lines of the zone.
 const LINES: u64 = 1_000_000;
@@ -57,12 +62,4 @@ fn zones(criterion: &mut Criterion) {
         });
     });
     group.finish();
-}
-
-/// Reads a master file; how many records it has.
-fn read_zone(source: &Source, sink: &mut dyn FnMut(Record<'_>, Place)) -> Option<usize> {
-    let origin = "example.org".parse().ok();
-    let mut include = |path: &str| Err(path.to_owned());
-    let task = Task { origin: origin.as_ref(), default_ttl: Some(300), include: &mut include };
-    read(source, task, sink).map(|summary| summary.records).ok()
 }

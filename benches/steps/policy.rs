@@ -1,0 +1,181 @@
+//! Decisions: whom to ask, until when to wait, whose reply wins; and what is learnt from replies.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use hedgerow::policy::balance::{Balance, Sight, Turns};
+use hedgerow::policy::budget::Budget;
+use hedgerow::policy::latency::Latency;
+use hedgerow::policy::line_up::{Known, line_up};
+use hedgerow::policy::load::Load;
+use hedgerow::policy::race::{AttemptId, Field, Outcome, Race, Step};
+use hedgerow::policy::{BackendIndex, Candidates, Dispatch, Rank, Rules};
+
+/// Backends to choose from.
+const BACKENDS: u16 = 4;
+
+/// Replies that a backend's latency is known by.
+const SAMPLES: usize = 2_000;
+
+/// A time within which every reply comes here.
+const SOON: Duration = Duration::from_millis(2);
+
+/// The order in which backends are asked for one query, each with another number of attempts out.
+pub(super) fn candidates(balance: Balance) -> impl FnMut() {
+    let now = start();
+    let rules = Rules { balance, dispatch: Dispatch::Hedge, ..Rules::default() };
+    let turns = Turns::new(&[1; BACKENDS as usize], &[1, 2, 3, 4], |_| true);
+    let latency = vec![known_latency(now); usize::from(BACKENDS)];
+    let loads: Vec<_> = (0..BACKENDS).map(|backend| load(now, backend)).collect();
+    let mut random = SmallRng::seed_from_u64(1);
+    let mut turn = 0;
+    move || {
+        turn += 1;
+        let sight = Sight { turn, loads: &loads, ..Sight::new(now) };
+        let candidates = turns.candidates(balance, black_box(&sight), &mut random);
+        let known = Known { loads: &loads, latency: &latency, now };
+        black_box(line_up(&candidates, &rules, &known, |_| 1, &mut random));
+    }
+}
+
+/// A race of two backends, from its start to the reply that wins it.
+pub(super) fn race(dispatch: Dispatch) -> impl FnMut() {
+    let pool = Pool::new(dispatch);
+    move || {
+        let field = pool.field();
+        let mut race = Race::start(&field, black_box(&pool.candidates), pool.now);
+        let (asked, _) = ask(&mut race, &field, pool.now);
+        finish(race, &field, asked, pool.now + SOON / 2);
+    }
+}
+
+/// The same with a hedge that is made, and wins; and with the replies of others that pay for it.
+pub(super) fn race_with_hedge() -> impl FnMut() {
+    let pool = Pool::new(Dispatch::Hedge);
+    move || {
+        let field = pool.field();
+        let mut race = Race::start(&field, black_box(&pool.candidates), pool.now);
+        let (first, late) = ask(&mut race, &field, pool.now);
+        let (hedge, _) = ask(&mut race, &field, late);
+        assert_ne!(first, hedge, "the budget pays");
+        finish(race, &field, hedge, late + SOON);
+        pool.budget.earn(REPLIES_PER_HEDGE);
+    }
+}
+
+/// A reply's latency is recorded.
+pub(super) fn latency_record() -> impl FnMut() {
+    let mut now = start();
+    let mut latency = Latency::new(now);
+    let mut samples = samples();
+    move || {
+        now += Duration::from_micros(700);
+        latency.record(black_box(samples()), now);
+    }
+}
+
+/// How long to wait before a hedge is made: a percentile.
+pub(super) fn latency_hedge_delay() -> impl FnMut() {
+    let (latency, hedge) = (known_latency(start()), Rules::default().hedge);
+    move || {
+        black_box(latency.hedge_delay(black_box(&hedge)));
+    }
+}
+
+/// A reply pays into a bucket that is full, as it nearly always is.
+pub(super) fn budget_earn() -> impl FnMut() {
+    let budget = Budget::new(Rules::default().hedge.budget);
+    move || black_box(&budget).earn(1)
+}
+
+/// A hedge is paid for, and replies pay that back.
+pub(super) fn budget_take_and_earn() -> impl FnMut() {
+    let budget = Budget::new(Rules::default().hedge.budget);
+    move || {
+        assert!(black_box(&budget).take(), "replies have paid for it");
+        budget.earn(REPLIES_PER_HEDGE);
+    }
+}
+
+/// Replies that pay for one hedge, with the default budget.
+const REPLIES_PER_HEDGE: u32 = 20;
+
+/// What a race looks at.
+struct Pool {
+    /// When races start.
+    now: Instant,
+    /// The rules of the pool.
+    rules: Rules,
+    /// What is known of its backends.
+    latency: Vec<Latency>,
+    /// What pays for hedges.
+    budget: Budget,
+    /// Whom a race may ask.
+    candidates: Candidates,
+}
+
+impl Pool {
+    /// Two backends whose latency is known.
+    fn new(dispatch: Dispatch) -> Self {
+        let now = start();
+        let rules = Rules { dispatch, ..Rules::default() };
+        let budget = Budget::new(rules.hedge.budget);
+        let candidates = Candidates::of([BackendIndex(0), BackendIndex(1)], false);
+        Self { now, rules, latency: vec![known_latency(now); 2], budget, candidates }
+    }
+
+    /// It, as races see it.
+    fn field(&self) -> Field<'_> {
+        Field { rules: &self.rules, latency: &self.latency, budget: &self.budget }
+    }
+}
+
+/// Asks all that the race says; whom it asked last, and until when it waits.
+fn ask(race: &mut Race, field: &Field<'_>, now: Instant) -> (AttemptId, Instant) {
+    let mut asked = None;
+    loop {
+        match race.next_step(field, now) {
+            Step::Ask { attempt, .. } => asked = Some(attempt),
+            Step::WaitUntil(at) => return (asked.expect("there is somebody to ask"), at),
+            Step::Finished(outcome) => panic!("nobody has replied: {outcome:?}"),
+        }
+    }
+}
+
+/// The race's end by a good reply.
+fn finish(mut race: Race, field: &Field<'_>, attempt: AttemptId, now: Instant) {
+    black_box(race.on_reply(attempt, Rank::Positive, now));
+    assert_eq!(race.next_step(field, now), Step::Finished(Outcome::Reply(attempt)));
+}
+
+/// A backend with so many attempts out, which has replied before.
+fn load(now: Instant, attempts: u16) -> Load {
+    let mut load = Load::new(now);
+    (0..attempts).for_each(|_| load.asked(now));
+    load
+}
+
+/// The latency of a backend that has replied often.
+fn known_latency(now: Instant) -> Latency {
+    let mut latency = Latency::new(now);
+    let mut samples = samples();
+    (0..SAMPLES).for_each(|_| latency.record(samples(), now));
+    latency
+}
+
+/// Latencies up to [`SOON`], far apart, always the same.
+fn samples() -> impl FnMut() -> Duration {
+    let mut number = 0_u32;
+    move || {
+        number = number.wrapping_add(0x9E37_79B9);
+        SOON.mul_f64(f64::from(number) / f64::from(u32::MAX))
+    }
+}
+
+/// When all of this happens.
+fn start() -> Instant {
+    Instant::now()
+}

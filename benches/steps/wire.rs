@@ -1,0 +1,63 @@
+//! Reading and writing messages as they pass through a forwarder.
+
+use std::hash::BuildHasher;
+use std::hint::black_box;
+
+use foldhash::quality::FixedState;
+
+use hedgerow::wire::{self, ClientForm, Query, QuestionKey};
+
+use super::message::{UDP_SIZE, query, reply};
+
+/// The name in all of these messages.
+const NAME: &str = "www.Example.org.";
+
+/// Takes a client's message as a query.
+pub(super) fn read_query() -> impl FnMut() {
+    let query = query(NAME);
+    move || {
+        black_box(wire::read_query(black_box(query)).is_ok());
+    }
+}
+
+/// What equal queries have in common, and its hash.
+pub(super) fn question_key() -> impl FnMut() {
+    let (query, hasher) = (parsed(query(NAME)), FixedState::with_seed(1));
+    move || {
+        let key = QuestionKey::of(black_box(&query));
+        black_box(hasher.hash_one(key.as_octets()));
+    }
+}
+
+/// Writes the query for a backend.
+pub(super) fn write_query() -> impl FnMut() {
+    let query = parsed(query(NAME));
+    let mut out = Vec::with_capacity(512);
+    move || {
+        black_box(wire::write_query(black_box(&query), UDP_SIZE, &mut out));
+    }
+}
+
+/// Takes a backend's message as a reply.
+pub(super) fn read_reply() -> impl FnMut() {
+    let reply = reply(NAME);
+    move || {
+        black_box(wire::read_reply(black_box(reply)).is_ok());
+    }
+}
+
+/// Writes the response for a client.
+pub(super) fn write_response() -> impl FnMut() {
+    let form = ClientForm::of(&parsed(query(NAME)));
+    let reply = wire::read_reply(reply(NAME)).expect("hickory writes sound replies");
+    let mut out = Vec::with_capacity(512);
+    move || {
+        wire::write_response(black_box(&reply), &form, UDP_SIZE, usize::from(UDP_SIZE), &mut out);
+        black_box(out.len());
+    }
+}
+
+/// A query that is known to be sound.
+fn parsed(query: &[u8]) -> Query<'_> {
+    wire::read_query(query).expect("hickory writes sound queries")
+}
