@@ -33,6 +33,9 @@ pub(crate) struct Plan {
     /// Open loop at so many queries a second; without it, closed loop.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
+    /// Queries of an open loop that are due at once.
+    #[arg(long)]
+    pub(crate) burst: u32,
     /// Number of the first name.
     #[arg(long)]
     pub(crate) first: u32,
@@ -58,14 +61,14 @@ impl Plan {
 
     /// Starts a client with this plan by a command that runs another one.
     pub(crate) fn start_under(&self, command: &[String], core: Option<usize>) -> io::Result<Running> {
-        let Self { server, expect, secs, rate, first, names, timeout, sockets, slots } = *self;
+        let Self { server, expect, secs, rate, burst, first, names, timeout, sockets, slots } = *self;
         let expect = match expect {
             Expect::Echo => "echo",
             Expect::Answer => "answer",
         };
         let mut arguments = format!(
             "client --server {server} --expect {expect} --secs {secs} --first {first} --names {names} --timeout {timeout} \
-             --sockets {sockets}"
+             --sockets {sockets} --burst {burst}"
         );
         if let Some(rate) = rate {
             arguments.push_str(&format!(" --rate {rate}"));
@@ -165,7 +168,8 @@ fn send(plan: &Plan, on_begin: impl FnOnce() -> io::Result<()>) -> io::Result<Se
     let begin = Instant::now();
     let mut tally = Tally::new(plan, begin);
     let end = begin + Duration::from_secs_f64(plan.secs);
-    let mut pace = Pace { begin, end, gap: plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)), sent: 0 };
+    let mut pace =
+        Pace { begin, end, gap: plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)), burst: plan.burst, sent: 0 };
     loop {
         let now = Instant::now();
         for lane in &mut lanes {
@@ -202,6 +206,8 @@ struct Pace {
     end: Instant,
     /// Time between two queries of an open loop; `None` in a closed one.
     gap: Option<Duration>,
+    /// How many of them are due at once.
+    burst: u32,
     /// Queries of an open loop that have been sent.
     sent: u32,
 }
@@ -230,7 +236,7 @@ impl Pace {
 
     /// When the next query of an open loop is due.
     fn next_due(&self) -> Option<Instant> {
-        self.gap.map(|gap| self.begin + gap * self.sent)
+        self.gap.map(|gap| self.begin + gap * (self.sent - self.sent % self.burst))
     }
 
     /// How long there is nothing to send.

@@ -244,7 +244,7 @@ impl Subject {
             Scenario::Forward | Scenario::Cached(_) | Scenario::Zone(_) | Scenario::Table(_) => Expect::Answer,
         };
         let (server, names) = (running.server.address, self.scenario.names());
-        Plan { server, expect, secs, rate, first, names, timeout: TIMEOUT, sockets: SOCKETS, slots: false }
+        Plan { server, expect, secs, rate, burst: 1, first, names, timeout: TIMEOUT, sockets: SOCKETS, slots: false }
     }
 
     /// Starts the server and, if it is a forwarder, its backends.

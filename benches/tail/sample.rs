@@ -90,6 +90,7 @@ pub(crate) fn run(
         expect: Expect::Answer,
         secs,
         rate: Some(rate),
+        burst: 1,
         first: 0,
         names: 0,
         timeout: f64::from(TIMEOUT),
