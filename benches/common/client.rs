@@ -33,6 +33,9 @@ pub(crate) struct Plan {
     /// Open loop at so many queries a second; without it, closed loop.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
+    /// Queries of an open loop that are due at once.
+    #[arg(long)]
+    pub(crate) burst: u32,
     /// Number of the first name.
     #[arg(long)]
     pub(crate) first: u32,
@@ -42,6 +45,9 @@ pub(crate) struct Plan {
     /// Silence after which a query is lost, in seconds.
     #[arg(long)]
     pub(crate) timeout: f64,
+    /// Sockets that queries leave from in turn, each with its port.
+    #[arg(long)]
+    pub(crate) sockets: usize,
     /// Also tell the p99 of each [`SLOT`].
     #[arg(long)]
     pub(crate) slots: bool,
@@ -50,13 +56,19 @@ pub(crate) struct Plan {
 impl Plan {
     /// Starts a client with this plan; it sends from now on.
     pub(crate) fn start(&self, core: Option<usize>) -> io::Result<Running> {
-        let Self { server, expect, secs, rate, first, names, timeout, slots } = *self;
+        self.start_under(&[], core)
+    }
+
+    /// Starts a client with this plan by a command that runs another one.
+    pub(crate) fn start_under(&self, command: &[String], core: Option<usize>) -> io::Result<Running> {
+        let Self { server, expect, secs, rate, burst, first, names, timeout, sockets, slots } = *self;
         let expect = match expect {
             Expect::Echo => "echo",
             Expect::Answer => "answer",
         };
         let mut arguments = format!(
-            "client --server {server} --expect {expect} --secs {secs} --first {first} --names {names} --timeout {timeout}"
+            "client --server {server} --expect {expect} --secs {secs} --first {first} --names {names} --timeout {timeout} \
+             --sockets {sockets} --burst {burst}"
         );
         if let Some(rate) = rate {
             arguments.push_str(&format!(" --rate {rate}"));
@@ -65,7 +77,7 @@ impl Plan {
             arguments.push_str(" --slots");
         }
         let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
-        let (process, _line) = Process::role(&arguments, core)?;
+        let (process, _line) = Process::role_under(command, &arguments, core)?;
         Ok(Running { process })
     }
 }
@@ -122,10 +134,11 @@ pub(crate) const SLOT: Duration = Duration::from_millis(100);
 /// datagrams; more than that would measure who asks the kernel for a larger one.
 pub(crate) const WINDOW: usize = 128;
 
-/// Sockets of a client, each with its port.
-const LANES: usize = 4;
-/// Datagrams in one batch: what a lane may have outstanding in a closed loop.
-const BATCH: usize = WINDOW / LANES;
+/// Sockets of a client, unless more queries are to be out at once than they have IDs for.
+pub(crate) const SOCKETS: usize = 8;
+
+/// Datagrams in one batch: what a socket may have outstanding in a closed loop.
+const BATCH: usize = WINDOW / SOCKETS;
 /// Query IDs that a lane uses in turn. A query whose ID is needed again is lost.
 const IDS: u16 = 16_384;
 /// A prime, larger than any count of names. Names that come again come in steps of it, so that all of them come, but none near
@@ -150,12 +163,13 @@ pub(crate) fn run(plan: &Plan) -> io::Result<()> {
 fn send(plan: &Plan, on_begin: impl FnOnce() -> io::Result<()>) -> io::Result<Seen> {
     // The default slack of 50 us would be added to every wait of an open loop.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
-    let mut lanes = (0..LANES).map(|_| Lane::open(plan.server)).collect::<io::Result<Vec<_>>>()?;
+    let mut lanes = (0..plan.sockets).map(|_| Lane::open(plan.server)).collect::<io::Result<Vec<_>>>()?;
     on_begin()?;
     let begin = Instant::now();
     let mut tally = Tally::new(plan, begin);
     let end = begin + Duration::from_secs_f64(plan.secs);
-    let mut pace = Pace { begin, end, gap: plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)), sent: 0 };
+    let mut pace =
+        Pace { begin, end, gap: plan.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)), burst: plan.burst, sent: 0 };
     loop {
         let now = Instant::now();
         for lane in &mut lanes {
@@ -192,6 +206,8 @@ struct Pace {
     end: Instant,
     /// Time between two queries of an open loop; `None` in a closed one.
     gap: Option<Duration>,
+    /// How many of them are due at once.
+    burst: u32,
     /// Queries of an open loop that have been sent.
     sent: u32,
 }
@@ -209,7 +225,8 @@ impl Pace {
         // One window at most: a client that fell behind reads before it sends more.
         for _ in 0..WINDOW {
             let Some(due) = self.next_due().filter(|&due| due <= now && due < self.end) else { break };
-            lanes[self.sent as usize % LANES].queue(due, tally);
+            let lane = self.sent as usize % lanes.len();
+            lanes[lane].queue(due, tally);
             self.sent += 1;
         }
         for lane in lanes {
@@ -219,7 +236,7 @@ impl Pace {
 
     /// When the next query of an open loop is due.
     fn next_due(&self) -> Option<Instant> {
-        self.gap.map(|gap| self.begin + gap * self.sent)
+        self.gap.map(|gap| self.begin + gap * (self.sent - self.sent % self.burst))
     }
 
     /// How long there is nothing to send.

@@ -1,15 +1,18 @@
 //! The config of the LS under load.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+/// The listener that the system gives a port to.
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
 /// A config with one pool, whose rules end with the lines given. Silence shows as a wrong answer, not as a loss.
-pub(crate) fn config(backends: &[SocketAddr], rules: &str) -> String {
+pub(crate) fn config(workers: u32, listen: SocketAddr, backends: &[SocketAddr], rules: &str) -> String {
     let backends: Vec<String> = backends.iter().map(|backend| format!("\"{backend}\"")).collect();
     format!(
         r#"
-workers = 1
+workers = {workers}
 [forwarder]
-listen = ["127.0.0.1:0"]
+listen = ["{listen}"]
 [forwarder.routes]
 "." = "bench"
 [pools.bench]

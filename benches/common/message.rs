@@ -31,6 +31,11 @@ pub(crate) enum Expect {
     Answer,
 }
 
+/// The first label of a number's host, in the zone `bench.test`.
+pub(crate) fn label(number: u32) -> String {
+    format!("h{number:08x}")
+}
+
 /// The address of a number's host: in 10.0.0.0/8, far apart for neighbors.
 pub(crate) fn address(number: u32) -> Ipv4Addr {
     // An odd factor permutes the 24 bits that are kept, so that no two neighbors share an address.
@@ -55,7 +60,7 @@ pub(crate) fn write_echo(query: &[u8], out: &mut Vec<u8>) {
 
 /// Writes the reply of a backend: the address of a host of ours, REFUSED to all else (probes). Whatever
 /// follows the question (an OPT record) is left out.
-pub(crate) fn write_reply(query: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
     let Some(number) = query.get(HEADER_LEN..QUERY_LEN).and_then(number) else {
         write_echo(query, out);
         if let Some(rcode) = out.get_mut(3) {
@@ -67,8 +72,10 @@ pub(crate) fn write_reply(query: &[u8], out: &mut Vec<u8>) {
     out[2] |= QR;
     // One answer record, no others.
     out[6..HEADER_LEN].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
-    // Owner: a pointer to the question's name. Type A, class IN, TTL 300, four octets of data.
-    out.extend_from_slice(&[0xC0, HEADER_LEN as u8, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4]);
+    // Owner: a pointer to the question's name. Type A, class IN, the TTL, four octets of data.
+    out.extend_from_slice(&[0xC0, HEADER_LEN as u8, 0, 1, 0, 1]);
+    out.extend_from_slice(&ttl.to_be_bytes());
+    out.extend_from_slice(&[0, 4]);
     out.extend_from_slice(&address(number).octets());
 }
 
@@ -99,12 +106,12 @@ fn question(number: u32) -> [u8; QUESTION_LEN] {
     octets
 }
 
-/// The number whose question this is.
+/// The number whose question this is, whatever its case: some forwarders make forgery harder by it.
 fn number(question: &[u8]) -> Option<u32> {
     let digits = question.get(2..=LABEL_LEN)?;
     let number = digits.iter().try_fold(0, |number: u32, &digit| {
         let value = char::from(digit).to_digit(16)?;
         Some(number << 4 | value)
     })?;
-    (self::question(number) == question).then_some(number)
+    self::question(number).eq_ignore_ascii_case(question).then_some(number)
 }

@@ -1,10 +1,11 @@
-//! The processes of a run: started on their core, asked for their address and CPU time, ended when dropped.
+//! The processes of a run: started on their core, asked for their address and for what they use, ended when dropped.
 //!
 //! Nothing is signalled but what was started here, and nothing outlives the run: the kernel ends each process when the
 //! one that started it ends, however that ends.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::account::{CpuTime, Memory};
 
 /// Two cores: one for the server under load alone, one for all else. Free to roam they would take turns at each
 /// other's cache, and the spread of the rates would be several times wider.
@@ -40,15 +44,27 @@ impl Cores {
     }
 }
 
-/// Pins this thread, and what it starts from now on.
-fn pin(core: Option<usize>) -> io::Result<()> {
-    let Some(core) = core else { return Ok(()) };
-    let mut set = CpuSet::new();
-    set.set(core);
-    Ok(sched_setaffinity(None, &set)?)
+/// Where a process that this program starts has its place.
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct Place {
+    /// The core to run on; without it, any.
+    #[arg(long, hide = true)]
+    core: Option<usize>,
 }
 
-/// A process that this program started. Dropped, it is ended.
+impl Place {
+    /// Goes to the core, and asks the kernel to end this process with the one that started it, even while it is
+    /// stopped. Every role does that first; what the process becomes afterwards stays bound by it.
+    pub(crate) fn settle(self) -> io::Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        let Some(core) = self.core else { return Ok(()) };
+        let mut set = CpuSet::new();
+        set.set(core);
+        Ok(sched_setaffinity(None, &set)?)
+    }
+}
+
+/// A process that this program started. Dropped, it is ended, with all that it started itself.
 pub(crate) struct Process {
     /// The process.
     pub(crate) child: Child,
@@ -59,14 +75,60 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a role of this program. Its first line, which is returned too, says that it is at work.
     pub(crate) fn role(arguments: &[String], core: Option<usize>) -> io::Result<(Self, String)> {
-        let mut command = myself()?;
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = spawn(&mut command, core)?;
+        Self::role_under(&[], arguments, core)
+    }
+
+    /// Starts a role of this program by another one: the command, to which the role's own is added.
+    pub(crate) fn role_under(
+        command: &[String],
+        arguments: &[String],
+        core: Option<usize>,
+    ) -> io::Result<(Self, String)> {
+        let myself = myself(core)?;
+        let words = command.iter().map(OsString::from).chain(myself).chain(arguments.iter().map(OsString::from));
+        let mut process = Self::spawn(words, |command| command.stdin(Stdio::piped()))?;
+        let line = process.line()?;
+        Ok((process, line))
+    }
+
+    /// Starts another program in a folder.
+    pub(crate) fn program(
+        program: &Path,
+        arguments: &[impl AsRef<OsStr>],
+        folder: &Path,
+        core: Option<usize>,
+        stderr: Stdio,
+    ) -> io::Result<Self> {
+        let arguments = arguments.iter().map(|argument| argument.as_ref().to_owned());
+        let words = myself(core)?.into_iter().chain(["hold".into(), program.into()]).chain(arguments);
+        Self::spawn(words, |command| command.stdin(Stdio::null()).stderr(stderr).current_dir(folder))
+    }
+
+    /// Starts a command, the head of a group of its own, so that nothing that it starts is left behind.
+    fn spawn(
+        words: impl IntoIterator<Item = OsString>,
+        set: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> io::Result<Self> {
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).stdout(Stdio::piped()).process_group(0);
+        let mut child = set(&mut command).spawn()?;
         let stdout = child.stdout.take().map(BufReader::new);
-        let mut process = Self { child, stdout };
+        Ok(Self { child, stdout })
+    }
+
+    /// The next line of its stdout.
+    fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        process.stdout.as_mut().map_or(Ok(0), |stdout| stdout.read_line(&mut line))?;
-        Ok((process, line.trim().to_owned()))
+        self.stdout.as_mut().map_or(Ok(0), |stdout| stdout.read_line(&mut line))?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// When it became the other program, on the clock of [`now`].
+    pub(crate) fn began(&mut self) -> io::Result<Duration> {
+        let line = self.line()?;
+        let nanos = line.parse();
+        nanos.map(Duration::from_nanos).map_err(|_| io::Error::other(format!("the time of the start is {line:?}")))
     }
 
     /// Waits for the end of a role and returns what else it printed.
@@ -79,22 +141,14 @@ impl Process {
         }
         Ok(printed)
     }
-
-    /// CPU time that the process has used, user and system, all threads.
-    fn cpu_time(&self) -> io::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field is the name in parentheses, which may hold anything; utime and stime are fields 14 and 15.
-        let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let fields = behind_name.split_whitespace().skip(11).take(2);
-        let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
-    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself, and then there is nothing to do.
-        let _ = self.child.kill();
+        // It may have ended by itself, and then there is nothing to do. Until it is waited for, its number is its own.
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 }
@@ -118,11 +172,10 @@ impl Server {
 
     /// Starts `hedgerow serve` with a config and waits until the listener of that name is ready.
     pub(crate) fn hedgerow(config: &Path, listener: &str, core: Option<usize>) -> io::Result<Self> {
-        let mut command = myself()?;
-        command.args(["hold", env!("CARGO_BIN_EXE_hedgerow"), "--log", "info", "serve", "-c"]).arg(config);
-        let mut child = spawn(command.stdin(Stdio::null()).stderr(Stdio::piped()), core)?;
-        let log = child.stderr.take().map(lines_of);
-        let process = Process { child, stdout: None };
+        let arguments = ["--log", "info", "serve", "-c"].map(OsStr::new);
+        let arguments = [&arguments[..], &[config.as_os_str()]].concat();
+        let mut process = Process::program(Path::new(HEDGEROW), &arguments, Path::new("."), core, Stdio::piped())?;
+        let log = process.child.stderr.take().map(lines_of);
         let mut said = String::new();
         let until = Instant::now() + START_TIMEOUT;
         while let Some(line) =
@@ -138,46 +191,52 @@ impl Server {
     }
 
     /// CPU time that the server has used.
-    pub(crate) fn cpu_time(&self) -> io::Result<Duration> {
-        self.process.cpu_time()
+    pub(crate) fn cpu_time(&self) -> io::Result<CpuTime> {
+        CpuTime::of(self.process.child.id())
+    }
+
+    /// Memory that the server holds.
+    pub(crate) fn memory(&self) -> io::Result<Memory> {
+        Memory::of(self.process.child.id())
     }
 }
 
-/// A command that is to end with the process that started it: the role that starts `hedgerow`.
+/// A program that is to end with the process that started it: the role that starts servers which are not our roles.
 #[derive(clap::Args)]
 pub(crate) struct Hold {
     /// The program.
     program: PathBuf,
     /// Its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
 }
 
 impl Hold {
-    /// Becomes the command. Returns only if that fails.
+    /// Says when, and becomes the program, the stdout of which goes where its stderr goes. Returns only if that fails.
     pub(crate) fn run(&self) -> io::Result<()> {
-        // What was asked of the kernel stays in force when a program takes the place of this one.
-        Err(Command::new(&self.program).args(&self.arguments).exec())
+        println!("{}", now().as_nanos());
+        io::stdout().flush()?;
+        Err(Command::new(&self.program).args(&self.arguments).stdout(io::stderr()).exec())
     }
 }
 
-/// Asks the kernel to end this process with the one that started it, even while it is stopped. Every role does.
-pub(crate) fn end_with_parent() -> io::Result<()> {
-    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+/// The time on a clock that all processes share.
+pub(crate) fn now() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
+
+/// The binary that is measured.
+pub(crate) const HEDGEROW: &str = env!("CARGO_BIN_EXE_hedgerow");
 
 /// How long a server may take to become ready.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// This program, to be started once more.
-fn myself() -> io::Result<Command> {
-    std::env::current_exe().map(Command::new)
-}
-
-/// Starts a command on a core: a child inherits the cores of the thread that starts it.
-fn spawn(command: &mut Command, core: Option<usize>) -> io::Result<Child> {
-    pin(core)?;
-    command.spawn()
+/// The words that start this program once more, on a core.
+fn myself(core: Option<usize>) -> io::Result<Vec<OsString>> {
+    let mut words = vec![env::current_exe()?.into_os_string()];
+    words.extend(core.into_iter().flat_map(|core| ["--core".into(), core.to_string().into()]));
+    Ok(words)
 }
 
 /// The lines that a child logs. They are read to the end, so that a full pipe never stops the child.

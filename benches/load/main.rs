@@ -1,54 +1,83 @@
 //! A load run over loopback: `cargo bench --bench load`, options behind `--`, see `--help`.
 //!
-//! The release binary answers as authority and as forwarder (from its cache, and in each dispatch, before two fixed responders), beside
-//! a bare batched UDP echo that shows what moving the datagrams costs on this machine. Each is a process of its own on
-//! a core of its own, started afresh in every round; subjects take turns within a round, so that drift of the
-//! machine is shared. First a closed loop for the rate and the CPU time, then an open loop for the latencies. On
-//! loopback the sender of a datagram also pays for the receiver's part of the kernel; that is so for all subjects.
+//! The release binary answers as authority and as forwarder (from its cache, and in each dispatch, before two fixed responders),
+//! beside the peers that are installed, and beside a bare batched UDP echo that shows what moving the datagrams costs on
+//! this machine. Each is a process of its own on a core of its own, started afresh in every round; subjects take turns
+//! within a round, so that drift of the machine is shared. First a closed loop for the rate and the CPU time, then an
+//! open loop for the latencies. On loopback the sender of a datagram also pays for the receiver's part of the kernel;
+//! that is so for all subjects. On a machine that cannot be kept quiet, start the built program through `chrt -f 10`, as root.
+//!
+//! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
 //!
 //! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
 //! No speed is asserted: the report is for a reader.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod instructions;
+mod launch;
+mod limits;
+mod machine;
+mod peer;
 mod report;
+mod settings;
 mod subject;
 mod tool;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 
 use common::client::{self, Plan};
 use common::positive;
-use common::process::{Cores, Hold, end_with_parent};
-use subject::{LARGE_SUBJECTS, SUBJECTS, Sample, Strength};
+use common::process::{Cores, Hold, Place};
+use common::responder::{self, Behavior};
+use limits::Limits;
+use machine::Machine;
+use peer::{Peer, Peers};
+use report::{Outcome, Results};
+use subject::{Answerer, Dispatch, Rates, Scenario, Strength, Subject};
 use tool::Tool;
 
-/// Measures the release binary beside a bare UDP echo, over loopback.
+/// Measures the release binary and its peers beside a bare UDP echo, over loopback.
 #[derive(Parser)]
 #[command(name = "load")]
 struct Options {
     /// What this process is, if not the one that a person started.
     #[command(subcommand)]
     role: Option<Role>,
+    /// Where, if it is one of those.
+    #[command(flatten)]
+    place: Place,
     /// Rounds over all subjects.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of each load.
     #[arg(long, default_value_t = 3.0, value_parser = positive)]
     secs: f64,
-    /// Queries a second of the open loop.
-    #[arg(long, default_value_t = 10_000.0, value_parser = positive)]
-    rate: f64,
+    /// Queries a second of the open loops; without it a tenth of what the echo does in the first round, forwarding a third of that.
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    /// Servers by other people: all that are installed, none, or their names; without it all, with --quick none.
+    #[arg(long, value_name = "all|none|NAME,...")]
+    peers: Option<Peers>,
+    /// Only the rows whose name has this in it, and the echo.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// One short round, to see that all works.
     #[arg(long)]
     quick: bool,
     /// Only what the size of the cache costs: a million names beside ten thousand.
     #[arg(long)]
     large: bool,
-    /// Also write every sample to this file.
+    /// Only what has a target of its own: memory, 100,000 queries in flight, two workers, the binary.
+    #[arg(long)]
+    limits: bool,
+    /// Where every sample is written; without it, a file in the target folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Given by cargo to every benchmark.
@@ -62,8 +91,14 @@ struct Options {
 enum Role {
     /// Sends every datagram back.
     Echo,
-    /// Answers as a backend.
-    Responder,
+    /// Answers as a backend that is always fast.
+    FastResponder {
+        /// The TTL of an answer, in seconds.
+        #[arg(long)]
+        ttl: u32,
+    },
+    /// Answers as a backend that holds replies back.
+    Responder(Behavior),
     /// Sends queries and prints what it saw.
     Client(Plan),
     /// Becomes another program that ends with this one.
@@ -73,10 +108,11 @@ enum Role {
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let Some(role) = options.role else { return measure(&options) };
-    end_with_parent()?;
+    options.place.settle()?;
     match role {
         Role::Echo => tool::run(Tool::Echo)?,
-        Role::Responder => tool::run(Tool::Responder)?,
+        Role::FastResponder { ttl } => tool::run(Tool::Responder { ttl })?,
+        Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
         Role::Hold(command) => command.run()?,
     }
@@ -86,29 +122,106 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Runs all rounds and prints the report.
 fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let (rounds, secs) = if options.quick { (1, 0.5) } else { (options.rounds, options.secs) };
-    let subjects = if options.large { &LARGE_SUBJECTS[..] } else { &SUBJECTS[..] };
-    let strength = Strength { secs, rate: options.rate };
-    let folder = tempfile::tempdir()?;
     let cores = Cores::find()?;
+    let folder = tempfile::tempdir()?;
+    if options.limits {
+        let machine = Machine::find(&[]);
+        let limits = Limits::measure(rounds, secs, options.rate, cores, folder.path())?;
+        print!("{}\n{}", machine.markdown(), limits.markdown());
+        return keep(options, "limits", &machine, &limits.json(&machine));
+    }
 
+    let peers = match &options.peers {
+        Some(peers) => peers.0.clone(),
+        None if options.quick => Vec::new(),
+        None => Peers::installed().0,
+    };
+    let mut subjects = if options.large { large_subjects() } else { subjects(&peers) };
+    if let Some(text) = &options.only {
+        subjects.retain(|&subject| subject == ECHO || subject.name().contains(text));
+    }
+    let machine = Machine::find(&peers);
+    let mut strength = Strength {
+        secs,
+        rates: options.rate.map(|rate| Rates { forward: rate, others: rate }),
+        counts_instructions: instructions::are_counted(),
+    };
     let mut done = Vec::new();
-    for round in 0..rounds as usize {
-        let mut samples: Vec<Option<Sample>> = vec![None; subjects.len()];
-        // Each round begins with another subject: none is always the first after a pause.
-        for turn in 0..subjects.len() {
-            let index = (round + turn) % subjects.len();
-            let subject = subjects[index];
-            let sample = subject.measure(strength, cores, folder.path())?;
-            let rate = sample.closed.seen.rate;
-            eprintln!("round {} of {rounds}: {} {rate:.0} queries/s", round + 1, subject.name());
-            samples[index] = Some(sample);
-        }
-        done.push(samples.into_iter().flatten().collect());
+    for round in 0..rounds {
+        done.push(run_round(round, rounds, &subjects, &mut strength, cores, folder.path())?);
     }
+    let results = Results { machine, subjects, rounds: done, strength };
+    print!("{}", results.markdown());
+    keep(options, "load", &results.machine, &results.json())
+}
 
-    print!("{}", report::markdown(subjects, &done, client::WINDOW, strength));
-    if let Some(file) = &options.json {
-        report::write_json(file, subjects, &done, client::WINDOW, strength)?;
+/// Runs one round. The first of all begins with the echo, which then says how fast open loops are.
+fn run_round(
+    round: u32,
+    rounds: u32,
+    subjects: &[Subject],
+    strength: &mut Strength,
+    cores: Option<Cores>,
+    folder: &Path,
+) -> io::Result<Vec<Outcome>> {
+    let mut outcomes: Vec<Outcome> = vec![Err(String::new()); subjects.len()];
+    // Each round begins with another subject: none is always the first after a pause.
+    for turn in 0..subjects.len() {
+        let index = (round as usize + turn) % subjects.len();
+        let subject = subjects[index];
+        let (place, name) = (format!("round {} of {rounds}", round + 1), subject.name());
+        outcomes[index] = match subject.measure(*strength, cores, folder) {
+            Ok(sample) => {
+                let (cpu, rate) = (sample.closed.cpu_per_million, sample.closed.seen.rate);
+                eprintln!("{place}: {name}: {cpu:.2} s per million, {rate:.0} queries/s");
+                strength.rates.get_or_insert_with(|| Rates::of_echo(rate));
+                Ok(sample)
+            }
+            // What others do wrong is told, and the run goes on.
+            Err(error) if matches!(subject.answerer, Answerer::Peer(_)) => {
+                eprintln!("{place}: {name}: {error}");
+                Err(error.to_string())
+            }
+            Err(error) => return Err(error),
+        };
     }
+    Ok(outcomes)
+}
+
+/// The subjects of a run: the echo, and in each scenario ours, and the peers beside it.
+fn subjects(peers: &[Peer]) -> Vec<Subject> {
+    use Dispatch::{Hedge, Race, Sequential};
+    let scenarios: [(Scenario, &[Dispatch]); 4] = [
+        (Scenario::Forward, &[Sequential, Hedge, Race]),
+        (Scenario::Cached(10_000), &[Sequential]),
+        (Scenario::Table(10_000), &[Sequential]),
+        (Scenario::Zone(1_000_000), &[Sequential]),
+    ];
+    let mut subjects = vec![ECHO];
+    for (scenario, dispatches) in scenarios {
+        let ours = dispatches.iter().map(|&dispatch| Answerer::Hedgerow(dispatch));
+        let others = peers.iter().filter(|peer| peer.fits(scenario)).map(|&peer| Answerer::Peer(peer));
+        subjects.extend(ours.chain(others).map(|answerer| Subject { scenario, answerer }));
+    }
+    subjects
+}
+
+/// Subjects that show what the size of the cache costs.
+fn large_subjects() -> Vec<Subject> {
+    let cached =
+        |names| Subject { scenario: Scenario::Cached(names), answerer: Answerer::Hedgerow(Dispatch::Sequential) };
+    vec![ECHO, cached(10_000), cached(1_000_000)]
+}
+
+/// What all others are compared with.
+const ECHO: Subject = Subject { scenario: Scenario::Echo, answerer: Answerer::Echo };
+
+/// Writes all that was measured to the file that was asked for, or to one of its own in the target folder.
+fn keep(options: &Options, report: &str, machine: &Machine, all: &Value) -> Result<(), Box<dyn Error>> {
+    let of_its_own = || Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{report}-{}.json", machine.file_stamp()));
+    let file = options.json.clone().unwrap_or_else(of_its_own);
+    file.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(&file, format!("{all:#}\n"))?;
+    eprintln!("every sample: {}", file.display());
     Ok(())
 }

@@ -1,112 +1,140 @@
-//! The report of a run: medians over the rounds with their spread, as two markdown tables and as JSON.
+//! The report of a run: medians over the rounds with their spread, as a markdown table and as JSON.
 
 use std::fmt::Write;
-use std::path::Path;
-use std::{fs, io};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::common::client::{SOCKETS, WINDOW};
 use crate::common::spread::Spread;
+use crate::machine::Machine;
 use crate::subject::{Load, Sample, Strength, Subject};
 
-/// The samples of one round, in the order of the subjects.
-pub(crate) type Round = Vec<Sample>;
-
-/// The report in markdown.
-pub(crate) fn markdown(subjects: &[Subject], rounds: &[Round], window: usize, strength: Strength) -> String {
-    let mut out = String::new();
-    let Strength { secs, rate } = strength;
-    let count = rounds.len();
-    let _ = writeln!(out, "Closed loop, {window} outstanding, {secs} s; median (min–max) of {count} rounds\n");
-    let header = "| subject | 1000 queries/s | rate to echo | CPU s per million | CPU to echo | server busy |";
-    let _ = writeln!(out, "{header}\n|---|---|---|---|---|---|");
-    for (index, subject) in subjects.iter().enumerate() {
-        let spread = |value: &dyn Fn(&Load) -> f64| Spread::of(values(rounds, index, |sample| value(&sample.closed)));
-        // Each round has its own echo: what slows the machine for a while slows both.
-        let ratio = |value: &dyn Fn(&Load) -> f64| {
-            let to_echo = |round: &Round| value(&round[index].closed) / value(&round[0].closed);
-            Spread::of(rounds.iter().map(to_echo).collect())
-        };
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} |",
-            subject.name(),
-            spread(&|load| load.seen.rate / 1e3).cell(1),
-            ratio(&|load| load.seen.rate).cell(2),
-            spread(&|load| load.cpu_per_million).cell(2),
-            ratio(&|load| load.cpu_per_million).cell(2),
-            spread(&|load| load.busy).cell(2),
-        );
-    }
-
-    out.push_str("\nWhere the server was busy well below 1, the other core or another program was the limit: ");
-    out.push_str("compare CPU time there, not rates.\n");
-
-    let _ =
-        writeln!(out, "\nOpen loop, {rate} queries/s, {secs} s; microseconds, median (min–max) of {count} rounds\n");
-    let header = "| subject | p50 | p90 | p99 | p99.9 | max | CPU s per million |";
-    let _ = writeln!(out, "{header}\n|---|---|---|---|---|---|---|");
-    for (index, subject) in subjects.iter().enumerate() {
-        let cell = |value: &dyn Fn(&Load) -> f64, decimals| {
-            Spread::of(values(rounds, index, |sample| value(&sample.open))).cell(decimals)
-        };
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            subject.name(),
-            cell(&|load| load.seen.p50, 0),
-            cell(&|load| load.seen.p90, 0),
-            cell(&|load| load.seen.p99, 0),
-            cell(&|load| load.seen.p999, 0),
-            cell(&|load| load.seen.max, 0),
-            cell(&|load| load.cpu_per_million, 2),
-        );
-    }
-
-    out.push('\n');
-    match faults(subjects, rounds) {
-        faults if faults.is_empty() => out.push_str("Every query got its right answer.\n"),
-        faults => out.push_str(&faults),
-    }
-    out
+/// All that was measured.
+pub(crate) struct Results {
+    /// On what.
+    pub(crate) machine: Machine,
+    /// The rows, the one that the others are compared with first.
+    pub(crate) subjects: Vec<Subject>,
+    /// What came of each subject in each round.
+    pub(crate) rounds: Vec<Vec<Outcome>>,
+    /// How it was loaded.
+    pub(crate) strength: Strength,
 }
 
-/// What went wrong: a line for each load with lost queries or wrong responses.
-fn faults(subjects: &[Subject], rounds: &[Round]) -> String {
-    let mut faults = String::new();
-    for (round, samples) in rounds.iter().enumerate() {
-        for (subject, sample) in subjects.iter().zip(samples) {
-            for (kind, load) in [("closed", &sample.closed), ("open", &sample.open)] {
-                let (lost, wrong, sent) = (load.seen.lost, load.seen.wrong, load.seen.sent);
-                if lost + wrong > 0 {
-                    let name = subject.name();
-                    let round = round + 1;
-                    let _ = writeln!(faults, "- round {round}, {name}, {kind}: {lost} lost, {wrong} wrong of {sent}");
+/// What came of a subject in a round: figures, or why there are none.
+pub(crate) type Outcome = Result<Sample, String>;
+
+impl Results {
+    /// The report in markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let Self { machine, rounds, strength, .. } = self;
+        let Strength { secs, counts_instructions, .. } = strength;
+        let mut out = machine.markdown();
+        let _ = writeln!(
+            out,
+            "\nMedian (min–max) of {} rounds. Closed loop: {WINDOW} outstanding over {SOCKETS} sockets for {secs} s, which gives CPU \
+             time (user and system, all processes of the server) and rate. Open loop, which gives latencies: {others} \
+             queries/s for {secs} s, forwarding {forward}.\n",
+            rounds.len(),
+            others = strength.rates.map_or(0.0, |rates| rates.others),
+            forward = strength.rates.map_or(0.0, |rates| rates.forward),
+        );
+        let instructions = if *counts_instructions { " instructions per query |" } else { "" };
+        let header = format!(
+            "| asked | server | CPU s per million | to echo | of it user | 1000 queries/s | busy | p50 µs | p99 µs | \
+             first answer ms | MB |{instructions}"
+        );
+        let _ = writeln!(out, "{header}\n|{}", "---|".repeat(header.matches('|').count() - 1));
+        for (subject, samples) in self.rows() {
+            if samples.is_empty() {
+                continue;
+            }
+            let cell = |value: &dyn Fn(&Sample) -> Option<f64>, decimals| {
+                let values: Option<Vec<f64>> = samples.iter().map(|(sample, _)| value(sample)).collect();
+                values.map_or_else(|| "-".to_owned(), |values| Spread::of(values).cell(decimals))
+            };
+            // Each round has its own echo: what slows the machine for a while slows both.
+            let cpu = |sample: &Sample| sample.closed.cpu_per_million;
+            let ratios = samples.iter().map(|(sample, echo)| cpu(sample) / cpu(echo)).collect();
+            let mut cells = vec![
+                subject.scenario.name(),
+                subject.answerer(),
+                cell(&|sample| Some(cpu(sample)), 2),
+                Spread::of(ratios).cell(2),
+                cell(&|sample| Some(sample.closed.user_share * 100.0), 0) + " %",
+                cell(&|sample| Some(sample.closed.seen.rate / 1e3), 0),
+                cell(&|sample| Some(sample.closed.busy), 2),
+                cell(&|sample| Some(sample.open.seen.p50), 0),
+                cell(&|sample| Some(sample.open.seen.p99), 0),
+                cell(&|sample| sample.first_answer.map(|secs| secs * 1e3), 0),
+                cell(&|sample| Some(sample.memory as f64 / 1e6), 1),
+            ];
+            if *counts_instructions {
+                cells.push(cell(&|sample| sample.instructions, 0));
+            }
+            let _ = writeln!(out, "| {} |", cells.join(" | "));
+        }
+        out.push_str(
+            "\nWhere the server was busy well below 1, the other core or another program was the limit: compare CPU time \
+             there, not rates. Memory: proportional set size after the loads.\n",
+        );
+        if !counts_instructions {
+            out.push_str(
+                "This machine does not count instructions (`perf stat -e instructions:u`): for those of the hot functions see \
+                 `cargo bench --bench instructions`.\n",
+            );
+        }
+        out.push('\n');
+        match self.faults() {
+            faults if faults.is_empty() => out.push_str("Every query got its right answer.\n"),
+            faults => out.push_str(&faults),
+        }
+        out
+    }
+
+    /// Each subject with its samples and the echo's of the same rounds.
+    fn rows(&self) -> impl Iterator<Item = (Subject, Vec<(&Sample, &Sample)>)> {
+        self.subjects.iter().enumerate().map(|(index, &subject)| {
+            let samples = self.rounds.iter().filter_map(|round| round[index].as_ref().ok().zip(round[0].as_ref().ok()));
+            (subject, samples.collect())
+        })
+    }
+
+    /// What went wrong: a line for each server that did not start and each load with lost queries or wrong responses.
+    fn faults(&self) -> String {
+        let mut faults = String::new();
+        for (round, outcomes) in self.rounds.iter().enumerate() {
+            for (subject, outcome) in self.subjects.iter().zip(outcomes) {
+                let place = format!("- round {}, {}", round + 1, subject.name());
+                match outcome {
+                    Err(reason) => {
+                        let _ = writeln!(faults, "{place}: {reason}");
+                    }
+                    Ok(sample) => {
+                        for (kind, Load { seen, .. }) in [("closed", &sample.closed), ("open", &sample.open)] {
+                            let (lost, wrong, sent) = (seen.lost, seen.wrong, seen.sent);
+                            if lost + wrong > 0 {
+                                let _ = writeln!(faults, "{place}, {kind}: {lost} lost, {wrong} wrong of {sent}");
+                            }
+                        }
+                    }
                 }
             }
         }
+        faults
     }
-    faults
-}
 
-/// Writes all samples as JSON, a list of rounds for each subject.
-pub(crate) fn write_json(
-    file: &Path,
-    subjects: &[Subject],
-    rounds: &[Round],
-    window: usize,
-    strength: Strength,
-) -> io::Result<()> {
-    let subjects: serde_json::Map<_, _> = subjects
-        .iter()
-        .enumerate()
-        .map(|(index, subject)| (subject.name(), json!(rounds.iter().map(|round| &round[index]).collect::<Vec<_>>())))
-        .collect();
-    let all = json!({ "window": window, "strength": strength, "subjects": subjects });
-    fs::write(file, format!("{all:#}\n"))
-}
-
-/// One figure of one subject in every round.
-fn values(rounds: &[Round], index: usize, value: impl Fn(&Sample) -> f64) -> Vec<f64> {
-    rounds.iter().map(|round| value(&round[index])).collect()
+    /// All samples as JSON.
+    pub(crate) fn json(&self) -> Value {
+        let Self { machine, subjects, rounds, strength: Strength { secs, rates, .. } } = self;
+        let subjects: Vec<Value> = subjects
+            .iter()
+            .enumerate()
+            .map(|(index, subject)| {
+                let rounds: Vec<_> = rounds.iter().map(|round| round[index].as_ref().ok()).collect();
+                json!({ "asked": subject.scenario.name(), "server": subject.answerer(), "rounds": rounds })
+            })
+            .collect();
+        json!({ "machine": machine, "window": WINDOW, "secs": secs, "rates": rates, "subjects": subjects })
+    }
 }

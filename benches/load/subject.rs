@@ -1,29 +1,84 @@
-//! What is measured: the bare echo, the authority, and the forwarder from its cache and in each dispatch; and how one of them is
-//! started, loaded and ended within a round.
+//! What is measured: a server in a scenario; and how it is started, loaded and ended within a round.
 
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::common::client::{Plan, Seen};
+use crate::common::client::{Plan, SOCKETS, Seen};
 use crate::common::forwarder;
 use crate::common::message::{self, Expect};
-use crate::common::process::{Cores, Server};
+use crate::common::process::{Cores, HEDGEROW, Server};
+use crate::instructions;
+use crate::launch::{Knocker, Launch};
+use crate::peer::Peer;
+use crate::settings::Setup;
 
-/// Something that answers queries.
+/// What a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Subject {
-    /// A batched UDP echo: the price of moving datagrams on this machine.
+pub(crate) enum Scenario {
+    /// To send everything back: the price of moving datagrams on this machine.
     Echo,
-    /// A TS with a table of so many hosts.
-    Authority(u32),
-    /// The LS, which has all that is asked, so many names, in its cache once it is warm.
+    /// Names that never repeat, which two backends know.
+    Forward,
+    /// So many names, all of them in the cache.
     Cached(u32),
-    /// The LS before two fixed responders.
-    Forward(Dispatch),
+    /// The hosts of a zone in a master file, so many.
+    Zone(u32),
+    /// The hosts of a table, so many.
+    Table(u32),
+}
+
+impl Scenario {
+    /// The name in the report.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Echo => "echo".to_owned(),
+            Self::Forward => "forward".to_owned(),
+            Self::Cached(names) => format!("cached, {names} names"),
+            Self::Zone(hosts) => format!("zone of {hosts} hosts"),
+            Self::Table(hosts) => format!("table of {hosts} hosts"),
+        }
+    }
+
+    /// Names before the first one comes again; 0: they never do.
+    fn names(self) -> u32 {
+        match self {
+            Self::Echo | Self::Forward => 0,
+            Self::Cached(names) | Self::Zone(names) | Self::Table(names) => names,
+        }
+    }
+
+    /// How many names must have been asked for before what counts.
+    fn names_to_learn(self) -> u32 {
+        match self {
+            Self::Echo | Self::Forward | Self::Zone(_) | Self::Table(_) => 0,
+            // Some are lost when the responders are late, and are learnt when they come again.
+            Self::Cached(names) => names + names / 10,
+        }
+    }
+
+    /// The TTL that the responders give, in seconds. Not every peer can be told to keep nothing whatever its TTL.
+    fn ttl(self) -> u32 {
+        match self {
+            Self::Echo | Self::Forward | Self::Zone(_) | Self::Table(_) => 0,
+            Self::Cached(_) => 86_400,
+        }
+    }
+}
+
+/// What answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answerer {
+    /// The echo, a role of this program.
+    Echo,
+    /// The release binary. The dispatch matters where it forwards.
+    Hedgerow(Dispatch),
+    /// A server by other people.
+    Peer(Peer),
 }
 
 /// The dispatch of the LS.
@@ -48,6 +103,15 @@ impl Dispatch {
     }
 }
 
+/// A server in a scenario: a row of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// What is asked.
+    pub(crate) scenario: Scenario,
+    /// Who answers.
+    pub(crate) answerer: Answerer,
+}
+
 /// One subject's part of one round.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
@@ -55,6 +119,12 @@ pub(crate) struct Sample {
     pub(crate) closed: Load,
     /// Open loop.
     pub(crate) open: Load,
+    /// Instructions of the programs themselves for each answer of a closed loop, if the machine counts them.
+    pub(crate) instructions: Option<f64>,
+    /// Memory after all of that, in octets.
+    pub(crate) memory: u64,
+    /// Seconds from the start to the first right answer; the echo's is not taken.
+    pub(crate) first_answer: Option<f64>,
 }
 
 /// One load.
@@ -64,137 +134,220 @@ pub(crate) struct Load {
     pub(crate) seen: Seen,
     /// CPU time of the server for a million answers, in seconds.
     pub(crate) cpu_per_million: f64,
+    /// The share of it that was spent outside of the kernel.
+    pub(crate) user_share: f64,
     /// Share of its core that the server used. Well below 1 in a closed loop, the other core was the limit.
     pub(crate) busy: f64,
 }
 
 /// How long and how fast a subject is loaded.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Strength {
     /// Seconds of each load.
     pub(crate) secs: f64,
-    /// Queries a second of the open loop.
-    pub(crate) rate: f64,
+    /// The open loop; `None` until the echo has shown what the machine can do.
+    pub(crate) rates: Option<Rates>,
+    /// Whether instructions are counted.
+    pub(crate) counts_instructions: bool,
 }
 
-/// The subjects of every run, the one that the others are compared with first.
-pub(crate) const SUBJECTS: [Subject; 7] = [
-    Subject::Echo,
-    Subject::Authority(10_000),
-    Subject::Authority(1_000_000),
-    Subject::Cached(10_000),
-    Subject::Forward(Dispatch::Sequential),
-    Subject::Forward(Dispatch::Hedge),
-    Subject::Forward(Dispatch::Race),
-];
+/// Queries a second of open loops.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Rates {
+    /// Where the query is forwarded.
+    pub(crate) forward: f64,
+    /// Where the server answers by itself.
+    pub(crate) others: f64,
+}
 
-/// Subjects that show what the size of the cache costs.
-pub(crate) const LARGE_SUBJECTS: [Subject; 3] = [Subject::Echo, Subject::Cached(10_000), Subject::Cached(1_000_000)];
+impl Rates {
+    /// A tenth of what the server could do. To forward costs about three times what the echo costs.
+    pub(crate) fn of_echo(rate: f64) -> Self {
+        let hundreds = |rate: f64| (rate / 100.0).ceil() * 100.0;
+        Self { forward: hundreds(rate / 30.0), others: hundreds(rate / 10.0) }
+    }
+
+    /// The rate for a scenario.
+    fn of(self, scenario: Scenario) -> f64 {
+        match scenario {
+            Scenario::Forward => self.forward,
+            Scenario::Echo | Scenario::Cached(_) | Scenario::Zone(_) | Scenario::Table(_) => self.others,
+        }
+    }
+}
 
 /// Silence after which a query is lost, in seconds.
 const TIMEOUT: f64 = 1.0;
 /// Seconds of load before what counts: sockets, buffers and estimates warm up.
 const WARM_UP: f64 = 0.3;
 /// Names of two loads of one process lie so far apart that none comes twice.
-const NAMES_OF_A_LOAD: u32 = 1 << 30;
+const NAMES_OF_A_LOAD: u32 = 1 << 29;
+/// How long a server may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to read a hundred thousand hosts, besides.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Subject {
-    /// The name in the report.
+    /// The name in messages.
     pub(crate) fn name(self) -> String {
-        match self {
-            Self::Echo => "echo".to_owned(),
-            Self::Authority(hosts) => format!("authority {hosts}"),
-            Self::Cached(names) => format!("cached {names}"),
-            Self::Forward(dispatch) => format!("forward {}", dispatch.word()),
+        format!("{}: {}", self.scenario.name(), self.answerer())
+    }
+
+    /// The name of the server in the report.
+    pub(crate) fn answerer(self) -> String {
+        match self.answerer {
+            Answerer::Echo => "bare batched UDP echo".to_owned(),
+            Answerer::Hedgerow(dispatch) if self.scenario == Scenario::Forward => {
+                format!("hedgerow {}", dispatch.word())
+            }
+            Answerer::Hedgerow(_) => "hedgerow".to_owned(),
+            Answerer::Peer(peer) => peer.name(),
         }
     }
 
     /// Starts the subject afresh, loads it, and ends it.
-    pub(crate) fn measure(self, strength: Strength, cores: Option<Cores>, folder: &Path) -> io::Result<Sample> {
-        let (server, _responders) = self.start(cores, folder)?;
-        let load = |turn: u32, secs, rate| self.load(&server, cores, turn * NAMES_OF_A_LOAD, secs, rate);
+    pub(crate) fn measure(self, strength: Strength, cores: Option<Cores>, files: &Path) -> io::Result<Sample> {
+        let folder = tempfile::tempdir_in(files)?;
+        let running = self.start(cores, files, folder.path())?;
         let mut asked = 0;
         loop {
-            asked += self.load(&server, cores, asked, WARM_UP, None)?.seen.sent as u32;
+            let warm_up = self.plan(&running, asked, WARM_UP, None);
+            asked += warm_up.start(cores.map(|cores| cores.rest))?.finish()?.sent as u32;
             // On a busy machine it takes more than once until every hot name was asked for.
-            if asked >= self.names_to_learn() {
+            if asked >= self.scenario.names_to_learn() {
                 break;
             }
         }
-        Ok(Sample { closed: load(1, strength.secs, None)?, open: load(2, strength.secs, Some(strength.rate))? })
+        let load = |turn: u32, rate| {
+            let plan = self.plan(&running, turn * NAMES_OF_A_LOAD, strength.secs, rate);
+            Load::run(&plan, &running.server, cores)
+        };
+        let closed = load(1, None)?;
+        let rates = strength.rates.unwrap_or_else(|| Rates::of_echo(closed.seen.rate));
+        let open = load(2, Some(rates.of(self.scenario)))?;
+        let instructions = match strength.counts_instructions {
+            true => {
+                let plan = self.plan(&running, 3 * NAMES_OF_A_LOAD, strength.secs, None);
+                Some(instructions::per_answer(&plan, &running.server, cores, folder.path())?)
+            }
+            false => None,
+        };
+        let memory = running.server.memory()?.proportional;
+        let first_answer = running.first_answer.map(|time| time.as_secs_f64());
+        Ok(Sample { closed, open, instructions, memory, first_answer })
     }
 
-    /// How many names must have been asked for before what counts.
-    fn names_to_learn(self) -> u32 {
-        match self {
-            Self::Echo | Self::Authority(_) | Self::Forward(_) => 0,
-            // Some are lost when the responders are late, and are learnt when they come again.
-            Self::Cached(names) => names + names / 10,
-        }
+    /// A load on a server that runs.
+    fn plan(self, running: &Running, first: u32, secs: f64, rate: Option<f64>) -> Plan {
+        let expect = match self.scenario {
+            Scenario::Echo => Expect::Echo,
+            Scenario::Forward | Scenario::Cached(_) | Scenario::Zone(_) | Scenario::Table(_) => Expect::Answer,
+        };
+        let (server, names) = (running.server.address, self.scenario.names());
+        Plan { server, expect, secs, rate, burst: 1, first, names, timeout: TIMEOUT, sockets: SOCKETS, slots: false }
     }
 
     /// Starts the server and, if it is a forwarder, its backends.
-    fn start(self, cores: Option<Cores>, folder: &Path) -> io::Result<(Server, Vec<Server>)> {
+    fn start(self, cores: Option<Cores>, files: &Path, folder: &Path) -> io::Result<Running> {
         let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
-        let config = folder.join("config.toml");
-        match self {
-            Self::Echo => Ok((tool("echo", core)?, Vec::new())),
-            Self::Authority(hosts) => {
-                fs::write(folder.join("hosts.txt"), table(hosts))?;
-                fs::write(&config, AUTHORITY_CONFIG)?;
-                Ok((Server::hedgerow(&config, "bench", core)?, Vec::new()))
+        let scenario = self.scenario;
+        let (hosts, responders) = match scenario {
+            Scenario::Echo => (PathBuf::new(), Vec::new()),
+            Scenario::Forward | Scenario::Cached(_) => {
+                let responder = || responder(scenario.ttl(), rest);
+                (PathBuf::new(), vec![responder()?, responder()?])
             }
-            Self::Cached(_) | Self::Forward(_) => {
-                let responders = vec![tool("responder", rest)?, tool("responder", rest)?];
-                let backends: Vec<_> = responders.iter().map(|responder| responder.address).collect();
-                fs::write(&config, forwarder::config(&backends, &self.rules()))?;
-                Ok((Server::hedgerow(&config, "forwarder", core)?, responders))
-            }
-        }
-    }
-
-    /// The rules of the pool, if it is a forwarder, and the sections behind them.
-    fn rules(self) -> String {
-        match self {
-            Self::Echo | Self::Authority(_) => String::new(),
-            // Room for a million names; and an hour: whatever the responders say, no name is asked for again.
-            Self::Cached(_) => "[cache]\nsize = \"256MiB\"\nmin_ttl = \"1h\"".to_owned(),
-            Self::Forward(dispatch) => format!("dispatch = \"{}\"", dispatch.word()),
-        }
-    }
-
-    /// Loads the server from a client process.
-    fn load(self, server: &Server, cores: Option<Cores>, first: u32, secs: f64, rate: Option<f64>) -> io::Result<Load> {
-        let (expect, names) = match self {
-            Self::Echo => (Expect::Echo, 0),
-            Self::Authority(names) | Self::Cached(names) => (Expect::Answer, names),
-            Self::Forward(_) => (Expect::Answer, 0),
+            Scenario::Zone(hosts) => (written(files, &format!("{hosts}.zone"), || zone(hosts))?, Vec::new()),
+            Scenario::Table(hosts) => (written(files, &format!("{hosts}.txt"), || table(hosts))?, Vec::new()),
         };
-        let plan = Plan { server: server.address, expect, secs, rate, first, names, timeout: TIMEOUT, slots: false };
-        let (began, cpu_before) = (Instant::now(), server.cpu_time()?);
-        let seen = plan.start(cores.map(|cores| cores.rest))?.finish()?;
-        let cpu = (server.cpu_time()? - cpu_before).as_secs_f64();
-        let cpu_per_million = cpu * 1e6 / (seen.answered.max(1) as f64);
-        Ok(Load { seen, cpu_per_million, busy: cpu / began.elapsed().as_secs_f64() })
+        let backends: Vec<_> = responders.iter().map(|responder| responder.address).collect();
+        let knocker = Knocker::new(scenario.names())?;
+        let setup = Setup { scenario, listen: knocker.address, backends: &backends, hosts: &hosts, folder };
+        let launch = match self.answerer {
+            Answerer::Echo => {
+                let server = Server::role(&["echo".to_owned()], core)?;
+                return Ok(Running { server, _responders: responders, first_answer: None });
+            }
+            Answerer::Hedgerow(dispatch) => hedgerow(&setup, dispatch)?,
+            Answerer::Peer(peer) => peer.launch(&setup)?,
+        };
+        let longest = START_TIMEOUT + LOAD_TIMEOUT * (scenario.names() / 100_000);
+        let (server, first_answer) = knocker.start(&launch, folder, core, longest)?;
+        Ok(Running { server, _responders: responders, first_answer: Some(first_answer) })
     }
 }
 
-/// Starts a tool that takes no options.
-fn tool(role: &str, core: Option<usize>) -> io::Result<Server> {
-    Server::role(&[role.to_owned()], core)
+impl Load {
+    /// Loads a server from a client process.
+    pub(crate) fn run(plan: &Plan, server: &Server, cores: Option<Cores>) -> io::Result<Self> {
+        let before = server.cpu_time()?;
+        let seen = plan.start(cores.map(|cores| cores.rest))?.finish()?;
+        let used = server.cpu_time()? - before;
+        let cpu_per_million = used.total().as_secs_f64() * 1e6 / (seen.answered.max(1) as f64);
+        let user_share = used.user.as_secs_f64() / used.total().as_secs_f64().max(f64::MIN_POSITIVE);
+        Ok(Self { busy: cpu_per_million * seen.rate / 1e6, seen, cpu_per_million, user_share })
+    }
 }
 
-/// The table of the authority: a host for each number.
+/// A server that answers.
+struct Running {
+    /// The server.
+    server: Server,
+    /// Its backends, which end with it.
+    _responders: Vec<Server>,
+    /// How long it took to answer.
+    first_answer: Option<Duration>,
+}
+
+/// Starts a backend that is always fast.
+pub(crate) fn responder(ttl: u32, core: Option<usize>) -> io::Result<Server> {
+    Server::role(&["fast-responder".to_owned(), "--ttl".to_owned(), ttl.to_string()], core)
+}
+
+/// Writes the config of the release binary and tells how to start it.
+fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch) -> io::Result<Launch> {
+    let Setup { scenario, listen, backends, hosts, folder } = *setup;
+    let config = match scenario {
+        Scenario::Echo | Scenario::Forward => {
+            forwarder::config(1, listen, backends, &format!("dispatch = \"{}\"", dispatch.word()))
+        }
+        // Room for a million names.
+        Scenario::Cached(_) => forwarder::config(1, listen, backends, "[cache]\nsize = \"256MiB\""),
+        Scenario::Zone(_) => authority(listen, &format!("{{ file = {hosts:?}, origin = \"bench.test\" }}")),
+        Scenario::Table(_) => authority(listen, &format!("{hosts:?}")),
+    };
+    launch_hedgerow(&config, folder)
+}
+
+/// Tells how to start the release binary with a config.
+pub(crate) fn launch_hedgerow(config: &str, folder: &Path) -> io::Result<Launch> {
+    fs::write(folder.join("config.toml"), config)?;
+    let arguments = ["--log", "warn", "serve", "-c", "config.toml"].map(Into::into);
+    Ok(Launch { program: HEDGEROW.into(), arguments: arguments.to_vec() })
+}
+
+/// The config of one TS. A miss shows as a wrong answer, not as a loss.
+fn authority(listen: SocketAddr, zone: &str) -> String {
+    format!("workers = 1\n[authorities.bench]\nlisten = [\"{listen}\"]\nzones = [{zone}]\nmiss = \"nxdomain\"\n")
+}
+
+/// The path of a file that is written when it is first needed.
+fn written(folder: &Path, name: &str, text: impl FnOnce() -> String) -> io::Result<PathBuf> {
+    let path = folder.join(name);
+    if !path.exists() {
+        fs::write(&path, text())?;
+    }
+    Ok(path)
+}
+
+/// A table with a host for each number.
 fn table(hosts: u32) -> String {
-    let line = |number| format!("h{number:08x}.bench.test {} A\n", message::address(number));
-    (0..hosts).map(line).collect()
+    (0..hosts).map(|number| format!("{}.bench.test {} A\n", message::label(number), message::address(number))).collect()
 }
 
-/// One TS on a port of the kernel's choice. A miss shows as a wrong answer, not as a loss.
-const AUTHORITY_CONFIG: &str = r#"
-workers = 1
-[authorities.bench]
-listen = ["127.0.0.1:0"]
-zones = ["hosts.txt"]
-miss = "nxdomain"
-"#;
+/// The same as a master file.
+fn zone(hosts: u32) -> String {
+    let apex = "$ORIGIN bench.test.\n$TTL 3600\n@ SOA ns hostmaster 1 3600 600 604800 60\n@ NS ns\nns A 127.0.0.1\n";
+    let host = |number| format!("{} A {}\n", message::label(number), message::address(number));
+    [apex.to_owned()].into_iter().chain((0..hosts).map(host)).collect()
+}

@@ -17,7 +17,10 @@ pub(crate) enum Tool {
     /// The query with QR set: what moving the datagrams costs, and nothing else.
     Echo,
     /// The address of the name: a backend that is always fast.
-    Responder,
+    Responder {
+        /// The TTL of an answer, in seconds.
+        ttl: u32,
+    },
 }
 
 /// Octets of the longest datagram that a tool reads.
@@ -53,7 +56,7 @@ fn answer_all(tool: Tool, socket: &UdpSocket, inbox: &mut RecvBatch, outbox: &mu
         for query in (0..received).filter_map(|index| inbox.datagram(index)) {
             outbox.push(Some(query.peer), None, |out| match tool {
                 Tool::Echo => message::write_echo(query.bytes, out),
-                Tool::Responder => message::write_reply(query.bytes, out),
+                Tool::Responder { ttl } => message::write_reply(query.bytes, ttl, out),
             });
         }
         // A response that is not taken counts as lost at the client.

@@ -14,7 +14,6 @@ mod common;
 mod fault;
 mod policy;
 mod report;
-mod responder;
 mod sample;
 
 use std::error::Error;
@@ -24,10 +23,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use common::client::{self, Plan};
 use common::positive;
-use common::process::{Cores, Hold, end_with_parent};
+use common::process::{Cores, Hold, Place};
+use common::responder::{self, Behavior};
 use fault::Fault;
 use policy::Policy;
-use responder::Behavior;
 use sample::Strength;
 
 /// Measures what each policy makes of slow, lossy, stopped and killed backends, over loopback.
@@ -37,6 +36,9 @@ struct Options {
     /// What this process is, if not the one that a person started.
     #[command(subcommand)]
     role: Option<Role>,
+    /// Where, if it is one of those.
+    #[command(flatten)]
+    place: Place,
     /// Rounds over all faults and policies.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -78,7 +80,7 @@ enum Role {
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let Some(role) = options.role else { return measure(&options) };
-    end_with_parent()?;
+    options.place.settle()?;
     match role {
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,

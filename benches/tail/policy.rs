@@ -68,7 +68,8 @@ impl Policy {
             Self::Hedge10 => hedge("auto", 0.1, 2),
         };
         // The backends hold the same names; a client of the bench waits as long as the LS.
-        forwarder::config(backends, &format!("accept = \"conclusive\"\ntimeout = \"{TIMEOUT}s\"\n{rules}"))
+        let rules = format!("accept = \"conclusive\"\ntimeout = \"{TIMEOUT}s\"\n{rules}");
+        forwarder::config(1, forwarder::ANY_PORT, backends, &rules)
     }
 }
 

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde::Serialize;
 
-use crate::common::client::{Plan, SLOT, Seen};
+use crate::common::client::{Plan, SLOT, SOCKETS, Seen};
 use crate::common::message::Expect;
 use crate::common::process::{Cores, Server};
+use crate::common::responder::{Responder, slot_now};
 use crate::fault::{Event, Fault, victim};
 use crate::policy::{Policy, TIMEOUT};
-use crate::responder::{Responder, slot_now};
 
 /// How long and how fast the server is asked.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -90,9 +90,11 @@ pub(crate) fn run(
         expect: Expect::Answer,
         secs,
         rate: Some(rate),
+        burst: 1,
         first: 0,
         names: 0,
         timeout: f64::from(TIMEOUT),
+        sockets: SOCKETS,
         slots: true,
     };
     let cpu_before = server.cpu_time()?;
@@ -121,7 +123,7 @@ pub(crate) fn run(
         }
     }
     let seen = client.finish()?;
-    let cpu = server.cpu_time()? - cpu_before;
+    let cpu = (server.cpu_time()? - cpu_before).total();
     drop(server);
 
     let is_killed = |place| fault.event() == Event::Kill && place == crate::fault::victim(round);

@@ -16,13 +16,12 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
-use crate::common::client::SLOT;
-use crate::common::message;
-use crate::common::process::Server;
+use super::client::SLOT;
+use super::message;
+use super::process::{Server, now};
 
 /// How a backend replies. Times are in microseconds.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -113,11 +112,11 @@ impl Responder {
 
 /// The current slot, counted on a clock that all processes share.
 pub(crate) fn slot_now() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let nanos = now.tv_sec as u128 * 1_000_000_000 + now.tv_nsec as u128;
-    (nanos / SLOT.as_nanos()) as u64
+    (now().as_nanos() / SLOT.as_nanos()) as u64
 }
 
+/// The TTL of an answer, in seconds.
+const TTL: u32 = 300;
 /// Octets of the longest query that is read.
 const DATAGRAM: usize = 512;
 /// Octets that the kernel may keep of queries, above all while the process is stopped: they are counted afterwards.
@@ -228,8 +227,8 @@ impl Desk {
                     continue;
                 }
                 let delay = Duration::from_micros(if is_late < late_share { late } else { delay });
-                let mut bytes = Vec::with_capacity(DATAGRAM);
-                message::write_reply(query.bytes, &mut bytes);
+                let mut bytes = Vec::new();
+                message::write_reply(query.bytes, TTL, &mut bytes);
                 let turn = self.counts.queries;
                 self.pending.push(Reverse(Reply { due: now + delay, turn, client: query.peer, bytes }));
             }
