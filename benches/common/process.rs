@@ -84,8 +84,14 @@ impl Process {
         arguments: &[String],
         core: Option<usize>,
     ) -> io::Result<(Self, String)> {
-        let myself = myself(core)?;
-        let words = command.iter().map(OsString::from).chain(myself).chain(arguments.iter().map(OsString::from));
+        let mut words = Vec::new();
+        if !command.is_empty() {
+            words.extend(myself(None)?);
+            words.extend(["hold".into(), "--silent".into()]);
+        }
+        words.extend(command.iter().map(OsString::from));
+        words.extend(myself(core)?);
+        words.extend(arguments.iter().map(OsString::from));
         let mut process = Self::spawn(words, |command| command.stdin(Stdio::piped()))?;
         let line = process.line()?;
         Ok((process, line))
@@ -204,6 +210,9 @@ impl Server {
 /// A program that is to end with the process that started it: the role that starts servers which are not our roles.
 #[derive(clap::Args)]
 pub(crate) struct Hold {
+    /// Its stdout is read by whoever started it, and nothing else is to be there.
+    #[arg(long)]
+    silent: bool,
     /// The program.
     program: PathBuf,
     /// Its arguments.
@@ -214,9 +223,14 @@ pub(crate) struct Hold {
 impl Hold {
     /// Says when, and becomes the program, the stdout of which goes where its stderr goes. Returns only if that fails.
     pub(crate) fn run(&self) -> io::Result<()> {
-        println!("{}", now().as_nanos());
-        io::stdout().flush()?;
-        Err(Command::new(&self.program).args(&self.arguments).stdout(io::stderr()).exec())
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        if !self.silent {
+            println!("{}", now().as_nanos());
+            io::stdout().flush()?;
+            command.stdout(io::stderr());
+        }
+        Err(command.exec())
     }
 }
 

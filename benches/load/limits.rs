@@ -290,7 +290,8 @@ fn free_load(workers: u32, rules: Rules, secs: f64, folder: &Path) -> io::Result
 fn stripped_size(folder: &Path) -> io::Result<u64> {
     let copy = folder.join("stripped");
     fs::copy(HEDGEROW, &copy)?;
-    let status = Command::new("strip").arg(&copy).status()?;
+    let status = Command::new("strip").arg(&copy).status();
+    let status = status.map_err(|error| io::Error::other(format!("strip, of the package binutils: {error}")))?;
     if !status.success() {
         return Err(io::Error::other(format!("strip ended with {status}")));
     }
