@@ -2,9 +2,9 @@
 //!
 //! Times differ from machine to machine and from minute to minute; instruction counts hardly do, so that a machine can tell
 //! whether a change has made something slower. This program starts itself under valgrind's callgrind, has each step of
-//! `../steps` counted after it is warm, and compares with `baseline.txt`. A step that takes over 5 % more ends it with exit status
-//! 1. One that takes as much less is worth a new baseline, and so is one that takes more for a good reason, which the commit
-//! then says: `cargo bench --bench instructions -- --save`.
+//! `../steps` counted after it is warm, and compares with `baseline.txt`. If one takes over 5 % more, the exit status is 1. If
+//! one takes as much less, or more for a good reason, which the commit then says, it is time for a new baseline:
+//! `cargo bench --bench instructions -- --save`.
 //!
 //! Two runs give the same counts. Valgrind shows programs one processor everywhere, but for what the real one lacks: without
 //! AVX2 and its like (`GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-FMA,-ERMS,-BMI2,-MOVBE`) the C library copies and computes by
@@ -86,9 +86,10 @@ fn compare(before: &Baseline, now: &Baseline) -> ExitCode {
     let (mut worse, mut better) = (Vec::new(), Vec::new());
     for (name, count) in &now.counts {
         let known = before.counts.get(name).copied();
-        let (cell, change) = known.map_or(("-".to_owned(), "new".to_owned()), |known| {
-            (known.to_string(), format!("{:+.1} %", 100.0 * (*count as f64 / known as f64 - 1.0)))
-        });
+        let (cell, change) = match known {
+            Some(known) => (known.to_string(), format!("{:+.1} %", 100.0 * (*count as f64 / known as f64 - 1.0))),
+            None => ("-".to_owned(), "new".to_owned()),
+        };
         println!("| {name} | {count} | {cell} | {change} |");
         match Verdict::of(known, *count) {
             Verdict::Same => {}
