@@ -56,7 +56,9 @@ impl Known<'_> {
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
         let is_stalled = |backend: &BackendIndex| {
             let load = self.loads.get(backend.get());
-            load.is_some_and(|load| load.is_stalled(self.patience(*backend, longest), self.now))
+            // What is cheap to know first: nearly always that is enough.
+            let is_stalled = |patience| load.is_some_and(|load| load.is_stalled(patience, self.now));
+            is_stalled(SHORTEST_PATIENCE.min(longest)) && is_stalled(self.patience(*backend, longest))
         };
         let fit = candidates.iter().filter(|backend| !is_stalled(backend));
         if candidates.all_down() || fit.clone().count() == candidates.len() {

@@ -158,7 +158,8 @@ impl Errors {
 
     /// The part of recent replies that were failures, from 0 to 1.
     pub fn value(&self, now: Instant) -> f64 {
-        self.part * kept(self.updated, now)
+        // Most backends never fail, and nothing fades to nothing.
+        if self.part == 0.0 { 0.0 } else { self.part * kept(self.updated, now) }
     }
 
     /// The same in whole steps, each worth one failure. A trace of a failure long past makes no difference.
