@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-use super::message::{self, Expect};
+use super::message::{self, Expect, Lengths};
 use super::process::Process;
 
 /// What a client is told to do.
@@ -42,6 +42,9 @@ pub(crate) struct Plan {
     /// Names before the first one comes again; 0: only when numbers run out.
     #[arg(long)]
     pub(crate) names: u32,
+    /// How long names are.
+    #[arg(long)]
+    pub(crate) lengths: Lengths,
     /// Silence after which a query is lost, in seconds.
     #[arg(long)]
     pub(crate) timeout: f64,
@@ -61,14 +64,15 @@ impl Plan {
 
     /// Starts a client with this plan by a command that runs another one.
     pub(crate) fn start_under(&self, command: &[String], core: Option<usize>) -> io::Result<Running> {
-        let Self { server, expect, secs, rate, burst, first, names, timeout, sockets, slots } = *self;
+        let Self { server, expect, secs, rate, burst, first, names, lengths, timeout, sockets, slots } = *self;
         let expect = match expect {
             Expect::Echo => "echo",
             Expect::Answer => "answer",
         };
         let mut arguments = format!(
             "client --server {server} --expect {expect} --secs {secs} --first {first} --names {names} --timeout {timeout} \
-             --sockets {sockets} --burst {burst}"
+             --sockets {sockets} --burst {burst} --lengths {lengths}",
+            lengths = lengths.word(),
         );
         if let Some(rate) = rate {
             arguments.push_str(&format!(" --rate {rate}"));
@@ -282,7 +286,7 @@ impl Lane {
         socket.connect(&server.into())?;
         Ok(Self {
             socket: socket.into(),
-            outbox: SendBatch::new(BATCH, 64),
+            outbox: SendBatch::new(BATCH, 64).uncoupled(),
             inbox: RecvBatch::new(BATCH, 512),
             flights: vec![None; usize::from(IDS)],
             next: 0,
@@ -306,7 +310,7 @@ impl Lane {
             tally.lose(flight.since);
         }
         self.outstanding += 1;
-        self.outbox.push(None, None, |out| message::write_query(number, id, out));
+        self.outbox.push(None, None, |out| message::write_query(number, tally.lengths, id, out));
     }
 
     /// Sends what is queued. What the kernel does not take is lost when its time is over, as on a real wire.
@@ -332,7 +336,7 @@ impl Lane {
             let flight = id.and_then(|id| self.flights.get_mut(usize::from(id)));
             match flight {
                 Some(slot) => match *slot {
-                    Some(flight) if message::is_right(bytes, flight.number, expect) => {
+                    Some(flight) if message::is_right(bytes, flight.number, tally.lengths, expect) => {
                         *slot = None;
                         self.outstanding -= 1;
                         tally.answer(flight.since, now);
@@ -367,6 +371,8 @@ impl Lane {
 struct Tally {
     /// Number of the first name.
     first: u32,
+    /// How long names are.
+    lengths: Lengths,
     /// Names before the first one comes again.
     names: u32,
     /// Queries queued.
@@ -395,6 +401,7 @@ impl Tally {
         Self {
             first: plan.first,
             names: plan.names,
+            lengths: plan.lengths,
             queued: 0,
             sent: 0,
             lost: 0,

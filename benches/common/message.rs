@@ -5,14 +5,14 @@
 
 use std::net::Ipv4Addr;
 
-/// Octets of a query: header, name, type and class.
-const QUERY_LEN: usize = HEADER_LEN + QUESTION_LEN;
 /// Octets of the header (RFC 1035 section 4.1.1).
 const HEADER_LEN: usize = 12;
-/// Octets of the question: the name, type A, class IN.
-const QUESTION_LEN: usize = 1 + LABEL_LEN + ZONE.len() + 4;
-/// Octets of the first label: `h` and the number in eight hexadecimal digits.
+/// Octets of the shortest first label: `h` and the number in eight hexadecimal digits.
 const LABEL_LEN: usize = 9;
+/// How many lengths mixed labels have, each one octet longer than the one before.
+const LENGTHS: u32 = 24;
+/// Octets of the longest question: the name, type A, class IN.
+const QUESTION_MAX: usize = 1 + LABEL_LEN + LENGTHS as usize - 1 + ZONE.len() + 4;
 /// All labels but the first.
 const ZONE: &[u8] = b"\x05bench\x04test\x00";
 /// The flag QR, in the third octet of a header.
@@ -31,9 +31,36 @@ pub(crate) enum Expect {
     Answer,
 }
 
+/// How long names are. A server that sends datagrams of equal length together gains by equal names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Lengths {
+    /// Of many lengths, as people ask.
+    Mixed,
+    /// All of one length, as most load tools ask.
+    Equal,
+}
+
+impl Lengths {
+    /// The word for it on a command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Mixed => "mixed",
+            Self::Equal => "equal",
+        }
+    }
+
+    /// Octets of the first label of a number's host.
+    fn of_label(self, number: u32) -> usize {
+        match self {
+            Self::Mixed => LABEL_LEN + (number.wrapping_mul(0x9E37_79B1) >> 16) as usize % LENGTHS as usize,
+            Self::Equal => LABEL_LEN,
+        }
+    }
+}
+
 /// The first label of a number's host, in the zone `bench.test`.
-pub(crate) fn label(number: u32) -> String {
-    format!("h{number:08x}")
+pub(crate) fn label(number: u32, lengths: Lengths) -> String {
+    format!("h{number:08x}{:x<1$}", "", lengths.of_label(number) - LABEL_LEN)
 }
 
 /// The address of a number's host: in 10.0.0.0/8, far apart for neighbors.
@@ -44,10 +71,10 @@ pub(crate) fn address(number: u32) -> Ipv4Addr {
 }
 
 /// Writes the query for a number.
-pub(crate) fn write_query(number: u32, id: u16, out: &mut Vec<u8>) {
+pub(crate) fn write_query(number: u32, lengths: Lengths, id: u16, out: &mut Vec<u8>) {
     let [high, low] = id.to_be_bytes();
     out.extend_from_slice(&[high, low, RD, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    out.extend_from_slice(&question(number));
+    out.extend_from_slice(Question::of(number, lengths.of_label(number)).as_wire());
 }
 
 /// Writes the query back with QR set.
@@ -61,14 +88,16 @@ pub(crate) fn write_echo(query: &[u8], out: &mut Vec<u8>) {
 /// Writes the reply of a backend: the address of a host of ours, REFUSED to all else (probes). Whatever
 /// follows the question (an OPT record) is left out.
 pub(crate) fn write_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
-    let Some(number) = query.get(HEADER_LEN..QUERY_LEN).and_then(number) else {
+    let Some((number, question)) = query.get(HEADER_LEN..).and_then(read) else {
         write_echo(query, out);
         if let Some(rcode) = out.get_mut(3) {
             *rcode = REFUSED;
         }
         return;
     };
-    out.extend_from_slice(&query[..QUERY_LEN]);
+    out.extend_from_slice(&query[..HEADER_LEN]);
+    // As it was asked, whatever its case: some forwarders make forgery harder by it.
+    out.extend_from_slice(question);
     out[2] |= QR;
     // One answer record, no others.
     out[6..HEADER_LEN].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
@@ -80,38 +109,62 @@ pub(crate) fn write_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
 }
 
 /// Whether a response with the right ID is the right one for the number.
-pub(crate) fn is_right(response: &[u8], number: u32, expect: Expect) -> bool {
+pub(crate) fn is_right(response: &[u8], number: u32, lengths: Lengths, expect: Expect) -> bool {
     let Some((header, rest)) = response.split_at_checked(HEADER_LEN) else { return false };
     let is_response = header[2] & QR != 0;
     let answers = u16::from_be_bytes([header[6], header[7]]);
     let is_success = header[3] & 0x0F == 0;
+    let question = Question::of(number, lengths.of_label(number));
     let data = match expect {
-        Expect::Echo => rest.len() == QUESTION_LEN && answers == 0,
+        Expect::Echo => rest.len() == question.as_wire().len() && answers == 0,
         Expect::Answer => rest.ends_with(&address(number).octets()) && answers == 1,
     };
-    is_response && is_success && data && rest.starts_with(&question(number))
+    is_response && is_success && data && rest.starts_with(question.as_wire())
 }
 
-/// The question for a number.
-fn question(number: u32) -> [u8; QUESTION_LEN] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut octets = [0; QUESTION_LEN];
-    octets[0] = LABEL_LEN as u8;
-    octets[1] = b'h';
-    for (place, octet) in octets[2..=LABEL_LEN].iter_mut().enumerate() {
-        *octet = DIGITS[(number >> (28 - 4 * place) & 0xF) as usize];
+/// The question for a host.
+struct Question {
+    /// Name, type and class, and what is left of the room.
+    octets: [u8; QUESTION_MAX],
+    /// Octets in use.
+    len: usize,
+}
+
+impl Question {
+    /// The question for a number, with a first label of so many octets.
+    fn of(number: u32, label_len: usize) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut octets = [b'x'; QUESTION_MAX];
+        octets[0] = label_len as u8;
+        octets[1] = b'h';
+        for (place, octet) in octets[2..=LABEL_LEN].iter_mut().enumerate() {
+            *octet = DIGITS[(number >> (28 - 4 * place) & 0xF) as usize];
+        }
+        let zone_at = 1 + label_len;
+        octets[zone_at..][..ZONE.len()].copy_from_slice(ZONE);
+        let len = zone_at + ZONE.len() + 4;
+        octets[len - 4..len].copy_from_slice(&[0, 1, 0, 1]);
+        Self { octets, len }
     }
-    octets[1 + LABEL_LEN..][..ZONE.len()].copy_from_slice(ZONE);
-    octets[QUESTION_LEN - 4..].copy_from_slice(&[0, 1, 0, 1]);
-    octets
+
+    /// Name, type and class in wire form.
+    fn as_wire(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
 }
 
-/// The number whose question this is, whatever its case: some forwarders make forgery harder by it.
-fn number(question: &[u8]) -> Option<u32> {
-    let digits = question.get(2..=LABEL_LEN)?;
+/// The number and the question that stands here, if it is one of ours, whatever its case.
+fn read(octets: &[u8]) -> Option<(u32, &[u8])> {
+    let label_len = usize::from(*octets.first()?);
+    if !(LABEL_LEN..LABEL_LEN + LENGTHS as usize).contains(&label_len) {
+        return None;
+    }
+    let digits = octets.get(2..=LABEL_LEN)?;
     let number = digits.iter().try_fold(0, |number: u32, &digit| {
         let value = char::from(digit).to_digit(16)?;
         Some(number << 4 | value)
     })?;
-    self::question(number).eq_ignore_ascii_case(question).then_some(number)
+    let question = Question::of(number, label_len);
+    let asked = octets.get(..question.len)?;
+    asked.eq_ignore_ascii_case(question.as_wire()).then_some((number, asked))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::common::message::{self, Expect};
+use crate::common::message::{self, Expect, Lengths};
 use crate::common::process::{self, Process, Server};
 
 /// How a server is started: a program with its arguments, in a folder that holds its config.
@@ -30,16 +30,18 @@ pub(crate) struct Knocker {
     pub(crate) address: SocketAddr,
     /// Names before the first one comes again; 0: only when numbers run out.
     names: u32,
+    /// How long they are.
+    lengths: Lengths,
     /// Queries sent.
     sent: u16,
 }
 
 impl Knocker {
     /// Finds an address that nobody listens at. Queries will be for so many names.
-    pub(crate) fn new(names: u32) -> io::Result<Self> {
+    pub(crate) fn new(names: u32, lengths: Lengths) -> io::Result<Self> {
         // In this order, or the system might give the socket the very port that is to be free.
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        Ok(Self { socket, address: free_address()?, names, sent: 0 })
+        Ok(Self { socket, address: free_address()?, names, lengths, sent: 0 })
     }
 
     /// Starts the server in a folder and waits for the first right answer. Also returns how long that took, from the
@@ -69,7 +71,7 @@ impl Knocker {
     /// Sends a query and waits a moment. Whether a right answer came.
     fn knock(&mut self) -> io::Result<bool> {
         let mut bytes = Vec::new();
-        message::write_query(self.number(self.sent), self.sent, &mut bytes);
+        message::write_query(self.number(self.sent), self.lengths, self.sent, &mut bytes);
         self.sent = self.sent.wrapping_add(1);
         // Nobody may listen yet: then the system refuses, now or at the next call.
         let _ = self.socket.send_to(&bytes, self.address);
@@ -84,7 +86,7 @@ impl Knocker {
             let mut response = [0; 512];
             let Ok(length) = self.socket.recv(&mut response) else { continue };
             let Some(id) = response.first_chunk().map(|id| u16::from_be_bytes(*id)) else { continue };
-            if message::is_right(&response[..length], self.number(id), Expect::Answer) {
+            if message::is_right(&response[..length], self.number(id), self.lengths, Expect::Answer) {
                 return Ok(true);
             }
         }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::common::client::{Plan, SOCKETS};
 use crate::common::forwarder;
-use crate::common::message::Expect;
+use crate::common::message::{Expect, Lengths};
 use crate::common::process::{Cores, HEDGEROW};
 use crate::common::responder::{Behavior, Responder};
 use crate::common::spread::Spread;
@@ -195,7 +195,7 @@ enum Rules {
 fn start(cores: Option<Cores>, folder: &Path) -> io::Result<Start> {
     let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
     let backends = [subject::responder(0, rest)?, subject::responder(0, rest)?];
-    let knocker = Knocker::new(0)?;
+    let knocker = Knocker::new(0, Lengths::Mixed)?;
     let config = forwarder::config(0, knocker.address, &backends.each_ref().map(|backend| backend.address), "");
     let launch = subject::launch_hedgerow(&config, folder)?;
     let (server, first_answer) = knocker.start(&launch, folder, core, START_TIMEOUT)?;
@@ -207,7 +207,7 @@ fn in_flight(count: f64, rate: f64, secs: f64, cores: Option<Cores>, folder: &Pa
     let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
     let prompt = Behavior { delay: 0, late_share: 0.0, late: 0, loss: 0.0, seed: 0 };
     let mut backends = [Responder::start(&prompt, rest)?, Responder::start(&prompt, rest)?];
-    let knocker = Knocker::new(0)?;
+    let knocker = Knocker::new(0, Lengths::Mixed)?;
     let addresses = backends.each_ref().map(Responder::address);
     let launch = subject::launch_hedgerow(&forwarder::config(1, knocker.address, &addresses, PATIENT), folder)?;
     let (server, _) = knocker.start(&launch, folder, core, START_TIMEOUT)?;
@@ -223,6 +223,7 @@ fn in_flight(count: f64, rate: f64, secs: f64, cores: Option<Cores>, folder: &Pa
         burst: BURST,
         first: 0,
         names: 0,
+        lengths: Lengths::Mixed,
         timeout: delay.as_secs_f64() + 1.0,
         // Twice as many IDs as may be out.
         sockets: 2 * SOCKETS,
@@ -263,7 +264,7 @@ fn free_load(workers: u32, rules: Rules, secs: f64, folder: &Path) -> io::Result
         Rules::Sequential => (0, 0, "dispatch = \"sequential\""),
     };
     let backends = [subject::responder(ttl, None)?, subject::responder(ttl, None)?];
-    let knocker = Knocker::new(names)?;
+    let knocker = Knocker::new(names, Lengths::Mixed)?;
     let addresses = backends.each_ref().map(|backend| backend.address);
     let launch = subject::launch_hedgerow(&forwarder::config(workers, knocker.address, &addresses, rules), folder)?;
     let (server, _) = knocker.start(&launch, folder, None, START_TIMEOUT)?;
@@ -277,6 +278,7 @@ fn free_load(workers: u32, rules: Rules, secs: f64, folder: &Path) -> io::Result
             burst: 1,
             first,
             names,
+            lengths: Lengths::Mixed,
             timeout: 1.0,
             sockets: SOCKETS,
             slots: false,

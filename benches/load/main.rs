@@ -33,6 +33,7 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 
 use common::client::{self, Plan};
+use common::message::Lengths;
 use common::positive;
 use common::process::{Cores, Hold, Place};
 use common::responder::{self, Behavior};
@@ -68,6 +69,9 @@ struct Options {
     /// Only the rows whose name has this in it, and the echo.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// How long names are. With names of one length, hedgerow sends many datagrams as one.
+    #[arg(long, default_value = "mixed")]
+    lengths: Lengths,
     /// One short round, to see that all works.
     #[arg(long)]
     quick: bool,
@@ -90,7 +94,11 @@ struct Options {
 #[command(hide = true)]
 enum Role {
     /// Sends every datagram back.
-    Echo,
+    Echo {
+        /// Those of equal length to one client as one.
+        #[arg(long)]
+        coupled: bool,
+    },
     /// Answers as a backend that is always fast.
     FastResponder {
         /// The TTL of an answer, in seconds.
@@ -110,7 +118,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Some(role) = options.role else { return measure(&options) };
     options.place.settle()?;
     match role {
-        Role::Echo => tool::run(Tool::Echo)?,
+        Role::Echo { coupled } => tool::run(Tool::Echo { is_coupled: coupled })?,
         Role::FastResponder { ttl } => tool::run(Tool::Responder { ttl })?,
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
@@ -144,6 +152,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut strength = Strength {
         secs,
         rates: options.rate.map(|rate| Rates { forward: rate, others: rate }),
+        lengths: options.lengths,
         counts_instructions: instructions::are_counted(),
     };
     let mut done = Vec::new();
@@ -197,7 +206,7 @@ fn subjects(peers: &[Peer]) -> Vec<Subject> {
         (Scenario::Table(10_000), &[Sequential]),
         (Scenario::Zone(1_000_000), &[Sequential]),
     ];
-    let mut subjects = vec![ECHO];
+    let mut subjects = vec![ECHO, Subject { scenario: Scenario::Echo, answerer: Answerer::CoupledEcho }];
     for (scenario, dispatches) in scenarios {
         let ours = dispatches.iter().map(|&dispatch| Answerer::Hedgerow(dispatch));
         let others = peers.iter().filter(|peer| peer.fits(scenario)).map(|&peer| Answerer::Peer(peer));

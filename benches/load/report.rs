@@ -32,10 +32,11 @@ impl Results {
         let mut out = machine.markdown();
         let _ = writeln!(
             out,
-            "\nMedian (min–max) of {} rounds. Closed loop: {WINDOW} outstanding over {SOCKETS} sockets for {secs} s, which gives CPU \
-             time (user and system, all processes of the server) and rate. Open loop, which gives latencies: {others} \
+            "\nMedian (min–max) of {} rounds, names of {lengths} length. Closed loop: {WINDOW} outstanding over {SOCKETS} sockets for \
+             {secs} s, which gives CPU time (user and system, all processes of the server) and rate. Open loop, which gives latencies: {others} \
              queries/s for {secs} s, forwarding {forward}.\n",
             rounds.len(),
+            lengths = strength.lengths.word(),
             others = strength.rates.map_or(0.0, |rates| rates.others),
             forward = strength.rates.map_or(0.0, |rates| rates.forward),
         );
@@ -135,6 +136,6 @@ impl Results {
                 json!({ "asked": subject.scenario.name(), "server": subject.answerer(), "rounds": rounds })
             })
             .collect();
-        json!({ "machine": machine, "window": WINDOW, "secs": secs, "rates": rates, "subjects": subjects })
+        json!({ "machine": machine, "window": WINDOW, "lengths": self.strength.lengths.word(), "secs": secs, "rates": rates, "subjects": subjects })
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::common::client::{Plan, SOCKETS, Seen};
 use crate::common::forwarder;
-use crate::common::message::{self, Expect};
+use crate::common::message::{self, Expect, Lengths};
 use crate::common::process::{Cores, HEDGEROW, Server};
 use crate::instructions;
 use crate::launch::{Knocker, Launch};
@@ -75,6 +75,8 @@ impl Scenario {
 pub(crate) enum Answerer {
     /// The echo, a role of this program.
     Echo,
+    /// The same, but datagrams of equal length to one client leave as one, as hedgerow's do.
+    CoupledEcho,
     /// The release binary. The dispatch matters where it forwards.
     Hedgerow(Dispatch),
     /// A server by other people.
@@ -147,6 +149,8 @@ pub(crate) struct Strength {
     pub(crate) secs: f64,
     /// The open loop; `None` until the echo has shown what the machine can do.
     pub(crate) rates: Option<Rates>,
+    /// How long names are.
+    pub(crate) lengths: Lengths,
     /// Whether instructions are counted.
     pub(crate) counts_instructions: bool,
 }
@@ -197,6 +201,7 @@ impl Subject {
     pub(crate) fn answerer(self) -> String {
         match self.answerer {
             Answerer::Echo => "bare batched UDP echo".to_owned(),
+            Answerer::CoupledEcho => "the same with UDP_SEGMENT".to_owned(),
             Answerer::Hedgerow(dispatch) if self.scenario == Scenario::Forward => {
                 format!("hedgerow {}", dispatch.word())
             }
@@ -208,10 +213,10 @@ impl Subject {
     /// Starts the subject afresh, loads it, and ends it.
     pub(crate) fn measure(self, strength: Strength, cores: Option<Cores>, files: &Path) -> io::Result<Sample> {
         let folder = tempfile::tempdir_in(files)?;
-        let running = self.start(cores, files, folder.path())?;
+        let running = self.start(strength.lengths, cores, files, folder.path())?;
         let mut asked = 0;
         loop {
-            let warm_up = self.plan(&running, asked, WARM_UP, None);
+            let warm_up = self.plan(&running, asked, Strength { secs: WARM_UP, ..strength }, None);
             asked += warm_up.start(cores.map(|cores| cores.rest))?.finish()?.sent as u32;
             // On a busy machine it takes more than once until every hot name was asked for.
             if asked >= self.scenario.names_to_learn() {
@@ -219,7 +224,7 @@ impl Subject {
             }
         }
         let load = |turn: u32, rate| {
-            let plan = self.plan(&running, turn * NAMES_OF_A_LOAD, strength.secs, rate);
+            let plan = self.plan(&running, turn * NAMES_OF_A_LOAD, strength, rate);
             Load::run(&plan, &running.server, cores)
         };
         let closed = load(1, None)?;
@@ -227,7 +232,7 @@ impl Subject {
         let open = load(2, Some(rates.of(self.scenario)))?;
         let instructions = match strength.counts_instructions {
             true => {
-                let plan = self.plan(&running, 3 * NAMES_OF_A_LOAD, strength.secs, None);
+                let plan = self.plan(&running, 3 * NAMES_OF_A_LOAD, strength, None);
                 Some(instructions::per_answer(&plan, &running.server, cores, folder.path())?)
             }
             false => None,
@@ -238,17 +243,28 @@ impl Subject {
     }
 
     /// A load on a server that runs.
-    fn plan(self, running: &Running, first: u32, secs: f64, rate: Option<f64>) -> Plan {
+    fn plan(self, running: &Running, first: u32, strength: Strength, rate: Option<f64>) -> Plan {
         let expect = match self.scenario {
             Scenario::Echo => Expect::Echo,
             Scenario::Forward | Scenario::Cached(_) | Scenario::Zone(_) | Scenario::Table(_) => Expect::Answer,
         };
-        let (server, names) = (running.server.address, self.scenario.names());
-        Plan { server, expect, secs, rate, burst: 1, first, names, timeout: TIMEOUT, sockets: SOCKETS, slots: false }
+        Plan {
+            server: running.server.address,
+            expect,
+            secs: strength.secs,
+            rate,
+            burst: 1,
+            first,
+            names: self.scenario.names(),
+            lengths: strength.lengths,
+            timeout: TIMEOUT,
+            sockets: SOCKETS,
+            slots: false,
+        }
     }
 
     /// Starts the server and, if it is a forwarder, its backends.
-    fn start(self, cores: Option<Cores>, files: &Path, folder: &Path) -> io::Result<Running> {
+    fn start(self, lengths: Lengths, cores: Option<Cores>, files: &Path, folder: &Path) -> io::Result<Running> {
         let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
         let scenario = self.scenario;
         let (hosts, responders) = match scenario {
@@ -257,17 +273,15 @@ impl Subject {
                 let responder = || responder(scenario.ttl(), rest);
                 (PathBuf::new(), vec![responder()?, responder()?])
             }
-            Scenario::Zone(hosts) => (written(files, &format!("{hosts}.zone"), || zone(hosts))?, Vec::new()),
-            Scenario::Table(hosts) => (written(files, &format!("{hosts}.txt"), || table(hosts))?, Vec::new()),
+            Scenario::Zone(hosts) => (written(files, &format!("{hosts}.zone"), || zone(hosts, lengths))?, Vec::new()),
+            Scenario::Table(hosts) => (written(files, &format!("{hosts}.txt"), || table(hosts, lengths))?, Vec::new()),
         };
         let backends: Vec<_> = responders.iter().map(|responder| responder.address).collect();
-        let knocker = Knocker::new(scenario.names())?;
+        let knocker = Knocker::new(scenario.names(), lengths)?;
         let setup = Setup { scenario, listen: knocker.address, backends: &backends, hosts: &hosts, folder };
         let launch = match self.answerer {
-            Answerer::Echo => {
-                let server = Server::role(&["echo".to_owned()], core)?;
-                return Ok(Running { server, _responders: responders, first_answer: None });
-            }
+            Answerer::Echo => return Running::echo(&["echo"], core),
+            Answerer::CoupledEcho => return Running::echo(&["echo", "--coupled"], core),
             Answerer::Hedgerow(dispatch) => hedgerow(&setup, dispatch)?,
             Answerer::Peer(peer) => peer.launch(&setup)?,
         };
@@ -297,6 +311,14 @@ struct Running {
     _responders: Vec<Server>,
     /// How long it took to answer.
     first_answer: Option<Duration>,
+}
+
+impl Running {
+    /// An echo.
+    fn echo(role: &[&str], core: Option<usize>) -> io::Result<Self> {
+        let role: Vec<_> = role.iter().map(|&word| word.to_owned()).collect();
+        Ok(Self { server: Server::role(&role, core)?, _responders: Vec::new(), first_answer: None })
+    }
 }
 
 /// Starts a backend that is always fast.
@@ -341,13 +363,14 @@ fn written(folder: &Path, name: &str, text: impl FnOnce() -> String) -> io::Resu
 }
 
 /// A table with a host for each number.
-fn table(hosts: u32) -> String {
-    (0..hosts).map(|number| format!("{}.bench.test {} A\n", message::label(number), message::address(number))).collect()
+fn table(hosts: u32, lengths: Lengths) -> String {
+    let host = |number| format!("{}.bench.test {} A\n", message::label(number, lengths), message::address(number));
+    (0..hosts).map(host).collect()
 }
 
 /// The same as a master file.
-fn zone(hosts: u32) -> String {
+fn zone(hosts: u32, lengths: Lengths) -> String {
     let apex = "$ORIGIN bench.test.\n$TTL 3600\n@ SOA ns hostmaster 1 3600 600 604800 60\n@ NS ns\nns A 127.0.0.1\n";
-    let host = |number| format!("{} A {}\n", message::label(number), message::address(number));
+    let host = |number| format!("{} A {}\n", message::label(number, lengths), message::address(number));
     [apex.to_owned()].into_iter().chain((0..hosts).map(host)).collect()
 }

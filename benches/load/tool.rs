@@ -15,7 +15,10 @@ use crate::common::message;
 #[derive(Clone, Copy)]
 pub(crate) enum Tool {
     /// The query with QR set: what moving the datagrams costs, and nothing else.
-    Echo,
+    Echo {
+        /// Whether datagrams of equal length to one client leave as one.
+        is_coupled: bool,
+    },
     /// The address of the name: a backend that is always fast.
     Responder {
         /// The TTL of an answer, in seconds.
@@ -34,7 +37,11 @@ pub(crate) fn run(tool: Tool) -> io::Result<()> {
 
     let stdin = io::stdin();
     let mut inbox = RecvBatch::new(BATCH, DATAGRAM);
-    let mut outbox = SendBatch::new(BATCH, DATAGRAM);
+    let outbox = SendBatch::new(BATCH, DATAGRAM);
+    let mut outbox = match tool {
+        Tool::Echo { is_coupled: true } => outbox,
+        Tool::Echo { is_coupled: false } | Tool::Responder { .. } => outbox.uncoupled(),
+    };
     loop {
         let mut ready = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];
         poll(&mut ready, None)?;
@@ -55,7 +62,7 @@ fn answer_all(tool: Tool, socket: &UdpSocket, inbox: &mut RecvBatch, outbox: &mu
         };
         for query in (0..received).filter_map(|index| inbox.datagram(index)) {
             outbox.push(Some(query.peer), None, |out| match tool {
-                Tool::Echo => message::write_echo(query.bytes, out),
+                Tool::Echo { .. } => message::write_echo(query.bytes, out),
                 Tool::Responder { ttl } => message::write_reply(query.bytes, ttl, out),
             });
         }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use crate::common::client::{Plan, SLOT, SOCKETS, Seen};
-use crate::common::message::Expect;
+use crate::common::message::{Expect, Lengths};
 use crate::common::process::{Cores, Server};
 use crate::common::responder::{Responder, slot_now};
 use crate::fault::{Event, Fault, victim};
@@ -93,6 +93,7 @@ pub(crate) fn run(
         burst: 1,
         first: 0,
         names: 0,
+        lengths: Lengths::Mixed,
         timeout: f64::from(TIMEOUT),
         sockets: SOCKETS,
         slots: true,
