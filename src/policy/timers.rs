@@ -15,7 +15,7 @@ pub struct Timers<K> {
     /// The time from which the others are counted: the first one that was set.
     zero: Option<Instant>,
     /// Queues, each in the order of time.
-    lanes: [Lane<K>; LANES],
+    lanes: [VecDeque<Timer<K>>; LANES],
     /// What fitted in no queue.
     rest: BinaryHeap<Timer<K>>,
 }
@@ -23,14 +23,15 @@ pub struct Timers<K> {
 impl<K> Timers<K> {
     /// No timers.
     pub fn new() -> Self {
-        Self { zero: None, lanes: std::array::from_fn(|_| Lane::new()), rest: BinaryHeap::new() }
+        Self { zero: None, lanes: std::array::from_fn(|_| VecDeque::with_capacity(WARM)), rest: BinaryHeap::new() }
     }
 
     /// Sets a timer.
     pub fn push(&mut self, at: Instant, key: K) {
         let at = Nanos::between(*self.zero.get_or_insert(at), at);
-        match self.lanes.iter_mut().find(|lane| lane.fits(at)) {
-            Some(lane) => lane.push(at, key),
+        let fits = |lane: &&mut VecDeque<Timer<K>>| lane.back().is_none_or(|last| last.at <= at);
+        match self.lanes.iter_mut().find(fits) {
+            Some(lane) => lane.push_back(Timer { at, key }),
             None => self.rest.push(Timer { at, key }),
         }
     }
@@ -44,36 +45,37 @@ impl<K> Timers<K> {
     pub fn pop_due(&mut self, now: Instant) -> Option<(Instant, K)> {
         let zero = self.zero?;
         let nearest = self.nearest().filter(|&at| at <= Nanos::between(zero, now))?;
-        let key = match self.lanes.iter_mut().find(|lane| lane.nearest() == Some(nearest)) {
-            Some(lane) => lane.pop(),
-            None => self.rest.pop().map(|timer| timer.key),
+        let is_nearest = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| timer.at == nearest);
+        let timer = match self.lanes.iter_mut().find(|lane| is_nearest(lane.front())) {
+            Some(lane) => lane.pop_front(),
+            None => self.rest.pop(),
         };
-        key.map(|key| (nearest.since(zero), key))
+        timer.map(|timer| (timer.at.since(zero), timer.key))
     }
 
     /// Forgets the nearest timers for as long as they are stale, so that nobody wakes up for them.
     pub fn discard(&mut self, is_stale: impl Fn(Instant, &K) -> bool) {
         let Some(zero) = self.zero else { return };
-        let is_stale = |(at, key): (Nanos, &K)| is_stale(at.since(zero), key);
+        let is_stale = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| is_stale(timer.at.since(zero), &timer.key));
         for lane in &mut self.lanes {
-            while lane.front().is_some_and(is_stale) {
-                lane.pop();
+            while is_stale(lane.front()) {
+                lane.pop_front();
             }
         }
-        while self.rest.peek().is_some_and(|timer| is_stale((timer.at, &timer.key))) {
+        while is_stale(self.rest.peek()) {
             self.rest.pop();
         }
     }
 
     /// The nearest time.
     fn nearest(&self) -> Option<Nanos> {
-        let rest = self.rest.peek().map(|timer| timer.at);
-        self.lanes.iter().filter_map(Lane::nearest).chain(rest).min()
+        let nearest = self.lanes.iter().filter_map(VecDeque::front).chain(self.rest.peek());
+        nearest.map(|timer| timer.at).min()
     }
 
     /// How many timers are set, those with a stale key included.
     pub fn len(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.keys.len()).sum::<usize>() + self.rest.len()
+        self.lanes.iter().map(VecDeque::len).sum::<usize>() + self.rest.len()
     }
 
     /// Whether no timer is set.
@@ -110,59 +112,7 @@ impl Nanos {
     }
 }
 
-/// Timers in the order of time. Those that were set in one turn of a worker have one time, and share it: that of so many, and not
-/// the keys, would be most of a lane.
-#[derive(Debug)]
-struct Lane<K> {
-    /// The times, each with how many keys have it.
-    times: VecDeque<(Nanos, u32)>,
-    /// What the timers are for.
-    keys: VecDeque<K>,
-}
-
-impl<K> Lane<K> {
-    /// No timers.
-    fn new() -> Self {
-        Self { times: VecDeque::with_capacity(WARM), keys: VecDeque::with_capacity(WARM) }
-    }
-
-    /// Whether a timer for this time is not before the last one.
-    fn fits(&self, at: Nanos) -> bool {
-        self.times.back().is_none_or(|(last, _)| *last <= at)
-    }
-
-    /// Adds a timer that fits.
-    fn push(&mut self, at: Nanos, key: K) {
-        match self.times.back_mut() {
-            Some((last, count)) if *last == at && *count < u32::MAX => *count += 1,
-            Some(_) | None => self.times.push_back((at, 1)),
-        }
-        self.keys.push_back(key);
-    }
-
-    /// The nearest time.
-    fn nearest(&self) -> Option<Nanos> {
-        self.times.front().map(|(at, _)| *at)
-    }
-
-    /// The nearest timer.
-    fn front(&self) -> Option<(Nanos, &K)> {
-        self.nearest().zip(self.keys.front())
-    }
-
-    /// Takes out the nearest timer.
-    fn pop(&mut self) -> Option<K> {
-        if let Some((_, count)) = self.times.front_mut() {
-            *count -= 1;
-            if *count == 0 {
-                self.times.pop_front();
-            }
-        }
-        self.keys.pop_front()
-    }
-}
-
-/// One timer of the heap. Its order is that of urgency, since a heap gives the greatest first.
+/// One timer. Its order is that of urgency, since a heap gives the greatest first.
 #[derive(Debug)]
 struct Timer<K> {
     /// When it is due.
@@ -190,6 +140,12 @@ impl<K> PartialEq for Timer<K> {
 }
 
 impl<K> Eq for Timer<K> {}
+
+/// Octets that one timer takes.
+#[cfg(test)]
+pub(crate) const fn timer_size<K>() -> usize {
+    size_of::<Timer<K>>()
+}
 
 /// Timers of each queue for which there is room before it has to grow.
 const WARM: usize = 1024;

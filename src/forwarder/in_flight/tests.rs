@@ -11,6 +11,7 @@ use crate::net::exchange::TicketKey;
 use crate::policy::Rules;
 use crate::policy::budget::Budget;
 use crate::policy::race::{BackendIndex, Candidates, Field, MAX_ATTEMPTS, Race};
+use crate::policy::timers::timer_size;
 use crate::wire::{ClientForm, QuestionKey, read_query, write_query};
 
 /// A name of so many labels of four octets, in this spelling.
@@ -51,8 +52,7 @@ fn a_hundred_thousand_queries_in_flight_take_less_than_400_octets_each() {
     let buckets = (QUERIES * 16 / 7).next_power_of_two();
     // Each bucket has an octet besides.
     let bucket = size_of::<(TicketKey, Ticket)>() + 1 + size_of::<Mark>() + 1;
-    // The times of timers that were set together are one.
-    let timers = QUERIES.next_power_of_two() * size_of::<RaceRef>();
+    let timers = QUERIES.next_power_of_two() * timer_size::<RaceRef>();
     let octets = place_size::<Entry>() + (buckets * bucket + timers).div_ceil(QUERIES);
     assert!(octets < 400, "{octets}, of which the place {}", place_size::<Entry>());
 }
