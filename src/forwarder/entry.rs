@@ -296,7 +296,7 @@ impl Entry {
 
     /// Whether anybody waits.
     pub(super) fn has_waiters(&self) -> bool {
-        self.first.is_some() || self.further_waiters().len() > 0
+        self.first.is_some() || !self.further_waiters().is_empty()
     }
 
     /// Those who wait.

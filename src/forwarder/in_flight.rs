@@ -12,12 +12,28 @@ pub(super) struct InFlight {
     /// All of them.
     slots: Slots<Entry>,
     /// Places by the hash of their question.
-    by_question: HashTable<u32>,
+    by_question: HashTable<Mark>,
     /// What stood aside of entries that are gone, with its buffers, for the next that need something aside.
     #[expect(clippy::vec_box, reason = "an entry takes the box, not what is in it")]
     spare: Vec<Box<Aside>>,
     /// Where queries are written before they find their place.
     scratch: Vec<u8>,
+}
+
+/// Where the race for a question is. With a part of its hash: neither to grow nor to pass over another question does the table
+/// look at places, which are far apart.
+struct Mark {
+    /// The lower half of the hash.
+    hash: u32,
+    /// The number of the place.
+    index: u32,
+}
+
+impl Mark {
+    /// The hash that the table goes by: it takes the place from the lower bits and a tag from the upper ones.
+    fn hash(&self) -> u64 {
+        u64::from(self.hash) << 32 | u64::from(self.hash)
+    }
 }
 
 impl InFlight {
@@ -38,24 +54,26 @@ impl InFlight {
 
     /// The race for a question: its folded wire form, and its flags.
     pub(super) fn find(&self, hash: u64, question: &[u8], flags: u8) -> Option<RaceRef> {
-        let is_equal = |index: &u32| {
-            self.slots.at(*index).is_some_and(|(_, entry)| {
-                entry.hash == hash && entry.flags == flags && wire::eq_ignore_case(entry.question(), question)
-            })
+        let sought = Mark { hash: hash as u32, index: 0 };
+        let is_equal = |mark: &Mark| {
+            let entry = || self.slots.at(mark.index).map(|(_, entry)| entry);
+            mark.hash == sought.hash
+                && entry().is_some_and(|entry| {
+                    entry.hash == hash && entry.flags == flags && wire::eq_ignore_case(entry.question(), question)
+                })
         };
-        let index = *self.by_question.find(hash, is_equal)?;
-        self.slots.at(index).map(|(at, _)| at)
+        let mark = self.by_question.find(sought.hash(), is_equal)?;
+        self.slots.at(mark.index).map(|(at, _)| at)
     }
 
     /// Adds a race; `write_query` writes the query for backends and returns where its OPT starts.
     pub(super) fn insert(&mut self, start: Start, write_query: impl FnOnce(&mut Vec<u8>) -> usize) -> RaceRef {
-        let hash = start.hash;
+        let hash = start.hash as u32;
         let opt_at = write_query(&mut self.scratch);
         let aside = Entry::is_long(&self.scratch).then(|| self.spare.pop().unwrap_or_default());
         let at = self.slots.insert(Entry::new(start, &self.scratch, opt_at, aside));
-        let slots = &self.slots;
-        let hash_at = |index: &u32| slots.at(*index).map_or(0, |(_, entry)| entry.hash);
-        self.by_question.insert_unique(hash, at.index(), hash_at);
+        let mark = Mark { hash, index: at.index() };
+        self.by_question.insert_unique(mark.hash(), mark, Mark::hash);
         at
     }
 
@@ -86,7 +104,7 @@ impl InFlight {
     /// Ends a race. Its place is free, and its question may be raced anew.
     pub(super) fn remove(&mut self, at: RaceRef) {
         let Some(entry) = self.slots.get_mut(at) else { return };
-        let hash = entry.hash;
+        let mark = Mark { hash: entry.hash as u32, index: at.index() };
         if let Some(mut aside) = entry.take_aside()
             && self.spare.len() < SPARE
         {
@@ -94,7 +112,7 @@ impl InFlight {
             self.spare.push(aside);
         }
         self.slots.remove(at);
-        if let Ok(place) = self.by_question.find_entry(hash, |index| *index == at.index()) {
+        if let Ok(place) = self.by_question.find_entry(mark.hash(), |other| other.index == mark.index) {
             place.remove();
         }
     }

@@ -51,7 +51,7 @@ fn a_hundred_thousand_queries_in_flight_take_less_than_400_octets_each() {
     const QUERIES: usize = 100_000;
     let buckets = (QUERIES * 16 / 7).next_power_of_two();
     // Each bucket has an octet besides.
-    let bucket = size_of::<(TicketKey, Ticket)>() + 1 + size_of::<u32>() + 1;
+    let bucket = size_of::<(TicketKey, Ticket)>() + 1 + size_of::<Mark>() + 1;
     let timers = QUERIES.next_power_of_two() * timer_size::<RaceRef>();
     let octets = place_size::<Entry>() + (buckets * bucket + timers).div_ceil(QUERIES);
     assert!(octets < 400, "{octets}, of which the place {}", place_size::<Entry>());
