@@ -127,7 +127,7 @@ impl Results {
 
     /// All samples as JSON.
     pub(crate) fn json(&self) -> Value {
-        let Self { machine, subjects, rounds, strength: Strength { secs, rates, .. } } = self;
+        let Self { machine, subjects, rounds, strength: Strength { secs, rates, lengths, .. } } = self;
         let subjects: Vec<Value> = subjects
             .iter()
             .enumerate()
@@ -136,6 +136,13 @@ impl Results {
                 json!({ "asked": subject.scenario.name(), "server": subject.answerer(), "rounds": rounds })
             })
             .collect();
-        json!({ "machine": machine, "window": WINDOW, "lengths": self.strength.lengths.word(), "secs": secs, "rates": rates, "subjects": subjects })
+        json!({
+            "machine": machine,
+            "window": WINDOW,
+            "lengths": lengths.word(),
+            "secs": secs,
+            "rates": rates,
+            "subjects": subjects,
+        })
     }
 }
