@@ -22,7 +22,7 @@ use crate::limit::{self, Decision, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Transport};
 use crate::net::batch::{BATCH, RecvBatch, SendBatch};
 use crate::net::tcp::Responder;
-use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
+use crate::net::udp::{inbox, receive, receive_last};
 use crate::wire::{Rcode, read_query, write_error};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
 
@@ -57,13 +57,11 @@ impl Authority {
     /// # Errors
     /// If the socket has left the runtime.
     pub async fn serve_udp(self: Rc<Self>, socket: Rc<UdpSocket>) -> io::Result<()> {
-        let mut received = RecvBatch::new(BATCH, QUERY_MAX);
+        let mut received = inbox();
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
         loop {
             socket.readable().await?;
-            let count = receive(&socket, &mut received);
-            self.answer_batch(&socket, &received, &mut responses);
-            if count == BATCH {
+            if receive(&socket, &mut received, |batch| self.answer_batch(&socket, batch, &mut responses)) {
                 // There may be more, but connections have their turn first.
                 tokio::task::yield_now().await;
             }
@@ -72,12 +70,8 @@ impl Authority {
 
     /// Answers what has arrived at a listener by now, before it closes.
     pub fn answer_last(&self, socket: &UdpSocket) {
-        let mut received = RecvBatch::new(BATCH, QUERY_MAX);
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
-        for _ in 0..LAST_BATCHES {
-            let Ok(1..) = received.recv(socket) else { return };
-            self.answer_batch(socket, &received, &mut responses);
-        }
+        receive_last(socket, |batch| self.answer_batch(socket, batch, &mut responses));
     }
 
     /// Answers a batch of datagrams.

@@ -10,21 +10,18 @@ use tokio::net::UdpSocket;
 
 use super::Forwarder;
 use crate::net::batch::{self, BATCH, RecvBatch};
-use crate::net::udp::{LAST_BATCHES, QUERY_MAX, receive};
+use crate::net::udp::{inbox, receive, receive_last};
 
 /// Takes queries from a listener for as long as it is polled.
 ///
 /// # Errors
 /// If the socket has left the runtime.
 pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, socket: Rc<UdpSocket>) -> io::Result<()> {
-    let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
+    let mut batch = inbox();
     loop {
         socket.readable().await?;
-        let received = receive(&socket, &mut batch);
-        if received > 0 {
-            forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
-        }
-        if received == BATCH {
+        let take = |batch: &RecvBatch| forwarder.borrow_mut().take_batch(listener, batch, Instant::now());
+        if receive(&socket, &mut batch, take) {
             // There may be more, but replies and connections have their turn first.
             tokio::task::yield_now().await;
         }
@@ -33,11 +30,7 @@ pub async fn take_queries(forwarder: Rc<RefCell<Forwarder>>, listener: u16, sock
 
 /// Takes what has arrived at a listener by now, before it closes.
 pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &UdpSocket) {
-    let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
-    for _ in 0..LAST_BATCHES {
-        let Ok(1..) = batch.recv(socket) else { return };
-        forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
-    }
+    receive_last(socket, |batch| forwarder.borrow_mut().take_batch(listener, batch, Instant::now()));
 }
 
 /// Takes replies from all backends for as long as it is polled.
@@ -47,7 +40,7 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>) -> io::Result<()> {
     let watched = forwarder.borrow().exchange.watched().try_clone_to_owned()?;
     let watched = batch::watch(watched)?;
-    let mut received = RecvBatch::new(BATCH, REPLY_MAX);
+    let mut received = RecvBatch::for_trains(BATCH, REPLY_MAX);
     let mut events = Vec::with_capacity(BATCH);
     loop {
         let mut ready = watched.readable().await?;

@@ -36,7 +36,7 @@ use rustix::time::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::batch::{BATCH, RecvBatch, SendBatch};
+use super::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
 use super::bind::SOCKET_BUFFER;
 
 /// The sockets of one worker towards all its backends. `T` is the caller's ticket.
@@ -600,6 +600,7 @@ fn connected(address: SocketAddr, reserved: impl Fn(u16) -> bool, rng: &mut StdR
         }
     }
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    take_trains_whole(&socket);
     socket.connect(&address.into())?;
     Ok(socket.into())
 }
