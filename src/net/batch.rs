@@ -185,6 +185,11 @@ impl RecvBatch {
         self.portion.pieces().is_empty()
     }
 
+    /// Whether a train is among what is handed out.
+    pub fn has_trains(&self) -> bool {
+        self.portion.pieces().last().is_some_and(|last| last.octets.start > 0 || last.arrival + 1 < self.len())
+    }
+
     /// Whether the last call has filled all buffers, so that there may be more in the socket.
     pub fn is_full(&self) -> bool {
         self.received == self.headers.len()
