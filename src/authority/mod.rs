@@ -21,7 +21,7 @@ use crate::limit::{self, Decision, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Transport};
 use crate::net::batch::{BATCH, RecvBatch, SendBatch};
 use crate::net::tcp::Responder;
-use crate::net::udp::{LAST_BATCHES, QUERY_MAX, Socket};
+use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
 use crate::wire::{Rcode, read_query, write_error};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
@@ -57,16 +57,15 @@ impl Authority {
     /// # Errors
     /// If the socket has left the runtime.
     pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut vigil: Vigil) -> io::Result<()> {
-        let mut received = RecvBatch::new(BATCH, QUERY_MAX);
+        let mut received = inbox();
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
         loop {
             vigil.wait(socket.readable()).await?;
-            let count = socket.receive(&mut received);
-            if count > 0 {
-                self.answer_batch(&socket, &received, &mut responses);
+            let has_more = socket.receive(&mut received, |batch| {
+                self.answer_batch(&socket, batch, &mut responses);
                 vigil.renew();
-            }
-            if count == BATCH {
+            });
+            if has_more {
                 // There may be more, but connections have their turn first.
                 tokio::task::yield_now().await;
             }
@@ -75,12 +74,8 @@ impl Authority {
 
     /// Answers what has arrived at a listener by now, before it closes.
     pub fn answer_last(&self, socket: &Socket) {
-        let mut received = RecvBatch::new(BATCH, QUERY_MAX);
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
-        for _ in 0..LAST_BATCHES {
-            let Ok(1..) = received.recv(socket) else { return };
-            self.answer_batch(socket, &received, &mut responses);
-        }
+        socket.receive_last(|batch| self.answer_batch(socket, batch, &mut responses));
     }
 
     /// Answers a batch of datagrams.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Forwarder;
 use crate::net::batch::{self, BATCH, RecvBatch};
-use crate::net::udp::{LAST_BATCHES, QUERY_MAX, Socket};
+use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
 
 /// Takes queries from a listener for as long as it is polled.
@@ -21,15 +21,14 @@ pub async fn take_queries(
     socket: Rc<Socket>,
     mut vigil: Vigil,
 ) -> io::Result<()> {
-    let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
+    let mut batch = inbox();
     loop {
         vigil.wait(socket.readable()).await?;
-        let received = socket.receive(&mut batch);
-        if received > 0 {
-            forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
+        let has_more = socket.receive(&mut batch, |batch| {
+            forwarder.borrow_mut().take_batch(listener, batch, Instant::now());
             vigil.renew();
-        }
-        if received == BATCH {
+        });
+        if has_more {
             // There may be more, but replies and connections have their turn first.
             tokio::task::yield_now().await;
         }
@@ -38,11 +37,7 @@ pub async fn take_queries(
 
 /// Takes what has arrived at a listener by now, before it closes.
 pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: &Socket) {
-    let mut batch = RecvBatch::new(BATCH, QUERY_MAX);
-    for _ in 0..LAST_BATCHES {
-        let Ok(1..) = batch.recv(socket) else { return };
-        forwarder.borrow_mut().take_batch(listener, &batch, Instant::now());
-    }
+    socket.receive_last(|batch| forwarder.borrow_mut().take_batch(listener, batch, Instant::now()));
 }
 
 /// Takes replies from all backends for as long as it is polled.
@@ -52,7 +47,7 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut vigil: Vigil) -> io::Result<()> {
     let watched = forwarder.borrow().exchange.watched().try_clone_to_owned()?;
     let watched = batch::watch(watched)?;
-    let mut received = RecvBatch::new(BATCH, REPLY_MAX);
+    let mut received = RecvBatch::for_trains(BATCH, REPLY_MAX);
     let mut events = Vec::with_capacity(BATCH);
     loop {
         let mut ready = vigil.wait(watched.readable()).await?;

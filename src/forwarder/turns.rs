@@ -37,9 +37,9 @@ impl Forwarder {
     fn drain_socket(&mut self, socket: u32, batch: &mut RecvBatch, now: Instant) {
         for _ in 0..BATCHES_A_TURN {
             match self.exchange.recv(socket, batch) {
-                Ok(received) => {
-                    self.hear_batch(socket, batch, now);
-                    if received < batch.capacity() {
+                Ok(_) => {
+                    batch.each_portion(|portion| self.hear_batch(socket, portion, now));
+                    if !batch.is_full() {
                         return;
                     }
                 }

@@ -19,11 +19,16 @@ use std::ptr;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::portion::{Arrival, Piece, Portion};
 use super::train::{Trains, Way};
 
 /// Datagrams that one call receives or sends at most. The gain of a larger batch is below what can be
 /// measured, while its buffers leave the cache.
 pub const BATCH: usize = 64;
+
+/// Octets of a buffer for trains: whatever the kernel takes as one is below 64 KiB. And one line of the processor's cache more,
+/// or all buffers would begin in the same few places of it.
+const TRAIN_ROOM: usize = (64 << 10) + 64;
 
 /// The address and interface at which a datagram arrived on a wildcard listener, and from which its
 /// response has to leave (RFC 1123 section 2.3 asks that of a multihomed host).
@@ -58,9 +63,11 @@ pub struct Datagram<'a> {
 
 /// Buffers for datagrams to be received.
 pub struct RecvBatch {
-    /// One `size`-octet buffer after the other.
+    /// One buffer of `room` octets after the other.
     buffers: Box<[u8]>,
     /// Octets of one buffer.
+    room: usize,
+    /// Octets of the longest datagram that is handed out whole.
     size: usize,
     /// Source addresses, written by the kernel.
     peers: Box<[libc::sockaddr_storage]>,
@@ -70,19 +77,33 @@ pub struct RecvBatch {
     _vectors: Box<[libc::iovec]>,
     /// Points into all of the above.
     headers: Box<[libc::mmsghdr]>,
-    /// How many the last call received.
+    /// How many buffers the last call has filled.
     received: usize,
+    /// Which of the datagrams in them are handed out.
+    portion: Portion,
 }
 
 impl RecvBatch {
     /// Room for `count` datagrams of up to `size` octets.
     pub fn new(count: usize, size: usize) -> Self {
-        let mut buffers = vec![0; count * size].into_boxed_slice();
+        Self::with_room(count, size, size)
+    }
+
+    /// The same for a socket that may receive trains: room for `count` of them, of which up to `count` datagrams are handed
+    /// out at a time.
+    pub fn for_trains(count: usize, size: usize) -> Self {
+        Self::with_room(count, size, TRAIN_ROOM.max(size))
+    }
+
+    /// With `room` octets in each buffer. The system gives memory when it is first written to, so that what no train
+    /// ever fills costs nothing.
+    fn with_room(count: usize, size: usize, room: usize) -> Self {
+        let mut buffers = vec![0; count * room].into_boxed_slice();
         let mut peers = vec![zeroed_address(); count].into_boxed_slice();
         let mut control = vec![Control::EMPTY; count].into_boxed_slice();
         let mut vectors: Box<[_]> = buffers
-            .chunks_exact_mut(size)
-            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: size })
+            .chunks_exact_mut(room)
+            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: room })
             .collect();
         let headers = (0..count)
             .map(|i| {
@@ -94,16 +115,18 @@ impl RecvBatch {
                 header
             })
             .collect();
-        Self { buffers, size, peers, control, _vectors: vectors, headers, received: 0 }
+        let portion = Portion::new(count);
+        Self { buffers, room, size, peers, control, _vectors: vectors, headers, received: 0, portion }
     }
 
-    /// Receives what is there, without blocking, and returns how many datagrams that was. A full batch
-    /// means that there may be more.
+    /// Receives what is there, without blocking, and returns how many datagrams that was, or how many of them are handed
+    /// out first ([`each_portion`](Self::each_portion)).
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; on a connected socket also a pending ICMP error.
     pub fn recv(&mut self, socket: impl AsFd) -> io::Result<usize> {
         // Whatever happens, what an earlier call received is gone.
+        self.portion.clear();
         let dirty = mem::take(&mut self.received);
         for header in &mut self.headers[..dirty] {
             header.msg_hdr.msg_flags = 0;
@@ -113,38 +136,64 @@ impl RecvBatch {
             header.msg_hdr.msg_controllen = size_of::<Control>() as _;
         }
         self.received = receive(socket.as_fd().as_raw_fd(), &mut self.headers)?;
-        Ok(self.received)
+        self.advance();
+        Ok(self.len())
     }
 
-    /// Datagram `index` of the last [`recv`](Self::recv); `None` past its end, or if its source is no IP address.
-    pub fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
-        if index >= self.received {
-            return None;
+    /// Hands out all that the last [`recv`](Self::recv) received: `take` is given no more datagrams at a time than there is
+    /// room for, and sees them in its argument.
+    pub fn each_portion(&mut self, mut take: impl FnMut(&Self)) {
+        while !self.is_empty() {
+            take(self);
+            self.advance();
         }
-        let header = &self.headers[index];
-        let length = (header.msg_len as usize).min(self.size);
-        let start = index * self.size;
+    }
+
+    /// Turns to the next datagrams of the last call.
+    fn advance(&mut self) {
+        let Self { headers, control, portion, .. } = self;
+        portion.advance(self.received, |number| {
+            let header = &headers[number];
+            Arrival {
+                length: header.msg_len as usize,
+                cut: control[number].read(header.msg_hdr.msg_controllen as usize).cut,
+                is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            }
+        });
+    }
+
+    /// Datagram `index` of those that are handed out; `None` past their end, or if its source is no IP address.
+    pub fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
+        let Piece { arrival, octets, is_truncated } = self.portion.pieces().get(index)?;
+        let buffer = self.buffers.get(arrival * self.room..)?.get(..self.room)?;
+        let bytes = buffer.get(octets.clone())?;
+        let length = bytes.len().min(self.size);
         Some(Datagram {
-            bytes: &self.buffers[start..start + length],
-            peer: read_address(&self.peers[index])?,
-            local: self.control[index].read(header.msg_hdr.msg_controllen as usize),
-            is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            bytes: &bytes[..length],
+            peer: read_address(&self.peers[*arrival])?,
+            local: self.control[*arrival].read(self.headers[*arrival].msg_hdr.msg_controllen as usize).local,
+            is_truncated: *is_truncated || length < octets.len(),
         })
     }
 
-    /// How many datagrams the last call received.
+    /// How many datagrams are handed out.
     pub fn len(&self) -> usize {
-        self.received
+        self.portion.pieces().len()
     }
 
-    /// Whether the last call received nothing.
+    /// Whether none is handed out.
     pub fn is_empty(&self) -> bool {
-        self.received == 0
+        self.portion.pieces().is_empty()
     }
 
-    /// How many datagrams one call can receive.
-    pub fn capacity(&self) -> usize {
-        self.headers.len()
+    /// Whether a train is among what is handed out.
+    pub fn has_trains(&self) -> bool {
+        self.portion.pieces().last().is_some_and(|last| last.octets.start > 0 || last.arrival + 1 < self.len())
+    }
+
+    /// Whether the last call has filled all buffers, so that there may be more in the socket.
+    pub fn is_full(&self) -> bool {
+        self.received == self.headers.len()
     }
 }
 
@@ -357,6 +406,17 @@ pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
         true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
         false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
     };
+    switch_on(socket, level, option)
+}
+
+/// Asks the kernel to hand over trains as they come, for a [`RecvBatch::for_trains`]: it would cut them apart, at the price of
+/// the way through the rest of the network stack for each of their datagrams. One that does not know trains goes on as ever.
+pub fn take_trains_whole(socket: impl AsFd) {
+    let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
+}
+
+/// Sets an option that is a flag.
+fn switch_on(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     let size = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
@@ -484,8 +544,16 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
     }
 }
 
-/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message and a `UDP_SEGMENT` message (64 octets at most), aligned as `cmsghdr`
-/// wants it.
+/// What the kernel says of a datagram or train.
+struct Told {
+    /// Where it arrived.
+    local: Option<LocalAddress>,
+    /// Octets of each datagram of a train.
+    cut: Option<usize>,
+}
+
+/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message and a `UDP_SEGMENT` or `UDP_GRO` message (64 octets at most), aligned as
+/// `cmsghdr` wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 64]);
@@ -494,8 +562,9 @@ impl Control {
     /// No message.
     const EMPTY: Self = Self([0; 64]);
 
-    /// Where the datagram arrived, if the kernel said so in the first `length` octets.
-    fn read(&self, length: usize) -> Option<LocalAddress> {
+    /// What the kernel said in the first `length` octets.
+    fn read(&self, length: usize) -> Told {
+        let mut told = Told { local: None, cut: None };
         let mut header = empty_header().msg_hdr;
         header.msg_control = (&raw const *self).cast_mut().cast();
         header.msg_controllen = length.min(self.0.len()) as _;
@@ -512,18 +581,23 @@ impl Control {
                         // `ipi_addr` is the header's destination; `ipi_spec_dst` is what a reply should use.
                         // They differ for broadcast and multicast, which cannot be a source.
                         let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
-                        return Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
+                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
                     }
                     (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if carries(size_of::<libc::in6_pktinfo>()) => {
                         let info: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
                         let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                        return Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex.to_ne_bytes() });
+                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex.to_ne_bytes() });
                     }
-                    _ => message = libc::CMSG_NXTHDR(&raw const header, message),
+                    (libc::SOL_UDP, libc::UDP_GRO) if carries(size_of::<libc::c_int>()) => {
+                        let cut: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                        told.cut = usize::try_from(cut).ok();
+                    }
+                    _ => {}
                 }
+                message = libc::CMSG_NXTHDR(&raw const header, message);
             }
         }
-        None
+        told
     }
 
     /// Asks for a source address, and for the datagram to be cut into pieces of a length; returns the length of the messages.
@@ -578,12 +652,7 @@ impl Control {
 /// Switches checksums off, without which the kernel refuses to cut a train apart: for a test of that refusal.
 #[cfg(test)]
 fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let size = size_of_val(&on) as libc::socklen_t;
-    let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
-    let returned = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size) };
-    outcome(returned as isize).map(drop)
+    switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod bind;
 pub mod clock;
 pub mod exchange;
+mod portion;
 pub mod tcp;
 mod train;
 pub mod udp;

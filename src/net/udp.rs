@@ -32,22 +32,40 @@ impl Socket {
         self.0.readable().await.map(drop)
     }
 
-    /// Receives a batch, after [`readable`](Self::readable), and returns how many datagrams that is.
+    /// Receives by one call, after [`readable`](Self::readable), and hands what that was to `take`, at most [`BATCH`] datagrams
+    /// at a time. Returns whether there may be more.
     ///
-    /// A short batch has emptied the socket, so the runtime is told at once that it would block, which saves the call that
-    /// would find that out; what arrives in between is a new edge for the runtime.
-    pub fn receive(&self, batch: &mut RecvBatch) -> usize {
-        let mut received = 0;
+    /// A call that filled some buffers only has emptied the socket, so the runtime is told at once that it would block, which
+    /// saves the call that would find that out; what arrives in between is a new edge for the runtime.
+    pub fn receive(&self, batch: &mut RecvBatch, take: impl FnMut(&RecvBatch)) -> bool {
+        let mut has_received = false;
         let _ = self.0.try_io(Interest::READABLE, |socket| {
-            received = match batch.recv(socket) {
+            match batch.recv(socket) {
                 // An error of an earlier response comes out here; what waits behind it is read next time.
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(()),
-                result => result.unwrap_or(0),
-            };
-            if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                result => has_received = result.is_ok(),
+            }
+            if batch.is_full() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
-        received
+        if has_received {
+            batch.each_portion(take);
+        }
+        has_received && batch.is_full()
     }
+
+    /// Hands what has arrived by now to `take`, before the socket closes.
+    pub fn receive_last(&self, mut take: impl FnMut(&RecvBatch)) {
+        let mut batch = inbox();
+        for _ in 0..LAST_BATCHES {
+            let Ok(1..) = batch.recv(&self.0) else { return };
+            batch.each_portion(&mut take);
+        }
+    }
+}
+
+/// Buffers for what a listener receives.
+pub fn inbox() -> RecvBatch {
+    RecvBatch::for_trains(BATCH, QUERY_MAX)
 }
 
 impl AsFd for Socket {
@@ -58,7 +76,63 @@ impl AsFd for Socket {
 
 /// Octets of the longest query that is read whole. A query is a question and an OPT record; what is longer than any EDNS
 /// size in use is answered with FORMERR, since its end is missing.
-pub const QUERY_MAX: usize = 4096;
+const QUERY_MAX: usize = 4096;
 
 /// Batches that are read at the end: more than a socket's buffer holds, and no more, for a flood never ends.
-pub const LAST_BATCHES: usize = 256;
+const LAST_BATCHES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::batch::{SendBatch, take_trains_whole};
+
+    /// A socket that sends, and one that does not block.
+    fn sockets() -> (UdpSocket, UdpSocket) {
+        let sockets = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound"));
+        let [from, to] = sockets;
+        to.set_nonblocking(true).expect("a socket need not block");
+        (from, to)
+    }
+
+    #[tokio::test]
+    async fn trains_come_in_portions() {
+        let (from, to) = sockets();
+        take_trains_whole(&to);
+        let address = to.local_addr().ok();
+        let to = Socket::new(to).unwrap();
+        let mut out = SendBatch::new(BATCH, 16);
+        let send_train = |out: &mut SendBatch, count: usize| {
+            for _ in 0..count {
+                out.push(address, None, |bytes| bytes.extend([1; 3]));
+            }
+            out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
+        };
+        send_train(&mut out, 50);
+        send_train(&mut out, 30);
+        to.readable().await.unwrap();
+        let mut portions = Vec::new();
+        assert!(!to.receive(&mut inbox(), |batch| portions.push(batch.len())), "the socket is empty");
+        assert_eq!(portions, [BATCH, 80 - BATCH]);
+
+        send_train(&mut out, 60);
+        send_train(&mut out, 40);
+        portions.clear();
+        to.receive_last(|batch| portions.push(batch.len()));
+        assert_eq!(portions, [BATCH, 100 - BATCH]);
+    }
+
+    #[tokio::test]
+    async fn as_many_as_there_are_buffers_may_not_be_all() {
+        let (from, to) = sockets();
+        for number in 0..3 {
+            from.send_to(&[number], to.local_addr().unwrap()).unwrap();
+        }
+        let to = Socket::new(to).unwrap();
+        let mut batch = RecvBatch::for_trains(2, 16);
+        to.readable().await.unwrap();
+        let mut lengths = Vec::new();
+        assert!(to.receive(&mut batch, |batch| lengths.push(batch.len())));
+        assert!(!to.receive(&mut batch, |batch| lengths.push(batch.len())));
+        assert_eq!(lengths, [2, 1]);
+    }
+}

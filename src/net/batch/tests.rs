@@ -16,11 +16,13 @@ fn receive_all(batch: &mut RecvBatch, socket: &UdpSocket, wanted: usize) -> Vec<
     let mut all = Vec::new();
     while all.len() < wanted {
         socket.peek(&mut [0]).expect("a datagram comes within the timeout");
-        let count = batch.recv(socket).expect("what was peeked can be received");
-        for index in 0..count {
-            let datagram = batch.datagram(index).expect("an index below the count");
-            all.push((datagram.bytes.to_vec(), datagram.peer));
-        }
+        batch.recv(socket).expect("what was peeked can be received");
+        batch.each_portion(|portion| {
+            for index in 0..portion.len() {
+                let datagram = portion.datagram(index).expect("an index below the count");
+                all.push((datagram.bytes.to_vec(), datagram.peer));
+            }
+        });
     }
     all
 }
@@ -148,4 +150,126 @@ fn an_error_that_waited_is_told_of_the_first_of_a_train_and_the_others_leave() {
     assert_eq!(flush(&mut out, &from), [(0, io::ErrorKind::ConnectionRefused)]);
     let got = receive_all(&mut RecvBatch::new(4, 64), &to, 3);
     assert_eq!(got.into_iter().map(|(bytes, _)| bytes[0]).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+/// A socket that gets trains whole.
+fn train_socket(address: &str) -> UdpSocket {
+    let socket = socket(address);
+    take_trains_whole(&socket);
+    socket
+}
+
+/// The first octet of every datagram of each portion, how long they are, and whether all of them are there.
+fn portions(batch: &mut RecvBatch) -> Vec<Vec<(u8, usize, bool)>> {
+    let mut portions = Vec::new();
+    batch.each_portion(|portion| {
+        let datagrams = (0..portion.len()).filter_map(|index| portion.datagram(index));
+        portions.push(
+            datagrams.map(|datagram| (datagram.bytes[0], datagram.bytes.len(), !datagram.is_truncated)).collect(),
+        );
+    });
+    portions
+}
+
+#[test]
+fn a_train_is_received_by_one_call_and_handed_out_in_portions() {
+    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+    let mut out = SendBatch::new(8, 16);
+    push_numbers(&mut out, Some(to.local_addr().unwrap()), 7);
+    // No part of a train.
+    out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.extend([7; 2]));
+    assert_eq!(flush(&mut out, &from), []);
+    let mut batch = RecvBatch::for_trains(3, 64);
+    to.peek(&mut [0]).unwrap();
+    assert_eq!(batch.recv(&to).unwrap(), 3);
+    assert_eq!(batch.datagram(2).unwrap().peer, from.local_addr().unwrap());
+    assert!(batch.datagram(3).is_none());
+    assert!(!batch.is_full());
+    let whole = |number, length| (number, length, true);
+    let expected = [
+        vec![whole(0, 3), whole(1, 3), whole(2, 3)],
+        vec![whole(3, 3), whole(4, 3), whole(5, 3)],
+        vec![whole(6, 3), whole(7, 2)],
+    ];
+    assert_eq!(portions(&mut batch), expected);
+    assert!(batch.is_empty());
+    assert_eq!(batch.recv(&to).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_new_call_hands_out_nothing_of_an_earlier_one() {
+    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+    let mut out = SendBatch::new(8, 16);
+    let mut batch = RecvBatch::for_trains(2, 64);
+    for count in [5, 1] {
+        push_numbers(&mut out, Some(to.local_addr().unwrap()), count);
+        assert_eq!(flush(&mut out, &from), []);
+        to.peek(&mut [0]).unwrap();
+        assert_eq!(batch.recv(&to).unwrap(), usize::from(count).min(2));
+    }
+    assert_eq!(portions(&mut batch), [[(0, 3, true)]]);
+}
+
+#[test]
+fn every_datagram_of_a_train_that_is_too_long_is_marked() {
+    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+    let mut out = SendBatch::new(4, 32);
+    for number in 0..3 {
+        out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.resize(20, number));
+    }
+    assert_eq!(flush(&mut out, &from), []);
+    let mut batch = RecvBatch::for_trains(4, 16);
+    to.peek(&mut [0]).unwrap();
+    batch.recv(&to).unwrap();
+    assert_eq!(portions(&mut batch), [[(0, 16, false), (1, 16, false), (2, 16, false)]]);
+}
+
+#[test]
+fn the_longest_train_fits() {
+    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+    let length = 1000;
+    let mut out = SendBatch::new(BATCH, length);
+    for number in 0..BATCH {
+        out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.resize(length, number as u8));
+    }
+    assert_eq!(flush(&mut out, &from), []);
+    let got = receive_all(&mut RecvBatch::for_trains(BATCH, length), &to, BATCH);
+    let expected: Vec<_> = (0..BATCH).map(|number| (vec![number as u8; length], from.local_addr().unwrap())).collect();
+    assert_eq!(got, expected);
+}
+
+/// Sends a train over a wildcard listener, and expects that each datagram tells where it arrived.
+fn check_local_address(wildcard: &str, address: &str) {
+    let (from, to) = (socket(&format!("{address}:0")), train_socket(wildcard));
+    let to_address = SocketAddr::new(from.local_addr().unwrap().ip(), to.local_addr().unwrap().port());
+    tell_local_address(&to, to_address.is_ipv6()).unwrap();
+    let mut out = SendBatch::new(4, 16);
+    push_numbers(&mut out, Some(to_address), 3);
+    assert_eq!(flush(&mut out, &from), []);
+    let mut batch = RecvBatch::for_trains(4, 16);
+    to.peek(&mut [0]).unwrap();
+    assert_eq!(batch.recv(&to).unwrap(), 3);
+    assert_eq!(batch.received, 1, "one train");
+    for index in 0..3 {
+        let datagram = batch.datagram(index).unwrap();
+        assert_eq!(datagram.local.map(|local| local.ip()), Some(to_address.ip()));
+        assert_eq!(datagram.bytes, [index as u8; 3]);
+    }
+}
+
+#[test]
+fn each_datagram_of_a_train_tells_where_it_arrived() {
+    check_local_address("0.0.0.0:0", "127.0.0.1");
+    check_local_address("[::]:0", "[::1]");
+}
+
+#[test]
+fn without_being_asked_the_kernel_cuts_trains_apart() {
+    let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    let mut out = SendBatch::new(4, 16);
+    push_numbers(&mut out, Some(to.local_addr().unwrap()), 3);
+    assert_eq!(flush(&mut out, &from), []);
+    let mut batch = RecvBatch::for_trains(4, 16);
+    to.peek(&mut [0]).unwrap();
+    assert_eq!((batch.recv(&to).unwrap(), batch.received), (3, 3));
 }

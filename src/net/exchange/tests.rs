@@ -109,6 +109,39 @@ fn with_time_to_spare_each_message_leaves_from_a_fresh_port() {
 }
 
 #[test]
+fn a_backend_that_sends_trains_gets_sockets_for_them() {
+    let mut fixture = Fixture::new();
+    let mut replies = SendBatch::new(2, 64);
+    let mut batch = RecvBatch::for_trains(4, 64);
+    let mut comes_whole = |fixture: &mut Fixture| {
+        let keys = [fixture.queue(0), fixture.queue(1)];
+        assert!(fixture.flush().is_empty());
+        for _ in keys {
+            let (id, from) = fixture.receive();
+            replies.push(Some(from), None, |out| out.extend(id.to_be_bytes()));
+        }
+        replies.flush(&fixture.backend, |index, error| panic!("reply {index} refused: {error}"));
+        assert_eq!(fixture.wait(), [Event::Socket(keys[0].port())]);
+        assert_eq!(fixture.exchange.recv(keys[0].port(), &mut batch), Ok(2));
+        // The next leave from a fresh port.
+        fixture.now += Renewals::EVERY;
+        keys.iter().for_each(|key| fixture.exchange.settle(*key, fixture.now));
+        batch.has_trains()
+    };
+    // One of the first is a trial.
+    assert!((0..100 * TRIAL).any(|_| comes_whole(&mut fixture)));
+    for number in 0..2 * FOR_TRAINS {
+        assert!(comes_whole(&mut fixture), "{number} after the first");
+    }
+    // Where none come any more, few are expected.
+    for _ in 0..FOR_TRAINS {
+        fixture.now += Renewals::EVERY;
+        fixture.round_trip();
+    }
+    assert_eq!(fixture.exchange.peer(fixture.link).for_trains, 0);
+}
+
+#[test]
 fn without_time_to_spare_sockets_stay() {
     let mut fixture = Fixture::new();
     fixture.exchange.renewals.credit = 0;
