@@ -7,7 +7,7 @@ use tokio::net::UdpSocket;
 
 use super::batch::{BATCH, RecvBatch};
 
-/// Buffers for what a listener receives.
+/// Buffers for what a listener receives, trains too: a socket that once took them may serve others after a reload.
 pub fn inbox() -> RecvBatch {
     RecvBatch::for_trains(BATCH, QUERY_MAX)
 }
