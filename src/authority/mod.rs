@@ -19,7 +19,7 @@ pub use self::edition::{Edition, Exchange, Notice, Source};
 use self::special::{Outcome, Special, cut, is_special};
 use crate::limit::{self, Decision, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Transport};
-use crate::net::batch::{BATCH, RecvBatch, SendBatch};
+use crate::net::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
@@ -57,6 +57,8 @@ impl Authority {
     /// # Errors
     /// If the socket has left the runtime.
     pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut vigil: Vigil) -> io::Result<()> {
+        // Forwarders send trains; the clients of a forwarder hardly ever do, so its listeners are spared the price.
+        take_trains_whole(&*socket);
         let mut received = inbox();
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
         loop {

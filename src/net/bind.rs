@@ -120,7 +120,6 @@ fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
     // A burst of queries waits here while the worker is busy. The kernel grants what its limit allows.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    batch::take_trains_whole(&socket);
     if address.ip().is_unspecified() {
         batch::tell_local_address(&socket, address.is_ipv6())?;
     }

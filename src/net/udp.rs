@@ -63,7 +63,7 @@ impl Socket {
     }
 }
 
-/// Buffers for what a listener receives.
+/// Buffers for what a listener receives, trains too: a socket that once took them may serve others after a reload.
 pub fn inbox() -> RecvBatch {
     RecvBatch::for_trains(BATCH, QUERY_MAX)
 }
