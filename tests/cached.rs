@@ -34,6 +34,38 @@ fn a_hit_asks_nobody() {
 }
 
 #[test]
+fn what_comes_together_is_told_apart() {
+    let backend = Backend::new(answer(ADDRESS));
+    let server = cached(&backend, "", "");
+    let client = server.client();
+    let names: Vec<_> = (0..30).map(|number| format!("host-{number}.example")).collect();
+    for name in &names {
+        client.ask(&query(name, A));
+    }
+    // Hits, and between them what is refused and what is dropped, more of each than is read at a time.
+    for (id, name) in (0..).zip(&names) {
+        client.send(&query(name, A).id(3 * id));
+        client.send(&query(name, AXFR).id(3 * id + 1));
+        client.send(&query(name, A).flags(QR).id(7));
+        client.send(&query(name, A).opcode(4).id(3 * id + 2));
+        client.send_bytes(b"short");
+    }
+    let mut responses: Vec<_> = (0..90).map(|_| client.receive()).collect();
+    responses.sort_by_key(Response::id);
+    for (id, response) in (0..).zip(&responses) {
+        let sent = query(&names[usize::from(id / 3)], if id % 3 == 1 { AXFR } else { A });
+        let rcode = [NOERROR, REFUSED, NOTIMP][usize::from(id % 3)];
+        assert_eq!((response.id(), response.rcode()), (id, rcode), "{}", names[usize::from(id / 3)]);
+        assert!(rcode == NOTIMP || response.question() == sent.question(), "{response:?}");
+    }
+    let metrics = server.admin().metrics();
+    assert_eq!(metrics.sum("hedgerow_queries_total", &[]), 4 * 30);
+    assert_eq!(metrics.sum("hedgerow_dropped_total", &[("reason", "malformed")]), 2 * 30);
+    assert_eq!(metrics.sum("hedgerow_responses_total", &[("source", "cache")]), 30);
+    assert_eq!(metrics.sum("hedgerow_responses_total", &[("source", "error")]), 60);
+}
+
+#[test]
 fn each_client_gets_a_hit_in_its_own_form() {
     let backend = Backend::new(reply(|reply| reply.with_flags(AA | AD).answer(a(ADDRESS)).option(65_001, b"x")));
     let server = cached(&backend, "", "");

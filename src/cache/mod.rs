@@ -4,6 +4,8 @@
 //! own that is held for no longer than it takes to write one response. A worker calls:
 //!
 //! ```text
+//!   a few queries ──▶ fetch_ahead, which brings near what their look-ups will read; then each:
+//!
 //!   query ──▶ look_up ──▶ Found::Fresh ────────────────▶ send `out`; if a refresh is due, start a race for nobody
 //!                    ├──▶ Found::Stale, a race is due ──▶ race; after `stale_answer_after` or when it fails, look_stale
 //!                    ├──▶ Found::Stale, none is due ────▶ send `out`
@@ -14,12 +16,14 @@
 //! ```
 //!
 //! An entry is one whole message, found by pool, folded question, CD and DO, all compared in full (`key.rs`). What is kept and for
-//! how long stands in `lifetime.rs`, how it is stored in `shard.rs`, `table.rs` and `ring.rs`, how it survives a restart in
-//! `image.rs`. The room knows no clock, no file and no random source: `now` and a seeded hash are arguments.
+//! how long stands in `lifetime.rs`, how it is stored in `shard.rs`, `table.rs` and `ring.rs`, how look-ups wait together in
+//! `ahead.rs`, how it survives a restart in `image.rs`. The room knows no clock, no file and no random source: `now` and a seeded
+//! hash are arguments.
 //!
 //! Memory is taken once, at the start, for all that the size allows (the system gives it as it is touched), and every octet of
 //! it is counted: table, ghosts, heads and padding too. So there is no allocator on the way, nothing to sweep, and nothing grows.
 
+mod ahead;
 mod entry;
 mod image;
 mod key;

@@ -107,6 +107,17 @@ impl Shard {
         })
     }
 
+    /// What the first step of a look-up reads: the slot where the way of a tag begins.
+    pub(super) fn first_slot(&self, tag: u32) -> u64 {
+        self.table.first_slot(tag)
+    }
+
+    /// The octets from the entry on that a look-up with this tag looks at, most likely: another with the tag is rare.
+    pub(super) fn foresee(&self, tag: u32) -> Option<&[u8]> {
+        let place = self.table.place(self.table.find(tag, |_| true)?)?;
+        Some(self.ring(place.queue).at(place.at))
+    }
+
     /// The entry in a slot: its head and its reply.
     pub(super) fn entry(&self, slot: usize) -> Option<(Head, &[u8])> {
         let place = self.table.place(slot)?;

@@ -145,6 +145,11 @@ impl Cache {
         lock(&self.shards[key.shard(self.shards.len())])
     }
 
+    /// The shard of a key, locked, unless somebody holds it.
+    pub(super) fn try_shard(&self, key: &Key<'_>) -> Option<MutexGuard<'_, Shard>> {
+        self.shards[key.shard(self.shards.len())].try_lock().ok()
+    }
+
     /// The cache's own time, in milliseconds.
     pub(super) fn millis(&self, now: Instant) -> u64 {
         START + now.saturating_duration_since(self.base).as_millis() as u64

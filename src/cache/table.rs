@@ -56,6 +56,11 @@ impl Table {
         }
     }
 
+    /// The content of the slot where the way of a tag begins, whatever that is.
+    pub(super) fn first_slot(&self, tag: u32) -> u64 {
+        self.slots[self.home(tag)]
+    }
+
     /// The place in a slot, if it is in use.
     pub(super) fn place(&self, slot: usize) -> Option<Place> {
         self.slots.get(slot).filter(|&&content| content != 0).map(|&content| place_of(content))

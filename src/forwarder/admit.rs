@@ -12,17 +12,12 @@ use super::{Forwarder, HandOver, tell};
 use crate::metrics::Transport;
 use crate::plan::Sign;
 use crate::policy::race::Race;
-use crate::wire::{self, ClientForm, Query, QuestionKey, Rcode};
+use crate::wire::{self, ClientForm, Query};
 
 impl Forwarder {
-    /// Admits a query. One that was handed over stays here.
-    pub(super) fn admit(&mut self, message: &[u8], query: &Query<'_>, client: Client, look: Look, now: Instant) {
-        let key = QuestionKey::of(query);
-        let Some((&flags, question)) = key.as_octets().split_last() else { return };
-        let asked = Asked { question, flags, hash: self.shared.hash(question) };
-        let Some(pool) = self.plan.routes.find(asked.qname()) else {
-            return self.refuse(message, Rcode::REFUSED, &client);
-        };
+    /// Admits a query to this pool of the plan. One that was handed over stays here.
+    pub(super) fn admit(&mut self, sound: Sound<'_>, client: Client, look: Look, now: Instant) {
+        let Sound { message, query, asked, pool } = sound;
         let waiter = Waiter { client, form: ClientForm::of(query), queries: 1, since: now };
         let stale = match self.recall(pool, asked, &waiter, look, now) {
             Recalled::Responded => return,
@@ -30,7 +25,7 @@ impl Forwarder {
             Recalled::Stale(stale) => stale,
             Recalled::Nothing => StaleAnswer::Unknown,
         };
-        if let Some(at) = self.in_flight.find(asked.hash, question, flags) {
+        if let Some(at) = self.in_flight.find(asked.hash, asked.question, asked.flags) {
             return self.join(at, waiter, stale, now);
         }
         let claim = self.shared.claims.take(asked.hash, self.me);
@@ -115,6 +110,19 @@ impl Forwarder {
             StaleAnswer::Unknown | StaleAnswer::At(_) => {}
         }
     }
+}
+
+/// A sound query, and what has been made of it.
+#[derive(Clone, Copy)]
+pub(super) struct Sound<'a> {
+    /// Its octets.
+    pub(super) message: &'a [u8],
+    /// As it was read.
+    pub(super) query: &'a Query<'a>,
+    /// What it asks.
+    pub(super) asked: Asked<'a>,
+    /// The number of its pool in the plan.
+    pub(super) pool: usize,
 }
 
 /// Why a race starts.

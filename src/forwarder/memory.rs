@@ -323,6 +323,12 @@ impl Forwarder {
     }
 }
 
+/// Fetches what the look-ups of these questions, each in its pool, will read, if the cache is so large that this pays.
+pub(super) fn fetch_ahead<'q>(plan: &Plan, questions: impl Iterator<Item = (usize, Asked<'q>)> + Clone) {
+    let Some(cache) = &plan.cache else { return };
+    cache.fetch_ahead(questions.filter_map(|(pool, asked)| Some(Memory::of(plan, plan.pools.get(pool)?)?.key(asked))));
+}
+
 /// Whether there is a time when clients are told of remembered silence; else it only takes the place of better things.
 fn is_silence_told(rules: &policy::Rules) -> bool {
     rules.on_timeout == Silence::Servfail || rules.on_all_down == Silence::Servfail

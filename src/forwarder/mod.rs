@@ -1,7 +1,7 @@
 //! The LS: the story of one query.
 //!
 //! ```text
-//!   take ──▶ read (wire) ──▶ route ──▶ in memory (cache)? ──yes──▶ respond
+//!   take (intake) ──▶ read (wire) ──▶ route ──▶ in memory (cache)? ──yes──▶ respond
 //!                                         │ no
 //!                                         ▼
 //!                              equal one in flight? ──yes──▶ join its race
@@ -24,6 +24,7 @@ mod entry;
 mod explain;
 mod fetch;
 mod in_flight;
+mod intake;
 mod memory;
 mod pool;
 mod races;
@@ -49,20 +50,19 @@ pub use self::client::{Client, Peer};
 
 use self::claims::{Claims, WorkerId};
 use self::in_flight::InFlight;
-use self::memory::Look;
+use self::intake::TOGETHER;
 use self::pool::Pool;
 use self::responses::Listener;
 use self::slots::RaceRef;
-use crate::metrics::{Counters, Dropped};
-use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
+use crate::metrics::Counters;
+use crate::net::batch::{BATCH, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
-use crate::net::tcp::Responder;
 use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex};
 use crate::policy::timers::Timers;
-use crate::wire::{self, Rcode, RecordType, Rejected};
+use crate::wire::QuestionKey;
 
 /// What the workers of one LS share.
 #[derive(Debug)]
@@ -144,6 +144,8 @@ pub struct Forwarder {
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
     scratch: Vec<u8>,
+    /// The folded questions of messages that are being taken.
+    folded: Vec<u8>,
     /// Whether it ends, and starts nothing that nobody waits for.
     is_draining: bool,
 }
@@ -207,6 +209,7 @@ impl Forwarder {
                 orphans: Vec::new(),
                 unread: Vec::new(),
                 scratch: Vec::with_capacity(SCRATCH),
+                folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
                 is_draining: false,
             })
         });
@@ -259,52 +262,6 @@ impl Forwarder {
     /// Starts no more races that nobody waits for: there is an end to come to.
     pub fn drain(&mut self) {
         self.is_draining = true;
-    }
-
-    /// Takes the datagrams that a listener has received.
-    pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
-        for datagram in (0..batch.len()).filter_map(|index| batch.datagram(index)) {
-            let Datagram { bytes, peer, local, .. } = datagram;
-            self.take(bytes, Client::Udp { listener, peer: peer.into(), local }, now);
-        }
-        self.end_turn(now);
-    }
-
-    /// Takes a query that came by TCP.
-    pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
-        self.take(message, Client::Tcp(Arc::new(responder.clone())), now);
-        self.end_turn(now);
-    }
-
-    /// Takes a query that another worker has handed over.
-    pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
-        self.shared.on_the_way[usize::from(self.me.0)].fetch_sub(1, Relaxed);
-        if let Ok(read) = wire::read_query(&query.message) {
-            self.admit(&query.message, &read, query.client.clone(), Look::Again, now);
-        }
-        self.end_turn(now);
-    }
-
-    /// Takes one query: answers it at once if there is something wrong with it, else admits it.
-    fn take(&mut self, message: &[u8], client: Client, now: Instant) {
-        let query = match wire::read_query(message) {
-            Ok(query) => query,
-            // Nothing that answers these is safe: two servers could answer each other for ever.
-            Err(Rejected::Short | Rejected::NotAQuery) => {
-                self.counters.dropped(Dropped::Malformed);
-                return self.respond_nothing(&client);
-            }
-            Err(Rejected::Answer(rcode)) => {
-                self.counters.query(client.transport());
-                return self.refuse(message, rcode, &client);
-            }
-        };
-        self.counters.query(client.transport());
-        // A zone transfer is between a secondary and its primary; through a balancer it would mix zones.
-        if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) {
-            return self.refuse(message, Rcode::REFUSED, &client);
-        }
-        self.admit(message, &query, client, Look::First, now);
     }
 }
 

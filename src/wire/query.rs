@@ -25,6 +25,23 @@ impl Query<'_> {
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
+
+    /// Appends the question to `out`, folded, and returns RD, CD and DO as an octet: the two parts of a [`QuestionKey`], for
+    /// whoever has room for many.
+    pub fn fold_question(&self, out: &mut Vec<u8>) -> u8 {
+        let start = out.len();
+        out.extend_from_slice(self.question.as_wire());
+        let qname = start..start + self.question.qname().len();
+        fold(out.get_mut(qname).unwrap_or_default());
+        self.key_flags()
+    }
+
+    /// RD, CD and DO as an octet.
+    fn key_flags(&self) -> u8 {
+        u8::from(self.header.recursion_desired())
+            | u8::from(self.header.checking_disabled()) << 1
+            | u8::from(self.dnssec_ok()) << 2
+    }
 }
 
 /// Why a datagram is no query that can be taken.
@@ -113,9 +130,7 @@ impl QuestionKey {
         let mut octets = [0; Self::MAX_LEN];
         octets[..question.len()].copy_from_slice(question);
         fold(&mut octets[..query.question.qname().len()]);
-        octets[question.len()] = u8::from(query.header.recursion_desired())
-            | u8::from(query.header.checking_disabled()) << 1
-            | u8::from(query.dnssec_ok()) << 2;
+        octets[question.len()] = query.key_flags();
         Self { len: question.len() + 1, octets }
     }
 
@@ -210,6 +225,10 @@ mod tests {
         let check = |other: &[u8], expected: bool| {
             let [a, b] = [&base, other].map(|octets| QuestionKey::of(&read_query(octets).expect("a query")));
             assert_eq!(a == b, expected, "{other:?}");
+            let mut folded = b"before".to_vec();
+            let flags = read_query(other).expect("a query").fold_question(&mut folded);
+            folded.push(flags);
+            assert_eq!(folded.strip_prefix(b"before"), Some(b.as_octets()));
         };
         let mut no_do = opt(0, 0, b"\0\x0A\0\x01c");
         no_do[7] = 0;

@@ -1,0 +1,191 @@
+//! Taking queries in: each is read once, and what admits it is made ahead for a few at a time.
+//!
+//! ```text
+//!   first pass    every message: read it, fold its question, hash that, find its pool
+//!   between       the cache fetches what it will look at for all of them (cache/ahead.rs)
+//!   second pass   every message, in the order in which they came: refuse it, or admit it with what was made
+//! ```
+//!
+//! Queries by datagram come in batches; one by TCP, or one that another worker hands over, is a batch of one. Nothing is decided
+//! about a query that depends on the others of its batch.
+
+use std::iter;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::admit::Sound;
+use super::client::Client;
+use super::memory::{Asked, Look, fetch_ahead};
+use super::{Forwarder, HandOver, Shared};
+use crate::metrics::Dropped;
+use crate::net::batch::{Datagram, RecvBatch};
+use crate::net::tcp::Responder;
+use crate::plan::Routes;
+use crate::wire::{self, Query, Rcode, RecordType, Rejected};
+
+impl Forwarder {
+    /// Takes the datagrams that a listener has received.
+    pub fn take_batch(&mut self, listener: u16, batch: &RecvBatch, now: Instant) {
+        let datagrams = (0..batch.len()).filter_map(|index| batch.datagram(index));
+        let messages = datagrams.map(|Datagram { bytes, peer, local, .. }| {
+            let client = Client::Udp { listener, peer: peer.into(), local };
+            (bytes, client)
+        });
+        self.take(messages, Look::First, now);
+    }
+
+    /// Takes a query that came by TCP.
+    pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
+        let client = Client::Tcp(Arc::new(responder.clone()));
+        self.take(iter::once((message, client)), Look::First, now);
+    }
+
+    /// Takes a query that another worker has handed over.
+    pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
+        self.shared.on_the_way[usize::from(self.me.0)].fetch_sub(1, Relaxed);
+        self.take(iter::once((&query.message[..], query.client.clone())), Look::Again, now);
+    }
+
+    /// Takes messages, which ends a turn.
+    fn take<'m>(&mut self, mut messages: impl Iterator<Item = (&'m [u8], Client)>, look: Look, now: Instant) {
+        let mut folded = std::mem::take(&mut self.folded);
+        while self.take_some(&mut messages, &mut folded, look, now) {}
+        self.folded = folded;
+        self.end_turn(now);
+    }
+
+    /// Takes the next few messages, and says whether there may be more. Their questions are folded into `folded`.
+    fn take_some<'m>(
+        &mut self,
+        messages: &mut impl Iterator<Item = (&'m [u8], Client)>,
+        folded: &mut Vec<u8>,
+        look: Look,
+        now: Instant,
+    ) -> bool {
+        let mut arrivals = [const { None }; TOGETHER];
+        folded.clear();
+        let reader = Reader { shared: &self.shared, routes: &self.plan.routes };
+        for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
+            *arrival = Some(Arrival { message, client, content: reader.read(message, folded) });
+        }
+        let questions = arrivals.iter().flatten().filter_map(|arrival| arrival.asked(folded));
+        fetch_ahead(&self.plan, questions);
+        for arrival in arrivals.iter().flatten() {
+            self.take_one(arrival, folded, look, now);
+        }
+        arrivals[TOGETHER - 1].is_some()
+    }
+
+    /// Takes one message that has been read: answers it at once if there is something wrong with it, else admits it.
+    fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
+        let Arrival { message, client, content } = arrival;
+        // What was handed over was counted by who did that.
+        if look == Look::First && !matches!(content, Content::Nothing) {
+            self.counters.query(client.transport());
+        }
+        match content {
+            Content::Nothing => {
+                self.counters.dropped(Dropped::Malformed);
+                self.respond_nothing(client);
+            }
+            Content::Refused(rcode) => self.refuse(message, *rcode, client),
+            Content::Query { query, pool, question } => {
+                let sound = Sound { message, query, asked: question.asked(folded), pool: *pool };
+                self.admit(sound, client.clone(), look, now);
+            }
+        }
+    }
+}
+
+/// A message that has come, read.
+struct Arrival<'m> {
+    /// Its octets.
+    message: &'m [u8],
+    /// Who sent it.
+    client: Client,
+    /// What it is.
+    content: Content<'m>,
+}
+
+impl Arrival<'_> {
+    /// The pool that it is for and what it asks, if it asks anything.
+    fn asked<'f>(&self, folded: &'f [u8]) -> Option<(usize, Asked<'f>)> {
+        match &self.content {
+            Content::Query { pool, question, query: _ } => Some((*pool, question.asked(folded))),
+            Content::Nothing | Content::Refused(_) => None,
+        }
+    }
+}
+
+/// What a message is.
+enum Content<'m> {
+    /// Nothing that may be answered.
+    Nothing,
+    /// A query that is answered with this rcode.
+    Refused(Rcode),
+    /// A query to be admitted.
+    Query {
+        /// As it stands in its message.
+        query: Query<'m>,
+        /// The number of its pool in the plan.
+        pool: usize,
+        /// Its question.
+        question: Folded,
+    },
+}
+
+/// Where a question stands among those that are folded, and what goes with it.
+struct Folded {
+    /// Its octets.
+    at: Range<usize>,
+    /// RD, CD and DO of its query.
+    flags: u8,
+    /// Its hash.
+    hash: u64,
+}
+
+impl Folded {
+    /// The question as it is looked for.
+    fn asked<'f>(&self, folded: &'f [u8]) -> Asked<'f> {
+        Asked { question: folded.get(self.at.clone()).unwrap_or_default(), flags: self.flags, hash: self.hash }
+    }
+}
+
+/// What messages are read with.
+struct Reader<'a> {
+    /// Has the hash of questions.
+    shared: &'a Shared,
+    /// From names to pools.
+    routes: &'a Routes,
+}
+
+impl Reader<'_> {
+    /// Reads one message, and folds its question behind those before.
+    fn read<'m>(&self, message: &'m [u8], folded: &mut Vec<u8>) -> Content<'m> {
+        let query = match wire::read_query(message) {
+            Ok(query) => query,
+            // Nothing that answers these is safe: two servers could answer each other for ever.
+            Err(Rejected::Short | Rejected::NotAQuery) => return Content::Nothing,
+            Err(Rejected::Answer(rcode)) => return Content::Refused(rcode),
+        };
+        // A zone transfer is between a secondary and its primary; through a balancer it would mix zones.
+        if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) {
+            return Content::Refused(Rcode::REFUSED);
+        }
+        let start = folded.len();
+        let flags = query.fold_question(folded);
+        let at = start..folded.len();
+        let octets = folded.get(at.clone()).unwrap_or_default();
+        let question = Folded { flags, hash: self.shared.hash(octets), at };
+        match self.routes.find(question.asked(folded).qname()) {
+            Some(pool) => Content::Query { query, pool, question },
+            None => Content::Refused(Rcode::REFUSED),
+        }
+    }
+}
+
+/// Messages that are read before the first of them is admitted: as many reads of memory as a core has under way at a time, and
+/// few enough that what was fetched for the first is still there for the last.
+pub(super) const TOGETHER: usize = 8;
