@@ -31,7 +31,7 @@
 //! 5. Otherwise a race starts among the pool's backends, in the order that `policy/balance.rs` gives. The race says whom
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
-//!    (`net/exchange.rs`).
+//!    (`net/exchange.rs`). Those of one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
 //! 7. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, what it has come to
 //!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size
 //!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead.
