@@ -8,7 +8,7 @@
 //!
 //! Two runs give the same counts. Valgrind shows programs one processor everywhere, but for what the real one lacks: without
 //! AVX2 and its like (`GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-FMA,-ERMS,-BMI2,-MOVBE`) the C library copies and computes by
-//! other means, and `wire/question_key`, which is mostly a copy, takes 4.4 % more, all others between 0.8 % less and 1.7 % more.
+//! other means, and a step that was mostly a copy took 4.4 % more, all others between 0.8 % less and 1.7 % more.
 //! Where the stack begins is worth 0.9 % at most. So nothing is pinned.
 //!
 //! By hand, not by the crate `gungraun` (once iai-callgrind): that keeps baselines as callgrind's own files below `target/`, which nobody

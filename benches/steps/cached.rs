@@ -7,7 +7,7 @@ use std::time::Instant;
 use foldhash::quality::FixedState;
 
 use hedgerow::cache::{Cache, Client, Found, Key, PoolId, Rules};
-use hedgerow::wire::{self, ClientForm, QuestionKey};
+use hedgerow::wire::{self, ClientForm};
 
 /// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many octets.
 ///
@@ -52,6 +52,8 @@ struct Filled {
     now: Instant,
     /// A reply, to be spelled anew for each number.
     reply: Vec<u8>,
+    /// Where a question is folded.
+    folded: Vec<u8>,
     /// Where an entry is written.
     scratch: Vec<u8>,
 }
@@ -61,7 +63,7 @@ impl Filled {
     fn new(octets: usize) -> Self {
         let (now, reply) = (Instant::now(), REPLY.to_vec());
         let hasher = FixedState::with_seed(7);
-        Self { cache: Cache::new(octets, now), rules: Rules::default(), hasher, now, reply, scratch: Vec::new() }
+        Self { cache: Cache::new(octets, now), rules: Rules::default(), hasher, now, reply, folded: Vec::new(), scratch: Vec::new() }
     }
 
     /// Keeps the reply to one query.
@@ -74,11 +76,11 @@ impl Filled {
     }
 
     /// Looks up the answer to one query.
-    fn look_up(&self, query: &[u8], out: &mut Vec<u8>) -> Found {
+    fn look_up(&mut self, query: &[u8], out: &mut Vec<u8>) -> Found {
         let query = wire::read_query(black_box(query)).expect("a sound query");
-        let key = QuestionKey::of(&query);
-        let (flags, question) = key.as_octets().split_last().expect("a key has flags");
-        let key = Key::new(POOL, question, *flags, self.hasher.hash_one(question));
+        self.folded.clear();
+        let flags = query.fold_question(&mut self.folded);
+        let key = Key::new(POOL, &self.folded, flags, self.hasher.hash_one(&self.folded[..]));
         let form = ClientForm::of(&query);
         let client = Client { form: &form, own_udp_size: 1232, limit: 1232 };
         self.cache.look_up(&key, &client, &self.rules, self.now, out)

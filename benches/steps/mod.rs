@@ -27,7 +27,7 @@ pub(crate) struct Step {
 /// All of them, in the order of a query's path.
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "wire/read_query", set_up: || Box::new(wire::read_query()) },
-    Step { name: "wire/question_key", set_up: || Box::new(wire::question_key()) },
+    Step { name: "wire/fold_question", set_up: || Box::new(wire::fold_question()) },
     Step { name: "wire/write_query", set_up: || Box::new(wire::write_query()) },
     Step { name: "wire/read_reply", set_up: || Box::new(wire::read_reply()) },
     Step { name: "wire/write_response", set_up: || Box::new(wire::write_response()) },

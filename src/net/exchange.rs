@@ -23,7 +23,7 @@ mod tickets;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,8 @@ pub struct Exchange<T, L> {
     closed_ports: Vec<u32>,
     /// Who waits for what, by socket and ID.
     tickets: Tickets<T, L>,
+    /// Sockets that nobody uses any more, to be closed when there is time.
+    closing: Vec<UdpSocket>,
     /// Links with something to flush.
     dirty: Vec<Link>,
     /// When sockets were last renewed for their own sake.
@@ -125,6 +127,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             closed_ports: Vec::with_capacity(WARM_PORTS),
             tickets: Tickets::new(),
             dirty: Vec::with_capacity(16),
+            closing: Vec::with_capacity(WARM_PORTS),
             renewals: Renewals::new(),
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
@@ -330,12 +333,14 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         }
     }
 
-    /// Ends quarantines; `ended` is told of the replies that never came.
+    /// Ends quarantines, of which `ended` is told the replies that never came, and closes sockets. For the end of a turn, when
+    /// all that somebody waits for is on its way.
     pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&L)) {
         while let Some((key, late)) = self.tickets.pop_ended(now) {
             ended(&late);
             self.is_over(key, now);
         }
+        self.closing.clear();
     }
 
     /// When [`tidy`](Self::tidy) has something to do next.
@@ -435,7 +440,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
     /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
     fn close(&mut self, number: u32) {
-        self.ports[number as usize] = None;
+        self.closing.extend(self.ports[number as usize].take().map(|port| port.socket));
         self.closed_ports.push(number);
     }
 
