@@ -63,7 +63,15 @@ impl Filled {
     fn new(octets: usize) -> Self {
         let (now, reply) = (Instant::now(), REPLY.to_vec());
         let hasher = FixedState::with_seed(7);
-        Self { cache: Cache::new(octets, now), rules: Rules::default(), hasher, now, reply, folded: Vec::new(), scratch: Vec::new() }
+        Self {
+            cache: Cache::new(octets, now),
+            rules: Rules::default(),
+            hasher,
+            now,
+            reply,
+            folded: Vec::new(),
+            scratch: Vec::new(),
+        }
     }
 
     /// Keeps the reply to one query.
