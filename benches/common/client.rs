@@ -262,7 +262,7 @@ struct Lane {
     flights: Vec<Option<Flight>>,
     /// The next ID.
     next: u16,
-    /// No ID from here back to `next` is outstanding.
+    /// What is outstanding has IDs from here on, and has had them in this order.
     oldest: u16,
     /// How many queries are outstanding.
     outstanding: usize,
@@ -351,7 +351,8 @@ impl Lane {
 
     /// Gives up queries that have been out for too long.
     fn expire(&mut self, now: Instant, tally: &mut Tally) {
-        while self.oldest != self.next {
+        // With all IDs gone around, `oldest` and `next` are the same, and still something may be out.
+        while self.outstanding > 0 {
             let slot = &mut self.flights[usize::from(self.oldest)];
             match slot {
                 Some(flight) if now.saturating_duration_since(flight.since) < tally.timeout => return,
