@@ -1,0 +1,1 @@
+//! What one client may have waiting, and what responses one network may be sent.

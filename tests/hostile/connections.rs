@@ -1,0 +1,1 @@
+//! What one client, or all of them, may use by TCP.

@@ -1,0 +1,1 @@
+//! Who guesses IDs, names or fragments is noticed, and wins nothing.

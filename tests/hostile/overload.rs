@@ -1,0 +1,1 @@
+//! More than can be answered costs those who are answered little.

@@ -1,0 +1,1 @@
+//! The process gives up what it does not need.

@@ -1,0 +1,1 @@
+//! ICMP moves a race on; it does not judge a backend.

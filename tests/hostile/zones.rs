@@ -1,0 +1,1 @@
+//! What other servers may do to an authority: NOTIFY, costly zones, many names.
