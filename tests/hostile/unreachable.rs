@@ -5,6 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 
 use super::support::*;
 
+const ONE: &str = "192.0.2.1";
+const TWO: &str = "192.0.2.2";
+
 /// The datagrams that were cut into pieces in this namespace, of the version of IP that an address has.
 fn cut(address: SocketAddr) -> u64 {
     let counters = |path| fs::read_to_string(path).expect("the counters of the namespace");
@@ -60,4 +63,42 @@ fn forged_icmp_makes_no_fragments() {
             (cut(address) > before).then_some(())
         });
     }
+}
+
+/// What a backend says, with another question in it than was asked; when that may leave.
+fn beside_the_question(script: Script) -> Script {
+    // The first letter of the name.
+    script.edited(|message| message[13] ^= 1).held()
+}
+
+#[test]
+fn late_reply_to_another_question_teaches_nothing() {
+    let quick = Backend::new(answer(ONE));
+    let slow = Backend::new(beside_the_question(answer(TWO)).and(answer(TWO).held()));
+    let server = Forwarder::to(&[&quick, &slow], "[health]\ninterval = '1h'").admin().start();
+    let (admin, name) = (server.admin(), slow.address().to_string());
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
+    slow.wait_for(1);
+    slow.release();
+    let dropped = |metrics: &Metrics, reason| metrics.sum("hedgerow_dropped_total", &[("reason", reason)]);
+    // The second is taken for what it is: the ID was not free by then.
+    let metrics = admin.wait_for("both have come", |metrics| dropped(metrics, "late") == 1);
+    assert_eq!(dropped(&metrics, "spoofed"), 1);
+    assert_eq!(metrics.sum("hedgerow_backend_latency_seconds_count", &[("backend", &name)]), 1);
+}
+
+#[test]
+fn late_reply_to_another_question_sets_nobody_up() {
+    let backends = [Backend::new(answer(ONE)), Backend::new(beside_the_question(answer(TWO)))];
+    backends.iter().for_each(|backend| backend.play_dead(true));
+    let health = "[health]\ninterval = '1h'\ntimeout = '50ms'\nfall = 1";
+    let server = Forwarder::to(&[&backends[0], &backends[1]], health).admin().start();
+    let admin = server.admin();
+    backends.iter().for_each(|backend| admin.wait_for_state(backend.address(), false));
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ONE]);
+    backends[1].wait_for(1);
+    backends[1].release();
+    admin.wait_for("it has come", |metrics| metrics.sum("hedgerow_dropped_total", &[("reason", "spoofed")]) == 1);
+    assert_eq!(admin.backend(&backends[1].address().to_string())["state"], "down");
+    assert_eq!(admin.backend(&backends[0].address().to_string())["state"], "up", "a true reply is life");
 }
