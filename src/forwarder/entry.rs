@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use super::QTYPE_QCLASS;
 use super::client::Client;
+use super::proof::Proof;
 use crate::net::exchange::TicketKey;
-use crate::policy::race::{AttemptId, MAX_ATTEMPTS, Offset, Race};
+use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientForm, HEADER_LEN, PlainForm};
 
 /// A client that waits for a race.
@@ -48,6 +49,10 @@ pub(super) struct Entry {
     first: Option<First>,
     /// What waits in the exchange, by attempt, for the first few; see [`Aside`] for the rest.
     tickets: [Option<TicketKey>; NEAR_TICKETS],
+    /// When an attempt was asked again last.
+    again_at: Option<Offset>,
+    /// What the replies to the attempts must bear.
+    proofs: [Proof; MAX_ATTEMPTS],
     /// The time for which a timer is set.
     armed: Option<Offset>,
     /// When those who wait are given a stale answer.
@@ -141,6 +146,8 @@ impl Entry {
             aside,
             first: None,
             tickets: [None; NEAR_TICKETS],
+            again_at: None,
+            proofs: [Proof::NONE; MAX_ATTEMPTS],
             armed: None,
             stale_at: None,
             pool,
@@ -242,6 +249,29 @@ impl Entry {
             None => self.tickets[at] = key,
             Some(at) => self.aside.get_or_insert_default().tickets[at] = key,
         }
+    }
+
+    /// What the reply to an attempt must bear.
+    pub(super) fn proof(&self, attempt: AttemptId) -> Proof {
+        self.proofs.get(usize::from(attempt.0)).copied().unwrap_or_default()
+    }
+
+    /// Notes how an attempt was sent.
+    pub(super) fn set_proof(&mut self, attempt: AttemptId, proof: Proof) {
+        if let Some(place) = self.proofs.get_mut(usize::from(attempt.0)) {
+            *place = proof;
+        }
+    }
+
+    /// Notes that an attempt was asked again.
+    pub(super) fn asked_again(&mut self, now: Instant) {
+        self.again_at = Some(Offset::between(self.race.started(), now));
+    }
+
+    /// When the query of an attempt was sent, the last time if that was more than once.
+    pub(super) fn sent_at(&self, attempt: &Attempt) -> Instant {
+        let again = self.again_at.filter(|_| self.proof(attempt.id).has(Proof::AGAIN));
+        again.map_or(attempt.asked_at, |again| again.since(self.race.started()))
     }
 
     /// Takes out what all attempts wait with, by attempt.

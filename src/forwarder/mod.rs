@@ -18,6 +18,7 @@
 //! end of each turn everything that was queued leaves in batches. Reading sockets is `serve`'s business.
 
 mod admit;
+mod again;
 pub mod claims;
 mod client;
 mod entry;
@@ -27,6 +28,7 @@ mod in_flight;
 mod intake;
 mod memory;
 mod pool;
+mod proof;
 mod races;
 mod responses;
 pub mod serve;
@@ -52,6 +54,7 @@ use self::claims::{Claims, WorkerId};
 use self::in_flight::InFlight;
 use self::intake::TOGETHER;
 use self::pool::Pool;
+use self::proof::{Proof, Secret};
 use self::responses::Listener;
 use self::slots::RaceRef;
 use crate::metrics::Counters;
@@ -136,6 +139,8 @@ pub struct Forwarder {
     idle: Rc<Notify>,
     /// For policies; nothing secret comes from it.
     rng: SmallRng,
+    /// What makes replies hard to forge.
+    secret: Secret,
     /// Messages that could not be sent, to be looked at before the turn ends.
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
@@ -174,6 +179,8 @@ struct Late {
     is_charged: bool,
     /// RD, CD and DO of the query.
     flags: u8,
+    /// What its reply must bear.
+    proof: Proof,
     /// A reply of a higher rank than this is better than what the race had come to.
     above: Option<Rank>,
 }
@@ -182,7 +189,7 @@ impl Forwarder {
     /// A worker's LS.
     ///
     /// # Errors
-    /// If the process has no descriptors left.
+    /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
         let Links { shared, sockets, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
@@ -190,6 +197,7 @@ impl Forwarder {
         let listeners = sockets.into_iter().map(listener).collect();
         let exchange = Exchange::new()?;
         let rng = rand::make_rng();
+        let secret = Secret::new()?;
         let forwarder = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 me,
@@ -205,6 +213,7 @@ impl Forwarder {
                 counters,
                 idle,
                 rng,
+                secret,
                 refused: Vec::with_capacity(BATCH),
                 orphans: Vec::new(),
                 unread: Vec::new(),
