@@ -23,7 +23,7 @@ impl Forwarder {
 
     /// Asks the backend of an attempt again. Returns whether that could be done; if not, it waits on as it did.
     fn ask_again(&mut self, ticket: Ticket, key: TicketKey, proof: Proof, cause: Cause, now: Instant) -> bool {
-        let Ticket { race: at, attempt } = ticket;
+        let (at, attempt) = (ticket.race, ticket.attempt());
         let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_fetching) else { return false };
         let place = entry.pool;
         let Some(asked) = entry.race.attempt(attempt) else { return false };
@@ -32,11 +32,11 @@ impl Forwarder {
         }
         self.exchange.shun(key, &mut self.refused);
         let proof = proof.with(Proof::AGAIN);
-        if self.send(ticket, asked.backend, asked.edns, proof, now).is_err() {
+        if self.send(at, attempt, asked.backend, asked.edns, proof, now).is_err() {
             return false;
         }
         self.exchange.withdraw(key);
-        if let Some(entry) = self.in_flight.get_mut(at) {
+        if let Some(entry) = self.in_flight.with_aside(at) {
             entry.asked_again(now);
         }
         pool_at(&mut self.pools, place).counters(asked.backend).again[cause as usize].increment();

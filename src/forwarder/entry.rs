@@ -49,10 +49,6 @@ pub(super) struct Entry {
     first: Option<First>,
     /// What waits in the exchange, by attempt, for the first few; see [`Aside`] for the rest.
     tickets: [Option<TicketKey>; NEAR_TICKETS],
-    /// When an attempt was asked again last.
-    again_at: Option<Offset>,
-    /// What the replies to the attempts must bear.
-    proofs: [Proof; MAX_ATTEMPTS],
     /// The time for which a timer is set.
     armed: Option<Offset>,
     /// When those who wait are given a stale answer.
@@ -90,6 +86,8 @@ pub(super) struct Aside {
     body: Vec<u8>,
     /// The tickets of the attempts after the first few.
     tickets: [Option<TicketKey>; FAR_TICKETS],
+    /// When an attempt was asked again last.
+    again_at: Option<Offset>,
 }
 
 impl Aside {
@@ -102,6 +100,7 @@ impl Aside {
             buffer.shrink_to(OCTETS_KEPT);
         }
         self.tickets = [None; FAR_TICKETS];
+        self.again_at = None;
     }
 }
 
@@ -146,8 +145,6 @@ impl Entry {
             aside,
             first: None,
             tickets: [None; NEAR_TICKETS],
-            again_at: None,
-            proofs: [Proof::NONE; MAX_ATTEMPTS],
             armed: None,
             stale_at: None,
             pool,
@@ -251,26 +248,15 @@ impl Entry {
         }
     }
 
-    /// What the reply to an attempt must bear.
-    pub(super) fn proof(&self, attempt: AttemptId) -> Proof {
-        self.proofs.get(usize::from(attempt.0)).copied().unwrap_or_default()
-    }
-
-    /// Notes how an attempt was sent.
-    pub(super) fn set_proof(&mut self, attempt: AttemptId, proof: Proof) {
-        if let Some(place) = self.proofs.get_mut(usize::from(attempt.0)) {
-            *place = proof;
-        }
-    }
-
     /// Notes that an attempt was asked again.
     pub(super) fn asked_again(&mut self, now: Instant) {
-        self.again_at = Some(Offset::between(self.race.started(), now));
+        self.aside.get_or_insert_default().again_at = Some(Offset::between(self.race.started(), now));
     }
 
     /// When the query of an attempt was sent, the last time if that was more than once.
-    pub(super) fn sent_at(&self, attempt: &Attempt) -> Instant {
-        let again = self.again_at.filter(|_| self.proof(attempt.id).has(Proof::AGAIN));
+    pub(super) fn sent_at(&self, attempt: &Attempt, proof: Proof) -> Instant {
+        let aside = self.aside.as_ref().filter(|_| proof.has(Proof::AGAIN));
+        let again = aside.and_then(|aside| aside.again_at);
         again.map_or(attempt.asked_at, |again| again.since(self.race.started()))
     }
 

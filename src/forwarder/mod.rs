@@ -43,7 +43,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use foldhash::quality::RandomState;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -63,9 +62,9 @@ use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
-use crate::policy::race::{AttemptId, BackendIndex};
+use crate::policy::race::{AttemptId, BackendIndex, MAX_ATTEMPTS};
 use crate::policy::timers::Timers;
-use crate::wire::QuestionKey;
+use crate::wire::{QuestionHasher, QuestionKey};
 
 /// What the workers of one LS share.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ pub struct Shared {
     pub claims: Claims,
     /// Hashes questions, the same for all workers and unknown to clients. Of good quality, for one hash serves the cache, the
     /// table of races and the claims, and each takes other bits of it.
-    pub hasher: RandomState,
+    pub hasher: QuestionHasher,
     /// The way to each worker, by number.
     pub workers: Vec<UnboundedSender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
@@ -155,13 +154,33 @@ pub struct Forwarder {
     is_draining: bool,
 }
 
-/// What the exchange keeps for an attempt whose race runs: which that is. All else is there.
+/// What the exchange keeps for an attempt whose race runs: which that is, and how it was sent. All else is there.
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
     /// The race.
     race: RaceRef,
-    /// Its attempt.
-    attempt: AttemptId,
+    /// Its attempt, in the lowest bits, and what the reply must bear: one octet, for there may be a hundred thousand of these.
+    tag: u8,
+}
+
+impl Ticket {
+    /// The ticket of an attempt whose reply must bear this.
+    fn new(race: RaceRef, attempt: AttemptId, proof: Proof) -> Self {
+        Self { race, tag: attempt.0 | proof.bits() << Self::ATTEMPT_BITS }
+    }
+
+    /// The attempt.
+    fn attempt(self) -> AttemptId {
+        AttemptId(self.tag & ((1 << Self::ATTEMPT_BITS) - 1))
+    }
+
+    /// What its reply must bear.
+    fn proof(self) -> Proof {
+        Proof::of_bits(self.tag >> Self::ATTEMPT_BITS)
+    }
+
+    /// Bits that the number of an attempt takes.
+    const ATTEMPT_BITS: u32 = MAX_ATTEMPTS.trailing_zeros();
 }
 
 /// What the exchange keeps for an attempt whose race was over before its reply came.

@@ -24,6 +24,16 @@ impl Proof {
     /// would have to meet two sockets and two IDs, so it is the backend that does not give what is lacking.
     pub(super) const LENIENT: Self = Self(1 << 2);
 
+    /// Its bits.
+    pub(super) fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The proof with these bits.
+    pub(super) fn of_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// Both.
     pub(super) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
