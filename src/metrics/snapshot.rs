@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Cause, Dropped, Source, Transport};
+use super::counters::{Cause, CookieKind, Dropped, Source, Transport};
 use super::histogram::HistogramSnapshot;
 
 /// The numbers of the whole server.
@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
+    /// Queries with a cookie.
+    pub cookies: Vec<(CookieKind, u64)>,
     /// The cache, if there is one.
     pub cache: Option<CacheSnapshot>,
     /// Pools in order of the config.
