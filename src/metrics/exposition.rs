@@ -79,6 +79,9 @@ const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and q
 const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
 /// `hedgerow_wins_total`.
 const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };
+/// `hedgerow_unreachable_total`.
+const UNREACHABLE: Family =
+    Family { name: "hedgerow_unreachable", help: "ICMP errors heard from the way to the backend" };
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
@@ -123,12 +126,13 @@ const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 14] = [
+const COUNTERS: [&Family; 15] = [
     &QUERIES,
     &RESPONSES,
     &DROPPED,
     &ATTEMPTS,
     &WINS,
+    &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
     &CACHE_HITS,
@@ -175,6 +179,8 @@ impl Collector for Exposition {
                     .map(|(kind, n)| (by_kind(pool, backend, kind), n))
             }),
         )?;
+        let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
+        counter(encoder, &UNREACHABLE, unreachable)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
@@ -318,6 +324,7 @@ mod tests {
             wins: Wins { first: 14, hedge: 15, failover: 16 },
             errors: 17,
             timeouts: 18,
+            unreachable: 40,
             latency: measured(&[150, 1_500, 20_000_000]),
         };
         let pool = PoolSnapshot {
@@ -365,6 +372,7 @@ hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="probe"} 13
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
+hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
 hedgerow_in_flight{pool="a \"b\""} 19

@@ -88,8 +88,10 @@ pub struct BackendSnapshot {
     pub attempts: Attempts,
     /// How often its answer went to the client.
     pub wins: Wins,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
+    /// ICMP errors heard, by attempts and probes.
+    pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
     /// Time to reply, probes left out.

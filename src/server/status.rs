@@ -108,6 +108,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
             failover: sum(&|worker| &worker.wins[2]),
         },
         errors: sum(&|worker| &worker.errors),
+        unreachable: sum(&|worker| &worker.unreachable) + backend.unreachable_probes.get(),
         timeouts: sum(&|worker| &worker.timeouts),
         latency,
     }

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Link;
+use super::sent::SentIds;
 use crate::net::batch::ignore_path_mtu;
 use crate::net::bind::SOCKET_BUFFER;
 
@@ -25,6 +26,8 @@ pub(super) struct Port {
     pub(super) batches: u32,
     /// Tickets on it, late ones included.
     pub(super) tickets: u32,
+    /// Their IDs.
+    pub(super) sent: SentIds,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
 }
