@@ -364,7 +364,7 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     assert!(fixture.flush().is_empty());
     assert_eq!(fixture.open().count(), 1);
     fixture.exchange.tidy(fixture.now, |_| {});
-    assert_eq!(fixture.exchange.next_tidy(), None);
+    assert_eq!(fixture.exchange.tickets.next_end(), None);
 }
 
 #[test]
