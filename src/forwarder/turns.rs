@@ -94,10 +94,10 @@ impl Forwarder {
         }
         let mut struck = std::mem::take(&mut self.struck);
         self.exchange.tell_struck(socket, &mut struck);
-        for Ticket { race, attempt } in struck.drain(..) {
-            let Some(entry) = self.in_flight.get_mut(race).filter(|entry| !entry.is_fetching) else { continue };
-            entry.race.on_unreachable(attempt);
-            self.drive(race, None, now);
+        for ticket in struck.drain(..) {
+            let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { continue };
+            entry.race.on_unreachable(ticket.attempt());
+            self.drive(ticket.race, None, now);
         }
         self.struck = struck;
     }
@@ -161,8 +161,8 @@ impl Forwarder {
     /// Fails one attempt.
     fn fail(&mut self, ticket: Ticket, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { return };
-        entry.set_ticket(ticket.attempt, None);
-        entry.race.on_failure(ticket.attempt);
+        entry.set_ticket(ticket.attempt(), None);
+        entry.race.on_failure(ticket.attempt());
         self.drive(ticket.race, None, now);
     }
 

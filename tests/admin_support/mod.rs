@@ -232,7 +232,9 @@ fn snapshot() -> Snapshot {
         in_flight: 1,
         attempts: Attempts { first: 10, hedge: 2, failover: 1, probe: 5 },
         wins: Wins { first: 9, hedge: 1, failover: 0 },
+        again: Vec::new(),
         errors: 3,
+        unreachable: 0,
         timeouts: 4,
         latency: latency.clone(),
     };

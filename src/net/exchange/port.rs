@@ -32,6 +32,16 @@ pub(super) struct Port {
     pub(super) is_retired: bool,
 }
 
+impl Port {
+    /// The ID of one of its tickets is free again.
+    pub(super) fn free_one(&mut self) {
+        self.tickets -= 1;
+        if self.tickets == 0 {
+            self.sent.clear();
+        }
+    }
+}
+
 /// How often sockets may be renewed for their own sake, so that this never takes more than half a percent of a worker's time: a
 /// renewal costs six system calls, some 10 µs, and the query that leaves from the new socket waits for most of that.
 pub(super) struct Renewals {
