@@ -5,6 +5,7 @@ pub mod bind;
 pub mod clock;
 pub mod exchange;
 mod portion;
+pub mod streams;
 pub mod tcp;
 mod train;
 pub mod udp;
