@@ -12,7 +12,7 @@ use super::pool::pool_at;
 use super::races::rank;
 use super::responses::Word;
 use super::slots::RaceRef;
-use crate::metrics::Dropped;
+use crate::metrics::{Dropped, Fetched};
 use crate::net::streams::{Heard, Report, StreamKey};
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex};
@@ -80,6 +80,7 @@ impl Forwarder {
             return self.pass_on(at, now);
         }
         self.fetches.end(at, now);
+        self.count_fetch(at, Fetched::Whole);
         self.remember_whole(at, &reply, now);
         self.respond_whole(at, &reply, now);
         self.remove(at);
@@ -102,16 +103,25 @@ impl Forwarder {
         match next {
             Next::Waits => true,
             Next::Over { is_unsent } => {
-                self.end_fetch(at, if is_unsent { Word::UNSENT } else { Word::NOT_WHOLE }, now);
+                self.fail_fetch(at, if is_unsent { Fetched::Unsent } else { Fetched::Failed }, now);
                 false
             }
         }
     }
 
     /// Ends a race whose answer could not be fetched.
-    pub(super) fn end_fetch(&mut self, at: RaceRef, word: Word, now: Instant) {
+    pub(super) fn fail_fetch(&mut self, at: RaceRef, result: Fetched, now: Instant) {
+        self.count_fetch(at, result);
+        let word = if result == Fetched::Unsent { Word::UNSENT } else { Word::NOT_WHOLE };
         self.respond_stale(at, now);
         self.respond_word(at, word, now);
         self.remove(at);
+    }
+
+    /// Counts what became of a fetch.
+    fn count_fetch(&mut self, at: RaceRef, result: Fetched) {
+        let Some(entry) = self.in_flight.get(at) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
+        pool.shared.state.counters[usize::from(self.me.0)].fetches[result as usize].increment();
     }
 }
