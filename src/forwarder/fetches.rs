@@ -10,7 +10,7 @@
 //!
 //! Nobody may have so much of this that others have none: clients have their turns one after the other, and of places on
 //! connections, of places in the queue and of connections no client and no backend holds more than is free
-//! ([`Shares`]). Here is only what is asked where; what a reply is worth, [`super::fetch`] says.
+//! ([`DynamicThreshold`]). Here is only what is asked where; what a reply is worth, [`super::fetch`] says.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::slots::RaceRef;
-use crate::limit::{Shares, Turns};
+use crate::limit::{DynamicThreshold, Turns};
 use crate::net::streams::{Connection, End, Heard, Report, StreamKey, Streams};
 use crate::wire;
 
@@ -34,11 +34,11 @@ pub(super) struct Fetches {
     /// The backends that are asked, or were of late.
     backends: BTreeMap<SocketAddr, Backend>,
     /// Places in the queue, by party.
-    queued_of_parties: Shares<Party>,
+    queued_of_parties: DynamicThreshold<Party>,
     /// Places in the queue, by backend.
-    queued_for_backends: Shares<SocketAddr>,
+    queued_for_backends: DynamicThreshold<SocketAddr>,
     /// Connections, by backend.
-    connections: Shares<SocketAddr>,
+    connections: DynamicThreshold<SocketAddr>,
 }
 
 /// One fetch.
@@ -100,7 +100,7 @@ struct Backend {
     /// What waits for a place on its connections.
     queue: Turns<Party, RaceRef>,
     /// Places on its connections, by party.
-    places: Shares<Party>,
+    places: DynamicThreshold<Party>,
     /// How long a connection is kept while nobody waits on it.
     idle: Duration,
     /// It was seen to close connections after one reply: it gets one query on each until then.
@@ -116,7 +116,7 @@ impl Backend {
     fn new() -> Self {
         Self {
             queue: Turns::new(),
-            places: Shares::new(CONNECTIONS_A_BACKEND * PIPELINE),
+            places: DynamicThreshold::new(CONNECTIONS_A_BACKEND * PIPELINE),
             idle: IDLE,
             one_at_a_time_until: None,
             wanting_until: None,
@@ -163,18 +163,18 @@ pub(super) enum Next {
 }
 
 impl Fetches {
-    /// No fetch. `report` is told of what comes on the connections.
+    /// No fetch, and so many connections at most. `report` is told of what comes on them.
     ///
     /// # Errors
     /// If the operating system gives no randomness.
-    pub(super) fn new(report: impl Fn(StreamKey, Report<'_>) + 'static) -> io::Result<Self> {
+    pub(super) fn new(connections: usize, report: impl Fn(StreamKey, Report<'_>) + 'static) -> io::Result<Self> {
         Ok(Self {
             streams: Streams::new(report)?,
             all: BTreeMap::new(),
             backends: BTreeMap::new(),
-            queued_of_parties: Shares::new(QUEUE),
-            queued_for_backends: Shares::new(QUEUE),
-            connections: Shares::new(CONNECTIONS),
+            queued_of_parties: DynamicThreshold::new(QUEUE),
+            queued_for_backends: DynamicThreshold::new(QUEUE),
+            connections: DynamicThreshold::new(connections),
         })
     }
 
@@ -485,9 +485,6 @@ fn is_want(error: &io::Error) -> bool {
             | Some(libc::EPERM | libc::EACCES)
     )
 }
-
-/// Connections of one worker, to all backends: with 16 workers a thousand descriptors, and still one for each of 64 backends.
-const CONNECTIONS: usize = 64;
 
 /// Connections of one worker to one backend. RFC 7766 section 6.2.2 asks for one where that does; more help where a backend
 /// answers in order and one answer takes long.

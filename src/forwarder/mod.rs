@@ -104,6 +104,8 @@ pub struct Links {
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
     pub sockets: Vec<Rc<Socket>>,
+    /// Connections by which it may fetch answers from backends.
+    pub fetches: usize,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.
@@ -186,7 +188,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, counters, idle } = links;
+        let Links { shared, sockets, fetches, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
@@ -194,7 +196,7 @@ impl Forwarder {
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
-        let fetches = Fetches::new(move |key, report| {
+        let fetches = Fetches::new(fetches, move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }

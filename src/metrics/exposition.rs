@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::counters::FETCHED;
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;

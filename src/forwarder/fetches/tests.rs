@@ -12,7 +12,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let fetches = Fetches::new(|_, _| {}).expect("there is randomness");
+        let fetches = Fetches::new(CONNECTIONS, |_, _| {}).expect("there is randomness");
         Self { fetches, races: Slots::new(), now: Instant::now() }
     }
 
@@ -76,6 +76,9 @@ fn address(port: u16) -> SocketAddr {
 fn client_at(number: u8) -> Party {
     Ipv4Addr::new(192, 0, 2, number).into()
 }
+
+/// Connections that there may be.
+const CONNECTIONS: usize = 64;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(3);

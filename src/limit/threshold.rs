@@ -1,4 +1,4 @@
-//! Shares: a store of equal places that several parties use, of which nobody may hold more than is free.
+//! A store of equal places that several parties use, of which nobody may hold more than is free.
 //!
 //! That is the dynamic threshold of Choudhury and Hahne (1998). One party alone gets half of the places, two a third each, and
 //! whoever comes anew always finds some, without anything being set aside for parties that are not there.
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Places, and who holds how many of them.
 #[derive(Debug)]
-pub struct Shares<K> {
+pub struct DynamicThreshold<K> {
     /// All there are.
     places: usize,
     /// Those that are held.
@@ -16,7 +16,7 @@ pub struct Shares<K> {
     holders: BTreeMap<K, usize>,
 }
 
-impl<K: Ord> Shares<K> {
+impl<K: Ord> DynamicThreshold<K> {
     /// So many places, all of them free.
     pub fn new(places: usize) -> Self {
         Self { places, held: 0, holders: BTreeMap::new() }
@@ -65,15 +65,15 @@ mod tests {
 
     /// How many places each of the parties gets if all take in turn until nobody may.
     fn fill(places: usize, parties: u8) -> Vec<usize> {
-        let mut shares = Shares::new(places);
+        let mut threshold = DynamicThreshold::new(places);
         while (0..parties).fold(false, |took, party| {
-            let fits = shares.fits(&party);
+            let fits = threshold.fits(&party);
             if fits {
-                shares.take(party);
+                threshold.take(party);
             }
             took || fits
         }) {}
-        (0..parties).map(|party| shares.of(&party)).collect()
+        (0..parties).map(|party| threshold.of(&party)).collect()
     }
 
     #[test]
@@ -86,28 +86,28 @@ mod tests {
 
     #[test]
     fn a_place_that_was_given_back_may_be_taken_by_another() {
-        let mut shares = Shares::new(2);
-        shares.take('a');
-        assert!(!shares.fits(&'a'));
-        shares.take('b');
-        assert!(!shares.fits(&'b') && !shares.fits(&'c'));
-        shares.give_back(&'a');
-        assert!(shares.fits(&'c'));
-        assert_eq!((shares.held(), shares.of(&'a'), shares.holders.len()), (1, 0, 1));
-        shares.give_back(&'a');
-        assert_eq!(shares.held(), 1);
+        let mut threshold = DynamicThreshold::new(2);
+        threshold.take('a');
+        assert!(!threshold.fits(&'a'));
+        threshold.take('b');
+        assert!(!threshold.fits(&'b') && !threshold.fits(&'c'));
+        threshold.give_back(&'a');
+        assert!(threshold.fits(&'c'));
+        assert_eq!((threshold.held(), threshold.of(&'a'), threshold.holders.len()), (1, 0, 1));
+        threshold.give_back(&'a');
+        assert_eq!(threshold.held(), 1);
     }
 
     #[test]
     fn who_takes_all_it_may_leaves_half_of_what_was_free() {
-        let mut shares = Shares::new(1024);
+        let mut threshold = DynamicThreshold::new(1024);
         let greedy = (0..6).map(|party| {
-            while shares.fits(&party) {
-                shares.take(party);
+            while threshold.fits(&party) {
+                threshold.take(party);
             }
-            shares.of(&party)
+            threshold.of(&party)
         });
         assert_eq!(greedy.collect::<Vec<_>>(), [512, 256, 128, 64, 32, 16]);
-        assert!(shares.fits(&6));
+        assert!(threshold.fits(&6));
     }
 }
