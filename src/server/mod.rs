@@ -21,8 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
@@ -38,6 +37,7 @@ use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
+use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
@@ -45,6 +45,7 @@ use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::secondary::{Keeper, Post};
 use crate::transfer::tsig::Keys;
+use crate::wire::HashSeed;
 use crate::zone::Catalog;
 
 /// A config whose zones are loaded.
@@ -110,6 +111,8 @@ pub struct Server {
     second: Interval,
     /// Counts the queries of the last minute.
     minutes: Minutes,
+    /// Counts time asleep, for the cache.
+    sleep: SleepMeter,
     /// What the admin server asks.
     requests: UnboundedReceiver<Request>,
     /// Whether queries are taken.
@@ -125,7 +128,7 @@ pub struct Server {
     /// What has become of those.
     posts: UnboundedReceiver<Post>,
     /// NOTIFY that workers took.
-    notices: Receiver<Notice>,
+    notices: UnboundedReceiver<Notice>,
     /// Tells other servers of changes.
     announcer: Announcer,
     /// Probes the backends.
@@ -159,7 +162,7 @@ impl Server {
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
-            hasher: RandomState::default(),
+            hasher: HashSeed(rand::random()).question_hasher(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             news: news_sender,
@@ -200,7 +203,8 @@ impl Server {
         while let Ok(post) = posts.try_recv() {
             announcements.extend(holdings.get_mut(post.authority).and_then(|holding| holding.take(post)));
         }
-        let (notice_sender, notices) = channel(NOTICES);
+        // At most one for each zone and primary: see `authority::Places`.
+        let (notice_sender, notices) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.
@@ -265,6 +269,7 @@ impl Server {
             pools,
             second: interval(Duration::from_secs(1)),
             minutes: Minutes::default(),
+            sleep: SleepMeter::new(),
             requests,
             is_ready,
             _admin: admin,
@@ -299,17 +304,26 @@ impl Server {
                 Some(news) = self.news.recv() => self.prober.hear(&news),
                 Some(post) = self.posts.recv() => self.take_post(post),
                 Some(notice) = self.notices.recv() => {
-                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.serial);
+                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.take_serial());
                 }
-                _ = self.second.tick() => if let Some(plan) = &self.plan {
-                    self.minutes.count(plan);
-                },
+                _ = self.second.tick() => self.on_second(),
                 Some(request) = self.requests.recv() => match request {
                     Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
                     Request::Cache(answer) => drop(answer.send(self.cache_access())),
                     Request::Change(Change::Reload, answer) => return answer,
                     Request::Change(change, answer) => drop(answer.send(self.change(change))),
                 },
+            }
+        }
+    }
+
+    /// Does what is due each second.
+    fn on_second(&mut self) {
+        let slept = self.sleep.take();
+        if let Some(plan) = &self.plan {
+            self.minutes.count(plan);
+            if let Some(cache) = &plan.cache {
+                cache.add_sleep(slept);
             }
         }
     }
@@ -602,9 +616,6 @@ fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
 fn announce(announcer: &mut Announcer, news: ZoneNews) {
     announcer.announce(news.authority, &news.zone, &news.sharing, news.key);
 }
-
-/// NOTIFY that waits for the control thread: more is a flood.
-const NOTICES: usize = 64;
 
 /// What a drain may take beyond the longest timeout of a pool.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
