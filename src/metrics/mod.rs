@@ -10,7 +10,7 @@ pub mod histogram;
 pub mod snapshot;
 
 pub use counters::{
-    BackendCounters, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary, Transport,
+    BackendCounters, Cause, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary, Transport,
 };
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
