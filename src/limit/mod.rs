@@ -1,10 +1,15 @@
-//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), and how many responses
-//! it gets a second ([`ResponseRate`]); and what shows that a client is no other than it seems ([`Cookies`]).
+//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), how many responses it
+//! gets a second ([`ResponseRate`]), of places that all use ([`DynamicThreshold`]), and of turns ([`Turns`]); and what
+//! shows that a client is no other than it seems ([`Cookies`]).
 
 mod clients;
 mod cookies;
 mod rate;
+mod threshold;
+mod turns;
 
 pub use clients::{Clients, Connected, Holding, Place};
 pub use cookies::{CookieSecret, CookieSecrets, Cookies, LIFETIME as COOKIE_LIFETIME, UnfitSecrets};
 pub use rate::{Decision, Outcome, RateRules, ResponseRate};
+pub use threshold::DynamicThreshold;
+pub use turns::Turns;
