@@ -17,11 +17,13 @@
 
 mod aged;
 mod body;
+mod case;
 mod codes;
 mod conclusion;
 mod edns;
 mod expand;
 mod form;
+mod hash;
 mod header;
 mod name;
 mod own;
@@ -36,10 +38,12 @@ mod synthesis;
 mod text;
 
 pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
+pub use case::{has_case, set_case};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
+pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use own::{write_plain_query, write_without_opt};
