@@ -190,8 +190,8 @@ fn the_longest_idle_connection_makes_room() {
     let question = format!("GET /healthz HTTP/1.1\r\n{HOST}\r\n\r\n");
     let ask = |stream: &mut TcpStream| stream.write_all(question.as_bytes()).expect("room for it");
     let hear = |stream: &mut TcpStream| stream.read(&mut [0; 1024]).map(|octets| octets > 0);
-    // Each has had an answer, so each has a place, and the later the younger: 32 are what one peer may have.
-    let mut served: Vec<_> = (0..32).map(|_| TcpStream::connect(site.address).expect("the kernel takes it")).collect();
+    // Each has had an answer, so each has a place, and the later the younger: 24 are what one peer may have.
+    let mut served: Vec<_> = (0..24).map(|_| TcpStream::connect(site.address).expect("the kernel takes it")).collect();
     for stream in &mut served {
         stream.set_read_timeout(Some(std::time::Duration::from_secs(15))).expect("not zero");
         ask(stream);

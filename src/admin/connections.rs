@@ -33,6 +33,26 @@ use super::guard::{Guard, Peer};
 use super::routes::{Failure, LARGEST_BODY, is_about_health};
 use super::turn::{Handing, Told, Turn};
 
+/// How much there may be at once by one door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Connections. Each costs a descriptor.
+    connections: usize,
+    /// Connections of one peer.
+    per_peer: usize,
+    /// Requests that are being carried out: fewer than the connections of one peer, so that there is always one that can make
+    /// room.
+    at_work: usize,
+}
+
+impl Bounds {
+    /// The bounds of a door with so many connections.
+    pub(super) fn of(connections: usize) -> Self {
+        let connections = connections.max(2);
+        Self { connections, per_peer: (connections / 2).max(2), at_work: (connections / 4).max(1) }
+    }
+}
+
 /// What answers the requests that come by one door.
 pub(super) struct Site {
     /// Says who may ask.
@@ -41,12 +61,14 @@ pub(super) struct Site {
     routes: TowerToHyperService<Router>,
     /// Requests that are being carried out.
     at_work: Cell<usize>,
+    /// How much there may be.
+    bounds: Bounds,
 }
 
 impl Site {
     /// Nobody has come yet.
-    pub(super) fn new(guard: Rc<Guard>, routes: Router) -> Rc<Self> {
-        Rc::new(Self { guard, routes: TowerToHyperService::new(routes), at_work: Cell::new(0) })
+    pub(super) fn new(guard: Rc<Guard>, routes: Router, bounds: Bounds) -> Rc<Self> {
+        Rc::new(Self { guard, routes: TowerToHyperService::new(routes), at_work: Cell::new(0), bounds })
     }
 
     /// Serves whoever comes by a door, until dropped.
@@ -54,7 +76,7 @@ impl Site {
     /// # Errors
     /// If something that serves a connection has panicked.
     pub(super) async fn serve(self: Rc<Self>, door: Door) -> io::Result<()> {
-        let mut open = Connections::default();
+        let mut open = Connections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
         loop {
             tokio::select! {
                 accepted = door.accept() => match accepted {
@@ -111,7 +133,7 @@ impl Site {
                 Err(error) => return Failure::Invalid(format!("the body: {error}")).into_response(),
             }
         };
-        let place = Place::take(&self.at_work);
+        let place = Place::take(&self.at_work, self.bounds.at_work);
         if place.is_none() && !is_about_health(head.uri.path()) {
             return Failure::Busy.into_response();
         }
@@ -126,8 +148,8 @@ struct Place<'a>(&'a Cell<usize>);
 
 impl<'a> Place<'a> {
     /// Takes a place, if there is one.
-    fn take(taken: &'a Cell<usize>) -> Option<Self> {
-        (taken.get() < MAX_AT_WORK).then(|| {
+    fn take(taken: &'a Cell<usize>, max: usize) -> Option<Self> {
+        (taken.get() < max).then(|| {
             taken.set(taken.get() + 1);
             Self(taken)
         })
@@ -169,8 +191,9 @@ impl hyper::body::Body for Watched {
 }
 
 /// The connections that have come by one door.
-#[derive(Default)]
 struct Connections {
+    /// How many there may be.
+    bounds: Bounds,
     /// What serves them.
     tasks: JoinSet<()>,
     /// What is known of each.
@@ -211,9 +234,9 @@ impl Connections {
     fn admit(&mut self, peer: Peer, turn: Rc<Turn>, serve: impl Future<Output = ()> + 'static) {
         let holder = Holder::of(peer);
         let held = self.open.iter().filter(|open| open.holder == holder).count();
-        if held >= MAX_PER_PEER {
+        if held >= self.bounds.per_peer {
             self.make_room(|open| open.holder == holder);
-        } else if self.open.len() >= MAX_CONNECTIONS {
+        } else if self.open.len() >= self.bounds.connections {
             self.make_room(|_| true);
         }
         let end = self.tasks.spawn_local(serve);
@@ -245,9 +268,31 @@ impl Connections {
 const IDLE: Duration = Duration::from_secs(75);
 /// How long to leave the listener alone when it gives no connections.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Connections at once by one door. Each costs a descriptor that a backend socket could need.
-const MAX_CONNECTIONS: usize = 64;
-/// Connections of one peer. More than are ever at work, so that there is always one that can make room.
-const MAX_PER_PEER: usize = 32;
-/// Requests at once that are being carried out.
-const MAX_AT_WORK: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_a_connection_that_can_make_room() {
+        for connections in 0..=64 {
+            let Bounds { connections, per_peer, at_work } = Bounds::of(connections);
+            assert!(0 < at_work && at_work < per_peer && per_peer <= connections, "{connections}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_known_whatever_address_it_shows() {
+        let holder = |text: &str| Holder::of(Peer::Host(text.parse().expect("an address")));
+        for (one, other, is_same) in [
+            ("127.0.0.1", "127.9.9.9", true),
+            ("127.0.0.1", "::1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("2001:db8:0:1::1", "2001:db8:0:2::2", true),
+            ("2001:db8:0:100::1", "2001:db8:0:200::1", false),
+        ] {
+            assert_eq!(holder(one) == holder(other), is_same, "{one} {other}");
+        }
+        assert_ne!(holder("127.0.0.1"), Holder::of(Peer::Owner));
+    }
+}

@@ -28,7 +28,7 @@ pub use cache::CacheAccess;
 pub use socket::{Owner, Socket, SocketError, usual_places};
 pub use token::{Token, TokenError};
 
-use self::connections::Site;
+use self::connections::{Bounds, Site};
 use self::door::Door;
 use self::guard::Guard;
 use crate::config::nearest;
@@ -120,13 +120,14 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// Serves until dropped; dropping it ends its connections, and removes the file of the socket. `is_ready` tells whether queries
-/// are taken. Must be called within a `LocalSet`.
+/// are taken, `connections` how many there may be. Must be called within a `LocalSet`.
 ///
 /// # Errors
 /// If the runtime cannot watch the listeners, or something that serves a connection has panicked.
 pub async fn serve(
     listener: std::net::TcpListener,
     socket: Option<Socket>,
+    connections: usize,
     token: Option<Token>,
     requests: mpsc::UnboundedSender<Request>,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
@@ -142,9 +143,12 @@ pub async fn serve(
     }
     let guard = Rc::new(Guard::new(token, address.ip(), path));
     let router = routes::router(requests, is_ready);
-    let hosts = Site::new(Rc::clone(&guard), router.clone()).serve(Door::hosts(listener)?);
+    // Whoever may use the socket always has a part.
+    let owners = if socket.is_some() { connections / 4 } else { 0 };
+    let bounds = Bounds::of(connections - owners);
+    let hosts = Site::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?);
     let Some(socket) = socket else { return hosts.await };
-    let owner = Site::new(guard, router).serve(Door::owner(&socket)?);
+    let owner = Site::new(guard, router, Bounds::of(owners)).serve(Door::owner(&socket)?);
     tokio::select! {
         ended = hosts => ended,
         ended = owner => ended,

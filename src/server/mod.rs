@@ -261,7 +261,8 @@ impl Server {
         if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
             admin.spawn_local(async move {
-                let served = admin::serve(listener, socket, token, asks, move || is_ready.load(Relaxed)).await;
+                let served =
+                    admin::serve(listener, socket, shares.admin, token, asks, move || is_ready.load(Relaxed)).await;
                 if let Err(error) = served {
                     tracing::error!(%error, "the admin server has ended");
                 }

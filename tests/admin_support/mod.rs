@@ -84,7 +84,7 @@ impl Site {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
                 tokio::select! {
-                    result = admin::serve(listener, socket, token, requests, move || ready.load(Ordering::Relaxed)) => {
+                    result = admin::serve(listener, socket, 64, token, requests, move || ready.load(Ordering::Relaxed)) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}
