@@ -63,6 +63,8 @@ pub struct PoolSnapshot {
     pub hedges_wasted: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.
     pub prefetches: u64,
+    /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).
+    pub fetches: [u64; 3],
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
 }
@@ -90,8 +92,10 @@ pub struct BackendSnapshot {
     pub wins: Wins,
     /// Attempts that were asked again, from another socket, by cause.
     pub again: Vec<(Cause, u64)>,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
+    /// ICMP errors heard, by attempts and probes.
+    pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
     /// Time to reply, probes left out.

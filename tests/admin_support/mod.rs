@@ -256,6 +256,7 @@ fn snapshot() -> Snapshot {
         wins: Wins { first: 9, hedge: 1, failover: 0 },
         again: Vec::new(),
         errors: 3,
+        unreachable: 0,
         timeouts: 4,
         latency: latency.clone(),
     };
@@ -266,6 +267,7 @@ fn snapshot() -> Snapshot {
         hedges_denied: 6,
         hedges_wasted: 9,
         prefetches: 8,
+        fetches: [0; 3],
         backends: vec![backend],
     };
     Snapshot {
