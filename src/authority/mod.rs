@@ -3,6 +3,7 @@
 //! responses are limited. What is no plain query goes through `special.rs`.
 
 mod edition;
+mod notice;
 mod special;
 
 use std::cell::RefCell;
@@ -15,7 +16,8 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
-pub use self::edition::{Edition, Exchange, Notice, Source};
+pub use self::edition::{Edition, Exchange, Source};
+pub use self::notice::{Notice, Places};
 use self::special::{Outcome, Special, cut, is_special};
 use crate::limit::{self, Decision, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Transport};
@@ -35,14 +37,19 @@ pub struct Authority {
     /// What is counted.
     counters: Arc<Counters>,
     /// Where NOTIFY goes.
-    notices: mpsc::Sender<Notice>,
+    notices: mpsc::UnboundedSender<Notice>,
     /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
 }
 
 impl Authority {
     /// Answers from `edition`, as the authority of this number.
-    pub fn new(number: usize, edition: Arc<Edition>, counters: Arc<Counters>, notices: mpsc::Sender<Notice>) -> Self {
+    pub fn new(
+        number: usize,
+        edition: Arc<Edition>,
+        counters: Arc<Counters>,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> Self {
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
         Self { number, edition: RefCell::new(edition), counters, notices, transfers }
     }

@@ -72,7 +72,9 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     let mut loader = Loader::default();
     let setup = load::load_files(config, &mut loader)?;
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
-    Ok(Checked { summary, cautions: loader.cautions().to_vec(), setup })
+    let mut cautions = loader.cautions().to_vec();
+    cautions.extend(load::exposed_secrets(&setup.config, Some(&file)));
+    Ok(Checked { summary, cautions, setup })
 }
 
 /// The zones to be printed, each once, even if several authorities have it.

@@ -22,6 +22,6 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
 
 /// Reads the config and all that it names.
 fn read(file: Option<&PathBuf>, loader: &mut Loader) -> Result<Setup, LoadError> {
-    let (config, _) = load::load(file.map(PathBuf::as_path))?;
-    load::load_files_to_serve(config, loader)
+    let (config, file) = load::load(file.map(PathBuf::as_path))?;
+    load::load_files_to_serve(config, Some(&file), loader)
 }

@@ -74,5 +74,5 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         cache: None,
         admin: None,
     };
-    load::load_files_to_serve(config, loader)
+    load::load_files_to_serve(config, None, loader)
 }

@@ -1,10 +1,12 @@
-//! Limits on what one client, or what seems to be one, may take: how many responses ([`ResponseRate`]), and what it may use
-//! that comes by TCP ([`ConnectionRules`], [`Patience`]).
+//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), what it may use that
+//! comes by TCP ([`ConnectionRules`], [`Patience`]), and how many responses it gets a second ([`ResponseRate`]).
 
+mod clients;
 mod connections;
 mod patience;
 mod rate;
 
+pub use clients::{Clients, Connected, Holding, Place};
 pub use connections::{ConnectionRules, LEAST_IDLE, Pressure, Standing, make_room};
 pub use patience::{Doing, Patience};
 pub use rate::{Decision, Outcome, RateRules, ResponseRate};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::limit::ConnectionRules;
+use crate::limit::{Clients, ConnectionRules};
 use crate::metrics::Limit;
 use crate::net::tcp::Connections;
 
@@ -19,12 +19,16 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// The tables of a config, in a process that may have so many descriptors open.
-    pub(super) fn new(config: &Config, descriptors: usize, now: Instant) -> Self {
+    /// The tables of a config. `all` is how many connections there may be by the shares of descriptors.
+    pub(super) fn new(config: &Config, all: usize, now: Instant) -> Self {
         let asked = config.forwarder.iter().map(|forwarder| forwarder.connections.max);
         let asked = asked.chain(config.authorities.iter().map(|authority| authority.connections.max));
-        let share = share(asked, descriptors);
-        let table = |name: &str, rules| Connections::new(name, shared(rules, share), now);
+        let share = share(asked, all);
+        let table = |name: &str, rules| {
+            let rules = shared(rules, share);
+            let clients = Clients::new(rules.max.min(MOST_CLIENTS), rand::random());
+            Connections::new(name, rules, Arc::new(clients), now)
+        };
         Self {
             forwarder: config.forwarder.as_ref().map(|forwarder| table("forwarder", forwarder.connections)),
             authorities: config.authorities.iter().map(|config| table(&config.name, config.connections)).collect(),
@@ -55,39 +59,37 @@ fn shared(rules: ConnectionRules, share: usize) -> ConnectionRules {
     ConnectionRules { max: if rules.max == 0 { share } else { rules.max }, ..rules }
 }
 
-/// What each section gets that does not say how many connections it may have.
-///
-/// Half of the descriptors are left for all else: clients that connect and say nothing must not cost us the sockets to the
-/// backends, or nobody would get an answer. Of the other half, what some sections ask for is not there for the rest.
-fn share(asked: impl Iterator<Item = usize> + Clone, descriptors: usize) -> usize {
+/// What each section gets that does not say how many connections it may have, where there may be so many in `all`: at most
+/// half of the descriptors, for clients that connect and say nothing must not cost us the sockets to the backends, or nobody
+/// would get an answer. What some sections ask for is not there for the rest.
+fn share(asked: impl Iterator<Item = usize> + Clone, all: usize) -> usize {
     let taken: usize = asked.clone().sum();
     let sections = asked.filter(|&max| max == 0).count();
-    ((descriptors / 2).saturating_sub(taken) / sections.max(1)).clamp(LEAST, MOST)
+    (all.saturating_sub(taken) / sections.max(1)).max(LEAST)
 }
 
 /// A section is reached by TCP, however few descriptors there are.
 const LEAST: usize = 1;
 
-/// Where descriptors have no limit.
-const MOST: usize = 1_000_000;
+/// Clients that are told apart at a time, so that their connections can be counted: 512 KiB. With four times as many the last ones
+/// are let in uncounted.
+const MOST_CLIENTS: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_half_of_the_descriptors_to_others() {
-        for (asked, descriptors, each) in [
-            (&[0][..], usize::MAX, 1_000_000),
-            (&[0], 1 << 20, 1 << 19),
-            (&[0], 1024, 512),
-            (&[0, 0, 0, 0], 1024, 128),
-            (&[0, 400, 0], 1024, 56),
-            (&[0, 4_000], 1024, 1),
-            (&[7], 1024, 505),
-            (&[0, 0, 0], 4, 1),
+    fn sections_share_what_others_do_not_ask_for() {
+        for (asked, all, each) in [
+            (&[0][..], 512, 512),
+            (&[0, 0, 0, 0], 512, 128),
+            (&[0, 400, 0], 512, 56),
+            (&[0, 4_000], 512, 1),
+            (&[7], 512, 505),
+            (&[0, 0, 0], 2, 1),
         ] {
-            assert_eq!(share(asked.iter().copied(), descriptors), each, "{descriptors} for {asked:?}");
+            assert_eq!(share(asked.iter().copied(), all), each, "{all} for {asked:?}");
         }
     }
 }

@@ -22,8 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
@@ -40,11 +39,14 @@ use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
+use crate::net::clock::SleepMeter;
+use crate::net::descriptors::{Demand, Shares};
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::secondary::{Keeper, Post};
 use crate::transfer::tsig::Keys;
+use crate::wire::HashSeed;
 use crate::zone::Catalog;
 
 /// A config whose zones are loaded.
@@ -110,6 +112,8 @@ pub struct Server {
     second: Interval,
     /// Counts the queries of the last minute.
     minutes: Minutes,
+    /// Counts time asleep, for the cache.
+    sleep: SleepMeter,
     /// What the admin server asks.
     requests: UnboundedReceiver<Request>,
     /// Whether queries are taken.
@@ -127,7 +131,7 @@ pub struct Server {
     /// What has become of those.
     posts: UnboundedReceiver<Post>,
     /// NOTIFY that workers took.
-    notices: Receiver<Notice>,
+    notices: UnboundedReceiver<Notice>,
     /// Tells other servers of changes.
     announcer: Announcer,
     /// Probes the backends.
@@ -154,14 +158,14 @@ impl Server {
     pub fn start(setup: Setup) -> Result<Self, StartError> {
         let Setup { config, catalogs, keys, token } = setup;
         let keys = Arc::new(keys);
-        let descriptors = raise_descriptor_limit();
         let count = worker_count(&config);
+        let shares = share_descriptors(&config, count);
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
-            hasher: RandomState::default(),
+            hasher: HashSeed(rand::random()).question_hasher(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             news: news_sender,
@@ -185,7 +189,7 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-        let connections = Tables::new(&config, descriptors, std::time::Instant::now());
+        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         if let Some(listener) = &admin_listener {
             bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
@@ -201,7 +205,8 @@ impl Server {
         while let Ok(post) = posts.try_recv() {
             announcements.extend(holdings.get_mut(post.authority).and_then(|holding| holding.take(post)));
         }
-        let (notice_sender, notices) = channel(NOTICES);
+        // At most one for each zone and primary: see `authority::Places`.
+        let (notice_sender, notices) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.
@@ -267,6 +272,7 @@ impl Server {
             pools,
             second: interval(Duration::from_secs(1)),
             minutes: Minutes::default(),
+            sleep: SleepMeter::new(),
             requests,
             is_ready,
             _admin: admin,
@@ -302,17 +308,26 @@ impl Server {
                 Some(news) = self.news.recv() => self.prober.hear(&news),
                 Some(post) = self.posts.recv() => self.take_post(post),
                 Some(notice) = self.notices.recv() => {
-                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.serial);
+                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.take_serial());
                 }
-                _ = self.second.tick() => if let Some(plan) = &self.plan {
-                    self.minutes.count(plan);
-                },
+                _ = self.second.tick() => self.on_second(),
                 Some(request) = self.requests.recv() => match request {
                     Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
                     Request::Cache(answer) => drop(answer.send(self.cache_access())),
                     Request::Change(Change::Reload, answer) => return answer,
                     Request::Change(change, answer) => drop(answer.send(self.change(change))),
                 },
+            }
+        }
+    }
+
+    /// Does what is due each second.
+    fn on_second(&mut self) {
+        let slept = self.sleep.take();
+        if let Some(plan) = &self.plan {
+            self.minutes.count(plan);
+            if let Some(cache) = &plan.cache {
+                cache.add_sleep(slept);
             }
         }
     }
@@ -538,8 +553,29 @@ fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 
-/// Lets the process open as many sockets as it is allowed to, and says how many that is: with slow backends, each has
-/// hundreds. If that is refused, the exchange makes do with fewer.
+/// Divides the descriptors that the process may open among its parts, and tells the operator.
+fn share_descriptors(config: &Config, workers: usize) -> Shares {
+    let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen);
+    let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let shares = Shares::of(Demand {
+        limit: raise_descriptor_limit(),
+        workers,
+        addresses: listen.chain(config.authorities.iter().flat_map(|authority| &authority.listen)).count(),
+        backends: if config.forwarder.is_some() { backends } else { 0 },
+        has_admin: config.admin.is_some(),
+    });
+    if shares.is_enough() {
+        tracing::info!("{shares}");
+    } else {
+        let Shares { limit, least, .. } = shares;
+        tracing::warn!(
+            "{limit} descriptors are too few, raise the limit (LimitNOFILE, ulimit -n) to {least} at least: {shares}"
+        );
+    }
+    shares
+}
+
+/// Lets the process open as many descriptors as it is allowed to, and says how many that is.
 fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -585,9 +621,6 @@ fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
 fn announce(announcer: &mut Announcer, news: ZoneNews) {
     announcer.announce(news.authority, &news.zone, &news.sharing, news.key);
 }
-
-/// NOTIFY that waits for the control thread: more is a flood.
-const NOTICES: usize = 64;
 
 /// What a drain may take beyond the longest timeout of a pool.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);

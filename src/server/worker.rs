@@ -74,7 +74,7 @@ pub(super) struct AuthorityParts {
     /// What it answers from.
     pub(super) edition: Arc<Edition>,
     /// Where NOTIFY goes.
-    pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) notices: mpsc::UnboundedSender<Notice>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// The connections of all workers.

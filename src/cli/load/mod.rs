@@ -3,6 +3,7 @@
 
 mod disk;
 mod pipe;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod zones;
@@ -39,11 +40,22 @@ pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, L
     Ok(Setup { config, catalogs, keys, token })
 }
 
-/// The same for a server: what is odd in zone files goes to the log.
-pub(super) fn load_files_to_serve(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
+/// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
+/// file, if there is one.
+pub(super) fn load_files_to_serve(
+    config: Config,
+    file: Option<&Path>,
+    loader: &mut Loader,
+) -> Result<Setup, LoadError> {
     let setup = load_files(config, loader)?;
     loader.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
+    exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
+}
+
+/// Secrets that any user of this host can read, each with the command that mends it.
+pub(super) fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
+    secrets::warnings(config, file)
 }
 
 /// Reads the token of the admin server, if the config has one.

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::limit::{ConnectionRules, Pressure, Standing, make_room};
+use crate::limit::{Clients, Connected, ConnectionRules, Pressure, Standing, make_room};
 use crate::metrics::{Limit, Limited};
 
 /// The connections of one section.
@@ -34,6 +34,8 @@ pub struct Connections {
     limited: Limited,
     /// The beginning of time.
     start: Instant,
+    /// How many connections each client has.
+    clients: Arc<Clients>,
     /// Who is connected.
     table: Mutex<Table>,
     /// How full the table is; every connection hears of changes.
@@ -49,18 +51,19 @@ pub struct Connections {
 struct Table {
     /// What is allowed; `max` is the number itself.
     rules: ConnectionRules,
-    /// In no order.
-    seats: Vec<Arc<Seat>>,
+    /// In no order; each with what counts it for its client.
+    seats: Vec<(Arc<Seat>, Connected)>,
     /// Where the next look for somebody who makes room begins.
     next_look: usize,
 }
 
 impl Connections {
     /// Without any connection. `listener` is the name of the section, and `rules.max` not 0.
-    pub fn new(listener: &str, rules: ConnectionRules, now: Instant) -> Arc<Self> {
+    pub fn new(listener: &str, rules: ConnectionRules, clients: Arc<Clients>, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             limited: Limited::new(listener),
             start: now,
+            clients,
             table: Mutex::new(Table { rules, seats: Vec::new(), next_look: 0 }),
             pressure: watch::Sender::default(),
             unsent: AtomicUsize::new(0),
@@ -89,10 +92,14 @@ impl Connections {
     /// Lets a client connect, if it may. Another connection may have to make room.
     pub(super) fn enter(self: &Arc<Self>, client: IpAddr, now: Instant) -> Option<Place> {
         let mut table = self.lock();
+        let per_client = if table.rules.per_client == 0 { u32::MAX } else { table.rules.per_client };
+        let Some(connected) = self.clients.connect(client, per_client) else {
+            self.limited.count(Limit::Connections);
+            return None;
+        };
         if table.seats.len() >= table.rules.max {
             self.limited.count(Limit::Connections);
-            let made_room = table.make_room(1, self.millis(now));
-            if !made_room {
+            if !table.make_room(connected.siblings(), self.millis(now)) {
                 return None;
             }
         }
@@ -104,7 +111,7 @@ impl Connections {
             is_closed: AtomicBool::new(false),
             wake: Notify::new(),
         });
-        table.seats.push(Arc::clone(&seat));
+        table.seats.push((Arc::clone(&seat), connected));
         self.tell_pressure(&table);
         Some(Place { seat, rules: table.rules, pressure: self.pressure.subscribe() })
     }
@@ -151,17 +158,16 @@ impl Table {
         let window = count.min(LOOKED_AT);
         self.next_look = first + window;
         let looked_at = self.seats.iter().cycle().skip(first).take(window);
-        let Some(chosen) = make_room(looked_at.map(|seat| seat.standing(now)), newcomer) else { return false };
-        let seat = self.remove((first + chosen) % count);
-        seat.close();
+        let Some(chosen) = make_room(looked_at.map(|(seat, client)| seat.standing(client.siblings(), now)), newcomer) else { return false };
+        self.remove((first + chosen) % count).close();
         true
     }
 
     /// Takes a seat away. It is no part of the table from now on, even if its connection takes a moment to hear of it.
     fn remove(&mut self, position: usize) -> Arc<Seat> {
-        let seat = self.seats.swap_remove(position);
+        let (seat, _connected) = self.seats.swap_remove(position);
         seat.position.store(GONE, Relaxed);
-        if let Some(moved) = self.seats.get(position) {
+        if let Some((moved, _)) = self.seats.get(position) {
             moved.position.store(position, Relaxed);
         }
         // Memory shrinks again after a peak.
@@ -261,10 +267,10 @@ impl Seat {
     }
 
     /// How it stands beside others.
-    fn standing(&self, now: u64) -> Standing {
+    fn standing(&self, held: u32, now: u64) -> Standing {
         let standing = self.standing.load(Relaxed);
         Standing {
-            held: 1,
+            held,
             is_busy: standing & 1 == 1,
             quiet: Duration::from_millis(now.saturating_sub(standing >> 1)),
         }

@@ -1,0 +1,94 @@
+//! Files that hold secrets, or what only we may change: whether others than their owner can get at them.
+//!
+//! Nothing is refused for it, since a mode may be as it is for a reason; but it is said at every start, and by `check`, with
+//! the command that mends it. A group that can read is somebody's intention (a file of root and of the group that the server
+//! runs as); everybody is not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::config::{Config, KeyConfig};
+
+/// What is to be said of all files of a config that nobody else should read. `file` is the config file itself, which may hold
+/// secrets of keys.
+pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
+    let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    let keys = config.keys.iter().filter_map(|key| match key {
+        KeyConfig::InFile { file, .. } => Some(file.as_path()),
+        KeyConfig::Given(_) => file,
+    });
+    // Not there before the first end of a process.
+    let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_deref());
+    let mut files: Vec<_> = token
+        .into_iter()
+        .map(|file| (file, "the token"))
+        .chain(keys.map(|file| (file, "the secret of a key")))
+        .chain(cache.map(|file| (file, "the cache, and with it the names that clients ask for,")))
+        .collect();
+    files.dedup();
+    files.into_iter().filter_map(|(file, what)| exposed(file, what)).collect()
+}
+
+/// What is to be said of a file if any user of this host can read or change what is in it.
+fn exposed(file: &Path, what: &str) -> Option<String> {
+    let mode = fs::metadata(file).ok()?.permissions().mode();
+    let can = match (mode & OTHERS_READ != 0, mode & OTHERS_WRITE != 0) {
+        (true, true) => "read and change",
+        (true, false) => "read",
+        (false, true) => "change",
+        (false, false) => return None,
+    };
+    let (file, mode) = (file.display(), mode & 0o7777);
+    Some(format!("{file}: any user of this host can {can} {what} (mode {mode:04o}); chmod 600 {file}"))
+}
+
+/// The bit of a file's mode that lets everybody read it.
+const OTHERS_READ: u32 = 0o004;
+/// The bit of a file's mode that lets everybody write to it.
+const OTHERS_WRITE: u32 = 0o002;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_anybody_can_read_is_told_with_the_command_that_mends_it() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let file = folder.path().join("admin.token");
+        fs::write(&file, "0123456789abcdef").expect("a file of the test");
+        let name = file.display();
+        for (mode, can) in [
+            (0o600, None),
+            (0o640, None),
+            (0o400, None),
+            (0o644, Some("read")),
+            (0o602, Some("change")),
+            (0o666, Some("read and change")),
+        ] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("our own file");
+            let expected = can.map(|can| {
+                format!("{name}: any user of this host can {can} the token (mode {mode:04o}); chmod 600 {name}")
+            });
+            assert_eq!(exposed(&file, "the token"), expected, "{mode:o}");
+        }
+        assert_eq!(exposed(&folder.path().join("none"), "the token"), None);
+    }
+
+    #[test]
+    fn every_kind_of_secret_is_looked_at() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let text = "[admin]\ntoken_file = \"t\"\n[cache]\npersist = \"c\"\n[keys.a]\nsecret_file = \"k\"\n\
+                    [keys.b]\nsecret = \"c2VjcmV0IG9mIDE2IG9j\"\n[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
+        let config = Config::parse(text, "config.toml", folder.path()).expect("a config");
+        let file = folder.path().join("config.toml");
+        for name in ["t", "c", "k", "config.toml"] {
+            let file = folder.path().join(name);
+            fs::write(&file, "").expect("a file of the test");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("our own file");
+        }
+        let found = warnings(&config, Some(&file));
+        let names: Vec<_> = found.iter().filter_map(|line| line.split(':').next()?.rsplit('/').next()).collect();
+        assert_eq!(names, ["t", "k", "config.toml", "c"], "{found:?}");
+    }
+}
