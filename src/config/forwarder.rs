@@ -124,8 +124,11 @@ mod tests {
                 "edns_udp_size = 511",
                 "2:17: forwarder.edns_udp_size: invalid value 511: expected an integer from 512 to 4096",
             ),
-            ("port = 53", "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
-             connections"),
+            (
+                "port = 53",
+                "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
+             connections",
+            ),
             ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
             (
                 "routes = { \".\" = \"tss\" }",

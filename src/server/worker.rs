@@ -161,12 +161,7 @@ struct Intake {
 
 impl Balancer {
     /// Starts taking queries.
-    fn start(
-        id: WorkerId,
-        parts: ForwarderParts,
-        counters: Arc<Counters>,
-        vigil: Vigil,
-    ) -> io::Result<Self> {
+    fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
         let ForwarderParts { shared, plan, mut handed_over, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;

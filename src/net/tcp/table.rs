@@ -158,7 +158,10 @@ impl Table {
         let window = count.min(LOOKED_AT);
         self.next_look = first + window;
         let looked_at = self.seats.iter().cycle().skip(first).take(window);
-        let Some(chosen) = make_room(looked_at.map(|(seat, client)| seat.standing(client.siblings(), now)), newcomer) else { return false };
+        let Some(chosen) = make_room(looked_at.map(|(seat, client)| seat.standing(client.siblings(), now)), newcomer)
+        else {
+            return false;
+        };
         self.remove((first + chosen) % count).close();
         true
     }
@@ -269,11 +272,7 @@ impl Seat {
     /// How it stands beside others.
     fn standing(&self, held: u32, now: u64) -> Standing {
         let standing = self.standing.load(Relaxed);
-        Standing {
-            held,
-            is_busy: standing & 1 == 1,
-            quiet: Duration::from_millis(now.saturating_sub(standing >> 1)),
-        }
+        Standing { held, is_busy: standing & 1 == 1, quiet: Duration::from_millis(now.saturating_sub(standing >> 1)) }
     }
 }
 
