@@ -159,7 +159,7 @@ fn connection_that_says_nothing_is_closed() {
 #[test]
 fn connections_above_the_limit_are_closed_and_cost_the_others_nothing() {
     const LIMIT: usize = 20;
-    let backend = Backend::new(answer(ADDRESS).held());
+    let backend = Backend::new(answer(ADDRESS).held().except("www", answer(ADDRESS)));
     let keys = "timeout = '20s'\nattempt_timeout = '20s'";
     let server = Forwarder::to(&[&backend], keys).keys(&format!("connections = {{ max = {LIMIT} }}")).start();
     // All of them are busy, so none makes room.

@@ -92,7 +92,7 @@ impl Connection {
         let mut turns = 0_u32;
         loop {
             turns = turns.wrapping_add(1);
-            if self.work(handle, &responder, &mut responses)? || turns % TURNS == 0 {
+            if self.work(handle, &responder, &mut responses)? || turns.is_multiple_of(TURNS) {
                 // There may be more, but others have their turn first.
                 yield_now().await;
                 continue;
