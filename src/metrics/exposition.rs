@@ -131,7 +131,7 @@ const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 15] = [
+const COUNTERS: &[&Family] = &[
     &QUERIES,
     &RESPONSES,
     &DROPPED,
