@@ -220,6 +220,7 @@ impl Server {
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
                 connections: table,
+                fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
             let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {

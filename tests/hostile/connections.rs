@@ -80,7 +80,7 @@ fn host(number: u8) -> IpAddr {
 
 /// A client with this address.
 fn client(number: u8, server: SocketAddr) -> TcpClient {
-    TcpClient::from(host(number), LARGE, server)
+    TcpClient::with_window(host(number), LARGE, server)
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn who_does_not_read_holds_64_kib_and_one_message() {
     for (name, address) in both.listeners() {
         assert!(client(1, address).ask(&large(1)[0]).bytes.len() > 60_000);
         let before = both.server.process.resident();
-        let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpClient::from(host(2), SMALL, address)).collect();
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpClient::with_window(host(2), SMALL, address)).collect();
         let queries = large(128);
         clients.iter_mut().for_each(|client| client.send(&queries));
         // Both workers are through with them when nobody is handed any further query.
@@ -120,7 +120,7 @@ fn responses_that_come_all_at_once_are_bounded_in_all() {
     let backend = Backend::new(truncated().by_tcp(large_reply.held()).except("www", answer(ADDRESS)));
     let both = Both::before(backend, "unsent = '1MiB'");
     let address = both.server.address();
-    let mut greedy: Vec<_> = (0..4).map(|_| TcpClient::from(host(1), SMALL, address)).collect();
+    let mut greedy: Vec<_> = (0..4).map(|_| TcpClient::with_window(host(1), SMALL, address)).collect();
     // All of them wait for one race.
     greedy.iter_mut().for_each(|client| client.send(&large(100)));
     let mut modest = client(2, address);
@@ -240,7 +240,7 @@ fn who_sends_nothing_sound_again_and_again_is_closed() {
         client.send_bytes(&[0; 16]);
         client.expect_end();
         // A query that cannot be read is told so, each time, and eight times is enough.
-        let mut client = TcpClient::from(host(1), LARGE, address);
+        let mut client = TcpClient::with_window(host(1), LARGE, address);
         let broken = small().to_vec();
         client.send_bytes(&framed(&broken[..broken.len() - 1]).repeat(8));
         let responses = (0..8).map(|_| client.receive()).filter(|response| response.bytes[3] & 15 == FORMERR as u8);
@@ -292,7 +292,7 @@ fn a_connection_takes_queries_for_its_lifetime_and_answers_them_all() {
 fn a_slow_secondary_gets_its_transfer() {
     // Longer than the lifetime, and all of it longer than the idle time.
     let both = Both::start("idle = '1s'\nlifetime = '1s'");
-    let mut secondary = TcpClient::from(host(1), SMALL, both.server.listener("ts"));
+    let mut secondary = TcpClient::with_window(host(1), SMALL, both.server.listener("ts"));
     let transfer = query("example.org", AXFR);
     secondary.send(std::slice::from_ref(&transfer));
     let (_pace, paced) = mpsc::channel::<()>();
@@ -313,7 +313,7 @@ fn a_slow_secondary_gets_its_transfer() {
 #[test]
 fn who_takes_nothing_of_a_transfer_is_closed() {
     let both = Both::start("idle = '500ms'");
-    let mut secondary = TcpClient::from(host(1), SMALL, both.server.listener("ts"));
+    let mut secondary = TcpClient::with_window(host(1), SMALL, both.server.listener("ts"));
     secondary.send(&[query("example.org", AXFR)]);
     both.server.process.wait_for_log("broken off");
 }

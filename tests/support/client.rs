@@ -93,7 +93,7 @@ impl TcpClient {
     }
 
     /// A client with an address of its own on this host, which hardly takes anything that it does not read if `window` is small.
-    pub fn from(local: IpAddr, window: usize, server: SocketAddr) -> Self {
+    pub fn with_window(local: IpAddr, window: usize, server: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(window).expect("a TCP socket has a buffer");
         socket.bind(&SocketAddr::new(local, 0).into()).expect("a port is free");
@@ -101,7 +101,16 @@ impl TcpClient {
         Self::on(socket.into())
     }
 
-    /// The client of a connection.
+    /// The same from another address of this machine: another client.
+    pub fn from(address: &str, server: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
+        let from: SocketAddr = format!("{address}:0").parse().expect("an address");
+        socket.bind(&from.into()).expect("all of 127.0.0.0/8 is ours");
+        socket.connect(&server.into()).expect("the server listens");
+        Self::on(socket.into())
+    }
+
+    /// On a connection.
     fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");

@@ -106,6 +106,11 @@ impl Process {
         prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("the process is ours");
     }
 
+    /// How many descriptors the process has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it is running").count()
+    }
+
     /// Waits until the process has ended by itself.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         // Its end closes stderr, and so does nothing else.

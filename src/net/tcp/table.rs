@@ -12,7 +12,7 @@
 //!    on. So one that does not read holds that and one message, where answers are made at once (the cache, an authority).
 //! 2. What backends are asked for may come all at once, up to `in_flight` messages. So all connections together may hold
 //!    `unsent` octets, and one of them as much as that leaves free: a dynamic threshold (Choudhury and Hahne, 1998), under
-//!    which one that does not read gets half of all, ten get a tenth each, and there is always room for one more. Whose
+//!    which one that does not read gets half of all, ten get an eleventh each, and there is always room for one more. Whose
 //!    response does not fit is closed, and counted; the kernel tells its client, which would have waited for it.
 //! 3. A query is not handed over while its connection waits for its client already and the largest response might not fit: who
 //!    reads is slowed down and not closed.
