@@ -62,6 +62,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         secondaries: Vec::new(),
         rate_limit: None,
         cookies: CookieConfig::default(),
+        connections: Default::default(),
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
     let config = Config {

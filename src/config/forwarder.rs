@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
-use super::{ForwarderConfig, Route, cookies, limits, words};
+use super::{ForwarderConfig, Route, connections, cookies, limits, words};
 use crate::wire::Name;
 
 /// Where the LS listens unless told.
@@ -31,9 +31,10 @@ pub(super) fn read<'d>(
         Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
         None => default_routes(&section.spot, pools),
     };
+    let connections = section.section("connections").map(connections::read).unwrap_or_default();
     let cookies = cookies::read(&mut section, folder);
     section.finish();
-    ForwarderConfig { listen, edns_udp_size, routes, cookies }
+    ForwarderConfig { listen, edns_udp_size, routes, connections, cookies }
 }
 
 /// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
@@ -130,7 +131,7 @@ mod tests {
             (
                 "port = 53",
                 "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
-             cookies, cookie_secrets_file",
+             connections, cookies, cookie_secrets_file",
             ),
             ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
             (

@@ -5,6 +5,7 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod connections;
 mod cookies;
 mod holdings;
 mod persist;
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
+use self::connections::Tables;
 use self::cookies::OwnSecret;
 use self::holdings::{Holding, News as ZoneNews};
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
@@ -43,7 +45,6 @@ use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
-use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
@@ -138,6 +139,8 @@ pub struct Server {
     started: std::time::Instant,
     /// The secret of cookies of those that have none in a file.
     own_secret: OwnSecret,
+    /// The TCP connections of clients.
+    connections: Tables,
     /// The authorities that run, by number.
     holdings: Vec<Holding>,
     /// Looks after the zones that come from other servers.
@@ -205,8 +208,7 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
-        let limits = Limits::among(listeners, shares.connections);
+        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         let mut socket = None;
         if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
@@ -236,11 +238,13 @@ impl Server {
         for number in (0..count).rev() {
             let (commands, received) = unbounded_channel();
             let handed_over = handed_over.pop().expect("there is one for each worker");
-            let forwarder = plan.as_ref().map(|plan| ForwarderParts {
+            let table = connections.forwarder.clone();
+            let forwarder = plan.as_ref().zip(table).map(|(plan, table)| ForwarderParts {
                 shared: Arc::clone(&shared),
                 plan: Arc::clone(plan),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                connections: table,
                 fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
@@ -249,6 +253,7 @@ impl Server {
                 edition: Arc::clone(holding.edition()),
                 notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
+                connections: Arc::clone(&connections.authorities[number]),
             });
             let parts = Parts {
                 id: WorkerId(number as u16),
@@ -256,7 +261,6 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
-                limits,
                 vigil: Vigil::new(config.busy_poll),
             };
             workers.push(Worker { commands, thread: worker::start(parts)? });
@@ -301,6 +305,7 @@ impl Server {
             admin,
             started,
             own_secret,
+            connections,
             holdings,
             keeper,
             posts,
@@ -361,6 +366,7 @@ impl Server {
         let Setup { config, catalogs, keys, cookie_secrets, .. } = setup;
         let mut remarks = needs_restart(&self.config, &config);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
+        self.connections.reload(&config);
         if self.plan.is_some()
             && let Some(plan) = Plan::new(&config, self.plan.as_deref(), cookies, self.workers.len()).map(Arc::new)
         {

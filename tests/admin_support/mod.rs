@@ -277,6 +277,7 @@ fn snapshot() -> Snapshot {
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
         cookies: Vec::new(),
+        limited: Vec::new(),
         cache: None,
         pools: vec![pool],
     }
