@@ -23,7 +23,8 @@
 //! 1. A listener becomes readable; up to 64 datagrams, or trains of them, are received by one call (`net/udp.rs`,
 //!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). A query by TCP comes from its connection's
 //!    task (`net/tcp.rs`). `now` is taken once for each portion.
-//! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); the route's pool is found (`plan.rs`). That is done for a
+//! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
+//!    (`limit/cookies.rs`); the route's pool is found (`plan.rs`). That is done for a
 //!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).
 //! 3. If the cache has a good answer, that is copied into a response, and the way ends here (`forwarder/memory.rs`, `cache/`).
 //! 4. If an equal query is in flight, this one joins its race (`forwarder/admit.rs`, `forwarder/in_flight.rs`). If another
@@ -34,7 +35,8 @@
 //!    (`net/exchange.rs`). Those of one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
 //! 7. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, what it has come to
 //!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size
-//!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead.
+//!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead. A truncated reply
+//!    is fetched whole for clients by TCP, over connections that are kept (`forwarder/fetches.rs`, `net/streams.rs`).
 //! 8. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
 //!    (`forwarder/turns.rs`).
 //!

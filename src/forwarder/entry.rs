@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use super::QTYPE_QCLASS;
 use super::client::Client;
+use super::proof::Proof;
 use crate::net::exchange::TicketKey;
-use crate::policy::race::{AttemptId, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{ClientForm, HEADER_LEN, PlainForm};
+use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
+use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, ShownCookie};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Waiter {
     pub(super) client: Client,
     /// In which form it wants its response.
     pub(super) form: ClientForm,
+    /// The cookie that it has shown, if the form lacks what it gets for that.
+    pub(super) cookie: Option<ShownCookie>,
     /// How many queries the response answers: 1, and one for each retransmission.
     pub(super) queries: u32,
     /// When the first of them came.
@@ -85,6 +88,8 @@ pub(super) struct Aside {
     body: Vec<u8>,
     /// The tickets of the attempts after the first few.
     tickets: [Option<TicketKey>; FAR_TICKETS],
+    /// When an attempt was asked again last.
+    again_at: Option<Offset>,
 }
 
 impl Aside {
@@ -97,6 +102,7 @@ impl Aside {
             buffer.shrink_to(OCTETS_KEPT);
         }
         self.tickets = [None; FAR_TICKETS];
+        self.again_at = None;
     }
 }
 
@@ -106,6 +112,8 @@ struct First {
     client: Client,
     /// The rest of its form.
     form: PlainForm,
+    /// The cookie of its own, if its form says that it has shown one.
+    cookie: ClientCookie,
     /// How many queries the response answers.
     queries: u16,
     /// When the first of them came.
@@ -244,6 +252,18 @@ impl Entry {
         }
     }
 
+    /// Notes that an attempt was asked again.
+    pub(super) fn asked_again(&mut self, now: Instant) {
+        self.aside.get_or_insert_default().again_at = Some(Offset::between(self.race.started(), now));
+    }
+
+    /// When the query of an attempt was sent, the last time if that was more than once.
+    pub(super) fn sent_at(&self, attempt: &Attempt, proof: Proof) -> Instant {
+        let aside = self.aside.as_ref().filter(|_| proof.has(Proof::AGAIN));
+        let again = aside.and_then(|aside| aside.again_at);
+        again.map_or(attempt.asked_at, |again| again.since(self.race.started()))
+    }
+
     /// Takes out what all attempts wait with, by attempt.
     pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = (AttemptId, TicketKey)> + use<> {
         let mut taken = [None; MAX_ATTEMPTS];
@@ -308,10 +328,10 @@ impl Entry {
     /// Adds one who waits.
     pub(super) fn add_waiter(&mut self, waiter: Waiter) {
         if !self.has_waiters() {
-            let Waiter { client, form, queries, since } = waiter;
+            let Waiter { client, form, cookie: _, queries, since } = waiter;
             let since = Offset::between(self.race.started(), since);
             let queries = u16::try_from(queries).unwrap_or(u16::MAX);
-            self.first = Some(First { client, form: form.plain(), queries, since });
+            self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since });
             form.spell(self.qname_mut());
         } else {
             self.aside.get_or_insert_default().waiters.push(waiter);
@@ -339,6 +359,7 @@ impl Entry {
         {
             first.queries = first.queries.saturating_add(1);
             first.form = form.plain();
+            first.cookie = own_cookie(form);
             form.spell(self.qname_mut());
             return true;
         }
@@ -357,6 +378,7 @@ impl Entry {
         Waiter {
             client: first.client.clone(),
             form: first.form.spelled(qname),
+            cookie: first.form.cookie.map(|state| ShownCookie { client: first.cookie, state }),
             queries: first.queries.into(),
             since: first.since.since(self.race.started()),
         }
@@ -379,6 +401,11 @@ impl Entry {
         let body = near.or_else(|| self.aside.as_mut().map(|aside| &mut aside.body[..])).unwrap_or_default();
         body.get_mut(..usize::from(self.opt_at).saturating_sub(QTYPE_QCLASS)).unwrap_or_default()
     }
+}
+
+/// The cookie of a client's own.
+fn own_cookie(form: &ClientForm) -> ClientCookie {
+    form.cookie.map(|cookie| cookie.client).unwrap_or_default()
 }
 
 /// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
+use crate::wire::{Cookie, CookieState, MalformedCookie};
 
 /// A number that one thread increases and any thread reads.
 #[derive(Debug, Default)]
@@ -123,6 +124,46 @@ impl Dropped {
     }
 }
 
+/// What the COOKIE option of a query was (RFC 7873 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieKind {
+    /// That of the client alone.
+    ClientOnly,
+    /// With one of ours that is good.
+    Valid,
+    /// With one of ours that is not.
+    Invalid,
+    /// As long as no cookie is.
+    Malformed,
+}
+
+impl CookieKind {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClientOnly => "client_only",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl From<Result<CookieState, MalformedCookie>> for CookieKind {
+    fn from(shown: Result<CookieState, MalformedCookie>) -> Self {
+        match shown {
+            Ok(CookieState::Missing) => Self::ClientOnly,
+            Ok(CookieState::Valid) => Self::Valid,
+            Ok(CookieState::Invalid) => Self::Invalid,
+            Err(MalformedCookie) => Self::Malformed,
+        }
+    }
+}
+
+/// All kinds of cookies, in order of their number.
+const COOKIE_KINDS: [CookieKind; 4] =
+    [CookieKind::ClientOnly, CookieKind::Valid, CookieKind::Invalid, CookieKind::Malformed];
+
 /// All reasons, in order of their number.
 const REASONS: [Dropped; 8] = [
     Dropped::Malformed,
@@ -151,6 +192,8 @@ pub struct Counters {
     responses: [[Counter; RCODES]; SOURCES.len()],
     /// What was dropped, by [`Dropped`].
     dropped: [Counter; REASONS.len()],
+    /// Queries with a COOKIE option, by [`CookieKind`].
+    cookies: [Counter; COOKIE_KINDS.len()],
 }
 
 impl Counters {
@@ -168,7 +211,39 @@ impl Counters {
     pub fn dropped(&self, reason: Dropped) {
         self.dropped[reason as usize].increment();
     }
+
+    /// A query had a COOKIE option, or none, which is not counted.
+    pub fn cookie(&self, cookie: &Result<Option<Cookie>, MalformedCookie>) {
+        if let Some(shown) = cookie.map(|cookie| cookie.map(|cookie| cookie.state)).transpose() {
+            self.cookies[CookieKind::from(shown) as usize].increment();
+        }
+    }
 }
+
+/// What became of a fetch by TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// The whole answer came.
+    Whole,
+    /// No backend gave it.
+    Failed,
+    /// No backend was asked: there was no place on a connection, no room to wait for one, or no descriptor.
+    Unsent,
+}
+
+impl Fetched {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Failed => "failed",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// All of them, in order of their number.
+pub const FETCHED: [Fetched; 3] = [Fetched::Whole, Fetched::Failed, Fetched::Unsent];
 
 /// What a worker counts of a pool.
 #[derive(Debug, Default)]
@@ -183,6 +258,30 @@ pub struct PoolCounters {
     pub hedges_wasted: Counter,
     /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
     pub refreshes: Counter,
+    /// Whole answers that were to be fetched by TCP, by [`Fetched`].
+    pub fetches: [Counter; FETCHED.len()],
+}
+
+/// Why a backend was asked again, from another socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Too many replies with a wrong ID or question had come to the socket.
+    NearMisses,
+    /// A reply had the name in another case than it was asked in.
+    Case,
+}
+
+impl Cause {
+    /// All, in order of their number.
+    pub const ALL: [Self; 2] = [Self::NearMisses, Self::Case];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NearMisses => "near_misses",
+            Self::Case => "case",
+        }
+    }
 }
 
 /// What a worker counts of a backend.
@@ -190,12 +289,16 @@ pub struct PoolCounters {
 pub struct BackendCounters {
     /// Attempts: first, hedge, failover.
     pub attempts: [Counter; 3],
+    /// Attempts that were asked again, by [`Cause`].
+    pub again: [Counter; Cause::ALL.len()],
     /// Attempts whose reply went to the client: first, hedge, failover.
     pub wins: [Counter; 3],
     /// Attempts that wait for their reply.
     pub in_flight: Counter,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: Counter,
+    /// ICMP errors that came to the sockets.
+    pub unreachable: Counter,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: Counter,
     /// Time to reply.
@@ -217,6 +320,7 @@ impl Summary {
         let mut snapshot = Snapshot {
             queries: [Transport::Udp, Transport::Tcp].map(|transport| (transport, self.queries(transport))).to_vec(),
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
+            cookies: COOKIE_KINDS.map(|kind| (kind, self.sum(|worker| &worker.cookies[kind as usize]))).to_vec(),
             ..Snapshot::default()
         };
         for source in SOURCES {
@@ -275,6 +379,12 @@ mod tests {
         }
         for (number, source) in SOURCES.iter().enumerate() {
             assert_eq!(*source as usize, number);
+        }
+        for (number, kind) in COOKIE_KINDS.iter().enumerate() {
+            assert_eq!(*kind as usize, number);
+        }
+        for (number, result) in FETCHED.iter().enumerate() {
+            assert_eq!(*result as usize, number);
         }
     }
 

@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::counters::{Cause, FETCHED};
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
@@ -75,16 +76,31 @@ const QUERIES: Family = Family { name: "hedgerow_queries", help: "Client queries
 const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses to clients" };
 /// `hedgerow_dropped_total`.
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
+/// `hedgerow_cookies_total`.
+const COOKIES: Family = Family { name: "hedgerow_cookies", help: "Client queries with a DNS cookie" };
+/// `hedgerow_limited_total`.
+const LIMITED: Family = Family { name: "hedgerow_limited", help: "What clients were not given because of a limit" };
 /// `hedgerow_attempts_total`.
 const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
+/// `hedgerow_asked_again_total`.
+const ASKED_AGAIN: Family = Family {
+    name: "hedgerow_asked_again",
+    help: "Attempts that were asked again, from another socket, since replies may have been forged",
+};
 /// `hedgerow_wins_total`.
 const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };
+/// `hedgerow_unreachable_total`.
+const UNREACHABLE: Family =
+    Family { name: "hedgerow_unreachable", help: "ICMP errors heard from the way to the backend" };
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
 /// `hedgerow_hedges_wasted_total`.
 const HEDGES_WASTED: Family =
     Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
+/// `hedgerow_fetches_total`.
+const FETCHES: Family =
+    Family { name: "hedgerow_fetches", help: "Whole answers that were to be fetched by TCP, by what became of that" };
 /// `hedgerow_in_flight`.
 const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
 /// `hedgerow_backend_up`.
@@ -123,14 +139,19 @@ const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 14] = [
+const COUNTERS: &[&Family] = &[
     &QUERIES,
     &RESPONSES,
     &DROPPED,
+    &COOKIES,
+    &LIMITED,
     &ATTEMPTS,
+    &ASKED_AGAIN,
     &WINS,
+    &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
+    &FETCHES,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
     &CACHE_FAILURE_HITS,
@@ -146,7 +167,7 @@ struct Exposition(Snapshot);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { queries, responses, dropped, cache, pools, uptime: _, workers: _ } = &self.0;
+        let Snapshot { queries, responses, dropped, cookies, limited, cache, pools, uptime: _, workers: _ } = &self.0;
         let encoder = &mut encoder;
         counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
@@ -157,6 +178,9 @@ impl Collector for Exposition {
             responses.map(|(&(source, _, n), rcode)| ([("rcode", rcode.as_str()), ("source", source.label())], n)),
         )?;
         counter(encoder, &DROPPED, dropped.iter().map(|&(reason, n)| ([("reason", reason.label())], n)))?;
+        counter(encoder, &COOKIES, cookies.iter().map(|&(kind, n)| ([("cookie", kind.label())], n)))?;
+        let limited = limited.iter().map(|(by, limit, n)| ([("listener", by.as_str()), ("limit", limit.label())], *n));
+        counter(encoder, &LIMITED, limited)?;
         counter(
             encoder,
             &ATTEMPTS,
@@ -168,6 +192,16 @@ impl Collector for Exposition {
         )?;
         counter(
             encoder,
+            &ASKED_AGAIN,
+            backends(pools).flat_map(|(pool, backend)| {
+                let by_cause = |&(cause, n): &(Cause, u64)| {
+                    ([("pool", pool.name.as_str()), ("backend", &backend.name), ("cause", cause.label())], n)
+                };
+                backend.again.iter().map(by_cause)
+            }),
+        )?;
+        counter(
+            encoder,
             &WINS,
             backends(pools).flat_map(|(pool, backend)| {
                 let n = backend.wins;
@@ -175,8 +209,17 @@ impl Collector for Exposition {
                     .map(|(kind, n)| (by_kind(pool, backend, kind), n))
             }),
         )?;
+        let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
+        counter(encoder, &UNREACHABLE, unreachable)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
+        let fetches = pools.iter().flat_map(|pool| {
+            FETCHED
+                .iter()
+                .zip(pool.fetches)
+                .map(|(result, count)| ([("pool", pool.name.as_str()), ("result", result.label())], count))
+        });
+        counter(encoder, &FETCHES, fetches)?;
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
         let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
         gauge(encoder, &BACKEND_UP, states)?;
@@ -290,8 +333,9 @@ const BOUNDS: [u64; 16] = [
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::counters::{Dropped, Source, Transport};
+    use super::super::counters::{CookieKind, Dropped, Source, Transport};
     use super::super::histogram::Histogram;
+    use super::super::limited::Limit;
     use super::super::snapshot::{Attempts, BackendState, Wins};
     use super::*;
 
@@ -316,8 +360,10 @@ mod tests {
             in_flight: 1,
             attempts: Attempts { first: 10, hedge: 11, failover: 12, probe: 13 },
             wins: Wins { first: 14, hedge: 15, failover: 16 },
+            again: vec![(Cause::Case, 40)],
             errors: 17,
             timeouts: 18,
+            unreachable: 40,
             latency: measured(&[150, 1_500, 20_000_000]),
         };
         let pool = PoolSnapshot {
@@ -327,6 +373,7 @@ mod tests {
             hedges_denied: 20,
             hedges_wasted: 27,
             prefetches: 39,
+            fetches: [40, 41, 42],
             backends: vec![backend],
         };
         Snapshot {
@@ -335,6 +382,8 @@ mod tests {
             queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
             responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
             dropped: vec![(Dropped::Late, 26)],
+            cookies: vec![(CookieKind::Invalid, 40)],
+            limited: vec![("ts1".to_owned(), Limit::Unsent, 40)],
             cache: Some(CacheSnapshot {
                 size: 30,
                 entries: 31,
@@ -358,15 +407,22 @@ hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
 hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
 hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
 hedgerow_dropped_total{reason="late"} 26
+hedgerow_cookies_total{cookie="invalid"} 40
+hedgerow_limited_total{listener="ts1",limit="unsent"} 40
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="probe"} 13
+hedgerow_asked_again_total{pool="a \"b\"",backend="[::1]:53",cause="case"} 40
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
+hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
+hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
+hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
+hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
 hedgerow_cache_size_bytes 30

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Dropped, Source, Transport};
+use super::counters::{Cause, CookieKind, Dropped, Source, Transport};
 use super::histogram::HistogramSnapshot;
+use super::limited::Limit;
 
 /// The numbers of the whole server.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,10 @@ pub struct Snapshot {
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
+    /// Queries with a cookie.
+    pub cookies: Vec<(CookieKind, u64)>,
+    /// How often which limit of which listener was met.
+    pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.
     pub cache: Option<CacheSnapshot>,
     /// Pools in order of the config.
@@ -63,6 +68,8 @@ pub struct PoolSnapshot {
     pub hedges_wasted: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.
     pub prefetches: u64,
+    /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).
+    pub fetches: [u64; 3],
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
 }
@@ -88,8 +95,12 @@ pub struct BackendSnapshot {
     pub attempts: Attempts,
     /// How often its answer went to the client.
     pub wins: Wins,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that were asked again, from another socket, by cause.
+    pub again: Vec<(Cause, u64)>,
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
+    /// ICMP errors heard, by attempts and probes.
+    pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
     /// Time to reply, probes left out.

@@ -48,6 +48,8 @@ pub struct Attempt {
 pub(super) enum State {
     /// Nothing came yet.
     Silent,
+    /// Nothing came but an ICMP error, which may be forged; a reply may still come.
+    Unreachable,
     /// A bare failure came, which may be forged; a whole reply may still come.
     Bare,
     /// Nothing came to this attempt, but its backend gave a negative reply to another one.
@@ -64,9 +66,9 @@ pub(super) enum State {
 
 impl State {
     /// Whether the attempt has neither replied nor failed.
-    fn is_open(self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         match self {
-            Self::Silent | Self::Bare | Self::Spoken => true,
+            Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
             Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed => false,
         }
     }
@@ -130,6 +132,8 @@ pub(super) struct Attempts {
     len: u8,
     /// Which of them were asked without OPT, a bit for each.
     without_opt: u8,
+    /// How often one of them was asked again from another socket.
+    again: u8,
 }
 
 impl Attempts {
@@ -137,7 +141,7 @@ impl Attempts {
     pub(super) fn new() -> Self {
         let blank =
             Entry { asked: Offset::default(), backend: BackendIndex(0), kind: Kind::First, state: State::Failed };
-        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0 }
+        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0, again: 0 }
     }
 
     /// Writes down a new attempt, with OPT or without. There must be room.
@@ -161,7 +165,17 @@ impl Attempts {
 
     /// Whether the race has made all the attempts that it may.
     pub(super) fn is_full(&self) -> bool {
-        self.as_slice().len() == MAX_ATTEMPTS
+        self.room() == 0
+    }
+
+    /// How many attempts may still be made. One that is asked again counts once more.
+    pub(super) fn room(&self) -> usize {
+        MAX_ATTEMPTS.saturating_sub(self.as_slice().len() + usize::from(self.again))
+    }
+
+    /// Notes that an attempt is asked again. There must be room.
+    pub(super) fn ask_again(&mut self) {
+        self.again += 1;
     }
 
     /// One attempt.
@@ -184,6 +198,11 @@ impl Attempts {
         self.iter().filter(move |(_, entry)| entry.state == state)
     }
 
+    /// The attempts that are waited for until the deadline, oldest first: nothing came to them, or nothing but ICMP.
+    pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+        self.iter().filter(|(_, entry)| matches!(entry.state, State::Silent | State::Unreachable))
+    }
+
     /// Closes the book on a backend that gave a negative reply: nobody waits for its other attempts.
     pub(super) fn mark_spoken(&mut self, backend: BackendIndex) {
         for entry in &mut self.entries[..usize::from(self.len)] {
@@ -201,7 +220,7 @@ impl Attempts {
         for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
             tries += 1;
             match entry.state {
-                State::Silent => last = Some(entry.asked),
+                State::Silent | State::Unreachable => last = Some(entry.asked),
                 State::Replaced => replaced = 1,
                 State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
             }

@@ -17,8 +17,10 @@
 
 mod aged;
 mod body;
+mod case;
 mod codes;
 mod conclusion;
+mod cookie;
 mod edns;
 mod expand;
 mod form;
@@ -37,8 +39,10 @@ mod synthesis;
 mod text;
 
 pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
+pub use case::{has_case, set_case};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
+pub use cookie::{ClientCookie, Cookie, CookieOption, CookieState, MalformedCookie, ServerCookie, ShownCookie};
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
@@ -50,5 +54,5 @@ pub use question::Question;
 pub use relay::write_response;
 pub use reply::{Malformed, Reply, read_reply};
 pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords};
-pub use synthesis::{write_error, write_synthesized};
+pub use synthesis::{edns_of_rejected, write_error, write_synthesized};
 pub use text::display_name;
