@@ -38,8 +38,9 @@ pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(So
         health,
     };
     let cache = section.boolean("cache", PoolConfig::CACHE);
+    let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, rules, probe, cache }
+    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, max_in_flight }
 }
 
 /// Reads `backends`: at least one, none twice by address or by name.
@@ -186,6 +187,10 @@ mod tests {
                 "9: pools.ts.grace: invalid value \"0s\": expected off, auto or a duration from 1ms to 1m",
             ),
             ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
+            (
+                "max_in_flight = 0",
+                "17: pools.ts.max_in_flight: invalid value 0: expected an integer from 1 to 10000000",
+            ),
         ] {
             check_pool(line, expected);
         }

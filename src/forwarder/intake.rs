@@ -93,7 +93,10 @@ impl Forwarder {
             Content::Refused(rcode) => self.refuse(message, *rcode, client),
             Content::Query { query, pool, question } => {
                 let sound = Sound { message, query, asked: question.asked(folded), pool: *pool };
-                self.admit(sound, client.clone(), look, now);
+                match query.is_signed {
+                    true => self.admit_signed(sound, client.clone(), now),
+                    false => self.admit(sound, client.clone(), look, now),
+                }
             }
         }
     }

@@ -30,6 +30,7 @@ mod pool;
 mod races;
 mod responses;
 pub mod serve;
+pub mod shortage;
 mod slots;
 mod turns;
 
@@ -52,6 +53,7 @@ use self::in_flight::InFlight;
 use self::intake::TOGETHER;
 use self::pool::Pool;
 use self::responses::Listener;
+use self::shortage::Shortage;
 use self::slots::RaceRef;
 use crate::metrics::Counters;
 use crate::net::batch::{BATCH, SendBatch};
@@ -75,6 +77,8 @@ pub struct Shared {
     pub workers: Vec<UnboundedSender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
     pub on_the_way: Vec<AtomicUsize>,
+    /// What the log was told of attempts that could not leave.
+    pub shortage: Shortage,
     /// The way to the prober.
     pub news: UnboundedSender<News>,
 }
@@ -101,6 +105,8 @@ pub struct Links {
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
     pub sockets: Vec<Rc<Socket>>,
+    /// For how many sockets to backends it has room.
+    pub backend_sockets: usize,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.
@@ -183,11 +189,11 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, counters, idle } = links;
+        let Links { shared, sockets, backend_sockets, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
-        let exchange = Exchange::new()?;
+        let exchange = Exchange::new(backend_sockets)?;
         let rng = rand::make_rng();
         let forwarder = Rc::new_cyclic(|this| {
             RefCell::new(Self {

@@ -7,11 +7,13 @@ use super::explain::Explained;
 use super::memory::{asked, key_of_reply};
 use super::pool::pool_at;
 use super::responses::Word;
+use super::shortage;
 use super::slots::RaceRef;
 use super::{Forwarder, Late, Ticket, tell};
-use crate::metrics::Dropped;
+use crate::metrics::{Dropped, Want};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Held, TicketKey};
+use crate::net::refusal::Refusal;
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
@@ -63,11 +65,15 @@ impl Forwarder {
         }
     }
 
-    /// Makes an attempt: queues the query for a backend. Returns whether there was a socket to send it from.
+    /// Makes an attempt: queues the query for a backend. Returns whether that could be done.
     fn ask(&mut self, at: RaceRef, attempt: AttemptId, backend: BackendIndex, edns: bool, now: Instant) -> bool {
         let Some(entry) = self.in_flight.with_ticket(at, attempt) else { return false };
         let pool = pool_at(&mut self.pools, entry.pool);
         let link = pool.link(backend);
+        if !pool.has_place(backend) {
+            self.on_unsent(at, attempt, Want::InFlight, now);
+            return false;
+        }
         if self.exchange.is_full(link) {
             self.exchange.flush(&mut self.refused);
         }
@@ -81,12 +87,24 @@ impl Forwarder {
                 pool.asked(backend, now);
                 true
             }
-            // No socket is left: as far as this query goes, the backend cannot be asked.
-            Err(_) => {
+            Err(Refusal::Unreachable) => {
                 entry.race.on_failure(attempt);
                 false
             }
+            Err(Refusal::Unsent(want)) => {
+                self.on_unsent(at, attempt, want, now);
+                false
+            }
         }
+    }
+
+    /// An attempt could not leave for want of something of our own, which says nothing about its backend.
+    pub(super) fn on_unsent(&mut self, at: RaceRef, attempt: AttemptId, want: Want, now: Instant) {
+        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let Some(Attempt { backend, .. }) = entry.race.attempt(attempt) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
+        self.shared.shortage.note(want, &pool.shared, backend, pool.counters(backend), now);
+        entry.race.on_unsent(attempt, shortage::retry(want), pool.shared.budget());
     }
 
     /// Takes the datagrams that a backend socket has received.
@@ -133,6 +151,7 @@ impl Forwarder {
         self.exchange.settle(key, now);
         entry.set_ticket(ticket.attempt, None);
         let (pool, latency) = (entry.pool, now.saturating_duration_since(asked.asked_at));
+        pool_at(&mut self.pools, pool).is_waited_for_no_more(asked.backend);
         let end = if rank(&reply) == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
         self.learn(pool, asked.backend, false, end, now);
         self.judge(ticket, &reply, now);
@@ -175,7 +194,10 @@ impl Forwarder {
         {
             pool_at(&mut self.pools, pool).remember_without_opt(asked.backend, now);
         }
-        match entry.race.on_reply(attempt, rank(reply), now) {
+        // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
+        let is_worthless = entry.is_signed() && !reply.is_signed();
+        let rank = if is_worthless { Rank::Failure } else { rank(reply) };
+        match entry.race.on_reply(attempt, rank, now) {
             Heard::Accepted | Heard::NotNeeded => {}
             Heard::Kept => {
                 if let Some(entry) = self.in_flight.with_aside(at) {
@@ -219,7 +241,8 @@ impl Forwarder {
         let rules = pool.shared.rules();
         let counters = &pool.shared.state.counters[me];
         counters.hedges_denied.add(entry.race.hedges_denied().into());
-        let is_wasted = |attempt: &Attempt| attempt.kind == Kind::Hedge && outcome != Outcome::Reply(attempt.id);
+        let is_wasted =
+            |attempt: &Attempt| attempt.kind == Kind::Hedge && attempt.is_sent && outcome != Outcome::Reply(attempt.id);
         counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
         if tracing::enabled!(tracing::Level::DEBUG) {
             tracing::debug!("{}", Explained { entry, pool, outcome, is_kept: winning.is_none(), now });
@@ -243,6 +266,7 @@ impl Forwarder {
         match outcome {
             Outcome::Reply(attempt) => self.finish_won(at, attempt, winning, won_by, now),
             Outcome::Failed => self.respond_word(at, Word::FAILED, now),
+            Outcome::Unsent => self.respond_word(at, Word::UNSENT, now),
             Outcome::Nothing => {
                 let Some(entry) = self.in_flight.get(at) else { return };
                 let shared = &pool_at(&mut self.pools, entry.pool).shared;

@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::counters::Want;
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
@@ -122,8 +123,14 @@ const CACHE_EVICTIONS: Family =
 const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
+/// `hedgerow_unsent_attempts_total`.
+const UNSENT: Family = Family {
+    name: "hedgerow_unsent_attempts",
+    help: "Attempts that could not leave for want of something of our own, or because too many were out",
+};
+
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 14] = [
+const COUNTERS: [&Family; 15] = [
     &QUERIES,
     &RESPONSES,
     &DROPPED,
@@ -131,6 +138,7 @@ const COUNTERS: [&Family; 14] = [
     &WINS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
+    &UNSENT,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
     &CACHE_FAILURE_HITS,
@@ -177,6 +185,16 @@ impl Collector for Exposition {
         )?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
+        counter(
+            encoder,
+            &UNSENT,
+            backends(pools).flat_map(|(pool, backend)| {
+                let by_cause = |&(want, n): &(Want, u64)| {
+                    ([("pool", pool.name.as_str()), ("backend", &backend.name), ("cause", want.label())], n)
+                };
+                backend.unsent.iter().map(by_cause)
+            }),
+        )?;
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
         let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
         gauge(encoder, &BACKEND_UP, states)?;
@@ -318,6 +336,7 @@ mod tests {
             wins: Wins { first: 14, hedge: 15, failover: 16 },
             errors: 17,
             timeouts: 18,
+            unsent: vec![(Want::Ports, 40)],
             latency: measured(&[150, 1_500, 20_000_000]),
         };
         let pool = PoolSnapshot {
@@ -367,6 +386,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
+hedgerow_unsent_attempts_total{pool="a \"b\"",backend="[::1]:53",cause="ports"} 40
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
 hedgerow_cache_size_bytes 30

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Dropped, Source, Transport};
+use super::counters::{Dropped, Source, Transport, Want};
 use super::histogram::HistogramSnapshot;
 
 /// The numbers of the whole server.
@@ -92,6 +92,8 @@ pub struct BackendSnapshot {
     pub errors: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
+    /// Attempts that could not leave, by what was wanting.
+    pub unsent: Vec<(Want, u64)>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
 }

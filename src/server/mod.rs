@@ -35,6 +35,7 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
+use crate::forwarder::shortage::Shortage;
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
@@ -165,6 +166,7 @@ impl Server {
             hasher: HashSeed(rand::random()).question_hasher(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            shortage: Shortage::new(),
             news: news_sender,
         });
         if let Some(plan) = &plan {
@@ -216,6 +218,7 @@ impl Server {
                 plan: Arc::clone(plan),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                backend_sockets: shares.backend_sockets,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
             let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {

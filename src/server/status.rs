@@ -7,7 +7,7 @@ use crate::admin::CacheAccess;
 use crate::cache::Tally;
 use crate::metrics::{
     Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Counter, HistogramSnapshot, PoolSnapshot,
-    Snapshot, Wins,
+    Snapshot, Want, Wins,
 };
 use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
 
@@ -109,6 +109,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         },
         errors: sum(&|worker| &worker.errors),
         timeouts: sum(&|worker| &worker.timeouts),
+        unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
         latency,
     }
 }

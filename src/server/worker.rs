@@ -65,6 +65,8 @@ pub(super) struct ForwarderParts {
     pub(super) handed_over: UnboundedReceiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// For how many sockets to backends it has room.
+    pub(super) backend_sockets: usize,
 }
 
 /// A worker's part of a TS.
@@ -166,10 +168,11 @@ impl Balancer {
         limits: tcp::Limits,
         vigil: Vigil,
     ) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, mut handed_over, sockets } = parts;
+        let ForwarderParts { shared, plan, mut handed_over, sockets, backend_sockets } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
-        let links = Links { shared, sockets: udp.clone(), counters: Arc::clone(&counters), idle: Rc::clone(&idle) };
+        let (sockets, counters_of_links) = (udp.clone(), Arc::clone(&counters));
+        let links = Links { shared, sockets, backend_sockets, counters: counters_of_links, idle: Rc::clone(&idle) };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {

@@ -27,6 +27,8 @@ pub(super) struct Port {
     pub(super) tickets: u32,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
+    /// To be retired as soon as its backend has another.
+    pub(super) is_spent: bool,
 }
 
 /// How often sockets may be renewed for their own sake, so that this never takes more than half a percent of a worker's time: a
