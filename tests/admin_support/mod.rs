@@ -234,6 +234,7 @@ fn snapshot() -> Snapshot {
         wins: Wins { first: 9, hedge: 1, failover: 0 },
         errors: 3,
         timeouts: 4,
+        unsent: Vec::new(),
         latency: latency.clone(),
     };
     let pool = PoolSnapshot {

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -44,8 +44,19 @@ struct Written {
 impl Process {
     /// Runs `hedgerow` with these arguments.
     pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hedgerow"))
-            .args(arguments)
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_hedgerow")).args(arguments))
+    }
+
+    /// The same, with so many descriptors at most.
+    pub fn run_limited(descriptors: usize, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new("prlimit");
+        let limit = format!("--nofile={descriptors}:{descriptors}");
+        Self::spawn(command.args([&limit, "--", env!("CARGO_BIN_EXE_hedgerow")]).args(arguments))
+    }
+
+    /// Starts it, and reads what it says.
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command
             .env_remove("HEDGEROW_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -90,6 +101,13 @@ impl Process {
     /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
+    }
+
+    /// Lets the process open descriptors below this number only, from now on. What is open stays open.
+    pub fn limit_descriptors(&self, limit: u64) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(limit.min(maximum.unwrap_or(u64::MAX))), maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("the process is ours");
     }
 
     /// Octets of memory that the process has resident.
@@ -139,6 +157,15 @@ impl Server {
     /// `hedgerow serve` with this config.
     pub fn start(config: &str) -> Self {
         Self::start_with_files(config, &[])
+    }
+
+    /// The same, with so many descriptors at most.
+    pub fn start_limited(config: &str, descriptors: usize) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("config.toml");
+        write(&file, config);
+        let arguments = [OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()];
+        Self::ready(Process::run_limited(descriptors, arguments), folder)
     }
 
     /// The same, with files (zones) in the folder of the config.
