@@ -81,6 +81,7 @@ fn config(args: &Args) -> Config {
         probe: ProbeConfig::default(),
         cache: PoolConfig::CACHE,
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
+        case: PoolConfig::CASE,
     };
     Config {
         workers: NonZeroUsize::new(args.workers),

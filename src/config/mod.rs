@@ -112,6 +112,8 @@ pub struct PoolConfig {
     pub cache: bool,
     /// How many queries may be out to one backend; above, the next one is asked.
     pub max_in_flight: u32,
+    /// How the name is spelled in queries to its backends.
+    pub case: Case,
 }
 
 impl PoolConfig {
@@ -121,6 +123,18 @@ impl PoolConfig {
 
     /// The default of `cache`: who asks for a cache means all pools.
     pub const CACHE: bool = true;
+
+    /// The default of `case`: a few servers answer in another case than they were asked in, or not at all.
+    pub const CASE: Case = Case::Keep;
+}
+
+/// `pools.*.case`: how the question's name is spelled in queries to backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// As the client spells it.
+    Keep,
+    /// By chance, anew for each attempt (DNS 0x20), and replies must repeat it.
+    Random,
 }
 
 /// One entry of `pools.*.backends`.

@@ -38,9 +38,10 @@ pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(So
         health,
     };
     let cache = section.boolean("cache", PoolConfig::CACHE);
+    let case = section.parsed("case", words::case, PoolConfig::CASE);
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, max_in_flight }
+    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, case, max_in_flight }
 }
 
 /// Reads `backends`: at least one, none twice by address or by name.
@@ -186,6 +187,7 @@ mod tests {
                 "grace = \"0s\"",
                 "9: pools.ts.grace: invalid value \"0s\": expected off, auto or a duration from 1ms to 1m",
             ),
+            ("case = \"mixed\"", "8: pools.ts.case: invalid value \"mixed\": expected one of keep, random"),
             ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
             (
                 "max_in_flight = 0",

@@ -18,6 +18,7 @@
 //! end of each turn everything that was queued leaves in batches. Reading sockets is `serve`'s business.
 
 mod admit;
+mod again;
 pub mod claims;
 mod client;
 mod entry;
@@ -27,6 +28,7 @@ mod in_flight;
 mod intake;
 mod memory;
 mod pool;
+mod proof;
 mod races;
 mod responses;
 pub mod serve;
@@ -52,6 +54,7 @@ use self::claims::{Claims, WorkerId};
 use self::in_flight::InFlight;
 use self::intake::TOGETHER;
 use self::pool::Pool;
+use self::proof::{Proof, Secret};
 use self::responses::Listener;
 use self::shortage::Shortage;
 use self::slots::RaceRef;
@@ -61,7 +64,7 @@ use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
-use crate::policy::race::{AttemptId, BackendIndex};
+use crate::policy::race::{AttemptId, BackendIndex, MAX_ATTEMPTS};
 use crate::policy::timers::Timers;
 use crate::wire::{QuestionHasher, QuestionKey};
 
@@ -141,6 +144,8 @@ pub struct Forwarder {
     idle: Rc<Notify>,
     /// For policies; nothing secret comes from it.
     rng: SmallRng,
+    /// What makes replies hard to forge.
+    secret: Secret,
     /// Messages that could not be sent, to be looked at before the turn ends.
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
@@ -155,13 +160,33 @@ pub struct Forwarder {
     is_draining: bool,
 }
 
-/// What the exchange keeps for an attempt whose race runs: which that is. All else is there.
+/// What the exchange keeps for an attempt whose race runs: which that is, and how it was sent. All else is there.
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
     /// The race.
     race: RaceRef,
-    /// Its attempt.
-    attempt: AttemptId,
+    /// Its attempt, in the lowest bits, and what the reply must bear: one octet, for there may be a hundred thousand of these.
+    tag: u8,
+}
+
+impl Ticket {
+    /// The ticket of an attempt whose reply must bear this.
+    fn new(race: RaceRef, attempt: AttemptId, proof: Proof) -> Self {
+        Self { race, tag: attempt.0 | proof.bits() << Self::ATTEMPT_BITS }
+    }
+
+    /// The attempt.
+    fn attempt(self) -> AttemptId {
+        AttemptId(self.tag & ((1 << Self::ATTEMPT_BITS) - 1))
+    }
+
+    /// What its reply must bear.
+    fn proof(self) -> Proof {
+        Proof::of_bits(self.tag >> Self::ATTEMPT_BITS)
+    }
+
+    /// Bits that the number of an attempt takes.
+    const ATTEMPT_BITS: u32 = MAX_ATTEMPTS.trailing_zeros();
 }
 
 /// What the exchange keeps for an attempt whose race was over before its reply came.
@@ -179,6 +204,8 @@ struct Late {
     is_charged: bool,
     /// RD, CD and DO of the query.
     flags: u8,
+    /// What its reply must bear.
+    proof: Proof,
     /// A reply of a higher rank than this is better than what the race had come to.
     above: Option<Rank>,
 }
@@ -187,7 +214,7 @@ impl Forwarder {
     /// A worker's LS.
     ///
     /// # Errors
-    /// If the process has no descriptors left.
+    /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
         let Links { shared, sockets, backend_sockets, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
@@ -195,6 +222,7 @@ impl Forwarder {
         let listeners = sockets.into_iter().map(listener).collect();
         let exchange = Exchange::new(backend_sockets)?;
         let rng = rand::make_rng();
+        let secret = Secret::new()?;
         let forwarder = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 me,
@@ -210,6 +238,7 @@ impl Forwarder {
                 counters,
                 idle,
                 rng,
+                secret,
                 refused: Vec::with_capacity(BATCH),
                 orphans: Vec::new(),
                 unread: Vec::new(),

@@ -150,12 +150,12 @@ impl Forwarder {
         }
         match (held, why) {
             (Held::Waiting(ticket), Refusal::Unreachable) => self.fail(ticket, now),
-            (Held::Waiting(Ticket { race, attempt }), Refusal::Unsent(want)) => {
-                if let Some(entry) = self.in_flight.get_mut(race) {
-                    entry.set_ticket(attempt, None);
+            (Held::Waiting(ticket), Refusal::Unsent(want)) => {
+                if let Some(entry) = self.in_flight.get_mut(ticket.race) {
+                    entry.set_ticket(ticket.attempt(), None);
                 }
-                self.on_unsent(race, attempt, want, now);
-                self.drive(race, None, now);
+                self.on_unsent(ticket.race, ticket.attempt(), want, now);
+                self.drive(ticket.race, None, now);
             }
             (Held::Late(_), _) => {}
         }
@@ -164,8 +164,8 @@ impl Forwarder {
     /// Fails one attempt.
     fn fail(&mut self, ticket: Ticket, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { return };
-        entry.set_ticket(ticket.attempt, None);
-        entry.race.on_failure(ticket.attempt);
+        entry.set_ticket(ticket.attempt(), None);
+        entry.race.on_failure(ticket.attempt());
         self.drive(ticket.race, None, now);
     }
 

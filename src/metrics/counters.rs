@@ -216,11 +216,35 @@ pub struct PoolCounters {
     pub refreshes: Counter,
 }
 
+/// Why a backend was asked again, from another socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Too many replies with a wrong ID or question had come to the socket.
+    NearMisses,
+    /// A reply had the name in another case than it was asked in.
+    Case,
+}
+
+impl Cause {
+    /// All, in order of their number.
+    pub const ALL: [Self; 2] = [Self::NearMisses, Self::Case];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NearMisses => "near_misses",
+            Self::Case => "case",
+        }
+    }
+}
+
 /// What a worker counts of a backend.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
     /// Attempts: first, hedge, failover.
     pub attempts: [Counter; 3],
+    /// Attempts that were asked again, by [`Cause`].
+    pub again: [Counter; Cause::ALL.len()],
     /// Attempts whose reply went to the client: first, hedge, failover.
     pub wins: [Counter; 3],
     /// Attempts that wait for their reply, those included whose race is over.

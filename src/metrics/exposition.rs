@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::Want;
+use super::counters::{Cause, Want};
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
@@ -78,6 +78,11 @@ const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses 
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
 /// `hedgerow_attempts_total`.
 const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
+/// `hedgerow_asked_again_total`.
+const ASKED_AGAIN: Family = Family {
+    name: "hedgerow_asked_again",
+    help: "Attempts that were asked again, from another socket, since replies may have been forged",
+};
 /// `hedgerow_wins_total`.
 const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };
 /// `hedgerow_hedges_denied_total`.
@@ -130,11 +135,12 @@ const UNSENT: Family = Family {
 };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 15] = [
+const COUNTERS: [&Family; 16] = [
     &QUERIES,
     &RESPONSES,
     &DROPPED,
     &ATTEMPTS,
+    &ASKED_AGAIN,
     &WINS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
@@ -172,6 +178,16 @@ impl Collector for Exposition {
                 let n = backend.attempts;
                 [("first", n.first), ("hedge", n.hedge), ("failover", n.failover), ("probe", n.probe)]
                     .map(|(kind, n)| (by_kind(pool, backend, kind), n))
+            }),
+        )?;
+        counter(
+            encoder,
+            &ASKED_AGAIN,
+            backends(pools).flat_map(|(pool, backend)| {
+                let by_cause = |&(cause, n): &(Cause, u64)| {
+                    ([("pool", pool.name.as_str()), ("backend", &backend.name), ("cause", cause.label())], n)
+                };
+                backend.again.iter().map(by_cause)
             }),
         )?;
         counter(
@@ -334,6 +350,7 @@ mod tests {
             in_flight: 1,
             attempts: Attempts { first: 10, hedge: 11, failover: 12, probe: 13 },
             wins: Wins { first: 14, hedge: 15, failover: 16 },
+            again: vec![(Cause::Case, 40)],
             errors: 17,
             timeouts: 18,
             unsent: vec![(Want::Ports, 40)],
@@ -381,6 +398,7 @@ hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="probe"} 13
+hedgerow_asked_again_total{pool="a \"b\"",backend="[::1]:53",cause="case"} 40
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Dropped, Source, Transport, Want};
+use super::counters::{Cause, Dropped, Source, Transport, Want};
 use super::histogram::HistogramSnapshot;
 
 /// The numbers of the whole server.
@@ -88,6 +88,8 @@ pub struct BackendSnapshot {
     pub attempts: Attempts,
     /// How often its answer went to the client.
     pub wins: Wins,
+    /// Attempts that were asked again, from another socket, by cause.
+    pub again: Vec<(Cause, u64)>,
     /// Attempts that failed: a failure reply, or an ICMP error.
     pub errors: u64,
     /// Attempts that were silent for `attempt_timeout`.

@@ -6,8 +6,8 @@ use super::Server;
 use crate::admin::CacheAccess;
 use crate::cache::Tally;
 use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Counter, HistogramSnapshot, PoolSnapshot,
-    Snapshot, Want, Wins,
+    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, HistogramSnapshot,
+    PoolSnapshot, Snapshot, Want, Wins,
 };
 use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
 
@@ -108,6 +108,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
             failover: sum(&|worker| &worker.wins[2]),
         },
         errors: sum(&|worker| &worker.errors),
+        again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
         timeouts: sum(&|worker| &worker.timeouts),
         unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
         latency,

@@ -232,6 +232,7 @@ fn snapshot() -> Snapshot {
         in_flight: 1,
         attempts: Attempts { first: 10, hedge: 2, failover: 1, probe: 5 },
         wins: Wins { first: 9, hedge: 1, failover: 0 },
+        again: Vec::new(),
         errors: 3,
         timeouts: 4,
         unsent: Vec::new(),

@@ -213,8 +213,8 @@ fn ask_by_tcp(server: &Server, message: &[u8]) -> Response {
 #[test]
 fn a_signed_query_passes_whole_and_so_does_its_reply() {
     let backend = Backend::new(signing(ONE));
-    let server = Forwarder::to(&[&backend], "").cache("").start();
-    // What the forwarder does to others: it takes the cookie out, has its own size, and folds equal queries into one race.
+    let server = Forwarder::to(&[&backend], "case = 'random'").cache("").start();
+    // What the forwarder does to others: it takes the cookie out, has its own size and spelling, and folds equal queries into one race.
     let question = query("wWw.eXample", A).edns(4000).option(COOKIE, b"clientck").id(0x7777);
     let signed = question.to_signed_vec();
     let client = server.client();

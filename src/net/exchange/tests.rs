@@ -40,7 +40,7 @@ impl Fixture {
 
     /// Queues a message with this ticket.
     fn queue(&mut self, ticket: u32) -> TicketKey {
-        self.exchange.queue(self.link, ticket, self.now, |out| out.extend_from_slice(MESSAGE)).unwrap()
+        self.exchange.queue(self.link, ticket, self.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap()
     }
 
     /// Sends what is queued; returns what was refused.
@@ -139,20 +139,20 @@ fn sockets_are_shared_where_there_is_room_for_few() {
     // Two are kept for the other one.
     assert_eq!(fixture.open().count(), 6);
     for ticket in 0..10 {
-        fixture.exchange.queue(other, ticket, fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
+        fixture.exchange.queue(other, ticket, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
         assert!(fixture.flush().is_empty());
     }
     assert_eq!(fixture.open().count(), 8);
     // What is closed makes room.
     fixture.exchange.remove(fixture.link);
-    fixture.exchange.queue(other, 0, fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
+    fixture.exchange.queue(other, 0, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
     assert_eq!(fixture.open().count(), 3);
 }
 
 #[test]
 fn a_message_that_is_too_long_is_not_the_backends_fault() {
     let mut fixture = Fixture::new();
-    fixture.exchange.queue(fixture.link, 1, fixture.now, |out| out.resize(usize::from(u16::MAX), 0)).unwrap();
+    fixture.exchange.queue(fixture.link, 1, fixture.now, |_, out| out.resize(usize::from(u16::MAX), 0)).unwrap();
     let why: Vec<_> = fixture.flush().iter().map(|refused| (refused.held, refused.why)).collect();
     assert_eq!(why, [(Held::Waiting(1), Refusal::Unsent(Want::Size))]);
 }
@@ -234,7 +234,7 @@ fn socket_with_half_of_its_ids_taken_takes_no_more() {
         assert_eq!(fixture.send(ticket).port(), keys[1].port(), "another has some left");
     }
     fixture.exchange.port(keys[1].port()).tickets = TICKETS_PER_PORT;
-    let refused = fixture.exchange.queue(fixture.link, 12, fixture.now, |_| {});
+    let refused = fixture.exchange.queue(fixture.link, 12, fixture.now, |_, _| {});
     assert_eq!(refused, Err(Refusal::Unsent(Want::Ports)));
 }
 
@@ -362,7 +362,7 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     fixture.send(1);
     let late = fixture.send(2);
     fixture.exchange.abandon(late, fixture.now, |ticket| ticket);
-    let kept = fixture.exchange.queue(other, 3, fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
+    let kept = fixture.exchange.queue(other, 3, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
     assert!(fixture.flush().is_empty());
     // In a batch that has not left yet.
     fixture.queue(4);
