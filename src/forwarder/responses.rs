@@ -9,7 +9,7 @@ use super::client::Client;
 use super::entry::Waiter;
 use super::pool::pool_at;
 use super::slots::RaceRef;
-use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
+use crate::metrics::{Counters, Dropped, Fetched, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
@@ -98,8 +98,11 @@ impl Forwarder {
             entry.is_fetching = true;
             // For clients by UDP that ask meanwhile.
             entry.keep(reply.as_wire());
-            self.fetch(at, winner, now);
-            self.drive(at, None, now);
+            if self.fetch(at, winner, now) {
+                self.drive(at, None, now);
+            } else {
+                self.fail_fetch(at, Fetched::Unsent, now);
+            }
         }
     }
 

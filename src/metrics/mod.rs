@@ -10,7 +10,8 @@ pub mod histogram;
 pub mod snapshot;
 
 pub use counters::{
-    BackendCounters, Cause, Counter, Counters, Dropped, PoolCounters, Source, Summary, Transport, Want,
+    BackendCounters, Cause, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary, Transport,
+    Want,
 };
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};

@@ -219,6 +219,7 @@ impl Server {
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
                 backend_sockets: shares.backend_sockets,
+                fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
             let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {

@@ -67,6 +67,8 @@ pub(super) struct ForwarderParts {
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// For how many sockets to backends it has room.
     pub(super) backend_sockets: usize,
+    /// By how many connections it may fetch answers from backends.
+    pub(super) fetches: usize,
 }
 
 /// A worker's part of a TS.
@@ -168,11 +170,11 @@ impl Balancer {
         limits: tcp::Limits,
         vigil: Vigil,
     ) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, mut handed_over, sockets, backend_sockets } = parts;
+        let ForwarderParts { shared, plan, mut handed_over, sockets, backend_sockets, fetches } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
-        let (sockets, counters_of_links) = (udp.clone(), Arc::clone(&counters));
-        let links = Links { shared, sockets, backend_sockets, counters: counters_of_links, idle: Rc::clone(&idle) };
+        let (sockets, told) = (udp.clone(), Rc::clone(&idle));
+        let links = Links { shared, sockets, backend_sockets, fetches, counters: Arc::clone(&counters), idle: told };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
