@@ -278,8 +278,10 @@ pub struct BackendCounters {
     pub in_flight: Counter,
     /// Attempts whose race waits for their reply.
     pub waited_for: Counter,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: Counter,
+    /// ICMP errors that came to the sockets.
+    pub unreachable: Counter,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: Counter,
     /// Attempts that could not leave, by [`Want`].

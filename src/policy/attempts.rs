@@ -50,6 +50,8 @@ pub struct Attempt {
 pub(super) enum State {
     /// Nothing came yet.
     Silent,
+    /// Nothing came but an ICMP error, which may be forged; a reply may still come.
+    Unreachable,
     /// A bare failure came, which may be forged; a whole reply may still come.
     Bare,
     /// Nothing came to this attempt, but its backend gave a negative reply to another one.
@@ -70,7 +72,7 @@ impl State {
     /// Whether the attempt has neither replied nor failed.
     pub(super) fn is_open(self) -> bool {
         match self {
-            Self::Silent | Self::Bare | Self::Spoken => true,
+            Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
             Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent => false,
         }
     }
@@ -168,7 +170,7 @@ impl Attempts {
     /// Whether an attempt to ask this backend has left. One that was to be made without OPT in place of another has to, itself.
     pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
         let has_left = |state| match state {
-            State::Silent | State::Bare | State::Spoken | State::Replied | State::Failed => true,
+            State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
             State::OptRefused | State::Replaced | State::Unsent => false,
         };
         self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
@@ -219,6 +221,11 @@ impl Attempts {
         self.iter().filter(move |(_, entry)| entry.state == state)
     }
 
+    /// The attempts that are waited for until the deadline, oldest first: nothing came to them, or nothing but ICMP.
+    pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+        self.iter().filter(|(_, entry)| matches!(entry.state, State::Silent | State::Unreachable))
+    }
+
     /// Closes the book on a backend that gave a negative reply: nobody waits for its other attempts.
     pub(super) fn mark_spoken(&mut self, backend: BackendIndex) {
         for entry in &mut self.entries[..usize::from(self.len)] {
@@ -236,7 +243,7 @@ impl Attempts {
         for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
             tries += 1;
             match entry.state {
-                State::Silent => last = Some(entry.asked),
+                State::Silent | State::Unreachable => last = Some(entry.asked),
                 State::Unsent => tries -= 1,
                 State::Replaced => replaced = 1,
                 State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,

@@ -234,6 +234,7 @@ fn snapshot() -> Snapshot {
         wins: Wins { first: 9, hedge: 1, failover: 0 },
         again: Vec::new(),
         errors: 3,
+        unreachable: 0,
         timeouts: 4,
         unsent: Vec::new(),
         latency: latency.clone(),
