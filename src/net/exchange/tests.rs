@@ -242,7 +242,7 @@ fn abandoned_id_stays_taken_for_its_quarantine() {
     assert!(fixture.exchange.find(key.port(), key.id()).is_some());
     fixture.exchange.tidy(end, |_| {});
     assert!(fixture.exchange.find(key.port(), key.id()).is_none());
-    assert_eq!((fixture.exchange.next_tidy(), fixture.open().count()), (None, 1));
+    assert_eq!((fixture.exchange.tickets.next_end(), fixture.open().count()), (None, 1));
 }
 
 #[test]
