@@ -7,6 +7,7 @@
 pub mod counters;
 pub mod exposition;
 pub mod histogram;
+mod limited;
 pub mod snapshot;
 
 pub use counters::{
@@ -14,4 +15,5 @@ pub use counters::{
     Want,
 };
 pub use histogram::{Histogram, HistogramSnapshot};
+pub use limited::{Limit, Limited};
 pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};

@@ -5,6 +5,7 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod connections;
 mod holdings;
 mod persist;
 mod status;
@@ -26,9 +27,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
+use self::connections::Tables;
 use self::holdings::{Holding, News as ZoneNews};
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::admin::{self, Change, Refused, Request, Token};
+use crate::admin::{self, Change, Owner, Refused, Request, Socket, SocketError, Token};
 use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
@@ -40,7 +42,6 @@ use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
-use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
@@ -58,7 +59,7 @@ pub struct Setup {
     pub catalogs: Vec<Arc<Catalog>>,
     /// The keys of the config, with their secrets.
     pub keys: Keys,
-    /// What changes from other hosts must bear.
+    /// What changes by HTTP must bear.
     pub token: Option<Token>,
 }
 
@@ -67,6 +68,8 @@ pub struct Setup {
 pub enum StartError {
     /// An address could not be bound.
     Bind(BindError),
+    /// The socket for changes could not be bound.
+    Socket(SocketError),
     /// The operating system gave no thread or no descriptors.
     Resources(io::Error),
 }
@@ -75,6 +78,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Socket(error) => error.fmt(f),
             Self::Resources(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -85,6 +89,12 @@ impl std::error::Error for StartError {}
 impl From<BindError> for StartError {
     fn from(error: BindError) -> Self {
         Self::Bind(error)
+    }
+}
+
+impl From<SocketError> for StartError {
+    fn from(error: SocketError) -> Self {
+        Self::Socket(error)
     }
 }
 
@@ -119,9 +129,11 @@ pub struct Server {
     /// Whether queries are taken.
     is_ready: Arc<AtomicBool>,
     /// The admin server; it ends with this value.
-    _admin: JoinSet<()>,
+    admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
+    /// The TCP connections of clients.
+    connections: Tables,
     /// The authorities that run, by number.
     holdings: Vec<Holding>,
     /// Looks after the zones that come from other servers.
@@ -188,11 +200,13 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
-        let limits = Limits::among(listeners, shares.connections);
+        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
-        if let Some(listener) = &admin_listener {
-            bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
+        let mut socket = None;
+        if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
+            let address = listener.local_addr()?;
+            socket = Socket::open(&admin.socket, address, Owner::current())?;
+            bound.push(("admin".to_owned(), vec![address]));
         }
         let held = config.authorities.iter().zip(catalogs).enumerate();
         let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
@@ -213,12 +227,14 @@ impl Server {
         for number in (0..count).rev() {
             let (commands, received) = unbounded_channel();
             let handed_over = handed_over.pop().expect("there is one for each worker");
-            let forwarder = plan.as_ref().map(|plan| ForwarderParts {
+            let table = connections.forwarder.clone();
+            let forwarder = plan.as_ref().zip(table).map(|(plan, table)| ForwarderParts {
                 shared: Arc::clone(&shared),
                 plan: Arc::clone(plan),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
                 backend_sockets: shares.backend_sockets,
+                connections: table,
                 fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
@@ -227,6 +243,7 @@ impl Server {
                 edition: Arc::clone(holding.edition()),
                 notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
+                connections: Arc::clone(&connections.authorities[number]),
             });
             let parts = Parts {
                 id: WorkerId(number as u16),
@@ -234,7 +251,6 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
-                limits,
                 vigil: Vigil::new(config.busy_poll),
             };
             workers.push(Worker { commands, thread: worker::start(parts)? });
@@ -253,7 +269,8 @@ impl Server {
         if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
             admin.spawn_local(async move {
-                let served = admin::serve(listener, token, asks, move || is_ready.load(Relaxed)).await;
+                let served =
+                    admin::serve(listener, socket, shares.admin, token, asks, move || is_ready.load(Relaxed)).await;
                 if let Err(error) = served {
                     tracing::error!(%error, "the admin server has ended");
                 }
@@ -275,8 +292,9 @@ impl Server {
             sleep: SleepMeter::new(),
             requests,
             is_ready,
-            _admin: admin,
+            admin,
             started,
+            connections,
             holdings,
             keeper,
             posts,
@@ -335,6 +353,7 @@ impl Server {
     pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
         let Setup { config, catalogs, keys, .. } = setup;
         let mut remarks = needs_restart(&self.config, &config);
+        self.connections.reload(&config);
         if self.plan.is_some()
             && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
         {
@@ -430,6 +449,8 @@ impl Server {
         if let Some(plan) = self.plan {
             let _ = tokio::task::spawn_blocking(move || persist::save(&plan)).await;
         }
+        // Its socket goes with it.
+        self.admin.shutdown().await;
         (is_clean, self.summary)
     }
 
