@@ -12,13 +12,14 @@ use super::{Forwarder, HandOver, tell};
 use crate::metrics::Transport;
 use crate::plan::Sign;
 use crate::policy::race::Race;
-use crate::wire::{self, ClientForm, Query, Rcode};
+use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
 impl Forwarder {
     /// Admits a query to this pool of the plan. One that was handed over stays here.
     pub(super) fn admit(&mut self, sound: Sound<'_>, client: Client, look: Look, now: Instant) {
-        let Sound { message, query, asked, pool } = sound;
-        let waiter = Waiter { client, form: ClientForm::of(query), queries: 1, since: now };
+        let Sound { message, query, cookie, asked, pool } = sound;
+        let waiter =
+            Waiter { client, form: ClientForm::of(query).with_cookie(cookie), cookie: None, queries: 1, since: now };
         let stale = match self.recall(pool, asked, &waiter, look, now) {
             Recalled::Responded => return,
             Recalled::RefreshDue => return self.refresh_answer(query, asked, pool, now),
@@ -50,13 +51,14 @@ impl Forwarder {
     ///
     /// Nothing of it can be left out, so that one which is too long for a datagram is FORMERR.
     pub(super) fn admit_signed(&mut self, sound: Sound<'_>, client: Client, now: Instant) {
-        let Sound { message, query, asked, pool } = sound;
+        let Sound { message, query, cookie, asked, pool } = sound;
         if message.len() > usize::from(self.plan.edns_udp_size) {
-            return self.refuse(message, Rcode::FORMERR, &client);
+            return self.refuse(message, Rcode::FORMERR, cookie.as_ref(), &client);
         }
         let place = self.pool_places[pool];
         self.count_for_probes(place);
-        let waiter = Some(Waiter { client, form: ClientForm::of(query), queries: 1, since: now });
+        let form = ClientForm::of(query).with_cookie(cookie);
+        let waiter = Some(Waiter { client, form, cookie: None, queries: 1, since: now });
         let cause = Cause { waiter, stale: StaleAnswer::Unknown, is_claimed: false, signed: Some(message) };
         // Its OPT record is a part of what is signed.
         self.start(&Query { edns: None, ..*query }, asked, place, cause, now);
@@ -148,6 +150,8 @@ pub(super) struct Sound<'a> {
     pub(super) message: &'a [u8],
     /// As it was read.
     pub(super) query: &'a Query<'a>,
+    /// What it gets for its cookie.
+    pub(super) cookie: Option<Cookie>,
     /// What it asks.
     pub(super) asked: Asked<'a>,
     /// The number of its pool in the plan.

@@ -36,7 +36,7 @@ fn without_descriptors_nothing_is_made_up_and_nothing_kept() {
     let client = server.client();
     // No descriptor has a number below 0, so none can be opened.
     client.ask(&query("first.example", A));
-    server.process.limit_descriptors(0);
+    server.process.limit_descriptors(Some(0));
     for number in 0..20 {
         // The socket that is there stays until another can be opened.
         let response = client.ask(&query(&format!("{number}.example"), A));
@@ -44,7 +44,7 @@ fn without_descriptors_nothing_is_made_up_and_nothing_kept() {
     }
     let name = query("www.other", A).edns(1232);
     (0..5).for_each(|_| check_is_our_want(&client.ask(&name)));
-    server.process.limit_descriptors(u64::MAX);
+    server.process.limit_descriptors(None);
     assert_eq!(client.ask(&name).answers(), [TWO]);
     let metrics = server.admin().metrics();
     assert!(unsent(&metrics, &other, "descriptors") >= 10, "each was tried twice: {metrics:?}");

@@ -132,13 +132,6 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
     }
 
-    /// Lets the process open descriptors below this number only, from now on. What is open stays open.
-    pub fn limit_descriptors(&self, limit: u64) {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        let limit = Rlimit { current: Some(limit.min(maximum.unwrap_or(u64::MAX))), maximum };
-        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("the process is ours");
-    }
-
     /// Octets of memory that the process has resident.
     pub fn resident(&self) -> usize {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it is running");
