@@ -2,12 +2,14 @@
 //! whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/fuzz.rs` to `cargo test` with what is kept in
 //! `corpus/`. hickory-proto is the oracle for messages.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use hedgerow::cache::{Cache, PoolId, Rules as CacheRules};
 use hedgerow::config::Config;
+use hedgerow::limit::{CookieSecret, CookieSecrets};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
 use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, Field, MAX_ATTEMPTS, Race, Step};
@@ -15,9 +17,9 @@ use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, Rank, Rules};
 use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use hedgerow::wire::{
-    Aged, ClientForm, ExtendedError, HEADER_LEN, Header, Name, QuestionKey, Rcode, Rejected, TtlBounds, read_query,
-    read_reply, settle_ttls, write_aged, write_error, write_kept, write_plain_query, write_query, write_response,
-    write_synthesized,
+    Aged, ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, HEADER_LEN, Header, Name, QuestionKey,
+    Rcode, Rejected, TtlBounds, first_message, read_query, read_reply, settle_ttls, write_aged, write_error,
+    write_kept, write_plain_query, write_query, write_response, write_synthesized,
 };
 use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{Catalog, Miss, Transport, ZoneBuilder, is_master_file, rdata_to_text, read_table, respond};
@@ -36,6 +38,8 @@ pub const TARGETS: &[Target] = &[
     ("table", table),
     ("master", master_file),
     ("image", image),
+    ("cookie", cookie),
+    ("frames", frames),
     ("race", race),
 ];
 
@@ -48,7 +52,7 @@ pub fn query(octets: &[u8]) {
     let query = match read_query(octets) {
         Ok(query) => query,
         Err(Rejected::Answer(rcode)) => {
-            write_error(octets, rcode, UDP_SIZE, &mut out);
+            write_error(octets, rcode, None, UDP_SIZE, &mut out);
             assert!(out.len() <= octets.len().max(HEADER_LEN) + OPT_LEN);
             return assert_read_by_hickory(&out);
         }
@@ -64,14 +68,14 @@ pub fn query(octets: &[u8]) {
     let form = ClientForm::of(&query);
     assert!((512..=usize::from(u16::MAX)).contains(&form.udp_limit(UDP_SIZE)));
     let question = query.question.as_wire();
-    for error in [None, Some(ExtendedError::SYNTHESIZED)] {
+    for error in [None, Some((ExtendedError::SYNTHESIZED, "some text"))] {
         write_synthesized(question, &form, Rcode::NXDOMAIN, error, true, UDP_SIZE, &mut out);
         assert_read_by_hickory(&out);
         let reply = read_reply(&out).expect("what is made up is a reply");
         assert!(reply.answers_question(question) && reply.rcode() == Rcode::NXDOMAIN);
         assert_eq!(reply.edns().is_some(), query.edns.is_some());
     }
-    write_error(octets, Rcode::REFUSED, UDP_SIZE, &mut out);
+    write_error(octets, Rcode::REFUSED, None, UDP_SIZE, &mut out);
     assert_read_by_hickory(&out);
 }
 
@@ -215,6 +219,50 @@ pub fn image(octets: &[u8]) {
     }
 }
 
+/// A COOKIE option, and a file of secrets.
+pub fn cookie(octets: &[u8]) {
+    if let Ok(text) = str::from_utf8(octets)
+        && let Err(unfit) = CookieSecrets::parse(text)
+    {
+        assert!(!unfit.to_string().is_empty());
+    }
+    let Some((&when, data)) = octets.split_first_chunk::<4>() else { return };
+    let (now, address) = (u32::from_be_bytes(when), IpAddr::from(Ipv4Addr::LOCALHOST));
+    let secrets = CookieSecrets::new(CookieSecret::new([7; 16]), None);
+    let Ok(option) = CookieOption::read(data) else {
+        return assert!(!matches!(data.len(), 8 | 16..=40), "{} octets are no cookie", data.len());
+    };
+    let given = secrets.answer(option, address, now);
+    assert_eq!(given.client, option.client);
+    // What we give is good when it comes back, and from nowhere else.
+    let again = CookieOption { client: given.client, server: &given.server };
+    assert_eq!(secrets.answer(again, address, now).state, CookieState::Valid);
+    let elsewhere = IpAddr::from(Ipv4Addr::new(127, 0, 0, 2));
+    assert_eq!(secrets.answer(again, elsewhere, now).state, CookieState::Invalid);
+}
+
+/// The frames of a stream, as it comes in pieces: whatever they are, the messages are the same, and nothing is left out.
+pub fn frames(octets: &[u8]) {
+    let Some((&piece, stream)) = octets.split_first() else { return };
+    let mut at_once = Vec::new();
+    let mut rest = stream;
+    while let Some((message, end)) = first_message(rest) {
+        assert_eq!(message.len() + FRAME_PREFIX, end);
+        at_once.push(message);
+        rest = &rest[end..];
+    }
+    let (mut input, mut in_pieces) = (Vec::new(), Vec::new());
+    for piece in stream.chunks(usize::from(piece) + 1) {
+        input.extend_from_slice(piece);
+        while let Some((message, end)) = first_message(&input) {
+            in_pieces.push(message.to_vec());
+            input.drain(..end);
+        }
+    }
+    assert_eq!(in_pieces, at_once);
+    assert_eq!(input, rest);
+}
+
 /// A race among some backends: each octet is an input, or time that passes.
 pub fn race(octets: &[u8]) {
     let Some((&[shape, accept, timing], events)) = octets.split_first_chunk() else { return };
@@ -354,6 +402,14 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             cache.save(&rules, now, Duration::from_secs(1_600_000_000), &mut saved).expect("a vector takes everything");
             vec![saved]
         }
+        "cookie" => {
+            let secrets = CookieSecrets::new(CookieSecret::new([7; 16]), None);
+            let option = CookieOption { client: *b"01234567", server: &[] };
+            let given = secrets.answer(option, Ipv4Addr::LOCALHOST.into(), 1_700_000_000);
+            let whole = [&1_700_000_100_u32.to_be_bytes()[..], &given.client, &given.server].concat();
+            vec![whole, b"0123abcdefgh".to_vec(), b"000102030405060708090a0b0c0d0e0f\n".to_vec()]
+        }
+        "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
         "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],
         _ => Vec::new(),
     }
