@@ -32,7 +32,8 @@
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
 //!    (`net/exchange.rs`). Those of one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
-//! 7. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, what it has come to
+//! 7. A reply is matched by socket, ID and question, and by what else it must bear (`forwarder/proof.rs`); if too many do not
+//!    match, their socket is void and what waits on it is asked again (`forwarder/again.rs`). It is ranked, and handed to the race. When that is over, what it has come to
 //!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size
 //!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead.
 //! 8. At the end of the turn everything that was queued leaves, and the alarm is set for what is next

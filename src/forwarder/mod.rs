@@ -19,6 +19,7 @@
 
 mod admit;
 mod again;
+mod by_tcp;
 pub mod claims;
 mod client;
 mod entry;
@@ -144,6 +145,10 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Held<Ticket, Late>>,
+    /// What waited on a socket that is void, to be asked again.
+    voided: Vec<Held<Ticket, Late>>,
+    /// Attempts that are being made by TCP.
+    by_tcp: u32,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
@@ -235,6 +240,8 @@ impl Forwarder {
                 secret,
                 refused: Vec::with_capacity(BATCH),
                 orphans: Vec::new(),
+                voided: Vec::new(),
+                by_tcp: 0,
                 unread: Vec::new(),
                 scratch: Vec::with_capacity(SCRATCH),
                 folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),

@@ -203,7 +203,7 @@ impl Pool {
                 counters.errors.increment();
             }
             End::Unreachable => counters.errors.increment(),
-            End::Silence(_) => {}
+            End::Silence(_) | End::Void => {}
         }
     }
 

@@ -20,6 +20,7 @@
 
 mod port;
 mod tickets;
+mod void;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -37,6 +38,8 @@ use rustix::time::{
 use self::port::{Port, Renewals};
 use self::tickets::Tickets;
 pub use self::tickets::{Held, TicketKey};
+pub use self::void::MOST_NEAR_MISSES;
+use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
 
 /// The sockets of one worker towards all its backends. `T` is the caller's ticket, and `L` its note of one that it has
@@ -60,6 +63,10 @@ pub struct Exchange<T, L> {
     tickets: Tickets<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
     closing: Vec<UdpSocket>,
+    /// IDs that were in use not long ago.
+    returned: Returned,
+    /// Sockets that nothing is believed of any more.
+    voided: Voided,
     /// Links with something to flush.
     dirty: Vec<Link>,
     /// When sockets were last renewed for their own sake.
@@ -126,6 +133,8 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             free_ports: Vec::with_capacity(WARM_PORTS),
             closed_ports: Vec::with_capacity(WARM_PORTS),
             tickets: Tickets::new(),
+            returned: Returned::new(),
+            voided: Voided::new(),
             dirty: Vec::with_capacity(16),
             closing: Vec::with_capacity(WARM_PORTS),
             renewals: Renewals::new(),
@@ -164,6 +173,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         let forgotten = self.tickets.extract_if(|key| is_of(ports, key, link)).count();
         for number in 0..self.ports.len() {
             if self.ports[number].as_ref().is_some_and(|port| port.link == link) {
+                self.voided.forget(number as u32);
                 self.close(number as u32);
             }
         }
@@ -288,6 +298,35 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         self.tickets.find(key).map(|held| (key, held))
     }
 
+    /// Counts a datagram on this socket that answers nothing that was asked there, and says whether that makes the socket
+    /// suspicious: then the caller is to make it [`void`](Self::void).
+    pub fn is_suspicious(&mut self, socket: u32) -> bool {
+        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return false };
+        port.near_misses = port.near_misses.saturating_add(1);
+        port.near_misses >= MOST_NEAR_MISSES && !port.is_void
+    }
+
+    /// Whether this ID was in use on this socket not long ago, so that what comes with it was sent twice or is very late.
+    pub fn was_in_use(&self, socket: u32, id: u16) -> bool {
+        TicketKey::new(socket, id).is_some_and(|key| self.returned.holds(key))
+    }
+
+    /// Makes a socket void: nothing is sent from it and nothing believed that comes to it. What is queued must have been
+    /// flushed. Takes back all its tickets, late ones included.
+    pub fn void(&mut self, socket: u32, now: Instant, taken: &mut Vec<Held<T, L>>) {
+        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return };
+        port.is_void = true;
+        let count = std::mem::take(&mut port.tickets) as usize;
+        let on_socket = self.tickets.extract_if(|key| key.port() == socket);
+        taken.extend(on_socket.map(|(_, held)| held).take(count));
+        // It stays open for a while, or the kernel would tell the backend of each forgery that nobody is here.
+        let stays = self.voided.add(socket, now);
+        self.retire(socket);
+        if !stays {
+            self.close(socket);
+        }
+    }
+
     /// The address behind a socket, for logs.
     pub fn address(&self, link: Link) -> Option<SocketAddr> {
         self.links.get(link.0 as usize)?.as_ref().map(|peer| peer.address)
@@ -303,6 +342,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
 
     /// A ticket is gone, and its ID free.
     fn is_over(&mut self, key: TicketKey, now: Instant) {
+        self.returned.note(key);
         let number = key.port();
         let port = self.port(number);
         port.tickets -= 1;
@@ -322,6 +362,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
     pub fn withdraw(&mut self, key: TicketKey) {
         if self.tickets.remove(key).is_some() {
+            self.returned.note(key);
             self.port(key.port()).tickets -= 1;
             self.close_if_done(key.port());
         }
@@ -355,12 +396,15 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             ended(&late);
             self.is_over(key, now);
         }
+        while let Some(number) = self.voided.pop_due(now) {
+            self.close(number);
+        }
         self.closing.clear();
     }
 
     /// When [`tidy`](Self::tidy) has something to do next.
     pub fn next_tidy(&self) -> Option<Instant> {
-        self.tickets.next_end()
+        [self.tickets.next_end(), self.voided.next_due()].into_iter().flatten().min()
     }
 
     /// Asks for an [`Event::Alarm`] at `at`. An earlier alarm that is still to come is kept.
@@ -426,7 +470,16 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             self.free_ports.push(number);
             return Err(error.into());
         }
-        let port = Port { socket, link, opened: now, batches: 0, tickets: 0, is_retired: false };
+        let port = Port {
+            socket,
+            link,
+            opened: now,
+            batches: 0,
+            tickets: 0,
+            is_retired: false,
+            near_misses: 0,
+            is_void: false,
+        };
         self.ports[number as usize] = Some(port);
         self.peer(link).live.push(number);
         Ok(number)
@@ -446,7 +499,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// out of the epoll set.
     fn close_if_done(&mut self, number: u32) {
         let Some(port) = &self.ports[number as usize] else { return };
-        let (is_idle, link) = (port.is_retired && port.tickets == 0, port.link);
+        let (is_idle, link) = (port.is_retired && port.tickets == 0 && !port.is_void, port.link);
         if is_idle && self.peer(link).current != Some(number) {
             self.close(number);
         }

@@ -60,6 +60,7 @@ impl Load {
                 self.errors.observe(true, now);
                 true
             }
+            End::Void => false,
             End::Silence(waited) => {
                 self.latency.observe_at_least(waited, now);
                 false
@@ -132,6 +133,8 @@ pub enum End {
     Unreachable,
     /// Nothing came in this time, and nobody waits any longer. No failure: some backends are silent on a miss.
     Silence(Duration),
+    /// Nobody knows: its socket was given up, for what came there may have been forged.
+    Void,
 }
 
 /// The part of recent replies that were failures. Each counts for an eighth, and time mends all.

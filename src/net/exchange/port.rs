@@ -27,6 +27,10 @@ pub(super) struct Port {
     pub(super) tickets: u32,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
+    /// How many replies with a wrong ID or to another question have come to it.
+    pub(super) near_misses: u8,
+    /// They were too many: nothing that comes to it is believed any more.
+    pub(super) is_void: bool,
 }
 
 /// How often sockets may be renewed for their own sake, so that this never takes more than half a percent of a worker's time: a
