@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["plan", "config", "net", "policy", "wire", "metrics"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire"]),
     ("announcer", &["config", "net", "transfer", "zone", "wire"]),
-    ("forwarder", &["plan", "config", "net", "policy", "cache", "wire", "metrics"]),
+    ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
     // To `cache`: the plan is what workers share, and the cache is a part of that.
     ("plan", &["config", "policy", "cache", "wire", "metrics"]),

@@ -16,16 +16,44 @@ use super::{Forwarder, Ticket};
 use crate::metrics::Cause;
 use crate::wire;
 
+/// How many attempts of one worker are being made by TCP.
+///
+/// Who forges for more questions than that at a time, and knows the ports of all, delays the rest.
+pub(super) struct ByTcp {
+    /// So many now.
+    now: usize,
+    /// So many at most.
+    most: usize,
+}
+
+impl ByTcp {
+    /// None, and so many at most.
+    pub(super) fn new(most: usize) -> Self {
+        Self { now: 0, most }
+    }
+
+    /// Begins one, if there is room.
+    fn begin(&mut self) -> bool {
+        let has_room = self.now < self.most;
+        self.now += usize::from(has_room);
+        has_room
+    }
+
+    /// One is over.
+    fn end(&mut self) {
+        self.now -= 1;
+    }
+}
+
 impl Forwarder {
     /// Asks the backend of an attempt by TCP. Returns whether that may be.
     pub(super) fn ask_by_tcp(&mut self, ticket: Ticket, now: std::time::Instant) -> bool {
         let (at, attempt) = (ticket.race, ticket.attempt());
         let Some(entry) = self.in_flight.get(at).filter(|entry| !entry.is_fetching) else { return false };
         let Some(asked) = entry.race.attempt(attempt).filter(|asked| asked.open) else { return false };
-        if self.by_tcp >= MOST_BY_TCP {
+        if !self.by_tcp.begin() {
             return false;
         }
-        self.by_tcp += 1;
         let pool = pool_at(&mut self.pools, entry.pool);
         let edns = asked.edns && !pool.is_without_opt(asked.backend, now);
         let mut query = Vec::new();
@@ -34,7 +62,7 @@ impl Forwarder {
         let address = pool.shared.backends[asked.backend.get()].address;
         let (patience, deadline) = (pool.shared.rules().attempt_timeout, Instant::from_std(entry.race.deadline()));
         pool.counters(asked.backend).again[Cause::NearMisses as usize].increment();
-        let this = self.this.clone();
+        let this = self.this.get().cloned().unwrap_or_default();
         tokio::task::spawn_local(async move {
             let reply = timeout(patience, ask(address, query, &question));
             let reply = timeout_at(deadline, reply).await.ok().and_then(Result::ok).and_then(Result::ok);
@@ -48,7 +76,7 @@ impl Forwarder {
     /// Takes the reply by TCP, or that there is none: then there is another try by UDP, which a forger may have tired of.
     fn on_reply_by_tcp(&mut self, ticket: Ticket, reply: Option<&[u8]>) {
         let now = std::time::Instant::now();
-        self.by_tcp -= 1;
+        self.by_tcp.end();
         let entry = self.in_flight.get(ticket.race).filter(|entry| !entry.is_fetching);
         if entry.and_then(|entry| entry.race.attempt(ticket.attempt())).is_some_and(|asked| asked.open) {
             match reply.and_then(|reply| wire::read_reply(reply).ok()) {
@@ -80,6 +108,5 @@ async fn ask(address: SocketAddr, mut query: Vec<u8>, question: &[u8]) -> io::Re
     }
 }
 
-/// Attempts of one worker that are made by TCP at once. Who forges for more questions than that at a time, and knows the ports of
-/// all, delays the rest.
-const MOST_BY_TCP: u32 = 8;
+/// Of so many connections to backends one is for this.
+pub(super) const BY_TCP: usize = 8;

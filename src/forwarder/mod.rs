@@ -25,6 +25,7 @@ mod client;
 mod entry;
 mod explain;
 mod fetch;
+mod fetches;
 mod in_flight;
 mod intake;
 mod memory;
@@ -36,7 +37,7 @@ pub mod serve;
 mod slots;
 mod turns;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::hash::BuildHasher;
 use std::io;
 use std::rc::{Rc, Weak};
@@ -50,7 +51,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::client::{Client, Peer};
 
+use self::by_tcp::{BY_TCP, ByTcp};
 use self::claims::{Claims, WorkerId};
+use self::fetches::Fetches;
 use self::in_flight::InFlight;
 use self::intake::TOGETHER;
 use self::pool::Pool;
@@ -105,6 +108,8 @@ pub struct Links {
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
     pub sockets: Vec<Rc<Socket>>,
+    /// Connections by which it may fetch answers from backends.
+    pub fetches: usize,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.
@@ -118,7 +123,7 @@ pub struct Forwarder {
     /// What it shares with the others.
     shared: Arc<Shared>,
     /// Itself, for tasks that come back later.
-    this: Weak<RefCell<Self>>,
+    this: Rc<OnceCell<Weak<RefCell<Self>>>>,
     /// The config in force.
     plan: Arc<Plan>,
     /// For each pool of the plan, its place in `pools`.
@@ -129,6 +134,8 @@ pub struct Forwarder {
     exchange: Exchange<Ticket, Late>,
     /// Queries in flight.
     in_flight: InFlight,
+    /// Whole answers that are fetched by TCP.
+    fetches: Fetches,
     /// When races have to be looked at.
     timers: Timers<RaceRef>,
     /// The sockets to the clients.
@@ -148,7 +155,7 @@ pub struct Forwarder {
     /// What waited on a socket that is void, to be asked again.
     voided: Vec<Held<Ticket, Late>>,
     /// Attempts that are being made by TCP.
-    by_tcp: u32,
+    by_tcp: ByTcp,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
@@ -215,39 +222,48 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, counters, idle } = links;
+        let Links { shared, sockets, fetches, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
         let exchange = Exchange::new()?;
+        // Connections come back to the forwarder, which is not there yet.
+        let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
+        let owner = Rc::clone(&itself);
+        let by_tcp = fetches / BY_TCP;
+        let fetches = Fetches::new(fetches - by_tcp, move |key, report| {
+            if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
+                forwarder.borrow_mut().hear_stream(key, report, Instant::now());
+            }
+        })?;
         let rng = rand::make_rng();
         let secret = Secret::new()?;
-        let forwarder = Rc::new_cyclic(|this| {
-            RefCell::new(Self {
-                me,
-                shared,
-                this: Weak::clone(this),
-                plan: Arc::clone(&plan),
-                pool_places: Vec::new(),
-                pools: Vec::new(),
-                exchange,
-                in_flight: InFlight::new(),
-                timers: Timers::new(),
-                listeners,
-                counters,
-                idle,
-                rng,
-                secret,
-                refused: Vec::with_capacity(BATCH),
-                orphans: Vec::new(),
-                voided: Vec::new(),
-                by_tcp: 0,
-                unread: Vec::new(),
-                scratch: Vec::with_capacity(SCRATCH),
-                folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
-                is_draining: false,
-            })
-        });
+        let forwarder = Rc::new(RefCell::new(Self {
+            me,
+            shared,
+            this: Rc::clone(&itself),
+            plan: Arc::clone(&plan),
+            pool_places: Vec::new(),
+            pools: Vec::new(),
+            exchange,
+            in_flight: InFlight::new(),
+            fetches,
+            timers: Timers::new(),
+            listeners,
+            counters,
+            idle,
+            rng,
+            secret,
+            refused: Vec::with_capacity(BATCH),
+            orphans: Vec::new(),
+            voided: Vec::new(),
+            by_tcp: ByTcp::new(by_tcp),
+            unread: Vec::new(),
+            scratch: Vec::with_capacity(SCRATCH),
+            folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
+            is_draining: false,
+        }));
+        let _ = itself.set(Rc::downgrade(&forwarder));
         forwarder.borrow_mut().set_plan(plan, now);
         Ok(forwarder)
     }

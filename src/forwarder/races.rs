@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::entry::Entry;
 use super::explain::Explained;
+use super::fetches::Fetch;
 use super::memory::{asked, key_of_reply};
 use super::pool::pool_at;
 use super::proof::Proof;
@@ -36,14 +37,16 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get_mut(at) else { return };
             let place = entry.pool;
             let pool = pool_at(&mut self.pools, place);
-            let step = match (entry.is_fetching, entry.stale_due()) {
-                (false, _) => {
+            let step = match entry.is_fetching {
+                false => {
                     let is_waited_for = entry.has_waiters();
                     entry.race.next_step(&pool.field(is_waited_for), now)
                 }
-                (true, Some(due)) => Step::WaitUntil(due),
-                // The fetch ends by itself.
-                (true, None) => return,
+                true => match self.fetches.get(at).map(Fetch::due) {
+                    Some(due) if due > now => Step::WaitUntil(due),
+                    Some(_) if self.on_fetch_due(at, now) => continue,
+                    Some(_) | None => return,
+                },
             };
             match step {
                 Step::Ask { attempt, backend, kind, edns } => {

@@ -9,7 +9,7 @@ use super::client::Client;
 use super::entry::Waiter;
 use super::pool::pool_at;
 use super::slots::RaceRef;
-use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
+use crate::metrics::{Counters, Dropped, Fetched, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
@@ -51,6 +51,10 @@ impl Word {
     pub(super) const NOT_WHOLE: Self =
         Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::NETWORK_ERROR) };
 
+    /// It could not be asked for, for want of our own.
+    pub(super) const UNSENT: Self =
+        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::OTHER) };
+
     /// Nobody has replied.
     pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
         // RFC 8914 section 4.23 has the error for death. The one for silence was registered later (RFC 8914 section 5.2).
@@ -91,8 +95,11 @@ impl Forwarder {
             entry.is_fetching = true;
             // For clients by UDP that ask meanwhile.
             entry.keep(reply.as_wire());
-            self.fetch(at, winner, now);
-            self.drive(at, None, now);
+            if self.fetch(at, winner, now) {
+                self.drive(at, None, now);
+            } else {
+                self.fail_fetch(at, Fetched::Unsent, now);
+            }
         }
     }
 

@@ -1,8 +1,12 @@
-//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), and how many responses
-//! it gets a second ([`ResponseRate`]).
+//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), how many responses it
+//! gets a second ([`ResponseRate`]), of places that all use ([`DynamicThreshold`]), and of turns ([`Turns`]).
 
 mod clients;
 mod rate;
+mod threshold;
+mod turns;
 
 pub use clients::{Clients, Connected, Holding, Place};
 pub use rate::{Decision, Outcome, RateRules, ResponseRate};
+pub use threshold::DynamicThreshold;
+pub use turns::Turns;

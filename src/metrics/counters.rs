@@ -170,6 +170,31 @@ impl Counters {
     }
 }
 
+/// What became of a fetch by TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// The whole answer came.
+    Whole,
+    /// No backend gave it.
+    Failed,
+    /// No backend was asked: there was no place on a connection, no room to wait for one, or no descriptor.
+    Unsent,
+}
+
+impl Fetched {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Failed => "failed",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// All of them, in order of their number.
+pub const FETCHED: [Fetched; 3] = [Fetched::Whole, Fetched::Failed, Fetched::Unsent];
+
 /// What a worker counts of a pool.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
@@ -183,6 +208,8 @@ pub struct PoolCounters {
     pub hedges_wasted: Counter,
     /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
     pub refreshes: Counter,
+    /// Whole answers that were to be fetched by TCP, by [`Fetched`].
+    pub fetches: [Counter; FETCHED.len()],
 }
 
 /// Why a backend was asked again, from another socket.
@@ -299,6 +326,9 @@ mod tests {
         }
         for (number, source) in SOURCES.iter().enumerate() {
             assert_eq!(*source as usize, number);
+        }
+        for (number, result) in FETCHED.iter().enumerate() {
+            assert_eq!(*result as usize, number);
         }
     }
 

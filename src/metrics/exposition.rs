@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::Cause;
+use super::counters::{Cause, FETCHED};
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
@@ -91,6 +91,9 @@ const HEDGES_DENIED: Family =
 /// `hedgerow_hedges_wasted_total`.
 const HEDGES_WASTED: Family =
     Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
+/// `hedgerow_fetches_total`.
+const FETCHES: Family =
+    Family { name: "hedgerow_fetches", help: "Whole answers that were to be fetched by TCP, by what became of that" };
 /// `hedgerow_in_flight`.
 const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
 /// `hedgerow_backend_up`.
@@ -129,7 +132,7 @@ const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 15] = [
+const COUNTERS: [&Family; 16] = [
     &QUERIES,
     &RESPONSES,
     &DROPPED,
@@ -138,6 +141,7 @@ const COUNTERS: [&Family; 15] = [
     &WINS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
+    &FETCHES,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
     &CACHE_FAILURE_HITS,
@@ -194,6 +198,13 @@ impl Collector for Exposition {
         )?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
+        let fetches = pools.iter().flat_map(|pool| {
+            FETCHED
+                .iter()
+                .zip(pool.fetches)
+                .map(|(result, count)| ([("pool", pool.name.as_str()), ("result", result.label())], count))
+        });
+        counter(encoder, &FETCHES, fetches)?;
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
         let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
         gauge(encoder, &BACKEND_UP, states)?;
@@ -345,6 +356,7 @@ mod tests {
             hedges_denied: 20,
             hedges_wasted: 27,
             prefetches: 39,
+            fetches: [40, 41, 42],
             backends: vec![backend],
         };
         Snapshot {
@@ -386,6 +398,9 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
+hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
+hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
+hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
 hedgerow_cache_size_bytes 30

@@ -9,6 +9,8 @@ pub mod exposition;
 pub mod histogram;
 pub mod snapshot;
 
-pub use counters::{BackendCounters, Cause, Counter, Counters, Dropped, PoolCounters, Source, Summary, Transport};
+pub use counters::{
+    BackendCounters, Cause, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary, Transport,
+};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};

@@ -63,6 +63,8 @@ pub struct PoolSnapshot {
     pub hedges_wasted: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.
     pub prefetches: u64,
+    /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).
+    pub fetches: [u64; 3],
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
 }

@@ -95,7 +95,7 @@ registry! {
 registry! {
     /// The info code of an Extended DNS Error (RFC 8914 section 4). We send it without extra text.
     ExtendedError(u16), "EDE" {
-        STALE = 3, CACHED_ERROR = 13, NOT_READY = 14, STALE_NXDOMAIN = 19, NO_REACHABLE_AUTHORITY = 22, NETWORK_ERROR = 23, SYNTHESIZED = 29,
+        OTHER = 0, STALE = 3, CACHED_ERROR = 13, NOT_READY = 14, STALE_NXDOMAIN = 19, NO_REACHABLE_AUTHORITY = 22, NETWORK_ERROR = 23, SYNTHESIZED = 29,
     }
 }
 

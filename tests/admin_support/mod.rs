@@ -244,6 +244,7 @@ fn snapshot() -> Snapshot {
         hedges_denied: 6,
         hedges_wasted: 9,
         prefetches: 8,
+        fetches: [0; 3],
         backends: vec![backend],
     };
     Snapshot {
