@@ -156,6 +156,8 @@ pub struct Forwarder {
     voided: Vec<Held<Ticket, Late>>,
     /// Attempts that are being made by TCP.
     by_tcp: ByTcp,
+    /// Attempts that ICMP errors are about, to be told so.
+    struck: Vec<Ticket>,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
@@ -258,6 +260,7 @@ impl Forwarder {
             orphans: Vec::new(),
             voided: Vec::new(),
             by_tcp: ByTcp::new(by_tcp),
+            struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),
             folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
