@@ -12,7 +12,7 @@ use super::{Forwarder, Ticket};
 use crate::metrics::{Cause, Dropped};
 use crate::net::exchange::{Held, TicketKey};
 use crate::policy::load::End;
-use crate::policy::race::BackendIndex;
+use crate::policy::race::{BackendIndex, Retry};
 
 impl Forwarder {
     /// A reply that is right in all else lacks some of what it must bear: it is ignored, and the backend is asked once more, to
@@ -61,7 +61,7 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get(ticket.race) else { return };
             if let Some(asked) = backend {
                 // As far as it is known how busy the backend is, and how quick.
-                pool_at(&mut self.pools, entry.pool).ended(asked.backend, End::Void, false, now);
+                pool_at(&mut self.pools, entry.pool).lost(asked.backend, now);
             }
             return;
         }
@@ -88,13 +88,14 @@ impl Forwarder {
         self.ask_again(ticket, None, ticket.proof().and(Proof::LENIENT), Cause::NearMisses, now)
     }
 
-    /// Ends an attempt for which there is no safe way to its backend.
+    /// Ends an attempt for which there is no safe way to its backend: that it could not be asked is not its fault.
     fn give_up(&mut self, ticket: Ticket, is_out: bool, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
         if let Some(asked) = entry.race.attempt(ticket.attempt()).filter(|_| is_out) {
-            pool_at(&mut self.pools, entry.pool).ended(asked.backend, End::Void, false, now);
+            pool.lost(asked.backend, now);
         }
-        entry.race.on_failure(ticket.attempt());
+        entry.race.on_unsent(ticket.attempt(), Retry::Never, pool.shared.budget());
         self.drive(ticket.race, None, now);
     }
 

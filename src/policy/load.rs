@@ -65,6 +65,7 @@ impl Load {
                 self.latency.observe_at_least(waited, now);
                 false
             }
+            End::Unsent => false,
         };
         if self.in_flight == 0 {
             self.silent_since = None;
@@ -133,6 +134,8 @@ pub enum End {
     Unreachable,
     /// Nothing came in this time, and nobody waits any longer. No failure: some backends are silent on a miss.
     Silence(Duration),
+    /// It never left, for want of something of our own.
+    Unsent,
     /// Nobody knows: its socket was given up, for what came there may have been forged.
     Void,
 }

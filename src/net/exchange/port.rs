@@ -24,6 +24,8 @@ pub(super) struct Port {
     pub(super) opened: Instant,
     /// Batches sent from it.
     pub(super) batches: u32,
+    /// Those of them that had been sent when its age was looked at.
+    pub(super) batches_before: u32,
     /// Tickets on it, late ones included.
     pub(super) tickets: u32,
     /// Their IDs.
@@ -34,6 +36,8 @@ pub(super) struct Port {
     pub(super) near_misses: u8,
     /// They were too many: nothing that comes to it is believed any more.
     pub(super) is_void: bool,
+    /// To be retired as soon as its backend has another.
+    pub(super) is_spent: bool,
 }
 
 impl Port {
