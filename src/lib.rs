@@ -31,6 +31,7 @@
 //!    worker has it, that worker gets it (`forwarder/claims.rs`).
 //! 5. Otherwise a race starts among the pool's backends, in the order that `policy/balance.rs` gives. The race says whom
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
+//!    What could not leave for want of something of our own is no failure of a backend (`forwarder/shortage.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
 //!    (`net/exchange.rs`). Those of one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
 //! 7. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, what it has come to
@@ -66,7 +67,8 @@
 //!   of backends, the turn of round-robin, the hedge budget, claims) and the cache, whose locks are many and held for one copy.
 //! - After warm-up a query by UDP, forwarded or answered from the cache or a zone, allocates nothing, starts no task and
 //!   logs nothing (`tests/allocations.rs`). Without a cache it takes no lock.
-//! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other.
+//! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other. Nothing is made up
+//!   where somebody who was to be asked could not be.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.

@@ -89,6 +89,7 @@ fn config(args: &Args) -> Config {
         rules,
         probe: ProbeConfig::default(),
         cache: PoolConfig::CACHE,
+        max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,
     };
     Config {

@@ -145,11 +145,17 @@ pub struct PoolConfig {
     pub probe: ProbeConfig,
     /// Whether its replies are kept, if there is a cache.
     pub cache: bool,
+    /// How many queries may be out to one backend; above, the next one is asked.
+    pub max_in_flight: u32,
     /// How the name is spelled in queries to its backends.
     pub case: Case,
 }
 
 impl PoolConfig {
+    /// The default of `max_in_flight`: a second's queries of a busy server, and what a backend that has fallen silent is given at
+    /// most before it is found down.
+    pub const MAX_IN_FLIGHT: u32 = 10_000;
+
     /// The default of `cache`: who asks for a cache means all pools.
     pub const CACHE: bool = true;
 

@@ -65,7 +65,7 @@ pub(super) struct Entry {
     header_flags: [u8; 2],
     /// Question and OPT record as they go to backends, if they fit.
     near_body: [u8; NEAR_BODY],
-    /// RD, CD and DO, as the question's key has them.
+    /// RD, CD and DO, as the question's key has them, and [`SIGNED`].
     pub(super) flags: u8,
     /// Whether this worker holds the claim for that hash.
     pub(super) is_claimed: bool,
@@ -86,6 +86,8 @@ pub(super) struct Aside {
     waiters: Vec<Waiter>,
     /// Question and OPT record, if they are long.
     body: Vec<u8>,
+    /// A query with a TSIG record, as it came.
+    signed: Vec<u8>,
     /// The tickets of the attempts after the first few.
     tickets: [Option<TicketKey>; FAR_TICKETS],
     /// When an attempt was asked again last.
@@ -97,7 +99,7 @@ impl Aside {
     pub(super) fn clear(&mut self) {
         self.waiters.clear();
         self.waiters.shrink_to(WAITERS_KEPT);
-        for buffer in [&mut self.body, &mut self.kept] {
+        for buffer in [&mut self.body, &mut self.kept, &mut self.signed] {
             buffer.clear();
             buffer.shrink_to(OCTETS_KEPT);
         }
@@ -203,9 +205,25 @@ impl Entry {
         self.opt_at < self.body_len
     }
 
+    /// The query bears a TSIG record: this is how it came, and goes to backends.
+    pub(super) fn sign(&mut self, message: &[u8]) {
+        self.flags |= SIGNED;
+        self.aside.get_or_insert_default().signed.extend_from_slice(message);
+    }
+
+    /// Whether the query bears a TSIG record: it goes to backends as it came, their replies go back as they come, and nobody
+    /// joins it (RFC 8945 section 5.5).
+    pub(super) fn is_signed(&self) -> bool {
+        self.flags & SIGNED != 0
+    }
+
     /// Writes the query into an empty buffer as it goes to backends, with ID 0, and with the OPT record that it may have or
-    /// without. Returns where that starts.
+    /// without. Returns where that starts. One with a TSIG record is written as it came, and as one without OPT.
     pub(super) fn write_query(&self, with_opt: bool, out: &mut Vec<u8>) -> usize {
+        if self.is_signed() {
+            out.extend_from_slice(self.aside.as_ref().map_or(&[], |aside| &aside.signed));
+            return out.len();
+        }
         let [high, low] = self.header_flags;
         let records = u8::from(with_opt && self.has_opt());
         // RFC 1035 section 4.1.1: ID, flags, and of counts one question and the OPT record.
@@ -407,6 +425,9 @@ impl Entry {
 fn own_cookie(form: &ClientForm) -> ClientCookie {
     form.cookie.map(|cookie| cookie.client).unwrap_or_default()
 }
+
+/// The flag of a query with a TSIG record. No key of a question has it, so none is that of such a query.
+const SIGNED: u8 = 0x80;
 
 /// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
 const NEAR_BODY: usize = 55;

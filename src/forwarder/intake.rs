@@ -102,7 +102,10 @@ impl Forwarder {
             Content::Refused(rcode) => self.refuse(message, *rcode, cookie.as_ref(), client),
             Content::Query { query, pool, question } => {
                 let sound = Sound { message, query, cookie, asked: question.asked(folded), pool: *pool };
-                self.admit(sound, client.clone(), look, now);
+                match query.is_signed {
+                    true => self.admit_signed(sound, client.clone(), now),
+                    false => self.admit(sound, client.clone(), look, now),
+                }
             }
         }
     }

@@ -56,8 +56,8 @@ pub(super) struct Word {
     source: Source,
     /// The rcode; `None` is no response at all.
     pub(super) rcode: Option<Rcode>,
-    /// What clients with EDNS are told besides.
-    error: Option<ExtendedError>,
+    /// What clients with EDNS are told besides, and text for people.
+    error: Option<(ExtendedError, &'static str)>,
 }
 
 impl Word {
@@ -66,11 +66,14 @@ impl Word {
 
     /// Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
     pub(super) const NOT_WHOLE: Self =
-        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::NETWORK_ERROR) };
+        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some((ExtendedError::NETWORK_ERROR, "")) };
 
-    /// It could not be asked for, for want of our own.
-    pub(super) const UNSENT: Self =
-        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::OTHER) };
+    /// Somebody who was to be asked could not be, for want of something of our own: no time to claim anything of the name.
+    pub(super) const UNSENT: Self = Self {
+        source: Source::Error,
+        rcode: Some(Rcode::SERVFAIL),
+        error: Some((ExtendedError::OTHER, "this server could not send the query on")),
+    };
 
     /// Nobody has replied.
     pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
@@ -85,7 +88,7 @@ impl Word {
             Silence::Refused => Some(Rcode::REFUSED),
             Silence::Drop => None,
         };
-        Self { source: Source::Synthesized, rcode, error: Some(error) }
+        Self { source: Source::Synthesized, rcode, error: Some((error, "")) }
     }
 }
 
@@ -96,12 +99,12 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        let is_truncated = reply.is_truncated();
+        let (is_signed, is_truncated) = (entry.is_signed(), reply.is_truncated());
         let is_for_nobody = !entry.has_waiters();
         entry.retain_waiters(|waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                out.relay(clock, waiter, reply);
+                out.relay(clock, waiter, reply, is_signed);
             }
             needs_more
         });
@@ -125,7 +128,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply));
+        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply, entry.is_signed()));
     }
 
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
@@ -134,7 +137,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            Out::of(&mut self.listeners, &self.counters, &self.plan).relay(clock, waiter, &reply);
+            Out::of(&mut self.listeners, &self.counters, &self.plan).relay(clock, waiter, &reply, false);
         }
     }
 
@@ -193,11 +196,15 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// Gives a reply to one client.
-    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>) {
+    /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
+    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>, is_signed: bool) {
         let Waiter { client, queries, .. } = waiter;
         clock.stop(waiter);
         self.counters.responses(Source::Backend, reply.rcode().0, (*queries).into());
+        // The backend was told the client's own size.
+        if is_signed && reply.as_wire().len() <= limit(client, &waiter.form, u16::MAX) {
+            return self.respond(client, |out| wire::write_unchanged(reply, waiter.form.id, out));
+        }
         let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
         let form = late.as_ref().unwrap_or(&waiter.form);
         let limit = limit(client, form, own_udp_size);

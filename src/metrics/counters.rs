@@ -124,6 +124,37 @@ impl Dropped {
     }
 }
 
+/// What of our own an attempt was in want of that could not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// File descriptors.
+    Descriptors,
+    /// Ports, or message IDs on those that are open.
+    Ports,
+    /// The size: the datagram is too long for the way.
+    Size,
+    /// Buffers or memory of the system, or its leave.
+    System,
+    /// A place among the queries that the backend may have (`max_in_flight`).
+    InFlight,
+}
+
+impl Want {
+    /// All, in order of their number.
+    pub const ALL: [Self; 5] = [Self::Descriptors, Self::Ports, Self::Size, Self::System, Self::InFlight];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Ports => "ports",
+            Self::Size => "size",
+            Self::System => "system",
+            Self::InFlight => "in_flight",
+        }
+    }
+}
+
 /// What the COOKIE option of a query was (RFC 7873 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookieKind {
@@ -293,14 +324,18 @@ pub struct BackendCounters {
     pub again: [Counter; Cause::ALL.len()],
     /// Attempts whose reply went to the client: first, hedge, failover.
     pub wins: [Counter; 3],
-    /// Attempts that wait for their reply.
+    /// Attempts that wait for their reply, those included whose race is over.
     pub in_flight: Counter,
+    /// Attempts whose race waits for their reply.
+    pub waited_for: Counter,
     /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: Counter,
     /// ICMP errors that came to the sockets.
     pub unreachable: Counter,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: Counter,
+    /// Attempts that could not leave, by [`Want`].
+    pub unsent: [Counter; Want::ALL.len()],
     /// Time to reply.
     pub latency: Histogram,
 }
@@ -379,6 +414,9 @@ mod tests {
         }
         for (number, source) in SOURCES.iter().enumerate() {
             assert_eq!(*source as usize, number);
+        }
+        for (number, want) in Want::ALL.iter().enumerate() {
+            assert_eq!(*want as usize, number);
         }
         for (number, kind) in COOKIE_KINDS.iter().enumerate() {
             assert_eq!(*kind as usize, number);

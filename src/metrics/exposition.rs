@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{Cause, FETCHED};
+use super::counters::{Cause, FETCHED, Want};
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
@@ -138,6 +138,12 @@ const CACHE_EVICTIONS: Family =
 const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
+/// `hedgerow_unsent_attempts_total`.
+const UNSENT: Family = Family {
+    name: "hedgerow_unsent_attempts",
+    help: "Attempts that could not leave for want of something of our own, or because too many were out",
+};
+
 /// The families whose samples end in `_total`.
 const COUNTERS: &[&Family] = &[
     &QUERIES,
@@ -151,6 +157,7 @@ const COUNTERS: &[&Family] = &[
     &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
+    &UNSENT,
     &FETCHES,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
@@ -213,6 +220,16 @@ impl Collector for Exposition {
         counter(encoder, &UNREACHABLE, unreachable)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
+        counter(
+            encoder,
+            &UNSENT,
+            backends(pools).flat_map(|(pool, backend)| {
+                let by_cause = |&(want, n): &(Want, u64)| {
+                    ([("pool", pool.name.as_str()), ("backend", &backend.name), ("cause", want.label())], n)
+                };
+                backend.unsent.iter().map(by_cause)
+            }),
+        )?;
         let fetches = pools.iter().flat_map(|pool| {
             FETCHED
                 .iter()
@@ -363,6 +380,7 @@ mod tests {
             again: vec![(Cause::Case, 40)],
             errors: 17,
             timeouts: 18,
+            unsent: vec![(Want::Ports, 40)],
             unreachable: 40,
             latency: measured(&[150, 1_500, 20_000_000]),
         };
@@ -420,6 +438,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
+hedgerow_unsent_attempts_total{pool="a \"b\"",backend="[::1]:53",cause="ports"} 40
 hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
 hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
 hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42

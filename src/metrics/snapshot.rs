@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Cause, CookieKind, Dropped, Source, Transport};
+use super::counters::{Cause, CookieKind, Dropped, Source, Transport, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 
@@ -103,6 +103,8 @@ pub struct BackendSnapshot {
     pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
+    /// Attempts that could not leave, by what was wanting.
+    pub unsent: Vec<(Want, u64)>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
 }

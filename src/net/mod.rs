@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod exchange;
 pub mod options;
 mod portion;
+pub mod refusal;
 pub mod streams;
 pub mod tcp;
 mod train;

@@ -40,6 +40,7 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
+use crate::forwarder::shortage::Shortage;
 use crate::limit::{CookieSecrets, Cookies};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
@@ -187,6 +188,7 @@ impl Server {
             hasher: HashSeed(rand::random()).question_hasher(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            shortage: Shortage::new(),
             news: news_sender,
         });
         if let Some(plan) = &plan {
@@ -244,6 +246,7 @@ impl Server {
                 plan: Arc::clone(plan),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                backend_sockets: shares.backend_sockets,
                 connections: table,
                 fetches: shares.fetches,
             });

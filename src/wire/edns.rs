@@ -144,6 +144,22 @@ impl<'a> OptRecord<'a> {
         }
     }
 
+    /// The same where the message may have `limit` octets: of the options that would be written, those that do not fit are left
+    /// out.
+    pub(super) fn append_within(&self, limit: usize, out: &mut Vec<u8>) {
+        let length_at = out.len() + OPT_FIXED_LEN - 2;
+        Self { options: &[], ..*self }.append(out);
+        for (code, data) in self.passing_options() {
+            if out.len() + usize::from(OPTION_FIXED_LEN) + data.len() <= limit {
+                out.extend_from_slice(&code.0.to_be_bytes());
+                out.extend_from_slice(&(data.len() as u16).to_be_bytes());
+                out.extend_from_slice(data);
+            }
+        }
+        let length = (out.len() - length_at - 2) as u16;
+        out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+    }
+
     /// Octets of the options that are written.
     fn rdlength(&self) -> u16 {
         let cookie = if self.cookie.is_some() { Cookie::WIRE_LEN } else { 0 };
@@ -201,8 +217,30 @@ pub(super) fn extended_error_option(error: ExtendedError) -> [u8; 6] {
     [c0, c1, 0, 2, e0, e1]
 }
 
+/// Writes an EXTENDED-ERROR option with text for people (RFC 8914 section 2) into `room`. Text that has no room is left out.
+pub(super) fn extended_error_with_text<'r>(
+    error: ExtendedError,
+    text: &str,
+    room: &'r mut [u8; LONGEST_ERROR],
+) -> &'r [u8] {
+    let (option, rest) = room.split_at_mut(6);
+    option.copy_from_slice(&extended_error_option(error));
+    let length = match rest.get_mut(..text.len()) {
+        Some(place) => {
+            place.copy_from_slice(text.as_bytes());
+            text.len()
+        }
+        None => 0,
+    };
+    room[3] = 2 + length as u8;
+    &room[..6 + length]
+}
+
+/// Octets of an EXTENDED-ERROR option with the longest text of ours.
+pub(super) const LONGEST_ERROR: usize = 6 + 96;
+
 /// Octets of an OPT record without options.
-const OPT_FIXED_LEN: usize = 11;
+pub(super) const OPT_FIXED_LEN: usize = 11;
 
 /// Octets of an option without data.
 const OPTION_FIXED_LEN: u16 = 4;
@@ -254,6 +292,14 @@ mod tests {
         check(Passing::BeyondHopWithoutErrors, &[3, 65001]);
         check(Passing::Errors, &[15]);
         check(Passing::Nothing, &[]);
+    }
+
+    #[test]
+    fn errors_may_have_text() {
+        let mut room = [0; LONGEST_ERROR];
+        assert_eq!(extended_error_with_text(ExtendedError::SYNTHESIZED, "", &mut room), b"\0\x0F\0\x02\0\x1D");
+        assert_eq!(extended_error_with_text(ExtendedError::OTHER, "why", &mut room), b"\0\x0F\0\x05\0\0why");
+        assert_eq!(extended_error_with_text(ExtendedError::OTHER, &"x".repeat(200), &mut room), b"\0\x0F\0\x02\0\0");
     }
 
     #[test]

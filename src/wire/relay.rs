@@ -8,7 +8,7 @@ use super::codes::Rcode;
 use super::edns::{OptRecord, Passing};
 use super::expand;
 use super::form::ClientForm;
-use super::header::Flag;
+use super::header::{Flag, set_id};
 use super::reply::{Reply, read_reply};
 
 /// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
@@ -76,6 +76,14 @@ pub fn shorten(response: &mut Vec<u8>) {
     response.copy_within(opt, start);
     response.truncate(end);
     header.overwrite(response);
+}
+
+/// Writes a backend's reply into `out` as it is, but for the ID: for a client whose query bears a TSIG record (RFC 8945
+/// section 5.5), who has to find the octets that were signed. The ID is none of them.
+pub fn write_unchanged(reply: &Reply<'_>, id: u16, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(reply.as_wire());
+    set_id(out, id);
 }
 
 /// Copies a reply without its OPT record. May stop where `out` is longer than `limit`.

@@ -3,20 +3,20 @@
 use super::body::{Opt, Record};
 use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
 use super::cookie::Cookie;
-use super::edns::{Edns, OptRecord, Passing, extended_error_option};
+use super::edns::{Edns, LONGEST_ERROR, OptRecord, Passing, extended_error_with_text};
 use super::form::ClientForm;
 use super::header::{Flag, Header};
 use super::question::{Question, qname};
 
 /// Writes a response without records into `out`: QR and RA as told, AA clear, the question as the client spelled it, and
-/// an OPT record if the client sent one, with the Extended DNS Error.
+/// an OPT record if the client sent one, with the Extended DNS Error and its text for people.
 ///
 /// `question_wire` is the client's question in any case.
 pub fn write_synthesized(
     question_wire: &[u8],
     form: &ClientForm,
     rcode: Rcode,
-    error: Option<ExtendedError>,
+    error: Option<(ExtendedError, &str)>,
     recursion_available: bool,
     own_udp_size: u16,
     out: &mut Vec<u8>,
@@ -31,8 +31,8 @@ pub fn write_synthesized(
     out.extend_from_slice(question_wire);
     form.respell(qname(question_wire).len(), out);
     if let Some(edns) = form.edns {
-        let option = error.map(extended_error_option);
-        let options = option.as_ref().map_or(&[][..], |option| option);
+        let mut room = [0; LONGEST_ERROR];
+        let options = error.map_or(&[][..], |(error, text)| extended_error_with_text(error, text, &mut room));
         let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
         opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::All).append(out);
     }
@@ -119,7 +119,7 @@ mod tests {
             write_synthesized(&folded, &form, rcode, error, recursion_available, 1232, &mut out);
             assert_eq!(out, expected);
         };
-        let error = Some(ExtendedError::NO_REACHABLE_AUTHORITY);
+        let error = Some((ExtendedError::NO_REACHABLE_AUTHORITY, ""));
         let option = b"\0\x0F\0\x02\0\x16";
         let answer = |bits, opt: &[u8]| message(bits, [1, 0, 0, u16::from(!opt.is_empty())], &[QUESTION, opt]);
         check(&plain(), Rcode::NXDOMAIN, error, true, &answer(0x8183, b""));

@@ -258,6 +258,7 @@ fn snapshot() -> Snapshot {
         errors: 3,
         unreachable: 0,
         timeouts: 4,
+        unsent: Vec::new(),
         latency: latency.clone(),
     };
     let pool = PoolSnapshot {
