@@ -48,7 +48,8 @@ use self::tickets::Tickets;
 pub use self::tickets::{Held, TicketKey};
 pub use self::void::MOST_NEAR_MISSES;
 use self::void::{Returned, Voided};
-use super::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
+use super::batch::{BATCH, RecvBatch, SendBatch};
+use super::options::take_trains_whole;
 use super::refusal::Refusal;
 
 /// The sockets of one worker towards all its backends. `T` is the caller's ticket, and `L` its note of one that it has

@@ -11,8 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Link;
 use super::sent::SentIds;
-use crate::net::batch::ignore_path_mtu;
 use crate::net::bind::SOCKET_BUFFER;
+use crate::net::options::ignore_path_mtu;
 
 /// One connected socket.
 pub(super) struct Port {
