@@ -19,6 +19,7 @@
 
 mod admit;
 mod again;
+mod by_tcp;
 pub mod claims;
 mod client;
 mod entry;
@@ -51,6 +52,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::client::{Client, Peer};
 
+use self::by_tcp::{BY_TCP, ByTcp};
 use self::claims::{Claims, WorkerId};
 use self::fetches::Fetches;
 use self::in_flight::InFlight;
@@ -126,6 +128,8 @@ pub struct Forwarder {
     me: WorkerId,
     /// What it shares with the others.
     shared: Arc<Shared>,
+    /// Itself, for tasks that come back later.
+    this: Rc<OnceCell<Weak<RefCell<Self>>>>,
     /// The config in force.
     plan: Arc<Plan>,
     /// For each pool of the plan, its place in `pools`.
@@ -154,6 +158,10 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Held<Ticket, Late>>,
+    /// What waited on a socket that is void, to be asked again.
+    voided: Vec<Held<Ticket, Late>>,
+    /// Attempts that are being made by TCP.
+    by_tcp: ByTcp,
     /// Attempts that ICMP errors are about, to be told so.
     struck: Vec<Ticket>,
     /// Backend sockets that may have more than was read in this turn.
@@ -230,7 +238,8 @@ impl Forwarder {
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
-        let fetches = Fetches::new(fetches, move |key, report| {
+        let by_tcp = fetches / BY_TCP;
+        let fetches = Fetches::new(fetches - by_tcp, move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }
@@ -240,6 +249,7 @@ impl Forwarder {
         let forwarder = Rc::new(RefCell::new(Self {
             me,
             shared,
+            this: Rc::clone(&itself),
             plan: Arc::clone(&plan),
             pool_places: Vec::new(),
             pools: Vec::new(),
@@ -254,6 +264,8 @@ impl Forwarder {
             secret,
             refused: Vec::with_capacity(BATCH),
             orphans: Vec::new(),
+            voided: Vec::new(),
+            by_tcp: ByTcp::new(by_tcp),
             struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),

@@ -11,7 +11,7 @@ use super::pool::pool_at;
 use super::slots::RaceRef;
 use crate::limit::Cookies;
 use crate::metrics::{Counters, Dropped, Fetched, PoolCounters, Source, Transport};
-use crate::net::batch::SendBatch;
+use crate::net::batch::{BATCH, SendBatch, is_too_long};
 use crate::net::clock;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
@@ -30,9 +30,24 @@ pub(super) struct Listener {
 impl Listener {
     /// Sends what waits. Not by way of the runtime: responses do not wait for a socket to become writable.
     pub(super) fn flush(&mut self, counters: &Counters) {
-        self.responses.flush(&*self.socket, |_, _| counters.dropped(Dropped::Unsent));
+        let mut too_long = 0_u64;
+        self.responses.flush(&*self.socket, |index, error| match is_too_long(error) {
+            true => too_long |= 1 << index,
+            false => counters.dropped(Dropped::Unsent),
+        });
+        // RFC 9715 section 3.1 (R5): what does not leave whole leaves with TC. The client comes back by TCP.
+        while too_long != 0 {
+            let index = too_long.trailing_zeros() as usize;
+            too_long &= too_long - 1;
+            if self.responses.send_again(index, &*self.socket, wire::shorten).is_err() {
+                counters.dropped(Dropped::Unsent);
+            }
+        }
     }
 }
+
+// A bit for each response of a batch.
+const _: () = assert!(BATCH <= u64::BITS as usize);
 
 /// What is said where no reply can be given.
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,7 @@ mod port;
 mod room;
 mod sent;
 mod tickets;
+mod void;
 
 use std::collections::VecDeque;
 use std::io;
@@ -45,7 +46,10 @@ use self::room::Room;
 use self::sent::SentIds;
 use self::tickets::Tickets;
 pub use self::tickets::{Held, TicketKey};
-use super::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
+pub use self::void::MOST_NEAR_MISSES;
+use self::void::{Returned, Voided};
+use super::batch::{BATCH, RecvBatch, SendBatch};
+use super::options::take_trains_whole;
 use super::refusal::Refusal;
 
 /// The sockets of one worker towards all its backends. `T` is the caller's ticket, and `L` its note of one that it has
@@ -69,6 +73,10 @@ pub struct Exchange<T, L> {
     tickets: Tickets<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
     closing: Vec<UdpSocket>,
+    /// IDs that were in use not long ago.
+    returned: Returned,
+    /// Sockets that nothing is believed of any more.
+    voided: Voided,
     /// For how many sockets there is room.
     room: Room,
     /// Room for IDs, of sockets that are closed.
@@ -150,6 +158,8 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             free_ports: Vec::with_capacity(WARM_PORTS),
             closed_ports: Vec::with_capacity(WARM_PORTS),
             tickets: Tickets::new(),
+            returned: Returned::new(),
+            voided: Voided::new(),
             spare: Vec::with_capacity(WARM_PORTS),
             ages: VecDeque::with_capacity(2 * WARM_PORTS),
             struck: Vec::new(),
@@ -200,6 +210,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         let mut forgotten = Vec::new();
         for number in self.ports_of(link) {
             self.take_from(number, SentIds::all, &mut forgotten);
+            self.voided.forget(number);
             self.close(number);
         }
         self.divide_room();
@@ -363,6 +374,33 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         self.tickets.find(key).map(|held| (key, held))
     }
 
+    /// Counts a datagram on this socket that answers nothing that was asked there, and says whether that makes the socket
+    /// suspicious: then the caller is to make it [`void`](Self::void).
+    pub fn is_suspicious(&mut self, socket: u32) -> bool {
+        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return false };
+        port.near_misses = port.near_misses.saturating_add(1);
+        port.near_misses >= MOST_NEAR_MISSES && !port.is_void
+    }
+
+    /// Whether this ID was in use on this socket not long ago, so that what comes with it was sent twice or is very late.
+    pub fn was_in_use(&self, socket: u32, id: u16) -> bool {
+        TicketKey::new(socket, id).is_some_and(|key| self.returned.holds(key))
+    }
+
+    /// Makes a socket void: nothing is sent from it and nothing believed that comes to it. What is queued must have been
+    /// flushed. Takes back all its tickets, late ones included.
+    pub fn void(&mut self, socket: u32, now: Instant, taken: &mut Vec<Held<T, L>>) {
+        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return };
+        port.is_void = true;
+        self.take_from(socket, SentIds::all, taken);
+        // It stays open for a while, or the kernel would tell the backend of each forgery that nobody is here.
+        let stays = self.voided.add(socket, now);
+        self.retire(socket);
+        if !stays {
+            self.close(socket);
+        }
+    }
+
     /// The address behind a socket, for logs.
     pub fn address(&self, link: Link) -> Option<SocketAddr> {
         self.links.get(link.0 as usize)?.as_ref().map(|peer| peer.address)
@@ -378,6 +416,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
 
     /// A ticket is gone, and its ID free.
     fn is_over(&mut self, key: TicketKey, now: Instant) {
+        self.returned.note(key);
         let number = key.port();
         let port = self.port(number);
         port.free_one();
@@ -397,6 +436,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
     pub fn withdraw(&mut self, key: TicketKey) {
         if self.tickets.remove(key).is_some() {
+            self.returned.note(key);
             self.port(key.port()).free_one();
             self.close_if_done(key.port());
         }
@@ -444,6 +484,9 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             ended(&late);
             self.is_over(key, now);
         }
+        while let Some(number) = self.voided.pop_due(now) {
+            self.close(number);
+        }
         while let Some((_, number)) = self.oldest().filter(|(end, _)| *end <= now) {
             self.ages.pop_front();
             let port = self.port(number);
@@ -465,7 +508,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// When [`tidy`](Self::tidy) has something to do next.
     pub fn next_tidy(&mut self) -> Option<Instant> {
         let idle = self.oldest().map(|(end, _)| end);
-        [self.tickets.next_end(), idle].into_iter().flatten().min()
+        [self.tickets.next_end(), self.voided.next_due(), idle].into_iter().flatten().min()
     }
 
     /// The first of the sockets that may be chosen to be looked at, and when.
@@ -565,6 +608,8 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             sent,
             is_retired: false,
             is_spent: false,
+            near_misses: 0,
+            is_void: false,
         };
         self.ages.push_back((now + PORT_LIFETIME, number));
         self.ports[number as usize] = Some(port);
@@ -609,7 +654,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// out of the epoll set.
     fn close_if_done(&mut self, number: u32) {
         let Some(port) = &self.ports[number as usize] else { return };
-        let (is_idle, link) = (port.is_retired && port.tickets == 0, port.link);
+        let (is_idle, link) = (port.is_retired && port.tickets == 0 && !port.is_void, port.link);
         if is_idle && self.peer(link).current != Some(number) {
             self.close(number);
         }

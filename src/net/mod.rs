@@ -5,6 +5,7 @@ pub mod bind;
 pub mod clock;
 pub mod descriptors;
 pub mod exchange;
+pub mod options;
 mod portion;
 pub mod refusal;
 pub mod streams;

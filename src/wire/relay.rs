@@ -9,7 +9,7 @@ use super::edns::{OptRecord, Passing};
 use super::expand;
 use super::form::ClientForm;
 use super::header::{Flag, set_id};
-use super::reply::Reply;
+use super::reply::{Reply, read_reply};
 
 /// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
 ///
@@ -62,6 +62,20 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     header.with_counts(counts).overwrite(out);
     let qname_len = reply.question().map_or(0, |question| question.qname().len());
     form.respell(qname_len, out);
+}
+
+/// Makes a response that is too long for its way as short as can be: what is left is the header with TC, the question and the
+/// OPT record.
+pub fn shorten(response: &mut Vec<u8>) {
+    let Ok(reply) = read_reply(response) else { return };
+    let (start, opt) = (reply.answers_start(), reply.opt().map(|opt| opt.start..opt.end));
+    let counts = [reply.header().qdcount(), 0, 0, opt.is_some().into()];
+    let header = reply.header().with(Flag::Truncated, true).with_counts(counts);
+    let opt = opt.unwrap_or_default();
+    let end = start + opt.len();
+    response.copy_within(opt, start);
+    response.truncate(end);
+    header.overwrite(response);
 }
 
 /// Writes a backend's reply into `out` as it is, but for the ID: for a client whose query bears a TSIG record (RFC 8945
