@@ -7,7 +7,54 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::tickets::TicketKey;
+use super::sent::SentIds;
+use super::tickets::{Held, TicketKey};
+use super::{Exchange, Refused};
+
+impl<T: Copy, L: Copy> Exchange<T, L> {
+    /// Counts a datagram on this socket that answers nothing that was asked there, and says whether that makes the socket
+    /// suspicious: then the caller is to make it [`void`](Self::void).
+    pub fn is_suspicious(&mut self, socket: u32) -> bool {
+        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return false };
+        port.near_misses = port.near_misses.saturating_add(1);
+        port.near_misses >= MOST_NEAR_MISSES && !port.is_void
+    }
+
+    /// Whether this ID was in use on this socket not long ago, so that what comes with it was sent twice or is very late.
+    pub fn was_in_use(&self, socket: u32, id: u16) -> bool {
+        TicketKey::new(socket, id).is_some_and(|key| self.returned.holds(key))
+    }
+
+    /// Makes a socket void: nothing is sent from it and nothing believed that comes to it. What is queued must have been
+    /// flushed. Takes back all its tickets, late ones included.
+    pub fn void(&mut self, socket: u32, now: Instant, taken: &mut Vec<Held<T, L>>) {
+        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return };
+        port.is_void = true;
+        self.take_from(socket, SentIds::all, taken);
+        // It stays open for a while, or the kernel would tell the backend of each forgery that nobody is here.
+        let stays = self.voided.add(socket, now);
+        self.retire(socket);
+        if !stays {
+            self.close(socket);
+        }
+    }
+
+    /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
+    pub fn withdraw(&mut self, key: TicketKey) {
+        if self.tickets.remove(key).is_some() {
+            self.returned.note(key);
+            self.port(key.port()).free_one();
+            self.close_if_done(key.port());
+        }
+    }
+
+    /// Sends nothing more from the socket of a ticket than what is queued there, unless no other can be had: somebody may know its
+    /// port.
+    pub fn shun(&mut self, key: TicketKey, refused: &mut Vec<Refused<T, L>>) {
+        self.flush(refused);
+        self.spend(key.port());
+    }
+}
 
 /// For each ID, on which socket it was given back last.
 pub(super) struct Returned(Box<[u16]>);
