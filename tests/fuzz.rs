@@ -1,7 +1,7 @@
 //! The fuzz targets, on what is kept of earlier runs and on some thousand changes of it. For longer runs, guided by what is
 //! reached: `fuzz/run`.
 //!
-//! A failing run prints its seed; `HEDGEROW_SEED=n` repeats it.
+//! A failing run prints its seed; `HEDGEROW_SEED=n` repeats it. With `HEDGEROW_FUZZ_SEEDS` set, corpora begin anew.
 
 #[path = "../fuzz/targets.rs"]
 #[allow(unreachable_pub, reason = "it is a part of other crates too")]
@@ -22,6 +22,15 @@ fn kept(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let Ok(files) = fs::read_dir(&folder) else { return Vec::new() };
     let paths = files.map(|file| file.expect("a file of our own").path());
     paths.map(|path| (path.clone(), fs::read(&path).expect("a file of our own"))).collect()
+}
+
+/// Puts the first corpus of a target where libFuzzer starts from.
+fn keep_seeds(name: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    fs::create_dir_all(&folder).expect("a folder of our own");
+    for (number, octets) in seeds(name).iter().enumerate() {
+        fs::write(folder.join(format!("seed-{number}")), octets).expect("a file of our own");
+    }
 }
 
 /// Names what a target failed with.
@@ -68,6 +77,9 @@ fn mutate(octets: &mut Vec<u8>, other: &[u8], random: &mut StdRng) {
 #[test]
 fn what_is_kept_holds() {
     for &target in TARGETS {
+        if std::env::var_os("HEDGEROW_FUZZ_SEEDS").is_some() {
+            keep_seeds(target.0);
+        }
         let kept = kept(target.0);
         assert!(!kept.is_empty(), "nothing is kept for {}", target.0);
         kept.iter().for_each(|(_, octets)| run(target, octets));

