@@ -9,7 +9,7 @@ use super::{EXIT_USAGE, run};
 use crate::config::{BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, words};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
-use crate::server::Setup;
+use crate::server::{Files, Setup};
 use crate::transfer::tsig::Keys;
 use crate::wire::Name;
 
@@ -57,9 +57,12 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
-    let setup = || Setup { config: config(&args), catalogs: Vec::new(), keys: Keys::default(), token: None };
+    let setup = || {
+        let files = Some(Files::default());
+        Setup { config: config(&args), catalogs: Vec::new(), keys: Keys::default(), token: None, files }
+    };
     // There is no file to read again: a reload changes nothing, and loses nothing.
-    run::foreground(setup(), || Ok(setup()))
+    run::foreground(setup(), |_| Ok(setup()))
 }
 
 /// The config that the options stand for.
@@ -84,6 +87,7 @@ fn config(args: &Args) -> Config {
     };
     Config {
         workers: NonZeroUsize::new(args.workers),
+        user: None,
         busy_poll: Config::BUSY_POLL,
         forwarder: Some(ForwarderConfig {
             listen: args.listen.clone(),

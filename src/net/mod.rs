@@ -5,8 +5,11 @@ pub mod bind;
 pub mod clock;
 pub mod descriptors;
 pub mod exchange;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod portion;
 pub mod streams;
+pub mod tasks;
 pub mod tcp;
 mod train;
 pub mod udp;

@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::tasks::pass_on;
+
 /// Bounds of what clients may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -122,7 +124,7 @@ pub async fn serve(
                 }
                 Err(_) => {}
             },
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            Some(ended) = connections.join_next(), if !connections.is_empty() => pass_on(ended),
             _ = drained.wait_for(|drain| *drain) => break,
         }
     }
@@ -134,7 +136,9 @@ pub async fn serve(
         }
         // It closes here: nobody connects any more, while those who have are served to the end.
     }
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        pass_on(ended);
+    }
 }
 
 /// Lets the runtime watch a connection that it has not accepted itself.

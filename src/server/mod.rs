@@ -5,8 +5,10 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod confinement;
 mod holdings;
 mod persist;
+mod privileges;
 mod status;
 mod worker;
 
@@ -26,9 +28,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
+pub use self::confinement::{Confinement, Files, Outside};
+pub use self::privileges::find_user;
+
 use self::holdings::{Holding, News as ZoneNews};
+use self::privileges::PrivilegeError;
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::admin::{self, Change, Owner, Refused, Request, Socket, SocketError, Token};
+use crate::admin::{self, Change, Refused, Request, Socket, SocketError, Token};
 use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
@@ -39,6 +45,7 @@ use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
+use crate::net::tasks::{Tasks, panic_of, pass_on};
 use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
@@ -59,6 +66,9 @@ pub struct Setup {
     pub keys: Keys,
     /// What changes by HTTP must bear.
     pub token: Option<Token>,
+    /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
+    /// give up anything, since it is not a server alone.
+    pub files: Option<Files>,
 }
 
 /// A server could not start.
@@ -68,6 +78,8 @@ pub enum StartError {
     Bind(BindError),
     /// The socket for changes could not be bound.
     Socket(SocketError),
+    /// It could not become the user that it is to be.
+    Privileges(PrivilegeError),
     /// The operating system gave no thread or no descriptors.
     Resources(io::Error),
 }
@@ -77,6 +89,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind(error) => error.fmt(f),
             Self::Socket(error) => error.fmt(f),
+            Self::Privileges(error) => error.fmt(f),
             Self::Resources(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -127,7 +140,13 @@ pub struct Server {
     /// Whether queries are taken.
     is_ready: Arc<AtomicBool>,
     /// The admin server; it ends with this value.
-    admin: JoinSet<()>,
+    admin: JoinSet<io::Result<()>>,
+    /// All other tasks of this thread.
+    tasks: Tasks,
+    /// Which workers have ended, and why.
+    lost: UnboundedReceiver<String>,
+    /// What the process may reach from now on.
+    confinement: Confinement,
     /// When it started.
     started: std::time::Instant,
     /// The authorities that run, by number.
@@ -153,7 +172,7 @@ struct Worker {
     /// The way to it.
     commands: UnboundedSender<Command>,
     /// Its thread.
-    thread: JoinHandle<io::Result<()>>,
+    thread: JoinHandle<bool>,
 }
 
 impl Server {
@@ -162,7 +181,7 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, catalogs, keys, token } = setup;
+        let Setup { config, catalogs, keys, token, files } = setup;
         let keys = Arc::new(keys);
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
@@ -201,14 +220,15 @@ impl Server {
         let mut socket = None;
         if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
             let address = listener.local_addr()?;
-            socket = Socket::open(&admin.socket, address, Owner::current())?;
+            socket = Socket::open(&admin.socket, address, privileges::owner(config.user.as_ref()))?;
             bound.push(("admin".to_owned(), vec![address]));
         }
         let held = config.authorities.iter().zip(catalogs).enumerate();
         let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
         let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
         let (sender, mut posts) = unbounded_channel();
-        let mut keeper = Keeper::new(sender);
+        let tasks = Tasks::default();
+        let mut keeper = Keeper::new(tasks.clone(), sender);
         keeper.set_subjects(holdings.iter().flat_map(Holding::subjects).collect());
         // What was saved is answered from with the first query.
         let mut announcements: Vec<ZoneNews> = first_news.into_iter().flatten().collect();
@@ -218,7 +238,16 @@ impl Server {
         // At most one for each zone and primary: see `authority::Places`.
         let (notice_sender, notices) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        // From here on nothing is bound, and no thread runs yet: those to come have no more rights than this one.
+        let confinement = match files {
+            Some(files) => {
+                let path = socket.as_ref().map(Socket::path);
+                privileges::give_up(config.user.as_ref(), &files, path).map_err(StartError::Privileges)?
+            }
+            None => Confinement::default(),
+        };
         let mut workers = Vec::new();
+        let (lost_sender, lost) = unbounded_channel();
         // From the last to the first, so that each takes its sockets off the end.
         for number in (0..count).rev() {
             let (commands, received) = unbounded_channel();
@@ -246,12 +275,15 @@ impl Server {
                 limits,
                 vigil: Vigil::new(config.busy_poll),
             };
-            workers.push(Worker { commands, thread: worker::start(parts)? });
+            workers.push(Worker { commands, thread: worker::start(parts, lost_sender.clone())? });
         }
         let ways: Vec<_> = workers.iter().map(|worker: &Worker| worker.commands.clone()).collect();
-        let mut prober = Prober::new(Rc::new(move || {
-            ways.iter().for_each(|way| drop(way.send(Command::Refresh)));
-        }));
+        let mut prober = Prober::new(
+            tasks.clone(),
+            Rc::new(move || {
+                ways.iter().for_each(|way| drop(way.send(Command::Refresh)));
+            }),
+        );
         if let Some(plan) = &plan {
             prober.set_plan(plan);
         }
@@ -261,17 +293,12 @@ impl Server {
         let mut admin = JoinSet::new();
         if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
-            admin.spawn_local(async move {
-                let served =
-                    admin::serve(listener, socket, shares.admin, token, asks, move || is_ready.load(Relaxed)).await;
-                if let Err(error) = served {
-                    tracing::error!(%error, "the admin server has ended");
-                }
-            });
+            let is_ready = move || is_ready.load(Relaxed);
+            admin.spawn_local(admin::serve(listener, socket, shares.admin, token, asks, is_ready));
         }
         let (configured, pools) = (config.pools.clone(), config.pools.clone());
         let started = std::time::Instant::now();
-        let mut announcer = Announcer::default();
+        let mut announcer = Announcer::new(tasks.clone());
         announcements.into_iter().for_each(|news| announce(&mut announcer, news));
         Ok(Self {
             config,
@@ -286,6 +313,9 @@ impl Server {
             requests,
             is_ready,
             admin,
+            tasks,
+            lost,
+            confinement,
             started,
             holdings,
             keeper,
@@ -309,11 +339,23 @@ impl Server {
         line
     }
 
-    /// Takes care of the running server: probes, the size of hedge buckets, what the admin server asks. Returns when an
-    /// operator asks for a reload, with the way to say what came of it.
-    pub async fn supervise(&mut self) -> oneshot::Sender<Result<String, Refused>> {
+    /// What the process may reach: a reload that names another file would fail half-way.
+    pub fn confinement(&self) -> &Confinement {
+        &self.confinement
+    }
+
+    /// Takes care of the running server: probes, the size of hedge buckets, what the admin server asks. Returns when there is
+    /// something to do that is not its own to do.
+    pub async fn supervise(&mut self) -> Call {
         loop {
             tokio::select! {
+                Some(why) = self.lost.recv() => return Call::Lost(why),
+                why = self.tasks.lost() => return Call::Lost(format!("the control thread panicked: {why}")),
+                Some(ended) = self.admin.join_next() => return Call::Lost(match ended {
+                    Ok(Ok(())) => "the admin server has ended".to_owned(),
+                    Ok(Err(error)) => format!("the admin server has ended: {error}"),
+                    Err(error) => format!("the admin server panicked: {}", panic_of(error).unwrap_or_default()),
+                }),
                 Some(news) = self.news.recv() => self.prober.hear(&news),
                 Some(post) = self.posts.recv() => self.take_post(post),
                 Some(notice) = self.notices.recv() => {
@@ -323,7 +365,7 @@ impl Server {
                 Some(request) = self.requests.recv() => match request {
                     Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
                     Request::Cache(answer) => drop(answer.send(self.cache_access())),
-                    Request::Change(Change::Reload, answer) => return answer,
+                    Request::Change(Change::Reload, answer) => return Call::Reload(answer),
                     Request::Change(change, answer) => drop(answer.send(self.change(change))),
                 },
             }
@@ -389,9 +431,11 @@ impl Server {
         for pool in earlier.cached_pools().into_iter().filter(|pool| !stay.contains(pool)) {
             let cache = Arc::clone(cache);
             // A large cache takes seconds to go through, in which there are probes to send.
-            tokio::task::spawn_blocking(move || {
-                let answers = cache.flush(Flush::Pool(pool));
-                tracing::info!("cache: {answers} answers of a pool that has changed are gone");
+            self.tasks.start_and_leave(async move {
+                let answers = tokio::task::spawn_blocking(move || cache.flush(Flush::Pool(pool))).await;
+                pass_on(answers.map(|answers| {
+                    tracing::info!("cache: {answers} answers of a pool that has changed are gone");
+                }));
             });
         }
     }
@@ -414,7 +458,7 @@ impl Server {
 
     /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
     /// Returns whether every query got its response within the longest timeout of a pool.
-    pub async fn drain(mut self) -> (bool, Summary) {
+    pub async fn drain(mut self) -> (Drained, Summary) {
         let timeouts = self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| pool.rules().timeout);
         self.is_ready.store(false, Relaxed);
         let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
@@ -428,28 +472,38 @@ impl Server {
                 }
             }
         };
-        let mut is_clean = tokio::select! {
-            result = timeout_at(deadline, drained) => result.is_ok(),
-            () = self.supervise_to_the_end() => false,
+        let mut drained = tokio::select! {
+            result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
+            why = self.supervise_to_the_end() => return (Drained::Lost(why), self.summary),
         };
         self.tell(|| Command::Stop);
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
-        let joined =
-            tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| matches!(thread.join(), Ok(Ok(())))));
-        is_clean &= matches!(timeout_at(deadline + DRAIN_MARGIN, joined).await, Ok(Ok(true)));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
+        if timeout_at(deadline + DRAIN_MARGIN, joined).await.is_err() {
+            drained = Drained::Late;
+        }
+        if let Ok(why) = self.lost.try_recv() {
+            drained = Drained::Lost(why);
+        }
         if let Some(plan) = self.plan {
             let _ = tokio::task::spawn_blocking(move || persist::save(&plan)).await;
         }
         // Its socket goes with it.
         self.admin.shutdown().await;
-        (is_clean, self.summary)
+        (drained, self.summary)
     }
 
-    /// Takes care of a server that drains, and is not reloaded any more.
-    async fn supervise_to_the_end(&mut self) {
+    /// Takes care of a server that drains, and is not reloaded any more. Returns what is lost, if something is.
+    async fn supervise_to_the_end(&mut self) -> String {
         loop {
-            let answer = self.supervise().await;
-            let _ = answer.send(Err(Refused::Conflict("the server is ending".to_owned())));
+            match self.supervise().await {
+                Call::Reload(answer) => {
+                    let _ = answer.send(Err(Refused::Conflict("the server is ending".to_owned())));
+                }
+                Call::Lost(why) => return why,
+            }
         }
     }
 
@@ -458,6 +512,26 @@ impl Server {
         // A worker that is gone has logged why.
         self.workers.iter().for_each(|worker| drop(worker.commands.send(command())));
     }
+}
+
+/// What [`Server::supervise`] cannot do itself.
+#[derive(Debug)]
+pub enum Call {
+    /// An operator asks for a reload, and wants to know what came of it.
+    Reload(oneshot::Sender<Result<String, Refused>>),
+    /// Something has ended that should not have, for this reason. What it did is not done any more: some clients get no answer.
+    Lost(String),
+}
+
+/// How a drain has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every query got its response.
+    Whole,
+    /// Some did not in time.
+    Late,
+    /// Something has ended before, for this reason.
+    Lost(String),
 }
 
 /// What an operator may not expect of a reload.
@@ -519,6 +593,9 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
     let mut keys = Vec::new();
     if running.workers != new.workers {
         keys.push("workers".to_owned());
+    }
+    if running.user != new.user {
+        keys.push("user".to_owned());
     }
     if running.busy_poll != new.busy_poll {
         keys.push("busy_poll".to_owned());
