@@ -23,7 +23,8 @@
 //! 1. A listener becomes readable; up to 64 datagrams, or trains of them, are received by one call (`net/udp.rs`,
 //!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). A query by TCP comes from its connection's
 //!    task (`net/tcp.rs`). `now` is taken once for each portion.
-//! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); the route's pool is found (`plan.rs`). That is done for a
+//! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
+//!    (`limit/cookies.rs`); the route's pool is found (`plan.rs`). That is done for a
 //!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).
 //! 3. If the cache has a good answer, that is copied into a response, and the way ends here (`forwarder/memory.rs`, `cache/`).
 //! 4. If an equal query is in flight, this one joins its race (`forwarder/admit.rs`, `forwarder/in_flight.rs`). If another

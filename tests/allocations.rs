@@ -124,7 +124,14 @@ fn answering(catalog: Catalog) -> u64 {
     let text = "workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['zone']\n";
     let config = Config::parse(text, "test.toml", Path::new("")).expect("the config is right");
     measure(
-        Setup { config, catalogs: vec![Arc::new(catalog)], keys: Default::default(), token: None, files: None },
+        Setup {
+            config,
+            catalogs: vec![Arc::new(catalog)],
+            keys: Default::default(),
+            token: None,
+            cookie_secrets: Default::default(),
+            files: None,
+        },
         ALL_NEW,
         &[],
     )
@@ -149,7 +156,14 @@ fn allocations(dispatch: &str, sections: &str, names: u32) -> (u64, String) {
     );
     let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
     measure(
-        Setup { config, catalogs: Vec::new(), keys: Default::default(), token: None, files: None },
+        Setup {
+            config,
+            catalogs: Vec::new(),
+            keys: Default::default(),
+            token: None,
+            cookie_secrets: Default::default(),
+            files: None,
+        },
         names,
         &backends,
     )

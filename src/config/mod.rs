@@ -1,7 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder`, `authority` with `transfer`, `keys`, `cache` and `admin` each read one kind of section, `document` the file as a whole. None
+//! `forwarder`, `authority` with `transfer`, `connections`, `cookies`, `keys`, `cache` and `admin` each read one kind of section,
+//! `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. Nothing here opens a file.
@@ -9,6 +10,8 @@
 mod admin;
 mod authority;
 mod cache;
+mod connections;
+mod cookies;
 mod document;
 mod forwarder;
 mod keys;
@@ -34,7 +37,7 @@ pub use suggest::nearest;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
 
-use crate::limit::RateRules;
+use crate::limit::{ConnectionRules, RateRules};
 use crate::policy::Rules;
 use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
@@ -81,6 +84,17 @@ impl Config {
     ) -> Result<Self, Problems> {
         document::parse(text, file, folder, find_user)
     }
+
+    /// The files that hold secrets of cookies, each once.
+    pub fn cookie_secrets_files(&self) -> Vec<&Path> {
+        let forwarder = self.forwarder.iter().map(|forwarder| &forwarder.cookies);
+        let all = forwarder.chain(self.authorities.iter().map(|authority| &authority.cookies));
+        let files = all.filter(|cookies| cookies.enabled).filter_map(|cookies| cookies.secrets_file.as_deref());
+        let mut files: Vec<_> = files.collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
 }
 
 /// `user`: a user of this host.
@@ -103,12 +117,33 @@ pub struct ForwarderConfig {
     pub edns_udp_size: u16,
     /// Which pool answers for which suffix.
     pub routes: Vec<Route>,
+    /// Cookies for its clients.
+    pub cookies: CookieConfig,
+    /// What clients may use that come by TCP.
+    pub connections: ConnectionRules,
 }
 
 impl ForwarderConfig {
     /// The default of `edns_udp_size`. Octets that pass every path without being fragmented (DNS flag day 2020): the least MTU
     /// of IPv6, 1280 octets, less headers.
     pub const EDNS_UDP_SIZE: u16 = 1232;
+}
+
+/// `cookies` and `cookie_secrets_file` of the forwarder or of an authority: DNS cookies for clients (RFC 7873, RFC 9018).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieConfig {
+    /// Whether clients get any.
+    pub enabled: bool,
+    /// Holds the secrets that they are made with; without it one is made at start. Already resolved against the folder of the
+    /// config file.
+    pub secrets_file: Option<PathBuf>,
+}
+
+impl Default for CookieConfig {
+    /// On: they cost who does not use them nothing, and spare who does what limits the forged.
+    fn default() -> Self {
+        Self { enabled: true, secrets_file: None }
+    }
 }
 
 /// One entry of `[forwarder.routes]`.
@@ -202,6 +237,10 @@ pub struct AuthorityConfig {
     pub identity: Identity,
     /// How often one client is answered by UDP, if that is limited.
     pub rate_limit: Option<RateRules>,
+    /// Cookies for its clients.
+    pub cookies: CookieConfig,
+    /// What clients may use that come by TCP.
+    pub connections: ConnectionRules,
 }
 
 impl AuthorityConfig {

@@ -12,13 +12,14 @@ use super::{Forwarder, HandOver, tell};
 use crate::metrics::Transport;
 use crate::plan::Sign;
 use crate::policy::race::Race;
-use crate::wire::{self, ClientForm, Query};
+use crate::wire::{self, ClientForm, Cookie, Query};
 
 impl Forwarder {
     /// Admits a query to this pool of the plan. One that was handed over stays here.
     pub(super) fn admit(&mut self, sound: Sound<'_>, client: Client, look: Look, now: Instant) {
-        let Sound { message, query, asked, pool } = sound;
-        let waiter = Waiter { client, form: ClientForm::of(query), queries: 1, since: now };
+        let Sound { message, query, cookie, asked, pool } = sound;
+        let waiter =
+            Waiter { client, form: ClientForm::of(query).with_cookie(cookie), cookie: None, queries: 1, since: now };
         let stale = match self.recall(pool, asked, &waiter, look, now) {
             Recalled::Responded => return,
             Recalled::RefreshDue => return self.refresh_answer(query, asked, pool, now),
@@ -119,6 +120,8 @@ pub(super) struct Sound<'a> {
     pub(super) message: &'a [u8],
     /// As it was read.
     pub(super) query: &'a Query<'a>,
+    /// What it gets for its cookie.
+    pub(super) cookie: Option<Cookie>,
     /// What it asks.
     pub(super) asked: Asked<'a>,
     /// The number of its pool in the plan.

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::proof::Proof;
 use crate::net::exchange::TicketKey;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{ClientForm, HEADER_LEN, PlainForm};
+use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, ShownCookie};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Waiter {
     pub(super) client: Client,
     /// In which form it wants its response.
     pub(super) form: ClientForm,
+    /// The cookie that it has shown, if the form lacks what it gets for that.
+    pub(super) cookie: Option<ShownCookie>,
     /// How many queries the response answers: 1, and one for each retransmission.
     pub(super) queries: u32,
     /// When the first of them came.
@@ -110,6 +112,8 @@ struct First {
     client: Client,
     /// The rest of its form.
     form: PlainForm,
+    /// The cookie of its own, if its form says that it has shown one.
+    cookie: ClientCookie,
     /// How many queries the response answers.
     queries: u16,
     /// When the first of them came.
@@ -324,10 +328,10 @@ impl Entry {
     /// Adds one who waits.
     pub(super) fn add_waiter(&mut self, waiter: Waiter) {
         if !self.has_waiters() {
-            let Waiter { client, form, queries, since } = waiter;
+            let Waiter { client, form, cookie: _, queries, since } = waiter;
             let since = Offset::between(self.race.started(), since);
             let queries = u16::try_from(queries).unwrap_or(u16::MAX);
-            self.first = Some(First { client, form: form.plain(), queries, since });
+            self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since });
             form.spell(self.qname_mut());
         } else {
             self.aside.get_or_insert_default().waiters.push(waiter);
@@ -355,6 +359,7 @@ impl Entry {
         {
             first.queries = first.queries.saturating_add(1);
             first.form = form.plain();
+            first.cookie = own_cookie(form);
             form.spell(self.qname_mut());
             return true;
         }
@@ -373,6 +378,7 @@ impl Entry {
         Waiter {
             client: first.client.clone(),
             form: first.form.spelled(qname),
+            cookie: first.form.cookie.map(|state| ShownCookie { client: first.cookie, state }),
             queries: first.queries.into(),
             since: first.since.since(self.race.started()),
         }
@@ -395,6 +401,11 @@ impl Entry {
         let body = near.or_else(|| self.aside.as_mut().map(|aside| &mut aside.body[..])).unwrap_or_default();
         body.get_mut(..usize::from(self.opt_at).saturating_sub(QTYPE_QCLASS)).unwrap_or_default()
     }
+}
+
+/// The cookie of a client's own.
+fn own_cookie(form: &ClientForm) -> ClientCookie {
+    form.cookie.map(|cookie| cookie.client).unwrap_or_default()
 }
 
 /// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.

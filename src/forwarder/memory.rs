@@ -120,8 +120,9 @@ impl Out<'_> {
     /// Gives a client what is kept for it, if that is what is looked for, and says what was found.
     fn recall(&mut self, memory: Memory<'_>, key: &Key<'_>, waiter: &Waiter, look: Look, now: Instant) -> Found {
         let Memory { cache, rules, .. } = memory;
-        let Waiter { client, form, .. } = waiter;
-        let own_udp_size = self.own_udp_size;
+        let client = &waiter.client;
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
         let asker = cache::Client { form, own_udp_size, limit: limit(client, form, own_udp_size) };
         let (mut found, mut rcode) = (Found::Nothing, Rcode::NOERROR);
         self.offer(client, |out| {
@@ -269,7 +270,7 @@ impl Forwarder {
                 // Bare failures lack the question, so what the client is told stands for them.
                 let (mut query, mut failure) = (Vec::new(), Vec::new());
                 entry.write_query(true, &mut query);
-                wire::write_error(&query, Rcode::SERVFAIL, self.plan.edns_udp_size, &mut failure);
+                wire::write_error(&query, Rcode::SERVFAIL, None, self.plan.edns_udp_size, &mut failure);
                 if let Ok(failure) = wire::read_reply(&failure) {
                     cache.keep(&key, &failure, rules, now, scratch);
                 }

@@ -9,13 +9,15 @@ use super::client::Client;
 use super::entry::Waiter;
 use super::pool::pool_at;
 use super::slots::RaceRef;
+use crate::limit::Cookies;
 use crate::metrics::{Counters, Dropped, Fetched, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
+use crate::net::clock;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
 use crate::policy::{Rules, Silence};
-use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
+use crate::wire::{self, ClientForm, Cookie, ExtendedError, Rcode, Reply};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
@@ -130,11 +132,11 @@ impl Forwarder {
     }
 
     /// Answers a message that cannot race.
-    pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client) {
+    pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, client: &Client) {
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
         out.counters.responses(Source::Error, rcode.0, 1);
         let own_udp_size = out.own_udp_size;
-        out.respond(client, |out| wire::write_error(message, rcode, own_udp_size, out));
+        out.respond(client, |out| wire::write_error(message, rcode, cookie, own_udp_size, out));
     }
 
     /// Says nothing, which a connection has to be told.
@@ -154,27 +156,42 @@ pub(super) struct Out<'a> {
     pub(super) counters: &'a Counters,
     /// The UDP size that we offer.
     pub(super) own_udp_size: u16,
+    /// Gives cookies, if clients get any.
+    cookies: Option<&'a Cookies>,
 }
 
 impl<'a> Out<'a> {
     /// Of one worker.
-    pub(super) fn of(listeners: &'a mut [Listener], counters: &'a Counters, plan: &Plan) -> Self {
-        Self { listeners, counters, own_udp_size: plan.edns_udp_size }
+    pub(super) fn of(listeners: &'a mut [Listener], counters: &'a Counters, plan: &'a Plan) -> Self {
+        Self { listeners, counters, own_udp_size: plan.edns_udp_size, cookies: plan.cookies.as_deref() }
+    }
+
+    /// The form of one client with what it gets for its cookie, if it has waited and so its form lacks that.
+    pub(super) fn late_form(&self, waiter: &Waiter) -> Option<ClientForm> {
+        let Waiter { client, form, cookie, .. } = waiter;
+        match (self.cookies, cookie) {
+            (Some(cookies), Some(shown)) => {
+                let cookie = cookies.answer_late(*shown, client.ip(), clock::unix_now_serial());
+                Some(form.with_cookie(Some(cookie)))
+            }
+            (None, _) | (_, None) => None,
+        }
     }
 
     /// Gives a reply to one client.
     fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>) {
-        let Waiter { client, form, queries, .. } = waiter;
+        let Waiter { client, queries, .. } = waiter;
         clock.stop(waiter);
         self.counters.responses(Source::Backend, reply.rcode().0, (*queries).into());
-        let own_udp_size = self.own_udp_size;
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
         let limit = limit(client, form, own_udp_size);
         self.respond(client, |out| wire::write_response(reply, form, own_udp_size, limit, out));
     }
 
     /// Gives one client a response without records, or none at all.
     pub(super) fn say(&mut self, clock: Clock<'_>, waiter: &Waiter, question: &[u8], word: Word) {
-        let Waiter { client, form, queries, .. } = waiter;
+        let Waiter { client, queries, .. } = waiter;
         let Word { source, rcode, error } = word;
         let Some(rcode) = rcode else {
             (0..*queries).for_each(|_| self.counters.dropped(Dropped::Unanswered));
@@ -182,7 +199,8 @@ impl<'a> Out<'a> {
         };
         clock.stop(waiter);
         self.counters.responses(source, rcode.0, (*queries).into());
-        let own_udp_size = self.own_udp_size;
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
         self.respond(client, |out| wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out));
     }
 

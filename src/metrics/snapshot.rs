@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Cause, Dropped, Source, Transport};
+use super::counters::{Cause, CookieKind, Dropped, Source, Transport};
 use super::histogram::HistogramSnapshot;
+use super::limited::Limit;
 
 /// The numbers of the whole server.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,10 @@ pub struct Snapshot {
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
+    /// Queries with a cookie.
+    pub cookies: Vec<(CookieKind, u64)>,
+    /// How often which limit of which listener was met.
+    pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.
     pub cache: Option<CacheSnapshot>,
     /// Pools in order of the config.

@@ -36,9 +36,15 @@ impl Files {
             KeyConfig::InFile { file, .. } => Some(file),
             KeyConfig::Given(_) => None,
         });
+        let cookies = config.cookie_secrets_files().into_iter().map(Path::to_owned);
         let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_ref());
         Self {
-            read: file.map(Path::to_owned).into_iter().chain(zones.chain(token).chain(keys).cloned()).collect(),
+            read: file
+                .map(Path::to_owned)
+                .into_iter()
+                .chain(zones.chain(token).chain(keys).cloned())
+                .chain(cookies)
+                .collect(),
             written: secondaries.chain(cache).cloned().collect(),
         }
     }

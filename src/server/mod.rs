@@ -6,17 +6,21 @@
 
 mod changes;
 mod confinement;
+mod connections;
+mod cookies;
 mod holdings;
 mod persist;
 mod privileges;
+mod remarks;
 mod status;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -29,7 +33,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
 pub use self::confinement::{Confinement, Files, Outside};
+use self::connections::Tables;
+use self::cookies::OwnSecret;
 pub use self::privileges::find_user;
+pub use self::remarks::Remark;
 
 use self::holdings::{Holding, News as ZoneNews};
 use self::privileges::PrivilegeError;
@@ -41,12 +48,12 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
+use crate::limit::{CookieSecrets, Cookies};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::{Tasks, panic_of, pass_on};
-use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
@@ -64,6 +71,8 @@ pub struct Setup {
     pub catalogs: Vec<Arc<Catalog>>,
     /// The keys of the config, with their secrets.
     pub keys: Keys,
+    /// The secrets of cookies that stand in files, by file.
+    pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
     /// What changes by HTTP must bear.
     pub token: Option<Token>,
     /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
@@ -149,6 +158,10 @@ pub struct Server {
     confinement: Confinement,
     /// When it started.
     started: std::time::Instant,
+    /// The secret of cookies of those that have none in a file.
+    own_secret: OwnSecret,
+    /// The TCP connections of clients.
+    connections: Tables,
     /// The authorities that run, by number.
     holdings: Vec<Holding>,
     /// Looks after the zones that come from other servers.
@@ -181,12 +194,14 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, catalogs, keys, token, files } = setup;
+        let Setup { config, catalogs, keys, cookie_secrets, token, files } = setup;
         let keys = Arc::new(keys);
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
         let (news_sender, news) = unbounded_channel();
-        let plan = Plan::new(&config, None, count).map(Arc::new);
+        let own_secret = OwnSecret::new(std::time::Instant::now())?;
+        let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
+        let plan = Plan::new(&config, None, cookies, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
@@ -214,8 +229,7 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
-        let limits = Limits::among(listeners, shares.connections);
+        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         let mut socket = None;
         if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
@@ -224,7 +238,10 @@ impl Server {
             bound.push(("admin".to_owned(), vec![address]));
         }
         let held = config.authorities.iter().zip(catalogs).enumerate();
-        let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
+        let held = held.map(|(number, (config, catalog))| {
+            let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
+            Holding::new(number, config.clone(), catalog, &keys, cookies)
+        });
         let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
         let (sender, mut posts) = unbounded_channel();
         let tasks = Tasks::default();
@@ -252,11 +269,13 @@ impl Server {
         for number in (0..count).rev() {
             let (commands, received) = unbounded_channel();
             let handed_over = handed_over.pop().expect("there is one for each worker");
-            let forwarder = plan.as_ref().map(|plan| ForwarderParts {
+            let table = connections.forwarder.clone();
+            let forwarder = plan.as_ref().zip(table).map(|(plan, table)| ForwarderParts {
                 shared: Arc::clone(&shared),
                 plan: Arc::clone(plan),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                connections: table,
                 fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
@@ -265,6 +284,7 @@ impl Server {
                 edition: Arc::clone(holding.edition()),
                 notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
+                connections: Arc::clone(&connections.authorities[number]),
             });
             let parts = Parts {
                 id: WorkerId(number as u16),
@@ -272,7 +292,6 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
-                limits,
                 vigil: Vigil::new(config.busy_poll),
             };
             workers.push(Worker { commands, thread: worker::start(parts, lost_sender.clone())? });
@@ -317,6 +336,8 @@ impl Server {
             lost,
             confinement,
             started,
+            own_secret,
+            connections,
             holdings,
             keeper,
             posts,
@@ -374,6 +395,7 @@ impl Server {
 
     /// Does what is due each second.
     fn on_second(&mut self) {
+        self.own_secret.tick(std::time::Instant::now());
         let slept = self.sleep.take();
         if let Some(plan) = &self.plan {
             self.minutes.count(plan);
@@ -385,10 +407,12 @@ impl Server {
 
     /// Puts another config in force, as far as that can be done while running, and returns what an operator may not expect.
     pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
-        let Setup { config, catalogs, keys, .. } = setup;
-        let mut remarks = needs_restart(&self.config, &config);
+        let Setup { config, catalogs, keys, cookie_secrets, .. } = setup;
+        let mut remarks = remarks::needs_restart(&self.config, &config);
+        let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
+        self.connections.reload(&config);
         if self.plan.is_some()
-            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
+            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), cookies, self.workers.len()).map(Arc::new)
         {
             remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
             self.set_plan(plan);
@@ -400,7 +424,8 @@ impl Server {
         for (config, catalog) in config.authorities.into_iter().zip(catalogs) {
             // One that is gone keeps its zones until the restart, and a new one waits for that.
             let Some(number) = self.holdings.iter().position(|holding| holding.name() == config.name) else { continue };
-            let (news, odd) = self.holdings[number].reload(config, catalog, &keys);
+            let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
+            let (news, odd) = self.holdings[number].reload(config, catalog, &keys, cookies);
             remarks.extend(odd);
             self.publish(number);
             news.into_iter().for_each(|news| announce(&mut self.announcer, news));
@@ -534,94 +559,6 @@ pub enum Drained {
     Lost(String),
 }
 
-/// What an operator may not expect of a reload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Remark {
-    /// The setting at this key differs from what runs and takes effect at the next start only.
-    NeedsRestart(String),
-    /// The cache has another size, so it is another one.
-    CacheEmptied,
-    /// A zone has changed, but not its serial: no secondary will notice.
-    SameSerial {
-        /// Name of the zone.
-        zone: String,
-        /// Its serial.
-        serial: u32,
-    },
-    /// A zone has a serial that is older than the one before: no secondary will take it.
-    OlderSerial {
-        /// Name of the zone.
-        zone: String,
-        /// Its serial.
-        serial: u32,
-    },
-    /// A backend that was added by hand is gone, since the config does not have it.
-    Gone {
-        /// Name of the pool.
-        pool: String,
-        /// Name of the backend.
-        backend: String,
-    },
-    /// A backend that was removed by hand is back, since the config has it.
-    Back {
-        /// Name of the pool.
-        pool: String,
-        /// Name of the backend.
-        backend: String,
-    },
-}
-
-impl fmt::Display for Remark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
-            Self::CacheEmptied => f.write_str("cache.size has changed, so the cache starts empty"),
-            Self::SameSerial { zone, serial } => {
-                write!(f, "zone {zone} has changed but not its serial {serial}, so no secondary will notice; raise it")
-            }
-            Self::OlderSerial { zone, serial } => {
-                write!(f, "zone {zone} has gone back to serial {serial}, so no secondary will take it; raise it")
-            }
-            Self::Gone { pool, backend } => write!(f, "{backend}, added to pool {pool} by hand, is gone"),
-            Self::Back { pool, backend } => write!(f, "{backend}, removed from pool {pool} by hand, is back"),
-        }
-    }
-}
-
-/// What of `new` takes effect only at the next start.
-fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
-    let mut keys = Vec::new();
-    if running.workers != new.workers {
-        keys.push("workers".to_owned());
-    }
-    if running.user != new.user {
-        keys.push("user".to_owned());
-    }
-    if running.busy_poll != new.busy_poll {
-        keys.push("busy_poll".to_owned());
-    }
-    if running.admin != new.admin {
-        keys.push("admin".to_owned());
-    }
-    match (&running.forwarder, &new.forwarder) {
-        (Some(old), Some(new)) if old.listen != new.listen => keys.push("forwarder.listen".to_owned()),
-        (Some(_), None) | (None, Some(_)) => keys.push("forwarder".to_owned()),
-        (Some(_), Some(_)) | (None, None) => {}
-    }
-    for old in &running.authorities {
-        match new.authorities.iter().find(|new| new.name == old.name) {
-            Some(new) if new.listen != old.listen => keys.push(format!("authorities.{}.listen", old.name)),
-            Some(_) => {}
-            None => keys.push(format!("authorities.{}", old.name)),
-        }
-    }
-    let is_known = |name: &str| running.authorities.iter().any(|old| old.name == name);
-    keys.extend(
-        new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)),
-    );
-    keys.into_iter().map(Remark::NeedsRestart).collect()
-}
-
 /// Sockets of one worker for the addresses of one listener.
 type Sockets = Vec<(std::net::UdpSocket, std::net::TcpListener)>;
 
@@ -633,6 +570,15 @@ fn by_worker(listeners: Vec<Listeners>, workers: usize) -> Vec<Sockets> {
         dealt.iter_mut().zip(pairs).for_each(|(worker, pair)| worker.push(pair));
     }
     dealt
+}
+
+/// What gives cookies to the clients of the forwarder, if they get any.
+fn forwarder_cookies(
+    config: &Config,
+    own_secret: &OwnSecret,
+    files: &HashMap<PathBuf, CookieSecrets>,
+) -> Option<Arc<Cookies>> {
+    config.forwarder.as_ref().and_then(|forwarder| own_secret.cookies(&forwarder.cookies, files))
 }
 
 /// How many workers a config asks for.

@@ -21,7 +21,7 @@ use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::metrics::{Counters, Dropped};
 use crate::net::tasks::{Tasks, message_of, panic_of, pass_on};
-use crate::net::tcp;
+use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
 use crate::plan::Plan;
@@ -53,8 +53,6 @@ pub(super) struct Parts {
     pub(super) authorities: Vec<AuthorityParts>,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
-    /// Bounds of each TCP listener.
-    pub(super) limits: tcp::Limits,
     /// How long each loop that reads datagrams stays awake.
     pub(super) vigil: Vigil,
 }
@@ -69,6 +67,8 @@ pub(super) struct ForwarderParts {
     pub(super) handed_over: UnboundedReceiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// The connections of all workers.
+    pub(super) connections: Arc<Connections>,
     /// By how many connections it may fetch answers from backends.
     pub(super) fetches: usize,
 }
@@ -83,6 +83,8 @@ pub(super) struct AuthorityParts {
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// The connections of all workers.
+    pub(super) connections: Arc<Connections>,
 }
 
 /// Starts a worker's thread. Why it has ended, if nobody has told it to, goes to `lost`.
@@ -113,13 +115,13 @@ pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<String>) -> io::Re
 /// If a task has panicked, or has ended that should not have.
 async fn run(parts: Parts) -> io::Result<()> {
     let tasks = Tasks::default();
-    let Parts { id, mut commands, forwarder, authorities, counters, limits, vigil } = parts;
+    let Parts { id, mut commands, forwarder, authorities, counters, vigil } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), limits, vigil, tasks.clone())?),
+        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil, tasks.clone())?),
         None => None,
     };
     let sites = authorities.into_iter();
-    let sites = sites.map(|parts| Site::start(parts, Arc::clone(&counters), limits, vigil, tasks.clone()));
+    let sites = sites.map(|parts| Site::start(parts, Arc::clone(&counters), vigil, tasks.clone()));
     let mut sites = sites.collect::<io::Result<Vec<_>>>()?;
     loop {
         let command = tokio::select! {
@@ -216,11 +218,10 @@ impl Balancer {
         id: WorkerId,
         parts: ForwarderParts,
         counters: Arc<Counters>,
-        limits: tcp::Limits,
         vigil: Vigil,
         tasks: Tasks,
     ) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, mut handed_over, sockets, fetches } = parts;
+        let ForwarderParts { shared, plan, mut handed_over, sockets, connections: table, fetches } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
@@ -241,7 +242,7 @@ impl Balancer {
                 forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
+            connections.spawn_local(tcp::serve(listener, Arc::clone(&table), draining.clone(), handle, refused));
         }
         let mut races = JoinSet::new();
         let replies = Rc::clone(&forwarder);
@@ -297,14 +298,8 @@ struct Site {
 
 impl Site {
     /// Starts answering.
-    fn start(
-        parts: AuthorityParts,
-        counters: Arc<Counters>,
-        limits: tcp::Limits,
-        vigil: Vigil,
-        tasks: Tasks,
-    ) -> io::Result<Self> {
-        let AuthorityParts { number, edition, notices, sockets } = parts;
+    fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil, tasks: Tasks) -> io::Result<Self> {
+        let AuthorityParts { number, edition, notices, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
         let authority = Rc::new(Authority::new(number, edition, Arc::clone(&counters), notices, tasks));
         let mut intake = JoinSet::new();
@@ -320,7 +315,7 @@ impl Site {
                 authority.answer_stream_query(message, responder);
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
+            connections.spawn_local(tcp::serve(listener, Arc::clone(&table), draining.clone(), handle, refused));
         }
         Ok(Self { authority, sockets: udp, intake, connections, drain })
     }

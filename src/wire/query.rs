@@ -68,7 +68,8 @@ pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
         return Err(Rejected::Answer(Rcode::NOTIMP));
     }
     let broken = Rejected::Answer(Rcode::FORMERR);
-    // RFC 9619 section 4: QDCOUNT above 1 is a format error. So is 0 for us, who have nothing to route by.
+    // RFC 9619 section 4: QDCOUNT above 1 is a format error. So is 0 for us, who have nothing to route by. Deviation: RFC 7873
+    // section 5.4 has it ask for a cookie alone; a client gets one with any response.
     if header.qdcount() != 1 {
         return Err(broken);
     }

@@ -18,7 +18,8 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     let rcode = reply.rcode();
     let mut opt = form.edns.map(|edns| {
         let options = reply.edns().map_or(&[][..], |edns| edns.options);
-        OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::BeyondHop)
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
+        opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::BeyondHop)
     });
     let records = reply.header().arcount() - u16::from(reply.opt().is_some());
     let mut header = reply.header().with_id(form.id).with_rcode(form.header_rcode(rcode));
@@ -36,8 +37,11 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
         let room = limit.saturating_sub(opt_len(opt));
         counts[3] = drop_additional(out, reply.additional_start(), room);
     }
-    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one. But what is too long for
-    // TCP with it could not be had at all.
+    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one, and RFC 7873 section 5.2.3 a
+    // cookie. But what is too long for TCP with them could not be had at all.
+    if limit == LONGEST && over(limit, out, opt) {
+        opt = opt.map(|opt| opt.with_cookie(None));
+    }
     if limit == LONGEST && over(limit, out, opt) && rcode.0 <= Rcode::MAX_IN_HEADER {
         opt = None;
     }

@@ -44,6 +44,8 @@ pub const NOTIMP: u16 = 4;
 pub const REFUSED: u16 = 5;
 /// RFC 6891 section 9: a version of EDNS that is not spoken.
 pub const BADVERS: u16 = 16;
+/// RFC 7873 section 8: the cookie of the server is missing or wrong.
+pub const BADCOOKIE: u16 = 23;
 
 /// RFC 1035 section 4.1.1: a response, no query.
 pub const QR: u16 = 0x8000;
@@ -399,6 +401,13 @@ impl Response {
     /// Codes and data of the EDNS options.
     pub fn options(&self) -> Vec<(u16, Vec<u8>)> {
         opt_of(&self.bytes).unwrap_or_default()
+    }
+
+    /// The data of the COOKIE option, if there is one. There are never two.
+    pub fn cookie(&self) -> Option<Vec<u8>> {
+        let cookies: Vec<_> = self.options().into_iter().filter(|(code, _)| *code == COOKIE).collect();
+        assert!(cookies.len() < 2, "{self:?}");
+        cookies.into_iter().next().map(|(_, data)| data)
     }
 
     /// The code of the Extended DNS Error, if there is one.

@@ -12,6 +12,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io, str};
 
+use super::cookies::{self, CookieProblems};
 use super::keys::{self, KeyProblems};
 use crate::admin::{Token, TokenError};
 use crate::config::{Config, Problems, User};
@@ -39,13 +40,14 @@ pub(super) fn load_among(
     }
 }
 
-/// Loads the files that a config names, one config after the other: zones, secrets of keys, and the token of the admin server. All that is
-/// wrong in zone files is told at once, and nothing is loaded by halves.
+/// Loads the files that a config names, one config after the other: zones, secrets of keys and of cookies, and the token of the admin
+/// server. All that is wrong in zone files is told at once, and nothing is loaded by halves.
 pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
     let catalogs = loader.load(&config).map_err(LoadError::Zones)?;
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
+    let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
-    Ok(Setup { config, catalogs, keys, token, files: None })
+    Ok(Setup { config, catalogs, keys, cookie_secrets, token, files: None })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -117,6 +119,8 @@ pub(super) enum LoadError {
     Zones(ZoneProblems),
     /// There are no secrets to be had from the files of keys.
     Keys(KeyProblems),
+    /// There are no secrets to be had from the files of cookies.
+    Cookies(CookieProblems),
     /// There is no token to be had from its file.
     Token(TokenError),
     /// A file is out of reach since the start.
@@ -136,6 +140,7 @@ impl fmt::Display for LoadError {
             Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
             Self::Zones(problems) => write!(f, "{problems}"),
             Self::Keys(problems) => write!(f, "{problems}"),
+            Self::Cookies(problems) => write!(f, "{problems}"),
             Self::Token(error) => write!(f, "{error}"),
             Self::Outside(outside) => write!(f, "{outside}"),
             Self::NotText { file, line } => {
