@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::spawn_local;
 
 pub use self::edition::{Edition, Exchange, Source};
 pub use self::notice::{Notice, Places};
@@ -24,6 +23,7 @@ use crate::metrics::{self, Counters, Dropped, Transport};
 use crate::net::batch::{BATCH, RecvBatch, SendBatch};
 use crate::net::clock;
 use crate::net::options::take_trains_whole;
+use crate::net::tasks::Tasks;
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
@@ -42,18 +42,21 @@ pub struct Authority {
     notices: mpsc::UnboundedSender<Notice>,
     /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
+    /// The tasks of this worker.
+    tasks: Tasks,
 }
 
 impl Authority {
-    /// Answers from `edition`, as the authority of this number.
+    /// Answers from `edition`, as the authority of this number; its transfers are among these tasks.
     pub fn new(
         number: usize,
         edition: Arc<Edition>,
         counters: Arc<Counters>,
         notices: mpsc::UnboundedSender<Notice>,
+        tasks: Tasks,
     ) -> Self {
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
-        Self { number, edition: RefCell::new(edition), counters, notices, transfers }
+        Self { number, edition: RefCell::new(edition), counters, notices, transfers, tasks }
     }
 
     /// Answers from another edition from now on. Transfers that have begun go on from theirs.
@@ -132,7 +135,7 @@ impl Authority {
                 Ok(permit) => {
                     let parts = responder.respond_in_parts();
                     self.count(Reaction::Respond(Rcode::NOERROR), Transport::Tcp, &mut out);
-                    spawn_local(async move {
+                    self.tasks.start_and_leave(async move {
                         transfer.send(parts).await;
                         drop(permit);
                     });
@@ -177,6 +180,8 @@ impl Authority {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Outcome {
+        #[cfg(feature = "faults")]
+        crate::net::faults::on_message(message);
         let transport = match transport {
             Transport::Udp => zone::Transport::Udp,
             Transport::Tcp => zone::Transport::Tcp,

@@ -88,6 +88,8 @@ impl Forwarder {
     /// Takes one message that has been read: answers it at once if there is something wrong with it, else admits it.
     fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
         let Arrival { message, client, cookie, content } = arrival;
+        #[cfg(feature = "faults")]
+        crate::net::faults::on_message(message);
         // What was handed over was counted by who did that.
         if look == Look::First && !matches!(content, Content::Nothing) {
             self.counters.query(client.transport());

@@ -65,6 +65,7 @@ use self::slots::RaceRef;
 use crate::metrics::Counters;
 use crate::net::batch::{BATCH, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
+use crate::net::tasks::Tasks;
 use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
@@ -120,6 +121,8 @@ pub struct Links {
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.
     pub idle: Rc<Notify>,
+    /// The tasks of this worker.
+    pub tasks: Tasks,
 }
 
 /// One worker's LS.
@@ -230,7 +233,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, backend_sockets, fetches, counters, idle } = links;
+        let Links { shared, sockets, backend_sockets, fetches, counters, idle, tasks } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
@@ -239,7 +242,7 @@ impl Forwarder {
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
         let by_tcp = fetches / BY_TCP;
-        let fetches = Fetches::new(fetches - by_tcp, move |key, report| {
+        let fetches = Fetches::new(fetches - by_tcp, tasks, move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }

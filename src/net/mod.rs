@@ -5,10 +5,13 @@ pub mod bind;
 pub mod clock;
 pub mod descriptors;
 pub mod exchange;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod options;
 mod portion;
 pub mod refusal;
 pub mod streams;
+pub mod tasks;
 pub mod tcp;
 mod train;
 pub mod udp;
