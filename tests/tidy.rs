@@ -43,17 +43,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("probe", &["plan", "config", "net", "policy", "wire", "metrics"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire"]),
     ("announcer", &["config", "net", "transfer", "zone", "wire"]),
-    ("forwarder", &["plan", "config", "net", "policy", "cache", "wire", "metrics"]),
+    ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
-    // To `cache`: the plan is what workers share, and the cache is a part of that.
-    ("plan", &["config", "policy", "cache", "wire", "metrics"]),
+    // To `cache` and `limit`: the plan is what workers share, and the cache and what limits clients are a part of that.
+    ("plan", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
     ("net", &["wire", "metrics"]),
     ("cache", &["wire"]),
-    // To `zone`: what is transferred are the records of zones.
-    ("transfer", &["zone", "wire"]),
+    // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
+    ("transfer", &["limit", "zone", "wire"]),
     ("zone", &["wire"]),
     ("limit", &[]),
     ("policy", &[]),

@@ -1,8 +1,17 @@
-//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), and how many responses
-//! it gets a second ([`ResponseRate`]).
+//! Limits on what one client, or what seems to be one, may have: whether it is answered at all ([`Access`]), what it holds at a
+//! time ([`Clients`]), how many responses it gets a second ([`ResponseRate`]), and how much at once ([`Pacing`]).
 
+mod access;
+mod accounts;
 mod clients;
+mod own;
+mod pacing;
+mod prefix;
 mod rate;
 
-pub use clients::{Clients, Connected, Holding, Place};
+pub use access::{Access, AccessRules, OnDenied};
+pub use clients::{Clients, Connected, Holding, Place, TooMuch, WaitRules};
+pub use own::OwnAddresses;
+pub use pacing::Pacing;
+pub use prefix::{Prefix, PrefixError};
 pub use rate::{Decision, Outcome, RateRules, ResponseRate};
