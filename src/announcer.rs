@@ -3,15 +3,15 @@
 //! Each announcement is a task that obeys [`Announcement`]; a later one of the same zone takes its place.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::config::Sharing;
+use crate::net::bind;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{Key, sign_query};
 use crate::transfer::{Announcement, AnnouncementStep, Records, Targets, is_notify_response, write_notify};
@@ -80,7 +80,8 @@ fn targets(zone: &Zone, sharing: &Sharing) -> Vec<SocketAddr> {
 
 /// Tells all targets, each until it responds or has been told often enough.
 async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Result<()> {
-    let mut sockets = [UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?, ipv6_socket().await?];
+    // Where there is no IPv6, its place has a socket for IPv4, which reaches nobody there.
+    let mut sockets = [bind::asking(false)?, bind::asking(true).or_else(|_| bind::asking(false))?];
     let ids: Vec<u16> = targets.iter().map(|_| rand::random()).collect();
     let mut announcement = Announcement::new(targets.len(), Instant::now());
     let (mut from_4, mut from_6) = ([0; RESPONSE], [0; RESPONSE]);
@@ -118,14 +119,6 @@ async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Res
             }
             AnnouncementStep::Finished => return Ok(()),
         }
-    }
-}
-
-/// A socket for IPv6; where there is none, one for IPv4 that reaches nobody.
-async fn ipv6_socket() -> io::Result<UdpSocket> {
-    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await {
-        Ok(socket) => Ok(socket),
-        Err(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await,
     }
 }
 

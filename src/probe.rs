@@ -5,7 +5,6 @@
 //! written to the plan, where the workers see it.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::config::ProbeConfig;
+use crate::net::bind;
 use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, Step};
@@ -187,11 +187,7 @@ impl Subject {
 
     /// Opens the socket of a probe.
     async fn open(&self) -> io::Result<Probe> {
-        let any: SocketAddr = match self.backend.address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(any).await?;
+        let socket = bind::asking(self.backend.address.is_ipv6())?;
         socket.connect(self.backend.address).await?;
         let mut message = Vec::new();
         wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut message);

@@ -92,6 +92,9 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 
+/// Files that may make sockets for datagrams: there all of them are told to ignore what is said of the path MTU.
+const SOCKET_FILES: &[&str] = &["src/net/bind.rs", "src/net/exchange/port.rs"];
+
 /// Files that may sleep, and why.
 const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
@@ -137,6 +140,14 @@ fn unsafe_stands_in_the_batched_system_calls_only() {
     check_lines(&["src", "tests", "benches"], "no `unsafe` here (STYLE: types)", |source, line| {
         !is_excepted(UNSAFE_FILES, source)
             && (has_words(&line.code, "unsafe") || has_words(&line.code, "allow(unsafe_code)"))
+    });
+}
+
+#[test]
+fn sockets_for_datagrams_are_made_in_two_places() {
+    check_lines(&["src"], "made by `net::bind`, which keeps its datagrams whole", |source, line| {
+        let makes = line.code.contains("UdpSocket::bind(") || line.code.contains("Type::DGRAM");
+        makes && !line.is_test && !SOCKET_FILES.contains(&source.path.as_str())
     });
 }
 

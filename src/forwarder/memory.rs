@@ -293,21 +293,15 @@ impl Forwarder {
         }
     }
 
-    /// Keeps a reply that came after its race was over, if it is better than what the race had come to. Returns whether it is
-    /// kept.
-    pub(super) fn remember_late(&mut self, late: &Late, reply: &Reply<'_>, now: Instant) -> bool {
+    /// Keeps a reply that came after its race was over and answers what was asked, if it is better than what the race had come
+    /// to. Returns whether it is kept.
+    pub(super) fn remember_late(&mut self, late: &Late, asked: Asked<'_>, reply: &Reply<'_>, now: Instant) -> bool {
         let rank = rank(reply);
         if late.above.is_none_or(|least| rank <= least) {
             return false;
         }
         let Some(pool) = self.pools.get(usize::from(late.pool)).and_then(Option::as_ref) else { return false };
-        let Some((memory, key)) = Memory::of(&self.plan, &pool.shared).zip(key_of_reply(reply)) else { return false };
-        let Some(asked) = asked(&key, late.flags, late.hash) else { return false };
-        // RFC 5452 section 9.1: the question must agree. It is gone with its race but for this hash, which nobody outside can
-        // aim at.
-        if self.shared.hash(asked.question) != late.hash {
-            return false;
-        }
+        let Some(memory) = Memory::of(&self.plan, &pool.shared) else { return false };
         let key = memory.key(asked);
         // One that would not have won does not take the place of what is good.
         let would_win = pool.shared.rules().accept.accepts(rank);
@@ -340,7 +334,7 @@ fn key_of_race(entry: &Entry) -> Option<QuestionKey> {
 }
 
 /// The folded question of a reply.
-fn key_of_reply(reply: &Reply<'_>) -> Option<QuestionKey> {
+pub(super) fn key_of_reply(reply: &Reply<'_>) -> Option<QuestionKey> {
     query_of_reply(reply).map(|query| QuestionKey::of(&query))
 }
 
@@ -350,7 +344,7 @@ fn query_of_reply<'a>(reply: &Reply<'a>) -> Option<Query<'a>> {
 }
 
 /// A folded question with flags and hash of its own.
-fn asked(key: &QuestionKey, flags: u8, hash: u64) -> Option<Asked<'_>> {
+pub(super) fn asked(key: &QuestionKey, flags: u8, hash: u64) -> Option<Asked<'_>> {
     key.as_octets().split_last().map(|(_, question)| Asked { question, flags, hash })
 }
 

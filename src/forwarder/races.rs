@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use super::entry::Entry;
 use super::explain::Explained;
+use super::memory::{asked, key_of_reply};
 use super::pool::pool_at;
 use super::responses::Word;
 use super::slots::RaceRef;
 use super::{Forwarder, Late, Ticket, tell};
 use crate::metrics::Dropped;
 use crate::net::batch::RecvBatch;
-use crate::net::exchange::Held;
+use crate::net::exchange::{Held, TicketKey};
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
@@ -112,15 +113,7 @@ impl Forwarder {
         };
         let ticket = match held {
             Held::Waiting(ticket) => ticket,
-            Held::Late(late) => {
-                // The question is gone with its race. A latency learnt from a forgery would need its ID and port all the same.
-                if !self.remember_late(&late, &reply, now) {
-                    self.counters.dropped(Dropped::Late);
-                }
-                self.exchange.settle(key, now);
-                let end = End::Reply(now.saturating_duration_since(late.sent));
-                return self.learn(late.pool, late.backend, late.is_charged, end, now);
-            }
+            Held::Late(late) => return self.hear_late(key, &late, &reply, now),
         };
         // What waits has a race that runs, for at its end that abandons what it waits for.
         let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
@@ -143,6 +136,27 @@ impl Forwarder {
         let end = if rank(&reply) == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
         self.learn(pool, asked.backend, false, end, now);
         self.judge(ticket, &reply, now);
+    }
+
+    /// Takes a reply whose race is over. Nothing is learnt from one whose question is not the one that was asked: neither how
+    /// long the backend takes, nor that it is up, nor that the ID is free.
+    fn hear_late(&mut self, key: TicketKey, late: &Late, reply: &Reply<'_>, now: Instant) {
+        if reply.is_bare_failure() {
+            // It lacks the question, and so proves nothing.
+            return self.counters.dropped(Dropped::Late);
+        }
+        let question = key_of_reply(reply);
+        let asked = question.as_ref().and_then(|question| asked(question, late.flags, late.hash));
+        // The question itself is gone with its race, but not its hash, which nobody outside can aim at.
+        let Some(asked) = asked.filter(|asked| self.shared.hash(asked.question) == late.hash) else {
+            return self.counters.dropped(Dropped::Spoofed);
+        };
+        if !self.remember_late(late, asked, reply, now) {
+            self.counters.dropped(Dropped::Late);
+        }
+        self.exchange.settle(key, now);
+        let end = End::Reply(now.saturating_duration_since(late.sent));
+        self.learn(late.pool, late.backend, late.is_charged, end, now);
     }
 
     /// Lets a race judge a reply that passed every check.

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -413,6 +414,22 @@ pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
 /// the way through the rest of the network stack for each of their datagrams. One that does not know trains goes on as ever.
 pub fn take_trains_whole(socket: impl AsFd) {
     let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
+}
+
+/// Keeps datagrams whole, whatever ICMP says of the way: no datagram is cut to a path MTU that somebody claims, and where IPv6
+/// lets a sender choose, none is cut at all. Second fragments can be forged without knowledge of port and ID (RFC 9715). A
+/// kernel that does not know these options goes on as ever.
+///
+/// Over IPv4 what is longer than the MTU of our own device still leaves in fragments, and routers may make some: DF is not set,
+/// for else a narrow link would swallow what nobody makes shorter (as Unbound, NSD, Knot and BIND have it).
+pub fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
+    if is_ipv6 {
+        let _ = sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::OMIT);
+        // No crate at hand offers this one behind a safe call.
+        let _ = switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG);
+    } else {
+        let _ = sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT);
+    }
 }
 
 /// Sets an option that is a flag.

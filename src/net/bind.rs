@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -79,6 +79,18 @@ pub fn stream_alone(address: SocketAddr) -> Result<TcpListener, BindError> {
     socket.map(Into::into).map_err(|source| BindError { address, transport: "TCP", source })
 }
 
+/// A UDP socket on a random port of the kernel's choice, for who asks servers of one family now and then.
+///
+/// # Errors
+/// If there is no descriptor or port left, or no such family.
+pub fn asking(is_ipv6: bool) -> io::Result<tokio::net::UdpSocket> {
+    let any: IpAddr = if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let address = SocketAddr::new(any, 0);
+    let socket = unbound(address, Type::DGRAM)?;
+    socket.bind(&address.into())?;
+    tokio::net::UdpSocket::from_std(socket.into())
+}
+
 /// Binds an address alone, to see that nobody has it and, for port 0, to find a port that is free by UDP and by TCP.
 fn reserve(address: SocketAddr) -> Result<(SocketAddr, [Socket; 2]), BindError> {
     let fail = |transport| move |source| BindError { address, transport, source };
@@ -146,6 +158,9 @@ fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    if kind == Type::DGRAM {
+        batch::ignore_path_mtu(&socket, address.is_ipv6());
+    }
     Ok(socket)
 }
 
@@ -158,6 +173,8 @@ const TCP_BACKLOG: i32 = 1024;
 
 #[cfg(test)]
 mod tests {
+    use rustix::net::sockopt;
+
     use super::*;
 
     #[test]
@@ -170,6 +187,25 @@ mod tests {
         }
         for listener in &listeners.tcp {
             assert_eq!(listener.local_addr().unwrap(), listeners.address);
+        }
+    }
+
+    #[test]
+    fn no_socket_for_datagrams_believes_what_is_said_of_the_path_mtu() {
+        for (address, is_ipv6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
+            let address = address.parse().unwrap();
+            let mut sockets = Listeners::bind(address, 1).unwrap().udp;
+            sockets.push(unbound(address, Type::DGRAM).unwrap().into());
+            for socket in sockets {
+                match is_ipv6 {
+                    false => {
+                        assert_eq!(sockopt::ip_mtu_discover(&socket).unwrap(), sockopt::Ipv4PathMtuDiscovery::OMIT);
+                    }
+                    true => {
+                        assert_eq!(sockopt::ipv6_mtu_discover(&socket).unwrap(), sockopt::Ipv6PathMtuDiscovery::OMIT);
+                    }
+                }
+            }
         }
     }
 

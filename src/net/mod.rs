@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod bind;
 pub mod clock;
+pub mod descriptors;
 pub mod exchange;
 mod portion;
 pub mod tcp;

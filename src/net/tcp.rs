@@ -30,12 +30,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The bounds of one of so many listeners in a process that may have so many descriptors open.
-    ///
-    /// Half of the descriptors are left for all else: clients that connect and say nothing must not cost us the sockets to
-    /// the backends, or nobody would get an answer.
-    pub fn among(listeners: usize, descriptors: usize) -> Self {
-        let share = descriptors / 2 / listeners.max(1);
+    /// The bounds of one of so many listeners that may have so many connections together
+    /// ([`Shares::connections`](super::descriptors::Shares::connections)): clients that connect and say nothing must not cost us
+    /// the sockets to the backends, or nobody would get an answer.
+    pub fn among(listeners: usize, connections: usize) -> Self {
+        let share = connections / listeners.max(1);
         Self {
             connections: share.clamp(1, CONNECTIONS),
             in_flight: 128,
@@ -293,12 +292,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_half_of_the_descriptors_to_others() {
-        for (listeners, descriptors, connections) in
-            [(1, usize::MAX, 1000), (8, 1 << 20, 1000), (4, 1024, 128), (0, 1024, 512), (6, 4, 1)]
+    fn listeners_share_the_connections() {
+        for (listeners, all, connections) in
+            [(1, usize::MAX, 1000), (8, 1 << 20, 1000), (4, 512, 128), (0, 512, 512), (6, 4, 1)]
         {
-            let limits = Limits::among(listeners, descriptors);
-            assert_eq!(limits.connections, connections, "{descriptors} for {listeners}");
+            let limits = Limits::among(listeners, all);
+            assert_eq!(limits.connections, connections, "{all} for {listeners}");
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Asking a primary: for its SOA by UDP, for the zone by TCP. How long it may take is for whoever asks to say.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Trouble;
+use crate::net::bind;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{ClientChain, Key, sign_query};
 use crate::transfer::{Progress, Reader, Received, Serial, read_soa_reply, write_transfer_query};
@@ -75,9 +76,8 @@ impl Primary {
 
     /// Asks by UDP until something with this ID comes, but not without end.
     async fn ask_by_udp(&self, id: u16, query: &[u8]) -> Result<Vec<u8>, Trouble> {
-        let any = if self.address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
         // A socket and so a port of its own for each question, and only the primary is heard (RFC 5452 section 9.2).
-        let socket = UdpSocket::bind((any, 0)).await?;
+        let socket = bind::asking(self.address.is_ipv6())?;
         socket.connect(self.address).await?;
         let mut buffer = vec![0; LONGEST_REPLY];
         for _ in 0..SENDS {

@@ -38,6 +38,7 @@ use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
+use crate::net::descriptors::{Demand, Shares};
 use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
@@ -151,8 +152,8 @@ impl Server {
     pub fn start(setup: Setup) -> Result<Self, StartError> {
         let Setup { config, catalogs, keys, token } = setup;
         let keys = Arc::new(keys);
-        let descriptors = raise_descriptor_limit();
         let count = worker_count(&config);
+        let shares = share_descriptors(&config, count);
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
@@ -183,7 +184,7 @@ impl Server {
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
         let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
-        let limits = Limits::among(listeners, descriptors);
+        let limits = Limits::among(listeners, shares.connections);
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         if let Some(listener) = &admin_listener {
             bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
@@ -532,8 +533,29 @@ fn worker_count(config: &Config) -> usize {
     config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
 }
 
-/// Lets the process open as many sockets as it is allowed to, and says how many that is: with slow backends, each has
-/// hundreds. If that is refused, the exchange makes do with fewer.
+/// Divides the descriptors that the process may open among its parts, and tells the operator.
+fn share_descriptors(config: &Config, workers: usize) -> Shares {
+    let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen);
+    let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let shares = Shares::of(Demand {
+        limit: raise_descriptor_limit(),
+        workers,
+        addresses: listen.chain(config.authorities.iter().flat_map(|authority| &authority.listen)).count(),
+        backends: if config.forwarder.is_some() { backends } else { 0 },
+        has_admin: config.admin.is_some(),
+    });
+    if shares.is_enough() {
+        tracing::info!("{shares}");
+    } else {
+        let Shares { limit, least, .. } = shares;
+        tracing::warn!(
+            "{limit} descriptors are too few, raise the limit (LimitNOFILE, ulimit -n) to {least} at least: {shares}"
+        );
+    }
+    shares
+}
+
+/// Lets the process open as many descriptors as it is allowed to, and says how many that is.
 fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -25,6 +25,11 @@ impl Client {
         Self { socket }
     }
 
+    /// Its own address.
+    pub fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a bound socket has an address")
+    }
+
     /// Sends and waits for the response, which must bear the query's ID.
     pub fn ask(&self, query: &Query) -> Response {
         self.send(query);

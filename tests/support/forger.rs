@@ -1,7 +1,7 @@
 //! Datagrams that claim to come from somebody else, made octet by octet. Only inside a namespace (see `namespace`), for it
 //! takes raw sockets.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -11,13 +11,21 @@ pub struct Forger {
     raw: Socket,
     /// Takes ICMP messages.
     icmp: Socket,
+    /// Takes those of IPv6.
+    icmp_6: Socket,
 }
 
 impl Forger {
     /// One with its sockets.
     pub fn new() -> Self {
-        let open = |protocol| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(protocol)));
-        Self { raw: open(IPPROTO_RAW).expect("a raw socket"), icmp: open(IPPROTO_ICMP).expect("a raw socket") }
+        let open = |domain, protocol| {
+            Socket::new(domain, Type::RAW, Some(Protocol::from(protocol))).expect("a raw socket, inside a namespace")
+        };
+        Self {
+            raw: open(Domain::IPV4, IPPROTO_RAW),
+            icmp: open(Domain::IPV4, IPPROTO_ICMP),
+            icmp_6: open(Domain::IPV6, IPPROTO_ICMPV6),
+        }
     }
 
     /// A datagram by UDP that claims to come from `from`.
@@ -35,6 +43,21 @@ impl Forger {
     /// Says that the datagrams that `victim` sends to `to` are too long for a link on the way (ICMP type 3, code 4).
     pub fn too_long(&self, mtu: u16, victim: SocketAddrV4, to: SocketAddrV4) {
         self.unreachable(4, mtu, victim, to);
+    }
+
+    /// The same over IPv6 (RFC 4443 section 3.2). The kernel fills in the checksum.
+    pub fn too_long_6(&self, mtu: u32, victim: SocketAddrV6, to: SocketAddrV6) {
+        let mut message = vec![2, 0, 0, 0];
+        message.extend(mtu.to_be_bytes());
+        // RFC 8200 section 3: version, traffic class and flow label; length, UDP, hop limit 64.
+        message.extend([0x60, 0, 0, 0, 0, 40, 17, 64]);
+        message.extend(victim.ip().octets());
+        message.extend(to.ip().octets());
+        for field in [victim.port(), to.port(), 40, 0] {
+            message.extend(field.to_be_bytes());
+        }
+        message.extend([0; 32]);
+        let _ = self.icmp_6.send_to(&message, &SocketAddr::from(SocketAddrV6::new(*victim.ip(), 0, 0, 0)).into());
     }
 
     /// ICMP type 3 with the start of a datagram from `victim` to `to`.
@@ -84,3 +107,6 @@ const IPPROTO_RAW: i32 = 255;
 
 /// ICMP.
 const IPPROTO_ICMP: i32 = 1;
+
+/// ICMP for IPv6.
+const IPPROTO_ICMPV6: i32 = 58;

@@ -10,17 +10,18 @@
 //! ```
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::Name;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::time;
 
 use super::codes::Rcode;
 use super::message::{Asked, Reply};
 use super::rtype::Type;
+use crate::net::bind;
 
 /// The server and how it is asked.
 #[derive(Debug)]
@@ -85,11 +86,7 @@ impl Server {
     ) -> io::Result<Result<Reply, Lost>> {
         // RFC 5452 section 9.2: ports are as unpredictable as IDs. The kernel picks a random free one, and
         // since the socket is connected drops what does not come from the server and reports ICMP errors.
-        let local: SocketAddr = match self.address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(local).await?;
+        let socket = bind::asking(self.address.is_ipv6())?;
         let asked = Asked { id: rand::random(), name, rtype };
         let talk = async {
             socket.connect(self.address).await?;

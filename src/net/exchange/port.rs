@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Link;
+use crate::net::batch::ignore_path_mtu;
 use crate::net::bind::SOCKET_BUFFER;
 
 /// One connected socket.
@@ -74,6 +75,7 @@ pub(super) fn connected(
     };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    ignore_path_mtu(&socket, address.is_ipv6());
     let mut attempts_left = PORT_ATTEMPTS;
     loop {
         attempts_left -= 1;

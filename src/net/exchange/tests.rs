@@ -247,6 +247,15 @@ fn number_of_a_closed_socket_is_not_given_away_in_the_same_turn() {
 }
 
 #[test]
+fn no_socket_believes_what_is_said_of_the_path_mtu() {
+    use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut connected = |address: &str| connected(address.parse().unwrap(), |_| false, &mut rng).unwrap();
+    assert_eq!(sockopt::ip_mtu_discover(connected("127.0.0.1:53")), Ok(Ipv4PathMtuDiscovery::OMIT));
+    assert_eq!(sockopt::ipv6_mtu_discover(connected("[::1]:53")), Ok(Ipv6PathMtuDiscovery::OMIT));
+}
+
+#[test]
 fn ports_that_are_reserved_are_not_taken() {
     let backend = "127.0.0.1:53".parse().unwrap();
     let mut rng = StdRng::seed_from_u64(1);
