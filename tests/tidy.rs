@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
     // To `transfer`: the secrets of keys are read from files.
-    ("cli", &["server", "admin", "sim", "config", "net", "policy", "transfer", "zone", "wire", "metrics"]),
+    ("cli", &["server", "admin", "sim", "config", "net", "policy", "limit", "transfer", "zone", "wire", "metrics"]),
     (
         "server",
         &[

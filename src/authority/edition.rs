@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::limit::ResponseRate;
+use crate::limit::{Access, ResponseRate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{AccessList, Journal, Serial};
 use crate::wire::Name;
@@ -20,6 +20,8 @@ pub struct Edition {
     pub keys: Arc<Keys>,
     /// What there is to exchange with others, by zone.
     pub exchanges: HashMap<Name, Arc<Exchange>>,
+    /// Who is answered.
+    pub access: Arc<Access>,
     /// Who got how much, if that is limited.
     pub rate: Option<Arc<ResponseRate>>,
 }

@@ -17,13 +17,13 @@ use tokio::task::spawn_local;
 
 pub use self::edition::{Edition, Exchange, Notice, Source};
 use self::special::{Outcome, Special, cut, is_special};
-use crate::limit::{self, Decision, ResponseRate};
-use crate::metrics::{self, Counters, Dropped, Transport};
-use crate::net::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
+use crate::limit::{self, Access, Decision, OnDenied, OwnAddresses, ResponseRate};
+use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
+use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch, take_trains_whole};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
-use crate::wire::{Rcode, read_query, write_error};
+use crate::wire::{Query, Rcode, Rejected, read_query, write_error, write_prohibited};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
 
 /// One worker's part of a TS.
@@ -32,19 +32,36 @@ pub struct Authority {
     number: usize,
     /// What it answers from.
     edition: RefCell<Arc<Edition>>,
+    /// Where no client is.
+    own: Arc<OwnAddresses>,
     /// What is counted.
     counters: Arc<Counters>,
+    /// How often clients met a limit.
+    limited: Arc<Limited>,
     /// Where NOTIFY goes.
     notices: mpsc::Sender<Notice>,
     /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
 }
 
+/// What a worker's part of a TS is linked with.
+pub struct Links {
+    /// Where no client is.
+    pub own: Arc<OwnAddresses>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// How often clients met a limit.
+    pub limited: Arc<Limited>,
+    /// Where NOTIFY goes.
+    pub notices: mpsc::Sender<Notice>,
+}
+
 impl Authority {
     /// Answers from `edition`, as the authority of this number.
-    pub fn new(number: usize, edition: Arc<Edition>, counters: Arc<Counters>, notices: mpsc::Sender<Notice>) -> Self {
+    pub fn new(number: usize, edition: Arc<Edition>, links: Links) -> Self {
+        let Links { own, counters, limited, notices } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
-        Self { number, edition: RefCell::new(edition), counters, notices, transfers }
+        Self { number, edition: RefCell::new(edition), own, counters, limited, notices, transfers }
     }
 
     /// Answers from another edition from now on. Transfers that have begun go on from theirs.
@@ -87,18 +104,30 @@ impl Authority {
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
         zone::warm(&edition.catalog, datagrams.clone().map(|datagram| datagram.bytes));
         for datagram in datagrams {
+            let Datagram { peer, local, .. } = datagram;
+            if self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
+                self.counters.dropped(Dropped::Source);
+                continue;
+            }
             responses.push_unless_empty(datagram.peer, datagram.local, |out| {
                 let reaction = match self.react(&edition, datagram.bytes, datagram.peer, Transport::Udp, out) {
                     Outcome::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     Outcome::Transfer(_) => Reaction::Silent,
+                    Outcome::Dropped(reason) => return self.drop_query(reason, Transport::Udp, out),
                 };
                 if let (Some((rate, now)), Reaction::Respond(_)) = (rate, reaction)
-                    && !is_allowed(rate, &edition.catalog, datagram.peer.ip(), datagram.bytes, out, now)
+                    && rate.limits(datagram.peer.ip())
                 {
-                    self.counters.query(Transport::Udp);
-                    self.counters.dropped(Dropped::Limited);
-                    return out.clear();
+                    let decision = decide(rate, &edition.catalog, datagram.peer.ip(), out, now);
+                    if decision != Decision::Pass {
+                        self.limited.count(Limit::Rate);
+                    }
+                    match decision {
+                        Decision::Pass => {}
+                        Decision::Slip => cut(datagram.bytes, out),
+                        Decision::Drop => return self.drop_query(Dropped::Limited, Transport::Udp, out),
+                    }
                 }
                 self.count(reaction, Transport::Udp, out);
             });
@@ -129,6 +158,10 @@ impl Authority {
                     Reaction::Respond(Rcode::SERVFAIL)
                 }
             },
+            Outcome::Dropped(reason) => {
+                self.drop_query(reason, Transport::Tcp, &mut out);
+                return responder.respond(|_| {});
+            }
         };
         self.count(reaction, Transport::Tcp, &mut out);
         responder.respond(|response| *response = out);
@@ -148,12 +181,22 @@ impl Authority {
             Transport::Tcp => zone::Transport::Tcp,
         };
         let read = read_query(message);
+        if !edition.access.admits(peer.ip()) {
+            return deny(&edition.access, &read, message, out);
+        }
         if is_special(&read, message) {
             let client = peer.ip();
             let special = Special { authority: self.number, edition, message, read: &read, client, transport };
             return special.react(&self.notices, out);
         }
         Outcome::Reaction(zone::respond_to(&edition.catalog, &read, message, transport, UDP_SIZE, out))
+    }
+
+    /// Says nothing to a query, and counts why.
+    fn drop_query(&self, reason: Dropped, transport: Transport, out: &mut Vec<u8>) {
+        self.counters.query(transport);
+        self.counters.dropped(reason);
+        out.clear();
     }
 
     /// Counts what became of a message. `out` stays empty if there is nothing to say.
@@ -170,15 +213,19 @@ impl Authority {
     }
 }
 
-/// Whether a response by UDP goes out, perhaps as TC=1 alone.
-fn is_allowed(
-    rate: &ResponseRate,
-    catalog: &Catalog,
-    client: IpAddr,
-    query: &[u8],
-    response: &mut Vec<u8>,
-    now: Instant,
-) -> bool {
+/// Reacts to a message of a client that is not to be answered.
+fn deny(access: &Access, read: &Result<Query<'_>, Rejected>, message: &[u8], out: &mut Vec<u8>) -> Outcome {
+    match (read, access.on_denied()) {
+        (Err(Rejected::Short | Rejected::NotAQuery), _) => return Outcome::Reaction(Reaction::Malformed),
+        (_, OnDenied::Drop) => return Outcome::Dropped(Dropped::Denied),
+        (Ok(_) | Err(Rejected::Answer(_)), OnDenied::Refused) => {}
+    }
+    write_prohibited(message, read.as_ref().ok(), UDP_SIZE, out);
+    Outcome::Reaction(Reaction::Respond(Rcode::REFUSED))
+}
+
+/// What becomes of a response by UDP, as far as rates go.
+fn decide(rate: &ResponseRate, catalog: &Catalog, client: IpAddr, response: &[u8], now: Instant) -> Decision {
     let topic = Topic::of(catalog, response);
     let outcome = match topic.kind {
         Kind::Answer => limit::Outcome::Answer,
@@ -186,14 +233,7 @@ fn is_allowed(
         Kind::Nxdomain => limit::Outcome::Nxdomain,
         Kind::Error => limit::Outcome::Error,
     };
-    match rate.decide(client, topic.name(), outcome, now) {
-        Decision::Pass => true,
-        Decision::Slip => {
-            cut(query, response);
-            true
-        }
-        Decision::Drop => false,
-    }
+    rate.decide(client, topic.name(), outcome, now)
 }
 
 /// Largest UDP response, octets: what passes nearly everywhere without fragmentation (DNS Flag Day 2020).

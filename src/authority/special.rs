@@ -10,6 +10,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::UDP_SIZE;
 use super::edition::{Edition, Exchange, Notice};
+use crate::metrics::Dropped;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
@@ -48,6 +49,8 @@ pub(super) struct Special<'a> {
 
 /// What becomes of such a message.
 pub(super) enum Outcome {
+    /// Nothing is said, for this reason.
+    Dropped(Dropped),
     /// As with any other.
     Reaction(Reaction),
     /// A zone is to be sent.

@@ -5,8 +5,11 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{EXIT_USAGE, run};
-use crate::config::{BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, words};
+use super::{EXIT_USAGE, load, run};
+use crate::config::{
+    BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, usual_rate_limit, words,
+};
+use crate::limit::{AccessRules, WaitRules};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
 use crate::server::Setup;
@@ -57,6 +60,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
+    let loops = load::loops::told(&config(&args));
+    if !loops.is_empty() {
+        eprintln!("hedgerow ls: {loops}");
+        return ExitCode::from(EXIT_USAGE);
+    }
     let setup = || Setup { config: config(&args), catalogs: Vec::new(), keys: Keys::default(), token: None };
     // There is no file to read again: a reload changes nothing, and loses nothing.
     run::foreground(setup(), || Ok(setup()))
@@ -88,6 +96,9 @@ fn config(args: &Args) -> Config {
             listen: args.listen.clone(),
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
             routes: vec![Route { suffix: Name::root(), pool: 0 }],
+            access: AccessRules::of(&AccessRules::LOCAL),
+            limits: WaitRules::default(),
+            rate_limit: usual_rate_limit(&args.listen),
         }),
         pools: vec![pool],
         authorities: Vec::new(),

@@ -32,6 +32,14 @@ impl Client {
         }
     }
 
+    /// Its IP address.
+    pub(super) fn ip(&self) -> IpAddr {
+        match self {
+            Self::Udp { peer, .. } => peer.ip,
+            Self::Tcp(responder) => responder.peer().ip(),
+        }
+    }
+
     /// Whether two datagrams came from one socket to one of our addresses. By TCP nothing is sent twice.
     pub(super) fn is_same_socket(&self, other: &Self) -> bool {
         match (self, other) {
@@ -56,6 +64,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The port to send to.
+    pub(super) fn port(self) -> u16 {
+        u16::from_ne_bytes(self.port)
+    }
+
     /// The address to send to.
     pub(super) fn address(self) -> SocketAddr {
         let port = u16::from_ne_bytes(self.port);

@@ -19,10 +19,11 @@ use super::admit::Sound;
 use super::client::Client;
 use super::memory::{Asked, Look, fetch_ahead};
 use super::{Forwarder, HandOver, Shared};
+use crate::limit::{Access, OwnAddresses};
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::tcp::Responder;
-use crate::plan::Routes;
+use crate::plan::{Plan, Routes};
 use crate::wire::{self, Query, Rcode, RecordType, Rejected};
 
 impl Forwarder {
@@ -66,9 +67,11 @@ impl Forwarder {
     ) -> bool {
         let mut arrivals = [const { None }; TOGETHER];
         folded.clear();
-        let reader = Reader { shared: &self.shared, routes: &self.plan.routes };
+        let Plan { routes, access, .. } = &*self.plan;
+        let reader = Reader { shared: &self.shared, own: &self.own, access, routes };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
-            *arrival = Some(Arrival { message, client, content: reader.read(message, folded) });
+            let content = reader.read(message, &client, folded);
+            *arrival = Some(Arrival { message, client, content });
         }
         let questions = arrivals.iter().flatten().filter_map(|arrival| arrival.asked(folded));
         fetch_ahead(&self.plan, questions);
@@ -82,15 +85,16 @@ impl Forwarder {
     fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
         let Arrival { message, client, content } = arrival;
         // What was handed over was counted by who did that.
-        if look == Look::First && !matches!(content, Content::Nothing) {
+        if look == Look::First && !matches!(content, Content::Nothing(_)) {
             self.counters.query(client.transport());
         }
         match content {
-            Content::Nothing => {
-                self.counters.dropped(Dropped::Malformed);
+            Content::Nothing(reason) => {
+                self.counters.dropped(*reason);
                 self.respond_nothing(client);
             }
-            Content::Refused(rcode) => self.refuse(message, *rcode, client),
+            Content::Refused(rcode) => self.refuse(message, *rcode, client, now),
+            Content::Prohibited(query) => self.prohibit(message, query.as_ref(), client, now),
             Content::Query { query, pool, question } => {
                 let sound = Sound { message, query, asked: question.asked(folded), pool: *pool };
                 self.admit(sound, client.clone(), look, now);
@@ -114,7 +118,7 @@ impl Arrival<'_> {
     fn asked<'f>(&self, folded: &'f [u8]) -> Option<(usize, Asked<'f>)> {
         match &self.content {
             Content::Query { pool, question, query: _ } => Some((*pool, question.asked(folded))),
-            Content::Nothing | Content::Refused(_) => None,
+            Content::Nothing(_) | Content::Refused(_) | Content::Prohibited(_) => None,
         }
     }
 }
@@ -122,9 +126,11 @@ impl Arrival<'_> {
 /// What a message is.
 enum Content<'m> {
     /// Nothing that may be answered.
-    Nothing,
+    Nothing(Dropped),
     /// A query that is answered with this rcode.
     Refused(Rcode),
+    /// A message of a client that is not to be answered, and its query, if it is one.
+    Prohibited(Option<Query<'m>>),
     /// A query to be admitted.
     Query {
         /// As it stands in its message.
@@ -157,17 +163,29 @@ impl Folded {
 struct Reader<'a> {
     /// Has the hash of questions.
     shared: &'a Shared,
+    /// Where no client is.
+    own: &'a OwnAddresses,
+    /// Who is answered.
+    access: &'a Access,
     /// From names to pools.
     routes: &'a Routes,
 }
 
 impl Reader<'_> {
     /// Reads one message, and folds its question behind those before.
-    fn read<'m>(&self, message: &'m [u8], folded: &mut Vec<u8>) -> Content<'m> {
+    fn read<'m>(&self, message: &'m [u8], client: &Client, folded: &mut Vec<u8>) -> Content<'m> {
+        if let Client::Udp { peer, local, .. } = client
+            && self.own.are_source(client.ip(), peer.port(), local.map(|local| local.ip()))
+        {
+            return Content::Nothing(Dropped::Source);
+        }
+        let is_admitted = self.access.admits(client.ip());
         let query = match wire::read_query(message) {
+            Ok(query) if !is_admitted => return Content::Prohibited(Some(query)),
             Ok(query) => query,
             // Nothing that answers these is safe: two servers could answer each other for ever.
-            Err(Rejected::Short | Rejected::NotAQuery) => return Content::Nothing,
+            Err(Rejected::Short | Rejected::NotAQuery) => return Content::Nothing(Dropped::Malformed),
+            Err(Rejected::Answer(_)) if !is_admitted => return Content::Prohibited(None),
             Err(Rejected::Answer(rcode)) => return Content::Refused(rcode),
         };
         // A zone transfer is between a secondary and its primary; through a balancer it would mix zones.

@@ -15,6 +15,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::allowance::Receiver;
 use super::entry::{Entry, StaleAnswer, Waiter};
 use super::pool::pool_at;
 use super::races::rank;
@@ -124,7 +125,7 @@ impl Out<'_> {
         let own_udp_size = self.own_udp_size;
         let asker = cache::Client { form, own_udp_size, limit: limit(client, form, own_udp_size) };
         let (mut found, mut rcode) = (Found::Nothing, Rcode::NOERROR);
-        self.offer(client, |out| {
+        let is_sent = self.offer(client, Receiver::of(waiter, now), |out| {
             found = match look {
                 Look::First => cache.look_up(key, &asker, rules, now, out),
                 Look::Again | Look::InNeed => cache.look_stale(key, &asker, rules, now, out),
@@ -135,7 +136,7 @@ impl Out<'_> {
                 out.clear();
             }
         });
-        if look.takes(found) {
+        if is_sent && look.takes(found) {
             let source = if matches!(found, Found::Stale { .. }) { Source::Stale } else { Source::Cache };
             self.counters.responses(source, rcode.0, waiter.queries.into());
         }
@@ -155,7 +156,7 @@ impl Forwarder {
     ) -> Recalled {
         let shared = &self.plan.pools[pool];
         let Some(memory) = Memory::of(&self.plan, shared) else { return Recalled::Nothing };
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
         let found = out.recall(memory, &memory.key(asked), waiter, look, now);
         let recalled = match found {
             Found::Fresh { is_refresh_due: true } => Recalled::RefreshDue,
@@ -202,7 +203,12 @@ impl Forwarder {
             return false;
         }
         let clock = Clock::of(&pool.shared, self.me, now);
-        Out::of(&mut self.listeners, &self.counters, &self.plan).say(clock, waiter, asked.question, word);
+        Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now).say(
+            clock,
+            waiter,
+            asked.question,
+            word,
+        );
         true
     }
 
@@ -214,8 +220,8 @@ impl Forwarder {
         let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry)) else { return };
         let Some(asked) = asked(&key, entry.flags, entry.hash) else { return };
         let clock = Clock::of(shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        entry.retain_waiters(|waiter| {
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        entry.retain_waiters(&self.shared.clients, |waiter| {
             let found = out.recall(memory, &memory.key(asked), waiter, Look::InNeed, now);
             let is_responded = Look::InNeed.takes(found);
             if is_responded {

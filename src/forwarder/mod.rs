@@ -18,6 +18,7 @@
 //! end of each turn everything that was queued leaves in batches. Reading sockets is `serve`'s business.
 
 mod admit;
+mod allowance;
 pub mod claims;
 mod client;
 mod entry;
@@ -54,7 +55,8 @@ use self::intake::TOGETHER;
 use self::pool::Pool;
 use self::responses::Listener;
 use self::slots::RaceRef;
-use crate::metrics::Counters;
+use crate::limit::{Clients, OwnAddresses, Pacing};
+use crate::metrics::{Counters, Limited};
 use crate::net::batch::{BATCH, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::udp::Socket;
@@ -76,6 +78,12 @@ pub struct Shared {
     pub workers: Vec<UnboundedSender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
     pub on_the_way: Vec<AtomicUsize>,
+    /// What each client holds.
+    pub clients: Arc<Clients>,
+    /// What each is sent at once.
+    pub pacing: Pacing,
+    /// How often clients met a limit.
+    pub limited: Arc<Limited>,
     /// The way to the prober.
     pub news: UnboundedSender<News>,
 }
@@ -102,6 +110,8 @@ pub struct Links {
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
     pub sockets: Vec<Rc<Socket>>,
+    /// Where no client is.
+    pub own: Arc<OwnAddresses>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.
@@ -130,6 +140,8 @@ pub struct Forwarder {
     timers: Timers<RaceRef>,
     /// The sockets to the clients.
     listeners: Vec<Listener>,
+    /// Where no client is.
+    own: Arc<OwnAddresses>,
     /// What is counted.
     counters: Arc<Counters>,
     /// Told when the last race is over.
@@ -184,7 +196,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, counters, idle } = links;
+        let Links { shared, sockets, own, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
@@ -193,15 +205,16 @@ impl Forwarder {
         let forwarder = Rc::new_cyclic(|this| {
             RefCell::new(Self {
                 me,
-                shared,
                 this: Weak::clone(this),
                 plan: Arc::clone(&plan),
                 pool_places: Vec::new(),
                 pools: Vec::new(),
                 exchange,
-                in_flight: InFlight::new(),
+                in_flight: InFlight::new(Arc::clone(&shared.clients)),
+                shared,
                 timers: Timers::new(),
                 listeners,
+                own,
                 counters,
                 idle,
                 rng,

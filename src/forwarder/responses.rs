@@ -3,19 +3,21 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Forwarder;
+use super::allowance::{Allowance, Receiver};
 use super::claims::WorkerId;
 use super::client::Client;
 use super::entry::Waiter;
 use super::pool::pool_at;
 use super::slots::RaceRef;
-use crate::metrics::{Counters, Dropped, PoolCounters, Source, Transport};
+use super::{Forwarder, Shared};
+use crate::limit::OnDenied;
+use crate::metrics::{Counters, Dropped, Limit, Limited, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
 use crate::policy::{Rules, Silence};
-use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
+use crate::wire::{self, ClientForm, Explanation, ExtendedError, Query, Rcode, Reply};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
@@ -40,7 +42,7 @@ pub(super) struct Word {
     /// The rcode; `None` is no response at all.
     pub(super) rcode: Option<Rcode>,
     /// What clients with EDNS are told besides.
-    error: Option<ExtendedError>,
+    error: Option<Explanation>,
 }
 
 impl Word {
@@ -48,8 +50,19 @@ impl Word {
     pub(super) const FAILED: Self = Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: None };
 
     /// Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
-    pub(super) const NOT_WHOLE: Self =
-        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::NETWORK_ERROR) };
+    pub(super) const NOT_WHOLE: Self = Self::failure(Explanation::new(ExtendedError::NETWORK_ERROR, ""));
+
+    /// The client has as many queries that wait as it may (`limits.waiting`).
+    pub(super) const TOO_MANY: Self =
+        Self::failure(Explanation::new(ExtendedError::OTHER, "too many queries of this client wait"));
+
+    /// All clients together have (`limits.in_flight`).
+    pub(super) const BUSY: Self = Self::failure(Explanation::new(ExtendedError::OTHER, "too many queries wait"));
+
+    /// SERVFAIL, and why: a failure of our own, which is never kept.
+    const fn failure(why: Explanation) -> Self {
+        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(why) }
+    }
 
     /// Nobody has replied.
     pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
@@ -64,7 +77,7 @@ impl Word {
             Silence::Refused => Some(Rcode::REFUSED),
             Silence::Drop => None,
         };
-        Self { source: Source::Synthesized, rcode, error: Some(error) }
+        Self { source: Source::Synthesized, rcode, error: Some(error.into()) }
     }
 }
 
@@ -74,10 +87,10 @@ impl Forwarder {
     pub(super) fn respond_with(&mut self, at: RaceRef, winner: AttemptId, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
         let is_truncated = reply.is_truncated();
         let is_for_nobody = !entry.has_waiters();
-        entry.retain_waiters(|waiter| {
+        entry.retain_waiters(&self.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
                 out.relay(clock, waiter, reply);
@@ -100,7 +113,7 @@ impl Forwarder {
     pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
         entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply));
     }
 
@@ -110,7 +123,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            Out::of(&mut self.listeners, &self.counters, &self.plan).relay(clock, waiter, &reply);
+            Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now).relay(clock, waiter, &reply);
         }
     }
 
@@ -118,16 +131,35 @@ impl Forwarder {
     pub(super) fn respond_word(&mut self, at: RaceRef, word: Word, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
         entry.waiters().for_each(|waiter| out.say(clock, &waiter, entry.question(), word));
     }
 
     /// Answers a message that cannot race.
-    pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client) {
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        out.counters.responses(Source::Error, rcode.0, 1);
-        let own_udp_size = out.own_udp_size;
-        out.respond(client, |out| wire::write_error(message, rcode, own_udp_size, out));
+    pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client, now: Instant) {
+        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        out.reject(client, rcode, |own_udp_size, out| wire::write_error(message, rcode, own_udp_size, out));
+    }
+
+    /// Answers a message of a client that is not to be answered, if even that is said.
+    pub(super) fn prohibit(&mut self, message: &[u8], query: Option<&Query<'_>>, client: &Client, now: Instant) {
+        match self.plan.access.on_denied() {
+            OnDenied::Drop => {
+                self.counters.dropped(Dropped::Denied);
+                self.respond_nothing(client);
+            }
+            OnDenied::Refused => {
+                let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+                out.reject(client, Rcode::REFUSED, |own_udp_size, out| {
+                    wire::write_prohibited(message, query, own_udp_size, out);
+                });
+            }
+        }
+    }
+
+    /// Gives a response without records to one client that has not waited.
+    pub(super) fn respond_at_once(&mut self, waiter: &Waiter, question: &[u8], word: Word, now: Instant) {
+        Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now).write(waiter, question, word);
     }
 
     /// Says nothing, which a connection has to be told.
@@ -147,64 +179,117 @@ pub(super) struct Out<'a> {
     pub(super) counters: &'a Counters,
     /// The UDP size that we offer.
     pub(super) own_udp_size: u16,
+    /// What limits them.
+    allowance: Allowance<'a>,
+    /// How often it did.
+    limited: &'a Limited,
 }
 
 impl<'a> Out<'a> {
     /// Of one worker.
-    pub(super) fn of(listeners: &'a mut [Listener], counters: &'a Counters, plan: &Plan) -> Self {
-        Self { listeners, counters, own_udp_size: plan.edns_udp_size }
+    pub(super) fn of(
+        listeners: &'a mut [Listener],
+        counters: &'a Counters,
+        plan: &'a Plan,
+        shared: &'a Shared,
+        now: Instant,
+    ) -> Self {
+        let allowance = Allowance { rate: plan.rate.as_deref(), pacing: &shared.pacing, now };
+        Self { listeners, counters, own_udp_size: plan.edns_udp_size, allowance, limited: &shared.limited }
     }
 
     /// Gives a reply to one client.
     fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>) {
         let Waiter { client, form, queries, .. } = waiter;
         clock.stop(waiter);
-        self.counters.responses(Source::Backend, reply.rcode().0, (*queries).into());
         let own_udp_size = self.own_udp_size;
         let limit = limit(client, form, own_udp_size);
-        self.respond(client, |out| wire::write_response(reply, form, own_udp_size, limit, out));
+        let receiver = Receiver::of(waiter, self.allowance.now);
+        if self.respond(client, receiver, |out| wire::write_response(reply, form, own_udp_size, limit, out)) {
+            self.counters.responses(Source::Backend, reply.rcode().0, (*queries).into());
+        }
     }
 
     /// Gives one client a response without records, or none at all.
     pub(super) fn say(&mut self, clock: Clock<'_>, waiter: &Waiter, question: &[u8], word: Word) {
-        let Waiter { client, form, queries, .. } = waiter;
-        let Word { source, rcode, error } = word;
-        let Some(rcode) = rcode else {
-            (0..*queries).for_each(|_| self.counters.dropped(Dropped::Unanswered));
-            return self.respond(client, |_| {});
-        };
-        clock.stop(waiter);
-        self.counters.responses(source, rcode.0, (*queries).into());
-        let own_udp_size = self.own_udp_size;
-        self.respond(client, |out| wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out));
+        if word.rcode.is_some() {
+            clock.stop(waiter);
+        }
+        self.write(waiter, question, word);
     }
 
-    /// Sends one response, or queues it for the end of the turn. An empty one says that there is none.
-    fn respond(&mut self, client: &Client, fill: impl FnOnce(&mut Vec<u8>)) {
+    /// The same, for one that was not timed.
+    fn write(&mut self, waiter: &Waiter, question: &[u8], word: Word) {
+        let Waiter { client, form, queries, .. } = waiter;
+        let Word { source, rcode, error } = word;
+        let receiver = Receiver::of(waiter, self.allowance.now);
+        let Some(rcode) = rcode else {
+            (0..*queries).for_each(|_| self.counters.dropped(Dropped::Unanswered));
+            self.respond(client, receiver, |_| {});
+            return;
+        };
+        let own_udp_size = self.own_udp_size;
+        let write = |out: &mut Vec<u8>| wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
+        if self.respond(client, receiver, write) {
+            self.counters.responses(source, rcode.0, (*queries).into());
+        }
+    }
+
+    /// Tells a client that its message is not taken.
+    fn reject(&mut self, client: &Client, rcode: Rcode, fill: impl FnOnce(u16, &mut Vec<u8>)) {
+        let own_udp_size = self.own_udp_size;
+        let receiver = Receiver { client: client.ip(), is_exempt: false, has_waited: false };
+        if self.respond(client, receiver, |out| fill(own_udp_size, out)) {
+            self.counters.responses(Source::Error, rcode.0, 1);
+        }
+    }
+
+    /// Sends one response, or queues it for the end of the turn, as far as limits let it. An empty one says that there is none.
+    /// Returns whether there is one.
+    fn respond(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> bool {
         match client {
-            Client::Tcp(responder) => responder.respond(fill),
-            Client::Udp { .. } => self.offer(client, fill),
+            Client::Tcp(responder) => {
+                let mut is_empty = true;
+                responder.respond(|out| {
+                    fill(out);
+                    is_empty = out.is_empty();
+                });
+                !is_empty
+            }
+            Client::Udp { .. } => self.offer(client, receiver, fill),
         }
     }
 
     /// The same, but after an empty one the client waits on.
-    pub(super) fn offer(&mut self, client: &Client, fill: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn offer(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut is_empty = true;
         match client {
             Client::Tcp(responder) => {
                 let mut message = Vec::new();
                 fill(&mut message);
-                if !message.is_empty() {
+                is_empty = message.is_empty();
+                if !is_empty {
                     responder.respond(|out| *out = message);
                 }
             }
             Client::Udp { listener, peer, local } => {
-                let Some(listener) = self.listeners.get_mut(usize::from(*listener)) else { return };
+                let Some(listener) = self.listeners.get_mut(usize::from(*listener)) else { return false };
                 if listener.responses.is_full() {
                     listener.flush(self.counters);
                 }
-                listener.responses.push_unless_empty(peer.address(), *local, fill);
+                listener.responses.push_unless_empty(peer.address(), *local, |out| {
+                    fill(out);
+                    if !self.allowance.apply(receiver, out) {
+                        self.limited.count(Limit::Rate);
+                        if out.is_empty() {
+                            self.counters.dropped(Dropped::Limited);
+                        }
+                    }
+                    is_empty = out.is_empty();
+                });
             }
         }
+        !is_empty
     }
 }
 

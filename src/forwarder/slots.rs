@@ -108,6 +108,11 @@ impl<E> Slots<E> {
         }
     }
 
+    /// All entries.
+    pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut E> {
+        self.chunks.iter_mut().flatten().filter_map(|slot| slot.entry.as_mut())
+    }
+
     /// A place by its number.
     fn slot(&self, index: u32) -> Option<&Slot<E>> {
         let index = index as usize;

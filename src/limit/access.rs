@@ -113,9 +113,9 @@ fn merged(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
 /// What of the first ranges is in none of the others. Both are merged.
 fn without(ranges: Vec<(u128, u128)>, others: &[(u128, u128)]) -> Vec<(u128, u128)> {
     let mut left = Vec::new();
-    for (mut first, last) in ranges {
-        let mut is_over = false;
-        for &(from, to) in others.iter().filter(|(from, to)| *from <= last && *to >= first) {
+    for (whole, last) in ranges {
+        let (mut first, mut is_over) = (whole, false);
+        for &(from, to) in others.iter().filter(|(from, to)| *from <= last && *to >= whole) {
             if from > first {
                 left.push((first, from - 1));
             }
@@ -197,7 +197,11 @@ mod tests {
             assert_eq!(access.admits(client.parse().expect("an address")), expected, "{client}");
         }
         let everybody = Access::new(&AccessRules::of(&AccessRules::EVERYBODY));
-        assert!(["0.0.0.0", "255.255.255.255", "::", "ffff::"].iter().all(|client| everybody.admits(client.parse().unwrap())));
+        assert!(
+            ["0.0.0.0", "255.255.255.255", "::", "ffff::"]
+                .iter()
+                .all(|client| everybody.admits(client.parse().unwrap()))
+        );
     }
 
     /// A prefix of few addresses apart, so that they meet.

@@ -2,7 +2,7 @@
 //!
 //! Who forges the address of another may collect responses for seconds, by queries that wait for a slow server of its own,
 //! and have them all leave in one moment: a pulse, hundreds of times as strong as what it had sent (DNSBomb, CVE-2024-33655). So
-//! each prefix of clients has an account of the octets that it gets for queries that have waited for [`HELD`] or longer:
+//! each prefix of clients has an account of the octets that it gets for queries that have waited for 100 ms or longer:
 //!
 //! 1. As much as [`BURST`] goes out at once, and [`OCTETS_PER_SECOND`] all the time.
 //! 2. What is above goes out as TC=1 without records, which is as short as the query was, and a true client asks again by TCP,
@@ -68,7 +68,7 @@ fn cost(octets: usize) -> u64 {
 }
 
 /// How long a query has waited whose response is paced. What comes within that is no more of a pulse than the queries were.
-pub const HELD: Duration = Duration::from_millis(100);
+const HELD: Duration = Duration::from_millis(100);
 
 /// Octets that leave for one prefix at once.
 const BURST: usize = 96 << 10;

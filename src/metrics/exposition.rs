@@ -75,6 +75,9 @@ const QUERIES: Family = Family { name: "hedgerow_queries", help: "Client queries
 const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses to clients" };
 /// `hedgerow_dropped_total`.
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
+/// `hedgerow_limited_total`.
+const LIMITED: Family =
+    Family { name: "hedgerow_limited", help: "Queries, responses and connections above a limit of the config" };
 /// `hedgerow_attempts_total`.
 const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
 /// `hedgerow_wins_total`.
@@ -123,10 +126,11 @@ const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 14] = [
+const COUNTERS: [&Family; 15] = [
     &QUERIES,
     &RESPONSES,
     &DROPPED,
+    &LIMITED,
     &ATTEMPTS,
     &WINS,
     &HEDGES_DENIED,
@@ -146,7 +150,7 @@ struct Exposition(Snapshot);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { queries, responses, dropped, cache, pools, uptime: _, workers: _ } = &self.0;
+        let Snapshot { queries, responses, dropped, limited, cache, pools, uptime: _, workers: _ } = &self.0;
         let encoder = &mut encoder;
         counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
@@ -157,6 +161,11 @@ impl Collector for Exposition {
             responses.map(|(&(source, _, n), rcode)| ([("rcode", rcode.as_str()), ("source", source.label())], n)),
         )?;
         counter(encoder, &DROPPED, dropped.iter().map(|&(reason, n)| ([("reason", reason.label())], n)))?;
+        let limits = limited.iter().map(|(listener, limit, n)| {
+            let labels = [("listener", listener.as_str()), ("limit", limit.label())];
+            (labels, *n)
+        });
+        counter(encoder, &LIMITED, limits)?;
         counter(
             encoder,
             &ATTEMPTS,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Remark;
 use crate::authority::{Edition, Exchange, Source};
 use crate::config::{AuthorityConfig, Sharing};
-use crate::limit::{RateRules, ResponseRate};
+use crate::limit::{Access, RateRules, ResponseRate};
 use crate::secondary::{Post, Subject};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
@@ -47,7 +47,7 @@ impl Holding {
         loaded: Arc<Catalog>,
         keys: &Arc<Keys>,
     ) -> (Self, Vec<News>) {
-        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), rate: None };
+        let edition = empty_edition(&config, loaded, keys);
         let mut holding = Self { number, config, edition: Arc::new(edition) };
         let (news, _) = holding.fill(None);
         (holding, news)
@@ -80,7 +80,7 @@ impl Holding {
     ) -> (Vec<News>, Vec<Remark>) {
         let earlier = Arc::clone(&self.edition);
         let earlier_rules = self.config.rate_limit;
-        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), rate: None };
+        let edition = empty_edition(&config, loaded, keys);
         (self.config, self.edition) = (config, Arc::new(edition));
         self.fill(Some((&earlier, earlier_rules)))
     }
@@ -104,6 +104,7 @@ impl Holding {
             catalog: Arc::new(Catalog::clone(&self.edition.catalog).with_zone(zone)),
             keys: Arc::clone(&self.edition.keys),
             exchanges,
+            access: Arc::clone(&self.edition.access),
             rate: self.edition.rate.clone(),
         });
         news
@@ -150,7 +151,8 @@ impl Holding {
             (None, _) => None,
         };
         let keys = Arc::clone(&self.edition.keys);
-        self.edition = Arc::new(Edition { catalog, keys, exchanges, rate });
+        let access = Arc::clone(&self.edition.access);
+        self.edition = Arc::new(Edition { catalog, keys, exchanges, access, rate });
         (news, remarks)
     }
 
@@ -159,6 +161,12 @@ impl Holding {
         let key = sharing.tsig.as_ref().and_then(|name| self.edition.keys.by_name(name)).cloned();
         News { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
     }
+}
+
+/// The edition of a config and of zones that were loaded, before anything is exchanged or limited.
+fn empty_edition(config: &AuthorityConfig, loaded: Arc<Catalog>, keys: &Arc<Keys>) -> Edition {
+    let access = Arc::new(Access::new(&config.access));
+    Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), access, rate: None }
 }
 
 /// How a zone differs from its version before.

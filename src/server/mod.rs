@@ -36,7 +36,8 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
-use crate::metrics::{Counters, Summary};
+use crate::limit::{Clients, OwnAddresses, Pacing};
+use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tcp::Limits;
@@ -118,6 +119,8 @@ pub struct Server {
     _admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
+    /// How often clients met a limit, by listener.
+    limited: Vec<Arc<Limited>>,
     /// The authorities that run, by number.
     holdings: Vec<Holding>,
     /// Looks after the zones that come from other servers.
@@ -157,11 +160,15 @@ impl Server {
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+        let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
             hasher: RandomState::default(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            clients: Arc::new(Clients::new(may_wait, rand::random())),
+            pacing: Pacing::new(rand::random(), std::time::Instant::now()),
+            limited: Arc::new(Limited::new("forwarder")),
             news: news_sender,
         });
         if let Some(plan) = &plan {
@@ -189,6 +196,10 @@ impl Server {
         if let Some(listener) = &admin_listener {
             bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
         }
+        let own = bound.iter().filter(|(name, _)| name != "admin").flat_map(|(_, addresses)| addresses.iter().copied());
+        let own = Arc::new(OwnAddresses::new(own));
+        let limited = config.authorities.iter().map(|authority| Arc::new(Limited::new(&authority.name)));
+        let limited: Vec<_> = limited.collect();
         let held = config.authorities.iter().zip(catalogs).enumerate();
         let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
         let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
@@ -210,6 +221,7 @@ impl Server {
             let forwarder = plan.as_ref().map(|plan| ForwarderParts {
                 shared: Arc::clone(&shared),
                 plan: Arc::clone(plan),
+                own: Arc::clone(&own),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
             });
@@ -217,6 +229,8 @@ impl Server {
             let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {
                 number,
                 edition: Arc::clone(holding.edition()),
+                own: Arc::clone(&own),
+                limited: Arc::clone(&limited[number]),
                 notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
             });
@@ -238,6 +252,7 @@ impl Server {
         if let Some(plan) = &plan {
             prober.set_plan(plan);
         }
+        let plan_limited = plan.as_ref().map(|_| Arc::clone(&shared.limited));
         let summary = Summary::of(counters);
         let (asks, requests) = unbounded_channel();
         let is_ready = Arc::new(AtomicBool::new(true));
@@ -268,6 +283,7 @@ impl Server {
             is_ready,
             _admin: admin,
             started,
+            limited: plan_limited.into_iter().chain(limited).collect(),
             holdings,
             keeper,
             posts,

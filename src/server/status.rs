@@ -20,6 +20,7 @@ impl Server {
             workers: self.workers.len(),
             pools: pools.map(|pool| pool_snapshot(pool)).collect(),
             cache: self.cache_snapshot(),
+            limited: self.limited.iter().flat_map(|limited| limited.snapshot()).collect(),
             ..self.summary.snapshot()
         }
     }

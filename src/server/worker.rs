@@ -13,10 +13,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::authority::{Authority, Edition, Notice};
+use crate::authority::{self, Authority, Edition, Notice};
 use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
-use crate::metrics::{Counters, Dropped};
+use crate::limit::OwnAddresses;
+use crate::metrics::{Counters, Dropped, Limited};
 use crate::net::tcp;
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
@@ -61,6 +62,8 @@ pub(super) struct ForwarderParts {
     pub(super) shared: Arc<Shared>,
     /// The config in force.
     pub(super) plan: Arc<Plan>,
+    /// Where no client is.
+    pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
     pub(super) handed_over: UnboundedReceiver<HandOver>,
     /// Its sockets.
@@ -73,6 +76,10 @@ pub(super) struct AuthorityParts {
     pub(super) number: usize,
     /// What it answers from.
     pub(super) edition: Arc<Edition>,
+    /// Where no client is.
+    pub(super) own: Arc<OwnAddresses>,
+    /// How often clients met a limit.
+    pub(super) limited: Arc<Limited>,
     /// Where NOTIFY goes.
     pub(super) notices: mpsc::Sender<Notice>,
     /// Its sockets.
@@ -166,10 +173,11 @@ impl Balancer {
         limits: tcp::Limits,
         vigil: Vigil,
     ) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, mut handed_over, sockets } = parts;
+        let ForwarderParts { shared, plan, own, mut handed_over, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
-        let links = Links { shared, sockets: udp.clone(), counters: Arc::clone(&counters), idle: Rc::clone(&idle) };
+        let (sockets, idle_told) = (udp.clone(), Rc::clone(&idle));
+        let links = Links { shared, sockets, own, counters: Arc::clone(&counters), idle: idle_told };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
@@ -241,9 +249,10 @@ struct Site {
 impl Site {
     /// Starts answering.
     fn start(parts: AuthorityParts, counters: Arc<Counters>, limits: tcp::Limits, vigil: Vigil) -> io::Result<Self> {
-        let AuthorityParts { number, edition, notices, sockets } = parts;
+        let AuthorityParts { number, edition, own, limited, notices, sockets } = parts;
         let (udp, tcp) = register(sockets)?;
-        let authority = Rc::new(Authority::new(number, edition, Arc::clone(&counters), notices));
+        let links = authority::Links { own, counters: Arc::clone(&counters), limited, notices };
+        let authority = Rc::new(Authority::new(number, edition, links));
         let mut intake = JoinSet::new();
         for socket in &udp {
             let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));

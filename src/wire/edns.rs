@@ -173,12 +173,48 @@ fn is_about_hop(code: OptionCode) -> bool {
     matches!(code, OptionCode::COOKIE | OptionCode::TCP_KEEPALIVE | OptionCode::PADDING | OptionCode::CLIENT_SUBNET)
 }
 
-/// An EXTENDED-ERROR option without extra text (RFC 8914 section 2).
-pub(super) fn extended_error_option(error: ExtendedError) -> [u8; 6] {
-    let [c0, c1] = OptionCode::EXTENDED_ERROR.0.to_be_bytes();
-    let [e0, e1] = error.0.to_be_bytes();
-    [c0, c1, 0, 2, e0, e1]
+/// An Extended DNS Error and a text for people, where the code does not say it all (RFC 8914 section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What went wrong.
+    code: ExtendedError,
+    /// The same in words; may be empty.
+    text: &'static str,
 }
+
+impl Explanation {
+    /// An error with a text of at most [`MAX_TEXT`](Self::MAX_TEXT) octets.
+    pub const fn new(code: ExtendedError, text: &'static str) -> Self {
+        assert!(text.len() <= Self::MAX_TEXT, "an EDE text is short");
+        Self { code, text }
+    }
+
+    /// Octets of the longest text: what one line of a tool shows.
+    pub const MAX_TEXT: usize = 64;
+
+    /// Appends the option to an empty place; returns the octets that it takes.
+    pub(super) fn write(self, out: &mut [u8; Self::MAX_LEN]) -> &[u8] {
+        let text = self.text.as_bytes();
+        let (head, rest) = out.split_at_mut(HEAD);
+        head[..2].copy_from_slice(&OptionCode::EXTENDED_ERROR.0.to_be_bytes());
+        head[2..4].copy_from_slice(&(2 + text.len() as u16).to_be_bytes());
+        head[4..].copy_from_slice(&self.code.0.to_be_bytes());
+        rest[..text.len()].copy_from_slice(text);
+        &out[..HEAD + text.len()]
+    }
+
+    /// Octets of the longest option.
+    pub(super) const MAX_LEN: usize = HEAD + Self::MAX_TEXT;
+}
+
+impl From<ExtendedError> for Explanation {
+    fn from(code: ExtendedError) -> Self {
+        Self { code, text: "" }
+    }
+}
+
+/// Octets of an EXTENDED-ERROR option without text: code, length, info code.
+const HEAD: usize = 6;
 
 /// Octets of an OPT record without options.
 const OPT_FIXED_LEN: usize = 11;
@@ -235,10 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn errors_are_explained_in_words() {
+        let mut out = [0xFF; Explanation::MAX_LEN];
+        assert_eq!(Explanation::new(ExtendedError::OTHER, "busy").write(&mut out), b"\0\x0F\0\x06\0\0busy");
+        assert_eq!(Explanation::from(ExtendedError::PROHIBITED).write(&mut out), b"\0\x0F\0\x02\0\x12");
+    }
+
+    #[test]
     fn records_are_written_octet_by_octet() {
-        let option = extended_error_option(ExtendedError::SYNTHESIZED);
+        let mut option = [0; Explanation::MAX_LEN];
+        let option = Explanation::from(ExtendedError::SYNTHESIZED).write(&mut option);
         let mut out = Vec::new();
-        OptRecord::new(1232, true).with_rcode(Rcode::BADVERS).with_options(&option, Passing::All).append(&mut out);
+        OptRecord::new(1232, true).with_rcode(Rcode::BADVERS).with_options(option, Passing::All).append(&mut out);
         assert_eq!(out, b"\0\0\x29\x04\xD0\x01\0\x80\0\0\x06\0\x0F\0\x02\0\x1D");
     }
 }

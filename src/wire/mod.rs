@@ -32,13 +32,14 @@ mod reply;
 #[cfg(test)]
 mod sample;
 mod sections;
+mod subject;
 mod synthesis;
 mod text;
 
 pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
-pub use edns::{Edns, OptRecord, Options};
+pub use edns::{Edns, Explanation, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
@@ -48,5 +49,6 @@ pub use question::Question;
 pub use relay::write_response;
 pub use reply::{Malformed, Reply, read_reply};
 pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords};
-pub use synthesis::{write_error, write_synthesized};
+pub use subject::Subject;
+pub use synthesis::{truncate, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;

@@ -2,9 +2,10 @@
 
 use super::body::{Opt, Record};
 use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
-use super::edns::{OptRecord, Passing, extended_error_option};
+use super::edns::{Explanation, OptRecord, Passing};
 use super::form::ClientForm;
-use super::header::{Flag, Header};
+use super::header::{Flag, HEADER_LEN, Header};
+use super::query::Query;
 use super::question::{Question, qname};
 
 /// Writes a response without records into `out`: QR and RA as told, AA clear, the question as the client spelled it, and
@@ -15,7 +16,7 @@ pub fn write_synthesized(
     question_wire: &[u8],
     form: &ClientForm,
     rcode: Rcode,
-    error: Option<ExtendedError>,
+    error: Option<Explanation>,
     recursion_available: bool,
     own_udp_size: u16,
     out: &mut Vec<u8>,
@@ -30,8 +31,8 @@ pub fn write_synthesized(
     out.extend_from_slice(question_wire);
     form.respell(qname(question_wire).len(), out);
     if let Some(edns) = form.edns {
-        let option = error.map(extended_error_option);
-        let options = option.as_ref().map_or(&[][..], |option| option);
+        let mut option = [0; Explanation::MAX_LEN];
+        let options = error.map_or(&[][..], |error| error.write(&mut option));
         OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::All).append(out);
     }
 }
@@ -64,6 +65,30 @@ pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Ve
     if let Some(opt) = opt {
         opt.append(out);
     }
+}
+
+/// Writes REFUSED to who is not to be answered into `out`, with the reason if its query has EDNS. `query` is the message as it
+/// was read, if it is sound.
+pub fn write_prohibited(message: &[u8], query: Option<&Query<'_>>, own_udp_size: u16, out: &mut Vec<u8>) {
+    let Some(query) = query else { return write_error(message, Rcode::REFUSED, own_udp_size, out) };
+    let (form, error) = (ClientForm::of(query), ExtendedError::PROHIBITED.into());
+    // RA is clear: to this client no recursion is available.
+    write_synthesized(query.question.as_wire(), &form, Rcode::REFUSED, Some(error), false, own_udp_size, out);
+}
+
+/// Makes a response say no more than TC=1: its header, question and OPT record are left.
+pub fn truncate(response: &mut Vec<u8>) {
+    let Some(header) = Header::read(response) else { return };
+    let question = Question::read(response).filter(|_| header.qdcount() == 1);
+    let records = question.map_or(HEADER_LEN, |question| question.end());
+    let opt = find_opt(response, header, records).map(|opt| opt.start..opt.end);
+    let counts = [u16::from(records > HEADER_LEN), 0, 0, u16::from(opt.is_some())];
+    let len = opt.as_ref().map_or(0, |opt| opt.len());
+    if let Some(opt) = opt {
+        response.copy_within(opt, records);
+    }
+    response.truncate(records + len);
+    header.with(Flag::Truncated, true).with_counts(counts).overwrite(response);
 }
 
 /// The one OPT record of a message that need not be sound behind its question.
@@ -102,7 +127,7 @@ mod tests {
             write_synthesized(&folded, &form, rcode, error, recursion_available, 1232, &mut out);
             assert_eq!(out, expected);
         };
-        let error = Some(ExtendedError::NO_REACHABLE_AUTHORITY);
+        let error = Some(ExtendedError::NO_REACHABLE_AUTHORITY.into());
         let option = b"\0\x0F\0\x02\0\x16";
         let answer = |bits, opt: &[u8]| message(bits, [1, 0, 0, u16::from(!opt.is_empty())], &[QUESTION, opt]);
         check(&plain(), Rcode::NXDOMAIN, error, true, &answer(0x8183, b""));
@@ -110,6 +135,36 @@ mod tests {
         check(&with_edns(), Rcode::NXDOMAIN, error, true, &answer(0x8193, &our_opt(0, option)));
         check(&with_edns(), Rcode::REFUSED, None, false, &answer(0x8115, &our_opt(0, b"")));
         check(&with_edns(), Rcode::BADVERS, None, false, &answer(0x8110, &our_opt(1, b"")));
+    }
+
+    #[test]
+    fn who_is_prohibited_is_told_if_it_has_edns() {
+        let check = |octets: &[u8], expected: &[u8]| {
+            let mut out = b"left over".to_vec();
+            write_prohibited(octets, read_query(octets).ok().as_ref(), 1232, &mut out);
+            assert_eq!(out, expected, "{octets:?}");
+        };
+        let option = b"\0\x0F\0\x02\0\x12";
+        check(&plain(), &message(0x8105, [1, 0, 0, 0], &[QUESTION]));
+        check(&with_edns(), &message(0x8115, [1, 0, 0, 1], &[QUESTION, &our_opt(0, option)]));
+        check(&message(0, [1, 0, 0, 0], &[QUESTION, b"junk"]), &message(0x8005, [1, 0, 0, 0], &[QUESTION]));
+        check(&plain()[..11], b"");
+    }
+
+    #[test]
+    fn what_is_truncated_keeps_question_and_opt() {
+        let check = |counts: [u16; 4], parts: &[&[u8]], left: [u16; 4], expected: &[&[u8]]| {
+            let mut response = message(0x8583, counts, parts);
+            truncate(&mut response);
+            assert_eq!(response, message(0x8783, left, expected), "{parts:?}");
+        };
+        let record = b"\xC0\x0C\0\x01\0\x01\0\0\0\x05\0\x04\x7F\0\0\x01";
+        let ours = &our_opt(0, b"")[..];
+        check([1, 1, 0, 0], &[QUESTION, record], [1, 0, 0, 0], &[QUESTION]);
+        check([1, 1, 1, 2], &[QUESTION, record, record, record, ours], [1, 0, 0, 1], &[QUESTION, ours]);
+        check([1, 0, 0, 2], &[QUESTION, ours, record], [1, 0, 0, 1], &[QUESTION, ours]);
+        check([1, 0, 0, 0], &[QUESTION], [1, 0, 0, 0], &[QUESTION]);
+        check([0, 0, 0, 0], &[], [0, 0, 0, 0], &[]);
     }
 
     #[test]
