@@ -101,6 +101,20 @@ fn ttls_are_clamped() {
 }
 
 #[test]
+fn time_asleep_counts() {
+    // RFC 1035 section 3.2.1: a TTL is a time, whether the machine sleeps or not.
+    let subject = Subject::new();
+    assert!(subject.keep(&answer(&[300])));
+    subject.cache.add_sleep(Duration::from_secs(100));
+    assert_eq!(subject.fresh_ttls(), Some(vec![200]));
+    subject.cache.add_sleep(Duration::from_secs(200));
+    assert_eq!(subject.fresh_ttls(), None);
+    // What comes afterwards is as good as ever.
+    assert!(subject.keep(&answer(&[300])));
+    assert_eq!(subject.fresh_ttls(), Some(vec![300]));
+}
+
+#[test]
 fn a_popular_answer_is_refreshed_by_one_caller_at_a_time() {
     let mut subject = Subject::new();
     let ask = |subject: &Subject| subject.ask(&query("www.example.org.", RecordType::A)).0;

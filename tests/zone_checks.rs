@@ -137,6 +137,16 @@ fn what_nobody_will_see_is_told() {
 }
 
 #[test]
+fn iterations_of_hashes_have_a_bound() {
+    let signed = |count: u16| format!("z. NSEC3PARAM {count} aabb\nhash.z. NSEC3 0 {count} aabb\n");
+    check_cautions(&signed(50), &[]);
+    let odd = "NSEC3 with 150 iterations: validators give up on many, expected 0";
+    check_cautions(&signed(150), &[&format!("1: z.: {odd}")]);
+    let wrong = "NSEC3 with 151 iterations, expected at most 150: sign the zone with 0 (RFC 9276)";
+    check_flaws(&signed(151), &[&format!("1: z.: {wrong}")]);
+}
+
+#[test]
 fn findings_name_the_file_that_they_are_in() {
     let source = Source { name: "z.zone".into(), octets: b"$INCLUDE sub.zone\n".into() };
     let mut builder = ZoneBuilder::new(&name("z."));

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::notice::Places;
 use crate::limit::{Access, ResponseRate};
 use crate::transfer::tsig::{Key, Keys};
-use crate::transfer::{AccessList, Journal, Serial};
+use crate::transfer::{AccessList, Journal};
 use crate::wire::Name;
 use crate::zone::Catalog;
 
@@ -40,34 +41,28 @@ pub struct Exchange {
 }
 
 /// Where a zone comes from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     /// Its primaries.
     pub primaries: Vec<SocketAddr>,
     /// Who else may tell of a change.
     pub notify_from: AccessList,
+    /// The name of the key that primaries sign with, if they do; folded.
+    pub tsig: Option<Name>,
+    /// Where NOTIFY waits.
+    pub places: Arc<Places>,
 }
 
 impl Source {
     /// The primary that is to be asked after a NOTIFY from this address, if that may send one.
     ///
-    /// A primary is known by its address alone: a NOTIFY leaves from any port. What it can do is to have us look.
+    /// A primary is known by its address, for a NOTIFY leaves from any port, and by its key if it has one: an address is easily
+    /// forged (RFC 1996 section 5).
     pub fn notified_by(&self, address: IpAddr, key: Option<&Key>) -> Option<usize> {
         let address = address.to_canonical();
         let primary = self.primaries.iter().position(|primary| primary.ip().to_canonical() == address);
-        primary.or_else(|| self.notify_from.allows(address, key).then_some(0))
+        let is_proved = self.tsig.as_ref().is_none_or(|name| key.is_some_and(|key| key.name() == name));
+        let is_allowed = (primary.is_some() && is_proved) || self.notify_from.allows(address, key);
+        is_allowed.then_some(primary.unwrap_or_default())
     }
-}
-
-/// A NOTIFY that was taken, on its way to whoever looks after the zone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// The number of the authority.
-    pub authority: usize,
-    /// The zone, in lower case.
-    pub zone: Name,
-    /// The primary to be asked.
-    pub primary: usize,
-    /// The version that there is said to be.
-    pub serial: Option<Serial>,
 }

@@ -3,6 +3,7 @@
 //! responses are limited. What is no plain query goes through `special.rs`.
 
 mod edition;
+mod notice;
 mod special;
 
 use std::cell::RefCell;
@@ -15,7 +16,8 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
-pub use self::edition::{Edition, Exchange, Notice, Source};
+pub use self::edition::{Edition, Exchange, Source};
+pub use self::notice::{Notice, Places};
 use self::special::{Outcome, Special, cut, is_special};
 use crate::limit::{self, Access, Decision, OnDenied, OwnAddresses, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
@@ -39,7 +41,7 @@ pub struct Authority {
     /// How often clients met a limit.
     limited: Arc<Limited>,
     /// Where NOTIFY goes.
-    notices: mpsc::Sender<Notice>,
+    notices: mpsc::UnboundedSender<Notice>,
     /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
 }
@@ -53,7 +55,7 @@ pub struct Links {
     /// How often clients met a limit.
     pub limited: Arc<Limited>,
     /// Where NOTIFY goes.
-    pub notices: mpsc::Sender<Notice>,
+    pub notices: mpsc::UnboundedSender<Notice>,
 }
 
 impl Authority {

@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 use super::UDP_SIZE;
-use super::edition::{Edition, Exchange, Notice};
+use super::edition::{Edition, Exchange};
+use super::notice::Notice;
 use crate::metrics::Dropped;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
@@ -69,7 +70,7 @@ enum Saying {
 
 impl Special<'_> {
     /// Reacts; `out` has the response if there is one. A NOTIFY that is taken goes to `notices`.
-    pub(super) fn react(&self, notices: &Sender<Notice>, out: &mut Vec<u8>) -> Outcome {
+    pub(super) fn react(&self, notices: &UnboundedSender<Notice>, out: &mut Vec<u8>) -> Outcome {
         let now = unix_now();
         let chain = match verify_query(&self.edition.keys, self.message, now) {
             Ok(chain) => chain,
@@ -168,7 +169,7 @@ impl Special<'_> {
     }
 
     /// Takes a NOTIFY; the rcode of the response.
-    fn take_notify(&self, notices: &Sender<Notice>, chain: Option<&ServerChain>) -> Rcode {
+    fn take_notify(&self, notices: &UnboundedSender<Notice>, chain: Option<&ServerChain>) -> Rcode {
         if self.edition.exchanges.values().all(|exchange| exchange.source.is_none()) {
             // No secondary of anything, whatever the message says.
             return Rcode::REFUSED;
@@ -180,13 +181,19 @@ impl Special<'_> {
         let zone = notify.zone.folded();
         let source = self.edition.exchanges.get(&zone).and_then(|exchange| exchange.source.as_ref());
         // RFC 1996 section 3.10 has NOTIFY from strangers ignored; REFUSED tells one who is none at once.
-        let Some(primary) = source.and_then(|source| source.notified_by(self.client, chain.map(ServerChain::key)))
+        let Some((source, primary)) =
+            source.and_then(|source| Some((source, source.notified_by(self.client, chain.map(ServerChain::key))?)))
         else {
             return Rcode::REFUSED;
         };
-        // If many wait already, this is a flood, or the zone will be looked at soon anyway.
-        let _ = notices.try_send(Notice { authority: self.authority, zone, primary, serial: notify.serial });
-        Rcode::NOERROR
+        let Some(notice) = source.places.notice(self.authority, zone, primary, notify.serial) else {
+            return Rcode::NOERROR;
+        };
+        match notices.send(notice) {
+            Ok(()) => Rcode::NOERROR,
+            // The server ends. Who is told so tells us again, or whoever is here next (RFC 1996 section 3.12 has NOERROR end it).
+            Err(_) => Rcode::SERVFAIL,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The cache as workers see it: look up, keep, and what is remembered of failures.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub struct Cache {
     shards: Box<[Mutex<Shard>]>,
     /// When the cache's own time was [`START`].
     base: Instant,
+    /// Time that the machine has slept since then, milliseconds, which `Instant` does not count.
+    asleep: AtomicU64,
 }
 
 /// In which form a client wants its response.
@@ -74,7 +77,7 @@ impl Cache {
         // Shards of one to two megabytes: small enough that going through one is nothing, and more of them than workers soon.
         let shards = 1 << (octets / Shard::LEAST).min(MAX_SHARDS).ilog2();
         let shards = (0..shards).map(|_| Mutex::new(Shard::new(octets / shards)));
-        Self { shards: shards.collect(), base: now }
+        Self { shards: shards.collect(), base: now, asleep: AtomicU64::new(0) }
     }
 
     /// Looks for an answer, and writes the response for a client into `out`.
@@ -150,9 +153,14 @@ impl Cache {
         self.shards[key.shard(self.shards.len())].try_lock().ok()
     }
 
+    /// Counts time that the machine has slept: what is kept has aged meanwhile (RFC 1035 section 3.2.1).
+    pub fn add_sleep(&self, slept: Duration) {
+        self.asleep.fetch_add(slept.as_millis() as u64, Relaxed);
+    }
+
     /// The cache's own time, in milliseconds.
     pub(super) fn millis(&self, now: Instant) -> u64 {
-        START + now.saturating_duration_since(self.base).as_millis() as u64
+        START + now.saturating_duration_since(self.base).as_millis() as u64 + self.asleep.load(Relaxed)
     }
 
     /// The same, with what else tells whether an entry is gone.

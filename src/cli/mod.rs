@@ -19,6 +19,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::wire::HashSeed;
+use crate::zone;
+
 /// Exit status of a wrong command line, config or zone file.
 const EXIT_USAGE: u8 = 2;
 
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         eprintln!("hedgerow: {error}");
         return ExitCode::from(EXIT_USAGE);
     }
+    zone::seed_hashes(HashSeed(rand::random()));
     match command {
         Command::Serve(ConfigFile { config }) => serve::run(config),
         Command::Ls(args) => ls::run(args),

@@ -80,7 +80,7 @@ mod tests {
 
     /// The forwarder with these lines.
     fn forwarder(lines: &str) -> ForwarderConfig {
-        let text = format!("[pools.p]\nbackends = [\"192.0.2.1:53\"]\n[forwarder]\n{lines}\n");
+        let text = format!("[pools.p]\nbackends = [\"198.51.100.1:53\"]\n[forwarder]\n{lines}\n");
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));
         config.forwarder.expect("there is one")
     }

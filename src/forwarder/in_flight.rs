@@ -122,6 +122,11 @@ impl InFlight {
         if let Ok(place) = self.by_question.find_entry(mark.hash(), |other| other.index == mark.index) {
             place.remove();
         }
+        // After a peak. To go through what is left costs less than what it took to come to be so few.
+        let (len, capacity) = (self.by_question.len(), self.by_question.capacity());
+        if capacity > 8 * WARM && len < capacity / 8 {
+            self.by_question.shrink_to(2 * len.max(WARM), Mark::hash);
+        }
     }
 }
 

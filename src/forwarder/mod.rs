@@ -42,7 +42,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use foldhash::quality::RandomState;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
@@ -64,7 +63,7 @@ use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex};
 use crate::policy::timers::Timers;
-use crate::wire::QuestionKey;
+use crate::wire::{QuestionHasher, QuestionKey};
 
 /// What the workers of one LS share.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ pub struct Shared {
     pub claims: Claims,
     /// Hashes questions, the same for all workers and unknown to clients. Of good quality, for one hash serves the cache, the
     /// table of races and the claims, and each takes other bits of it.
-    pub hasher: RandomState,
+    pub hasher: QuestionHasher,
     /// The way to each worker, by number.
     pub workers: Vec<UnboundedSender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
-use foldhash::quality::RandomState;
 use rand::Rng;
 
 use super::QTYPE_QCLASS;
@@ -20,7 +19,7 @@ use crate::policy::line_up::{Known, line_up};
 use crate::policy::load::{End, Load};
 use crate::policy::race::{BackendIndex, Candidates, Field};
 use crate::policy::{Hedge, Rules};
-use crate::wire::{self, Name};
+use crate::wire::{self, Name, QuestionHasher};
 
 /// A worker's part of a pool.
 pub(super) struct Pool {
@@ -124,7 +123,7 @@ impl Pool {
     pub(super) fn candidates(
         &self,
         qname: &[u8],
-        hasher: &RandomState,
+        hasher: &QuestionHasher,
         rng: &mut impl Rng,
         now: Instant,
     ) -> Candidates {
@@ -162,7 +161,7 @@ impl Pool {
 
     /// A backend has given a positive answer to a question in wire form: a `sticky` pool asks it first for that name from
     /// now on.
-    pub(super) fn learn_place(&self, backend: BackendIndex, question: &[u8], hasher: &RandomState) {
+    pub(super) fn learn_place(&self, backend: BackendIndex, question: &[u8], hasher: &QuestionHasher) {
         if self.shared.rules().balance != Balance::Sticky {
             return;
         }
@@ -270,7 +269,7 @@ fn turns(shared: &SharedPool) -> Turns {
 }
 
 /// The hash of a folded name, the same on all workers.
-fn name_hash(hasher: &RandomState, qname: &[u8]) -> u64 {
+fn name_hash(hasher: &QuestionHasher, qname: &[u8]) -> u64 {
     hasher.hash_one(qname)
 }
 

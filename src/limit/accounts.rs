@@ -1,4 +1,6 @@
-//! Accounts of what is sent to whom: a table of fixed size, in sets of eight words that share a cache line.
+//! Accounts of what is sent to whom: a table of fixed size, in sets of eight words that share a cache line. Half of a set is for
+//! accounts of whole prefixes, the other for what is told apart of these: accounts of many names displace each other, never
+//! that of their prefix.
 //!
 //! ```text
 //!     bits 63..42   tag: part of the hash, never 0
@@ -6,7 +8,7 @@
 //!     bits 37..0    when all that was sent is paid for, in ticks of 100 us
 //! ```
 //!
-//! If no word of its set is free, a new account takes the one that was paid for first. A flood of forged prefixes so displaces
+//! If no word of its half is free, a new account takes the one that was paid for first. A flood of forged prefixes so displaces
 //! accounts that owe nothing, long before those that owe much, and a new account owes nothing of what strangers do. All workers
 //! share the table and nobody waits: two that write to one word at once may count one response for two. Ticks go around after
 //! 318 days; an account untouched for so long may owe once.
@@ -31,6 +33,17 @@ pub(super) struct Key {
     pub(super) set: u64,
     /// Tells accounts apart, by its upper bits.
     pub(super) tag: u64,
+    /// In which half of the set.
+    pub(super) half: Half,
+}
+
+/// A half of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Half {
+    /// Of whole prefixes.
+    Prefixes,
+    /// Of what is told apart of a prefix.
+    Parts,
 }
 
 /// What becomes of a response, and of the account that it is charged to.
@@ -47,7 +60,7 @@ pub(super) struct Verdict<D> {
 impl Accounts {
     /// At least so many, 8 octets each, none of which owes anything.
     pub(super) fn new(accounts: usize, now: Instant) -> Self {
-        let sets = accounts.div_ceil(WAYS).next_power_of_two();
+        let sets = accounts.div_ceil(2 * WAYS).next_power_of_two();
         Self { start: now, sets: (0..sets).map(|_| Set::default()).collect() }
     }
 
@@ -64,11 +77,15 @@ impl Accounts {
     /// Charges an account at this tick. `judge` is told what it owes and how many slips it has had, and says what becomes of
     /// the response. No more than `most` is ever owed, which is the same for all accounts of a table.
     pub(super) fn charge<D>(&self, key: Key, most: u64, now: u64, judge: impl Fn(u64, u64) -> Verdict<D>) -> D {
-        let set = &self.sets[key.set as usize & (self.sets.len() - 1)].0;
+        let Set { prefixes, parts } = &self.sets[key.set as usize & (self.sets.len() - 1)];
+        let half = match key.half {
+            Half::Prefixes => prefixes,
+            Half::Parts => parts,
+        };
         let tag = (key.tag >> TAG_SHIFT).max(1);
         let mut tried = 0;
         loop {
-            let (place, before) = find(set, tag, most, now);
+            let (place, before) = find(half, tag, most, now);
             let is_own = before >> TAG_SHIFT == tag;
             let known = if is_own { (owed(before, most, now), before >> SLIP_SHIFT & SLIPS) } else { (0, 0) };
             let Verdict { decision, owed, slips } = judge(known.0, known.1);
@@ -83,8 +100,8 @@ impl Accounts {
 }
 
 /// The word of an account and what it says; if there is none, the word that the account is to take.
-fn find(set: &[AtomicU64; WAYS], tag: u64, most: u64, now: u64) -> (&AtomicU64, u64) {
-    let words = set.each_ref().map(|word| (word, word.load(Relaxed)));
+fn find(half: &[AtomicU64; WAYS], tag: u64, most: u64, now: u64) -> (&AtomicU64, u64) {
+    let words = half.each_ref().map(|word| (word, word.load(Relaxed)));
     let own = words.iter().find(|(_, word)| word >> TAG_SHIFT == tag);
     // Free ones first, then who owes least, and of those who owe nothing the one that was paid for first.
     let least = || words.iter().min_by_key(|(_, word)| (*word != 0, owed(*word, most, now), !age(*word, now)));
@@ -125,10 +142,15 @@ pub(super) fn ticks(time: Duration) -> u64 {
 /// Eight accounts that share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
+struct Set {
+    /// Of whole prefixes.
+    prefixes: [AtomicU64; WAYS],
+    /// Of what is told apart of these.
+    parts: [AtomicU64; WAYS],
+}
 
-/// Accounts in a set: what fits in a cache line.
-const WAYS: usize = 8;
+/// Accounts in half a set: what fits in half a cache line.
+const WAYS: usize = 4;
 
 /// How often a word that others keep writing is tried. After that the response goes uncounted.
 const TRIES: usize = 4;

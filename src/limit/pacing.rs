@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 
-use super::accounts::{Accounts, Key, TICKS_PER_SECOND, Verdict, prefix_of};
+use super::accounts::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of};
 use super::rate::Decision;
 
 /// What each prefix of clients is owed. Asked about datagrams only.
@@ -48,17 +48,22 @@ impl Pacing {
         hasher.write_u8(family);
         let hash = hasher.finish();
         let burst = cost(BURST);
-        self.accounts.charge(Key { set: hash, tag: hash }, 2 * burst, self.accounts.ticks_at(now), |owed, _| {
-            let whole = owed + cost(octets);
-            let cut = owed + cost(octets.min(SHORT));
-            let (decision, owed) = match () {
-                () if whole <= burst => (Decision::Pass, whole),
-                () if cut > 2 * burst => (Decision::Drop, owed),
-                () if octets <= SHORT => (Decision::Pass, cut),
-                () => (Decision::Slip, cut),
-            };
-            Verdict { decision, owed, slips: 0 }
-        })
+        self.accounts.charge(
+            Key { set: hash, tag: hash, half: Half::Prefixes },
+            2 * burst,
+            self.accounts.ticks_at(now),
+            |owed, _| {
+                let whole = owed + cost(octets);
+                let cut = owed + cost(octets.min(SHORT));
+                let (decision, owed) = match () {
+                    () if whole <= burst => (Decision::Pass, whole),
+                    () if cut > 2 * burst => (Decision::Drop, owed),
+                    () if octets <= SHORT => (Decision::Pass, cut),
+                    () => (Decision::Slip, cut),
+                };
+                Verdict { decision, owed, slips: 0 }
+            },
+        )
     }
 }
 
@@ -79,7 +84,7 @@ const OCTETS_PER_SECOND: u64 = 960 << 10;
 /// Octets of a response that TC=1 would hardly make shorter.
 const SHORT: usize = 128;
 
-/// Prefixes that something is known of: 128 KiB. What is paced has waited, so that there are no more than queries that wait.
+/// Accounts, of which half are used: 128 KiB. What is paced has waited, so that there are no more than queries that wait.
 const ACCOUNTS: usize = 16 << 10;
 
 /// Bits of IPv4 addresses that make a client, as in the default of [`RateRules`](super::RateRules).

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 
-use super::accounts::{Accounts, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks};
+use super::accounts::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks};
 
 /// What is limited, and how much. A rate is in responses a second, at most 10,000; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl ResponseRate {
         hasher.write_u8(family);
         let of_prefix = hasher.finish();
         let now = self.accounts.ticks_at(now);
-        let in_all = self.charge(Key { set: of_prefix, tag: of_prefix }, self.rules.total, now);
+        let in_all = self.charge(Key { set: of_prefix, tag: of_prefix, half: Half::Prefixes }, self.rules.total, now);
         if rate == 0 {
             return in_all;
         }
@@ -147,7 +147,7 @@ impl ResponseRate {
         folded.copy_from_slice(name);
         folded.make_ascii_lowercase();
         hasher.write(folded);
-        match self.charge(Key { set: of_prefix, tag: hasher.finish() }, rate, now) {
+        match self.charge(Key { set: of_prefix, tag: hasher.finish(), half: Half::Parts }, rate, now) {
             Decision::Pass => in_all,
             limited @ (Decision::Slip | Decision::Drop) => limited,
         }

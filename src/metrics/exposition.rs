@@ -301,6 +301,7 @@ mod tests {
 
     use super::super::counters::{Dropped, Source, Transport};
     use super::super::histogram::Histogram;
+    use super::super::limited::Limit;
     use super::super::snapshot::{Attempts, BackendState, Wins};
     use super::*;
 
@@ -344,6 +345,7 @@ mod tests {
             queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
             responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
             dropped: vec![(Dropped::Late, 26)],
+            limited: vec![("ts1".to_owned(), Limit::Waiting, 40)],
             cache: Some(CacheSnapshot {
                 size: 30,
                 entries: 31,
@@ -367,6 +369,7 @@ hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
 hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
 hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
 hedgerow_dropped_total{reason="late"} 26
+hedgerow_limited_total{listener="ts1",limit="waiting"} 40
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12

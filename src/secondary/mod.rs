@@ -9,7 +9,7 @@ mod client;
 mod saved;
 mod version;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -19,13 +19,15 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep_until, timeout};
 
 use self::client::Primary;
 use self::version::Fetched;
 use crate::config::SecondaryConfig;
+use crate::net::clock::SleepMeter;
 use crate::transfer::tsig::Key;
 use crate::transfer::{Difference, Failure, Secondary, SecondaryStep, Serial, Service, Soa, Version};
 use crate::wire::Name;
@@ -55,7 +57,7 @@ struct Watch {
     /// What it looks after.
     subject: Rc<Subject>,
     /// Hints of primaries.
-    hints: Sender<Hint>,
+    hints: Rc<Hints>,
     /// Ends with this value.
     _task: JoinSet<()>,
 }
@@ -71,13 +73,41 @@ pub struct Subject {
     pub key: Option<Key>,
 }
 
+/// What primaries have said of other versions: one hint for each, so a flood takes no room.
+#[derive(Default)]
+struct Hints {
+    /// Those that wait.
+    waiting: RefCell<Vec<Hint>>,
+    /// Wakes the zone's task.
+    wake: Notify,
+}
+
 /// A primary has said that there is another version.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hint {
     /// Which primary.
     primary: usize,
-    /// Which version.
+    /// Which version, if it said only one.
     serial: Option<Serial>,
+}
+
+impl Hints {
+    /// Adds one. Of two versions that one primary is said to have, one may be forged: then only the primary can tell.
+    fn add(&self, hint: Hint) {
+        let mut waiting = self.waiting.borrow_mut();
+        match waiting.iter_mut().find(|known| known.primary == hint.primary) {
+            Some(known) if known.serial == hint.serial => {}
+            Some(known) => known.serial = None,
+            None => waiting.push(hint),
+        }
+        self.wake.notify_one();
+    }
+
+    /// Waits for hints, and takes them.
+    async fn next(&self) -> Vec<Hint> {
+        self.wake.notified().await;
+        self.waiting.take()
+    }
 }
 
 impl Keeper {
@@ -103,19 +133,19 @@ impl Keeper {
     pub fn hear(&self, authority: usize, zone: &Name, primary: usize, serial: Option<Serial>) {
         let is_meant = |watch: &&Watch| watch.subject.authority == authority && watch.subject.config.zone == *zone;
         if let Some(watch) = self.watches.iter().find(is_meant) {
-            // One that waits already has us look after it was taken, and so sees this version too.
-            let _ = watch.hints.try_send(Hint { primary, serial });
+            watch.hints.add(Hint { primary, serial });
         }
     }
 
     /// Starts the task of a zone.
     fn watch(&self, subject: Subject) -> Watch {
-        let (hints, received) = channel(HINTS);
+        let hints: Rc<Hints> = Rc::default();
         let subject = Rc::new(subject);
         let mut story = Story::begin(Rc::clone(&subject), self.posts.clone());
-        story.tell_service(Instant::now());
+        let now = story.now();
+        story.tell_service(now);
         let mut task = JoinSet::new();
-        task.spawn_local(story.run(received));
+        task.spawn_local(story.run(Rc::clone(&hints)));
         Watch { subject, hints, _task: task }
     }
 }
@@ -134,6 +164,10 @@ struct Story {
     posts: UnboundedSender<Post>,
     /// Spreads looks in time.
     rng: SmallRng,
+    /// Counts time asleep, in which a zone expires as well (RFC 1034 section 4.3.5).
+    sleep: SleepMeter,
+    /// How much that was in all.
+    asleep: Duration,
 }
 
 /// What came of asking a primary.
@@ -165,20 +199,27 @@ impl Story {
             Some((zone, machine)) => (Some(zone), machine),
             None => (None, Secondary::new(primaries, now)),
         };
-        Self { subject, machine, zone, service: None, posts, rng: SmallRng::from_rng(&mut rand::rng()) }
+        let rng = SmallRng::from_rng(&mut rand::rng());
+        Self { subject, machine, zone, service: None, posts, rng, sleep: SleepMeter::new(), asleep: Duration::ZERO }
+    }
+
+    /// Now, as the machine is told: time asleep counts.
+    fn now(&mut self) -> Instant {
+        self.asleep += self.sleep.take();
+        Instant::now() + self.asleep
     }
 
     /// Keeps the zone up to date for ever.
-    async fn run(mut self, mut hints: Receiver<Hint>) {
+    async fn run(mut self, hints: Rc<Hints>) {
         let mut exchange: Option<(usize, Exchange)> = None;
         let progress = Rc::new(Cell::new(false));
         loop {
-            let now = Instant::now();
+            let now = self.now();
             if progress.take() {
                 self.machine.on_progress(now);
             }
             self.tell_service(now);
-            let wait = match self.machine.next_step(now, &mut self.rng) {
+            let until = match self.machine.next_step(now, &mut self.rng) {
                 SecondaryStep::AskSoa { primary } => {
                     exchange = Some((primary, self.ask_soa(primary)));
                     continue;
@@ -189,15 +230,18 @@ impl Story {
                 }
                 // Now and then in any case: a transfer is seen to go on, and a zone expires meanwhile.
                 SecondaryStep::WaitUntil(at) if exchange.is_some() => at.min(now + GLANCE),
-                SecondaryStep::WaitUntil(at) => at,
+                // Timers do not run while the machine sleeps.
+                SecondaryStep::WaitUntil(at) => at.min(now + LONGEST_WAIT),
             };
             tokio::select! {
                 (primary, outcome) = finished(&mut exchange) => {
                     exchange = None;
                     self.take(primary, outcome);
                 }
-                Some(hint) = hints.recv() => self.machine.on_notify(hint.primary, hint.serial),
-                () = sleep_until(wait.into()) => {}
+                hints = hints.next() => {
+                    hints.iter().for_each(|hint| self.machine.on_notify(hint.primary, hint.serial));
+                }
+                () = sleep_until(tokio::time::Instant::now() + until.saturating_duration_since(now)) => {}
             }
         }
     }
@@ -263,7 +307,8 @@ impl Story {
 
     /// Takes what came of asking a primary.
     fn take(&mut self, primary: usize, outcome: Outcome) {
-        let (now, config) = (Instant::now(), &self.subject.config);
+        let now = self.now();
+        let config = &self.subject.config;
         match outcome {
             Outcome::Soa(serial) => {
                 match self.machine.version().map(|version| version.serial) {
@@ -392,5 +437,25 @@ impl From<Failure> for Trouble {
 /// How often a look that is under way is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// Hints that wait for one zone.
-const HINTS: usize = 4;
+/// How long is waited at most before the time is looked at: so much later a machine that wakes up finds a zone expired.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_forged_hint_does_not_hide_a_true_one() {
+        let hints = Hints::default();
+        let hint = |primary, serial| Hint { primary, serial: Some(Serial(serial)) };
+        for serial in [5, 5, 5] {
+            hints.add(hint(0, serial));
+        }
+        hints.add(hint(1, 7));
+        assert_eq!(hints.next().await, [hint(0, 5), hint(1, 7)]);
+        hints.add(hint(0, 5));
+        hints.add(hint(0, 8));
+        hints.add(hint(0, 5));
+        assert_eq!(hints.next().await, [Hint { primary: 0, serial: None }]);
+    }
+}

@@ -15,6 +15,7 @@ use crate::limit::{Access, RateRules, ResponseRate};
 use crate::secondary::{Post, Subject};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
+use crate::wire::Name;
 use crate::zone::{Catalog, Zone};
 
 /// What one authority holds.
@@ -92,11 +93,7 @@ impl Holding {
         let exchange = self.edition.exchanges.get(zone.apex())?;
         let mut journal = exchange.journal.clone();
         steps.into_iter().for_each(|step| journal.push(step));
-        let source = exchange
-            .source
-            .as_ref()
-            .map(|source| Source { primaries: source.primaries.clone(), notify_from: source.notify_from.clone() });
-        let exchange = Exchange { journal, source, ..exchange_of(sharing, &zone) };
+        let exchange = Exchange { journal, source: exchange.source.clone(), ..exchange_of(sharing, &zone) };
         let mut exchanges = self.edition.exchanges.clone();
         exchanges.insert(zone.apex().clone(), Arc::new(exchange));
         let news = zone.is_served().then(|| self.news(&zone, sharing));
@@ -140,7 +137,12 @@ impl Holding {
                 Some((Arc::clone(edition.catalog.zone(&secondary.zone)?), exchange.journal.clone()))
             });
             let (zone, journal) = known.unwrap_or_else(|| (Arc::new(Zone::unserved(&secondary.zone)), empty_journal()));
-            let source = Source { primaries: secondary.primaries.clone(), notify_from: secondary.notify_from.clone() };
+            let source = Source {
+                primaries: secondary.primaries.clone(),
+                notify_from: secondary.notify_from.clone(),
+                tsig: secondary.sharing.tsig.as_ref().map(Name::folded),
+                places: Arc::default(),
+            };
             let exchange = Exchange { journal, source: Some(source), ..exchange_of(&secondary.sharing, &zone) };
             exchanges.insert(secondary.zone.clone(), Arc::new(exchange));
             catalog = Arc::new(Catalog::clone(&catalog).with_zone(zone));

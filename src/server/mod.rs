@@ -21,8 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
@@ -39,6 +38,7 @@ use crate::forwarder::claims::{Claims, WorkerId};
 use crate::limit::{Clients, OwnAddresses, Pacing};
 use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
+use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
@@ -46,6 +46,7 @@ use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::secondary::{Keeper, Post};
 use crate::transfer::tsig::Keys;
+use crate::wire::HashSeed;
 use crate::zone::Catalog;
 
 /// A config whose zones are loaded.
@@ -111,6 +112,8 @@ pub struct Server {
     second: Interval,
     /// Counts the queries of the last minute.
     minutes: Minutes,
+    /// Counts time asleep, for the cache.
+    sleep: SleepMeter,
     /// What the admin server asks.
     requests: UnboundedReceiver<Request>,
     /// Whether queries are taken.
@@ -128,7 +131,7 @@ pub struct Server {
     /// What has become of those.
     posts: UnboundedReceiver<Post>,
     /// NOTIFY that workers took.
-    notices: Receiver<Notice>,
+    notices: UnboundedReceiver<Notice>,
     /// Tells other servers of changes.
     announcer: Announcer,
     /// Probes the backends.
@@ -163,7 +166,7 @@ impl Server {
         let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
-            hasher: RandomState::default(),
+            hasher: HashSeed(rand::random()).question_hasher(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             clients: Arc::new(Clients::new(may_wait, rand::random())),
@@ -211,7 +214,8 @@ impl Server {
         while let Ok(post) = posts.try_recv() {
             announcements.extend(holdings.get_mut(post.authority).and_then(|holding| holding.take(post)));
         }
-        let (notice_sender, notices) = channel(NOTICES);
+        // At most one for each zone and primary: see `authority::Places`.
+        let (notice_sender, notices) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.
@@ -279,6 +283,7 @@ impl Server {
             pools,
             second: interval(Duration::from_secs(1)),
             minutes: Minutes::default(),
+            sleep: SleepMeter::new(),
             requests,
             is_ready,
             _admin: admin,
@@ -314,17 +319,26 @@ impl Server {
                 Some(news) = self.news.recv() => self.prober.hear(&news),
                 Some(post) = self.posts.recv() => self.take_post(post),
                 Some(notice) = self.notices.recv() => {
-                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.serial);
+                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.take_serial());
                 }
-                _ = self.second.tick() => if let Some(plan) = &self.plan {
-                    self.minutes.count(plan);
-                },
+                _ = self.second.tick() => self.on_second(),
                 Some(request) = self.requests.recv() => match request {
                     Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
                     Request::Cache(answer) => drop(answer.send(self.cache_access())),
                     Request::Change(Change::Reload, answer) => return answer,
                     Request::Change(change, answer) => drop(answer.send(self.change(change))),
                 },
+            }
+        }
+    }
+
+    /// Does what is due each second.
+    fn on_second(&mut self) {
+        let slept = self.sleep.take();
+        if let Some(plan) = &self.plan {
+            self.minutes.count(plan);
+            if let Some(cache) = &plan.cache {
+                cache.add_sleep(slept);
             }
         }
     }
@@ -617,9 +631,6 @@ fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
 fn announce(announcer: &mut Announcer, news: ZoneNews) {
     announcer.announce(news.authority, &news.zone, &news.sharing, news.key);
 }
-
-/// NOTIFY that waits for the control thread: more is a flood.
-const NOTICES: usize = 64;
 
 /// What a drain may take beyond the longest timeout of a pool.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);

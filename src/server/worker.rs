@@ -81,7 +81,7 @@ pub(super) struct AuthorityParts {
     /// How often clients met a limit.
     pub(super) limited: Arc<Limited>,
     /// Where NOTIFY goes.
-    pub(super) notices: mpsc::Sender<Notice>,
+    pub(super) notices: mpsc::UnboundedSender<Notice>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
 }

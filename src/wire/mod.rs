@@ -22,6 +22,7 @@ mod conclusion;
 mod edns;
 mod expand;
 mod form;
+mod hash;
 mod header;
 mod name;
 mod own;
@@ -41,6 +42,7 @@ pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordTyp
 pub use conclusion::Conclusion;
 pub use edns::{Edns, Explanation, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
+pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use own::{write_plain_query, write_without_opt};

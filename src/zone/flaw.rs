@@ -66,6 +66,13 @@ pub enum Flaw {
         /// How many there may be of this length.
         limit: usize,
     },
+    /// More NSEC3 iterations than answers can be had for (RFC 9276 section 3.1, RFC 5155 section 10.3).
+    Iterations {
+        /// How many the zone has.
+        count: u16,
+        /// How many it may have.
+        limit: u16,
+    },
 }
 
 impl Flaw {
@@ -78,7 +85,8 @@ impl Flaw {
             | Self::Second(_)
             | Self::BesideCname(_)
             | Self::BelowDname
-            | Self::RrsetTooLarge { .. } => false,
+            | Self::RrsetTooLarge { .. }
+            | Self::Iterations { .. } => false,
         }
     }
 }
@@ -101,6 +109,9 @@ impl fmt::Display for Flaw {
             }
             Self::RrsetTooLarge { rtype, limit } => {
                 write!(f, "too many {rtype} records: one message holds at most {limit} of this length")
+            }
+            Self::Iterations { count, limit } => {
+                write!(f, "NSEC3 with {count} iterations, expected at most {limit}: sign the zone with 0 (RFC 9276)")
             }
         }
     }

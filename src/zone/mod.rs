@@ -49,6 +49,7 @@ pub use identity::{Identity, Text};
 pub use rdata::rdata_to_text;
 pub use record::{Place, Record};
 pub use respond::{Reaction, Transport, respond, respond_to};
+pub use store::seed_hashes;
 pub use table::{TableFaults, is_master_file, read_table};
 pub use tables::{Miss, Tables, TablesBuilder};
 pub use topic::{Kind, Topic};

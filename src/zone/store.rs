@@ -11,6 +11,7 @@ mod index;
 mod node;
 
 pub(super) use draft::{Added, Draft, Full};
+pub use index::seed_hashes;
 pub(super) use index::{hash, spread};
 pub(super) use node::{At, MAX_RECORDS_LEN, Mark, Node, QNAME_POINTER, Rrset};
 

@@ -1,12 +1,13 @@
 //! The index of a store: from a name to the place of its node.
 
 use std::hash::BuildHasher;
+use std::sync::OnceLock;
 
-use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::node::{At, Node};
+use crate::wire::{HashSeed, NameHasher};
 
 /// Nodes by canonical name. Eight octets a name, beside what the table leaves free.
 #[derive(Debug, Default)]
@@ -77,12 +78,26 @@ impl Slot {
     }
 }
 
-/// The hash of a name in canonical form.
-///
-/// Names are the operator's, so that nobody can choose them to collide: no secret seed is needed.
+/// The hash of a name in canonical form, with the seed of the process. Who may add names to a zone that is hosted here, or
+/// transferred from elsewhere, would otherwise choose them to fall into one chain.
 pub(in crate::zone) fn hash(name: &[u8]) -> u32 {
-    FixedState::default().hash_one(name) as u32
+    hasher().hash_one(name) as u32
 }
+
+/// Has all stores of this process hash with this seed. To be called before the first zone is read: a store that is there
+/// would not find its names any more, so later calls change nothing.
+pub fn seed_hashes(seed: HashSeed) {
+    HASHER.get_or_init(|| seed.name_hasher());
+}
+
+/// Hashes the names of all stores, for one query may be looked up in several.
+fn hasher() -> &'static NameHasher {
+    // Without a seed, as in tests, any will do.
+    HASHER.get_or_init(|| HashSeed([0; 2]).name_hasher())
+}
+
+/// See [`seed_hashes`].
+static HASHER: OnceLock<NameHasher> = OnceLock::new();
 
 /// Spreads a hash over all bits.
 pub(in crate::zone) fn spread(hash: u32) -> u64 {
