@@ -34,7 +34,8 @@
 //!    (`net/exchange.rs`). Those of one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
 //! 7. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, what it has come to
 //!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size
-//!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead.
+//!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead. A truncated reply
+//!    is fetched whole for clients by TCP, over connections that are kept (`forwarder/fetches.rs`, `net/streams.rs`).
 //! 8. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
 //!    (`forwarder/turns.rs`).
 //!

@@ -88,6 +88,7 @@ fn config(args: &Args) -> Config {
         rules,
         probe: ProbeConfig::default(),
         cache: PoolConfig::CACHE,
+        case: PoolConfig::CASE,
     };
     Config {
         workers: NonZeroUsize::new(args.workers),

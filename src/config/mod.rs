@@ -118,11 +118,25 @@ pub struct PoolConfig {
     pub probe: ProbeConfig,
     /// Whether its replies are kept, if there is a cache.
     pub cache: bool,
+    /// How the name is spelled in queries to its backends.
+    pub case: Case,
 }
 
 impl PoolConfig {
     /// The default of `cache`: who asks for a cache means all pools.
     pub const CACHE: bool = true;
+
+    /// The default of `case`: a few servers answer in another case than they were asked in, or not at all.
+    pub const CASE: Case = Case::Keep;
+}
+
+/// `pools.*.case`: how the question's name is spelled in queries to backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Case {
+    /// As the client spells it.
+    Keep,
+    /// By chance, anew for each attempt (DNS 0x20), and replies must repeat it.
+    Random,
 }
 
 /// One entry of `pools.*.backends`.

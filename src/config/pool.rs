@@ -38,8 +38,9 @@ pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(So
         health,
     };
     let cache = section.boolean("cache", PoolConfig::CACHE);
+    let case = section.parsed("case", words::case, PoolConfig::CASE);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, rules, probe, cache }
+    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, case }
 }
 
 /// Reads `backends`: at least one, none twice by address or by name.
@@ -185,6 +186,7 @@ mod tests {
                 "grace = \"0s\"",
                 "9: pools.ts.grace: invalid value \"0s\": expected off, auto or a duration from 1ms to 1m",
             ),
+            ("case = \"mixed\"", "8: pools.ts.case: invalid value \"mixed\": expected one of keep, random"),
             ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
         ] {
             check_pool(line, expected);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{AdminConfig, CacheConfig, Config, ProbeConfig, Problem};
+use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
 use crate::zone::{Identity, Miss, Text};
@@ -158,6 +158,7 @@ fn every_key_is_read() {
         tries = 3
         on_timeout = "drop"
         on_all_down = "servfail"
+        case = "random"
         hedge = { delay = "p90", min_delay = "2ms", max_delay = "90ms", budget = 1, max = 2 }
         [pools.b.health]
         interval = "1m"
@@ -205,6 +206,7 @@ fn every_key_is_read() {
     assert_eq!(rules.health.every_queries, 1000);
     assert_eq!((rules.health.fall, rules.health.rise), (3, 4));
     assert_eq!(pool.probe.name.to_string(), "example.org.");
+    assert_eq!((pool.case, config.pools[1].case), (Case::Random, Case::Keep));
 
     let authority = &config.authorities[0];
     let files: Vec<_> = authority.zones.iter().map(|zone| zone.file.as_path()).collect();

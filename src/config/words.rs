@@ -8,8 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::limits;
 use super::suggest::nearest;
+use super::{Case, limits};
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Silence};
@@ -91,6 +91,9 @@ const SILENCE: &Words<Silence> = &[
     ("drop", Silence::Drop),
 ];
 
+/// `pools.*.case`.
+const CASE: &Words<Case> = &[("keep", Case::Keep), ("random", Case::Random)];
+
 /// `authorities.*.miss`.
 const MISS: &Words<Miss> = &[("silent", Miss::Silent), ("nxdomain", Miss::Nxdomain), ("refused", Miss::Refused)];
 
@@ -124,6 +127,11 @@ pub fn accept(text: &str) -> Result<Accept, Expected> {
 /// Reads `pools.*.on_timeout` and `pools.*.on_all_down`.
 pub fn silence(text: &str) -> Result<Silence, Expected> {
     look_up(SILENCE, text)
+}
+
+/// Reads `pools.*.case`.
+pub fn case(text: &str) -> Result<Case, Expected> {
+    look_up(CASE, text)
 }
 
 /// Reads `authorities.*.miss`.
@@ -330,6 +338,15 @@ mod tests {
                     Balance::Hash => "hash",
                     Balance::LeastLoad => "least-load",
                     Balance::Fastest => "fastest",
+                }
+            );
+        }
+        for &(word, value) in CASE {
+            assert_eq!(
+                word,
+                match value {
+                    Case::Keep => "keep",
+                    Case::Random => "random",
                 }
             );
         }

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use super::QTYPE_QCLASS;
 use super::client::Client;
+use super::proof::Proof;
 use crate::limit::{Clients, Place};
 use crate::net::exchange::TicketKey;
-use crate::policy::race::{AttemptId, MAX_ATTEMPTS, Offset, Race};
+use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientForm, HEADER_LEN, PlainForm};
 
 /// A client that waits for a race.
@@ -88,6 +89,8 @@ pub(super) struct Aside {
     body: Vec<u8>,
     /// The tickets of the attempts after the first few.
     tickets: [Option<TicketKey>; FAR_TICKETS],
+    /// When an attempt was asked again last.
+    again_at: Option<Offset>,
 }
 
 impl Aside {
@@ -100,6 +103,7 @@ impl Aside {
             buffer.shrink_to(OCTETS_KEPT);
         }
         self.tickets = [None; FAR_TICKETS];
+        self.again_at = None;
     }
 }
 
@@ -247,6 +251,18 @@ impl Entry {
             None => self.tickets[at] = key,
             Some(at) => self.aside.get_or_insert_default().tickets[at] = key,
         }
+    }
+
+    /// Notes that an attempt was asked again.
+    pub(super) fn asked_again(&mut self, now: Instant) {
+        self.aside.get_or_insert_default().again_at = Some(Offset::between(self.race.started(), now));
+    }
+
+    /// When the query of an attempt was sent, the last time if that was more than once.
+    pub(super) fn sent_at(&self, attempt: &Attempt, proof: Proof) -> Instant {
+        let aside = self.aside.as_ref().filter(|_| proof.has(Proof::AGAIN));
+        let again = aside.and_then(|aside| aside.again_at);
+        again.map_or(attempt.asked_at, |again| again.since(self.race.started()))
     }
 
     /// Takes out what all attempts wait with, by attempt.

@@ -1,30 +1,29 @@
 //! Fetching a whole answer by TCP, for a client that came by TCP and whose backend's reply was truncated (RFC 7766
-//! section 5). Rare, so it may take a task and a connection of its own. What fails here costs only this answer: a backend
-//! without TCP is not taken for dead.
+//! section 5). What fails here costs only this answer: a backend without TCP is not taken for dead.
+//!
+//! Here is what is worth fetching and what a reply is worth; who is asked when, over which connection, [`super::fetches`] says.
 
-use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use rand::RngExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use std::time::Instant;
 
 use super::Forwarder;
+use super::client::Client;
+use super::fetches::{FetchQuery, NOBODY, Next, party_of};
 use super::pool::pool_at;
 use super::races::rank;
 use super::responses::Word;
 use super::slots::RaceRef;
+use crate::metrics::{Dropped, Fetched};
+use crate::net::streams::{Heard, Report, StreamKey};
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex};
 use crate::wire;
 
 impl Forwarder {
-    /// Starts to fetch the whole answer of a race, from the backend whose reply was truncated or else from another.
-    pub(super) fn fetch(&mut self, at: RaceRef, winner: AttemptId, now: std::time::Instant) {
-        let Some(entry) = self.in_flight.get(at) else { return };
-        let Some(winner) = entry.race.attempt(winner) else { return };
+    /// Starts to fetch the whole answer of a race, from the backend whose reply was truncated or else from another. Returns
+    /// whether there is room for that.
+    pub(super) fn fetch(&mut self, at: RaceRef, winner: AttemptId, now: Instant) -> bool {
+        let Some(entry) = self.in_flight.get(at) else { return false };
+        let Some(winner) = entry.race.attempt(winner) else { return false };
         let pool = pool_at(&mut self.pools, entry.pool);
         let shared = &pool.shared;
         let others = (0..shared.backends.len() as u16).map(BackendIndex);
@@ -32,95 +31,97 @@ impl Forwarder {
         let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
         let address = |(backend, edns): (BackendIndex, bool)| (shared.backends[backend.get()].address, edns);
-        let mut query = Vec::new();
-        let opt_at = entry.write_query(true, &mut query);
-        let job = Job {
+        let mut message = Vec::new();
+        let opt_at = entry.write_query(true, &mut message);
+        let query = FetchQuery {
             backends: backends.chain(others).map(address).collect(),
-            query,
+            message,
             opt_at,
             question: entry.question().to_vec(),
             patience: shared.rules().attempt_timeout,
         };
-        let deadline = Instant::from_std(entry.race.deadline());
-        let this = self.this.clone();
-        tokio::task::spawn_local(async move {
-            let message = timeout_at(deadline, job.run()).await.ok().flatten();
-            if let Some(this) = this.upgrade() {
-                this.borrow_mut().on_fetched(at, message.as_deref());
-            }
+        let party = entry.waiters().find_map(|waiter| match waiter.client {
+            Client::Tcp(responder) => Some(party_of(responder.peer().ip())),
+            Client::Udp { .. } => None,
         });
+        self.fetches.add(at, party.unwrap_or(NOBODY), query, entry.race.deadline(), now)
     }
 
-    /// Ends a race whose answer was fetched, or could not be.
-    fn on_fetched(&mut self, at: RaceRef, message: Option<&[u8]>) {
-        let now = std::time::Instant::now();
-        match message.and_then(|message| wire::read_reply(message).ok()) {
-            Some(reply) => {
-                self.remember_whole(at, &reply, now);
-                self.respond_whole(at, &reply, now);
-            }
-            None => {
-                self.respond_stale(at, now);
-                self.respond_word(at, Word::NOT_WHOLE, now);
+    /// Takes what a connection to a backend reports.
+    pub(super) fn hear_stream(&mut self, key: StreamKey, report: Report<'_>, now: Instant) {
+        match report {
+            Report::Message(message) => self.hear_fetched(key, message, now),
+            Report::Ended(end) => {
+                for at in self.fetches.lose(key, &end, now) {
+                    self.pass_on(at, now);
+                }
             }
         }
-        self.remove(at);
         self.end_turn(now);
     }
-}
 
-/// What to fetch, and where.
-struct Job {
-    /// Whom to ask, in order, and whether with OPT; first the one whose reply was truncated.
-    backends: Vec<(SocketAddr, bool)>,
-    /// The query as it goes to backends.
-    query: Vec<u8>,
-    /// Where the OPT record starts in it.
-    opt_at: usize,
-    /// Its question.
-    question: Vec<u8>,
-    /// How long one backend is waited for.
-    patience: Duration,
-}
-
-impl Job {
-    /// Asks one backend after the other until one gives a whole answer.
-    async fn run(self) -> Option<Vec<u8>> {
-        // What is to be fetched is known to exist, so another's word that it does not is worth nothing.
-        let least = std::iter::once(Rank::Nodata).chain(std::iter::repeat(Rank::Positive));
-        for ((address, edns), least) in self.backends.iter().zip(least) {
-            if let Ok(Ok(message)) = timeout(self.patience, self.ask(*address, *edns, least)).await {
-                return Some(message);
-            }
+    /// Takes a reply by TCP. One to anything else than was asked is read past, as one by UDP is.
+    fn hear_fetched(&mut self, key: StreamKey, message: &[u8], now: Instant) {
+        let Some(header) = wire::Header::read(message) else { return self.counters.dropped(Dropped::Malformed) };
+        let at = match self.fetches.hear(key, header.id(), now) {
+            Heard::Waiting(at) => at,
+            Heard::Late => return self.counters.dropped(Dropped::Late),
+            Heard::Unknown => return self.counters.dropped(Dropped::Spoofed),
+        };
+        let Ok(reply) = wire::read_reply(message) else { return self.counters.dropped(Dropped::Malformed) };
+        let Some(fetch) = self.fetches.get(at) else { return };
+        if !reply.answers_question(&fetch.query.question) {
+            return self.counters.dropped(Dropped::Spoofed);
         }
-        None
+        // What is to be fetched is known to exist, so another's word that it does not is worth nothing.
+        let least = if fetch.is_passed_on() { Rank::Positive } else { Rank::Nodata };
+        self.fetches.settle(at, now);
+        if reply.is_truncated() || rank(&reply) < least {
+            return self.pass_on(at, now);
+        }
+        self.fetches.end(at, now);
+        self.count_fetch(at, Fetched::Whole);
+        self.remember_whole(at, &reply, now);
+        self.respond_whole(at, &reply, now);
+        self.remove(at);
     }
 
-    /// Asks one backend for a whole reply of this rank at least. Replies to anything else are read past.
-    async fn ask(&self, address: SocketAddr, edns: bool, least: Rank) -> io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(address).await?;
-        let id = rand::rng().random();
-        let mut query = Vec::with_capacity(self.query.len());
-        match edns {
-            true => query.extend_from_slice(&self.query),
-            false => wire::write_without_opt(&self.query, self.opt_at, &mut query),
-        }
-        wire::set_id(&mut query, id);
-        // RFC 1035 section 4.2.2: two octets of length before each message.
-        let length = (query.len() as u16).to_be_bytes();
-        stream.write_all(&[&length, &query[..]].concat()).await?;
-        loop {
-            let length = stream.read_u16().await?;
-            let mut message = vec![0; usize::from(length)];
-            stream.read_exact(&mut message).await?;
-            let Ok(reply) = wire::read_reply(&message) else { continue };
-            if reply.header().id() != id || !reply.answers_question(&self.question) {
-                continue;
+    /// The time of a fetch has come. Returns whether it goes on.
+    pub(super) fn on_fetch_due(&mut self, at: RaceRef, now: Instant) -> bool {
+        let next = self.fetches.on_due(at, now);
+        self.follow(at, next, now)
+    }
+
+    /// The backend that was asked does not give the whole answer.
+    fn pass_on(&mut self, at: RaceRef, now: Instant) {
+        let next = self.fetches.pass_on(at, now);
+        self.follow(at, next, now);
+    }
+
+    /// Does what follows for a fetch. Returns whether it goes on.
+    fn follow(&mut self, at: RaceRef, next: Next, now: Instant) -> bool {
+        match next {
+            Next::Waits => true,
+            Next::Over { is_unsent } => {
+                self.fail_fetch(at, if is_unsent { Fetched::Unsent } else { Fetched::Failed }, now);
+                false
             }
-            if reply.is_truncated() || rank(&reply) < least {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            return Ok(message);
         }
+    }
+
+    /// Ends a race whose answer could not be fetched.
+    pub(super) fn fail_fetch(&mut self, at: RaceRef, result: Fetched, now: Instant) {
+        self.count_fetch(at, result);
+        let word = if result == Fetched::Unsent { Word::UNSENT } else { Word::NOT_WHOLE };
+        self.respond_stale(at, now);
+        self.respond_word(at, word, now);
+        self.remove(at);
+    }
+
+    /// Counts what became of a fetch.
+    fn count_fetch(&mut self, at: RaceRef, result: Fetched) {
+        let Some(entry) = self.in_flight.get(at) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
+        pool.shared.state.counters[usize::from(self.me.0)].fetches[result as usize].increment();
     }
 }

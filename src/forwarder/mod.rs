@@ -18,23 +18,26 @@
 //! end of each turn everything that was queued leaves in batches. Reading sockets is `serve`'s business.
 
 mod admit;
+mod again;
 mod allowance;
 pub mod claims;
 mod client;
 mod entry;
 mod explain;
 mod fetch;
+mod fetches;
 mod in_flight;
 mod intake;
 mod memory;
 mod pool;
+mod proof;
 mod races;
 mod responses;
 pub mod serve;
 mod slots;
 mod turns;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::hash::BuildHasher;
 use std::io;
 use std::rc::{Rc, Weak};
@@ -49,9 +52,11 @@ use tokio::sync::mpsc::UnboundedSender;
 pub use self::client::{Client, Peer};
 
 use self::claims::{Claims, WorkerId};
+use self::fetches::Fetches;
 use self::in_flight::InFlight;
 use self::intake::TOGETHER;
 use self::pool::Pool;
+use self::proof::{Proof, Secret};
 use self::responses::Listener;
 use self::slots::RaceRef;
 use crate::limit::{Clients, OwnAddresses, Pacing};
@@ -61,7 +66,7 @@ use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
-use crate::policy::race::{AttemptId, BackendIndex};
+use crate::policy::race::{AttemptId, BackendIndex, MAX_ATTEMPTS};
 use crate::policy::timers::Timers;
 use crate::wire::{QuestionHasher, QuestionKey};
 
@@ -111,6 +116,8 @@ pub struct Links {
     pub sockets: Vec<Rc<Socket>>,
     /// Where no client is.
     pub own: Arc<OwnAddresses>,
+    /// Connections by which it may fetch answers from backends.
+    pub fetches: usize,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.
@@ -123,8 +130,6 @@ pub struct Forwarder {
     me: WorkerId,
     /// What it shares with the others.
     shared: Arc<Shared>,
-    /// Itself, for tasks that come back later.
-    this: Weak<RefCell<Self>>,
     /// The config in force.
     plan: Arc<Plan>,
     /// For each pool of the plan, its place in `pools`.
@@ -135,6 +140,8 @@ pub struct Forwarder {
     exchange: Exchange<Ticket, Late>,
     /// Queries in flight.
     in_flight: InFlight,
+    /// Whole answers that are fetched by TCP.
+    fetches: Fetches,
     /// When races have to be looked at.
     timers: Timers<RaceRef>,
     /// The sockets to the clients.
@@ -147,6 +154,8 @@ pub struct Forwarder {
     idle: Rc<Notify>,
     /// For policies; nothing secret comes from it.
     rng: SmallRng,
+    /// What makes replies hard to forge.
+    secret: Secret,
     /// Messages that could not be sent, to be looked at before the turn ends.
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
@@ -161,13 +170,33 @@ pub struct Forwarder {
     is_draining: bool,
 }
 
-/// What the exchange keeps for an attempt whose race runs: which that is. All else is there.
+/// What the exchange keeps for an attempt whose race runs: which that is, and how it was sent. All else is there.
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
     /// The race.
     race: RaceRef,
-    /// Its attempt.
-    attempt: AttemptId,
+    /// Its attempt, in the lowest bits, and what the reply must bear: one octet, for there may be a hundred thousand of these.
+    tag: u8,
+}
+
+impl Ticket {
+    /// The ticket of an attempt whose reply must bear this.
+    fn new(race: RaceRef, attempt: AttemptId, proof: Proof) -> Self {
+        Self { race, tag: attempt.0 | proof.bits() << Self::ATTEMPT_BITS }
+    }
+
+    /// The attempt.
+    fn attempt(self) -> AttemptId {
+        AttemptId(self.tag & ((1 << Self::ATTEMPT_BITS) - 1))
+    }
+
+    /// What its reply must bear.
+    fn proof(self) -> Proof {
+        Proof::of_bits(self.tag >> Self::ATTEMPT_BITS)
+    }
+
+    /// Bits that the number of an attempt takes.
+    const ATTEMPT_BITS: u32 = MAX_ATTEMPTS.trailing_zeros();
 }
 
 /// What the exchange keeps for an attempt whose race was over before its reply came.
@@ -185,6 +214,8 @@ struct Late {
     is_charged: bool,
     /// RD, CD and DO of the query.
     flags: u8,
+    /// What its reply must bear.
+    proof: Proof,
     /// A reply of a higher rank than this is better than what the race had come to.
     above: Option<Rank>,
 }
@@ -193,38 +224,47 @@ impl Forwarder {
     /// A worker's LS.
     ///
     /// # Errors
-    /// If the process has no descriptors left.
+    /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, own, counters, idle } = links;
+        let Links { shared, sockets, fetches, own, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
         let exchange = Exchange::new()?;
+        // Connections come back to the forwarder, which is not there yet.
+        let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
+        let owner = Rc::clone(&itself);
+        let fetches = Fetches::new(fetches, move |key, report| {
+            if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
+                forwarder.borrow_mut().hear_stream(key, report, Instant::now());
+            }
+        })?;
         let rng = rand::make_rng();
-        let forwarder = Rc::new_cyclic(|this| {
-            RefCell::new(Self {
-                me,
-                this: Weak::clone(this),
-                plan: Arc::clone(&plan),
-                pool_places: Vec::new(),
-                pools: Vec::new(),
-                exchange,
-                in_flight: InFlight::new(Arc::clone(&shared.clients)),
-                shared,
-                timers: Timers::new(),
-                listeners,
-                own,
-                counters,
-                idle,
-                rng,
-                refused: Vec::with_capacity(BATCH),
-                orphans: Vec::new(),
-                unread: Vec::new(),
-                scratch: Vec::with_capacity(SCRATCH),
-                folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
-                is_draining: false,
-            })
-        });
+        let secret = Secret::new()?;
+        let forwarder = Rc::new(RefCell::new(Self {
+            me,
+            plan: Arc::clone(&plan),
+            pool_places: Vec::new(),
+            pools: Vec::new(),
+            exchange,
+            in_flight: InFlight::new(Arc::clone(&shared.clients)),
+            shared,
+            fetches,
+            timers: Timers::new(),
+            listeners,
+            own,
+            counters,
+            idle,
+            rng,
+            secret,
+            refused: Vec::with_capacity(BATCH),
+            orphans: Vec::new(),
+            unread: Vec::new(),
+            scratch: Vec::with_capacity(SCRATCH),
+            folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
+            is_draining: false,
+        }));
+        let _ = itself.set(Rc::downgrade(&forwarder));
         forwarder.borrow_mut().set_plan(plan, now);
         Ok(forwarder)
     }

@@ -9,6 +9,8 @@ use rand::Rng;
 
 use super::QTYPE_QCLASS;
 use super::claims::WorkerId;
+use super::proof::Proof;
+use crate::config::Case;
 use crate::metrics::BackendCounters;
 use crate::net::exchange::{Exchange, Link};
 use crate::plan::{Manual, SharedBackend, SharedPool};
@@ -53,6 +55,8 @@ struct Member {
     is_up: bool,
     /// It refused OPT, and is asked without until then.
     without_opt_until: Option<Instant>,
+    /// It does not keep the case of names, and is asked in the client's case until then.
+    case_lost_until: Option<Instant>,
 }
 
 impl Pool {
@@ -84,6 +88,7 @@ impl Pool {
                 link: exchange.add(backend.address, USUAL_QUERY),
                 is_up: backend.is_up(),
                 without_opt_until: known.and_then(|member| member.without_opt_until),
+                case_lost_until: known.and_then(|member| member.case_lost_until),
             }
         });
         let members = members.collect();
@@ -248,6 +253,24 @@ impl Pool {
         self.members[usize::from(backend.0)].without_opt_until.is_some_and(|until| now < until)
     }
 
+    /// Whether a backend is asked in a case drawn by chance (DNS 0x20).
+    pub(super) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
+        let lost_until = || self.members[usize::from(backend.0)].case_lost_until;
+        self.shared.config.case == Case::Random && lost_until().is_none_or(|until| until <= now)
+    }
+
+    /// Whether a backend is taken to give what a reply of it lacks.
+    pub(super) fn gives(&self, lacking: Proof, backend: BackendIndex, now: Instant) -> bool {
+        lacking.has(Proof::CASE) && self.is_case_random(backend, now)
+    }
+
+    /// A backend does not keep the case of names. Returns whether that is news.
+    pub(super) fn remember_case_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
+        let is_news = self.is_case_random(backend, now);
+        self.members[usize::from(backend.0)].case_lost_until = Some(now + CASE_LOST);
+        is_news
+    }
+
     /// A backend that had refused OPT has answered the same question without.
     pub(super) fn remember_without_opt(&mut self, backend: BackendIndex, now: Instant) {
         self.members[usize::from(backend.0)].without_opt_until = Some(now + WITHOUT_OPT);
@@ -279,3 +302,7 @@ const USUAL_QUERY: usize = 128;
 /// How long a backend that knows no EDNS is asked without (RFC 6891 section 6.2.2 leaves it open). Such servers are
 /// rarely mended, and a mended one loses nothing but a few minutes of EDNS.
 const WITHOUT_OPT: Duration = Duration::from_secs(600);
+
+/// How long a backend that does not keep the case of names is asked in the client's. It may be mended, or another may have taken
+/// its place; to find that out costs one query a second asking.
+const CASE_LOST: Duration = Duration::from_secs(600);

@@ -1,14 +1,17 @@
 //! Driving races: what a race says is done, what backends say is told to it, and its end becomes a response.
 
+use std::io;
 use std::time::Instant;
 
 use super::entry::Entry;
 use super::explain::Explained;
+use super::fetches::Fetch;
 use super::memory::{asked, key_of_reply};
 use super::pool::pool_at;
+use super::proof::Proof;
 use super::responses::Word;
 use super::slots::RaceRef;
-use super::{Forwarder, Late, Ticket, tell};
+use super::{Forwarder, Late, QTYPE_QCLASS, Ticket, tell};
 use crate::metrics::Dropped;
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Held, TicketKey};
@@ -34,14 +37,16 @@ impl Forwarder {
             let Some(entry) = self.in_flight.get_mut(at) else { return };
             let place = entry.pool;
             let pool = pool_at(&mut self.pools, place);
-            let step = match (entry.is_fetching, entry.stale_due()) {
-                (false, _) => {
+            let step = match entry.is_fetching {
+                false => {
                     let is_waited_for = entry.has_waiters();
                     entry.race.next_step(&pool.field(is_waited_for), now)
                 }
-                (true, Some(due)) => Step::WaitUntil(due),
-                // The fetch ends by itself.
-                (true, None) => return,
+                true => match self.fetches.get(at).map(Fetch::due) {
+                    Some(due) if due > now => Step::WaitUntil(due),
+                    Some(_) if self.on_fetch_due(at, now) => continue,
+                    Some(_) | None => return,
+                },
             };
             match step {
                 Step::Ask { attempt, backend, kind, edns } => {
@@ -65,28 +70,45 @@ impl Forwarder {
 
     /// Makes an attempt: queues the query for a backend. Returns whether there was a socket to send it from.
     fn ask(&mut self, at: RaceRef, attempt: AttemptId, backend: BackendIndex, edns: bool, now: Instant) -> bool {
-        let Some(entry) = self.in_flight.with_ticket(at, attempt) else { return false };
+        let sent = self.send(at, attempt, backend, edns, Proof::NONE, now);
+        let Some(entry) = self.in_flight.get_mut(at) else { return false };
+        match sent {
+            Ok(()) => pool_at(&mut self.pools, entry.pool).asked(backend, now),
+            // No socket is left: as far as this query goes, the backend cannot be asked.
+            Err(_) => entry.race.on_failure(attempt),
+        }
+        sent.is_ok()
+    }
+
+    /// Queues the query of an attempt. `proof`: why it is sent, to which comes what its reply must bear.
+    pub(super) fn send(
+        &mut self,
+        at: RaceRef,
+        attempt: AttemptId,
+        backend: BackendIndex,
+        edns: bool,
+        proof: Proof,
+        now: Instant,
+    ) -> io::Result<()> {
+        let Some(entry) = self.in_flight.with_ticket(at, attempt) else { return Ok(()) };
         let pool = pool_at(&mut self.pools, entry.pool);
         let link = pool.link(backend);
         if self.exchange.is_full(link) {
             self.exchange.flush(&mut self.refused);
         }
         let with_opt = edns && !pool.is_without_opt(backend, now);
-        let queued = self.exchange.queue(link, Ticket { race: at, attempt }, now, |out| {
+        let is_case_random = pool.is_case_random(backend, now);
+        let proof = if is_case_random { proof.with(Proof::CASE) } else { proof };
+        let (secret, hash) = (&self.secret, entry.hash);
+        let key = self.exchange.queue(link, Ticket::new(at, attempt, proof), now, |key, out| {
             entry.write_query(with_opt, out);
-        });
-        match queued {
-            Ok(key) => {
-                entry.set_ticket(attempt, Some(key));
-                pool.asked(backend, now);
-                true
+            if is_case_random {
+                let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
+                wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(key, hash));
             }
-            // No socket is left: as far as this query goes, the backend cannot be asked.
-            Err(_) => {
-                entry.race.on_failure(attempt);
-                false
-            }
-        }
+        })?;
+        entry.set_ticket(attempt, Some(key));
+        Ok(())
     }
 
     /// Takes the datagrams that a backend socket has received.
@@ -117,24 +139,36 @@ impl Forwarder {
         };
         // What waits has a race that runs, for at its end that abandons what it waits for.
         let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
-        let Some(asked) = entry.race.attempt(ticket.attempt) else { return };
+        let Some(asked) = entry.race.attempt(ticket.attempt()) else { return };
         if reply.is_bare_failure() {
             // It lacks the question, and so proves little: the true reply may still come.
             if is_opt_refusal(&reply) && entry.has_opt() {
-                entry.race.on_bare_opt_refused(ticket.attempt);
+                entry.race.on_bare_opt_refused(ticket.attempt());
             } else {
-                entry.race.on_bare_failure(ticket.attempt);
+                entry.race.on_bare_failure(ticket.attempt());
             }
             return self.drive(ticket.race, None, now);
         }
         if !reply.answers_question(entry.question()) {
             return self.counters.dropped(Dropped::Spoofed);
         }
+        let (place, proof) = (entry.pool, ticket.proof());
+        let lacking = self.secret.lacking(proof, key, entry.hash, &reply);
+        if !lacking.is_none() && !proof.has(Proof::LENIENT) {
+            // Of one that was found not to give it meanwhile, nothing more is to be had.
+            if pool_at(&mut self.pools, place).gives(lacking, asked.backend, now) {
+                self.counters.dropped(Dropped::Spoofed);
+                return self.doubt(ticket, key, now);
+            }
+        }
         self.exchange.settle(key, now);
-        entry.set_ticket(ticket.attempt, None);
-        let (pool, latency) = (entry.pool, now.saturating_duration_since(asked.asked_at));
+        entry.set_ticket(ticket.attempt(), None);
+        let latency = now.saturating_duration_since(entry.sent_at(&asked, proof));
         let end = if rank(&reply) == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
-        self.learn(pool, asked.backend, false, end, now);
+        self.learn(place, asked.backend, false, end, now);
+        if !lacking.is_none() && proof.has(Proof::LENIENT) {
+            self.learn_lacking(place, asked.backend, lacking, now);
+        }
         self.judge(ticket, &reply, now);
     }
 
@@ -151,6 +185,9 @@ impl Forwarder {
         let Some(asked) = asked.filter(|asked| self.shared.hash(asked.question) == late.hash) else {
             return self.counters.dropped(Dropped::Spoofed);
         };
+        if !late.proof.has(Proof::LENIENT) && !self.secret.lacking(late.proof, key, late.hash, reply).is_none() {
+            return self.counters.dropped(Dropped::Spoofed);
+        }
         if !self.remember_late(late, asked, reply, now) {
             self.counters.dropped(Dropped::Late);
         }
@@ -161,7 +198,7 @@ impl Forwarder {
 
     /// Lets a race judge a reply that passed every check.
     fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
-        let Ticket { race: at, attempt } = ticket;
+        let (at, attempt) = (ticket.race, ticket.attempt());
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let (has_opt, pool) = (entry.has_opt(), entry.pool);
         let asked = entry.race.attempt(attempt);
@@ -210,10 +247,13 @@ impl Forwarder {
         let pool = pool_at(&mut self.pools, entry.pool);
         let Entry { hash, flags, pool: place, .. } = *entry;
         for (attempt, key) in entry.take_tickets() {
-            let Some(Attempt { backend, asked_at: sent, .. }) = entry.race.attempt(attempt) else { continue };
-            self.exchange.abandon(key, now, |_| {
+            let Some(asked) = entry.race.attempt(attempt) else { continue };
+            let backend = asked.backend;
+            self.exchange.abandon(key, now, |ticket| {
+                let proof = ticket.proof();
+                let sent = entry.sent_at(&asked, proof);
                 let is_charged = pool.charge(backend, sent);
-                Late { sent, hash, pool: place, backend, is_charged, flags, above: late_above }
+                Late { sent, hash, pool: place, backend, is_charged, flags, proof, above: late_above }
             });
         }
         let rules = pool.shared.rules();

@@ -11,7 +11,7 @@ use super::pool::pool_at;
 use super::slots::RaceRef;
 use super::{Forwarder, Shared};
 use crate::limit::OnDenied;
-use crate::metrics::{Counters, Dropped, Limit, Limited, PoolCounters, Source, Transport};
+use crate::metrics::{Counters, Dropped, Fetched, Limit, Limited, PoolCounters, Source, Transport};
 use crate::net::batch::SendBatch;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
@@ -64,6 +64,10 @@ impl Word {
         Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(why) }
     }
 
+    /// It could not be asked for, for want of our own.
+    pub(super) const UNSENT: Self =
+        Self::failure(Explanation::new(ExtendedError::OTHER, "too many answers are being fetched by TCP"));
+
     /// Nobody has replied.
     pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
         // RFC 8914 section 4.23 has the error for death. The one for silence was registered later (RFC 8914 section 5.2).
@@ -104,8 +108,11 @@ impl Forwarder {
             entry.is_fetching = true;
             // For clients by UDP that ask meanwhile.
             entry.keep(reply.as_wire());
-            self.fetch(at, winner, now);
-            self.drive(at, None, now);
+            if self.fetch(at, winner, now) {
+                self.drive(at, None, now);
+            } else {
+                self.fail_fetch(at, Fetched::Unsent, now);
+            }
         }
     }
 

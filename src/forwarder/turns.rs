@@ -135,8 +135,8 @@ impl Forwarder {
     /// Fails one attempt.
     fn fail(&mut self, ticket: Ticket, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { return };
-        entry.set_ticket(ticket.attempt, None);
-        entry.race.on_failure(ticket.attempt);
+        entry.set_ticket(ticket.attempt(), None);
+        entry.race.on_failure(ticket.attempt());
         self.drive(ticket.race, None, now);
     }
 

@@ -178,6 +178,31 @@ impl Counters {
     }
 }
 
+/// What became of a fetch by TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// The whole answer came.
+    Whole,
+    /// No backend gave it.
+    Failed,
+    /// No backend was asked: there was no place on a connection, no room to wait for one, or no descriptor.
+    Unsent,
+}
+
+impl Fetched {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Failed => "failed",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// All of them, in order of their number.
+pub const FETCHED: [Fetched; 3] = [Fetched::Whole, Fetched::Failed, Fetched::Unsent];
+
 /// What a worker counts of a pool.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
@@ -191,6 +216,30 @@ pub struct PoolCounters {
     pub hedges_wasted: Counter,
     /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
     pub refreshes: Counter,
+    /// Whole answers that were to be fetched by TCP, by [`Fetched`].
+    pub fetches: [Counter; FETCHED.len()],
+}
+
+/// Why a backend was asked again, from another socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Too many replies with a wrong ID or question had come to the socket.
+    NearMisses,
+    /// A reply had the name in another case than it was asked in.
+    Case,
+}
+
+impl Cause {
+    /// All, in order of their number.
+    pub const ALL: [Self; 2] = [Self::NearMisses, Self::Case];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NearMisses => "near_misses",
+            Self::Case => "case",
+        }
+    }
 }
 
 /// What a worker counts of a backend.
@@ -198,6 +247,8 @@ pub struct PoolCounters {
 pub struct BackendCounters {
     /// Attempts: first, hedge, failover.
     pub attempts: [Counter; 3],
+    /// Attempts that were asked again, by [`Cause`].
+    pub again: [Counter; Cause::ALL.len()],
     /// Attempts whose reply went to the client: first, hedge, failover.
     pub wins: [Counter; 3],
     /// Attempts that wait for their reply.
@@ -283,6 +334,9 @@ mod tests {
         }
         for (number, source) in SOURCES.iter().enumerate() {
             assert_eq!(*source as usize, number);
+        }
+        for (number, result) in FETCHED.iter().enumerate() {
+            assert_eq!(*result as usize, number);
         }
     }
 

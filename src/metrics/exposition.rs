@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::counters::{Cause, FETCHED};
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
@@ -80,6 +81,11 @@ const LIMITED: Family =
     Family { name: "hedgerow_limited", help: "Queries, responses and connections above a limit of the config" };
 /// `hedgerow_attempts_total`.
 const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
+/// `hedgerow_asked_again_total`.
+const ASKED_AGAIN: Family = Family {
+    name: "hedgerow_asked_again",
+    help: "Attempts that were asked again, from another socket, since replies may have been forged",
+};
 /// `hedgerow_wins_total`.
 const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };
 /// `hedgerow_hedges_denied_total`.
@@ -88,6 +94,9 @@ const HEDGES_DENIED: Family =
 /// `hedgerow_hedges_wasted_total`.
 const HEDGES_WASTED: Family =
     Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
+/// `hedgerow_fetches_total`.
+const FETCHES: Family =
+    Family { name: "hedgerow_fetches", help: "Whole answers that were to be fetched by TCP, by what became of that" };
 /// `hedgerow_in_flight`.
 const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
 /// `hedgerow_backend_up`.
@@ -126,15 +135,17 @@ const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 15] = [
+const COUNTERS: [&Family; 17] = [
     &QUERIES,
     &RESPONSES,
     &DROPPED,
     &LIMITED,
     &ATTEMPTS,
+    &ASKED_AGAIN,
     &WINS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
+    &FETCHES,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
     &CACHE_FAILURE_HITS,
@@ -177,6 +188,16 @@ impl Collector for Exposition {
         )?;
         counter(
             encoder,
+            &ASKED_AGAIN,
+            backends(pools).flat_map(|(pool, backend)| {
+                let by_cause = |&(cause, n): &(Cause, u64)| {
+                    ([("pool", pool.name.as_str()), ("backend", &backend.name), ("cause", cause.label())], n)
+                };
+                backend.again.iter().map(by_cause)
+            }),
+        )?;
+        counter(
+            encoder,
             &WINS,
             backends(pools).flat_map(|(pool, backend)| {
                 let n = backend.wins;
@@ -186,6 +207,13 @@ impl Collector for Exposition {
         )?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
+        let fetches = pools.iter().flat_map(|pool| {
+            FETCHED
+                .iter()
+                .zip(pool.fetches)
+                .map(|(result, count)| ([("pool", pool.name.as_str()), ("result", result.label())], count))
+        });
+        counter(encoder, &FETCHES, fetches)?;
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
         let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
         gauge(encoder, &BACKEND_UP, states)?;
@@ -326,6 +354,7 @@ mod tests {
             in_flight: 1,
             attempts: Attempts { first: 10, hedge: 11, failover: 12, probe: 13 },
             wins: Wins { first: 14, hedge: 15, failover: 16 },
+            again: vec![(Cause::Case, 40)],
             errors: 17,
             timeouts: 18,
             latency: measured(&[150, 1_500, 20_000_000]),
@@ -337,6 +366,7 @@ mod tests {
             hedges_denied: 20,
             hedges_wasted: 27,
             prefetches: 39,
+            fetches: [40, 41, 42],
             backends: vec![backend],
         };
         Snapshot {
@@ -374,11 +404,15 @@ hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="probe"} 13
+hedgerow_asked_again_total{pool="a \"b\"",backend="[::1]:53",cause="case"} 40
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
+hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
+hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
+hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
 hedgerow_cache_size_bytes 30

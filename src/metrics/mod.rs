@@ -10,7 +10,9 @@ pub mod histogram;
 mod limited;
 pub mod snapshot;
 
-pub use counters::{BackendCounters, Counter, Counters, Dropped, PoolCounters, Source, Summary, Transport};
+pub use counters::{
+    BackendCounters, Cause, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary, Transport,
+};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use limited::{Limit, Limited};
 pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Dropped, Source, Transport};
+use super::counters::{Cause, Dropped, Source, Transport};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 
@@ -66,6 +66,8 @@ pub struct PoolSnapshot {
     pub hedges_wasted: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.
     pub prefetches: u64,
+    /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).
+    pub fetches: [u64; 3],
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
 }
@@ -91,6 +93,8 @@ pub struct BackendSnapshot {
     pub attempts: Attempts,
     /// How often its answer went to the client.
     pub wins: Wins,
+    /// Attempts that were asked again, from another socket, by cause.
+    pub again: Vec<(Cause, u64)>,
     /// Attempts that failed: a failure reply, or an ICMP error.
     pub errors: u64,
     /// Attempts that were silent for `attempt_timeout`.

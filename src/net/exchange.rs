@@ -170,7 +170,8 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         forgotten
     }
 
-    /// Queues a message for the next [`flush`](Self::flush): `fill` writes it, and its first two octets become a fresh ID.
+    /// Queues a message for the next [`flush`](Self::flush): `fill` is told its place and writes it, and its first two octets
+    /// become a fresh ID.
     ///
     /// # Errors
     /// If there is no socket to send from and none can be opened, or half of its IDs are taken.
@@ -179,7 +180,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         link: Link,
         ticket: T,
         now: Instant,
-        fill: impl FnOnce(&mut Vec<u8>),
+        fill: impl FnOnce(TicketKey, &mut Vec<u8>),
     ) -> io::Result<TicketKey> {
         let number = match self.peer(link).current {
             Some(number) => number,
@@ -197,7 +198,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         self.port(number).tickets += 1;
         let peer = self.peer(link);
         peer.batch.push(None, None, |out| {
-            fill(out);
+            fill(key, out);
             if let Some(id) = out.first_chunk_mut() {
                 *id = key.id().to_be_bytes();
             }
@@ -316,6 +317,20 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// another's, and its sender's latency can be learnt: `note` says what the caller wants to know by then.
     pub fn abandon(&mut self, key: TicketKey, now: Instant, note: impl FnOnce(T) -> L) {
         self.tickets.abandon(key, now + QUARANTINE, note);
+    }
+
+    /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
+    pub fn withdraw(&mut self, key: TicketKey) {
+        if self.tickets.remove(key).is_some() {
+            self.port(key.port()).tickets -= 1;
+            self.close_if_done(key.port());
+        }
+    }
+
+    /// Sends nothing more from the socket of a ticket than what is queued there: somebody may know its port.
+    pub fn shun(&mut self, key: TicketKey, refused: &mut Vec<Refused<T, L>>) {
+        self.flush(refused);
+        self.retire(key.port());
     }
 
     /// Takes back all tickets of a backend that was found dead, late ones included.

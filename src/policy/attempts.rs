@@ -64,7 +64,7 @@ pub(super) enum State {
 
 impl State {
     /// Whether the attempt has neither replied nor failed.
-    fn is_open(self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         match self {
             Self::Silent | Self::Bare | Self::Spoken => true,
             Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed => false,
@@ -130,6 +130,8 @@ pub(super) struct Attempts {
     len: u8,
     /// Which of them were asked without OPT, a bit for each.
     without_opt: u8,
+    /// How often one of them was asked again from another socket.
+    again: u8,
 }
 
 impl Attempts {
@@ -137,7 +139,7 @@ impl Attempts {
     pub(super) fn new() -> Self {
         let blank =
             Entry { asked: Offset::default(), backend: BackendIndex(0), kind: Kind::First, state: State::Failed };
-        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0 }
+        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0, again: 0 }
     }
 
     /// Writes down a new attempt, with OPT or without. There must be room.
@@ -161,7 +163,17 @@ impl Attempts {
 
     /// Whether the race has made all the attempts that it may.
     pub(super) fn is_full(&self) -> bool {
-        self.as_slice().len() == MAX_ATTEMPTS
+        self.room() == 0
+    }
+
+    /// How many attempts may still be made. One that is asked again counts once more.
+    pub(super) fn room(&self) -> usize {
+        MAX_ATTEMPTS.saturating_sub(self.as_slice().len() + usize::from(self.again))
+    }
+
+    /// Notes that an attempt is asked again. There must be room.
+    pub(super) fn ask_again(&mut self) {
+        self.again += 1;
     }
 
     /// One attempt.

@@ -199,7 +199,7 @@ impl Race {
     /// FORMERR or NOTIMP came to an attempt.
     pub fn on_opt_refused(&mut self, attempt: AttemptId) -> OptRefusal {
         let waiting = self.attempts.in_state(State::OptRefused).count();
-        let room = self.attempts.iter().count() + waiting < MAX_ATTEMPTS;
+        let room = waiting < self.attempts.room();
         let Some(&entry) = self.attempts.get(attempt) else {
             return OptRefusal::IsFailure;
         };
@@ -232,6 +232,18 @@ impl Race {
             self.without_opt.get_or_insert(backend);
         }
         self.on_bare_failure(attempt);
+    }
+
+    /// Whether an attempt that waits for its reply may be asked once more, from another socket, because what came to the one
+    /// that it was asked from may be forged. It stays the same attempt, and no other backend is asked for that; but all that is
+    /// sent for one query counts towards the eight.
+    pub fn ask_again(&mut self, attempt: AttemptId) -> bool {
+        let is_open = self.attempts.get(attempt).is_some_and(|entry| entry.state.is_open());
+        let may = is_open && !self.is_finished() && !self.attempts.is_full();
+        if may {
+            self.attempts.ask_again();
+        }
+        may
     }
 
     /// The client sent its query again: a hint that something was lost.

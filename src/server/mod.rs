@@ -228,6 +228,7 @@ impl Server {
                 own: Arc::clone(&own),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
             let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {

@@ -6,8 +6,8 @@ use super::Server;
 use crate::admin::CacheAccess;
 use crate::cache::Tally;
 use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Counter, HistogramSnapshot, PoolSnapshot,
-    Snapshot, Wins,
+    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
+    HistogramSnapshot, PoolSnapshot, Snapshot, Wins,
 };
 use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
 
@@ -65,6 +65,7 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
         in_flight: counters.iter().map(|worker| worker.in_flight.get()).sum(),
         duration,
         hedges_denied: counters.iter().map(|worker| worker.hedges_denied.get()).sum(),
+        fetches: FETCHED.map(|result| counters.iter().map(|worker| worker.fetches[result as usize].get()).sum()),
         prefetches: counters.iter().map(|worker| worker.refreshes.get()).sum(),
         hedges_wasted: counters.iter().map(|worker| worker.hedges_wasted.get()).sum(),
         backends: pool
@@ -109,6 +110,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
             failover: sum(&|worker| &worker.wins[2]),
         },
         errors: sum(&|worker| &worker.errors),
+        again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
         timeouts: sum(&|worker| &worker.timeouts),
         latency,
     }

@@ -68,6 +68,8 @@ pub(super) struct ForwarderParts {
     pub(super) handed_over: UnboundedReceiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// By how many connections it may fetch answers from backends.
+    pub(super) fetches: usize,
 }
 
 /// A worker's part of a TS.
@@ -173,11 +175,11 @@ impl Balancer {
         limits: tcp::Limits,
         vigil: Vigil,
     ) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, own, mut handed_over, sockets } = parts;
+        let ForwarderParts { shared, plan, own, mut handed_over, sockets, fetches } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
-        let (sockets, idle_told) = (udp.clone(), Rc::clone(&idle));
-        let links = Links { shared, sockets, own, counters: Arc::clone(&counters), idle: idle_told };
+        let (sockets, told) = (udp.clone(), Rc::clone(&idle));
+        let links = Links { shared, sockets, fetches, own, counters: Arc::clone(&counters), idle: told };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {

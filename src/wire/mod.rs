@@ -17,6 +17,7 @@
 
 mod aged;
 mod body;
+mod case;
 mod codes;
 mod conclusion;
 mod edns;
@@ -38,6 +39,7 @@ mod synthesis;
 mod text;
 
 pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
+pub use case::{has_case, set_case};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
 pub use edns::{Edns, Explanation, OptRecord, Options};

@@ -232,6 +232,7 @@ fn snapshot() -> Snapshot {
         in_flight: 1,
         attempts: Attempts { first: 10, hedge: 2, failover: 1, probe: 5 },
         wins: Wins { first: 9, hedge: 1, failover: 0 },
+        again: Vec::new(),
         errors: 3,
         timeouts: 4,
         latency: latency.clone(),
@@ -243,6 +244,7 @@ fn snapshot() -> Snapshot {
         hedges_denied: 6,
         hedges_wasted: 9,
         prefetches: 8,
+        fetches: [0; 3],
         backends: vec![backend],
     };
     Snapshot {
@@ -251,6 +253,7 @@ fn snapshot() -> Snapshot {
         queries: vec![(Transport::Udp, 13)],
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
+        limited: Vec::new(),
         cache: None,
         pools: vec![pool],
     }

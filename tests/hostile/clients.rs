@@ -383,7 +383,7 @@ fn what_has_waited_does_not_leave_as_a_pulse() {
     let waited = Instant::now() + ms(150);
     until("they have waited", || (Instant::now() >= waited).then_some(()));
     backend.release();
-    assert_eq!(another.receive().answers(), [], "another prefix is another matter");
+    assert!(!another.receive().has(TC), "another prefix is another matter");
     // By its counters, for the client's socket may not hold all that comes.
     let metrics = server.admin().metrics();
     let (limited, left_out) = (limited(&metrics, "forwarder", "rate") as usize, dropped(&metrics, "limited") as usize);

@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 
+use socket2::{Domain, Socket, Type};
+
 use super::PATIENCE;
 use super::message::{Query, Response};
 
@@ -105,7 +107,20 @@ pub struct TcpClient {
 impl TcpClient {
     /// A client with a port of its own.
     pub fn of(server: SocketAddr) -> Self {
-        let stream = TcpStream::connect(server).expect("the server listens");
+        Self::on(TcpStream::connect(server).expect("the server listens"))
+    }
+
+    /// The same from another address of this machine: another client.
+    pub fn from(address: &str, server: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
+        let from: SocketAddr = format!("{address}:0").parse().expect("an address");
+        socket.bind(&from.into()).expect("all of 127.0.0.0/8 is ours");
+        socket.connect(&server.into()).expect("the server listens");
+        Self::on(socket.into())
+    }
+
+    /// On a connection.
+    fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");
         // Else the kernel would gather single octets into larger segments.

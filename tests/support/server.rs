@@ -99,6 +99,11 @@ impl Process {
         pages * rustix::param::page_size()
     }
 
+    /// How many descriptors the process has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it is running").count()
+    }
+
     /// Waits until the process has ended by itself.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         // Its end closes stderr, and so does nothing else.

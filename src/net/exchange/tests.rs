@@ -39,7 +39,7 @@ impl Fixture {
 
     /// Queues a message with this ticket.
     fn queue(&mut self, ticket: u32) -> TicketKey {
-        self.exchange.queue(self.link, ticket, self.now, |out| out.extend_from_slice(MESSAGE)).unwrap()
+        self.exchange.queue(self.link, ticket, self.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap()
     }
 
     /// Sends what is queued; returns what was refused.
@@ -179,7 +179,7 @@ fn socket_with_half_of_its_ids_taken_takes_no_more() {
     let mut fixture = Fixture::new();
     let key = fixture.queue(0);
     fixture.exchange.port(key.port()).tickets = TICKETS_PER_PORT;
-    let refused = fixture.exchange.queue(fixture.link, 1, fixture.now, |_| {});
+    let refused = fixture.exchange.queue(fixture.link, 1, fixture.now, |_, _| {});
     assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::ResourceBusy));
 }
 
@@ -304,7 +304,7 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     fixture.send(1);
     let late = fixture.send(2);
     fixture.exchange.abandon(late, fixture.now, |ticket| ticket);
-    let kept = fixture.exchange.queue(other, 3, fixture.now, |out| out.extend_from_slice(MESSAGE)).unwrap();
+    let kept = fixture.exchange.queue(other, 3, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
     assert!(fixture.flush().is_empty());
     // In a batch that has not left yet.
     fixture.queue(4);

@@ -32,6 +32,11 @@ impl TicketKey {
         (self.0.get() >> 16) - 1
     }
 
+    /// Socket and ID in one.
+    pub(crate) fn number(self) -> u32 {
+        self.0.get()
+    }
+
     /// The message ID.
     pub(super) fn id(self) -> u16 {
         self.0.get() as u16

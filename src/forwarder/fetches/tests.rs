@@ -1,0 +1,274 @@
+//! Which backend and which connection a fetch takes; connections are opened and never served.
+
+use super::super::slots::Slots;
+use super::*;
+
+/// Fetches under test: connections are opened and never served, for nothing lets their tasks run.
+struct Bench {
+    fetches: Fetches,
+    races: Slots<()>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let fetches = Fetches::new(CONNECTIONS, |_, _| {}).expect("there is randomness");
+        Self { fetches, races: Slots::new(), now: Instant::now() }
+    }
+
+    /// Adds a fetch of a client from these backends; returns its race if there was room.
+    fn add(&mut self, client: u8, backends: &[u16]) -> Option<RaceRef> {
+        let at = self.races.insert(());
+        let query = FetchQuery {
+            backends: backends.iter().map(|port| (address(*port), true)).collect(),
+            message: vec![0; 17],
+            opt_at: 17,
+            question: vec![0; 5],
+            patience: PATIENCE,
+        };
+        self.fetches.add(at, client_at(client), query, self.now + DEADLINE, self.now).then_some(at)
+    }
+
+    /// Adds so many, all of which find room.
+    fn add_many(&mut self, client: u8, backends: &[u16], count: usize) -> Vec<RaceRef> {
+        (0..count).map(|_| self.add(client, backends).expect("there is room")).collect()
+    }
+
+    /// On which connection a fetch waits.
+    fn on(&self, at: RaceRef) -> Option<StreamKey> {
+        match self.fetches.get(at)?.stage {
+            Stage::Sent { on, .. } => Some(on),
+            Stage::Queued | Stage::Nowhere => None,
+        }
+    }
+
+    /// How many connections there are to a backend.
+    fn connections(&self, port: u16) -> usize {
+        self.fetches.streams.iter().filter(|(_, connection)| connection.address() == address(port)).count()
+    }
+
+    /// The reply to a fetch comes, and is what was sought.
+    fn answer(&mut self, at: RaceRef) {
+        let Some(Stage::Sent { on, id, .. }) = self.fetches.get(at).map(|fetch| fetch.stage) else {
+            panic!("it was sent")
+        };
+        assert_eq!(self.fetches.hear(on, id, self.now), Heard::Waiting(at));
+        self.fetches.settle(at, self.now);
+        self.fetches.end(at, self.now);
+    }
+
+    /// A connection ends, as its task would report.
+    fn lose(&mut self, key: StreamKey) -> Vec<RaceRef> {
+        self.fetches.lose(key, &End::Lost(io::ErrorKind::UnexpectedEof.into()), self.now)
+    }
+}
+
+/// Runs a test where connections can have tasks.
+fn run(test: impl FnOnce(Bench)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async { test(Bench::new()) });
+}
+
+fn address(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn client_at(number: u8) -> Party {
+    Ipv4Addr::new(192, 0, 2, number).into()
+}
+
+/// Connections that there may be.
+const CONNECTIONS: usize = 64;
+
+const PATIENCE: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Places on the connections of a backend that one client gets alone.
+const HALF: usize = CONNECTIONS_A_BACKEND * PIPELINE / 2;
+
+#[test]
+fn a_few_connections_carry_all_and_one_carries_few() {
+    run(|mut bench| {
+        let first = bench.add_many(1, &[1], SPREAD);
+        assert_eq!(bench.connections(1), 1);
+        bench.add_many(1, &[1], HALF);
+        assert_eq!(bench.connections(1), CONNECTIONS_A_BACKEND);
+        first.into_iter().for_each(|at| bench.answer(at));
+        assert_eq!(bench.connections(1), CONNECTIONS_A_BACKEND, "they are kept");
+    });
+}
+
+#[test]
+fn client_takes_half_of_the_places_and_another_finds_one() {
+    run(|mut bench| {
+        let greedy = bench.add_many(1, &[1], 2 * HALF);
+        assert_eq!(greedy.iter().filter(|at| bench.on(**at).is_some()).count(), HALF);
+        let other = bench.add(2, &[1]).expect("there is room");
+        assert!(bench.on(other).is_some(), "the other client is served at once");
+        // One place is free: it goes to the client whose turn it is.
+        bench.answer(greedy[0]);
+        assert!(bench.on(greedy[HALF]).is_some());
+    });
+}
+
+#[test]
+fn queue_is_bounded_and_shared() {
+    run(|mut bench| {
+        let queued = |bench: &mut Bench, client| std::iter::from_fn(|| bench.add(client, &[1])).count();
+        // Of what the backend may have, which is not more than is left for others.
+        let first = queued(&mut bench, 1);
+        assert_eq!(first, HALF + QUEUE.div_ceil(3));
+        let second = queued(&mut bench, 2);
+        assert!(second > HALF / 2 + QUEUE / 10, "{second}");
+        assert!(bench.add(1, &[2]).is_some(), "another backend has room for both");
+        assert!(bench.add(2, &[2]).is_some());
+        assert!(bench.fetches.queued_of_parties.held() <= QUEUE / 2);
+    });
+}
+
+#[test]
+fn backends_share_the_connections_of_a_worker() {
+    run(|mut bench| {
+        for backend in 0..20 {
+            bench.add_many(backend as u8, &[backend], SPREAD * CONNECTIONS_A_BACKEND);
+        }
+        let all: usize = (0..20).map(|backend| bench.connections(backend)).sum();
+        assert!(all <= CONNECTIONS, "{all}");
+        assert!((0..20).all(|backend| bench.connections(backend) > 0), "each has one at least");
+    });
+}
+
+#[test]
+fn idle_connection_makes_room_for_a_backend_without() {
+    run(|mut bench| {
+        let sent: Vec<_> = (0..CONNECTIONS as u16).map(|backend| bench.add(1, &[backend]).expect("room")).collect();
+        let late = bench.add(1, &[1000]).expect("there is room");
+        assert_eq!(bench.on(late), None);
+        let idle = bench.on(sent[7]).expect("it was sent");
+        bench.answer(sent[7]);
+        // It is closed, which its task reports.
+        assert!(bench.fetches.streams.get(idle).is_some_and(Connection::is_retired));
+        assert!(bench.fetches.lose(idle, &End::Closed, bench.now).is_empty());
+        assert!(bench.on(late).is_some());
+    });
+}
+
+#[test]
+fn lost_connection_is_made_good_once() {
+    run(|mut bench| {
+        let kept = bench.add(1, &[1, 2]).expect("there is room");
+        let first = bench.on(kept).expect("it was sent");
+        bench.answer(kept);
+        let at = bench.add(1, &[1, 2]).expect("there is room");
+        assert_eq!(bench.on(at), Some(first), "the connection is kept");
+        assert_eq!(bench.lose(first), []);
+        let second = bench.on(at).expect("it was sent again");
+        assert_eq!((bench.connections(1), second == first), (1, false));
+        assert_eq!(bench.lose(second), [at]);
+        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Waits);
+        assert_eq!(bench.connections(2), 1, "another backend is asked");
+        let third = bench.on(at).expect("it was sent");
+        assert_eq!(bench.lose(third), []);
+        let fourth = bench.on(at).expect("it was sent again");
+        assert_eq!(bench.lose(fourth), [at]);
+        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Over { is_unsent: false });
+    });
+}
+
+#[test]
+fn backend_that_closes_after_one_reply_gets_one_query_on_a_connection() {
+    run(|mut bench| {
+        let all = bench.add_many(1, &[1], 4);
+        let on = bench.on(all[0]).expect("it was sent");
+        assert!(all.iter().all(|at| bench.on(*at) == Some(on)));
+        bench.answer(all[0]);
+        assert_eq!(bench.lose(on), []);
+        let apart: Vec<_> = all[1..].iter().map(|at| bench.on(*at).expect("it was sent")).collect();
+        assert_eq!((bench.connections(1), apart.len()), (3, 3));
+        assert!(apart[0] != apart[1] && apart[1] != apart[2]);
+        bench.answer(all[1]);
+        assert!(bench.fetches.streams.get(apart[0]).is_some_and(Connection::is_retired), "it is not used again");
+    });
+}
+
+#[test]
+fn backend_that_closes_idle_connections_is_kept_for_less() {
+    run(|mut bench| {
+        let at = bench.add(1, &[1]).expect("there is room");
+        let on = bench.on(at).expect("it was sent");
+        bench.answer(at);
+        bench.now += Duration::from_secs(2);
+        bench.lose(on);
+        assert_eq!(bench.fetches.backends[&address(1)].idle, Duration::from_secs(1));
+        let at = bench.add(1, &[1]).expect("there is room");
+        let on = bench.on(at).expect("it was sent");
+        bench.answer(at);
+        bench.fetches.lose(on, &End::Closed, bench.now);
+        assert_eq!(bench.fetches.backends[&address(1)].idle, Duration::from_secs(2), "it is tried again for longer");
+    });
+}
+
+#[test]
+fn silent_backend_costs_its_patience_and_its_connection() {
+    run(|mut bench| {
+        let at = bench.add(1, &[1, 2]).expect("there is room");
+        let on = bench.on(at).expect("it was sent");
+        assert_eq!(bench.fetches.on_due(at, bench.now), Next::Waits);
+        bench.now += PATIENCE;
+        assert_eq!(bench.fetches.on_due(at, bench.now), Next::Waits);
+        assert!(bench.on(at).is_some_and(|next| next != on));
+        assert!(bench.fetches.streams.get(on).is_some_and(Connection::is_retired));
+        bench.now += DEADLINE;
+        assert_eq!(bench.fetches.on_due(at, bench.now), Next::Over { is_unsent: false });
+        assert!(bench.fetches.all.is_empty());
+    });
+}
+
+#[test]
+fn what_waits_for_a_place_goes_elsewhere_or_waits_on() {
+    run(|mut bench| {
+        bench.add_many(1, &[1], HALF);
+        let (alone, elsewhere) = (bench.add(1, &[1]).expect("room"), bench.add(1, &[1, 2]).expect("room"));
+        bench.now += PATIENCE;
+        assert_eq!(bench.fetches.on_due(alone, bench.now), Next::Waits);
+        assert_eq!(bench.on(alone), None);
+        assert_eq!(bench.fetches.on_due(elsewhere, bench.now), Next::Waits);
+        assert!(bench.on(elsewhere).is_some());
+        bench.now += DEADLINE;
+        assert_eq!(bench.fetches.on_due(alone, bench.now), Next::Over { is_unsent: true });
+        assert_eq!(bench.fetches.queued_of_parties.held(), 0);
+        assert_eq!(bench.fetches.queued_for_backends.held(), 0);
+    });
+}
+
+#[test]
+fn want_of_descriptors_is_not_the_backends_failure() {
+    run(|mut bench| {
+        let at = bench.add(1, &[1]).expect("there is room");
+        let on = bench.on(at).expect("it was sent");
+        let end = End::Unconnected(io::Error::from_raw_os_error(libc::EMFILE));
+        assert_eq!(bench.fetches.lose(on, &end, bench.now), [at]);
+        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Over { is_unsent: true });
+
+        // With another connection at hand, that one must do.
+        let all = bench.add_many(1, &[2], SPREAD + 1);
+        let (first, second) = (bench.on(all[0]).expect("sent"), bench.on(all[SPREAD]).expect("sent"));
+        assert!(first != second);
+        assert_eq!(bench.fetches.lose(second, &end, bench.now), []);
+        assert_eq!(bench.on(all[SPREAD]), Some(first));
+
+        let at = bench.add(1, &[3]).expect("there is room");
+        let on = bench.on(at).expect("it was sent");
+        let end = End::Unconnected(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(bench.fetches.lose(on, &end, bench.now), [at]);
+        assert_eq!(bench.fetches.pass_on(at, bench.now), Next::Over { is_unsent: false });
+    });
+}
+
+#[test]
+fn a_holder_of_many_addresses_is_one_party() {
+    let party = |text: &str| party_of(text.parse().expect("an address"));
+    assert_eq!(party("2001:db8:0:12::1"), party("2001:db8:0:34:5::6"));
+    assert_ne!(party("2001:db8:0:112::1"), party("2001:db8:0:12::1"));
+    assert_ne!(party("192.0.2.1"), party("192.0.2.2"));
+}

@@ -1,0 +1,113 @@
+//! A store of equal places that several parties use, of which nobody may hold more than is free.
+//!
+//! That is the dynamic threshold of Choudhury and Hahne (1998). One party alone gets half of the places, two a third each, and
+//! whoever comes anew always finds some, without anything being set aside for parties that are not there.
+
+use std::collections::BTreeMap;
+
+/// Places, and who holds how many of them.
+#[derive(Debug)]
+pub struct DynamicThreshold<K> {
+    /// All there are.
+    places: usize,
+    /// Those that are held.
+    held: usize,
+    /// By whom; nobody stands here with none.
+    holders: BTreeMap<K, usize>,
+}
+
+impl<K: Ord> DynamicThreshold<K> {
+    /// So many places, all of them free.
+    pub fn new(places: usize) -> Self {
+        Self { places, held: 0, holders: BTreeMap::new() }
+    }
+
+    /// Whether a party may take one more: it holds fewer than are free.
+    pub fn fits(&self, party: &K) -> bool {
+        self.of(party) < self.free()
+    }
+
+    /// How many are free.
+    pub fn free(&self) -> usize {
+        self.places.saturating_sub(self.held)
+    }
+
+    /// A party takes a place, whether it may or not.
+    pub fn take(&mut self, party: K) {
+        self.held += 1;
+        *self.holders.entry(party).or_default() += 1;
+    }
+
+    /// A party gives a place back.
+    pub fn give_back(&mut self, party: &K) {
+        let Some(holds) = self.holders.get_mut(party) else { return };
+        self.held -= 1;
+        *holds -= 1;
+        if *holds == 0 {
+            self.holders.remove(party);
+        }
+    }
+
+    /// How many a party holds.
+    pub fn of(&self, party: &K) -> usize {
+        self.holders.get(party).copied().unwrap_or_default()
+    }
+
+    /// How many are held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many places each of the parties gets if all take in turn until nobody may.
+    fn fill(places: usize, parties: u8) -> Vec<usize> {
+        let mut threshold = DynamicThreshold::new(places);
+        while (0..parties).fold(false, |took, party| {
+            let fits = threshold.fits(&party);
+            if fits {
+                threshold.take(party);
+            }
+            took || fits
+        }) {}
+        (0..parties).map(|party| threshold.of(&party)).collect()
+    }
+
+    #[test]
+    fn so_many_parties_leave_as_much_as_one_of_them_has() {
+        assert_eq!(fill(128, 1), [64]);
+        assert_eq!(fill(99, 2), [33, 33]);
+        assert_eq!(fill(1, 1), [1]);
+        assert_eq!(fill(0, 1), [0]);
+    }
+
+    #[test]
+    fn a_place_that_was_given_back_may_be_taken_by_another() {
+        let mut threshold = DynamicThreshold::new(2);
+        threshold.take('a');
+        assert!(!threshold.fits(&'a'));
+        threshold.take('b');
+        assert!(!threshold.fits(&'b') && !threshold.fits(&'c'));
+        threshold.give_back(&'a');
+        assert!(threshold.fits(&'c'));
+        assert_eq!((threshold.held(), threshold.of(&'a'), threshold.holders.len()), (1, 0, 1));
+        threshold.give_back(&'a');
+        assert_eq!(threshold.held(), 1);
+    }
+
+    #[test]
+    fn who_takes_all_it_may_leaves_half_of_what_was_free() {
+        let mut threshold = DynamicThreshold::new(1024);
+        let greedy = (0..6).map(|party| {
+            while threshold.fits(&party) {
+                threshold.take(party);
+            }
+            threshold.of(&party)
+        });
+        assert_eq!(greedy.collect::<Vec<_>>(), [512, 256, 128, 64, 32, 16]);
+        assert!(threshold.fits(&6));
+    }
+}

@@ -1,0 +1,113 @@
+//! A queue that is fair among parties: they have their turns one after the other, however much one of them has queued.
+
+use std::collections::VecDeque;
+
+/// What waits, by party.
+#[derive(Debug)]
+pub struct Turns<K, T> {
+    /// Parties with something that waits, in the order of their turns.
+    parties: VecDeque<(K, VecDeque<T>)>,
+}
+
+impl<K: PartialEq + Copy, T: PartialEq> Turns<K, T> {
+    /// Nothing waits.
+    pub fn new() -> Self {
+        Self { parties: VecDeque::new() }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.parties.is_empty()
+    }
+
+    /// How much of a party waits.
+    pub fn len_of(&self, party: K) -> usize {
+        self.parties.iter().find(|(known, _)| *known == party).map_or(0, |(_, items)| items.len())
+    }
+
+    /// Queues something behind all else of its party.
+    pub fn push(&mut self, party: K, item: T) {
+        match self.parties.iter_mut().find(|(known, _)| *known == party) {
+            Some((_, items)) => items.push_back(item),
+            None => self.parties.push_back((party, VecDeque::from([item]))),
+        }
+    }
+
+    /// The first item of the next party that may have its turn.
+    pub fn peek(&self, may_have: impl Fn(K) -> bool) -> Option<&T> {
+        self.parties.iter().find(|(party, _)| may_have(*party)).and_then(|(_, items)| items.front())
+    }
+
+    /// Takes that out.
+    pub fn pop(&mut self, may_have: impl Fn(K) -> bool) -> Option<(K, T)> {
+        let next = self.parties.iter().position(|(party, _)| may_have(*party))?;
+        let (party, mut items) = self.parties.remove(next)?;
+        let item = items.pop_front()?;
+        if !items.is_empty() {
+            self.parties.push_back((party, items));
+        }
+        Some((party, item))
+    }
+
+    /// Takes something out before its turn. Returns whether it was there.
+    pub fn remove(&mut self, party: K, item: &T) -> bool {
+        let Some(place) = self.parties.iter().position(|(known, _)| *known == party) else { return false };
+        let items = &mut self.parties[place].1;
+        let Some(found) = items.iter().position(|known| known == item) else { return false };
+        items.remove(found);
+        if items.is_empty() {
+            self.parties.remove(place);
+        }
+        true
+    }
+}
+
+impl<K: PartialEq + Copy, T: PartialEq> Default for Turns<K, T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything in the order in which it has its turn.
+    fn drain(turns: &mut Turns<char, u32>) -> Vec<(char, u32)> {
+        std::iter::from_fn(|| turns.pop(|_| true)).collect()
+    }
+
+    #[test]
+    fn parties_take_turns_whatever_one_has_queued() {
+        let mut turns = Turns::new();
+        (0..5).for_each(|item| turns.push('a', item));
+        turns.push('b', 10);
+        (20..22).for_each(|item| turns.push('c', item));
+        assert_eq!([turns.len_of('a'), turns.len_of('b'), turns.len_of('d')], [5, 1, 0]);
+        let order = [('a', 0), ('b', 10), ('c', 20), ('a', 1), ('c', 21), ('a', 2), ('a', 3), ('a', 4)];
+        assert_eq!(drain(&mut turns), order);
+        assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn who_may_not_have_a_turn_keeps_it() {
+        let mut turns = Turns::new();
+        for (party, item) in [('a', 1), ('b', 2), ('a', 3)] {
+            turns.push(party, item);
+        }
+        assert_eq!(turns.peek(|party| party != 'a'), Some(&2));
+        assert_eq!(turns.pop(|party| party != 'a'), Some(('b', 2)));
+        assert_eq!(turns.pop(|party| party != 'a'), None);
+        assert_eq!(drain(&mut turns), [('a', 1), ('a', 3)]);
+    }
+
+    #[test]
+    fn what_is_taken_out_has_no_turn() {
+        let mut turns = Turns::new();
+        (0..3).for_each(|item| turns.push('a', item));
+        assert!(turns.remove('a', &1) && !turns.remove('a', &1) && !turns.remove('b', &0));
+        assert_eq!(drain(&mut turns), [('a', 0), ('a', 2)]);
+        turns.push('a', 7);
+        assert!(turns.remove('a', &7) && turns.is_empty());
+    }
+}

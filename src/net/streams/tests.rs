@@ -1,0 +1,203 @@
+//! Streams towards backends that are listeners of the test.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+
+use super::*;
+
+/// What was reported, in order.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Message(StreamKey, Vec<u8>),
+    Ended(StreamKey, &'static str),
+}
+
+/// Streams, and what they report.
+fn streams() -> (Streams<char>, Rc<RefCell<Vec<Told>>>) {
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&told);
+    let report = move |key, report: Report<'_>| {
+        log.borrow_mut().push(match report {
+            Report::Message(message) => Told::Message(key, message.to_vec()),
+            Report::Ended(End::Unconnected(_)) => Told::Ended(key, "unconnected"),
+            Report::Ended(End::Lost(_)) => Told::Ended(key, "lost"),
+            Report::Ended(End::Closed) => Told::Ended(key, "closed"),
+        });
+    };
+    (Streams::new(report).expect("there is randomness"), told)
+}
+
+/// Runs a test where connections have their tasks.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async { timeout(Duration::from_secs(30), test).await.expect("in time") });
+}
+
+/// Waits until so much was reported, and takes it.
+async fn next(told: &RefCell<Vec<Told>>, count: usize) -> Vec<Told> {
+    poll_fn(|context| {
+        context.waker().wake_by_ref();
+        if told.borrow().len() < count { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    told.take()
+}
+
+/// A backend, and where it is.
+async fn backend() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
+/// Reads one message.
+async fn read(stream: &mut TcpStream) -> Vec<u8> {
+    let mut message = vec![0; stream.read_u16().await.expect("a length").into()];
+    stream.read_exact(&mut message).await.expect("a message");
+    message
+}
+
+/// A message in its frame.
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes(), message].concat()
+}
+
+const KEPT: Duration = Duration::from_secs(60);
+
+#[test]
+fn messages_share_a_connection_and_are_answered_in_any_order() {
+    run(async {
+        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let now = Instant::now();
+        let key = streams.open(address, KEPT, now);
+        let ids = ['a', 'b', 'c'].map(|ticket| {
+            streams.queue(key, ticket, now, |out| out.extend([0, 0, ticket as u8])).expect("the connection is open")
+        });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = Vec::new();
+        for (id, ticket) in ids.iter().zip(*b"abc") {
+            let message = read(&mut stream).await;
+            assert_eq!(message, [&id.to_be_bytes()[..], &[ticket]].concat());
+            asked.push(message);
+        }
+        asked.reverse();
+        let replies: Vec<u8> = asked.iter().flat_map(|message| framed(message)).collect();
+        // Octet by octet, and then the rest at once.
+        for octet in &replies[..7] {
+            stream.write_all(&[*octet]).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        stream.write_all(&replies[7..]).await.unwrap();
+        let expected: Vec<_> = asked.into_iter().map(|message| Told::Message(key, message)).collect();
+        assert_eq!(next(&told, 3).await, expected);
+        for (id, ticket) in ids.into_iter().zip(['a', 'b', 'c']).rev() {
+            assert_eq!(streams.hear(key, id, now), Heard::Waiting(ticket));
+            streams.settle(key, id, now);
+            assert_eq!(streams.hear(key, id, now), Heard::Unknown);
+        }
+        assert!(streams.get(key).unwrap().idle_since().is_some());
+        assert_eq!(told.take(), [], "it is kept");
+    });
+}
+
+#[test]
+fn reply_that_was_given_up_is_not_taken_for_another() {
+    run(async {
+        let ((_listener, address), (mut streams, _)) = (backend().await, streams());
+        let now = Instant::now();
+        let key = streams.open(address, KEPT, now);
+        let id = streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
+        streams.abandon(key, id, now);
+        let connection = streams.get(key).unwrap();
+        assert_eq!((connection.late(), connection.waiting().len()), (1, 0));
+        assert_eq!(streams.hear(key, id, now), Heard::Late);
+        assert_eq!(streams.hear(key, id, now), Heard::Unknown);
+        assert_eq!(streams.get(key).unwrap().heard(), 2);
+    });
+}
+
+#[test]
+fn connection_ends_when_nobody_has_waited_for_its_time() {
+    run(async {
+        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let key = streams.open(address, Duration::from_millis(20), Instant::now());
+        let id = streams.queue(key, 'a', Instant::now(), |out| out.extend([0; 12])).unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let message = read(&mut stream).await;
+        timeout(Duration::from_millis(100), stream.read_u8()).await.expect_err("somebody waits on it");
+        stream.write_all(&framed(&message)).await.unwrap();
+        assert!(matches!(next(&told, 1).await[..], [Told::Message(..)]));
+        streams.settle(key, id, Instant::now());
+        assert_eq!(next(&told, 1).await, [Told::Ended(key, "closed")]);
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        assert!(streams.remove(key).unwrap().waiting().is_empty());
+        assert!(streams.get(key).is_none() && streams.queue(key, 'b', Instant::now(), |_| {}).is_none());
+    });
+}
+
+#[test]
+fn end_by_the_backend_leaves_those_who_wait() {
+    run(async {
+        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let now = Instant::now();
+        let key = streams.open(address, KEPT, now);
+        streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read(&mut stream).await;
+        drop(stream);
+        assert_eq!(next(&told, 1).await, [Told::Ended(key, "lost")]);
+        let connection = streams.remove(key).unwrap();
+        assert_eq!(connection.waiting().iter().map(|waiting| waiting.ticket).collect::<Vec<_>>(), ['a']);
+        // Its number is another's then, and its key nobody's.
+        let next_key = streams.open(address, KEPT, now);
+        assert!(streams.get(key).is_none() && streams.get(next_key).is_some());
+    });
+}
+
+#[test]
+fn backend_that_does_not_listen_is_reported() {
+    run(async {
+        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        drop(listener);
+        let key = streams.open(address, KEPT, Instant::now());
+        assert_eq!(next(&told, 1).await, [Told::Ended(key, "unconnected")]);
+    });
+}
+
+#[test]
+fn retired_connection_ends_when_nobody_waits_any_more() {
+    run(async {
+        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let now = Instant::now();
+        let key = streams.open(address, KEPT, now);
+        let id = streams.queue(key, 'a', now, |out| out.extend([0; 12])).unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        streams.retire(key, now);
+        let message = read(&mut stream).await;
+        stream.write_all(&framed(&message)).await.unwrap();
+        assert!(matches!(next(&told, 1).await[..], [Told::Message(..)]));
+        streams.settle(key, id, now);
+        assert_eq!(next(&told, 1).await, [Told::Ended(key, "closed")]);
+    });
+}
+
+#[test]
+fn backend_that_does_not_read_is_still_heard() {
+    run(async {
+        let ((listener, address), (mut streams, told)) = (backend().await, streams());
+        let now = Instant::now();
+        let key = streams.open(address, KEPT, now);
+        // More than the kernel takes for a peer that does not read.
+        for _ in 0..200 {
+            streams.queue(key, 'a', now, |out| out.resize(60_000, 0)).unwrap();
+        }
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&framed(&[7; 12])).await.unwrap();
+        assert_eq!(next(&told, 1).await, [Told::Message(key, vec![7; 12])]);
+    });
+}
