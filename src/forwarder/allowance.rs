@@ -1,13 +1,13 @@
-//! What limits leave of a response by UDP: all of it, TC=1 alone, or nothing.
+//! What limits leave of a response by UDP: all of it, TC=1 alone, or nothing; and when it leaves.
 //!
 //! Two are asked, and both count every response: the rate of responses to the client's prefix, where that is limited, and the
 //! pacing of what has waited (`limit/pacing.rs`).
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::entry::Waiter;
-use crate::limit::{Decision, Outcome, Pacing, ResponseRate};
+use crate::limit::{Decision, Outcome, Pace, Pacing, ResponseRate};
 use crate::wire::{self, Rcode, Subject};
 
 /// Whom a response goes to, as far as limits go.
@@ -35,33 +35,64 @@ pub(super) struct Allowance<'a> {
     pub(super) rate: Option<&'a ResponseRate>,
     /// How much at once.
     pub(super) pacing: &'a Pacing,
+    /// Nothing is paced any more: the process ends.
+    pub(super) is_draining: bool,
     /// Now.
     pub(super) now: Instant,
 }
 
+/// What becomes of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It leaves, as it was.
+    Leaves,
+    /// It leaves cut, or not at all: then it is left empty.
+    Limited,
+    /// It leaves at this time, perhaps cut.
+    Later {
+        /// When.
+        due: Instant,
+        /// Whether it was cut.
+        is_cut: bool,
+    },
+}
+
 impl Allowance<'_> {
-    /// Cuts a response as the limits want it; one that may not go out is left empty. Returns whether it is as it was.
-    pub(super) fn apply(&self, receiver: Receiver, response: &mut Vec<u8>) -> bool {
+    /// Cuts a response as the limits want it; one that may not leave is left empty.
+    pub(super) fn apply(&self, receiver: Receiver, response: &mut Vec<u8>) -> Fate {
         let Receiver { client, is_exempt, has_waited } = receiver;
         if is_exempt || response.is_empty() {
-            return true;
+            return Fate::Leaves;
         }
-        let mut decision = match self.rate.filter(|rate| rate.limits(client)) {
-            Some(rate) => {
-                let subject = Subject::of(response);
-                rate.decide(client, subject.name, outcome_of(&subject), self.now)
+        if let Some(rate) = self.rate.filter(|rate| rate.limits(client)) {
+            let subject = Subject::of(response);
+            match rate.decide(client, subject.name, outcome_of(&subject), self.now) {
+                Decision::Pass => {}
+                Decision::Slip => {
+                    wire::truncate(response);
+                    return Fate::Limited;
+                }
+                Decision::Drop => {
+                    response.clear();
+                    return Fate::Limited;
+                }
             }
-            None => Decision::Pass,
-        };
-        if decision == Decision::Pass && has_waited {
-            decision = self.pacing.decide(client, response.len(), self.now);
         }
-        match decision {
-            Decision::Pass => return true,
-            Decision::Slip => wire::truncate(response),
-            Decision::Drop => response.clear(),
+        if !has_waited || self.is_draining {
+            return Fate::Leaves;
         }
-        false
+        match self.pacing.decide(client, response.len(), self.now) {
+            Pace::Whole(Duration::ZERO) => Fate::Leaves,
+            Pace::Whole(wait) => Fate::Later { due: self.now + wait, is_cut: false },
+            Pace::Cut(wait) => {
+                wire::truncate(response);
+                Fate::Later { due: self.now + wait, is_cut: true }
+            }
+            Pace::Drop => {
+                response.clear();
+                Fate::Limited
+            }
+        }
     }
 }
 

@@ -156,7 +156,7 @@ impl Forwarder {
     ) -> Recalled {
         let shared = &self.plan.pools[pool];
         let Some(memory) = Memory::of(&self.plan, shared) else { return Recalled::Nothing };
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
         let found = out.recall(memory, &memory.key(asked), waiter, look, now);
         let recalled = match found {
             Found::Fresh { is_refresh_due: true } => Recalled::RefreshDue,
@@ -203,12 +203,7 @@ impl Forwarder {
             return false;
         }
         let clock = Clock::of(&pool.shared, self.me, now);
-        Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now).say(
-            clock,
-            waiter,
-            asked.question,
-            word,
-        );
+        Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now).say(clock, waiter, asked.question, word);
         true
     }
 
@@ -220,7 +215,7 @@ impl Forwarder {
         let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry)) else { return };
         let Some(asked) = asked(&key, entry.flags, entry.hash) else { return };
         let clock = Clock::of(shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
         entry.retain_waiters(&self.shared.clients, |waiter| {
             let found = out.recall(memory, &memory.key(asked), waiter, Look::InNeed, now);
             let is_responded = Look::InNeed.takes(found);
@@ -319,7 +314,7 @@ impl Forwarder {
 
     /// Whether fewer races run than leave a worker time to spare for those that nobody waits for.
     pub(super) fn has_time_to_refresh(&self) -> bool {
-        !self.is_draining && self.in_flight.len() < BUSY
+        !self.way.is_draining && self.in_flight.len() < BUSY
     }
 }
 

@@ -29,6 +29,7 @@ mod fetches;
 mod in_flight;
 mod intake;
 mod memory;
+mod paced;
 mod pool;
 mod proof;
 mod races;
@@ -55,9 +56,10 @@ use self::claims::{Claims, WorkerId};
 use self::fetches::Fetches;
 use self::in_flight::InFlight;
 use self::intake::TOGETHER;
+use self::paced::Paced;
 use self::pool::Pool;
 use self::proof::{Proof, Secret};
-use self::responses::Listener;
+use self::responses::{Listener, Way};
 use self::slots::RaceRef;
 use crate::limit::{Clients, OwnAddresses, Pacing};
 use crate::metrics::{Counters, Limited};
@@ -144,8 +146,8 @@ pub struct Forwarder {
     fetches: Fetches,
     /// When races have to be looked at.
     timers: Timers<RaceRef>,
-    /// The sockets to the clients.
-    listeners: Vec<Listener>,
+    /// The way out to the clients.
+    way: Way,
     /// Where no client is.
     own: Arc<OwnAddresses>,
     /// What is counted.
@@ -166,8 +168,6 @@ pub struct Forwarder {
     scratch: Vec<u8>,
     /// The folded questions of messages that are being taken.
     folded: Vec<u8>,
-    /// Whether it ends, and starts nothing that nobody waits for.
-    is_draining: bool,
 }
 
 /// What the exchange keeps for an attempt whose race runs: which that is, and how it was sent. All else is there.
@@ -251,7 +251,7 @@ impl Forwarder {
             shared,
             fetches,
             timers: Timers::new(),
-            listeners,
+            way: Way { listeners, paced: Paced::default(), is_draining: false },
             own,
             counters,
             idle,
@@ -262,7 +262,6 @@ impl Forwarder {
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),
             folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
-            is_draining: false,
         }));
         let _ = itself.set(Rc::downgrade(&forwarder));
         forwarder.borrow_mut().set_plan(plan, now);
@@ -308,12 +307,15 @@ impl Forwarder {
 
     /// Whether no race runs, none fetches its answer by TCP, and no query is on its way from another worker.
     pub fn is_idle(&self) -> bool {
-        self.in_flight.len() == 0 && self.shared.on_the_way[usize::from(self.me.0)].load(Relaxed) == 0
+        self.in_flight.len() == 0
+            && self.way.paced.is_empty()
+            && self.shared.on_the_way[usize::from(self.me.0)].load(Relaxed) == 0
     }
 
     /// Starts no more races that nobody waits for: there is an end to come to.
     pub fn drain(&mut self) {
-        self.is_draining = true;
+        self.way.is_draining = true;
+        self.way.flush(&self.counters, Instant::now());
     }
 }
 

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::allowance::{Allowance, Receiver};
+use super::allowance::{Allowance, Fate, Receiver};
 use super::claims::WorkerId;
 use super::client::Client;
 use super::entry::Waiter;
+use super::paced::{Later, Paced};
 use super::pool::pool_at;
 use super::slots::RaceRef;
 use super::{Forwarder, Shared};
@@ -31,6 +32,34 @@ impl Listener {
     /// Sends what waits. Not by way of the runtime: responses do not wait for a socket to become writable.
     pub(super) fn flush(&mut self, counters: &Counters) {
         self.responses.flush(&*self.socket, |_, _| counters.dropped(Dropped::Unsent));
+    }
+}
+
+/// The way out to all clients by UDP.
+pub(super) struct Way {
+    /// The sockets.
+    pub(super) listeners: Vec<Listener>,
+    /// Responses that leave later.
+    pub(super) paced: Paced,
+    /// Whether all leave at once from now on.
+    pub(super) is_draining: bool,
+}
+
+impl Way {
+    /// Sends what waits, and what leaves later if its time has come.
+    pub(super) fn flush(&mut self, counters: &Counters, now: Instant) {
+        let Self { listeners, paced, is_draining } = self;
+        let until = if *is_draining { paced.last_due().max(Some(now)).unwrap_or(now) } else { now };
+        while let Some(Later { listener, peer, local, message, .. }) = paced.pop_due(until) {
+            let Some(listener) = listeners.get_mut(usize::from(listener)) else { continue };
+            if listener.responses.is_full() {
+                listener.flush(counters);
+            }
+            listener.responses.push_unless_empty(peer.address(), local, |out| out.extend_from_slice(&message));
+        }
+        for listener in listeners.iter_mut().filter(|listener| !listener.responses.is_empty()) {
+            listener.flush(counters);
+        }
     }
 }
 
@@ -91,7 +120,7 @@ impl Forwarder {
     pub(super) fn respond_with(&mut self, at: RaceRef, winner: AttemptId, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
         let is_truncated = reply.is_truncated();
         let is_for_nobody = !entry.has_waiters();
         entry.retain_waiters(&self.shared.clients, |waiter| {
@@ -120,7 +149,7 @@ impl Forwarder {
     pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
         entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply));
     }
 
@@ -130,7 +159,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now).relay(clock, waiter, &reply);
+            Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now).relay(clock, waiter, &reply);
         }
     }
 
@@ -138,13 +167,13 @@ impl Forwarder {
     pub(super) fn respond_word(&mut self, at: RaceRef, word: Word, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
         entry.waiters().for_each(|waiter| out.say(clock, &waiter, entry.question(), word));
     }
 
     /// Answers a message that cannot race.
     pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client, now: Instant) {
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
         out.reject(client, rcode, |own_udp_size, out| wire::write_error(message, rcode, own_udp_size, out));
     }
 
@@ -156,7 +185,7 @@ impl Forwarder {
                 self.respond_nothing(client);
             }
             OnDenied::Refused => {
-                let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now);
+                let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
                 out.reject(client, Rcode::REFUSED, |own_udp_size, out| {
                     wire::write_prohibited(message, query, own_udp_size, out);
                 });
@@ -166,7 +195,7 @@ impl Forwarder {
 
     /// Gives a response without records to one client that has not waited.
     pub(super) fn respond_at_once(&mut self, waiter: &Waiter, question: &[u8], word: Word, now: Instant) {
-        Out::of(&mut self.listeners, &self.counters, &self.plan, &self.shared, now).write(waiter, question, word);
+        Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now).write(waiter, question, word);
     }
 
     /// Says nothing, which a connection has to be told.
@@ -180,8 +209,8 @@ impl Forwarder {
 
 /// The way out to clients.
 pub(super) struct Out<'a> {
-    /// Their sockets.
-    listeners: &'a mut [Listener],
+    /// Their sockets, and what leaves later.
+    way: &'a mut Way,
     /// What is counted.
     pub(super) counters: &'a Counters,
     /// The UDP size that we offer.
@@ -195,14 +224,15 @@ pub(super) struct Out<'a> {
 impl<'a> Out<'a> {
     /// Of one worker.
     pub(super) fn of(
-        listeners: &'a mut [Listener],
+        way: &'a mut Way,
         counters: &'a Counters,
         plan: &'a Plan,
         shared: &'a Shared,
         now: Instant,
     ) -> Self {
-        let allowance = Allowance { rate: plan.rate.as_deref(), pacing: &shared.pacing, now };
-        Self { listeners, counters, own_udp_size: plan.edns_udp_size, allowance, limited: &shared.limited }
+        let (rate, is_draining) = (plan.rate.as_deref(), way.is_draining);
+        let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
+        Self { way, counters, own_udp_size: plan.edns_udp_size, allowance, limited: &shared.limited }
     }
 
     /// Gives a reply to one client.
@@ -279,20 +309,28 @@ impl<'a> Out<'a> {
                     responder.respond(|out| *out = message);
                 }
             }
-            Client::Udp { listener, peer, local } => {
-                let Some(listener) = self.listeners.get_mut(usize::from(*listener)) else { return false };
+            Client::Udp { listener: number, peer, local } => {
+                let Way { listeners, paced, .. } = self.way;
+                let Some(listener) = listeners.get_mut(usize::from(*number)) else { return false };
                 if listener.responses.is_full() {
                     listener.flush(self.counters);
                 }
                 listener.responses.push_unless_empty(peer.address(), *local, |out| {
                     fill(out);
-                    if !self.allowance.apply(receiver, out) {
+                    let fate = self.allowance.apply(receiver, out);
+                    is_empty = out.is_empty();
+                    let mut is_limited = fate == Fate::Limited;
+                    if let Fate::Later { due, is_cut } = fate {
+                        is_empty = !paced.push(due, (*number, *peer, *local), out);
+                        is_limited = is_cut || is_empty;
+                        out.clear();
+                    }
+                    if is_limited {
                         self.limited.count(Limit::Rate);
-                        if out.is_empty() {
+                        if is_empty {
                             self.counters.dropped(Dropped::Limited);
                         }
                     }
-                    is_empty = out.is_empty();
                 });
             }
         }

@@ -134,6 +134,11 @@ pub(super) fn prefix_of(client: IpAddr, ipv4_prefix: u8, ipv6_prefix: u8) -> (u1
     }
 }
 
+/// So many ticks as a time.
+pub(super) fn time(ticks: u64) -> Duration {
+    Duration::from_micros(ticks * TICK_MICROS as u64)
+}
+
 /// A time in ticks.
 pub(super) fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_micros() / TICK_MICROS).unwrap_or(u64::MAX) & TIME

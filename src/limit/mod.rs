@@ -15,7 +15,7 @@ mod turns;
 pub use access::{Access, AccessRules, OnDenied};
 pub use clients::{Clients, Connected, Holding, Place, TooMuch, WaitRules};
 pub use own::OwnAddresses;
-pub use pacing::Pacing;
+pub use pacing::{Pace, Pacing};
 pub use prefix::{Prefix, PrefixError};
 pub use rate::{Decision, Outcome, RateRules, ResponseRate};
 pub use threshold::DynamicThreshold;

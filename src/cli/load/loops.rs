@@ -2,9 +2,10 @@
 //! only the host knows.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Config;
+use crate::net::bind::is_of_this_host;
 
 /// What is wrong with backends that are the forwarder itself, a line for each; empty if none is.
 pub(in crate::cli) fn told(config: &Config) -> String {
@@ -33,11 +34,6 @@ fn told_by(config: &Config, is_ours: impl Fn(IpAddr) -> bool) -> String {
         }
     }
     lines
-}
-
-/// Whether this host has an address: then, and only then, a socket can be bound to it.
-fn is_of_this_host(ip: IpAddr) -> bool {
-    ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 #[cfg(test)]
