@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 
 use crate::cache::{Cache, PoolId};
 use crate::config::{BackendConfig, CacheConfig, Config, PoolConfig};
-use crate::limit::{Access, RateRules, ResponseRate, WaitRules};
+use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 use crate::metrics::{BackendCounters, Counter, PoolCounters};
 use crate::policy::Rules;
 use crate::policy::balance::Balance;
@@ -42,12 +42,14 @@ pub struct Plan {
     pub cache: Option<Arc<Cache>>,
     /// How long they are kept, and how large that is.
     pub cache_config: Option<CacheConfig>,
+    /// Gives cookies to clients, if they get any.
+    pub cookies: Option<Arc<Cookies>>,
 }
 
 impl Plan {
     /// The plan of a config with a forwarder, for so many workers. What `earlier` knows about pools and backends that stay
     /// is kept; a backend that is new in a pool that stays is not up before a probe has found it so.
-    pub fn new(config: &Config, earlier: Option<&Self>, workers: usize) -> Option<Self> {
+    pub fn new(config: &Config, earlier: Option<&Self>, cookies: Option<Arc<Cookies>>, workers: usize) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
@@ -58,6 +60,7 @@ impl Plan {
             pools: shared_pools(&config.pools, earlier, workers),
             cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier)),
             cache_config: config.cache.clone(),
+            cookies,
         })
     }
 
@@ -72,6 +75,7 @@ impl Plan {
             pools: shared_pools(pools, Some(self), workers),
             cache: self.cache.clone(),
             cache_config: self.cache_config.clone(),
+            cookies: self.cookies.clone(),
         }
     }
 
@@ -273,6 +277,8 @@ pub struct SharedBackend {
     pub counters: Box<[BackendCounters]>,
     /// Probes sent.
     pub probes: Counter,
+    /// ICMP errors that came to probes.
+    pub unreachable_probes: Counter,
     /// What probes and replies say: a [`Standing`].
     standing: AtomicU8,
     /// What the operator says: a [`Manual`].
@@ -283,6 +289,8 @@ pub struct SharedBackend {
     since: AtomicU64,
     /// Silence was reported and no probe has looked into it yet.
     is_suspected: AtomicBool,
+    /// The same of an ICMP error.
+    is_said_unreachable: AtomicBool,
 }
 
 /// What probes and replies say of a backend.
@@ -319,11 +327,13 @@ impl SharedBackend {
             id: NEXT_ID.fetch_add(1, Relaxed),
             counters: (0..workers).map(|_| BackendCounters::default()).collect(),
             probes: Counter::default(),
+            unreachable_probes: Counter::default(),
             standing: AtomicU8::new(standing as u8),
             manual: AtomicU8::new(Manual::Auto as u8),
             is_draining: AtomicBool::new(false),
             since: AtomicU64::new(unix_millis()),
             is_suspected: AtomicBool::new(false),
+            is_said_unreachable: AtomicBool::new(false),
         }
     }
 
@@ -397,9 +407,15 @@ impl SharedBackend {
         !self.is_suspected.load(Relaxed) && !self.is_suspected.swap(true, Relaxed)
     }
 
+    /// Notes that ICMP said it is unreachable; true for the first to say so since the last probe.
+    pub fn say_unreachable(&self) -> bool {
+        !self.is_said_unreachable.load(Relaxed) && !self.is_said_unreachable.swap(true, Relaxed)
+    }
+
     /// A probe looks into it.
     pub fn clear_suspicion(&self) {
         self.is_suspected.store(false, Relaxed);
+        self.is_said_unreachable.store(false, Relaxed);
     }
 }
 
@@ -427,7 +443,7 @@ pub struct News {
 /// A sign of life or death, met by a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// ICMP said that it is unreachable: proof of death.
+    /// ICMP said that it is unreachable, which may be forged.
     Unreachable,
     /// It was down and replied: proof of life.
     Replied,

@@ -17,7 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
     // To `transfer`: the secrets of keys are read from files.
-    ("cli", &["server", "admin", "sim", "config", "net", "policy", "limit", "transfer", "zone", "wire", "metrics"]),
+    // To `limit`: so are those of cookies.
+    ("cli", &["server", "admin", "sim", "config", "net", "policy", "transfer", "limit", "zone", "wire", "metrics"]),
     (
         "server",
         &[
@@ -45,17 +46,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("announcer", &["config", "net", "transfer", "zone", "wire"]),
     ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
-    // To `cache` and `limit`: the plan is what workers share, and the cache and what limits clients are a part of that.
+    // To `cache` and `limit`: the plan is what workers share, and the cache and what limits clients are parts of that.
     ("plan", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
-    ("net", &["wire", "metrics"]),
+    // To `limit`: who may connect and for how long is decided there.
+    ("net", &["limit", "wire", "metrics"]),
     ("cache", &["wire"]),
     // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
     ("transfer", &["limit", "zone", "wire"]),
     ("zone", &["wire"]),
-    ("limit", &[]),
+    // To `wire`: a cookie comes and goes as an option of a message.
+    ("limit", &["wire"]),
     ("policy", &[]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire"]),
@@ -89,6 +92,7 @@ const IMPURE: &[&str] = &[
 /// Files that may hold `unsafe`, and why.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/net/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
+    ("src/net/options.rs", "setsockopt for options that no crate at hand offers"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 
@@ -99,7 +103,7 @@ const SOCKET_FILES: &[&str] = &["src/net/bind.rs", "src/net/exchange/port.rs"];
 const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
     ("tests/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
-    ("src/net/tcp.rs", "out of descriptors: nothing tells when one is free again"),
+    ("src/net/tcp/connection.rs", "a connection ends when nothing happens on it: the time is what is waited for"),
 ];
 
 /// Words of the field that we do not use, and ours in their place.

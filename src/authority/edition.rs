@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::notice::Places;
-use crate::limit::{Access, ResponseRate};
+use crate::limit::{Access, Cookies, ResponseRate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{AccessList, Journal};
 use crate::wire::Name;
@@ -25,6 +25,8 @@ pub struct Edition {
     pub access: Arc<Access>,
     /// Who got how much, if that is limited.
     pub rate: Option<Arc<ResponseRate>>,
+    /// Gives cookies to clients, if they get any.
+    pub cookies: Option<Arc<Cookies>>,
 }
 
 /// What of a zone is exchanged with others.

@@ -6,7 +6,7 @@ mod edition;
 mod notice;
 mod special;
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -21,11 +21,15 @@ pub use self::notice::{Notice, Places};
 use self::special::{Outcome, Special, cut, is_special};
 use crate::limit::{self, Access, Decision, OnDenied, OwnAddresses, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
-use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch, take_trains_whole};
+use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
+use crate::net::clock;
+use crate::net::options::take_trains_whole;
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
-use crate::wire::{Query, Rcode, Rejected, read_query, write_error, write_prohibited};
+use crate::wire::{
+    Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, read_query, write_error, write_prohibited,
+};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
 
 /// One worker's part of a TS.
@@ -71,6 +75,15 @@ impl Authority {
         self.edition.replace(edition);
     }
 
+    /// Whether a client at this address may connect. That one may not is counted.
+    pub fn may_connect(&self, client: IpAddr) -> bool {
+        let is_welcome = self.edition.borrow().access.may_connect(client);
+        if !is_welcome {
+            self.counters.dropped(Dropped::Denied);
+        }
+        is_welcome
+    }
+
     /// Answers what a listener receives, for as long as it is polled.
     ///
     /// # Errors
@@ -103,6 +116,8 @@ impl Authority {
     fn answer_batch(&self, socket: &Socket, received: &RecvBatch, responses: &mut SendBatch) {
         let edition = self.edition.borrow();
         let rate = edition.rate.as_deref().map(|rate| (rate, Instant::now()));
+        // The time of day, for cookies: few clients have any.
+        let today = LazyCell::new(clock::unix_now_serial);
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
         zone::warm(&edition.catalog, datagrams.clone().map(|datagram| datagram.bytes));
         for datagram in datagrams {
@@ -112,22 +127,24 @@ impl Authority {
                 continue;
             }
             responses.push_unless_empty(datagram.peer, datagram.local, |out| {
-                let reaction = match self.react(&edition, datagram.bytes, datagram.peer, Transport::Udp, out) {
+                let arrival = self.read(&edition, datagram.bytes, datagram.peer.ip(), || *today);
+                let mut reaction = match self.react(&edition, &arrival, datagram.peer, Transport::Udp, out) {
                     Outcome::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     Outcome::Transfer(_) => Reaction::Silent,
                     Outcome::Dropped(reason) => return self.drop_query(reason, Transport::Udp, out),
                 };
-                if let (Some((rate, now)), Reaction::Respond(_)) = (rate, reaction)
-                    && rate.limits(datagram.peer.ip())
+                if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction)
+                    && rate.limits(peer.ip())
+                    && !arrival.is_proven()
                 {
-                    let decision = decide(rate, &edition.catalog, datagram.peer.ip(), out, now);
+                    let decision = decide(rate, &edition.catalog, peer.ip(), out, now);
                     if decision != Decision::Pass {
                         self.limited.count(Limit::Rate);
                     }
                     match decision {
                         Decision::Pass => {}
-                        Decision::Slip => cut(datagram.bytes, out),
+                        Decision::Slip => reaction = Reaction::Respond(slip(&arrival, rcode, out)),
                         Decision::Drop => return self.drop_query(Dropped::Limited, Transport::Udp, out),
                     }
                 }
@@ -142,7 +159,8 @@ impl Authority {
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
         let edition = Arc::clone(&self.edition.borrow());
-        let reaction = match self.react(&edition, message, responder.peer(), Transport::Tcp, &mut out) {
+        let arrival = self.read(&edition, message, responder.peer().ip(), clock::unix_now_serial);
+        let reaction = match self.react(&edition, &arrival, responder.peer(), Transport::Tcp, &mut out) {
             Outcome::Reaction(reaction) => reaction,
             Outcome::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
@@ -156,7 +174,7 @@ impl Authority {
                 }
                 // Who is told so asks again later.
                 Err(_) => {
-                    write_error(message, Rcode::SERVFAIL, UDP_SIZE, &mut out);
+                    write_error(message, Rcode::SERVFAIL, arrival.cookie.as_ref(), UDP_SIZE, &mut out);
                     Reaction::Respond(Rcode::SERVFAIL)
                 }
             },
@@ -169,11 +187,30 @@ impl Authority {
         responder.respond(|response| *response = out);
     }
 
+    /// Reads one message, and looks at its cookie.
+    fn read<'m>(
+        &self,
+        edition: &Edition,
+        message: &'m [u8],
+        client: IpAddr,
+        today: impl FnOnce() -> u32,
+    ) -> Arrival<'m> {
+        let read = read_query(message);
+        let cookies = edition.cookies.as_ref();
+        let cookie = cookies.map_or(Ok(None), |cookies| cookies.answer(&read, message, client, today));
+        self.counters.cookie(&cookie);
+        match cookie {
+            Ok(cookie) => Arrival { message, read, cookie },
+            // RFC 7873 section 5.2.2.
+            Err(MalformedCookie) => Arrival { message, read: Err(Rejected::Answer(Rcode::FORMERR)), cookie: None },
+        }
+    }
+
     /// Reacts to one message.
     fn react(
         &self,
         edition: &Edition,
-        message: &[u8],
+        arrival: &Arrival<'_>,
         peer: SocketAddr,
         transport: Transport,
         out: &mut Vec<u8>,
@@ -182,16 +219,17 @@ impl Authority {
             Transport::Udp => zone::Transport::Udp,
             Transport::Tcp => zone::Transport::Tcp,
         };
-        let read = read_query(message);
+        let Arrival { message, read, cookie } = arrival;
+        let cookie = cookie.as_ref();
         if !edition.access.admits(peer.ip()) {
-            return deny(&edition.access, &read, message, out);
+            return deny(&edition.access, arrival, out);
         }
-        if is_special(&read, message) {
+        if is_special(read, message) {
             let client = peer.ip();
-            let special = Special { authority: self.number, edition, message, read: &read, client, transport };
+            let special = Special { authority: self.number, edition, message, read, cookie, client, transport };
             return special.react(&self.notices, out);
         }
-        Outcome::Reaction(zone::respond_to(&edition.catalog, &read, message, transport, UDP_SIZE, out))
+        Outcome::Reaction(zone::respond_to(&edition.catalog, read, cookie, message, transport, UDP_SIZE, out))
     }
 
     /// Says nothing to a query, and counts why.
@@ -215,15 +253,51 @@ impl Authority {
     }
 }
 
+/// A message that has come, read.
+struct Arrival<'m> {
+    /// Its octets.
+    message: &'m [u8],
+    /// The same as a query, if it is one.
+    read: Result<Query<'m>, Rejected>,
+    /// What it gets for its cookie.
+    cookie: Option<Cookie>,
+}
+
+impl Arrival<'_> {
+    /// Whether its sender is where its address says. RFC 7873 section 5.2.5: who is that is nobody's victim, and needs no defense
+    /// against the forged.
+    fn is_proven(&self) -> bool {
+        self.cookie.is_some_and(|cookie| cookie.state == CookieState::Valid)
+    }
+}
+
 /// Reacts to a message of a client that is not to be answered.
-fn deny(access: &Access, read: &Result<Query<'_>, Rejected>, message: &[u8], out: &mut Vec<u8>) -> Outcome {
+fn deny(access: &Access, arrival: &Arrival<'_>, out: &mut Vec<u8>) -> Outcome {
+    let Arrival { message, read, cookie } = arrival;
     match (read, access.on_denied()) {
         (Err(Rejected::Short | Rejected::NotAQuery), _) => return Outcome::Reaction(Reaction::Malformed),
         (_, OnDenied::Drop) => return Outcome::Dropped(Dropped::Denied),
         (Ok(_) | Err(Rejected::Answer(_)), OnDenied::Refused) => {}
     }
-    write_prohibited(message, read.as_ref().ok(), UDP_SIZE, out);
+    write_prohibited(message, read.as_ref().ok(), cookie.as_ref(), UDP_SIZE, out);
     Outcome::Reaction(Reaction::Respond(Rcode::REFUSED))
+}
+
+/// Writes what goes out in the place of a response above a rate; returns its rcode.
+fn slip(arrival: &Arrival<'_>, rcode: Rcode, response: &mut Vec<u8>) -> Rcode {
+    let Arrival { message, cookie, .. } = arrival;
+    match cookie {
+        // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours. Not more often than with TC,
+        // or eight octets would have us answer all that is forged.
+        Some(cookie) => {
+            write_error(message, Rcode::BADCOOKIE, Some(cookie), UDP_SIZE, response);
+            Rcode::BADCOOKIE
+        }
+        None => {
+            cut(message, None, response);
+            rcode
+        }
+    }
 }
 
 /// What becomes of a response by UDP, as far as rates go.

@@ -1,5 +1,6 @@
 //! `hedgerow ls`: a forwarder without a config file: one pool, for all names.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use super::{EXIT_USAGE, load, run};
 use crate::config::{
-    BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, usual_rate_limit, words,
+    BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits,
+    usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
 use crate::policy::balance::Balance;
@@ -65,7 +67,13 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: {loops}");
         return ExitCode::from(EXIT_USAGE);
     }
-    let setup = || Setup { config: config(&args), catalogs: Vec::new(), keys: Keys::default(), token: None };
+    let setup = || Setup {
+        config: config(&args),
+        catalogs: Vec::new(),
+        keys: Keys::default(),
+        token: None,
+        cookie_secrets: HashMap::new(),
+    };
     // There is no file to read again: a reload changes nothing, and loses nothing.
     run::foreground(setup(), || Ok(setup()))
 }
@@ -88,6 +96,7 @@ fn config(args: &Args) -> Config {
         rules,
         probe: ProbeConfig::default(),
         cache: PoolConfig::CACHE,
+        max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,
     };
     Config {
@@ -96,10 +105,12 @@ fn config(args: &Args) -> Config {
         forwarder: Some(ForwarderConfig {
             listen: args.listen.clone(),
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
+            connections: Default::default(),
             routes: vec![Route { suffix: Name::root(), pool: 0 }],
             access: AccessRules::of(&AccessRules::LOCAL),
             limits: WaitRules::default(),
             rate_limit: usual_rate_limit(&args.listen),
+            cookies: CookieConfig::default(),
         }),
         pools: vec![pool],
         authorities: Vec::new(),

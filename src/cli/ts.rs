@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
-use crate::config::{AuthorityConfig, Config, ZoneSource, usual_rate_limit, words};
+use crate::config::{AuthorityConfig, Config, CookieConfig, ZoneSource, usual_rate_limit, words};
 use crate::limit::AccessRules;
 use crate::server::Setup;
 use crate::wire::Name;
@@ -63,6 +63,8 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         shared: Vec::new(),
         secondaries: Vec::new(),
         rate_limit: usual_rate_limit(&args.listen),
+        cookies: CookieConfig::default(),
+        connections: Default::default(),
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
     let config = Config {

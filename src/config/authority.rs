@@ -7,7 +7,7 @@ use super::clients::{read_access, read_rate_limit};
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
 use super::transfer::{Claims, Transfers};
-use super::{AuthorityConfig, Expected, ZoneSource, words};
+use super::{AuthorityConfig, Expected, ZoneSource, connections, cookies, words};
 use crate::limit::AccessRules;
 use crate::zone::{Identity, Text};
 
@@ -43,6 +43,8 @@ pub(super) fn read<'d>(
             nsid: read_text(&mut section, "nsid"),
         },
         rate_limit,
+        cookies: cookies::read(&mut section, folder),
+        connections: section.section("connections").map(connections::read).unwrap_or_default(),
     };
     section.finish();
     authority

@@ -1,21 +1,24 @@
 //! `[forwarder]`: where the LS listens, and which pool answers for which names.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use super::clients::{read_access, read_rate_limit, read_waiting};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
-use super::{ForwarderConfig, Route, limits, words};
+use super::{ForwarderConfig, Route, connections, cookies, limits, words};
 use crate::limit::AccessRules;
 use crate::wire::Name;
 
 /// Where the LS listens unless told.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 
-/// Reads `[forwarder]`. `pools` are the names below `[pools]`; each listener goes to `listeners`.
+/// Reads `[forwarder]`. `pools` are the names below `[pools]`; files are relative to `folder`; each listener goes to
+/// `listeners`.
 pub(super) fn read<'d>(
     mut section: Section<'d>,
     pools: &[&str],
+    folder: &Path,
     listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
 ) -> ForwarderConfig {
     let listen = match section.take("listen") {
@@ -30,11 +33,13 @@ pub(super) fn read<'d>(
         Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
         None => default_routes(&section.spot, pools),
     };
+    let connections = section.section("connections").map(connections::read).unwrap_or_default();
+    let cookies = cookies::read(&mut section, folder);
     let access = read_access(&mut section, &AccessRules::LOCAL);
     let limits = read_waiting(section.section("limits"));
     let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
     section.finish();
-    ForwarderConfig { listen, edns_udp_size, routes, access, limits, rate_limit }
+    ForwarderConfig { listen, edns_udp_size, routes, connections, cookies, access, limits, rate_limit }
 }
 
 /// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
@@ -130,8 +135,8 @@ mod tests {
             ),
             (
                 "port = 53",
-                "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, allow, deny, \
-             on_denied, limits, rate_limit",
+                "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
+             connections, cookies, cookie_secrets_file, allow, deny, on_denied, limits, rate_limit",
             ),
             ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
             (

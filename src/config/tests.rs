@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem};
+use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
 use crate::zone::{Identity, Miss, Text};
@@ -49,12 +50,14 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(config, least);
     assert_eq!(config.pools[0].rules, Rules::default());
     assert_eq!(config.pools[0].probe, ProbeConfig::default());
+    assert_eq!(config.forwarder.expect("there is one").connections, ConnectionRules::default());
 }
 
 /// A key that the reference leaves out would be one that nobody finds.
 #[test]
 fn the_reference_shows_every_key() {
-    for table in ["forwarder", "forwarder.limits", "pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1"] {
+    let forwarder = ["forwarder", "forwarder.limits", "forwarder.connections"];
+    for table in forwarder.into_iter().chain(["pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1"]) {
         let header = format!("[{table}]\n");
         assert!(REFERENCE.contains(&header), "{header}");
         let text = REFERENCE.replacen(&header, &format!("{header}no_such_key = 1\n"), 1);
@@ -133,7 +136,10 @@ fn the_reference_shows_the_admin_server_commented_out() {
     let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
     let config = parse(&format!("{rest}[admin]\n{}", lines.join("\n")));
     let token_file = Some("/etc/hedgerow/admin.token".into());
-    assert_eq!(config.admin, Some(AdminConfig { listen: AdminConfig::LISTEN, token_file }));
+    assert_eq!(
+        config.admin,
+        Some(AdminConfig { listen: AdminConfig::LISTEN, token_file, socket: AdminConfig::SOCKET })
+    );
 }
 
 #[test]

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::entry::Waiter;
 use crate::limit::{Decision, Outcome, Pace, Pacing, ResponseRate};
-use crate::wire::{self, Rcode, Subject};
+use crate::wire::{self, CookieState, Rcode, Subject};
 
 /// Whom a response goes to, as far as limits go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Receiver {
     /// Its address.
     pub(super) client: IpAddr,
-    /// It has shown that it is where that says, and nobody is flooded in its name.
-    pub(super) is_exempt: bool,
+    /// What its cookie has shown, if it has one.
+    pub(super) cookie: Option<CookieState>,
     /// Its query has waited, so that there may be many whose responses leave now.
     pub(super) has_waited: bool,
 }
@@ -24,7 +24,14 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Who waits for a response. Only by UDP is anybody limited: who has come by TCP is where it says.
     pub(super) fn of(waiter: &Waiter, now: Instant) -> Self {
-        Self { client: waiter.client.ip(), is_exempt: false, has_waited: Pacing::is_held(waiter.since, now) }
+        let Waiter { client, form, cookie, since, .. } = waiter;
+        let cookie = form.cookie.map(|cookie| cookie.state).or_else(|| cookie.map(|cookie| cookie.state));
+        Self { client: client.ip(), cookie, has_waited: Pacing::is_held(*since, now) }
+    }
+
+    /// Whether it has shown that it is where its address says. RFC 7873 section 5.2.5: nobody is flooded in its name.
+    fn is_exempt(self) -> bool {
+        self.cookie == Some(CookieState::Valid)
     }
 }
 
@@ -48,6 +55,8 @@ pub(super) enum Fate {
     Leaves,
     /// It leaves cut, or not at all: then it is left empty.
     Limited,
+    /// It asks the client for the cookie that it is given, in the place of TC.
+    AsksForCookie,
     /// It leaves at this time, perhaps cut.
     Later {
         /// When.
@@ -60,16 +69,21 @@ pub(super) enum Fate {
 impl Allowance<'_> {
     /// Cuts a response as the limits want it; one that may not leave is left empty.
     pub(super) fn apply(&self, receiver: Receiver, response: &mut Vec<u8>) -> Fate {
-        let Receiver { client, is_exempt, has_waited } = receiver;
-        if is_exempt || response.is_empty() {
+        let Receiver { client, cookie, has_waited } = receiver;
+        if receiver.is_exempt() || response.is_empty() {
             return Fate::Leaves;
         }
         if let Some(rate) = self.rate.filter(|rate| rate.limits(client)) {
             let subject = Subject::of(response);
             match rate.decide(client, subject.name, outcome_of(&subject), self.now) {
                 Decision::Pass => {}
+                // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours.
+                Decision::Slip if cookie.is_some() => {
+                    wire::ask_for_cookie(response);
+                    return Fate::AsksForCookie;
+                }
                 Decision::Slip => {
-                    wire::truncate(response);
+                    wire::shorten(response);
                     return Fate::Limited;
                 }
                 Decision::Drop => {
@@ -85,7 +99,7 @@ impl Allowance<'_> {
             Pace::Whole(Duration::ZERO) => Fate::Leaves,
             Pace::Whole(wait) => Fate::Later { due: self.now + wait, is_cut: false },
             Pace::Cut(wait) => {
-                wire::truncate(response);
+                wire::shorten(response);
                 Fate::Later { due: self.now + wait, is_cut: true }
             }
             Pace::Drop => {

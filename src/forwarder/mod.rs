@@ -35,12 +35,14 @@ mod proof;
 mod races;
 mod responses;
 pub mod serve;
+pub mod shortage;
 mod slots;
 mod turns;
 
 use std::cell::{OnceCell, RefCell};
 use std::hash::BuildHasher;
 use std::io;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -60,9 +62,10 @@ use self::paced::Paced;
 use self::pool::Pool;
 use self::proof::{Proof, Secret};
 use self::responses::{Listener, Way};
+use self::shortage::Shortage;
 use self::slots::RaceRef;
 use crate::limit::{Clients, OwnAddresses, Pacing};
-use crate::metrics::{Counters, Limited};
+use crate::metrics::{Counters, Dropped, Limited};
 use crate::net::batch::{BATCH, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::udp::Socket;
@@ -90,6 +93,8 @@ pub struct Shared {
     pub pacing: Pacing,
     /// How often clients met a limit.
     pub limited: Arc<Limited>,
+    /// What the log was told of attempts that could not leave.
+    pub shortage: Shortage,
     /// The way to the prober.
     pub news: UnboundedSender<News>,
 }
@@ -118,6 +123,8 @@ pub struct Links {
     pub sockets: Vec<Rc<Socket>>,
     /// Where no client is.
     pub own: Arc<OwnAddresses>,
+    /// For how many sockets to backends it has room.
+    pub backend_sockets: usize,
     /// Connections by which it may fetch answers from backends.
     pub fetches: usize,
     /// What is counted.
@@ -162,6 +169,8 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Held<Ticket, Late>>,
+    /// Attempts that ICMP errors are about, to be told so.
+    struck: Vec<Ticket>,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
@@ -226,11 +235,11 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, fetches, own, counters, idle } = links;
+        let Links { shared, sockets, backend_sockets, fetches, own, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
-        let exchange = Exchange::new()?;
+        let exchange = Exchange::new(backend_sockets)?;
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
@@ -259,6 +268,7 @@ impl Forwarder {
             secret,
             refused: Vec::with_capacity(BATCH),
             orphans: Vec::new(),
+            struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),
             folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
@@ -310,6 +320,15 @@ impl Forwarder {
         self.in_flight.len() == 0
             && self.way.paced.is_empty()
             && self.shared.on_the_way[usize::from(self.me.0)].load(Relaxed) == 0
+    }
+
+    /// Whether a client at this address may connect. That one may not is counted.
+    pub fn may_connect(&self, client: IpAddr) -> bool {
+        let is_welcome = self.plan.access.may_connect(client);
+        if !is_welcome {
+            self.counters.dropped(Dropped::Denied);
+        }
+        is_welcome
     }
 
     /// Starts no more races that nobody waits for: there is an end to come to.

@@ -11,14 +11,15 @@ use super::paced::{Later, Paced};
 use super::pool::pool_at;
 use super::slots::RaceRef;
 use super::{Forwarder, Shared};
-use crate::limit::OnDenied;
+use crate::limit::{Cookies, OnDenied};
 use crate::metrics::{Counters, Dropped, Fetched, Limit, Limited, PoolCounters, Source, Transport};
-use crate::net::batch::SendBatch;
+use crate::net::batch::{BATCH, SendBatch, is_too_long};
+use crate::net::clock;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
 use crate::policy::{Rules, Silence};
-use crate::wire::{self, ClientForm, Explanation, ExtendedError, Query, Rcode, Reply};
+use crate::wire::{self, ClientForm, Cookie, ExtendedError, Query, Rcode, Reply};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
@@ -31,10 +32,24 @@ pub(super) struct Listener {
 impl Listener {
     /// Sends what waits. Not by way of the runtime: responses do not wait for a socket to become writable.
     pub(super) fn flush(&mut self, counters: &Counters) {
-        self.responses.flush(&*self.socket, |_, _| counters.dropped(Dropped::Unsent));
+        let mut too_long = 0_u64;
+        self.responses.flush(&*self.socket, |index, error| match is_too_long(error) {
+            true => too_long |= 1 << index,
+            false => counters.dropped(Dropped::Unsent),
+        });
+        // RFC 9715 section 3.1 (R5): what does not leave whole leaves with TC. The client comes back by TCP.
+        while too_long != 0 {
+            let index = too_long.trailing_zeros() as usize;
+            too_long &= too_long - 1;
+            if self.responses.send_again(index, &*self.socket, wire::shorten).is_err() {
+                counters.dropped(Dropped::Unsent);
+            }
+        }
     }
 }
 
+// A bit for each response of a batch.
+const _: () = assert!(BATCH <= u64::BITS as usize);
 /// The way out to all clients by UDP.
 pub(super) struct Way {
     /// The sockets.
@@ -70,8 +85,8 @@ pub(super) struct Word {
     source: Source,
     /// The rcode; `None` is no response at all.
     pub(super) rcode: Option<Rcode>,
-    /// What clients with EDNS are told besides.
-    error: Option<Explanation>,
+    /// What clients with EDNS are told besides, and text for people.
+    error: Option<(ExtendedError, &'static str)>,
 }
 
 impl Word {
@@ -79,23 +94,21 @@ impl Word {
     pub(super) const FAILED: Self = Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: None };
 
     /// Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
-    pub(super) const NOT_WHOLE: Self = Self::failure(Explanation::new(ExtendedError::NETWORK_ERROR, ""));
+    pub(super) const NOT_WHOLE: Self = Self::failure(ExtendedError::NETWORK_ERROR, "");
+
+    /// Somebody who was to be asked could not be, for want of something of our own: no time to claim anything of the name.
+    pub(super) const UNSENT: Self = Self::failure(ExtendedError::OTHER, "this server could not send the query on");
 
     /// The client has as many queries that wait as it may (`limits.waiting`).
-    pub(super) const TOO_MANY: Self =
-        Self::failure(Explanation::new(ExtendedError::OTHER, "too many queries of this client wait"));
+    pub(super) const TOO_MANY: Self = Self::failure(ExtendedError::OTHER, "too many queries of this client wait");
 
     /// All clients together have (`limits.in_flight`).
-    pub(super) const BUSY: Self = Self::failure(Explanation::new(ExtendedError::OTHER, "too many queries wait"));
+    pub(super) const BUSY: Self = Self::failure(ExtendedError::OTHER, "too many queries wait");
 
     /// SERVFAIL, and why: a failure of our own, which is never kept.
-    const fn failure(why: Explanation) -> Self {
-        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(why) }
+    const fn failure(error: ExtendedError, text: &'static str) -> Self {
+        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some((error, text)) }
     }
-
-    /// It could not be asked for, for want of our own.
-    pub(super) const UNSENT: Self =
-        Self::failure(Explanation::new(ExtendedError::OTHER, "too many answers are being fetched by TCP"));
 
     /// Nobody has replied.
     pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
@@ -110,7 +123,7 @@ impl Word {
             Silence::Refused => Some(Rcode::REFUSED),
             Silence::Drop => None,
         };
-        Self { source: Source::Synthesized, rcode, error: Some(error.into()) }
+        Self { source: Source::Synthesized, rcode, error: Some((error, "")) }
     }
 }
 
@@ -121,12 +134,12 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
-        let is_truncated = reply.is_truncated();
+        let (is_signed, is_truncated) = (entry.is_signed(), reply.is_truncated());
         let is_for_nobody = !entry.has_waiters();
         entry.retain_waiters(&self.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                out.relay(clock, waiter, reply);
+                out.relay(clock, waiter, reply, is_signed);
             }
             needs_more
         });
@@ -150,7 +163,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
-        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply));
+        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply, entry.is_signed()));
     }
 
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
@@ -159,7 +172,8 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now).relay(clock, waiter, &reply);
+            let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+            out.relay(clock, waiter, &reply, false);
         }
     }
 
@@ -172,13 +186,29 @@ impl Forwarder {
     }
 
     /// Answers a message that cannot race.
-    pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client, now: Instant) {
+    pub(super) fn refuse(
+        &mut self,
+        message: &[u8],
+        rcode: Rcode,
+        cookie: Option<&Cookie>,
+        client: &Client,
+        now: Instant,
+    ) {
         let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
-        out.reject(client, rcode, |own_udp_size, out| wire::write_error(message, rcode, own_udp_size, out));
+        out.reject(client, rcode, cookie, |own_udp_size, out| {
+            wire::write_error(message, rcode, cookie, own_udp_size, out);
+        });
     }
 
     /// Answers a message of a client that is not to be answered, if even that is said.
-    pub(super) fn prohibit(&mut self, message: &[u8], query: Option<&Query<'_>>, client: &Client, now: Instant) {
+    pub(super) fn prohibit(
+        &mut self,
+        message: &[u8],
+        query: Option<&Query<'_>>,
+        cookie: Option<&Cookie>,
+        client: &Client,
+        now: Instant,
+    ) {
         match self.plan.access.on_denied() {
             OnDenied::Drop => {
                 self.counters.dropped(Dropped::Denied);
@@ -186,8 +216,8 @@ impl Forwarder {
             }
             OnDenied::Refused => {
                 let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
-                out.reject(client, Rcode::REFUSED, |own_udp_size, out| {
-                    wire::write_prohibited(message, query, own_udp_size, out);
+                out.reject(client, Rcode::REFUSED, cookie, |own_udp_size, out| {
+                    wire::write_prohibited(message, query, cookie, own_udp_size, out);
                 });
             }
         }
@@ -219,6 +249,8 @@ pub(super) struct Out<'a> {
     allowance: Allowance<'a>,
     /// How often it did.
     limited: &'a Limited,
+    /// Gives cookies, if clients get any.
+    cookies: Option<&'a Cookies>,
 }
 
 impl<'a> Out<'a> {
@@ -230,21 +262,42 @@ impl<'a> Out<'a> {
         shared: &'a Shared,
         now: Instant,
     ) -> Self {
-        let (rate, is_draining) = (plan.rate.as_deref(), way.is_draining);
+        let Plan { edns_udp_size, rate, cookies, .. } = plan;
+        let (rate, is_draining) = (rate.as_deref(), way.is_draining);
         let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
-        Self { way, counters, own_udp_size: plan.edns_udp_size, allowance, limited: &shared.limited }
+        let (own_udp_size, cookies) = (*edns_udp_size, cookies.as_deref());
+        Self { way, counters, own_udp_size, allowance, limited: &shared.limited, cookies }
     }
 
-    /// Gives a reply to one client.
-    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>) {
-        let Waiter { client, form, queries, .. } = waiter;
-        clock.stop(waiter);
-        let own_udp_size = self.own_udp_size;
-        let limit = limit(client, form, own_udp_size);
-        let receiver = Receiver::of(waiter, self.allowance.now);
-        if self.respond(client, receiver, |out| wire::write_response(reply, form, own_udp_size, limit, out)) {
-            self.counters.responses(Source::Backend, reply.rcode().0, (*queries).into());
+    /// The form of one client with what it gets for its cookie, if it has waited and so its form lacks that.
+    pub(super) fn late_form(&self, waiter: &Waiter) -> Option<ClientForm> {
+        let Waiter { client, form, cookie, .. } = waiter;
+        match (self.cookies, cookie) {
+            (Some(cookies), Some(shown)) => {
+                let cookie = cookies.answer_late(*shown, client.ip(), clock::unix_now_serial());
+                Some(form.with_cookie(Some(cookie)))
+            }
+            (None, _) | (_, None) => None,
         }
+    }
+
+    /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
+    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>, is_signed: bool) {
+        let Waiter { client, queries, .. } = waiter;
+        clock.stop(waiter);
+        let receiver = Receiver::of(waiter, self.allowance.now);
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
+        let limit = limit(client, form, own_udp_size);
+        let sent = self.respond(client, receiver, |out| {
+            // The backend was told the client's own size.
+            if is_signed && reply.as_wire().len() <= self::limit(client, &waiter.form, u16::MAX) {
+                wire::write_unchanged(reply, waiter.form.id, out);
+            } else {
+                wire::write_response(reply, form, own_udp_size, limit, out);
+            }
+        });
+        self.count(sent, Source::Backend, reply.rcode(), *queries);
     }
 
     /// Gives one client a response without records, or none at all.
@@ -257,7 +310,7 @@ impl<'a> Out<'a> {
 
     /// The same, for one that was not timed.
     fn write(&mut self, waiter: &Waiter, question: &[u8], word: Word) {
-        let Waiter { client, form, queries, .. } = waiter;
+        let Waiter { client, queries, .. } = waiter;
         let Word { source, rcode, error } = word;
         let receiver = Receiver::of(waiter, self.allowance.now);
         let Some(rcode) = rcode else {
@@ -265,25 +318,33 @@ impl<'a> Out<'a> {
             self.respond(client, receiver, |_| {});
             return;
         };
-        let own_udp_size = self.own_udp_size;
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
         let write = |out: &mut Vec<u8>| wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
-        if self.respond(client, receiver, write) {
-            self.counters.responses(source, rcode.0, (*queries).into());
-        }
+        let sent = self.respond(client, receiver, write);
+        self.count(sent, source, rcode, *queries);
     }
 
     /// Tells a client that its message is not taken.
-    fn reject(&mut self, client: &Client, rcode: Rcode, fill: impl FnOnce(u16, &mut Vec<u8>)) {
+    fn reject(&mut self, client: &Client, rcode: Rcode, cookie: Option<&Cookie>, fill: impl FnOnce(u16, &mut Vec<u8>)) {
         let own_udp_size = self.own_udp_size;
-        let receiver = Receiver { client: client.ip(), is_exempt: false, has_waited: false };
-        if self.respond(client, receiver, |out| fill(own_udp_size, out)) {
-            self.counters.responses(Source::Error, rcode.0, 1);
+        let cookie = cookie.map(|cookie| cookie.state);
+        let receiver = Receiver { client: client.ip(), cookie, has_waited: false };
+        let sent = self.respond(client, receiver, |out| fill(own_udp_size, out));
+        self.count(sent, Source::Error, rcode, 1);
+    }
+
+    /// Counts what has become of the response to so many queries.
+    pub(super) fn count(&self, sent: Sent, source: Source, rcode: Rcode, queries: u32) {
+        match sent {
+            Sent::Nothing => {}
+            Sent::Response => self.counters.responses(source, rcode.0, queries.into()),
+            Sent::BadCookie => self.counters.responses(Source::Error, Rcode::BADCOOKIE.0, queries.into()),
         }
     }
 
     /// Sends one response, or queues it for the end of the turn, as far as limits let it. An empty one says that there is none.
-    /// Returns whether there is one.
-    fn respond(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> bool {
+    fn respond(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> Sent {
         match client {
             Client::Tcp(responder) => {
                 let mut is_empty = true;
@@ -291,35 +352,35 @@ impl<'a> Out<'a> {
                     fill(out);
                     is_empty = out.is_empty();
                 });
-                !is_empty
+                if is_empty { Sent::Nothing } else { Sent::Response }
             }
             Client::Udp { .. } => self.offer(client, receiver, fill),
         }
     }
 
     /// The same, but after an empty one the client waits on.
-    pub(super) fn offer(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let mut is_empty = true;
+    pub(super) fn offer(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> Sent {
+        let mut sent = Sent::Nothing;
         match client {
             Client::Tcp(responder) => {
                 let mut message = Vec::new();
                 fill(&mut message);
-                is_empty = message.is_empty();
-                if !is_empty {
+                if !message.is_empty() {
+                    sent = Sent::Response;
                     responder.respond(|out| *out = message);
                 }
             }
             Client::Udp { listener: number, peer, local } => {
                 let Way { listeners, paced, .. } = self.way;
-                let Some(listener) = listeners.get_mut(usize::from(*number)) else { return false };
+                let Some(listener) = listeners.get_mut(usize::from(*number)) else { return sent };
                 if listener.responses.is_full() {
                     listener.flush(self.counters);
                 }
                 listener.responses.push_unless_empty(peer.address(), *local, |out| {
                     fill(out);
                     let fate = self.allowance.apply(receiver, out);
-                    is_empty = out.is_empty();
-                    let mut is_limited = fate == Fate::Limited;
+                    let mut is_empty = out.is_empty();
+                    let mut is_limited = matches!(fate, Fate::Limited | Fate::AsksForCookie);
                     if let Fate::Later { due, is_cut } = fate {
                         is_empty = !paced.push(due, (*number, *peer, *local), out);
                         is_limited = is_cut || is_empty;
@@ -331,11 +392,27 @@ impl<'a> Out<'a> {
                             self.counters.dropped(Dropped::Limited);
                         }
                     }
+                    sent = match (is_empty, fate) {
+                        (true, _) => Sent::Nothing,
+                        (false, Fate::AsksForCookie) => Sent::BadCookie,
+                        (false, Fate::Leaves | Fate::Limited | Fate::Later { .. }) => Sent::Response,
+                    };
                 });
             }
         }
-        !is_empty
+        sent
     }
+}
+
+/// What has become of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// There is none.
+    Nothing,
+    /// It leaves, perhaps cut.
+    Response,
+    /// BADCOOKIE leaves in its place.
+    BadCookie,
 }
 
 /// Times what clients wait for.

@@ -85,6 +85,11 @@ impl Access {
         }
     }
 
+    /// Whether a client at this address may connect: who is told that it is not answered may.
+    pub fn may_connect(&self, client: IpAddr) -> bool {
+        self.on_denied == OnDenied::Refused || self.admits(client)
+    }
+
     /// What the others are told.
     pub fn on_denied(&self) -> OnDenied {
         self.on_denied

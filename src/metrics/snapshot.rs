@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Cause, Dropped, Source, Transport};
+use super::counters::{Cause, CookieKind, Dropped, Source, Transport, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 
@@ -20,7 +20,9 @@ pub struct Snapshot {
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
-    /// How often each limit was met, by listener.
+    /// Queries with a cookie.
+    pub cookies: Vec<(CookieKind, u64)>,
+    /// How often which limit of which listener was met.
     pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.
     pub cache: Option<CacheSnapshot>,
@@ -95,10 +97,14 @@ pub struct BackendSnapshot {
     pub wins: Wins,
     /// Attempts that were asked again, from another socket, by cause.
     pub again: Vec<(Cause, u64)>,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
+    /// ICMP errors heard, by attempts and probes.
+    pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
+    /// Attempts that could not leave, by what was wanting.
+    pub unsent: Vec<(Want, u64)>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
 }

@@ -41,6 +41,8 @@ pub struct Attempt {
     pub edns: bool,
     /// Whether it has neither replied nor failed.
     pub open: bool,
+    /// Whether it has left.
+    pub is_sent: bool,
 }
 
 /// What has become of an attempt.
@@ -48,6 +50,8 @@ pub struct Attempt {
 pub(super) enum State {
     /// Nothing came yet.
     Silent,
+    /// Nothing came but an ICMP error, which may be forged; a reply may still come.
+    Unreachable,
     /// A bare failure came, which may be forged; a whole reply may still come.
     Bare,
     /// Nothing came to this attempt, but its backend gave a negative reply to another one.
@@ -60,14 +64,16 @@ pub(super) enum State {
     Replied,
     /// It ended without a reply.
     Failed,
+    /// It never left, for want of something of our own.
+    Unsent,
 }
 
 impl State {
     /// Whether the attempt has neither replied nor failed.
     pub(super) fn is_open(self) -> bool {
         match self {
-            Self::Silent | Self::Bare | Self::Spoken => true,
-            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed => false,
+            Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
+            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent => false,
         }
     }
 }
@@ -151,6 +157,25 @@ impl Attempts {
         id
     }
 
+    /// An attempt never left. The newest is struck out, as if it had not been made; another keeps its line.
+    pub(super) fn withdraw(&mut self, id: AttemptId) {
+        if id.0 + 1 == self.len {
+            self.len = id.0;
+            self.without_opt &= !(1 << id.0);
+        } else if let Some(entry) = self.get_mut(id) {
+            entry.state = State::Unsent;
+        }
+    }
+
+    /// Whether an attempt to ask this backend has left. One that was to be made without OPT in place of another has to, itself.
+    pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
+        let has_left = |state| match state {
+            State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
+            State::OptRefused | State::Replaced | State::Unsent => false,
+        };
+        self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
+    }
+
     /// Whether an attempt was asked with OPT.
     pub(super) fn has_opt(&self, id: AttemptId) -> bool {
         self.without_opt & 1 << id.0 == 0
@@ -196,6 +221,11 @@ impl Attempts {
         self.iter().filter(move |(_, entry)| entry.state == state)
     }
 
+    /// The attempts that are waited for until the deadline, oldest first: nothing came to them, or nothing but ICMP.
+    pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+        self.iter().filter(|(_, entry)| matches!(entry.state, State::Silent | State::Unreachable))
+    }
+
     /// Closes the book on a backend that gave a negative reply: nobody waits for its other attempts.
     pub(super) fn mark_spoken(&mut self, backend: BackendIndex) {
         for entry in &mut self.entries[..usize::from(self.len)] {
@@ -213,7 +243,8 @@ impl Attempts {
         for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
             tries += 1;
             match entry.state {
-                State::Silent => last = Some(entry.asked),
+                State::Silent | State::Unreachable => last = Some(entry.asked),
+                State::Unsent => tries -= 1,
                 State::Replaced => replaced = 1,
                 State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
             }
@@ -237,6 +268,7 @@ impl Attempts {
             asked_at: entry.asked.since(start),
             edns: self.has_opt(id),
             open: entry.state.is_open(),
+            is_sent: entry.state != State::Unsent,
         }
     }
 

@@ -9,7 +9,8 @@
 //!    and all of them if none is up.
 //! 2. An accepted reply wins, and the race is over.
 //! 3. Any other reply is kept if it ranks above what was kept before. Kept or not, it moves the race on,
-//!    as a failure does: the next candidate is asked at once.
+//!    as a failure does: the next candidate is asked at once. So does an ICMP error, which may be forged: its
+//!    attempt stays, and is waited for as if nothing had come. If its backend is found down, that is its end.
 //! 4. The race wants as many attempts out as it began with that have not been silent for `attempt_timeout`.
 //!    Where one is missing, the next candidate is asked; once all were asked, those that stayed silent are
 //!    asked again in the same order, each up to `tries` times.
@@ -19,29 +20,34 @@
 //!    what there is pays for those who are late indeed.
 //! 6. A retransmission by the client asks the next candidate at once, or whoever was silent for longest.
 //! 7. An attempt that timed out stays in the race. Nothing is ever asked beyond eight attempts.
-//! 8. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
+//! 8. An attempt that could not leave, for want of something of our own, was not made. Its backend is asked once more, from
+//!    another socket, and then the next candidate in its stead.
+//! 9. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
 //!    the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
 //!
-//! Who is waited for: silent attempts, and those with a bare failure until their `attempt_timeout`. A
+//! Who is waited for: silent attempts, those with an ICMP error, and those with a bare failure until their `attempt_timeout`. A
 //! negative reply is a backend's word, so its other attempts are not waited for; a failure speaks for its
 //! own attempt only.
+//!
+//! Nothing is concluded from the silence of some while others could not be asked: then the race ends as [`Outcome::Unsent`],
+//! unless a reply is kept, which is somebody's word whoever else was not asked.
 
 use std::time::{Duration, Instant};
 
 pub use super::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
-use super::attempts::{Attempts, State};
+use super::attempts::{Attempts, Entry, State};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
 use super::rank::{Accept, Rank};
 use super::rules::{Dispatch, Grace, Rules};
-pub use super::step::{Heard, OptRefusal, Outcome, Step};
+pub use super::step::{Heard, OptRefusal, Outcome, Retry, Step};
 
 /// One query's race. See the head of this file for the algorithm.
 ///
 /// ```text
-///                          on_reply (not accepted), on_failure, on_bare_failure,
-///                          on_opt_refused, on_retransmission, time passes
+///                  on_reply (not accepted), on_failure, on_unreachable, on_bare_failure,
+///                    on_opt_refused, on_retransmission, on_unsent, time passes
 ///                               ┌─────────────────┐
 ///                               │                 │
 ///             start     ┌───────┴─────────────────▼────┐
@@ -56,9 +62,11 @@ pub use super::step::{Heard, OptRefusal, Outcome, Step};
 ///                       └──────────────────────────────┘
 ///
 /// an attempt:  silent ──▶ replied | failed
+///                │ ICMP error ──▶ unreachable ──▶ replied | failed | bare
 ///                │ bare failure ──▶ bare ──▶ replied | failed
 ///                │ its backend gave a negative elsewhere ──▶ spoken ──▶ replied | failed
-///                └ OPT refused ──▶ replaced, by a new attempt without OPT
+///                ├ OPT refused ──▶ replaced, by a new attempt without OPT
+///                └ unsent
 /// ```
 ///
 /// A race is over when it says so, not when the clock does: a reply that is read after the deadline, but
@@ -101,6 +109,10 @@ pub struct Race {
     without_opt: Option<BackendIndex>,
     /// Whether that one was asked without OPT.
     without_opt_asked: bool,
+    /// The candidates whose attempt could not leave, a bit for each place.
+    unsent: u8,
+    /// Those of them to whom another socket did not help either: no hedge goes there.
+    unsendable: u8,
     /// How it ended.
     outcome: Option<Outcome>,
 }
@@ -140,6 +152,8 @@ impl Race {
             bare_failure: false,
             without_opt: None,
             without_opt_asked: false,
+            unsent: 0,
+            unsendable: 0,
             outcome: None,
         }
     }
@@ -170,17 +184,57 @@ impl Race {
         Heard::Kept
     }
 
-    /// An attempt is over without a reply: an ICMP error, a send error, or its backend was found down.
+    /// An attempt is over without a reply: a send error, or its backend is down.
     pub fn on_failure(&mut self, attempt: AttemptId) {
         let Some(entry) = self.attempts.get_mut(attempt) else {
             return;
         };
         match entry.state {
-            State::Silent | State::Bare | State::Spoken => {
+            State::Silent | State::Unreachable | State::Bare | State::Spoken => {
                 let before = std::mem::replace(&mut entry.state, State::Failed);
                 self.move_on(before);
             }
-            State::OptRefused | State::Replaced | State::Replied | State::Failed => {}
+            State::OptRefused | State::Replaced | State::Replied | State::Failed | State::Unsent => {}
+        }
+    }
+
+    /// An attempt that was just made could not leave, for want of something of our own. It costs nobody anything, a hedge not
+    /// even its budget, which is given back.
+    pub fn on_unsent(&mut self, attempt: AttemptId, retry: Retry, budget: &Budget) {
+        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
+        let Some(&Entry { backend, kind, .. }) = asked else { return };
+        self.attempts.withdraw(attempt);
+        if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
+            let bit = 1 << place;
+            let is_again = retry == Retry::Once && self.unsent & bit == 0;
+            // To whom no hedge could be sent, a failover may still go.
+            if is_again || kind == Kind::Hedge {
+                self.asked &= !bit;
+            }
+            if !is_again {
+                self.unsendable |= bit;
+            }
+            self.unsent |= bit;
+        }
+        if kind == Kind::Hedge {
+            budget.give_back();
+            self.hedges -= 1;
+            // The attempt that is late has not had its hedge.
+            let late = self.attempts.in_state(State::Silent).next_back();
+            self.hedge_from = late.map_or(self.hedge_from, |(id, _)| self.hedge_from.min(id));
+        } else if self.asked.count_ones() >= u32::from(self.width) {
+            self.owed += 1;
+        }
+    }
+
+    /// ICMP says that an attempt has met nobody. It may be forged, for that takes no ID: it costs the race nothing but another
+    /// attempt. The next candidate is asked at once, and this attempt stays as if nothing had come.
+    pub fn on_unreachable(&mut self, attempt: AttemptId) {
+        if let Some(entry) = self.attempts.get_mut(attempt)
+            && entry.state == State::Silent
+        {
+            entry.state = State::Unreachable;
+            self.move_on(State::Silent);
         }
     }
 
@@ -188,11 +242,11 @@ impl Race {
     /// another attempt: the next candidate is asked at once, and this attempt stays.
     pub fn on_bare_failure(&mut self, attempt: AttemptId) {
         if let Some(entry) = self.attempts.get_mut(attempt)
-            && entry.state == State::Silent
+            && matches!(entry.state, State::Silent | State::Unreachable)
         {
-            entry.state = State::Bare;
+            let before = std::mem::replace(&mut entry.state, State::Bare);
             self.bare_failure = true;
-            self.move_on(State::Silent);
+            self.move_on(before);
         }
     }
 
@@ -206,14 +260,18 @@ impl Race {
         let new_state = match entry.state {
             // A duplicate.
             State::OptRefused | State::Replaced => return OptRefusal::AskedAgain,
-            State::Spoken | State::Replied | State::Failed => return OptRefusal::IsFailure,
-            State::Silent | State::Bare if self.is_finished() || !self.attempts.has_opt(attempt) => {
+            State::Spoken | State::Replied | State::Failed | State::Unsent => return OptRefusal::IsFailure,
+            State::Silent | State::Unreachable | State::Bare
+                if self.is_finished() || !self.attempts.has_opt(attempt) =>
+            {
                 return OptRefusal::IsFailure;
             }
             // An earlier try refused it too, and the attempt without OPT stands for both.
-            State::Silent | State::Bare if self.attempts.refuses_opt(entry.backend) => State::Replaced,
-            State::Silent | State::Bare if room => State::OptRefused,
-            State::Silent | State::Bare => return OptRefusal::IsFailure,
+            State::Silent | State::Unreachable | State::Bare if self.attempts.refuses_opt(entry.backend) => {
+                State::Replaced
+            }
+            State::Silent | State::Unreachable | State::Bare if room => State::OptRefused,
+            State::Silent | State::Unreachable | State::Bare => return OptRefusal::IsFailure,
         };
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.state = new_state;
@@ -224,7 +282,8 @@ impl Race {
     /// A bare FORMERR or NOTIMP came to an attempt with OPT. It may be forged, or it may be all that an old server says to
     /// OPT: besides what a bare failure does, the same backend is asked once more without OPT.
     pub fn on_bare_opt_refused(&mut self, attempt: AttemptId) {
-        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
+        let asked = self.attempts.get(attempt);
+        let asked = asked.filter(|entry| matches!(entry.state, State::Silent | State::Unreachable));
         let asked = asked.filter(|_| self.attempts.has_opt(attempt));
         if let Some(backend) = asked.map(|entry| entry.backend)
             && !self.attempts.refuses_opt(backend)
@@ -301,6 +360,17 @@ impl Race {
         self.outcome.is_some()
     }
 
+    /// Whether somebody who was to be asked could not be, for want of something of our own.
+    pub fn is_incomplete(&self) -> bool {
+        // Nearly always none.
+        self.unsent != 0
+            && self
+                .candidates
+                .iter()
+                .enumerate()
+                .any(|(place, candidate)| self.unsent & 1 << place != 0 && !self.attempts.has_asked(candidate))
+    }
+
     /// The best reply that was not accepted, if there was one: the attempt that it answered, and its rank.
     pub fn kept(&self) -> Option<(AttemptId, Rank)> {
         self.kept
@@ -333,6 +403,7 @@ impl Race {
     fn finish(&mut self) -> Step {
         let outcome = match self.kept {
             Some((attempt, _)) => Outcome::Reply(attempt),
+            None if self.is_incomplete() => Outcome::Unsent,
             None if self.bare_failure => Outcome::Failed,
             None => Outcome::Nothing,
         };
@@ -356,12 +427,13 @@ impl Race {
 
     /// The place of the candidate that the next hedge goes to.
     fn unhedged(&self) -> Option<u8> {
-        self.candidates.hedge_places().find(|place| self.asked & 1 << place == 0)
+        self.candidates.hedge_places().find(|place| (self.asked | self.unsendable) & 1 << place == 0)
     }
 
     /// Notes that the candidate at this place is asked.
     fn strike(&mut self, place: u8) -> Option<BackendIndex> {
         self.asked |= 1 << place;
+        self.unsendable &= !(1 << place);
         self.candidates.get(usize::from(place))
     }
 
@@ -396,6 +468,9 @@ impl Race {
         }
         self.owed = 0;
         if spend(&mut self.hints) {
+            if self.unsendable != 0 {
+                return self.strike(self.unsendable.trailing_zeros() as u8).map(|backend| (backend, Kind::Failover));
+            }
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, Kind::Failover));
         }
@@ -464,7 +539,7 @@ impl Race {
             Grace::Off => return None,
             Grace::After(time) => time,
             Grace::Auto => {
-                let silent = self.attempts.in_state(State::Silent);
+                let silent = self.attempts.waited_for();
                 let p99s = silent.map(|(_, entry)| field.latency.get(entry.backend.get())?.quantile(0.99));
                 // A backend that is not known yet may take its whole time.
                 let times = p99s.map(|p99| p99.map_or(rules.attempt_timeout, |p99| 3 * p99));
@@ -476,7 +551,7 @@ impl Race {
 
     /// Until when somebody is waited for; `None`: nobody is.
     fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Offset> {
-        if self.attempts.in_state(State::Silent).next().is_some() {
+        if self.attempts.waited_for().next().is_some() {
             return Some(self.deadline);
         }
         let bare = self.attempts.in_state(State::Bare).map(|(_, entry)| entry.asked.after(patience));
@@ -486,15 +561,15 @@ impl Race {
     /// When each silent attempt times out, of those that have not.
     fn fresh(&self, rules: &Rules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
         let patience = rules.attempt_timeout;
-        let silent = self.attempts.in_state(State::Silent).map(move |(_, entry)| entry.asked.after(patience));
+        let silent = self.attempts.waited_for().map(move |(_, entry)| entry.asked.after(patience));
         silent.filter(move |&end| now < end)
     }
 
-    /// The backends that were asked and stayed silent: how often each was asked, and when last.
+    /// The backends that were asked, stayed silent and can be asked again: how often each was asked, and when last.
     fn silences(&self) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
-        self.candidates.iter().filter_map(|backend| {
+        self.candidates.iter().enumerate().filter_map(|(place, backend)| {
             let (tries, last) = self.attempts.silence_of(backend)?;
-            Some((backend, tries, last))
+            (self.unsendable & 1 << place == 0).then_some((backend, tries, last))
         })
     }
 }

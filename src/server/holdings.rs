@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Remark;
 use crate::authority::{Edition, Exchange, Source};
 use crate::config::{AuthorityConfig, Sharing};
-use crate::limit::{Access, RateRules, ResponseRate};
+use crate::limit::{Access, Cookies, RateRules, ResponseRate};
 use crate::secondary::{Post, Subject};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
@@ -47,8 +47,9 @@ impl Holding {
         config: AuthorityConfig,
         loaded: Arc<Catalog>,
         keys: &Arc<Keys>,
+        cookies: Option<Arc<Cookies>>,
     ) -> (Self, Vec<News>) {
-        let edition = empty_edition(&config, loaded, keys);
+        let edition = empty_edition(&config, loaded, keys, cookies);
         let mut holding = Self { number, config, edition: Arc::new(edition) };
         let (news, _) = holding.fill(None);
         (holding, news)
@@ -78,10 +79,11 @@ impl Holding {
         config: AuthorityConfig,
         loaded: Arc<Catalog>,
         keys: &Arc<Keys>,
+        cookies: Option<Arc<Cookies>>,
     ) -> (Vec<News>, Vec<Remark>) {
         let earlier = Arc::clone(&self.edition);
         let earlier_rules = self.config.rate_limit;
-        let edition = empty_edition(&config, loaded, keys);
+        let edition = empty_edition(&config, loaded, keys, cookies);
         (self.config, self.edition) = (config, Arc::new(edition));
         self.fill(Some((&earlier, earlier_rules)))
     }
@@ -103,6 +105,7 @@ impl Holding {
             exchanges,
             access: Arc::clone(&self.edition.access),
             rate: self.edition.rate.clone(),
+            cookies: self.edition.cookies.clone(),
         });
         news
     }
@@ -153,8 +156,8 @@ impl Holding {
             (None, _) => None,
         };
         let keys = Arc::clone(&self.edition.keys);
-        let access = Arc::clone(&self.edition.access);
-        self.edition = Arc::new(Edition { catalog, keys, exchanges, access, rate });
+        let (access, cookies) = (Arc::clone(&self.edition.access), self.edition.cookies.clone());
+        self.edition = Arc::new(Edition { catalog, keys, exchanges, access, rate, cookies });
         (news, remarks)
     }
 
@@ -166,9 +169,14 @@ impl Holding {
 }
 
 /// The edition of a config and of zones that were loaded, before anything is exchanged or limited.
-fn empty_edition(config: &AuthorityConfig, loaded: Arc<Catalog>, keys: &Arc<Keys>) -> Edition {
+fn empty_edition(
+    config: &AuthorityConfig,
+    loaded: Arc<Catalog>,
+    keys: &Arc<Keys>,
+    cookies: Option<Arc<Cookies>>,
+) -> Edition {
     let access = Arc::new(Access::new(&config.access));
-    Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), access, rate: None }
+    Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), access, rate: None, cookies }
 }
 
 /// How a zone differs from its version before.

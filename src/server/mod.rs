@@ -5,16 +5,19 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod connections;
+mod cookies;
 mod holdings;
 mod persist;
 mod status;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -26,21 +29,23 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
+use self::connections::Tables;
+use self::cookies::OwnSecret;
 use self::holdings::{Holding, News as ZoneNews};
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::admin::{self, Change, Refused, Request, Token};
+use crate::admin::{self, Change, Owner, Refused, Request, Socket, SocketError, Token};
 use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
-use crate::limit::{Clients, OwnAddresses, Pacing};
+use crate::forwarder::shortage::Shortage;
+use crate::limit::{Clients, CookieSecrets, Cookies, OwnAddresses, Pacing};
 use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
-use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
@@ -58,7 +63,9 @@ pub struct Setup {
     pub catalogs: Vec<Arc<Catalog>>,
     /// The keys of the config, with their secrets.
     pub keys: Keys,
-    /// What changes from other hosts must bear.
+    /// The secrets of cookies that stand in files, by file.
+    pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
+    /// What changes by HTTP must bear.
     pub token: Option<Token>,
 }
 
@@ -67,6 +74,8 @@ pub struct Setup {
 pub enum StartError {
     /// An address could not be bound.
     Bind(BindError),
+    /// The socket for changes could not be bound.
+    Socket(SocketError),
     /// The operating system gave no thread or no descriptors.
     Resources(io::Error),
 }
@@ -75,6 +84,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Socket(error) => error.fmt(f),
             Self::Resources(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -85,6 +95,12 @@ impl std::error::Error for StartError {}
 impl From<BindError> for StartError {
     fn from(error: BindError) -> Self {
         Self::Bind(error)
+    }
+}
+
+impl From<SocketError> for StartError {
+    fn from(error: SocketError) -> Self {
+        Self::Socket(error)
     }
 }
 
@@ -119,11 +135,13 @@ pub struct Server {
     /// Whether queries are taken.
     is_ready: Arc<AtomicBool>,
     /// The admin server; it ends with this value.
-    _admin: JoinSet<()>,
+    admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
-    /// How often clients met a limit, by listener.
-    limited: Vec<Arc<Limited>>,
+    /// The secret of cookies of those that have none in a file.
+    own_secret: OwnSecret,
+    /// The TCP connections of clients.
+    connections: Tables,
     /// The authorities that run, by number.
     holdings: Vec<Holding>,
     /// Looks after the zones that come from other servers.
@@ -156,13 +174,16 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, catalogs, keys, token } = setup;
+        let Setup { config, catalogs, keys, cookie_secrets, token } = setup;
         let keys = Arc::new(keys);
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
         let (news_sender, news) = unbounded_channel();
-        let plan = Plan::new(&config, None, count).map(Arc::new);
+        let own_secret = OwnSecret::new(std::time::Instant::now())?;
+        let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
+        let plan = Plan::new(&config, None, cookies, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
@@ -171,7 +192,8 @@ impl Server {
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             clients: Arc::new(Clients::new(may_wait, rand::random())),
             pacing: Pacing::new(rand::random(), std::time::Instant::now()),
-            limited: Arc::new(Limited::new("forwarder")),
+            limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
+            shortage: Shortage::new(),
             news: news_sender,
         });
         if let Some(plan) = &plan {
@@ -193,18 +215,20 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
-        let limits = Limits::among(listeners, shares.connections);
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
-        if let Some(listener) = &admin_listener {
-            bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
+        let mut socket = None;
+        if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
+            let address = listener.local_addr()?;
+            socket = Socket::open(&admin.socket, address, Owner::current())?;
+            bound.push(("admin".to_owned(), vec![address]));
         }
         let own = bound.iter().filter(|(name, _)| name != "admin").flat_map(|(_, addresses)| addresses.iter().copied());
         let own = Arc::new(OwnAddresses::new(own));
-        let limited = config.authorities.iter().map(|authority| Arc::new(Limited::new(&authority.name)));
-        let limited: Vec<_> = limited.collect();
         let held = config.authorities.iter().zip(catalogs).enumerate();
-        let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
+        let held = held.map(|(number, (config, catalog))| {
+            let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
+            Holding::new(number, config.clone(), catalog, &keys, cookies)
+        });
         let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
         let (sender, mut posts) = unbounded_channel();
         let mut keeper = Keeper::new(sender);
@@ -222,12 +246,15 @@ impl Server {
         for number in (0..count).rev() {
             let (commands, received) = unbounded_channel();
             let handed_over = handed_over.pop().expect("there is one for each worker");
-            let forwarder = plan.as_ref().map(|plan| ForwarderParts {
+            let table = connections.forwarder.clone();
+            let forwarder = plan.as_ref().zip(table).map(|(plan, table)| ForwarderParts {
                 shared: Arc::clone(&shared),
                 plan: Arc::clone(plan),
                 own: Arc::clone(&own),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                backend_sockets: shares.backend_sockets,
+                connections: table,
                 fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
@@ -235,9 +262,10 @@ impl Server {
                 number,
                 edition: Arc::clone(holding.edition()),
                 own: Arc::clone(&own),
-                limited: Arc::clone(&limited[number]),
+                limited: connections.authorities[number].limited(),
                 notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
+                connections: Arc::clone(&connections.authorities[number]),
             });
             let parts = Parts {
                 id: WorkerId(number as u16),
@@ -245,7 +273,6 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
-                limits,
                 vigil: Vigil::new(config.busy_poll),
             };
             workers.push(Worker { commands, thread: worker::start(parts)? });
@@ -257,7 +284,6 @@ impl Server {
         if let Some(plan) = &plan {
             prober.set_plan(plan);
         }
-        let plan_limited = plan.as_ref().map(|_| Arc::clone(&shared.limited));
         let summary = Summary::of(counters);
         let (asks, requests) = unbounded_channel();
         let is_ready = Arc::new(AtomicBool::new(true));
@@ -265,7 +291,8 @@ impl Server {
         if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
             admin.spawn_local(async move {
-                let served = admin::serve(listener, token, asks, move || is_ready.load(Relaxed)).await;
+                let served =
+                    admin::serve(listener, socket, shares.admin, token, asks, move || is_ready.load(Relaxed)).await;
                 if let Err(error) = served {
                     tracing::error!(%error, "the admin server has ended");
                 }
@@ -287,9 +314,10 @@ impl Server {
             sleep: SleepMeter::new(),
             requests,
             is_ready,
-            _admin: admin,
+            admin,
             started,
-            limited: plan_limited.into_iter().chain(limited).collect(),
+            own_secret,
+            connections,
             holdings,
             keeper,
             posts,
@@ -335,6 +363,7 @@ impl Server {
 
     /// Does what is due each second.
     fn on_second(&mut self) {
+        self.own_secret.tick(std::time::Instant::now());
         let slept = self.sleep.take();
         if let Some(plan) = &self.plan {
             self.minutes.count(plan);
@@ -346,10 +375,12 @@ impl Server {
 
     /// Puts another config in force, as far as that can be done while running, and returns what an operator may not expect.
     pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
-        let Setup { config, catalogs, keys, .. } = setup;
+        let Setup { config, catalogs, keys, cookie_secrets, .. } = setup;
         let mut remarks = needs_restart(&self.config, &config);
+        let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
+        self.connections.reload(&config);
         if self.plan.is_some()
-            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
+            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), cookies, self.workers.len()).map(Arc::new)
         {
             remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
             self.set_plan(plan);
@@ -361,7 +392,8 @@ impl Server {
         for (config, catalog) in config.authorities.into_iter().zip(catalogs) {
             // One that is gone keeps its zones until the restart, and a new one waits for that.
             let Some(number) = self.holdings.iter().position(|holding| holding.name() == config.name) else { continue };
-            let (news, odd) = self.holdings[number].reload(config, catalog, &keys);
+            let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
+            let (news, odd) = self.holdings[number].reload(config, catalog, &keys, cookies);
             remarks.extend(odd);
             self.publish(number);
             news.into_iter().for_each(|news| announce(&mut self.announcer, news));
@@ -443,6 +475,8 @@ impl Server {
         if let Some(plan) = self.plan {
             let _ = tokio::task::spawn_blocking(move || persist::save(&plan)).await;
         }
+        // Its socket goes with it.
+        self.admin.shutdown().await;
         (is_clean, self.summary)
     }
 
@@ -557,6 +591,15 @@ fn by_worker(listeners: Vec<Listeners>, workers: usize) -> Vec<Sockets> {
         dealt.iter_mut().zip(pairs).for_each(|(worker, pair)| worker.push(pair));
     }
     dealt
+}
+
+/// What gives cookies to the clients of the forwarder, if they get any.
+fn forwarder_cookies(
+    config: &Config,
+    own_secret: &OwnSecret,
+    files: &HashMap<PathBuf, CookieSecrets>,
+) -> Option<Arc<Cookies>> {
+    config.forwarder.as_ref().and_then(|forwarder| own_secret.cookies(&forwarder.cookies, files))
 }
 
 /// How many workers a config asks for.

@@ -7,7 +7,7 @@ use crate::admin::CacheAccess;
 use crate::cache::Tally;
 use crate::metrics::{
     Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
-    HistogramSnapshot, PoolSnapshot, Snapshot, Wins,
+    HistogramSnapshot, PoolSnapshot, Snapshot, Want, Wins,
 };
 use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
 
@@ -20,7 +20,7 @@ impl Server {
             workers: self.workers.len(),
             pools: pools.map(|pool| pool_snapshot(pool)).collect(),
             cache: self.cache_snapshot(),
-            limited: self.limited.iter().flat_map(|limited| limited.snapshot()).collect(),
+            limited: self.connections.limited(),
             ..self.summary.snapshot()
         }
     }
@@ -110,8 +110,10 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
             failover: sum(&|worker| &worker.wins[2]),
         },
         errors: sum(&|worker| &worker.errors),
+        unreachable: sum(&|worker| &worker.unreachable) + backend.unreachable_probes.get(),
         again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
         timeouts: sum(&|worker| &worker.timeouts),
+        unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
         latency,
     }
 }

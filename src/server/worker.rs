@@ -18,7 +18,7 @@ use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Dropped, Limited};
-use crate::net::tcp;
+use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
 use crate::plan::Plan;
@@ -50,8 +50,6 @@ pub(super) struct Parts {
     pub(super) authorities: Vec<AuthorityParts>,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
-    /// Bounds of each TCP listener.
-    pub(super) limits: tcp::Limits,
     /// How long each loop that reads datagrams stays awake.
     pub(super) vigil: Vigil,
 }
@@ -68,6 +66,10 @@ pub(super) struct ForwarderParts {
     pub(super) handed_over: UnboundedReceiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// For how many sockets to backends it has room.
+    pub(super) backend_sockets: usize,
+    /// The connections of all workers.
+    pub(super) connections: Arc<Connections>,
     /// By how many connections it may fetch answers from backends.
     pub(super) fetches: usize,
 }
@@ -86,6 +88,8 @@ pub(super) struct AuthorityParts {
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// The connections of all workers.
+    pub(super) connections: Arc<Connections>,
 }
 
 /// Starts a worker's thread.
@@ -104,12 +108,12 @@ pub(super) fn start(parts: Parts) -> io::Result<JoinHandle<io::Result<()>>> {
 
 /// A worker's life.
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { id, mut commands, forwarder, authorities, counters, limits, vigil } = parts;
+    let Parts { id, mut commands, forwarder, authorities, counters, vigil } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), limits, vigil)?),
+        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil)?),
         None => None,
     };
-    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), limits, vigil));
+    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), vigil));
     let sites = sites.collect::<io::Result<Vec<_>>>()?;
     while let Some(command) = commands.recv().await {
         match command {
@@ -168,18 +172,22 @@ struct Intake {
 
 impl Balancer {
     /// Starts taking queries.
-    fn start(
-        id: WorkerId,
-        parts: ForwarderParts,
-        counters: Arc<Counters>,
-        limits: tcp::Limits,
-        vigil: Vigil,
-    ) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, own, mut handed_over, sockets, fetches } = parts;
+    fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
+        let ForwarderParts {
+            shared,
+            plan,
+            own,
+            mut handed_over,
+            sockets,
+            backend_sockets,
+            connections: table,
+            fetches,
+        } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
-        let links = Links { shared, sockets, fetches, own, counters: Arc::clone(&counters), idle: told };
+        let counted = Arc::clone(&counters);
+        let links = Links { shared, sockets, backend_sockets, fetches, own, counters: counted, idle: told };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
@@ -191,12 +199,14 @@ impl Balancer {
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();
         for listener in tcp {
-            let (forwarder, counters) = (Rc::clone(&forwarder), Arc::clone(&counters));
+            let (forwarder, gate, counters) = (Rc::clone(&forwarder), Rc::clone(&forwarder), Arc::clone(&counters));
             let handle = move |message: &[u8], responder: &tcp::Responder| {
                 forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
+            let admits = move |client| gate.borrow().may_connect(client);
+            let table = Arc::clone(&table);
+            connections.spawn_local(tcp::serve(listener, table, draining.clone(), admits, handle, refused));
         }
         let mut races = JoinSet::new();
         let replies = Rc::clone(&forwarder);
@@ -250,8 +260,8 @@ struct Site {
 
 impl Site {
     /// Starts answering.
-    fn start(parts: AuthorityParts, counters: Arc<Counters>, limits: tcp::Limits, vigil: Vigil) -> io::Result<Self> {
-        let AuthorityParts { number, edition, own, limited, notices, sockets } = parts;
+    fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
+        let AuthorityParts { number, edition, own, limited, notices, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
         let links = authority::Links { own, counters: Arc::clone(&counters), limited, notices };
         let authority = Rc::new(Authority::new(number, edition, links));
@@ -263,12 +273,14 @@ impl Site {
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();
         for listener in tcp {
-            let (authority, counters) = (Rc::clone(&authority), Arc::clone(&counters));
+            let (authority, gate, counters) = (Rc::clone(&authority), Rc::clone(&authority), Arc::clone(&counters));
             let handle = move |message: &[u8], responder: &tcp::Responder| {
                 authority.answer_stream_query(message, responder);
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
+            let admits = move |client| gate.may_connect(client);
+            let table = Arc::clone(&table);
+            connections.spawn_local(tcp::serve(listener, table, draining.clone(), admits, handle, refused));
         }
         Ok(Self { authority, sockets: udp, intake, connections, drain })
     }

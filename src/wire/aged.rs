@@ -5,7 +5,7 @@
 
 use super::body::{Record, read_name};
 use super::codes::{ExtendedError, RecordType};
-use super::edns::{Explanation, OptRecord, Passing};
+use super::edns::{OptRecord, Passing, extended_error_option};
 use super::form::ClientForm;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::name::fold;
@@ -121,8 +121,7 @@ pub fn write_aged(kept: &Reply<'_>, aged: Aged, form: &ClientForm, own_udp_size:
 
 /// Adds an Extended DNS Error to the OPT record that ends a response, if the client sent EDNS and there is room.
 fn append_error(out: &mut Vec<u8>, error: ExtendedError, form: &ClientForm, limit: usize) {
-    let mut option = [0; Explanation::MAX_LEN];
-    let option = Explanation::from(error).write(&mut option);
+    let option = extended_error_option(error);
     // RFC 8914 section 3: EDE options go before other data does.
     if form.edns.is_none() || out.len() + option.len() > limit {
         return;
@@ -137,7 +136,7 @@ fn append_error(out: &mut Vec<u8>, error: ExtendedError, form: &ClientForm, limi
     if let Some(rdlength) = out.get_mut(opt.rdata - 2..opt.rdata) {
         rdlength.copy_from_slice(&len.to_be_bytes());
     }
-    out.extend_from_slice(option);
+    out.extend_from_slice(&option);
 }
 
 /// Goes through the records of a sound message that may be edited on the way.

@@ -8,8 +8,8 @@ use super::codes::Rcode;
 use super::edns::{OptRecord, Passing};
 use super::expand;
 use super::form::ClientForm;
-use super::header::Flag;
-use super::reply::Reply;
+use super::header::{Flag, set_id};
+use super::reply::{Reply, read_reply};
 
 /// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
 ///
@@ -18,7 +18,8 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     let rcode = reply.rcode();
     let mut opt = form.edns.map(|edns| {
         let options = reply.edns().map_or(&[][..], |edns| edns.options);
-        OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::BeyondHop)
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
+        opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::BeyondHop)
     });
     let records = reply.header().arcount() - u16::from(reply.opt().is_some());
     let mut header = reply.header().with_id(form.id).with_rcode(form.header_rcode(rcode));
@@ -36,8 +37,11 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
         let room = limit.saturating_sub(opt_len(opt));
         counts[3] = drop_additional(out, reply.additional_start(), room);
     }
-    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one. But what is too long for
-    // TCP with it could not be had at all.
+    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one, and RFC 7873 section 5.2.3 a
+    // cookie. But what is too long for TCP with them could not be had at all.
+    if limit == LONGEST && over(limit, out, opt) {
+        opt = opt.map(|opt| opt.with_cookie(None));
+    }
     if limit == LONGEST && over(limit, out, opt) && rcode.0 <= Rcode::MAX_IN_HEADER {
         opt = None;
     }
@@ -58,6 +62,42 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     header.with_counts(counts).overwrite(out);
     let qname_len = reply.question().map_or(0, |question| question.qname().len());
     form.respell(qname_len, out);
+}
+
+/// Makes a response that is too long for its way as short as can be: what is left is the header with TC, the question and the
+/// OPT record.
+pub fn shorten(response: &mut Vec<u8>) {
+    let Ok(reply) = read_reply(response) else { return };
+    let (start, opt) = (reply.answers_start(), reply.opt().map(|opt| opt.start..opt.end));
+    let counts = [reply.header().qdcount(), 0, 0, opt.is_some().into()];
+    let header = reply.header().with(Flag::Truncated, true).with_counts(counts);
+    let opt = opt.unwrap_or_default();
+    let end = start + opt.len();
+    response.copy_within(opt, start);
+    response.truncate(end);
+    header.overwrite(response);
+}
+
+/// Makes a response to a client whose cookie is only its own ask for ours: as short as can be, with BADCOOKIE (RFC 7873 section
+/// 5.2.3). It has an OPT record, or there would be no cookie.
+pub fn ask_for_cookie(response: &mut Vec<u8>) {
+    shorten(response);
+    let Ok(reply) = read_reply(response) else { return };
+    let Some(start) = reply.opt().map(|opt| opt.start) else { return };
+    let header = reply.header().with(Flag::Truncated, false).with_rcode(Rcode::BADCOOKIE);
+    header.overwrite(response);
+    // RFC 6891 section 6.1.3: the upper bits of an rcode are the first octet of the TTL, behind the root, type and class.
+    if let Some(extended) = response.get_mut(start + 5) {
+        *extended = (Rcode::BADCOOKIE.0 >> 4) as u8;
+    }
+}
+
+/// Writes a backend's reply into `out` as it is, but for the ID: for a client whose query bears a TSIG record (RFC 8945
+/// section 5.5), who has to find the octets that were signed. The ID is none of them.
+pub fn write_unchanged(reply: &Reply<'_>, id: u16, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(reply.as_wire());
+    set_id(out, id);
 }
 
 /// Copies a reply without its OPT record. May stop where `out` is longer than `limit`.
@@ -145,6 +185,16 @@ mod tests {
         check(&plain(), &with, &without);
         check(&with_edns(), &with, &ours(errors));
         check(&with_edns(), &without, &ours(b""));
+    }
+
+    #[test]
+    fn who_is_asked_for_a_cookie_gets_nothing_else() {
+        let ours =
+            |extended: u8| [&[0, 0, 41, 4, 0xD0, extended, 0, 0x80, 0, 0, 12, 0, 10, 0, 8][..], b"CLIENT01"].concat();
+        let mut response = message(REPLY | 3, [1, 1, 0, 2], &[QUESTION, &a(WWW), &a(WWW), &ours(0)]);
+        ask_for_cookie(&mut response);
+        assert_eq!(response, message(REPLY | 7, [1, 0, 0, 1], &[QUESTION, &ours(1)]));
+        assert_eq!(read_reply(&response).map(|reply| reply.rcode()), Ok(Rcode::BADCOOKIE));
     }
 
     #[test]

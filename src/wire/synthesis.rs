@@ -2,21 +2,22 @@
 
 use super::body::{Opt, Record};
 use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
-use super::edns::{Explanation, OptRecord, Passing};
+use super::cookie::Cookie;
+use super::edns::{Edns, LONGEST_ERROR, OptRecord, Passing, extended_error_with_text};
 use super::form::ClientForm;
-use super::header::{Flag, HEADER_LEN, Header};
+use super::header::{Flag, Header};
 use super::query::Query;
 use super::question::{Question, qname};
 
 /// Writes a response without records into `out`: QR and RA as told, AA clear, the question as the client spelled it, and
-/// an OPT record if the client sent one, with the Extended DNS Error.
+/// an OPT record if the client sent one, with the Extended DNS Error and its text for people.
 ///
 /// `question_wire` is the client's question in any case.
 pub fn write_synthesized(
     question_wire: &[u8],
     form: &ClientForm,
     rcode: Rcode,
-    error: Option<Explanation>,
+    error: Option<(ExtendedError, &str)>,
     recursion_available: bool,
     own_udp_size: u16,
     out: &mut Vec<u8>,
@@ -31,9 +32,10 @@ pub fn write_synthesized(
     out.extend_from_slice(question_wire);
     form.respell(qname(question_wire).len(), out);
     if let Some(edns) = form.edns {
-        let mut option = [0; Explanation::MAX_LEN];
-        let options = error.map_or(&[][..], |error| error.write(&mut option));
-        OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::All).append(out);
+        let mut room = [0; LONGEST_ERROR];
+        let options = error.map_or(&[][..], |(error, text)| extended_error_with_text(error, text, &mut room));
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
+        opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::All).append(out);
     }
 }
 
@@ -41,18 +43,18 @@ pub fn write_synthesized(
 /// read. `out` stays empty if there is nothing to respond to: less than a header, or QR set.
 ///
 /// The question is echoed for QUERY and for NOTIFY, which has the same layout (RFC 1996 section 3), the OPT record if the
-/// message has one that is sound. BADVERS is told in an OPT record or not at all, so it always has one.
-pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Vec<u8>) {
+/// message has one that is sound, and in it what the client gets for its cookie, if that is told. BADVERS is told in an OPT
+/// record or not at all, so it always has one.
+pub fn write_error(message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, own_udp_size: u16, out: &mut Vec<u8>) {
     out.clear();
     let Some(header) = Header::read(message).filter(|header| !header.is_response()) else {
         return;
     };
-    let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
-    let question = has_question.then(|| Question::read(message)).flatten();
+    let question = echoed_question(message, header);
     let opt = question
         .and_then(|question| find_opt(message, header, question.end()))
         .filter(|opt| opt.edns.version > 0 || opt.edns.is_sound())
-        .map(|opt| OptRecord::new(own_udp_size, opt.edns.dnssec_ok))
+        .map(|opt| OptRecord::new(own_udp_size, opt.edns.dnssec_ok).with_cookie(cookie))
         .or_else(|| (rcode.0 > Rcode::MAX_IN_HEADER).then(|| OptRecord::new(own_udp_size, false)))
         .map(|opt| opt.with_rcode(rcode));
 
@@ -69,26 +71,32 @@ pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Ve
 
 /// Writes REFUSED to who is not to be answered into `out`, with the reason if its query has EDNS. `query` is the message as it
 /// was read, if it is sound.
-pub fn write_prohibited(message: &[u8], query: Option<&Query<'_>>, own_udp_size: u16, out: &mut Vec<u8>) {
-    let Some(query) = query else { return write_error(message, Rcode::REFUSED, own_udp_size, out) };
-    let (form, error) = (ClientForm::of(query), ExtendedError::PROHIBITED.into());
+pub fn write_prohibited(
+    message: &[u8],
+    query: Option<&Query<'_>>,
+    cookie: Option<&Cookie>,
+    own_udp_size: u16,
+    out: &mut Vec<u8>,
+) {
+    let Some(query) = query else { return write_error(message, Rcode::REFUSED, cookie, own_udp_size, out) };
+    let (form, error) = (ClientForm::of(query).with_cookie(cookie.copied()), (ExtendedError::PROHIBITED, ""));
     // RA is clear: to this client no recursion is available.
     write_synthesized(query.question.as_wire(), &form, Rcode::REFUSED, Some(error), false, own_udp_size, out);
 }
 
-/// Makes a response say no more than TC=1: its header, question and OPT record are left.
-pub fn truncate(response: &mut Vec<u8>) {
-    let Some(header) = Header::read(response) else { return };
-    let question = Question::read(response).filter(|_| header.qdcount() == 1);
-    let records = question.map_or(HEADER_LEN, |question| question.end());
-    let opt = find_opt(response, header, records).map(|opt| opt.start..opt.end);
-    let counts = [u16::from(records > HEADER_LEN), 0, 0, u16::from(opt.is_some())];
-    let len = opt.as_ref().map_or(0, |opt| opt.len());
-    if let Some(opt) = opt {
-        response.copy_within(opt, records);
-    }
-    response.truncate(records + len);
-    header.with(Flag::Truncated, true).with_counts(counts).overwrite(response);
+/// What the OPT record says of a message that could not be taken, if [`write_error`] answers it with one: its cookie above
+/// all. In a later version options may look otherwise, so there must be none of that.
+pub fn edns_of_rejected(message: &[u8]) -> Option<Edns<'_>> {
+    let header = Header::read(message).filter(|header| !header.is_response())?;
+    let question = echoed_question(message, header)?;
+    let edns = find_opt(message, header, question.end())?.edns;
+    (edns.version == 0 && edns.is_sound()).then_some(edns)
+}
+
+/// The question that the response to a message echoes, if it is QUERY or NOTIFY.
+fn echoed_question(message: &[u8], header: Header) -> Option<Question<'_>> {
+    let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
+    has_question.then(|| Question::read(message)).flatten()
 }
 
 /// The one OPT record of a message that need not be sound behind its question.
@@ -127,7 +135,7 @@ mod tests {
             write_synthesized(&folded, &form, rcode, error, recursion_available, 1232, &mut out);
             assert_eq!(out, expected);
         };
-        let error = Some(ExtendedError::NO_REACHABLE_AUTHORITY.into());
+        let error = Some((ExtendedError::NO_REACHABLE_AUTHORITY, ""));
         let option = b"\0\x0F\0\x02\0\x16";
         let answer = |bits, opt: &[u8]| message(bits, [1, 0, 0, u16::from(!opt.is_empty())], &[QUESTION, opt]);
         check(&plain(), Rcode::NXDOMAIN, error, true, &answer(0x8183, b""));
@@ -141,7 +149,7 @@ mod tests {
     fn who_is_prohibited_is_told_if_it_has_edns() {
         let check = |octets: &[u8], expected: &[u8]| {
             let mut out = b"left over".to_vec();
-            write_prohibited(octets, read_query(octets).ok().as_ref(), 1232, &mut out);
+            write_prohibited(octets, read_query(octets).ok().as_ref(), None, 1232, &mut out);
             assert_eq!(out, expected, "{octets:?}");
         };
         let option = b"\0\x0F\0\x02\0\x12";
@@ -152,26 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_truncated_keeps_question_and_opt() {
-        let check = |counts: [u16; 4], parts: &[&[u8]], left: [u16; 4], expected: &[&[u8]]| {
-            let mut response = message(0x8583, counts, parts);
-            truncate(&mut response);
-            assert_eq!(response, message(0x8783, left, expected), "{parts:?}");
-        };
-        let record = b"\xC0\x0C\0\x01\0\x01\0\0\0\x05\0\x04\x7F\0\0\x01";
-        let ours = &our_opt(0, b"")[..];
-        check([1, 1, 0, 0], &[QUESTION, record], [1, 0, 0, 0], &[QUESTION]);
-        check([1, 1, 1, 2], &[QUESTION, record, record, record, ours], [1, 0, 0, 1], &[QUESTION, ours]);
-        check([1, 0, 0, 2], &[QUESTION, ours, record], [1, 0, 0, 1], &[QUESTION, ours]);
-        check([1, 0, 0, 0], &[QUESTION], [1, 0, 0, 0], &[QUESTION]);
-        check([0, 0, 0, 0], &[], [0, 0, 0, 0], &[]);
-    }
-
-    #[test]
     fn errors_echo_what_can_be_read() {
         let check = |octets: &[u8], rcode, expected: &[u8]| {
             let mut out = b"left over".to_vec();
-            write_error(octets, rcode, 1232, &mut out);
+            write_error(octets, rcode, None, 1232, &mut out);
             assert_eq!(out, expected, "{octets:?}");
         };
         let (sound, unsound) = (&opt(0, 0, b"")[..], &opt(0, 0, b"\0")[..]);

@@ -72,7 +72,8 @@ fn who_is_not_allowed_hears_nothing_if_that_is_wanted() {
     let server = config("deny = ['127.0.0.1']\non_denied = 'drop'").start();
     let denied = server.client();
     queries(5).iter().for_each(|query| denied.send(query));
-    let metrics = server.admin().wait_for("five are dropped", |metrics| dropped(metrics, "denied") == 5);
+    server.tcp_client().expect_end();
+    let metrics = server.admin().wait_for("six are dropped", |metrics| dropped(metrics, "denied") == 6);
     assert_eq!(metrics.sum("hedgerow_responses_total", &[]), 0);
     // A reload lets it in, and says so to what comes from then on.
     server.reload("config.toml", &config("").to_toml());
@@ -311,6 +312,29 @@ fn the_rate_of_an_ls_is_limited_too() {
     let cut = names.filter(|name| udp.ask(&query(name, A)).has(TC)).count();
     assert!(cut >= 50, "{cut} of 100 are cut");
     assert!(limited(&server.admin().metrics(), "forwarder", "rate") >= 70);
+}
+
+#[test]
+fn a_cookie_is_good_for_an_ls_too() {
+    let backend = Backend::new(answer_for(300, ONE));
+    let rates = "rate_limit = { answers = 5, slip = 1, loopback = true }";
+    let server = Forwarder::to(&[&backend], "").keys(rates).cache("").admin().start();
+    let client = server.client();
+    let asking = |cookie: &[u8]| query("www.example", A).edns(1232).option(COOKIE, cookie);
+    // RFC 7873 section 5.2.3: above the rate a client cookie alone is not enough.
+    let given = until("BADCOOKIE", || {
+        let response = client.ask(&asking(b"CLIENT01"));
+        (response.rcode() == BADCOOKIE).then(|| {
+            assert!(response.answers().is_empty() && !response.has(TC), "{response:?}");
+            response.cookie().expect("a cookie")
+        })
+    });
+    for _ in 0..50 {
+        assert_eq!(client.ask(&asking(&given)).answers(), [ONE], "the client is where it says");
+    }
+    let metrics = server.admin().metrics();
+    assert!(metrics.sum("hedgerow_responses_total", &[("rcode", "BADCOOKIE"), ("source", "error")]) >= 1);
+    assert!(limited(&metrics, "forwarder", "rate") >= 1);
 }
 
 #[test]

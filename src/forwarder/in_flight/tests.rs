@@ -36,7 +36,8 @@ fn clients() -> Arc<Clients> {
 fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
     let form = ClientForm::of(&read_query(query).expect("a query"));
-    Waiter { client: Client::Udp { listener: 0, peer, local: None }, form, queries: 1, since, place: Place::UNCOUNTED }
+    let client = Client::Udp { listener: 0, peer, local: None };
+    Waiter { client, form, cookie: None, queries: 1, since, place: Place::UNCOUNTED }
 }
 
 /// Puts a query in flight, for its client.

@@ -10,8 +10,9 @@ use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Link;
-use crate::net::batch::ignore_path_mtu;
+use super::sent::SentIds;
 use crate::net::bind::SOCKET_BUFFER;
+use crate::net::options::ignore_path_mtu;
 
 /// One connected socket.
 pub(super) struct Port {
@@ -23,10 +24,26 @@ pub(super) struct Port {
     pub(super) opened: Instant,
     /// Batches sent from it.
     pub(super) batches: u32,
+    /// Those of them that had been sent when its age was looked at.
+    pub(super) batches_before: u32,
     /// Tickets on it, late ones included.
     pub(super) tickets: u32,
+    /// Their IDs.
+    pub(super) sent: SentIds,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
+    /// To be retired as soon as its backend has another.
+    pub(super) is_spent: bool,
+}
+
+impl Port {
+    /// The ID of one of its tickets is free again.
+    pub(super) fn free_one(&mut self) {
+        self.tickets -= 1;
+        if self.tickets == 0 {
+            self.sent.clear();
+        }
+    }
 }
 
 /// How often sockets may be renewed for their own sake, so that this never takes more than half a percent of a worker's time: a
