@@ -20,6 +20,7 @@
 mod admit;
 mod again;
 mod allowance;
+mod by_tcp;
 pub mod claims;
 mod client;
 mod entry;
@@ -54,6 +55,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::client::{Client, Peer};
 
+use self::by_tcp::{BY_TCP, ByTcp};
 use self::claims::{Claims, WorkerId};
 use self::fetches::Fetches;
 use self::in_flight::InFlight;
@@ -139,6 +141,8 @@ pub struct Forwarder {
     me: WorkerId,
     /// What it shares with the others.
     shared: Arc<Shared>,
+    /// Itself, for tasks that come back later.
+    this: Rc<OnceCell<Weak<RefCell<Self>>>>,
     /// The config in force.
     plan: Arc<Plan>,
     /// For each pool of the plan, its place in `pools`.
@@ -169,6 +173,10 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Held<Ticket, Late>>,
+    /// What waited on a socket that is void, to be asked again.
+    voided: Vec<Held<Ticket, Late>>,
+    /// Attempts that are being made by TCP.
+    by_tcp: ByTcp,
     /// Attempts that ICMP errors are about, to be told so.
     struck: Vec<Ticket>,
     /// Backend sockets that may have more than was read in this turn.
@@ -243,7 +251,8 @@ impl Forwarder {
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
-        let fetches = Fetches::new(fetches, move |key, report| {
+        let by_tcp = fetches / BY_TCP;
+        let fetches = Fetches::new(fetches - by_tcp, move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }
@@ -252,6 +261,7 @@ impl Forwarder {
         let secret = Secret::new()?;
         let forwarder = Rc::new(RefCell::new(Self {
             me,
+            this: Rc::clone(&itself),
             plan: Arc::clone(&plan),
             pool_places: Vec::new(),
             pools: Vec::new(),
@@ -268,6 +278,8 @@ impl Forwarder {
             secret,
             refused: Vec::with_capacity(BATCH),
             orphans: Vec::new(),
+            voided: Vec::new(),
+            by_tcp: ByTcp::new(by_tcp),
             struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),
