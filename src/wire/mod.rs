@@ -36,6 +36,7 @@ mod reply;
 #[cfg(test)]
 mod sample;
 mod sections;
+mod subject;
 mod synthesis;
 mod text;
 
@@ -53,8 +54,9 @@ pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use own::{write_plain_query, write_without_opt};
 pub use query::{Query, QuestionKey, Rejected, read_query, write_query};
 pub use question::Question;
-pub use relay::{shorten, write_response, write_unchanged};
+pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, read_reply};
 pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords};
-pub use synthesis::{edns_of_rejected, write_error, write_synthesized};
+pub use subject::Subject;
+pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
