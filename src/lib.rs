@@ -21,7 +21,8 @@
 //! # The path of a query through the LS
 //!
 //! 1. A listener becomes readable; up to 64 datagrams, or trains of them, are received by one call (`net/udp.rs`,
-//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). A query by TCP comes from its connection's
+//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). Where more come than can be answered, the oldest
+//!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's
 //!    task (`net/tcp.rs`). `now` is taken once for each portion.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); the route's pool is found (`plan.rs`). That is done for a
 //!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).

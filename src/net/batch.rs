@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use tokio::io::Interest;
@@ -148,6 +149,35 @@ impl RecvBatch {
             take(self);
             self.advance();
         }
+    }
+
+    /// When the first datagram of the last call came, since the Unix epoch, on a socket whose datagrams are
+    /// [stamped](stamp_arrivals).
+    pub fn first_arrived(&self) -> Option<Duration> {
+        if self.received > 0 { self.told(0).arrived } else { None }
+    }
+
+    /// Passes over the datagrams of the last call that came before a time, since the Unix epoch; returns how many that were. To be
+    /// called before anything is handed out.
+    pub fn skip_before(&mut self, time: Duration) -> usize {
+        let is_early = |number: &usize| self.told(*number).arrived.is_some_and(|arrived| arrived < time);
+        // They lie in the order in which they came.
+        let early = (0..self.received).take_while(is_early).count();
+        let datagrams = |number: usize| {
+            let length = self.headers[number].msg_len as usize;
+            self.told(number).cut.filter(|cut| *cut > 0).map_or(1, |cut| length.div_ceil(cut).max(1))
+        };
+        let skipped = (0..early).map(datagrams).sum();
+        if early > 0 {
+            self.portion.skip_to(early);
+            self.advance();
+        }
+        skipped
+    }
+
+    /// What the kernel says of what it has put into a buffer.
+    fn told(&self, number: usize) -> Told {
+        self.control[number].read(self.headers[number].msg_hdr.msg_controllen as usize)
     }
 
     /// Turns to the next datagrams of the last call.
@@ -434,12 +464,49 @@ pub fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
 
 /// Sets an option that is a flag.
 fn switch_on(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_flag(socket, level, option, true)
+}
+
+/// Sets an option that is a flag, or clears it.
+fn set_flag(socket: impl AsFd, level: libc::c_int, option: libc::c_int, on: bool) -> io::Result<()> {
+    let on = libc::c_int::from(on);
     let size = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
     let returned = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), size) };
     outcome(returned as isize).map(drop)
 }
+
+/// Asks the kernel to tell of every datagram when it came, or no more to. What came before that bears no time, or that of its
+/// reception.
+pub fn stamp_arrivals(socket: impl AsFd, on: bool) {
+    let _ = set_flag(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on);
+}
+
+/// How many datagrams the kernel has refused for a socket so far, for want of room in its receive buffer; starts anew after the
+/// last number. `None` on a kernel that does not tell (Linux before 4.12).
+pub fn refused_by_kernel(socket: impl AsFd) -> Option<u32> {
+    let mut values = [0_u32; MEMINFO_VALUES];
+    let mut size = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes at most as many octets as are stated, and
+    // states how many that were.
+    let returned = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            (&raw mut values).cast(),
+            &raw mut size,
+        )
+    };
+    let count = size as usize / size_of::<u32>();
+    if returned == 0 { values.get(..count)?.get(MEMINFO_DROPS).copied() } else { None }
+}
+
+/// Numbers that `SO_MEMINFO` gives (linux/sock_diag.h).
+const MEMINFO_VALUES: usize = 9;
+
+/// The place of `SK_MEMINFO_DROPS` among them.
+const MEMINFO_DROPS: usize = 8;
 
 /// Lets the runtime watch a descriptor that it has no type for. Stands here because that takes an `unsafe` word.
 ///
@@ -567,21 +634,23 @@ struct Told {
     local: Option<LocalAddress>,
     /// Octets of each datagram of a train.
     cut: Option<usize>,
+    /// When it arrived, since the Unix epoch.
+    arrived: Option<Duration>,
 }
 
-/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message and a `UDP_SEGMENT` or `UDP_GRO` message (64 octets at most), aligned as
-/// `cmsghdr` wants it.
+/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message, a `UDP_SEGMENT` or `UDP_GRO` message and a time (96 octets at most), aligned
+/// as `cmsghdr` wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control([u8; 96]);
 
 impl Control {
     /// No message.
-    const EMPTY: Self = Self([0; 64]);
+    const EMPTY: Self = Self([0; 96]);
 
     /// What the kernel said in the first `length` octets.
     fn read(&self, length: usize) -> Told {
-        let mut told = Told { local: None, cut: None };
+        let mut told = Told { local: None, cut: None, arrived: None };
         // Most sockets are told nothing, and each of their datagrams comes here.
         if length == 0 {
             return told;
@@ -612,6 +681,11 @@ impl Control {
                     (libc::SOL_UDP, libc::UDP_GRO) if carries(size_of::<libc::c_int>()) => {
                         let cut: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
                         told.cut = usize::try_from(cut).ok();
+                    }
+                    (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if carries(size_of::<libc::timespec>()) => {
+                        let time: libc::timespec = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                        let secs = u64::try_from(time.tv_sec).ok();
+                        told.arrived = secs.map(|secs| Duration::new(secs, time.tv_nsec as u32));
                     }
                     _ => {}
                 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod exchange;
 mod portion;
+mod pressure;
 pub mod streams;
 pub mod tcp;
 mod train;

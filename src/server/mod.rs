@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
@@ -33,8 +33,8 @@ use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
-use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
+use crate::forwarder::{HAND_OVERS, Shared};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
@@ -159,7 +159,7 @@ impl Server {
         let shares = share_descriptors(&config, count);
         let (news_sender, news) = unbounded_channel();
         let plan = Plan::new(&config, None, count).map(Arc::new);
-        let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+        let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(HAND_OVERS)).unzip();
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
             hasher: HashSeed(rand::random()).question_hasher(),

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::runtime;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -62,7 +62,7 @@ pub(super) struct ForwarderParts {
     /// The config in force.
     pub(super) plan: Arc<Plan>,
     /// What other workers hand over.
-    pub(super) handed_over: UnboundedReceiver<HandOver>,
+    pub(super) handed_over: Receiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// By how many connections it may fetch answers from backends.
