@@ -70,7 +70,7 @@
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.
-//! - `unsafe` stands in `net/batch.rs` alone.
+//! - `unsafe` stands in `net/batch.rs` and its control messages alone.
 //!
 //! # What is deliberately absent
 //!
