@@ -253,6 +253,8 @@ pub struct SharedBackend {
     pub counters: Box<[BackendCounters]>,
     /// Probes sent.
     pub probes: Counter,
+    /// ICMP errors that came to probes.
+    pub unreachable_probes: Counter,
     /// What probes and replies say: a [`Standing`].
     standing: AtomicU8,
     /// What the operator says: a [`Manual`].
@@ -263,6 +265,8 @@ pub struct SharedBackend {
     since: AtomicU64,
     /// Silence was reported and no probe has looked into it yet.
     is_suspected: AtomicBool,
+    /// The same of an ICMP error.
+    is_said_unreachable: AtomicBool,
 }
 
 /// What probes and replies say of a backend.
@@ -299,11 +303,13 @@ impl SharedBackend {
             id: NEXT_ID.fetch_add(1, Relaxed),
             counters: (0..workers).map(|_| BackendCounters::default()).collect(),
             probes: Counter::default(),
+            unreachable_probes: Counter::default(),
             standing: AtomicU8::new(standing as u8),
             manual: AtomicU8::new(Manual::Auto as u8),
             is_draining: AtomicBool::new(false),
             since: AtomicU64::new(unix_millis()),
             is_suspected: AtomicBool::new(false),
+            is_said_unreachable: AtomicBool::new(false),
         }
     }
 
@@ -377,9 +383,15 @@ impl SharedBackend {
         !self.is_suspected.load(Relaxed) && !self.is_suspected.swap(true, Relaxed)
     }
 
+    /// Notes that ICMP said it is unreachable; true for the first to say so since the last probe.
+    pub fn say_unreachable(&self) -> bool {
+        !self.is_said_unreachable.load(Relaxed) && !self.is_said_unreachable.swap(true, Relaxed)
+    }
+
     /// A probe looks into it.
     pub fn clear_suspicion(&self) {
         self.is_suspected.store(false, Relaxed);
+        self.is_said_unreachable.store(false, Relaxed);
     }
 }
 
@@ -404,7 +416,7 @@ pub struct News {
 /// A sign of life or death, met by a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// ICMP said that it is unreachable: proof of death.
+    /// ICMP said that it is unreachable, which may be forged.
     Unreachable,
     /// It was down and replied: proof of life.
     Replied,

@@ -3,6 +3,10 @@
 //! Each backend has a task that asks [`Health`] when to probe, sends one small query, and says what came of it; signs that
 //! workers met (ICMP errors, silence, replies of one that was down) go to the same place. What [`Health`] decides is
 //! written to the plan, where the workers see it.
+//!
+//! An ICMP error says which datagram it is about, by its first octets, and is believed only if those are the probe's. A forger
+//! who guesses port and time has to guess the ID as well. Some systems return nothing but the headers (RFC 792 asks for
+//! no more); to them a dead backend is one that is silent.
 
 use std::io;
 use std::rc::Rc;
@@ -11,12 +15,14 @@ use std::time::Instant;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use rustix::net::{RecvFlags, recv};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::config::ProbeConfig;
+use crate::net::batch::keep_errors;
 use crate::net::bind;
 use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
@@ -128,12 +134,8 @@ impl Subject {
         let mut health = match self.backend.standing() {
             Standing::Up => Health::new(self.rules, Instant::now()),
             Standing::New => Health::new_unproven(self.rules, Instant::now()),
-            Standing::Down => {
-                // Known from before a reload.
-                let mut health = Health::new(self.rules, Instant::now());
-                health.on_unreachable(Instant::now());
-                health
-            }
+            // Known from before a reload.
+            Standing::Down => Health::new_down(self.rules, Instant::now()),
         };
         let mut probe = None;
         let mut was_up = health.is_up();
@@ -155,11 +157,11 @@ impl Subject {
                         Some(sign) => Self::take_sign(&mut health, sign),
                         None => return,
                     },
-                    heard = listen(probe.as_ref()) => {
+                    heard = self.listen(probe.as_ref()) => {
                         probe = None;
                         match heard {
                             Heard::Reply => health.on_probe_reply(Instant::now()),
-                            Heard::Unreachable => health.on_unreachable(Instant::now()),
+                            Heard::Unreachable => health.on_probe_unreachable(Instant::now()),
                         }
                     }
                     () = sleep_until(at.into()) => {}
@@ -175,7 +177,7 @@ impl Subject {
             Err(error) => error,
         };
         match is_unreachable(&error) {
-            true => health.on_unreachable(Instant::now()),
+            true => health.on_probe_unreachable(Instant::now()),
             // Our own want, of descriptors most likely. If it took all backends down, it would do more harm than they could.
             false => {
                 health.on_probe_not_made();
@@ -188,6 +190,7 @@ impl Subject {
     /// Opens the socket of a probe.
     async fn open(&self) -> io::Result<Probe> {
         let socket = bind::asking(self.backend.address.is_ipv6())?;
+        keep_errors(&socket, self.backend.address.is_ipv6());
         socket.connect(self.backend.address).await?;
         let mut message = Vec::new();
         wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut message);
@@ -198,11 +201,49 @@ impl Subject {
     async fn send(&self, health: &mut Health, probe: Option<&Probe>) {
         let Some(probe) = probe else { return };
         self.backend.probes.increment();
-        if let Err(error) = probe.socket.send(&probe.message).await
-            && is_unreachable(&error)
-        {
-            health.on_unreachable(Instant::now());
+        // An ICMP error that waits on the socket is told in place of sending.
+        for is_last in [false, true] {
+            let Err(error) = probe.socket.send(&probe.message).await else { return };
+            let is_proved = self.is_proved(probe, &error);
+            if is_proved || is_last && is_unreachable(&error) {
+                return health.on_probe_unreachable(Instant::now());
+            }
         }
+    }
+
+    /// Waits until the socket of a probe has something to say that counts: a message with the right ID, whatever it says, or an
+    /// ICMP error that is about the probe.
+    async fn listen(&self, probe: Option<&Probe>) -> Heard {
+        let Some(probe) = probe else { return std::future::pending().await };
+        let mut reply = [0; 512];
+        loop {
+            match probe.socket.recv(&mut reply).await {
+                Ok(length) => {
+                    let header = reply.get(..length).and_then(wire::Header::read);
+                    let asked = wire::Header::read(&probe.message).map(wire::Header::id);
+                    if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
+                        return Heard::Reply;
+                    }
+                }
+                Err(error) if self.is_proved(probe, &error) => return Heard::Unreachable,
+                // A forgery, or nothing that the backend has to do with.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether an error is ICMP that says that the backend is unreachable, about a datagram of this probe.
+    fn is_proved(&self, probe: &Probe, error: &io::Error) -> bool {
+        let mut is_ours = false;
+        let mut returned = [0; 512];
+        while let Ok((_, length)) = recv(&probe.socket, &mut returned, RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT) {
+            let returned = returned.get(..length).unwrap_or_default();
+            is_ours |= wire::Header::read(returned).is_some() && probe.message.starts_with(returned);
+        }
+        if is_unreachable(error) {
+            self.backend.unreachable_probes.increment();
+        }
+        is_ours && is_unreachable(error)
     }
 
     /// Takes what a worker met.
@@ -240,26 +281,6 @@ impl Subject {
     /// Whether this is how a backend of a pool is to be probed.
     fn is_of(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> bool {
         Arc::ptr_eq(&self.backend, backend) && self.rules == pool.rules().health && self.probe == pool.config.probe
-    }
-}
-
-/// Waits for what the socket of a probe has to say: something with the right ID, whatever it says, or an ICMP error.
-async fn listen(probe: Option<&Probe>) -> Heard {
-    let Some(probe) = probe else { return std::future::pending().await };
-    let mut reply = [0; 512];
-    loop {
-        match probe.socket.recv(&mut reply).await {
-            Ok(length) => {
-                let header = reply.get(..length).and_then(wire::Header::read);
-                let asked = wire::Header::read(&probe.message).map(wire::Header::id);
-                if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
-                    return Heard::Reply;
-                }
-            }
-            Err(error) if is_unreachable(&error) => return Heard::Unreachable,
-            // Nothing that the backend has to do with.
-            Err(_) => return std::future::pending().await,
-        }
     }
 }
 

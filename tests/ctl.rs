@@ -104,8 +104,13 @@ fn a_no_of_the_server_is_told_from_silence() {
 #[test]
 fn the_command_line_goes_before_the_config() {
     let (named, configured) = (Site::start(), Site::start());
-    check(&ctl(&configured, &format!("up ts ts1 --admin http://{}", named.address)), 0, "is changed", "");
-    check(&ctl(&configured, &format!("--admin {} down ts ts1", named.address)), 0, "is changed", "");
+    check(&ctl(&configured, &format!("up ts ts1 --admin unix:{}", named.socket.display())), 0, "is changed", "");
+    check(
+        &ctl(&configured, &format!("--admin {} --token-file admin.token down ts ts1", named.address)),
+        0,
+        "is changed",
+        "",
+    );
     assert_eq!((named.changes().len(), configured.changes().len()), (2, 0));
 }
 

@@ -4,7 +4,6 @@ mod admin_support;
 mod cache_support;
 mod support;
 
-use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,12 +59,17 @@ const DNSSEC_OK: u8 = 0b100;
 /// CD in a question's key.
 const CHECKING_DISABLED: u8 = 0b010;
 
-/// Runs `hedgerow ctl cache` with these words, for the server at this address.
-fn ctl(address: SocketAddr, words: &str) -> Output {
+/// Runs `hedgerow ctl cache` with these words, for this server.
+fn ctl(site: &Site, words: &str) -> Output {
+    run(&format!("unix:{}", site.socket.display()), words)
+}
+
+/// Runs `hedgerow ctl cache` with these words, for the server at this place.
+fn run(admin: &str, words: &str) -> Output {
     let folder = TempDir::new().expect("a folder for the test");
     write(&folder.path().join("wrong.token"), "fedcba9876543210");
     Command::new(env!("CARGO_BIN_EXE_hedgerow"))
-        .args(["ctl", "--admin", &address.to_string(), "cache"])
+        .args(["ctl", "--admin", admin, "cache"])
         .args(words.split_whitespace())
         .current_dir(&folder)
         .output()
@@ -88,7 +92,7 @@ fn read(output: &Output) -> Value {
 #[test]
 fn a_name_is_shown_with_all_that_is_kept_of_it() {
     let site = site();
-    let entries = read(&ctl(site.address, "show WWW.Example.org --json"));
+    let entries = read(&ctl(&site, "show WWW.Example.org --json"));
     assert_eq!(entries, site.ask_json("GET /api/v1/cache/names/www.example.org"));
     let entries = entries.as_array().expect("a list");
     let find = |pool: Value, qtype: &str, dnssec_ok: bool| {
@@ -121,27 +125,27 @@ fn a_name_is_shown_with_all_that_is_kept_of_it() {
 #[test]
 fn a_name_is_shown_as_a_table() {
     let site = site();
-    let output = ctl(site.address, "show www.example.org");
+    let output = ctl(&site, "show www.example.org");
     assert!(output.stdout.starts_with(b"POOL  TYPE  CLASS  FLAGS  STATE    RCODE"), "{output:?}");
     check(&output, 0, "\nts    A     IN     DO,CD  fresh    NOERROR", "");
     check(&output, 0, "\n-     A     IN     -      fresh    NOERROR", "");
-    check(&ctl(site.address, "show nothing.example.org"), 0, "nothing is kept of nothing.example.org.\n", "");
-    assert_eq!(read(&ctl(site.address, "show nothing.example.org --json")), json!([]));
+    check(&ctl(&site, "show nothing.example.org"), 0, "nothing is kept of nothing.example.org.\n", "");
+    assert_eq!(read(&ctl(&site, "show nothing.example.org --json")), json!([]));
     // Nothing of a name gets lost on the way, nor is taken for a part of the path.
     let strange = r"a\.b/c%2F?d\032.example.org";
-    check(&ctl(site.address, &format!("show {strange}")), 0, "nothing is kept of a\\.b/c%2F?d\\032.example.org.", "");
-    check(&ctl(site.address, "show ."), 0, "nothing is kept of .\n", "");
+    check(&ctl(&site, &format!("show {strange}")), 0, "nothing is kept of a\\.b/c%2F?d\\032.example.org.", "");
+    check(&ctl(&site, "show ."), 0, "nothing is kept of .\n", "");
 }
 
 #[test]
 fn a_flush_tells_how_much_is_gone() {
     let site = site();
-    check(&ctl(site.address, "flush www.example.org"), 0, "6 entries of www.example.org. flushed\n", "");
-    check(&ctl(site.address, "flush WWW.EXAMPLE.ORG"), 0, "0 entries of WWW.EXAMPLE.ORG. flushed\n", "");
-    check(&ctl(site.address, "flush example.org --subtree"), 0, "2 entries at or below example.org. flushed\n", "");
-    check(&ctl(site.address, "flush"), 0, "1 entry flushed\n", "");
-    check(&ctl(site.address, "flush"), 0, "0 entries flushed\n", "");
-    assert_eq!(read(&ctl(site.address, "stats --json"))["entries"], 0);
+    check(&ctl(&site, "flush www.example.org"), 0, "6 entries of www.example.org. flushed\n", "");
+    check(&ctl(&site, "flush WWW.EXAMPLE.ORG"), 0, "0 entries of WWW.EXAMPLE.ORG. flushed\n", "");
+    check(&ctl(&site, "flush example.org --subtree"), 0, "2 entries at or below example.org. flushed\n", "");
+    check(&ctl(&site, "flush"), 0, "1 entry flushed\n", "");
+    check(&ctl(&site, "flush"), 0, "0 entries flushed\n", "");
+    assert_eq!(read(&ctl(&site, "stats --json"))["entries"], 0);
 }
 
 #[test]
@@ -161,7 +165,7 @@ fn a_flush_by_http_gives_the_number() {
 #[test]
 fn stats_stand_in_the_status_and_alone() {
     let site = site();
-    let stats = read(&ctl(site.address, "stats --json"));
+    let stats = read(&ctl(&site, "stats --json"));
     assert_eq!(stats, site.ask_json("GET /api/v1/status")["cache"]);
     for (key, value) in [
         ("size_octets", 4 << 20),
@@ -174,7 +178,7 @@ fn stats_stand_in_the_status_and_alone() {
     ] {
         assert_eq!(stats[key], value, "{key}");
     }
-    let table = ctl(site.address, "stats");
+    let table = ctl(&site, "stats");
     assert!(table.stdout.starts_with(b"CACHE ENTRIES  OCTETS"), "{table:?}");
     check(&table, 0, "4MiB   80.0", "");
     let metrics = site.ask("GET /metrics").body;
@@ -186,9 +190,9 @@ fn stats_stand_in_the_status_and_alone() {
 #[test]
 fn without_a_cache_that_is_said() {
     let site = Site::start();
-    check(&ctl(site.address, "stats"), 1, "", "the server has no cache: its config has no [cache]");
+    check(&ctl(&site, "stats"), 1, "", "the server has no cache: its config has no [cache]");
     for words in ["show example.org", "flush", "flush example.org", "flush example.org --subtree"] {
-        check(&ctl(site.address, words), 1, "", "says no: there is no cache: the config has no [cache]");
+        check(&ctl(&site, words), 1, "", "says no: there is no cache: the config has no [cache]");
     }
     assert_eq!(site.ask_json("GET /api/v1/status")["cache"], Value::Null);
     assert_eq!(site.ask("GET /api/v1/cache/names/example.org").status, 404);
@@ -204,7 +208,7 @@ fn what_is_no_name_is_told() {
         ("flush --subtree", "NAME"),
         ("flsuh", "flush"),
     ] {
-        check(&ctl(site.address, words), 2, "", message);
+        check(&ctl(&site, words), 2, "", message);
     }
     for what in ["GET /api/v1/cache/names/a..b", "DELETE /api/v1/cache/subtrees/a..b"] {
         let answer = site.ask(what);
@@ -221,7 +225,7 @@ fn what_is_no_name_is_told() {
 #[test]
 fn only_who_may_change_may_flush() {
     let site = site();
-    check(&ctl(site.address, "flush --token-file wrong.token"), 1, "", "this is not the token");
+    check(&run(&site.address.to_string(), "flush --token-file wrong.token"), 1, "", "this is not the token");
     for headers in [&[HOST][..], &["Host: evil.example", JSON], &[HOST, JSON, "X-Forwarded-For: 192.0.2.1"]] {
         for path in ["", "/names/example.org", "/subtrees/example.org"] {
             assert_eq!(site.ask_with(&format!("DELETE /api/v1/cache{path}"), headers, "").status, 403, "{headers:?}");
@@ -237,18 +241,19 @@ fn only_who_may_change_may_flush() {
 fn a_running_server_shows_and_flushes_what_it_keeps() {
     let backend = Backend::new(support::answer("192.0.2.1"));
     let server = Forwarder::to(&[&backend], "[cache]\nsize = '1MiB'\n").admin().start();
-    let (client, address) = (server.client(), server.listener("admin"));
+    let (client, admin) = (server.client(), server.listener("admin"));
+    let admin = format!("unix:{}", server.process.admin_socket(admin).display());
     let ask = |name: &str| drop(client.ask(&support::query(name, support::A)));
     ["www.example.org", "www.example.org", "mail.example.org"].iter().for_each(|name| ask(name));
-    let shown = read(&ctl(address, "show www.example.org --json"));
+    let shown = read(&run(&admin, "show www.example.org --json"));
     assert_eq!((&shown[0]["pool"], &shown[0]["state"], &shown[0]["hits"]), (&"all".into(), &"fresh".into(), &1.into()));
-    let stats = read(&ctl(address, "stats --json"));
+    let stats = read(&run(&admin, "stats --json"));
     for (key, value) in [("size_octets", 1 << 20), ("entries", 2), ("hits", 1), ("misses", 2), ("insertions", 2)] {
         assert_eq!(stats[key], value, "{key}");
     }
-    check(&ctl(address, "flush www.example.org"), 0, "1 entry of www.example.org. flushed\n", "");
+    check(&run(&admin, "flush www.example.org"), 0, "1 entry of www.example.org. flushed\n", "");
     ["www.example.org", "mail.example.org"].iter().for_each(|name| ask(name));
     let asked = |name| backend.queries_for(name).len();
     assert_eq!((asked("www.example.org"), asked("mail.example.org")), (2, 1));
-    check(&ctl(address, "flush"), 0, "2 entries flushed\n", "");
+    check(&run(&admin, "flush"), 0, "2 entries flushed\n", "");
 }

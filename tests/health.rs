@@ -111,7 +111,7 @@ fn so_many_missed_probes_make_down_and_so_many_good_ones_up() {
 }
 
 #[test]
-fn icmp_is_proof_whether_a_probe_meets_it_or_a_query() {
+fn icmp_moves_a_query_on_and_two_probes_that_meet_it_make_down() {
     let closed = Closed::new();
     let dies = Backend::new(answer(ONE));
     let stays = Backend::new(answer(TWO));
@@ -125,11 +125,14 @@ fn icmp_is_proof_whether_a_probe_meets_it_or_a_query() {
     let address = dies.address();
     drop(dies);
     assert_eq!(client.ask(&query("b.example", A)).answers(), [TWO], "the query that meets it moves on");
+    // The next regular probe is an hour away.
+    admin.wait_for_state(address, false);
     assert_eq!(client.ask(&query("c.example", A)).answers(), [TWO]);
     let metrics = admin.metrics();
     assert_eq!(metrics.attempts(address, None), 2, "only one query has met it");
-    admin.wait_for_state(address, false);
     assert_eq!(metrics.attempts(closed.address(), None), 0);
+    // The attempt, and two probes.
+    assert_eq!(metrics.sum("hedgerow_unreachable_total", &[("backend", &address.to_string())]), 3);
 }
 
 #[test]

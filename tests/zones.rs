@@ -144,9 +144,7 @@ fn a_reload_tells_whoever_asks_for_it_what_is_wrong() {
     let ask = || ["ns.a", "ns.b"].map(|name| client.ask(&query(name, A)).answers().concat());
     let reload = || {
         let admin = format!("http://{}", server.listener("admin"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
-        let Output { status, stderr, .. } =
-            command.args(["ctl", "--admin", &admin, "reload"]).output().expect("cargo has built the binary");
+        let Output { status, stderr, .. } = server.process.ctl(&["--admin", &admin, "reload"]);
         (status.success(), String::from_utf8(stderr).expect("text"))
     };
     server.rewrite("a", "@ 300 SOA ns hostmaster 1 2 3 4\n@ 300 A 192.0.2\n");

@@ -1,11 +1,11 @@
-//! Who may read and who may change, by what an HTTP request says of its sender.
+//! Who may read and who may change, by where a request comes from and what it bears.
 //!
-//! Whoever bears the token may do all. Without it, reading is open to whoever reaches the listener, and changes are taken from
-//! this host only. But a browser on this host sends what any web page tells it to: so a change must bear a header that pages
-//! cannot set without being allowed to (a form cannot, and `fetch` asks first and gets no leave), and the `Host` header must
-//! be a loopback one, since a page whose own name was rebound to 127.0.0.1 is otherwise at home here.
+//! Reading is open to whoever reaches the listener, but for web pages whose own name was rebound to 127.0.0.1: where only this host
+//! reaches the listener, the `Host` header must be a loopback one. Changes come over the unix socket, from the server's own user
+//! and root, or bear the token. That a request comes from a loopback address proves nothing: every user of this host has that.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -13,22 +13,29 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use super::token::Token;
 
 /// Where a connection comes from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A host, by TCP.
+    Host(IpAddr),
+    /// The server's own user or root, over the unix socket.
+    Owner,
+}
 
-/// The rules of one listener.
+/// The rules of one admin server.
 #[derive(Debug)]
 pub(super) struct Guard {
     /// What lets anybody in.
     token: Option<Token>,
     /// Nobody else can reach the listener but this host.
     is_local: bool,
+    /// Where changes are taken without a token.
+    socket: Option<PathBuf>,
 }
 
 impl Guard {
     /// The rules for a listener at this address.
-    pub(super) fn new(token: Option<Token>, address: IpAddr) -> Self {
-        Self { token, is_local: address.to_canonical().is_loopback() }
+    pub(super) fn new(token: Option<Token>, address: IpAddr, socket: Option<PathBuf>) -> Self {
+        Self { token, is_local: address.to_canonical().is_loopback(), socket }
     }
 
     /// Lets a request pass or says why not.
@@ -39,23 +46,48 @@ impl Guard {
         {
             return Ok(());
         }
-        let is_change = !method.is_safe();
-        if (is_change || self.is_local) && !headers.get_all(header::HOST).iter().all(is_loopback_host) {
-            return Err(Denied::ForeignHost);
+        match (peer, method.is_safe()) {
+            (Peer::Owner, true) => Ok(()),
+            // A proxy that runs as root proves nothing of those behind it.
+            (Peer::Owner, false) if FORWARDED.iter().any(|name| headers.contains_key(name)) => {
+                Err(Denied::ThroughProxy)
+            }
+            (Peer::Owner, false) => Ok(()),
+            (Peer::Host(_), true) if !self.is_local => Ok(()),
+            (Peer::Host(_), true) if headers.get_all(header::HOST).iter().all(is_loopback_host) => Ok(()),
+            (Peer::Host(_), true) => Err(Denied::ForeignHost),
+            (Peer::Host(_), false) if credentials.is_some() && self.token.is_some() => Err(Denied::WrongToken),
+            (Peer::Host(_), false) => Err(Denied::NoToken),
         }
-        if !is_change {
-            return Ok(());
+    }
+
+    /// What would be right in place of a request that is denied.
+    pub(super) fn remedy(&self, denied: Denied) -> String {
+        let over_socket = self.socket.as_ref().map(|path| {
+            format!(
+                "the unix socket {} (from root or the user of the server; hedgerow ctl goes there by itself, curl with --unix-socket)",
+                path.display()
+            )
+        });
+        let with_token = "the token of admin.token_file, as Authorization: Bearer TOKEN (ctl: --token-file FILE)";
+        match denied {
+            Denied::ForeignHost => {
+                "without the token, the Host header must name this host: 127.0.0.1, [::1] or localhost, with the port"
+                    .to_owned()
+            }
+            Denied::WrongToken => "this is not the token of admin.token_file".to_owned(),
+            Denied::ThroughProxy => format!("changes through a proxy need {with_token}"),
+            Denied::NoToken => match (&self.token, over_socket) {
+                (Some(_), Some(socket)) => format!("changes need {with_token}, or come over {socket}"),
+                (Some(_), None) => format!("changes need {with_token}"),
+                (None, Some(socket)) => {
+                    format!(
+                        "changes are taken over {socket} alone; from elsewhere they need a token: set admin.token_file"
+                    )
+                }
+                (None, None) => "no changes are taken: set admin.socket, or admin.token_file".to_owned(),
+            },
         }
-        if credentials.is_some() {
-            return Err(Denied::WrongToken);
-        }
-        if !peer.0.to_canonical().is_loopback() || FORWARDED.iter().any(|name| headers.contains_key(name)) {
-            return Err(Denied::FromElsewhere);
-        }
-        if !headers.contains_key(&REQUESTED_WITH) && !is_json(headers) {
-            return Err(Denied::PerhapsABrowser);
-        }
-        Ok(())
     }
 }
 
@@ -66,30 +98,10 @@ pub(super) enum Denied {
     ForeignHost,
     /// It bears a token, but not ours.
     WrongToken,
-    /// It comes from another host and bears no token.
-    FromElsewhere,
-    /// Any web page could have made a browser send it.
-    PerhapsABrowser,
-}
-
-impl Denied {
-    /// What would be right.
-    pub(super) fn message(self) -> &'static str {
-        match self {
-            Self::ForeignHost => {
-                "without the token, the Host header must name this host: 127.0.0.1, [::1] or localhost, with the port"
-            }
-            Self::WrongToken => "this is not the token of token_file",
-            Self::FromElsewhere => {
-                "changes from another host or through a proxy need the token of token_file: \
-                 Authorization: Bearer TOKEN (ctl: --token-file FILE)"
-            }
-            Self::PerhapsABrowser => {
-                "a change needs a header that web pages cannot send unasked: \
-                 Content-Type: application/json, or X-Requested-With with any value"
-            }
-        }
-    }
+    /// It is a change by HTTP that bears none.
+    NoToken,
+    /// It came over the socket, but from elsewhere before.
+    ThroughProxy,
 }
 
 /// The token of an `Authorization` header (RFC 6750 section 2.1); the scheme is of any case.
@@ -111,18 +123,8 @@ fn is_loopback_host(host: &HeaderValue) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Whether the body is said to be JSON, which a form cannot say.
-fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
-}
-
-/// What proxies add: behind one on this host, everybody seems to come from this host.
+/// What proxies add.
 const FORWARDED: [HeaderName; 3] = [header::FORWARDED, HeaderName::from_static("x-forwarded-for"), header::VIA];
-
-/// Set by scripts; a page may set it only where it is allowed to.
-const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 #[cfg(test)]
 mod tests {
@@ -133,82 +135,110 @@ mod tests {
     /// The token of the tests.
     const TOKEN: &str = "0123456789abcdef";
 
-    /// Checks what becomes of a request with these headers, at a loopback listener and at another.
-    fn check(
-        method: Method,
-        peer: &str,
-        lines: &[(&str, &str)],
-        at_loopback: Option<Denied>,
-        elsewhere: Option<Denied>,
-    ) {
+    /// A guard at this address, with a token or without.
+    fn guard(listen: &str, has_token: bool) -> Guard {
+        let file = tempfile::NamedTempFile::new().expect("a file for the test");
+        fs::write(file.path(), TOKEN).expect("a file of the test");
+        let token = has_token.then(|| Token::read(file.path()).expect("a token"));
+        Guard::new(token, listen.parse().expect("an address"), Some("/run/admin.sock".into()))
+    }
+
+    /// Headers of a request.
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             let name: HeaderName = name.parse().expect("a name of a header");
             headers.append(name, value.parse().expect("a value of a header"));
         }
-        let file = tempfile::NamedTempFile::new().expect("a file for the test");
-        fs::write(file.path(), TOKEN).expect("a file of the test");
-        let peer = Peer(peer.parse().expect("an address"));
+        headers
+    }
+
+    /// Checks what becomes of a request with these headers, at a loopback listener and at another.
+    fn check(
+        method: Method,
+        peer: Peer,
+        lines: &[(&str, &str)],
+        at_loopback: Option<Denied>,
+        elsewhere: Option<Denied>,
+    ) {
         for (listen, expected) in [("127.0.0.1", at_loopback), ("0.0.0.0", elsewhere)] {
-            let token = Token::read(file.path()).expect("a token");
-            let guard = Guard::new(Some(token), listen.parse().expect("an address"));
-            assert_eq!(guard.check(&method, &headers, peer).err(), expected, "{method} at {listen} with {lines:?}");
+            let found = guard(listen, true).check(&method, &headers(lines), peer).err();
+            assert_eq!(found, expected, "{method} at {listen} with {lines:?}");
         }
+    }
+
+    /// A host.
+    fn host(address: &str) -> Peer {
+        Peer::Host(address.parse().expect("an address"))
     }
 
     #[test]
     fn reading_is_open_but_for_rebound_names() {
+        let here = host("127.0.0.1");
         for host in ["127.0.0.1:5380", "localhost", "LocalHost:5380", "[::1]:5380", "127.1.2.3:1", "a.localhost"] {
-            check(Method::GET, "127.0.0.1", &[("host", host)], None, None);
+            check(Method::GET, here, &[("host", host)], None, None);
         }
         for host in ["evil.example:5380", "192.0.2.1:5380", "127.0.0.1.evil.example", "localhost.evil.example", "@", ""]
         {
-            check(Method::GET, "127.0.0.1", &[("host", host)], Some(Denied::ForeignHost), None);
+            check(Method::GET, here, &[("host", host)], Some(Denied::ForeignHost), None);
+            check(Method::GET, Peer::Owner, &[("host", host)], None, None);
         }
         // HTTP/1.0, which no browser speaks.
-        check(Method::HEAD, "127.0.0.1", &[], None, None);
+        check(Method::HEAD, here, &[], None, None);
         let two = [("host", "localhost"), ("host", "evil.example")];
-        check(Method::GET, "127.0.0.1", &two, Some(Denied::ForeignHost), None);
+        check(Method::GET, here, &two, Some(Denied::ForeignHost), None);
     }
 
     #[test]
-    fn changes_from_this_host_are_taken_from_scripts_only() {
-        let host = ("host", "127.0.0.1:5380");
-        let check =
-            |method: Method, lines: &[(&str, &str)], denied| check(method, "::ffff:127.0.0.1", lines, denied, denied);
-        check(Method::POST, &[host, ("content-type", "application/json; charset=utf-8")], None);
-        check(Method::DELETE, &[host, ("x-requested-with", "curl")], None);
-        check(Method::POST, &[host], Some(Denied::PerhapsABrowser));
-        check(Method::DELETE, &[host], Some(Denied::PerhapsABrowser));
-        check(Method::POST, &[host, ("content-type", "text/plain")], Some(Denied::PerhapsABrowser));
-        let rebound = [("host", "evil.example"), ("content-type", "application/json")];
-        check(Method::POST, &rebound, Some(Denied::ForeignHost));
-        let proxied = [host, ("content-type", "application/json"), ("x-forwarded-for", "192.0.2.1")];
-        check(Method::POST, &proxied, Some(Denied::FromElsewhere));
-    }
-
-    #[test]
-    fn changes_from_elsewhere_need_the_token() {
+    fn a_host_changes_nothing_without_the_token() {
         let json = ("content-type", "application/json");
         let local = ("host", "localhost");
-        check(Method::POST, "192.0.2.1", &[json, local], Some(Denied::FromElsewhere), Some(Denied::FromElsewhere));
-        for credentials in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef"] {
-            let lines = [("authorization", credentials), ("host", "ls1.example:5380")];
-            check(Method::DELETE, "192.0.2.1", &lines, None, None);
+        let marked = ("x-requested-with", "curl");
+        for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "192.0.2.1"] {
+            let denied = Some(Denied::NoToken);
+            check(Method::POST, host(address), &[json, local, marked], denied, denied);
+            check(Method::DELETE, host(address), &[json, local, marked], denied, denied);
+            for credentials in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef"] {
+                let lines = [("authorization", credentials), ("host", "ls1.example:5380")];
+                check(Method::DELETE, host(address), &lines, None, None);
+            }
+            for credentials in
+                ["Bearer 0123456789abcdeg", "Basic 0123456789abcdef", "Bearer", "Bearer ", "0123456789abcdef"]
+            {
+                let denied = Some(Denied::WrongToken);
+                check(Method::POST, host(address), &[("authorization", credentials), local, json], denied, denied);
+            }
         }
-        for credentials in
-            ["Bearer 0123456789abcdeg", "Basic 0123456789abcdef", "Bearer", "Bearer ", "0123456789abcdef"]
-        {
-            let denied = Some(Denied::WrongToken);
-            check(Method::POST, "127.0.0.1", &[("authorization", credentials), local, json], denied, denied);
-        }
+    }
+
+    #[test]
+    fn over_the_socket_changes_need_nothing_but_to_come_directly() {
+        check(Method::POST, Peer::Owner, &[], None, None);
+        check(Method::DELETE, Peer::Owner, &[("host", "anything.example")], None, None);
+        let denied = Some(Denied::ThroughProxy);
+        check(Method::POST, Peer::Owner, &[("x-forwarded-for", "192.0.2.1")], denied, denied);
     }
 
     #[test]
     fn without_a_token_file_no_token_is_right() {
-        let guard = Guard::new(None, IpAddr::from([0, 0, 0, 0]));
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer "));
-        assert_eq!(guard.check(&Method::POST, &headers, Peer([127, 0, 0, 1].into())), Err(Denied::WrongToken));
+        let found =
+            guard("0.0.0.0", false).check(&Method::POST, &headers(&[("authorization", "Bearer ")]), host("127.0.0.1"));
+        assert_eq!(found, Err(Denied::NoToken));
+    }
+
+    #[test]
+    fn every_refusal_names_a_way_that_is_open() {
+        for (has_token, socket, ways) in [
+            (true, true, &["admin.token_file", "/run/admin.sock"][..]),
+            (true, false, &["admin.token_file", "--token-file"]),
+            (false, true, &["/run/admin.sock", "set admin.token_file"]),
+            (false, false, &["set admin.socket"]),
+        ] {
+            let mut guard = guard("127.0.0.1", has_token);
+            guard.socket = guard.socket.filter(|_| socket);
+            let told = guard.remedy(Denied::NoToken);
+            assert!(ways.iter().all(|way| told.contains(way)), "{told}");
+            assert_eq!(told.contains("/run/admin.sock"), socket, "{told}");
+        }
     }
 }

@@ -1,36 +1,36 @@
 //! The admin server: what there is to see of a running server by HTTP, and the way in for changes.
 //!
 //! It runs on the control thread and knows nothing of workers: it turns HTTP into [`Request`]s, which the control thread
-//! answers, and answers back into text and JSON. `guard` says who may, `routes` what there is, `cache` looks into the cache,
-//! [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
+//! answers, and answers back into text and JSON. There are two ways in: a TCP listener, and a unix `socket` for changes
+//! (`door`). `connections` looks after those who come by them, and `turn` after the time that each takes; `guard` says who
+//! may, `routes` what there is, `cache` looks into the cache, [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
 //! only that: backends that are down do not make it unready. They are mostly the same for all forwarders of a site, so that
 //! a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer that says what is
 //! wrong into silence.
 
 mod cache;
+mod connections;
+mod door;
 mod guard;
 mod routes;
+mod socket;
 pub mod status;
 mod token;
+mod turn;
 
-use std::future;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::rc::Rc;
 use std::{fmt, io};
 
-use axum::Extension;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 pub use cache::CacheAccess;
+pub use socket::{Owner, Socket, SocketError, usual_places};
 pub use token::{Token, TokenError};
 
-use self::guard::{Guard, Peer};
+use self::connections::{Bounds, Site};
+use self::door::Door;
+use self::guard::Guard;
 use crate::config::nearest;
 use crate::metrics::Snapshot;
 pub use crate::plan::Manual;
@@ -119,56 +119,38 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Serves until dropped; dropping it ends its connections. `is_ready` tells whether queries are taken. Must be called within
-/// a `LocalSet`.
+/// Serves until dropped; dropping it ends its connections, and removes the file of the socket. `is_ready` tells whether queries
+/// are taken, `connections` how many there may be. Must be called within a `LocalSet`.
 ///
 /// # Errors
-/// If the runtime cannot watch the listener.
+/// If the runtime cannot watch the listeners, or something that serves a connection has panicked.
 pub async fn serve(
     listener: std::net::TcpListener,
+    socket: Option<Socket>,
+    connections: usize,
     token: Option<Token>,
     requests: mpsc::UnboundedSender<Request>,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let listener = TcpListener::from_std(listener)?;
-    if token.is_none() && !address.ip().is_loopback() {
-        tracing::info!(
-            "admin: whoever reaches {address} can read; changes are taken from this host only (no token_file)"
-        );
-    }
-    let router = routes::router(Guard::new(token, address.ip()), requests, is_ready);
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, peer)) => {
-                    let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer.ip()))));
-                    let connection = http.serve_connection(TokioIo::new(stream), service);
-                    connections.spawn_local(async move {
-                        if let Err(error) = connection.await {
-                            tracing::debug!(%peer, %error, "an admin connection broke off");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "admin: a connection was not accepted");
-                    // Out of descriptors, most likely, and nothing tells when there is one again: do not spin.
-                    let _ = timeout(PAUSE, future::pending::<()>()).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
+    let path = socket.as_ref().map(|socket| socket.path().to_owned());
+    match &path {
+        Some(path) => tracing::info!("admin: changes without a token are taken over {}", path.display()),
+        None if token.is_none() => {
+            tracing::info!("admin: no changes are taken: there is neither socket nor token_file")
         }
+        None => {}
+    }
+    let guard = Rc::new(Guard::new(token, address.ip(), path));
+    let router = routes::router(requests, is_ready);
+    // Whoever may use the socket always has a part.
+    let owners = if socket.is_some() { connections / 4 } else { 0 };
+    let bounds = Bounds::of(connections - owners);
+    let hosts = Site::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?);
+    let Some(socket) = socket else { return hosts.await };
+    let owner = Site::new(guard, router, Bounds::of(owners)).serve(Door::owner(&socket)?);
+    tokio::select! {
+        ended = hosts => ended,
+        ended = owner => ended,
     }
 }
-
-/// How long a client may take for the head of a request, and stay connected without asking: longer than the usual time
-/// between scrapes.
-const PATIENCE: Duration = Duration::from_secs(75);
-/// How long to leave the listener alone when it gives no connections.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Connections at once. Each costs a descriptor that a backend socket could need.
-const MAX_CONNECTIONS: usize = 64;

@@ -1,7 +1,7 @@
 //! What there is at the admin address: paths, methods, and what each of them answers.
 //!
 //! What fails is told as `{"error": ...}` with the status 400 (it makes no sense), 403 (not from there), 404 (no such thing),
-//! 405, 409 (not as things are) or 503 (the server ends).
+//! 405, 409 (not as things are) or 503 (the server ends, or has enough to do).
 
 use std::net::SocketAddr;
 use std::str;
@@ -10,9 +10,8 @@ use std::time::SystemTime;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
@@ -21,16 +20,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task;
 
 use super::cache::{CacheAccess, Scope};
-use super::guard::{Denied, Guard, Peer};
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
 use super::{Change, Manual, Refused, Request};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
 use crate::wire::Name;
 
-/// All paths. Requests come with their [`Peer`] as an extension.
+/// All paths, for requests that may be asked and are there with all of their body.
 pub(super) fn router(
-    guard: Guard,
     requests: mpsc::UnboundedSender<Request>,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Router {
@@ -49,8 +46,6 @@ pub(super) fn router(
         .route("/api/v1/pools/{pool}/backends/{backend}/{action}", post(act))
         .fallback(any(async || Failure::NoSuchPath))
         .method_not_allowed_fallback(async || Failure::WrongMethod)
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(middleware::from_fn_with_state(Arc::new(guard), check))
         .with_state(server)
 }
 
@@ -106,19 +101,10 @@ impl Server {
     }
 }
 
-/// Before everything else: may the client do this at all?
-async fn check(
-    State(guard): State<Arc<Guard>>,
-    Extension(peer): Extension<Peer>,
-    method: Method,
-    headers: HeaderMap,
-    request: axum::extract::Request,
-    next: Next,
-) -> Response {
-    match guard.check(&method, &headers, peer) {
-        Ok(()) => next.run(request).await,
-        Err(denied) => Failure::Denied(denied).into_response(),
-    }
+/// Whether a path is answered at once, whatever else is being carried out: who asks whether we are well must not hear that others ask
+/// much.
+pub(super) fn is_about_health(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
 }
 
 /// `/readyz`.
@@ -245,9 +231,9 @@ async fn act(
 }
 
 /// Why a request is not answered as was hoped.
-enum Failure {
-    /// It may not be asked from there, or so.
-    Denied(Denied),
+pub(super) enum Failure {
+    /// It may not be asked from there, or so; this would be right.
+    Denied(String),
     /// It makes no sense.
     Invalid(String),
     /// It could not be done.
@@ -258,6 +244,8 @@ enum Failure {
     WrongMethod,
     /// The control thread does not listen any more.
     Ending,
+    /// Too many others are being carried out.
+    Busy,
 }
 
 impl From<PathRejection> for Failure {
@@ -277,7 +265,7 @@ impl From<BytesRejection> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, error) = match self {
-            Self::Denied(denied) => (StatusCode::FORBIDDEN, denied.message().to_owned()),
+            Self::Denied(remedy) => (StatusCode::FORBIDDEN, remedy),
             Self::Invalid(message) | Self::Refused(Refused::Invalid(message)) => (StatusCode::BAD_REQUEST, message),
             Self::Refused(Refused::NotFound(message)) => (StatusCode::NOT_FOUND, message),
             Self::Refused(Refused::Conflict(message)) => (StatusCode::CONFLICT, message),
@@ -286,6 +274,7 @@ impl IntoResponse for Failure {
                 (StatusCode::METHOD_NOT_ALLOWED, "GET reads; POST and DELETE change; see the Allow header".to_owned())
             }
             Self::Ending => (StatusCode::SERVICE_UNAVAILABLE, "the server is ending".to_owned()),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too much is asked at once, try again".to_owned()),
         };
         (status, Json(Failed { error })).into_response()
     }
@@ -296,4 +285,4 @@ const NO_SUCH_PATH: &str = "there is nothing here; see /metrics, /healthz, /read
 /// Said of whatever is asked of a cache that is not there.
 const NO_CACHE: &str = "there is no cache: the config has no [cache]";
 /// Largest body, octets. A new backend takes 60.
-const LARGEST_BODY: usize = 4096;
+pub(super) const LARGEST_BODY: usize = 4096;

@@ -68,7 +68,7 @@ pub struct BackendStatus {
     pub attempts: ByKind,
     /// How often its answer went to the client.
     pub wins: ByKind,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,

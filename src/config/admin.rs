@@ -1,17 +1,21 @@
-//! `[admin]`: where the admin server listens, and what lets others than this host change things.
+//! `[admin]`: where the admin server listens, and by which ways it takes changes.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::section::{Section, Spot};
-use super::{AdminConfig, words};
+use super::words::Expected;
+use super::{AdminConfig, AdminSocket, words};
 
 impl AdminConfig {
     /// The default of `listen`: only this host reaches it.
     pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5380);
+
+    /// The default of `socket`: `hedgerow ctl` finds it without being told.
+    pub const SOCKET: AdminSocket = AdminSocket::Auto;
 }
 
-/// Reads `[admin]`. The token file is relative to `folder`; the listener goes to `listeners`.
+/// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listeners`.
 pub(super) fn read<'d>(
     mut section: Section<'d>,
     folder: &Path,
@@ -24,9 +28,29 @@ pub(super) fn read<'d>(
     };
     listeners.push((listen, spot));
     let token_file = section.take("token_file").and_then(|node| node.parsed(words::file_name));
+    let socket = section.parsed("socket", |text| read_socket(text, folder), AdminConfig::SOCKET);
     section.finish();
-    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)) }
+    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket }
 }
+
+/// Reads `auto`, `off`, or a path.
+fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expected> {
+    match text {
+        "auto" => Ok(AdminSocket::Auto),
+        "off" => Ok(AdminSocket::Off),
+        "" => Err(Expected::new("auto, off, or the path of a socket")),
+        path => {
+            let path = folder.join(path);
+            if path.as_os_str().len() > LONGEST_SOCKET {
+                return Err(Expected::new(format!("a path of {LONGEST_SOCKET} octets at most, with its folder")));
+            }
+            Ok(AdminSocket::At(path))
+        }
+    }
+}
+
+/// Longest path of a unix socket, octets: `sun_path` of unix(7) has 108, of which one ends it.
+const LONGEST_SOCKET: usize = 107;
 
 #[cfg(test)]
 mod tests {
@@ -41,11 +65,16 @@ mod tests {
 
     /// Checks what is read from a section with this content.
     fn check_read(content: &str, listen: &str, token_file: Option<&str>) {
+        check_all(content, listen, token_file, AdminSocket::Auto);
+    }
+
+    /// The same, with a socket.
+    fn check_all(content: &str, listen: &str, token_file: Option<&str>, socket: AdminSocket) {
         let text = format!("[admin]\n{content}\n{REST}");
         let config =
             Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{text}\n{p}"));
         let listen = listen.parse().expect("an address");
-        assert_eq!(config.admin, Some(AdminConfig { listen, token_file: token_file.map(PathBuf::from) }));
+        assert_eq!(config.admin, Some(AdminConfig { listen, token_file: token_file.map(PathBuf::from), socket }));
     }
 
     #[test]
@@ -54,6 +83,14 @@ mod tests {
         check_read("listen = \"[::]:0\"", "[::]:0", None);
         check_read("token_file = \"admin.token\"", "127.0.0.1:5380", Some("/etc/hedgerow/admin.token"));
         check_read("token_file = \"/run/token\"", "127.0.0.1:5380", Some("/run/token"));
+        for (value, socket) in [
+            ("auto", AdminSocket::Auto),
+            ("off", AdminSocket::Off),
+            ("admin.sock", AdminSocket::At("/etc/hedgerow/admin.sock".into())),
+            ("/run/admin.sock", AdminSocket::At("/run/admin.sock".into())),
+        ] {
+            check_all(&format!("socket = \"{value}\""), "127.0.0.1:5380", None, socket);
+        }
     }
 
     #[test]
@@ -70,7 +107,9 @@ mod tests {
                  such as \"127.0.0.1:53\" or \"[::1]:53\", not an array",
             ),
             ("token_file = \"\"", "2:14: admin.token_file: invalid value \"\": expected the name of a file"),
-            ("token = \"x\"", "2:1: admin: unknown key \"token\", expected one of listen, token_file"),
+            ("token = \"x\"", "2:1: admin: unknown key \"token\", expected one of listen, token_file, socket"),
+            ("socket = \"\"", "2:10: admin.socket: invalid value \"\": expected auto, off, or the path of a socket"),
+            ("socket = true", "2:10: admin.socket: expected a string: put the boolean in quotes"),
             (
                 "listen = \"127.0.0.1:5301\"",
                 "4:11: authorities.a.listen[0]: 127.0.0.1:5301 is listened on twice, first on line 2",
@@ -78,6 +117,11 @@ mod tests {
         ] {
             check(&format!("[admin]\n{line}\n{REST}"), &[expected]);
         }
+        let long = "x".repeat(108);
+        let expected = format!(
+            "2:10: admin.socket: invalid value {long:?}: expected a path of 107 octets at most, with its folder"
+        );
+        check(&format!("[admin]\nsocket = {long:?}\n{REST}"), &[&expected]);
         let expected = "1:9: admin: expected a table, not an integer";
         check(&format!("admin = 1\n{REST}"), &[expected]);
     }

@@ -220,7 +220,20 @@ impl CacheConfig {
 pub struct AdminConfig {
     /// Where it is reached by HTTP.
     pub listen: SocketAddr,
-    /// Holds the token that changes from other hosts must bear; without it there are none. Already resolved against the
-    /// folder of the config file.
+    /// Holds the token that changes by HTTP must bear; without it there are none. Already resolved against the folder of the
+    /// config file.
     pub token_file: Option<PathBuf>,
+    /// Where changes are taken without a token.
+    pub socket: AdminSocket,
+}
+
+/// `admin.socket`: a unix socket for changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// In the usual place, by the address of the admin server.
+    Auto,
+    /// There. Already resolved against the folder of the config file.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
 }

@@ -130,7 +130,10 @@ fn the_reference_shows_the_admin_server_commented_out() {
     let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
     let config = parse(&format!("{rest}[admin]\n{}", lines.join("\n")));
     let token_file = Some("/etc/hedgerow/admin.token".into());
-    assert_eq!(config.admin, Some(AdminConfig { listen: AdminConfig::LISTEN, token_file }));
+    assert_eq!(
+        config.admin,
+        Some(AdminConfig { listen: AdminConfig::LISTEN, token_file, socket: AdminConfig::SOCKET })
+    );
 }
 
 #[test]

@@ -148,6 +148,8 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Held<Ticket, Late>>,
+    /// Attempts that ICMP errors are about, to be told so.
+    struck: Vec<Ticket>,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
@@ -246,6 +248,7 @@ impl Forwarder {
             secret,
             refused: Vec::with_capacity(BATCH),
             orphans: Vec::new(),
+            struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),
             folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),

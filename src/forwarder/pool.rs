@@ -218,6 +218,12 @@ impl Pool {
         Some(BackendIndex(index as u16))
     }
 
+    /// Whether this worker has seen the present standing of a backend. What was asked before a backend went down is not waited
+    /// for any more once it has.
+    pub(super) fn knows_standing(&self, backend: BackendIndex) -> bool {
+        self.members[backend.get()].is_up == self.shared.backends[backend.get()].is_up()
+    }
+
     /// Whether a backend has come up within this time: what was remembered of silence may be from before.
     pub(super) fn has_recovered_within(&self, time: Duration, now: Instant) -> bool {
         self.recovered.is_some_and(|at| now.saturating_duration_since(at) < time)

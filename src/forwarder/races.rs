@@ -228,7 +228,8 @@ impl Forwarder {
         let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
         pool.ended(index, end, is_charged, now);
         let backend = &pool.shared.backends[index.get()];
-        if backend.standing() != Standing::Up {
+        // Asked before this worker knew, it may have said that before it died.
+        if backend.standing() != Standing::Up && pool.knows_standing(index) {
             // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
             if backend.set_standing(Standing::Up) {
                 pool.shared.state.announce();

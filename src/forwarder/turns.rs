@@ -1,13 +1,12 @@
 //! Turns: the worker is woken, hears what the backends have said, looks at the races whose time has come, and at the end
 //! sends everything that was queued.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::pool::pool_at;
 use super::{Forwarder, Late, Ticket, tell};
 use crate::net::batch::RecvBatch;
-use crate::net::exchange::{Event, Held, Link};
+use crate::net::exchange::{Event, Held, IsUnreachable, Link};
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::BackendIndex;
@@ -43,8 +42,8 @@ impl Forwarder {
                         return;
                     }
                 }
-                Err((link, true)) => self.on_unreachable(link, now),
-                Err((_, false)) => {}
+                Err(IsUnreachable(true)) => self.on_unreachable(socket, now),
+                Err(IsUnreachable(false)) => {}
             }
         }
         self.unread.push(socket);
@@ -75,19 +74,32 @@ impl Forwarder {
         }
     }
 
-    /// ICMP says that a backend is unreachable: proof of death, and the end of all its attempts.
-    pub(super) fn on_unreachable(&mut self, link: Link, now: Instant) {
+    /// ICMP says that what was sent from a socket has met nobody. That may be forged, for it takes no ID: the races of those
+    /// attempts move on, and a probe is to find out at once. If probes have found the backend down, the attempts have failed.
+    fn on_unreachable(&mut self, socket: u32, now: Instant) {
+        let Some(link) = self.exchange.link(socket) else { return };
         let Some((place, index)) = self.owner(link) else { return };
-        let shared = Arc::clone(&pool_at(&mut self.pools, place).shared);
-        let backend = &shared.backends[index.get()];
-        if backend.set_standing(Standing::Down) {
-            shared.state.announce();
-            tracing::warn!(pool = shared.config.name, backend = backend.name, "down: unreachable");
+        let pool = pool_at(&mut self.pools, place);
+        pool.counters(index).unreachable.increment();
+        let backend = &pool.shared.backends[index.get()];
+        if backend.standing() != Standing::Up {
+            // If that is news to this worker, all that was asked of it has failed.
+            self.refresh(place, now);
+            let mut orphans = std::mem::take(&mut self.orphans);
+            self.exchange.take_struck(socket, &mut orphans);
+            return self.fail_orphans(orphans, link, now);
         }
-        tell(&self.shared, backend, Sign::Unreachable);
-        self.refresh(place, now);
-        // It may have been down before: what was asked of it all the same has failed too.
-        self.fail_all(link, now);
+        if backend.say_unreachable() {
+            tell(&self.shared, backend, Sign::Unreachable);
+        }
+        let mut struck = std::mem::take(&mut self.struck);
+        self.exchange.tell_struck(socket, &mut struck);
+        for ticket in struck.drain(..) {
+            let Some(entry) = self.in_flight.get_mut(ticket.race).filter(|entry| !entry.is_fetching) else { continue };
+            entry.race.on_unreachable(ticket.attempt());
+            self.drive(ticket.race, None, now);
+        }
+        self.struck = struck;
     }
 
     /// Adapts to changes of the backends' state. What waits for one that went down will not be answered.
@@ -109,6 +121,11 @@ impl Forwarder {
     fn fail_all(&mut self, link: Link, now: Instant) {
         let mut orphans = std::mem::take(&mut self.orphans);
         self.exchange.take_waiting(link, &mut orphans);
+        self.fail_orphans(orphans, link, now);
+    }
+
+    /// Fails attempts that were taken back.
+    fn fail_orphans(&mut self, mut orphans: Vec<Held<Ticket, Late>>, link: Link, now: Instant) {
         for orphan in &orphans {
             self.end_unreachable(orphan, link, now);
         }
@@ -119,6 +136,15 @@ impl Forwarder {
             }
         }
         self.orphans = orphans;
+    }
+
+    /// The system has no way to a backend: a probe is to find out at once whether that lasts.
+    fn on_no_way(&mut self, link: Link) {
+        let Some((place, index)) = self.owner(link) else { return };
+        let backend = &pool_at(&mut self.pools, place).shared.backends[index.get()];
+        if backend.say_unreachable() {
+            tell(&self.shared, backend, Sign::Unreachable);
+        }
     }
 
     /// Notes that an attempt ended without a reply: there is no way to its backend.
@@ -144,10 +170,14 @@ impl Forwarder {
     pub(super) fn end_turn(&mut self, now: Instant) {
         loop {
             self.exchange.flush(&mut self.refused);
+            if let Some(socket) = self.exchange.pop_struck() {
+                self.on_unreachable(socket, now);
+                continue;
+            }
             let Some(refused) = self.refused.pop() else { break };
             self.end_unreachable(&refused.held, refused.link, now);
             if refused.is_unreachable {
-                self.on_unreachable(refused.link, now);
+                self.on_no_way(refused.link);
             }
             match refused.held {
                 Held::Waiting(ticket) => self.fail(ticket, now),

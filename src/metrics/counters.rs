@@ -251,8 +251,10 @@ pub struct BackendCounters {
     pub wins: [Counter; 3],
     /// Attempts that wait for their reply.
     pub in_flight: Counter,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: Counter,
+    /// ICMP errors that came to the sockets.
+    pub unreachable: Counter,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: Counter,
     /// Time to reply.

@@ -85,6 +85,9 @@ const ASKED_AGAIN: Family = Family {
 };
 /// `hedgerow_wins_total`.
 const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };
+/// `hedgerow_unreachable_total`.
+const UNREACHABLE: Family =
+    Family { name: "hedgerow_unreachable", help: "ICMP errors heard from the way to the backend" };
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
@@ -132,13 +135,14 @@ const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
 /// The families whose samples end in `_total`.
-const COUNTERS: [&Family; 16] = [
+const COUNTERS: &[&Family] = &[
     &QUERIES,
     &RESPONSES,
     &DROPPED,
     &ATTEMPTS,
     &ASKED_AGAIN,
     &WINS,
+    &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
     &FETCHES,
@@ -196,6 +200,8 @@ impl Collector for Exposition {
                     .map(|(kind, n)| (by_kind(pool, backend, kind), n))
             }),
         )?;
+        let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
+        counter(encoder, &UNREACHABLE, unreachable)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
         let fetches = pools.iter().flat_map(|pool| {
@@ -347,6 +353,7 @@ mod tests {
             again: vec![(Cause::Case, 40)],
             errors: 17,
             timeouts: 18,
+            unreachable: 40,
             latency: measured(&[150, 1_500, 20_000_000]),
         };
         let pool = PoolSnapshot {
@@ -396,6 +403,7 @@ hedgerow_asked_again_total{pool="a \"b\"",backend="[::1]:53",cause="case"} 40
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
+hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
 hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40

@@ -92,8 +92,10 @@ pub struct BackendSnapshot {
     pub wins: Wins,
     /// Attempts that were asked again, from another socket, by cause.
     pub again: Vec<(Cause, u64)>,
-    /// Attempts that failed: a failure reply, or an ICMP error.
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: u64,
+    /// ICMP errors heard, by attempts and probes.
+    pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
     /// Time to reply, probes left out.

@@ -330,7 +330,10 @@ impl SendBatch {
     /// Sends all that is queued and empties the batch. A datagram that the kernel refuses is reported to
     /// `on_refused` with its index and skipped; when the socket takes no more (`WouldBlock`), all that is
     /// left is reported so, since a response that waits helps its client less than a resend does.
-    pub fn flush(&mut self, socket: impl AsFd, mut on_refused: impl FnMut(usize, &io::Error)) {
+    ///
+    /// An error that had waited on the socket, as ICMP errors to connected ones do, is returned and costs no datagram.
+    pub fn flush(&mut self, socket: impl AsFd, mut on_refused: impl FnMut(usize, &io::Error)) -> Option<io::Error> {
+        let mut waited = None;
         let fd = socket.as_fd().as_raw_fd();
         self.prepare(fd);
         let count = self.trains.len();
@@ -341,14 +344,17 @@ impl SendBatch {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let (_, Range { start, .. }) = self.trains.get(next);
                     self.trains.order()[start..].iter().for_each(|index| on_refused(usize::from(*index), &error));
-                    return;
+                    return waited;
                 }
                 Err(error) => {
-                    self.send_alone(fd, next, &error, &mut on_refused);
+                    if self.send_alone(fd, next, &error, &mut on_refused) {
+                        waited = Some(error);
+                    }
                     next += 1;
                 }
             }
         }
+        waited
     }
 
     /// Puts all that is queued together to trains, and points a header at each.
@@ -387,15 +393,17 @@ impl SendBatch {
         self.headers[number] = header;
     }
 
-    /// The kernel has refused a train: its datagrams leave one by one, as if they had never been coupled.
+    /// The kernel has refused a train: its datagrams leave one by one, as if they had never been coupled. Returns whether the
+    /// error had waited on the socket, and was about none of them: then it was told in place of sending the first.
     fn send_alone(
         &mut self,
         fd: RawFd,
         train: usize,
         error: &io::Error,
         on_refused: &mut impl FnMut(usize, &io::Error),
-    ) {
-        let (way, mut left) = self.trains.get(train);
+    ) -> bool {
+        let (way, left) = self.trains.get(train);
+        let first = left.start;
         let is_about_coupling = left.len() > 1
             && match error.raw_os_error() {
                 // The device, or what the route goes through, cannot cut: it will not learn to.
@@ -407,16 +415,15 @@ impl SendBatch {
                 Some(libc::EINVAL | libc::EMSGSIZE) => true,
                 _ => false,
             };
-        // Any other error is about the first, or has waited on the socket and would have been told to the first.
-        if !is_about_coupling && let Some(first) = left.next() {
-            on_refused(usize::from(self.trains.order()[first]), error);
-        }
+        let mut is_first_sent = false;
         for vector in left {
             self.point(train, way, vector..vector + 1);
-            if let Err(error) = transmit(fd, &mut self.headers[train..=train]) {
-                on_refused(usize::from(self.trains.order()[vector]), &error);
+            match transmit(fd, &mut self.headers[train..=train]) {
+                Ok(_) => is_first_sent |= vector == first,
+                Err(error) => on_refused(usize::from(self.trains.order()[vector]), &error),
             }
         }
+        is_first_sent && !is_about_coupling
     }
 }
 
@@ -463,6 +470,15 @@ pub fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
     } else {
         let _ = sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT);
     }
+}
+
+/// Asks the kernel to keep ICMP errors with the datagrams that they are about, to be received with `MSG_ERRQUEUE`. One that
+/// does not tells of no datagrams.
+pub fn keep_errors(socket: impl AsFd, is_ipv6: bool) {
+    let _ = match is_ipv6 {
+        true => switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+        false => switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVERR),
+    };
 }
 
 /// Sets an option that is a flag.

@@ -19,8 +19,10 @@
 //! ```
 
 mod port;
+mod sent;
 mod tickets;
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, UdpSocket};
@@ -35,6 +37,7 @@ use rustix::time::{
 };
 
 use self::port::{Port, Renewals};
+use self::sent::SentIds;
 use self::tickets::Tickets;
 pub use self::tickets::{Held, TicketKey};
 use super::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
@@ -60,6 +63,12 @@ pub struct Exchange<T, L> {
     tickets: Tickets<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
     closing: Vec<UdpSocket>,
+    /// Room for IDs, of sockets that are closed.
+    spare: Vec<SentIds>,
+    /// When idle sockets are closed, in the order of opening; those that were closed before are left out when they are met.
+    ages: VecDeque<(Instant, u32)>,
+    /// Sockets to which ICMP errors came when something was sent from them.
+    struck: Vec<u32>,
     /// Links with something to flush.
     dirty: Vec<Link>,
     /// When sockets were last renewed for their own sake.
@@ -80,6 +89,10 @@ pub enum Event {
     /// The time given to [`Exchange::wake_at`] has come.
     Alarm,
 }
+
+/// Whether an ICMP error says that a backend is unreachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IsUnreachable(pub bool);
 
 /// A message that could not be sent.
 #[derive(Debug)]
@@ -126,6 +139,9 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             free_ports: Vec::with_capacity(WARM_PORTS),
             closed_ports: Vec::with_capacity(WARM_PORTS),
             tickets: Tickets::new(),
+            spare: Vec::with_capacity(WARM_PORTS),
+            ages: VecDeque::with_capacity(2 * WARM_PORTS),
+            struck: Vec::new(),
             dirty: Vec::with_capacity(16),
             closing: Vec::with_capacity(WARM_PORTS),
             renewals: Renewals::new(),
@@ -160,14 +176,12 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     pub fn remove(&mut self, link: Link) -> usize {
         self.links[link.0 as usize] = None;
         self.dirty.retain(|dirty| *dirty != link);
-        let ports = &self.ports;
-        let forgotten = self.tickets.extract_if(|key| is_of(ports, key, link)).count();
-        for number in 0..self.ports.len() {
-            if self.ports[number].as_ref().is_some_and(|port| port.link == link) {
-                self.close(number as u32);
-            }
+        let mut forgotten = Vec::new();
+        for number in self.ports_of(link) {
+            self.take_from(number, SentIds::all, &mut forgotten);
+            self.close(number);
         }
-        forgotten
+        forgotten.len()
     }
 
     /// Queues a message for the next [`flush`](Self::flush): `fill` is told its place and writes it, and its first two octets
@@ -195,7 +209,10 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let key = self.tickets.draw(number, ticket, &mut self.rng);
-        self.port(number).tickets += 1;
+        let port = self.ports[number as usize].as_mut().expect("a current socket is open");
+        let tickets = &self.tickets;
+        port.sent.push(key.id(), port.tickets, |id| TicketKey::new(number, id).is_some_and(|key| tickets.has(key)));
+        port.tickets += 1;
         let peer = self.peer(link);
         peer.batch.push(None, None, |out| {
             fill(key, out);
@@ -220,7 +237,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             let port = self.ports[number as usize].as_mut().expect("a current socket is open");
             port.batches += 1;
             let first_refused = refused.len();
-            peer.batch.flush(&port.socket, |index, error| {
+            let waited = peer.batch.flush(&port.socket, |index, error| {
                 let key = peer.keys[index];
                 let is_unreachable = is_unreachable(error);
                 if let Some(held) = self.tickets.remove(key) {
@@ -228,8 +245,15 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
                     refused.push(Refused { held, link, is_unreachable });
                 }
             });
+            let sent = peer.keys.len();
             peer.keys.clear();
-            if refused.len() > first_refused {
+            let is_struck = waited.as_ref().is_some_and(is_unreachable);
+            if is_struck {
+                // What has just left is not what it is about.
+                port.sent.strike(sent);
+                self.struck.push(number);
+            }
+            if refused.len() > first_refused || is_struck {
                 self.retire(number);
             }
             self.close_if_done(number);
@@ -262,8 +286,9 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// Receives from a socket that was reported. `Ok(0)` means that nothing is there.
     ///
     /// # Errors
-    /// An ICMP error: the link to which the socket belongs, and whether that says that it is unreachable. The socket is not used again.
-    pub fn recv(&mut self, socket: u32, batch: &mut RecvBatch) -> Result<usize, (Link, bool)> {
+    /// An ICMP error, and whether that says that the backend is unreachable. What was sent from there before is then the business
+    /// of [`tell_struck`](Self::tell_struck) or [`take_struck`](Self::take_struck). The socket is not chosen again.
+    pub fn recv(&mut self, socket: u32, batch: &mut RecvBatch) -> Result<usize, IsUnreachable> {
         let Some(port) = self.ports.get(socket as usize).and_then(Option::as_ref) else { return Ok(0) };
         match batch.recv(&port.socket) {
             Ok(count) => {
@@ -275,10 +300,42 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => {
-                let link = port.link;
+                let is_unreachable = is_unreachable(&error);
+                if is_unreachable {
+                    self.port(socket).sent.strike(0);
+                }
                 self.retire(socket);
-                Err((link, is_unreachable(&error)))
+                Err(IsUnreachable(is_unreachable))
             }
+        }
+    }
+
+    /// A socket to which an ICMP error came when something was to be sent from it, if there is another: it met what was sent
+    /// before.
+    pub fn pop_struck(&mut self) -> Option<u32> {
+        self.struck.pop()
+    }
+
+    /// The backend that a socket is connected to.
+    pub fn link(&self, socket: u32) -> Option<Link> {
+        self.ports.get(socket as usize)?.as_ref().map(|port| port.link)
+    }
+
+    /// Tells of those that wait on a socket and that ICMP errors are about, of each once.
+    pub fn tell_struck(&mut self, socket: u32, told: &mut Vec<T>) {
+        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return };
+        let keys = port.sent.tell().iter().filter_map(|id| TicketKey::new(socket, *id));
+        told.extend(keys.filter_map(|key| match self.tickets.find(key)? {
+            Held::Waiting(ticket) => Some(ticket),
+            Held::Late(_) => None,
+        }));
+    }
+
+    /// Takes back all tickets on a socket that ICMP errors are about, late ones included: their backend is known to be dead.
+    pub fn take_struck(&mut self, socket: u32, taken: &mut Vec<Held<T, L>>) {
+        if self.link(socket).is_some() {
+            self.take_from(socket, SentIds::struck, taken);
+            self.close_if_done(socket);
         }
     }
 
@@ -305,7 +362,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     fn is_over(&mut self, key: TicketKey, now: Instant) {
         let number = key.port();
         let port = self.port(number);
-        port.tickets -= 1;
+        port.free_one();
         let is_due = port.tickets == 0 && !port.is_retired;
         if is_due && self.renewals.allow(now) {
             self.retire(number);
@@ -322,7 +379,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
     pub fn withdraw(&mut self, key: TicketKey) {
         if self.tickets.remove(key).is_some() {
-            self.port(key.port()).tickets -= 1;
+            self.port(key.port()).free_one();
             self.close_if_done(key.port());
         }
     }
@@ -335,17 +392,29 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
 
     /// Takes back all tickets of a backend that was found dead, late ones included.
     pub fn take_waiting(&mut self, link: Link, taken: &mut Vec<Held<T, L>>) {
-        let mut emptied = Vec::new();
-        let ports = &self.ports;
-        for (key, held) in self.tickets.extract_if(|key| is_of(ports, key, link)) {
-            taken.push(held);
-            emptied.push(key.port());
-        }
-        for number in emptied {
-            self.port(number).tickets -= 1;
-            // Closed when the last of its tickets has been counted.
+        for number in self.ports_of(link) {
+            self.take_from(number, SentIds::all, taken);
             self.retire(number);
         }
+    }
+
+    /// Takes back tickets on a socket: those that `which` says, as far as they are held.
+    fn take_from(&mut self, number: u32, which: impl Fn(&SentIds) -> &[u16], taken: &mut Vec<Held<T, L>>) {
+        let port = self.ports[number as usize].as_mut().expect("whoever takes from a socket has seen it open");
+        let before = taken.len();
+        let keys = which(&port.sent).iter().filter_map(|id| TicketKey::new(number, *id));
+        taken.extend(keys.filter_map(|key| self.tickets.remove(key)));
+        port.tickets -= (taken.len() - before) as u32;
+        if port.tickets == 0 {
+            port.sent.clear();
+        }
+    }
+
+    /// The numbers of a backend's sockets.
+    fn ports_of(&self, link: Link) -> Vec<u32> {
+        let ports = (0..).zip(&self.ports);
+        let is_its = |port: &Option<Port>| port.as_ref().is_some_and(|port| port.link == link);
+        ports.filter(|(_, port)| is_its(port)).map(|(number, _)| number).collect()
     }
 
     /// Ends quarantines, of which `ended` is told the replies that never came, and closes sockets. For the end of a turn, when
@@ -355,12 +424,37 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             ended(&late);
             self.is_over(key, now);
         }
+        while let Some((_, number)) = self.oldest().filter(|(end, _)| *end <= now) {
+            self.ages.pop_front();
+            let port = self.port(number);
+            let (is_idle, link) = (port.tickets == 0, port.link);
+            if is_idle && self.peer(link).current != Some(number) {
+                // An open port is one that a forger may find.
+                self.retire(number);
+            } else {
+                self.ages.push_back((now + PORT_LIFETIME, number));
+            }
+        }
         self.closing.clear();
     }
 
     /// When [`tidy`](Self::tidy) has something to do next.
-    pub fn next_tidy(&self) -> Option<Instant> {
-        self.tickets.next_end()
+    pub fn next_tidy(&mut self) -> Option<Instant> {
+        let idle = self.oldest().map(|(end, _)| end);
+        [self.tickets.next_end(), idle].into_iter().flatten().min()
+    }
+
+    /// The first of the sockets that may be chosen to be looked at, and when.
+    fn oldest(&mut self) -> Option<(Instant, u32)> {
+        loop {
+            let &(end, number) = self.ages.front()?;
+            let port = self.ports.get(number as usize).and_then(Option::as_ref);
+            if port.is_some_and(|port| !port.is_retired && port.opened + PORT_LIFETIME <= end) {
+                return Some((end, number));
+            }
+            // Most are closed long before, and the number may be another's.
+            self.ages.pop_front();
+        }
     }
 
     /// Asks for an [`Event::Alarm`] at `at`. An earlier alarm that is still to come is kept.
@@ -426,7 +520,9 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             self.free_ports.push(number);
             return Err(error.into());
         }
-        let port = Port { socket, link, opened: now, batches: 0, tickets: 0, is_retired: false };
+        let sent = self.spare.pop().unwrap_or_else(SentIds::new);
+        let port = Port { socket, link, opened: now, batches: 0, tickets: 0, sent, is_retired: false };
+        self.ages.push_back((now + PORT_LIFETIME, number));
         self.ports[number as usize] = Some(port);
         self.peer(link).live.push(number);
         Ok(number)
@@ -455,7 +551,11 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
     /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
     fn close(&mut self, number: u32) {
-        self.closing.extend(self.ports[number as usize].take().map(|port| port.socket));
+        if let Some(mut port) = self.ports[number as usize].take() {
+            port.sent.clear();
+            self.spare.push(port.sent);
+            self.closing.push(port.socket);
+        }
         self.closed_ports.push(number);
     }
 
@@ -468,11 +568,6 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     fn port(&mut self, number: u32) -> &mut Port {
         self.ports[number as usize].as_mut().expect("a socket with tickets is open")
     }
-}
-
-/// Whether a ticket is on a socket of this backend.
-fn is_of(ports: &[Option<Port>], key: TicketKey, link: Link) -> bool {
-    ports.get(key.port() as usize).and_then(Option::as_ref).is_some_and(|port| port.link == link)
 }
 
 /// Whether an error proves that nobody listens there or no way leads there.
@@ -501,7 +596,7 @@ const BATCHES_PER_PORT: u32 = 64;
 /// [`BATCHES_PER_PORT`] it never comes near that, but where no other socket can be opened.
 const TICKETS_PER_PORT: u32 = 1 << 15;
 
-/// Time after which a socket is replaced.
+/// Time after which a socket is replaced, or closed if nothing waits on it.
 const PORT_LIFETIME: Duration = Duration::from_secs(3);
 
 /// How long an ID stays taken after its attempt was given up.

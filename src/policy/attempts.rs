@@ -48,6 +48,8 @@ pub struct Attempt {
 pub(super) enum State {
     /// Nothing came yet.
     Silent,
+    /// Nothing came but an ICMP error, which may be forged; a reply may still come.
+    Unreachable,
     /// A bare failure came, which may be forged; a whole reply may still come.
     Bare,
     /// Nothing came to this attempt, but its backend gave a negative reply to another one.
@@ -66,7 +68,7 @@ impl State {
     /// Whether the attempt has neither replied nor failed.
     pub(super) fn is_open(self) -> bool {
         match self {
-            Self::Silent | Self::Bare | Self::Spoken => true,
+            Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
             Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed => false,
         }
     }
@@ -196,6 +198,11 @@ impl Attempts {
         self.iter().filter(move |(_, entry)| entry.state == state)
     }
 
+    /// The attempts that are waited for until the deadline, oldest first: nothing came to them, or nothing but ICMP.
+    pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+        self.iter().filter(|(_, entry)| matches!(entry.state, State::Silent | State::Unreachable))
+    }
+
     /// Closes the book on a backend that gave a negative reply: nobody waits for its other attempts.
     pub(super) fn mark_spoken(&mut self, backend: BackendIndex) {
         for entry in &mut self.entries[..usize::from(self.len)] {
@@ -213,7 +220,7 @@ impl Attempts {
         for entry in self.as_slice().iter().filter(|entry| entry.backend == backend) {
             tries += 1;
             match entry.state {
-                State::Silent => last = Some(entry.asked),
+                State::Silent | State::Unreachable => last = Some(entry.asked),
                 State::Replaced => replaced = 1,
                 State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
             }

@@ -1,7 +1,8 @@
 //! Whether one backend is up.
 //!
-//! Silence is ambiguous (a backend may be silent on a miss), so it only raises suspicion and asks for a
-//! probe at once; probes decide. ICMP unreachable is proof of death, any reply is proof of life.
+//! Silence is ambiguous (a backend may be silent on a miss), and ICMP to a query can be forged by whoever guesses a port.
+//! So both only raise suspicion and ask for a probe at once; probes decide. A probe that is unreachable is followed by
+//! another at once, from another port, and two in a row take the backend down. Any reply is proof of life.
 //!
 //! Whoever drives this says what was met, and then takes [`Health::next_step`] until that says wait. Afterwards it looks
 //! at [`Health::is_up`].
@@ -20,7 +21,7 @@ use super::rules::HealthRules;
 /// The health of one backend.
 ///
 /// ```text
-///              `fall` probes missed in a row, or ICMP unreachable
+///        two probes in a row unreachable (ICMP), or `fall` failed in a row
 ///            ┌────────────────────────────────────────────────────┐
 ///            │                                                    ▼
 ///         ┌──┴───┐                                             ┌──────┐
@@ -43,6 +44,8 @@ pub struct Health {
     since: Instant,
     /// Probes in a row that spoke against the present state.
     against: u8,
+    /// While up: probes in a row, the last ones, that were unreachable.
+    unreachable: u8,
     /// The probe that is out.
     probe: Option<Probe>,
     /// When the last probe began.
@@ -96,6 +99,11 @@ impl Health {
         Self::with_state(rules, State::New, now)
     }
 
+    /// A backend that was found down before, with the next probe due at once.
+    pub fn new_down(rules: HealthRules, now: Instant) -> Self {
+        Self::with_state(rules, State::Down, now)
+    }
+
     /// A backend in this state.
     fn with_state(rules: HealthRules, state: State, now: Instant) -> Self {
         Self {
@@ -103,6 +111,7 @@ impl Health {
             state,
             since: now,
             against: 0,
+            unreachable: 0,
             probe: None,
             last_probe: None,
             next_probe: now,
@@ -161,7 +170,10 @@ impl Health {
     pub fn on_probe_reply(&mut self, now: Instant) {
         let was_out = self.probe.take().is_some();
         match self.state {
-            State::Up => self.against = 0,
+            State::Up => {
+                self.against = 0;
+                self.unreachable = 0;
+            }
             State::New => self.turn(State::Up, now),
             // Each sending may have its reply, but they are one good probe.
             State::Down if was_out => {
@@ -183,14 +195,29 @@ impl Health {
         self.probe = None;
     }
 
-    /// ICMP says that nothing listens there. That is proof, so it is down at once.
-    pub fn on_unreachable(&mut self, now: Instant) {
-        self.probe = None;
-        self.against = 0;
-        match self.state {
-            State::Up => self.turn(State::Down, now),
-            State::New | State::Down => {}
+    /// ICMP says that the probe that is out has met nobody.
+    pub fn on_probe_unreachable(&mut self, now: Instant) {
+        if self.probe.take().is_none() {
+            return;
         }
+        match self.state {
+            State::Up => {
+                self.unreachable += 1;
+                self.against = self.against.saturating_add(1);
+                // One alone is never enough, even if one missed probe is.
+                if self.unreachable >= UNREACHABLE || self.against >= self.rules.fall.max(UNREACHABLE) {
+                    return self.turn(State::Down, now);
+                }
+                self.next_probe = now;
+            }
+            State::New | State::Down => self.against = 0,
+        }
+    }
+
+    /// ICMP says that an attempt has met nobody, which may be forged. While the backend is up, that asks for a probe at once;
+    /// but whoever forges many is not to cause as many probes.
+    pub fn on_unreachable(&mut self, now: Instant) {
+        self.suspect(REST_AFTER_PROBE, now);
     }
 
     /// A reply came to a query, of whatever kind. That is life, so it is up at once.
@@ -198,6 +225,7 @@ impl Health {
         match self.state {
             State::Up => {
                 self.against = 0;
+                self.unreachable = 0;
                 self.probe = None;
             }
             State::New | State::Down => self.turn(State::Up, now),
@@ -207,9 +235,14 @@ impl Health {
     /// An attempt timed out. While the backend is up, that asks for a probe at once; but a backend that is silent on
     /// every miss is not to be probed all the time.
     pub fn on_silence(&mut self, now: Instant) {
+        self.suspect(self.rules.timeout, now);
+    }
+
+    /// Something speaks against the backend: a probe is due so long after the last one.
+    fn suspect(&mut self, rest: Duration, now: Instant) {
         match self.state {
             State::Up => {
-                let earliest = self.last_probe.map_or(now, |last| now.max(last + self.rules.timeout));
+                let earliest = self.last_probe.map_or(now, |last| now.max(last + rest));
                 self.next_probe = self.next_probe.min(earliest);
             }
             State::New | State::Down => {}
@@ -225,6 +258,7 @@ impl Health {
     fn on_probe_missed(&mut self, now: Instant) {
         match self.state {
             State::Up => {
+                self.unreachable = 0;
                 self.against = self.against.saturating_add(1);
                 if self.against >= self.rules.fall {
                     return self.turn(State::Down, now);
@@ -240,6 +274,7 @@ impl Health {
         self.state = state;
         self.since = now;
         self.against = 0;
+        self.unreachable = 0;
         let wait = match state {
             State::Up => self.rules.interval,
             State::New | State::Down => FIRST_BACKOFF.min(self.rules.interval),
@@ -252,6 +287,12 @@ impl Health {
 /// How often the question of a probe is sent, if nothing comes. Lost datagrams are so told from a dead backend (see
 /// above); more would only help where no query gets through either.
 const SENDS: u8 = 8;
+/// So many probes in a row that are unreachable take a backend down. A second one goes out at once and from another port, so
+/// whoever has forged the answer to the first has to find the port of the next, in the time that an answer takes.
+const UNREACHABLE: u8 = 2;
+/// How soon after a probe the next one may follow because of ICMP to a query: at most 20 a second to one backend, however many
+/// are forged, and a backend that has died is known by then.
+const REST_AFTER_PROBE: Duration = Duration::from_millis(50);
 /// How soon a backend that is down is probed again. A restarted server is often back within a second, and
 /// a probe costs less than a query.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);

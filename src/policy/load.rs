@@ -1,7 +1,7 @@
 //! What one backend has to do, and how it has done lately, as one worker sees it.
 //!
 //! The forwarder says [`asked`](Load::asked) and [`ended`](Load::ended) for each attempt; the policies of
-//! `balance` read. Every attempt ends once: by a reply, however late, by an ICMP error, or when nobody waits for
+//! `balance` read. Every attempt ends once: by a reply, however late, since its backend is down, or when nobody waits for
 //! it any more. Until then it counts as in flight, or a dead backend would look idle and fast.
 
 use std::time::{Duration, Instant};
@@ -128,7 +128,7 @@ pub enum End {
     Reply(Duration),
     /// With a reply that says failure, after this time.
     Failure(Duration),
-    /// With an ICMP error.
+    /// Its backend is down, or there is no way to it.
     Unreachable,
     /// Nothing came in this time, and nobody waits any longer. No failure: some backends are silent on a miss.
     Silence(Duration),

@@ -9,7 +9,8 @@
 //!    and all of them if none is up.
 //! 2. An accepted reply wins, and the race is over.
 //! 3. Any other reply is kept if it ranks above what was kept before. Kept or not, it moves the race on,
-//!    as a failure does: the next candidate is asked at once.
+//!    as a failure does: the next candidate is asked at once. So does an ICMP error, which may be forged: its
+//!    attempt stays, and is waited for as if nothing had come. If its backend is found down, that is its end.
 //! 4. The race wants as many attempts out as it began with that have not been silent for `attempt_timeout`.
 //!    Where one is missing, the next candidate is asked; once all were asked, those that stayed silent are
 //!    asked again in the same order, each up to `tries` times.
@@ -22,7 +23,7 @@
 //! 8. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
 //!    the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
 //!
-//! Who is waited for: silent attempts, and those with a bare failure until their `attempt_timeout`. A
+//! Who is waited for: silent attempts, those with an ICMP error, and those with a bare failure until their `attempt_timeout`. A
 //! negative reply is a backend's word, so its other attempts are not waited for; a failure speaks for its
 //! own attempt only.
 
@@ -40,7 +41,7 @@ pub use super::step::{Heard, OptRefusal, Outcome, Step};
 /// One query's race. See the head of this file for the algorithm.
 ///
 /// ```text
-///                          on_reply (not accepted), on_failure, on_bare_failure,
+///                  on_reply (not accepted), on_failure, on_unreachable, on_bare_failure,
 ///                          on_opt_refused, on_retransmission, time passes
 ///                               ┌─────────────────┐
 ///                               │                 │
@@ -56,6 +57,7 @@ pub use super::step::{Heard, OptRefusal, Outcome, Step};
 ///                       └──────────────────────────────┘
 ///
 /// an attempt:  silent ──▶ replied | failed
+///                │ ICMP error ──▶ unreachable ──▶ replied | failed | bare
 ///                │ bare failure ──▶ bare ──▶ replied | failed
 ///                │ its backend gave a negative elsewhere ──▶ spoken ──▶ replied | failed
 ///                └ OPT refused ──▶ replaced, by a new attempt without OPT
@@ -170,13 +172,13 @@ impl Race {
         Heard::Kept
     }
 
-    /// An attempt is over without a reply: an ICMP error, a send error, or its backend was found down.
+    /// An attempt is over without a reply: a send error, or its backend is down.
     pub fn on_failure(&mut self, attempt: AttemptId) {
         let Some(entry) = self.attempts.get_mut(attempt) else {
             return;
         };
         match entry.state {
-            State::Silent | State::Bare | State::Spoken => {
+            State::Silent | State::Unreachable | State::Bare | State::Spoken => {
                 let before = std::mem::replace(&mut entry.state, State::Failed);
                 self.move_on(before);
             }
@@ -184,15 +186,26 @@ impl Race {
         }
     }
 
+    /// ICMP says that an attempt has met nobody. It may be forged, for that takes no ID: it costs the race nothing but another
+    /// attempt. The next candidate is asked at once, and this attempt stays as if nothing had come.
+    pub fn on_unreachable(&mut self, attempt: AttemptId) {
+        if let Some(entry) = self.attempts.get_mut(attempt)
+            && entry.state == State::Silent
+        {
+            entry.state = State::Unreachable;
+            self.move_on(State::Silent);
+        }
+    }
+
     /// A failure of twelve octets came to an attempt. It may be forged, so it costs the race nothing but
     /// another attempt: the next candidate is asked at once, and this attempt stays.
     pub fn on_bare_failure(&mut self, attempt: AttemptId) {
         if let Some(entry) = self.attempts.get_mut(attempt)
-            && entry.state == State::Silent
+            && matches!(entry.state, State::Silent | State::Unreachable)
         {
-            entry.state = State::Bare;
+            let before = std::mem::replace(&mut entry.state, State::Bare);
             self.bare_failure = true;
-            self.move_on(State::Silent);
+            self.move_on(before);
         }
     }
 
@@ -207,13 +220,17 @@ impl Race {
             // A duplicate.
             State::OptRefused | State::Replaced => return OptRefusal::AskedAgain,
             State::Spoken | State::Replied | State::Failed => return OptRefusal::IsFailure,
-            State::Silent | State::Bare if self.is_finished() || !self.attempts.has_opt(attempt) => {
+            State::Silent | State::Unreachable | State::Bare
+                if self.is_finished() || !self.attempts.has_opt(attempt) =>
+            {
                 return OptRefusal::IsFailure;
             }
             // An earlier try refused it too, and the attempt without OPT stands for both.
-            State::Silent | State::Bare if self.attempts.refuses_opt(entry.backend) => State::Replaced,
-            State::Silent | State::Bare if room => State::OptRefused,
-            State::Silent | State::Bare => return OptRefusal::IsFailure,
+            State::Silent | State::Unreachable | State::Bare if self.attempts.refuses_opt(entry.backend) => {
+                State::Replaced
+            }
+            State::Silent | State::Unreachable | State::Bare if room => State::OptRefused,
+            State::Silent | State::Unreachable | State::Bare => return OptRefusal::IsFailure,
         };
         if let Some(entry) = self.attempts.get_mut(attempt) {
             entry.state = new_state;
@@ -224,7 +241,8 @@ impl Race {
     /// A bare FORMERR or NOTIMP came to an attempt with OPT. It may be forged, or it may be all that an old server says to
     /// OPT: besides what a bare failure does, the same backend is asked once more without OPT.
     pub fn on_bare_opt_refused(&mut self, attempt: AttemptId) {
-        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
+        let asked = self.attempts.get(attempt);
+        let asked = asked.filter(|entry| matches!(entry.state, State::Silent | State::Unreachable));
         let asked = asked.filter(|_| self.attempts.has_opt(attempt));
         if let Some(backend) = asked.map(|entry| entry.backend)
             && !self.attempts.refuses_opt(backend)
@@ -464,7 +482,7 @@ impl Race {
             Grace::Off => return None,
             Grace::After(time) => time,
             Grace::Auto => {
-                let silent = self.attempts.in_state(State::Silent);
+                let silent = self.attempts.waited_for();
                 let p99s = silent.map(|(_, entry)| field.latency.get(entry.backend.get())?.quantile(0.99));
                 // A backend that is not known yet may take its whole time.
                 let times = p99s.map(|p99| p99.map_or(rules.attempt_timeout, |p99| 3 * p99));
@@ -476,7 +494,7 @@ impl Race {
 
     /// Until when somebody is waited for; `None`: nobody is.
     fn patience_ends(&self, patience: Duration, now: Offset) -> Option<Offset> {
-        if self.attempts.in_state(State::Silent).next().is_some() {
+        if self.attempts.waited_for().next().is_some() {
             return Some(self.deadline);
         }
         let bare = self.attempts.in_state(State::Bare).map(|(_, entry)| entry.asked.after(patience));
@@ -486,7 +504,7 @@ impl Race {
     /// When each silent attempt times out, of those that have not.
     fn fresh(&self, rules: &Rules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
         let patience = rules.attempt_timeout;
-        let silent = self.attempts.in_state(State::Silent).map(move |(_, entry)| entry.asked.after(patience));
+        let silent = self.attempts.waited_for().map(move |(_, entry)| entry.asked.after(patience));
         silent.filter(move |&end| now < end)
     }
 

@@ -28,7 +28,7 @@ use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use self::holdings::{Holding, News as ZoneNews};
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::admin::{self, Change, Refused, Request, Token};
+use crate::admin::{self, Change, Owner, Refused, Request, Socket, SocketError, Token};
 use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
@@ -57,7 +57,7 @@ pub struct Setup {
     pub catalogs: Vec<Arc<Catalog>>,
     /// The keys of the config, with their secrets.
     pub keys: Keys,
-    /// What changes from other hosts must bear.
+    /// What changes by HTTP must bear.
     pub token: Option<Token>,
 }
 
@@ -66,6 +66,8 @@ pub struct Setup {
 pub enum StartError {
     /// An address could not be bound.
     Bind(BindError),
+    /// The socket for changes could not be bound.
+    Socket(SocketError),
     /// The operating system gave no thread or no descriptors.
     Resources(io::Error),
 }
@@ -74,6 +76,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Socket(error) => error.fmt(f),
             Self::Resources(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -84,6 +87,12 @@ impl std::error::Error for StartError {}
 impl From<BindError> for StartError {
     fn from(error: BindError) -> Self {
         Self::Bind(error)
+    }
+}
+
+impl From<SocketError> for StartError {
+    fn from(error: SocketError) -> Self {
+        Self::Socket(error)
     }
 }
 
@@ -118,7 +127,7 @@ pub struct Server {
     /// Whether queries are taken.
     is_ready: Arc<AtomicBool>,
     /// The admin server; it ends with this value.
-    _admin: JoinSet<()>,
+    admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
     /// The authorities that run, by number.
@@ -189,8 +198,11 @@ impl Server {
         let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
         let limits = Limits::among(listeners, shares.connections);
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
-        if let Some(listener) = &admin_listener {
-            bound.push(("admin".to_owned(), vec![listener.local_addr()?]));
+        let mut socket = None;
+        if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
+            let address = listener.local_addr()?;
+            socket = Socket::open(&admin.socket, address, Owner::current())?;
+            bound.push(("admin".to_owned(), vec![address]));
         }
         let held = config.authorities.iter().zip(catalogs).enumerate();
         let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
@@ -250,7 +262,8 @@ impl Server {
         if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
             admin.spawn_local(async move {
-                let served = admin::serve(listener, token, asks, move || is_ready.load(Relaxed)).await;
+                let served =
+                    admin::serve(listener, socket, shares.admin, token, asks, move || is_ready.load(Relaxed)).await;
                 if let Err(error) = served {
                     tracing::error!(%error, "the admin server has ended");
                 }
@@ -272,7 +285,7 @@ impl Server {
             sleep: SleepMeter::new(),
             requests,
             is_ready,
-            _admin: admin,
+            admin,
             started,
             holdings,
             keeper,
@@ -427,6 +440,8 @@ impl Server {
         if let Some(plan) = self.plan {
             let _ = tokio::task::spawn_blocking(move || persist::save(&plan)).await;
         }
+        // Its socket goes with it.
+        self.admin.shutdown().await;
         (is_clean, self.summary)
     }
 

@@ -109,6 +109,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
             failover: sum(&|worker| &worker.wins[2]),
         },
         errors: sum(&|worker| &worker.errors),
+        unreachable: sum(&|worker| &worker.unreachable) + backend.unreachable_probes.get(),
         again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
         timeouts: sum(&|worker| &worker.timeouts),
         latency,

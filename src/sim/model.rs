@@ -65,7 +65,7 @@ pub struct Model {
     pub failure: f64,
     /// The chance that a bare failure comes before the reply.
     pub bare: f64,
-    /// The chance that an attempt ends with an ICMP error.
+    /// The chance that an attempt meets an ICMP error, and no reply.
     pub unreachable: f64,
     /// Whether it refuses OPT.
     pub refuses_opt: bool,

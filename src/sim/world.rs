@@ -158,9 +158,9 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
             Event::ProbeBack { backend, probe, is_reply } => {
                 let prober = &mut self.probers[backend.get()];
                 match is_reply {
-                    true if prober.is_out(probe) => prober.health.on_probe_reply(self.now),
-                    true => return,
-                    false => prober.health.on_unreachable(self.now),
+                    _ if !prober.is_out(probe) => return,
+                    true => prober.health.on_probe_reply(self.now),
+                    false => prober.health.on_probe_unreachable(self.now),
                 }
                 self.look_after(backend);
             }
@@ -209,11 +209,7 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
                 query.race.on_bare_failure(attempt);
                 (self.observe)(query.number, self.now - query.came, Happening::FailedBare);
             }
-            Back::Unreachable if self.scenario.is_probed => return self.on_unreachable(key, attempt),
-            Back::Unreachable => {
-                query.race.on_failure(attempt);
-                self.ended(key, attempt, |_| End::Unreachable);
-            }
+            Back::Unreachable => return self.on_unreachable(key, attempt),
         }
         let Some(query) = self.queries.get_mut(key) else { return };
         // A late one must change nothing: if it does, there is a second outcome.
@@ -258,16 +254,26 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         (self.observe)(query.number, self.now - query.came, Happening::Replied { attempt, rank, heard });
     }
 
-    /// ICMP comes to an attempt: its backend is down now, with all that was asked of it.
+    /// ICMP comes to an attempt: its race moves on, and a probe is to find out. If the backend is known to be down, the attempt
+    /// has failed.
     fn on_unreachable(&mut self, key: Key, attempt: AttemptId) {
-        let asked = self.queries.get_mut(key).and_then(|query| query.race.attempt(attempt));
-        let Some(backend) = asked.map(|asked| asked.backend) else { return };
+        let Some(query) = self.queries.get_mut(key) else { return };
+        let Some(backend) = query.race.attempt(attempt).map(|asked| asked.backend) else { return };
+        let was_finished = query.race.is_finished();
+        if self.pool.is_up(backend) {
+            query.race.on_unreachable(attempt);
+        } else {
+            query.race.on_failure(attempt);
+            self.ended(key, attempt, |_| End::Unreachable);
+        }
+        if !was_finished {
+            self.drive(key);
+        }
+        self.remove_if_over(key);
         if let Some(prober) = self.probers.get_mut(backend.get()) {
             prober.health.on_unreachable(self.now);
             self.look_after(backend);
         }
-        // It may have been down before: what was asked of it all the same has failed too.
-        self.fail_all(backend);
     }
 
     /// Does what a race says until it waits or is over.

@@ -7,18 +7,21 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use hedgerow::admin::{self, CacheAccess, Change, Refused, Request, Token};
+use hedgerow::admin::{self, CacheAccess, Change, Owner, Refused, Request, Socket, Token};
 use hedgerow::cache::Tally;
+use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
     Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, Snapshot,
     Source, Transport, Wins,
 };
+use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
@@ -34,6 +37,10 @@ pub const TOKEN: &str = "0123456789abcdef";
 pub struct Site {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it takes changes without a token.
+    pub socket: PathBuf,
+    /// Holds the socket.
+    _folder: TempDir,
     /// What `/readyz` says.
     pub is_ready: Arc<AtomicBool>,
     /// What it was asked to change.
@@ -65,6 +72,9 @@ impl Site {
         let listener = TcpListener::bind(address).expect("an address of this host");
         let address = listener.local_addr().expect("it is bound");
         let token = has_token.then(token);
+        let folder = TempDir::new().expect("a folder for the test");
+        let path = folder.path().join("admin.sock");
+        let socket = Socket::open(&AdminSocket::At(path.clone()), address, Owner::current()).expect("a free path");
         let is_ready = Arc::new(AtomicBool::new(true));
         let changes = Arc::new(Mutex::default());
         let (end, ended) = oneshot::channel();
@@ -74,7 +84,7 @@ impl Site {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
                 tokio::select! {
-                    result = admin::serve(listener, token, requests, move || ready.load(Ordering::Relaxed)) => {
+                    result = admin::serve(listener, socket, 64, token, requests, move || ready.load(Ordering::Relaxed)) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}
@@ -82,7 +92,7 @@ impl Site {
                 }
             }));
         });
-        Self { address, is_ready, changes, end: Some(end), thread: Some(thread) }
+        Self { address, socket: path, _folder: folder, is_ready, changes, end: Some(end), thread: Some(thread) }
     }
 
     /// What it was asked to change so far.
@@ -90,9 +100,16 @@ impl Site {
         self.changes.lock().expect("nothing panics here").clone()
     }
 
-    /// Asks for something as a script on this host does: `GET /metrics`.
+    /// Asks for something as a script on this host does, a change over the socket: `GET /metrics`.
     pub fn ask(&self, what: &str) -> Answer {
-        self.ask_with(what, &[HOST, JSON], "")
+        if what.starts_with("GET ") { self.ask_with(what, &[HOST, JSON], "") } else { self.change(what, "") }
+    }
+
+    /// Asks for a change over the socket.
+    pub fn change(&self, what: &str, body: &str) -> Answer {
+        let stream = UnixStream::connect(&self.socket).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        exchange(stream, what, &[HOST], body)
     }
 
     /// Asks as a script does; gives the JSON of an answer that is no error.
@@ -102,18 +119,23 @@ impl Site {
         serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("no JSON: {answer:?}"))
     }
 
-    /// Asks with these headers and nothing else.
+    /// Asks by TCP with these headers and nothing else.
     pub fn ask_with(&self, what: &str, headers: &[&str], body: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        let stream = TcpStream::connect(self.address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
-        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        let length = body.len();
-        let text = format!("{what} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
-        stream.write_all(text.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers in time, and in UTF-8");
-        Answer::read(&answer)
+        exchange(stream, what, headers, body)
     }
+}
+
+/// One request with its answer.
+fn exchange(mut stream: impl Read + Write, what: &str, headers: &[&str], body: &str) -> Answer {
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let length = body.len();
+    let text = format!("{what} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+    stream.write_all(text.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers in time, and in UTF-8");
+    Answer::read(&answer)
 }
 
 /// The header of a client on this host.
@@ -234,6 +256,7 @@ fn snapshot() -> Snapshot {
         wins: Wins { first: 9, hedge: 1, failover: 0 },
         again: Vec::new(),
         errors: 3,
+        unreachable: 0,
         timeouts: 4,
         latency: latency.clone(),
     };

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,8 @@ use super::PATIENCE;
 pub struct Admin {
     /// Where it listens.
     address: SocketAddr,
+    /// Where it takes changes.
+    socket: PathBuf,
 }
 
 /// What it answers.
@@ -25,9 +29,14 @@ pub struct Answer {
 }
 
 impl Admin {
-    /// The admin server at this address.
-    pub fn of(address: SocketAddr) -> Self {
-        Self { address }
+    /// The admin server at this address, which takes changes over this socket.
+    pub fn of(address: SocketAddr, socket: PathBuf) -> Self {
+        Self { address, socket }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Reads.
@@ -35,7 +44,7 @@ impl Admin {
         self.send("GET", path, &[], "")
     }
 
-    /// Makes a change, as `ctl` does; it must be carried out.
+    /// Makes a change over the socket, as `ctl` does; it must be carried out.
     pub fn post(&self, path: &str, body: &str) {
         let answer = self.try_post(path, body);
         assert_eq!(answer.status, 200, "POST {path}: {answer:?}");
@@ -43,16 +52,37 @@ impl Admin {
 
     /// Makes a change, which may be refused.
     pub fn try_post(&self, path: &str, body: &str) -> Answer {
-        self.send("POST", path, &[("Content-Type", "application/json")], body)
+        self.send_over_socket("POST", path, body)
     }
 
     /// Takes something out, if that is not refused.
     pub fn try_delete(&self, path: &str) -> Answer {
-        self.send("DELETE", path, &[("Content-Type", "application/json")], "")
+        self.send_over_socket("DELETE", path, "")
     }
 
-    /// Sends a request with these header lines besides `Host`, unless that is one of them.
+    /// Sends a request over the unix socket.
+    pub fn send_over_socket(&self, method: &str, path: &str, body: &str) -> Answer {
+        let stream = UnixStream::connect(&self.socket).expect("the admin server listens at its socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        self.exchange(stream, method, path, &[], body)
+    }
+
+    /// Sends a request by TCP with these header lines besides `Host`, unless that is one of them.
     pub fn send(&self, method: &str, path: &str, lines: &[(&str, &str)], body: &str) -> Answer {
+        let stream = TcpStream::connect(self.address).expect("the admin server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        self.exchange(stream, method, path, lines, body)
+    }
+
+    /// One request and its answer.
+    fn exchange(
+        &self,
+        mut stream: impl Read + Write,
+        method: &str,
+        path: &str,
+        lines: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if lines.iter().all(|(name, _)| *name != "Host") {
@@ -61,8 +91,6 @@ impl Admin {
         for (name, value) in lines {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        let mut stream = TcpStream::connect(self.address).expect("the admin server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
         stream.write_all(format!("{request}\r\n{body}").as_bytes()).expect("the server takes a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer in time");

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -20,6 +20,8 @@ use super::http::Admin;
 pub struct Process {
     /// The process.
     child: Child,
+    /// Where it puts the socket of its admin server.
+    runtime: TempDir,
     /// Filled by a thread that reads stderr.
     log: Arc<Log>,
 }
@@ -44,14 +46,22 @@ struct Written {
 impl Process {
     /// Runs `hedgerow` with these arguments.
     pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hedgerow"))
+        Self::run_as(arguments, |_| {})
+    }
+
+    /// The same, with what `set_up` changes of the command: its user, its environment.
+    pub fn run_as(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, set_up: impl FnOnce(&mut Command)) -> Self {
+        let runtime = TempDir::new().expect("a temporary folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        command
             .args(arguments)
             .env_remove("HEDGEROW_LOG")
+            .env("RUNTIME_DIRECTORY", runtime.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("cargo has built the binary");
+            .stderr(Stdio::piped());
+        set_up(&mut command);
+        let mut child = command.spawn().expect("cargo has built the binary");
         let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let log = Arc::new(Log::default());
         thread::spawn({
@@ -65,7 +75,24 @@ impl Process {
                 log.changed.notify_all();
             }
         });
-        Self { child, log }
+        Self { child, runtime, log }
+    }
+
+    /// Where the socket for changes is, if the admin server has this address.
+    pub fn admin_socket(&self, address: SocketAddr) -> PathBuf {
+        self.runtime.path().join(format!("admin-{address}.sock"))
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs `hedgerow ctl` with these words, as this process's user would.
+    pub fn ctl(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        command.arg("ctl").args(words).env("RUNTIME_DIRECTORY", self.runtime.path());
+        command.output().expect("cargo has built the binary")
     }
 
     /// Waits for a line that holds `text`, and returns it.
@@ -153,13 +180,18 @@ impl Server {
 
     /// The same, with files (zones) in the folder of the config.
     pub fn start_with_files(config: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_as(config, files, |_| {})
+    }
+
+    /// The same, with files (zones) in the folder of the config, and with what `set_up` changes of the command.
+    pub fn start_as(config: &str, files: &[(&str, &str)], set_up: impl FnOnce(&mut Command)) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         for (name, content) in files {
             write(&folder.path().join(name), content);
         }
         let file = folder.path().join("config.toml");
         write(&file, config);
-        Self::ready(Process::run([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()]), folder)
+        Self::ready(Process::run_as([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()], set_up), folder)
     }
 
     /// Any command that serves, such as `ls` and `ts`; files are named by their paths.
@@ -197,7 +229,8 @@ impl Server {
 
     /// The admin server.
     pub fn admin(&self) -> Admin {
-        Admin::of(self.listener("admin"))
+        let address = self.listener("admin");
+        Admin::of(address, self.process.admin_socket(address))
     }
 
     /// Where a file of the config's folder is.

@@ -1,31 +1,47 @@
 //! The running server as `ctl` reaches it: where it is, how it is asked, and what went wrong if it does not answer.
 //!
-//! ureq is a small blocking client, and one exchange after the other is all there is to do; without TLS it brings in little
-//! that the admin server does not need anyway. It is told to use no proxy, since what is asked is this host or a near one.
+//! It is asked over its unix socket where that can be had, since changes then need no token, and else by HTTP over TCP. hyper is
+//! there for the server already; one exchange a connection is all that is done with it.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use ureq::http::{Response, Uri};
-use ureq::{Agent, Body};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime;
+use tokio::time::timeout;
 
 use super::Trouble;
-use crate::admin::Token;
 use crate::admin::status::{Done, EntryStatus, Failed, Status};
+use crate::admin::{Token, usual_places};
 use crate::cli::load::{self, LoadError};
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, AdminSocket};
 use crate::wire::Name;
 
-/// Where an admin server is: `http://HOST:PORT`, without a final slash.
+/// Where an admin server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Url(String);
+pub(in crate::cli) enum Target {
+    /// At a host and port.
+    Host(Authority),
+    /// At a unix socket.
+    Socket(PathBuf),
+}
 
-impl Url {
+impl Target {
     /// Of a server that listens at this address. One that listens on any address is on this host, too.
     fn of(listen: SocketAddr) -> Self {
         let ip = match listen.ip() {
@@ -33,61 +49,120 @@ impl Url {
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Self(format!("http://{}", SocketAddr::new(ip, listen.port())))
+        let address = SocketAddr::new(ip, listen.port()).to_string();
+        Self::Host(address.parse().expect("an IP address and a port are an authority"))
+    }
+
+    /// The address, if it is told by one.
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Host(authority) if authority.port_u16().is_some() => authority.as_str().parse().ok(),
+            Self::Host(authority) => {
+                let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+                host.parse().ok().map(|ip| SocketAddr::new(ip, HTTP_PORT))
+            }
+            Self::Socket(_) => None,
+        }
+    }
+
+    /// The host as HTTP has it.
+    fn host(&self) -> &str {
+        match self {
+            Self::Host(authority) => authority.as_str(),
+            Self::Socket(_) => "localhost",
+        }
+    }
+
+    /// A connection.
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Host(authority) => {
+                let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+                Box::new(TcpStream::connect((host, authority.port_u16().unwrap_or(HTTP_PORT))).await?)
+            }
+            Self::Socket(path) => Box::new(UnixStream::connect(path).await?),
+        })
     }
 }
 
-impl FromStr for Url {
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host(authority) => write!(f, "http://{authority}"),
+            Self::Socket(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Target {
     type Err = String;
 
     /// Takes `HOST:PORT` too.
     fn from_str(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected a URL such as http://127.0.0.1:5380, or unix:PATH";
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { Err(EXPECTED.to_owned()) } else { Ok(Self::Socket(path.into())) };
+        }
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let uri: Uri =
-            full.parse().map_err(|error| format!("{error}, expected a URL such as http://127.0.0.1:5380"))?;
+        let uri: Uri = full.parse().map_err(|error| format!("{error}, {EXPECTED}"))?;
         if uri.scheme_str() != Some("http") {
             return Err("expected http://: the admin server speaks no TLS".to_owned());
         }
         match (uri.authority(), uri.path_and_query().map_or("/", |path| path.as_str())) {
-            (Some(authority), "/") => Ok(Self(format!("http://{authority}"))),
+            (Some(authority), "/") => Ok(Self::Host(authority.clone())),
             (Some(authority), path) => Err(format!("expected no path, http://{authority} in place of {path}")),
-            (None, _) => Err("expected a URL such as http://127.0.0.1:5380".to_owned()),
+            (None, _) => Err(EXPECTED.to_owned()),
         }
     }
 }
+
+/// A connection, of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A server to ask.
 #[derive(Debug)]
 pub(in crate::cli) struct Connection {
     /// Where it is.
-    url: Url,
+    target: Target,
     /// What it may want to see.
     token: Option<Token>,
-    /// Asks.
-    agent: Agent,
+    /// The socket that would have been the better way, and why it is not taken.
+    closed: Option<(PathBuf, io::Error)>,
 }
 
 impl Connection {
     /// The server that the command line names, or else the one of the config.
     pub(in crate::cli) fn find(
-        url: Option<&Url>,
+        target: Option<&Target>,
         token_file: Option<&Path>,
         config: Option<&Path>,
     ) -> Result<Self, Trouble> {
         let given = token_file.map(Token::read).transpose().map_err(|error| Trouble::Usage(error.to_string()))?;
-        let (url, configured) = match url {
+        let Known { target, token, sockets } = match target {
             // The token of the config is for the server of the config, and not to be told to others.
-            Some(url) => (url.clone(), None),
+            Some(target) => {
+                let sockets = target.address().map(|address| usual_places(address, own_uid()));
+                Known { target: target.clone(), token: None, sockets: sockets.unwrap_or_default() }
+            }
             None => configured(config)?,
         };
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .new_agent();
-        Ok(Self { url, token: given.or(configured), agent })
+        // Who names a token wants it to be shown.
+        if given.is_some() {
+            return Ok(Self { target, token: given, closed: None });
+        }
+        let mut closed = None;
+        for path in sockets {
+            match StdUnixStream::connect(&path) {
+                Ok(_) => return Ok(Self { target: Target::Socket(path), token: None, closed: None }),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => closed = Some((path, error)),
+                // There is none, or what a dead process has left.
+                Err(_) => {}
+            }
+        }
+        Ok(Self { target, token, closed })
     }
 
     /// Asks how the server does.
@@ -102,54 +177,79 @@ impl Connection {
 
     /// Asks for what is below `/api/v1/`.
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
-        let mut question = self.agent.get(format!("{}/api/v1/{path}", self.url.0));
-        if let Some(token) = &self.token {
-            question = question.header("Authorization", token.to_header());
-        }
-        self.read(question.call())
+        self.ask(Method::GET, path, String::new())
     }
 
     /// Asks for a change; returns what was done.
     pub(super) fn change(&self, order: Order) -> Result<String, Trouble> {
-        let url = format!("{}/api/v1/{}", self.url.0, order.path);
-        // That it is no web page's doing: see the admin server's guard.
-        let marks = [("X-Requested-With", "hedgerow ctl".to_owned()), ("Content-Type", "application/json".to_owned())];
-        let token = self.token.iter().map(|token| ("Authorization", token.to_header()));
-        let headers = marks.into_iter().chain(token);
-        let answer = match order.kind {
-            Kind::Post(body) => {
-                headers.fold(self.agent.post(url), |to, (name, value)| to.header(name, value)).send(body)
-            }
-            Kind::Delete => headers.fold(self.agent.delete(url), |to, (name, value)| to.header(name, value)).call(),
+        let (method, body) = match order.kind {
+            Kind::Post(body) => (Method::POST, body),
+            Kind::Delete => (Method::DELETE, String::new()),
         };
-        self.read(answer).map(|Done { message }| message)
+        self.ask(method, &order.path, body).map(|Done { message }| message)
     }
 
-    /// Reads what the server answers.
-    fn read<T: DeserializeOwned>(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<T, Trouble> {
-        let url = &self.url.0;
-        let unreachable = |error: ureq::Error| {
+    /// Asks, and reads what the server answers.
+    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, Trouble> {
+        let target = &self.target;
+        let (status, body) = self.exchange(method, path, body).map_err(|error| {
             Trouble::Server(format!(
-                "{url} cannot be reached: {error}; is this the admin address of a server that is running?"
+                "{target} cannot be reached: {error}; is this the admin address of a server that is running?"
             ))
-        };
-        let mut response = answer.map_err(unreachable)?;
-        let status = response.status();
-        let body = response.body_mut().read_to_string().map_err(unreachable)?;
+        })?;
         let stranger =
-            || Trouble::Server(format!("{url} answers {status}, but not as the admin server of hedgerow does"));
+            || Trouble::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"));
         if status.is_success() {
-            return serde_json::from_str(&body).map_err(|_| stranger());
+            return serde_json::from_slice(&body).map_err(|_| stranger());
         }
-        match serde_json::from_str(&body) {
-            Ok(Failed { error }) => Err(Trouble::Server(format!("{url} says no: {error}"))),
-            Err(_) => Err(stranger()),
+        let Failed { error } = serde_json::from_slice(&body).map_err(|_| stranger())?;
+        let mut message = format!("{target} says no: {error}");
+        if let (StatusCode::FORBIDDEN, Some((path, error))) = (status, &self.closed) {
+            let path = path.display();
+            message.push_str(&format!("; {path} is not for you ({error}): be root or the user of the server"));
         }
+        Err(Trouble::Server(message))
+    }
+
+    /// One request and its response.
+    fn exchange(&self, method: Method, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/{path}"))
+            .header(header::HOST, self.target.host())
+            .header(header::CONTENT_TYPE, "application/json");
+        let request = match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, token.to_header()),
+            None => request,
+        };
+        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
+        let exchange = async {
+            let stream = TokioIo::new(self.target.connect().await?);
+            let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+            // It ends with this exchange.
+            let _driven = tokio::spawn(connection);
+            let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(io::Error::other)?;
+            Ok((status, body.to_bytes()))
+        };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { timeout(PATIENCE, exchange).await })?
     }
 }
 
-/// The server of the config and its token, or the usual place if there is no config or none with an admin server.
-fn configured(config: Option<&Path>) -> Result<(Url, Option<Token>), Trouble> {
+/// What a config tells of a server.
+struct Known {
+    /// Where it is by HTTP, if it is not by a socket alone.
+    target: Target,
+    /// Its token, if it can be read.
+    token: Option<Token>,
+    /// Where its socket may be, in this order.
+    sockets: Vec<PathBuf>,
+}
+
+/// The server of the config, or the usual place if there is no config or none with an admin server.
+fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
     let admin = match load::load(config) {
         Ok((config, _)) => config.admin,
         Err(LoadError::NotFound(_)) if config.is_none() => None,
@@ -157,7 +257,16 @@ fn configured(config: Option<&Path>) -> Result<(Url, Option<Token>), Trouble> {
         Err(error) => return Err(Trouble::Usage(format!("{error}\nname the admin server with --admin URL"))),
     };
     let Some(admin) = admin else {
-        return Ok((Url::of(AdminConfig::LISTEN), None));
+        let sockets = usual_places(AdminConfig::LISTEN, own_uid());
+        return Ok(Known { target: Target::of(AdminConfig::LISTEN), token: None, sockets });
+    };
+    let sockets = match admin.socket {
+        AdminSocket::At(path) if admin.listen.port() == 0 => {
+            return Ok(Known { target: Target::Socket(path), token: None, sockets: Vec::new() });
+        }
+        AdminSocket::At(path) => vec![path],
+        AdminSocket::Auto => usual_places(admin.listen, own_uid()),
+        AdminSocket::Off => Vec::new(),
     };
     if admin.listen.port() == 0 {
         let message = "admin.listen has port 0: the port is in the server's ready line, name it with --admin URL";
@@ -165,7 +274,12 @@ fn configured(config: Option<&Path>) -> Result<(Url, Option<Token>), Trouble> {
     }
     // Not everybody who may ask may read the token, and reading needs none.
     let token = admin.token_file.and_then(|file| Token::read(&file).ok());
-    Ok((Url::of(admin.listen), token))
+    Ok(Known { target: Target::of(admin.listen), token, sockets })
+}
+
+/// Who runs this.
+fn own_uid() -> u32 {
+    geteuid().as_raw()
 }
 
 /// A change, as HTTP has it.
@@ -229,10 +343,15 @@ fn encoded(name: &str) -> String {
 
 /// How long a change may take: a reload may read large zones.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Largest answer, octets. The status of 10,000 backends has some 8 million.
+const LARGEST_ANSWER: usize = 64 << 20;
+/// The port of a URL that names none.
+const HTTP_PORT: u16 = 80;
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -242,14 +361,18 @@ mod tests {
             ("http://127.0.0.1:5380", Ok("http://127.0.0.1:5380")),
             ("http://ls1.example:5380/", Ok("http://ls1.example:5380")),
             ("[::1]:5380", Ok("http://[::1]:5380")),
+            ("unix:/run/admin.sock", Ok("unix:/run/admin.sock")),
+            ("unix:///run/admin.sock", Ok("unix:/run/admin.sock")),
+            ("unix:admin.sock", Ok("unix:admin.sock")),
+            ("unix:", Err("or unix:PATH")),
             ("https://127.0.0.1:5380", Err("speaks no TLS")),
             ("http://127.0.0.1:5380/metrics", Err("expected no path")),
             ("http://", Err("expected a URL")),
             ("", Err("expected a URL")),
             ("127.0.0.1:5380:1", Err("expected a URL")),
         ] {
-            match (text.parse::<Url>(), expected) {
-                (Ok(Url(url)), Ok(expected)) => assert_eq!(url, expected, "{text}"),
+            match (text.parse::<Target>(), expected) {
+                (Ok(target), Ok(expected)) => assert_eq!(target.to_string(), expected, "{text}"),
                 (Err(error), Err(expected)) => assert!(error.contains(expected), "{text}: {error}"),
                 (read, _) => panic!("{text}: {read:?}"),
             }
@@ -264,7 +387,20 @@ mod tests {
             ("[::]:1", "http://[::1]:1"),
             ("192.0.2.1:80", "http://192.0.2.1:80"),
         ] {
-            assert_eq!(Url::of(listen.parse().expect("an address")).0, url);
+            assert_eq!(Target::of(listen.parse().expect("an address")).to_string(), url);
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_url_is_known_if_it_names_one() {
+        for (url, address) in [
+            ("http://127.0.0.1:5380", Some("127.0.0.1:5380")),
+            ("http://[::1]", Some("[::1]:80")),
+            ("http://localhost:5380", None),
+            ("unix:/run/admin.sock", None),
+        ] {
+            let target: Target = url.parse().expect("a place");
+            assert_eq!(target.address(), address.map(|text| text.parse().expect("an address")), "{url}");
         }
     }
 
@@ -282,9 +418,11 @@ mod tests {
         let rest = "[authorities.a]\nlisten = [\"127.0.0.1:0\"]\nzones = [\"a.txt\"]\n";
         fs::write(&file, format!("{rest}{config}")).expect("a file of the test");
         fs::write(folder.path().join("admin.token"), "0123456789abcdef\n").expect("a file of the test");
+        let _socket = UnixListener::bind(folder.path().join("admin.sock")).expect("a socket of the test");
         match (Connection::find(None, None, Some(&file)), expected) {
-            (Ok(found), Ok((url, has_token))) => {
-                assert_eq!((found.url.0.as_str(), found.token.is_some()), (url, has_token), "{config}");
+            (Ok(found), Ok((place, has_token))) => {
+                let place = place.replace("FOLDER", &folder.path().display().to_string());
+                assert_eq!((found.target.to_string(), found.token.is_some()), (place, has_token), "{config}");
             }
             (Err(Trouble::Usage(message)), Err(expected)) => assert!(message.contains(expected), "{message}"),
             (found, _) => panic!("{config}: {found:?}"),
@@ -302,11 +440,19 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_somebody_listens_at_goes_before_the_token() {
+        check("[admin]\ntoken_file = \"admin.token\"\nsocket = \"admin.sock\"", Ok(("unix:FOLDER/admin.sock", false)));
+        check("[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"admin.sock\"", Ok(("unix:FOLDER/admin.sock", false)));
+        check("[admin]\ntoken_file = \"admin.token\"\nsocket = \"no.sock\"", Ok(("http://127.0.0.1:5380", true)));
+        check("[admin]\ntoken_file = \"admin.token\"\nsocket = \"off\"", Ok(("http://127.0.0.1:5380", true)));
+    }
+
+    #[test]
     fn the_token_of_the_config_is_not_told_to_others() {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let token = folder.path().join("admin.token");
         fs::write(&token, "0123456789abcdef").expect("a file of the test");
-        let url = Url("http://192.0.2.1:5380".to_owned());
+        let url = "http://192.0.2.1:5380".parse().expect("a URL");
         let found = Connection::find(Some(&url), None, None).expect("a connection");
         assert!(found.token.is_none());
         let found = Connection::find(Some(&url), Some(&token), None).expect("a connection");

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
-use self::connection::{Connection, Order, Url};
+use self::connection::{Connection, Order, Target};
 use super::EXIT_USAGE;
 use crate::admin::status::{BackendStatus, Status};
 use crate::config::{limits, words};
@@ -23,10 +23,10 @@ use crate::config::{limits, words};
 /// Show and change a running server
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The admin server [default: the config's, or http://127.0.0.1:5380 if it has none]
+    /// The admin server, http://HOST:PORT or unix:PATH [default: the config's, or http://127.0.0.1:5380 if it has none]
     #[arg(long, value_name = "URL", global = true)]
-    admin: Option<Url>,
-    /// The token that changes from another host need [default: the config's, if the admin server is]
+    admin: Option<Target>,
+    /// The token that changes by HTTP need [default: the config's, if the admin server is]
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
     /// What to do.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::settings::Mistake;
 use crate::admin::status::{BackendStatus, PoolStatus, Status};
 use crate::cli::ctl::Trouble;
-use crate::cli::ctl::connection::{Connection, Url};
+use crate::cli::ctl::connection::{Connection, Target};
 use crate::cli::load;
 use crate::config::{BackendConfig, Config, PoolConfig, nearest};
 use crate::policy::latency::MIN_SAMPLES;
@@ -49,8 +49,8 @@ pub(super) struct Found {
 }
 
 /// Asks a running server about the backends of a pool.
-pub(super) fn ask(url: &Url, pool: &PoolConfig) -> Result<Found, Trouble> {
-    let status = Connection::find(Some(url), None, None)?.status()?;
+pub(super) fn ask(target: &Target, pool: &PoolConfig) -> Result<Found, Trouble> {
+    let status = Connection::find(Some(target), None, None)?.status()?;
     found(&status, pool).map_err(|message| Trouble::Server(format!("--status: {message}")))
 }
 

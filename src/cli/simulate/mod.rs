@@ -26,7 +26,7 @@ use self::policy::Policy;
 use self::settings::{Mistake, Settings};
 use super::EXIT_USAGE;
 use super::ctl::Trouble;
-use super::ctl::connection::Url;
+use super::ctl::connection::Target;
 use super::new_file::NewFile;
 use crate::policy::Rules;
 use crate::sim::{Course, Model, Scenario, Tally};
@@ -64,7 +64,7 @@ pub(super) struct Args {
     pool: Option<String>,
     /// The admin server of a running hedgerow, which tells how the backends of that pool do
     #[arg(long, value_name = "URL", requires = "from", conflicts_with = "backends")]
-    status: Option<Url>,
+    status: Option<Target>,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -137,7 +137,7 @@ fn a_train_that_the_kernel_refuses_leaves_one_by_one() {
 }
 
 #[test]
-fn an_error_that_waited_is_told_of_the_first_of_a_train_and_the_others_leave() {
+fn an_error_that_waited_is_told_and_all_of_a_train_leave() {
     // Whoever has the port does not answer for it while the first datagram comes.
     let (from, reserved) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     let to = reserved.local_addr().unwrap();
@@ -147,9 +147,10 @@ fn an_error_that_waited_is_told_of_the_first_of_a_train_and_the_others_leave() {
     let to = UdpSocket::bind(to).expect("the port was free a moment ago");
     let mut out = SendBatch::new(4, 16);
     push_numbers(&mut out, None, 4);
-    assert_eq!(flush(&mut out, &from), [(0, io::ErrorKind::ConnectionRefused)]);
-    let got = receive_all(&mut RecvBatch::new(4, 64), &to, 3);
-    assert_eq!(got.into_iter().map(|(bytes, _)| bytes[0]).collect::<Vec<_>>(), [1, 2, 3]);
+    let waited = out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
+    assert_eq!(waited.map(|error| error.kind()), Some(io::ErrorKind::ConnectionRefused));
+    let got = receive_all(&mut RecvBatch::new(4, 64), &to, 4);
+    assert_eq!(got.into_iter().map(|(bytes, _)| bytes[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
 /// A socket that gets trains whole.

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Link;
+use super::sent::SentIds;
 use crate::net::batch::ignore_path_mtu;
 use crate::net::bind::SOCKET_BUFFER;
 
@@ -25,8 +26,20 @@ pub(super) struct Port {
     pub(super) batches: u32,
     /// Tickets on it, late ones included.
     pub(super) tickets: u32,
+    /// Their IDs.
+    pub(super) sent: SentIds,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
+}
+
+impl Port {
+    /// The ID of one of its tickets is free again.
+    pub(super) fn free_one(&mut self) {
+        self.tickets -= 1;
+        if self.tickets == 0 {
+            self.sent.clear();
+        }
+    }
 }
 
 /// How often sockets may be renewed for their own sake, so that this never takes more than half a percent of a worker's time: a

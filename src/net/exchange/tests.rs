@@ -273,27 +273,73 @@ fn dead_backend_is_reported_by_its_socket() {
     let mut fixture = Fixture::dead();
     let key = fixture.send(7);
     assert_eq!(fixture.wait(), [Event::Socket(key.port())]);
-    let received = fixture.exchange.recv(key.port(), &mut RecvBatch::new(4, 64));
-    assert_eq!(received, Err((fixture.link, true)));
+    assert_eq!(fixture.exchange.recv(key.port(), &mut RecvBatch::new(4, 64)), Err(IsUnreachable(true)));
+    assert_eq!(fixture.exchange.link(key.port()), Some(fixture.link));
+    let mut told = Vec::new();
+    // It stays, and is told of once.
+    fixture.exchange.tell_struck(key.port(), &mut told);
+    fixture.exchange.tell_struck(key.port(), &mut told);
+    assert_eq!(told, [7]);
+    assert!(fixture.open().all(|port| port.is_retired && port.tickets == 1));
     let mut taken = Vec::new();
-    fixture.exchange.take_waiting(fixture.link, &mut taken);
+    fixture.exchange.take_struck(key.port(), &mut taken);
     assert_eq!(taken, [Held::Waiting(7)]);
     assert_eq!(fixture.open().count(), 0);
 }
 
 #[test]
-fn message_that_the_kernel_does_not_take_is_handed_back() {
+fn error_that_waits_on_a_socket_costs_no_message() {
     let mut fixture = Fixture::dead();
-    let key = fixture.send(1);
+    let first = fixture.send(1);
     // The ICMP error waits on that socket, and meets the next message from it.
-    fixture.exchange.peer(fixture.link).current = Some(key.port());
+    fixture.exchange.peer(fixture.link).current = Some(first.port());
     fixture.exchange.dirty.push(fixture.link);
     let second = fixture.queue(2);
-    let refused = fixture.flush();
-    assert_eq!(refused.len(), 1);
-    assert_eq!((refused[0].held, refused[0].link, refused[0].is_unreachable), (Held::Waiting(2), fixture.link, true));
-    assert!(fixture.exchange.find(second.port(), second.id()).is_none());
+    assert!(fixture.flush().is_empty());
+    assert_eq!(second.port(), first.port());
+    assert_eq!(fixture.exchange.pop_struck(), Some(first.port()));
+    // It is about the first.
+    let mut told = Vec::new();
+    fixture.exchange.tell_struck(first.port(), &mut told);
+    assert_eq!(told, [1]);
+    // The second has left, and meets an error of its own.
+    assert_eq!(fixture.wait(), [Event::Socket(second.port())]);
+    assert_eq!(fixture.exchange.recv(second.port(), &mut RecvBatch::new(4, 64)), Err(IsUnreachable(true)));
+    fixture.exchange.tell_struck(second.port(), &mut told);
+    assert_eq!((told, fixture.exchange.pop_struck()), (vec![1, 2], None));
+}
+
+#[test]
+fn message_that_the_kernel_does_not_take_is_handed_back() {
+    let mut fixture = Fixture::new();
+    let waits = fixture.queue(1);
+    let too_long = |_, out: &mut Vec<u8>| out.resize(70_000, 0);
+    let refused = fixture.exchange.queue(fixture.link, 2, fixture.now, too_long).unwrap();
+    let handed_back = fixture.flush();
+    assert_eq!(handed_back.len(), 1);
+    let Refused { held, link, is_unreachable } = handed_back[0];
+    assert_eq!((held, link, is_unreachable), (Held::Waiting(2), fixture.link, false));
+    assert!(fixture.exchange.find(refused.port(), refused.id()).is_none());
+    assert!(fixture.exchange.find(waits.port(), waits.id()).is_some());
     assert!(fixture.open().all(|port| port.is_retired && port.tickets == 1));
+}
+
+#[test]
+fn idle_sockets_are_closed_after_their_time() {
+    let mut fixture = Fixture::new();
+    fixture.exchange.renewals.credit = 0;
+    fixture.exchange.renewals.since = Some(fixture.now);
+    fixture.round_trip();
+    let waits = fixture.send(1);
+    assert_eq!(fixture.open().count(), 2);
+    let end = fixture.now + PORT_LIFETIME;
+    assert_eq!(fixture.exchange.next_tidy(), Some(end));
+    fixture.exchange.tidy(end, |_| {});
+    assert_eq!(fixture.open().count(), 1, "something waits on the other");
+    fixture.exchange.settle(waits, end);
+    let end = end + PORT_LIFETIME;
+    fixture.exchange.tidy(end, |_| {});
+    assert_eq!((fixture.open().count(), fixture.exchange.next_tidy()), (0, None));
 }
 
 #[test]
@@ -318,19 +364,17 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     assert!(fixture.flush().is_empty());
     assert_eq!(fixture.open().count(), 1);
     fixture.exchange.tidy(fixture.now, |_| {});
-    assert_eq!(fixture.exchange.next_tidy(), None);
+    assert_eq!(fixture.exchange.tickets.next_end(), None);
 }
 
 #[test]
 fn removed_backend_leaves_nothing_behind() {
     let mut fixture = Fixture::new();
-    let late = fixture.send(1);
-    fixture.exchange.abandon(late, fixture.now, |ticket| ticket);
-    fixture.send(2);
-    fixture.queue(3);
-    fixture.exchange.remove(fixture.link);
+    let keys = [fixture.send(1), fixture.send(2), fixture.queue(3)];
+    fixture.exchange.abandon(keys[0], fixture.now, |ticket| ticket);
+    assert_eq!(fixture.exchange.remove(fixture.link), keys.len());
     assert_eq!(fixture.open().count(), 0);
-    assert_eq!(fixture.exchange.tickets.extract_if(|_| true).count(), 0);
+    assert!(keys.iter().all(|key| !fixture.exchange.tickets.has(*key)));
     assert!(fixture.flush().is_empty());
     fixture.exchange.tidy(fixture.now, |_| {});
     assert_eq!(fixture.exchange.next_tidy(), None);

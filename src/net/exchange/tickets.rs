@@ -131,15 +131,9 @@ impl<T: Copy, L: Copy> Tickets<T, L> {
         self.ends.push_back(End { at: end, key, serial: self.serial });
     }
 
-    /// Takes out all that is held on some sockets.
-    pub(super) fn extract_if(
-        &mut self,
-        is_taken: impl Fn(TicketKey) -> bool + Copy,
-    ) -> impl Iterator<Item = (TicketKey, Held<T, L>)> {
-        let waiting = self.waiting.extract_if(move |key, _| is_taken(*key));
-        let late = self.late.extract_if(move |key, _| is_taken(*key));
-        let waiting = waiting.map(|(key, ticket)| (key, Held::Waiting(ticket)));
-        waiting.chain(late.map(|(key, late)| (key, Held::Late(late.note))))
+    /// Whether something is held at this place.
+    pub(super) fn has(&self, key: TicketKey) -> bool {
+        self.waiting.contains_key(&key) || self.late.contains_key(&key)
     }
 
     /// Takes out a late one whose quarantine is over.

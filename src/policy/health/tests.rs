@@ -12,8 +12,10 @@ enum Event {
     Good,
     /// A probe is missed.
     Missed,
-    /// ICMP unreachable comes.
+    /// A probe is unreachable.
     Unreachable,
+    /// ICMP comes to a query.
+    Icmp,
     /// A reply to a query comes.
     Reply,
 }
@@ -34,7 +36,13 @@ fn check(mut health: Health, events: &[Event], expected: State) {
                 now = begin_probe(&mut health, now, &mut rng);
                 now = sit_out(&mut health, now, &mut rng);
             }
-            Event::Unreachable => health.on_unreachable(now),
+            Event::Unreachable => {
+                now = begin_probe(&mut health, now, &mut rng);
+                health.on_probe_unreachable(now);
+                // ICMP may come for each sending.
+                health.on_probe_unreachable(now);
+            }
+            Event::Icmp => health.on_unreachable(now),
             Event::Reply => health.on_reply(now),
         }
     }
@@ -79,25 +87,77 @@ const fn ms(count: u64) -> Duration {
 }
 
 #[test]
-fn probes_in_a_row_decide_and_proof_decides_at_once() {
-    use Event::{Good, Missed, Reply, Unreachable};
+fn probes_in_a_row_decide_and_a_reply_decides_at_once() {
+    use Event::{Good, Icmp, Missed, Reply, Unreachable};
     for (events, expected) in [
         (&[][..], State::Up),
         (&[Missed], State::Up),
         (&[Missed, Missed], State::Down),
         (&[Missed, Good, Missed], State::Up),
         (&[Missed, Reply, Missed], State::Up),
-        (&[Unreachable], State::Down),
+        (&[Icmp; 9], State::Up),
+        (&[Missed, Icmp, Icmp], State::Up),
+        (&[Unreachable], State::Up),
         (&[Unreachable, Unreachable], State::Down),
-        (&[Unreachable, Good], State::Down),
-        (&[Unreachable, Good, Good], State::Up),
-        (&[Unreachable, Good, Missed, Good], State::Down),
-        (&[Unreachable, Good, Unreachable, Good], State::Down),
-        (&[Unreachable, Reply], State::Up),
-        (&[Unreachable, Reply, Missed], State::Up),
+        (&[Unreachable, Missed], State::Down),
+        (&[Unreachable, Good, Unreachable], State::Up),
+        (&[Unreachable, Reply, Unreachable], State::Up),
+        (&[Missed, Missed, Good], State::Down),
+        (&[Missed, Missed, Good, Good], State::Up),
+        (&[Missed, Missed, Good, Missed, Good], State::Down),
+        (&[Missed, Missed, Good, Unreachable, Good], State::Down),
+        (&[Missed, Missed, Reply], State::Up),
+        (&[Missed, Missed, Icmp, Reply, Missed], State::Up),
     ] {
         check(Health::new(HealthRules::default(), Instant::now()), events, expected);
     }
+}
+
+#[test]
+fn two_probes_that_are_unreachable_decide_whatever_fall_says() {
+    use Event::{Missed, Unreachable};
+    for (fall, events, expected) in [
+        (1, &[Unreachable][..], State::Up),
+        (1, &[Unreachable, Unreachable], State::Down),
+        (1, &[Missed], State::Down),
+        (9, &[Unreachable, Unreachable], State::Down),
+        (9, &[Unreachable, Missed, Unreachable, Missed], State::Up),
+        (3, &[Unreachable, Missed, Unreachable], State::Down),
+    ] {
+        check(Health::new(HealthRules { fall, ..HealthRules::default() }, Instant::now()), events, expected);
+    }
+}
+
+#[test]
+fn icmp_to_a_query_asks_for_a_probe_and_a_probe_that_is_unreachable_for_the_next_at_once() {
+    let (mut health, start, mut rng) = health();
+    health.next_step(start, &mut rng);
+    health.on_probe_reply(start);
+    let died = start + ms(1_000);
+    health.on_unreachable(died);
+    for _ in 0..UNREACHABLE {
+        assert_eq!(health.next_step(died, &mut rng), Step::Probe);
+        assert!(health.is_up());
+        health.on_probe_unreachable(died);
+    }
+    assert_eq!(health.state(), State::Down);
+    assert!(matches!(health.next_step(died, &mut rng), Step::WaitUntil(_)), "the next waits");
+}
+
+#[test]
+fn icmp_without_end_causes_few_probes() {
+    let (mut health, start, mut rng) = health();
+    let (mut probes, mut now) = (0, start);
+    while now < start + ms(10_000) {
+        health.on_unreachable(now);
+        while health.next_step(now, &mut rng) == Step::Probe {
+            probes += 1;
+            health.on_probe_reply(now);
+        }
+        now += Duration::from_micros(16);
+    }
+    assert!((195..=201).contains(&probes), "{probes} probes in ten seconds");
+    assert!(health.is_up());
 }
 
 #[test]
@@ -185,7 +245,8 @@ fn queries_ask_for_a_probe_whatever_the_state() {
         let (mut health, start, mut rng) = health();
         health.next_step(start, &mut rng);
         if is_down {
-            health.on_unreachable(start);
+            health = Health::new_down(HealthRules::default(), start);
+            health.next_step(start, &mut rng);
         }
         health.on_probe_reply(start);
         assert!(matches!(health.next_step(start + ms(1), &mut rng), Step::WaitUntil(_)));
@@ -197,15 +258,17 @@ fn queries_ask_for_a_probe_whatever_the_state() {
 #[test]
 fn a_backend_that_is_down_is_probed_ever_more_rarely_but_never_less_than_each_interval() {
     let (mut health, start, mut rng) = health();
-    health.next_step(start, &mut rng);
-    health.on_unreachable(start);
+    for _ in 0..UNREACHABLE {
+        health.next_step(start, &mut rng);
+        health.on_probe_unreachable(start);
+    }
     let mut now = start;
     for expected in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
         let began = begin_probe(&mut health, now, &mut rng);
         let (wait, longest) = (began - now, ms(expected));
         assert!(wait <= longest && wait >= longest.mul_f64(1.0 - JITTER), "{wait:?} of {longest:?}");
         now = began;
-        health.on_unreachable(now);
+        health.on_probe_unreachable(now);
     }
     now = begin_probe(&mut health, now, &mut rng);
     health.on_probe_reply(now);

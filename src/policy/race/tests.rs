@@ -9,7 +9,7 @@ use super::*;
 use crate::policy::Rank::{Failure, Nodata, NodataAuthoritative, Nxdomain, Positive};
 use crate::policy::{Hedge, HedgeDelay};
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
-use Input::{Bare, Earned, OptRefused, Reply, Retransmission, Unreachable};
+use Input::{Bare, Down, Earned, OptRefused, Reply, Retransmission, Unreachable};
 
 /// Something that happens to a race.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ enum Input {
     Reply(u8, Rank),
     /// An ICMP error for this attempt.
     Unreachable(u8),
+    /// The backend of this attempt is found down.
+    Down(u8),
     /// A bare failure to this attempt.
     Bare(u8),
     /// A refusal of OPT to this attempt.
@@ -140,7 +142,8 @@ fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instant) {
         Reply(attempt, rank) => {
             race.on_reply(AttemptId(attempt), rank, now);
         }
-        Unreachable(attempt) => race.on_failure(AttemptId(attempt)),
+        Unreachable(attempt) => race.on_unreachable(AttemptId(attempt)),
+        Down(attempt) => race.on_failure(AttemptId(attempt)),
         Bare(attempt) => race.on_bare_failure(AttemptId(attempt)),
         OptRefused(attempt) => {
             if race.on_opt_refused(AttemptId(attempt)) == OptRefusal::IsFailure {
@@ -190,7 +193,7 @@ fn kept_reply_waits_for_other_attempts() {
     let ask = "0 first A, 0 first B";
     play(AtOnce, 2).at(10, Reply(0, Nxdomain)).at(90, Reply(1, Positive)).check(&format!("{ask}, 90 reply 1"));
     play(AtOnce, 2).at(10, Reply(0, Nxdomain)).at(90, Reply(1, Nxdomain)).check(&format!("{ask}, 90 reply 0"));
-    play(AtOnce, 2).at(10, Reply(0, Nxdomain)).at(90, Unreachable(1)).check(&format!("{ask}, 90 reply 0"));
+    play(AtOnce, 2).at(10, Reply(0, Nxdomain)).at(90, Down(1)).check(&format!("{ask}, 90 reply 0"));
     play(AtOnce, 2).at(10, Reply(0, Nxdomain)).check(&format!("{ask}, 3000 reply 0"));
 }
 
@@ -226,7 +229,7 @@ fn only_a_better_reply_is_kept_anew() {
 #[test]
 fn silence_ends_at_the_deadline() {
     play(AtOnce, 1).check("0 first A, 3000 nothing");
-    play(AtOnce, 2).at(10, Unreachable(0)).check("0 first A, 0 first B, 3000 nothing");
+    play(AtOnce, 2).at(10, Down(0)).check("0 first A, 0 first B, 3000 nothing");
 }
 
 #[test]
@@ -236,7 +239,7 @@ fn a_race_without_candidates_is_over_at_once() {
 
 #[test]
 fn when_every_attempt_failed_nobody_waits() {
-    play(AtOnce, 2).at(10, Unreachable(0)).at(30, Unreachable(1)).check("0 first A, 0 first B, 30 nothing");
+    play(AtOnce, 2).at(10, Down(0)).at(30, Down(1)).check("0 first A, 0 first B, 30 nothing");
 }
 
 #[test]
@@ -245,7 +248,7 @@ fn fanout_asks_the_others_as_earlier_ones_end() {
     let ask = "0 first A, 0 first B";
     race()
         .at(10, Reply(0, Nxdomain))
-        .at(20, Unreachable(1))
+        .at(20, Down(1))
         .at(40, Reply(2, Positive))
         .check(&format!("{ask}, 10 failover C, 20 failover D, 40 reply 2"));
     race().check(&format!("{ask}, 1000 failover C, 1000 failover D, 3000 nothing"));
@@ -258,7 +261,7 @@ fn sequential_asks_the_next_after_silence_or_failure() {
     play(Sequential, 3).check("0 first A, 1000 failover B, 2000 failover C, 3000 nothing");
     play(Sequential, 3)
         .at(10, Reply(0, Failure))
-        .at(20, Unreachable(1))
+        .at(20, Down(1))
         .at(30, Reply(2, Positive))
         .check("0 first A, 10 failover B, 20 failover C, 30 reply 2");
     play(Sequential, 2)
@@ -271,10 +274,15 @@ fn sequential_asks_the_next_after_silence_or_failure() {
 fn an_attempt_moves_the_race_on_once() {
     for (first, second) in [
         (Reply(0, Failure), Reply(0, Failure)),
-        (Reply(0, Nxdomain), Unreachable(0)),
+        (Reply(0, Nxdomain), Down(0)),
+        (Down(0), Reply(0, Failure)),
         (Unreachable(0), Reply(0, Failure)),
-        (Bare(0), Bare(0)),
+        (Unreachable(0), Down(0)),
+        (Unreachable(0), Bare(0)),
+        (Unreachable(0), Unreachable(0)),
         (Bare(0), Unreachable(0)),
+        (Bare(0), Bare(0)),
+        (Bare(0), Down(0)),
         (Bare(0), Reply(0, Nodata)),
     ] {
         play(Sequential, 3)
@@ -345,7 +353,7 @@ fn a_denied_hedge_is_tried_again_when_twice_the_time_has_passed() {
     // What was denied to one attempt is due to the next after its own delay.
     play(Hedged, 3)
         .broke()
-        .at(350, Unreachable(0))
+        .at(350, Down(0))
         .at(400, Earned)
         .at(500, Reply(1, Positive))
         .check("0 first A, 350 failover B, 450 hedge C, 500 reply 1");
@@ -353,7 +361,7 @@ fn a_denied_hedge_is_tried_again_when_twice_the_time_has_passed() {
 
 #[test]
 fn a_hedge_goes_where_it_was_drawn_and_a_failover_to_the_next() {
-    let mut play = play(Hedged, 4).at(150, Unreachable(0)).at(200, Reply(2, Positive));
+    let mut play = play(Hedged, 4).at(150, Down(0)).at(200, Reply(2, Positive));
     let mut rng = SmallRng::seed_from_u64(0);
     while play.candidates.hedge_places().nth(1) != Some(3) {
         play.candidates.draw_hedges(1, 4, |_| 0.0, &mut rng);
@@ -363,11 +371,7 @@ fn a_hedge_goes_where_it_was_drawn_and_a_failover_to_the_next() {
 
 #[test]
 fn a_failover_costs_no_budget() {
-    play(Hedged, 3)
-        .broke()
-        .at(10, Unreachable(0))
-        .at(50, Reply(1, Positive))
-        .check("0 first A, 10 failover B, 50 reply 1");
+    play(Hedged, 3).broke().at(10, Down(0)).at(50, Reply(1, Positive)).check("0 first A, 10 failover B, 50 reply 1");
     // An older attempt may be the one that fails.
     play(Hedged, 3)
         .at(150, Reply(0, Nxdomain))
@@ -412,7 +416,7 @@ fn all_are_asked_when_none_is_up_and_the_wait_is_short() {
     for dispatch in [AtOnce, Hedged, Sequential] {
         play(dispatch, 3).all_down().check("0 first A, 0 first B, 0 first C, 1000 nothing");
     }
-    play(Sequential, 2).all_down().at(5, Unreachable(0)).at(7, Unreachable(1)).check("0 first A, 0 first B, 7 nothing");
+    play(Sequential, 2).all_down().at(5, Down(0)).at(7, Down(1)).check("0 first A, 0 first B, 7 nothing");
     let hasty = play(AtOnce, 1).all_down().rules(|rules| rules.timeout = ms(400));
     hasty.check("0 first A, 400 nothing");
 }
@@ -426,11 +430,38 @@ fn a_bare_failure_moves_on_but_its_attempt_stays() {
     play(Sequential, 2).at(10, Bare(0)).at(20, Bare(1)).check("0 first A, 10 failover B, 1010 failed");
     // Something better came: it goes out once the bare one had its time.
     play(AtOnce, 2).at(10, Bare(0)).at(20, Reply(1, Nxdomain)).check("0 first A, 0 first B, 1000 reply 1");
+    play(Sequential, 2).at(10, Bare(0)).at(20, Down(1)).at(30, Down(0)).check("0 first A, 10 failover B, 30 failed");
+}
+
+#[test]
+fn an_icmp_error_moves_on_but_its_attempt_stays() {
+    play(Sequential, 2).at(10, Unreachable(0)).at(50, Reply(0, Positive)).check("0 first A, 10 failover B, 50 reply 0");
+    // It is waited for like a silent one, until the deadline.
+    play(Sequential, 1).at(10, Unreachable(0)).at(2_900, Reply(0, Positive)).check("0 first A, 2900 reply 0");
     play(Sequential, 2)
-        .at(10, Bare(0))
+        .at(10, Unreachable(0))
+        .at(20, Reply(1, Nxdomain))
+        .check("0 first A, 10 failover B, 3000 reply 1");
+    // Once its backend is down, nobody waits.
+    play(Sequential, 2)
+        .at(10, Unreachable(0))
         .at(20, Unreachable(1))
-        .at(30, Unreachable(0))
-        .check("0 first A, 10 failover B, 30 failed");
+        .at(30, Down(0))
+        .at(40, Down(1))
+        .check("0 first A, 10 failover B, 40 nothing");
+    // One asked in its place is no hedge, and neither is due besides.
+    play(Hedged, 3)
+        .rules(|rules| rules.hedge.budget = 0.0)
+        .at(10, Unreachable(0))
+        .at(20, Unreachable(1))
+        .at(30, Reply(2, Positive))
+        .check("0 first A, 10 failover B, 20 failover C, 30 reply 2");
+    // After `attempt_timeout` it has its next try, as one that is silent.
+    play(Sequential, 1)
+        .rules(|rules| rules.tries = 2)
+        .at(10, Unreachable(0))
+        .at(1_200, Reply(1, Positive))
+        .check("0 first A, 1000 failover A, 1200 reply 1");
 }
 
 #[test]
@@ -514,7 +545,7 @@ fn a_finished_race_hears_nothing() {
     let Play { rules, latency, budget, start, .. } = play(AtOnce, 2);
     let field = Field { rules: &rules, latency: &latency, budget: &budget };
     assert_eq!(race.on_reply(AttemptId(0), Positive, start), Heard::NotNeeded);
-    for input in [Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
+    for input in [Down(0), Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
         put_in(&mut race, &budget, input, start);
         assert_eq!(race.next_step(&field, start), Step::Finished(Outcome::Reply(AttemptId(1))));
     }
@@ -522,7 +553,7 @@ fn a_finished_race_hears_nothing() {
 
 #[test]
 fn an_unknown_attempt_is_ignored() {
-    let spoken = [Reply(7, Positive), Unreachable(7), Bare(7)];
+    let spoken = [Reply(7, Positive), Down(7), Unreachable(7), Bare(7)];
     let race = spoken.into_iter().fold(play(AtOnce, 1), |play, input| play.at(5, input));
     race.check("0 first A, 3000 nothing");
 }

@@ -1,0 +1,298 @@
+//! Connections to the admin server: how many there are, who makes room for whom, and how long each request may take.
+//!
+//! Anybody who can read may connect, and need not say anything then. So nobody waits for anybody: who comes is always let in. If
+//! there are too many, or too many of one peer, the connection goes that has been idle for the longest; if none is idle, the one
+//! whose client has kept us waiting for the longest. Those whose requests we are carrying out stay, and there are fewer of these
+//! than connections. A client has ten seconds for each request.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::Request;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::timeout;
+
+use super::door::{Door, Stream};
+use super::guard::{Guard, Peer};
+use super::routes::{Failure, LARGEST_BODY, is_about_health};
+use super::turn::{Handing, Told, Turn};
+
+/// How much there may be at once by one door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Connections. Each costs a descriptor.
+    connections: usize,
+    /// Connections of one peer.
+    per_peer: usize,
+    /// Requests that are being carried out: fewer than the connections of one peer, so that there is always one that can make
+    /// room.
+    at_work: usize,
+}
+
+impl Bounds {
+    /// The bounds of a door with so many connections.
+    pub(super) fn of(connections: usize) -> Self {
+        let connections = connections.max(2);
+        Self { connections, per_peer: (connections / 2).max(2), at_work: (connections / 4).max(1) }
+    }
+}
+
+/// What answers the requests that come by one door.
+pub(super) struct Site {
+    /// Says who may ask.
+    guard: Rc<Guard>,
+    /// Carries out what may be asked.
+    routes: TowerToHyperService<Router>,
+    /// Requests that are being carried out.
+    at_work: Cell<usize>,
+    /// How much there may be.
+    bounds: Bounds,
+}
+
+impl Site {
+    /// Nobody has come yet.
+    pub(super) fn new(guard: Rc<Guard>, routes: Router, bounds: Bounds) -> Rc<Self> {
+        Rc::new(Self { guard, routes: TowerToHyperService::new(routes), at_work: Cell::new(0), bounds })
+    }
+
+    /// Serves whoever comes by a door, until dropped.
+    ///
+    /// # Errors
+    /// If something that serves a connection has panicked.
+    pub(super) async fn serve(self: Rc<Self>, door: Door) -> io::Result<()> {
+        let mut open = Connections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
+        loop {
+            tokio::select! {
+                accepted = door.accept() => match accepted {
+                    Ok(Some((stream, peer))) => {
+                        let turn = Turn::new();
+                        open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "admin: a connection was not accepted");
+                        // Out of descriptors, most likely, and nothing tells when there is one again: do not spin.
+                        let _ = timeout(PAUSE, future::pending::<()>()).await;
+                    }
+                },
+                Some(ended) = open.tasks.join_next_with_id() => open.forget(ended)?,
+            }
+        }
+    }
+
+    /// Answers the requests of one connection, until it ends or its client takes too long.
+    async fn converse(self: Rc<Self>, stream: Box<dyn Stream>, peer: Peer, turn: Rc<Turn>) {
+        let answering = Rc::clone(&turn);
+        let service = service_fn(move |request| {
+            let (site, turn) = (Rc::clone(&self), Rc::clone(&answering));
+            async move {
+                let response = site.answer(request, peer, &turn).await;
+                let handing = turn.is_answered();
+                Ok::<_, Infallible>(response.map(|body| Watched { body, _handing: handing }))
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(IDLE);
+        let connection = http.serve_connection(TokioIo::new(Told::new(stream, Rc::clone(&turn))), service);
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(?peer, %error, "an admin connection broke off");
+            },
+            () = turn.overdue() => tracing::debug!(?peer, "a client of the admin server took too long"),
+        }
+    }
+
+    /// Answers one request.
+    async fn answer(&self, request: Request<Incoming>, peer: Peer, turn: &Turn) -> Response {
+        let (head, body) = request.into_parts();
+        if let Err(denied) = self.guard.check(&head.method, &head.headers, peer) {
+            return Failure::Denied(self.guard.remedy(denied)).into_response();
+        }
+        // Who reads has nothing to say besides, and does not have to be heard out.
+        let body = if head.method.is_safe() {
+            Body::empty()
+        } else {
+            match Limited::new(body, LARGEST_BODY).collect().await {
+                Ok(body) => Body::from(body.to_bytes()),
+                Err(error) => return Failure::Invalid(format!("the body: {error}")).into_response(),
+            }
+        };
+        let place = Place::take(&self.at_work, self.bounds.at_work);
+        if place.is_none() && !is_about_health(head.uri.path()) {
+            return Failure::Busy.into_response();
+        }
+        turn.is_read();
+        let Ok(response) = self.routes.call(Request::from_parts(head, body)).await;
+        response
+    }
+}
+
+/// A place among the requests that are being carried out.
+struct Place<'a>(&'a Cell<usize>);
+
+impl<'a> Place<'a> {
+    /// Takes a place, if there is one.
+    fn take(taken: &'a Cell<usize>, max: usize) -> Option<Self> {
+        (taken.get() < max).then(|| {
+            taken.set(taken.get() + 1);
+            Self(taken)
+        })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// The body of a response. When hyper has taken all of it, it drops it, and with it what tells of that.
+struct Watched {
+    /// The body.
+    body: Body,
+    /// Dropped with it.
+    _handing: Handing,
+}
+
+impl hyper::body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The connections that have come by one door.
+struct Connections {
+    /// How many there may be.
+    bounds: Bounds,
+    /// What serves them.
+    tasks: JoinSet<()>,
+    /// What is known of each.
+    open: Vec<Open>,
+}
+
+/// A connection that is open.
+struct Open {
+    /// Who serves it.
+    task: Id,
+    /// How to end that.
+    end: AbortHandle,
+    /// Where it comes from.
+    holder: Holder,
+    /// Where it is with its requests.
+    turn: Rc<Turn>,
+}
+
+/// What counts as one peer: an IPv4 address, the first 56 bits of an IPv6 address, this host, whatever address it shows; or whoever
+/// may use the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Holder(Option<IpAddr>);
+
+impl Holder {
+    /// The holder that a peer counts for.
+    fn of(peer: Peer) -> Self {
+        Self(match peer {
+            Peer::Owner => None,
+            Peer::Host(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
+            Peer::Host(IpAddr::V4(ip)) => Some(ip.into()),
+            Peer::Host(IpAddr::V6(ip)) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 72 << 72).into()),
+        })
+    }
+}
+
+impl Connections {
+    /// Lets a connection in; if there are too many, another one ends for it.
+    fn admit(&mut self, peer: Peer, turn: Rc<Turn>, serve: impl Future<Output = ()> + 'static) {
+        let holder = Holder::of(peer);
+        let held = self.open.iter().filter(|open| open.holder == holder).count();
+        if held >= self.bounds.per_peer {
+            self.make_room(|open| open.holder == holder);
+        } else if self.open.len() >= self.bounds.connections {
+            self.make_room(|_| true);
+        }
+        let end = self.tasks.spawn_local(serve);
+        self.open.push(Open { task: end.id(), end, holder, turn });
+    }
+
+    /// Ends the connection among these that has the least to lose.
+    fn make_room(&mut self, is_meant: impl Fn(&Open) -> bool) {
+        let claims = self.open.iter().enumerate().filter(|(_, open)| is_meant(open));
+        let least = claims.filter_map(|(place, open)| Some((open.turn.claim()?, place))).min();
+        if let Some((_, place)) = least {
+            self.open.swap_remove(place).end.abort();
+        }
+    }
+
+    /// Forgets a connection that has ended.
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) -> io::Result<()> {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) if error.is_panic() => return Err(io::Error::other(error)),
+            Err(error) => error.id(),
+        };
+        self.open.retain(|open| open.task != id);
+        Ok(())
+    }
+}
+
+/// How long a client may stay connected without asking: longer than the usual time between scrapes.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long to leave the listener alone when it gives no connections.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_a_connection_that_can_make_room() {
+        for connections in 0..=64 {
+            let Bounds { connections, per_peer, at_work } = Bounds::of(connections);
+            assert!(0 < at_work && at_work < per_peer && per_peer <= connections, "{connections}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_known_whatever_address_it_shows() {
+        let holder = |text: &str| Holder::of(Peer::Host(text.parse().expect("an address")));
+        for (one, other, is_same) in [
+            ("127.0.0.1", "127.9.9.9", true),
+            ("127.0.0.1", "::1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("2001:db8:0:1::1", "2001:db8:0:2::2", true),
+            ("2001:db8:0:100::1", "2001:db8:0:200::1", false),
+        ] {
+            assert_eq!(holder(one) == holder(other), is_same, "{one} {other}");
+        }
+        assert_ne!(holder("127.0.0.1"), Holder::of(Peer::Owner));
+    }
+}
