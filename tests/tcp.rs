@@ -3,7 +3,6 @@
 
 mod support;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use support::*;
 
 const ADDRESS: &str = "192.0.2.1";
@@ -159,20 +158,22 @@ fn connection_that_says_nothing_is_closed() {
 
 #[test]
 fn connections_above_the_limit_are_closed_and_cost_the_others_nothing() {
-    /// What one worker takes.
-    const LIMIT: usize = 1000;
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("up to the maximum is allowed");
-    let backend = Backend::new(answer(ADDRESS));
-    let server = Forwarder::to(&[&backend], "").start();
-    let mut clients: Vec<_> = (0..LIMIT).map(|_| server.tcp_client()).collect();
-    let question = query("www.example.org", A);
-    assert_eq!(clients[LIMIT - 1].ask(&question).answers(), [ADDRESS]);
+    const LIMIT: usize = 20;
+    let backend = Backend::new(answer(ADDRESS).held().except("www", answer(ADDRESS)));
+    let keys = "timeout = '20s'\nattempt_timeout = '20s'";
+    let server = Forwarder::to(&[&backend], keys).keys(&format!("connections = {{ max = {LIMIT} }}")).start();
+    // All of them are busy, so none makes room.
+    let queries = queries(LIMIT);
+    let mut clients: Vec<_> = queries.iter().map(|query| (server.tcp_client(), query)).collect();
+    clients.iter_mut().for_each(|(client, query)| client.send(std::slice::from_ref(query)));
+    backend.wait_for(LIMIT);
     server.tcp_client().expect_end();
-    assert_eq!(clients[0].ask(&question).answers(), [ADDRESS]);
+    backend.release();
+    for (client, query) in &mut clients {
+        assert_eq!(client.receive().id(), query.id);
+    }
     clients.truncate(LIMIT / 2);
-    until("those that are gone make room", || server.tcp_client().try_ask(&question));
+    until("those that are gone make room", || server.tcp_client().try_ask(&query("www.example.org", A)));
 }
 
 #[test]

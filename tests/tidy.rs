@@ -50,7 +50,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
-    ("net", &["wire", "metrics"]),
+    // To `limit`: who may connect and for how long is decided there.
+    ("net", &["limit", "wire", "metrics"]),
     ("cache", &["wire"]),
     // To `zone`: what is transferred are the records of zones.
     ("transfer", &["zone", "wire"]),
@@ -100,7 +101,7 @@ const SOCKET_FILES: &[&str] = &["src/net/bind.rs", "src/net/exchange/port.rs"];
 const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
     ("tests/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
-    ("src/net/tcp.rs", "out of descriptors: nothing tells when one is free again"),
+    ("src/net/tcp/connection.rs", "a connection ends when nothing happens on it: the time is what is waited for"),
 ];
 
 /// Words of the field that we do not use, and ours in their place.

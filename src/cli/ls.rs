@@ -88,6 +88,7 @@ fn config(args: &Args) -> Config {
         forwarder: Some(ForwarderConfig {
             listen: args.listen.clone(),
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
+            connections: Default::default(),
             routes: vec![Route { suffix: Name::root(), pool: 0 }],
         }),
         pools: vec![pool],

@@ -61,6 +61,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         shared: Vec::new(),
         secondaries: Vec::new(),
         rate_limit: None,
+        connections: Default::default(),
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
     let config = Config {

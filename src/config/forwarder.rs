@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
-use super::{ForwarderConfig, Route, limits, words};
+use super::{ForwarderConfig, Route, connections, limits, words};
 use crate::wire::Name;
 
 /// Where the LS listens unless told.
@@ -28,8 +28,9 @@ pub(super) fn read<'d>(
         Some(node) => node.section().map(|routes| read_routes(&routes, pools)).unwrap_or_default(),
         None => default_routes(&section.spot, pools),
     };
+    let connections = section.section("connections").map(connections::read).unwrap_or_default();
     section.finish();
-    ForwarderConfig { listen, edns_udp_size, routes }
+    ForwarderConfig { listen, edns_udp_size, routes, connections }
 }
 
 /// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
@@ -123,7 +124,11 @@ mod tests {
                 "edns_udp_size = 511",
                 "2:17: forwarder.edns_udp_size: invalid value 511: expected an integer from 512 to 4096",
             ),
-            ("port = 53", "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes"),
+            (
+                "port = 53",
+                "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
+             connections",
+            ),
             ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
             (
                 "routes = { \".\" = \"tss\" }",

@@ -153,6 +153,25 @@ pub const IPV4_PREFIX: Limits<u8> = Limits { min: 1, max: 32 };
 /// Bits of IPv6 addresses that make a client.
 pub const IPV6_PREFIX: Limits<u8> = Limits { min: 1, max: 128 };
 
+/// TCP connections open at once, of all clients or of one; 0 is as many as there is room for. More descriptors than that, no
+/// process has by default.
+pub const CONNECTIONS: Limits<usize> = Limits { min: 0, max: 1_000_000 };
+
+/// The same of one client; 0 is no limit.
+pub const CONNECTIONS_PER_CLIENT: Limits<u32> = Limits { min: 0, max: 1_000_000 };
+
+/// Queries of one connection that wait. None would be answered with 0; each has a place in a channel and perhaps a race.
+pub const CONNECTION_IN_FLIGHT: Limits<usize> = Limits { min: 1, max: 10_000 };
+
+/// Time until the first query. Less than a round trip would close every connection; more than a minute is no haste.
+pub const FIRST_QUERY: Limits<Duration> = Limits { min: ms(100), max: secs(60) };
+
+/// How long a connection is idle. RFC 7828 section 3.1 can tell clients of up to 6553.5 s.
+pub const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max: secs(6553) };
+
+/// For how long a connection takes queries. Below a second, every other query would meet a connection that closes.
+pub const CONNECTION_LIFETIME: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
+
 /// Octets of the shortest secret of a key. RFC 8945 section 10 recommends as many as the algorithm gives, but servers of others
 /// have shorter ones, and the key is theirs too.
 pub const LEAST_SECRET: usize = 8;

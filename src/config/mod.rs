@@ -1,7 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder`, `authority` with `transfer`, `keys`, `cache` and `admin` each read one kind of section, `document` the file as a whole. None
+//! `forwarder`, `authority` with `transfer`, `connections`, `keys`, `cache` and `admin` each read one kind of section, `document` the file as
+//! a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. Nothing here opens a file.
@@ -9,6 +10,7 @@
 mod admin;
 mod authority;
 mod cache;
+mod connections;
 mod document;
 mod forwarder;
 mod keys;
@@ -34,7 +36,7 @@ pub use suggest::nearest;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
 
-use crate::limit::RateRules;
+use crate::limit::{ConnectionRules, RateRules};
 use crate::policy::Rules;
 use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
@@ -80,6 +82,8 @@ pub struct ForwarderConfig {
     pub edns_udp_size: u16,
     /// Which pool answers for which suffix.
     pub routes: Vec<Route>,
+    /// What clients may use that come by TCP.
+    pub connections: ConnectionRules,
 }
 
 impl ForwarderConfig {
@@ -179,6 +183,8 @@ pub struct AuthorityConfig {
     pub identity: Identity,
     /// How often one client is answered by UDP, if that is limited.
     pub rate_limit: Option<RateRules>,
+    /// What clients may use that come by TCP.
+    pub connections: ConnectionRules,
 }
 
 impl AuthorityConfig {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem};
+use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
 use crate::zone::{Identity, Miss, Text};
@@ -49,12 +50,15 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(config, least);
     assert_eq!(config.pools[0].rules, Rules::default());
     assert_eq!(config.pools[0].probe, ProbeConfig::default());
+    assert_eq!(config.forwarder.expect("there is one").connections, ConnectionRules::default());
 }
 
 /// A key that the reference leaves out would be one that nobody finds.
 #[test]
 fn the_reference_shows_every_key() {
-    for table in ["forwarder", "pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1"] {
+    for table in
+        ["forwarder", "forwarder.connections", "pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1"]
+    {
         let header = format!("[{table}]\n");
         assert!(REFERENCE.contains(&header), "{header}");
         let text = REFERENCE.replacen(&header, &format!("{header}no_such_key = 1\n"), 1);

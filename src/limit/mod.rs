@@ -1,12 +1,17 @@
-//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), how many responses it
-//! gets a second ([`ResponseRate`]), of places that all use ([`DynamicThreshold`]), and of turns ([`Turns`]).
+//! Limits on what one client, or what seems to be one, may take: what it holds at a time ([`Clients`]), what it may use that
+//! comes by TCP ([`ConnectionRules`], [`Patience`]), how many responses it gets a second ([`ResponseRate`]), of places that all
+//! use ([`DynamicThreshold`]), and of turns ([`Turns`]).
 
 mod clients;
+mod connections;
+mod patience;
 mod rate;
 mod threshold;
 mod turns;
 
 pub use clients::{Clients, Connected, Holding, Place};
+pub use connections::{ConnectionRules, LEAST_IDLE, Pressure, Standing, make_room};
+pub use patience::{Doing, Patience};
 pub use rate::{Decision, Outcome, RateRules, ResponseRate};
 pub use threshold::DynamicThreshold;
 pub use turns::Turns;

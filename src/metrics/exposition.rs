@@ -76,6 +76,8 @@ const QUERIES: Family = Family { name: "hedgerow_queries", help: "Client queries
 const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses to clients" };
 /// `hedgerow_dropped_total`.
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
+/// `hedgerow_limited_total`.
+const LIMITED: Family = Family { name: "hedgerow_limited", help: "What clients were not given because of a limit" };
 /// `hedgerow_attempts_total`.
 const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to backends" };
 /// `hedgerow_asked_again_total`.
@@ -139,6 +141,7 @@ const COUNTERS: &[&Family] = &[
     &QUERIES,
     &RESPONSES,
     &DROPPED,
+    &LIMITED,
     &ATTEMPTS,
     &ASKED_AGAIN,
     &WINS,
@@ -161,7 +164,7 @@ struct Exposition(Snapshot);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { queries, responses, dropped, cache, pools, uptime: _, workers: _ } = &self.0;
+        let Snapshot { queries, responses, dropped, limited, cache, pools, uptime: _, workers: _ } = &self.0;
         let encoder = &mut encoder;
         counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
@@ -172,6 +175,8 @@ impl Collector for Exposition {
             responses.map(|(&(source, _, n), rcode)| ([("rcode", rcode.as_str()), ("source", source.label())], n)),
         )?;
         counter(encoder, &DROPPED, dropped.iter().map(|&(reason, n)| ([("reason", reason.label())], n)))?;
+        let limited = limited.iter().map(|(by, limit, n)| ([("listener", by.as_str()), ("limit", limit.label())], *n));
+        counter(encoder, &LIMITED, limited)?;
         counter(
             encoder,
             &ATTEMPTS,
@@ -326,6 +331,7 @@ mod tests {
 
     use super::super::counters::{Dropped, Source, Transport};
     use super::super::histogram::Histogram;
+    use super::super::limited::Limit;
     use super::super::snapshot::{Attempts, BackendState, Wins};
     use super::*;
 
@@ -372,6 +378,7 @@ mod tests {
             queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
             responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
             dropped: vec![(Dropped::Late, 26)],
+            limited: vec![("ts1".to_owned(), Limit::Unsent, 40)],
             cache: Some(CacheSnapshot {
                 size: 30,
                 entries: 31,
@@ -395,6 +402,7 @@ hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
 hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
 hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
 hedgerow_dropped_total{reason="late"} 26
+hedgerow_limited_total{listener="ts1",limit="unsent"} 40
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12

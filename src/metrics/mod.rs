@@ -7,10 +7,12 @@
 pub mod counters;
 pub mod exposition;
 pub mod histogram;
+mod limited;
 pub mod snapshot;
 
 pub use counters::{
     BackendCounters, Cause, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary, Transport,
 };
 pub use histogram::{Histogram, HistogramSnapshot};
+pub use limited::{Limit, Limited};
 pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};

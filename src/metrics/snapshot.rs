@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::counters::{Cause, Dropped, Source, Transport};
 use super::histogram::HistogramSnapshot;
+use super::limited::Limit;
 
 /// The numbers of the whole server.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Snapshot {
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
+    /// How often which limit of which listener was met.
+    pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.
     pub cache: Option<CacheSnapshot>,
     /// Pools in order of the config.

@@ -5,6 +5,7 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod connections;
 mod holdings;
 mod persist;
 mod status;
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
+use self::connections::Tables;
 use self::holdings::{Holding, News as ZoneNews};
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
 use crate::admin::{self, Change, Owner, Refused, Request, Socket, SocketError, Token};
@@ -39,7 +41,6 @@ use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
-use crate::net::tcp::Limits;
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
@@ -130,6 +131,8 @@ pub struct Server {
     admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
+    /// The TCP connections of clients.
+    connections: Tables,
     /// The authorities that run, by number.
     holdings: Vec<Holding>,
     /// Looks after the zones that come from other servers.
@@ -195,8 +198,7 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-        let listeners = count * bound.iter().map(|(_, addresses)| addresses.len()).sum::<usize>();
-        let limits = Limits::among(listeners, shares.connections);
+        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         let mut socket = None;
         if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
@@ -223,11 +225,13 @@ impl Server {
         for number in (0..count).rev() {
             let (commands, received) = unbounded_channel();
             let handed_over = handed_over.pop().expect("there is one for each worker");
-            let forwarder = plan.as_ref().map(|plan| ForwarderParts {
+            let table = connections.forwarder.clone();
+            let forwarder = plan.as_ref().zip(table).map(|(plan, table)| ForwarderParts {
                 shared: Arc::clone(&shared),
                 plan: Arc::clone(plan),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                connections: table,
                 fetches: shares.fetches,
             });
             let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
@@ -236,6 +240,7 @@ impl Server {
                 edition: Arc::clone(holding.edition()),
                 notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
+                connections: Arc::clone(&connections.authorities[number]),
             });
             let parts = Parts {
                 id: WorkerId(number as u16),
@@ -243,7 +248,6 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
-                limits,
                 vigil: Vigil::new(config.busy_poll),
             };
             workers.push(Worker { commands, thread: worker::start(parts)? });
@@ -287,6 +291,7 @@ impl Server {
             is_ready,
             admin,
             started,
+            connections,
             holdings,
             keeper,
             posts,
@@ -345,6 +350,7 @@ impl Server {
     pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
         let Setup { config, catalogs, keys, .. } = setup;
         let mut remarks = needs_restart(&self.config, &config);
+        self.connections.reload(&config);
         if self.plan.is_some()
             && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
         {

@@ -20,6 +20,7 @@ impl Server {
             workers: self.workers.len(),
             pools: pools.map(|pool| pool_snapshot(pool)).collect(),
             cache: self.cache_snapshot(),
+            limited: self.connections.limited(),
             ..self.summary.snapshot()
         }
     }

@@ -17,7 +17,7 @@ use crate::authority::{Authority, Edition, Notice};
 use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::metrics::{Counters, Dropped};
-use crate::net::tcp;
+use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
 use crate::plan::Plan;
@@ -49,8 +49,6 @@ pub(super) struct Parts {
     pub(super) authorities: Vec<AuthorityParts>,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
-    /// Bounds of each TCP listener.
-    pub(super) limits: tcp::Limits,
     /// How long each loop that reads datagrams stays awake.
     pub(super) vigil: Vigil,
 }
@@ -65,6 +63,8 @@ pub(super) struct ForwarderParts {
     pub(super) handed_over: Receiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// The connections of all workers.
+    pub(super) connections: Arc<Connections>,
     /// By how many connections it may fetch answers from backends.
     pub(super) fetches: usize,
 }
@@ -79,6 +79,8 @@ pub(super) struct AuthorityParts {
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// The connections of all workers.
+    pub(super) connections: Arc<Connections>,
 }
 
 /// Starts a worker's thread.
@@ -97,12 +99,12 @@ pub(super) fn start(parts: Parts) -> io::Result<JoinHandle<io::Result<()>>> {
 
 /// A worker's life.
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { id, mut commands, forwarder, authorities, counters, limits, vigil } = parts;
+    let Parts { id, mut commands, forwarder, authorities, counters, vigil } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), limits, vigil)?),
+        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil)?),
         None => None,
     };
-    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), limits, vigil));
+    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), vigil));
     let sites = sites.collect::<io::Result<Vec<_>>>()?;
     while let Some(command) = commands.recv().await {
         match command {
@@ -161,14 +163,8 @@ struct Intake {
 
 impl Balancer {
     /// Starts taking queries.
-    fn start(
-        id: WorkerId,
-        parts: ForwarderParts,
-        counters: Arc<Counters>,
-        limits: tcp::Limits,
-        vigil: Vigil,
-    ) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, mut handed_over, sockets, fetches } = parts;
+    fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
+        let ForwarderParts { shared, plan, mut handed_over, sockets, connections: table, fetches } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
@@ -189,7 +185,7 @@ impl Balancer {
                 forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
+            connections.spawn_local(tcp::serve(listener, Arc::clone(&table), draining.clone(), handle, refused));
         }
         let mut races = JoinSet::new();
         let replies = Rc::clone(&forwarder);
@@ -243,8 +239,8 @@ struct Site {
 
 impl Site {
     /// Starts answering.
-    fn start(parts: AuthorityParts, counters: Arc<Counters>, limits: tcp::Limits, vigil: Vigil) -> io::Result<Self> {
-        let AuthorityParts { number, edition, notices, sockets } = parts;
+    fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
+        let AuthorityParts { number, edition, notices, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
         let authority = Rc::new(Authority::new(number, edition, Arc::clone(&counters), notices));
         let mut intake = JoinSet::new();
@@ -260,7 +256,7 @@ impl Site {
                 authority.answer_stream_query(message, responder);
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, limits, draining.clone(), handle, refused));
+            connections.spawn_local(tcp::serve(listener, Arc::clone(&table), draining.clone(), handle, refused));
         }
         Ok(Self { authority, sockets: udp, intake, connections, drain })
     }

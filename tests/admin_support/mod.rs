@@ -276,6 +276,7 @@ fn snapshot() -> Snapshot {
         queries: vec![(Transport::Udp, 13)],
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
+        limited: Vec::new(),
         cache: None,
         pools: vec![pool],
     }

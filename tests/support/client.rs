@@ -1,7 +1,8 @@
 //! Clients: one UDP socket or one TCP connection each.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
@@ -9,7 +10,7 @@ use super::PATIENCE;
 use super::message::{Query, Response};
 
 /// How long a server is waited for that may not be there.
-const SOON: std::time::Duration = super::ms(200);
+const SOON: Duration = super::ms(200);
 
 /// A client over UDP. Its socket is connected, so it hears only what comes from the address it asked.
 pub struct Client {
@@ -89,6 +90,15 @@ impl TcpClient {
     /// A client with a port of its own.
     pub fn of(server: SocketAddr) -> Self {
         Self::on(TcpStream::connect(server).expect("the server listens"))
+    }
+
+    /// A client with an address of its own on this host, which hardly takes anything that it does not read if `window` is small.
+    pub fn with_window(local: IpAddr, window: usize, server: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(window).expect("a TCP socket has a buffer");
+        socket.bind(&SocketAddr::new(local, 0).into()).expect("a port is free");
+        socket.connect(&server.into()).expect("the server listens");
+        Self::on(socket.into())
     }
 
     /// The same from another address of this machine: another client.
@@ -174,8 +184,19 @@ impl TcpClient {
         }
     }
 
+    /// Whether the server closes the connection within this time, without a word.
+    pub fn ends_within(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).expect("a timeout above zero");
+        let read = self.stream.read(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        match read {
+            Ok(octets) => octets == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
     /// The next response, unless the connection ends or patience does.
-    fn try_receive(&mut self) -> io::Result<Response> {
+    pub fn try_receive(&mut self) -> io::Result<Response> {
         let mut length = [0; 2];
         self.stream.read_exact(&mut length)?;
         let mut bytes = vec![0; u16::from_be_bytes(length).into()];

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -129,6 +129,13 @@ impl Process {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it is running");
         let pages: usize = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second field");
         pages * rustix::param::page_size()
+    }
+
+    /// Lets the process have no more descriptors than this, or as many as it may have at most. What is open stays open.
+    pub fn limit_descriptors(&self, limit: Option<u64>) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: limit.or(maximum), maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("the process is ours");
     }
 
     /// How many descriptors the process has open.

@@ -1,0 +1,71 @@
+//! What clients were not given because of a limit of the config: counted for each listener, by whichever thread meets it.
+//! That is rare by nature, so one counter for all threads is no burden.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Which limit was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `connections.max` or `per_client`: a connection was refused, or closed to make room.
+    Connections,
+    /// `connections.unsent`: a connection was closed because too much waited for its client to read.
+    Unsent,
+}
+
+impl Limit {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// All limits, in order of their number.
+const LIMITS: [Limit; 2] = [Limit::Connections, Limit::Unsent];
+
+/// How often each limit of one listener was met.
+#[derive(Debug)]
+pub struct Limited {
+    /// The section of the config: `forwarder`, or the name of an authority.
+    listener: String,
+    /// By [`Limit`].
+    counts: [AtomicU64; LIMITS.len()],
+}
+
+impl Limited {
+    /// None was met yet.
+    pub fn new(listener: &str) -> Self {
+        Self { listener: listener.to_owned(), counts: [const { AtomicU64::new(0) }; LIMITS.len()] }
+    }
+
+    /// The listener.
+    pub fn listener(&self) -> &str {
+        &self.listener
+    }
+
+    /// One was met.
+    pub fn count(&self, limit: Limit) {
+        self.counts[limit as usize].fetch_add(1, Relaxed);
+    }
+
+    /// All limits, and how often each was met.
+    pub fn snapshot(&self) -> impl Iterator<Item = (String, Limit, u64)> {
+        LIMITS.iter().map(|&limit| (self.listener.clone(), limit, self.counts[limit as usize].load(Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_is_counted_by_itself() {
+        let limited = Limited::new("ts1");
+        limited.count(Limit::Unsent);
+        limited.count(Limit::Unsent);
+        let expected = [("ts1".to_owned(), Limit::Connections, 0), ("ts1".to_owned(), Limit::Unsent, 2)];
+        assert_eq!(limited.snapshot().collect::<Vec<_>>(), expected);
+    }
+}

@@ -1,0 +1,99 @@
+//! DNS over TCP, the server's side (RFC 7766): listeners, connections, framing. Hands each message to a handler and writes
+//! what comes back, in whatever order it comes. Knows nothing of names.
+//!
+//! A connection is one task of the worker that accepted it (`connection.rs`). What connections of all workers have in common
+//! stands in [`Connections`] (`table.rs`): how many there are and of whom, which one makes room for another, and how many
+//! octets wait for clients to read. A [`Responder`] leads back to one connection from whichever thread has its response
+//! (`responder.rs`). What is decided about them is decided in `limit/`.
+
+mod connection;
+mod responder;
+mod table;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use self::connection::Connection;
+pub use self::responder::Responder;
+pub use self::table::Connections;
+
+/// Accepts connections until `drain` turns true, then lets them finish.
+///
+/// `handle` gets each message and owes its [`Responder`] one call. `refused` is told of connections above the limits of
+/// `table`.
+pub async fn serve(
+    listener: TcpListener,
+    table: Arc<Connections>,
+    drain: watch::Receiver<bool>,
+    handle: impl Fn(&[u8], &Responder) + 'static,
+    refused: impl Fn(),
+) {
+    let handle = Rc::new(handle);
+    let mut connections = JoinSet::new();
+    let accept = |(stream, peer): (TcpStream, SocketAddr), connections: &mut JoinSet<()>| {
+        let Some(place) = table.enter(peer.ip(), Instant::now()) else {
+            refused();
+            return;
+        };
+        let (handle, drain) = (Rc::clone(&handle), drain.clone());
+        connections.spawn_local(async move {
+            // An error of a connection is its end; there is nobody to tell.
+            let _ = Connection::new(stream, place).run(peer, drain, &*handle).await;
+        });
+    };
+    let mut drained = drain.clone();
+    let mut told: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accept(accepted, &mut connections),
+                // The connection is still there to be accepted, so asking again at once would spin: who is connected is served
+                // on, who connects waits in the kernel's queue until there is a descriptor again.
+                Err(error) if is_exhausted(&error) => {
+                    if told.is_none_or(|told| told.elapsed() >= SILENCE) {
+                        told = Some(Instant::now());
+                        tracing::warn!(listener = table.name(), %error, "cannot accept connections, trying again");
+                    }
+                    let _ = timeout(BREATH, drain.clone().wait_for(|drain| *drain)).await;
+                }
+                Err(_) => {}
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            _ = drained.wait_for(|drain| *drain) => break,
+        }
+    }
+    // Whoever is in the kernel's queue has connected before the end: take them along. The kernel is asked itself, for the
+    // runtime may not have heard of them yet.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok(accepted) = listener.accept().and_then(|(stream, peer)| Ok((watched(stream)?, peer))) {
+            accept(accepted, &mut connections);
+        }
+        // It closes here: nobody connects any more, while those who have are served to the end.
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Lets the runtime watch a connection that it has not accepted itself.
+fn watched(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
+}
+
+/// Whether `accept` failed for want of descriptors or memory.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// How long nothing is accepted after the process was found to be out of descriptors.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// How long the log is silent about that after it was told.
+const SILENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,110 @@
+//! The way back to one connection, from whichever thread the response is made on.
+//!
+//! The channel has as many places as the connection may have queries in flight, each of which is owed one response, so it is
+//! never full. The octets in it are counted until they are written or gone.
+
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::table::Seat;
+
+/// The way back to one connection.
+#[derive(Clone, Debug)]
+pub struct Responder {
+    /// What is to be written.
+    responses: mpsc::Sender<Response>,
+    /// The connection.
+    seat: Arc<Seat>,
+    /// The client.
+    peer: SocketAddr,
+}
+
+/// What a handler has to say to one message.
+#[derive(Debug)]
+pub(super) enum Response {
+    /// One message.
+    Whole(Message),
+    /// Messages, one after the other, as the client takes them.
+    Parts(mpsc::Receiver<Vec<u8>>),
+}
+
+impl Responder {
+    /// To the connection of this seat, which has up to `in_flight` queries in flight; and what it is to read.
+    pub(super) fn new(seat: Arc<Seat>, peer: SocketAddr, in_flight: usize) -> (Self, mpsc::Receiver<Response>) {
+        let (responses, receiver) = mpsc::channel(in_flight);
+        (Self { responses, seat, peer }, receiver)
+    }
+
+    /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
+    /// connection is gone, so is the response. If too much waits for clients already, the connection is closed.
+    pub fn respond(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        if self.responses.is_closed() {
+            return;
+        }
+        let mut octets = Vec::new();
+        fill(&mut octets);
+        if octets.capacity() - octets.len() > SLACK {
+            octets.shrink_to_fit();
+        }
+        match Message::admitted(octets, &self.seat) {
+            Some(message) => self.send(Response::Whole(message)),
+            None => self.seat.close(),
+        }
+    }
+
+    /// Begins a response of several messages, which ends when what this returns is dropped. No more than one waits while the
+    /// client takes another: who sends into it waits for the client, and learns when that is gone.
+    pub fn respond_in_parts(&self) -> mpsc::Sender<Vec<u8>> {
+        let (parts, receiver) = mpsc::channel(1);
+        self.send(Response::Parts(receiver));
+        parts
+    }
+
+    /// The client.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Hands a response to the connection.
+    fn send(&self, response: Response) {
+        match self.responses.try_send(response) {
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            // A second response to one query: whatever that was, the connection cannot be right any more.
+            Err(TrySendError::Full(_)) => self.seat.close(),
+        }
+    }
+}
+
+/// A message on its way to its connection. It counts as waiting until it is taken, or dropped with a connection that is gone.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// Its octets; none if there is no response.
+    octets: Vec<u8>,
+    /// Where they count.
+    seat: Arc<Seat>,
+}
+
+impl Message {
+    /// A message, if its octets may wait.
+    fn admitted(octets: Vec<u8>, seat: &Arc<Seat>) -> Option<Self> {
+        seat.admit(octets.len()).then(|| Self { octets, seat: Arc::clone(seat) })
+    }
+
+    /// Its octets, which whoever takes them counts from now on.
+    pub(super) fn take(mut self) -> Vec<u8> {
+        mem::take(&mut self.octets)
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.seat.settle(self.octets.len());
+    }
+}
+
+/// Octets that a buffer may have too many while it waits.
+const SLACK: usize = 4096;

@@ -1,0 +1,307 @@
+//! The connections of one section of the config, over all its listeners and workers.
+//!
+//! A connection has a [`Seat`] here from when it is accepted until it ends or has to make room (`limit/connections.rs` says
+//! which one does). The lock is held for that and for nothing else: queries and responses touch only the atomics of their own
+//! seat, and the count of octets that wait.
+//!
+//! # Octets that wait
+//!
+//! From when a response is made until the kernel has taken it, its octets count, for its connection and in all.
+//!
+//! 1. A connection is handed no further query while more than [`WAITING`] octets wait for its client: read, answer, write, go
+//!    on. So one that does not read holds that and one message, where answers are made at once (the cache, an authority).
+//! 2. What backends are asked for may come all at once, up to `in_flight` messages. So all connections together may hold
+//!    `unsent` octets, and one of them as much as that leaves free: a dynamic threshold (Choudhury and Hahne, 1998), under
+//!    which one that does not read gets half of all, ten get an eleventh each, and there is always room for one more. Whose
+//!    response does not fit is closed, and counted; the kernel tells its client, which would have waited for it.
+//! 3. A query is not handed over while its connection waits for its client already and the largest response might not fit: who
+//!    reads is slowed down and not closed.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use crate::limit::{Clients, Connected, ConnectionRules, Pressure, Standing, make_room};
+use crate::metrics::{Limit, Limited};
+
+/// The connections of one section.
+#[derive(Debug)]
+pub struct Connections {
+    /// Limits that were met.
+    limited: Limited,
+    /// The beginning of time.
+    start: Instant,
+    /// How many connections each client has.
+    clients: Arc<Clients>,
+    /// Who is connected.
+    table: Mutex<Table>,
+    /// How full the table is; every connection hears of changes.
+    pressure: watch::Sender<Pressure>,
+    /// Octets that wait for clients.
+    unsent: AtomicUsize,
+    /// How many may.
+    most_unsent: AtomicUsize,
+}
+
+/// Who is connected.
+#[derive(Debug)]
+struct Table {
+    /// What is allowed; `max` is the number itself.
+    rules: ConnectionRules,
+    /// In no order; each with what counts it for its client.
+    seats: Vec<(Arc<Seat>, Connected)>,
+    /// Where the next look for somebody who makes room begins.
+    next_look: usize,
+}
+
+impl Connections {
+    /// Without any connection. `listener` is the name of the section, and `rules.max` not 0.
+    pub fn new(listener: &str, rules: ConnectionRules, clients: Arc<Clients>, now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            limited: Limited::new(listener),
+            start: now,
+            clients,
+            table: Mutex::new(Table { rules, seats: Vec::new(), next_look: 0 }),
+            pressure: watch::Sender::default(),
+            unsent: AtomicUsize::new(0),
+            most_unsent: AtomicUsize::new(rules.unsent),
+        })
+    }
+
+    /// The name of the section.
+    pub fn name(&self) -> &str {
+        self.limited.listener()
+    }
+
+    /// Limits that were met.
+    pub fn limited(&self) -> &Limited {
+        &self.limited
+    }
+
+    /// Puts other rules in force. Connections that are open keep the times that they were opened with.
+    pub fn set_rules(&self, rules: ConnectionRules) {
+        self.most_unsent.store(rules.unsent, Relaxed);
+        let mut table = self.lock();
+        table.rules = rules;
+        self.tell_pressure(&table);
+    }
+
+    /// Lets a client connect, if it may. Another connection may have to make room.
+    pub(super) fn enter(self: &Arc<Self>, client: IpAddr, now: Instant) -> Option<Place> {
+        let mut table = self.lock();
+        let per_client = if table.rules.per_client == 0 { u32::MAX } else { table.rules.per_client };
+        let Some(connected) = self.clients.connect(client, per_client) else {
+            self.limited.count(Limit::Connections);
+            return None;
+        };
+        if table.seats.len() >= table.rules.max {
+            self.limited.count(Limit::Connections);
+            if !table.make_room(connected.siblings(), self.millis(now)) {
+                return None;
+            }
+        }
+        let seat = Arc::new(Seat {
+            connections: Arc::clone(self),
+            position: AtomicUsize::new(table.seats.len()),
+            waiting: AtomicUsize::new(0),
+            standing: AtomicU64::new(self.millis(now) << 1),
+            is_closed: AtomicBool::new(false),
+            wake: Notify::new(),
+        });
+        table.seats.push((Arc::clone(&seat), connected));
+        self.tell_pressure(&table);
+        Some(Place { seat, rules: table.rules, pressure: self.pressure.subscribe() })
+    }
+
+    /// A connection has ended.
+    fn leave(&self, seat: &Seat) {
+        let mut table = self.lock();
+        if let Some(position) = seat.position() {
+            table.remove(position);
+            self.tell_pressure(&table);
+        }
+    }
+
+    /// Tells all connections if the table has become fuller or emptier by a step.
+    fn tell_pressure(&self, table: &Table) {
+        let (open, max) = (table.seats.len(), table.rules.max);
+        self.pressure.send_if_modified(|pressure| {
+            let next = pressure.next(open, max);
+            std::mem::replace(pressure, next) != next
+        });
+    }
+
+    /// Octets that may still be made to wait.
+    fn free(&self) -> usize {
+        self.most_unsent.load(Relaxed).saturating_sub(self.unsent.load(Relaxed))
+    }
+
+    /// Milliseconds since the beginning of time.
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_millis() as u64
+    }
+
+    /// The table. Nothing that may panic is done with it, and it is right after every step.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Closes a connection for a client that will then hold `newcomer` of them; whether there was one.
+    fn make_room(&mut self, newcomer: u32, now: u64) -> bool {
+        let count = self.seats.len();
+        let first = self.next_look % count.max(1);
+        let window = count.min(LOOKED_AT);
+        self.next_look = first + window;
+        let looked_at = self.seats.iter().cycle().skip(first).take(window);
+        let Some(chosen) = make_room(looked_at.map(|(seat, client)| seat.standing(client.siblings(), now)), newcomer)
+        else {
+            return false;
+        };
+        self.remove((first + chosen) % count).close();
+        true
+    }
+
+    /// Takes a seat away. It is no part of the table from now on, even if its connection takes a moment to hear of it.
+    fn remove(&mut self, position: usize) -> Arc<Seat> {
+        let (seat, _connected) = self.seats.swap_remove(position);
+        seat.position.store(GONE, Relaxed);
+        if let Some((moved, _)) = self.seats.get(position) {
+            moved.position.store(position, Relaxed);
+        }
+        // Memory shrinks again after a peak.
+        if self.seats.capacity() > 2 * LOOKED_AT && self.seats.len() < self.seats.capacity() / 4 {
+            self.seats.shrink_to(self.seats.len() * 2);
+        }
+        seat
+    }
+}
+
+/// What a connection shares with who responds to it, and with who looks for room.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// Where it belongs.
+    connections: Arc<Connections>,
+    /// Its place in the table, written under the lock; [`GONE`] if it has none any more.
+    position: AtomicUsize,
+    /// Octets that wait for the client.
+    waiting: AtomicUsize,
+    /// Whether it is busy, in the lowest bit, and since when it is so or had its last query, in milliseconds.
+    standing: AtomicU64,
+    /// It is to be closed at once.
+    is_closed: AtomicBool,
+    /// Wakes the connection.
+    wake: Notify,
+}
+
+impl Seat {
+    /// Counts a response that was made, if there is room for it.
+    pub(super) fn admit(&self, octets: usize) -> bool {
+        if octets == 0 {
+            return true;
+        }
+        self.add(octets);
+        let unsent = self.connections.unsent.load(Relaxed);
+        // Counted first and asked then: of two threads, neither can miss what the other has added.
+        let free = self.connections.most_unsent.load(Relaxed).checked_sub(unsent);
+        let is_admitted = free.is_some_and(|free| self.waiting() <= free);
+        if !is_admitted {
+            self.settle(octets);
+            self.connections.limited.count(Limit::Unsent);
+        }
+        is_admitted
+    }
+
+    /// Counts octets that there must be room for.
+    pub(super) fn add(&self, octets: usize) {
+        self.waiting.fetch_add(octets, Relaxed);
+        self.connections.unsent.fetch_add(octets, Relaxed);
+    }
+
+    /// The same octets do not wait any more.
+    pub(super) fn settle(&self, octets: usize) {
+        if octets > 0 {
+            self.waiting.fetch_sub(octets, Relaxed);
+            self.connections.unsent.fetch_sub(octets, Relaxed);
+        }
+    }
+
+    /// Whether the response to one more query may be made to wait.
+    pub(super) fn has_room(&self) -> bool {
+        let waiting = self.waiting();
+        waiting == 0 || waiting <= WAITING && waiting + LARGEST <= self.connections.free()
+    }
+
+    /// The connection is busy, or idle, as of now.
+    pub(super) fn set_standing(&self, is_busy: bool, now: Instant) {
+        self.standing.store(self.connections.millis(now) << 1 | u64::from(is_busy), Relaxed);
+    }
+
+    /// Has the connection closed, without waiting for anything.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether it is to be closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Relaxed)
+    }
+
+    /// Returns when it is to be closed.
+    pub(super) async fn closed(&self) {
+        while !self.is_closed() {
+            self.wake.notified().await;
+        }
+    }
+
+    /// Octets that wait for the client.
+    fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Its place in the table.
+    fn position(&self) -> Option<usize> {
+        Some(self.position.load(Relaxed)).filter(|&position| position != GONE)
+    }
+
+    /// How it stands beside others.
+    fn standing(&self, held: u32, now: u64) -> Standing {
+        let standing = self.standing.load(Relaxed);
+        Standing { held, is_busy: standing & 1 == 1, quiet: Duration::from_millis(now.saturating_sub(standing >> 1)) }
+    }
+}
+
+/// A connection's place in the table, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// What it shares with others.
+    pub(super) seat: Arc<Seat>,
+    /// The rules when it was opened.
+    pub(super) rules: ConnectionRules,
+    /// How full the table is.
+    pub(super) pressure: watch::Receiver<Pressure>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.seat.connections.leave(&self.seat);
+    }
+}
+
+/// Octets that may wait for one client before it gets another query answered.
+pub(super) const WAITING: usize = 64 << 10;
+
+/// Octets of the largest message.
+const LARGEST: usize = 65_535;
+
+/// Connections that are looked at, at most, to find the one that makes room: tens of microseconds. In a larger table the look
+/// goes on where the last one ended, and who holds a large part of it is in every window.
+const LOOKED_AT: usize = 1024;
+
+/// The place of a seat that is not in the table any more.
+const GONE: usize = usize::MAX;

@@ -1,0 +1,95 @@
+//! The tables of TCP connections: one for the LS and one for each authority, shared by all workers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Config;
+use crate::limit::{Clients, ConnectionRules};
+use crate::metrics::Limit;
+use crate::net::tcp::Connections;
+
+/// The tables of all sections that listen.
+pub(super) struct Tables {
+    /// That of the LS, if there is one.
+    pub(super) forwarder: Option<Arc<Connections>>,
+    /// Those of the authorities, by number.
+    pub(super) authorities: Vec<Arc<Connections>>,
+    /// How many connections a section may have that does not say so.
+    share: usize,
+}
+
+impl Tables {
+    /// The tables of a config. `all` is how many connections there may be by the shares of descriptors.
+    pub(super) fn new(config: &Config, all: usize, now: Instant) -> Self {
+        let asked = config.forwarder.iter().map(|forwarder| forwarder.connections.max);
+        let asked = asked.chain(config.authorities.iter().map(|authority| authority.connections.max));
+        let share = share(asked, all);
+        let table = |name: &str, rules| {
+            let rules = shared(rules, share);
+            let clients = Clients::new(rules.max.min(MOST_CLIENTS), rand::random());
+            Connections::new(name, rules, Arc::new(clients), now)
+        };
+        Self {
+            forwarder: config.forwarder.as_ref().map(|forwarder| table("forwarder", forwarder.connections)),
+            authorities: config.authorities.iter().map(|config| table(&config.name, config.connections)).collect(),
+            share,
+        }
+    }
+
+    /// Puts the rules of another config in force.
+    pub(super) fn reload(&self, config: &Config) {
+        if let (Some(table), Some(forwarder)) = (&self.forwarder, &config.forwarder) {
+            table.set_rules(shared(forwarder.connections, self.share));
+        }
+        for table in &self.authorities {
+            if let Some(authority) = config.authorities.iter().find(|authority| authority.name == table.name()) {
+                table.set_rules(shared(authority.connections, self.share));
+            }
+        }
+    }
+
+    /// How often which limit of which section was met.
+    pub(super) fn limited(&self) -> Vec<(String, Limit, u64)> {
+        self.forwarder.iter().chain(&self.authorities).flat_map(|table| table.limited().snapshot()).collect()
+    }
+}
+
+/// Rules with the number of connections in place of 0.
+fn shared(rules: ConnectionRules, share: usize) -> ConnectionRules {
+    ConnectionRules { max: if rules.max == 0 { share } else { rules.max }, ..rules }
+}
+
+/// What each section gets that does not say how many connections it may have, where there may be so many in `all`: at most
+/// half of the descriptors, for clients that connect and say nothing must not cost us the sockets to the backends, or nobody
+/// would get an answer. What some sections ask for is not there for the rest.
+fn share(asked: impl Iterator<Item = usize> + Clone, all: usize) -> usize {
+    let taken: usize = asked.clone().sum();
+    let sections = asked.filter(|&max| max == 0).count();
+    (all.saturating_sub(taken) / sections.max(1)).max(LEAST)
+}
+
+/// A section is reached by TCP, however few descriptors there are.
+const LEAST: usize = 1;
+
+/// Clients that are told apart at a time, so that their connections can be counted: 512 KiB. With four times as many the last ones
+/// are let in uncounted.
+const MOST_CLIENTS: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_share_what_others_do_not_ask_for() {
+        for (asked, all, each) in [
+            (&[0][..], 512, 512),
+            (&[0, 0, 0, 0], 512, 128),
+            (&[0, 400, 0], 512, 56),
+            (&[0, 4_000], 512, 1),
+            (&[7], 512, 505),
+            (&[0, 0, 0], 2, 1),
+        ] {
+            assert_eq!(share(asked.iter().copied(), all), each, "{all} for {asked:?}");
+        }
+    }
+}
