@@ -520,7 +520,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             self.free_ports.push(number);
             return Err(error.into());
         }
-        let sent = self.spare.pop().unwrap_or_default();
+        let sent = self.spare.pop().unwrap_or_else(SentIds::new);
         let port = Port { socket, link, opened: now, batches: 0, tickets: 0, sent, is_retired: false };
         self.ages.push_back((now + PORT_LIFETIME, number));
         self.ports[number as usize] = Some(port);

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::*;
 
@@ -21,7 +21,7 @@ struct Slowed {
 impl Slowed {
     /// Lets the process run for `on`, then stand for `off`, and so on.
     fn new(process: &Process, on: Duration, off: Duration) -> Self {
-        let pid = process.id();
+        let pid = Pid::from_raw(process.id().cast_signed()).expect("no process has the number 0");
         let (stop, stopped) = channel();
         let signal = move |signal| kill_process(pid, signal).expect("the process is ours");
         signal(Signal::STOP);

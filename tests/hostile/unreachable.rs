@@ -324,5 +324,5 @@ fn sockets_that_nobody_needs_are_closed() {
     assert!(connected_to(backend.address()) > 10);
     backend.release();
     (0..100).for_each(|_| drop(client.receive()));
-    until("all are closed", || (connected_to(backend.address()) == 0).then(|| ()));
+    until("all are closed", || (connected_to(backend.address()) == 0).then_some(()));
 }

@@ -119,11 +119,6 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
     }
 
-    /// Its number.
-    pub fn id(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
     /// Octets of memory that the process has resident.
     pub fn resident(&self) -> usize {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it is running");
