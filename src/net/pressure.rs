@@ -5,13 +5,14 @@
 //!
 //! 1. While calls find the socket empty nothing is measured, and nothing is done.
 //! 2. After [`FULL`] full batches in a row the kernel is asked to stamp datagrams with the time at which they came.
-//! 3. What has waited for longer than [`MAX_WAIT`] is passed over unread: whoever sent it has asked again, or soon will.
+//! 3. If the socket is not found empty for [`STANDING`], that is no burst: it is overload. What has waited for longer than
+//!    [`MAX_WAIT`] is then passed over unread: the newest are served, and whoever sent the others asks again.
 //! 4. To receive a datagram only to drop it costs a good part of answering it. So the receive buffer is made so small that what
 //!    it holds is dealt with in [`TARGET`]; the kernel refuses the rest, which costs a fraction.
 //! 5. When the socket has been found empty time and again for [`RELIEF`], all is as it was before.
 //!
-//! A process that was stopped for a moment finds its queue full too, but what came before step 2 bears no stamp, and its clients
-//! get their answers.
+//! Where many ask at once, and where the process was stopped for a moment, the queue is long too. But it has an end, and all get
+//! their answers.
 //!
 //! Pure: the socket that obeys is [`super::udp`].
 
@@ -29,6 +30,8 @@ pub(super) struct Pressure {
 /// What is known under pressure.
 #[derive(Debug)]
 struct Under {
+    /// Since when the socket was never found empty; `None` once that was so for [`STANDING`].
+    began: Option<Instant>,
     /// Octets of the receive buffer.
     buffer: usize,
     /// When that was looked at last.
@@ -57,10 +60,15 @@ impl Pressure {
         self.under.is_some() || self.full >= FULL
     }
 
+    /// Whether what has waited for too long is to be dropped.
+    pub(super) fn is_overload(&self) -> bool {
+        self.under.as_ref().is_some_and(|under| under.began.is_none())
+    }
+
     /// Looks at what the last call has found: how long the oldest datagram has waited, and what the buffer holds at the start.
     pub(super) fn look(&mut self, waited: Option<Duration>, buffer: impl FnOnce() -> usize, now: Instant) -> Change {
         let Some(under) = &mut self.under else {
-            self.under = Some(Under { buffer: buffer(), measured: now, relieved: None });
+            self.under = Some(Under { began: Some(now), buffer: buffer(), measured: now, relieved: None });
             return Change::Begin;
         };
         if self.full >= FULL {
@@ -68,6 +76,15 @@ impl Pressure {
         } else if self.full == 0 && now.saturating_duration_since(*under.relieved.get_or_insert(now)) >= RELIEF {
             self.under = None;
             return Change::End;
+        }
+        if let Some(began) = &mut under.began {
+            if self.full == 0 {
+                *began = now;
+            }
+            if now.saturating_duration_since(*began) < STANDING {
+                return Change::Nothing;
+            }
+            under.began = None;
         }
         if now.saturating_duration_since(under.measured) < INTERVAL {
             return Change::Nothing;
@@ -89,7 +106,11 @@ impl Pressure {
 /// Full batches in a row that are more than a burst: a thousand queries, during which the socket was never found empty.
 const FULL: u32 = 16;
 
-/// What has waited for longer is dropped. Stub resolvers ask again after a second at the soonest, but the queries of one page
+/// How long a socket that is never found empty is taken for one that many ask at once. Stub resolvers wait for a second at the
+/// least before they ask again, so until then nothing has been done in vain.
+const STANDING: Duration = Duration::from_secs(1);
+
+/// What has waited for longer is dropped under overload. Stub resolvers ask again after a second at the soonest, but the queries of one page
 /// wait for each other; and a queue of this length is none that a moment's burst leaves.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
 
@@ -124,6 +145,16 @@ mod tests {
             bench
         }
 
+        /// One that has been so for long enough.
+        fn overloaded() -> Self {
+            let mut bench = Self::under();
+            bench.call(STANDING - Duration::from_millis(1), true, 0);
+            assert!(!bench.0.is_overload());
+            assert_eq!(bench.call(Duration::from_millis(1), true, 50), Change::Measure(None));
+            assert!(bench.0.is_overload());
+            bench
+        }
+
         /// A call so much later, of which the oldest datagram has waited so many milliseconds.
         fn call(&mut self, later: Duration, is_full: bool, waited: u64) -> Change {
             self.1 += later;
@@ -142,8 +173,19 @@ mod tests {
     }
 
     #[test]
-    fn buffer_follows_the_wait() {
+    fn queue_that_has_an_end_is_no_overload() {
         let mut bench = Bench::under();
+        assert_eq!(bench.call(STANDING / 2, true, 500), Change::Nothing);
+        assert_eq!(bench.call(STANDING / 4, false, 500), Change::Nothing);
+        assert_eq!(bench.call(STANDING / 2, true, 500), Change::Nothing);
+        assert!(!bench.0.is_overload());
+        bench.call(STANDING / 2, true, 500);
+        assert!(bench.0.is_overload());
+    }
+
+    #[test]
+    fn buffer_follows_the_wait() {
+        let mut bench = Bench::overloaded();
         assert_eq!(bench.call(INTERVAL / 2, true, 400), Change::Nothing);
         assert_eq!(bench.call(INTERVAL / 2, true, 400), Change::Measure(Some(MOST / 2)));
         assert_eq!(bench.call(INTERVAL, true, 200), Change::Measure(Some(MOST / 4)));
@@ -173,7 +215,7 @@ mod tests {
 
     #[test]
     fn pressure_that_comes_back_begins_anew_to_be_waited_out() {
-        let mut bench = Bench::under();
+        let mut bench = Bench::overloaded();
         bench.call(INTERVAL, false, 0);
         for _ in 0..FULL {
             bench.call(Duration::ZERO, true, 0);

@@ -87,7 +87,8 @@ impl Socket {
         // The kernel stamps by this clock. Where it is set meanwhile, one batch seems to have waited, or not to have.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let waited = batch.first_arrived().map(|arrived| now.saturating_sub(arrived));
-        if waited.is_some_and(|waited| waited > MAX_WAIT) {
+        let is_overload = self.pressure.borrow().is_overload();
+        if is_overload && waited.is_some_and(|waited| waited > MAX_WAIT) {
             self.dropped.set(self.dropped.get() + batch.skip_before(now.saturating_sub(MAX_WAIT)) as u64);
         }
         let socket = SockRef::from(&self.fd);
