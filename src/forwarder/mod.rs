@@ -33,6 +33,7 @@ mod proof;
 mod races;
 mod responses;
 pub mod serve;
+pub mod shortage;
 mod slots;
 mod turns;
 
@@ -57,6 +58,7 @@ use self::intake::TOGETHER;
 use self::pool::Pool;
 use self::proof::{Proof, Secret};
 use self::responses::Listener;
+use self::shortage::Shortage;
 use self::slots::RaceRef;
 use crate::metrics::Counters;
 use crate::net::batch::{BATCH, SendBatch};
@@ -80,6 +82,8 @@ pub struct Shared {
     pub workers: Vec<Sender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
     pub on_the_way: Vec<AtomicUsize>,
+    /// What the log was told of attempts that could not leave.
+    pub shortage: Shortage,
     /// The way to the prober.
     pub news: UnboundedSender<News>,
 }
@@ -106,6 +110,8 @@ pub struct Links {
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
     pub sockets: Vec<Rc<Socket>>,
+    /// For how many sockets to backends it has room.
+    pub backend_sockets: usize,
     /// Connections by which it may fetch answers from backends.
     pub fetches: usize,
     /// What is counted.
@@ -216,11 +222,11 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, fetches, counters, idle } = links;
+        let Links { shared, sockets, backend_sockets, fetches, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
-        let exchange = Exchange::new()?;
+        let exchange = Exchange::new(backend_sockets)?;
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);

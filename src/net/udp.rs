@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::batch::{self, BATCH, RecvBatch};
 use super::bind::SOCKET_BUFFER;
+use super::options;
 use super::pressure::{Change, MAX_WAIT, Pressure};
 
 /// A listener's socket, which the runtime watches for what arrives and for nothing else.
@@ -35,7 +36,7 @@ impl Socket {
     /// # Errors
     /// If the runtime's own descriptors are exhausted.
     pub fn new(socket: UdpSocket) -> io::Result<Self> {
-        let refused = batch::refused_by_kernel(&socket).unwrap_or_default();
+        let refused = options::refused_by_kernel(&socket).unwrap_or_default();
         Ok(Self {
             fd: batch::watch(socket.into())?,
             pressure: RefCell::default(),
@@ -97,7 +98,7 @@ impl Socket {
         match self.pressure.borrow_mut().look(waited, buffer, Instant::now()) {
             Change::Nothing => {}
             Change::Begin => {
-                batch::stamp_arrivals(&self.fd, true);
+                options::stamp_arrivals(&self.fd, true);
                 self.count_refused();
             }
             Change::Measure(buffer) => {
@@ -107,7 +108,7 @@ impl Socket {
                 self.count_refused();
             }
             Change::End => {
-                batch::stamp_arrivals(&self.fd, false);
+                options::stamp_arrivals(&self.fd, false);
                 let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
                 self.count_refused();
             }
@@ -116,7 +117,7 @@ impl Socket {
 
     /// Counts what the kernel has refused since it was asked last.
     fn count_refused(&self) {
-        if let Some(refused) = batch::refused_by_kernel(&self.fd) {
+        if let Some(refused) = options::refused_by_kernel(&self.fd) {
             let before = self.refused.replace(refused);
             self.dropped.set(self.dropped.get() + u64::from(refused.wrapping_sub(before)));
         }
@@ -153,7 +154,8 @@ const LAST_BATCHES: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::batch::{SendBatch, take_trains_whole};
+    use crate::net::batch::SendBatch;
+    use crate::net::options::take_trains_whole;
 
     /// A socket that sends, and one that does not block.
     fn sockets() -> (UdpSocket, UdpSocket) {

@@ -64,6 +64,7 @@ impl Load {
                 self.latency.observe_at_least(waited, now);
                 false
             }
+            End::Unsent => false,
         };
         if self.in_flight == 0 {
             self.silent_since = None;
@@ -132,6 +133,8 @@ pub enum End {
     Unreachable,
     /// Nothing came in this time, and nobody waits any longer. No failure: some backends are silent on a miss.
     Silence(Duration),
+    /// It never left, for want of something of our own.
+    Unsent,
 }
 
 /// The part of recent replies that were failures. Each counts for an eighth, and time mends all.
