@@ -103,6 +103,10 @@ impl Authority {
                 self.answer_batch(&socket, batch, &mut responses);
                 vigil.renew();
             });
+            let dropped = socket.take_dropped();
+            if dropped > 0 {
+                self.counters.dropped_many(Dropped::Overload, dropped);
+            }
             if has_more {
                 // There may be more, but connections have their turn first.
                 tokio::task::yield_now().await;

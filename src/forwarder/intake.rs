@@ -39,6 +39,11 @@ impl Forwarder {
         self.take(messages, Look::First, now);
     }
 
+    /// Counts queries that were dropped unread, because more came than could be answered.
+    pub fn count_overload(&self, queries: u64) {
+        self.counters.dropped_many(Dropped::Overload, queries);
+    }
+
     /// Takes a query that came by TCP.
     pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
         let client = Client::Tcp(Arc::new(responder.clone()));

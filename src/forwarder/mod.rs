@@ -51,7 +51,7 @@ use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{Client, Peer};
 
@@ -86,8 +86,8 @@ pub struct Shared {
     /// Hashes questions, the same for all workers and unknown to clients. Of good quality, for one hash serves the cache, the
     /// table of races and the claims, and each takes other bits of it.
     pub hasher: QuestionHasher,
-    /// The way to each worker, by number.
-    pub workers: Vec<UnboundedSender<HandOver>>,
+    /// The way to each worker, by number; each has room for [`HAND_OVERS`].
+    pub workers: Vec<Sender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
     pub on_the_way: Vec<AtomicUsize>,
     /// What each client holds.
@@ -357,6 +357,9 @@ impl Forwarder {
 fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: Sign) {
     let _ = shared.news.send(News { backend: Arc::clone(backend), what });
 }
+
+/// Queries that wait for a worker that others hand them over to: some 10 ms of its work, and a few hundred kB.
+pub const HAND_OVERS: usize = 1024;
 
 /// Octets of type and class in a question.
 const QTYPE_QCLASS: usize = 4;

@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod faults;
 pub mod options;
 mod portion;
+mod pressure;
 pub mod refusal;
 pub mod streams;
 pub mod tasks;

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
@@ -46,9 +46,9 @@ use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
-use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::forwarder::shortage::Shortage;
+use crate::forwarder::{HAND_OVERS, Shared};
 use crate::limit::{Clients, CookieSecrets, Cookies, OwnAddresses, Pacing};
 use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
@@ -203,7 +203,7 @@ impl Server {
         let own_secret = OwnSecret::new(std::time::Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
         let plan = Plan::new(&config, None, cookies, count).map(Arc::new);
-        let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+        let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(HAND_OVERS)).unzip();
         let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
         let shared = Arc::new(Shared {

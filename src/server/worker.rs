@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::runtime;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -67,7 +67,7 @@ pub(super) struct ForwarderParts {
     /// Where no client is.
     pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
-    pub(super) handed_over: UnboundedReceiver<HandOver>,
+    pub(super) handed_over: Receiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// For how many sockets to backends it has room.
