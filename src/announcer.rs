@@ -7,29 +7,35 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::config::Sharing;
 use crate::net::bind;
 use crate::net::clock::unix_now;
+use crate::net::tasks::{Task, Tasks};
 use crate::transfer::tsig::{Key, sign_query};
 use crate::transfer::{Announcement, AnnouncementStep, Records, Targets, is_notify_response, write_notify};
 use crate::wire::{Name, RecordType, eq_ignore_case};
 use crate::zone::Zone;
 
 /// Tells others of changes.
-#[derive(Default)]
 pub struct Announcer {
     /// What is being told: the authority, the zone, and the task, which ends with its value.
-    running: Vec<(usize, Name, JoinSet<()>)>,
+    running: Vec<(usize, Name, Task)>,
+    /// The tasks of this thread.
+    tasks: Tasks,
 }
 
 impl Announcer {
+    /// Has nothing to tell yet; its tasks are among these.
+    pub fn new(tasks: Tasks) -> Self {
+        Self { running: Vec::new(), tasks }
+    }
+
     /// Tells whoever is to know of this version of a zone. Must be called within a `LocalSet`.
     pub fn announce(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<Key>) {
-        self.running.retain_mut(|(of, name, task)| {
-            let is_over = task.try_join_next().is_some();
+        self.running.retain(|(of, name, task)| {
+            let is_over = task.is_over();
             let is_outdated = *of == authority && name == zone.apex();
             !is_over && !is_outdated
         });
@@ -38,8 +44,7 @@ impl Announcer {
             return;
         }
         let (name, zone) = (zone.apex().clone(), Arc::clone(zone));
-        let mut task = JoinSet::new();
-        task.spawn_local(async move {
+        let task = self.tasks.start(async move {
             if let Err(error) = tell(&zone, &targets, key.as_ref()).await {
                 tracing::warn!(
                     "zone {}: its secondaries cannot be told of serial {}: {error}",

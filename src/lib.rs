@@ -21,7 +21,8 @@
 //! # The path of a query through the LS
 //!
 //! 1. A listener becomes readable; up to 64 datagrams, or trains of them, are received by one call (`net/udp.rs`,
-//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). A query by TCP comes from its connection's
+//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). Where more come than can be answered, the oldest
+//!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's
 //!    task (`net/tcp.rs`). `now` is taken once for each portion.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
 //!    (`limit/cookies.rs`); the route's pool is found (`plan.rs`). That is done for a
@@ -73,7 +74,7 @@
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.
-//! - `unsafe` stands in `net/batch.rs` and `net/options.rs` alone.
+//! - `unsafe` stands in `net/batch.rs`, `net/batch/control.rs` and `net/options.rs` alone.
 //!
 //! # What is deliberately absent
 //!

@@ -18,12 +18,12 @@ use rand::rngs::SmallRng;
 use rustix::net::{RecvFlags, recv};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::config::ProbeConfig;
 use crate::net::bind;
 use crate::net::options::keep_errors;
+use crate::net::tasks::{Task, Tasks};
 use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, Step};
@@ -35,6 +35,8 @@ pub struct Prober {
     watches: Vec<Watch>,
     /// Called after each change, be it one that a worker has met.
     on_change: Rc<dyn Fn()>,
+    /// The tasks of this thread.
+    tasks: Tasks,
 }
 
 /// The task of one backend.
@@ -44,13 +46,13 @@ struct Watch {
     /// The way to it.
     signs: UnboundedSender<Sign>,
     /// Ends with this value.
-    _task: JoinSet<()>,
+    _task: Task,
 }
 
 impl Prober {
-    /// A prober without backends. Must be used within a `LocalSet`.
-    pub fn new(on_change: Rc<dyn Fn()>) -> Self {
-        Self { watches: Vec::new(), on_change }
+    /// A prober without backends, whose tasks are among these. Must be used within a `LocalSet`.
+    pub fn new(tasks: Tasks, on_change: Rc<dyn Fn()>) -> Self {
+        Self { watches: Vec::new(), on_change, tasks }
     }
 
     /// Probes the backends of this plan, and no others. Those that were probed before, in the same way, go on as if
@@ -88,8 +90,7 @@ impl Prober {
             backend: Arc::clone(backend),
             on_change: Rc::clone(&self.on_change),
         });
-        let mut task = JoinSet::new();
-        task.spawn_local(Rc::clone(&subject).run(receiver));
+        let task = self.tasks.start(Rc::clone(&subject).run(receiver));
         Watch { subject, signs, _task: task }
     }
 }

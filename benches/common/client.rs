@@ -128,6 +128,10 @@ pub(crate) struct Seen {
     pub(crate) p999: f64,
     /// The longest.
     pub(crate) max: f64,
+    /// The median of those that were answered.
+    pub(crate) answered_p50: f64,
+    /// Their 99th percentile.
+    pub(crate) answered_p99: f64,
     /// The 99th percentile of the queries due in each [`SLOT`], if the plan asks for it.
     pub(crate) slots: Vec<f64>,
 }
@@ -470,6 +474,9 @@ impl Tally {
             p99: percentile(sorted, 0.99),
             p999: percentile(sorted, 0.999),
             max: percentile(sorted, 1.0),
+            // Those that were lost have waited longest.
+            answered_p50: percentile(&sorted[..answered as usize], 0.5),
+            answered_p99: percentile(&sorted[..answered as usize], 0.99),
             slots: slots.iter().map(|slot| percentile(slot, 0.99)).collect(),
         }
     }

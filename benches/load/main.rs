@@ -7,6 +7,7 @@
 //! open loop for the latencies. On loopback the sender of a datagram also pays for the receiver's part of the kernel;
 //! that is so for all subjects. On a machine that cannot be kept quiet, start the built program through `chrt -f 10`, as root.
 //!
+//! `--overload` measures what is left of a server that is asked more than it can do.
 //! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
 //!
 //! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
@@ -18,6 +19,7 @@ mod instructions;
 mod launch;
 mod limits;
 mod machine;
+mod overload;
 mod peer;
 mod report;
 mod settings;
@@ -39,6 +41,7 @@ use common::process::{Cores, Hold, Place};
 use common::responder::{self, Behavior};
 use limits::Limits;
 use machine::Machine;
+use overload::Overload;
 use peer::{Peer, Peers};
 use report::{Outcome, Results};
 use subject::{Answerer, Dispatch, Rates, Scenario, Strength, Subject};
@@ -81,6 +84,9 @@ struct Options {
     /// Only what has a target of its own: memory, 100,000 queries in flight, two workers, the binary.
     #[arg(long)]
     limits: bool,
+    /// Only what is left of a server at once, twice and five times what it can do.
+    #[arg(long)]
+    overload: bool,
     /// Where every sample is written; without it, a file in the target folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -109,6 +115,8 @@ enum Role {
     Responder(Behavior),
     /// Sends queries and prints what it saw.
     Client(Plan),
+    /// Uses all the time that its core gives it.
+    Spin,
     /// Becomes another program that ends with this one.
     Hold(Hold),
 }
@@ -122,6 +130,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Role::FastResponder { ttl } => tool::run(Tool::Responder { ttl })?,
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
+        Role::Spin => overload::spin()?,
         Role::Hold(command) => command.run()?,
     }
     Ok(())
@@ -137,6 +146,12 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let limits = Limits::measure(rounds, secs, options.rate, cores, folder.path())?;
         print!("{}\n{}", machine.markdown(), limits.markdown());
         return keep(options, "limits", &machine, &limits.json(&machine));
+    }
+    if options.overload {
+        let machine = Machine::find(&[]);
+        let overload = Overload::measure(rounds, secs, cores, folder.path())?;
+        print!("{}\n{}", machine.markdown(), overload.markdown(secs));
+        return keep(options, "overload", &machine, &overload.json(&machine));
     }
 
     let peers = match &options.peers {

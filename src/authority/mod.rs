@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::spawn_local;
 
 pub use self::edition::{Edition, Exchange, Source};
 pub use self::notice::{Notice, Places};
@@ -24,6 +23,7 @@ use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::clock;
 use crate::net::options::take_trains_whole;
+use crate::net::tasks::Tasks;
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
@@ -48,6 +48,8 @@ pub struct Authority {
     notices: mpsc::UnboundedSender<Notice>,
     /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
+    /// The tasks of this worker.
+    tasks: Tasks,
 }
 
 /// What a worker's part of a TS is linked with.
@@ -60,14 +62,16 @@ pub struct Links {
     pub limited: Arc<Limited>,
     /// Where NOTIFY goes.
     pub notices: mpsc::UnboundedSender<Notice>,
+    /// The tasks of the worker, its transfers among them.
+    pub tasks: Tasks,
 }
 
 impl Authority {
     /// Answers from `edition`, as the authority of this number.
     pub fn new(number: usize, edition: Arc<Edition>, links: Links) -> Self {
-        let Links { own, counters, limited, notices } = links;
+        let Links { own, counters, limited, notices, tasks } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
-        Self { number, edition: RefCell::new(edition), own, counters, limited, notices, transfers }
+        Self { number, edition: RefCell::new(edition), own, counters, limited, notices, transfers, tasks }
     }
 
     /// Answers from another edition from now on. Transfers that have begun go on from theirs.
@@ -99,6 +103,10 @@ impl Authority {
                 self.answer_batch(&socket, batch, &mut responses);
                 vigil.renew();
             });
+            let dropped = socket.take_dropped();
+            if dropped > 0 {
+                self.counters.dropped_many(Dropped::Overload, dropped);
+            }
             if has_more {
                 // There may be more, but connections have their turn first.
                 tokio::task::yield_now().await;
@@ -166,7 +174,7 @@ impl Authority {
                 Ok(permit) => {
                     let parts = responder.respond_in_parts();
                     self.count(Reaction::Respond(Rcode::NOERROR), Transport::Tcp, &mut out);
-                    spawn_local(async move {
+                    self.tasks.start_and_leave(async move {
                         transfer.send(parts).await;
                         drop(permit);
                     });
@@ -215,6 +223,8 @@ impl Authority {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Outcome {
+        #[cfg(feature = "faults")]
+        crate::net::faults::on_message(message);
         let transport = match transport {
             Transport::Udp => zone::Transport::Udp,
             Transport::Tcp => zone::Transport::Tcp,

@@ -14,7 +14,7 @@ use crate::config::{
 use crate::limit::{AccessRules, WaitRules};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
-use crate::server::Setup;
+use crate::server::{Files, Setup};
 use crate::transfer::tsig::Keys;
 use crate::wire::Name;
 
@@ -73,9 +73,10 @@ pub(super) fn run(args: Args) -> ExitCode {
         keys: Keys::default(),
         token: None,
         cookie_secrets: HashMap::new(),
+        files: Some(Files::default()),
     };
     // There is no file to read again: a reload changes nothing, and loses nothing.
-    run::foreground(setup(), || Ok(setup()))
+    run::foreground(setup(), |_| Ok(setup()))
 }
 
 /// The config that the options stand for.
@@ -101,6 +102,7 @@ fn config(args: &Args) -> Config {
     };
     Config {
         workers: NonZeroUsize::new(args.workers),
+        user: None,
         busy_poll: Config::BUSY_POLL,
         forwarder: Some(ForwarderConfig {
             listen: args.listen.clone(),

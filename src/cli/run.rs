@@ -9,10 +9,10 @@ use tokio::task::LocalSet;
 
 use super::load::LoadError;
 use crate::admin::Refused;
-use crate::server::{Server, Setup};
+use crate::server::{Call, Confinement, Drained, Server, Setup};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `reload` is called on SIGHUP.
-pub(super) fn foreground(setup: Setup, reload: impl FnMut() -> Result<Setup, LoadError>) -> ExitCode {
+pub(super) fn foreground(setup: Setup, reload: impl FnMut(&Confinement) -> Result<Setup, LoadError>) -> ExitCode {
     let result = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -24,7 +24,7 @@ pub(super) fn foreground(setup: Setup, reload: impl FnMut() -> Result<Setup, Loa
 }
 
 /// The life of the control thread.
-async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError>) -> io::Result<ExitCode> {
+async fn serve(setup: Setup, mut reload: impl FnMut(&Confinement) -> Result<Setup, LoadError>) -> io::Result<ExitCode> {
     // Before anything is bound: a signal that comes early must not kill us half-way.
     let mut signals = Signals::new()?;
     let mut server = match Server::start(setup) {
@@ -37,27 +37,39 @@ async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError
     tracing::info!("ready {}", server.bound());
     loop {
         tokio::select! {
-            _ = signals.hang_up.recv() => drop(put_in_force(&mut server, reload())),
+            _ = signals.hang_up.recv() => {
+                let read = reload(server.confinement());
+                drop(put_in_force(&mut server, read));
+            }
             name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
                 tracing::info!("{name}: taking no more queries, finishing those in flight; a second signal ends at once");
                 break;
             }
-            answer = server.supervise() => {
-                let result = put_in_force(&mut server, reload());
-                let _ = answer.send(result.map_err(Refused::Invalid));
-            }
+            call = server.supervise() => match call {
+                Call::Reload(answer) => {
+                    let read = reload(server.confinement());
+                    let result = put_in_force(&mut server, read);
+                    let _ = answer.send(result.map_err(Refused::Invalid));
+                }
+                Call::Lost(why) => end_with(&why),
+            },
         }
     }
     let status = tokio::select! {
-        (is_clean, summary) = server.drain() => {
+        (drained, summary) = server.drain() => {
             tracing::info!("{summary}");
-            if is_clean {
-                tracing::info!("drained");
-                return Ok(ExitCode::SUCCESS);
+            match drained {
+                Drained::Whole => {
+                    tracing::info!("drained");
+                    return Ok(ExitCode::SUCCESS);
+                }
+                // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
+                Drained::Late => {
+                    tracing::warn!("not drained in time: some clients did not get their responses");
+                    0
+                }
+                Drained::Lost(why) => end_with(&why),
             }
-            // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
-            tracing::warn!("not drained in time: some clients did not get their responses");
-            0
         }
         name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
             tracing::warn!("{name} again: ending at once");
@@ -66,6 +78,13 @@ async fn serve(setup: Setup, mut reload: impl FnMut() -> Result<Setup, LoadError
     };
     // Threads may still run; they end with the process.
     std::process::exit(status)
+}
+
+/// Ends the process at once, since a part of it is lost. Going on would leave those clients without an answer for ever whom the kernel
+/// sends there; whoever started us starts us anew.
+fn end_with(why: &str) -> ! {
+    tracing::error!("{why}; the process ends");
+    std::process::exit(1);
 }
 
 /// Puts what was read again in force, or keeps what is. Logs and returns what came of it.

@@ -1,27 +1,37 @@
 //! `hedgerow serve`: runs all that the config names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
-use crate::server::Setup;
+use crate::config::User;
+use crate::server::{Confinement, Files, Setup, find_user};
 
 /// Runs the command.
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let mut loader = Loader::default();
-    let setup = match read(file.as_ref(), &mut loader) {
+    let setup = match read(file.as_deref(), &mut loader, None, &Confinement::default()) {
         Ok(setup) => setup,
         Err(problems) => {
             eprintln!("{problems}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    run::foreground(setup, || read(file.as_ref(), &mut loader))
+    let user = setup.config.user.clone();
+    run::foreground(setup, |confinement| read(file.as_deref(), &mut loader, user.as_ref(), confinement))
 }
 
-/// Reads the config and all that it names.
-fn read(file: Option<&PathBuf>, loader: &mut Loader) -> Result<Setup, LoadError> {
-    let (config, file) = load::load(file.map(PathBuf::as_path))?;
+/// Reads the config and all that it names, which must be in reach. `user` is who the process has become.
+fn read(
+    file: Option<&Path>,
+    loader: &mut Loader,
+    user: Option<&User>,
+    confinement: &Confinement,
+) -> Result<Setup, LoadError> {
+    // Who has become another user may not be able to look users up any more, and need not.
+    let known = |name: &str| user.filter(|user| user.name == name).cloned().or_else(|| find_user(name));
+    let (config, file) = load::load_among(file, &known)?;
+    confinement.check(&Files::of(&config, Some(&file))).map_err(LoadError::Outside)?;
     load::load_files_to_serve(config, Some(&file), loader)
 }

@@ -38,7 +38,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let mut loader = Loader::default();
     match load(&args, &mut loader) {
         // SIGHUP reads the zone files again.
-        Ok(setup) => run::foreground(setup, || load(&args, &mut loader)),
+        Ok(setup) => run::foreground(setup, |_| load(&args, &mut loader)),
         Err(problems) => {
             eprintln!("{problems}");
             ExitCode::from(EXIT_USAGE)
@@ -69,6 +69,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
     let config = Config {
         workers: None,
+        user: None,
         busy_poll: Config::BUSY_POLL,
         forwarder,
         pools,

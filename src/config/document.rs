@@ -8,10 +8,16 @@ use toml::de::DeTable;
 
 use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
-use super::{Config, Problems, admin, authority, cache, forwarder, keys, limits, pool};
+use super::words::Expected;
+use super::{Config, Problems, User, admin, authority, cache, forwarder, keys, limits, pool};
 
 /// Reads the text of a config file; see [`Config::parse`].
-pub(super) fn parse(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
+pub(super) fn parse(
+    text: &str,
+    file: &str,
+    folder: &Path,
+    find_user: &dyn Fn(&str) -> Option<User>,
+) -> Result<Config, Problems> {
     let notes = Notes::new(file, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -20,7 +26,7 @@ pub(super) fn parse(text: &str, file: &str, folder: &Path) -> Result<Config, Pro
         note_syntax(&notes, text, errors);
         return Err(Problems::new(notes.into_found()));
     }
-    let config = read(Section::document(document.get_ref(), &notes), folder);
+    let config = read(Section::document(document.get_ref(), &notes), folder, find_user);
     let found = notes.into_found();
     if found.is_empty() { Ok(config) } else { Err(Problems::new(found)) }
 }
@@ -38,8 +44,9 @@ fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) 
 }
 
 /// Reads the document. What it gives is a `Config` only if nothing was noted.
-fn read(mut document: Section<'_>, folder: &Path) -> Config {
+fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
     let workers = NonZeroUsize::new(document.integer("workers", limits::WORKERS, 0));
+    let user = document.take("user").and_then(|node| node.parsed(|name| read_user(name, find_user)));
     let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), Config::BUSY_POLL);
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
@@ -76,7 +83,16 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, busy_poll, forwarder, pools, authorities, keys, cache, admin }
+    Config { workers, user, busy_poll, forwarder, pools, authorities, keys, cache, admin }
+}
+
+/// Reads the name of the user that the process is to become.
+fn read_user(name: &str, find_user: &dyn Fn(&str) -> Option<User>) -> Result<User, Expected> {
+    match find_user(name) {
+        Some(User { uid: 0, .. }) => Err(Expected::new("a user without root's rights")),
+        Some(user) => Ok(user),
+        None => Err(Expected::new("the name of a user of this host, as in /etc/passwd; useradd --system makes one")),
+    }
 }
 
 /// The entries of a section whose keys the operator chooses.
@@ -107,6 +123,7 @@ fn note_loops(listen: &[SocketAddr], asked: &[(SocketAddr, Spot<'_>)]) {
 #[cfg(test)]
 mod tests {
     use super::super::tests::check;
+    use super::*;
 
     #[test]
     fn broken_toml_is_told_before_anything_else() {
@@ -135,7 +152,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, busy_poll, forwarder, pools, authorities, keys, cache, admin",
+                "1:1: unknown key \"database\", expected one of workers, user, busy_poll, forwarder, pools, authorities, keys, cache, admin",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),
@@ -162,6 +179,27 @@ mod tests {
             ("20", "expected a duration with its unit, such as \"20s\" or \"20ms\", not an integer"),
         ] {
             check(&format!("busy_poll = {value}\n{one}"), &[&format!("1:13: busy_poll: {what}")]);
+        }
+    }
+
+    #[test]
+    fn a_user_is_one_of_this_host() {
+        let users = |name: &str| {
+            let uid = ["root", "nobody"].iter().position(|known| *known == name)? as u32;
+            Some(User { name: name.to_owned(), uid, gid: 7 })
+        };
+        let read = |name: &str| {
+            let text =
+                format!("user = \"{name}\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n");
+            Config::parse_among(&text, "c.toml", Path::new(""), &users).map_err(|problems| problems.to_string())
+        };
+        assert_eq!(read("nobody").expect("a config").user, Some(User { name: "nobody".to_owned(), uid: 1, gid: 7 }));
+        for (name, expected) in [
+            ("nobdy", "c.toml:1:8: user: invalid value \"nobdy\": expected the name of a user of this host"),
+            ("root", "c.toml:1:8: user: invalid value \"root\": expected a user without root's rights"),
+        ] {
+            let message = read(name).expect_err("no such user");
+            assert!(message.starts_with(expected), "{message}");
         }
     }
 

@@ -49,6 +49,8 @@ use crate::zone::{Identity, Miss};
 pub struct Config {
     /// Data-plane threads; `None` is one per CPU.
     pub workers: Option<NonZeroUsize>,
+    /// Who the process becomes once it is bound, if it is to become somebody else.
+    pub user: Option<User>,
     /// How long a worker stays awake after work, looking for more; zero is not at all.
     pub busy_poll: Duration,
     /// The LS, if the config has one.
@@ -72,7 +74,17 @@ impl Config {
     /// Reads the text of a config file. `file` is its name in messages; file names in it are relative
     /// to `folder`.
     pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Self, Problems> {
-        document::parse(text, file, folder)
+        Self::parse_among(text, file, folder, &|_| None)
+    }
+
+    /// The same, on a host where `find_user` knows the users by their names.
+    pub fn parse_among(
+        text: &str,
+        file: &str,
+        folder: &Path,
+        find_user: &dyn Fn(&str) -> Option<User>,
+    ) -> Result<Self, Problems> {
+        document::parse(text, file, folder, find_user)
     }
 
     /// The files that hold secrets of cookies, each once.
@@ -85,6 +97,17 @@ impl Config {
         files.dedup();
         files
     }
+}
+
+/// `user`: a user of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
 }
 
 /// `[forwarder]`.

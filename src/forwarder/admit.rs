@@ -11,7 +11,7 @@ use super::responses::Word;
 use super::slots::RaceRef;
 use super::{Forwarder, HandOver, tell};
 use crate::limit::{Place, TooMuch};
-use crate::metrics::{Limit, Transport};
+use crate::metrics::{Dropped, Limit, Transport};
 use crate::plan::Sign;
 use crate::policy::race::Race;
 use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
@@ -37,8 +37,13 @@ impl Forwarder {
             && let Some(worker) = self.shared.workers.get(usize::from(holder.0))
         {
             // It will find the race to join; or, if that is over by then, start another.
+            let Ok(place) = worker.try_reserve() else {
+                // More come than it can take; who asked does so again.
+                self.counters.dropped(Dropped::Overload);
+                return self.respond_nothing(&waiter.client);
+            };
             self.shared.on_the_way[usize::from(holder.0)].fetch_add(1, Relaxed);
-            let _ = worker.send(HandOver { message: message.to_vec(), client: waiter.client });
+            place.send(HandOver { message: message.to_vec(), client: waiter.client });
             return;
         }
         if !self.may_wait(asked, &mut waiter, stale, pool, now) {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use super::slots::RaceRef;
 use crate::limit::{DynamicThreshold, Turns};
 use crate::net::streams::{Connection, End, Heard, Report, StreamKey, Streams};
+use crate::net::tasks::Tasks;
 use crate::wire;
 
 /// Whom a fetch is for: an address of IPv4 or a prefix of IPv6.
@@ -163,13 +164,17 @@ pub(super) enum Next {
 }
 
 impl Fetches {
-    /// No fetch, and so many connections at most. `report` is told of what comes on them.
+    /// No fetch, and so many connections at most, whose tasks are among these. `report` is told of what comes on them.
     ///
     /// # Errors
     /// If the operating system gives no randomness.
-    pub(super) fn new(connections: usize, report: impl Fn(StreamKey, Report<'_>) + 'static) -> io::Result<Self> {
+    pub(super) fn new(
+        connections: usize,
+        tasks: Tasks,
+        report: impl Fn(StreamKey, Report<'_>) + 'static,
+    ) -> io::Result<Self> {
         Ok(Self {
-            streams: Streams::new(report)?,
+            streams: Streams::new(tasks, report)?,
             all: BTreeMap::new(),
             backends: BTreeMap::new(),
             queued_of_parties: DynamicThreshold::new(QUEUE),

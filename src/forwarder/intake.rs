@@ -39,6 +39,11 @@ impl Forwarder {
         self.take(messages, Look::First, now);
     }
 
+    /// Counts queries that were dropped unread, because more came than could be answered.
+    pub fn count_overload(&self, queries: u64) {
+        self.counters.dropped_many(Dropped::Overload, queries);
+    }
+
     /// Takes a query that came by TCP.
     pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
         let client = Client::Tcp(Arc::new(responder.clone()));
@@ -89,6 +94,8 @@ impl Forwarder {
     /// Takes one message that has been read: answers it at once if there is something wrong with it, else admits it.
     fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
         let Arrival { message, client, cookie, content } = arrival;
+        #[cfg(feature = "faults")]
+        crate::net::faults::on_message(message);
         // What was handed over was counted by who did that.
         if look == Look::First && !matches!(content, Content::Nothing(_)) {
             self.counters.query(client.transport());

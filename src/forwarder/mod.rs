@@ -51,7 +51,7 @@ use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{Client, Peer};
 
@@ -70,6 +70,7 @@ use crate::limit::{Clients, OwnAddresses, Pacing};
 use crate::metrics::{Counters, Dropped, Limited};
 use crate::net::batch::{BATCH, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
+use crate::net::tasks::Tasks;
 use crate::net::udp::Socket;
 use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
@@ -85,8 +86,8 @@ pub struct Shared {
     /// Hashes questions, the same for all workers and unknown to clients. Of good quality, for one hash serves the cache, the
     /// table of races and the claims, and each takes other bits of it.
     pub hasher: QuestionHasher,
-    /// The way to each worker, by number.
-    pub workers: Vec<UnboundedSender<HandOver>>,
+    /// The way to each worker, by number; each has room for [`HAND_OVERS`].
+    pub workers: Vec<Sender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
     pub on_the_way: Vec<AtomicUsize>,
     /// What each client holds.
@@ -133,6 +134,8 @@ pub struct Links {
     pub counters: Arc<Counters>,
     /// To be told when the last race is over.
     pub idle: Rc<Notify>,
+    /// The tasks of this worker.
+    pub tasks: Tasks,
 }
 
 /// One worker's LS.
@@ -243,7 +246,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, backend_sockets, fetches, own, counters, idle } = links;
+        let Links { shared, sockets, backend_sockets, fetches, own, counters, idle, tasks } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
@@ -252,7 +255,7 @@ impl Forwarder {
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
         let by_tcp = fetches / BY_TCP;
-        let fetches = Fetches::new(fetches - by_tcp, move |key, report| {
+        let fetches = Fetches::new(fetches - by_tcp, tasks, move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }
@@ -354,6 +357,9 @@ impl Forwarder {
 fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: Sign) {
     let _ = shared.news.send(News { backend: Arc::clone(backend), what });
 }
+
+/// Queries that wait for a worker that others hand them over to: some 10 ms of its work, and a few hundred kB.
+pub const HAND_OVERS: usize = 1024;
 
 /// Octets of type and class in a question.
 const QTYPE_QCLASS: usize = 4;

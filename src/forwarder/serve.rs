@@ -28,8 +28,12 @@ pub async fn take_queries(
             forwarder.borrow_mut().take_batch(listener, batch, Instant::now());
             vigil.renew();
         });
+        let dropped = socket.take_dropped();
+        if dropped > 0 {
+            forwarder.borrow().count_overload(dropped);
+        }
         if has_more {
-            // There may be more, but replies and connections have their turn first.
+            // There may be more, but what is in flight is finished first: replies and connections have their turn.
             tokio::task::yield_now().await;
         }
     }

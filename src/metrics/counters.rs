@@ -102,7 +102,8 @@ pub enum Dropped {
     Silent,
     /// A response that the kernel did not take.
     Unsent,
-    /// A connection above the limit.
+    /// A query that waited too long to be answered, or found no room to wait, because more came than could be answered; or a
+    /// connection above the limit.
     Overload,
     /// A response above the rate that its client is allowed.
     Limited,
@@ -248,7 +249,12 @@ impl Counters {
 
     /// Something was dropped.
     pub fn dropped(&self, reason: Dropped) {
-        self.dropped[reason as usize].increment();
+        self.dropped_many(reason, 1);
+    }
+
+    /// `n` were dropped.
+    pub fn dropped_many(&self, reason: Dropped, n: u64) {
+        self.dropped[reason as usize].add(n);
     }
 
     /// A query had a COOKIE option, or none, which is not counted.

@@ -15,12 +15,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use self::control::{Control, Told};
 use super::portion::{Arrival, Piece, Portion};
 use super::train::{Trains, Way};
+
+mod control;
 
 /// Datagrams that one call receives or sends at most. The gain of a larger batch is below what can be
 /// measured, while its buffers leave the cache.
@@ -147,6 +151,35 @@ impl RecvBatch {
             take(self);
             self.advance();
         }
+    }
+
+    /// When the first datagram of the last call came, since the Unix epoch, on a socket whose datagrams are
+    /// [stamped](super::options::stamp_arrivals).
+    pub fn first_arrived(&self) -> Option<Duration> {
+        if self.received > 0 { self.told(0).arrived } else { None }
+    }
+
+    /// Passes over the datagrams of the last call that came before a time, since the Unix epoch; returns how many that were. To be
+    /// called before anything is handed out.
+    pub fn skip_before(&mut self, time: Duration) -> usize {
+        let is_early = |number: &usize| self.told(*number).arrived.is_some_and(|arrived| arrived < time);
+        // They lie in the order in which they came.
+        let early = (0..self.received).take_while(is_early).count();
+        let datagrams = |number: usize| {
+            let length = self.headers[number].msg_len as usize;
+            self.told(number).cut.filter(|cut| *cut > 0).map_or(1, |cut| length.div_ceil(cut).max(1))
+        };
+        let skipped = (0..early).map(datagrams).sum();
+        if early > 0 {
+            self.portion.skip_to(early);
+            self.advance();
+        }
+        skipped
+    }
+
+    /// What the kernel says of what it has put into a buffer.
+    fn told(&self, number: usize) -> Told {
+        self.control[number].read(self.headers[number].msg_hdr.msg_controllen as usize)
     }
 
     /// Turns to the next datagrams of the last call.
@@ -538,115 +571,6 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
             out.sin6_scope_id = v6.scope_id();
             size_of::<libc::sockaddr_in6>() as libc::socklen_t
         }
-    }
-}
-
-/// What the kernel says of a datagram or train.
-struct Told {
-    /// Where it arrived.
-    local: Option<LocalAddress>,
-    /// Octets of each datagram of a train.
-    cut: Option<usize>,
-}
-
-/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message and a `UDP_SEGMENT` or `UDP_GRO` message (64 octets at most), aligned as
-/// `cmsghdr` wants it.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; 64]);
-
-impl Control {
-    /// No message.
-    const EMPTY: Self = Self([0; 64]);
-
-    /// What the kernel said in the first `length` octets.
-    fn read(&self, length: usize) -> Told {
-        let mut told = Told { local: None, cut: None };
-        // Most sockets are told nothing, and each of their datagrams comes here.
-        if length == 0 {
-            return told;
-        }
-        let mut header = empty_header().msg_hdr;
-        header.msg_control = (&raw const *self).cast_mut().cast();
-        header.msg_controllen = length.min(self.0.len()) as _;
-        // SAFETY: the header's control part is this block, aligned, initialized, and its length is stated truly. The
-        // macros stay within it: `CMSG_FIRSTHDR` and `CMSG_NXTHDR` return null when no whole header is left. The data
-        // of such a message is as long as its type, which `cmsg_len` is checked for before the unaligned read.
-        unsafe {
-            let mut message = libc::CMSG_FIRSTHDR(&raw const header);
-            while let Some(current) = message.as_ref() {
-                let carries = |size| current.cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
-                match (current.cmsg_level, current.cmsg_type) {
-                    (libc::IPPROTO_IP, libc::IP_PKTINFO) if carries(size_of::<libc::in_pktinfo>()) => {
-                        let info: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                        // `ipi_addr` is the header's destination; `ipi_spec_dst` is what a reply should use.
-                        // They differ for broadcast and multicast, which cannot be a source.
-                        let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
-                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
-                    }
-                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if carries(size_of::<libc::in6_pktinfo>()) => {
-                        let info: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                        let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex.to_ne_bytes() });
-                    }
-                    (libc::SOL_UDP, libc::UDP_GRO) if carries(size_of::<libc::c_int>()) => {
-                        let cut: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                        told.cut = usize::try_from(cut).ok();
-                    }
-                    _ => {}
-                }
-                message = libc::CMSG_NXTHDR(&raw const header, message);
-            }
-        }
-        told
-    }
-
-    /// Asks for a source address, and for the datagram to be cut into pieces of a length; returns the length of the messages.
-    fn write(&mut self, from: Option<LocalAddress>, cut: Option<u16>) -> usize {
-        let mut length = 0;
-        match from {
-            Some(LocalAddress { ip: IpAddr::V4(ip), .. }) => {
-                // No interface: the route decides, as for any other datagram of this host.
-                let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr { s_addr: ip.to_bits().to_be() },
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                };
-                length += self.append(length, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
-            }
-            Some(LocalAddress { ip: IpAddr::V6(ip), interface }) => {
-                // A link-local address means nothing without its interface (RFC 4007 section 6).
-                let interface = if ip.is_unicast_link_local() { u32::from_ne_bytes(interface) } else { 0 };
-                let info = libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
-                    ipi6_ifindex: interface as _,
-                };
-                length += self.append(length, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
-            }
-            None => {}
-        }
-        if let Some(cut) = cut {
-            length += self.append(length, libc::SOL_UDP, libc::UDP_SEGMENT, cut);
-        }
-        length
-    }
-
-    /// Writes one message at `offset`; returns the room that it takes.
-    fn append<T: Copy>(&mut self, offset: usize, level: libc::c_int, kind: libc::c_int, data: T) -> usize {
-        let size = size_of::<T>() as libc::c_uint;
-        // SAFETY: computes lengths only.
-        let (space, length) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
-        let room = &mut self.0[offset..offset + space];
-        // SAFETY: `room` is as long as the message with its padding, and the block and every `CMSG_SPACE` before it are
-        // multiples of the alignment of `cmsghdr`; `CMSG_DATA` is the part behind that header. `T` is plain data.
-        unsafe {
-            let message = room.as_mut_ptr().cast::<libc::cmsghdr>();
-            (*message).cmsg_level = level;
-            (*message).cmsg_type = kind;
-            (*message).cmsg_len = length as _;
-            ptr::write_unaligned(libc::CMSG_DATA(message).cast(), data);
-        }
-        space
     }
 }
 

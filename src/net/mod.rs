@@ -5,10 +5,14 @@ pub mod bind;
 pub mod clock;
 pub mod descriptors;
 pub mod exchange;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod options;
 mod portion;
+mod pressure;
 pub mod refusal;
 pub mod streams;
+pub mod tasks;
 pub mod tcp;
 mod train;
 pub mod udp;

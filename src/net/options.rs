@@ -1,6 +1,6 @@
 //! Options of UDP sockets that no crate at hand offers behind a safe call, and what they are set for.
 
-#![allow(unsafe_code)] // One system call; its block says why it is sound.
+#![allow(unsafe_code)] // Two system calls; each block says why it is sound.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -50,9 +50,46 @@ pub fn keep_errors(socket: impl AsFd, is_ipv6: bool) {
     };
 }
 
+/// Asks the kernel to tell of every datagram when it came, or no more to. What came before that bears no time, or that of its
+/// reception.
+pub fn stamp_arrivals(socket: impl AsFd, on: bool) {
+    let _ = set_flag(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on);
+}
+
+/// How many datagrams the kernel has refused for a socket so far, for want of room in its receive buffer; starts anew after the
+/// last number. `None` on a kernel that does not tell (Linux before 4.12).
+pub fn refused_by_kernel(socket: impl AsFd) -> Option<u32> {
+    let mut values = [0_u32; MEMINFO_VALUES];
+    let mut size = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes at most as many octets as are stated, and
+    // states how many that were.
+    let returned = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            (&raw mut values).cast(),
+            &raw mut size,
+        )
+    };
+    let count = size as usize / size_of::<u32>();
+    if returned == 0 { values.get(..count)?.get(MEMINFO_DROPS).copied() } else { None }
+}
+
+/// Numbers that `SO_MEMINFO` gives (linux/sock_diag.h).
+const MEMINFO_VALUES: usize = 9;
+
+/// The place of `SK_MEMINFO_DROPS` among them.
+const MEMINFO_DROPS: usize = 8;
+
 /// Sets an option that is a flag.
 pub(super) fn switch_on(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_flag(socket, level, option, true)
+}
+
+/// Sets an option that is a flag, or clears it.
+fn set_flag(socket: impl AsFd, level: libc::c_int, option: libc::c_int, on: bool) -> io::Result<()> {
+    let on = libc::c_int::from(on);
     let size = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
     let returned = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), size) };

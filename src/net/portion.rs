@@ -53,6 +53,12 @@ impl Portion {
         self.start = 0;
     }
 
+    /// Passes over the arrivals before this one: what comes next are its datagrams.
+    pub(super) fn skip_to(&mut self, arrival: usize) {
+        self.clear();
+        self.arrival = arrival;
+    }
+
     /// Goes on to the next datagrams of these arrivals. There are none if this was the end.
     pub(super) fn advance(&mut self, arrivals: usize, arrival: impl Fn(usize) -> Arrival) {
         self.pieces.clear();

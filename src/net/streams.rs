@@ -12,7 +12,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,9 +20,9 @@ use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use super::tasks::Tasks;
 use crate::wire::first_message;
 
 /// The connections of one worker to its backends. `T` is the caller's ticket.
@@ -34,8 +33,8 @@ pub struct Streams<T> {
     opened: u32,
     /// Told of what comes.
     report: Rc<Reporter>,
-    /// One for each connection; they end with this value.
-    tasks: JoinSet<()>,
+    /// Where the task of each connection runs.
+    tasks: Tasks,
     /// Source of IDs.
     rng: StdRng,
 }
@@ -124,12 +123,12 @@ impl<T: Copy> Streams<T> {
     ///
     /// # Errors
     /// If the operating system gives no randomness.
-    pub fn new(report: impl Fn(StreamKey, Report<'_>) + 'static) -> io::Result<Self> {
+    pub fn new(tasks: Tasks, report: impl Fn(StreamKey, Report<'_>) + 'static) -> io::Result<Self> {
         Ok(Self {
             connections: Vec::new(),
             opened: 0,
             report: Rc::new(report),
-            tasks: JoinSet::new(),
+            tasks,
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
     }
@@ -137,14 +136,6 @@ impl<T: Copy> Streams<T> {
     /// Opens a connection, which is kept for `idle` while nobody waits on it. Queries may be queued at once; whether it can be
     /// made, its reports tell.
     pub fn open(&mut self, address: SocketAddr, idle: Duration, now: Instant) -> StreamKey {
-        while let Some(ended) = self.tasks.try_join_next() {
-            // A connection whose task is lost would never be reported as ended.
-            if let Err(error) = ended
-                && let Ok(panic) = error.try_into_panic()
-            {
-                resume_unwind(panic);
-            }
-        }
         let line = Rc::new(Line {
             outbox: RefCell::default(),
             waiting: Cell::new(0),
@@ -160,7 +151,7 @@ impl<T: Copy> Streams<T> {
         let key = StreamKey { index: free as u32, serial: self.opened };
         self.opened = self.opened.wrapping_add(1);
         let (task, report) = (Rc::clone(&line), Rc::clone(&self.report));
-        self.tasks.spawn_local(async move {
+        self.tasks.start_and_leave(async move {
             let end = task.run(address, |message| report(key, Report::Message(message))).await;
             report(key, Report::Ended(end));
         });

@@ -1,19 +1,34 @@
 //! A listener's UDP socket under the runtime.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::batch::{self, BATCH, RecvBatch};
+use super::bind::SOCKET_BUFFER;
+use super::options;
+use super::pressure::{Change, MAX_WAIT, Pressure};
 
 /// A listener's socket, which the runtime watches for what arrives and for nothing else.
 ///
 /// The runtime's own type also watches for room to send, of which the kernel tells anew whenever a datagram has left: each
 /// batch of responses would wake the worker once more, for nothing.
-pub struct Socket(AsyncFd<OwnedFd>);
+pub struct Socket {
+    /// The socket.
+    fd: AsyncFd<OwnedFd>,
+    /// How it copes with more than can be answered.
+    pressure: RefCell<Pressure>,
+    /// What the kernel had refused for want of room when it was last asked.
+    refused: Cell<u32>,
+    /// Datagrams that were dropped since somebody asked.
+    dropped: Cell<u64>,
+}
 
 impl Socket {
     /// Has this thread's runtime watch a non-blocking socket.
@@ -21,7 +36,13 @@ impl Socket {
     /// # Errors
     /// If the runtime's own descriptors are exhausted.
     pub fn new(socket: UdpSocket) -> io::Result<Self> {
-        batch::watch(socket.into()).map(Self)
+        let refused = options::refused_by_kernel(&socket).unwrap_or_default();
+        Ok(Self {
+            fd: batch::watch(socket.into())?,
+            pressure: RefCell::default(),
+            refused: Cell::new(refused),
+            dropped: Cell::default(),
+        })
     }
 
     /// Waits until there may be something to receive.
@@ -29,7 +50,7 @@ impl Socket {
     /// # Errors
     /// If the socket has left the runtime.
     pub async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await.map(drop)
+        self.fd.readable().await.map(drop)
     }
 
     /// Receives by one call, after [`readable`](Self::readable), and hands what that was to `take`, at most [`BATCH`] datagrams
@@ -39,7 +60,7 @@ impl Socket {
     /// saves the call that would find that out; what arrives in between is a new edge for the runtime.
     pub fn receive(&self, batch: &mut RecvBatch, take: impl FnMut(&RecvBatch)) -> bool {
         let mut has_received = false;
-        let _ = self.0.try_io(Interest::READABLE, |socket| {
+        let _ = self.fd.try_io(Interest::READABLE, |socket| {
             match batch.recv(socket) {
                 // An error of an earlier response comes out here; what waits behind it is read next time.
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(()),
@@ -48,16 +69,65 @@ impl Socket {
             if batch.is_full() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         if has_received {
+            if self.pressure.borrow_mut().note(batch.is_full()) {
+                self.relieve(batch);
+            }
             batch.each_portion(take);
         }
         has_received && batch.is_full()
+    }
+
+    /// How many datagrams were dropped unread since this was asked last, because more came than could be answered.
+    pub fn take_dropped(&self) -> u64 {
+        self.dropped.take()
+    }
+
+    /// There is pressure: passes over what has waited too long, and sees to it that less has to wait.
+    #[cold]
+    fn relieve(&self, batch: &mut RecvBatch) {
+        // The kernel stamps by this clock. Where it is set meanwhile, one batch seems to have waited, or not to have.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let waited = batch.first_arrived().map(|arrived| now.saturating_sub(arrived));
+        let is_overload = self.pressure.borrow().is_overload();
+        if is_overload && waited.is_some_and(|waited| waited > MAX_WAIT) {
+            self.dropped.set(self.dropped.get() + batch.skip_before(now.saturating_sub(MAX_WAIT)) as u64);
+        }
+        let socket = SockRef::from(&self.fd);
+        // The kernel grants twice of what it is asked for, and says so.
+        let buffer = || socket.recv_buffer_size().map_or(SOCKET_BUFFER, |granted| granted / 2);
+        match self.pressure.borrow_mut().look(waited, buffer, Instant::now()) {
+            Change::Nothing => {}
+            Change::Begin => {
+                options::stamp_arrivals(&self.fd, true);
+                self.count_refused();
+            }
+            Change::Measure(buffer) => {
+                if let Some(buffer) = buffer {
+                    let _ = socket.set_recv_buffer_size(buffer);
+                }
+                self.count_refused();
+            }
+            Change::End => {
+                options::stamp_arrivals(&self.fd, false);
+                let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+                self.count_refused();
+            }
+        }
+    }
+
+    /// Counts what the kernel has refused since it was asked last.
+    fn count_refused(&self) {
+        if let Some(refused) = options::refused_by_kernel(&self.fd) {
+            let before = self.refused.replace(refused);
+            self.dropped.set(self.dropped.get() + u64::from(refused.wrapping_sub(before)));
+        }
     }
 
     /// Hands what has arrived by now to `take`, before the socket closes.
     pub fn receive_last(&self, mut take: impl FnMut(&RecvBatch)) {
         let mut batch = inbox();
         for _ in 0..LAST_BATCHES {
-            let Ok(1..) = batch.recv(&self.0) else { return };
+            let Ok(1..) = batch.recv(&self.fd) else { return };
             batch.each_portion(&mut take);
         }
     }
@@ -70,7 +140,7 @@ pub fn inbox() -> RecvBatch {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

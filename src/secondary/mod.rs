@@ -21,13 +21,14 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep_until, timeout};
 
 use self::client::Primary;
 use self::version::Fetched;
 use crate::config::SecondaryConfig;
 use crate::net::clock::SleepMeter;
+use crate::net::tasks::{Task, Tasks, pass_on};
 use crate::transfer::tsig::Key;
 use crate::transfer::{Difference, Failure, Secondary, SecondaryStep, Serial, Service, Soa, Version};
 use crate::wire::Name;
@@ -50,6 +51,8 @@ pub struct Keeper {
     watches: Vec<Watch>,
     /// Where zones go.
     posts: UnboundedSender<Post>,
+    /// The tasks of this thread.
+    tasks: Tasks,
 }
 
 /// The task of one zone.
@@ -59,7 +62,7 @@ struct Watch {
     /// Hints of primaries.
     hints: Rc<Hints>,
     /// Ends with this value.
-    _task: JoinSet<()>,
+    _task: Task,
 }
 
 /// A zone, and where it comes from.
@@ -111,9 +114,9 @@ impl Hints {
 }
 
 impl Keeper {
-    /// Looks after no zone yet. Must be used within a `LocalSet`.
-    pub fn new(posts: UnboundedSender<Post>) -> Self {
-        Self { watches: Vec::new(), posts }
+    /// Looks after no zone yet; its tasks are among these. Must be used within a `LocalSet`.
+    pub fn new(tasks: Tasks, posts: UnboundedSender<Post>) -> Self {
+        Self { watches: Vec::new(), posts, tasks }
     }
 
     /// Looks after these zones and no others. Those that have not changed go on as if nothing had happened; for the others,
@@ -141,11 +144,10 @@ impl Keeper {
     fn watch(&self, subject: Subject) -> Watch {
         let hints: Rc<Hints> = Rc::default();
         let subject = Rc::new(subject);
-        let mut story = Story::begin(Rc::clone(&subject), self.posts.clone());
+        let mut story = Story::begin(Rc::clone(&subject), self.posts.clone(), self.tasks.clone());
         let now = story.now();
         story.tell_service(now);
-        let mut task = JoinSet::new();
-        task.spawn_local(story.run(Rc::clone(&hints)));
+        let task = self.tasks.start(story.run(Rc::clone(&hints)));
         Watch { subject, hints, _task: task }
     }
 }
@@ -162,6 +164,8 @@ struct Story {
     service: Option<Service>,
     /// Where zones go.
     posts: UnboundedSender<Post>,
+    /// The tasks of this thread.
+    tasks: Tasks,
     /// Spreads looks in time.
     rng: SmallRng,
     /// Counts time asleep, in which a zone expires as well (RFC 1034 section 4.3.5).
@@ -187,7 +191,7 @@ type Exchange = Pin<Box<dyn Future<Output = Outcome>>>;
 
 impl Story {
     /// Begins with what an earlier run has saved, if that is still good for something.
-    fn begin(subject: Rc<Subject>, posts: UnboundedSender<Post>) -> Self {
+    fn begin(subject: Rc<Subject>, posts: UnboundedSender<Post>, tasks: Tasks) -> Self {
         let (now, config) = (Instant::now(), &subject.config);
         let primaries = config.primaries.len();
         let saved = saved::load(&config.file, &config.zone).and_then(|(zone, age)| {
@@ -200,7 +204,17 @@ impl Story {
             None => (None, Secondary::new(primaries, now)),
         };
         let rng = SmallRng::from_rng(&mut rand::rng());
-        Self { subject, machine, zone, service: None, posts, rng, sleep: SleepMeter::new(), asleep: Duration::ZERO }
+        Self {
+            subject,
+            machine,
+            zone,
+            service: None,
+            posts,
+            tasks,
+            rng,
+            sleep: SleepMeter::new(),
+            asleep: Duration::ZERO,
+        }
     }
 
     /// Now, as the machine is told: time asleep counts.
@@ -364,11 +378,12 @@ impl Story {
     /// Notes in the file that a primary has just confirmed the version in it.
     fn confirm_saved(&self) {
         let (file, zone) = (self.subject.config.file.clone(), self.subject.config.zone.clone());
-        spawn_blocking(move || {
+        let confirm = move || {
             if let Err(error) = saved::confirm(&file) {
                 tracing::warn!("zone {zone}: cannot note in {} that it is up to date: {error}", file.display());
             }
-        });
+        };
+        self.tasks.start_and_leave(async move { pass_on(spawn_blocking(confirm).await) });
     }
 }
 

@@ -5,10 +5,13 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
+mod confinement;
 mod connections;
 mod cookies;
 mod holdings;
 mod persist;
+mod privileges;
+mod remarks;
 mod status;
 mod worker;
 
@@ -24,28 +27,34 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
+pub use self::confinement::{Confinement, Files, Outside};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
+pub use self::privileges::find_user;
+pub use self::remarks::Remark;
+
 use self::holdings::{Holding, News as ZoneNews};
+use self::privileges::PrivilegeError;
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::admin::{self, Change, Owner, Refused, Request, Socket, SocketError, Token};
+use crate::admin::{self, Change, Refused, Request, Socket, SocketError, Token};
 use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
-use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::forwarder::shortage::Shortage;
+use crate::forwarder::{HAND_OVERS, Shared};
 use crate::limit::{Clients, CookieSecrets, Cookies, OwnAddresses, Pacing};
 use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
+use crate::net::tasks::{Tasks, panic_of, pass_on};
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
@@ -67,6 +76,9 @@ pub struct Setup {
     pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
     /// What changes by HTTP must bear.
     pub token: Option<Token>,
+    /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
+    /// give up anything, since it is not a server alone.
+    pub files: Option<Files>,
 }
 
 /// A server could not start.
@@ -76,6 +88,8 @@ pub enum StartError {
     Bind(BindError),
     /// The socket for changes could not be bound.
     Socket(SocketError),
+    /// It could not become the user that it is to be.
+    Privileges(PrivilegeError),
     /// The operating system gave no thread or no descriptors.
     Resources(io::Error),
 }
@@ -85,6 +99,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind(error) => error.fmt(f),
             Self::Socket(error) => error.fmt(f),
+            Self::Privileges(error) => error.fmt(f),
             Self::Resources(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -135,7 +150,13 @@ pub struct Server {
     /// Whether queries are taken.
     is_ready: Arc<AtomicBool>,
     /// The admin server; it ends with this value.
-    admin: JoinSet<()>,
+    admin: JoinSet<io::Result<()>>,
+    /// All other tasks of this thread.
+    tasks: Tasks,
+    /// Which workers have ended, and why.
+    lost: UnboundedReceiver<String>,
+    /// What the process may reach from now on.
+    confinement: Confinement,
     /// When it started.
     started: std::time::Instant,
     /// The secret of cookies of those that have none in a file.
@@ -165,7 +186,7 @@ struct Worker {
     /// The way to it.
     commands: UnboundedSender<Command>,
     /// Its thread.
-    thread: JoinHandle<io::Result<()>>,
+    thread: JoinHandle<bool>,
 }
 
 impl Server {
@@ -174,7 +195,7 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, catalogs, keys, cookie_secrets, token } = setup;
+        let Setup { config, catalogs, keys, cookie_secrets, token, files } = setup;
         let keys = Arc::new(keys);
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
@@ -182,7 +203,7 @@ impl Server {
         let own_secret = OwnSecret::new(std::time::Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
         let plan = Plan::new(&config, None, cookies, count).map(Arc::new);
-        let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
+        let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(HAND_OVERS)).unzip();
         let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
         let shared = Arc::new(Shared {
@@ -219,7 +240,7 @@ impl Server {
         let mut socket = None;
         if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
             let address = listener.local_addr()?;
-            socket = Socket::open(&admin.socket, address, Owner::current())?;
+            socket = Socket::open(&admin.socket, address, privileges::owner(config.user.as_ref()))?;
             bound.push(("admin".to_owned(), vec![address]));
         }
         let own = bound.iter().filter(|(name, _)| name != "admin").flat_map(|(_, addresses)| addresses.iter().copied());
@@ -231,7 +252,8 @@ impl Server {
         });
         let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
         let (sender, mut posts) = unbounded_channel();
-        let mut keeper = Keeper::new(sender);
+        let tasks = Tasks::default();
+        let mut keeper = Keeper::new(tasks.clone(), sender);
         keeper.set_subjects(holdings.iter().flat_map(Holding::subjects).collect());
         // What was saved is answered from with the first query.
         let mut announcements: Vec<ZoneNews> = first_news.into_iter().flatten().collect();
@@ -241,7 +263,16 @@ impl Server {
         // At most one for each zone and primary: see `authority::Places`.
         let (notice_sender, notices) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        // From here on nothing is bound, and no thread runs yet: those to come have no more rights than this one.
+        let confinement = match files {
+            Some(files) => {
+                let path = socket.as_ref().map(Socket::path);
+                privileges::give_up(config.user.as_ref(), &files, path).map_err(StartError::Privileges)?
+            }
+            None => Confinement::default(),
+        };
         let mut workers = Vec::new();
+        let (lost_sender, lost) = unbounded_channel();
         // From the last to the first, so that each takes its sockets off the end.
         for number in (0..count).rev() {
             let (commands, received) = unbounded_channel();
@@ -275,12 +306,15 @@ impl Server {
                 counters: Arc::clone(&counters[number]),
                 vigil: Vigil::new(config.busy_poll),
             };
-            workers.push(Worker { commands, thread: worker::start(parts)? });
+            workers.push(Worker { commands, thread: worker::start(parts, lost_sender.clone())? });
         }
         let ways: Vec<_> = workers.iter().map(|worker: &Worker| worker.commands.clone()).collect();
-        let mut prober = Prober::new(Rc::new(move || {
-            ways.iter().for_each(|way| drop(way.send(Command::Refresh)));
-        }));
+        let mut prober = Prober::new(
+            tasks.clone(),
+            Rc::new(move || {
+                ways.iter().for_each(|way| drop(way.send(Command::Refresh)));
+            }),
+        );
         if let Some(plan) = &plan {
             prober.set_plan(plan);
         }
@@ -290,17 +324,12 @@ impl Server {
         let mut admin = JoinSet::new();
         if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
-            admin.spawn_local(async move {
-                let served =
-                    admin::serve(listener, socket, shares.admin, token, asks, move || is_ready.load(Relaxed)).await;
-                if let Err(error) = served {
-                    tracing::error!(%error, "the admin server has ended");
-                }
-            });
+            let is_ready = move || is_ready.load(Relaxed);
+            admin.spawn_local(admin::serve(listener, socket, shares.admin, token, asks, is_ready));
         }
         let (configured, pools) = (config.pools.clone(), config.pools.clone());
         let started = std::time::Instant::now();
-        let mut announcer = Announcer::default();
+        let mut announcer = Announcer::new(tasks.clone());
         announcements.into_iter().for_each(|news| announce(&mut announcer, news));
         Ok(Self {
             config,
@@ -315,6 +344,9 @@ impl Server {
             requests,
             is_ready,
             admin,
+            tasks,
+            lost,
+            confinement,
             started,
             own_secret,
             connections,
@@ -340,11 +372,23 @@ impl Server {
         line
     }
 
-    /// Takes care of the running server: probes, the size of hedge buckets, what the admin server asks. Returns when an
-    /// operator asks for a reload, with the way to say what came of it.
-    pub async fn supervise(&mut self) -> oneshot::Sender<Result<String, Refused>> {
+    /// What the process may reach: a reload that names another file would fail half-way.
+    pub fn confinement(&self) -> &Confinement {
+        &self.confinement
+    }
+
+    /// Takes care of the running server: probes, the size of hedge buckets, what the admin server asks. Returns when there is
+    /// something to do that is not its own to do.
+    pub async fn supervise(&mut self) -> Call {
         loop {
             tokio::select! {
+                Some(why) = self.lost.recv() => return Call::Lost(why),
+                why = self.tasks.lost() => return Call::Lost(format!("the control thread panicked: {why}")),
+                Some(ended) = self.admin.join_next() => return Call::Lost(match ended {
+                    Ok(Ok(())) => "the admin server has ended".to_owned(),
+                    Ok(Err(error)) => format!("the admin server has ended: {error}"),
+                    Err(error) => format!("the admin server panicked: {}", panic_of(error).unwrap_or_default()),
+                }),
                 Some(news) = self.news.recv() => self.prober.hear(&news),
                 Some(post) = self.posts.recv() => self.take_post(post),
                 Some(notice) = self.notices.recv() => {
@@ -354,7 +398,7 @@ impl Server {
                 Some(request) = self.requests.recv() => match request {
                     Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
                     Request::Cache(answer) => drop(answer.send(self.cache_access())),
-                    Request::Change(Change::Reload, answer) => return answer,
+                    Request::Change(Change::Reload, answer) => return Call::Reload(answer),
                     Request::Change(change, answer) => drop(answer.send(self.change(change))),
                 },
             }
@@ -376,7 +420,7 @@ impl Server {
     /// Puts another config in force, as far as that can be done while running, and returns what an operator may not expect.
     pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
         let Setup { config, catalogs, keys, cookie_secrets, .. } = setup;
-        let mut remarks = needs_restart(&self.config, &config);
+        let mut remarks = remarks::needs_restart(&self.config, &config);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
         self.connections.reload(&config);
         if self.plan.is_some()
@@ -424,9 +468,11 @@ impl Server {
         for pool in earlier.cached_pools().into_iter().filter(|pool| !stay.contains(pool)) {
             let cache = Arc::clone(cache);
             // A large cache takes seconds to go through, in which there are probes to send.
-            tokio::task::spawn_blocking(move || {
-                let answers = cache.flush(Flush::Pool(pool));
-                tracing::info!("cache: {answers} answers of a pool that has changed are gone");
+            self.tasks.start_and_leave(async move {
+                let answers = tokio::task::spawn_blocking(move || cache.flush(Flush::Pool(pool))).await;
+                pass_on(answers.map(|answers| {
+                    tracing::info!("cache: {answers} answers of a pool that has changed are gone");
+                }));
             });
         }
     }
@@ -449,7 +495,7 @@ impl Server {
 
     /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
     /// Returns whether every query got its response within the longest timeout of a pool.
-    pub async fn drain(mut self) -> (bool, Summary) {
+    pub async fn drain(mut self) -> (Drained, Summary) {
         let timeouts = self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| pool.rules().timeout);
         self.is_ready.store(false, Relaxed);
         let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
@@ -463,28 +509,38 @@ impl Server {
                 }
             }
         };
-        let mut is_clean = tokio::select! {
-            result = timeout_at(deadline, drained) => result.is_ok(),
-            () = self.supervise_to_the_end() => false,
+        let mut drained = tokio::select! {
+            result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
+            why = self.supervise_to_the_end() => return (Drained::Lost(why), self.summary),
         };
         self.tell(|| Command::Stop);
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
-        let joined =
-            tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| matches!(thread.join(), Ok(Ok(())))));
-        is_clean &= matches!(timeout_at(deadline + DRAIN_MARGIN, joined).await, Ok(Ok(true)));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
+        if timeout_at(deadline + DRAIN_MARGIN, joined).await.is_err() {
+            drained = Drained::Late;
+        }
+        if let Ok(why) = self.lost.try_recv() {
+            drained = Drained::Lost(why);
+        }
         if let Some(plan) = self.plan {
             let _ = tokio::task::spawn_blocking(move || persist::save(&plan)).await;
         }
         // Its socket goes with it.
         self.admin.shutdown().await;
-        (is_clean, self.summary)
+        (drained, self.summary)
     }
 
-    /// Takes care of a server that drains, and is not reloaded any more.
-    async fn supervise_to_the_end(&mut self) {
+    /// Takes care of a server that drains, and is not reloaded any more. Returns what is lost, if something is.
+    async fn supervise_to_the_end(&mut self) -> String {
         loop {
-            let answer = self.supervise().await;
-            let _ = answer.send(Err(Refused::Conflict("the server is ending".to_owned())));
+            match self.supervise().await {
+                Call::Reload(answer) => {
+                    let _ = answer.send(Err(Refused::Conflict("the server is ending".to_owned())));
+                }
+                Call::Lost(why) => return why,
+            }
         }
     }
 
@@ -495,89 +551,24 @@ impl Server {
     }
 }
 
-/// What an operator may not expect of a reload.
+/// What [`Server::supervise`] cannot do itself.
+#[derive(Debug)]
+pub enum Call {
+    /// An operator asks for a reload, and wants to know what came of it.
+    Reload(oneshot::Sender<Result<String, Refused>>),
+    /// Something has ended that should not have, for this reason. What it did is not done any more: some clients get no answer.
+    Lost(String),
+}
+
+/// How a drain has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Remark {
-    /// The setting at this key differs from what runs and takes effect at the next start only.
-    NeedsRestart(String),
-    /// The cache has another size, so it is another one.
-    CacheEmptied,
-    /// A zone has changed, but not its serial: no secondary will notice.
-    SameSerial {
-        /// Name of the zone.
-        zone: String,
-        /// Its serial.
-        serial: u32,
-    },
-    /// A zone has a serial that is older than the one before: no secondary will take it.
-    OlderSerial {
-        /// Name of the zone.
-        zone: String,
-        /// Its serial.
-        serial: u32,
-    },
-    /// A backend that was added by hand is gone, since the config does not have it.
-    Gone {
-        /// Name of the pool.
-        pool: String,
-        /// Name of the backend.
-        backend: String,
-    },
-    /// A backend that was removed by hand is back, since the config has it.
-    Back {
-        /// Name of the pool.
-        pool: String,
-        /// Name of the backend.
-        backend: String,
-    },
-}
-
-impl fmt::Display for Remark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
-            Self::CacheEmptied => f.write_str("cache.size has changed, so the cache starts empty"),
-            Self::SameSerial { zone, serial } => {
-                write!(f, "zone {zone} has changed but not its serial {serial}, so no secondary will notice; raise it")
-            }
-            Self::OlderSerial { zone, serial } => {
-                write!(f, "zone {zone} has gone back to serial {serial}, so no secondary will take it; raise it")
-            }
-            Self::Gone { pool, backend } => write!(f, "{backend}, added to pool {pool} by hand, is gone"),
-            Self::Back { pool, backend } => write!(f, "{backend}, removed from pool {pool} by hand, is back"),
-        }
-    }
-}
-
-/// What of `new` takes effect only at the next start.
-fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
-    let mut keys = Vec::new();
-    if running.workers != new.workers {
-        keys.push("workers".to_owned());
-    }
-    if running.busy_poll != new.busy_poll {
-        keys.push("busy_poll".to_owned());
-    }
-    if running.admin != new.admin {
-        keys.push("admin".to_owned());
-    }
-    match (&running.forwarder, &new.forwarder) {
-        (Some(old), Some(new)) if old.listen != new.listen => keys.push("forwarder.listen".to_owned()),
-        (Some(_), None) | (None, Some(_)) => keys.push("forwarder".to_owned()),
-        (Some(_), Some(_)) | (None, None) => {}
-    }
-    for old in &running.authorities {
-        match new.authorities.iter().find(|new| new.name == old.name) {
-            Some(new) if new.listen != old.listen => keys.push(format!("authorities.{}.listen", old.name)),
-            Some(_) => {}
-            None => keys.push(format!("authorities.{}", old.name)),
-        }
-    }
-    let is_known = |name: &str| running.authorities.iter().any(|old| old.name == name);
-    keys.extend(
-        new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)),
-    );
-    keys.into_iter().map(Remark::NeedsRestart).collect()
+pub enum Drained {
+    /// Every query got its response.
+    Whole,
+    /// Some did not in time.
+    Late,
+    /// Something has ended before, for this reason.
+    Lost(String),
 }
 
 /// Sockets of one worker for the addresses of one listener.

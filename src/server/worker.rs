@@ -1,15 +1,18 @@
 //! A worker: one thread with a runtime of its own, and everything that the queries it takes ever touch.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::runtime;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -18,6 +21,7 @@ use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Dropped, Limited};
+use crate::net::tasks::{Tasks, message_of, panic_of, pass_on};
 use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
@@ -63,7 +67,7 @@ pub(super) struct ForwarderParts {
     /// Where no client is.
     pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
-    pub(super) handed_over: UnboundedReceiver<HandOver>,
+    pub(super) handed_over: Receiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// For how many sockets to backends it has room.
@@ -92,30 +96,49 @@ pub(super) struct AuthorityParts {
     pub(super) connections: Arc<Connections>,
 }
 
-/// Starts a worker's thread.
+/// Starts a worker's thread. Why it has ended, if nobody has told it to, goes to `lost`.
 ///
 /// # Errors
 /// If the operating system gives no thread or no descriptors.
-pub(super) fn start(parts: Parts) -> io::Result<JoinHandle<io::Result<()>>> {
-    let name = format!("worker-{}", parts.id.0);
-    std::thread::Builder::new().name(name).spawn(move || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let local = LocalSet::new();
-        let result = runtime.block_on(local.run_until(run(parts)));
-        report(result)
+pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<String>) -> io::Result<JoinHandle<bool>> {
+    let number = parts.id.0;
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let live = || -> io::Result<()> {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(LocalSet::new().run_until(run(parts)))
+        };
+        // Whatever it has left behind ends with it: what is in an unknown state is not used any more.
+        let why = match catch_unwind(AssertUnwindSafe(live)) {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => format!("panicked: {}", message_of(&*panic)),
+        };
+        let _ = lost.send(format!("worker {number} {why}"));
+        false
     })
 }
 
 /// A worker's life.
+///
+/// # Errors
+/// If a task has panicked, or has ended that should not have.
 async fn run(parts: Parts) -> io::Result<()> {
+    let tasks = Tasks::default();
     let Parts { id, mut commands, forwarder, authorities, counters, vigil } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil)?),
+        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil, tasks.clone())?),
         None => None,
     };
-    let sites = authorities.into_iter().map(|parts| Site::start(parts, Arc::clone(&counters), vigil));
-    let sites = sites.collect::<io::Result<Vec<_>>>()?;
-    while let Some(command) = commands.recv().await {
+    let sites = authorities.into_iter();
+    let sites = sites.map(|parts| Site::start(parts, Arc::clone(&counters), vigil, tasks.clone()));
+    let mut sites = sites.collect::<io::Result<Vec<_>>>()?;
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            why = lost(balancer.as_mut(), &mut sites) => return Err(io::Error::other(why)),
+            why = tasks.lost() => return Err(io::Error::other(format!("panicked: {why}"))),
+        };
+        let Some(command) = command else { break };
         match command {
             Command::SetPlan(plan) => {
                 if let Some(balancer) = &balancer {
@@ -134,7 +157,7 @@ async fn run(parts: Parts) -> io::Result<()> {
             }
             Command::Drain(done) => match &mut balancer {
                 // Commands are still taken meanwhile: a backend may die while we wait for it.
-                Some(balancer) => drop(tokio::task::spawn_local(balancer.drain(done))),
+                Some(balancer) => tasks.start_and_leave(balancer.drain(done)),
                 None => drop(done.send(())),
             },
             Command::Stop => break,
@@ -146,6 +169,34 @@ async fn run(parts: Parts) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until one of the tasks is lost that take queries and replies for as long as a worker lives, and says how.
+async fn lost(balancer: Option<&mut Balancer>, sites: &mut [Site]) -> String {
+    let mut sets = Vec::new();
+    if let Some(Balancer { races, intake, .. }) = balancer {
+        sets.push(races);
+        // A drain takes them away, and ends them.
+        sets.extend(intake.iter_mut().flat_map(|intake| [&mut intake.readers, &mut intake.connections]));
+    }
+    sets.extend(sites.iter_mut().flat_map(|site| [&mut site.intake, &mut site.connections]));
+    let ended = poll_fn(|cx| {
+        let mut ended = sets.iter_mut().map(|set| set.poll_join_next(cx));
+        // A set may be empty: an LS that listens nowhere by TCP has no task for that.
+        ended
+            .find_map(|ended| match ended {
+                Poll::Ready(Some(ended)) => Some(Poll::Ready(ended)),
+                Poll::Ready(None) | Poll::Pending => None,
+            })
+            .unwrap_or(Poll::Pending)
+    });
+    match ended.await {
+        Ok(()) => "has lost a part of itself".to_owned(),
+        Err(error) => match panic_of(error) {
+            Some(message) => format!("panicked: {message}"),
+            None => "has lost a part of itself".to_owned(),
+        },
+    }
+}
+
 /// A worker's LS with its tasks.
 struct Balancer {
     /// The LS.
@@ -153,7 +204,7 @@ struct Balancer {
     /// What takes queries; gone once the LS drains.
     intake: Option<Intake>,
     /// Tasks that races need: they end with this value.
-    _races: JoinSet<()>,
+    races: JoinSet<()>,
     /// Told when the last race is over.
     idle: Rc<Notify>,
 }
@@ -172,7 +223,13 @@ struct Intake {
 
 impl Balancer {
     /// Starts taking queries.
-    fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
+    fn start(
+        id: WorkerId,
+        parts: ForwarderParts,
+        counters: Arc<Counters>,
+        vigil: Vigil,
+        tasks: Tasks,
+    ) -> io::Result<Self> {
         let ForwarderParts {
             shared,
             plan,
@@ -187,7 +244,7 @@ impl Balancer {
         let idle = Rc::new(Notify::new());
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
         let counted = Arc::clone(&counters);
-        let links = Links { shared, sockets, backend_sockets, fetches, own, counters: counted, idle: told };
+        let links = Links { shared, sockets, backend_sockets, fetches, own, counters: counted, idle: told, tasks };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
@@ -218,7 +275,7 @@ impl Balancer {
             }
         });
         let intake = Intake { sockets: udp, readers, connections, drain };
-        Ok(Self { forwarder, intake: Some(intake), _races: races, idle })
+        Ok(Self { forwarder, intake: Some(intake), races, idle })
     }
 
     /// Takes what has arrived by now, and nothing more; says so when every query has its response. Asked a second time,
@@ -234,7 +291,9 @@ impl Balancer {
                     serve::take_last_queries(&forwarder, number as u16, socket);
                 }
                 intake.drain.send_replace(true);
-                while intake.connections.join_next().await.is_some() {}
+                while let Some(ended) = intake.connections.join_next().await {
+                    pass_on(ended);
+                }
             }
             while !forwarder.borrow().is_idle() {
                 idle.notified().await;
@@ -260,10 +319,10 @@ struct Site {
 
 impl Site {
     /// Starts answering.
-    fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
+    fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil, tasks: Tasks) -> io::Result<Self> {
         let AuthorityParts { number, edition, own, limited, notices, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
-        let links = authority::Links { own, counters: Arc::clone(&counters), limited, notices };
+        let links = authority::Links { own, counters: Arc::clone(&counters), limited, notices, tasks };
         let authority = Rc::new(Authority::new(number, edition, links));
         let mut intake = JoinSet::new();
         for socket in &udp {
@@ -290,7 +349,9 @@ impl Site {
         self.intake.shutdown().await;
         self.sockets.iter().for_each(|socket| self.authority.answer_last(socket));
         self.drain.send_replace(true);
-        while self.connections.join_next().await.is_some() {}
+        while let Some(ended) = self.connections.join_next().await {
+            pass_on(ended);
+        }
     }
 }
 

@@ -250,9 +250,9 @@ struct Known {
 
 /// The server of the config, or the usual place if there is no config or none with an admin server.
 fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
-    let admin = match load::load(config) {
-        Ok((config, _)) => config.admin,
-        Err(LoadError::NotFound(_)) if config.is_none() => None,
+    let (admin, user) = match load::load(config) {
+        Ok((config, _)) => (config.admin, config.user),
+        Err(LoadError::NotFound(_)) if config.is_none() => (None, None),
         // Perhaps broken by an edit that a reload is to bring in force: then somebody must say where the server is.
         Err(error) => return Err(Trouble::Usage(format!("{error}\nname the admin server with --admin URL"))),
     };
@@ -265,7 +265,7 @@ fn configured(config: Option<&Path>) -> Result<Known, Trouble> {
             return Ok(Known { target: Target::Socket(path), token: None, sockets: Vec::new() });
         }
         AdminSocket::At(path) => vec![path],
-        AdminSocket::Auto => usual_places(admin.listen, own_uid()),
+        AdminSocket::Auto => usual_places(admin.listen, user.map_or_else(own_uid, |user| user.uid)),
         AdminSocket::Off => Vec::new(),
     };
     if admin.listen.port() == 0 {

@@ -16,8 +16,8 @@ use std::{fmt, fs, io, str};
 use super::cookies::{self, CookieProblems};
 use super::keys::{self, KeyProblems};
 use crate::admin::{Token, TokenError};
-use crate::config::{Config, Problems};
-use crate::server::Setup;
+use crate::config::{Config, Problems, User};
+use crate::server::{Files, Outside, Setup, find_user};
 
 pub(super) use zones::{Loader, ZoneProblems};
 
@@ -27,9 +27,17 @@ const USUAL_PLACES: [&str; 2] = ["config.toml", "/etc/hedgerow/config.toml"];
 /// Reads the config file that is named, or else the first of the usual places that has one. Tells
 /// which file it was.
 pub(super) fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> {
+    load_among(file, &find_user)
+}
+
+/// The same, where `find_user` knows the users of this host.
+pub(super) fn load_among(
+    file: Option<&Path>,
+    find_user: &dyn Fn(&str) -> Option<User>,
+) -> Result<(Config, PathBuf), LoadError> {
     match file {
-        Some(file) => load_first(&[file]),
-        None => load_first(&USUAL_PLACES.map(Path::new)),
+        Some(file) => load_first(&[file], find_user),
+        None => load_first(&USUAL_PLACES.map(Path::new), find_user),
     }
 }
 
@@ -44,7 +52,7 @@ pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, L
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
-    Ok(Setup { config, catalogs, keys, cookie_secrets, token })
+    Ok(Setup { config, catalogs, keys, cookie_secrets, token, files: None })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -54,7 +62,8 @@ pub(super) fn load_files_to_serve(
     file: Option<&Path>,
     loader: &mut Loader,
 ) -> Result<Setup, LoadError> {
-    let setup = load_files(config, loader)?;
+    let files = Some(Files::of(&config, file));
+    let setup = Setup { files, ..load_files(config, loader)? };
     loader.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
@@ -72,10 +81,10 @@ fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
 }
 
 /// Reads the first of these files that exists.
-fn load_first(places: &[&Path]) -> Result<(Config, PathBuf), LoadError> {
+fn load_first(places: &[&Path], find_user: &dyn Fn(&str) -> Option<User>) -> Result<(Config, PathBuf), LoadError> {
     for &file in places {
         match fs::read(file) {
-            Ok(bytes) => return Ok((parse(file, &bytes)?, file.to_owned())),
+            Ok(bytes) => return Ok((parse(file, &bytes, find_user)?, file.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // A file that is there was meant: the next place would be a surprise.
             Err(error) => return Err(LoadError::Unreadable(file.to_owned(), error)),
@@ -85,14 +94,14 @@ fn load_first(places: &[&Path]) -> Result<(Config, PathBuf), LoadError> {
 }
 
 /// Reads the bytes of a config file. File names in it are relative to its folder.
-fn parse(file: &Path, bytes: &[u8]) -> Result<Config, LoadError> {
+fn parse(file: &Path, bytes: &[u8], find_user: &dyn Fn(&str) -> Option<User>) -> Result<Config, LoadError> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let sound = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let line = sound.iter().filter(|&&octet| octet == b'\n').count() + 1;
         LoadError::NotText { file: file.to_owned(), line }
     })?;
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
-    Config::parse(text, &file.display().to_string(), folder).map_err(LoadError::Wrong)
+    Config::parse_among(text, &file.display().to_string(), folder, find_user).map_err(LoadError::Wrong)
 }
 
 /// Why there is no configuration. Each of these is exit status 2.
@@ -121,6 +130,8 @@ pub(super) enum LoadError {
     Cookies(CookieProblems),
     /// There is no token to be had from its file.
     Token(TokenError),
+    /// A file is out of reach since the start.
+    Outside(Outside),
 }
 
 impl fmt::Display for LoadError {
@@ -138,6 +149,7 @@ impl fmt::Display for LoadError {
             Self::Keys(problems) => write!(f, "{problems}"),
             Self::Cookies(problems) => write!(f, "{problems}"),
             Self::Token(error) => write!(f, "{error}"),
+            Self::Outside(outside) => write!(f, "{outside}"),
             Self::NotText { file, line } => {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
             }

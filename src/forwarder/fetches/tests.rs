@@ -12,7 +12,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let fetches = Fetches::new(CONNECTIONS, |_, _| {}).expect("there is randomness");
+        let fetches = Fetches::new(CONNECTIONS, Tasks::default(), |_, _| {}).expect("there is randomness");
         Self { fetches, races: Slots::new(), now: Instant::now() }
     }
 

@@ -1,7 +1,7 @@
 //! What leaves as a batch arrives: whole, in order, and whatever of it the kernel refuses is told.
 
 use super::*;
-use crate::net::options::{take_trains_whole, tell_local_address};
+use crate::net::options::{refused_by_kernel, stamp_arrivals, take_trains_whole, tell_local_address};
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -274,4 +274,76 @@ fn without_being_asked_the_kernel_cuts_trains_apart() {
     let mut batch = RecvBatch::for_trains(4, 16);
     to.peek(&mut [0]).unwrap();
     assert_eq!((batch.recv(&to).unwrap(), batch.received), (3, 3));
+}
+
+/// Waits for so long, which is what a datagram is to do in its socket.
+fn wait(time: Duration) {
+    let nobody = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+    nobody.set_read_timeout(Some(time)).expect("a timeout above zero");
+    assert!(nobody.recv(&mut [0]).is_err());
+}
+
+#[test]
+fn what_came_too_early_is_passed_over() {
+    let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    take_trains_whole(&to);
+    let mut out = SendBatch::new(BATCH, 16);
+    let mut send = |octet: u8, count: usize| {
+        for _ in 0..count {
+            out.push(to.local_addr().ok(), None, |bytes| bytes.extend([octet; 3]));
+        }
+        out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
+    };
+    stamp_arrivals(&to, true);
+    // The kernel begins to stamp a moment later.
+    let mut batch = RecvBatch::for_trains(8, 16);
+    let is_stamped = (0..1000).any(|_| {
+        send(0, 1);
+        batch.recv(&to).expect("loopback is quick");
+        let arrived = batch.first_arrived().expect("every datagram has a time");
+        wait(Duration::from_millis(2));
+        let later = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        later - arrived >= Duration::from_millis(2) && later - arrived < Duration::from_secs(60)
+    });
+    assert!(is_stamped);
+
+    send(1, 3);
+    send(2, 1);
+    wait(Duration::from_millis(20));
+    let between = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    send(3, 2);
+    batch.recv(&to).expect("loopback is quick");
+    assert!(batch.first_arrived().is_some_and(|arrived| arrived + Duration::from_millis(20) <= between));
+    assert_eq!(batch.skip_before(between - Duration::from_secs(60)), 0);
+    assert_eq!(batch.skip_before(between), 4);
+    let mut left = Vec::new();
+    batch.each_portion(|portion| {
+        (0..portion.len()).for_each(|index| left.push(portion.datagram(index).unwrap().bytes[0]))
+    });
+    assert_eq!(left, [3, 3]);
+
+    send(1, 2);
+    batch.recv(&to).expect("loopback is quick");
+    assert_eq!(batch.skip_before(Duration::MAX), 2);
+    assert!(batch.is_empty());
+
+    stamp_arrivals(&to, false);
+    send(1, 1);
+    batch.recv(&to).expect("loopback is quick");
+    assert_eq!(batch.first_arrived(), None);
+}
+
+#[test]
+fn what_the_kernel_refuses_is_counted() {
+    let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    let before = refused_by_kernel(&to).expect("Linux tells");
+    socket2::SockRef::from(&to).set_recv_buffer_size(1).expect("a small buffer is granted");
+    for _ in 0..100 {
+        from.send_to(&[0; 1000], to.local_addr().unwrap()).unwrap();
+    }
+    let refused = refused_by_kernel(&to).expect("Linux tells") - before;
+    to.set_nonblocking(true).unwrap();
+    let received = std::iter::from_fn(|| to.recv(&mut [0; 1000]).ok()).count();
+    assert_eq!(received + refused as usize, 100);
+    assert!(refused > 0);
 }

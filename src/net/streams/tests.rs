@@ -29,7 +29,7 @@ fn streams() -> (Streams<char>, Rc<RefCell<Vec<Told>>>) {
             Report::Ended(End::Closed) => Told::Ended(key, "closed"),
         });
     };
-    (Streams::new(report).expect("there is randomness"), told)
+    (Streams::new(Tasks::default(), report).expect("there is randomness"), told)
 }
 
 /// Runs a test where connections have their tasks.

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use self::connection::Connection;
 pub use self::responder::Responder;
 pub use self::table::Connections;
+use super::tasks::pass_on;
 
 /// Accepts connections until `drain` turns true, then lets them finish.
 ///
@@ -70,7 +71,7 @@ pub async fn serve(
                 }
                 Err(_) => {}
             },
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            Some(ended) = connections.join_next(), if !connections.is_empty() => pass_on(ended),
             _ = drained.wait_for(|drain| *drain) => break,
         }
     }
@@ -82,7 +83,9 @@ pub async fn serve(
         }
         // It closes here: nobody connects any more, while those who have are served to the end.
     }
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        pass_on(ended);
+    }
 }
 
 /// Lets the runtime watch a connection that it has not accepted itself.

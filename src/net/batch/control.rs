@@ -1,0 +1,127 @@
+//! Control messages: what the kernel says beside a datagram that it hands over, and what it is told beside one that it takes.
+//! The room for them lies in the batches of [`super`], with which this belongs together.
+
+#![allow(unsafe_code)] // Reads and writes what C macros lay out.
+#![allow(clippy::unnecessary_cast)] // The C types have other widths on other C libraries.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ptr;
+use std::time::Duration;
+
+use super::{LocalAddress, empty_header};
+
+/// What the kernel says of a datagram or train.
+pub(super) struct Told {
+    /// Where it arrived.
+    pub(super) local: Option<LocalAddress>,
+    /// Octets of each datagram of a train.
+    pub(super) cut: Option<usize>,
+    /// When it arrived, since the Unix epoch.
+    pub(super) arrived: Option<Duration>,
+}
+
+/// Room for an `IP_PKTINFO` or `IPV6_PKTINFO` message, a `UDP_SEGMENT` or `UDP_GRO` message and a time (96 octets at most), aligned
+/// as `cmsghdr` wants it.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct Control([u8; 96]);
+
+impl Control {
+    /// No message.
+    pub(super) const EMPTY: Self = Self([0; 96]);
+
+    /// What the kernel said in the first `length` octets.
+    pub(super) fn read(&self, length: usize) -> Told {
+        let mut told = Told { local: None, cut: None, arrived: None };
+        // Most sockets are told nothing, and each of their datagrams comes here.
+        if length == 0 {
+            return told;
+        }
+        let mut header = empty_header().msg_hdr;
+        header.msg_control = (&raw const *self).cast_mut().cast();
+        header.msg_controllen = length.min(self.0.len()) as _;
+        // SAFETY: the header's control part is this block, aligned, initialized, and its length is stated truly. The
+        // macros stay within it: `CMSG_FIRSTHDR` and `CMSG_NXTHDR` return null when no whole header is left. The data
+        // of such a message is as long as its type, which `cmsg_len` is checked for before the unaligned read.
+        unsafe {
+            let mut message = libc::CMSG_FIRSTHDR(&raw const header);
+            while let Some(current) = message.as_ref() {
+                let carries = |size| current.cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
+                match (current.cmsg_level, current.cmsg_type) {
+                    (libc::IPPROTO_IP, libc::IP_PKTINFO) if carries(size_of::<libc::in_pktinfo>()) => {
+                        let info: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                        // `ipi_addr` is the header's destination; `ipi_spec_dst` is what a reply should use.
+                        // They differ for broadcast and multicast, which cannot be a source.
+                        let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
+                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
+                    }
+                    (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if carries(size_of::<libc::in6_pktinfo>()) => {
+                        let info: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                        let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex.to_ne_bytes() });
+                    }
+                    (libc::SOL_UDP, libc::UDP_GRO) if carries(size_of::<libc::c_int>()) => {
+                        let cut: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                        told.cut = usize::try_from(cut).ok();
+                    }
+                    (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if carries(size_of::<libc::timespec>()) => {
+                        let time: libc::timespec = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                        let secs = u64::try_from(time.tv_sec).ok();
+                        told.arrived = secs.map(|secs| Duration::new(secs, time.tv_nsec as u32));
+                    }
+                    _ => {}
+                }
+                message = libc::CMSG_NXTHDR(&raw const header, message);
+            }
+        }
+        told
+    }
+
+    /// Asks for a source address, and for the datagram to be cut into pieces of a length; returns the length of the messages.
+    pub(super) fn write(&mut self, from: Option<LocalAddress>, cut: Option<u16>) -> usize {
+        let mut length = 0;
+        match from {
+            Some(LocalAddress { ip: IpAddr::V4(ip), .. }) => {
+                // No interface: the route decides, as for any other datagram of this host.
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr { s_addr: ip.to_bits().to_be() },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                length += self.append(length, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+            }
+            Some(LocalAddress { ip: IpAddr::V6(ip), interface }) => {
+                // A link-local address means nothing without its interface (RFC 4007 section 6).
+                let interface = if ip.is_unicast_link_local() { u32::from_ne_bytes(interface) } else { 0 };
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                    ipi6_ifindex: interface as _,
+                };
+                length += self.append(length, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+            }
+            None => {}
+        }
+        if let Some(cut) = cut {
+            length += self.append(length, libc::SOL_UDP, libc::UDP_SEGMENT, cut);
+        }
+        length
+    }
+
+    /// Writes one message at `offset`; returns the room that it takes.
+    fn append<T: Copy>(&mut self, offset: usize, level: libc::c_int, kind: libc::c_int, data: T) -> usize {
+        let size = size_of::<T>() as libc::c_uint;
+        // SAFETY: computes lengths only.
+        let (space, length) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
+        let room = &mut self.0[offset..offset + space];
+        // SAFETY: `room` is as long as the message with its padding, and the block and every `CMSG_SPACE` before it are
+        // multiples of the alignment of `cmsghdr`; `CMSG_DATA` is the part behind that header. `T` is plain data.
+        unsafe {
+            let message = room.as_mut_ptr().cast::<libc::cmsghdr>();
+            (*message).cmsg_level = level;
+            (*message).cmsg_type = kind;
+            (*message).cmsg_len = length as _;
+            ptr::write_unaligned(libc::CMSG_DATA(message).cast(), data);
+        }
+        space
+    }
+}

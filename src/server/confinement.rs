@@ -1,0 +1,279 @@
+//! The files that a server may reach once it has started: those of its config, and no others.
+//!
+//! Landlock, where the kernel has it, denies everything else to the process from within, without any right: so that whoever
+//! takes it over by a message finds no other files, and opens no port that looks like ours. What is allowed are folders, not
+//! files, for editors and tools replace a file by another under its name. A reload that names a file elsewhere is refused before
+//! anything is read, with the remedy.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, path_beneath_rules,
+};
+
+use crate::config::{Config, KeyConfig};
+
+/// The files that a config names, with its own. Whoever adds a key that names a file adds the file here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Those that are read, at a reload too.
+    pub(super) read: Vec<PathBuf>,
+    /// Those that are replaced while the server runs or when it ends.
+    pub(super) written: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Those of a config that was read from `file`, or from the command line.
+    pub fn of(config: &Config, file: Option<&Path>) -> Self {
+        let authorities = || config.authorities.iter();
+        let zones = authorities().flat_map(|authority| &authority.zones).map(|zone| &zone.file);
+        let secondaries = authorities().flat_map(|authority| &authority.secondaries).map(|zone| &zone.file);
+        let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_ref());
+        let keys = config.keys.iter().filter_map(|key| match key {
+            KeyConfig::InFile { file, .. } => Some(file),
+            KeyConfig::Given(_) => None,
+        });
+        let cookies = config.cookie_secrets_files().into_iter().map(Path::to_owned);
+        let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_ref());
+        Self {
+            read: file
+                .map(Path::to_owned)
+                .into_iter()
+                .chain(zones.chain(token).chain(keys).cloned())
+                .chain(cookies)
+                .collect(),
+            written: secondaries.chain(cache).cloned().collect(),
+        }
+    }
+}
+
+/// What a process may reach.
+#[derive(Debug, Default)]
+pub struct Confinement {
+    /// Folders, canonical; none if the kernel does not hold the process to them.
+    folders: Option<Folders>,
+}
+
+/// Folders whose files may be reached, those below them too.
+#[derive(Debug)]
+struct Folders {
+    /// To be read.
+    read: Vec<PathBuf>,
+    /// To be read and replaced.
+    written: Vec<PathBuf>,
+}
+
+impl Confinement {
+    /// Confines this thread, and those that it will start, to these files and the folder of this socket. An older kernel does less,
+    /// or nothing: that is said, and no error.
+    pub(super) fn enforce(files: &Files, socket: Option<&Path>) -> Self {
+        let read = folders_of(&files.read);
+        let written = folders_of(&files.written);
+        let socket = socket.map(|path| folders_of(&[path.to_owned()])).unwrap_or_default();
+        match restrict(&read, &written, &socket) {
+            Ok(RulesetStatus::NotEnforced) => {
+                tracing::info!("this kernel has no landlock: the process may open whatever its user may");
+                Self::default()
+            }
+            Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => {
+                tracing::debug!(?read, ?written, "the process is confined to the folders of its config (landlock)");
+                Self { folders: Some(Folders { read, written }) }
+            }
+            Err(error) => {
+                tracing::warn!("landlock: the process may open whatever its user may: {error}");
+                Self::default()
+            }
+        }
+    }
+
+    /// Whether all files of a config may be reached.
+    ///
+    /// # Errors
+    /// The first that may not.
+    pub fn check(&self, files: &Files) -> Result<(), Outside> {
+        let Some(folders) = &self.folders else { return Ok(()) };
+        let all = || folders.read.iter().chain(&folders.written);
+        let is_below = |file: &Path, folder: &PathBuf| canonical(file).is_some_and(|file| file.starts_with(folder));
+        let outside = |file: &&PathBuf, allowed: Vec<&PathBuf>| !allowed.iter().any(|folder| is_below(file, folder));
+        let unread = files.read.iter().find(|file| outside(file, all().collect()));
+        let unwritten = files.written.iter().find(|file| outside(file, folders.written.iter().collect()));
+        let told = |file: &PathBuf, folders: Vec<&PathBuf>| Outside {
+            file: file.clone(),
+            folders: folders.into_iter().cloned().collect(),
+        };
+        match (unread, unwritten) {
+            (Some(file), _) => Err(told(file, all().collect())),
+            (None, Some(file)) => Err(told(file, folders.written.iter().collect())),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// A file that a reload names is out of reach.
+#[derive(Debug)]
+pub struct Outside {
+    /// The file.
+    file: PathBuf,
+    /// Where it would be in reach.
+    folders: Vec<PathBuf>,
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folders: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        write!(
+            f,
+            "{}: the process cannot reach it, for it was not in the config when it started: ",
+            self.file.display()
+        )?;
+        if folders.is_empty() {
+            f.write_str("restart it")
+        } else {
+            write!(f, "restart it, or keep the file in {}", folders.join(", "))
+        }
+    }
+}
+
+impl std::error::Error for Outside {}
+
+/// Has the kernel deny all but these folders, and new TCP listeners. Connections to others go on being made, as transfers need.
+fn restrict(read: &[PathBuf], written: &[PathBuf], socket: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+    let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
+    let replace_access: BitFlags<AccessFs> = read_access
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::RemoveFile;
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(KNOWN))?
+        .handle_access(AccessNet::BindTcp)?
+        .create()?
+        .add_rules(path_beneath_rules(read, read_access))?
+        .add_rules(path_beneath_rules(SYSTEM, read_access))?
+        .add_rules(path_beneath_rules(written, replace_access))?
+        .add_rules(path_beneath_rules(socket, AccessFs::RemoveFile))?
+        .restrict_self()?;
+    Ok(status.ruleset)
+}
+
+/// The folders of files, canonical: where they stand, and where links lead.
+fn folders_of(files: &[PathBuf]) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for file in files {
+        let parent = folder_of(file).canonicalize().ok();
+        let target = file.canonicalize().ok().and_then(|file| file.parent().map(Path::to_owned));
+        for folder in [parent, target].into_iter().flatten() {
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+    }
+    folders
+}
+
+/// The folder of a file.
+pub(super) fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// Where a file is, or would be, whatever links lead there.
+fn canonical(file: &Path) -> Option<PathBuf> {
+    fs::canonicalize(file).ok().or_else(|| {
+        // A folder that is still to be made is below one that is there.
+        let there = folder_of(file).ancestors().find_map(|folder| fs::canonicalize(folder).ok())?;
+        Some(there.join(file.file_name()?))
+    })
+}
+
+/// The newest rules that this is written for; a newer kernel may have more, and an older one less.
+const KNOWN: ABI = ABI::V5;
+
+/// What the C library and the runtime read by themselves, such as the number of processors.
+const SYSTEM: &[&str] = &["/proc/self", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_denies_other_files_and_new_tcp_listeners() {
+        let (ours, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("it is bound");
+        for folder in [&ours, &other] {
+            fs::write(folder.path().join("a.zone"), "a").expect("a file");
+        }
+        let zone = ours.path().join("a.zone");
+        let confined = thread::spawn(move || {
+            let files = Files { read: vec![zone.clone()], written: vec![ours.path().join("state/cache.bin")] };
+            fs::create_dir(ours.path().join("state")).expect("our own folder");
+            // Of this thread alone, and of those that it starts.
+            let confined = Confinement::enforce(&files, None);
+            if confined.folders.is_none() {
+                assert!(std::env::var_os("HEDGEROW_REQUIRED").is_none(), "this kernel has no landlock");
+                return eprintln!("not tested: this kernel has no landlock");
+            }
+            let denied = |result: std::io::Result<()>| result.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+            assert!(denied(fs::read(other.path().join("a.zone")).map(drop)), "another file");
+            assert!(denied(fs::read("/etc/passwd").map(drop)), "a file of the system");
+            assert!(denied(fs::write(&zone, "b")), "what is to be read only");
+            assert_eq!(fs::read(&zone).expect("our own file"), b"a");
+            fs::write(ours.path().join("state/new"), "c").expect("what is to be written");
+            fs::rename(ours.path().join("state/new"), ours.path().join("state/cache.bin")).expect("the same");
+            match TcpListener::bind("127.0.0.1:0") {
+                Ok(_) => eprintln!("not tested: the landlock of this kernel knows no network (before Linux 6.7)"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
+            }
+            TcpStream::connect(address).expect("others are reached");
+            UdpSocket::bind("127.0.0.1:0").expect("sockets to backends are opened all the time");
+        });
+        confined.join().expect("no assertion failed");
+        // Not of this one.
+        TcpListener::bind("127.0.0.1:0").expect("loopback");
+    }
+
+    #[test]
+    fn a_file_is_in_reach_below_the_folders_of_the_start() {
+        let outer = tempfile::tempdir().expect("a folder for the test");
+        let at = |path: &str| outer.path().join(path);
+        for folder in ["config", "zones/sub", "state", "other"] {
+            fs::create_dir_all(at(folder)).expect("a folder");
+        }
+        for file in ["config/config.toml", "zones/a.zone", "zones/sub/b.zone", "other/c.zone"] {
+            fs::write(at(file), "").expect("a file");
+        }
+        std::os::unix::fs::symlink(at("other/c.zone"), at("zones/link.zone")).expect("a link");
+        let files = |read: &[&str], written: &[&str]| Files {
+            read: read.iter().map(|path| at(path)).collect(),
+            written: written.iter().map(|path| at(path)).collect(),
+        };
+        let start = files(&["config/config.toml", "zones/a.zone"], &["state/cache.bin"]);
+        let folders = Folders { read: folders_of(&start.read), written: folders_of(&start.written) };
+        let confined = Confinement { folders: Some(folders) };
+        let check = |read: &[&str], written: &[&str], expected: Option<&str>| {
+            let found = confined.check(&files(read, written)).err().map(|outside| outside.to_string());
+            let is_right = match (&found, expected) {
+                (Some(found), Some(expected)) => found.starts_with(&at(expected).display().to_string()),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            assert!(is_right, "{read:?} {written:?}: {found:?}");
+        };
+        check(&["config/config.toml", "zones/new.zone", "zones/sub/b.zone"], &["state/new/z.zone"], None);
+        check(&["state/cache.bin"], &[], None);
+        check(&["other/c.zone"], &[], Some("other/c.zone"));
+        check(&["zones/link.zone"], &[], Some("zones/link.zone"));
+        check(&["zones/../other/c.zone"], &[], Some("zones/../other/c.zone"));
+        check(&[], &["zones/cache.bin"], Some("zones/cache.bin"));
+        assert!(Confinement::default().check(&files(&["other/c.zone"], &[])).is_ok(), "nothing is enforced");
+    }
+}

@@ -1,0 +1,94 @@
+//! What an operator may not expect of a reload: what waits for a restart, what of changes by hand is undone, and zones that no
+//! secondary will take.
+
+use std::fmt;
+
+use crate::config::Config;
+
+/// What an operator may not expect of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// The setting at this key differs from what runs and takes effect at the next start only.
+    NeedsRestart(String),
+    /// The cache has another size, so it is another one.
+    CacheEmptied,
+    /// A zone has changed, but not its serial: no secondary will notice.
+    SameSerial {
+        /// Name of the zone.
+        zone: String,
+        /// Its serial.
+        serial: u32,
+    },
+    /// A zone has a serial that is older than the one before: no secondary will take it.
+    OlderSerial {
+        /// Name of the zone.
+        zone: String,
+        /// Its serial.
+        serial: u32,
+    },
+    /// A backend that was added by hand is gone, since the config does not have it.
+    Gone {
+        /// Name of the pool.
+        pool: String,
+        /// Name of the backend.
+        backend: String,
+    },
+    /// A backend that was removed by hand is back, since the config has it.
+    Back {
+        /// Name of the pool.
+        pool: String,
+        /// Name of the backend.
+        backend: String,
+    },
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
+            Self::CacheEmptied => f.write_str("cache.size has changed, so the cache starts empty"),
+            Self::SameSerial { zone, serial } => {
+                write!(f, "zone {zone} has changed but not its serial {serial}, so no secondary will notice; raise it")
+            }
+            Self::OlderSerial { zone, serial } => {
+                write!(f, "zone {zone} has gone back to serial {serial}, so no secondary will take it; raise it")
+            }
+            Self::Gone { pool, backend } => write!(f, "{backend}, added to pool {pool} by hand, is gone"),
+            Self::Back { pool, backend } => write!(f, "{backend}, removed from pool {pool} by hand, is back"),
+        }
+    }
+}
+
+/// What of `new` takes effect only at the next start.
+pub(super) fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
+    let mut keys = Vec::new();
+    if running.workers != new.workers {
+        keys.push("workers".to_owned());
+    }
+    if running.user != new.user {
+        keys.push("user".to_owned());
+    }
+    if running.busy_poll != new.busy_poll {
+        keys.push("busy_poll".to_owned());
+    }
+    if running.admin != new.admin {
+        keys.push("admin".to_owned());
+    }
+    match (&running.forwarder, &new.forwarder) {
+        (Some(old), Some(new)) if old.listen != new.listen => keys.push("forwarder.listen".to_owned()),
+        (Some(_), None) | (None, Some(_)) => keys.push("forwarder".to_owned()),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    for old in &running.authorities {
+        match new.authorities.iter().find(|new| new.name == old.name) {
+            Some(new) if new.listen != old.listen => keys.push(format!("authorities.{}.listen", old.name)),
+            Some(_) => {}
+            None => keys.push(format!("authorities.{}", old.name)),
+        }
+    }
+    let is_known = |name: &str| running.authorities.iter().any(|old| old.name == name);
+    keys.extend(
+        new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)),
+    );
+    keys.into_iter().map(Remark::NeedsRestart).collect()
+}
