@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 
 use crate::cache::{Cache, PoolId};
 use crate::config::{BackendConfig, CacheConfig, Config, PoolConfig};
-use crate::limit::Cookies;
+use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
 use crate::metrics::{BackendCounters, Counter, PoolCounters};
 use crate::policy::Rules;
 use crate::policy::balance::Balance;
@@ -28,6 +28,12 @@ use crate::wire::Name;
 pub struct Plan {
     /// Largest UDP message sent or asked for, octets.
     pub edns_udp_size: u16,
+    /// Who is answered.
+    pub access: Arc<Access>,
+    /// How many queries may wait.
+    pub limits: WaitRules,
+    /// Who got how many responses, if that is limited.
+    pub rate: Option<Arc<ResponseRate>>,
     /// Which pool answers for which name.
     pub routes: Arc<Routes>,
     /// Pools in order of the config.
@@ -47,6 +53,9 @@ impl Plan {
         let forwarder = config.forwarder.as_ref()?;
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
+            access: Arc::new(Access::new(&forwarder.access)),
+            limits: forwarder.limits,
+            rate: shared_rate(forwarder.rate_limit, earlier),
             routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
             pools: shared_pools(&config.pools, earlier, workers),
             cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier)),
@@ -59,6 +68,9 @@ impl Plan {
     pub fn with_pools(&self, pools: &[PoolConfig], workers: usize) -> Self {
         Self {
             edns_udp_size: self.edns_udp_size,
+            access: Arc::clone(&self.access),
+            limits: self.limits,
+            rate: self.rate.clone(),
             routes: Arc::clone(&self.routes),
             pools: shared_pools(pools, Some(self), workers),
             cache: self.cache.clone(),
@@ -77,6 +89,13 @@ impl Plan {
     pub fn pool(&self, name: &str) -> Option<&Arc<SharedPool>> {
         self.pools.iter().find(|pool| pool.config.name == name)
     }
+}
+
+/// Who got how many responses, as `earlier` knows it if the rules are the same.
+fn shared_rate(rules: Option<RateRules>, earlier: Option<&Plan>) -> Option<Arc<ResponseRate>> {
+    let rules = rules?;
+    let known = earlier.and_then(|plan| plan.rate.as_ref()).filter(|rate| rate.rules() == rules).cloned();
+    Some(known.unwrap_or_else(|| Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))))
 }
 
 /// The cache of `earlier`, unless that has another size.
@@ -405,6 +424,9 @@ fn unix_millis() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
+
+/// Clients, names and kinds of responses that the rate of responses is known of: 1 MiB.
+const ACCOUNTS: usize = 128 << 10;
 
 /// Names that a `sticky` pool remembers: half a megabyte.
 const REMEMBERED_NAMES: usize = 1 << 16;

@@ -20,8 +20,8 @@ const LIMIT: usize = 500;
 #[test]
 fn many_queries_in_flight_take_little_memory_and_are_all_answered() {
     let backend = Holding::new();
-    let keys = "dispatch = 'sequential'\ntimeout = '60s'\nattempt_timeout = '60s'\n[health]\ninterval = '1h'";
-    let server = Forwarder::to(&[&backend.address()], keys).start();
+    let keys = "dispatch = 'sequential'\nmax_in_flight = 100000\ntimeout = '60s'\nattempt_timeout = '60s'\n[health]\ninterval = '1h'";
+    let server = Forwarder::to(&[&backend.address()], keys).keys("limits = { waiting = 100000 }").start();
     let client = socket();
     client.connect(server.address()).expect("loopback can be reached");
 

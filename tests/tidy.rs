@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("announcer", &["config", "net", "transfer", "zone", "wire"]),
     ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
-    // To `cache` and `limit`: the plan is what workers share, and the cache and the secrets of cookies are parts of that.
+    // To `cache` and `limit`: the plan is what workers share, and the cache and what limits clients are parts of that.
     ("plan", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
@@ -54,8 +54,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `limit`: who may connect and for how long is decided there.
     ("net", &["limit", "wire", "metrics"]),
     ("cache", &["wire"]),
-    // To `zone`: what is transferred are the records of zones.
-    ("transfer", &["zone", "wire"]),
+    // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
+    ("transfer", &["limit", "zone", "wire"]),
     ("zone", &["wire"]),
     // To `wire`: a cookie comes and goes as an option of a message.
     ("limit", &["wire"]),

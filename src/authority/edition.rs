@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::notice::Places;
-use crate::limit::{Cookies, ResponseRate};
+use crate::limit::{Access, Cookies, ResponseRate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{AccessList, Journal};
 use crate::wire::Name;
@@ -21,6 +21,8 @@ pub struct Edition {
     pub keys: Arc<Keys>,
     /// What there is to exchange with others, by zone.
     pub exchanges: HashMap<Name, Arc<Exchange>>,
+    /// Who is answered.
+    pub access: Arc<Access>,
     /// Who got how much, if that is limited.
     pub rate: Option<Arc<ResponseRate>>,
     /// Gives cookies to clients, if they get any.

@@ -19,15 +19,17 @@ use tokio::task::spawn_local;
 pub use self::edition::{Edition, Exchange, Source};
 pub use self::notice::{Notice, Places};
 use self::special::{Outcome, Special, cut, is_special};
-use crate::limit::{self, Decision, ResponseRate};
-use crate::metrics::{self, Counters, Dropped, Transport};
-use crate::net::batch::{BATCH, RecvBatch, SendBatch};
+use crate::limit::{self, Access, Decision, OnDenied, OwnAddresses, ResponseRate};
+use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
+use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::clock;
 use crate::net::options::take_trains_whole;
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
-use crate::wire::{Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, read_query, write_error};
+use crate::wire::{
+    Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, read_query, write_error, write_prohibited,
+};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
 
 /// One worker's part of a TS.
@@ -36,29 +38,50 @@ pub struct Authority {
     number: usize,
     /// What it answers from.
     edition: RefCell<Arc<Edition>>,
+    /// Where no client is.
+    own: Arc<OwnAddresses>,
     /// What is counted.
     counters: Arc<Counters>,
+    /// How often clients met a limit.
+    limited: Arc<Limited>,
     /// Where NOTIFY goes.
     notices: mpsc::UnboundedSender<Notice>,
     /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
 }
 
+/// What a worker's part of a TS is linked with.
+pub struct Links {
+    /// Where no client is.
+    pub own: Arc<OwnAddresses>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// How often clients met a limit.
+    pub limited: Arc<Limited>,
+    /// Where NOTIFY goes.
+    pub notices: mpsc::UnboundedSender<Notice>,
+}
+
 impl Authority {
     /// Answers from `edition`, as the authority of this number.
-    pub fn new(
-        number: usize,
-        edition: Arc<Edition>,
-        counters: Arc<Counters>,
-        notices: mpsc::UnboundedSender<Notice>,
-    ) -> Self {
+    pub fn new(number: usize, edition: Arc<Edition>, links: Links) -> Self {
+        let Links { own, counters, limited, notices } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
-        Self { number, edition: RefCell::new(edition), counters, notices, transfers }
+        Self { number, edition: RefCell::new(edition), own, counters, limited, notices, transfers }
     }
 
     /// Answers from another edition from now on. Transfers that have begun go on from theirs.
     pub fn set_edition(&self, edition: Arc<Edition>) {
         self.edition.replace(edition);
+    }
+
+    /// Whether a client at this address may connect. That one may not is counted.
+    pub fn may_connect(&self, client: IpAddr) -> bool {
+        let is_welcome = self.edition.borrow().access.may_connect(client);
+        if !is_welcome {
+            self.counters.dropped(Dropped::Denied);
+        }
+        is_welcome
     }
 
     /// Answers what a listener receives, for as long as it is polled.
@@ -102,21 +125,32 @@ impl Authority {
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
         zone::warm(&edition.catalog, datagrams.clone().map(|datagram| datagram.bytes));
         for datagram in datagrams {
+            let Datagram { peer, local, .. } = datagram;
+            if self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
+                self.counters.dropped(Dropped::Source);
+                continue;
+            }
             responses.push_unless_empty(datagram.peer, datagram.local, |out| {
                 let arrival = self.read(&edition, datagram.bytes, datagram.peer.ip(), || *today);
                 let mut reaction = match self.react(&edition, &arrival, datagram.peer, Transport::Udp, out) {
                     Outcome::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     Outcome::Transfer(_) => Reaction::Silent,
+                    Outcome::Dropped(reason) => return self.drop_query(reason, Transport::Udp, out),
                 };
-                if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction) {
-                    let Some(rcode) = limited(rate, &edition.catalog, &arrival, datagram.peer.ip(), rcode, out, now)
-                    else {
-                        self.counters.query(Transport::Udp);
-                        self.counters.dropped(Dropped::Limited);
-                        return out.clear();
-                    };
-                    reaction = Reaction::Respond(rcode);
+                if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction)
+                    && rate.limits(peer.ip())
+                    && !arrival.is_proven()
+                {
+                    let decision = decide(rate, &edition.catalog, peer.ip(), out, now);
+                    if decision != Decision::Pass {
+                        self.limited.count(Limit::Rate);
+                    }
+                    match decision {
+                        Decision::Pass => {}
+                        Decision::Slip => reaction = Reaction::Respond(slip(&arrival, rcode, out)),
+                        Decision::Drop => return self.drop_query(Dropped::Limited, Transport::Udp, out),
+                    }
                 }
                 self.count(reaction, Transport::Udp, out);
             });
@@ -148,6 +182,10 @@ impl Authority {
                     Reaction::Respond(Rcode::SERVFAIL)
                 }
             },
+            Outcome::Dropped(reason) => {
+                self.drop_query(reason, Transport::Tcp, &mut out);
+                return responder.respond(|_| {});
+            }
         };
         self.count(reaction, Transport::Tcp, &mut out);
         responder.respond(|response| *response = out);
@@ -187,12 +225,22 @@ impl Authority {
         };
         let Arrival { message, read, cookie } = arrival;
         let cookie = cookie.as_ref();
+        if !edition.access.admits(peer.ip()) {
+            return deny(&edition.access, arrival, out);
+        }
         if is_special(read, message) {
             let client = peer.ip();
             let special = Special { authority: self.number, edition, message, read, cookie, client, transport };
             return special.react(&self.notices, out);
         }
         Outcome::Reaction(zone::respond_to(&edition.catalog, read, cookie, message, transport, UDP_SIZE, out))
+    }
+
+    /// Says nothing to a query, and counts why.
+    fn drop_query(&self, reason: Dropped, transport: Transport, out: &mut Vec<u8>) {
+        self.counters.query(transport);
+        self.counters.dropped(reason);
+        out.clear();
     }
 
     /// Counts what became of a message. `out` stays empty if there is nothing to say.
@@ -219,21 +267,45 @@ struct Arrival<'m> {
     cookie: Option<Cookie>,
 }
 
-/// Whether a response by UDP goes out, perhaps with another in its place; returns the rcode of what does.
-fn limited(
-    rate: &ResponseRate,
-    catalog: &Catalog,
-    arrival: &Arrival<'_>,
-    client: IpAddr,
-    rcode: Rcode,
-    response: &mut Vec<u8>,
-    now: Instant,
-) -> Option<Rcode> {
-    let Arrival { message, cookie, .. } = arrival;
-    // RFC 7873 section 5.2.5: who is where it says is nobody's victim, and needs no defense against the forged.
-    if cookie.is_some_and(|cookie| cookie.state == CookieState::Valid) {
-        return Some(rcode);
+impl Arrival<'_> {
+    /// Whether its sender is where its address says. RFC 7873 section 5.2.5: who is that is nobody's victim, and needs no defense
+    /// against the forged.
+    fn is_proven(&self) -> bool {
+        self.cookie.is_some_and(|cookie| cookie.state == CookieState::Valid)
     }
+}
+
+/// Reacts to a message of a client that is not to be answered.
+fn deny(access: &Access, arrival: &Arrival<'_>, out: &mut Vec<u8>) -> Outcome {
+    let Arrival { message, read, cookie } = arrival;
+    match (read, access.on_denied()) {
+        (Err(Rejected::Short | Rejected::NotAQuery), _) => return Outcome::Reaction(Reaction::Malformed),
+        (_, OnDenied::Drop) => return Outcome::Dropped(Dropped::Denied),
+        (Ok(_) | Err(Rejected::Answer(_)), OnDenied::Refused) => {}
+    }
+    write_prohibited(message, read.as_ref().ok(), cookie.as_ref(), UDP_SIZE, out);
+    Outcome::Reaction(Reaction::Respond(Rcode::REFUSED))
+}
+
+/// Writes what goes out in the place of a response above a rate; returns its rcode.
+fn slip(arrival: &Arrival<'_>, rcode: Rcode, response: &mut Vec<u8>) -> Rcode {
+    let Arrival { message, cookie, .. } = arrival;
+    match cookie {
+        // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours. Not more often than with TC,
+        // or eight octets would have us answer all that is forged.
+        Some(cookie) => {
+            write_error(message, Rcode::BADCOOKIE, Some(cookie), UDP_SIZE, response);
+            Rcode::BADCOOKIE
+        }
+        None => {
+            cut(message, None, response);
+            rcode
+        }
+    }
+}
+
+/// What becomes of a response by UDP, as far as rates go.
+fn decide(rate: &ResponseRate, catalog: &Catalog, client: IpAddr, response: &[u8], now: Instant) -> Decision {
     let topic = Topic::of(catalog, response);
     let outcome = match topic.kind {
         Kind::Answer => limit::Outcome::Answer,
@@ -241,20 +313,7 @@ fn limited(
         Kind::Nxdomain => limit::Outcome::Nxdomain,
         Kind::Error => limit::Outcome::Error,
     };
-    match rate.decide(client, topic.name(), outcome, now) {
-        Decision::Pass => Some(rcode),
-        // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours. Not more often than with TC,
-        // or eight octets would have us answer all that is forged.
-        Decision::Slip if cookie.is_some() => {
-            write_error(message, Rcode::BADCOOKIE, cookie.as_ref(), UDP_SIZE, response);
-            Some(Rcode::BADCOOKIE)
-        }
-        Decision::Slip => {
-            cut(message, None, response);
-            Some(rcode)
-        }
-        Decision::Drop => None,
-    }
+    rate.decide(client, topic.name(), outcome, now)
 }
 
 /// Largest UDP response, octets: what passes nearly everywhere without fragmentation (DNS Flag Day 2020).

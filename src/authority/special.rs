@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 use super::UDP_SIZE;
 use super::edition::{Edition, Exchange};
 use super::notice::Notice;
+use crate::metrics::Dropped;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
@@ -51,6 +52,8 @@ pub(super) struct Special<'a> {
 
 /// What becomes of such a message.
 pub(super) enum Outcome {
+    /// Nothing is said, for this reason.
+    Dropped(Dropped),
     /// As with any other.
     Reaction(Reaction),
     /// A zone is to be sent.

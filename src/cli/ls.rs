@@ -6,10 +6,12 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{EXIT_USAGE, run};
+use super::{EXIT_USAGE, load, run};
 use crate::config::{
-    BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, words,
+    BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits,
+    usual_rate_limit, words,
 };
+use crate::limit::{AccessRules, WaitRules};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
 use crate::server::Setup;
@@ -60,6 +62,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
+    let loops = load::loops::told(&config(&args));
+    if !loops.is_empty() {
+        eprintln!("hedgerow ls: {loops}");
+        return ExitCode::from(EXIT_USAGE);
+    }
     let setup = || Setup {
         config: config(&args),
         catalogs: Vec::new(),
@@ -100,6 +107,9 @@ fn config(args: &Args) -> Config {
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
             connections: Default::default(),
             routes: vec![Route { suffix: Name::root(), pool: 0 }],
+            access: AccessRules::of(&AccessRules::LOCAL),
+            limits: WaitRules::default(),
+            rate_limit: usual_rate_limit(&args.listen),
             cookies: CookieConfig::default(),
         }),
         pools: vec![pool],

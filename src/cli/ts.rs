@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
-use crate::config::{AuthorityConfig, Config, CookieConfig, ZoneSource, words};
+use crate::config::{AuthorityConfig, Config, CookieConfig, ZoneSource, usual_rate_limit, words};
+use crate::limit::AccessRules;
 use crate::server::Setup;
 use crate::wire::Name;
 use crate::zone::{Identity, Miss};
@@ -50,6 +51,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
     let authority = AuthorityConfig {
         name: "authority".to_owned(),
         listen: args.listen.clone(),
+        access: AccessRules::of(&AccessRules::EVERYBODY),
         zones: args
             .zones
             .iter()
@@ -60,7 +62,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         identity: Identity::default(),
         shared: Vec::new(),
         secondaries: Vec::new(),
-        rate_limit: None,
+        rate_limit: usual_rate_limit(&args.listen),
         cookies: CookieConfig::default(),
         connections: Default::default(),
     };

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::clients::{read_access, read_rate_limit};
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
-use super::transfer::{Claims, Transfers, read_rate_limit};
+use super::transfer::{Claims, Transfers};
 use super::{AuthorityConfig, Expected, ZoneSource, connections, cookies, words};
+use crate::limit::AccessRules;
 use crate::zone::{Identity, Text};
 
 /// An example of what `zones` takes.
@@ -24,9 +26,12 @@ pub(super) fn read<'d>(
     let listen = section.require("listen", "[\"127.0.0.1:5301\"]");
     let zones = section.require("zones", ZONES_EXAMPLE);
     let mut transfers = Transfers::default();
+    let listen = listen.map(|node| read_listen(&node, listeners)).unwrap_or_default();
+    let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
     let authority = AuthorityConfig {
         name: name.to_owned(),
-        listen: listen.map(|node| read_listen(&node, listeners)).unwrap_or_default(),
+        listen,
+        access: read_access(&mut section, &AccessRules::EVERYBODY),
         zones: zones.map(|node| read_zones(&node, folder, &mut transfers, claims)).unwrap_or_default(),
         shared: transfers.shared,
         secondaries: transfers.secondaries,
@@ -37,7 +42,7 @@ pub(super) fn read<'d>(
             id: read_text(&mut section, "id"),
             nsid: read_text(&mut section, "nsid"),
         },
-        rate_limit: section.section("rate_limit").map(read_rate_limit),
+        rate_limit,
         cookies: cookies::read(&mut section, folder),
         connections: section.section("connections").map(connections::read).unwrap_or_default(),
     };

@@ -91,10 +91,14 @@ fn note_shared_listeners(listeners: Vec<(SocketAddr, Spot<'_>)>) {
     note_repeats(fixed, |address| format!("{address} is listened on"));
 }
 
-/// Notes backends that are the forwarder itself: a query would come back until its deadline.
+/// Notes backends that are the forwarder itself: a query would come back until its deadline. Which other addresses this host
+/// has, that listeners on all of them have too, no file says: they are looked for by who can (`cli/load/loops.rs`).
 fn note_loops(listen: &[SocketAddr], asked: &[(SocketAddr, Spot<'_>)]) {
     for (address, spot) in asked {
-        if listen.contains(address) {
+        let ip = address.ip().to_canonical();
+        let is_here = ip.is_loopback() || ip.is_unspecified();
+        let is_all = |own: &SocketAddr| is_here && own.ip().is_unspecified() && own.port() == address.port();
+        if listen.contains(address) || listen.iter().any(is_all) {
             spot.note(format!("{address} is this forwarder itself, expected another server"));
         }
     }

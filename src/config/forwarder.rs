@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use super::clients::{read_access, read_rate_limit, read_waiting};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
 use super::{ForwarderConfig, Route, connections, cookies, limits, words};
+use crate::limit::AccessRules;
 use crate::wire::Name;
 
 /// Where the LS listens unless told.
@@ -33,8 +35,11 @@ pub(super) fn read<'d>(
     };
     let connections = section.section("connections").map(connections::read).unwrap_or_default();
     let cookies = cookies::read(&mut section, folder);
+    let access = read_access(&mut section, &AccessRules::LOCAL);
+    let limits = read_waiting(section.section("limits"));
+    let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
     section.finish();
-    ForwarderConfig { listen, edns_udp_size, routes, connections, cookies }
+    ForwarderConfig { listen, edns_udp_size, routes, connections, cookies, access, limits, rate_limit }
 }
 
 /// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
@@ -131,7 +136,7 @@ mod tests {
             (
                 "port = 53",
                 "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
-             connections, cookies, cookie_secrets_file",
+             connections, cookies, cookie_secrets_file, allow, deny, on_denied, limits, rate_limit",
             ),
             ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
             (

@@ -141,6 +141,12 @@ pub const PREFETCH: Limits<f64> = Limits { min: 0.0, max: 0.9 };
 /// For how long failures are remembered. RFC 9520 section 3.2: at least 1 s, at most 5 min.
 pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) };
 
+/// Queries of one client that wait for backends. None at all would be no forwarder.
+pub const WAITING: Limits<u32> = Limits { min: 1, max: 100_000 };
+
+/// Queries of all clients that wait for backends. Fewer would refuse clients on any slow day; each takes some 400 octets.
+pub const IN_FLIGHT: Limits<u32> = Limits { min: 100, max: 10_000_000 };
+
 /// Responses a second to one client; 0 is no limit. Ten thousand is what the accounts can count.
 pub const RATE: Limits<u16> = Limits { min: 0, max: 10_000 };
 

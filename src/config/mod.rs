@@ -1,8 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder`, `authority` with `transfer`, `connections`, `cookies`, `keys`, `cache` and `admin` each read one kind of section,
-//! `document` the file as a whole. None
+//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache` and `admin` each read one
+//! kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. Nothing here opens a file.
@@ -10,6 +10,7 @@
 mod admin;
 mod authority;
 mod cache;
+mod clients;
 mod connections;
 mod cookies;
 mod document;
@@ -30,6 +31,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use clients::usual_rate_limit;
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use problem::{Problem, Problems};
@@ -37,7 +39,7 @@ pub use suggest::nearest;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
 
-use crate::limit::{ConnectionRules, RateRules};
+use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use crate::policy::Rules;
 use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
@@ -94,6 +96,12 @@ pub struct ForwarderConfig {
     pub edns_udp_size: u16,
     /// Which pool answers for which suffix.
     pub routes: Vec<Route>,
+    /// Who is answered.
+    pub access: AccessRules,
+    /// How many queries may wait for backends.
+    pub limits: WaitRules,
+    /// How often one client is answered by UDP, if that is limited.
+    pub rate_limit: Option<RateRules>,
     /// Cookies for its clients.
     pub cookies: CookieConfig,
     /// What clients may use that come by TCP.
@@ -206,6 +214,8 @@ pub struct AuthorityConfig {
     pub name: String,
     /// UDP and TCP addresses.
     pub listen: Vec<SocketAddr>,
+    /// Who is answered.
+    pub access: AccessRules,
     /// Zone files.
     pub zones: Vec<ZoneSource>,
     /// Which zones of those files others may have.

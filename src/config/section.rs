@@ -165,15 +165,22 @@ impl<'d> Node<'d> {
         Some(*value)
     }
 
-    /// The items of an array; a value that is none is noted and has no items.
+    /// The items of an array, at least one; a value that is none is noted and has no items.
     pub(super) fn items(&self, example: &str) -> Vec<Self> {
+        if let DeValue::Array(array) = self.value
+            && array.is_empty()
+        {
+            self.spot.note(format!("expected at least one, such as {example}"));
+        }
+        self.any_items(example)
+    }
+
+    /// The items of an array, which may be empty; a value that is none is noted and has no items.
+    pub(super) fn any_items(&self, example: &str) -> Vec<Self> {
         let DeValue::Array(array) = self.value else {
             self.spot.note(self.mismatch(&format!("an array such as {example}")));
             return Vec::new();
         };
-        if array.is_empty() {
-            self.spot.note(format!("expected at least one, such as {example}"));
-        }
         let item = |(index, item): (usize, &'d Spanned<DeValue<'d>>)| {
             let path = format!("{}[{index}]", self.spot.path);
             let spot = Spot { span: Some(item.span()), path, notes: self.spot.notes };

@@ -56,9 +56,8 @@ fn the_reference_shows_the_defaults() {
 /// A key that the reference leaves out would be one that nobody finds.
 #[test]
 fn the_reference_shows_every_key() {
-    for table in
-        ["forwarder", "forwarder.connections", "pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1"]
-    {
+    let forwarder = ["forwarder", "forwarder.limits", "forwarder.connections"];
+    for table in forwarder.into_iter().chain(["pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1"]) {
         let header = format!("[{table}]\n");
         assert!(REFERENCE.contains(&header), "{header}");
         let text = REFERENCE.replacen(&header, &format!("{header}no_such_key = 1\n"), 1);
@@ -105,6 +104,9 @@ fn the_reference_shows_transfers_commented_out() {
     let key = section("# [keys.replica]\n", "\n\n");
     let config = parse(&format!("{REFERENCE}\n[authorities.ts1.rate_limit]\n{limit}\n[keys.replica]\n{key}"));
     assert_eq!(config.authorities[0].rate_limit, Some(crate::limit::RateRules::default()));
+    for key in ["answers", "referrals", "nxdomains", "errors", "total", "window", "slip", "loopback"] {
+        assert!(limit.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
     assert_eq!(config.keys[0].name().to_string(), "replica.");
 }
 

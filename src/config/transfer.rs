@@ -1,5 +1,4 @@
-//! What the config says of zone transfers: who may have the zone of a file, which zones come from elsewhere, and how often
-//! one client is answered.
+//! What the config says of zone transfers: who may have the zone of a file, and which zones come from elsewhere.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -7,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{KeyConfig, KeyUse, note_unknown};
 use super::section::{Node, Section, Spot, note_repeats};
-use super::{limits, words};
-use crate::limit::RateRules;
+use super::words;
 use crate::transfer::AccessList;
 use crate::wire::Name;
 
@@ -178,24 +176,6 @@ fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
     addresses.into_iter().map(|(address, _)| address).collect()
 }
 
-/// Reads `[authorities.*.rate_limit]`.
-pub(super) fn read_rate_limit(mut section: Section<'_>) -> RateRules {
-    let usual = RateRules::default();
-    let rules = RateRules {
-        answers: section.integer("answers", limits::RATE, usual.answers),
-        referrals: section.integer("referrals", limits::RATE, usual.referrals),
-        nxdomains: section.integer("nxdomains", limits::RATE, usual.nxdomains),
-        errors: section.integer("errors", limits::RATE, usual.errors),
-        window: section.parsed("window", |text| limits::RATE_WINDOW.parse_seconds(text), usual.window),
-        slip: section.integer("slip", limits::SLIP, usual.slip),
-        ipv4_prefix: section.integer("ipv4_prefix", limits::IPV4_PREFIX, usual.ipv4_prefix),
-        ipv6_prefix: section.integer("ipv6_prefix", limits::IPV6_PREFIX, usual.ipv6_prefix),
-        loopback: section.boolean("loopback", usual.loopback),
-    };
-    section.finish();
-    rules
-}
-
 /// An example of addresses of servers.
 const PRIMARIES_EXAMPLE: &str = "[\"192.0.2.1:53\"]";
 
@@ -297,29 +277,5 @@ mod tests {
             "57: authorities.a.zones[1].zone: a.example. has a file of its own, expected either primaries or that file",
         );
         check_zone(&format!("{one}, {other}"), "77: authorities.a.zones[1].zone: f is written twice, first on line 4");
-    }
-
-    #[test]
-    fn rate_limits_are_read() {
-        assert_eq!(read("zones = [\"a\"]").rate_limit, None);
-        let all = "[authorities.a.rate_limit]\nanswers = 5\nreferrals = 6\nnxdomains = 7\nerrors = 0\nwindow = \"9s\"\n\
-                   slip = 1\nipv4_prefix = 32\nipv6_prefix = 64\nloopback = true";
-        let rules = RateRules {
-            answers: 5,
-            referrals: 6,
-            nxdomains: 7,
-            errors: 0,
-            window: std::time::Duration::from_secs(9),
-            slip: 1,
-            ipv4_prefix: 32,
-            ipv6_prefix: 64,
-            loopback: true,
-        };
-        assert_eq!(read(&format!("zones = [\"a\"]\n{all}")).rate_limit, Some(rules));
-        assert_eq!(read("zones = [\"a\"]\nrate_limit = {}").rate_limit, Some(RateRules::default()));
-        check(
-            &format!("{HEAD}zones = [\"a\"]\nrate_limit = {{ slip = 11 }}"),
-            &["5:23: authorities.a.rate_limit.slip: invalid value 11: expected an integer from 0 to 10"],
-        );
     }
 }

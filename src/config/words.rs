@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::suggest::nearest;
 use super::{Case, limits};
+use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Silence};
 use crate::transfer::acl::Rule;
@@ -96,6 +97,9 @@ const CASE: &Words<Case> = &[("keep", Case::Keep), ("random", Case::Random)];
 /// `authorities.*.miss`.
 const MISS: &Words<Miss> = &[("silent", Miss::Silent), ("nxdomain", Miss::Nxdomain), ("refused", Miss::Refused)];
 
+/// `on_denied` of the forwarder or of an authority.
+const ON_DENIED: &Words<OnDenied> = &[("refused", OnDenied::Refused), ("drop", OnDenied::Drop)];
+
 /// `keys.*.algorithm`.
 const ALGORITHM: &Words<Algorithm> = &[("hmac-sha256", Algorithm::HmacSha256), ("hmac-sha512", Algorithm::HmacSha512)];
 
@@ -133,6 +137,16 @@ pub fn case(text: &str) -> Result<Case, Expected> {
 /// Reads `authorities.*.miss`.
 pub fn miss(text: &str) -> Result<Miss, Expected> {
     look_up(MISS, text)
+}
+
+/// Reads `on_denied` of the forwarder or of an authority.
+pub fn on_denied(text: &str) -> Result<OnDenied, Expected> {
+    look_up(ON_DENIED, text)
+}
+
+/// Reads one entry of `allow` or `deny`.
+pub fn prefix(text: &str) -> Result<Prefix, Expected> {
+    text.parse::<Prefix>().map_err(|error| Expected::new(format!("an address or a prefix ({error})")))
 }
 
 /// Reads `keys.*.algorithm`.

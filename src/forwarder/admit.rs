@@ -7,9 +7,11 @@ use super::client::Client;
 use super::entry::{StaleAnswer, Start, Waiter};
 use super::memory::{Asked, Look, Recalled};
 use super::pool::pool_at;
+use super::responses::Word;
 use super::slots::RaceRef;
 use super::{Forwarder, HandOver, tell};
-use crate::metrics::{Dropped, Transport};
+use crate::limit::{Place, TooMuch};
+use crate::metrics::{Dropped, Limit, Transport};
 use crate::plan::Sign;
 use crate::policy::race::Race;
 use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
@@ -18,8 +20,8 @@ impl Forwarder {
     /// Admits a query to this pool of the plan. One that was handed over stays here.
     pub(super) fn admit(&mut self, sound: Sound<'_>, client: Client, look: Look, now: Instant) {
         let Sound { message, query, cookie, asked, pool } = sound;
-        let waiter =
-            Waiter { client, form: ClientForm::of(query).with_cookie(cookie), cookie: None, queries: 1, since: now };
+        let form = ClientForm::of(query).with_cookie(cookie);
+        let mut waiter = Waiter { client, form, cookie: None, queries: 1, since: now, place: Place::UNCOUNTED };
         let stale = match self.recall(pool, asked, &waiter, look, now) {
             Recalled::Responded => return,
             Recalled::RefreshDue => return self.refresh_answer(query, asked, pool, now),
@@ -27,7 +29,7 @@ impl Forwarder {
             Recalled::Nothing => StaleAnswer::Unknown,
         };
         if let Some(at) = self.in_flight.find(asked.hash, asked.question, asked.flags) {
-            return self.join(at, waiter, stale, now);
+            return self.join(at, asked, waiter, stale, pool, now);
         }
         let claim = self.shared.claims.take(asked.hash, self.me);
         if let Err(holder) = claim
@@ -44,6 +46,12 @@ impl Forwarder {
             place.send(HandOver { message: message.to_vec(), client: waiter.client });
             return;
         }
+        if !self.may_wait(asked, &mut waiter, stale, pool, now) {
+            if claim.is_ok() {
+                self.shared.claims.release(asked.hash);
+            }
+            return;
+        }
         let place = self.pool_places[pool];
         self.count_for_probes(place);
         let cause = Cause { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None };
@@ -58,13 +66,17 @@ impl Forwarder {
     pub(super) fn admit_signed(&mut self, sound: Sound<'_>, client: Client, now: Instant) {
         let Sound { message, query, cookie, asked, pool } = sound;
         if message.len() > usize::from(self.plan.edns_udp_size) {
-            return self.refuse(message, Rcode::FORMERR, cookie.as_ref(), &client);
+            return self.refuse(message, Rcode::FORMERR, cookie.as_ref(), &client, now);
+        }
+        let form = ClientForm::of(query).with_cookie(cookie);
+        let mut waiter = Waiter { client, form, cookie: None, queries: 1, since: now, place: Place::UNCOUNTED };
+        if !self.may_wait(asked, &mut waiter, StaleAnswer::Unknown, pool, now) {
+            return;
         }
         let place = self.pool_places[pool];
         self.count_for_probes(place);
-        let form = ClientForm::of(query).with_cookie(cookie);
-        let waiter = Some(Waiter { client, form, cookie: None, queries: 1, since: now });
-        let cause = Cause { waiter, stale: StaleAnswer::Unknown, is_claimed: false, signed: Some(message) };
+        let cause =
+            Cause { waiter: Some(waiter), stale: StaleAnswer::Unknown, is_claimed: false, signed: Some(message) };
         // Its OPT record is a part of what is signed.
         self.start(&Query { edns: None, ..*query }, asked, place, cause, now);
     }
@@ -118,7 +130,15 @@ impl Forwarder {
     }
 
     /// Lets a query wait for a race that runs already. The client's own query, sent again, is a hint of loss.
-    fn join(&mut self, at: RaceRef, waiter: Waiter, stale: StaleAnswer, now: Instant) {
+    fn join(
+        &mut self,
+        at: RaceRef,
+        asked: Asked<'_>,
+        mut waiter: Waiter,
+        stale: StaleAnswer,
+        pool: usize,
+        now: Instant,
+    ) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         if entry.stale() == StaleAnswer::Unknown {
             entry.set_stale(stale);
@@ -133,6 +153,13 @@ impl Forwarder {
         if entry.is_fetching && waiter.client.transport() == Transport::Udp {
             return self.respond_meanwhile(at, &waiter, now);
         }
+        if entry.waiter_count() >= WAITERS {
+            return self.refuse_wait(Limit::Waiting, asked, &waiter, stale, pool, now);
+        }
+        if !self.may_wait(asked, &mut waiter, stale, pool, now) {
+            return;
+        }
+        let Some(entry) = self.in_flight.get(at) else { return };
         let had_nobody = !entry.has_waiters();
         let entry = if had_nobody { self.in_flight.get_mut(at) } else { self.in_flight.with_aside(at) };
         let Some(entry) = entry else { return };
@@ -145,6 +172,46 @@ impl Forwarder {
             }
             StaleAnswer::Unknown | StaleAnswer::At(_) => {}
         }
+    }
+}
+
+impl Forwarder {
+    /// Whether a query may wait for backends, among those of its client and of all. It is counted, or refused.
+    fn may_wait(
+        &mut self,
+        asked: Asked<'_>,
+        waiter: &mut Waiter,
+        stale: StaleAnswer,
+        pool: usize,
+        now: Instant,
+    ) -> bool {
+        match self.shared.clients.wait(waiter.client.ip(), self.plan.limits) {
+            Ok(place) => {
+                waiter.place = place;
+                return true;
+            }
+            Err(TooMuch::OfClient) => self.refuse_wait(Limit::Waiting, asked, waiter, stale, pool, now),
+            Err(TooMuch::InAll) => self.refuse_wait(Limit::InFlight, asked, waiter, stale, pool, now),
+        }
+        false
+    }
+
+    /// Answers a query that may not wait: with what is stale, if there is something, else by saying why.
+    fn refuse_wait(
+        &mut self,
+        limit: Limit,
+        asked: Asked<'_>,
+        waiter: &Waiter,
+        stale: StaleAnswer,
+        pool: usize,
+        now: Instant,
+    ) {
+        self.shared.limited.count(limit);
+        if stale != StaleAnswer::Unknown && self.recall(pool, asked, waiter, Look::InNeed, now) == Recalled::Responded {
+            return;
+        }
+        let word = if limit == Limit::InFlight { Word::BUSY } else { Word::TOO_MANY };
+        self.respond_at_once(waiter, asked.question, word, now);
     }
 }
 
@@ -174,3 +241,6 @@ struct Cause<'a> {
     /// The query as it came, if it bears a TSIG record.
     signed: Option<&'a [u8]>,
 }
+
+/// Clients that may wait for one race. All of them are answered in one turn, which others then wait for: a few milliseconds.
+const WAITERS: usize = 10_000;

@@ -64,6 +64,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The port to send to.
+    pub(super) fn port(self) -> u16 {
+        u16::from_ne_bytes(self.port)
+    }
+
     /// The address to send to.
     pub(super) fn address(self) -> SocketAddr {
         let port = u16::from_ne_bytes(self.port);

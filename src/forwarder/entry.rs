@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::QTYPE_QCLASS;
 use super::client::Client;
 use super::proof::Proof;
+use crate::limit::{Clients, Place};
 use crate::net::exchange::TicketKey;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, ShownCookie};
@@ -26,6 +27,8 @@ pub(super) struct Waiter {
     pub(super) queries: u32,
     /// When the first of them came.
     pub(super) since: Instant,
+    /// Where it counts among its client's queries that wait.
+    pub(super) place: Place,
 }
 
 /// Whether the clients of a race may be given an answer whose time to live is over.
@@ -120,6 +123,8 @@ struct First {
     queries: u16,
     /// When the first of them came.
     since: Offset,
+    /// Where it counts among its client's queries that wait.
+    place: Place,
 }
 
 /// What a new race starts with.
@@ -346,18 +351,25 @@ impl Entry {
     /// Adds one who waits.
     pub(super) fn add_waiter(&mut self, waiter: Waiter) {
         if !self.has_waiters() {
-            let Waiter { client, form, cookie: _, queries, since } = waiter;
+            let Waiter { client, form, cookie: _, queries, since, place } = waiter;
             let since = Offset::between(self.race.started(), since);
             let queries = u16::try_from(queries).unwrap_or(u16::MAX);
-            self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since });
+            self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since, place });
             form.spell(self.qname_mut());
         } else {
             self.aside.get_or_insert_default().waiters.push(waiter);
         }
     }
 
-    /// Lets go of those whom `is_kept` does not keep.
-    pub(super) fn retain_waiters(&mut self, mut is_kept: impl FnMut(&Waiter) -> bool) {
+    /// Lets go of those whom `is_kept` does not keep: they do not count any more.
+    pub(super) fn retain_waiters(&mut self, clients: &Clients, mut is_kept: impl FnMut(&Waiter) -> bool) {
+        let mut is_kept = |waiter: &Waiter| {
+            let is_kept = is_kept(waiter);
+            if !is_kept {
+                clients.end_wait(waiter.place);
+            }
+            is_kept
+        };
         if let Some(first) = &self.first
             && !is_kept(&self.whole(first))
         {
@@ -366,6 +378,21 @@ impl Entry {
         if let Some(aside) = &mut self.aside {
             aside.waiters.retain(is_kept);
         }
+    }
+
+    /// Lets go of all who wait.
+    pub(super) fn release_waiters(&mut self, clients: &Clients) {
+        if let Some(First { place, .. }) = self.first.take() {
+            clients.end_wait(place);
+        }
+        if let Some(aside) = &mut self.aside {
+            aside.waiters.drain(..).for_each(|waiter| clients.end_wait(waiter.place));
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn waiter_count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.further_waiters().len()
     }
 
     /// Counts one more query of a client that waits already, if it is one: the same socket and the same ID.
@@ -399,6 +426,7 @@ impl Entry {
             cookie: first.form.cookie.map(|state| ShownCookie { client: first.cookie, state }),
             queries: first.queries.into(),
             since: first.since.since(self.race.started()),
+            place: first.place,
         }
     }
 

@@ -1,9 +1,12 @@
 //! The queries that one worker has in flight: races at their places, found by question.
 
+use std::sync::Arc;
+
 use hashbrown::HashTable;
 
 use super::entry::{Aside, Entry, Start};
 use super::slots::{RaceRef, Slots};
+use crate::limit::Clients;
 use crate::policy::race::AttemptId;
 use crate::wire;
 
@@ -18,6 +21,8 @@ pub(super) struct InFlight {
     spare: Vec<Box<Aside>>,
     /// Where queries are written before they find their place.
     scratch: Vec<u8>,
+    /// Where those who wait count.
+    clients: Arc<Clients>,
 }
 
 /// Where the race for a question is. With a part of its hash: neither to grow nor to pass over another question does the table
@@ -38,12 +43,13 @@ impl Mark {
 
 impl InFlight {
     /// Room for some, before anything has to grow.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(clients: Arc<Clients>) -> Self {
         Self {
             slots: Slots::new(),
             by_question: HashTable::with_capacity(WARM),
             spare: Vec::with_capacity(SPARE),
             scratch: Vec::with_capacity(SCRATCH),
+            clients,
         }
     }
 
@@ -101,9 +107,10 @@ impl InFlight {
         if Entry::is_near(attempt) { self.get_mut(at) } else { self.with_aside(at) }
     }
 
-    /// Ends a race. Its place is free, and its question may be raced anew.
+    /// Ends a race. Its place is free, its question may be raced anew, and who waited still does so no more.
     pub(super) fn remove(&mut self, at: RaceRef) {
         let Some(entry) = self.slots.get_mut(at) else { return };
+        entry.release_waiters(&self.clients);
         let mark = Mark { hash: entry.hash as u32, index: at.index() };
         if let Some(mut aside) = entry.take_aside()
             && self.spare.len() < SPARE
@@ -115,6 +122,19 @@ impl InFlight {
         if let Ok(place) = self.by_question.find_entry(mark.hash(), |other| other.index == mark.index) {
             place.remove();
         }
+        // After a peak. To go through what is left costs less than what it took to come to be so few.
+        let (len, capacity) = (self.by_question.len(), self.by_question.capacity());
+        if capacity > 8 * WARM && len < capacity / 8 {
+            self.by_question.shrink_to(2 * len.max(WARM), Mark::hash);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    /// A worker that ends with races in flight leaves nobody counted.
+    fn drop(&mut self) {
+        let clients = &self.clients;
+        self.slots.entries_mut().for_each(|entry| entry.release_waiters(clients));
     }
 }
 

@@ -20,7 +20,7 @@ use super::admit::Sound;
 use super::client::Client;
 use super::memory::{Asked, Look, fetch_ahead};
 use super::{Forwarder, HandOver, Shared};
-use crate::limit::Cookies;
+use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
@@ -77,8 +77,9 @@ impl Forwarder {
     ) -> bool {
         let mut arrivals = [const { None }; TOGETHER];
         folded.clear();
-        let Plan { routes, cookies, .. } = &*self.plan;
-        let reader = Reader { shared: &self.shared, routes, cookies: cookies.as_deref(), today };
+        let Plan { routes, access, cookies, .. } = &*self.plan;
+        let cookies = cookies.as_deref();
+        let reader = Reader { shared: &self.shared, own: &self.own, access, routes, cookies, today };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
             *arrival = Some(reader.read(message, client, folded));
         }
@@ -94,17 +95,18 @@ impl Forwarder {
     fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
         let Arrival { message, client, cookie, content } = arrival;
         // What was handed over was counted by who did that.
-        if look == Look::First && !matches!(content, Content::Nothing) {
+        if look == Look::First && !matches!(content, Content::Nothing(_)) {
             self.counters.query(client.transport());
             self.counters.cookie(cookie);
         }
         let cookie = cookie.ok().flatten();
         match content {
-            Content::Nothing => {
-                self.counters.dropped(Dropped::Malformed);
+            Content::Nothing(reason) => {
+                self.counters.dropped(*reason);
                 self.respond_nothing(client);
             }
-            Content::Refused(rcode) => self.refuse(message, *rcode, cookie.as_ref(), client),
+            Content::Refused(rcode) => self.refuse(message, *rcode, cookie.as_ref(), client, now),
+            Content::Prohibited(query) => self.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),
             Content::Query { query, pool, question } => {
                 let sound = Sound { message, query, cookie, asked: question.asked(folded), pool: *pool };
                 match query.is_signed {
@@ -133,7 +135,7 @@ impl Arrival<'_> {
     fn asked<'f>(&self, folded: &'f [u8]) -> Option<(usize, Asked<'f>)> {
         match &self.content {
             Content::Query { pool, question, query: _ } => Some((*pool, question.asked(folded))),
-            Content::Nothing | Content::Refused(_) => None,
+            Content::Nothing(_) | Content::Refused(_) | Content::Prohibited(_) => None,
         }
     }
 }
@@ -141,9 +143,11 @@ impl Arrival<'_> {
 /// What a message is.
 enum Content<'m> {
     /// Nothing that may be answered.
-    Nothing,
+    Nothing(Dropped),
     /// A query that is answered with this rcode.
     Refused(Rcode),
+    /// A message of a client that is not to be answered, and its query, if it is one.
+    Prohibited(Option<Query<'m>>),
     /// A query to be admitted.
     Query {
         /// As it stands in its message.
@@ -176,6 +180,10 @@ impl Folded {
 struct Reader<'a> {
     /// Has the hash of questions.
     shared: &'a Shared,
+    /// Where no client is.
+    own: &'a OwnAddresses,
+    /// Who is answered.
+    access: &'a Access,
     /// From names to pools.
     routes: &'a Routes,
     /// Gives cookies, if clients get any.
@@ -187,11 +195,18 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads one message, and folds its question behind those before.
     fn read<'m>(&self, message: &'m [u8], client: Client, folded: &mut Vec<u8>) -> Arrival<'m> {
+        if let Client::Udp { peer, local, .. } = &client
+            && self.own.are_source(client.ip(), peer.port(), local.map(|local| local.ip()))
+        {
+            return Arrival { message, client, cookie: Ok(None), content: Content::Nothing(Dropped::Source) };
+        }
         let read = wire::read_query(message);
         let answer = |cookies: &Cookies| cookies.answer(&read, message, client.ip(), || **self.today);
         let cookie = self.cookies.map_or(Ok(None), answer);
+        let is_admitted = self.access.admits(client.ip());
         let content = match cookie {
-            Ok(_) => self.content(read, folded),
+            Ok(_) => self.content(read, is_admitted, folded),
+            Err(MalformedCookie) if !is_admitted => Content::Prohibited(None),
             // RFC 7873 section 5.2.2.
             Err(MalformedCookie) => Content::Refused(Rcode::FORMERR),
         };
@@ -199,11 +214,13 @@ impl Reader<'_> {
     }
 
     /// What a message is that was read.
-    fn content<'m>(&self, read: Result<Query<'m>, Rejected>, folded: &mut Vec<u8>) -> Content<'m> {
+    fn content<'m>(&self, read: Result<Query<'m>, Rejected>, is_admitted: bool, folded: &mut Vec<u8>) -> Content<'m> {
         let query = match read {
+            Ok(query) if !is_admitted => return Content::Prohibited(Some(query)),
             Ok(query) => query,
             // Nothing that answers these is safe: two servers could answer each other for ever.
-            Err(Rejected::Short | Rejected::NotAQuery) => return Content::Nothing,
+            Err(Rejected::Short | Rejected::NotAQuery) => return Content::Nothing(Dropped::Malformed),
+            Err(Rejected::Answer(_)) if !is_admitted => return Content::Prohibited(None),
             Err(Rejected::Answer(rcode)) => return Content::Refused(rcode),
         };
         // A zone transfer is between a secondary and its primary; through a balancer it would mix zones.

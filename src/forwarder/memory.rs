@@ -16,6 +16,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::allowance::Receiver;
 use super::entry::{Entry, StaleAnswer, Waiter};
 use super::pool::pool_at;
 use super::races::rank;
@@ -126,7 +127,7 @@ impl Out<'_> {
         let form = late.as_ref().unwrap_or(&waiter.form);
         let asker = cache::Client { form, own_udp_size, limit: limit(client, form, own_udp_size) };
         let (mut found, mut rcode) = (Found::Nothing, Rcode::NOERROR);
-        self.offer(client, |out| {
+        let sent = self.offer(client, Receiver::of(waiter, now), |out| {
             found = match look {
                 Look::First => cache.look_up(key, &asker, rules, now, out),
                 Look::Again | Look::InNeed => cache.look_stale(key, &asker, rules, now, out),
@@ -139,7 +140,7 @@ impl Out<'_> {
         });
         if look.takes(found) {
             let source = if matches!(found, Found::Stale { .. }) { Source::Stale } else { Source::Cache };
-            self.counters.responses(source, rcode.0, waiter.queries.into());
+            self.count(sent, source, rcode, waiter.queries);
         }
         found
     }
@@ -157,7 +158,7 @@ impl Forwarder {
     ) -> Recalled {
         let shared = &self.plan.pools[pool];
         let Some(memory) = Memory::of(&self.plan, shared) else { return Recalled::Nothing };
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
         let found = out.recall(memory, &memory.key(asked), waiter, look, now);
         let recalled = match found {
             Found::Fresh { is_refresh_due: true } => Recalled::RefreshDue,
@@ -204,7 +205,7 @@ impl Forwarder {
             return false;
         }
         let clock = Clock::of(&pool.shared, self.me, now);
-        Out::of(&mut self.listeners, &self.counters, &self.plan).say(clock, waiter, asked.question, word);
+        Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now).say(clock, waiter, asked.question, word);
         true
     }
 
@@ -216,8 +217,8 @@ impl Forwarder {
         let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry)) else { return };
         let Some(asked) = asked(&key, entry.flags, entry.hash) else { return };
         let clock = Clock::of(shared, self.me, now);
-        let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        entry.retain_waiters(|waiter| {
+        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+        entry.retain_waiters(&self.shared.clients, |waiter| {
             let found = out.recall(memory, &memory.key(asked), waiter, Look::InNeed, now);
             let is_responded = Look::InNeed.takes(found);
             if is_responded {
@@ -321,7 +322,7 @@ impl Forwarder {
 
     /// Whether fewer races run than leave a worker time to spare for those that nobody waits for.
     pub(super) fn has_time_to_refresh(&self) -> bool {
-        !self.is_draining && self.in_flight.len() < BUSY
+        !self.way.is_draining && self.in_flight.len() < BUSY
     }
 }
 

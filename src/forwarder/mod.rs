@@ -19,6 +19,8 @@
 
 mod admit;
 mod again;
+mod allowance;
+mod by_tcp;
 pub mod claims;
 mod client;
 mod entry;
@@ -28,6 +30,7 @@ mod fetches;
 mod in_flight;
 mod intake;
 mod memory;
+mod paced;
 mod pool;
 mod proof;
 mod races;
@@ -40,6 +43,7 @@ mod turns;
 use std::cell::{OnceCell, RefCell};
 use std::hash::BuildHasher;
 use std::io;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -51,16 +55,19 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{Client, Peer};
 
+use self::by_tcp::{BY_TCP, ByTcp};
 use self::claims::{Claims, WorkerId};
 use self::fetches::Fetches;
 use self::in_flight::InFlight;
 use self::intake::TOGETHER;
+use self::paced::Paced;
 use self::pool::Pool;
 use self::proof::{Proof, Secret};
-use self::responses::Listener;
+use self::responses::{Listener, Way};
 use self::shortage::Shortage;
 use self::slots::RaceRef;
-use crate::metrics::Counters;
+use crate::limit::{Clients, OwnAddresses, Pacing};
+use crate::metrics::{Counters, Dropped, Limited};
 use crate::net::batch::{BATCH, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::udp::Socket;
@@ -82,6 +89,12 @@ pub struct Shared {
     pub workers: Vec<Sender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
     pub on_the_way: Vec<AtomicUsize>,
+    /// What each client holds.
+    pub clients: Arc<Clients>,
+    /// What each is sent at once.
+    pub pacing: Pacing,
+    /// How often clients met a limit.
+    pub limited: Arc<Limited>,
     /// What the log was told of attempts that could not leave.
     pub shortage: Shortage,
     /// The way to the prober.
@@ -110,6 +123,8 @@ pub struct Links {
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
     pub sockets: Vec<Rc<Socket>>,
+    /// Where no client is.
+    pub own: Arc<OwnAddresses>,
     /// For how many sockets to backends it has room.
     pub backend_sockets: usize,
     /// Connections by which it may fetch answers from backends.
@@ -126,6 +141,8 @@ pub struct Forwarder {
     me: WorkerId,
     /// What it shares with the others.
     shared: Arc<Shared>,
+    /// Itself, for tasks that come back later.
+    this: Rc<OnceCell<Weak<RefCell<Self>>>>,
     /// The config in force.
     plan: Arc<Plan>,
     /// For each pool of the plan, its place in `pools`.
@@ -140,8 +157,10 @@ pub struct Forwarder {
     fetches: Fetches,
     /// When races have to be looked at.
     timers: Timers<RaceRef>,
-    /// The sockets to the clients.
-    listeners: Vec<Listener>,
+    /// The way out to the clients.
+    way: Way,
+    /// Where no client is.
+    own: Arc<OwnAddresses>,
     /// What is counted.
     counters: Arc<Counters>,
     /// Told when the last race is over.
@@ -154,6 +173,10 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Held<Ticket, Late>>,
+    /// What waited on a socket that is void, to be asked again.
+    voided: Vec<Held<Ticket, Late>>,
+    /// Attempts that are being made by TCP.
+    by_tcp: ByTcp,
     /// Attempts that ICMP errors are about, to be told so.
     struck: Vec<Ticket>,
     /// Backend sockets that may have more than was read in this turn.
@@ -162,8 +185,6 @@ pub struct Forwarder {
     scratch: Vec<u8>,
     /// The folded questions of messages that are being taken.
     folded: Vec<u8>,
-    /// Whether it ends, and starts nothing that nobody waits for.
-    is_draining: bool,
 }
 
 /// What the exchange keeps for an attempt whose race runs: which that is, and how it was sent. All else is there.
@@ -222,7 +243,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, backend_sockets, fetches, counters, idle } = links;
+        let Links { shared, sockets, backend_sockets, fetches, own, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
@@ -230,7 +251,8 @@ impl Forwarder {
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
-        let fetches = Fetches::new(fetches, move |key, report| {
+        let by_tcp = fetches / BY_TCP;
+        let fetches = Fetches::new(fetches - by_tcp, move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }
@@ -239,26 +261,29 @@ impl Forwarder {
         let secret = Secret::new()?;
         let forwarder = Rc::new(RefCell::new(Self {
             me,
-            shared,
+            this: Rc::clone(&itself),
             plan: Arc::clone(&plan),
             pool_places: Vec::new(),
             pools: Vec::new(),
             exchange,
-            in_flight: InFlight::new(),
+            in_flight: InFlight::new(Arc::clone(&shared.clients)),
+            shared,
             fetches,
             timers: Timers::new(),
-            listeners,
+            way: Way { listeners, paced: Paced::default(), is_draining: false },
+            own,
             counters,
             idle,
             rng,
             secret,
             refused: Vec::with_capacity(BATCH),
             orphans: Vec::new(),
+            voided: Vec::new(),
+            by_tcp: ByTcp::new(by_tcp),
             struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),
             folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
-            is_draining: false,
         }));
         let _ = itself.set(Rc::downgrade(&forwarder));
         forwarder.borrow_mut().set_plan(plan, now);
@@ -304,12 +329,24 @@ impl Forwarder {
 
     /// Whether no race runs, none fetches its answer by TCP, and no query is on its way from another worker.
     pub fn is_idle(&self) -> bool {
-        self.in_flight.len() == 0 && self.shared.on_the_way[usize::from(self.me.0)].load(Relaxed) == 0
+        self.in_flight.len() == 0
+            && self.way.paced.is_empty()
+            && self.shared.on_the_way[usize::from(self.me.0)].load(Relaxed) == 0
+    }
+
+    /// Whether a client at this address may connect. That one may not is counted.
+    pub fn may_connect(&self, client: IpAddr) -> bool {
+        let is_welcome = self.plan.access.may_connect(client);
+        if !is_welcome {
+            self.counters.dropped(Dropped::Denied);
+        }
+        is_welcome
     }
 
     /// Starts no more races that nobody waits for: there is an end to come to.
     pub fn drain(&mut self) {
-        self.is_draining = true;
+        self.way.is_draining = true;
+        self.way.flush(&self.counters, Instant::now());
     }
 }
 

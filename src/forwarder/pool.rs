@@ -204,6 +204,12 @@ impl Pool {
         counters.waited_for.increment();
     }
 
+    /// An attempt has lost its socket, and goes on by another way or not at all.
+    pub(super) fn lost(&mut self, backend: BackendIndex, now: Instant) {
+        self.is_waited_for_no_more(backend);
+        self.ended(backend, End::Void, false, now);
+    }
+
     /// An attempt has ended, or its race has.
     pub(super) fn is_waited_for_no_more(&self, backend: BackendIndex) {
         self.counters(backend).waited_for.subtract(1);
@@ -233,7 +239,7 @@ impl Pool {
                 counters.errors.increment();
             }
             End::Unreachable => counters.errors.increment(),
-            End::Silence(_) | End::Unsent => {}
+            End::Silence(_) | End::Unsent | End::Void => {}
         }
     }
 

@@ -146,16 +146,19 @@ impl Forwarder {
     /// RFC 5452 section 9.1: ID, addresses and question must all agree. What does not is likely a forgery attempt: it is
     /// counted and the wait goes on; failing the attempt would hand the forger a cheap win.
     fn hear(&mut self, socket: u32, message: &[u8], now: Instant) {
-        let Some((key, held)) = wire::Header::read(message).and_then(|header| self.exchange.find(socket, header.id()))
-        else {
-            return self.counters.dropped(Dropped::Spoofed);
+        let Some(header) = wire::Header::read(message) else { return self.near_miss(socket, now) };
+        let Some((key, held)) = self.exchange.find(socket, header.id()) else {
+            return match self.exchange.was_in_use(socket, header.id()) {
+                true => self.counters.dropped(Dropped::Late),
+                false => self.near_miss(socket, now),
+            };
         };
         let Ok(reply) = wire::read_reply(message) else {
             return self.counters.dropped(Dropped::Malformed);
         };
         let ticket = match held {
             Held::Waiting(ticket) => ticket,
-            Held::Late(late) => return self.hear_late(key, &late, &reply, now),
+            Held::Late(late) => return self.hear_late(socket, key, &late, &reply, now),
         };
         // What waits has a race that runs, for at its end that abandons what it waits for.
         let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
@@ -170,15 +173,15 @@ impl Forwarder {
             return self.drive(ticket.race, None, now);
         }
         if !reply.answers_question(entry.question()) {
-            return self.counters.dropped(Dropped::Spoofed);
+            return self.near_miss(socket, now);
         }
         let (place, proof) = (entry.pool, ticket.proof());
         let lacking = self.secret.lacking(proof, key, entry.hash, &reply);
         if !lacking.is_none() && !proof.has(Proof::LENIENT) {
             // Of one that was found not to give it meanwhile, nothing more is to be had.
             if pool_at(&mut self.pools, place).gives(lacking, asked.backend, now) {
-                self.counters.dropped(Dropped::Spoofed);
-                return self.doubt(ticket, key, now);
+                self.doubt(ticket, key, now);
+                return self.near_miss(socket, now);
             }
         }
         self.exchange.settle(key, now);
@@ -195,7 +198,7 @@ impl Forwarder {
 
     /// Takes a reply whose race is over. Nothing is learnt from one whose question is not the one that was asked: neither how
     /// long the backend takes, nor that it is up, nor that the ID is free.
-    fn hear_late(&mut self, key: TicketKey, late: &Late, reply: &Reply<'_>, now: Instant) {
+    fn hear_late(&mut self, socket: u32, key: TicketKey, late: &Late, reply: &Reply<'_>, now: Instant) {
         if reply.is_bare_failure() {
             // It lacks the question, and so proves nothing.
             return self.counters.dropped(Dropped::Late);
@@ -204,10 +207,10 @@ impl Forwarder {
         let asked = question.as_ref().and_then(|question| asked(question, late.flags, late.hash));
         // The question itself is gone with its race, but not its hash, which nobody outside can aim at.
         let Some(asked) = asked.filter(|asked| self.shared.hash(asked.question) == late.hash) else {
-            return self.counters.dropped(Dropped::Spoofed);
+            return self.near_miss(socket, now);
         };
         if !late.proof.has(Proof::LENIENT) && !self.secret.lacking(late.proof, key, late.hash, reply).is_none() {
-            return self.counters.dropped(Dropped::Spoofed);
+            return self.near_miss(socket, now);
         }
         if !self.remember_late(late, asked, reply, now) {
             self.counters.dropped(Dropped::Late);
@@ -218,7 +221,7 @@ impl Forwarder {
     }
 
     /// Lets a race judge a reply that passed every check.
-    fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
+    pub(super) fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
         let (at, attempt) = (ticket.race, ticket.attempt());
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let (has_opt, pool) = (entry.has_opt(), entry.pool);

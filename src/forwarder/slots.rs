@@ -1,7 +1,8 @@
 //! Places for races: found by number, never moved, used again.
 //!
 //! They come in chunks. One long array would be copied whenever it grows, a hundred thousand races at once while their clients
-//! wait, and would take its memory twice meanwhile.
+//! wait, and would take its memory twice meanwhile. The free place in the lowest chunk is used first, so that after a peak the
+//! upper ones become empty; their memory is given back, but for a few.
 
 /// A race's place, and which of the races that have had it. Octets, so that a ticket, which is one of these and an attempt, has
 /// no gaps.
@@ -28,20 +29,36 @@ impl RaceRef {
 
 /// Places, each with an entry or free.
 pub(super) struct Slots<E> {
-    /// All places, [`CHUNK`] in each but the last.
-    chunks: Vec<Vec<Slot<E>>>,
-    /// The free place that is used next, or [`NONE`].
-    free: u32,
-    /// How many are used.
+    /// All places, [`CHUNK`] in each.
+    chunks: Vec<Chunk<E>>,
+    /// One bit for each chunk that has room.
+    roomy: Vec<u64>,
+    /// The first word of `roomy` that may have a bit.
+    first_roomy: usize,
+    /// Chunks that have memory and no entry.
+    empty: usize,
+    /// How many places are used.
     len: usize,
+}
+
+/// Places that lie together.
+struct Chunk<E> {
+    /// The places; those from its end on were never used. Without memory if all are free and have been for long.
+    slots: Vec<Slot<E>>,
+    /// The free place that is used next, or [`NONE`].
+    free: u16,
+    /// How many are used.
+    used: u16,
+    /// Where the places count from whose memory was given back and taken again: beyond all that referred to them before.
+    generation: u32,
 }
 
 /// One place.
 struct Slot<E> {
     /// Counts the races that had this place.
     generation: u32,
-    /// The free place that is used after this one, or [`NONE`]. Means nothing while this one is used.
-    next_free: u32,
+    /// The free place of the chunk that is used after this one, or [`NONE`]. Means nothing while this one is used.
+    next_free: u16,
     /// The present race.
     entry: Option<E>,
 }
@@ -49,7 +66,8 @@ struct Slot<E> {
 impl<E> Slots<E> {
     /// Room for some, before anything has to grow.
     pub(super) fn new() -> Self {
-        Self { chunks: Vec::with_capacity(WARM_CHUNKS), free: NONE, len: 0 }
+        let (chunks, roomy) = (Vec::with_capacity(WARM_CHUNKS), Vec::with_capacity(WARM_CHUNKS / 64));
+        Self { chunks, roomy, first_roomy: 0, empty: 0, len: 0 }
     }
 
     /// How many are used.
@@ -59,20 +77,17 @@ impl<E> Slots<E> {
 
     /// Puts an entry at a free place.
     pub(super) fn insert(&mut self, entry: E) -> RaceRef {
+        let number = self.roomy_chunk();
+        let chunk = &mut self.chunks[number];
+        if chunk.used == 0 && chunk.slots.capacity() > 0 {
+            self.empty -= 1;
+        }
+        let (at, generation) = chunk.insert(entry);
+        if usize::from(chunk.used) == CHUNK {
+            self.roomy[number / 64] &= !(1 << (number % 64));
+        }
         self.len += 1;
-        if let Some(slot) = slot_mut(&mut self.chunks, self.free) {
-            let at = RaceRef::new(self.free, slot.generation);
-            self.free = slot.next_free;
-            slot.entry = Some(entry);
-            return at;
-        }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        let before = self.chunks.len() - 1;
-        let chunk = &mut self.chunks[before];
-        chunk.push(Slot { generation: 0, next_free: NONE, entry: Some(entry) });
-        RaceRef::new((before * CHUNK + chunk.len() - 1) as u32, 0)
+        RaceRef::new((number * CHUNK + usize::from(at)) as u32, generation)
     }
 
     /// The entry at `at`, unless it is gone.
@@ -83,7 +98,8 @@ impl<E> Slots<E> {
 
     /// The entry at `at`, unless it is gone.
     pub(super) fn get_mut(&mut self, at: RaceRef) -> Option<&mut E> {
-        let slot = slot_mut(&mut self.chunks, at.index())?;
+        let index = at.index() as usize;
+        let slot = self.chunks.get_mut(index / CHUNK)?.slots.get_mut(index % CHUNK)?;
         let generation = slot.generation;
         slot.entry.as_mut().filter(|_| RaceRef::new(at.index(), generation) == at)
     }
@@ -99,26 +115,86 @@ impl<E> Slots<E> {
         if self.get(at).is_none() {
             return;
         }
-        if let Some(slot) = slot_mut(&mut self.chunks, at.index()) {
-            slot.entry = None;
-            slot.generation = slot.generation.wrapping_add(1);
-            slot.next_free = self.free;
-            self.free = at.index();
-            self.len -= 1;
+        let index = at.index() as usize;
+        let number = index / CHUNK;
+        let Some(chunk) = self.chunks.get_mut(number) else { return };
+        chunk.remove((index % CHUNK) as u16);
+        self.len -= 1;
+        self.roomy[number / 64] |= 1 << (number % 64);
+        self.first_roomy = self.first_roomy.min(number / 64);
+        if chunk.used == 0 {
+            if self.empty < EMPTY_KEPT {
+                self.empty += 1;
+            } else {
+                chunk.give_back();
+            }
         }
+    }
+
+    /// All entries.
+    pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut E> {
+        self.chunks.iter_mut().flat_map(|chunk| &mut chunk.slots).filter_map(|slot| slot.entry.as_mut())
+    }
+
+    /// The lowest chunk that has room.
+    fn roomy_chunk(&mut self) -> usize {
+        while let Some(word) = self.roomy.get(self.first_roomy) {
+            if *word != 0 {
+                return self.first_roomy * 64 + word.trailing_zeros() as usize;
+            }
+            self.first_roomy += 1;
+        }
+        let number = self.chunks.len();
+        self.chunks.push(Chunk { slots: Vec::new(), free: NONE, used: 0, generation: 0 });
+        self.first_roomy = number / 64;
+        match self.roomy.get_mut(self.first_roomy) {
+            Some(word) => *word |= 1 << (number % 64),
+            None => self.roomy.push(1),
+        }
+        number
     }
 
     /// A place by its number.
     fn slot(&self, index: u32) -> Option<&Slot<E>> {
         let index = index as usize;
-        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
+        self.chunks.get(index / CHUNK)?.slots.get(index % CHUNK)
     }
 }
 
-/// A place by its number.
-fn slot_mut<E>(chunks: &mut [Vec<Slot<E>>], index: u32) -> Option<&mut Slot<E>> {
-    let index = index as usize;
-    chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)
+impl<E> Chunk<E> {
+    /// Puts an entry at a free place, of which there is one; returns which, and its generation.
+    fn insert(&mut self, entry: E) -> (u16, u32) {
+        self.used += 1;
+        if let Some(slot) = self.slots.get_mut(usize::from(self.free)) {
+            let at = self.free;
+            self.free = slot.next_free;
+            slot.entry = Some(entry);
+            return (at, slot.generation);
+        }
+        if self.slots.capacity() == 0 {
+            self.slots.reserve_exact(CHUNK);
+        }
+        self.slots.push(Slot { generation: self.generation, next_free: NONE, entry: Some(entry) });
+        ((self.slots.len() - 1) as u16, self.generation)
+    }
+
+    /// Frees a place.
+    fn remove(&mut self, at: u16) {
+        let Some(slot) = self.slots.get_mut(usize::from(at)) else { return };
+        slot.entry = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.next_free = self.free;
+        self.free = at;
+        self.used -= 1;
+    }
+
+    /// Gives the memory of places back that are all free.
+    fn give_back(&mut self) {
+        let latest = self.slots.iter().map(|slot| slot.generation).max();
+        self.generation = latest.unwrap_or(self.generation);
+        self.slots = Vec::new();
+        self.free = NONE;
+    }
 }
 
 /// Octets that one place takes.
@@ -133,8 +209,11 @@ const CHUNK: usize = 256;
 /// Chunks that are known before their list has to grow: that many places are 100,000 and some.
 const WARM_CHUNKS: usize = 512;
 
-/// No place has this number.
-const NONE: u32 = u32::MAX;
+/// Chunks without an entry whose memory is kept: the usual ups and downs ask the allocator for nothing.
+const EMPTY_KEPT: usize = 8;
+
+/// No place of a chunk has this number.
+const NONE: u16 = u16::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -157,5 +236,39 @@ mod tests {
         slots.remove(gone);
         assert_eq!(slots.get_mut(next), Some(&mut 7));
         assert_eq!((slots.len(), slots.chunks.len()), (3 * CHUNK, 3));
+    }
+
+    /// Chunks that have memory.
+    fn held<E>(slots: &Slots<E>) -> usize {
+        slots.chunks.iter().filter(|chunk| chunk.slots.capacity() > 0).count()
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_peak() {
+        let mut slots = Slots::new();
+        for peak in 0..3 {
+            let refs: Vec<_> = (0..200 * CHUNK).map(|number| slots.insert(number)).collect();
+            assert_eq!((slots.chunks.len(), held(&slots)), (200, 200), "{peak}");
+            assert!(refs.iter().enumerate().all(|(number, at)| slots.get(*at) == Some(&number)));
+            // The last to end are at the top.
+            refs.iter().for_each(|at| slots.remove(*at));
+            assert_eq!((slots.len(), held(&slots), slots.empty), (0, EMPTY_KEPT, EMPTY_KEPT), "{peak}");
+            assert!(refs.iter().all(|at| slots.get(*at).is_none()), "what ended is not what comes next");
+            let again = slots.insert(0);
+            assert!((again.index() as usize) < CHUNK, "the lowest first");
+            assert!(refs.iter().all(|at| slots.get(*at).is_none()));
+            slots.remove(again);
+        }
+    }
+
+    #[test]
+    fn ups_and_downs_ask_for_no_memory() {
+        let mut slots = Slots::new();
+        for _ in 0..100 {
+            let refs: Vec<_> = (0..EMPTY_KEPT * CHUNK).map(|number| slots.insert(number)).collect();
+            let before = held(&slots);
+            refs.iter().for_each(|at| slots.remove(*at));
+            assert_eq!((held(&slots), before), (EMPTY_KEPT, EMPTY_KEPT));
+        }
     }
 }

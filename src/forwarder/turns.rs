@@ -210,9 +210,7 @@ impl Forwarder {
         if self.pools.len() > self.pool_places.len() {
             self.remove_unused_pools();
         }
-        for listener in self.listeners.iter_mut().filter(|listener| !listener.responses.is_empty()) {
-            listener.flush(&self.counters);
-        }
+        self.way.flush(&self.counters, now);
         let pools = &mut self.pools;
         self.exchange.tidy(now, |late| {
             if let Some(pool) = pools.get_mut(usize::from(late.pool)).and_then(Option::as_mut) {
@@ -221,7 +219,8 @@ impl Forwarder {
             }
         });
         self.timers.discard(|at_time, at| self.in_flight.get(*at).is_none_or(|entry| entry.armed() != Some(at_time)));
-        let next = [self.timers.peek(), self.exchange.next_tidy()].into_iter().flatten().min();
+        let next =
+            [self.timers.peek(), self.exchange.next_tidy(), self.way.paced.next_due()].into_iter().flatten().min();
         if let Some(next) = next {
             self.exchange.wake_at(next, now);
         }

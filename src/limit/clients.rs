@@ -74,8 +74,33 @@ impl Holding {
     }
 }
 
+/// How many queries may wait, `[forwarder.limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitRules {
+    /// Of one client.
+    pub waiting: u32,
+    /// Of all clients.
+    pub in_flight: u32,
+}
+
+impl Default for WaitRules {
+    /// Far more than a resolver with a cache has out at a time, and in all what some 40 MB hold.
+    fn default() -> Self {
+        Self { waiting: 1_000, in_flight: 100_000 }
+    }
+}
+
+/// Why a query may not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMuch {
+    /// Its client has as many that wait as it may.
+    OfClient,
+    /// So have all clients together.
+    InAll,
+}
+
 /// Where one thing that a client holds is counted, until it is given back.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "what is not given back is held for ever"]
 pub struct Place([u8; 4]);
 
@@ -101,14 +126,42 @@ pub struct Clients {
     state: FixedState,
     /// The places, a power of two of sets.
     sets: Box<[Set]>,
+    /// Queries that wait, of all clients.
+    waiting: Alone,
 }
 
 impl Clients {
     /// A table for so many clients that hold something at a time: 32 to 64 octets for each. `seed` comes from the operating
     /// system and is nobody else's to know.
     pub fn new(clients: usize, seed: u64) -> Self {
-        let sets = clients.saturating_mul(ROOM).div_ceil(WAYS).clamp(1, MOST_SETS).next_power_of_two();
-        Self { state: FixedState::with_seed(seed), sets: (0..sets).map(|_| Set::default()).collect() }
+        let sets = (clients.min(MOST_CLIENTS) * ROOM).div_ceil(WAYS).max(1).next_power_of_two();
+        let sets = (0..sets).map(|_| Set::default()).collect();
+        Self { state: FixedState::with_seed(seed), sets, waiting: Alone::default() }
+    }
+
+    /// Lets one more query of a client wait, if that is within the rules. What it is given is given back by
+    /// [`end_wait`](Self::end_wait).
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn wait(&self, client: IpAddr, rules: WaitRules) -> Result<Place, TooMuch> {
+        let place = self.take(client, Holding::Waiting, rules.waiting).ok_or(TooMuch::OfClient)?;
+        if self.waiting.0.fetch_add(1, Relaxed) < u64::from(rules.in_flight) {
+            return Ok(place);
+        }
+        self.end_wait(place);
+        Err(TooMuch::InAll)
+    }
+
+    /// A query waits no more.
+    pub fn end_wait(&self, place: Place) {
+        self.give_back(place, Holding::Waiting);
+        self.waiting.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Queries that wait, of all clients.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.0.load(Relaxed)
     }
 
     /// Counts one more thing that a client holds, unless it holds `limit` of them already.
@@ -232,14 +285,19 @@ enum Taken {
 #[repr(align(64))]
 struct Set([AtomicU64; WAYS]);
 
+/// A count that shares its cache line with nothing.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Alone(AtomicU64);
+
 /// Places in a set: what fits in a cache line.
 const WAYS: usize = 8;
 
 /// Words for each client that may hold something: sets of eight are then a quarter full, and hardly any is full.
 const ROOM: usize = 4;
 
-/// The most sets that there are: a place has 32 bits, of which all ones mean none.
-const MOST_SETS: usize = 1 << 28;
+/// Clients for which there is room at most, in 32 MiB. Where more queries may wait, more clients may find both sets full.
+const MOST_CLIENTS: usize = 1 << 20;
 
 /// Bits of the count of queries that wait.
 const WAITING_BITS: u32 = 18;
@@ -305,6 +363,21 @@ mod tests {
                 assert_eq!(clients.total(what), 0);
             }
         }
+    }
+
+    #[test]
+    fn queries_wait_within_both_limits() {
+        let clients = Clients::new(16, 1);
+        let rules = WaitRules { waiting: 2, in_flight: 3 };
+        let wait = |client| clients.wait(ip(client), rules);
+        let places: Vec<_> = ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(wait).into_iter().flatten().collect();
+        assert_eq!(places.len(), 3);
+        assert_eq!(wait("192.0.2.1"), Err(TooMuch::OfClient));
+        assert_eq!([wait("192.0.2.2"), wait("192.0.2.3")], [Err(TooMuch::InAll); 2]);
+        assert_eq!((clients.waiting(), clients.total(Waiting)), (3, 3), "who was refused holds nothing");
+        places.into_iter().for_each(|place| clients.end_wait(place));
+        assert_eq!((clients.waiting(), clients.total(Waiting)), (0, 0));
+        assert!(wait("192.0.2.3").is_ok());
     }
 
     #[test]

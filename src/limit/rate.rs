@@ -10,25 +10,19 @@
 //! 4. Of the responses over the rate every `slip`th goes out as TC=1 without records, and the rest not at all. Who was
 //!    forged gets little that way, and who is real comes back by TCP.
 //!
-//! An account is a word in a table of fixed size, in sets of eight that share a cache line:
+//! Besides, all responses to one prefix are counted together (`total`), so that nobody is flooded with names in turn. Of the
+//! two accounts, that of the name decides, if it is over its rate. All accounts of a prefix share a cache line, so that to look
+//! them up is one read of memory: who asks for more names at once than have room there is left to `total`.
 //!
-//! ```text
-//!     bits 63..42   tag: part of the hash, never 0
-//!     bits 41..38   slips: responses over the rate since the last that slipped
-//!     bits 37..0    when all that was sent is paid for, in ticks of 100 us
-//! ```
-//!
-//! If no word of its set is free, a new account takes the one that was paid for first. A flood of forged prefixes so
-//! displaces accounts that owe nothing, long before those that owe much. All workers share the table and nobody waits: two
-//! that write to one word at once may count one response for two. Ticks go around after 318 days; an account untouched for so
-//! long may owe up to `window` once.
+//! The accounts themselves stand in `accounts.rs`.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
+
+use super::accounts::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks};
 
 /// What is limited, and how much. A rate is in responses a second, at most 10,000; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +35,8 @@ pub struct RateRules {
     pub nxdomains: u16,
     /// Errors.
     pub errors: u16,
+    /// Responses of all kinds, whatever they are about.
+    pub total: u16,
     /// How much may be owed, and so how long a client stays limited that was far over the rate.
     pub window: Duration,
     /// Every how many responses over the rate one goes out as TC=1; 0 is none.
@@ -62,6 +58,7 @@ impl Default for RateRules {
             referrals: 200,
             nxdomains: 200,
             errors: 200,
+            total: 2_000,
             window: Duration::from_secs(15),
             slip: 2,
             ipv4_prefix: 24,
@@ -102,106 +99,46 @@ pub struct ResponseRate {
     rules: RateRules,
     /// Keeps others from choosing who shares a set with whom.
     state: FixedState,
-    /// The beginning of time.
-    start: Instant,
-    /// The accounts, a power of two of sets.
-    sets: Box<[Set]>,
+    /// Who owes how much.
+    accounts: Accounts,
 }
 
 impl ResponseRate {
     /// An empty table of at least so many accounts, 8 octets each. `seed` is nobody else's to know.
     pub fn new(rules: RateRules, accounts: usize, seed: u64, now: Instant) -> Self {
-        let sets = accounts.div_ceil(WAYS).next_power_of_two();
-        Self {
-            rules,
-            state: FixedState::with_seed(seed),
-            start: now,
-            sets: (0..sets).map(|_| Set::default()).collect(),
-        }
+        Self { rules, state: FixedState::with_seed(seed), accounts: Accounts::new(accounts, now) }
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> RateRules {
+        self.rules
+    }
+
+    /// Whether responses to this client are limited at all: clients on this host are not, unless the rules say so.
+    pub fn limits(&self, client: IpAddr) -> bool {
+        self.rules.loopback || !client.to_canonical().is_loopback()
     }
 
     /// Decides about one response by UDP, and counts it. `name` in wire form, in any case; see [`Outcome`] for which.
     pub fn decide(&self, client: IpAddr, name: &[u8], outcome: Outcome, now: Instant) -> Decision {
+        if !self.limits(client) {
+            return Decision::Pass;
+        }
         let rate = match outcome {
             Outcome::Answer => self.rules.answers,
             Outcome::Referral => self.rules.referrals,
             Outcome::Nxdomain => self.rules.nxdomains,
             Outcome::Error => self.rules.errors,
         };
-        let client = client.to_canonical();
-        if rate == 0 || client.is_loopback() && !self.rules.loopback {
-            return Decision::Pass;
-        }
-        let hash = self.hash(client, name, outcome);
-        let set = &self.sets[hash as usize & (self.sets.len() - 1)].0;
-        let tag = (hash >> TAG_SHIFT).max(1);
-        let now = ticks(now.saturating_duration_since(self.start));
-        let mut decision = Decision::Pass;
-        for _ in 0..TRIES {
-            let (place, before) = self.account(set, tag, now);
-            let after;
-            (decision, after) = self.charge(before, tag, u64::from(rate), now);
-            if place.compare_exchange(before, after, Relaxed, Relaxed).is_ok() {
-                break;
-            }
-        }
-        decision
-    }
-
-    /// Octets of memory, which never change.
-    pub fn size(&self) -> usize {
-        size_of_val(&*self.sets)
-    }
-
-    /// The word of an account and what it says; if there is none, the word that the account is to take.
-    fn account<'a>(&self, set: &'a [AtomicU64; WAYS], tag: u64, now: u64) -> (&'a AtomicU64, u64) {
-        let words = set.each_ref().map(|word| (word, word.load(Relaxed)));
-        let own = words.iter().find(|(_, word)| word >> TAG_SHIFT == tag);
-        // Free ones first, then who owes least, and of those who owe nothing the one that was paid for first.
-        let least = || words.iter().min_by_key(|(_, word)| (*word != 0, self.owed(*word, now), !age(*word, now)));
-        *own.or_else(least).unwrap_or(&words[0])
-    }
-
-    /// Counts a response to the account that a word is, or that takes its place.
-    fn charge(&self, before: u64, tag: u64, rate: u64, now: u64) -> (Decision, u64) {
-        let is_own = before >> TAG_SHIFT == tag;
-        let (owed, slips) = if is_own { (self.owed(before, now), before >> SLIP_SHIFT & SLIPS) } else { (0, 0) };
-        let owed = owed + (TICKS_PER_SECOND / rate).max(1);
-        let (decision, slips) = if owed <= TICKS_PER_SECOND {
-            (Decision::Pass, 0)
-        } else if self.rules.slip > 0 && slips + 1 >= u64::from(self.rules.slip) {
-            (Decision::Slip, 0)
-        } else {
-            (Decision::Drop, (slips + 1).min(SLIPS))
-        };
-        let paid = (now + owed.min(self.most_owed())) & TIME;
-        (decision, tag << TAG_SHIFT | slips << SLIP_SHIFT | paid)
-    }
-
-    /// How many ticks ahead an account is paid for.
-    fn owed(&self, word: u64, now: u64) -> u64 {
-        let ahead = (word & TIME).wrapping_sub(now) & TIME;
-        // More than there can be is the past.
-        if ahead <= self.most_owed() { ahead } else { 0 }
-    }
-
-    /// The most that is owed: the window, and the second that is free.
-    fn most_owed(&self) -> u64 {
-        ticks(self.rules.window) + TICKS_PER_SECOND
-    }
-
-    /// The hash of an account.
-    fn hash(&self, client: IpAddr, name: &[u8], outcome: Outcome) -> u64 {
+        let (prefix, family) = prefix_of(client, self.rules.ipv4_prefix, self.rules.ipv6_prefix);
         let mut hasher = self.state.build_hasher();
-        match client {
-            IpAddr::V4(address) => {
-                let len = u32::from(self.rules.ipv4_prefix.min(32));
-                hasher.write_u32(address.to_bits() & !u32::MAX.checked_shr(len).unwrap_or(0));
-            }
-            IpAddr::V6(address) => {
-                let len = u32::from(self.rules.ipv6_prefix.min(128));
-                hasher.write_u128(address.to_bits() & !u128::MAX.checked_shr(len).unwrap_or(0));
-            }
+        hasher.write_u128(prefix);
+        hasher.write_u8(family);
+        let of_prefix = hasher.finish();
+        let now = self.accounts.ticks_at(now);
+        let in_all = self.charge(Key { set: of_prefix, tag: of_prefix, half: Half::Prefixes }, self.rules.total, now);
+        if rate == 0 {
+            return in_all;
         }
         hasher.write_u8(outcome as u8);
         let mut folded = [0; LONGEST_NAME];
@@ -210,48 +147,39 @@ impl ResponseRate {
         folded.copy_from_slice(name);
         folded.make_ascii_lowercase();
         hasher.write(folded);
-        hasher.finish()
+        match self.charge(Key { set: of_prefix, tag: hasher.finish(), half: Half::Parts }, rate, now) {
+            Decision::Pass => in_all,
+            limited @ (Decision::Slip | Decision::Drop) => limited,
+        }
+    }
+
+    /// Octets of memory, which never change.
+    pub fn size(&self) -> usize {
+        self.accounts.size()
+    }
+
+    /// Counts a response to one account.
+    fn charge(&self, key: Key, rate: u16, now: u64) -> Decision {
+        if rate == 0 {
+            return Decision::Pass;
+        }
+        let cost = (TICKS_PER_SECOND / u64::from(rate)).max(1);
+        // The window, and the second that is free.
+        let most = ticks(self.rules.window) + TICKS_PER_SECOND;
+        let slip = u64::from(self.rules.slip);
+        self.accounts.charge(key, most, now, |owed, slips| {
+            let owed = owed + cost;
+            let (decision, slips) = if owed <= TICKS_PER_SECOND {
+                (Decision::Pass, 0)
+            } else if slip > 0 && slips + 1 >= slip {
+                (Decision::Slip, 0)
+            } else {
+                (Decision::Drop, slips + 1)
+            };
+            Verdict { decision, owed, slips }
+        })
     }
 }
-
-/// Eight accounts that share a cache line.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Set([AtomicU64; WAYS]);
-
-/// For how many ticks an account has owed nothing.
-fn age(word: u64, now: u64) -> u64 {
-    now.wrapping_sub(word) & TIME
-}
-
-/// A time in ticks.
-fn ticks(time: Duration) -> u64 {
-    u64::try_from(time.as_micros() / TICK_MICROS).unwrap_or(u64::MAX) & TIME
-}
-
-/// Accounts in a set: what fits in a cache line.
-const WAYS: usize = 8;
-
-/// How often a word that others keep writing is tried. After that the response goes uncounted.
-const TRIES: usize = 4;
-
-/// Microseconds of a tick.
-const TICK_MICROS: u128 = 100;
-
-/// Ticks of a second.
-const TICKS_PER_SECOND: u64 = 10_000;
-
-/// Where the tag begins.
-const TAG_SHIFT: u32 = 42;
-
-/// Where the count of slips begins.
-const SLIP_SHIFT: u32 = 38;
-
-/// The largest count of slips, and its mask. `slip` is at most one more.
-const SLIPS: u64 = 0xF;
-
-/// The mask of a time.
-const TIME: u64 = (1 << SLIP_SHIFT) - 1;
 
 /// Octets of the longest name (RFC 1035 section 2.3.4).
 const LONGEST_NAME: usize = 255;
@@ -262,6 +190,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::accounts::SLIP_SHIFT;
     use super::*;
 
     /// A name.
@@ -273,6 +202,7 @@ mod tests {
         referrals: 10,
         nxdomains: 10,
         errors: 10,
+        total: 0,
         window: Duration::from_secs(5),
         slip: 2,
         ipv4_prefix: 24,
@@ -351,6 +281,28 @@ mod tests {
         check("192.0.2.1", NAME, Outcome::Nxdomain, false);
         check("192.0.2.1", NAME, Outcome::Referral, false);
         check("192.0.2.1", NAME, Outcome::Error, false);
+    }
+
+    #[test]
+    fn all_names_of_a_prefix_have_one_account_besides() {
+        let now = Instant::now();
+        let limiter = ResponseRate::new(RateRules { total: 100, ..RULES }, 4_096, 1, now);
+        let name = |number: u16| [&[2][..], &number.to_be_bytes(), &[0]].concat();
+        let decide = |number| limiter.decide(ip("192.0.2.1"), &name(number), Outcome::Answer, now);
+        let passed = (0..2_000).filter(|number| decide(*number) == Decision::Pass).count();
+        assert_eq!(passed, 100, "though each name was asked for once");
+        let slipped = (0..1_000).filter(|number| decide(*number) == Decision::Slip).count();
+        assert_eq!(slipped, 500);
+        assert_eq!(limiter.decide(ip("192.0.3.1"), &name(0), Outcome::Answer, now), Decision::Pass);
+    }
+
+    #[test]
+    fn the_account_of_a_name_holds_beside_that_of_all() {
+        let now = Instant::now();
+        let limiter = ResponseRate::new(RateRules { total: 100, ..RULES }, 4_096, 1, now);
+        assert_eq!(burst(&limiter, "192.0.2.1", 30, now), [10, 10, 10]);
+        let limiter = ResponseRate::new(RateRules { total: 100, answers: 0, ..RULES }, 4_096, 1, now);
+        assert_eq!(burst(&limiter, "192.0.2.1", 120, now), [100, 10, 10]);
     }
 
     #[test]

@@ -107,6 +107,10 @@ pub enum Dropped {
     Overload,
     /// A response above the rate that its client is allowed.
     Limited,
+    /// A query of a client that is not to be answered (`on_denied = "drop"`).
+    Denied,
+    /// A query from port 0 or from an address of our own: nobody could get the response.
+    Source,
 }
 
 impl Dropped {
@@ -121,6 +125,8 @@ impl Dropped {
             Self::Unsent => "unsent",
             Self::Overload => "overload",
             Self::Limited => "limited",
+            Self::Denied => "denied",
+            Self::Source => "source",
         }
     }
 }
@@ -197,7 +203,7 @@ const COOKIE_KINDS: [CookieKind; 4] =
     [CookieKind::ClientOnly, CookieKind::Valid, CookieKind::Invalid, CookieKind::Malformed];
 
 /// All reasons, in order of their number.
-const REASONS: [Dropped; 8] = [
+const REASONS: [Dropped; 10] = [
     Dropped::Malformed,
     Dropped::Spoofed,
     Dropped::Late,
@@ -206,6 +212,8 @@ const REASONS: [Dropped; 8] = [
     Dropped::Unsent,
     Dropped::Overload,
     Dropped::Limited,
+    Dropped::Denied,
+    Dropped::Source,
 ];
 
 /// All sources, in order of their number.

@@ -6,6 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Which limit was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
+    /// `limits.waiting`: a query was answered with SERVFAIL, for its client has enough that wait.
+    Waiting,
+    /// `limits.in_flight`: the same, for all clients together have.
+    InFlight,
+    /// `rate_limit`, or more at once than is sent to one client: a response went out cut (TC), or not at all.
+    Rate,
     /// `connections.max` or `per_client`: a connection was refused, or closed to make room.
     Connections,
     /// `connections.unsent`: a connection was closed because too much waited for its client to read.
@@ -16,6 +22,9 @@ impl Limit {
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
+            Self::InFlight => "in_flight",
+            Self::Rate => "rate",
             Self::Connections => "connections",
             Self::Unsent => "unsent",
         }
@@ -23,7 +32,7 @@ impl Limit {
 }
 
 /// All limits, in order of their number.
-const LIMITS: [Limit; 2] = [Limit::Connections, Limit::Unsent];
+const LIMITS: [Limit; 5] = [Limit::Waiting, Limit::InFlight, Limit::Rate, Limit::Connections, Limit::Unsent];
 
 /// How often each limit of one listener was met.
 #[derive(Debug)]
@@ -62,10 +71,12 @@ mod tests {
 
     #[test]
     fn every_limit_is_counted_by_itself() {
-        let limited = Limited::new("ts1");
-        limited.count(Limit::Unsent);
-        limited.count(Limit::Unsent);
-        let expected = [("ts1".to_owned(), Limit::Connections, 0), ("ts1".to_owned(), Limit::Unsent, 2)];
-        assert_eq!(limited.snapshot().collect::<Vec<_>>(), expected);
+        for (number, limit) in LIMITS.into_iter().enumerate() {
+            let limited = Limited::new("ts1");
+            limited.count(limit);
+            limited.count(limit);
+            let counted: Vec<_> = limited.snapshot().filter(|(_, _, count)| *count > 0).collect();
+            assert_eq!((counted, limit as usize), (vec![("ts1".to_owned(), limit, 2)], number));
+        }
     }
 }

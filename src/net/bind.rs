@@ -164,6 +164,12 @@ fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Whether this host has an address: then, and only then, a socket can be bound to it.
+pub fn is_of_this_host(ip: IpAddr) -> bool {
+    let address = SocketAddr::new(ip, 0);
+    unbound(address, Type::DGRAM).and_then(|socket| socket.bind(&address.into())).is_ok()
+}
+
 /// Asked for as socket buffer, octets. Linux keeps books of twice that, and of 832 octets for a small datagram, so it holds
 /// 10,082 queries, 100 ms at 100,000 a second. Where `net.core.rmem_max` is at its usual 208 KiB, 512 queries and 5 ms.
 pub(super) const SOCKET_BUFFER: usize = 4 << 20;

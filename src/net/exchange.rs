@@ -25,6 +25,7 @@ mod port;
 mod room;
 mod sent;
 mod tickets;
+mod void;
 
 use std::collections::VecDeque;
 use std::io;
@@ -45,6 +46,8 @@ use self::room::Room;
 use self::sent::SentIds;
 use self::tickets::Tickets;
 pub use self::tickets::{Held, TicketKey};
+pub use self::void::MOST_NEAR_MISSES;
+use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch, SendBatch};
 use super::options::take_trains_whole;
 use super::refusal::Refusal;
@@ -70,6 +73,10 @@ pub struct Exchange<T, L> {
     tickets: Tickets<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
     closing: Vec<UdpSocket>,
+    /// IDs that were in use not long ago.
+    returned: Returned,
+    /// Sockets that nothing is believed of any more.
+    voided: Voided,
     /// For how many sockets there is room.
     room: Room,
     /// Room for IDs, of sockets that are closed.
@@ -151,6 +158,8 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             free_ports: Vec::with_capacity(WARM_PORTS),
             closed_ports: Vec::with_capacity(WARM_PORTS),
             tickets: Tickets::new(),
+            returned: Returned::new(),
+            voided: Voided::new(),
             spare: Vec::with_capacity(WARM_PORTS),
             ages: VecDeque::with_capacity(2 * WARM_PORTS),
             struck: Vec::new(),
@@ -201,6 +210,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         let mut forgotten = Vec::new();
         for number in self.ports_of(link) {
             self.take_from(number, SentIds::all, &mut forgotten);
+            self.voided.forget(number);
             self.close(number);
         }
         self.divide_room();
@@ -379,6 +389,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
 
     /// A ticket is gone, and its ID free.
     fn is_over(&mut self, key: TicketKey, now: Instant) {
+        self.returned.note(key);
         let number = key.port();
         let port = self.port(number);
         port.free_one();
@@ -393,21 +404,6 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// another's, and its sender's latency can be learnt: `note` says what the caller wants to know by then.
     pub fn abandon(&mut self, key: TicketKey, now: Instant, note: impl FnOnce(T) -> L) {
         self.tickets.abandon(key, now + QUARANTINE, note);
-    }
-
-    /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
-    pub fn withdraw(&mut self, key: TicketKey) {
-        if self.tickets.remove(key).is_some() {
-            self.port(key.port()).free_one();
-            self.close_if_done(key.port());
-        }
-    }
-
-    /// Sends nothing more from the socket of a ticket than what is queued there, unless no other can be had: somebody may know its
-    /// port.
-    pub fn shun(&mut self, key: TicketKey, refused: &mut Vec<Refused<T, L>>) {
-        self.flush(refused);
-        self.spend(key.port());
     }
 
     /// Takes back all tickets of a backend that was found dead, late ones included.
@@ -445,6 +441,9 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             ended(&late);
             self.is_over(key, now);
         }
+        while let Some(number) = self.voided.pop_due(now) {
+            self.close(number);
+        }
         while let Some((_, number)) = self.oldest().filter(|(end, _)| *end <= now) {
             self.ages.pop_front();
             let port = self.port(number);
@@ -466,7 +465,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// When [`tidy`](Self::tidy) has something to do next.
     pub fn next_tidy(&mut self) -> Option<Instant> {
         let idle = self.oldest().map(|(end, _)| end);
-        [self.tickets.next_end(), idle].into_iter().flatten().min()
+        [self.tickets.next_end(), self.voided.next_due(), idle].into_iter().flatten().min()
     }
 
     /// The first of the sockets that may be chosen to be looked at, and when.
@@ -566,6 +565,8 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             sent,
             is_retired: false,
             is_spent: false,
+            near_misses: 0,
+            is_void: false,
         };
         self.ages.push_back((now + PORT_LIFETIME, number));
         self.ports[number as usize] = Some(port);
@@ -610,7 +611,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// out of the epoll set.
     fn close_if_done(&mut self, number: u32) {
         let Some(port) = &self.ports[number as usize] else { return };
-        let (is_idle, link) = (port.is_retired && port.tickets == 0, port.link);
+        let (is_idle, link) = (port.is_retired && port.tickets == 0 && !port.is_void, port.link);
         if is_idle && self.peer(link).current != Some(number) {
             self.close(number);
         }

@@ -24,6 +24,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use crate::wire::first_message;
+
 /// The connections of one worker to its backends. `T` is the caller's ticket.
 pub struct Streams<T> {
     /// By number; `None` is free.
@@ -379,11 +381,9 @@ impl Line {
 /// Hands over every whole message.
 fn take_messages(input: &mut Vec<u8>, hear: impl Fn(&[u8])) {
     let mut start = 0;
-    while let Some((prefix, rest)) = input[start..].split_first_chunk::<2>() {
-        let length = usize::from(u16::from_be_bytes(*prefix));
-        let Some(message) = rest.get(..length) else { break };
+    while let Some((message, end)) = first_message(&input[start..]) {
         hear(message);
-        start += 2 + length;
+        start += end;
     }
     input.drain(..start);
     if input.is_empty() {

@@ -196,6 +196,11 @@ impl Attempts {
         MAX_ATTEMPTS.saturating_sub(self.as_slice().len() + usize::from(self.again))
     }
 
+    /// How often one was asked again.
+    pub(super) fn times_asked_again(&self) -> u8 {
+        self.again
+    }
+
     /// Notes that an attempt is asked again. There must be room.
     pub(super) fn ask_again(&mut self) {
         self.again += 1;

@@ -60,6 +60,7 @@ impl Load {
                 self.errors.observe(true, now);
                 true
             }
+            End::Void => false,
             End::Silence(waited) => {
                 self.latency.observe_at_least(waited, now);
                 false
@@ -135,6 +136,8 @@ pub enum End {
     Silence(Duration),
     /// It never left, for want of something of our own.
     Unsent,
+    /// Nobody knows: its socket was given up, for what came there may have been forged.
+    Void,
 }
 
 /// The part of recent replies that were failures. Each counts for an eighth, and time mends all.

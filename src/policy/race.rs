@@ -305,6 +305,11 @@ impl Race {
         may
     }
 
+    /// How often attempts were asked again.
+    pub fn times_asked_again(&self) -> u8 {
+        self.attempts.times_asked_again()
+    }
+
     /// The client sent its query again: a hint that something was lost.
     pub fn on_retransmission(&mut self) {
         self.hints = self.hints.saturating_add(1);

@@ -47,7 +47,7 @@ impl<K> Timers<K> {
         let nearest = self.nearest().filter(|&at| at <= Nanos::between(zero, now))?;
         let is_nearest = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| timer.at == nearest);
         let timer = match self.lanes.iter_mut().find(|lane| is_nearest(lane.front())) {
-            Some(lane) => lane.pop_front(),
+            Some(lane) => pop_front(lane),
             None => self.rest.pop(),
         };
         timer.map(|timer| (timer.at.since(zero), timer.key))
@@ -59,11 +59,14 @@ impl<K> Timers<K> {
         let is_stale = |timer: Option<&Timer<K>>| timer.is_some_and(|timer| is_stale(timer.at.since(zero), &timer.key));
         for lane in &mut self.lanes {
             while is_stale(lane.front()) {
-                lane.pop_front();
+                pop_front(lane);
             }
         }
         while is_stale(self.rest.peek()) {
             self.rest.pop();
+        }
+        if self.rest.capacity() > 8 * WARM && self.rest.len() < self.rest.capacity() / 8 {
+            self.rest.shrink_to(2 * self.rest.len().max(WARM));
         }
     }
 
@@ -82,6 +85,16 @@ impl<K> Timers<K> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Takes the first timer out of a queue, whose memory is given back after a peak: to move what is left costs less than what it
+/// took to come to be so few.
+fn pop_front<K>(lane: &mut VecDeque<Timer<K>>) -> Option<Timer<K>> {
+    let first = lane.pop_front();
+    if lane.capacity() > 8 * WARM && lane.len() < lane.capacity() / 8 {
+        lane.shrink_to(2 * lane.len().max(WARM));
+    }
+    first
 }
 
 impl<K> Default for Timers<K> {
@@ -185,6 +198,20 @@ mod tests {
         }
         assert_eq!(timers.rest.capacity(), 0);
         assert!(timers.len() <= 8 * 410);
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_peak() {
+        let start = Instant::now();
+        let mut timers = Timers::new();
+        let mut lengths = (0..100_000).map(|number| Duration::from_micros(number % 7 * 1_000_000));
+        lengths.by_ref().for_each(|length| timers.push(start + length, ()));
+        let capacity =
+            |timers: &Timers<()>| timers.lanes.iter().map(VecDeque::capacity).sum::<usize>() + timers.rest.capacity();
+        assert!(capacity(&timers) >= 100_000);
+        while timers.pop_due(start + Duration::from_secs(10)).is_some() {}
+        timers.discard(|_, ()| true);
+        assert!(timers.is_empty() && capacity(&timers) <= 8 * WARM * (LANES + 1), "{}", capacity(&timers));
     }
 
     proptest! {

@@ -50,7 +50,8 @@ impl Tables {
 
     /// How often which limit of which section was met.
     pub(super) fn limited(&self) -> Vec<(String, Limit, u64)> {
-        self.forwarder.iter().chain(&self.authorities).flat_map(|table| table.limited().snapshot()).collect()
+        let tables = self.forwarder.iter().chain(&self.authorities).map(|table| table.limited());
+        tables.flat_map(|limited| limited.snapshot().collect::<Vec<_>>()).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Remark;
 use crate::authority::{Edition, Exchange, Source};
 use crate::config::{AuthorityConfig, Sharing};
-use crate::limit::{Cookies, RateRules, ResponseRate};
+use crate::limit::{Access, Cookies, RateRules, ResponseRate};
 use crate::secondary::{Post, Subject};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
@@ -49,8 +49,7 @@ impl Holding {
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
     ) -> (Self, Vec<News>) {
-        let exchanges = HashMap::new();
-        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges, rate: None, cookies };
+        let edition = empty_edition(&config, loaded, keys, cookies);
         let mut holding = Self { number, config, edition: Arc::new(edition) };
         let (news, _) = holding.fill(None);
         (holding, news)
@@ -84,8 +83,7 @@ impl Holding {
     ) -> (Vec<News>, Vec<Remark>) {
         let earlier = Arc::clone(&self.edition);
         let earlier_rules = self.config.rate_limit;
-        let exchanges = HashMap::new();
-        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges, rate: None, cookies };
+        let edition = empty_edition(&config, loaded, keys, cookies);
         (self.config, self.edition) = (config, Arc::new(edition));
         self.fill(Some((&earlier, earlier_rules)))
     }
@@ -105,6 +103,7 @@ impl Holding {
             catalog: Arc::new(Catalog::clone(&self.edition.catalog).with_zone(zone)),
             keys: Arc::clone(&self.edition.keys),
             exchanges,
+            access: Arc::clone(&self.edition.access),
             rate: self.edition.rate.clone(),
             cookies: self.edition.cookies.clone(),
         });
@@ -157,8 +156,8 @@ impl Holding {
             (None, _) => None,
         };
         let keys = Arc::clone(&self.edition.keys);
-        let cookies = self.edition.cookies.clone();
-        self.edition = Arc::new(Edition { catalog, keys, exchanges, rate, cookies });
+        let (access, cookies) = (Arc::clone(&self.edition.access), self.edition.cookies.clone());
+        self.edition = Arc::new(Edition { catalog, keys, exchanges, access, rate, cookies });
         (news, remarks)
     }
 
@@ -167,6 +166,17 @@ impl Holding {
         let key = sharing.tsig.as_ref().and_then(|name| self.edition.keys.by_name(name)).cloned();
         News { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
     }
+}
+
+/// The edition of a config and of zones that were loaded, before anything is exchanged or limited.
+fn empty_edition(
+    config: &AuthorityConfig,
+    loaded: Arc<Catalog>,
+    keys: &Arc<Keys>,
+    cookies: Option<Arc<Cookies>>,
+) -> Edition {
+    let access = Arc::new(Access::new(&config.access));
+    Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), access, rate: None, cookies }
 }
 
 /// How a zone differs from its version before.

@@ -41,8 +41,8 @@ use crate::config::{Config, PoolConfig};
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::forwarder::shortage::Shortage;
 use crate::forwarder::{HAND_OVERS, Shared};
-use crate::limit::{CookieSecrets, Cookies};
-use crate::metrics::{Counters, Summary};
+use crate::limit::{Clients, CookieSecrets, Cookies, OwnAddresses, Pacing};
+use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
@@ -183,11 +183,16 @@ impl Server {
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
         let plan = Plan::new(&config, None, cookies, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(HAND_OVERS)).unzip();
+        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
+        let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
             hasher: HashSeed(rand::random()).question_hasher(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            clients: Arc::new(Clients::new(may_wait, rand::random())),
+            pacing: Pacing::new(rand::random(), std::time::Instant::now()),
+            limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
             shortage: Shortage::new(),
             news: news_sender,
         });
@@ -210,7 +215,6 @@ impl Server {
             .iter()
             .map(|authority| bind(&authority.name, &authority.listen))
             .collect::<Result<Vec<_>, _>>()?;
-        let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let admin_listener = config.admin.as_ref().map(|admin| bind::stream_alone(admin.listen)).transpose()?;
         let mut socket = None;
         if let Some((listener, admin)) = admin_listener.as_ref().zip(config.admin.as_ref()) {
@@ -218,6 +222,8 @@ impl Server {
             socket = Socket::open(&admin.socket, address, Owner::current())?;
             bound.push(("admin".to_owned(), vec![address]));
         }
+        let own = bound.iter().filter(|(name, _)| name != "admin").flat_map(|(_, addresses)| addresses.iter().copied());
+        let own = Arc::new(OwnAddresses::new(own));
         let held = config.authorities.iter().zip(catalogs).enumerate();
         let held = held.map(|(number, (config, catalog))| {
             let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
@@ -244,6 +250,7 @@ impl Server {
             let forwarder = plan.as_ref().zip(table).map(|(plan, table)| ForwarderParts {
                 shared: Arc::clone(&shared),
                 plan: Arc::clone(plan),
+                own: Arc::clone(&own),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
                 backend_sockets: shares.backend_sockets,
@@ -254,6 +261,8 @@ impl Server {
             let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {
                 number,
                 edition: Arc::clone(holding.edition()),
+                own: Arc::clone(&own),
+                limited: connections.authorities[number].limited(),
                 notices: notice_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
                 connections: Arc::clone(&connections.authorities[number]),

@@ -13,10 +13,11 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::authority::{Authority, Edition, Notice};
+use crate::authority::{self, Authority, Edition, Notice};
 use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
-use crate::metrics::{Counters, Dropped};
+use crate::limit::OwnAddresses;
+use crate::metrics::{Counters, Dropped, Limited};
 use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
@@ -59,6 +60,8 @@ pub(super) struct ForwarderParts {
     pub(super) shared: Arc<Shared>,
     /// The config in force.
     pub(super) plan: Arc<Plan>,
+    /// Where no client is.
+    pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
     pub(super) handed_over: Receiver<HandOver>,
     /// Its sockets.
@@ -77,6 +80,10 @@ pub(super) struct AuthorityParts {
     pub(super) number: usize,
     /// What it answers from.
     pub(super) edition: Arc<Edition>,
+    /// Where no client is.
+    pub(super) own: Arc<OwnAddresses>,
+    /// How often clients met a limit.
+    pub(super) limited: Arc<Limited>,
     /// Where NOTIFY goes.
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     /// Its sockets.
@@ -166,12 +173,21 @@ struct Intake {
 impl Balancer {
     /// Starts taking queries.
     fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, mut handed_over, sockets, backend_sockets, connections: table, fetches } =
-            parts;
+        let ForwarderParts {
+            shared,
+            plan,
+            own,
+            mut handed_over,
+            sockets,
+            backend_sockets,
+            connections: table,
+            fetches,
+        } = parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
-        let links = Links { shared, sockets, backend_sockets, fetches, counters: Arc::clone(&counters), idle: told };
+        let counted = Arc::clone(&counters);
+        let links = Links { shared, sockets, backend_sockets, fetches, own, counters: counted, idle: told };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {
@@ -183,12 +199,14 @@ impl Balancer {
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();
         for listener in tcp {
-            let (forwarder, counters) = (Rc::clone(&forwarder), Arc::clone(&counters));
+            let (forwarder, gate, counters) = (Rc::clone(&forwarder), Rc::clone(&forwarder), Arc::clone(&counters));
             let handle = move |message: &[u8], responder: &tcp::Responder| {
                 forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, Arc::clone(&table), draining.clone(), handle, refused));
+            let admits = move |client| gate.borrow().may_connect(client);
+            let table = Arc::clone(&table);
+            connections.spawn_local(tcp::serve(listener, table, draining.clone(), admits, handle, refused));
         }
         let mut races = JoinSet::new();
         let replies = Rc::clone(&forwarder);
@@ -243,9 +261,10 @@ struct Site {
 impl Site {
     /// Starts answering.
     fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
-        let AuthorityParts { number, edition, notices, sockets, connections: table } = parts;
+        let AuthorityParts { number, edition, own, limited, notices, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
-        let authority = Rc::new(Authority::new(number, edition, Arc::clone(&counters), notices));
+        let links = authority::Links { own, counters: Arc::clone(&counters), limited, notices };
+        let authority = Rc::new(Authority::new(number, edition, links));
         let mut intake = JoinSet::new();
         for socket in &udp {
             let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));
@@ -254,12 +273,14 @@ impl Site {
         let (drain, draining) = watch::channel(false);
         let mut connections = JoinSet::new();
         for listener in tcp {
-            let (authority, counters) = (Rc::clone(&authority), Arc::clone(&counters));
+            let (authority, gate, counters) = (Rc::clone(&authority), Rc::clone(&authority), Arc::clone(&counters));
             let handle = move |message: &[u8], responder: &tcp::Responder| {
                 authority.answer_stream_query(message, responder);
             };
             let refused = move || counters.dropped(Dropped::Overload);
-            connections.spawn_local(tcp::serve(listener, Arc::clone(&table), draining.clone(), handle, refused));
+            let admits = move |client| gate.may_connect(client);
+            let table = Arc::clone(&table);
+            connections.spawn_local(tcp::serve(listener, table, draining.clone(), admits, handle, refused));
         }
         Ok(Self { authority, sockets: udp, intake, connections, drain })
     }

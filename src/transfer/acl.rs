@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::tsig::Key;
+use crate::limit::{Prefix, PrefixError};
 use crate::wire::{Name, NameError};
 
 /// The rules of one thing, such as transfers of one zone.
@@ -62,57 +63,13 @@ impl FromStr for Rule {
         for word in text.split_ascii_whitespace() {
             let is_repeated = match word.strip_prefix("key:") {
                 Some(name) => rule.key.replace(name.parse::<Name>().map_err(RuleError::Key)?.folded()).is_some(),
-                None => rule.prefix.replace(word.parse()?).is_some(),
+                None => rule.prefix.replace(word.parse().map_err(RuleError::Prefix)?).is_some(),
             };
             if is_repeated {
                 return Err(RuleError::Repeated);
             }
         }
         if rule.prefix.is_none() && rule.key.is_none() { Err(RuleError::Empty) } else { Ok(rule) }
-    }
-}
-
-/// The addresses that begin with the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
-    /// The first of them.
-    address: IpAddr,
-    /// How many bits.
-    len: u8,
-}
-
-impl Prefix {
-    /// Whether an address is one of them. An IPv4 address in IPv6 form is the IPv4 address.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => (ours.to_bits() ^ theirs.to_bits()) & !host_bits_4(self.len) == 0,
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => (ours.to_bits() ^ theirs.to_bits()) & !host_bits_6(self.len) == 0,
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = RuleError;
-
-    fn from_str(text: &str) -> Result<Self, RuleError> {
-        let (address, len) = match text.split_once('/') {
-            Some((address, len)) => (address, Some(len)),
-            None => (text, None),
-        };
-        let address = address.parse::<IpAddr>().map_err(|_| RuleError::Address)?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let digits = |len: &str| len.bytes().all(|octet| octet.is_ascii_digit());
-        let len = match len {
-            None => longest,
-            Some(len) if digits(len) => len.parse().ok().filter(|&len| len <= longest).ok_or(RuleError::Length)?,
-            Some(_) => return Err(RuleError::Length),
-        };
-        let has_host_bits = match address {
-            IpAddr::V4(address) => address.to_bits() & host_bits_4(len) != 0,
-            IpAddr::V6(address) => address.to_bits() & host_bits_6(len) != 0,
-        };
-        if has_host_bits { Err(RuleError::HostBits) } else { Ok(Self { address, len }) }
     }
 }
 
@@ -123,12 +80,8 @@ pub enum RuleError {
     Empty,
     /// Two prefixes or two keys.
     Repeated,
-    /// Neither `key:NAME` nor an address.
-    Address,
-    /// The length of a prefix is no number, or too large.
-    Length,
-    /// Bits are set behind the prefix.
-    HostBits,
+    /// Something that is not `key:NAME` is no prefix either.
+    Prefix(PrefixError),
     /// The name of a key is no name.
     Key(NameError),
 }
@@ -138,25 +91,16 @@ impl fmt::Display for RuleError {
         match self {
             Self::Empty => f.write_str("empty rule: write an address, a prefix, key:NAME, or a prefix and key:NAME"),
             Self::Repeated => f.write_str("more than one prefix or key in one rule: write a rule for each"),
-            Self::Address => f.write_str("neither an IP address, a prefix such as 192.0.2.0/24, nor key:NAME"),
-            Self::Length => f.write_str("bad prefix length: write 0 to 32 for IPv4, 0 to 128 for IPv6"),
-            Self::HostBits => f.write_str("bits are set behind the prefix: write the first address of the network"),
+            Self::Prefix(PrefixError::Address) => {
+                f.write_str("neither an IP address, a prefix such as 192.0.2.0/24, nor key:NAME")
+            }
+            Self::Prefix(error @ (PrefixError::Length | PrefixError::HostBits)) => error.fmt(f),
             Self::Key(error) => write!(f, "bad name of a key: {error}"),
         }
     }
 }
 
 impl std::error::Error for RuleError {}
-
-/// The bits of an IPv4 address behind a prefix.
-fn host_bits_4(len: u8) -> u32 {
-    u32::MAX.checked_shr(u32::from(len)).unwrap_or(0)
-}
-
-/// The bits of an IPv6 address behind a prefix.
-fn host_bits_6(len: u8) -> u128 {
-    u128::MAX.checked_shr(u32::from(len)).unwrap_or(0)
-}
 
 #[cfg(test)]
 mod tests {
@@ -195,14 +139,14 @@ mod tests {
     fn texts_that_are_no_rules_are_told() {
         for (text, expected) in [
             ("", RuleError::Empty),
-            ("k", RuleError::Address),
+            ("k", RuleError::Prefix(PrefixError::Address)),
             ("192.0.2.1 192.0.2.2", RuleError::Repeated),
             ("key:a key:b", RuleError::Repeated),
-            ("192.0.2.0/33", RuleError::Length),
-            ("192.0.2.0/", RuleError::Length),
-            ("192.0.2.0/+8", RuleError::Length),
-            ("192.0.2.1/24", RuleError::HostBits),
-            ("::1/64", RuleError::HostBits),
+            ("192.0.2.0/33", RuleError::Prefix(PrefixError::Length)),
+            ("192.0.2.0/", RuleError::Prefix(PrefixError::Length)),
+            ("192.0.2.0/+8", RuleError::Prefix(PrefixError::Length)),
+            ("192.0.2.1/24", RuleError::Prefix(PrefixError::HostBits)),
+            ("::1/64", RuleError::Prefix(PrefixError::HostBits)),
             ("key:a..b", RuleError::Key(NameError::EmptyLabel)),
         ] {
             let found = text.parse::<Rule>().expect_err(text);

@@ -148,6 +148,13 @@ pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
     fits.then_some(name)
 }
 
+/// How many labels the possibly compressed name at `at` has, the root not counted.
+pub(super) fn labels_of_name(message: &[u8], at: usize) -> Option<usize> {
+    let mut count = 0;
+    walk_name(message, at, |_| count += 1)?;
+    Some(count)
+}
+
 /// Follows the name at `start` to its root, shows each label on the way, and says where the name ends at `start`'s place.
 ///
 /// Every pointer must go to before the labels that led to it, and what it leads to must not run into them, so there is no

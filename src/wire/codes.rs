@@ -93,9 +93,10 @@ registry! {
 }
 
 registry! {
-    /// The info code of an Extended DNS Error (RFC 8914 section 4). We send it without extra text.
+    /// The info code of an Extended DNS Error (RFC 8914 section 4).
     ExtendedError(u16), "EDE" {
-        OTHER = 0, STALE = 3, CACHED_ERROR = 13, NOT_READY = 14, STALE_NXDOMAIN = 19, NO_REACHABLE_AUTHORITY = 22, NETWORK_ERROR = 23, SYNTHESIZED = 29,
+        OTHER = 0, STALE = 3, CACHED_ERROR = 13, NOT_READY = 14, PROHIBITED = 18, STALE_NXDOMAIN = 19,
+        NO_REACHABLE_AUTHORITY = 22, NETWORK_ERROR = 23, SYNTHESIZED = 29,
     }
 }
 

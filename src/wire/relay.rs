@@ -78,6 +78,20 @@ pub fn shorten(response: &mut Vec<u8>) {
     header.overwrite(response);
 }
 
+/// Makes a response to a client whose cookie is only its own ask for ours: as short as can be, with BADCOOKIE (RFC 7873 section
+/// 5.2.3). It has an OPT record, or there would be no cookie.
+pub fn ask_for_cookie(response: &mut Vec<u8>) {
+    shorten(response);
+    let Ok(reply) = read_reply(response) else { return };
+    let Some(start) = reply.opt().map(|opt| opt.start) else { return };
+    let header = reply.header().with(Flag::Truncated, false).with_rcode(Rcode::BADCOOKIE);
+    header.overwrite(response);
+    // RFC 6891 section 6.1.3: the upper bits of an rcode are the first octet of the TTL, behind the root, type and class.
+    if let Some(extended) = response.get_mut(start + 5) {
+        *extended = (Rcode::BADCOOKIE.0 >> 4) as u8;
+    }
+}
+
 /// Writes a backend's reply into `out` as it is, but for the ID: for a client whose query bears a TSIG record (RFC 8945
 /// section 5.5), who has to find the octets that were signed. The ID is none of them.
 pub fn write_unchanged(reply: &Reply<'_>, id: u16, out: &mut Vec<u8>) {
@@ -171,6 +185,16 @@ mod tests {
         check(&plain(), &with, &without);
         check(&with_edns(), &with, &ours(errors));
         check(&with_edns(), &without, &ours(b""));
+    }
+
+    #[test]
+    fn who_is_asked_for_a_cookie_gets_nothing_else() {
+        let ours =
+            |extended: u8| [&[0, 0, 41, 4, 0xD0, extended, 0, 0x80, 0, 0, 12, 0, 10, 0, 8][..], b"CLIENT01"].concat();
+        let mut response = message(REPLY | 3, [1, 1, 0, 2], &[QUESTION, &a(WWW), &a(WWW), &ours(0)]);
+        ask_for_cookie(&mut response);
+        assert_eq!(response, message(REPLY | 7, [1, 0, 0, 1], &[QUESTION, &ours(1)]));
+        assert_eq!(read_reply(&response).map(|reply| reply.rcode()), Ok(Rcode::BADCOOKIE));
     }
 
     #[test]

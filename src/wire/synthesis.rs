@@ -6,6 +6,7 @@ use super::cookie::Cookie;
 use super::edns::{Edns, LONGEST_ERROR, OptRecord, Passing, extended_error_with_text};
 use super::form::ClientForm;
 use super::header::{Flag, Header};
+use super::query::Query;
 use super::question::{Question, qname};
 
 /// Writes a response without records into `out`: QR and RA as told, AA clear, the question as the client spelled it, and
@@ -68,6 +69,21 @@ pub fn write_error(message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, own_ud
     }
 }
 
+/// Writes REFUSED to who is not to be answered into `out`, with the reason if its query has EDNS. `query` is the message as it
+/// was read, if it is sound.
+pub fn write_prohibited(
+    message: &[u8],
+    query: Option<&Query<'_>>,
+    cookie: Option<&Cookie>,
+    own_udp_size: u16,
+    out: &mut Vec<u8>,
+) {
+    let Some(query) = query else { return write_error(message, Rcode::REFUSED, cookie, own_udp_size, out) };
+    let (form, error) = (ClientForm::of(query).with_cookie(cookie.copied()), (ExtendedError::PROHIBITED, ""));
+    // RA is clear: to this client no recursion is available.
+    write_synthesized(query.question.as_wire(), &form, Rcode::REFUSED, Some(error), false, own_udp_size, out);
+}
+
 /// What the OPT record says of a message that could not be taken, if [`write_error`] answers it with one: its cookie above
 /// all. In a later version options may look otherwise, so there must be none of that.
 pub fn edns_of_rejected(message: &[u8]) -> Option<Edns<'_>> {
@@ -127,6 +143,20 @@ mod tests {
         check(&with_edns(), Rcode::NXDOMAIN, error, true, &answer(0x8193, &our_opt(0, option)));
         check(&with_edns(), Rcode::REFUSED, None, false, &answer(0x8115, &our_opt(0, b"")));
         check(&with_edns(), Rcode::BADVERS, None, false, &answer(0x8110, &our_opt(1, b"")));
+    }
+
+    #[test]
+    fn who_is_prohibited_is_told_if_it_has_edns() {
+        let check = |octets: &[u8], expected: &[u8]| {
+            let mut out = b"left over".to_vec();
+            write_prohibited(octets, read_query(octets).ok().as_ref(), None, 1232, &mut out);
+            assert_eq!(out, expected, "{octets:?}");
+        };
+        let option = b"\0\x0F\0\x02\0\x12";
+        check(&plain(), &message(0x8105, [1, 0, 0, 0], &[QUESTION]));
+        check(&with_edns(), &message(0x8115, [1, 0, 0, 1], &[QUESTION, &our_opt(0, option)]));
+        check(&message(0, [1, 0, 0, 0], &[QUESTION, b"junk"]), &message(0x8005, [1, 0, 0, 0], &[QUESTION]));
+        check(&plain()[..11], b"");
     }
 
     #[test]

@@ -28,6 +28,15 @@ impl Client {
         Self { socket }
     }
 
+    /// A client with this address of its own, and a port of its own.
+    pub fn at(local: &str, server: SocketAddr) -> Self {
+        let local: IpAddr = local.parse().expect("an address");
+        let socket = UdpSocket::bind((local, 0)).expect("an address of this host, and a free port");
+        socket.connect(server).expect("the server can be reached");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        Self { socket }
+    }
+
     /// Its own address.
     pub fn address(&self) -> SocketAddr {
         self.socket.local_addr().expect("a bound socket has an address")
@@ -77,6 +86,16 @@ impl Client {
             }
         };
         Response { bytes: buffer[..length].to_vec() }
+    }
+
+    /// The next response, if it comes within this time.
+    pub fn try_receive(&self, patience: Duration) -> Option<Response> {
+        self.socket.set_read_timeout(Some(patience)).expect("a timeout above zero");
+        let mut buffer = [0; 65_535];
+        let received = self.socket.recv(&mut buffer);
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        let length = received.ok()?;
+        Some(Response { bytes: buffer[..length].to_vec() })
     }
 }
 

@@ -127,6 +127,11 @@ impl Process {
         self.log.written.lock().expect("nothing panics here").lines.join("\n")
     }
 
+    /// The process.
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+
     /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");

@@ -2,6 +2,7 @@
 //! All commands that take a config file load it here, so that `check` sees what `serve` will see.
 
 mod disk;
+pub(super) mod loops;
 mod pipe;
 mod secrets;
 #[cfg(test)]
@@ -35,6 +36,10 @@ pub(super) fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> 
 /// Loads the files that a config names, one config after the other: zones, secrets of keys and of cookies, and the token of the admin
 /// server. All that is wrong in zone files is told at once, and nothing is loaded by halves.
 pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
+    let loops = loops::told(&config);
+    if !loops.is_empty() {
+        return Err(LoadError::Loops(loops));
+    }
     let catalogs = loader.load(&config).map_err(LoadError::Zones)?;
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
@@ -106,6 +111,8 @@ pub(super) enum LoadError {
     },
     /// The config file says something that is wrong.
     Wrong(Problems),
+    /// Backends are the forwarder itself.
+    Loops(String),
     /// Zone files are wrong.
     Zones(ZoneProblems),
     /// There are no secrets to be had from the files of keys.
@@ -135,6 +142,7 @@ impl fmt::Display for LoadError {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())
             }
             Self::Wrong(problems) => write!(f, "{problems}"),
+            Self::Loops(problems) => write!(f, "{problems}"),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::super::client::Client;
 use super::super::entry::{StaleAnswer, Waiter};
 use super::super::slots::place_size;
 use super::*;
+use crate::limit::Place;
 use crate::net::exchange::TicketKey;
 use crate::policy::Rules;
 use crate::policy::budget::Budget;
@@ -26,11 +27,17 @@ fn query(id: u8, name: &[u8]) -> Vec<u8> {
     [&header, name, &[0, 1, 0, 1], &[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]].concat()
 }
 
+/// Where nobody counts yet.
+fn clients() -> Arc<Clients> {
+    Arc::new(Clients::new(16, 1))
+}
+
 /// A client with this port, whose query this is.
 fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
     let form = ClientForm::of(&read_query(query).expect("a query"));
-    Waiter { client: Client::Udp { listener: 0, peer, local: None }, form, cookie: None, queries: 1, since }
+    let client = Client::Udp { listener: 0, peer, local: None };
+    Waiter { client, form, cookie: None, queries: 1, since, place: Place::UNCOUNTED }
 }
 
 /// Puts a query in flight, for its client.
@@ -61,7 +68,7 @@ fn a_hundred_thousand_queries_in_flight_take_less_than_400_octets_each() {
 fn queries_are_found_and_written_whether_they_are_short_or_long() {
     let now = Instant::now();
     for labels in [0, 1, 9, 10, 11, 60] {
-        let mut in_flight = InFlight::new();
+        let mut in_flight = InFlight::new(clients());
         let message = query(7, &name(b"wWw", labels));
         let at = insert(&mut in_flight, &message, now);
         let read = read_query(&message).expect("a query");
@@ -88,7 +95,7 @@ fn queries_are_found_and_written_whether_they_are_short_or_long() {
 fn each_client_has_its_own_form() {
     let (now, later) = (Instant::now(), Instant::now() + Duration::from_millis(5));
     for labels in [1, 60] {
-        let mut in_flight = InFlight::new();
+        let mut in_flight = InFlight::new(clients());
         let spelled = [b"www", b"WWW", b"wWw"].map(|label| query(7, &name(label, labels)));
         let at = insert(&mut in_flight, &spelled[0], now);
         let entry = in_flight.with_aside(at).expect("it is in flight");
@@ -105,9 +112,10 @@ fn each_client_has_its_own_form() {
         assert_eq!(seen, [(form, 2), (form, 2)]);
         assert!(entry.waiters().zip([now, later]).all(|(waiter, since)| waiter.since >= since));
         // Who comes when nobody waits is the first.
-        entry.retain_waiters(|waiter| waiter.since > now + Duration::from_millis(1));
+        let (clients, now_far) = (clients(), now + Duration::from_millis(1));
+        entry.retain_waiters(&clients, |waiter| waiter.since > now_far);
         assert_eq!((entry.waiters().count(), entry.has_waiters()), (1, true));
-        entry.retain_waiters(|_| false);
+        entry.retain_waiters(&clients, |_| false);
         assert!(!entry.has_waiters());
         entry.add_waiter(waiter(9, &spelled[0], later));
         assert_eq!(entry.waiters().next().map(|waiter| waiter.form), Some(waiter(9, &spelled[0], later).form));
@@ -116,7 +124,7 @@ fn each_client_has_its_own_form() {
 
 #[test]
 fn tickets_of_all_attempts_are_held() {
-    let mut in_flight = InFlight::new();
+    let mut in_flight = InFlight::new(clients());
     let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), Instant::now());
     let keys: Vec<_> = (0..MAX_ATTEMPTS as u8)
         .filter_map(|number| Some((AttemptId(number), TicketKey::new(number.into(), 1)?)))
@@ -134,7 +142,7 @@ fn tickets_of_all_attempts_are_held() {
 
 #[test]
 fn what_stood_aside_serves_the_next() {
-    let (now, mut in_flight) = (Instant::now(), InFlight::new());
+    let (now, mut in_flight) = (Instant::now(), InFlight::new(clients()));
     for _ in 0..2 {
         let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), now);
         assert!(in_flight.get(at).is_some_and(|entry| entry.kept().is_empty()));

@@ -32,6 +32,10 @@ pub(super) struct Port {
     pub(super) sent: SentIds,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
+    /// How many replies with a wrong ID or to another question have come to it.
+    pub(super) near_misses: u8,
+    /// They were too many: nothing that comes to it is believed any more.
+    pub(super) is_void: bool,
     /// To be retired as soon as its backend has another.
     pub(super) is_spent: bool,
 }

@@ -32,6 +32,11 @@ impl TicketKey {
         (self.0.get() >> 16) - 1
     }
 
+    /// The socket's number and one, in two octets.
+    pub(super) fn port_tag(self) -> u16 {
+        (self.0.get() >> 16) as u16
+    }
+
     /// Socket and ID in one.
     pub(crate) fn number(self) -> u32 {
         self.0.get()
@@ -114,9 +119,26 @@ impl<T: Copy, L: Copy> Tickets<T, L> {
         waiting.or_else(|| self.late.get(&key).map(|late| Held::Late(late.note)))
     }
 
+    /// Gives memory back after a peak. To go through what is left costs less than what it took to come to be so few.
+    fn shrink(&mut self) {
+        let is_sparse = |len: usize, capacity: usize| capacity > 8 * WARM && len < capacity / 8;
+        if is_sparse(self.waiting.len(), self.waiting.capacity()) {
+            self.waiting.shrink_to(2 * self.waiting.len().max(WARM));
+        }
+        if is_sparse(self.late.len(), self.late.capacity()) {
+            self.late.shrink_to(2 * self.late.len().max(WARM));
+        }
+        if is_sparse(self.ends.len(), self.ends.capacity()) {
+            self.ends.shrink_to(2 * self.ends.len().max(WARM));
+        }
+    }
+
     /// Takes out what is held at this place.
     pub(super) fn remove(&mut self, key: TicketKey) -> Option<Held<T, L>> {
         let waiting = self.waiting.remove(&key).map(Held::Waiting);
+        if self.waiting.capacity() > 8 * WARM {
+            self.shrink();
+        }
         waiting.or_else(|| self.late.remove(&key).map(|late| Held::Late(late.note)))
     }
 
@@ -145,6 +167,7 @@ impl<T: Copy, L: Copy> Tickets<T, L> {
                 return None;
             }
             self.ends.pop_front();
+            self.shrink();
             if is_held {
                 return self.late.remove(&key).map(|late| (key, late.note));
             }
@@ -221,6 +244,25 @@ mod tests {
             }
         }
         assert_eq!(Some(tickets.draw(7, 1, &mut StdRng::seed_from_u64(1))), TicketKey::new(7, free));
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_peak() {
+        let (mut tickets, now, mut rng) = (Tickets::<u32, u32>::new(), Instant::now(), StdRng::seed_from_u64(1));
+        let sizes = |tickets: &Tickets<u32, u32>| {
+            [tickets.waiting.capacity(), tickets.late.capacity(), tickets.ends.capacity()].into_iter().max()
+        };
+        let before = sizes(&tickets);
+        let keys: Vec<_> = (0..100_000).map(|number| tickets.draw(number % 64, 0, &mut rng)).collect();
+        keys.iter().for_each(|key| tickets.abandon(*key, now, |ticket| ticket));
+        assert!(sizes(&tickets) >= Some(100_000));
+        let mut ended = 0;
+        while let Some((key, _)) = tickets.pop_ended(now) {
+            assert_eq!(key, keys[ended]);
+            ended += 1;
+        }
+        assert_eq!(ended, keys.len());
+        assert!(sizes(&tickets) <= before.map(|before| 8 * before), "{:?} after {before:?}", sizes(&tickets));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio::time::sleep_until;
 use super::responder::{Responder, Response};
 use super::table::{Place, Seat, WAITING};
 use crate::limit::{Doing, Patience};
-use crate::wire::{Rcode, Rejected, read_query};
+use crate::wire::{FRAME_PREFIX, Rcode, Rejected, first_message, read_query};
 
 /// One client's connection.
 pub(super) struct Connection {
@@ -333,7 +333,7 @@ impl Output {
     /// Appends a message, the octets of which count already.
     fn frame(&mut self, message: &[u8]) {
         let Ok(length @ 1..) = u16::try_from(message.len()) else { return self.seat.settle(message.len()) };
-        self.seat.add(PREFIX);
+        self.seat.add(FRAME_PREFIX);
         self.octets.extend(length.to_be_bytes());
         self.octets.extend(message);
     }
@@ -352,14 +352,6 @@ impl Drop for Output {
     fn drop(&mut self) {
         self.seat.settle(self.octets.len() - self.written);
     }
-}
-
-/// The first message of some octets, if it is whole, and where it ends.
-fn first_message(octets: &[u8]) -> Option<(&[u8], usize)> {
-    // RFC 1035 section 4.2.2: two octets of length before each message.
-    let (prefix, rest) = octets.split_first_chunk::<PREFIX>()?;
-    let length = usize::from(u16::from_be_bytes(*prefix));
-    Some((rest.get(..length)?, PREFIX + length))
 }
 
 /// Whether a message is one that a client sends who wants to know something: it can be read, whatever it is answered with.
@@ -386,9 +378,6 @@ async fn at(moment: Option<Instant>) {
         None => pending().await,
     }
 }
-
-/// Octets of the length before each message.
-const PREFIX: usize = 2;
 
 /// Octets read at a time: some hundred queries.
 const READ: usize = 4096;

@@ -11,7 +11,7 @@ mod responder;
 mod table;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,18 +27,22 @@ pub use self::table::Connections;
 
 /// Accepts connections until `drain` turns true, then lets them finish.
 ///
-/// `handle` gets each message and owes its [`Responder`] one call. `refused` is told of connections above the limits of
-/// `table`.
+/// Whom `admits` does not take, its connection is closed at once. `handle` gets each message and owes its [`Responder`] one
+/// call. `refused` is told of connections above the limits of `table`.
 pub async fn serve(
     listener: TcpListener,
     table: Arc<Connections>,
     drain: watch::Receiver<bool>,
+    admits: impl Fn(IpAddr) -> bool,
     handle: impl Fn(&[u8], &Responder) + 'static,
     refused: impl Fn(),
 ) {
     let handle = Rc::new(handle);
     let mut connections = JoinSet::new();
     let accept = |(stream, peer): (TcpStream, SocketAddr), connections: &mut JoinSet<()>| {
+        if !admits(peer.ip()) {
+            return;
+        }
         let Some(place) = table.enter(peer.ip(), Instant::now()) else {
             refused();
             return;

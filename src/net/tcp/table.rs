@@ -31,7 +31,7 @@ use crate::metrics::{Limit, Limited};
 #[derive(Debug)]
 pub struct Connections {
     /// Limits that were met.
-    limited: Limited,
+    limited: Arc<Limited>,
     /// The beginning of time.
     start: Instant,
     /// How many connections each client has.
@@ -61,7 +61,7 @@ impl Connections {
     /// Without any connection. `listener` is the name of the section, and `rules.max` not 0.
     pub fn new(listener: &str, rules: ConnectionRules, clients: Arc<Clients>, now: Instant) -> Arc<Self> {
         Arc::new(Self {
-            limited: Limited::new(listener),
+            limited: Arc::new(Limited::new(listener)),
             start: now,
             clients,
             table: Mutex::new(Table { rules, seats: Vec::new(), next_look: 0 }),
@@ -76,9 +76,9 @@ impl Connections {
         self.limited.listener()
     }
 
-    /// Limits that were met.
-    pub fn limited(&self) -> &Limited {
-        &self.limited
+    /// Limits that were met, those included that have nothing to do with connections.
+    pub fn limited(&self) -> Arc<Limited> {
+        Arc::clone(&self.limited)
     }
 
     /// Puts other rules in force. Connections that are open keep the times that they were opened with.

@@ -1,0 +1,416 @@
+//! What is fuzzed: each function takes any octets, gives them to one part of the library, and checks what must hold of
+//! whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/fuzz.rs` to `cargo test` with what is kept in
+//! `corpus/`. hickory-proto is the oracle for messages.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use hedgerow::cache::{Cache, PoolId, Rules as CacheRules};
+use hedgerow::config::Config;
+use hedgerow::limit::{CookieSecret, CookieSecrets};
+use hedgerow::policy::budget::Budget;
+use hedgerow::policy::latency::Latency;
+use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, Field, MAX_ATTEMPTS, Race, Step};
+use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, Rank, Rules};
+use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
+use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
+use hedgerow::wire::{
+    Aged, ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, HEADER_LEN, Header, Name, QuestionKey,
+    Rcode, Rejected, TtlBounds, first_message, read_query, read_reply, settle_ttls, write_aged, write_error,
+    write_kept, write_plain_query, write_query, write_response, write_synthesized,
+};
+use hedgerow::zone::master::{self, Source, Task};
+use hedgerow::zone::{Catalog, Miss, Transport, ZoneBuilder, is_master_file, rdata_to_text, read_table, respond};
+use hickory_proto::op::Message;
+
+/// A target: its name, and what it does with octets.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("query", query),
+    ("reply", reply),
+    ("authority", authority),
+    ("transfer", transfer),
+    ("config", config),
+    ("table", table),
+    ("master", master_file),
+    ("image", image),
+    ("cookie", cookie),
+    ("frames", frames),
+    ("race", race),
+];
+
+/// Our own UDP size.
+const UDP_SIZE: u16 = 1232;
+
+/// A message from a client: read, asked on, answered with an error and with a response of our own.
+pub fn query(octets: &[u8]) {
+    let mut out = Vec::new();
+    let query = match read_query(octets) {
+        Ok(query) => query,
+        Err(Rejected::Answer(rcode)) => {
+            write_error(octets, rcode, None, UDP_SIZE, &mut out);
+            assert!(out.len() <= octets.len().max(HEADER_LEN) + OPT_LEN);
+            return assert_read_by_hickory(&out);
+        }
+        Err(Rejected::Short | Rejected::NotAQuery) => return,
+    };
+    let key = QuestionKey::of(&query);
+    assert_eq!(key.as_octets().len(), query.question.as_wire().len() + 1);
+    let opt_at = write_query(&query, UDP_SIZE, &mut out);
+    assert!(opt_at <= out.len());
+    assert_read_by_hickory(&out);
+    let again = read_query(&out).expect("what is asked on is a query");
+    assert_eq!(QuestionKey::of(&again).as_octets(), key.as_octets());
+    let form = ClientForm::of(&query);
+    assert!((512..=usize::from(u16::MAX)).contains(&form.udp_limit(UDP_SIZE)));
+    let question = query.question.as_wire();
+    for error in [None, Some((ExtendedError::SYNTHESIZED, "some text"))] {
+        write_synthesized(question, &form, Rcode::NXDOMAIN, error, true, UDP_SIZE, &mut out);
+        assert_read_by_hickory(&out);
+        let reply = read_reply(&out).expect("what is made up is a reply");
+        assert!(reply.answers_question(question) && reply.rcode() == Rcode::NXDOMAIN);
+        assert_eq!(reply.edns().is_some(), query.edns.is_some());
+    }
+    write_error(octets, Rcode::REFUSED, None, UDP_SIZE, &mut out);
+    assert_read_by_hickory(&out);
+}
+
+/// A message from a backend: relayed whole and cut, kept, and given out from there as it ages.
+pub fn reply(octets: &[u8]) {
+    let Ok(reply) = read_reply(octets) else { return };
+    let Some(question) = reply.question() else {
+        return assert!(reply.is_bare_failure());
+    };
+    let mut asked = Vec::new();
+    let plain = [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], question.as_wire()].concat();
+    // The same with an OPT record of 1,232 octets and DO.
+    let mut with_opt = [&plain[..], &[0, 0, 41, 4, 208, 0, 0, 128, 0, 0, 0]].concat();
+    with_opt[11] = 1;
+    let (mut out, mut kept, mut aged) = (Vec::new(), Vec::new(), Vec::new());
+    for query in [&plain, &with_opt] {
+        let Ok(query) = read_query(query) else { return };
+        let form = ClientForm::of(&query);
+        write_query(&query, UDP_SIZE, &mut asked);
+        for limit in [512, usize::from(UDP_SIZE), usize::from(u16::MAX)] {
+            write_response(&reply, &form, UDP_SIZE, limit, &mut out);
+            assert!(out.len() <= limit, "{} octets of {limit}", out.len());
+            let response = read_reply(&out).expect("what is relayed is a reply");
+            assert!(response.answers_question(question.as_wire()));
+            assert_eq!((response.header().id(), response.edns().is_some()), (7, query.edns.is_some()));
+        }
+        write_kept(&reply, &mut kept);
+        let bounds = TtlBounds { min: 5, max: 86_400, max_negative: Some(300) };
+        settle_ttls(&mut kept, bounds);
+        let Ok(remembered) = read_reply(&kept) else {
+            assert!(kept.is_empty(), "what is kept is a reply");
+            continue;
+        };
+        let error = ExtendedError::SYNTHESIZED;
+        for how in [Aged::By(1), Aged::By(u32::MAX), Aged::Stale { ttl: 30, error }, Aged::Failure { error }] {
+            write_aged(&remembered, how, &form, UDP_SIZE, usize::from(UDP_SIZE), &mut aged);
+            assert!(aged.len() <= usize::from(UDP_SIZE));
+            assert!(read_reply(&aged).is_ok_and(|aged| aged.answers_question(question.as_wire())));
+        }
+    }
+}
+
+/// A message to an authority, by UDP and by TCP.
+pub fn authority(octets: &[u8]) {
+    let mut out = Vec::new();
+    for (transport, limit) in [(Transport::Udp, usize::from(UDP_SIZE)), (Transport::Tcp, usize::from(u16::MAX))] {
+        out.clear();
+        respond(&CATALOG, octets, transport, UDP_SIZE, &mut out);
+        if out.is_empty() {
+            continue;
+        }
+        assert!(out.len() <= limit);
+        let (asked, said) = (Header::read(octets).expect("who is answered has a header"), Header::read(&out));
+        let said = said.expect("a response has a header");
+        assert!(said.is_response() && said.id() == asked.id());
+        assert_read_by_hickory(&out);
+    }
+}
+
+/// A message between servers: NOTIFY, transfers, TSIG.
+pub fn transfer(octets: &[u8]) {
+    let _ = (read_notify(octets), read_transfer_query(octets), is_notify_response(octets, 7));
+    let zone = Name::root();
+    let _ = read_soa_reply(octets, 7, &zone);
+    if octets.len() < HEADER_LEN {
+        return;
+    }
+    if let Err(refusal) = verify_query(&KEYS, octets, 1_700_000_000) {
+        let mut out = Vec::new();
+        refusal.write(octets, 1_700_000_000, &mut out);
+        assert!(Header::read(&out).is_some_and(Header::is_response));
+    }
+}
+
+/// A config file.
+pub fn config(octets: &[u8]) {
+    let Ok(text) = str::from_utf8(octets) else { return };
+    if let Err(problems) = Config::parse(text, "config.toml", Path::new("/")) {
+        let told = problems.to_string();
+        assert!(told.starts_with("config.toml"), "a problem has a place: {told}");
+    }
+}
+
+/// A table of hosts.
+pub fn table(octets: &[u8]) {
+    let (mut records, is_master) = (0, is_master_file(octets));
+    let faults = read_table(octets, 300, &mut |_, place| {
+        assert!(place.line > 0);
+        records += 1;
+    });
+    drop(faults);
+    let sources = [("hosts.txt".to_owned(), octets.to_vec())];
+    if let (false, Err(errors)) = (is_master, Catalog::build(&sources, 300, Miss::Nxdomain)) {
+        assert!(errors.to_string().starts_with("hosts.txt"));
+    }
+}
+
+/// A master file: read, checked as a zone, and its records written as text and read again.
+pub fn master_file(octets: &[u8]) {
+    let source = Source { name: "zone".to_owned(), octets: octets.to_vec() };
+    let origin = Name::root();
+    let mut include = |name: &str| Err(format!("there is no {name}"));
+    let task = Task { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
+    let mut builder = ZoneBuilder::new(&origin);
+    let mut lines = Vec::new();
+    let read = master::read(&source, task, &mut |record, place| {
+        builder.add(&record, place);
+        if let Ok(owner) = Name::from_wire(record.owner)
+            && lines.len() < 100
+        {
+            let text = rdata_to_text(record.rtype, record.rdata);
+            lines.push((format!("{owner} {} {} {text}\n", record.ttl, record.rtype), record.rdata.to_vec()));
+        }
+    });
+    match read {
+        Err(errors) => return assert!(!errors.to_string().is_empty()),
+        Ok(_) => drop(builder.finish()),
+    }
+    for (line, rdata) in lines {
+        let source = Source { name: "line".to_owned(), octets: line.clone().into_bytes() };
+        let task = Task { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
+        let mut again = Vec::new();
+        let read = master::read(&source, task, &mut |record, _| again = record.rdata.to_vec());
+        assert!(read.is_ok(), "{line}");
+        assert_eq!(again, rdata, "{line}");
+    }
+}
+
+/// A saved cache.
+pub fn image(octets: &[u8]) {
+    let now = Instant::now();
+    let cache = Cache::new(Cache::LEAST_SIZE, now);
+    let hash = |question: &[u8]| question.iter().fold(7, |hash: u64, octet| hash.wrapping_mul(31) ^ u64::from(*octet));
+    let (rules, wall, pool) = (CacheRules::default(), Duration::from_secs(1_700_000_000), PoolId::of("pool"));
+    // With the magic number and the sum right, more than the first checks are met.
+    let loaded = cache.load(&rules, now, wall, &[pool], hash, &mut &octets[..]);
+    if loaded.is_ok() {
+        let mut saved = Vec::new();
+        cache.save(&rules, now, wall, &mut saved).expect("a vector takes everything");
+        assert!(cache.load(&rules, now, wall, &[pool], hash, &mut &saved[..]).is_ok());
+    }
+}
+
+/// A COOKIE option, and a file of secrets.
+pub fn cookie(octets: &[u8]) {
+    if let Ok(text) = str::from_utf8(octets)
+        && let Err(unfit) = CookieSecrets::parse(text)
+    {
+        assert!(!unfit.to_string().is_empty());
+    }
+    let Some((&when, data)) = octets.split_first_chunk::<4>() else { return };
+    let (now, address) = (u32::from_be_bytes(when), IpAddr::from(Ipv4Addr::LOCALHOST));
+    let secrets = CookieSecrets::new(CookieSecret::new([7; 16]), None);
+    let Ok(option) = CookieOption::read(data) else {
+        return assert!(!matches!(data.len(), 8 | 16..=40), "{} octets are no cookie", data.len());
+    };
+    let given = secrets.answer(option, address, now);
+    assert_eq!(given.client, option.client);
+    // What we give is good when it comes back, and from nowhere else.
+    let again = CookieOption { client: given.client, server: &given.server };
+    assert_eq!(secrets.answer(again, address, now).state, CookieState::Valid);
+    let elsewhere = IpAddr::from(Ipv4Addr::new(127, 0, 0, 2));
+    assert_eq!(secrets.answer(again, elsewhere, now).state, CookieState::Invalid);
+}
+
+/// The frames of a stream, as it comes in pieces: whatever they are, the messages are the same, and nothing is left out.
+pub fn frames(octets: &[u8]) {
+    let Some((&piece, stream)) = octets.split_first() else { return };
+    let mut at_once = Vec::new();
+    let mut rest = stream;
+    while let Some((message, end)) = first_message(rest) {
+        assert_eq!(message.len() + FRAME_PREFIX, end);
+        at_once.push(message);
+        rest = &rest[end..];
+    }
+    let (mut input, mut in_pieces) = (Vec::new(), Vec::new());
+    for piece in stream.chunks(usize::from(piece) + 1) {
+        input.extend_from_slice(piece);
+        while let Some((message, end)) = first_message(&input) {
+            in_pieces.push(message.to_vec());
+            input.drain(..end);
+        }
+    }
+    assert_eq!(in_pieces, at_once);
+    assert_eq!(input, rest);
+}
+
+/// A race among some backends: each octet is an input, or time that passes.
+pub fn race(octets: &[u8]) {
+    let Some((&[shape, accept, timing], events)) = octets.split_first_chunk() else { return };
+    let backends = u16::from(shape & 7) + 1;
+    let rules = Rules {
+        dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential][usize::from(shape >> 3) % 3],
+        fanout: u16::from(timing & 3),
+        accept: [Accept::Any, Accept::Conclusive, Accept::Positive][usize::from(accept) % 3],
+        grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
+        timeout: Duration::from_millis(300),
+        attempt_timeout: Duration::from_millis(u64::from(timing) + 1),
+        tries: (accept >> 5) + 1,
+        hedge: Hedge { max: timing >> 4, ..Hedge::default() },
+        ..Rules::default()
+    };
+    let start = Instant::now();
+    let latency = vec![Latency::new(start); usize::from(backends)];
+    let budget = Budget::new(rules.hedge.budget);
+    let field = Field { rules: &rules, latency: &latency, budget: &budget };
+    let candidates = Candidates::of((0..backends).map(BackendIndex), shape >> 7 == 1);
+    let mut race = Race::start(&field, &candidates, start);
+    let (mut now, mut made) = (start, 0_u8);
+    for event in events.iter().map(Some).chain([None]) {
+        let attempt = AttemptId(event.map_or(0, |event| event & 7));
+        let is_made = attempt.0 < made;
+        match event.map(|event| event >> 3) {
+            Some(0) if is_made => race.on_failure(attempt),
+            Some(1) if is_made => race.on_bare_failure(attempt),
+            Some(2) if is_made => _ = race.on_opt_refused(attempt),
+            Some(3) if is_made => race.on_bare_opt_refused(attempt),
+            Some(4) => race.on_retransmission(),
+            Some(kind @ 5..=9) if is_made => {
+                let rank = [Rank::Failure, Rank::Nodata, Rank::Nxdomain, Rank::NodataAuthoritative, Rank::Positive];
+                race.on_reply(attempt, rank[usize::from(kind) - 5], now);
+            }
+            Some(kind) => now += Duration::from_millis(u64::from(kind)),
+            // At last nothing more comes.
+            None => now = race.deadline() + Duration::from_millis(1),
+        }
+        loop {
+            match race.next_step(&field, now) {
+                Step::Ask { attempt, backend, .. } => {
+                    assert!(attempt.0 == made && backend.0 < backends, "attempt {attempt:?} of {made} at {backend:?}");
+                    made += 1;
+                    assert!(usize::from(made) <= MAX_ATTEMPTS);
+                }
+                Step::WaitUntil(at) => {
+                    assert!(at > now && at <= race.deadline());
+                    break;
+                }
+                Step::Finished(outcome) => {
+                    assert_eq!(race.next_step(&field, now), Step::Finished(outcome), "it says the same again");
+                    break;
+                }
+            }
+        }
+    }
+    assert!(race.is_finished(), "no race outlives its deadline");
+}
+
+/// What we write, others can read.
+fn assert_read_by_hickory(message: &[u8]) {
+    if let Err(error) = Message::from_vec(message) {
+        panic!("hickory cannot read {message:02x?}: {error}");
+    }
+}
+
+/// Octets of an OPT record without options.
+const OPT_LEN: usize = 11;
+
+/// A zone of many types, and a table.
+static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+    let apex: Name = "example.org".parse().expect("a name");
+    let source = Source { name: "zone".to_owned(), octets: ZONE.as_bytes().to_vec() };
+    let mut include = |name: &str| Err(format!("there is no {name}"));
+    let task = Task { origin: Some(&apex), default_ttl: Some(300), include: &mut include };
+    let mut builder = ZoneBuilder::new(&apex);
+    master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("a sound zone");
+    let (zone, _) = builder.finish().expect("a sound zone");
+    let tables = [("hosts.txt".to_owned(), b"www.example.net 192.0.2.1 A\nexample.com - NS\n".to_vec())];
+    let catalog = Catalog::build(&tables, 300, Miss::Nxdomain).expect("a sound table");
+    catalog.with_zone(Arc::new(zone))
+});
+
+/// The zone.
+const ZONE: &str = "@ SOA ns h 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\nwww A 192.0.2.2\nwww AAAA 2001:db8::1\n\
+                    *.wild TXT \"any\"\nalias CNAME www\nloop CNAME loop\nd DNAME www\nsub NS ns.sub\nns.sub A 192.0.2.3\n\
+                    big TXT ( aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa b c d e f )\n\
+                    svc SVCB 1 www alpn=h2\nmx MX 10 www\n";
+
+/// A key that clients may claim to have.
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let name: Name = "k".parse().expect("a name");
+    Keys::new(vec![Key::new(&name, Algorithm::HmacSha256, b"the secret of all the tests")])
+});
+
+/// A first corpus: what a target is given before anything was found.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let plain = |name: &str, rtype: u16| {
+        let mut octets = Vec::new();
+        let name: Name = name.parse().expect("a name");
+        write_plain_query(7, &name, hedgerow::wire::RecordType(rtype), &mut octets);
+        octets
+    };
+    let with_opt = |mut octets: Vec<u8>, options: &[u8]| {
+        octets[11] += 1;
+        octets.extend([0, 0, 41, 4, 208, 0, 0, 128, 0]);
+        octets.extend((options.len() as u16).to_be_bytes());
+        octets.extend(options);
+        octets
+    };
+    let cookie = [&[0, 10, 0, 8][..], b"01234567"].concat();
+    let names =
+        ["www.example.org", "a.wild.example.org", "loop.example.org", "x.d.example.org", "a.sub.example.org", "."];
+    let queries = names.iter().flat_map(|name| [1, 28, 6, 255, 64].map(|rtype| plain(name, rtype)));
+    let queries = queries.flat_map(|query| [with_opt(query.clone(), &[]), with_opt(query.clone(), &cookie), query]);
+    let answered = |query: &Vec<u8>| {
+        let mut out = Vec::new();
+        respond(&CATALOG, query, Transport::Udp, UDP_SIZE, &mut out);
+        out
+    };
+    match target {
+        "query" | "authority" => queries.collect(),
+        "reply" => queries.map(|query| answered(&query)).filter(|reply| !reply.is_empty()).collect(),
+        "transfer" => {
+            let mut notify = plain("example.org", 6);
+            notify[2] = 0x24;
+            vec![notify, plain("example.org", 252), answered(&plain("example.org", 6))]
+        }
+        "config" => vec![include_bytes!("../config.toml").to_vec()],
+        "table" => vec![b"a.b 192.0.2.1 A\n# c\nd - NS\nd ::1 AAAA\n".to_vec()],
+        "master" => vec![ZONE.as_bytes().to_vec(), b"$ORIGIN a.\n$TTL 1h\n$GENERATE 1-3 h$ A 192.0.2.$\n".to_vec()],
+        "image" => {
+            let (now, rules) = (Instant::now(), CacheRules::default());
+            let mut saved = Vec::new();
+            let cache = Cache::new(Cache::LEAST_SIZE, now);
+            cache.save(&rules, now, Duration::from_secs(1_600_000_000), &mut saved).expect("a vector takes everything");
+            vec![saved]
+        }
+        "cookie" => {
+            let secrets = CookieSecrets::new(CookieSecret::new([7; 16]), None);
+            let option = CookieOption { client: *b"01234567", server: &[] };
+            let given = secrets.answer(option, Ipv4Addr::LOCALHOST.into(), 1_700_000_000);
+            let whole = [&1_700_000_100_u32.to_be_bytes()[..], &given.client, &given.server].concat();
+            vec![whole, b"0123abcdefgh".to_vec(), b"000102030405060708090a0b0c0d0e0f\n".to_vec()]
+        }
+        "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
+        "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],
+        _ => Vec::new(),
+    }
+}
