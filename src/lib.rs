@@ -23,16 +23,19 @@
 //! 1. A listener becomes readable; up to 64 datagrams, or trains of them, are received by one call (`net/udp.rs`,
 //!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). A query by TCP comes from its connection's
 //!    task (`net/tcp/`). `now` is taken once for each portion.
-//! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); the route's pool is found (`plan.rs`). That is done for a
+//! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
+//!    (`limit/cookies.rs`); the route's pool is found (`plan.rs`). That is done for a
 //!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).
 //! 3. If the cache has a good answer, that is copied into a response, and the way ends here (`forwarder/memory.rs`, `cache/`).
 //! 4. If an equal query is in flight, this one joins its race (`forwarder/admit.rs`, `forwarder/in_flight.rs`). If another
 //!    worker has it, that worker gets it (`forwarder/claims.rs`).
 //! 5. Otherwise a race starts among the pool's backends, in the order that `policy/balance.rs` gives. The race says whom
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
+//!    What could not leave for want of something of our own is no failure of a backend (`forwarder/shortage.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
 //!    (`net/exchange.rs`). Those of one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
-//! 7. A reply is matched by socket, ID and question, ranked, and handed to the race. When that is over, what it has come to
+//! 7. A reply is matched by socket, ID and question, and by what else it must bear (`forwarder/proof.rs`); if too many do not
+//!    match, their socket is void and what waits on it is asked again (`forwarder/again.rs`). It is ranked, and handed to the race. When that is over, what it has come to
 //!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size
 //!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead. A truncated reply
 //!    is fetched whole for clients by TCP, over connections that are kept (`forwarder/fetches.rs`, `net/streams.rs`).
@@ -65,11 +68,12 @@
 //!   of backends, the turn of round-robin, the hedge budget, claims) and the cache, whose locks are many and held for one copy.
 //! - After warm-up a query by UDP, forwarded or answered from the cache or a zone, allocates nothing, starts no task and
 //!   logs nothing (`tests/allocations.rs`). Without a cache it takes no lock.
-//! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other.
+//! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other. Nothing is made up
+//!   where somebody who was to be asked could not be.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.
-//! - `unsafe` stands in `net/batch.rs` alone.
+//! - `unsafe` stands in `net/batch.rs` and `net/options.rs` alone.
 //!
 //! # What is deliberately absent
 //!

@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 
 use crate::cache::{Cache, PoolId};
 use crate::config::{BackendConfig, CacheConfig, Config, PoolConfig};
+use crate::limit::Cookies;
 use crate::metrics::{BackendCounters, Counter, PoolCounters};
 use crate::policy::Rules;
 use crate::policy::balance::Balance;
@@ -35,12 +36,14 @@ pub struct Plan {
     pub cache: Option<Arc<Cache>>,
     /// How long they are kept, and how large that is.
     pub cache_config: Option<CacheConfig>,
+    /// Gives cookies to clients, if they get any.
+    pub cookies: Option<Arc<Cookies>>,
 }
 
 impl Plan {
     /// The plan of a config with a forwarder, for so many workers. What `earlier` knows about pools and backends that stay
     /// is kept; a backend that is new in a pool that stays is not up before a probe has found it so.
-    pub fn new(config: &Config, earlier: Option<&Self>, workers: usize) -> Option<Self> {
+    pub fn new(config: &Config, earlier: Option<&Self>, cookies: Option<Arc<Cookies>>, workers: usize) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
@@ -48,6 +51,7 @@ impl Plan {
             pools: shared_pools(&config.pools, earlier, workers),
             cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier)),
             cache_config: config.cache.clone(),
+            cookies,
         })
     }
 
@@ -59,6 +63,7 @@ impl Plan {
             pools: shared_pools(pools, Some(self), workers),
             cache: self.cache.clone(),
             cache_config: self.cache_config.clone(),
+            cookies: self.cookies.clone(),
         }
     }
 

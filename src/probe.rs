@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::config::ProbeConfig;
-use crate::net::batch::keep_errors;
 use crate::net::bind;
+use crate::net::options::keep_errors;
 use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, Step};

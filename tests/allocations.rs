@@ -123,7 +123,18 @@ fn catalog_of_zone(records: &str) -> Catalog {
 fn answering(catalog: Catalog) -> u64 {
     let text = "workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['zone']\n";
     let config = Config::parse(text, "test.toml", Path::new("")).expect("the config is right");
-    measure(Setup { config, catalogs: vec![Arc::new(catalog)], keys: Default::default(), token: None }, ALL_NEW, &[]).0
+    measure(
+        Setup {
+            config,
+            catalogs: vec![Arc::new(catalog)],
+            keys: Default::default(),
+            token: None,
+            cookie_secrets: Default::default(),
+        },
+        ALL_NEW,
+        &[],
+    )
+    .0
 }
 
 /// Starts a server with two backends, and further sections in its config; returns what it allocates for [`COUNTED`] queries
@@ -143,7 +154,17 @@ fn allocations(dispatch: &str, sections: &str, names: u32) -> (u64, String) {
         backends[0], backends[1]
     );
     let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
-    measure(Setup { config, catalogs: Vec::new(), keys: Default::default(), token: None }, names, &backends)
+    measure(
+        Setup {
+            config,
+            catalogs: Vec::new(),
+            keys: Default::default(),
+            token: None,
+            cookie_secrets: Default::default(),
+        },
+        names,
+        &backends,
+    )
 }
 
 /// Runs a server with one listener and these backends; returns what it allocates for [`COUNTED`] queries for so many names in

@@ -127,7 +127,7 @@ fn winning_rank(query: &Record) -> Option<Rank> {
             let mut winners = query.replies.iter().rev();
             winners.find(|reply| reply.attempt == attempt && kept(reply.heard)).map(|reply| reply.rank)
         }
-        Outcome::Failed | Outcome::Nothing => None,
+        Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
     }
 }
 

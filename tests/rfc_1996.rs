@@ -47,7 +47,7 @@ fn section_4_7_the_response_ends_it() {
     write_notify(ID, &zone(), version(7, []).first(), &mut notify);
     assert!(!is_notify_response(&notify, ID));
     for rcode in [Rcode::NOERROR, Rcode::REFUSED] {
-        write_error(&notify, rcode, 1232, &mut response);
+        write_error(&notify, rcode, None, 1232, &mut response);
         assert!(is_notify_response(&response, ID) && !is_notify_response(&response, ID + 1));
     }
 }

@@ -17,7 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
     // To `transfer`: the secrets of keys are read from files.
-    ("cli", &["server", "admin", "sim", "config", "net", "policy", "transfer", "zone", "wire", "metrics"]),
+    // To `limit`: so are those of cookies.
+    ("cli", &["server", "admin", "sim", "config", "net", "policy", "transfer", "limit", "zone", "wire", "metrics"]),
     (
         "server",
         &[
@@ -45,8 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("announcer", &["config", "net", "transfer", "zone", "wire"]),
     ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
-    // To `cache`: the plan is what workers share, and the cache is a part of that.
-    ("plan", &["config", "policy", "cache", "wire", "metrics"]),
+    // To `cache` and `limit`: the plan is what workers share, and the cache and the secrets of cookies are parts of that.
+    ("plan", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
@@ -56,7 +57,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `zone`: what is transferred are the records of zones.
     ("transfer", &["zone", "wire"]),
     ("zone", &["wire"]),
-    ("limit", &[]),
+    // To `wire`: a cookie comes and goes as an option of a message.
+    ("limit", &["wire"]),
     ("policy", &[]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire"]),
@@ -90,6 +92,7 @@ const IMPURE: &[&str] = &[
 /// Files that may hold `unsafe`, and why.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/net/batch.rs", "recvmmsg and sendmmsg behind a safe interface"),
+    ("src/net/options.rs", "setsockopt for options that no crate at hand offers"),
     ("tests/allocations.rs", "a counting allocator: `GlobalAlloc` is an unsafe trait"),
 ];
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::notice::Places;
-use crate::limit::ResponseRate;
+use crate::limit::{Cookies, ResponseRate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{AccessList, Journal};
 use crate::wire::Name;
@@ -23,6 +23,8 @@ pub struct Edition {
     pub exchanges: HashMap<Name, Arc<Exchange>>,
     /// Who got how much, if that is limited.
     pub rate: Option<Arc<ResponseRate>>,
+    /// Gives cookies to clients, if they get any.
+    pub cookies: Option<Arc<Cookies>>,
 }
 
 /// What of a zone is exchanged with others.

@@ -6,7 +6,7 @@ mod edition;
 mod notice;
 mod special;
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -21,11 +21,13 @@ pub use self::notice::{Notice, Places};
 use self::special::{Outcome, Special, cut, is_special};
 use crate::limit::{self, Decision, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Transport};
-use crate::net::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
+use crate::net::batch::{BATCH, RecvBatch, SendBatch};
+use crate::net::clock;
+use crate::net::options::take_trains_whole;
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
-use crate::wire::{Rcode, read_query, write_error};
+use crate::wire::{Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, read_query, write_error};
 use crate::zone::{self, Catalog, Kind, Reaction, Topic};
 
 /// One worker's part of a TS.
@@ -91,21 +93,26 @@ impl Authority {
     fn answer_batch(&self, socket: &Socket, received: &RecvBatch, responses: &mut SendBatch) {
         let edition = self.edition.borrow();
         let rate = edition.rate.as_deref().map(|rate| (rate, Instant::now()));
+        // The time of day, for cookies: few clients have any.
+        let today = LazyCell::new(clock::unix_now_serial);
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
         zone::warm(&edition.catalog, datagrams.clone().map(|datagram| datagram.bytes));
         for datagram in datagrams {
             responses.push_unless_empty(datagram.peer, datagram.local, |out| {
-                let reaction = match self.react(&edition, datagram.bytes, datagram.peer, Transport::Udp, out) {
+                let arrival = self.read(&edition, datagram.bytes, datagram.peer.ip(), || *today);
+                let mut reaction = match self.react(&edition, &arrival, datagram.peer, Transport::Udp, out) {
                     Outcome::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     Outcome::Transfer(_) => Reaction::Silent,
                 };
-                if let (Some((rate, now)), Reaction::Respond(_)) = (rate, reaction)
-                    && !is_allowed(rate, &edition.catalog, datagram.peer.ip(), datagram.bytes, out, now)
-                {
-                    self.counters.query(Transport::Udp);
-                    self.counters.dropped(Dropped::Limited);
-                    return out.clear();
+                if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction) {
+                    let Some(rcode) = limited(rate, &edition.catalog, &arrival, datagram.peer.ip(), rcode, out, now)
+                    else {
+                        self.counters.query(Transport::Udp);
+                        self.counters.dropped(Dropped::Limited);
+                        return out.clear();
+                    };
+                    reaction = Reaction::Respond(rcode);
                 }
                 self.count(reaction, Transport::Udp, out);
             });
@@ -118,7 +125,8 @@ impl Authority {
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
         let edition = Arc::clone(&self.edition.borrow());
-        let reaction = match self.react(&edition, message, responder.peer(), Transport::Tcp, &mut out) {
+        let arrival = self.read(&edition, message, responder.peer().ip(), clock::unix_now_serial);
+        let reaction = match self.react(&edition, &arrival, responder.peer(), Transport::Tcp, &mut out) {
             Outcome::Reaction(reaction) => reaction,
             Outcome::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
@@ -132,7 +140,7 @@ impl Authority {
                 }
                 // Who is told so asks again later.
                 Err(_) => {
-                    write_error(message, Rcode::SERVFAIL, UDP_SIZE, &mut out);
+                    write_error(message, Rcode::SERVFAIL, arrival.cookie.as_ref(), UDP_SIZE, &mut out);
                     Reaction::Respond(Rcode::SERVFAIL)
                 }
             },
@@ -141,11 +149,30 @@ impl Authority {
         responder.respond(|response| *response = out);
     }
 
+    /// Reads one message, and looks at its cookie.
+    fn read<'m>(
+        &self,
+        edition: &Edition,
+        message: &'m [u8],
+        client: IpAddr,
+        today: impl FnOnce() -> u32,
+    ) -> Arrival<'m> {
+        let read = read_query(message);
+        let cookies = edition.cookies.as_ref();
+        let cookie = cookies.map_or(Ok(None), |cookies| cookies.answer(&read, message, client, today));
+        self.counters.cookie(&cookie);
+        match cookie {
+            Ok(cookie) => Arrival { message, read, cookie },
+            // RFC 7873 section 5.2.2.
+            Err(MalformedCookie) => Arrival { message, read: Err(Rejected::Answer(Rcode::FORMERR)), cookie: None },
+        }
+    }
+
     /// Reacts to one message.
     fn react(
         &self,
         edition: &Edition,
-        message: &[u8],
+        arrival: &Arrival<'_>,
         peer: SocketAddr,
         transport: Transport,
         out: &mut Vec<u8>,
@@ -154,13 +181,14 @@ impl Authority {
             Transport::Udp => zone::Transport::Udp,
             Transport::Tcp => zone::Transport::Tcp,
         };
-        let read = read_query(message);
-        if is_special(&read, message) {
+        let Arrival { message, read, cookie } = arrival;
+        let cookie = cookie.as_ref();
+        if is_special(read, message) {
             let client = peer.ip();
-            let special = Special { authority: self.number, edition, message, read: &read, client, transport };
+            let special = Special { authority: self.number, edition, message, read, cookie, client, transport };
             return special.react(&self.notices, out);
         }
-        Outcome::Reaction(zone::respond_to(&edition.catalog, &read, message, transport, UDP_SIZE, out))
+        Outcome::Reaction(zone::respond_to(&edition.catalog, read, cookie, message, transport, UDP_SIZE, out))
     }
 
     /// Counts what became of a message. `out` stays empty if there is nothing to say.
@@ -177,15 +205,31 @@ impl Authority {
     }
 }
 
-/// Whether a response by UDP goes out, perhaps as TC=1 alone.
-fn is_allowed(
+/// A message that has come, read.
+struct Arrival<'m> {
+    /// Its octets.
+    message: &'m [u8],
+    /// The same as a query, if it is one.
+    read: Result<Query<'m>, Rejected>,
+    /// What it gets for its cookie.
+    cookie: Option<Cookie>,
+}
+
+/// Whether a response by UDP goes out, perhaps with another in its place; returns the rcode of what does.
+fn limited(
     rate: &ResponseRate,
     catalog: &Catalog,
+    arrival: &Arrival<'_>,
     client: IpAddr,
-    query: &[u8],
+    rcode: Rcode,
     response: &mut Vec<u8>,
     now: Instant,
-) -> bool {
+) -> Option<Rcode> {
+    let Arrival { message, cookie, .. } = arrival;
+    // RFC 7873 section 5.2.5: who is where it says is nobody's victim, and needs no defense against the forged.
+    if cookie.is_some_and(|cookie| cookie.state == CookieState::Valid) {
+        return Some(rcode);
+    }
     let topic = Topic::of(catalog, response);
     let outcome = match topic.kind {
         Kind::Answer => limit::Outcome::Answer,
@@ -194,12 +238,18 @@ fn is_allowed(
         Kind::Error => limit::Outcome::Error,
     };
     match rate.decide(client, topic.name(), outcome, now) {
-        Decision::Pass => true,
-        Decision::Slip => {
-            cut(query, response);
-            true
+        Decision::Pass => Some(rcode),
+        // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours. Not more often than with TC,
+        // or eight octets would have us answer all that is forged.
+        Decision::Slip if cookie.is_some() => {
+            write_error(message, Rcode::BADCOOKIE, cookie.as_ref(), UDP_SIZE, response);
+            Some(Rcode::BADCOOKIE)
         }
-        Decision::Drop => false,
+        Decision::Slip => {
+            cut(message, None, response);
+            Some(rcode)
+        }
+        Decision::Drop => None,
     }
 }
 

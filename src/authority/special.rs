@@ -18,7 +18,7 @@ use crate::transfer::{
     write_datagram,
 };
 use crate::wire::{
-    ClientForm, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, write_error,
+    ClientForm, Cookie, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, write_error,
 };
 use crate::zone::{Reaction, Record, Transport, Zone, respond_to};
 
@@ -41,6 +41,8 @@ pub(super) struct Special<'a> {
     pub(super) message: &'a [u8],
     /// The same as a query, if it is one.
     pub(super) read: &'a Result<Query<'a>, Rejected>,
+    /// What it gets for its cookie.
+    pub(super) cookie: Option<&'a Cookie>,
     /// The client.
     pub(super) client: IpAddr,
     /// How it came.
@@ -90,7 +92,7 @@ impl Special<'_> {
                 return Outcome::Transfer(Box::new(transfer));
             }
             Saying::Error(rcode) => {
-                write_error(self.message, rcode, UDP_SIZE, out);
+                write_error(self.message, rcode, self.cookie, UDP_SIZE, out);
                 Reaction::Respond(rcode)
             }
             Saying::Written(reaction) => reaction,
@@ -103,7 +105,7 @@ impl Special<'_> {
 
     /// Answers as if the query was not signed.
     fn answer(&self, out: &mut Vec<u8>) -> Reaction {
-        respond_to(&self.edition.catalog, self.read, self.message, self.transport, UDP_SIZE, out)
+        respond_to(&self.edition.catalog, self.read, self.cookie, self.message, self.transport, UDP_SIZE, out)
     }
 
     /// Signs a response. If that makes it longer than it may be, TC=1 goes out in its place (RFC 8945 section 5.3).
@@ -115,7 +117,7 @@ impl Special<'_> {
             (Transport::Udp, Err(_)) | (Transport::Tcp, _) => usize::from(u16::MAX),
         };
         if out.len() > limit {
-            cut(self.message, out);
+            cut(self.message, self.cookie, out);
             chain = before;
             chain.sign(now, out);
         }
@@ -194,10 +196,11 @@ impl Special<'_> {
     }
 }
 
-/// Makes a response say no more than TC=1, with the question and OPT record of the query that it belongs to.
-pub(super) fn cut(query: &[u8], response: &mut Vec<u8>) {
+/// Makes a response say no more than TC=1, with the question and OPT record of the query that it belongs to, and what that gets
+/// for its cookie.
+pub(super) fn cut(query: &[u8], cookie: Option<&Cookie>, response: &mut Vec<u8>) {
     let Some(header) = Header::read(response) else { return };
-    write_error(query, header.rcode(), UDP_SIZE, response);
+    write_error(query, header.rcode(), cookie, UDP_SIZE, response);
     if let (Some(short), Some(octets)) = (Header::read(response), response.first_chunk_mut::<HEADER_LEN>()) {
         let authoritative = header.is_authoritative();
         *octets = short.with(Flag::Truncated, true).with(Flag::Authoritative, authoritative).to_wire();

@@ -1,12 +1,15 @@
 //! `hedgerow ls`: a forwarder without a config file: one pool, for all names.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
-use crate::config::{BackendConfig, Config, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, words};
+use crate::config::{
+    BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits, words,
+};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
 use crate::server::Setup;
@@ -57,7 +60,13 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
-    let setup = || Setup { config: config(&args), catalogs: Vec::new(), keys: Keys::default(), token: None };
+    let setup = || Setup {
+        config: config(&args),
+        catalogs: Vec::new(),
+        keys: Keys::default(),
+        token: None,
+        cookie_secrets: HashMap::new(),
+    };
     // There is no file to read again: a reload changes nothing, and loses nothing.
     run::foreground(setup(), || Ok(setup()))
 }
@@ -80,6 +89,7 @@ fn config(args: &Args) -> Config {
         rules,
         probe: ProbeConfig::default(),
         cache: PoolConfig::CACHE,
+        max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,
     };
     Config {
@@ -90,6 +100,7 @@ fn config(args: &Args) -> Config {
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
             connections: Default::default(),
             routes: vec![Route { suffix: Name::root(), pool: 0 }],
+            cookies: CookieConfig::default(),
         }),
         pools: vec![pool],
         authorities: Vec::new(),

@@ -1,6 +1,7 @@
 //! The command line: one file per command, all words of CONTRACT.md, Commands.
 
 mod check;
+mod cookies;
 mod ctl;
 mod keys;
 mod load;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
-use crate::config::{AuthorityConfig, Config, ZoneSource, words};
+use crate::config::{AuthorityConfig, Config, CookieConfig, ZoneSource, words};
 use crate::server::Setup;
 use crate::wire::Name;
 use crate::zone::{Identity, Miss};
@@ -61,6 +61,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         shared: Vec::new(),
         secondaries: Vec::new(),
         rate_limit: None,
+        cookies: CookieConfig::default(),
         connections: Default::default(),
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);

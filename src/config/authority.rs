@@ -6,7 +6,7 @@ use std::path::Path;
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
 use super::transfer::{Claims, Transfers, read_rate_limit};
-use super::{AuthorityConfig, Expected, ZoneSource, connections, words};
+use super::{AuthorityConfig, Expected, ZoneSource, connections, cookies, words};
 use crate::zone::{Identity, Text};
 
 /// An example of what `zones` takes.
@@ -38,6 +38,7 @@ pub(super) fn read<'d>(
             nsid: read_text(&mut section, "nsid"),
         },
         rate_limit: section.section("rate_limit").map(read_rate_limit),
+        cookies: cookies::read(&mut section, folder),
         connections: section.section("connections").map(connections::read).unwrap_or_default(),
     };
     section.finish();

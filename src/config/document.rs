@@ -56,7 +56,7 @@ fn read(mut document: Section<'_>, folder: &Path) -> Config {
     let nothing_to_run = forwarder_node.is_none() && authorities_node.is_none();
     let forwarder = forwarder_node
         .and_then(|node| node.section())
-        .map(|section| forwarder::read(section, &pool_names, &mut listeners));
+        .map(|section| forwarder::read(section, &pool_names, folder, &mut listeners));
     if let Some(forwarder) = &forwarder {
         note_loops(&forwarder.listen, &asked);
     }

@@ -1,19 +1,22 @@
 //! `[forwarder]`: where the LS listens, and which pool answers for which names.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
-use super::{ForwarderConfig, Route, connections, limits, words};
+use super::{ForwarderConfig, Route, connections, cookies, limits, words};
 use crate::wire::Name;
 
 /// Where the LS listens unless told.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 
-/// Reads `[forwarder]`. `pools` are the names below `[pools]`; each listener goes to `listeners`.
+/// Reads `[forwarder]`. `pools` are the names below `[pools]`; files are relative to `folder`; each listener goes to
+/// `listeners`.
 pub(super) fn read<'d>(
     mut section: Section<'d>,
     pools: &[&str],
+    folder: &Path,
     listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
 ) -> ForwarderConfig {
     let listen = match section.take("listen") {
@@ -29,8 +32,9 @@ pub(super) fn read<'d>(
         None => default_routes(&section.spot, pools),
     };
     let connections = section.section("connections").map(connections::read).unwrap_or_default();
+    let cookies = cookies::read(&mut section, folder);
     section.finish();
-    ForwarderConfig { listen, edns_udp_size, routes, connections }
+    ForwarderConfig { listen, edns_udp_size, routes, connections, cookies }
 }
 
 /// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
@@ -127,7 +131,7 @@ mod tests {
             (
                 "port = 53",
                 "2:1: forwarder: unknown key \"port\", expected one of listen, edns_udp_size, routes, \
-             connections",
+             connections, cookies, cookie_secrets_file",
             ),
             ("routes = \"ts\"", "2:10: forwarder.routes: expected a table, not a string"),
             (

@@ -1,8 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder`, `authority` with `transfer`, `connections`, `keys`, `cache` and `admin` each read one kind of section, `document` the file as
-//! a whole. None
+//! `forwarder`, `authority` with `transfer`, `connections`, `cookies`, `keys`, `cache` and `admin` each read one kind of section,
+//! `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. Nothing here opens a file.
@@ -11,6 +11,7 @@ mod admin;
 mod authority;
 mod cache;
 mod connections;
+mod cookies;
 mod document;
 mod forwarder;
 mod keys;
@@ -71,6 +72,17 @@ impl Config {
     pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Self, Problems> {
         document::parse(text, file, folder)
     }
+
+    /// The files that hold secrets of cookies, each once.
+    pub fn cookie_secrets_files(&self) -> Vec<&Path> {
+        let forwarder = self.forwarder.iter().map(|forwarder| &forwarder.cookies);
+        let all = forwarder.chain(self.authorities.iter().map(|authority| &authority.cookies));
+        let files = all.filter(|cookies| cookies.enabled).filter_map(|cookies| cookies.secrets_file.as_deref());
+        let mut files: Vec<_> = files.collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
 }
 
 /// `[forwarder]`.
@@ -82,6 +94,8 @@ pub struct ForwarderConfig {
     pub edns_udp_size: u16,
     /// Which pool answers for which suffix.
     pub routes: Vec<Route>,
+    /// Cookies for its clients.
+    pub cookies: CookieConfig,
     /// What clients may use that come by TCP.
     pub connections: ConnectionRules,
 }
@@ -90,6 +104,23 @@ impl ForwarderConfig {
     /// The default of `edns_udp_size`. Octets that pass every path without being fragmented (DNS flag day 2020): the least MTU
     /// of IPv6, 1280 octets, less headers.
     pub const EDNS_UDP_SIZE: u16 = 1232;
+}
+
+/// `cookies` and `cookie_secrets_file` of the forwarder or of an authority: DNS cookies for clients (RFC 7873, RFC 9018).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieConfig {
+    /// Whether clients get any.
+    pub enabled: bool,
+    /// Holds the secrets that they are made with; without it one is made at start. Already resolved against the folder of the
+    /// config file.
+    pub secrets_file: Option<PathBuf>,
+}
+
+impl Default for CookieConfig {
+    /// On: they cost who does not use them nothing, and spare who does what limits the forged.
+    fn default() -> Self {
+        Self { enabled: true, secrets_file: None }
+    }
 }
 
 /// One entry of `[forwarder.routes]`.
@@ -114,11 +145,17 @@ pub struct PoolConfig {
     pub probe: ProbeConfig,
     /// Whether its replies are kept, if there is a cache.
     pub cache: bool,
+    /// How many queries may be out to one backend; above, the next one is asked.
+    pub max_in_flight: u32,
     /// How the name is spelled in queries to its backends.
     pub case: Case,
 }
 
 impl PoolConfig {
+    /// The default of `max_in_flight`: a second's queries of a busy server, and what a backend that has fallen silent is given at
+    /// most before it is found down.
+    pub const MAX_IN_FLIGHT: u32 = 10_000;
+
     /// The default of `cache`: who asks for a cache means all pools.
     pub const CACHE: bool = true;
 
@@ -183,6 +220,8 @@ pub struct AuthorityConfig {
     pub identity: Identity,
     /// How often one client is answered by UDP, if that is limited.
     pub rate_limit: Option<RateRules>,
+    /// Cookies for its clients.
+    pub cookies: CookieConfig,
     /// What clients may use that come by TCP.
     pub connections: ConnectionRules,
 }

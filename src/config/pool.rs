@@ -39,8 +39,9 @@ pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(So
     };
     let cache = section.boolean("cache", PoolConfig::CACHE);
     let case = section.parsed("case", words::case, PoolConfig::CASE);
+    let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, case }
+    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, case, max_in_flight }
 }
 
 /// Reads `backends`: at least one, none twice by address or by name.
@@ -188,6 +189,10 @@ mod tests {
             ),
             ("case = \"mixed\"", "8: pools.ts.case: invalid value \"mixed\": expected one of keep, random"),
             ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
+            (
+                "max_in_flight = 0",
+                "17: pools.ts.max_in_flight: invalid value 0: expected an integer from 1 to 10000000",
+            ),
         ] {
             check_pool(line, expected);
         }

@@ -12,13 +12,14 @@ use super::{Forwarder, HandOver, tell};
 use crate::metrics::Transport;
 use crate::plan::Sign;
 use crate::policy::race::Race;
-use crate::wire::{self, ClientForm, Query};
+use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
 impl Forwarder {
     /// Admits a query to this pool of the plan. One that was handed over stays here.
     pub(super) fn admit(&mut self, sound: Sound<'_>, client: Client, look: Look, now: Instant) {
-        let Sound { message, query, asked, pool } = sound;
-        let waiter = Waiter { client, form: ClientForm::of(query), queries: 1, since: now };
+        let Sound { message, query, cookie, asked, pool } = sound;
+        let waiter =
+            Waiter { client, form: ClientForm::of(query).with_cookie(cookie), cookie: None, queries: 1, since: now };
         let stale = match self.recall(pool, asked, &waiter, look, now) {
             Recalled::Responded => return,
             Recalled::RefreshDue => return self.refresh_answer(query, asked, pool, now),
@@ -39,13 +40,38 @@ impl Forwarder {
             return;
         }
         let place = self.pool_places[pool];
+        self.count_for_probes(place);
+        let cause = Cause { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None };
+        self.start(query, asked, place, cause, now);
+    }
+
+    /// Admits a query with a TSIG record. It is passed on as it came, but for the ID, whose original stands in the record, and
+    /// has a race of its own; so the forwarder need not have the key (RFC 8945 section 5.5). Neither is it answered from the
+    /// cache nor kept there: who signs wants the backend's word, signed.
+    ///
+    /// Nothing of it can be left out, so that one which is too long for a datagram is FORMERR.
+    pub(super) fn admit_signed(&mut self, sound: Sound<'_>, client: Client, now: Instant) {
+        let Sound { message, query, cookie, asked, pool } = sound;
+        if message.len() > usize::from(self.plan.edns_udp_size) {
+            return self.refuse(message, Rcode::FORMERR, cookie.as_ref(), &client);
+        }
+        let place = self.pool_places[pool];
+        self.count_for_probes(place);
+        let form = ClientForm::of(query).with_cookie(cookie);
+        let waiter = Some(Waiter { client, form, cookie: None, queries: 1, since: now });
+        let cause = Cause { waiter, stale: StaleAnswer::Unknown, is_claimed: false, signed: Some(message) };
+        // Its OPT record is a part of what is signed.
+        self.start(&Query { edns: None, ..*query }, asked, place, cause, now);
+    }
+
+    /// Counts a query to a pool, after some of which the backends are probed.
+    fn count_for_probes(&mut self, place: u16) {
         let pool = pool_at(&mut self.pools, place);
         let health = &pool.shared.rules().health;
         let queries = pool.shared.state.count_query();
         if health.every_queries > 0 && queries.is_multiple_of(health.every_queries.into()) {
             pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
         }
-        self.start(query, asked, place, Cause { waiter: Some(waiter), stale, is_claimed: claim.is_ok() }, now);
     }
 
     /// Starts a race that nobody waits for, to refresh an answer that is good still; unless somebody races for it already, or
@@ -61,13 +87,13 @@ impl Forwarder {
             return;
         }
         shared.state.counters[usize::from(self.me.0)].refreshes.increment();
-        let cause = Cause { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true };
+        let cause = Cause { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None };
         self.start(query, asked, self.pool_places[pool], cause, now);
     }
 
     /// Starts a race, for a client or for nobody.
-    fn start(&mut self, query: &Query<'_>, asked: Asked<'_>, place: u16, cause: Cause, now: Instant) {
-        let Cause { waiter, stale, is_claimed } = cause;
+    fn start(&mut self, query: &Query<'_>, asked: Asked<'_>, place: u16, cause: Cause<'_>, now: Instant) {
+        let Cause { waiter, stale, is_claimed, signed } = cause;
         self.refresh(place, now);
         let own_udp_size = self.plan.edns_udp_size;
         let pool = pool_at(&mut self.pools, place);
@@ -78,6 +104,11 @@ impl Forwarder {
         let Asked { hash, flags, .. } = asked;
         let start = Start { race, pool: place, hash, is_claimed, flags, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
+        if let Some(message) = signed
+            && let Some(entry) = self.in_flight.with_aside(at)
+        {
+            entry.sign(message);
+        }
         self.drive(at, None, now);
     }
 
@@ -119,6 +150,8 @@ pub(super) struct Sound<'a> {
     pub(super) message: &'a [u8],
     /// As it was read.
     pub(super) query: &'a Query<'a>,
+    /// What it gets for its cookie.
+    pub(super) cookie: Option<Cookie>,
     /// What it asks.
     pub(super) asked: Asked<'a>,
     /// The number of its pool in the plan.
@@ -126,11 +159,13 @@ pub(super) struct Sound<'a> {
 }
 
 /// Why a race starts.
-struct Cause {
+struct Cause<'a> {
     /// Who waits for it; `None`: it is to refresh an answer.
     waiter: Option<Waiter>,
     /// Whether those who wait may be given a stale answer.
     stale: StaleAnswer,
     /// Whether this worker holds the claim for the question.
     is_claimed: bool,
+    /// The query as it came, if it bears a TSIG record.
+    signed: Option<&'a [u8]>,
 }

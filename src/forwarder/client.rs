@@ -32,6 +32,14 @@ impl Client {
         }
     }
 
+    /// Its IP address.
+    pub(super) fn ip(&self) -> IpAddr {
+        match self {
+            Self::Udp { peer, .. } => peer.ip,
+            Self::Tcp(responder) => responder.peer().ip(),
+        }
+    }
+
     /// Whether two datagrams came from one socket to one of our addresses. By TCP nothing is sent twice.
     pub(super) fn is_same_socket(&self, other: &Self) -> bool {
         match (self, other) {

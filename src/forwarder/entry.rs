@@ -11,7 +11,7 @@ use super::client::Client;
 use super::proof::Proof;
 use crate::net::exchange::TicketKey;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{ClientForm, HEADER_LEN, PlainForm};
+use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, ShownCookie};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Waiter {
     pub(super) client: Client,
     /// In which form it wants its response.
     pub(super) form: ClientForm,
+    /// The cookie that it has shown, if the form lacks what it gets for that.
+    pub(super) cookie: Option<ShownCookie>,
     /// How many queries the response answers: 1, and one for each retransmission.
     pub(super) queries: u32,
     /// When the first of them came.
@@ -63,7 +65,7 @@ pub(super) struct Entry {
     header_flags: [u8; 2],
     /// Question and OPT record as they go to backends, if they fit.
     near_body: [u8; NEAR_BODY],
-    /// RD, CD and DO, as the question's key has them.
+    /// RD, CD and DO, as the question's key has them, and [`SIGNED`].
     pub(super) flags: u8,
     /// Whether this worker holds the claim for that hash.
     pub(super) is_claimed: bool,
@@ -84,6 +86,8 @@ pub(super) struct Aside {
     waiters: Vec<Waiter>,
     /// Question and OPT record, if they are long.
     body: Vec<u8>,
+    /// A query with a TSIG record, as it came.
+    signed: Vec<u8>,
     /// The tickets of the attempts after the first few.
     tickets: [Option<TicketKey>; FAR_TICKETS],
     /// When an attempt was asked again last.
@@ -95,7 +99,7 @@ impl Aside {
     pub(super) fn clear(&mut self) {
         self.waiters.clear();
         self.waiters.shrink_to(WAITERS_KEPT);
-        for buffer in [&mut self.body, &mut self.kept] {
+        for buffer in [&mut self.body, &mut self.kept, &mut self.signed] {
             buffer.clear();
             buffer.shrink_to(OCTETS_KEPT);
         }
@@ -110,6 +114,8 @@ struct First {
     client: Client,
     /// The rest of its form.
     form: PlainForm,
+    /// The cookie of its own, if its form says that it has shown one.
+    cookie: ClientCookie,
     /// How many queries the response answers.
     queries: u16,
     /// When the first of them came.
@@ -199,9 +205,25 @@ impl Entry {
         self.opt_at < self.body_len
     }
 
+    /// The query bears a TSIG record: this is how it came, and goes to backends.
+    pub(super) fn sign(&mut self, message: &[u8]) {
+        self.flags |= SIGNED;
+        self.aside.get_or_insert_default().signed.extend_from_slice(message);
+    }
+
+    /// Whether the query bears a TSIG record: it goes to backends as it came, their replies go back as they come, and nobody
+    /// joins it (RFC 8945 section 5.5).
+    pub(super) fn is_signed(&self) -> bool {
+        self.flags & SIGNED != 0
+    }
+
     /// Writes the query into an empty buffer as it goes to backends, with ID 0, and with the OPT record that it may have or
-    /// without. Returns where that starts.
+    /// without. Returns where that starts. One with a TSIG record is written as it came, and as one without OPT.
     pub(super) fn write_query(&self, with_opt: bool, out: &mut Vec<u8>) -> usize {
+        if self.is_signed() {
+            out.extend_from_slice(self.aside.as_ref().map_or(&[], |aside| &aside.signed));
+            return out.len();
+        }
         let [high, low] = self.header_flags;
         let records = u8::from(with_opt && self.has_opt());
         // RFC 1035 section 4.1.1: ID, flags, and of counts one question and the OPT record.
@@ -324,10 +346,10 @@ impl Entry {
     /// Adds one who waits.
     pub(super) fn add_waiter(&mut self, waiter: Waiter) {
         if !self.has_waiters() {
-            let Waiter { client, form, queries, since } = waiter;
+            let Waiter { client, form, cookie: _, queries, since } = waiter;
             let since = Offset::between(self.race.started(), since);
             let queries = u16::try_from(queries).unwrap_or(u16::MAX);
-            self.first = Some(First { client, form: form.plain(), queries, since });
+            self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since });
             form.spell(self.qname_mut());
         } else {
             self.aside.get_or_insert_default().waiters.push(waiter);
@@ -355,6 +377,7 @@ impl Entry {
         {
             first.queries = first.queries.saturating_add(1);
             first.form = form.plain();
+            first.cookie = own_cookie(form);
             form.spell(self.qname_mut());
             return true;
         }
@@ -373,6 +396,7 @@ impl Entry {
         Waiter {
             client: first.client.clone(),
             form: first.form.spelled(qname),
+            cookie: first.form.cookie.map(|state| ShownCookie { client: first.cookie, state }),
             queries: first.queries.into(),
             since: first.since.since(self.race.started()),
         }
@@ -396,6 +420,14 @@ impl Entry {
         body.get_mut(..usize::from(self.opt_at).saturating_sub(QTYPE_QCLASS)).unwrap_or_default()
     }
 }
+
+/// The cookie of a client's own.
+fn own_cookie(form: &ClientForm) -> ClientCookie {
+    form.cookie.map(|cookie| cookie.client).unwrap_or_default()
+}
+
+/// The flag of a query with a TSIG record. No key of a question has it, so none is that of such a query.
+const SIGNED: u8 = 0x80;
 
 /// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
 const NEAR_BODY: usize = 55;

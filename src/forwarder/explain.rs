@@ -45,7 +45,11 @@ impl fmt::Display for Explained<'_> {
             };
             let at = attempt.asked_at.saturating_duration_since(entry.race.started()).as_micros();
             let opt = if attempt.edns { "" } else { " without OPT" };
-            let fate = if attempt.open { "silent" } else { "ended" };
+            let fate = match (attempt.open, attempt.is_sent) {
+                (true, _) => "silent",
+                (false, true) => "ended",
+                (false, false) => "not sent",
+            };
             write!(f, " {backend} {kind}{opt} at {at} µs, {fate};")?;
         }
         if let Some((attempt, rank)) = entry.race.kept() {
@@ -68,6 +72,7 @@ impl fmt::Display for Explained<'_> {
             }
             Outcome::Failed => write!(f, " only bare failures, given up after {took} µs"),
             Outcome::Nothing => write!(f, " nobody replied, given up after {took} µs"),
+            Outcome::Unsent => write!(f, " not all could be asked, given up after {took} µs"),
         }
     }
 }

@@ -52,7 +52,7 @@ impl InFlight {
         self.slots.len()
     }
 
-    /// The race for a question: its folded wire form, and its flags.
+    /// The race for a question that others may join: its folded wire form, and its flags.
     pub(super) fn find(&self, hash: u64, question: &[u8], flags: u8) -> Option<RaceRef> {
         let sought = Mark { hash: hash as u32, index: 0 };
         let is_equal = |mark: &Mark| {

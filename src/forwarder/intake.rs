@@ -1,7 +1,7 @@
 //! Taking queries in: each is read once, and what admits it is made ahead for a few at a time.
 //!
 //! ```text
-//!   first pass    every message: read it, fold its question, hash that, find its pool
+//!   first pass    every message: read it, look at its cookie, fold its question, hash that, find its pool
 //!   between       the cache fetches what it will look at for all of them (cache/ahead.rs)
 //!   second pass   every message, in the order in which they came: refuse it, or admit it with what was made
 //! ```
@@ -9,6 +9,7 @@
 //! Queries by datagram come in batches; one by TCP, or one that another worker hands over, is a batch of one. Nothing is decided
 //! about a query that depends on the others of its batch.
 
+use std::cell::LazyCell;
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,11 +20,13 @@ use super::admit::Sound;
 use super::client::Client;
 use super::memory::{Asked, Look, fetch_ahead};
 use super::{Forwarder, HandOver, Shared};
+use crate::limit::Cookies;
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
+use crate::net::clock;
 use crate::net::tcp::Responder;
-use crate::plan::Routes;
-use crate::wire::{self, Query, Rcode, RecordType, Rejected};
+use crate::plan::{Plan, Routes};
+use crate::wire::{self, Cookie, MalformedCookie, Query, Rcode, RecordType, Rejected};
 
 impl Forwarder {
     /// Takes the datagrams that a listener has received.
@@ -51,7 +54,9 @@ impl Forwarder {
     /// Takes messages, which ends a turn.
     fn take<'m>(&mut self, mut messages: impl Iterator<Item = (&'m [u8], Client)>, look: Look, now: Instant) {
         let mut folded = std::mem::take(&mut self.folded);
-        while self.take_some(&mut messages, &mut folded, look, now) {}
+        // The time of day, for cookies: few clients have any.
+        let today = LazyCell::new(clock::unix_now_serial as fn() -> u32);
+        while self.take_some(&mut messages, &mut folded, look, &today, now) {}
         self.folded = folded;
         self.end_turn(now);
     }
@@ -62,13 +67,15 @@ impl Forwarder {
         messages: &mut impl Iterator<Item = (&'m [u8], Client)>,
         folded: &mut Vec<u8>,
         look: Look,
+        today: &LazyCell<u32>,
         now: Instant,
     ) -> bool {
         let mut arrivals = [const { None }; TOGETHER];
         folded.clear();
-        let reader = Reader { shared: &self.shared, routes: &self.plan.routes };
+        let Plan { routes, cookies, .. } = &*self.plan;
+        let reader = Reader { shared: &self.shared, routes, cookies: cookies.as_deref(), today };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
-            *arrival = Some(Arrival { message, client, content: reader.read(message, folded) });
+            *arrival = Some(reader.read(message, client, folded));
         }
         let questions = arrivals.iter().flatten().filter_map(|arrival| arrival.asked(folded));
         fetch_ahead(&self.plan, questions);
@@ -80,20 +87,25 @@ impl Forwarder {
 
     /// Takes one message that has been read: answers it at once if there is something wrong with it, else admits it.
     fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
-        let Arrival { message, client, content } = arrival;
+        let Arrival { message, client, cookie, content } = arrival;
         // What was handed over was counted by who did that.
         if look == Look::First && !matches!(content, Content::Nothing) {
             self.counters.query(client.transport());
+            self.counters.cookie(cookie);
         }
+        let cookie = cookie.ok().flatten();
         match content {
             Content::Nothing => {
                 self.counters.dropped(Dropped::Malformed);
                 self.respond_nothing(client);
             }
-            Content::Refused(rcode) => self.refuse(message, *rcode, client),
+            Content::Refused(rcode) => self.refuse(message, *rcode, cookie.as_ref(), client),
             Content::Query { query, pool, question } => {
-                let sound = Sound { message, query, asked: question.asked(folded), pool: *pool };
-                self.admit(sound, client.clone(), look, now);
+                let sound = Sound { message, query, cookie, asked: question.asked(folded), pool: *pool };
+                match query.is_signed {
+                    true => self.admit_signed(sound, client.clone(), now),
+                    false => self.admit(sound, client.clone(), look, now),
+                }
             }
         }
     }
@@ -105,6 +117,8 @@ struct Arrival<'m> {
     message: &'m [u8],
     /// Who sent it.
     client: Client,
+    /// What it gets for its COOKIE option.
+    cookie: Result<Option<Cookie>, MalformedCookie>,
     /// What it is.
     content: Content<'m>,
 }
@@ -159,12 +173,29 @@ struct Reader<'a> {
     shared: &'a Shared,
     /// From names to pools.
     routes: &'a Routes,
+    /// Gives cookies, if clients get any.
+    cookies: Option<&'a Cookies>,
+    /// Seconds since 1970.
+    today: &'a LazyCell<u32>,
 }
 
 impl Reader<'_> {
     /// Reads one message, and folds its question behind those before.
-    fn read<'m>(&self, message: &'m [u8], folded: &mut Vec<u8>) -> Content<'m> {
-        let query = match wire::read_query(message) {
+    fn read<'m>(&self, message: &'m [u8], client: Client, folded: &mut Vec<u8>) -> Arrival<'m> {
+        let read = wire::read_query(message);
+        let answer = |cookies: &Cookies| cookies.answer(&read, message, client.ip(), || **self.today);
+        let cookie = self.cookies.map_or(Ok(None), answer);
+        let content = match cookie {
+            Ok(_) => self.content(read, folded),
+            // RFC 7873 section 5.2.2.
+            Err(MalformedCookie) => Content::Refused(Rcode::FORMERR),
+        };
+        Arrival { message, client, cookie, content }
+    }
+
+    /// What a message is that was read.
+    fn content<'m>(&self, read: Result<Query<'m>, Rejected>, folded: &mut Vec<u8>) -> Content<'m> {
+        let query = match read {
             Ok(query) => query,
             // Nothing that answers these is safe: two servers could answer each other for ever.
             Err(Rejected::Short | Rejected::NotAQuery) => return Content::Nothing,

@@ -11,7 +11,8 @@
 //! A failure that is remembered (RFC 9520) is told at once to whoever asks again within `failure_ttl`, and no backend is asked.
 //! Silence is such a failure where the pool's word for it is SERVFAIL. Where it is another, clients were given an answer that was
 //! made up, and what is made up is never told from memory: nothing is remembered, and the next query races again. If an attempt
-//! was only slow, its late reply takes the place of the failure.
+//! was only slow, its late reply takes the place of the failure. Nor is anything remembered of a race in which not all could be
+//! asked for want of something of our own, unless its winner would have won anyway.
 
 use std::time::{Duration, Instant};
 
@@ -120,8 +121,9 @@ impl Out<'_> {
     /// Gives a client what is kept for it, if that is what is looked for, and says what was found.
     fn recall(&mut self, memory: Memory<'_>, key: &Key<'_>, waiter: &Waiter, look: Look, now: Instant) -> Found {
         let Memory { cache, rules, .. } = memory;
-        let Waiter { client, form, .. } = waiter;
-        let own_udp_size = self.own_udp_size;
+        let client = &waiter.client;
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
         let asker = cache::Client { form, own_udp_size, limit: limit(client, form, own_udp_size) };
         let (mut found, mut rcode) = (Found::Nothing, Rcode::NOERROR);
         self.offer(client, |out| {
@@ -208,7 +210,7 @@ impl Forwarder {
 
     /// Gives an answer from memory, stale or fresh, to all who wait for a race, if there is one.
     pub(super) fn respond_stale(&mut self, at: RaceRef, now: Instant) {
-        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_signed()) else { return };
         entry.set_stale(StaleAnswer::Unknown);
         let shared = &pool_at(&mut self.pools, entry.pool).shared;
         let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry)) else { return };
@@ -237,7 +239,7 @@ impl Forwarder {
         at_hand: Option<&Reply<'_>>,
         now: Instant,
     ) -> Option<Rank> {
-        let entry = self.in_flight.get(at)?;
+        let entry = self.in_flight.get(at).filter(|entry| !entry.is_signed())?;
         let shared = &pool_at(&mut self.pools, entry.pool).shared;
         let (memory, key) = Memory::of(&self.plan, shared).zip(key_of_race(entry))?;
         let key = memory.key(asked(&key, entry.flags, entry.hash)?);
@@ -247,6 +249,10 @@ impl Forwarder {
             Outcome::Reply(_) => {
                 let kept = if at_hand.is_none() { wire::read_reply(entry.kept()).ok() } else { None };
                 let reply = at_hand.or(kept.as_ref())?;
+                if entry.race.is_incomplete() && !shared.rules().accept.accepts(rank(reply)) {
+                    // It is the best only because others could not be asked.
+                    return Some(rank(reply));
+                }
                 let is_kept = cache.keep(&key, reply, rules, now, scratch);
                 match rank(reply) {
                     Rank::Failure if !is_kept => {
@@ -269,7 +275,7 @@ impl Forwarder {
                 // Bare failures lack the question, so what the client is told stands for them.
                 let (mut query, mut failure) = (Vec::new(), Vec::new());
                 entry.write_query(true, &mut query);
-                wire::write_error(&query, Rcode::SERVFAIL, self.plan.edns_udp_size, &mut failure);
+                wire::write_error(&query, Rcode::SERVFAIL, None, self.plan.edns_udp_size, &mut failure);
                 if let Ok(failure) = wire::read_reply(&failure) {
                     cache.keep(&key, &failure, rules, now, scratch);
                 }
@@ -278,13 +284,15 @@ impl Forwarder {
             Outcome::Nothing => {
                 cache.note_failure(&key, rules, now);
             }
+            // Our own want says nothing of the name, nor of those who have it.
+            Outcome::Unsent => {}
         }
         Some(Rank::Failure)
     }
 
     /// Keeps a whole answer that was fetched by TCP.
     pub(super) fn remember_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
-        let Some(entry) = self.in_flight.get(at) else { return };
+        let Some(entry) = self.in_flight.get(at).filter(|entry| !entry.is_signed()) else { return };
         let shared = &pool_at(&mut self.pools, entry.pool).shared;
         if let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry))
             && let Some(asked) = asked(&key, entry.flags, entry.hash)

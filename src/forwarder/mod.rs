@@ -19,6 +19,7 @@
 
 mod admit;
 mod again;
+mod by_tcp;
 pub mod claims;
 mod client;
 mod entry;
@@ -33,6 +34,7 @@ mod proof;
 mod races;
 mod responses;
 pub mod serve;
+pub mod shortage;
 mod slots;
 mod turns;
 
@@ -50,6 +52,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::client::{Client, Peer};
 
+use self::by_tcp::{BY_TCP, ByTcp};
 use self::claims::{Claims, WorkerId};
 use self::fetches::Fetches;
 use self::in_flight::InFlight;
@@ -57,6 +60,7 @@ use self::intake::TOGETHER;
 use self::pool::Pool;
 use self::proof::{Proof, Secret};
 use self::responses::Listener;
+use self::shortage::Shortage;
 use self::slots::RaceRef;
 use crate::metrics::Counters;
 use crate::net::batch::{BATCH, SendBatch};
@@ -80,6 +84,8 @@ pub struct Shared {
     pub workers: Vec<UnboundedSender<HandOver>>,
     /// For each worker, the queries that were handed over to it and that it has not taken yet.
     pub on_the_way: Vec<AtomicUsize>,
+    /// What the log was told of attempts that could not leave.
+    pub shortage: Shortage,
     /// The way to the prober.
     pub news: UnboundedSender<News>,
 }
@@ -106,6 +112,8 @@ pub struct Links {
     pub shared: Arc<Shared>,
     /// Its UDP sockets.
     pub sockets: Vec<Rc<Socket>>,
+    /// For how many sockets to backends it has room.
+    pub backend_sockets: usize,
     /// Connections by which it may fetch answers from backends.
     pub fetches: usize,
     /// What is counted.
@@ -120,6 +128,8 @@ pub struct Forwarder {
     me: WorkerId,
     /// What it shares with the others.
     shared: Arc<Shared>,
+    /// Itself, for tasks that come back later.
+    this: Rc<OnceCell<Weak<RefCell<Self>>>>,
     /// The config in force.
     plan: Arc<Plan>,
     /// For each pool of the plan, its place in `pools`.
@@ -148,6 +158,10 @@ pub struct Forwarder {
     refused: Vec<Refused<Ticket, Late>>,
     /// Attempts of a dead backend, to be failed.
     orphans: Vec<Held<Ticket, Late>>,
+    /// What waited on a socket that is void, to be asked again.
+    voided: Vec<Held<Ticket, Late>>,
+    /// Attempts that are being made by TCP.
+    by_tcp: ByTcp,
     /// Attempts that ICMP errors are about, to be told so.
     struck: Vec<Ticket>,
     /// Backend sockets that may have more than was read in this turn.
@@ -216,15 +230,16 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, fetches, counters, idle } = links;
+        let Links { shared, sockets, backend_sockets, fetches, counters, idle } = links;
         let response_size = usize::from(plan.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
-        let exchange = Exchange::new()?;
+        let exchange = Exchange::new(backend_sockets)?;
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
-        let fetches = Fetches::new(fetches, move |key, report| {
+        let by_tcp = fetches / BY_TCP;
+        let fetches = Fetches::new(fetches - by_tcp, move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }
@@ -234,6 +249,7 @@ impl Forwarder {
         let forwarder = Rc::new(RefCell::new(Self {
             me,
             shared,
+            this: Rc::clone(&itself),
             plan: Arc::clone(&plan),
             pool_places: Vec::new(),
             pools: Vec::new(),
@@ -248,6 +264,8 @@ impl Forwarder {
             secret,
             refused: Vec::with_capacity(BATCH),
             orphans: Vec::new(),
+            voided: Vec::new(),
+            by_tcp: ByTcp::new(by_tcp),
             struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),

@@ -43,6 +43,8 @@ pub(super) struct Pool {
     epoch: u64,
     /// Races that are not over.
     pub(super) in_flight: usize,
+    /// How many of the queries that may be out to one backend are this worker's in any case.
+    sure: u64,
     /// The worker's number.
     me: usize,
 }
@@ -97,7 +99,9 @@ impl Pool {
         let unhurried = Rules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
         let recovered = earlier.and_then(|pool| pool.recovered);
         let me = usize::from(me.0);
-        Self { shared, members, unhurried, recovered, latency, loads, turns, epoch, in_flight: 0, me }
+        let workers = shared.backends.first().map_or(1, |backend| backend.counters.len());
+        let sure = sure(shared.config.max_in_flight.into(), workers as u64);
+        Self { shared, members, unhurried, recovered, latency, loads, turns, epoch, in_flight: 0, sure, me }
     }
 
     /// Looks at the standing of the backends, if it has changed, and reports those that went down.
@@ -179,14 +183,46 @@ impl Pool {
         }
     }
 
+    /// Whether fewer than `max_in_flight` queries to a backend are waited for, by all workers together. Two workers that look at
+    /// the same time may both take the last place.
+    ///
+    /// Each worker is sure of a few, of which it need not look at what the others count; those are kept for it.
+    pub(super) fn has_place(&self, backend: BackendIndex) -> bool {
+        if self.counters(backend).waited_for.get() < self.sure {
+            return true;
+        }
+        let workers = self.shared.backends[backend.get()].counters.iter();
+        let taken: u64 = workers.map(|worker| worker.waited_for.get().max(self.sure)).sum();
+        taken < u64::from(self.shared.config.max_in_flight)
+    }
+
     /// An attempt goes out.
     pub(super) fn asked(&mut self, backend: BackendIndex, now: Instant) {
         self.loads[backend.get()].asked(now);
-        self.counters(backend).in_flight.increment();
+        let counters = self.counters(backend);
+        counters.in_flight.increment();
+        counters.waited_for.increment();
+    }
+
+    /// An attempt has lost its socket, and goes on by another way or not at all.
+    pub(super) fn lost(&mut self, backend: BackendIndex, now: Instant) {
+        self.is_waited_for_no_more(backend);
+        self.ended(backend, End::Void, false, now);
+    }
+
+    /// An attempt has ended, or its race has.
+    pub(super) fn is_waited_for_no_more(&self, backend: BackendIndex) {
+        self.counters(backend).waited_for.subtract(1);
+    }
+
+    /// Whether no attempt is waited for.
+    pub(super) fn is_not_waited_for(&self) -> bool {
+        self.shared.backends.iter().all(|backend| backend.counters[self.me].waited_for.get() == 0)
     }
 
     /// The race of an attempt is over without its reply. Returns whether the backend's latency was charged with that.
     pub(super) fn charge(&mut self, backend: BackendIndex, asked: Instant) -> bool {
+        self.is_waited_for_no_more(backend);
         learn::charge(&self.loads[backend.get()], &mut self.latency[backend.get()], asked)
     }
 
@@ -203,7 +239,7 @@ impl Pool {
                 counters.errors.increment();
             }
             End::Unreachable => counters.errors.increment(),
-            End::Silence(_) => {}
+            End::Silence(_) | End::Unsent | End::Void => {}
         }
     }
 
@@ -287,6 +323,19 @@ impl Pool {
 pub(super) fn pool_at(pools: &mut [Option<Pool>], place: u16) -> &mut Pool {
     pools[usize::from(place)].as_mut().expect("a pool with races is kept")
 }
+
+/// Of so many queries that may be out to one backend, how many each worker is sure of: all if it is alone, some if there are
+/// many, so that it seldom reads what others write. Where there are few, one worker may need them all.
+fn sure(most: u64, workers: u64) -> u64 {
+    match (most, workers) {
+        (_, 0 | 1) => most,
+        (MANY.., _) => most / 4 / workers,
+        (_, _) => 0,
+    }
+}
+
+/// Queries out to one backend that are enough to keep some of them for each worker.
+const MANY: u64 = 1000;
 
 /// The order of asking for the present standing of the backends.
 fn turns(shared: &SharedPool) -> Turns {

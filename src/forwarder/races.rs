@@ -1,6 +1,5 @@
 //! Driving races: what a race says is done, what backends say is told to it, and its end becomes a response.
 
-use std::io;
 use std::time::Instant;
 
 use super::entry::Entry;
@@ -10,11 +9,13 @@ use super::memory::{asked, key_of_reply};
 use super::pool::pool_at;
 use super::proof::Proof;
 use super::responses::Word;
+use super::shortage;
 use super::slots::RaceRef;
 use super::{Forwarder, Late, QTYPE_QCLASS, Ticket, tell};
-use crate::metrics::Dropped;
+use crate::metrics::{Dropped, Want};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Held, TicketKey};
+use crate::net::refusal::Refusal;
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
@@ -68,14 +69,23 @@ impl Forwarder {
         }
     }
 
-    /// Makes an attempt: queues the query for a backend. Returns whether there was a socket to send it from.
+    /// Makes an attempt: queues the query for a backend. Returns whether that could be done.
     fn ask(&mut self, at: RaceRef, attempt: AttemptId, backend: BackendIndex, edns: bool, now: Instant) -> bool {
+        let Some(entry) = self.in_flight.get(at) else { return false };
+        let place = entry.pool;
+        if !pool_at(&mut self.pools, place).has_place(backend) {
+            self.on_unsent(at, attempt, Want::InFlight, now);
+            return false;
+        }
         let sent = self.send(at, attempt, backend, edns, Proof::NONE, now);
-        let Some(entry) = self.in_flight.get_mut(at) else { return false };
         match sent {
-            Ok(()) => pool_at(&mut self.pools, entry.pool).asked(backend, now),
-            // No socket is left: as far as this query goes, the backend cannot be asked.
-            Err(_) => entry.race.on_failure(attempt),
+            Ok(()) => pool_at(&mut self.pools, place).asked(backend, now),
+            Err(Refusal::Unreachable) => {
+                if let Some(entry) = self.in_flight.get_mut(at) {
+                    entry.race.on_failure(attempt);
+                }
+            }
+            Err(Refusal::Unsent(want)) => self.on_unsent(at, attempt, want, now),
         }
         sent.is_ok()
     }
@@ -89,7 +99,7 @@ impl Forwarder {
         edns: bool,
         proof: Proof,
         now: Instant,
-    ) -> io::Result<()> {
+    ) -> Result<(), Refusal> {
         let Some(entry) = self.in_flight.with_ticket(at, attempt) else { return Ok(()) };
         let pool = pool_at(&mut self.pools, entry.pool);
         let link = pool.link(backend);
@@ -97,7 +107,8 @@ impl Forwarder {
             self.exchange.flush(&mut self.refused);
         }
         let with_opt = edns && !pool.is_without_opt(backend, now);
-        let is_case_random = pool.is_case_random(backend, now);
+        // Of a query with a TSIG record nothing may be changed.
+        let is_case_random = pool.is_case_random(backend, now) && !entry.is_signed();
         let proof = if is_case_random { proof.with(Proof::CASE) } else { proof };
         let (secret, hash) = (&self.secret, entry.hash);
         let key = self.exchange.queue(link, Ticket::new(at, attempt, proof), now, |key, out| {
@@ -109,6 +120,15 @@ impl Forwarder {
         })?;
         entry.set_ticket(attempt, Some(key));
         Ok(())
+    }
+
+    /// An attempt could not leave for want of something of our own, which says nothing about its backend.
+    pub(super) fn on_unsent(&mut self, at: RaceRef, attempt: AttemptId, want: Want, now: Instant) {
+        let Some(entry) = self.in_flight.get_mut(at) else { return };
+        let Some(Attempt { backend, .. }) = entry.race.attempt(attempt) else { return };
+        let pool = pool_at(&mut self.pools, entry.pool);
+        self.shared.shortage.note(want, &pool.shared, backend, pool.counters(backend), now);
+        entry.race.on_unsent(attempt, shortage::retry(want), pool.shared.budget());
     }
 
     /// Takes the datagrams that a backend socket has received.
@@ -126,16 +146,19 @@ impl Forwarder {
     /// RFC 5452 section 9.1: ID, addresses and question must all agree. What does not is likely a forgery attempt: it is
     /// counted and the wait goes on; failing the attempt would hand the forger a cheap win.
     fn hear(&mut self, socket: u32, message: &[u8], now: Instant) {
-        let Some((key, held)) = wire::Header::read(message).and_then(|header| self.exchange.find(socket, header.id()))
-        else {
-            return self.counters.dropped(Dropped::Spoofed);
+        let Some(header) = wire::Header::read(message) else { return self.near_miss(socket, now) };
+        let Some((key, held)) = self.exchange.find(socket, header.id()) else {
+            return match self.exchange.was_in_use(socket, header.id()) {
+                true => self.counters.dropped(Dropped::Late),
+                false => self.near_miss(socket, now),
+            };
         };
         let Ok(reply) = wire::read_reply(message) else {
             return self.counters.dropped(Dropped::Malformed);
         };
         let ticket = match held {
             Held::Waiting(ticket) => ticket,
-            Held::Late(late) => return self.hear_late(key, &late, &reply, now),
+            Held::Late(late) => return self.hear_late(socket, key, &late, &reply, now),
         };
         // What waits has a race that runs, for at its end that abandons what it waits for.
         let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
@@ -150,20 +173,21 @@ impl Forwarder {
             return self.drive(ticket.race, None, now);
         }
         if !reply.answers_question(entry.question()) {
-            return self.counters.dropped(Dropped::Spoofed);
+            return self.near_miss(socket, now);
         }
         let (place, proof) = (entry.pool, ticket.proof());
         let lacking = self.secret.lacking(proof, key, entry.hash, &reply);
         if !lacking.is_none() && !proof.has(Proof::LENIENT) {
             // Of one that was found not to give it meanwhile, nothing more is to be had.
             if pool_at(&mut self.pools, place).gives(lacking, asked.backend, now) {
-                self.counters.dropped(Dropped::Spoofed);
-                return self.doubt(ticket, key, now);
+                self.doubt(ticket, key, now);
+                return self.near_miss(socket, now);
             }
         }
         self.exchange.settle(key, now);
         entry.set_ticket(ticket.attempt(), None);
         let latency = now.saturating_duration_since(entry.sent_at(&asked, proof));
+        pool_at(&mut self.pools, place).is_waited_for_no_more(asked.backend);
         let end = if rank(&reply) == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
         self.learn(place, asked.backend, false, end, now);
         if !lacking.is_none() && proof.has(Proof::LENIENT) {
@@ -174,7 +198,7 @@ impl Forwarder {
 
     /// Takes a reply whose race is over. Nothing is learnt from one whose question is not the one that was asked: neither how
     /// long the backend takes, nor that it is up, nor that the ID is free.
-    fn hear_late(&mut self, key: TicketKey, late: &Late, reply: &Reply<'_>, now: Instant) {
+    fn hear_late(&mut self, socket: u32, key: TicketKey, late: &Late, reply: &Reply<'_>, now: Instant) {
         if reply.is_bare_failure() {
             // It lacks the question, and so proves nothing.
             return self.counters.dropped(Dropped::Late);
@@ -183,10 +207,10 @@ impl Forwarder {
         let asked = question.as_ref().and_then(|question| asked(question, late.flags, late.hash));
         // The question itself is gone with its race, but not its hash, which nobody outside can aim at.
         let Some(asked) = asked.filter(|asked| self.shared.hash(asked.question) == late.hash) else {
-            return self.counters.dropped(Dropped::Spoofed);
+            return self.near_miss(socket, now);
         };
         if !late.proof.has(Proof::LENIENT) && !self.secret.lacking(late.proof, key, late.hash, reply).is_none() {
-            return self.counters.dropped(Dropped::Spoofed);
+            return self.near_miss(socket, now);
         }
         if !self.remember_late(late, asked, reply, now) {
             self.counters.dropped(Dropped::Late);
@@ -197,7 +221,7 @@ impl Forwarder {
     }
 
     /// Lets a race judge a reply that passed every check.
-    fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
+    pub(super) fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
         let (at, attempt) = (ticket.race, ticket.attempt());
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let (has_opt, pool) = (entry.has_opt(), entry.pool);
@@ -212,7 +236,10 @@ impl Forwarder {
         {
             pool_at(&mut self.pools, pool).remember_without_opt(asked.backend, now);
         }
-        match entry.race.on_reply(attempt, rank(reply), now) {
+        // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
+        let is_worthless = entry.is_signed() && !reply.is_signed();
+        let rank = if is_worthless { Rank::Failure } else { rank(reply) };
+        match entry.race.on_reply(attempt, rank, now) {
             Heard::Accepted | Heard::NotNeeded => {}
             Heard::Kept => {
                 if let Some(entry) = self.in_flight.with_aside(at) {
@@ -260,7 +287,8 @@ impl Forwarder {
         let rules = pool.shared.rules();
         let counters = &pool.shared.state.counters[me];
         counters.hedges_denied.add(entry.race.hedges_denied().into());
-        let is_wasted = |attempt: &Attempt| attempt.kind == Kind::Hedge && outcome != Outcome::Reply(attempt.id);
+        let is_wasted =
+            |attempt: &Attempt| attempt.kind == Kind::Hedge && attempt.is_sent && outcome != Outcome::Reply(attempt.id);
         counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
         if tracing::enabled!(tracing::Level::DEBUG) {
             tracing::debug!("{}", Explained { entry, pool, outcome, is_kept: winning.is_none(), now });
@@ -284,6 +312,7 @@ impl Forwarder {
         match outcome {
             Outcome::Reply(attempt) => self.finish_won(at, attempt, winning, won_by, now),
             Outcome::Failed => self.respond_word(at, Word::FAILED, now),
+            Outcome::Unsent => self.respond_word(at, Word::UNSENT, now),
             Outcome::Nothing => {
                 let Some(entry) = self.in_flight.get(at) else { return };
                 let shared = &pool_at(&mut self.pools, entry.pool).shared;

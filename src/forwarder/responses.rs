@@ -9,13 +9,15 @@ use super::client::Client;
 use super::entry::Waiter;
 use super::pool::pool_at;
 use super::slots::RaceRef;
+use crate::limit::Cookies;
 use crate::metrics::{Counters, Dropped, Fetched, PoolCounters, Source, Transport};
-use crate::net::batch::SendBatch;
+use crate::net::batch::{BATCH, SendBatch, is_too_long};
+use crate::net::clock;
 use crate::net::udp::Socket;
 use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
 use crate::policy::{Rules, Silence};
-use crate::wire::{self, ClientForm, ExtendedError, Rcode, Reply};
+use crate::wire::{self, ClientForm, Cookie, ExtendedError, Rcode, Reply};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
@@ -28,9 +30,24 @@ pub(super) struct Listener {
 impl Listener {
     /// Sends what waits. Not by way of the runtime: responses do not wait for a socket to become writable.
     pub(super) fn flush(&mut self, counters: &Counters) {
-        self.responses.flush(&*self.socket, |_, _| counters.dropped(Dropped::Unsent));
+        let mut too_long = 0_u64;
+        self.responses.flush(&*self.socket, |index, error| match is_too_long(error) {
+            true => too_long |= 1 << index,
+            false => counters.dropped(Dropped::Unsent),
+        });
+        // RFC 9715 section 3.1 (R5): what does not leave whole leaves with TC. The client comes back by TCP.
+        while too_long != 0 {
+            let index = too_long.trailing_zeros() as usize;
+            too_long &= too_long - 1;
+            if self.responses.send_again(index, &*self.socket, wire::shorten).is_err() {
+                counters.dropped(Dropped::Unsent);
+            }
+        }
     }
 }
+
+// A bit for each response of a batch.
+const _: () = assert!(BATCH <= u64::BITS as usize);
 
 /// What is said where no reply can be given.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +56,8 @@ pub(super) struct Word {
     source: Source,
     /// The rcode; `None` is no response at all.
     pub(super) rcode: Option<Rcode>,
-    /// What clients with EDNS are told besides.
-    error: Option<ExtendedError>,
+    /// What clients with EDNS are told besides, and text for people.
+    error: Option<(ExtendedError, &'static str)>,
 }
 
 impl Word {
@@ -49,11 +66,14 @@ impl Word {
 
     /// Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
     pub(super) const NOT_WHOLE: Self =
-        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::NETWORK_ERROR) };
+        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some((ExtendedError::NETWORK_ERROR, "")) };
 
-    /// It could not be asked for, for want of our own.
-    pub(super) const UNSENT: Self =
-        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some(ExtendedError::OTHER) };
+    /// Somebody who was to be asked could not be, for want of something of our own: no time to claim anything of the name.
+    pub(super) const UNSENT: Self = Self {
+        source: Source::Error,
+        rcode: Some(Rcode::SERVFAIL),
+        error: Some((ExtendedError::OTHER, "this server could not send the query on")),
+    };
 
     /// Nobody has replied.
     pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
@@ -68,7 +88,7 @@ impl Word {
             Silence::Refused => Some(Rcode::REFUSED),
             Silence::Drop => None,
         };
-        Self { source: Source::Synthesized, rcode, error: Some(error) }
+        Self { source: Source::Synthesized, rcode, error: Some((error, "")) }
     }
 }
 
@@ -79,12 +99,12 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        let is_truncated = reply.is_truncated();
+        let (is_signed, is_truncated) = (entry.is_signed(), reply.is_truncated());
         let is_for_nobody = !entry.has_waiters();
         entry.retain_waiters(|waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                out.relay(clock, waiter, reply);
+                out.relay(clock, waiter, reply, is_signed);
             }
             needs_more
         });
@@ -108,7 +128,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
-        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply));
+        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply, entry.is_signed()));
     }
 
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
@@ -117,7 +137,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            Out::of(&mut self.listeners, &self.counters, &self.plan).relay(clock, waiter, &reply);
+            Out::of(&mut self.listeners, &self.counters, &self.plan).relay(clock, waiter, &reply, false);
         }
     }
 
@@ -130,11 +150,11 @@ impl Forwarder {
     }
 
     /// Answers a message that cannot race.
-    pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, client: &Client) {
+    pub(super) fn refuse(&mut self, message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, client: &Client) {
         let mut out = Out::of(&mut self.listeners, &self.counters, &self.plan);
         out.counters.responses(Source::Error, rcode.0, 1);
         let own_udp_size = out.own_udp_size;
-        out.respond(client, |out| wire::write_error(message, rcode, own_udp_size, out));
+        out.respond(client, |out| wire::write_error(message, rcode, cookie, own_udp_size, out));
     }
 
     /// Says nothing, which a connection has to be told.
@@ -154,27 +174,46 @@ pub(super) struct Out<'a> {
     pub(super) counters: &'a Counters,
     /// The UDP size that we offer.
     pub(super) own_udp_size: u16,
+    /// Gives cookies, if clients get any.
+    cookies: Option<&'a Cookies>,
 }
 
 impl<'a> Out<'a> {
     /// Of one worker.
-    pub(super) fn of(listeners: &'a mut [Listener], counters: &'a Counters, plan: &Plan) -> Self {
-        Self { listeners, counters, own_udp_size: plan.edns_udp_size }
+    pub(super) fn of(listeners: &'a mut [Listener], counters: &'a Counters, plan: &'a Plan) -> Self {
+        Self { listeners, counters, own_udp_size: plan.edns_udp_size, cookies: plan.cookies.as_deref() }
     }
 
-    /// Gives a reply to one client.
-    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>) {
-        let Waiter { client, form, queries, .. } = waiter;
+    /// The form of one client with what it gets for its cookie, if it has waited and so its form lacks that.
+    pub(super) fn late_form(&self, waiter: &Waiter) -> Option<ClientForm> {
+        let Waiter { client, form, cookie, .. } = waiter;
+        match (self.cookies, cookie) {
+            (Some(cookies), Some(shown)) => {
+                let cookie = cookies.answer_late(*shown, client.ip(), clock::unix_now_serial());
+                Some(form.with_cookie(Some(cookie)))
+            }
+            (None, _) | (_, None) => None,
+        }
+    }
+
+    /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
+    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>, is_signed: bool) {
+        let Waiter { client, queries, .. } = waiter;
         clock.stop(waiter);
         self.counters.responses(Source::Backend, reply.rcode().0, (*queries).into());
-        let own_udp_size = self.own_udp_size;
+        // The backend was told the client's own size.
+        if is_signed && reply.as_wire().len() <= limit(client, &waiter.form, u16::MAX) {
+            return self.respond(client, |out| wire::write_unchanged(reply, waiter.form.id, out));
+        }
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
         let limit = limit(client, form, own_udp_size);
         self.respond(client, |out| wire::write_response(reply, form, own_udp_size, limit, out));
     }
 
     /// Gives one client a response without records, or none at all.
     pub(super) fn say(&mut self, clock: Clock<'_>, waiter: &Waiter, question: &[u8], word: Word) {
-        let Waiter { client, form, queries, .. } = waiter;
+        let Waiter { client, queries, .. } = waiter;
         let Word { source, rcode, error } = word;
         let Some(rcode) = rcode else {
             (0..*queries).for_each(|_| self.counters.dropped(Dropped::Unanswered));
@@ -182,7 +221,8 @@ impl<'a> Out<'a> {
         };
         clock.stop(waiter);
         self.counters.responses(source, rcode.0, (*queries).into());
-        let own_udp_size = self.own_udp_size;
+        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
+        let form = late.as_ref().unwrap_or(&waiter.form);
         self.respond(client, |out| wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out));
     }
 

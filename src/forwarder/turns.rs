@@ -3,10 +3,11 @@
 
 use std::time::Instant;
 
-use super::pool::pool_at;
+use super::pool::{Pool, pool_at};
 use super::{Forwarder, Late, Ticket, tell};
 use crate::net::batch::RecvBatch;
-use crate::net::exchange::{Event, Held, IsUnreachable, Link};
+use crate::net::exchange::{Event, Held, IsUnreachable, Link, Refused};
+use crate::net::refusal::Refusal;
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::BackendIndex;
@@ -127,7 +128,7 @@ impl Forwarder {
     /// Fails attempts that were taken back.
     fn fail_orphans(&mut self, mut orphans: Vec<Held<Ticket, Late>>, link: Link, now: Instant) {
         for orphan in &orphans {
-            self.end_unreachable(orphan, link, now);
+            self.end_without_reply(orphan, link, End::Unreachable, now);
         }
         for orphan in orphans.drain(..) {
             match orphan {
@@ -147,14 +148,42 @@ impl Forwarder {
         }
     }
 
-    /// Notes that an attempt ended without a reply: there is no way to its backend.
-    fn end_unreachable(&mut self, held: &Held<Ticket, Late>, link: Link, now: Instant) {
+    /// Notes that an attempt ended without a reply: there is no way to its backend, or it never left.
+    fn end_without_reply(&mut self, held: &Held<Ticket, Late>, link: Link, end: End, now: Instant) {
         let is_charged = match held {
             Held::Waiting(_) => false,
             Held::Late(late) => late.is_charged,
         };
         if let Some((place, backend)) = self.owner(link) {
-            pool_at(&mut self.pools, place).ended(backend, End::Unreachable, is_charged, now);
+            let pool = pool_at(&mut self.pools, place);
+            if matches!(held, Held::Waiting(_)) {
+                pool.is_waited_for_no_more(backend);
+            }
+            pool.ended(backend, end, is_charged, now);
+        }
+    }
+
+    /// A message could not be sent.
+    fn take_refused(&mut self, refused: Refused<Ticket, Late>, now: Instant) {
+        let Refused { held, link, why } = refused;
+        let end = match why {
+            Refusal::Unreachable => End::Unreachable,
+            Refusal::Unsent(_) => End::Unsent,
+        };
+        self.end_without_reply(&held, link, end, now);
+        if why == Refusal::Unreachable {
+            self.on_no_way(link);
+        }
+        match (held, why) {
+            (Held::Waiting(ticket), Refusal::Unreachable) => self.fail(ticket, now),
+            (Held::Waiting(ticket), Refusal::Unsent(want)) => {
+                if let Some(entry) = self.in_flight.get_mut(ticket.race) {
+                    entry.set_ticket(ticket.attempt(), None);
+                }
+                self.on_unsent(ticket.race, ticket.attempt(), want, now);
+                self.drive(ticket.race, None, now);
+            }
+            (Held::Late(_), _) => {}
         }
     }
 
@@ -175,14 +204,7 @@ impl Forwarder {
                 continue;
             }
             let Some(refused) = self.refused.pop() else { break };
-            self.end_unreachable(&refused.held, refused.link, now);
-            if refused.is_unreachable {
-                self.on_no_way(refused.link);
-            }
-            match refused.held {
-                Held::Waiting(ticket) => self.fail(ticket, now),
-                Held::Late(_) => {}
-            }
+            self.take_refused(refused, now);
         }
         // Only now: until here something that was refused or orphaned may still have to be counted for such a pool.
         if self.pools.len() > self.pool_places.len() {
@@ -203,6 +225,10 @@ impl Forwarder {
         if let Some(next) = next {
             self.exchange.wake_at(next, now);
         }
+        debug_assert!(
+            self.in_flight.len() > 0 || self.pools.iter().flatten().all(Pool::is_not_waited_for),
+            "what is waited for belongs to a race"
+        );
         if self.is_idle() {
             self.idle.notify_waiters();
         }

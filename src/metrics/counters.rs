@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
+use crate::wire::{Cookie, CookieState, MalformedCookie};
 
 /// A number that one thread increases and any thread reads.
 #[derive(Debug, Default)]
@@ -123,6 +124,77 @@ impl Dropped {
     }
 }
 
+/// What of our own an attempt was in want of that could not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// File descriptors.
+    Descriptors,
+    /// Ports, or message IDs on those that are open.
+    Ports,
+    /// The size: the datagram is too long for the way.
+    Size,
+    /// Buffers or memory of the system, or its leave.
+    System,
+    /// A place among the queries that the backend may have (`max_in_flight`).
+    InFlight,
+}
+
+impl Want {
+    /// All, in order of their number.
+    pub const ALL: [Self; 5] = [Self::Descriptors, Self::Ports, Self::Size, Self::System, Self::InFlight];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Ports => "ports",
+            Self::Size => "size",
+            Self::System => "system",
+            Self::InFlight => "in_flight",
+        }
+    }
+}
+
+/// What the COOKIE option of a query was (RFC 7873 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieKind {
+    /// That of the client alone.
+    ClientOnly,
+    /// With one of ours that is good.
+    Valid,
+    /// With one of ours that is not.
+    Invalid,
+    /// As long as no cookie is.
+    Malformed,
+}
+
+impl CookieKind {
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClientOnly => "client_only",
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl From<Result<CookieState, MalformedCookie>> for CookieKind {
+    fn from(shown: Result<CookieState, MalformedCookie>) -> Self {
+        match shown {
+            Ok(CookieState::Missing) => Self::ClientOnly,
+            Ok(CookieState::Valid) => Self::Valid,
+            Ok(CookieState::Invalid) => Self::Invalid,
+            Err(MalformedCookie) => Self::Malformed,
+        }
+    }
+}
+
+/// All kinds of cookies, in order of their number.
+const COOKIE_KINDS: [CookieKind; 4] =
+    [CookieKind::ClientOnly, CookieKind::Valid, CookieKind::Invalid, CookieKind::Malformed];
+
 /// All reasons, in order of their number.
 const REASONS: [Dropped; 8] = [
     Dropped::Malformed,
@@ -151,6 +223,8 @@ pub struct Counters {
     responses: [[Counter; RCODES]; SOURCES.len()],
     /// What was dropped, by [`Dropped`].
     dropped: [Counter; REASONS.len()],
+    /// Queries with a COOKIE option, by [`CookieKind`].
+    cookies: [Counter; COOKIE_KINDS.len()],
 }
 
 impl Counters {
@@ -167,6 +241,13 @@ impl Counters {
     /// Something was dropped.
     pub fn dropped(&self, reason: Dropped) {
         self.dropped[reason as usize].increment();
+    }
+
+    /// A query had a COOKIE option, or none, which is not counted.
+    pub fn cookie(&self, cookie: &Result<Option<Cookie>, MalformedCookie>) {
+        if let Some(shown) = cookie.map(|cookie| cookie.map(|cookie| cookie.state)).transpose() {
+            self.cookies[CookieKind::from(shown) as usize].increment();
+        }
     }
 }
 
@@ -243,14 +324,18 @@ pub struct BackendCounters {
     pub again: [Counter; Cause::ALL.len()],
     /// Attempts whose reply went to the client: first, hedge, failover.
     pub wins: [Counter; 3],
-    /// Attempts that wait for their reply.
+    /// Attempts that wait for their reply, those included whose race is over.
     pub in_flight: Counter,
+    /// Attempts whose race waits for their reply.
+    pub waited_for: Counter,
     /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
     pub errors: Counter,
     /// ICMP errors that came to the sockets.
     pub unreachable: Counter,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: Counter,
+    /// Attempts that could not leave, by [`Want`].
+    pub unsent: [Counter; Want::ALL.len()],
     /// Time to reply.
     pub latency: Histogram,
 }
@@ -270,6 +355,7 @@ impl Summary {
         let mut snapshot = Snapshot {
             queries: [Transport::Udp, Transport::Tcp].map(|transport| (transport, self.queries(transport))).to_vec(),
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
+            cookies: COOKIE_KINDS.map(|kind| (kind, self.sum(|worker| &worker.cookies[kind as usize]))).to_vec(),
             ..Snapshot::default()
         };
         for source in SOURCES {
@@ -328,6 +414,12 @@ mod tests {
         }
         for (number, source) in SOURCES.iter().enumerate() {
             assert_eq!(*source as usize, number);
+        }
+        for (number, want) in Want::ALL.iter().enumerate() {
+            assert_eq!(*want as usize, number);
+        }
+        for (number, kind) in COOKIE_KINDS.iter().enumerate() {
+            assert_eq!(*kind as usize, number);
         }
         for (number, result) in FETCHED.iter().enumerate() {
             assert_eq!(*result as usize, number);

@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{Cause, FETCHED};
+use super::counters::{Cause, FETCHED, Want};
 use super::histogram::HistogramSnapshot;
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::wire::Rcode;
@@ -76,6 +76,8 @@ const QUERIES: Family = Family { name: "hedgerow_queries", help: "Client queries
 const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses to clients" };
 /// `hedgerow_dropped_total`.
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
+/// `hedgerow_cookies_total`.
+const COOKIES: Family = Family { name: "hedgerow_cookies", help: "Client queries with a DNS cookie" };
 /// `hedgerow_limited_total`.
 const LIMITED: Family = Family { name: "hedgerow_limited", help: "What clients were not given because of a limit" };
 /// `hedgerow_attempts_total`.
@@ -136,11 +138,18 @@ const CACHE_EVICTIONS: Family =
 const CACHE_PREFETCHES: Family =
     Family { name: "hedgerow_cache_prefetches", help: "Races started to refresh an entry before it ran out" };
 
+/// `hedgerow_unsent_attempts_total`.
+const UNSENT: Family = Family {
+    name: "hedgerow_unsent_attempts",
+    help: "Attempts that could not leave for want of something of our own, or because too many were out",
+};
+
 /// The families whose samples end in `_total`.
 const COUNTERS: &[&Family] = &[
     &QUERIES,
     &RESPONSES,
     &DROPPED,
+    &COOKIES,
     &LIMITED,
     &ATTEMPTS,
     &ASKED_AGAIN,
@@ -148,6 +157,7 @@ const COUNTERS: &[&Family] = &[
     &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
+    &UNSENT,
     &FETCHES,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
@@ -164,7 +174,7 @@ struct Exposition(Snapshot);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { queries, responses, dropped, limited, cache, pools, uptime: _, workers: _ } = &self.0;
+        let Snapshot { queries, responses, dropped, cookies, limited, cache, pools, uptime: _, workers: _ } = &self.0;
         let encoder = &mut encoder;
         counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
@@ -175,6 +185,7 @@ impl Collector for Exposition {
             responses.map(|(&(source, _, n), rcode)| ([("rcode", rcode.as_str()), ("source", source.label())], n)),
         )?;
         counter(encoder, &DROPPED, dropped.iter().map(|&(reason, n)| ([("reason", reason.label())], n)))?;
+        counter(encoder, &COOKIES, cookies.iter().map(|&(kind, n)| ([("cookie", kind.label())], n)))?;
         let limited = limited.iter().map(|(by, limit, n)| ([("listener", by.as_str()), ("limit", limit.label())], *n));
         counter(encoder, &LIMITED, limited)?;
         counter(
@@ -209,6 +220,16 @@ impl Collector for Exposition {
         counter(encoder, &UNREACHABLE, unreachable)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
+        counter(
+            encoder,
+            &UNSENT,
+            backends(pools).flat_map(|(pool, backend)| {
+                let by_cause = |&(want, n): &(Want, u64)| {
+                    ([("pool", pool.name.as_str()), ("backend", &backend.name), ("cause", want.label())], n)
+                };
+                backend.unsent.iter().map(by_cause)
+            }),
+        )?;
         let fetches = pools.iter().flat_map(|pool| {
             FETCHED
                 .iter()
@@ -329,7 +350,7 @@ const BOUNDS: [u64; 16] = [
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::counters::{Dropped, Source, Transport};
+    use super::super::counters::{CookieKind, Dropped, Source, Transport};
     use super::super::histogram::Histogram;
     use super::super::limited::Limit;
     use super::super::snapshot::{Attempts, BackendState, Wins};
@@ -359,6 +380,7 @@ mod tests {
             again: vec![(Cause::Case, 40)],
             errors: 17,
             timeouts: 18,
+            unsent: vec![(Want::Ports, 40)],
             unreachable: 40,
             latency: measured(&[150, 1_500, 20_000_000]),
         };
@@ -378,6 +400,7 @@ mod tests {
             queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
             responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
             dropped: vec![(Dropped::Late, 26)],
+            cookies: vec![(CookieKind::Invalid, 40)],
             limited: vec![("ts1".to_owned(), Limit::Unsent, 40)],
             cache: Some(CacheSnapshot {
                 size: 30,
@@ -402,6 +425,7 @@ hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
 hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
 hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
 hedgerow_dropped_total{reason="late"} 26
+hedgerow_cookies_total{cookie="invalid"} 40
 hedgerow_limited_total{listener="ts1",limit="unsent"} 40
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
@@ -414,6 +438,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
+hedgerow_unsent_attempts_total{pool="a \"b\"",backend="[::1]:53",cause="ports"} 40
 hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
 hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
 hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42

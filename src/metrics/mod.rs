@@ -11,7 +11,8 @@ mod limited;
 pub mod snapshot;
 
 pub use counters::{
-    BackendCounters, Cause, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary, Transport,
+    BackendCounters, Cause, CookieKind, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary,
+    Transport, Want,
 };
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use limited::{Limit, Limited};

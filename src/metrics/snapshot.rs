@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Cause, Dropped, Source, Transport};
+use super::counters::{Cause, CookieKind, Dropped, Source, Transport, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 
@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
+    /// Queries with a cookie.
+    pub cookies: Vec<(CookieKind, u64)>,
     /// How often which limit of which listener was met.
     pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.
@@ -101,6 +103,8 @@ pub struct BackendSnapshot {
     pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
+    /// Attempts that could not leave, by what was wanting.
+    pub unsent: Vec<(Want, u64)>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
 }

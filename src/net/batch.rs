@@ -2,7 +2,7 @@
 //!
 //! Owns the buffers, addresses and control messages that the kernel reads and writes, allocated once and
 //! reused for ever. Used with a non-blocking UDP socket, through `try_io` of the runtime. Knows nothing
-//! of DNS, never blocks, and is the only file with `unsafe` in it: each block says why it is sound. On a
+//! of DNS, and never blocks. Each block with `unsafe` says why it is sound. On a
 //! kernel or sandbox without the two calls, datagrams go one by one through `recvmsg` and `sendmsg`,
 //! over the same structures.
 
@@ -16,7 +16,6 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -324,6 +323,19 @@ impl SendBatch {
         waited
     }
 
+    /// Sends one datagram of the batch that was flushed last once more by itself, as `edit` has changed it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send_again(&mut self, index: usize, socket: impl AsFd, edit: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let slot = &mut self.slots[index];
+        edit(&mut slot.bytes);
+        let way = Way { to: slot.to, from: slot.from, length: slot.bytes.len() };
+        self.vectors[0] = libc::iovec { iov_base: slot.bytes.as_mut_ptr().cast(), iov_len: slot.bytes.len() };
+        self.point(0, way, 0..1);
+        transmit(socket.as_fd().as_raw_fd(), &mut self.headers[..1]).map(drop)
+    }
+
     /// Puts all that is queued together to trains, and points a header at each.
     fn prepare(&mut self, fd: RawFd) {
         let queued = mem::take(&mut self.queued);
@@ -394,6 +406,11 @@ impl SendBatch {
     }
 }
 
+/// Whether the kernel does not send a datagram because it is too long for the way, and is not to be cut.
+pub fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
 /// Whether the kernel knows trains: one that does not would send them as one long datagram.
 fn cuts_trains(fd: RawFd) -> bool {
     let mut value: libc::c_int = 0;
@@ -402,59 +419,6 @@ fn cuts_trains(fd: RawFd) -> bool {
     let returned =
         unsafe { libc::getsockopt(fd, libc::SOL_UDP, libc::UDP_SEGMENT, (&raw mut value).cast(), &raw mut size) };
     returned == 0
-}
-
-/// Asks the kernel to tell of every datagram at which local address it arrived ([`Datagram::local`]). For listeners on
-/// a wildcard address; stands here because no crate at hand offers the option behind a safe call.
-///
-/// # Errors
-/// What the kernel says.
-pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
-    let (level, option) = match is_ipv6 {
-        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-        false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
-    };
-    switch_on(socket, level, option)
-}
-
-/// Asks the kernel to hand over trains as they come, for a [`RecvBatch::for_trains`]: it would cut them apart, at the price of
-/// the way through the rest of the network stack for each of their datagrams. One that does not know trains goes on as ever.
-pub fn take_trains_whole(socket: impl AsFd) {
-    let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
-}
-
-/// Keeps datagrams whole, whatever ICMP says of the way: no datagram is cut to a path MTU that somebody claims, and where IPv6
-/// lets a sender choose, none is cut at all. Second fragments can be forged without knowledge of port and ID (RFC 9715). A
-/// kernel that does not know these options goes on as ever.
-///
-/// Over IPv4 what is longer than the MTU of our own device still leaves in fragments, and routers may make some: DF is not set,
-/// for else a narrow link would swallow what nobody makes shorter (as Unbound, NSD, Knot and BIND have it).
-pub fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
-    if is_ipv6 {
-        let _ = sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::OMIT);
-        // No crate at hand offers this one behind a safe call.
-        let _ = switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG);
-    } else {
-        let _ = sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT);
-    }
-}
-
-/// Asks the kernel to keep ICMP errors with the datagrams that they are about, to be received with `MSG_ERRQUEUE`. One that
-/// does not tells of no datagrams.
-pub fn keep_errors(socket: impl AsFd, is_ipv6: bool) {
-    let _ = match is_ipv6 {
-        true => switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
-        false => switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVERR),
-    };
-}
-
-/// Sets an option that is a flag.
-fn switch_on(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let size = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
-    let returned = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), size) };
-    outcome(returned as isize).map(drop)
 }
 
 /// Lets the runtime watch a descriptor that it has no type for. Stands here because that takes an `unsafe` word.
@@ -689,7 +653,7 @@ impl Control {
 /// Switches checksums off, without which the kernel refuses to cut a train apart: for a test of that refusal.
 #[cfg(test)]
 fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
-    switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)
+    super::options::switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::batch;
+use super::options;
 
 /// One address, bound once for each worker.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     if address.ip().is_unspecified() {
-        batch::tell_local_address(&socket, address.is_ipv6())?;
+        options::tell_local_address(&socket, address.is_ipv6())?;
     }
     socket.bind(&address.into())?;
     Ok(socket.into())
@@ -159,7 +159,7 @@ fn unbound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     if kind == Type::DGRAM {
-        batch::ignore_path_mtu(&socket, address.is_ipv6());
+        options::ignore_path_mtu(&socket, address.is_ipv6());
     }
     Ok(socket)
 }

@@ -9,6 +9,11 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// The same as DNS cookies have it: a serial number (RFC 9018 section 4.3).
+pub fn unix_now_serial() -> u32 {
+    unix_now() as u32
+}
+
 /// Time asleep: what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC, which `Instant` reads, does not. What others say is good for a
 /// time (a TTL, the expiry of a zone) runs out while the machine sleeps.
 #[derive(Debug)]

@@ -9,6 +9,9 @@
 //! elsewhere; they are bound to random ports over the whole unprivileged range and renewed all the time; IDs are drawn
 //! uniformly for each message. All of it comes from a CSPRNG seeded by the operating system.
 //!
+//! No more sockets are open than there is room for, divided fairly ([`room`]); beyond that, messages share those that there are.
+//! The last socket of a backend is given up only when its successor is open, so that a shortage never leaves it without.
+//!
 //! ```text
 //!            flush                      reply, settled                 nothing waits, and retired
 //!   queue ──────────▶ waiting on its socket ──────────▶ ticket gone ──────────▶ socket closed
@@ -19,8 +22,10 @@
 //! ```
 
 mod port;
+mod room;
 mod sent;
 mod tickets;
+mod void;
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,10 +42,15 @@ use rustix::time::{
 };
 
 use self::port::{Port, Renewals};
+use self::room::Room;
 use self::sent::SentIds;
 use self::tickets::Tickets;
 pub use self::tickets::{Held, TicketKey};
-use super::batch::{BATCH, RecvBatch, SendBatch, take_trains_whole};
+pub use self::void::MOST_NEAR_MISSES;
+use self::void::{Returned, Voided};
+use super::batch::{BATCH, RecvBatch, SendBatch};
+use super::options::take_trains_whole;
+use super::refusal::Refusal;
 
 /// The sockets of one worker towards all its backends. `T` is the caller's ticket, and `L` its note of one that it has
 /// abandoned.
@@ -63,6 +73,12 @@ pub struct Exchange<T, L> {
     tickets: Tickets<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
     closing: Vec<UdpSocket>,
+    /// IDs that were in use not long ago.
+    returned: Returned,
+    /// Sockets that nothing is believed of any more.
+    voided: Voided,
+    /// For how many sockets there is room.
+    room: Room,
     /// Room for IDs, of sockets that are closed.
     spare: Vec<SentIds>,
     /// When idle sockets are closed, in the order of opening; those that were closed before are left out when they are met.
@@ -101,8 +117,8 @@ pub struct Refused<T, L> {
     pub held: Held<T, L>,
     /// Whom the message was for.
     pub link: Link,
-    /// The backend, or the way to it, is known to be dead; otherwise only this message failed.
-    pub is_unreachable: bool,
+    /// Why.
+    pub why: Refusal,
 }
 
 /// One backend.
@@ -111,6 +127,8 @@ struct Peer {
     address: SocketAddr,
     /// Numbers of the sockets that may be chosen.
     live: Vec<u32>,
+    /// How many sockets are open, retired ones included.
+    open: usize,
     /// The socket of the batch that is being filled.
     current: Option<u32>,
     /// The batch that is being filled.
@@ -122,11 +140,12 @@ struct Peer {
 }
 
 impl<T: Copy, L: Copy> Exchange<T, L> {
-    /// An exchange without backends, seeded by the operating system.
+    /// An exchange without backends, seeded by the operating system, with room for so many sockets. To each backend a first one
+    /// is opened, whether there is room or not.
     ///
     /// # Errors
     /// If the process has no descriptors left.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(room: usize) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EDGE)?;
@@ -139,11 +158,14 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             free_ports: Vec::with_capacity(WARM_PORTS),
             closed_ports: Vec::with_capacity(WARM_PORTS),
             tickets: Tickets::new(),
+            returned: Returned::new(),
+            voided: Voided::new(),
             spare: Vec::with_capacity(WARM_PORTS),
             ages: VecDeque::with_capacity(2 * WARM_PORTS),
             struck: Vec::new(),
             dirty: Vec::with_capacity(16),
             closing: Vec::with_capacity(WARM_PORTS),
+            room: Room::new(room),
             renewals: Renewals::new(),
             rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
         })
@@ -155,12 +177,13 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             address,
             // One more while a socket is being replaced.
             live: Vec::with_capacity(PORTS_PER_BACKEND + 1),
+            open: 0,
             current: None,
             batch: SendBatch::new(BATCH, message_size),
             keys: Vec::with_capacity(BATCH),
             for_trains: 0,
         };
-        match self.links.iter().position(Option::is_none) {
+        let link = match self.links.iter().position(Option::is_none) {
             Some(free) => {
                 self.links[free] = Some(peer);
                 Link(free as u32)
@@ -169,7 +192,15 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
                 self.links.push(Some(peer));
                 Link(self.links.len() as u32 - 1)
             }
-        }
+        };
+        self.divide_room();
+        link
+    }
+
+    /// Divides the room for sockets among the backends that there are.
+    fn divide_room(&mut self) {
+        let open: Vec<_> = self.links.iter().flatten().map(|peer| peer.open).collect();
+        self.room.divide(open.into_iter());
     }
 
     /// Forgets a backend, its sockets and all that waits for it; returns how many tickets that were.
@@ -179,8 +210,10 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         let mut forgotten = Vec::new();
         for number in self.ports_of(link) {
             self.take_from(number, SentIds::all, &mut forgotten);
+            self.voided.forget(number);
             self.close(number);
         }
+        self.divide_room();
         forgotten.len()
     }
 
@@ -188,26 +221,23 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// become a fresh ID.
     ///
     /// # Errors
-    /// If there is no socket to send from and none can be opened, or half of its IDs are taken.
+    /// If there is no socket to send from and none can be opened, or half of the IDs of all are taken.
     pub fn queue(
         &mut self,
         link: Link,
         ticket: T,
         now: Instant,
         fill: impl FnOnce(TicketKey, &mut Vec<u8>),
-    ) -> io::Result<TicketKey> {
+    ) -> Result<TicketKey, Refusal> {
         let number = match self.peer(link).current {
             Some(number) => number,
             None => {
-                let number = self.choose_port(link, now)?;
+                let number = self.choose_port(link, now).map_err(|error| Refusal::of(&error))?;
                 self.peer(link).current = Some(number);
                 self.dirty.push(link);
                 number
             }
         };
-        if self.port(number).tickets >= TICKETS_PER_PORT {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
         let key = self.tickets.draw(number, ticket, &mut self.rng);
         let port = self.ports[number as usize].as_mut().expect("a current socket is open");
         let tickets = &self.tickets;
@@ -239,22 +269,21 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             let first_refused = refused.len();
             let waited = peer.batch.flush(&port.socket, |index, error| {
                 let key = peer.keys[index];
-                let is_unreachable = is_unreachable(error);
                 if let Some(held) = self.tickets.remove(key) {
                     port.tickets -= 1;
-                    refused.push(Refused { held, link, is_unreachable });
+                    refused.push(Refused { held, link, why: Refusal::of(error) });
                 }
             });
             let sent = peer.keys.len();
             peer.keys.clear();
-            let is_struck = waited.as_ref().is_some_and(is_unreachable);
+            let is_struck = waited.as_ref().is_some_and(|error| Refusal::of(error) == Refusal::Unreachable);
             if is_struck {
                 // What has just left is not what it is about.
                 port.sent.strike(sent);
                 self.struck.push(number);
             }
             if refused.len() > first_refused || is_struck {
-                self.retire(number);
+                self.spend(number);
             }
             self.close_if_done(number);
         }
@@ -300,11 +329,11 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => {
-                let is_unreachable = is_unreachable(&error);
+                let is_unreachable = Refusal::of(&error) == Refusal::Unreachable;
                 if is_unreachable {
                     self.port(socket).sent.strike(0);
                 }
-                self.retire(socket);
+                self.spend(socket);
                 Err(IsUnreachable(is_unreachable))
             }
         }
@@ -350,7 +379,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         self.links.get(link.0 as usize)?.as_ref().map(|peer| peer.address)
     }
 
-    /// The reply came: the ID is free again. With time to spare, an empty socket is closed, so that the next query
+    /// The reply came: the ID is free again. With time to spare, an empty socket is not used again, so that the next query
     /// leaves from another port.
     pub fn settle(&mut self, key: TicketKey, now: Instant) {
         if self.tickets.remove(key).is_some() {
@@ -360,12 +389,13 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
 
     /// A ticket is gone, and its ID free.
     fn is_over(&mut self, key: TicketKey, now: Instant) {
+        self.returned.note(key);
         let number = key.port();
         let port = self.port(number);
         port.free_one();
         let is_due = port.tickets == 0 && !port.is_retired;
         if is_due && self.renewals.allow(now) {
-            self.retire(number);
+            self.spend(number);
         }
         self.close_if_done(number);
     }
@@ -376,25 +406,12 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         self.tickets.abandon(key, now + QUARANTINE, note);
     }
 
-    /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
-    pub fn withdraw(&mut self, key: TicketKey) {
-        if self.tickets.remove(key).is_some() {
-            self.port(key.port()).free_one();
-            self.close_if_done(key.port());
-        }
-    }
-
-    /// Sends nothing more from the socket of a ticket than what is queued there: somebody may know its port.
-    pub fn shun(&mut self, key: TicketKey, refused: &mut Vec<Refused<T, L>>) {
-        self.flush(refused);
-        self.retire(key.port());
-    }
-
     /// Takes back all tickets of a backend that was found dead, late ones included.
     pub fn take_waiting(&mut self, link: Link, taken: &mut Vec<Held<T, L>>) {
         for number in self.ports_of(link) {
             self.take_from(number, SentIds::all, taken);
-            self.retire(number);
+            self.spend(number);
+            self.close_if_done(number);
         }
     }
 
@@ -424,11 +441,18 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             ended(&late);
             self.is_over(key, now);
         }
+        while let Some(number) = self.voided.pop_due(now) {
+            self.close(number);
+        }
         while let Some((_, number)) = self.oldest().filter(|(end, _)| *end <= now) {
             self.ages.pop_front();
             let port = self.port(number);
+            let was_used = std::mem::replace(&mut port.batches_before, port.batches) != port.batches;
             let (is_idle, link) = (port.tickets == 0, port.link);
-            if is_idle && self.peer(link).current != Some(number) {
+            let Peer { live, current, .. } = self.peer(link);
+            // The last one of a backend that is asked stays until its successor is open, which may not be had.
+            let is_needed = was_used && live.len() == 1;
+            if is_idle && !is_needed && *current != Some(number) {
                 // An open port is one that a forger may find.
                 self.retire(number);
             } else {
@@ -441,7 +465,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// When [`tidy`](Self::tidy) has something to do next.
     pub fn next_tidy(&mut self) -> Option<Instant> {
         let idle = self.oldest().map(|(end, _)| end);
-        [self.tickets.next_end(), idle].into_iter().flatten().min()
+        [self.tickets.next_end(), self.voided.next_due(), idle].into_iter().flatten().min()
     }
 
     /// The first of the sockets that may be chosen to be looked at, and when.
@@ -471,13 +495,16 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             .expect("the timer is ours and the time is sound");
     }
 
-    /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance.
+    /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance. Where none can be opened, those
+    /// that are open must do.
     fn choose_port(&mut self, link: Link, now: Instant) -> io::Result<u32> {
         let live = self.peer(link).live.len();
         if live < PORTS_PER_BACKEND {
             match self.open(link, now) {
-                Ok(number) => return Ok(number),
-                // Out of descriptors, or of ports: those that are open must do.
+                Ok(number) => {
+                    self.retire_spent(link);
+                    return Ok(number);
+                }
                 Err(error) if live == 0 => return Err(error),
                 Err(_) => {}
             }
@@ -485,19 +512,26 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
         let index = self.rng.random_range(0..live);
         let number = self.peer(link).live[index];
         let port = self.port(number);
-        if port.batches < BATCHES_PER_PORT && now.duration_since(port.opened) < PORT_LIFETIME {
+        let has_ids = port.tickets < TICKETS_PER_PORT;
+        if has_ids && port.batches < BATCHES_PER_PORT && now.duration_since(port.opened) < PORT_LIFETIME {
             return Ok(number);
         }
-        let fresh = self.open(link, now);
-        if fresh.is_ok() {
+        if let Ok(fresh) = self.open(link, now) {
             self.retire(number);
+            return Ok(fresh);
         }
-        Ok(fresh.unwrap_or(number))
+        let mut live = self.peer(link).live.clone().into_iter();
+        let with_ids =
+            if has_ids { Some(number) } else { live.find(|live| self.port(*live).tickets < TICKETS_PER_PORT) };
+        with_ids.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
     }
 
     /// Opens a socket on a random port.
     fn open(&mut self, link: Link, now: Instant) -> io::Result<u32> {
-        let address = self.peer(link).address;
+        let Peer { address, open, .. } = *self.peer(link);
+        if !self.peer(link).live.is_empty() && !self.room.has_place(open) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
         // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
         // backend is down, and would be in its way when it starts.
         let is_backends = |port| self.links.iter().flatten().any(|peer| peer.address.port() == port);
@@ -521,11 +555,46 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
             return Err(error.into());
         }
         let sent = self.spare.pop().unwrap_or_else(SentIds::new);
-        let port = Port { socket, link, opened: now, batches: 0, tickets: 0, sent, is_retired: false };
+        let port = Port {
+            socket,
+            link,
+            opened: now,
+            batches: 0,
+            batches_before: 0,
+            tickets: 0,
+            sent,
+            is_retired: false,
+            is_spent: false,
+            near_misses: 0,
+            is_void: false,
+        };
         self.ages.push_back((now + PORT_LIFETIME, number));
         self.ports[number as usize] = Some(port);
-        self.peer(link).live.push(number);
+        let peer = self.peer(link);
+        peer.live.push(number);
+        peer.open += 1;
+        self.room.add(open);
         Ok(number)
+    }
+
+    /// A socket should not be used again: it is retired at once if its backend has another, else when that has been opened.
+    fn spend(&mut self, number: u32) {
+        let Some(port) = self.ports.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        let link = port.link;
+        port.is_spent = true;
+        if self.peer(link).live.len() > 1 {
+            self.retire(number);
+        }
+    }
+
+    /// Retires the socket that had to stay until another was open.
+    fn retire_spent(&mut self, link: Link) {
+        // It was the only one.
+        if let [before, _] = self.peer(link).live[..]
+            && self.port(before).is_spent
+        {
+            self.retire(before);
+        }
     }
 
     /// Takes a socket out of the choice, and closes it if nothing waits on it.
@@ -542,7 +611,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// out of the epoll set.
     fn close_if_done(&mut self, number: u32) {
         let Some(port) = &self.ports[number as usize] else { return };
-        let (is_idle, link) = (port.is_retired && port.tickets == 0, port.link);
+        let (is_idle, link) = (port.is_retired && port.tickets == 0 && !port.is_void, port.link);
         if is_idle && self.peer(link).current != Some(number) {
             self.close(number);
         }
@@ -551,12 +620,16 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
     /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
     fn close(&mut self, number: u32) {
-        if let Some(mut port) = self.ports[number as usize].take() {
-            port.sent.clear();
-            self.spare.push(port.sent);
-            self.closing.push(port.socket);
-        }
         self.closed_ports.push(number);
+        let Some(Port { socket, link, mut sent, .. }) = self.ports[number as usize].take() else { return };
+        self.closing.push(socket);
+        sent.clear();
+        self.spare.push(sent);
+        // Of a backend that is being forgotten, all is.
+        if let Some(peer) = &mut self.links[link.0 as usize] {
+            self.room.remove(peer.open);
+            peer.open -= 1;
+        }
     }
 
     /// The backend of a link.
@@ -568,14 +641,6 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     fn port(&mut self, number: u32) -> &mut Port {
         self.ports[number as usize].as_mut().expect("a socket with tickets is open")
     }
-}
-
-/// Whether an error proves that nobody listens there or no way leads there.
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
-    )
 }
 
 /// Sockets of one backend that are open for choice: with 16 random bits of ID, 64 ports at a time add 6 bits, and

@@ -84,7 +84,8 @@ const LAST_BATCHES: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::batch::{SendBatch, take_trains_whole};
+    use crate::net::batch::SendBatch;
+    use crate::net::options::take_trains_whole;
 
     /// A socket that sends, and one that does not block.
     fn sockets() -> (UdpSocket, UdpSocket) {

@@ -41,6 +41,8 @@ pub struct Attempt {
     pub edns: bool,
     /// Whether it has neither replied nor failed.
     pub open: bool,
+    /// Whether it has left.
+    pub is_sent: bool,
 }
 
 /// What has become of an attempt.
@@ -62,6 +64,8 @@ pub(super) enum State {
     Replied,
     /// It ended without a reply.
     Failed,
+    /// It never left, for want of something of our own.
+    Unsent,
 }
 
 impl State {
@@ -69,7 +73,7 @@ impl State {
     pub(super) fn is_open(self) -> bool {
         match self {
             Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
-            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed => false,
+            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent => false,
         }
     }
 }
@@ -153,6 +157,25 @@ impl Attempts {
         id
     }
 
+    /// An attempt never left. The newest is struck out, as if it had not been made; another keeps its line.
+    pub(super) fn withdraw(&mut self, id: AttemptId) {
+        if id.0 + 1 == self.len {
+            self.len = id.0;
+            self.without_opt &= !(1 << id.0);
+        } else if let Some(entry) = self.get_mut(id) {
+            entry.state = State::Unsent;
+        }
+    }
+
+    /// Whether an attempt to ask this backend has left. One that was to be made without OPT in place of another has to, itself.
+    pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
+        let has_left = |state| match state {
+            State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
+            State::OptRefused | State::Replaced | State::Unsent => false,
+        };
+        self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
+    }
+
     /// Whether an attempt was asked with OPT.
     pub(super) fn has_opt(&self, id: AttemptId) -> bool {
         self.without_opt & 1 << id.0 == 0
@@ -171,6 +194,11 @@ impl Attempts {
     /// How many attempts may still be made. One that is asked again counts once more.
     pub(super) fn room(&self) -> usize {
         MAX_ATTEMPTS.saturating_sub(self.as_slice().len() + usize::from(self.again))
+    }
+
+    /// How often one was asked again.
+    pub(super) fn times_asked_again(&self) -> u8 {
+        self.again
     }
 
     /// Notes that an attempt is asked again. There must be room.
@@ -221,6 +249,7 @@ impl Attempts {
             tries += 1;
             match entry.state {
                 State::Silent | State::Unreachable => last = Some(entry.asked),
+                State::Unsent => tries -= 1,
                 State::Replaced => replaced = 1,
                 State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
             }
@@ -244,6 +273,7 @@ impl Attempts {
             asked_at: entry.asked.since(start),
             edns: self.has_opt(id),
             open: entry.state.is_open(),
+            is_sent: entry.state != State::Unsent,
         }
     }
 

@@ -50,6 +50,14 @@ impl Budget {
         taken.is_ok()
     }
 
+    /// Puts a hedge back that was taken and not made. What does not fit is lost.
+    pub fn give_back(&self) {
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
+            (tokens < capacity).then(|| tokens.saturating_add(TOKEN).min(capacity))
+        });
+    }
+
     /// Tells how many queries came in the last minute: the bucket holds 1 % of that, and at least ten hedges.
     pub fn set_recent_queries(&self, queries: u64) {
         let hedges = i64::try_from(queries / 100).unwrap_or(i64::MAX).clamp(SMALLEST, LARGEST);
@@ -104,6 +112,15 @@ mod tests {
         assert!(budget.take());
         budget.earn(1_000_000);
         assert_eq!(drain(&budget), 10);
+    }
+
+    #[test]
+    fn what_was_not_made_is_given_back() {
+        let budget = Budget::new(0.05);
+        budget.give_back();
+        assert_eq!(drain(&budget), 10);
+        budget.give_back();
+        assert_eq!(drain(&budget), 1);
     }
 
     #[test]

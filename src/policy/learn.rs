@@ -30,8 +30,8 @@ pub fn ended(load: &mut Load, latency: &mut Latency, end: End, is_charged: bool,
     match end {
         End::Reply(took) | End::Failure(took) if is_charged => latency.correct(took, now),
         End::Reply(took) | End::Failure(took) => latency.record(took, now),
-        End::Unreachable if is_charged => latency.forgive(),
-        End::Unreachable | End::Silence(_) => {}
+        End::Unreachable | End::Unsent | End::Void if is_charged => latency.forgive(),
+        End::Unreachable | End::Unsent | End::Void | End::Silence(_) => {}
     }
 }
 
@@ -74,6 +74,8 @@ mod tests {
         assert!(p95_after(3, true, None) > usual);
         assert_eq!(p95_after(3, false, None), usual, "the backend may be down");
         assert_eq!(p95_after(3, true, Some(End::Unreachable)), usual, "it was down");
+        assert_eq!(p95_after(3, true, Some(End::Unsent)), usual, "it was not asked");
+        assert_eq!(p95_after(3, true, Some(End::Void)), usual, "nobody knows");
         let corrected = p95_after(3, true, Some(End::Reply(Duration::from_millis(1))));
         assert!(corrected <= usual, "they were quick after all");
     }

@@ -60,10 +60,12 @@ impl Load {
                 self.errors.observe(true, now);
                 true
             }
+            End::Void => false,
             End::Silence(waited) => {
                 self.latency.observe_at_least(waited, now);
                 false
             }
+            End::Unsent => false,
         };
         if self.in_flight == 0 {
             self.silent_since = None;
@@ -132,6 +134,10 @@ pub enum End {
     Unreachable,
     /// Nothing came in this time, and nobody waits any longer. No failure: some backends are silent on a miss.
     Silence(Duration),
+    /// It never left, for want of something of our own.
+    Unsent,
+    /// Nobody knows: its socket was given up, for what came there may have been forged.
+    Void,
 }
 
 /// The part of recent replies that were failures. Each counts for an eighth, and time mends all.

@@ -20,29 +20,34 @@
 //!    what there is pays for those who are late indeed.
 //! 6. A retransmission by the client asks the next candidate at once, or whoever was silent for longest.
 //! 7. An attempt that timed out stays in the race. Nothing is ever asked beyond eight attempts.
-//! 8. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
+//! 8. An attempt that could not leave, for want of something of our own, was not made. Its backend is asked once more, from
+//!    another socket, and then the next candidate in its stead.
+//! 9. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
 //!    the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
 //!
 //! Who is waited for: silent attempts, those with an ICMP error, and those with a bare failure until their `attempt_timeout`. A
 //! negative reply is a backend's word, so its other attempts are not waited for; a failure speaks for its
 //! own attempt only.
+//!
+//! Nothing is concluded from the silence of some while others could not be asked: then the race ends as [`Outcome::Unsent`],
+//! unless a reply is kept, which is somebody's word whoever else was not asked.
 
 use std::time::{Duration, Instant};
 
 pub use super::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
-use super::attempts::{Attempts, State};
+use super::attempts::{Attempts, Entry, State};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
 use super::rank::{Accept, Rank};
 use super::rules::{Dispatch, Grace, Rules};
-pub use super::step::{Heard, OptRefusal, Outcome, Step};
+pub use super::step::{Heard, OptRefusal, Outcome, Retry, Step};
 
 /// One query's race. See the head of this file for the algorithm.
 ///
 /// ```text
 ///                  on_reply (not accepted), on_failure, on_unreachable, on_bare_failure,
-///                          on_opt_refused, on_retransmission, time passes
+///                    on_opt_refused, on_retransmission, on_unsent, time passes
 ///                               ┌─────────────────┐
 ///                               │                 │
 ///             start     ┌───────┴─────────────────▼────┐
@@ -60,7 +65,8 @@ pub use super::step::{Heard, OptRefusal, Outcome, Step};
 ///                │ ICMP error ──▶ unreachable ──▶ replied | failed | bare
 ///                │ bare failure ──▶ bare ──▶ replied | failed
 ///                │ its backend gave a negative elsewhere ──▶ spoken ──▶ replied | failed
-///                └ OPT refused ──▶ replaced, by a new attempt without OPT
+///                ├ OPT refused ──▶ replaced, by a new attempt without OPT
+///                └ unsent
 /// ```
 ///
 /// A race is over when it says so, not when the clock does: a reply that is read after the deadline, but
@@ -103,6 +109,10 @@ pub struct Race {
     without_opt: Option<BackendIndex>,
     /// Whether that one was asked without OPT.
     without_opt_asked: bool,
+    /// The candidates whose attempt could not leave, a bit for each place.
+    unsent: u8,
+    /// Those of them to whom another socket did not help either: no hedge goes there.
+    unsendable: u8,
     /// How it ended.
     outcome: Option<Outcome>,
 }
@@ -142,6 +152,8 @@ impl Race {
             bare_failure: false,
             without_opt: None,
             without_opt_asked: false,
+            unsent: 0,
+            unsendable: 0,
             outcome: None,
         }
     }
@@ -182,7 +194,36 @@ impl Race {
                 let before = std::mem::replace(&mut entry.state, State::Failed);
                 self.move_on(before);
             }
-            State::OptRefused | State::Replaced | State::Replied | State::Failed => {}
+            State::OptRefused | State::Replaced | State::Replied | State::Failed | State::Unsent => {}
+        }
+    }
+
+    /// An attempt that was just made could not leave, for want of something of our own. It costs nobody anything, a hedge not
+    /// even its budget, which is given back.
+    pub fn on_unsent(&mut self, attempt: AttemptId, retry: Retry, budget: &Budget) {
+        let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
+        let Some(&Entry { backend, kind, .. }) = asked else { return };
+        self.attempts.withdraw(attempt);
+        if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
+            let bit = 1 << place;
+            let is_again = retry == Retry::Once && self.unsent & bit == 0;
+            // To whom no hedge could be sent, a failover may still go.
+            if is_again || kind == Kind::Hedge {
+                self.asked &= !bit;
+            }
+            if !is_again {
+                self.unsendable |= bit;
+            }
+            self.unsent |= bit;
+        }
+        if kind == Kind::Hedge {
+            budget.give_back();
+            self.hedges -= 1;
+            // The attempt that is late has not had its hedge.
+            let late = self.attempts.in_state(State::Silent).next_back();
+            self.hedge_from = late.map_or(self.hedge_from, |(id, _)| self.hedge_from.min(id));
+        } else if self.asked.count_ones() >= u32::from(self.width) {
+            self.owed += 1;
         }
     }
 
@@ -219,7 +260,7 @@ impl Race {
         let new_state = match entry.state {
             // A duplicate.
             State::OptRefused | State::Replaced => return OptRefusal::AskedAgain,
-            State::Spoken | State::Replied | State::Failed => return OptRefusal::IsFailure,
+            State::Spoken | State::Replied | State::Failed | State::Unsent => return OptRefusal::IsFailure,
             State::Silent | State::Unreachable | State::Bare
                 if self.is_finished() || !self.attempts.has_opt(attempt) =>
             {
@@ -262,6 +303,11 @@ impl Race {
             self.attempts.ask_again();
         }
         may
+    }
+
+    /// How often attempts were asked again.
+    pub fn times_asked_again(&self) -> u8 {
+        self.attempts.times_asked_again()
     }
 
     /// The client sent its query again: a hint that something was lost.
@@ -319,6 +365,17 @@ impl Race {
         self.outcome.is_some()
     }
 
+    /// Whether somebody who was to be asked could not be, for want of something of our own.
+    pub fn is_incomplete(&self) -> bool {
+        // Nearly always none.
+        self.unsent != 0
+            && self
+                .candidates
+                .iter()
+                .enumerate()
+                .any(|(place, candidate)| self.unsent & 1 << place != 0 && !self.attempts.has_asked(candidate))
+    }
+
     /// The best reply that was not accepted, if there was one: the attempt that it answered, and its rank.
     pub fn kept(&self) -> Option<(AttemptId, Rank)> {
         self.kept
@@ -351,6 +408,7 @@ impl Race {
     fn finish(&mut self) -> Step {
         let outcome = match self.kept {
             Some((attempt, _)) => Outcome::Reply(attempt),
+            None if self.is_incomplete() => Outcome::Unsent,
             None if self.bare_failure => Outcome::Failed,
             None => Outcome::Nothing,
         };
@@ -374,12 +432,13 @@ impl Race {
 
     /// The place of the candidate that the next hedge goes to.
     fn unhedged(&self) -> Option<u8> {
-        self.candidates.hedge_places().find(|place| self.asked & 1 << place == 0)
+        self.candidates.hedge_places().find(|place| (self.asked | self.unsendable) & 1 << place == 0)
     }
 
     /// Notes that the candidate at this place is asked.
     fn strike(&mut self, place: u8) -> Option<BackendIndex> {
         self.asked |= 1 << place;
+        self.unsendable &= !(1 << place);
         self.candidates.get(usize::from(place))
     }
 
@@ -414,6 +473,9 @@ impl Race {
         }
         self.owed = 0;
         if spend(&mut self.hints) {
+            if self.unsendable != 0 {
+                return self.strike(self.unsendable.trailing_zeros() as u8).map(|backend| (backend, Kind::Failover));
+            }
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, Kind::Failover));
         }
@@ -508,11 +570,11 @@ impl Race {
         silent.filter(move |&end| now < end)
     }
 
-    /// The backends that were asked and stayed silent: how often each was asked, and when last.
+    /// The backends that were asked, stayed silent and can be asked again: how often each was asked, and when last.
     fn silences(&self) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
-        self.candidates.iter().filter_map(|backend| {
+        self.candidates.iter().enumerate().filter_map(|(place, backend)| {
             let (tries, last) = self.attempts.silence_of(backend)?;
-            Some((backend, tries, last))
+            (self.unsendable & 1 << place == 0).then_some((backend, tries, last))
         })
     }
 }

@@ -34,6 +34,9 @@ pub enum Outcome {
     Failed,
     /// Nobody replied in time, or every attempt failed.
     Nothing,
+    /// The same, but somebody who was to be asked could not be, for want of something of our own: what silence means cannot be
+    /// told.
+    Unsent,
 }
 
 /// What a reply is worth.
@@ -45,6 +48,15 @@ pub enum Heard {
     Kept,
     /// It is of no use: one that is no worse is kept, or the race was finished before.
     NotNeeded,
+}
+
+/// Whether a message that could not be sent is tried once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Another socket may have what this one lacked.
+    Once,
+    /// It would be the same with any socket.
+    Never,
 }
 
 /// What becomes of a refusal of OPT.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Remark;
 use crate::authority::{Edition, Exchange, Source};
 use crate::config::{AuthorityConfig, Sharing};
-use crate::limit::{RateRules, ResponseRate};
+use crate::limit::{Cookies, RateRules, ResponseRate};
 use crate::secondary::{Post, Subject};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
@@ -47,8 +47,10 @@ impl Holding {
         config: AuthorityConfig,
         loaded: Arc<Catalog>,
         keys: &Arc<Keys>,
+        cookies: Option<Arc<Cookies>>,
     ) -> (Self, Vec<News>) {
-        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), rate: None };
+        let exchanges = HashMap::new();
+        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges, rate: None, cookies };
         let mut holding = Self { number, config, edition: Arc::new(edition) };
         let (news, _) = holding.fill(None);
         (holding, news)
@@ -78,10 +80,12 @@ impl Holding {
         config: AuthorityConfig,
         loaded: Arc<Catalog>,
         keys: &Arc<Keys>,
+        cookies: Option<Arc<Cookies>>,
     ) -> (Vec<News>, Vec<Remark>) {
         let earlier = Arc::clone(&self.edition);
         let earlier_rules = self.config.rate_limit;
-        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), rate: None };
+        let exchanges = HashMap::new();
+        let edition = Edition { catalog: loaded, keys: Arc::clone(keys), exchanges, rate: None, cookies };
         (self.config, self.edition) = (config, Arc::new(edition));
         self.fill(Some((&earlier, earlier_rules)))
     }
@@ -102,6 +106,7 @@ impl Holding {
             keys: Arc::clone(&self.edition.keys),
             exchanges,
             rate: self.edition.rate.clone(),
+            cookies: self.edition.cookies.clone(),
         });
         news
     }
@@ -152,7 +157,8 @@ impl Holding {
             (None, _) => None,
         };
         let keys = Arc::clone(&self.edition.keys);
-        self.edition = Arc::new(Edition { catalog, keys, exchanges, rate });
+        let cookies = self.edition.cookies.clone();
+        self.edition = Arc::new(Edition { catalog, keys, exchanges, rate, cookies });
         (news, remarks)
     }
 

@@ -6,16 +6,18 @@
 
 mod changes;
 mod connections;
+mod cookies;
 mod holdings;
 mod persist;
 mod status;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -28,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
 use self::connections::Tables;
+use self::cookies::OwnSecret;
 use self::holdings::{Holding, News as ZoneNews};
 use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
 use crate::admin::{self, Change, Owner, Refused, Request, Socket, SocketError, Token};
@@ -37,6 +40,8 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::Shared;
 use crate::forwarder::claims::{Claims, WorkerId};
+use crate::forwarder::shortage::Shortage;
+use crate::limit::{CookieSecrets, Cookies};
 use crate::metrics::{Counters, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
@@ -58,6 +63,8 @@ pub struct Setup {
     pub catalogs: Vec<Arc<Catalog>>,
     /// The keys of the config, with their secrets.
     pub keys: Keys,
+    /// The secrets of cookies that stand in files, by file.
+    pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
     /// What changes by HTTP must bear.
     pub token: Option<Token>,
 }
@@ -131,6 +138,8 @@ pub struct Server {
     admin: JoinSet<()>,
     /// When it started.
     started: std::time::Instant,
+    /// The secret of cookies of those that have none in a file.
+    own_secret: OwnSecret,
     /// The TCP connections of clients.
     connections: Tables,
     /// The authorities that run, by number.
@@ -165,18 +174,21 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
-        let Setup { config, catalogs, keys, token } = setup;
+        let Setup { config, catalogs, keys, cookie_secrets, token } = setup;
         let keys = Arc::new(keys);
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
         let (news_sender, news) = unbounded_channel();
-        let plan = Plan::new(&config, None, count).map(Arc::new);
+        let own_secret = OwnSecret::new(std::time::Instant::now())?;
+        let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
+        let plan = Plan::new(&config, None, cookies, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             claims: Claims::new(count),
             hasher: HashSeed(rand::random()).question_hasher(),
             workers: hand_over,
             on_the_way: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            shortage: Shortage::new(),
             news: news_sender,
         });
         if let Some(plan) = &plan {
@@ -207,7 +219,10 @@ impl Server {
             bound.push(("admin".to_owned(), vec![address]));
         }
         let held = config.authorities.iter().zip(catalogs).enumerate();
-        let held = held.map(|(number, (config, catalog))| Holding::new(number, config.clone(), catalog, &keys));
+        let held = held.map(|(number, (config, catalog))| {
+            let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
+            Holding::new(number, config.clone(), catalog, &keys, cookies)
+        });
         let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
         let (sender, mut posts) = unbounded_channel();
         let mut keeper = Keeper::new(sender);
@@ -231,6 +246,7 @@ impl Server {
                 plan: Arc::clone(plan),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
+                backend_sockets: shares.backend_sockets,
                 connections: table,
                 fetches: shares.fetches,
             });
@@ -291,6 +307,7 @@ impl Server {
             is_ready,
             admin,
             started,
+            own_secret,
             connections,
             holdings,
             keeper,
@@ -337,6 +354,7 @@ impl Server {
 
     /// Does what is due each second.
     fn on_second(&mut self) {
+        self.own_secret.tick(std::time::Instant::now());
         let slept = self.sleep.take();
         if let Some(plan) = &self.plan {
             self.minutes.count(plan);
@@ -348,11 +366,12 @@ impl Server {
 
     /// Puts another config in force, as far as that can be done while running, and returns what an operator may not expect.
     pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
-        let Setup { config, catalogs, keys, .. } = setup;
+        let Setup { config, catalogs, keys, cookie_secrets, .. } = setup;
         let mut remarks = needs_restart(&self.config, &config);
+        let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
         self.connections.reload(&config);
         if self.plan.is_some()
-            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), self.workers.len()).map(Arc::new)
+            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), cookies, self.workers.len()).map(Arc::new)
         {
             remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
             self.set_plan(plan);
@@ -364,7 +383,8 @@ impl Server {
         for (config, catalog) in config.authorities.into_iter().zip(catalogs) {
             // One that is gone keeps its zones until the restart, and a new one waits for that.
             let Some(number) = self.holdings.iter().position(|holding| holding.name() == config.name) else { continue };
-            let (news, odd) = self.holdings[number].reload(config, catalog, &keys);
+            let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
+            let (news, odd) = self.holdings[number].reload(config, catalog, &keys, cookies);
             remarks.extend(odd);
             self.publish(number);
             news.into_iter().for_each(|news| announce(&mut self.announcer, news));
@@ -562,6 +582,15 @@ fn by_worker(listeners: Vec<Listeners>, workers: usize) -> Vec<Sockets> {
         dealt.iter_mut().zip(pairs).for_each(|(worker, pair)| worker.push(pair));
     }
     dealt
+}
+
+/// What gives cookies to the clients of the forwarder, if they get any.
+fn forwarder_cookies(
+    config: &Config,
+    own_secret: &OwnSecret,
+    files: &HashMap<PathBuf, CookieSecrets>,
+) -> Option<Arc<Cookies>> {
+    config.forwarder.as_ref().and_then(|forwarder| own_secret.cookies(&forwarder.cookies, files))
 }
 
 /// How many workers a config asks for.

@@ -7,7 +7,7 @@ use crate::admin::CacheAccess;
 use crate::cache::Tally;
 use crate::metrics::{
     Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
-    HistogramSnapshot, PoolSnapshot, Snapshot, Wins,
+    HistogramSnapshot, PoolSnapshot, Snapshot, Want, Wins,
 };
 use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
 
@@ -113,6 +113,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         unreachable: sum(&|worker| &worker.unreachable) + backend.unreachable_probes.get(),
         again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
         timeouts: sum(&|worker| &worker.timeouts),
+        unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
         latency,
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct ForwarderParts {
     pub(super) handed_over: UnboundedReceiver<HandOver>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    /// For how many sockets to backends it has room.
+    pub(super) backend_sockets: usize,
     /// The connections of all workers.
     pub(super) connections: Arc<Connections>,
     /// By how many connections it may fetch answers from backends.
@@ -164,11 +166,12 @@ struct Intake {
 impl Balancer {
     /// Starts taking queries.
     fn start(id: WorkerId, parts: ForwarderParts, counters: Arc<Counters>, vigil: Vigil) -> io::Result<Self> {
-        let ForwarderParts { shared, plan, mut handed_over, sockets, connections: table, fetches } = parts;
+        let ForwarderParts { shared, plan, mut handed_over, sockets, backend_sockets, connections: table, fetches } =
+            parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
-        let links = Links { shared, sockets, fetches, counters: Arc::clone(&counters), idle: told };
+        let links = Links { shared, sockets, backend_sockets, fetches, counters: Arc::clone(&counters), idle: told };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
         let mut readers = JoinSet::new();
         for (number, socket) in udp.iter().enumerate() {

@@ -341,7 +341,7 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         let rules = &self.scenario.rules;
         let winner = match outcome {
             Outcome::Reply(attempt) => query.race.attempt(attempt).map(|attempt| attempt.kind),
-            Outcome::Failed | Outcome::Nothing => None,
+            Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
         };
         let hedges_denied = query.race.hedges_denied();
         let finished = Happening::Finished { outcome, winner, hedges_denied };

@@ -1,6 +1,7 @@
 //! The OPT record: what it says, its options, and the ones that we write (RFC 6891 section 6.1).
 
 use super::codes::{ExtendedError, OptionCode, Rcode, RecordType};
+use super::cookie::{Cookie, CookieOption, MalformedCookie};
 
 /// What the OPT record of a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,15 @@ impl<'a> Edns<'a> {
     /// The options, in their order.
     pub fn iter_options(&self) -> Options<'a> {
         Options { rest: self.options }
+    }
+
+    /// Its COOKIE option, if it has one. RFC 7873 section 5.2: of several only the first counts.
+    ///
+    /// # Errors
+    /// If that is as long as no cookie is.
+    pub fn cookie(&self) -> Result<Option<CookieOption<'a>>, MalformedCookie> {
+        let first = self.iter_options().find(|(code, _)| *code == OptionCode::COOKIE);
+        first.map(|(_, data)| CookieOption::read(data)).transpose()
     }
 
     /// Whether the options fill the RDATA exactly, none overrunning it.
@@ -73,6 +83,8 @@ pub struct OptRecord<'a> {
     extended_rcode: u8,
     /// DO.
     dnssec_ok: bool,
+    /// What the client gets for its cookie; the first of the options.
+    cookie: Option<&'a Cookie>,
     /// Sound options in wire form.
     options: &'a [u8],
     /// Which of the options are written.
@@ -82,12 +94,17 @@ pub struct OptRecord<'a> {
 impl<'a> OptRecord<'a> {
     /// A record without options.
     pub fn new(udp_size: u16, dnssec_ok: bool) -> Self {
-        Self { udp_size, extended_rcode: 0, dnssec_ok, options: &[], passing: Passing::All }
+        Self { udp_size, extended_rcode: 0, dnssec_ok, cookie: None, options: &[], passing: Passing::All }
     }
 
     /// The same with the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).
     pub fn with_rcode(self, rcode: Rcode) -> Self {
         Self { extended_rcode: (rcode.0 >> 4) as u8, ..self }
+    }
+
+    /// The same with the cookie of this hop, if there is to be one.
+    pub fn with_cookie(self, cookie: Option<&'a Cookie>) -> Self {
+        Self { cookie, ..self }
     }
 
     /// The same with these options, sound and from at most one OPT record, so that they fit into one.
@@ -117,6 +134,9 @@ impl<'a> OptRecord<'a> {
         let flags = if self.dnssec_ok { DNSSEC_OK } else { 0 };
         let [l0, l1] = self.rdlength().to_be_bytes();
         out.extend_from_slice(&[0, t0, t1, s0, s1, self.extended_rcode, 0, flags, 0, l0, l1]);
+        if let Some(cookie) = self.cookie {
+            cookie.append(out);
+        }
         for (code, data) in self.passing_options() {
             out.extend_from_slice(&code.0.to_be_bytes());
             out.extend_from_slice(&(data.len() as u16).to_be_bytes());
@@ -124,9 +144,26 @@ impl<'a> OptRecord<'a> {
         }
     }
 
+    /// The same where the message may have `limit` octets: of the options that would be written, those that do not fit are left
+    /// out.
+    pub(super) fn append_within(&self, limit: usize, out: &mut Vec<u8>) {
+        let length_at = out.len() + OPT_FIXED_LEN - 2;
+        Self { options: &[], ..*self }.append(out);
+        for (code, data) in self.passing_options() {
+            if out.len() + usize::from(OPTION_FIXED_LEN) + data.len() <= limit {
+                out.extend_from_slice(&code.0.to_be_bytes());
+                out.extend_from_slice(&(data.len() as u16).to_be_bytes());
+                out.extend_from_slice(data);
+            }
+        }
+        let length = (out.len() - length_at - 2) as u16;
+        out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+    }
+
     /// Octets of the options that are written.
     fn rdlength(&self) -> u16 {
-        self.passing_options().map(|(_, data)| OPTION_FIXED_LEN + data.len() as u16).sum()
+        let cookie = if self.cookie.is_some() { Cookie::WIRE_LEN } else { 0 };
+        cookie + self.passing_options().map(|(_, data)| OPTION_FIXED_LEN + data.len() as u16).sum::<u16>()
     }
 
     /// The options that are written.
@@ -180,8 +217,30 @@ pub(super) fn extended_error_option(error: ExtendedError) -> [u8; 6] {
     [c0, c1, 0, 2, e0, e1]
 }
 
+/// Writes an EXTENDED-ERROR option with text for people (RFC 8914 section 2) into `room`. Text that has no room is left out.
+pub(super) fn extended_error_with_text<'r>(
+    error: ExtendedError,
+    text: &str,
+    room: &'r mut [u8; LONGEST_ERROR],
+) -> &'r [u8] {
+    let (option, rest) = room.split_at_mut(6);
+    option.copy_from_slice(&extended_error_option(error));
+    let length = match rest.get_mut(..text.len()) {
+        Some(place) => {
+            place.copy_from_slice(text.as_bytes());
+            text.len()
+        }
+        None => 0,
+    };
+    room[3] = 2 + length as u8;
+    &room[..6 + length]
+}
+
+/// Octets of an EXTENDED-ERROR option with the longest text of ours.
+pub(super) const LONGEST_ERROR: usize = 6 + 96;
+
 /// Octets of an OPT record without options.
-const OPT_FIXED_LEN: usize = 11;
+pub(super) const OPT_FIXED_LEN: usize = 11;
 
 /// Octets of an option without data.
 const OPTION_FIXED_LEN: u16 = 4;
@@ -191,6 +250,7 @@ const DNSSEC_OK: u8 = 0x80;
 
 #[cfg(test)]
 mod tests {
+    use super::super::cookie::CookieState;
     use super::*;
 
     /// NSID, a cookie, EDE 22, keepalive, padding, client subnet, and an option nobody knows.
@@ -232,6 +292,45 @@ mod tests {
         check(Passing::BeyondHopWithoutErrors, &[3, 65001]);
         check(Passing::Errors, &[15]);
         check(Passing::Nothing, &[]);
+    }
+
+    #[test]
+    fn errors_may_have_text() {
+        let mut room = [0; LONGEST_ERROR];
+        assert_eq!(extended_error_with_text(ExtendedError::SYNTHESIZED, "", &mut room), b"\0\x0F\0\x02\0\x1D");
+        assert_eq!(extended_error_with_text(ExtendedError::OTHER, "why", &mut room), b"\0\x0F\0\x05\0\0why");
+        assert_eq!(extended_error_with_text(ExtendedError::OTHER, &"x".repeat(200), &mut room), b"\0\x0F\0\x02\0\0");
+    }
+
+    #[test]
+    fn the_first_cookie_counts() {
+        let check = |options: &[u8], expected: Result<Option<CookieOption<'_>>, MalformedCookie>| {
+            assert_eq!(edns(options).cookie(), expected, "{options:?}");
+        };
+        let cookie = |server| CookieOption { client: *b"CLIENT01", server };
+        check(b"", Ok(None));
+        check(b"\0\x0B\0\0", Ok(None));
+        check(OPTIONS, Err(MalformedCookie));
+        check(b"\0\x0A\0\x08CLIENT01", Ok(Some(cookie(b""))));
+        check(b"\0\x03\0\0\0\x0A\0\x10CLIENT01SERVER01", Ok(Some(cookie(b"SERVER01"))));
+        check(b"\0\x0A\0\x08CLIENT01\0\x0A\0\x01x", Ok(Some(cookie(b""))));
+        check(b"\0\x0A\0\0\0\x0A\0\x08CLIENT01", Err(MalformedCookie));
+    }
+
+    #[test]
+    fn the_cookie_of_the_hop_stands_before_what_passes() {
+        let cookie = Cookie { client: *b"CLIENT01", server: *b"SERVER01SERVER02", state: CookieState::Missing };
+        for (passing, expected) in [(Passing::BeyondHop, &[10, 3, 15, 65001][..]), (Passing::Nothing, &[10])] {
+            let record = OptRecord::new(1232, true).with_options(OPTIONS, passing).with_cookie(Some(&cookie));
+            let mut out = Vec::new();
+            record.append(&mut out);
+            assert_eq!(out.len(), record.wire_len());
+            let written = Edns::read(&out[1..]).expect("an OPT record");
+            let codes: Vec<_> = written.iter_options().map(|(code, _)| code.0).collect();
+            assert_eq!((codes.as_slice(), written.is_sound()), (expected, true));
+            let expected = CookieOption { client: cookie.client, server: &cookie.server };
+            assert_eq!(written.cookie(), Ok(Some(expected)));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Clients that share a race share the question, RD, CD and DO, but each has its own ID, spelling of the name, and size.
 
 use super::codes::Rcode;
+use super::cookie::{Cookie, CookieState};
 use super::header::{Flag, HEADER_LEN, Header};
 use super::query::Query;
 
@@ -13,6 +14,8 @@ pub struct ClientForm {
     pub id: u16,
     /// What its OPT record said; `None` if it had none.
     pub edns: Option<ClientEdns>,
+    /// What it gets for the cookie in that, if there was one and clients get any.
+    pub cookie: Option<Cookie>,
     /// RD.
     recursion_desired: bool,
     /// CD.
@@ -23,7 +26,7 @@ pub struct ClientForm {
     spelling: Spelling,
 }
 
-/// The form of a query but for the spelling of its name, which is most of it.
+/// The form of a query but for the spelling of its name and its cookie, which are most of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainForm {
     /// The ID of the query.
@@ -36,14 +39,16 @@ pub struct PlainForm {
     checking_disabled: bool,
     /// Whether it asks to be told AD.
     asks_authentic: bool,
+    /// What its cookie has shown, if it had one.
+    pub cookie: Option<CookieState>,
 }
 
 impl PlainForm {
-    /// The whole form of a query whose name was spelled like this.
+    /// The form of a query whose name was spelled like this, without its cookie.
     pub fn spelled(self, qname: &[u8]) -> ClientForm {
-        let Self { id, edns, recursion_desired, checking_disabled, asks_authentic } = self;
+        let Self { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie: _ } = self;
         let spelling = Spelling::of(qname);
-        ClientForm { id, edns, recursion_desired, checking_disabled, asks_authentic, spelling }
+        ClientForm { id, edns, cookie: None, recursion_desired, checking_disabled, asks_authentic, spelling }
     }
 }
 
@@ -57,16 +62,22 @@ pub struct ClientEdns {
 }
 
 impl ClientForm {
-    /// The form of a query.
+    /// The form of a query, without what it gets for its cookie.
     pub fn of(query: &Query<'_>) -> Self {
         Self {
             id: query.header.id(),
             edns: query.edns.map(|edns| ClientEdns { udp_size: edns.udp_size, dnssec_ok: edns.dnssec_ok }),
+            cookie: None,
             recursion_desired: query.header.recursion_desired(),
             checking_disabled: query.header.checking_disabled(),
             asks_authentic: query.header.authentic_data() || query.edns.is_some_and(|edns| edns.dnssec_ok),
             spelling: Spelling::of(query.question.qname()),
         }
+    }
+
+    /// The same with what the client gets for its cookie.
+    pub fn with_cookie(self, cookie: Option<Cookie>) -> Self {
+        Self { cookie, ..self }
     }
 
     /// The longest response that may go to the client by UDP.
@@ -95,10 +106,11 @@ impl ClientForm {
         if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() { Rcode::SERVFAIL } else { rcode }
     }
 
-    /// The same without the spelling, for whoever keeps the name as it was spelled.
+    /// The same without spelling and cookie, for whoever keeps the name as it was spelled.
     pub fn plain(self) -> PlainForm {
-        let Self { id, edns, recursion_desired, checking_disabled, asks_authentic, spelling: _ } = self;
-        PlainForm { id, edns, recursion_desired, checking_disabled, asks_authentic }
+        let Self { id, edns, cookie, recursion_desired, checking_disabled, asks_authentic, spelling: _ } = self;
+        let cookie = cookie.map(|cookie| cookie.state);
+        PlainForm { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie }
     }
 
     /// Spells a name, which is that of the query, as the client did.
@@ -159,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_form_is_small() {
-        assert!(size_of::<ClientForm>() <= 48);
+        assert!(size_of::<ClientForm>() <= 72);
         assert!(size_of::<PlainForm>() <= 10);
     }
 
@@ -180,6 +192,7 @@ mod tests {
             let form = ClientForm {
                 id: 0,
                 edns,
+                cookie: None,
                 recursion_desired: false,
                 checking_disabled: false,
                 asks_authentic: false,

@@ -6,10 +6,13 @@ use super::name::Name;
 
 /// Writes `query`, whose OPT record starts at `opt_start`, into `out` without that record (RFC 6891 section 6.2.2: for a
 /// server that knows no EDNS).
+/// One that has none, as `opt_start` then is its end, stays as it is.
 pub fn write_without_opt(query: &[u8], opt_start: usize, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(query.get(..opt_start).unwrap_or(query));
-    if let Some(header) = Header::read(out) {
+    if opt_start < query.len()
+        && let Some(header) = Header::read(out)
+    {
         let plain = header.with_counts([header.qdcount(), header.ancount(), header.nscount(), 0]);
         out[..HEADER_LEN].copy_from_slice(&plain.to_wire());
     }

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::codes::{Opcode, Rcode};
-use super::edns::{Edns, OptRecord, Passing};
+use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, Passing};
 use super::header::{Flag, Header};
 use super::name::{Name, fold};
 use super::question::Question;
@@ -68,7 +68,8 @@ pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
         return Err(Rejected::Answer(Rcode::NOTIMP));
     }
     let broken = Rejected::Answer(Rcode::FORMERR);
-    // RFC 9619 section 4: QDCOUNT above 1 is a format error. So is 0 for us, who have nothing to route by.
+    // RFC 9619 section 4: QDCOUNT above 1 is a format error. So is 0 for us, who have nothing to route by. Deviation: RFC 7873
+    // section 5.4 has it ask for a cookie alone; a client gets one with any response.
     if header.qdcount() != 1 {
         return Err(broken);
     }
@@ -91,7 +92,8 @@ pub fn read_query(message: &[u8]) -> Result<Query<'_>, Rejected> {
 /// has none.
 ///
 /// Of the client's header RD, AD and CD go along, of its OPT record DO and the options that are not about the hop; of its
-/// records none.
+/// records none. It has at most `own_udp_size` octets, or 512 if that is more: options that would make it longer stay behind.
+/// OPT is a matter of each hop (RFC 6891 section 6.1.1), and whoever asks for more than a datagram can carry has to do without.
 pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> usize {
     let additional = u16::from(query.edns.is_some());
     let header = [Flag::RecursionDesired, Flag::AuthenticData, Flag::CheckingDisabled]
@@ -104,7 +106,14 @@ pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> u
     out.extend_from_slice(query.question.as_wire());
     let opt_start = out.len();
     if let Some(edns) = query.edns {
-        OptRecord::new(own_udp_size, edns.dnssec_ok).with_options(edns.options, Passing::BeyondHop).append(out);
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_options(edns.options, Passing::BeyondHop);
+        let limit = usize::from(own_udp_size).max(LEAST_LIMIT);
+        // Nearly always there are no options, or few.
+        if opt_start + OPT_FIXED_LEN + edns.options.len() <= limit {
+            opt.append(out);
+        } else {
+            opt.append_within(limit, out);
+        }
     }
     opt_start
 }
@@ -152,6 +161,9 @@ impl QuestionKey {
 
 /// Octets of type and class in a question.
 const QTYPE_QCLASS: usize = 4;
+
+/// What everybody takes by UDP (RFC 1035 section 2.3.4), and more than any question with an empty OPT record has.
+const LEAST_LIMIT: usize = 512;
 
 impl PartialEq for QuestionKey {
     fn eq(&self, other: &Self) -> bool {
@@ -217,6 +229,41 @@ mod tests {
         let opt = b"\0\0\x29\x04\xD0\0\0\x80\0\0\x05\xFD\xE9\0\x01x";
         let backend = [b"\0\0\x01\x30\0\x01\0\0\0\0\0\x01", QUESTION, opt].concat();
         check(&full, &backend, backend.len() - opt.len());
+    }
+
+    #[test]
+    fn options_that_make_a_query_too_long_stay_behind() {
+        let option =
+            |code: u8, length: usize| [&[0xFD, code], &(length as u16).to_be_bytes()[..], &vec![code; length]].concat();
+        let check = |options: &[&[u8]], limit: u16, expected: &[u8]| {
+            let octets = message(0, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, &options.concat())]);
+            let query = read_query(&octets).expect("a query");
+            let mut out = Vec::new();
+            write_query(&query, limit, &mut out);
+            assert!(out.len() <= usize::from(limit).max(512), "{}", out.len());
+            let written = read_query(&out).expect("sound").edns.expect("with OPT");
+            let codes: Vec<_> = written.iter_options().map(|(code, _)| code.0 as u8).collect();
+            assert_eq!((&codes[..], written.dnssec_ok), (expected, true));
+        };
+        let room = 1232 - 12 - QUESTION.len() - 11;
+        check(&[&option(1, 100), &option(2, 100)], 1232, &[1, 2]);
+        check(&[&option(1, room - 4)], 1232, &[1]);
+        check(&[&option(1, room - 3)], 1232, &[]);
+        // Each that fits goes along, whatever stood before it.
+        check(&[&option(1, 60_000), &option(2, 1000), &option(3, 500), &option(4, 0)], 1232, &[2, 4]);
+        // What is about the hop takes no room.
+        check(&[b"\0\x0C\xC3\x50", &[0; 50_000], &option(2, 1000)], 1232, &[2]);
+        check(&[&option(1, 600), &option(2, 300)], 0, &[2]);
+        // The longest question leaves room for an OPT record.
+        let name = [
+            &b"\x3fZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ".repeat(3),
+            &b"\x3dZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ\0"[..],
+        ]
+        .concat();
+        let octets = message(0, [1, 0, 0, 1], &[&name, b"\0\x01\0\x01", &opt(0, 0, &option(1, 60_000))]);
+        let mut out = Vec::new();
+        write_query(&read_query(&octets).expect("a query"), 512, &mut out);
+        assert_eq!((name.len(), out.len()), (255, 12 + 259 + 11));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::codes::Rcode;
 use super::edns::{OptRecord, Passing};
 use super::expand;
 use super::form::ClientForm;
-use super::header::Flag;
-use super::reply::Reply;
+use super::header::{Flag, set_id};
+use super::reply::{Reply, read_reply};
 
 /// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
 ///
@@ -18,7 +18,8 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     let rcode = reply.rcode();
     let mut opt = form.edns.map(|edns| {
         let options = reply.edns().map_or(&[][..], |edns| edns.options);
-        OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::BeyondHop)
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
+        opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::BeyondHop)
     });
     let records = reply.header().arcount() - u16::from(reply.opt().is_some());
     let mut header = reply.header().with_id(form.id).with_rcode(form.header_rcode(rcode));
@@ -36,8 +37,11 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
         let room = limit.saturating_sub(opt_len(opt));
         counts[3] = drop_additional(out, reply.additional_start(), room);
     }
-    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one. But what is too long for
-    // TCP with it could not be had at all.
+    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one, and RFC 7873 section 5.2.3 a
+    // cookie. But what is too long for TCP with them could not be had at all.
+    if limit == LONGEST && over(limit, out, opt) {
+        opt = opt.map(|opt| opt.with_cookie(None));
+    }
     if limit == LONGEST && over(limit, out, opt) && rcode.0 <= Rcode::MAX_IN_HEADER {
         opt = None;
     }
@@ -58,6 +62,28 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     header.with_counts(counts).overwrite(out);
     let qname_len = reply.question().map_or(0, |question| question.qname().len());
     form.respell(qname_len, out);
+}
+
+/// Makes a response that is too long for its way as short as can be: what is left is the header with TC, the question and the
+/// OPT record.
+pub fn shorten(response: &mut Vec<u8>) {
+    let Ok(reply) = read_reply(response) else { return };
+    let (start, opt) = (reply.answers_start(), reply.opt().map(|opt| opt.start..opt.end));
+    let counts = [reply.header().qdcount(), 0, 0, opt.is_some().into()];
+    let header = reply.header().with(Flag::Truncated, true).with_counts(counts);
+    let opt = opt.unwrap_or_default();
+    let end = start + opt.len();
+    response.copy_within(opt, start);
+    response.truncate(end);
+    header.overwrite(response);
+}
+
+/// Writes a backend's reply into `out` as it is, but for the ID: for a client whose query bears a TSIG record (RFC 8945
+/// section 5.5), who has to find the octets that were signed. The ID is none of them.
+pub fn write_unchanged(reply: &Reply<'_>, id: u16, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(reply.as_wire());
+    set_id(out, id);
 }
 
 /// Copies a reply without its OPT record. May stop where `out` is longer than `limit`.

@@ -79,6 +79,11 @@ impl<'a> Reply<'a> {
         self.body.opt.map(|opt| opt.edns)
     }
 
+    /// Whether it bears a TSIG record, which nobody here has verified.
+    pub fn is_signed(&self) -> bool {
+        self.body.is_signed
+    }
+
     /// Whether it is a header with a failure and nothing else, not even the question.
     pub fn is_bare_failure(&self) -> bool {
         self.question.is_none()

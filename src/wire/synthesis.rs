@@ -2,20 +2,21 @@
 
 use super::body::{Opt, Record};
 use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
-use super::edns::{OptRecord, Passing, extended_error_option};
+use super::cookie::Cookie;
+use super::edns::{Edns, LONGEST_ERROR, OptRecord, Passing, extended_error_with_text};
 use super::form::ClientForm;
 use super::header::{Flag, Header};
 use super::question::{Question, qname};
 
 /// Writes a response without records into `out`: QR and RA as told, AA clear, the question as the client spelled it, and
-/// an OPT record if the client sent one, with the Extended DNS Error.
+/// an OPT record if the client sent one, with the Extended DNS Error and its text for people.
 ///
 /// `question_wire` is the client's question in any case.
 pub fn write_synthesized(
     question_wire: &[u8],
     form: &ClientForm,
     rcode: Rcode,
-    error: Option<ExtendedError>,
+    error: Option<(ExtendedError, &str)>,
     recursion_available: bool,
     own_udp_size: u16,
     out: &mut Vec<u8>,
@@ -30,9 +31,10 @@ pub fn write_synthesized(
     out.extend_from_slice(question_wire);
     form.respell(qname(question_wire).len(), out);
     if let Some(edns) = form.edns {
-        let option = error.map(extended_error_option);
-        let options = option.as_ref().map_or(&[][..], |option| option);
-        OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode).with_options(options, Passing::All).append(out);
+        let mut room = [0; LONGEST_ERROR];
+        let options = error.map_or(&[][..], |(error, text)| extended_error_with_text(error, text, &mut room));
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
+        opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::All).append(out);
     }
 }
 
@@ -40,18 +42,18 @@ pub fn write_synthesized(
 /// read. `out` stays empty if there is nothing to respond to: less than a header, or QR set.
 ///
 /// The question is echoed for QUERY and for NOTIFY, which has the same layout (RFC 1996 section 3), the OPT record if the
-/// message has one that is sound. BADVERS is told in an OPT record or not at all, so it always has one.
-pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Vec<u8>) {
+/// message has one that is sound, and in it what the client gets for its cookie, if that is told. BADVERS is told in an OPT
+/// record or not at all, so it always has one.
+pub fn write_error(message: &[u8], rcode: Rcode, cookie: Option<&Cookie>, own_udp_size: u16, out: &mut Vec<u8>) {
     out.clear();
     let Some(header) = Header::read(message).filter(|header| !header.is_response()) else {
         return;
     };
-    let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
-    let question = has_question.then(|| Question::read(message)).flatten();
+    let question = echoed_question(message, header);
     let opt = question
         .and_then(|question| find_opt(message, header, question.end()))
         .filter(|opt| opt.edns.version > 0 || opt.edns.is_sound())
-        .map(|opt| OptRecord::new(own_udp_size, opt.edns.dnssec_ok))
+        .map(|opt| OptRecord::new(own_udp_size, opt.edns.dnssec_ok).with_cookie(cookie))
         .or_else(|| (rcode.0 > Rcode::MAX_IN_HEADER).then(|| OptRecord::new(own_udp_size, false)))
         .map(|opt| opt.with_rcode(rcode));
 
@@ -64,6 +66,21 @@ pub fn write_error(message: &[u8], rcode: Rcode, own_udp_size: u16, out: &mut Ve
     if let Some(opt) = opt {
         opt.append(out);
     }
+}
+
+/// What the OPT record says of a message that could not be taken, if [`write_error`] answers it with one: its cookie above
+/// all. In a later version options may look otherwise, so there must be none of that.
+pub fn edns_of_rejected(message: &[u8]) -> Option<Edns<'_>> {
+    let header = Header::read(message).filter(|header| !header.is_response())?;
+    let question = echoed_question(message, header)?;
+    let edns = find_opt(message, header, question.end())?.edns;
+    (edns.version == 0 && edns.is_sound()).then_some(edns)
+}
+
+/// The question that the response to a message echoes, if it is QUERY or NOTIFY.
+fn echoed_question(message: &[u8], header: Header) -> Option<Question<'_>> {
+    let has_question = matches!(header.opcode(), Opcode::QUERY | Opcode::NOTIFY) && header.qdcount() == 1;
+    has_question.then(|| Question::read(message)).flatten()
 }
 
 /// The one OPT record of a message that need not be sound behind its question.
@@ -102,7 +119,7 @@ mod tests {
             write_synthesized(&folded, &form, rcode, error, recursion_available, 1232, &mut out);
             assert_eq!(out, expected);
         };
-        let error = Some(ExtendedError::NO_REACHABLE_AUTHORITY);
+        let error = Some((ExtendedError::NO_REACHABLE_AUTHORITY, ""));
         let option = b"\0\x0F\0\x02\0\x16";
         let answer = |bits, opt: &[u8]| message(bits, [1, 0, 0, u16::from(!opt.is_empty())], &[QUESTION, opt]);
         check(&plain(), Rcode::NXDOMAIN, error, true, &answer(0x8183, b""));
@@ -116,7 +133,7 @@ mod tests {
     fn errors_echo_what_can_be_read() {
         let check = |octets: &[u8], rcode, expected: &[u8]| {
             let mut out = b"left over".to_vec();
-            write_error(octets, rcode, 1232, &mut out);
+            write_error(octets, rcode, None, 1232, &mut out);
             assert_eq!(out, expected, "{octets:?}");
         };
         let (sound, unsound) = (&opt(0, 0, b"")[..], &opt(0, 0, b"\0")[..]);

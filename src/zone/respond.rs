@@ -10,7 +10,7 @@ use super::names::NameBuf;
 use super::tables::Answer;
 use super::writer::Writer;
 use crate::wire::{
-    ClientForm, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected,
+    ClientForm, Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected,
     read_query, write_error,
 };
 
@@ -43,13 +43,14 @@ pub fn respond(
     own_udp_size: u16,
     out: &mut Vec<u8>,
 ) -> Reaction {
-    respond_to(catalog, &read_query(message), message, transport, own_udp_size, out)
+    respond_to(catalog, &read_query(message), None, message, transport, own_udp_size, out)
 }
 
-/// The same for a message that has been read as a query.
+/// The same for a message that has been read as a query, and which gets this for its cookie.
 pub fn respond_to(
     catalog: &Catalog,
     read: &Result<Query<'_>, Rejected>,
+    cookie: Option<&Cookie>,
     message: &[u8],
     transport: Transport,
     own_udp_size: u16,
@@ -64,7 +65,7 @@ pub fn respond_to(
             // REFUSED tells the sender at once.
             let is_notify = Header::read(message).is_some_and(|header| header.opcode() == Opcode::NOTIFY);
             let rcode = if is_notify { Rcode::REFUSED } else { *rcode };
-            write_error(message, rcode, own_udp_size, out);
+            write_error(message, rcode, cookie, own_udp_size, out);
             return Reaction::Respond(rcode);
         }
     };
@@ -72,7 +73,7 @@ pub fn respond_to(
         Transport::Udp => ClientForm::of(query).udp_limit(own_udp_size),
         Transport::Tcp => usize::from(u16::MAX),
     };
-    let tail = Tail::of(catalog, query, own_udp_size);
+    let tail = Tail::of(catalog, query, cookie, own_udp_size);
     out.resize(HEADER_LEN, 0);
     out.extend_from_slice(query.question.as_wire());
     let Some(body) = write_body(catalog, query, limit - tail.len(), out) else {
@@ -179,16 +180,16 @@ fn write_table_answer(answer: Answer<'_>, limit: usize, out: &mut Vec<u8>) -> Op
 /// What a response ends with.
 struct Tail<'a> {
     /// RFC 6891 section 6.1.1: OPT is answered with OPT. RFC 3225 section 3: DO is copied.
-    opt: Option<OptRecord<'static>>,
+    opt: Option<OptRecord<'a>>,
     /// An option in it.
     nsid: Option<&'a Text>,
 }
 
 impl<'a> Tail<'a> {
     /// What the response to this query ends with.
-    fn of(catalog: &'a Catalog, query: &Query<'_>, own_udp_size: u16) -> Self {
+    fn of(catalog: &'a Catalog, query: &Query<'_>, cookie: Option<&'a Cookie>, own_udp_size: u16) -> Self {
         Self {
-            opt: query.edns.map(|edns| OptRecord::new(own_udp_size, edns.dnssec_ok)),
+            opt: query.edns.map(|edns| OptRecord::new(own_udp_size, edns.dnssec_ok).with_cookie(cookie)),
             nsid: catalog.identity().nsid(query),
         }
     }
@@ -204,7 +205,7 @@ impl<'a> Tail<'a> {
         if let Some(opt) = self.opt {
             opt.append(out);
             if let Some(nsid) = self.nsid {
-                append_nsid(nsid, out);
+                append_nsid(nsid, opt.wire_len(), out);
             }
         }
     }

@@ -258,6 +258,7 @@ fn snapshot() -> Snapshot {
         errors: 3,
         unreachable: 0,
         timeouts: 4,
+        unsent: Vec::new(),
         latency: latency.clone(),
     };
     let pool = PoolSnapshot {
@@ -276,6 +277,7 @@ fn snapshot() -> Snapshot {
         queries: vec![(Transport::Udp, 13)],
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
+        cookies: Vec::new(),
         limited: Vec::new(),
         cache: None,
         pools: vec![pool],

@@ -99,3 +99,133 @@ fn answer_by_tcp_needs_no_case() {
     let response = server.tcp_client().ask(&query("a-long-name-of-many-letters.Example.org", A));
     assert_eq!(response.answers(), [TRUE]);
 }
+
+/// So many forged answers with wrong IDs.
+fn flood(count: u16) -> Script {
+    (1..=count).fold(silent(), |script, number| {
+        script.and(answer(FORGED).edited(move |reply| {
+            let id = u16::from_be_bytes([reply[0], reply[1]]) ^ number;
+            reply[..2].copy_from_slice(&id.to_be_bytes());
+        }))
+    })
+}
+
+#[test]
+fn sixteen_near_misses_void_a_socket() {
+    // What comes to it later bears the right ID, and is not believed.
+    let backend = Backend::new(flood(16).and(answer(FORGED).held()).then(answer(TRUE).held()));
+    let server = Forwarder::to(&[&backend], PATIENT).admin().start();
+    let client = server.client();
+    let question = query("www.example.org", A);
+    client.send(&question);
+    let [first, second] = &backend.wait_for(2)[..] else { panic!("two queries") };
+    assert!(first.id() != second.id() && first.peer != second.peer);
+    backend.release();
+    let response = client.receive();
+    assert_eq!((response.id(), response.answers()), (question.id, vec![TRUE.to_owned()]));
+    let metrics = server.admin().wait_for("all are counted", |metrics| spoofed(metrics) == 17);
+    assert_eq!((asked_again(&metrics, "near_misses"), metrics.attempts(backend.address(), None)), (1, 1));
+    assert_eq!(server.admin().backend(&backend.address().to_string())["errors"], 0, "it is no failure");
+}
+
+#[test]
+fn wrong_questions_are_near_misses_too() {
+    let wrong = (0..16).fold(silent(), |script, _| script.and(answer(FORGED).edited(|reply| reply[13] ^= 1)));
+    let backend = Backend::new(wrong.then(answer(TRUE)));
+    let server = Forwarder::to(&[&backend], PATIENT).admin().start();
+    assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
+    assert_eq!(backend.queries().len(), 2);
+}
+
+#[test]
+fn a_few_near_misses_are_only_counted() {
+    let backend = Backend::new(flood(15).and(answer(TRUE)));
+    let server = Forwarder::to(&[&backend], PATIENT).admin().start();
+    assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
+    assert_eq!((spoofed(&server.admin().metrics()), backend.queries().len()), (15, 1));
+}
+
+#[test]
+fn forger_who_finds_every_port_is_met_by_tcp() {
+    let backend = Backend::new(flood(16).by_tcp(answer(TRUE)));
+    let server = Forwarder::to(&[&backend], PATIENT).admin().start();
+    assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
+    let by_tcp: Vec<_> = backend.queries().iter().map(|seen| seen.tcp).collect();
+    assert_eq!(by_tcp, [false, false, false, true]);
+    assert_eq!(asked_again(&server.admin().metrics(), "near_misses"), 3);
+}
+
+#[test]
+fn what_is_negative_by_tcp_is_worth_what_it_is_by_udp() {
+    let forged = Backend::new(flood(16).by_tcp(nxdomain()));
+    let other = Backend::new(answer(TRUE).held());
+    let keys = format!("{PATIENT}accept = 'positive'");
+    let server = Forwarder::to(&[&forged, &other], &keys).start();
+    let client = server.client();
+    client.send(&query("www.example.org", A));
+    forged.wait_for(4);
+    other.release();
+    assert_eq!(client.receive().answers(), [TRUE]);
+}
+
+#[test]
+fn without_tcp_it_is_tried_by_udp_once_more() {
+    let backend = Backend::without_tcp(flood(16).then(flood(16).then(flood(16).then(answer(TRUE)))));
+    let server = Forwarder::to(&[&backend], PATIENT).start();
+    assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
+    assert_eq!(backend.queries().len(), 4);
+}
+
+#[test]
+fn one_query_costs_eight_datagrams_at_most() {
+    let backend = Backend::without_tcp(flood(16));
+    let server = Forwarder::to(&[&backend], &format!("{PATIENT}on_timeout = 'nxdomain'")).start();
+    // It could not be asked, which says nothing about the name.
+    assert_eq!(server.client().ask(&query("www.example.org", A)).rcode(), SERVFAIL);
+    assert_eq!(backend.queries().len(), 8);
+}
+
+#[test]
+fn replies_that_come_twice_are_no_near_misses() {
+    const COUNT: usize = 500;
+    let backend = Backend::new(answer(TRUE).and(answer(TRUE)).and(answer(TRUE)));
+    let server = Forwarder::to(&[&backend], PATIENT).admin().start();
+    let client = server.client();
+    for number in 0..COUNT {
+        client.send(&query(&format!("{number}.example.org"), A));
+        if number % 50 == 49 {
+            (0..50).for_each(|_| assert_eq!(client.receive().answers(), [TRUE]));
+        }
+    }
+    let metrics = server.admin().metrics();
+    assert_eq!((spoofed(&metrics), asked_again(&metrics, "near_misses")), (0, 0));
+    assert_eq!(backend.queries().len(), COUNT);
+}
+
+#[test]
+fn all_ids_are_tried_in_vain() {
+    if !namespace::enter("forgery::all_ids_are_tried_in_vain") {
+        return;
+    }
+    let backend = Backend::new(answer(TRUE).held());
+    let server = Forwarder::to(&[&backend], PATIENT).cache("").admin().start();
+    let (client, forger) = (server.client(), Forger::new());
+    let question = query("bank.example", A).edns(1232);
+    client.send(&question);
+    let asked = backend.wait_for(1).remove(0);
+    let address = |address| match address {
+        std::net::SocketAddr::V4(address) => address,
+        std::net::SocketAddr::V6(_) => panic!("all of this is IPv4"),
+    };
+    let mut forged = reply_to(&asked.bytes).answer(a(FORGED)).to_vec();
+    // The first sixteen are wrong for certain: what is tested is not luck.
+    for step in 1..=u16::MAX {
+        forged[..2].copy_from_slice(&asked.id().wrapping_add(step.wrapping_add(0x4000)).to_be_bytes());
+        forger.udp(address(backend.address()), address(asked.peer), &forged);
+    }
+    backend.wait_for(2);
+    backend.release();
+    assert_eq!(client.receive().answers(), [TRUE]);
+    assert_eq!(client.ask(&question).answers(), [TRUE], "nor is anything else kept");
+    assert_eq!(asked_again(&server.admin().metrics(), "near_misses"), 1);
+}

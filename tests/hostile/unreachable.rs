@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -324,5 +325,27 @@ fn sockets_that_nobody_needs_are_closed() {
     assert!(connected_to(backend.address()) > 10);
     backend.release();
     (0..100).for_each(|_| drop(client.receive()));
-    until("all are closed", || (connected_to(backend.address()) == 0).then(|| ()));
+    until("all are closed", || (connected_to(backend.address()) == 0).then_some(()));
+}
+
+#[test]
+fn what_would_leave_in_pieces_leaves_with_tc() {
+    if !namespace::enter("unreachable::what_would_leave_in_pieces_leaves_with_tc") {
+        return;
+    }
+    let narrow = Command::new("ip").args(["link", "set", "lo", "mtu", "1400"]).status();
+    assert!(narrow.is_ok_and(|status| status.success()), "the loopback device has an MTU");
+    let backend = Backend::new(reply(|reply| reply.with_flags(AA).answer(txt(1_500))).except("small", answer(ONE)));
+    let server = Forwarder::to(&[&backend], "").listen("['[::1]:0']").keys("edns_udp_size = 4096").start();
+    let (client, address) = (server.client(), server.address());
+    let before = cut(address);
+    for _ in 0..5 {
+        let response = client.ask(&query("big.example", TXT).edns(4096));
+        assert!(response.has(TC) && response.bytes.len() < 100, "{response:?}");
+        assert_eq!(opt_of(&response.bytes), Some(Vec::new()), "{response:?}");
+        assert_eq!(client.ask(&query("small.example", A).edns(4096)).answers(), [ONE]);
+    }
+    assert_eq!(cut(address), before);
+    let whole = server.tcp_client().ask(&query("big.example", TXT).edns(4096));
+    assert!(!whole.has(TC) && whole.bytes.len() > 1_500, "{whole:?}");
 }

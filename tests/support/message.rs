@@ -18,6 +18,8 @@ pub const TXT: u16 = 16;
 pub const AAAA: u16 = 28;
 /// RFC 6891 section 6.1.1: the pseudo-record of EDNS.
 pub const OPT: u16 = 41;
+/// A signature of a whole message.
+pub const TSIG: u16 = 250;
 /// RFC 1995 section 3: a transfer of what changed.
 pub const IXFR: u16 = 251;
 /// RFC 5936 section 2: a transfer of a whole zone.
@@ -44,6 +46,8 @@ pub const NOTIMP: u16 = 4;
 pub const REFUSED: u16 = 5;
 /// RFC 6891 section 9: a version of EDNS that is not spoken.
 pub const BADVERS: u16 = 16;
+/// RFC 7873 section 8: the cookie of the server is missing or wrong.
+pub const BADCOOKIE: u16 = 23;
 
 /// RFC 1035 section 4.1.1: a response, no query.
 pub const QR: u16 = 0x8000;
@@ -60,6 +64,8 @@ pub const AD: u16 = 0x0020;
 /// RFC 4035 section 3.2.2: checking disabled.
 pub const CD: u16 = 0x0010;
 
+/// RFC 8914 section 4.1: something that has no code of its own.
+pub const OTHER: u16 = 0;
 /// RFC 8914 section 4.23: no authority could be reached.
 pub const NO_REACHABLE_AUTHORITY: u16 = 22;
 /// RFC 8914 section 4.4: the answer is stale.
@@ -145,6 +151,14 @@ impl Query {
     /// With one more EDNS option.
     pub fn option(self, code: u16, data: &[u8]) -> Self {
         self.with_opt(|opt| opt.options.push((code, data.to_vec())))
+    }
+
+    /// Its octets with a TSIG record, which comes last.
+    pub fn to_signed_vec(&self) -> Vec<u8> {
+        let mut out = self.to_vec();
+        out.extend_from_slice(&tsig(self.id).0);
+        out[11] += 1;
+        out
     }
 
     /// Its octets.
@@ -293,6 +307,20 @@ pub fn ipv4(address: &str) -> [u8; 4] {
     address.parse::<std::net::Ipv4Addr>().expect("a test names an IPv4 address").octets()
 }
 
+/// A TSIG record (RFC 8945 section 4.2) of a key that nobody here has, whose signature nobody here can check: with this ID.
+pub fn tsig(id: u16) -> Record {
+    // Time signed, fudge, 32 octets of MAC, the original ID, no error, no other data.
+    let mut data = wire_name("hmac-sha256");
+    data.extend([0, 0, 0x5f, 0, 0, 0, 1, 44, 0, 32]);
+    data.extend([0xa5; 32]);
+    data.extend(id.to_be_bytes());
+    data.extend([0; 4]);
+    let mut record = record("key.example", TSIG, &data).lasting(0);
+    let class = wire_name("key.example").len() + 2;
+    record.0[class + 1] = 255;
+    record
+}
+
 /// A TXT record of about `length` octets that belongs to the name of the question.
 pub fn txt(length: usize) -> Record {
     let mut data = Vec::with_capacity(length + length / 200);
@@ -399,6 +427,13 @@ impl Response {
     /// Codes and data of the EDNS options.
     pub fn options(&self) -> Vec<(u16, Vec<u8>)> {
         opt_of(&self.bytes).unwrap_or_default()
+    }
+
+    /// The data of the COOKIE option, if there is one. There are never two.
+    pub fn cookie(&self) -> Option<Vec<u8>> {
+        let cookies: Vec<_> = self.options().into_iter().filter(|(code, _)| *code == COOKIE).collect();
+        assert!(cookies.len() < 2, "{self:?}");
+        cookies.into_iter().next().map(|(_, data)| data)
     }
 
     /// The code of the Extended DNS Error, if there is one.

@@ -49,12 +49,25 @@ impl Process {
         Self::run_as(arguments, |_| {})
     }
 
+    /// The same, with so many descriptors at most.
+    pub fn run_limited(descriptors: usize, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--nofile={descriptors}:{descriptors}"), "--", env!("CARGO_BIN_EXE_hedgerow")]);
+        command.args(arguments);
+        Self::spawn(command, |_| {})
+    }
+
     /// The same, with what `set_up` changes of the command: its user, its environment.
     pub fn run_as(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, set_up: impl FnOnce(&mut Command)) -> Self {
-        let runtime = TempDir::new().expect("a temporary folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        command.args(arguments);
+        Self::spawn(command, set_up)
+    }
+
+    /// Starts it, and reads what it says.
+    fn spawn(mut command: Command, set_up: impl FnOnce(&mut Command)) -> Self {
+        let runtime = TempDir::new().expect("a temporary folder");
         command
-            .args(arguments)
             .env_remove("HEDGEROW_LOG")
             .env("RUNTIME_DIRECTORY", runtime.path())
             .stdin(Stdio::null())
@@ -178,6 +191,15 @@ impl Server {
     /// `hedgerow serve` with this config.
     pub fn start(config: &str) -> Self {
         Self::start_with_files(config, &[])
+    }
+
+    /// The same, with so many descriptors at most.
+    pub fn start_limited(config: &str, descriptors: usize) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("config.toml");
+        write(&file, config);
+        let arguments = [OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()];
+        Self::ready(Process::run_limited(descriptors, arguments), folder)
     }
 
     /// The same, with files (zones) in the folder of the config.

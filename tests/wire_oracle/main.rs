@@ -187,7 +187,7 @@ fn check_any_query(octets: &[u8]) -> Result<(), TestCaseError> {
                 theirs.as_ref().is_some_and(|theirs| theirs.opt.is_some_and(|(_, ttl)| ttl >> 16 & 0xFF > 0));
             prop_assert_eq!(rcode == Rcode::BADVERS, is_later);
             prop_assert!(is_later || theirs.is_none() || points_into_header(octets), "hickory accepts it");
-            write_error(octets, rcode, OWN_UDP_SIZE, &mut out);
+            write_error(octets, rcode, None, OWN_UDP_SIZE, &mut out);
             let error = Message::from_vec(&out).expect("hickory reads an error");
             prop_assert_eq!(u16::from(error.metadata.response_code), rcode.0);
             prop_assert_eq!(error.metadata.message_type, MessageType::Response);

@@ -12,6 +12,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io, str};
 
+use super::cookies::{self, CookieProblems};
 use super::keys::{self, KeyProblems};
 use crate::admin::{Token, TokenError};
 use crate::config::{Config, Problems};
@@ -31,13 +32,14 @@ pub(super) fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> 
     }
 }
 
-/// Loads the files that a config names, one config after the other: zones, secrets of keys, and the token of the admin server. All that is
-/// wrong in zone files is told at once, and nothing is loaded by halves.
+/// Loads the files that a config names, one config after the other: zones, secrets of keys and of cookies, and the token of the admin
+/// server. All that is wrong in zone files is told at once, and nothing is loaded by halves.
 pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
     let catalogs = loader.load(&config).map_err(LoadError::Zones)?;
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
+    let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
-    Ok(Setup { config, catalogs, keys, token })
+    Ok(Setup { config, catalogs, keys, cookie_secrets, token })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -108,6 +110,8 @@ pub(super) enum LoadError {
     Zones(ZoneProblems),
     /// There are no secrets to be had from the files of keys.
     Keys(KeyProblems),
+    /// There are no secrets to be had from the files of cookies.
+    Cookies(CookieProblems),
     /// There is no token to be had from its file.
     Token(TokenError),
 }
@@ -125,6 +129,7 @@ impl fmt::Display for LoadError {
             Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
             Self::Zones(problems) => write!(f, "{problems}"),
             Self::Keys(problems) => write!(f, "{problems}"),
+            Self::Cookies(problems) => write!(f, "{problems}"),
             Self::Token(error) => write!(f, "{error}"),
             Self::NotText { file, line } => {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())

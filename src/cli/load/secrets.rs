@@ -24,6 +24,7 @@ pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
         .into_iter()
         .map(|file| (file, "the token"))
         .chain(keys.map(|file| (file, "the secret of a key")))
+        .chain(config.cookie_secrets_files().into_iter().map(|file| (file, "the secret of cookies")))
         .chain(cache.map(|file| (file, "the cache, and with it the names that clients ask for,")))
         .collect();
     files.dedup();
@@ -79,16 +80,16 @@ mod tests {
     fn every_kind_of_secret_is_looked_at() {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let text = "[admin]\ntoken_file = \"t\"\n[cache]\npersist = \"c\"\n[keys.a]\nsecret_file = \"k\"\n\
-                    [keys.b]\nsecret = \"c2VjcmV0IG9mIDE2IG9j\"\n[forwarder]\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
+                    [keys.b]\nsecret = \"c2VjcmV0IG9mIDE2IG9j\"\n[forwarder]\ncookie_secrets_file = \"f\"\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
         let config = Config::parse(text, "config.toml", folder.path()).expect("a config");
         let file = folder.path().join("config.toml");
-        for name in ["t", "c", "k", "config.toml"] {
+        for name in ["t", "c", "k", "f", "config.toml"] {
             let file = folder.path().join(name);
             fs::write(&file, "").expect("a file of the test");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("our own file");
         }
         let found = warnings(&config, Some(&file));
         let names: Vec<_> = found.iter().filter_map(|line| line.split(':').next()?.rsplit('/').next()).collect();
-        assert_eq!(names, ["t", "k", "config.toml", "c"], "{found:?}");
+        assert_eq!(names, ["t", "k", "config.toml", "f", "c"], "{found:?}");
     }
 }

@@ -30,7 +30,7 @@ fn query(id: u8, name: &[u8]) -> Vec<u8> {
 fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
     let form = ClientForm::of(&read_query(query).expect("a query"));
-    Waiter { client: Client::Udp { listener: 0, peer, local: None }, form, queries: 1, since }
+    Waiter { client: Client::Udp { listener: 0, peer, local: None }, form, cookie: None, queries: 1, since }
 }
 
 /// Puts a query in flight, for its client.

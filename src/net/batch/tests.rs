@@ -1,6 +1,7 @@
 //! What leaves as a batch arrives: whole, in order, and whatever of it the kernel refuses is told.
 
 use super::*;
+use crate::net::options::{take_trains_whole, tell_local_address};
 use std::net::UdpSocket;
 use std::time::Duration;
 

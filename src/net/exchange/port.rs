@@ -11,8 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Link;
 use super::sent::SentIds;
-use crate::net::batch::ignore_path_mtu;
 use crate::net::bind::SOCKET_BUFFER;
+use crate::net::options::ignore_path_mtu;
 
 /// One connected socket.
 pub(super) struct Port {
@@ -24,12 +24,20 @@ pub(super) struct Port {
     pub(super) opened: Instant,
     /// Batches sent from it.
     pub(super) batches: u32,
+    /// Those of them that had been sent when its age was looked at.
+    pub(super) batches_before: u32,
     /// Tickets on it, late ones included.
     pub(super) tickets: u32,
     /// Their IDs.
     pub(super) sent: SentIds,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
+    /// How many replies with a wrong ID or to another question have come to it.
+    pub(super) near_misses: u8,
+    /// They were too many: nothing that comes to it is believed any more.
+    pub(super) is_void: bool,
+    /// To be retired as soon as its backend has another.
+    pub(super) is_spent: bool,
 }
 
 impl Port {

@@ -4,7 +4,7 @@
 //! those, each attempt is told of once, however many errors come.
 
 /// The IDs on one socket that are taken, in the order of sending, and perhaps some that are free again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SentIds {
     /// Message IDs.
     ids: Vec<u16>,

@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::port::{UNPRIVILEGED, connected};
 use super::*;
+use crate::metrics::Want;
 
 /// An exchange with one backend, whose socket is ours.
 struct Fixture {
@@ -25,7 +26,7 @@ impl Fixture {
     fn new() -> Self {
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut exchange = Exchange::new().unwrap();
+        let mut exchange = Exchange::new(PLENTY).unwrap();
         let link = exchange.add(backend.local_addr().unwrap(), 64);
         Self { exchange, link, backend, now: Instant::now() }
     }
@@ -105,7 +106,47 @@ fn with_time_to_spare_each_message_leaves_from_a_fresh_port() {
     let ports: HashSet<_> = (0..30).map(|_| fixture.round_trip().port()).collect();
     // By chance two may be the same, but not many.
     assert!(ports.len() > 25, "{ports:?}");
-    assert_eq!(fixture.open().count(), 0);
+    // The last one stays until its successor is open.
+    assert_eq!(fixture.open().count(), 1);
+}
+
+#[test]
+fn last_socket_stays_where_no_other_can_be_opened() {
+    let mut fixture = Fixture::new();
+    let port = fixture.round_trip().port();
+    // What there is is taken by others.
+    fixture.exchange.room = Room::new(0);
+    fixture.exchange.room.divide([1, 100].into_iter());
+    for _ in 0..3 {
+        assert_eq!(fixture.round_trip().port(), port);
+    }
+    fixture.exchange.room = Room::new(PLENTY);
+    fixture.exchange.divide_room();
+    assert_ne!(fixture.round_trip().port(), port);
+    assert_eq!((fixture.open().count(), fixture.exchange.peer(fixture.link).live.len()), (1, 1));
+}
+
+#[test]
+fn sockets_are_shared_where_there_is_room_for_few() {
+    let mut fixture = Fixture::new();
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = fixture.exchange.add(other.local_addr().unwrap(), 64);
+    fixture.exchange.room = Room::new(8);
+    fixture.exchange.divide_room();
+    for ticket in 0..1000 {
+        fixture.send(ticket);
+    }
+    // Two are kept for the other one.
+    assert_eq!(fixture.open().count(), 6);
+    for ticket in 0..10 {
+        fixture.exchange.queue(other, ticket, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+        assert!(fixture.flush().is_empty());
+    }
+    assert_eq!(fixture.open().count(), 8);
+    // What is closed makes room.
+    fixture.exchange.remove(fixture.link);
+    fixture.exchange.queue(other, 0, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+    assert_eq!(fixture.open().count(), 3);
 }
 
 #[test]
@@ -177,10 +218,16 @@ fn messages_of_one_turn_share_a_socket_and_no_id() {
 #[test]
 fn socket_with_half_of_its_ids_taken_takes_no_more() {
     let mut fixture = Fixture::new();
-    let key = fixture.queue(0);
-    fixture.exchange.port(key.port()).tickets = TICKETS_PER_PORT;
-    let refused = fixture.exchange.queue(fixture.link, 1, fixture.now, |_, _| {});
-    assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::ResourceBusy));
+    fixture.exchange.room = Room::new(2);
+    fixture.exchange.divide_room();
+    let keys = [fixture.send(0), fixture.send(1)];
+    fixture.exchange.port(keys[0].port()).tickets = TICKETS_PER_PORT;
+    for ticket in 2..12 {
+        assert_eq!(fixture.send(ticket).port(), keys[1].port(), "another has some left");
+    }
+    fixture.exchange.port(keys[1].port()).tickets = TICKETS_PER_PORT;
+    let refused = fixture.exchange.queue(fixture.link, 12, fixture.now, |_, _| {});
+    assert_eq!(refused, Err(Refusal::Unsent(Want::Ports)));
 }
 
 #[test]
@@ -195,7 +242,7 @@ fn abandoned_id_stays_taken_for_its_quarantine() {
     assert!(fixture.exchange.find(key.port(), key.id()).is_some());
     fixture.exchange.tidy(end, |_| {});
     assert!(fixture.exchange.find(key.port(), key.id()).is_none());
-    assert_eq!((fixture.exchange.next_tidy(), fixture.open().count()), (None, 0));
+    assert_eq!((fixture.exchange.tickets.next_end(), fixture.open().count()), (None, 1));
 }
 
 #[test]
@@ -237,8 +284,8 @@ fn number_of_a_closed_socket_is_not_given_away_in_the_same_turn() {
     let mut fixture = Fixture::new();
     let closed = fixture.send(0);
     fixture.exchange.settle(closed, fixture.now);
-    assert_eq!(fixture.open().count(), 0);
     let next = fixture.send(1);
+    assert_eq!(fixture.open().count(), 1);
     assert_ne!(next.port(), closed.port());
     // What is left of the batch from the closed socket meets nobody.
     assert!(fixture.exchange.find(closed.port(), next.id()).is_none());
@@ -280,11 +327,11 @@ fn dead_backend_is_reported_by_its_socket() {
     fixture.exchange.tell_struck(key.port(), &mut told);
     fixture.exchange.tell_struck(key.port(), &mut told);
     assert_eq!(told, [7]);
-    assert!(fixture.open().all(|port| port.is_retired && port.tickets == 1));
+    assert!(fixture.open().all(|port| port.is_spent && port.tickets == 1));
     let mut taken = Vec::new();
     fixture.exchange.take_struck(key.port(), &mut taken);
     assert_eq!(taken, [Held::Waiting(7)]);
-    assert_eq!(fixture.open().count(), 0);
+    assert!(fixture.open().all(|port| port.is_spent && port.tickets == 0));
 }
 
 #[test]
@@ -317,11 +364,11 @@ fn message_that_the_kernel_does_not_take_is_handed_back() {
     let refused = fixture.exchange.queue(fixture.link, 2, fixture.now, too_long).unwrap();
     let handed_back = fixture.flush();
     assert_eq!(handed_back.len(), 1);
-    let Refused { held, link, is_unreachable } = handed_back[0];
-    assert_eq!((held, link, is_unreachable), (Held::Waiting(2), fixture.link, false));
+    let Refused { held, link, why } = handed_back[0];
+    assert_eq!((held, link, why), (Held::Waiting(2), fixture.link, Refusal::Unsent(Want::Size)));
     assert!(fixture.exchange.find(refused.port(), refused.id()).is_none());
     assert!(fixture.exchange.find(waits.port(), waits.id()).is_some());
-    assert!(fixture.open().all(|port| port.is_retired && port.tickets == 1));
+    assert!(fixture.open().all(|port| port.is_spent && port.tickets == 1));
 }
 
 #[test]
@@ -340,6 +387,26 @@ fn idle_sockets_are_closed_after_their_time() {
     let end = end + PORT_LIFETIME;
     fixture.exchange.tidy(end, |_| {});
     assert_eq!((fixture.open().count(), fixture.exchange.next_tidy()), (0, None));
+}
+
+#[test]
+fn last_socket_of_a_backend_that_is_asked_is_not_idle() {
+    let mut fixture = Fixture::new();
+    let port = fixture.round_trip().port();
+    // What there is is taken by others.
+    fixture.exchange.room = Room::new(0);
+    fixture.exchange.room.divide([1, 100].into_iter());
+    for _ in 0..3 {
+        fixture.now += PORT_LIFETIME;
+        fixture.exchange.tidy(fixture.now, |_| {});
+        assert_eq!(fixture.round_trip().port(), port);
+    }
+    let asked_last = fixture.now;
+    for _ in 0..2 {
+        fixture.now += PORT_LIFETIME;
+        fixture.exchange.tidy(fixture.now, |_| {});
+    }
+    assert_eq!((fixture.open().count(), fixture.now - asked_last), (0, 2 * PORT_LIFETIME));
 }
 
 #[test]
@@ -362,7 +429,7 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     assert_eq!(taken, [Held::Waiting(1), Held::Late(2), Held::Waiting(4)]);
     assert!(fixture.exchange.find(kept.port(), kept.id()).is_some());
     assert!(fixture.flush().is_empty());
-    assert_eq!(fixture.open().count(), 1);
+    assert_eq!(fixture.open().filter(|port| port.tickets > 0).count(), 1);
     fixture.exchange.tidy(fixture.now, |_| {});
     assert_eq!(fixture.exchange.tickets.next_end(), None);
 }
@@ -392,7 +459,7 @@ fn removed_backend_leaves_nothing_behind() {
 fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
     let (soon, far) = (Duration::from_millis(5), Duration::from_secs(3600));
     for times in [vec![soon], vec![soon, far], vec![far, soon], vec![far, Duration::ZERO]] {
-        let mut exchange: Exchange<u32, u32> = Exchange::new().unwrap();
+        let mut exchange: Exchange<u32, u32> = Exchange::new(PLENTY).unwrap();
         let start = Instant::now();
         for time in &times {
             exchange.wake_at(start + *time, start);
@@ -404,6 +471,9 @@ fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
         assert_eq!(wait(&mut exchange), [Event::Alarm], "{times:?}");
     }
 }
+
+/// Room for more sockets than any test opens.
+const PLENTY: usize = 10_000;
 
 /// What is sent; the ID takes the place of the first two octets.
 const MESSAGE: &[u8] = b"??message";

@@ -32,6 +32,11 @@ impl TicketKey {
         (self.0.get() >> 16) - 1
     }
 
+    /// The socket's number and one, in two octets.
+    pub(super) fn port_tag(self) -> u16 {
+        (self.0.get() >> 16) as u16
+    }
+
     /// Socket and ID in one.
     pub(crate) fn number(self) -> u32 {
         self.0.get()

@@ -1,0 +1,98 @@
+//! The secrets of cookies, which stand in files of their own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::limit::{CookieSecrets, UnfitSecrets};
+
+/// Reads the files of secrets that a config names, each once; every file that is wrong is told.
+pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, CookieProblems> {
+    let (mut secrets, mut problems) = (HashMap::new(), Vec::new());
+    for file in config.cookie_secrets_files() {
+        match read(file) {
+            Ok(read) => drop(secrets.insert(file.to_owned(), read)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(secrets) } else { Err(CookieProblems(problems)) }
+}
+
+/// Reads one file.
+fn read(file: &Path) -> Result<CookieSecrets, CookieProblem> {
+    // Not as text: what is no UTF-8 is told as a line that is wrong.
+    let octets = fs::read(file).map_err(|error| CookieProblem::Unreadable(file.to_owned(), error))?;
+    let text = String::from_utf8_lossy(&octets);
+    CookieSecrets::parse(&text).map_err(|unfit| CookieProblem::Unfit(file.to_owned(), unfit))
+}
+
+/// All that is wrong with the files of secrets.
+#[derive(Debug)]
+pub(super) struct CookieProblems(Vec<CookieProblem>);
+
+/// What is wrong with a file of secrets. No form of printing shows what is in it.
+#[derive(Debug)]
+enum CookieProblem {
+    /// It cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// It holds other things.
+    Unfit(PathBuf, UnfitSecrets),
+}
+
+impl fmt::Display for CookieProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(CookieProblem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl fmt::Display for CookieProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(file, error) => {
+                write!(f, "{}: the secrets of cookies cannot be read: {error}", file.display())
+            }
+            Self::Unfit(file, unfit) => write!(f, "{}:{}: {unfit}", file.display(), unfit.line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_and_what_is_wrong_with_them_is_told_without_the_secret() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        fs::write(folder.path().join("good"), "000102030405060708090a0b0c0d0e0f\n").expect("a file of the test");
+        fs::write(folder.path().join("bad"), "000102030405060708090a0b0c0d0e0f\nhush\n").expect("a file of the test");
+        fs::write(folder.path().join("odd"), b"\xFF\xFE").expect("a file of the test");
+        let check = |lines: &[&str], expected: &[&str]| {
+            let text = |name: &str, line: &str| {
+                format!("[authorities.{name}]\nlisten = [\"127.0.0.1:0\"]\nzones = [\"a.txt\"]\n{line}\n")
+            };
+            let sections = ('a'..).zip(lines).map(|(name, line)| text(&name.to_string(), line));
+            let config = Config::parse(&sections.collect::<String>(), "c.toml", folder.path()).expect("a config");
+            let problems = load(&config).map_or_else(|problems| problems.to_string(), |_| String::new());
+            let found: Vec<_> =
+                problems.lines().map(|line| line.rsplit_once("/").map_or(line, |(_, name)| name)).collect();
+            assert_eq!(found.len(), expected.len(), "{problems}");
+            assert!(found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)), "{problems}");
+            assert!(!problems.contains("hush"), "{problems}");
+        };
+        let [good, bad, odd, no] = ["good", "bad", "odd", "no"].map(|file| format!("cookie_secrets_file = \"{file}\""));
+        check(&[&good, &good], &[]);
+        check(
+            &[&bad, &good, &no, &bad, &odd],
+            &[
+                "bad:2: expected 32 hexadecimal digits, as from `openssl rand -hex 16`",
+                "no: the secrets of cookies cannot be read: ",
+                "odd:1: expected 32 hexadecimal digits",
+            ],
+        );
+        check(&[&format!("{no}\ncookies = false")], &[]);
+    }
+}

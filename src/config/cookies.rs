@@ -1,0 +1,65 @@
+//! Cookies for clients: two keys that the forwarder and authorities have alike.
+
+use std::path::Path;
+
+use super::section::Section;
+use super::{CookieConfig, words};
+
+/// Reads `cookies` and `cookie_secrets_file`. The file is relative to `folder`.
+pub(super) fn read(section: &mut Section<'_>, folder: &Path) -> CookieConfig {
+    let usual = CookieConfig::default();
+    let enabled = section.boolean("cookies", usual.enabled);
+    let file = section.take("cookie_secrets_file").and_then(|node| node.parsed(words::file_name));
+    CookieConfig { enabled, secrets_file: file.map(|file| folder.join(file)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// A config with these lines in the forwarder and in an authority.
+    fn text(lines: &str) -> String {
+        format!(
+            "[forwarder]\n{lines}\n[pools.a]\nbackends = [\"192.0.2.1:53\"]\n\
+             [authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n{lines}\n"
+        )
+    }
+
+    #[test]
+    fn both_have_the_same_keys() {
+        let read = |lines: &str| {
+            let config = Config::parse(&text(lines), "c.toml", Path::new("/etc/h")).unwrap_or_else(|p| panic!("{p}"));
+            let forwarder = config.forwarder.expect("there is one").cookies;
+            assert_eq!(config.authorities[0].cookies, forwarder);
+            forwarder
+        };
+        assert_eq!(read(""), CookieConfig { enabled: true, secrets_file: None });
+        let file = Some("/etc/h/cookies.secret".into());
+        assert_eq!(
+            read("cookies = false\ncookie_secrets_file = \"cookies.secret\""),
+            CookieConfig { enabled: false, secrets_file: file }
+        );
+    }
+
+    #[test]
+    fn both_are_checked() {
+        check(
+            &text("cookies = 1\ncookie_secret_file = \"f\""),
+            &[
+                "2:11: forwarder.cookies: expected true or false, not an integer",
+                "3:1: forwarder: unknown key \"cookie_secret_file\", did you mean \"cookie_secrets_file\"?",
+                "9:11: authorities.a.cookies: expected true or false, not an integer",
+                "10:1: authorities.a: unknown key \"cookie_secret_file\", did you mean \"cookie_secrets_file\"?",
+            ],
+        );
+        check(
+            &text("cookie_secrets_file = \"\""),
+            &[
+                "2:23: forwarder.cookie_secrets_file: invalid value \"\": expected the name of a file",
+                "8:23: authorities.a.cookie_secrets_file: invalid value \"\": expected the name of a file",
+            ],
+        );
+    }
+}

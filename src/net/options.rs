@@ -1,0 +1,60 @@
+//! Options of UDP sockets that no crate at hand offers behind a safe call, and what they are set for.
+
+#![allow(unsafe_code)] // One system call; its block says why it is sound.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+
+/// Asks the kernel to tell of every datagram at which local address it arrived ([`super::batch::Datagram::local`]). For listeners on
+/// a wildcard address.
+///
+/// # Errors
+/// What the kernel says.
+pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
+    let (level, option) = match is_ipv6 {
+        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+        false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+    };
+    switch_on(socket, level, option)
+}
+
+/// Asks the kernel to hand over trains as they come, for a [`super::batch::RecvBatch::for_trains`]: it would cut them apart, at the price of
+/// the way through the rest of the network stack for each of their datagrams. One that does not know trains goes on as ever.
+pub fn take_trains_whole(socket: impl AsFd) {
+    let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
+}
+
+/// Keeps datagrams whole, whatever ICMP says of the way: no datagram is cut to a path MTU that somebody claims, and where IPv6
+/// lets a sender choose, none is cut at all. Second fragments can be forged without knowledge of port and ID (RFC 9715). A
+/// kernel that does not know these options goes on as ever.
+///
+/// Over IPv4 what is longer than the MTU of our own device still leaves in fragments, and routers may make some: DF is not set,
+/// for else a narrow link would swallow what nobody makes shorter (as Unbound, NSD, Knot and BIND have it).
+pub fn ignore_path_mtu(socket: impl AsFd, is_ipv6: bool) {
+    if is_ipv6 {
+        let _ = sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::OMIT);
+        let _ = switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG);
+    } else {
+        let _ = sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::OMIT);
+    }
+}
+
+/// Asks the kernel to keep ICMP errors with the datagrams that they are about, to be received with `MSG_ERRQUEUE`. One that
+/// does not tells of no datagrams.
+pub fn keep_errors(socket: impl AsFd, is_ipv6: bool) {
+    let _ = match is_ipv6 {
+        true => switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+        false => switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVERR),
+    };
+}
+
+/// Sets an option that is a flag.
+pub(super) fn switch_on(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads one integer of the stated size.
+    let returned = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), size) };
+    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,129 @@
+//! RFC 9018, server cookies that all servers make alike: its examples (appendix A), and for how long a cookie is good.
+
+use std::net::IpAddr;
+
+use hedgerow::limit::CookieSecrets;
+use hedgerow::wire::{Cookie, CookieOption, CookieState};
+
+/// The secret of the first examples.
+const SECRET: &str = "e5e973e5a6b2a43f48e7dc849e37bfcf";
+
+/// The client of the first examples.
+const CLIENT: &str = "198.51.100.100";
+
+/// The octets that these digits stand for.
+fn octets(digits: &str) -> Vec<u8> {
+    data_encoding::HEXLOWER.decode(digits.as_bytes()).expect("pairs of digits")
+}
+
+/// What a COOKIE option gets from a server with these secrets.
+fn answer(secrets: &[&str], client: &str, option: &[u8], now: u32) -> Cookie {
+    let secrets = CookieSecrets::parse(&secrets.join("\n")).expect("secrets");
+    let address: IpAddr = client.parse().expect("an address");
+    secrets.answer(CookieOption::read(option).expect("of a legal length"), address, now)
+}
+
+/// An option as it is sent.
+fn option(cookie: &Cookie) -> Vec<u8> {
+    [&cookie.client[..], &cookie.server].concat()
+}
+
+/// Checks that an option of a query gets this one in return.
+fn check(secrets: &[&str], client: &str, asked: &str, now: u32, state: CookieState, given: &str) {
+    let cookie = answer(secrets, client, &octets(asked), now);
+    assert_eq!((option(&cookie), cookie.state), (octets(given), state), "{asked}");
+    // What is given is good from then on.
+    assert_eq!(answer(secrets, client, &option(&cookie), now), Cookie { state: CookieState::Valid, ..cookie });
+}
+
+#[test]
+fn a_client_learns_a_new_cookie() {
+    let given = "2464c4abcf10c957010000005cf79f111f8130c3eee29480";
+    check(&[SECRET], CLIENT, "2464c4abcf10c957", 1_559_731_985, CookieState::Missing, given);
+}
+
+#[test]
+fn a_cookie_is_renewed_after_half_an_hour() {
+    let old = "2464c4abcf10c957010000005cf79f111f8130c3eee29480";
+    let new = "2464c4abcf10c957010000005cf7a871d4a564a1442aca77";
+    check(&[SECRET], CLIENT, old, 1_559_734_385, CookieState::Valid, new);
+}
+
+#[test]
+fn reserved_octets_are_hashed_as_they_came() {
+    let (client, old) = ("203.0.113.203", "fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5");
+    // As old as it is in the example it gets a new one, whether it counts still or not.
+    check(
+        &[SECRET],
+        client,
+        old,
+        1_559_734_700,
+        CookieState::Invalid,
+        "fc93fc62807ddb86010000005cf7a9acf73a7810aca2381e",
+    );
+    assert_eq!(answer(&[SECRET], client, &octets(old), 0x5cf7_8f71).state, CookieState::Valid);
+}
+
+#[test]
+fn a_cookie_of_the_secret_before_is_valid_and_replaced() {
+    let secrets = ["445536bcd2513298075a5d379663c962", "dd3bdf9344b678b185a6f5cb60fca715"];
+    let client = "2001:db8:220:1:59de:d0f4:8769:82b8";
+    let (old, new) =
+        ("22681ab97d52c298010000005cf7c57926556bd0934c72f8", "22681ab97d52c298010000005cf7c609a6bb79d16625507a");
+    check(&secrets, client, old, 1_559_741_961, CookieState::Valid, new);
+    assert_eq!(answer(&secrets[..1], client, &octets(old), 1_559_741_961).state, CookieState::Invalid);
+}
+
+#[test]
+fn a_cookie_is_good_for_an_hour_and_five_minutes_ahead_of_time() {
+    const NOW: u32 = 1_559_731_985;
+    let old = octets("2464c4abcf10c957010000005cf79f111f8130c3eee29480");
+    for (now, state, is_kept) in [
+        (NOW, CookieState::Valid, true),
+        (NOW + 1800, CookieState::Valid, true),
+        (NOW + 1801, CookieState::Valid, false),
+        (NOW + 3600, CookieState::Valid, false),
+        (NOW + 3601, CookieState::Invalid, false),
+        (NOW - 300, CookieState::Valid, true),
+        (NOW - 301, CookieState::Invalid, false),
+        (NOW ^ 1 << 31, CookieState::Invalid, false),
+    ] {
+        let cookie = answer(&[SECRET], CLIENT, &old, now);
+        assert_eq!((cookie.state, option(&cookie) == old), (state, is_kept), "{}", i64::from(now) - i64::from(NOW));
+    }
+}
+
+#[test]
+fn time_is_a_serial_number() {
+    for (made, now, state) in [
+        (u32::MAX - 10, 20, CookieState::Valid),
+        (u32::MAX, 3598, CookieState::Valid),
+        (u32::MAX, 3600, CookieState::Invalid),
+        (100, u32::MAX - 100, CookieState::Valid),
+        (300, u32::MAX, CookieState::Invalid),
+    ] {
+        let cookie = answer(&[SECRET], CLIENT, &octets("2464c4abcf10c957"), made);
+        assert_eq!(answer(&[SECRET], CLIENT, &option(&cookie), now).state, state, "{made} {now}");
+    }
+}
+
+#[test]
+fn a_cookie_is_bound_to_all_that_made_it() {
+    const NOW: u32 = 1_559_731_985;
+    let good = octets("2464c4abcf10c957010000005cf79f111f8130c3eee29480");
+    let state = |secret: &str, client: &str, option: &[u8]| answer(&[secret], client, option, NOW).state;
+    assert_eq!(state(SECRET, CLIENT, &good), CookieState::Valid);
+    assert_eq!(state(SECRET, "198.51.100.101", &good), CookieState::Invalid);
+    assert_eq!(state(SECRET, "2001:db8::1", &good), CookieState::Invalid);
+    assert_eq!(state("e5e973e5a6b2a43f48e7dc849e37bfce", CLIENT, &good), CookieState::Invalid);
+    for bit in 0..good.len() * 8 {
+        let mut other = good.clone();
+        other[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(state(SECRET, CLIENT, &other), CookieState::Invalid, "bit {bit}");
+    }
+    for len in (16..=40).filter(|len| *len != 24) {
+        let mut other = good.clone();
+        other.resize(len, 0);
+        assert_eq!(state(SECRET, CLIENT, &other), CookieState::Invalid, "{len} octets");
+    }
+}
