@@ -22,8 +22,8 @@
 //!
 //! 1. A listener becomes readable; up to 64 datagrams, or trains of them, are received by one call (`net/udp.rs`,
 //!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). Where more come than can be answered, the oldest
-//!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's
-//!    task (`net/tcp.rs`). `now` is taken once for each portion.
+//!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`). `now` is taken once for
+//!    each portion.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
 //!    (`limit/cookies.rs`); the route's pool is found (`plan.rs`). That is done for a
 //!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).
@@ -53,7 +53,7 @@
 //! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
 //! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/holdings.rs`, which makes a new
 //! edition of what an authority answers from; `announcer` tells who has copies. A worker takes NOTIFY, passes it on, and sends
-//! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp.rs`).
+//! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp/`).
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that.

@@ -1,9 +1,18 @@
-//! RFC 9018, server cookies that all servers make alike: its examples (appendix A), and for how long a cookie is good.
+//! RFC 9018, server cookies that all servers make alike: its examples (appendix A), for how long a cookie is good, and that BIND
+//! and Knot take ours and we theirs (a server that is not installed is told and left out).
 
-use std::net::IpAddr;
+mod support;
+
+use std::fs::{self, File};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use hedgerow::limit::CookieSecrets;
 use hedgerow::wire::{Cookie, CookieOption, CookieState};
+use rustix::process::{Pid, Signal, kill_process};
+use support::*;
+use tempfile::TempDir;
 
 /// The secret of the first examples.
 const SECRET: &str = "e5e973e5a6b2a43f48e7dc849e37bfcf";
@@ -125,5 +134,104 @@ fn a_cookie_is_bound_to_all_that_made_it() {
         let mut other = good.clone();
         other.resize(len, 0);
         assert_eq!(state(SECRET, CLIENT, &other), CookieState::Invalid, "{len} octets");
+    }
+}
+
+/// A server of others that answers only who shows a good cookie.
+struct Strict {
+    /// Where it is asked.
+    address: SocketAddr,
+    /// The process.
+    child: Child,
+    /// Its files.
+    _folder: TempDir,
+}
+
+impl Strict {
+    /// Starts one with this config, in which `PLACE`, `ADDRESS` and `PORT` stand for its own; `None` if it is not installed.
+    fn start(program: &str, arguments: &[&str], config: &str) -> Option<Self> {
+        let program = Path::new("/usr/sbin").join(program);
+        if !program.exists() {
+            eprintln!("{} is not installed: not tested with it", program.display());
+            return None;
+        }
+        let (folder, address) = (TempDir::new().expect("a temporary folder"), free_address());
+        let at = folder.path();
+        let config = config.replace("PLACE", &at.display().to_string());
+        let config = config.replace("ADDRESS", &address.ip().to_string()).replace("PORT", &address.port().to_string());
+        fs::write(at.join("config"), config).expect("our own folder");
+        let zone = "$ORIGIN example.org.\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww A 192.0.2.1\n";
+        fs::write(at.join("zone"), zone).expect("our own folder");
+        let log = File::create(at.join("log")).expect("our own folder");
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(at.join("config"))
+            .current_dir(at)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("it is installed");
+        Some(Self { address, child, _folder: folder })
+    }
+}
+
+impl Drop for Strict {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// A query with a COOKIE option.
+fn asking(cookie: &[u8]) -> Query {
+    query("www.example.org", A).edns(1232).option(COOKIE, cookie)
+}
+
+/// Has a strict server and ours, with one secret, take each other's cookies.
+fn check_peer(peer: &Strict) {
+    let config = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['hosts.txt']\ncookie_secrets_file = 'fleet'\n";
+    let files = [("hosts.txt", "www.example.org 192.0.2.1 A\n"), ("fleet", SECRET)];
+    let server = Server::start_with_files(config, &files);
+    let ours = Client::of(server.listener("ts"));
+    let own = b"\x24\x64\xc4\xab\xcf\x10\xc9\x57";
+    let theirs = until("the peer answers", || {
+        let response = Client::of(peer.address).try_ask(&asking(own))?;
+        (response.rcode() == BADCOOKIE).then(|| response.cookie().expect("a cookie"))
+    });
+    let taken = ours.ask(&asking(&theirs));
+    assert_eq!((taken.answers(), taken.cookie()), (vec!["192.0.2.1".to_owned()], Some(theirs)));
+    let given = ours.ask(&asking(own)).cookie().expect("a cookie");
+    let response = Client::of(peer.address).ask(&asking(&given));
+    assert_eq!((response.rcode(), response.answers()), (NOERROR, vec!["192.0.2.1".to_owned()]));
+    let mut other = given;
+    other[23] ^= 1;
+    assert_eq!(Client::of(peer.address).ask(&asking(&other)).rcode(), BADCOOKIE);
+}
+
+#[test]
+fn bind_takes_our_cookies_and_we_take_those_of_bind() {
+    let config = format!(
+        "options {{ directory \"PLACE\"; pid-file \"PLACE/pid\"; session-keyfile \"PLACE/key\"; \
+         listen-on port PORT {{ ADDRESS; }}; listen-on-v6 {{ none; }}; recursion no; dnssec-validation no; \
+         cookie-algorithm siphash24; cookie-secret \"{SECRET}\"; require-server-cookie yes; }};\n\
+         controls {{ }};\nzone example.org {{ type primary; file \"zone\"; }};\n"
+    );
+    if let Some(peer) = Strict::start("named", &["-g", "-n", "1", "-c"], &config) {
+        check_peer(&peer);
+    }
+}
+
+#[test]
+fn knot_takes_our_cookies_and_we_take_those_of_knot() {
+    let config = format!(
+        "server:\n  listen: ADDRESS@PORT\n  rundir: PLACE\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n\
+         log:\n  - target: stderr\n    any: info\ndatabase:\n  storage: PLACE\n\
+         mod-cookies:\n  - id: strict\n    secret: 0x{SECRET}\n    badcookie-slip: 1\n\
+         template:\n  - id: default\n    global-module: mod-cookies/strict\n\
+         zone:\n  - domain: example.org\n    storage: PLACE\n    file: zone\n"
+    );
+    if let Some(peer) = Strict::start("knotd", &["-c"], &config) {
+        check_peer(&peer);
     }
 }

@@ -12,6 +12,9 @@ use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
 
+/// How long after a flood all is as before; a busy machine may need twice that.
+const NORMAL_AGAIN: Duration = Duration::from_secs(1);
+
 /// A process that gets a small part of its time only: it is stopped again and again. Dropping this lets it run.
 struct Slowed {
     stop: Option<Sender<()>>,
@@ -117,9 +120,11 @@ fn flood_costs_neither_goodput_nor_time_nor_memory() {
         // 100 ms, and what a busy machine adds.
         assert!(median(&met.waited) < ms(400), "{:?}", median(&met.waited));
         assert!(server.process.resident() < memory + (32 << 20), "{} kB", server.process.resident() >> 10);
-        let asked = Instant::now();
-        assert_eq!(Client::of(address).ask(&query("www.example", A)).answers(), [ADDRESS]);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        // What is left of the flood is dropped first; a client that meets that asks again.
+        let (asked, client) = (Instant::now(), Client::of(address));
+        let response = until("all is as before", || client.try_ask(&query("www.example", A)));
+        assert_eq!(response.answers(), [ADDRESS]);
+        assert!(asked.elapsed() < 2 * NORMAL_AGAIN, "{:?}", asked.elapsed());
     }
 }
 

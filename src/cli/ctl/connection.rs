@@ -431,10 +431,11 @@ mod tests {
 
     #[test]
     fn the_config_tells_where_the_server_is() {
-        check("", Ok(("http://127.0.0.1:5380", false)));
-        check("[admin]\nlisten = \"[::]:5399\"", Ok(("http://[::1]:5399", false)));
-        check("[admin]\ntoken_file = \"admin.token\"", Ok(("http://127.0.0.1:5380", true)));
-        check("[admin]\ntoken_file = \"no.token\"", Ok(("http://127.0.0.1:5380", false)));
+        // At the usual address a server of this machine may have its socket.
+        check("[admin]\nsocket = \"off\"", Ok(("http://127.0.0.1:5380", false)));
+        check("[admin]\nlisten = \"[::]:7\"", Ok(("http://[::1]:7", false)));
+        check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"admin.token\"", Ok(("http://127.0.0.1:7", true)));
+        check("[admin]\nlisten = \"127.0.0.1:7\"\ntoken_file = \"no.token\"", Ok(("http://127.0.0.1:7", false)));
         check("[admin]\nlisten = \"127.0.0.1:0\"", Err("--admin URL"));
         check("[admni]", Err("--admin URL"));
     }
