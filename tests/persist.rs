@@ -87,7 +87,10 @@ fn a_damaged_file_is_reported_and_ignored() {
 fn what_is_no_file_keeps_nobody_from_starting_or_ending() {
     let folder = TempDir::new().expect("a temporary folder");
     let backend = Backend::new(answer(ADDRESS));
-    for file in [folder.path().to_owned(), folder.path().join("missing").join("cache.bin")] {
+    // Below a file there is no folder to be made.
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "").expect("a file of our own");
+    for file in [folder.path().to_owned(), plain.join("cache.bin")] {
         let mut server = start(&backend, &file);
         assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
         server.process.signal(Signal::TERM);

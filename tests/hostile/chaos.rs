@@ -3,6 +3,8 @@
 //! there is denied, and memory stays. `HEDGEROW_CHAOS_SECONDS` makes it longer, `HEDGEROW_SEED` repeats it.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -102,7 +104,8 @@ impl Drop for End<'_> {
 /// Forges in bursts until it is over, some thousand datagrams a second.
 fn flood(is_over: &AtomicBool, sent: &AtomicUsize, seed: u64, burst: usize, forge: impl Fn(&Forger, &mut StdRng)) {
     let (forger, mut random) = (Forger::new(), StdRng::seed_from_u64(seed));
-    let idle = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    // What is forged may well reach a port of UDP, and would wake who waits there.
+    let idle = UnixDatagram::unbound().expect("a socket");
     while !is_over.load(Relaxed) {
         for _ in 0..burst {
             forge(&forger, &mut random);
@@ -138,7 +141,8 @@ fn forge_queries(forger: &Forger, target: SocketAddr, random: &mut StdRng) {
 
 /// Asks by TCP without reading, again and again.
 fn do_not_read(is_over: &AtomicBool, target: SocketAddr) {
-    let idle = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+    // What is forged may well reach a port of UDP, and would wake who waits there.
+    let idle = UnixDatagram::unbound().expect("a socket");
     let mut clients = Vec::new();
     let queries: Vec<u8> =
         (0..50).flat_map(|number| framed(&query(&format!("h{number}.example"), A).to_vec())).collect();
@@ -215,8 +219,9 @@ impl Lossy {
 }
 
 /// Waits until one of some sockets has something, or for so long.
-fn wait(sockets: &[&UdpSocket], time: Duration) {
-    let mut sockets: Vec<_> = sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
+fn wait(sockets: &[&dyn AsFd], time: Duration) {
+    let mut sockets: Vec<_> =
+        sockets.iter().map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)).collect();
     let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
     let _ = poll(&mut sockets, Some(&time));
 }

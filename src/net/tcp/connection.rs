@@ -390,7 +390,7 @@ const UNSENT_IN_KERNEL: u32 = 64 << 10;
 
 /// Messages in a row that cannot be read after which nothing more is read: a client that is out of step never comes to its
 /// senses, and empty frames are nothing but work.
-const MALFORMED: u32 = 8;
+const MALFORMED: u32 = 100;
 
 /// Rounds of handing over, taking and writing that one turn has at most.
 const ROUNDS: u32 = 4;
