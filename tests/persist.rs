@@ -89,7 +89,7 @@ fn what_is_no_file_keeps_nobody_from_starting_or_ending() {
     let backend = Backend::new(answer(ADDRESS));
     // Below a file there is no folder to be made.
     let plain = folder.path().join("plain");
-    std::fs::write(&plain, "").expect("a file of our own");
+    fs::write(&plain, "").expect("a file of our own");
     for file in [folder.path().to_owned(), plain.join("cache.bin")] {
         let mut server = start(&backend, &file);
         assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);

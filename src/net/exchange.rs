@@ -9,7 +9,7 @@
 //! elsewhere; they are bound to random ports over the whole unprivileged range and renewed all the time; IDs are drawn
 //! uniformly for each message. All of it comes from a CSPRNG seeded by the operating system.
 //!
-//! No more sockets are open than there is room for, divided fairly ([`room`]); beyond that, messages share those that there are.
+//! No more sockets are open than there is room for, divided fairly (`room.rs`); beyond that, messages share those that there are.
 //! The last socket of a backend is given up only when its successor is open, so that a shortage never leaves it without.
 //!
 //! ```text
