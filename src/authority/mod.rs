@@ -224,7 +224,7 @@ impl Authority {
         out: &mut Vec<u8>,
     ) -> Outcome {
         #[cfg(feature = "faults")]
-        crate::net::faults::on_message(message);
+        crate::net::faults::on_message(arrival.message);
         let transport = match transport {
             Transport::Udp => zone::Transport::Udp,
             Transport::Tcp => zone::Transport::Tcp,
