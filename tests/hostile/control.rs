@@ -1,7 +1,7 @@
 //! The admin server: a local user is nobody, and nobody keeps others from being heard.
 
 use std::fs::{self, Permissions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -261,6 +261,9 @@ fn secret_files_that_others_can_read_are_told_at_start_and_check() {
     }
 }
 
+/// Far above the ten seconds that a request has, even on a busy machine, and far below the time that an idle connection has.
+const LONG: Duration = Duration::from_secs(40);
+
 /// A request whose body never comes.
 const UNFINISHED: &str = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer 0123456789abcdef\r\n\
                           Content-Length: 100\r\n\r\n{";
@@ -268,7 +271,7 @@ const UNFINISHED: &str = "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nAut
 /// A connection that has sent this.
 fn sent(address: SocketAddr, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("the admin server listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    stream.set_read_timeout(Some(LONG)).expect("not zero");
     stream.write_all(text.as_bytes()).expect("room for it");
     stream
 }
@@ -298,8 +301,7 @@ fn unfinished_requests_keep_nobody_waiting_and_end_after_ten_seconds() {
     }
     let took = begin.elapsed();
     assert!(took >= Duration::from_secs(9), "some of them had the time that a request has: {took:?}");
-    // Each read above waits for 15 s at most; those that were there at the end all ended in the same moment.
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(took < LONG, "{took:?}");
 }
 
 #[test]
@@ -310,7 +312,7 @@ fn half_a_head_has_ten_seconds_too() {
     let mut stream = sent(server.listener("admin"), "GET /healthz HTTP/1.1\r\nHost: loc");
     let _ = stream.read(&mut [0; 64]);
     let took = begin.elapsed();
-    assert!((Duration::from_secs(9)..Duration::from_secs(15)).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(9)..LONG).contains(&took), "{took:?}");
 }
 
 #[test]
@@ -318,12 +320,17 @@ fn a_response_that_nobody_reads_does_not_stay() {
     let backend = Backend::new(answer("192.0.2.1"));
     let server = with_token(&backend);
     let mut stream = sent(server.listener("admin"), "");
-    stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
+    stream.set_write_timeout(Some(LONG)).expect("not zero");
     // Until the responses fill all buffers, and so do the requests then.
     let question = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let begin = Instant::now();
-    let ended = until("the connection ends", || stream.write_all(question.as_bytes()).err());
-    assert!(!matches!(ended.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut), "{ended}");
-    assert!(begin.elapsed() < PATIENCE);
+    let ended = loop {
+        if let Err(error) = stream.write_all(question.as_bytes()) {
+            break error;
+        }
+        assert!(begin.elapsed() < LONG, "buffers have an end");
+    };
+    assert!(!matches!(ended.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{ended}");
+    assert!(begin.elapsed() < LONG);
     check_health(&server.admin());
 }
