@@ -83,6 +83,8 @@ pub struct Report {
     pub queries: Vec<Sent>,
     /// Responses that nobody waited for.
     pub strays: usize,
+    /// The first of the answers that are not the table's, and how long each took.
+    pub oddities: Vec<(Duration, Response)>,
 }
 
 impl Report {
@@ -110,7 +112,8 @@ impl Report {
         let sent = self.queries.len();
         let taken = usize::try_from(admin.metrics().sum("hedgerow_queries_total", &[])).expect("a count");
         let (lost, wrong, strays) = (self.lost(), self.wrong(), self.strays);
-        let numbers = format!("{what}: {sent} sent, {taken} taken: {lost} lost, {wrong} wrong, {strays} strays");
+        let odd = &self.oddities;
+        let numbers = format!("{what}: {sent} sent, {taken} taken: {lost} lost, {wrong} wrong, {strays} strays {odd:?}");
         assert!(lost <= sent - taken && wrong == 0 && strays == 0, "{numbers}");
         assert!(taken * 100 >= sent * 99, "too few to tell: {numbers}");
     }
@@ -242,7 +245,11 @@ impl Run {
             && response.get(12..query.len()) == query.get(12..)
             && response.ends_with(address);
         let sent = &mut self.report.queries[number];
-        sent.answer = Some(Came { took: sent.at.elapsed(), is_right });
+        let took = sent.at.elapsed();
+        sent.answer = Some(Came { took, is_right });
+        if !is_right && self.report.oddities.len() < ODDITIES {
+            self.report.oddities.push((took, Response { bytes: response.to_vec() }));
+        }
     }
 }
 
@@ -263,3 +270,5 @@ const NAMES: usize = 30_000;
 const SOCKETS: usize = 8;
 /// By how much a query may be late before it is left out.
 const LONGEST_LAG: Duration = Duration::from_millis(10);
+/// How many answers that are not right are kept to be shown.
+const ODDITIES: usize = 8;
