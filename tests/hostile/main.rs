@@ -13,6 +13,7 @@ mod fetches;
 mod forgery;
 mod mutations;
 mod overload;
+mod plane;
 mod privileges;
 mod shortage;
 mod unreachable;
