@@ -263,7 +263,10 @@ impl Balancer {
             let admits = move |client| gate.borrow().may_connect(client);
             let table = Arc::clone(&table);
             let serving = tcp::serve(listener, table, draining.clone(), admits, handle, refused);
-            connections.start(async { Ok(serving.await) });
+            connections.start(async {
+                serving.await;
+                Ok(())
+            });
         }
         let mut replies = Endless::new(TaskKind::Replies);
         replies.start(serve::take_replies(Rc::clone(&forwarder), vigil));
@@ -339,7 +342,10 @@ impl Site {
             let admits = move |client| gate.may_connect(client);
             let table = Arc::clone(&table);
             let serving = tcp::serve(listener, table, draining.clone(), admits, handle, refused);
-            connections.start(async { Ok(serving.await) });
+            connections.start(async {
+                serving.await;
+                Ok(())
+            });
         }
         Ok(Self { authority, sockets: udp, intake, connections, drain })
     }

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -144,6 +143,7 @@ fn while_a_large_table_is_loaded_everything_is_answered_at_once() {
 #[cfg(feature = "faults")]
 mod faults {
     use std::process::Output;
+    use std::thread;
 
     use super::*;
 
