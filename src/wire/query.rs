@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::codes::{Opcode, Rcode};
 use super::edns::{Edns, OptRecord, Passing};
+use super::form::udp_limit;
 use super::header::{Flag, Header};
 use super::name::{Name, fold};
 use super::question::Question;
@@ -24,6 +25,11 @@ impl Query<'_> {
     /// Whether the client takes DNSSEC records.
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// The longest response that may go to the client by UDP.
+    pub fn udp_limit(&self, own_udp_size: u16) -> usize {
+        udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
     /// Appends the question to `out`, folded, and returns RD, CD and DO as an octet: the two parts of a [`QuestionKey`], for
