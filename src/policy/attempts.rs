@@ -190,12 +190,17 @@ impl Attempts {
 
     /// Whether the race has made all the attempts that it may.
     pub(super) fn is_full(&self) -> bool {
-        self.room() == 0
+        self.made() >= MAX_ATTEMPTS
     }
 
-    /// How many attempts may still be made. One that is asked again counts once more.
+    /// How many attempts may still be made.
     pub(super) fn room(&self) -> usize {
-        MAX_ATTEMPTS.saturating_sub(self.as_slice().len() + usize::from(self.again))
+        MAX_ATTEMPTS.saturating_sub(self.made())
+    }
+
+    /// How many attempts were made. One that is asked again counts once more.
+    fn made(&self) -> usize {
+        usize::from(self.len) + usize::from(self.again)
     }
 
     /// How often one was asked again.

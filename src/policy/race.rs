@@ -475,11 +475,14 @@ impl Race {
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, Kind::Failover));
         }
-        let (backend, ..) = self
+        if !too_few {
+            return None;
+        }
+        let late = self
             .silences()
             .filter(|&(_, tries, last)| tries < rules.tries && last.after(rules.attempt_timeout) <= now)
-            .min_by_key(|&(_, tries, _)| tries)?;
-        too_few.then_some((backend, Kind::Failover))
+            .min_by_key(|&(_, tries, _)| tries);
+        late.map(|(backend, ..)| (backend, Kind::Failover))
     }
 
     /// When the next turn comes if nothing happens. To be asked only when none is due now.
@@ -568,9 +571,10 @@ impl Race {
 
     /// The backends that were asked, stayed silent and can be asked again: how often each was asked, and when last.
     fn silences(&self) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
-        self.candidates.iter().enumerate().filter_map(|(place, backend)| {
+        let sendable = self.candidates.iter().enumerate().filter(|(place, _)| self.unsendable & 1 << place == 0);
+        sendable.filter_map(|(_, backend)| {
             let (tries, last) = self.attempts.silence_of(backend)?;
-            (self.unsendable & 1 << place == 0).then_some((backend, tries, last))
+            Some((backend, tries, last))
         })
     }
 }
