@@ -247,6 +247,21 @@ fn standards_are_cited_in_one_form() {
     check_lines(&["src", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| miscites(&line.comment));
 }
 
+/// Who follows a citation finds what is cited.
+#[test]
+fn the_contract_is_cited_by_its_headings() {
+    const FILE: &str = "docs/src/contract.md";
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/contract.md")).expect("the contract");
+    let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    check_lines(&["src", "tests", "benches"], "cite as `docs/src/contract.md, Races`", |_, line| {
+        let is_right =
+            |rest: &str| rest.strip_prefix(", ").is_some_and(|rest| headings.iter().any(|h| rest.starts_with(h)));
+        let mut cited = line.comment.split(FILE).skip(1);
+        cited.any(|rest| !is_right(rest)) || has_words(&line.comment, "CONTRACT")
+    });
+}
+
 #[test]
 fn promises_name_tests_that_are_there() {
     let text = std::fs::read_to_string("SECURITY.md").expect("it can be read");
