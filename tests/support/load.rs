@@ -113,7 +113,8 @@ impl Report {
         let taken = usize::try_from(admin.metrics().sum("hedgerow_queries_total", &[])).expect("a count");
         let (lost, wrong, strays) = (self.lost(), self.wrong(), self.strays);
         let odd = &self.oddities;
-        let numbers = format!("{what}: {sent} sent, {taken} taken: {lost} lost, {wrong} wrong, {strays} strays {odd:?}");
+        let numbers =
+            format!("{what}: {sent} sent, {taken} taken: {lost} lost, {wrong} wrong, {strays} strays {odd:?}");
         assert!(lost <= sent - taken && wrong == 0 && strays == 0, "{numbers}");
         assert!(taken * 100 >= sent * 99, "too few to tell: {numbers}");
     }
