@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::pool::pool_at;
+use super::proof::Proof;
 use super::races::is_badcookie;
 use super::{Forwarder, Ticket};
 use crate::metrics::Cause;
@@ -81,8 +82,10 @@ impl Forwarder {
         let entry = self.in_flight.get(ticket.race).filter(|entry| !entry.is_fetching);
         if entry.and_then(|entry| entry.race.attempt(ticket.attempt())).is_some_and(|asked| asked.open) {
             match reply.and_then(|reply| wire::read_reply(reply).ok()) {
-                // No word for a race, nor for a client, and without a cookie nonsense.
-                Some(reply) if is_badcookie(&reply) => self.ask_elsewhere_or_fail(ticket, now),
+                // No word for a race nor for a client, neither of which knows of cookies to backends.
+                Some(reply) if is_badcookie(&reply) && ticket.proof().has(Proof::COOKIE) => {
+                    self.ask_elsewhere_or_fail(ticket, now)
+                }
                 Some(reply) => self.judge(ticket, &reply, now),
                 None => self.ask_elsewhere_or_fail(ticket, now),
             }

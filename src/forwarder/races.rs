@@ -197,7 +197,7 @@ impl Forwarder {
             }
         }
         let rank = rank(&reply);
-        if rank == Rank::Failure && is_badcookie(&reply) && !entry.is_signed() {
+        if rank == Rank::Failure && proof.has(Proof::COOKIE) && is_badcookie(&reply) {
             return self.on_badcookie(ticket, key, lacking, &reply, now);
         }
         if proof.has(Proof::COOKIE) {

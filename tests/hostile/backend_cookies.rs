@@ -307,13 +307,13 @@ fn badcookie_without_tcp_is_asked_without_a_cookie() {
 
 #[test]
 fn badcookie_costs_no_race_and_is_told_to_no_client() {
-    // Whatever is asked, and even to whom has shown none.
+    // Without giving ours back, and by TCP too.
     let always = Script::new(|seen| Some(reply_to(&seen.bytes).option(COOKIE, b"").rcode(BADCOOKIE).to_vec()));
     let (bad, good) = (giving(always), Backend::new(answer(TRUE)));
     let server =
         started(Forwarder::to(&[&bad, &good], &format!("{PATIENT}dispatch = 'sequential'\nbalance = 'ordered'")));
     assert_eq!(server.client().ask(&query("www.example.org", A).edns(1232)).answers(), [TRUE]);
-    let alone = Forwarder::to(&[&bad], PATIENT).start();
+    let alone = start(&bad, "");
     assert_eq!(alone.client().ask(&query("www.example.org", A).edns(1232)).rcode(), SERVFAIL);
 }
 
