@@ -292,10 +292,8 @@ pub struct SharedBackend {
     is_draining: AtomicBool,
     /// When any of these changed last, in milliseconds since the epoch of Unix.
     since: AtomicU64,
-    /// Silence was reported and no probe has looked into it yet.
-    is_suspected: AtomicBool,
-    /// The same of an ICMP error.
-    is_said_unreachable: AtomicBool,
+    /// The signs that were told and that nobody has acted on yet: a bit for each [`Sign`].
+    told: AtomicU8,
 }
 
 /// What probes and replies say of a backend.
@@ -338,8 +336,7 @@ impl SharedBackend {
             manual: AtomicU8::new(Manual::Auto as u8),
             is_draining: AtomicBool::new(false),
             since: AtomicU64::new(unix_millis()),
-            is_suspected: AtomicBool::new(false),
-            is_said_unreachable: AtomicBool::new(false),
+            told: AtomicU8::new(0),
         }
     }
 
@@ -408,20 +405,21 @@ impl SharedBackend {
         self.since.store(unix_millis(), Relaxed);
     }
 
-    /// Notes that it was silent; true for the first to say so since the last probe.
-    pub fn suspect(&self) -> bool {
-        !self.is_suspected.load(Relaxed) && !self.is_suspected.swap(true, Relaxed)
+    /// Notes that a worker has met a sign; true if that is to be told, for nobody has told it since it was acted on. So no more
+    /// than one of each is on its way to the prober, however many a stranger causes.
+    pub fn is_to_be_told(&self, sign: Sign) -> bool {
+        let bit = sign.bit();
+        self.told.load(Relaxed) & bit == 0 && self.told.fetch_or(bit, Relaxed) & bit == 0
     }
 
-    /// Notes that ICMP said it is unreachable; true for the first to say so since the last probe.
-    pub fn say_unreachable(&self) -> bool {
-        !self.is_said_unreachable.load(Relaxed) && !self.is_said_unreachable.swap(true, Relaxed)
+    /// This sign is acted on.
+    pub fn take_sign(&self, sign: Sign) {
+        self.told.fetch_and(!sign.bit(), Relaxed);
     }
 
-    /// A probe looks into it.
-    pub fn clear_suspicion(&self) {
-        self.is_suspected.store(false, Relaxed);
-        self.is_said_unreachable.store(false, Relaxed);
+    /// A probe looks into whatever was told.
+    pub fn take_signs(&self) {
+        self.told.store(0, Relaxed);
     }
 }
 
@@ -459,9 +457,38 @@ pub enum Sign {
     ProbeDue,
 }
 
+impl Sign {
+    /// Its place among those that were told.
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// Whether it calls for a probe, and is looked into by no less; the others are acted on as they come.
+    pub fn is_suspicion(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Silent => true,
+            Self::Replied | Self::ProbeDue => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_each_sign_one_is_on_its_way() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 53));
+        let backend = SharedBackend::new(&BackendConfig { name: "ts".to_owned(), address, weight: 1 }, Standing::Up, 1);
+        let signs = [Sign::Unreachable, Sign::Replied, Sign::Silent, Sign::ProbeDue];
+        let told = || signs.map(|sign| backend.is_to_be_told(sign));
+        assert_eq!(told(), [true; 4]);
+        assert_eq!(told(), [false; 4], "they have not been acted on");
+        backend.take_sign(Sign::Replied);
+        assert_eq!(told(), [false, true, false, false]);
+        backend.take_signs();
+        assert_eq!(told(), [true; 4]);
+    }
 
     #[test]
     fn the_longest_suffix_wins_and_labels_are_not_cut() {

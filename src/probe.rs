@@ -86,6 +86,9 @@ impl Prober {
 
     /// Starts the task of a backend.
     fn watch(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> Watch {
+        // What an earlier task of this backend was told is lost with it.
+        backend.take_signs();
+        // Of each sign at most one is on its way.
         let (signs, receiver) = unbounded_channel();
         let subject = Rc::new(Subject {
             pool: pool.config.name.clone(),
@@ -175,7 +178,7 @@ impl Subject {
             }
             match step {
                 Step::Probe => {
-                    self.backend.clear_suspicion();
+                    self.backend.take_signs();
                     probe = self.begin(&mut health).await;
                     self.send(&mut health, probe.as_ref()).await;
                 }
@@ -187,7 +190,7 @@ impl Subject {
                 }
                 Step::WaitUntil(at) => tokio::select! {
                     sign = signs.recv() => match sign {
-                        Some(sign) => Self::take_sign(&mut health, sign),
+                        Some(sign) => self.take_sign(&mut health, sign),
                         None => return,
                     },
                     heard = self.listen(probe.as_ref()) => {
@@ -312,7 +315,10 @@ impl Subject {
     }
 
     /// Takes what a worker met.
-    fn take_sign(health: &mut Health, sign: Sign) {
+    fn take_sign(&self, health: &mut Health, sign: Sign) {
+        if !sign.is_suspicion() {
+            self.backend.take_sign(sign);
+        }
         let now = Instant::now();
         match sign {
             Sign::Unreachable => health.on_unreachable(now),

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::guard::Peer;
-use super::socket::{self, Socket};
+use super::socket::{self, Socket, SocketFile};
 
 /// A connection, of either kind.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -18,7 +18,12 @@ pub(super) enum Door {
     /// For hosts.
     Hosts(TcpListener),
     /// For the server's own user and root.
-    Owner(UnixListener),
+    Owner {
+        /// Where they connect.
+        listener: UnixListener,
+        /// Goes with it.
+        _file: SocketFile,
+    },
 }
 
 impl Door {
@@ -35,8 +40,9 @@ impl Door {
     ///
     /// # Errors
     /// If the runtime cannot watch it.
-    pub(super) fn owner(socket: &Socket) -> io::Result<Self> {
-        UnixListener::from_std(socket.listener()?).map(Self::Owner)
+    pub(super) fn owner(socket: Socket) -> io::Result<Self> {
+        let (listener, file) = socket.into_parts();
+        Ok(Self::Owner { listener: UnixListener::from_std(listener)?, _file: file })
     }
 
     /// The next connection; none if it is one that is not taken. Loses nothing if it is dropped.
@@ -49,7 +55,7 @@ impl Door {
                 let (stream, peer) = listener.accept().await?;
                 Ok(Some((Box::new(stream), Peer::Host(peer.ip().to_canonical()))))
             }
-            Self::Owner(listener) => {
+            Self::Owner { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 // The mode of the file keeps others out already; but it is a file, and somebody may change that.
                 let uid = stream.peer_cred()?.uid();

@@ -129,7 +129,7 @@ pub async fn serve(
     socket: Option<Socket>,
     connections: usize,
     token: Option<Token>,
-    requests: mpsc::UnboundedSender<Request>,
+    requests: mpsc::Sender<Request>,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
@@ -148,7 +148,7 @@ pub async fn serve(
     let bounds = Bounds::of(connections - owners);
     let hosts = Site::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?);
     let Some(socket) = socket else { return hosts.await };
-    let owner = Site::new(guard, router, Bounds::of(owners)).serve(Door::owner(&socket)?);
+    let owner = Site::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?);
     tokio::select! {
         ended = hosts => ended,
         ended = owner => ended,

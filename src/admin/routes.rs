@@ -27,10 +27,7 @@ use crate::metrics::exposition::{self, Format};
 use crate::wire::Name;
 
 /// All paths, for requests that may be asked and are there with all of their body.
-pub(super) fn router(
-    requests: mpsc::UnboundedSender<Request>,
-    is_ready: impl Fn() -> bool + Send + Sync + 'static,
-) -> Router {
+pub(super) fn router(requests: mpsc::Sender<Request>, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> Router {
     let server = Arc::new(Server { requests, is_ready: Box::new(is_ready), cache_turn: Arc::default() });
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -52,7 +49,7 @@ pub(super) fn router(
 /// What handlers ask.
 struct Server {
     /// The way to the control thread.
-    requests: mpsc::UnboundedSender<Request>,
+    requests: mpsc::Sender<Request>,
     /// Whether queries are taken.
     is_ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Held by whoever goes through the cache: however many ask, workers meet no more than one of them there.
@@ -63,7 +60,7 @@ impl Server {
     /// Asks the control thread for something and waits for it.
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Failure> {
         let (way_back, answer) = oneshot::channel();
-        self.requests.send(request(way_back)).map_err(|_| Failure::Ending)?;
+        self.requests.send(request(way_back)).await.map_err(|_| Failure::Ending)?;
         answer.await.map_err(|_| Failure::Ending)
     }
 

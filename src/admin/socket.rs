@@ -47,9 +47,9 @@ pub struct Socket {
     file: SocketFile,
 }
 
-/// The file of a socket.
+/// The file of a socket. It is removed when this value is dropped.
 #[derive(Debug)]
-struct SocketFile {
+pub(super) struct SocketFile {
     /// Where it is.
     path: PathBuf,
     /// What is at this place may be another's by now.
@@ -119,12 +119,9 @@ impl Socket {
         &self.file.path
     }
 
-    /// The socket, for this thread's runtime to watch. The file is removed when this value is dropped.
-    ///
-    /// # Errors
-    /// If there is no descriptor left.
-    pub(super) fn listener(&self) -> io::Result<UnixListener> {
-        self.listener.try_clone()
+    /// The socket itself, and its file, which is removed when that value is dropped.
+    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
     }
 }
 

@@ -353,9 +353,11 @@ impl Forwarder {
     }
 }
 
-/// Tells the prober. If it is gone, the process is ending.
+/// Tells the prober, unless it was told and has not acted on it yet. If it is gone, the process is ending.
 fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: Sign) {
-    let _ = shared.news.send(News { backend: Arc::clone(backend), what });
+    if backend.is_to_be_told(what) {
+        let _ = shared.news.send(News { backend: Arc::clone(backend), what });
+    }
 }
 
 /// Queries that wait for a worker that others hand them over to: some 10 ms of its work, and a few hundred kB.

@@ -321,9 +321,7 @@ impl Forwarder {
             let backend = &pool.shared.backends[attempt.backend.get()];
             if is_silent {
                 pool.counters(attempt.backend).timeouts.increment();
-                if backend.suspect() {
-                    tell(&self.shared, backend, Sign::Silent);
-                }
+                tell(&self.shared, backend, Sign::Silent);
             }
         }
         // One that waited is the best kept one.

@@ -90,9 +90,7 @@ impl Forwarder {
             self.exchange.take_struck(socket, &mut orphans);
             return self.fail_orphans(orphans, link, now);
         }
-        if backend.say_unreachable() {
-            tell(&self.shared, backend, Sign::Unreachable);
-        }
+        tell(&self.shared, backend, Sign::Unreachable);
         let mut struck = std::mem::take(&mut self.struck);
         self.exchange.tell_struck(socket, &mut struck);
         for ticket in struck.drain(..) {
@@ -143,9 +141,7 @@ impl Forwarder {
     fn on_no_way(&mut self, link: Link) {
         let Some((place, index)) = self.owner(link) else { return };
         let backend = &pool_at(&mut self.pools, place).shared.backends[index.get()];
-        if backend.say_unreachable() {
-            tell(&self.shared, backend, Sign::Unreachable);
-        }
+        tell(&self.shared, backend, Sign::Unreachable);
     }
 
     /// Notes that an attempt ended without a reply: there is no way to its backend, or it never left.

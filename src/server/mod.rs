@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
@@ -146,7 +146,7 @@ pub struct Server {
     /// Counts time asleep, for the cache.
     sleep: SleepMeter,
     /// What the admin server asks.
-    requests: UnboundedReceiver<Request>,
+    requests: Receiver<Request>,
     /// Whether queries are taken.
     is_ready: Arc<AtomicBool>,
     /// The admin server; it ends with this value.
@@ -199,6 +199,7 @@ impl Server {
         let keys = Arc::new(keys);
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
+        // At most one of each sign for each backend: see `SharedBackend::is_to_be_told`.
         let (news_sender, news) = unbounded_channel();
         let own_secret = OwnSecret::new(std::time::Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
@@ -251,6 +252,7 @@ impl Server {
             Holding::new(number, config.clone(), catalog, &keys, cookies)
         });
         let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
+        // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
         let (sender, mut posts) = unbounded_channel();
         let tasks = Tasks::default();
         let mut keeper = Keeper::new(tasks.clone(), sender);
@@ -272,9 +274,11 @@ impl Server {
             None => Confinement::default(),
         };
         let mut workers = Vec::new();
+        // At most one for each worker.
         let (lost_sender, lost) = unbounded_channel();
         // From the last to the first, so that each takes its sockets off the end.
         for number in (0..count).rev() {
+            // This thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
             let (commands, received) = unbounded_channel();
             let handed_over = handed_over.pop().expect("there is one for each worker");
             let table = connections.forwarder.clone();
@@ -319,7 +323,7 @@ impl Server {
             prober.set_plan(plan);
         }
         let summary = Summary::of(counters);
-        let (asks, requests) = unbounded_channel();
+        let (asks, requests) = channel(ADMIN_REQUESTS);
         let is_ready = Arc::new(AtomicBool::new(true));
         let mut admin = JoinSet::new();
         if let Some(listener) = admin_listener {
@@ -666,6 +670,9 @@ fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
 fn announce(announcer: &mut Announcer, news: ZoneNews) {
     announcer.announce(news.authority, &news.zone, &news.sharing, news.key);
 }
+
+/// Requests of the admin server that wait for the control thread. Those beyond wait for a place.
+const ADMIN_REQUESTS: usize = 16;
 
 /// What a drain may take beyond the longest timeout of a pool.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use hedgerow::metrics::{
 };
 use tempfile::TempDir;
 use tokio::runtime;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
@@ -78,7 +78,7 @@ impl Site {
         let is_ready = Arc::new(AtomicBool::new(true));
         let changes = Arc::new(Mutex::default());
         let (end, ended) = oneshot::channel();
-        let (requests, received) = unbounded_channel();
+        let (requests, received) = channel(16);
         let (ready, control) = (Arc::clone(&is_ready), control(received, Arc::clone(&changes), cache));
         let thread = thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -193,11 +193,7 @@ pub fn write(file: &Path, content: &str) {
 }
 
 /// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but say so.
-async fn control(
-    mut received: UnboundedReceiver<Request>,
-    changes: Arc<Mutex<Vec<Change>>>,
-    cache: Option<CacheAccess>,
-) {
+async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>>>, cache: Option<CacheAccess>) {
     while let Some(request) = received.recv().await {
         match request {
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),

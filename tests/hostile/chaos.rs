@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::*;
 
@@ -88,9 +89,9 @@ fn true_clients_get_right_answers_amid_everything() {
     assert!(sent.iter().all(|sent| *sent > 100), "forged: {sent:?}");
     let (all, lost, wrong, strays) = (report.queries.len(), report.lost(), report.wrong(), report.strays);
     let odd = &report.oddities;
-    // On a machine that is busy with other things the kernel may drop a few on their way.
+    // A machine that is busy with other things has too little left for all of this: some then wait so long that they are dropped.
     assert!(
-        wrong == 0 && strays == 0 && lost * 100 <= all,
+        wrong == 0 && strays == 0 && lost * 20 <= all,
         "{lost} of {all} lost, {wrong} wrong, {strays} strays: {odd:#?}"
     );
     assert!(last <= first + first / 2 + 16, "memory grows: {memory:?}");
@@ -143,7 +144,8 @@ fn forge_queries(forger: &Forger, target: SocketAddr, random: &mut StdRng) {
     forger.udp(from, v4(target), &query(&name, A).edns(1232).to_vec());
 }
 
-/// Asks by TCP without reading, again and again.
+/// Asks by TCP without reading, again and again. It is another client than those who are to be served: what one has waiting is
+/// limited.
 fn do_not_read(is_over: &AtomicBool, target: SocketAddr) {
     // What is forged may well reach a port of UDP, and would wake who waits there.
     let idle = UnixDatagram::unbound().expect("a socket");
@@ -151,9 +153,11 @@ fn do_not_read(is_over: &AtomicBool, target: SocketAddr) {
     let queries: Vec<u8> =
         (0..50).flat_map(|number| framed(&query(&format!("h{number}.example"), A).to_vec())).collect();
     while !is_over.load(Relaxed) {
-        if let Ok(stream) = std::net::TcpStream::connect_timeout(&target, ms(100)) {
+        let stream = Socket::new(Domain::IPV4, Type::STREAM, None).expect("this process has descriptors");
+        stream.bind(&SocketAddr::from((ELSEWHERE, 0)).into()).expect("an address of loopback");
+        if stream.connect_timeout(&target.into(), ms(100)).is_ok() {
             let _ = stream.set_nonblocking(true);
-            let _ = std::io::Write::write(&mut &stream, &queries);
+            let _ = stream.send(&queries);
             clients.push(stream);
         }
         if clients.len() > 60 {
@@ -247,6 +251,9 @@ fn number(variable: &str) -> Option<u64> {
 /// What the pool does.
 const RULES: &str = "dispatch = 'hedge'\naccept = 'conclusive'\ntries = 2\ntimeout = '5s'\nattempt_timeout = '500ms'\n\
                      [health]\ninterval = '500ms'\ntimeout = '500ms'";
+
+/// Where the client is that does not read.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 /// Queries of true clients a second.
 const RATE: u32 = 300;
