@@ -119,9 +119,18 @@ fn a_client_without_edns_gets_what_fits_and_else_tc() {
 fn who_gives_no_cookies_is_offered_one_and_asked_as_ever() {
     let backend = Backend::new(answer(TRUE));
     let server = Forwarder::to(&[&backend], "[health]\ninterval = '100ms'").start();
-    let probes = backend.wait_for_probes(4);
-    let offered: Vec<_> = probes.iter().map(|probe| probe.options().map(|options| options.len())).collect();
-    assert_eq!(offered, [Some(1), None, None, None]);
+    assert_eq!(backend.wait_for_probes(1)[0].options().map(|options| options.len()), Some(1));
+    // On a busy machine its reply may come so late that it could be one to a repetition: then it is offered one twice more.
+    until("four probes in a row offer none", || {
+        let probes = backend.probes();
+        let offers = probes.iter().filter(|probe| probe.options().is_some()).count();
+        assert!(offers <= 3, "{offers} offers");
+        probes
+            .rchunks(4)
+            .next()
+            .filter(|last| last.len() == 4 && last.iter().all(|probe| probe.options().is_none()))
+            .map(drop)
+    });
     assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
     assert_eq!(backend.queries()[0].options(), None);
 }
@@ -415,4 +424,52 @@ fn our_own_authorities_give_cookies_and_exempt_our_own_forwarder_from_their_rate
     assert_eq!((asked_again(&server, "cookie"), spoofed(&server)), (0, 0));
     assert!(asked_again(&server, "badcookie") <= 1);
     assert!(!server.process.log().contains("asked without for now"));
+}
+
+#[test]
+fn late_reply_without_our_cookie_is_not_believed() {
+    let (quick, late) = (Backend::new(answer(TRUE)), giving(answer(FORGED).held()));
+    let server = started(Forwarder::to(&[&quick, &late], PATIENT));
+    assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), [TRUE]);
+    assert!(late.wait_for(1)[0].cookie().is_some());
+    late.release();
+    server
+        .admin()
+        .wait_for("it is counted", |metrics| metrics.sum("hedgerow_dropped_total", &[("reason", "spoofed")]) == 1);
+}
+
+#[test]
+fn a_reply_may_have_to_bear_both_case_and_cookie() {
+    let folding = |script: Script| {
+        script.edited(|reply| {
+            let qname = 12..12 + question_of(reply).len() - 4;
+            reply[qname].make_ascii_lowercase();
+        })
+    };
+    // One without the cookie, one without the case, and one with both.
+    let backend = giving(answer(FORGED).then(answer(TRUE).giving_cookie(SERVER)).except(
+        "folded-a-long-name-of-many-letters",
+        folding(answer(FORGED).giving_cookie(SERVER)).then(answer(TRUE).giving_cookie(SERVER)),
+    ));
+    let server = start(&backend, "case = 'random'");
+    let client = server.client();
+    for (name, cause) in [("www.example.org", "cookie"), ("folded-a-long-name-of-many-letters.example.org", "case")] {
+        assert_eq!(client.ask(&query(name, A)).answers(), [TRUE]);
+        assert_eq!(asked_again(&server, cause), 1);
+    }
+    assert_eq!(cookies(&backend), all(4, Some(SERVER)));
+}
+
+#[test]
+fn a_backend_that_comes_up_is_offered_a_cookie_at_once() {
+    let backend = Backend::new(answer(TRUE));
+    let keys = "[health]\ninterval = '100ms'\ntimeout = '100ms'\nfall = 1\nrise = 1";
+    let server = Forwarder::to(&[&backend], keys).admin().start();
+    backend.wait_for_probes(1);
+    backend.play_dead(true);
+    server.admin().wait_for_state(backend.address(), false);
+    // It was restarted, and is another version now.
+    backend.answer_probes(rcode(REFUSED).giving_cookie(SERVER));
+    backend.play_dead(false);
+    server.process.wait_for_log("gives DNS cookies");
 }
