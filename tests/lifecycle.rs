@@ -104,7 +104,7 @@ fn default_config_serves_the_main_job() {
     // The pool must know the ports of the authorities beforehand, so port 0 will not do: free ones
     // take the place of those in the file.
     let mut config = text;
-    for port in ["5300", "5301", "5302"] {
+    for port in ["5300", "5301", "5302", "5380"] {
         config = config.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{}", free_port()));
     }
     let config = config.replace("\"zones/", &format!("\"{root}/zones/"));
@@ -116,6 +116,10 @@ fn default_config_serves_the_main_job() {
     assert_eq!((nodata.rcode(), nodata.has(AA), nodata.answers().len()), (NOERROR, true, 0));
     let missing = client.ask(&query("nothinghere.com", A).edns(1232));
     assert_eq!((missing.rcode(), missing.extended_error()), (NXDOMAIN, Some(SYNTHESIZED)));
+    // And `hedgerow ctl` has somebody to talk to.
+    let config = server.path("config.toml").display().to_string();
+    let status = server.process.ctl(&["status", "-c", &config]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains("ts2"), "{status:?}");
 }
 
 /// A port that is free by UDP and by TCP, below those that the system gives to outgoing connections of other tests.

@@ -1,4 +1,4 @@
-//! What comes in, what goes out (CONTRACT "Messages"), for the forwarder and for authorities: drops,
+//! What comes in, what goes out (docs/src/contract.md, Messages), for the forwarder and for authorities: drops,
 //! errors, OPT, sizes, and that nothing is changed but what must be.
 
 mod support;

@@ -83,7 +83,7 @@ fn json_is_for_scripts() {
         keys.sort_unstable();
         keys.join(" ")
     };
-    // As the README has them: scripts rely on it.
+    // As docs/src/simulate.md has them: scripts rely on it.
     assert_eq!(keys(&found), "backends policies queries rate seed");
     let expected = "attempts extra_load hedges_denied hedges_wasted hedges_won latency_ms lost policy";
     assert_eq!(keys(policy), expected);

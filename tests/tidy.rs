@@ -247,6 +247,40 @@ fn standards_are_cited_in_one_form() {
     check_lines(&["src", "tests", "benches"], "cite as `RFC 2308 section 5`", |_, line| miscites(&line.comment));
 }
 
+/// Who follows a citation finds what is cited.
+#[test]
+fn the_contract_is_cited_by_its_headings() {
+    const FILE: &str = "docs/src/contract.md";
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/contract.md")).expect("the contract");
+    let headings: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    check_lines(&["src", "tests", "benches"], "cite as `docs/src/contract.md, Races`", |_, line| {
+        let is_right =
+            |rest: &str| rest.strip_prefix(", ").is_some_and(|rest| headings.iter().any(|h| rest.starts_with(h)));
+        let mut cited = line.comment.split(FILE).skip(1);
+        cited.any(|rest| !is_right(rest)) || has_words(&line.comment, "CONTRACT")
+    });
+}
+
+#[test]
+fn promises_name_tests_that_are_there() {
+    let text = std::fs::read_to_string("SECURITY.md").expect("it can be read");
+    let promises = text.split_once("\n## ").expect("promises have a heading").1;
+    let named = promises.split('`').filter_map(|quoted| {
+        let (room, name) = (quoted.split("::").next()?, quoted.rsplit_once("::")?.1);
+        [room, name].iter().all(|word| is_name(word)).then_some((room, name))
+    });
+    let is_there = |room: &str, name: &str| {
+        let path = format!("tests/hostile/{room}.rs");
+        let function = format!("fn {name}(");
+        let lines = TREE.iter().filter(|source| source.path == path).flat_map(|source| &source.lines);
+        lines.into_iter().any(|line| line.code.trim_start().starts_with(&function))
+    };
+    let (there, missing): (Vec<_>, Vec<_>) = named.partition(|(room, name)| is_there(room, name));
+    assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:?}");
+    assert!(there.len() > 50, "promises are read as they are written: {there:?}");
+}
+
 #[test]
 fn words_are_those_of_the_contract() {
     for (word, ours) in WORDS {
@@ -273,6 +307,11 @@ fn check_lines(folders: &[&str], rule: &str, breaks: impl Fn(&Source, &Line) -> 
 /// The files below some folders.
 fn below(folders: &[&str]) -> impl Iterator<Item = &'static Source> {
     TREE.iter().filter(|source| source.path.split('/').next().is_some_and(|top| folders.contains(&top)))
+}
+
+/// Whether a text is the name of a module or a function.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_')
 }
 
 /// Fails if there are findings, a line for each.

@@ -1,4 +1,4 @@
-//! The command line: one file per command, all words of CONTRACT.md, Commands.
+//! The command line: one file per command, all words of docs/src/contract.md, Commands.
 
 mod check;
 mod cookies;

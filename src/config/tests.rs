@@ -45,6 +45,7 @@ fn the_reference_shows_the_defaults() {
         [authorities.ts2]
         listen = ["127.0.0.1:5302"]
         zones = ["zones/ts2.txt"]
+        [admin]
         "#,
     );
     assert_eq!(config, least);
@@ -57,7 +58,9 @@ fn the_reference_shows_the_defaults() {
 #[test]
 fn the_reference_shows_every_key() {
     let forwarder = ["forwarder", "forwarder.limits", "forwarder.connections"];
-    for table in forwarder.into_iter().chain(["pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1"]) {
+    for table in
+        forwarder.into_iter().chain(["pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1", "admin"])
+    {
         let header = format!("[{table}]\n");
         assert!(REFERENCE.contains(&header), "{header}");
         let text = REFERENCE.replacen(&header, &format!("{header}no_such_key = 1\n"), 1);
@@ -128,18 +131,14 @@ fn the_reference_shows_how_zones_are_transferred() {
     assert_eq!((shared.zone.to_string().as_str(), shared.sharing.also_notify.len()), ("example.org.", 1));
 }
 
-/// The same of the admin server.
+/// The admin server is there from the first day, for this host alone, so that `hedgerow ctl` has somebody to talk to.
 #[test]
-fn the_reference_shows_the_admin_server_commented_out() {
-    assert_eq!(parse(REFERENCE).admin, None);
-    let (rest, section) = REFERENCE.split_once("# [admin]\n").expect("the section");
-    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
-    let config = parse(&format!("{rest}[admin]\n{}", lines.join("\n")));
-    let token_file = Some("/etc/hedgerow/admin.token".into());
-    assert_eq!(
-        config.admin,
-        Some(AdminConfig { listen: AdminConfig::LISTEN, token_file, socket: AdminConfig::SOCKET })
-    );
+fn the_reference_has_an_admin_server_for_this_host() {
+    let admin = parse(REFERENCE).admin.expect("there is one");
+    assert!(admin.listen.ip().is_loopback());
+    assert_eq!(admin, AdminConfig { listen: AdminConfig::LISTEN, token_file: None, socket: AdminConfig::SOCKET });
+    let with_token = parse(&REFERENCE.replace("# token_file", "token_file")).admin.expect("there is one");
+    assert_eq!(with_token.token_file, Some("/etc/hedgerow/admin.token".into()));
 }
 
 #[test]

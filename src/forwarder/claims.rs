@@ -1,6 +1,6 @@
 //! Which worker runs the races of a question: the one thing about queries that workers have to agree on.
 //!
-//! Equal queries must join one race (CONTRACT.md, Races), but the kernel hands them to whichever worker it likes. So a
+//! Equal queries must join one race (docs/src/contract.md, Races), but the kernel hands them to whichever worker it likes. So a
 //! worker that starts a race claims a slot chosen by the question's hash, and holds it until the race is over; another
 //! worker that meets a claimed slot hands its query over to the holder. Slots hold no question: two questions may
 //! share one, which costs a needless hand-over and nothing else. Without a lock; one atomic operation at each end of a race.

@@ -401,7 +401,7 @@ impl Forwarder {
     }
 }
 
-/// How a reply ranks (CONTRACT.md, Races).
+/// How a reply ranks (docs/src/contract.md, Races).
 pub(super) fn rank(reply: &Reply<'_>) -> Rank {
     match reply.rcode() {
         Rcode::NOERROR if reply.is_truncated() || reply.has_answers() || reply.is_referral() => Rank::Positive,

@@ -1,7 +1,7 @@
 //! Counters: what was taken, said, asked, won and dropped.
 //!
 //! Each worker owns a set and is its only writer, so that counting is a load and a store without contention; whoever
-//! wants totals adds the sets up. Names and labels are those of CONTRACT.md, Metrics.
+//! wants totals adds the sets up. Names and labels are those of docs/src/contract.md, Metrics.
 
 use std::fmt;
 use std::sync::Arc;

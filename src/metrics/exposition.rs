@@ -1,4 +1,4 @@
-//! A snapshot as text for Prometheus, with the names and labels of CONTRACT.md, Metrics.
+//! A snapshot as text for Prometheus, with the names and labels of docs/src/contract.md, Metrics.
 //!
 //! `prometheus-client` writes OpenMetrics, where the family of a counter has no `_total` but its samples do. Samples so have
 //! the contract's names in either form, and who asks for OpenMetrics gets that. Everybody else gets the Prometheus text

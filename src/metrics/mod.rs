@@ -2,7 +2,7 @@
 //!
 //! [`counters`] and [`histogram`] are written by one thread each and read by any; a [`Snapshot`] is all of them added up at
 //! one moment, and [`exposition`] writes it down for Prometheus. Nothing here decides anything. Names and labels are those of
-//! CONTRACT.md, Metrics.
+//! docs/src/contract.md, Metrics.
 
 pub mod counters;
 pub mod exposition;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::candidates::BackendIndex;
 
-/// The most attempts that one race makes (CONTRACT.md, Races).
+/// The most attempts that one race makes (docs/src/contract.md, Races).
 pub const MAX_ATTEMPTS: usize = 8;
 
 /// One attempt of a race: the first is 0.

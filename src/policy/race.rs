@@ -600,7 +600,7 @@ fn spend(count: &mut u8) -> bool {
 /// The least time after which a denied hedge is tried again.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// The least that `grace = "auto"` waits (CONTRACT.md, Races).
+/// The least that `grace = "auto"` waits (docs/src/contract.md, Races).
 const SHORTEST_GRACE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How replies rank, and which of them end a race at once.
 
-/// The rank of a reply, worst first (CONTRACT.md, Races). A better rank replaces a kept one.
+/// The rank of a reply, worst first (docs/src/contract.md, Races). A better rank replaces a kept one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// Every rcode but NOERROR and NXDOMAIN.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::balance::Balance;
 use super::rank::Accept;
 
-/// The rules of one pool (CONTRACT.md, `[pools.*]`). Once a value exists it is right: `config/` checks bounds.
+/// The rules of one pool (docs/src/contract.md, Configuration). Once a value exists it is right: `config/` checks bounds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// Who is asked, and when.
@@ -54,7 +54,7 @@ impl Default for Rules {
     }
 }
 
-/// Who is asked, and when (CONTRACT.md, Races).
+/// Who is asked, and when (docs/src/contract.md, Races).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dispatch {
     /// `fanout` backends at once.

@@ -1,4 +1,4 @@
-//! `hedgerow ctl`: shows and changes a running server by its admin server (CONTRACT.md, Commands).
+//! `hedgerow ctl`: shows and changes a running server by its admin server (docs/src/contract.md, Commands).
 //!
 //! `connection` finds the server and asks it; `table` shows what it says; `cache` is what there is to do with the cache.
 //! Nothing here knows more of the server than its HTTP interface.

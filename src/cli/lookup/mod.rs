@@ -1,4 +1,4 @@
-//! `hedgerow lookup`: asks a server for many names at once (CONTRACT.md, Lookup).
+//! `hedgerow lookup`: asks a server for many names at once (docs/src/contract.md, Lookup).
 //!
 //! Words on the command line become an `address` and a `list`; `batch` keeps a window of questions in
 //! flight; `resolve` follows CNAMEs by as many exchanges as it takes; `exchange` puts one question to the

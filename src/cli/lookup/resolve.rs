@@ -182,7 +182,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// CONTRACT: a chain is followed by up to 8 more queries.
+/// docs/src/contract.md, Lookup: a chain is followed by up to 8 more queries.
 const MAX_MORE_QUERIES: usize = 8;
 
 /// Links followed at most, so that a hostile reply of thousands of CNAMEs costs little.

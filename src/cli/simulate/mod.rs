@@ -1,4 +1,4 @@
-//! `hedgerow simulate`: runs the real race logic on modelled backends, and compares policies (CONTRACT.md, Commands).
+//! `hedgerow simulate`: runs the real race logic on modelled backends, and compares policies (docs/src/contract.md, Commands).
 //!
 //! The scenario comes from the command line or a file (`settings` takes both apart; `backend` and `policy` read what is
 //! described, in the `values` of one small language), or from a config and a running server (`live`). `sim` plays it once

@@ -2,7 +2,7 @@
 //!
 //! On the left, for each policy, the share of queries slower than a latency, both axes logarithmic; on the right, p99.9
 //! against the extra load. Each policy has a color, a dash and a marker of its own, the same in both panels, so that the
-//! figure can be read without seeing colors. The canvas is twice the width at which a README shows it: coordinates of the
+//! figure can be read without seeing colors. The canvas is twice the width at which the README shows it: coordinates of the
 //! drawing library are whole, and half steps keep the curves smooth. Same curves, same octets. Nothing is computed here.
 
 mod axis;

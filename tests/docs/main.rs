@@ -1,0 +1,14 @@
+//! The documents of the repository, held to what is true: every link leads somewhere, every TOML block is a config, every
+//! transcript is typed again, the reference of the configuration is made from `config.toml` and from what the reader of configs
+//! says, and the metrics are those that a running server shows.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod configuration;
+mod links;
+mod markdown;
+mod metrics;
+mod readme;
+mod toml_blocks;
+mod transcripts;
