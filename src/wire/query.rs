@@ -4,6 +4,7 @@ use super::body::Body;
 use super::codes::{Opcode, Rcode};
 use super::cookie::CookiePair;
 use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, Passing};
+use super::form::udp_limit;
 use super::header::{Flag, Header};
 use super::name::{Name, fold};
 use super::question::Question;
@@ -25,6 +26,11 @@ impl Query<'_> {
     /// Whether the client takes DNSSEC records.
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// The longest response that may go to the client by UDP.
+    pub fn udp_limit(&self, own_udp_size: u16) -> usize {
+        udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
     /// Appends the question to `out`, folded, and returns RD, CD and DO as an octet: the two parts of a [`QuestionKey`], for
@@ -107,13 +113,12 @@ pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> u
     out.extend_from_slice(query.question.as_wire());
     let opt_start = out.len();
     if let Some(edns) = query.edns {
-        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_options(edns.options, Passing::BeyondHop);
-        let limit = usize::from(own_udp_size).max(LEAST_LIMIT);
-        // Nearly always there are no options, or few.
-        if opt_start + OPT_FIXED_LEN + edns.options.len() <= limit {
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok);
+        if edns.options.is_empty() {
             opt.append(out);
         } else {
-            opt.append_within(limit, out);
+            let limit = usize::from(own_udp_size).max(LEAST_LIMIT);
+            opt.with_options(edns.options, Passing::BeyondHop).append_within(limit, out);
         }
     }
     opt_start
