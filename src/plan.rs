@@ -3,6 +3,8 @@
 //! A plan is immutable and swapped whole on reload. The few values in it that change by themselves (up or down, whose turn
 //! it is, the hedge budget) are atomics, written rarely; workers look at them, and never wait.
 
+pub mod cookies;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use self::cookies::BackendCookies;
 use crate::cache::{Cache, PoolId};
 use crate::config::{BackendConfig, CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
@@ -222,7 +225,7 @@ pub struct PoolState {
     turn: AtomicU64,
     /// Queries taken, for `every_queries` and the size of the hedge bucket.
     queries: AtomicU64,
-    /// Grows with every change of a backend's standing, so that workers see that there was one.
+    /// Grows with every change of a backend's standing or cookies, so that workers see that there was one.
     epoch: AtomicU64,
 }
 
@@ -253,12 +256,12 @@ impl PoolState {
         self.queries.load(Relaxed)
     }
 
-    /// Changes with every change of a backend's standing.
+    /// Changes with every change of a backend's standing or cookies.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)
     }
 
-    /// Lets all workers know that the standing of some backend has changed.
+    /// Lets all workers know that the standing of some backend has changed, or what is known of its cookies.
     pub fn announce(&self) {
         self.epoch.fetch_add(1, Release);
     }
@@ -279,6 +282,8 @@ pub struct SharedBackend {
     pub probes: Counter,
     /// ICMP errors that came to probes.
     pub unreachable_probes: Counter,
+    /// What is known of its cookies; a change is announced by [`PoolState::announce`].
+    pub cookies: BackendCookies,
     /// What probes and replies say: a [`Standing`].
     standing: AtomicU8,
     /// What the operator says: a [`Manual`].
@@ -326,6 +331,7 @@ impl SharedBackend {
             counters: (0..workers).map(|_| BackendCounters::default()).collect(),
             probes: Counter::default(),
             unreachable_probes: Counter::default(),
+            cookies: BackendCookies::default(),
             standing: AtomicU8::new(standing as u8),
             manual: AtomicU8::new(Manual::Auto as u8),
             is_draining: AtomicBool::new(false),

@@ -7,8 +7,12 @@
 //! An ICMP error says which datagram it is about, by its first octets, and is believed only if those are the probe's. A forger
 //! who guesses port and time has to guess the ID as well. Some systems return nothing but the headers (RFC 792 asks for
 //! no more); to them a dead backend is one that is silent.
+//!
+//! Whether a backend gives DNS cookies (RFC 7873) is found out by the way: the first datagram of a probe may offer one. Those that
+//! repeat it do not, so that a backend is found up which does not like that, or to which none such comes.
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +28,7 @@ use crate::config::ProbeConfig;
 use crate::net::bind;
 use crate::net::options::keep_errors;
 use crate::net::tasks::{Task, Tasks};
+use crate::plan::cookies::{HasChanged, Offer, RepliedTo};
 use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, Step};
@@ -90,6 +95,7 @@ impl Prober {
             state: Arc::clone(&pool.state),
             rules: pool.rules().health,
             probe: pool.config.probe.clone(),
+            cookies: pool.config.cookies,
             backend: Arc::clone(backend),
             on_change: Rc::clone(&self.on_change),
         });
@@ -108,6 +114,8 @@ struct Subject {
     rules: HealthRules,
     /// What it is asked.
     probe: ProbeConfig,
+    /// Whether cookies are to be had.
+    cookies: bool,
     /// The backend.
     backend: Arc<SharedBackend>,
     /// See [`Prober`].
@@ -118,8 +126,27 @@ struct Subject {
 struct Probe {
     /// Connected to the backend.
     socket: UdpSocket,
-    /// The question.
-    message: Vec<u8>,
+    /// The question, in the form that every server understands.
+    plain: Vec<u8>,
+    /// The same with a cookie, which goes first.
+    offer: Option<(Vec<u8>, Offer)>,
+    /// Whether the plain one was sent.
+    is_repeated: bool,
+}
+
+impl Probe {
+    /// What is sent now.
+    fn message(&self) -> &[u8] {
+        match &self.offer {
+            Some((message, _)) if !self.is_repeated => message,
+            Some(_) | None => &self.plain,
+        }
+    }
+
+    /// Whether these octets, of which some may be missing, were sent.
+    fn has_sent(&self, octets: &[u8]) -> bool {
+        self.plain.starts_with(octets) || self.offer.as_ref().is_some_and(|(message, _)| message.starts_with(octets))
+    }
 }
 
 /// What a socket says of a backend.
@@ -141,7 +168,7 @@ impl Subject {
             // Known from before a reload.
             Standing::Down => Health::new_down(self.rules, Instant::now()),
         };
-        let mut probe = None;
+        let mut probe: Option<Probe> = None;
         let mut was_up = health.is_up();
         loop {
             let step = health.next_step(Instant::now(), &mut rng);
@@ -155,7 +182,12 @@ impl Subject {
                     probe = self.begin(&mut health).await;
                     self.send(&mut health, probe.as_ref()).await;
                 }
-                Step::Repeat => self.send(&mut health, probe.as_ref()).await,
+                Step::Repeat => {
+                    if let Some(probe) = &mut probe {
+                        probe.is_repeated = true;
+                    }
+                    self.send(&mut health, probe.as_ref()).await;
+                }
                 Step::WaitUntil(at) => tokio::select! {
                     sign = signs.recv() => match sign {
                         Some(sign) => self.take_sign(&mut health, sign),
@@ -196,9 +228,23 @@ impl Subject {
         let socket = bind::asking(self.backend.address.is_ipv6())?;
         keep_errors(&socket, self.backend.address.is_ipv6());
         socket.connect(self.backend.address).await?;
-        let mut message = Vec::new();
-        wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut message);
-        Ok(Probe { socket, message })
+        let mut plain = Vec::new();
+        wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
+        let offer = if self.cookies { self.offer(&plain, socket.local_addr()?.ip()) } else { None };
+        Ok(Probe { socket, plain, offer, is_repeated: false })
+    }
+
+    /// The question of a probe that is sent from this address, with the cookie that it offers, if it is to offer one.
+    fn offer(&self, plain: &[u8], local: IpAddr) -> Option<(Vec<u8>, Offer)> {
+        let fresh = rand::rng().random();
+        let (offer, HasChanged(has_changed)) = self.backend.cookies.offer(local, fresh, Instant::now());
+        if has_changed {
+            self.state.announce();
+        }
+        let offer = offer?;
+        let mut message = plain.to_vec();
+        wire::add_cookie(&mut message, plain.len(), &offer.pair, LONGEST_REPLY as u16);
+        Some((message, offer))
     }
 
     /// Sends the question of a probe.
@@ -207,7 +253,7 @@ impl Subject {
         self.backend.probes.increment();
         // An ICMP error that waits on the socket is told in place of sending.
         for is_last in [false, true] {
-            let Err(error) = probe.socket.send(&probe.message).await else { return };
+            let Err(error) = probe.socket.send(probe.message()).await else { return };
             let is_proved = self.is_proved(probe, &error);
             if is_proved || is_last && is_unreachable(&error) {
                 return health.on_probe_unreachable(Instant::now());
@@ -219,13 +265,15 @@ impl Subject {
     /// ICMP error that is about the probe.
     async fn listen(&self, probe: Option<&Probe>) -> Heard {
         let Some(probe) = probe else { return std::future::pending().await };
-        let mut reply = [0; 512];
+        let mut reply = [0; LONGEST_REPLY];
         loop {
             match probe.socket.recv(&mut reply).await {
                 Ok(length) => {
-                    let header = reply.get(..length).and_then(wire::Header::read);
-                    let asked = wire::Header::read(&probe.message).map(wire::Header::id);
+                    let message = reply.get(..length).unwrap_or_default();
+                    let header = wire::Header::read(message);
+                    let asked = wire::Header::read(&probe.plain).map(wire::Header::id);
                     if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
+                        self.learn_cookie(probe, message);
                         return Heard::Reply;
                     }
                 }
@@ -236,13 +284,29 @@ impl Subject {
         }
     }
 
+    /// Learns from the reply to a probe whether the backend gives cookies.
+    fn learn_cookie(&self, probe: &Probe, reply: &[u8]) {
+        let Some((_, offer)) = &probe.offer else { return };
+        let reply = wire::read_reply(reply).ok();
+        let cookie = reply.as_ref().and_then(wire::Reply::cookie);
+        let to = if probe.is_repeated { RepliedTo::Any } else { RepliedTo::Offer };
+        let learnt = self.backend.cookies.on_probe_reply(offer, cookie, to, Instant::now());
+        let (is_news, HasChanged(has_changed)) = learnt;
+        if has_changed {
+            self.state.announce();
+        }
+        if is_news {
+            tracing::info!(pool = self.pool, backend = self.backend.name, "gives DNS cookies");
+        }
+    }
+
     /// Whether an error is ICMP that says that the backend is unreachable, about a datagram of this probe.
     fn is_proved(&self, probe: &Probe, error: &io::Error) -> bool {
         let mut is_ours = false;
         let mut returned = [0; 512];
         while let Ok((_, length)) = recv(&probe.socket, &mut returned, RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT) {
             let returned = returned.get(..length).unwrap_or_default();
-            is_ours |= wire::Header::read(returned).is_some() && probe.message.starts_with(returned);
+            is_ours |= wire::Header::read(returned).is_some() && probe.has_sent(returned);
         }
         if is_unreachable(error) {
             self.backend.unreachable_probes.increment();
@@ -272,6 +336,9 @@ impl Subject {
             (false, Standing::New) => Standing::New,
             (false, Standing::Up | Standing::Down) => Standing::Down,
         };
+        if is_up {
+            self.backend.cookies.resume();
+        }
         if self.backend.set_standing(standing) {
             self.state.announce();
             let (pool, backend) = (&self.pool, &self.backend.name);
@@ -287,9 +354,15 @@ impl Subject {
 
     /// Whether this is how a backend of a pool is to be probed.
     fn is_of(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> bool {
-        Arc::ptr_eq(&self.backend, backend) && self.rules == pool.rules().health && self.probe == pool.config.probe
+        Arc::ptr_eq(&self.backend, backend)
+            && self.rules == pool.rules().health
+            && self.probe == pool.config.probe
+            && self.cookies == pool.config.cookies
     }
 }
+
+/// Octets of the longest reply to a probe, with OPT and without (RFC 1035 section 2.3.4).
+const LONGEST_REPLY: usize = 512;
 
 /// Whether an error proves that nobody listens there or no way leads there.
 fn is_unreachable(error: &io::Error) -> bool {

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hedgerow::config::Config;
@@ -28,6 +28,8 @@ struct Counting;
 
 /// Allocations of threads that are counted.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Queries to backends that bore the cookies which those give.
+static BORE_COOKIES: AtomicU32 = AtomicU32::new(0);
 /// Whether the test has begun.
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 /// Whether anything is counted yet.
@@ -84,11 +86,13 @@ const AT_ONCE: u32 = 20;
 fn after_warm_up_a_query_allocates_nothing() {
     IS_EXEMPT.set(true);
     HAS_BEGUN.store(true, Relaxed);
-    for dispatch in ["race", "hedge", "sequential"] {
-        assert_eq!(allocations(dispatch, "", ALL_NEW).0, 0, "{COUNTED} queries, dispatch = {dispatch:?}");
+    for (dispatch, cookies) in [("race", false), ("race", true), ("hedge", true), ("sequential", true)] {
+        let keys = format!("dispatch = {dispatch:?}\ncookies = {cookies}");
+        assert_eq!(allocations(&keys, "", ALL_NEW).0, 0, "{COUNTED} queries, {keys}");
+        assert_eq!(BORE_COOKIES.swap(0, Relaxed) >= WARM_UP, cookies, "who gives cookies gets them back, {keys}");
     }
-    assert_eq!(allocations("race", "[cache]", ALL_NEW).0, 0, "{COUNTED} queries whose replies are kept");
-    let (allocated, summary) = allocations("race", "[cache]", FEW);
+    assert_eq!(allocations("", "[cache]", ALL_NEW).0, 0, "{COUNTED} queries whose replies are kept");
+    let (allocated, summary) = allocations("", "[cache]", FEW);
     assert_eq!(allocated, 0, "{COUNTED} queries answered from the cache");
     assert!(summary.contains(&format!(" {} cache,", WARM_UP + COUNTED - FEW)), "{summary}");
     for records in ZONES {
@@ -138,9 +142,9 @@ fn answering(catalog: Catalog) -> u64 {
     .0
 }
 
-/// Starts a server with two backends, and further sections in its config; returns what it allocates for [`COUNTED`] queries
+/// Starts a server with two backends, keys of their pool, and further sections in its config; returns what it allocates for [`COUNTED`] queries
 /// for so many names in turn, and its summary.
-fn allocations(dispatch: &str, sections: &str, names: u32) -> (u64, String) {
+fn allocations(keys: &str, sections: &str, names: u32) -> (u64, String) {
     let backends = [backend(), backend()];
     let text = format!(
         "workers = 1\n\
@@ -148,7 +152,7 @@ fn allocations(dispatch: &str, sections: &str, names: u32) -> (u64, String) {
          listen = [\"127.0.0.1:0\"]\n\
          [pools.p]\n\
          backends = [\"{}\", \"{}\"]\n\
-         dispatch = \"{dispatch}\"\n\
+         {keys}\n\
          [pools.p.health]\n\
          interval = \"1h\"\n\
          {sections}\n",
@@ -196,7 +200,7 @@ fn measure(setup: Setup, names: u32, backends: &[SocketAddr]) -> (u64, String) {
     }))
 }
 
-/// A backend that turns every query into a response with an A record; it ends with the process.
+/// A backend that turns every query into a response with an A record, and gives cookies; it ends with the process.
 fn backend() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
     let address = socket.local_addr().expect("it is bound");
@@ -205,10 +209,19 @@ fn backend() -> SocketAddr {
         let mut message = [0; 512];
         while let Ok((length, peer)) = socket.recv_from(&mut message) {
             let answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01";
+            let has_opt = message[11] == 1;
+            let question =
+                message[12..length].iter().position(|octet| *octet == 0).map_or(length, |root| 12 + root + 5);
             message[2] |= 0x84;
             message[7] = 1;
-            message[length..length + answer.len()].copy_from_slice(answer);
-            let _ = socket.send_to(&message[..length + answer.len()], peer);
+            let mut response = [&message[..question], answer].concat();
+            if has_opt {
+                // Of the OPT record 11 octets, of its only option 4, and of the cookies the client's.
+                let (opt, cookies) = message[question..length].split_at(15);
+                response.extend([&opt[..10], &[28, 0, 10, 0, 24], &cookies[..8], &[0xC5; 16]].concat());
+                BORE_COOKIES.fetch_add((cookies.len() == 24).into(), Relaxed);
+            }
+            let _ = socket.send_to(&response, peer);
         }
     });
     address

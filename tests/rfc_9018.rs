@@ -194,7 +194,7 @@ fn check_peer(peer: &Strict) {
     let files = [("hosts.txt", "www.example.org 192.0.2.1 A\n"), ("fleet", SECRET)];
     let server = Server::start_with_files(config, &files);
     let ours = Client::of(server.listener("ts"));
-    let own = b"\x24\x64\xc4\xab\xcf\x10\xc9\x57";
+    let own = CLIENT_COOKIE;
     let theirs = until("the peer answers", || {
         let response = Client::of(peer.address).try_ask(&asking(own))?;
         (response.rcode() == BADCOOKIE).then(|| response.cookie().expect("a cookie"))
@@ -209,21 +209,38 @@ fn check_peer(peer: &Strict) {
     assert_eq!(Client::of(peer.address).ask(&asking(&other)).rcode(), BADCOOKIE);
 }
 
-#[test]
-fn bind_takes_our_cookies_and_we_take_those_of_bind() {
+/// Asks a strict server by way of an LS: it gives cookies to the LS, which gives it back what it wants, by UDP.
+fn check_backend(peer: &Strict) {
+    until("the peer answers", || Client::of(peer.address).try_ask(&asking(CLIENT_COOKIE)));
+    let server = Forwarder::to(&[&peer.address], "timeout = '20s'\nattempt_timeout = '20s'").admin().start();
+    server.process.wait_for_log("gives DNS cookies");
+    let client = server.client();
+    for name in ["www.example.org", "WWW.example.ORG", "ns.example.org"].into_iter().cycle().take(30) {
+        let response = client.ask(&query(name, A));
+        assert_eq!((response.rcode(), response.answers().len(), response.has_opt()), (NOERROR, 1, false));
+    }
+    assert_eq!(client.ask(&query("missing.example.org", A).edns(1232)).rcode(), NXDOMAIN);
+    let metrics = server.admin().metrics();
+    assert_eq!(metrics.sum("hedgerow_asked_again_total", &[]), 0);
+    assert_eq!(metrics.sum("hedgerow_dropped_total", &[("reason", "spoofed")]), 0);
+}
+
+/// A client's own cookie.
+const CLIENT_COOKIE: &[u8; 8] = b"\x24\x64\xc4\xab\xcf\x10\xc9\x57";
+
+/// BIND as it is strict.
+fn bind() -> Option<Strict> {
     let config = format!(
         "options {{ directory \"PLACE\"; pid-file \"PLACE/pid\"; session-keyfile \"PLACE/key\"; \
          listen-on port PORT {{ ADDRESS; }}; listen-on-v6 {{ none; }}; recursion no; dnssec-validation no; \
          cookie-algorithm siphash24; cookie-secret \"{SECRET}\"; require-server-cookie yes; }};\n\
          controls {{ }};\nzone example.org {{ type primary; file \"zone\"; }};\n"
     );
-    if let Some(peer) = Strict::start("named", &["-g", "-n", "1", "-c"], &config) {
-        check_peer(&peer);
-    }
+    Strict::start("named", &["-g", "-n", "1", "-c"], &config)
 }
 
-#[test]
-fn knot_takes_our_cookies_and_we_take_those_of_knot() {
+/// Knot as it is strict.
+fn knot() -> Option<Strict> {
     let config = format!(
         "server:\n  listen: ADDRESS@PORT\n  rundir: PLACE\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n\
          log:\n  - target: stderr\n    any: info\ndatabase:\n  storage: PLACE\n\
@@ -231,7 +248,42 @@ fn knot_takes_our_cookies_and_we_take_those_of_knot() {
          template:\n  - id: default\n    global-module: mod-cookies/strict\n\
          zone:\n  - domain: example.org\n    storage: PLACE\n    file: zone\n"
     );
-    if let Some(peer) = Strict::start("knotd", &["-c"], &config) {
-        check_peer(&peer);
-    }
+    Strict::start("knotd", &["-c"], &config)
+}
+
+/// NSD, which gives cookies and does not ask for them.
+fn nsd() -> Option<Strict> {
+    let config = format!(
+        "server:\n  ip-address: ADDRESS\n  port: PORT\n  username: \"\"\n  chroot: \"\"\n  server-count: 1\n  database: \"\"\n  \
+         pidfile: PLACE/pid\n  xfrdfile: PLACE/xfrd.state\n  zonelistfile: PLACE/zone.list\n  xfrdir: PLACE\n  \
+         answer-cookie: yes\n  cookie-secret: {SECRET}\n\
+         remote-control:\n  control-enable: no\n\
+         zone:\n  name: example.org\n  zonefile: PLACE/zone\n"
+    );
+    Strict::start("nsd", &["-d", "-c"], &config)
+}
+
+#[test]
+fn bind_takes_our_cookies_and_we_take_those_of_bind() {
+    bind().iter().for_each(check_peer);
+}
+
+#[test]
+fn knot_takes_our_cookies_and_we_take_those_of_knot() {
+    knot().iter().for_each(check_peer);
+}
+
+#[test]
+fn bind_is_asked_with_its_own_cookies() {
+    bind().iter().for_each(check_backend);
+}
+
+#[test]
+fn knot_is_asked_with_its_own_cookies() {
+    knot().iter().for_each(check_backend);
+}
+
+#[test]
+fn nsd_is_asked_with_its_own_cookies() {
+    nsd().iter().for_each(check_backend);
 }

@@ -18,9 +18,7 @@ use crate::transfer::{
     Asked, MESSAGE_LIMIT, Offer, Serial, TransferQuery, Writer, differences, read_notify, read_transfer_query, whole,
     write_datagram,
 };
-use crate::wire::{
-    ClientForm, Cookie, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, write_error,
-};
+use crate::wire::{Cookie, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, write_error};
 use crate::zone::{Reaction, Record, Transport, Zone, respond_to};
 
 /// Whether a message is more than a plain query.
@@ -116,7 +114,7 @@ impl Special<'_> {
         let before = chain.clone();
         chain.sign(now, out);
         let limit = match (self.transport, self.read) {
-            (Transport::Udp, Ok(query)) => ClientForm::of(query).udp_limit(UDP_SIZE),
+            (Transport::Udp, Ok(query)) => query.udp_limit(UDP_SIZE),
             (Transport::Udp, Err(_)) | (Transport::Tcp, _) => usize::from(u16::MAX),
         };
         if out.len() > limit {
@@ -154,7 +152,7 @@ impl Special<'_> {
             (Transport::Udp, Asked::Axfr) => Saying::Error(Rcode::REFUSED),
             (Transport::Udp, Asked::Ixfr { .. }) => {
                 let room = if chain.is_some() { tsig::ROOM } else { 0 };
-                let limit = ClientForm::of(query).udp_limit(UDP_SIZE).saturating_sub(room);
+                let limit = query.udp_limit(UDP_SIZE).saturating_sub(room);
                 let TransferQuery { header, question, asked } = asked;
                 match Offer::choose(asked, &exchange.journal, Serial(zone.serial()), exchange.size) {
                     Offer::Steps(steps) => {

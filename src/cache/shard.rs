@@ -119,6 +119,7 @@ impl Shard {
     }
 
     /// The entry in a slot: its head and its reply.
+    #[inline]
     pub(super) fn entry(&self, slot: usize) -> Option<(Head, &[u8])> {
         let place = self.table.place(slot)?;
         let octets = self.ring(place.queue).at(place.at);

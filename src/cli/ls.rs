@@ -99,6 +99,7 @@ fn config(args: &Args) -> Config {
         cache: PoolConfig::CACHE,
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,
+        cookies: PoolConfig::COOKIES,
     };
     Config {
         workers: NonZeroUsize::new(args.workers),

@@ -180,6 +180,8 @@ pub struct PoolConfig {
     pub max_in_flight: u32,
     /// How the name is spelled in queries to its backends.
     pub case: Case,
+    /// Whether queries bear DNS cookies, to backends that give them.
+    pub cookies: bool,
 }
 
 impl PoolConfig {
@@ -192,6 +194,9 @@ impl PoolConfig {
 
     /// The default of `case`: a few servers answer in another case than they were asked in, or not at all.
     pub const CASE: Case = Case::Keep;
+
+    /// The default of `cookies`: who gives them takes them, and a reply that must repeat 64 random bits is not forged by guessing.
+    pub const COOKIES: bool = true;
 }
 
 /// `pools.*.case`: how the question's name is spelled in queries to backends.

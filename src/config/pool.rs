@@ -39,9 +39,10 @@ pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(So
     };
     let cache = section.boolean("cache", PoolConfig::CACHE);
     let case = section.parsed("case", words::case, PoolConfig::CASE);
+    let cookies = section.boolean("cookies", PoolConfig::COOKIES);
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, case, max_in_flight }
+    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, case, cookies, max_in_flight }
 }
 
 /// Reads `backends`: at least one, none twice by address or by name.
@@ -188,6 +189,8 @@ mod tests {
                 "9: pools.ts.grace: invalid value \"0s\": expected off, auto or a duration from 1ms to 1m",
             ),
             ("case = \"mixed\"", "8: pools.ts.case: invalid value \"mixed\": expected one of keep, random"),
+            ("cookies = \"on\"", "11: pools.ts.cookies: expected true or false, not a string"),
+            ("cookie = true", "1: pools.ts: unknown key \"cookie\", did you mean \"cookies\"?"),
             ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
             (
                 "max_in_flight = 0",

@@ -164,6 +164,7 @@ fn every_key_is_read() {
         on_timeout = "drop"
         on_all_down = "servfail"
         case = "random"
+        cookies = false
         hedge = { delay = "p90", min_delay = "2ms", max_delay = "90ms", budget = 1, max = 2 }
         [pools.b.health]
         interval = "1m"
@@ -212,6 +213,7 @@ fn every_key_is_read() {
     assert_eq!((rules.health.fall, rules.health.rise), (3, 4));
     assert_eq!(pool.probe.name.to_string(), "example.org.");
     assert_eq!((pool.case, config.pools[1].case), (Case::Random, Case::Keep));
+    assert_eq!((pool.cookies, config.pools[1].cookies), (false, true));
 
     let authority = &config.authorities[0];
     let files: Vec<_> = authority.zones.iter().map(|zone| zone.file.as_path()).collect();

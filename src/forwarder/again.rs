@@ -11,15 +11,69 @@ use super::proof::Proof;
 use super::{Forwarder, Ticket};
 use crate::metrics::{Cause, Dropped};
 use crate::net::exchange::{Held, TicketKey};
+use crate::plan::cookies::Urgency;
+use crate::policy::Rank;
 use crate::policy::load::End;
 use crate::policy::race::{BackendIndex, Retry};
+use crate::wire::Reply;
 
 impl Forwarder {
     /// A reply that is right in all else lacks some of what it must bear: it is ignored, and the backend is asked once more, to
     /// find out whether it is the one that does not give that.
-    pub(super) fn doubt(&mut self, ticket: Ticket, key: TicketKey, now: Instant) {
-        // If that may not be, the wait goes on.
-        self.ask_again(ticket, Some(key), Proof::LENIENT, Cause::Case, now);
+    pub(super) fn doubt(&mut self, ticket: Ticket, key: TicketKey, lacking: Proof, now: Instant) {
+        let cause = if lacking.has(Proof::COOKIE) { Cause::Cookie } else { Cause::Case };
+        if self.ask_again(ticket, Some(key), Proof::LENIENT, cause, now) {
+            return;
+        }
+        let Some(entry) = self.in_flight.get(ticket.race).filter(|entry| !entry.is_fetching) else { return };
+        let (place, asked) = (entry.pool, entry.race.attempt(ticket.attempt()));
+        let Some(backend) = asked.map(|asked| asked.backend) else { return };
+        // The query has cost as many datagrams as it may: one by TCP is believed, and the next query finds out.
+        pool_at(&mut self.pools, place).set_doubted(backend);
+        // If that may not be either, the wait goes on.
+        if self.ask_by_tcp(ticket, cause, now) {
+            self.exchange.withdraw(key);
+            pool_at(&mut self.pools, place).lost(backend, now);
+            if let Some(entry) = self.in_flight.get_mut(ticket.race) {
+                entry.set_ticket(ticket.attempt(), None);
+            }
+        }
+    }
+
+    /// A backend says that the cookie which it had given is not good. If the reply proves that it is from there, it is asked once
+    /// more at once, with the cookie that came with it; if that is not good either, by TCP (RFC 7873 section 5.3). No race is told.
+    pub(super) fn on_badcookie(
+        &mut self,
+        ticket: Ticket,
+        key: TicketKey,
+        lacking: Proof,
+        reply: &Reply<'_>,
+        now: Instant,
+    ) {
+        let proof = ticket.proof();
+        let is_proved = proof.has(Proof::COOKIE) && !lacking.has(Proof::COOKIE);
+        let Some(entry) = self.in_flight.get(ticket.race) else { return };
+        let Some(asked) = entry.race.attempt(ticket.attempt()) else { return };
+        let (place, sent) = (entry.pool, entry.sent_at(&asked, proof));
+        let pool = pool_at(&mut self.pools, place);
+        if is_proved && !proof.has(Proof::FRESH) {
+            pool.renew_cookies(asked.backend, reply, Urgency::AtOnce, now);
+            if self.ask_again(ticket, Some(key), Proof::FRESH, Cause::Badcookie, now) {
+                return;
+            }
+        } else if is_proved && pool.remember_cookies_lost(asked.backend, now) {
+            let (pool, backend) = (&pool.shared.config.name, &pool.shared.backends[asked.backend.get()].name);
+            tracing::warn!(pool, backend, "refuses the DNS cookies that it gives: asked without for now");
+        }
+        self.exchange.settle(key, now);
+        if let Some(entry) = self.in_flight.get_mut(ticket.race) {
+            entry.set_ticket(ticket.attempt(), None);
+        }
+        pool_at(&mut self.pools, place).is_waited_for_no_more(asked.backend);
+        self.learn(place, asked.backend, false, End::Reply(now.saturating_duration_since(sent)), now);
+        if !self.ask_by_tcp(ticket, Cause::Badcookie, now) {
+            self.give_up(ticket, false, now);
+        }
     }
 
     /// Counts a datagram from a backend's address that answers nothing that was asked from this socket. If there were too many,
@@ -48,16 +102,18 @@ impl Forwarder {
         self.voided = voided;
     }
 
-    /// An attempt has lost its socket. It is asked from others for a few times, which a forger has to find first; then by TCP.
+    /// An attempt has lost its socket. It is asked from others for a few times, which a forger has to find first; then by TCP. With a
+    /// cookie as often as may be, for to find a port is not enough then.
     fn move_on(&mut self, ticket: Ticket, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
         entry.set_ticket(ticket.attempt(), None);
-        let is_by_udp = entry.race.times_asked_again() < MOST_BY_UDP;
+        let has_cookie = ticket.proof().has(Proof::COOKIE) && !ticket.proof().has(Proof::LENIENT);
+        let is_by_udp = has_cookie || entry.race.times_asked_again() < MOST_BY_UDP;
         if is_by_udp && self.ask_elsewhere(ticket, now) {
             return;
         }
         let backend = self.in_flight.get(ticket.race).and_then(|entry| entry.race.attempt(ticket.attempt()));
-        if self.ask_by_tcp(ticket, now) {
+        if self.ask_by_tcp(ticket, Cause::NearMisses, now) {
             let Some(entry) = self.in_flight.get(ticket.race) else { return };
             if let Some(asked) = backend {
                 // As far as it is known how busy the backend is, and how quick.
@@ -85,7 +141,8 @@ impl Forwarder {
 
     /// Asks from another socket what must be proved as before.
     fn ask_elsewhere(&mut self, ticket: Ticket, now: Instant) -> bool {
-        self.ask_again(ticket, None, ticket.proof().and(Proof::LENIENT), Cause::NearMisses, now)
+        let proof = ticket.proof().and(Proof::LENIENT.with(Proof::FRESH));
+        self.ask_again(ticket, None, proof, Cause::NearMisses, now)
     }
 
     /// Ends an attempt for which there is no safe way to its backend: that it could not be asked is not its fault.
@@ -127,11 +184,25 @@ impl Forwarder {
     }
 
     /// Learns from the reply to an attempt that was asked leniently what its backend does not give.
-    pub(super) fn learn_lacking(&mut self, place: u16, backend: BackendIndex, lacking: Proof, now: Instant) {
+    pub(super) fn learn_lacking(
+        &mut self,
+        place: u16,
+        backend: BackendIndex,
+        lacking: Proof,
+        rank: Rank,
+        now: Instant,
+    ) {
         let pool = pool_at(&mut self.pools, place);
         if lacking.has(Proof::CASE) && pool.remember_case_lost(backend, now) {
             let (pool, backend) = (&pool.shared.config.name, &pool.shared.backends[backend.get()].name);
             tracing::warn!(pool, backend, "does not keep the case of names: asked without DNS 0x20 for now");
+        }
+        let pool = pool_at(&mut self.pools, place);
+        // A failure may lack what all else has: who cannot read a query does not read its cookie either. So a client that asks in
+        // some odd way does not rid the others of their proof.
+        if lacking.has(Proof::COOKIE) && rank > Rank::Failure && pool.remember_cookies_lost(backend, now) {
+            let (pool, backend) = (&pool.shared.config.name, &pool.shared.backends[backend.get()].name);
+            tracing::warn!(pool, backend, "does not return DNS cookies any more: asked without for now");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Asking by TCP where replies by UDP are being forged: an attempt that goes on over a connection of its own, which nobody can join
-//! who does not see it.
+//! Asking by TCP where replies by UDP are being forged, or a backend refuses the cookie that it has given: an attempt that goes on
+//! over a connection of its own, which nobody can join who does not see it. It needs no cookie.
 //!
 //! Rare, so it may take a task and a connection. The race does not see it: its attempt goes on waiting.
 
@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::pool::pool_at;
+use super::proof::Proof;
+use super::races::is_badcookie;
 use super::{Forwarder, Ticket};
 use crate::metrics::Cause;
 use crate::wire;
@@ -47,7 +49,7 @@ impl ByTcp {
 
 impl Forwarder {
     /// Asks the backend of an attempt by TCP. Returns whether that may be.
-    pub(super) fn ask_by_tcp(&mut self, ticket: Ticket, now: std::time::Instant) -> bool {
+    pub(super) fn ask_by_tcp(&mut self, ticket: Ticket, cause: Cause, now: std::time::Instant) -> bool {
         let (at, attempt) = (ticket.race, ticket.attempt());
         let Some(entry) = self.in_flight.get(at).filter(|entry| !entry.is_fetching) else { return false };
         let Some(asked) = entry.race.attempt(attempt).filter(|asked| asked.open) else { return false };
@@ -61,7 +63,7 @@ impl Forwarder {
         let question = entry.question().to_vec();
         let address = pool.shared.backends[asked.backend.get()].address;
         let (patience, deadline) = (pool.shared.rules().attempt_timeout, Instant::from_std(entry.race.deadline()));
-        pool.counters(asked.backend).again[Cause::NearMisses as usize].increment();
+        pool.counters(asked.backend).again[cause as usize].increment();
         let this = self.this.get().cloned().unwrap_or_default();
         tokio::task::spawn_local(async move {
             let reply = timeout(patience, ask(address, query, &question));
@@ -80,6 +82,10 @@ impl Forwarder {
         let entry = self.in_flight.get(ticket.race).filter(|entry| !entry.is_fetching);
         if entry.and_then(|entry| entry.race.attempt(ticket.attempt())).is_some_and(|asked| asked.open) {
             match reply.and_then(|reply| wire::read_reply(reply).ok()) {
+                // No word for a race nor for a client, neither of which knows of cookies to backends.
+                Some(reply) if is_badcookie(&reply) && ticket.proof().has(Proof::COOKIE) => {
+                    self.ask_elsewhere_or_fail(ticket, now)
+                }
                 Some(reply) => self.judge(ticket, &reply, now),
                 None => self.ask_elsewhere_or_fail(ticket, now),
             }

@@ -13,6 +13,7 @@ use super::proof::Proof;
 use crate::config::Case;
 use crate::metrics::BackendCounters;
 use crate::net::exchange::{Exchange, Link};
+use crate::plan::cookies::{HasChanged, RENEWAL, Urgency};
 use crate::plan::{Manual, SharedBackend, SharedPool};
 use crate::policy::balance::{Balance, Sight, Turns};
 use crate::policy::latency::Latency;
@@ -21,7 +22,7 @@ use crate::policy::line_up::{Known, line_up};
 use crate::policy::load::{End, Load};
 use crate::policy::race::{BackendIndex, Candidates, Field};
 use crate::policy::{Hedge, Rules};
-use crate::wire::{self, Name, QuestionHasher};
+use crate::wire::{self, CookiePair, Name, QuestionHasher, Reply};
 
 /// A worker's part of a pool.
 pub(super) struct Pool {
@@ -59,6 +60,12 @@ struct Member {
     without_opt_until: Option<Instant>,
     /// It does not keep the case of names, and is asked in the client's case until then.
     case_lost_until: Option<Instant>,
+    /// A reply lacked what it must bear, and its query could not be sent once more: the next one is to find out.
+    is_doubted: bool,
+    /// It gives cookies, and queries to it bear these.
+    cookies: Option<CookiePair>,
+    /// When the server's of them was seen last to be another.
+    cookies_since: Instant,
 }
 
 impl Pool {
@@ -91,6 +98,9 @@ impl Pool {
                 is_up: backend.is_up(),
                 without_opt_until: known.and_then(|member| member.without_opt_until),
                 case_lost_until: known.and_then(|member| member.case_lost_until),
+                is_doubted: false,
+                cookies: known_cookies(&shared, backend),
+                cookies_since: now,
             }
         });
         let members = members.collect();
@@ -104,7 +114,7 @@ impl Pool {
         Self { shared, members, unhurried, recovered, latency, loads, turns, epoch, in_flight: 0, sure, me }
     }
 
-    /// Looks at the standing of the backends, if it has changed, and reports those that went down.
+    /// Looks at the standing of the backends and their cookies, if they have changed, and reports those that went down.
     pub(super) fn refresh(&mut self, now: Instant, mut went_down: impl FnMut(BackendIndex)) {
         let epoch = self.shared.state.epoch();
         if epoch == self.epoch {
@@ -117,6 +127,10 @@ impl Pool {
             let was_up = std::mem::replace(&mut member.is_up, backend.is_up());
             if !was_up && member.is_up {
                 self.recovered = Some(now);
+            }
+            let cookies = known_cookies(&self.shared, backend);
+            if std::mem::replace(&mut member.cookies, cookies) != cookies {
+                member.cookies_since = now;
             }
             if was_up && !member.is_up {
                 went_down(BackendIndex(index as u16));
@@ -304,6 +318,52 @@ impl Pool {
     /// Whether a backend is taken to give what a reply of it lacks.
     pub(super) fn gives(&self, lacking: Proof, backend: BackendIndex, now: Instant) -> bool {
         lacking.has(Proof::CASE) && self.is_case_random(backend, now)
+            || lacking.has(Proof::COOKIE) && self.gives_cookies(backend)
+    }
+
+    /// A reply of a backend lacked what it must bear, and it could not be asked once more.
+    pub(super) fn set_doubted(&mut self, backend: BackendIndex) {
+        self.members[backend.get()].is_doubted = true;
+    }
+
+    /// Whether the query that is about to be sent is to find out what a backend gives.
+    pub(super) fn take_doubt(&mut self, backend: BackendIndex) -> bool {
+        std::mem::take(&mut self.members[backend.get()].is_doubted)
+    }
+
+    /// What a query to a backend bears as cookies, if it gives them (RFC 7873).
+    pub(super) fn cookies(&self, backend: BackendIndex) -> Option<&CookiePair> {
+        self.members[usize::from(backend.0)].cookies.as_ref()
+    }
+
+    /// Whether a backend gives still what this worker sends it, as far as others know.
+    fn gives_cookies(&self, backend: BackendIndex) -> bool {
+        let ours = self.cookies(backend).map(CookiePair::client);
+        ours.is_some() && ours == self.shared.backends[backend.get()].cookies.pair().map(|pair| pair.client())
+    }
+
+    /// A reply has repeated our cookie: takes the server's that came with it, if it is another and it is time for that.
+    pub(super) fn renew_cookies(&mut self, backend: BackendIndex, reply: &Reply<'_>, urgency: Urgency, now: Instant) {
+        let member = &mut self.members[backend.get()];
+        let fresh = reply.cookie().and_then(CookiePair::given).filter(|fresh| member.cookies != Some(*fresh));
+        let is_due = urgency == Urgency::AtOnce || now.saturating_duration_since(member.cookies_since) >= RENEWAL;
+        if let Some(fresh) = fresh.filter(|_| is_due) {
+            (member.cookies, member.cookies_since) = (Some(fresh), now);
+            let HasChanged(has_changed) = self.shared.backends[backend.get()].cookies.renew(&fresh, urgency, now);
+            if has_changed {
+                self.shared.state.announce();
+            }
+        }
+    }
+
+    /// A backend does not give cookies any more. Returns whether that is news.
+    pub(super) fn remember_cookies_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
+        let Some(lost) = self.members[backend.get()].cookies.take() else { return false };
+        let HasChanged(is_news) = self.shared.backends[backend.get()].cookies.lose(lost.client(), now);
+        if is_news {
+            self.shared.state.announce();
+        }
+        is_news
     }
 
     /// A backend does not keep the case of names. Returns whether that is news.
@@ -336,6 +396,11 @@ fn sure(most: u64, workers: u64) -> u64 {
 
 /// Queries out to one backend that are enough to keep some of them for each worker.
 const MANY: u64 = 1000;
+
+/// What queries to a backend bear as cookies, if they may and it gives them.
+fn known_cookies(shared: &SharedPool, backend: &SharedBackend) -> Option<CookiePair> {
+    shared.config.cookies.then(|| backend.cookies.pair()).flatten()
+}
 
 /// The order of asking for the present standing of the backends.
 fn turns(shared: &SharedPool) -> Turns {

@@ -1,5 +1,5 @@
 //! What a reply must bear besides address, port, ID and question, so that who sees neither query nor reply cannot forge one:
-//! the question's name in the random case that it was asked in (DNS 0x20).
+//! the question's name in the random case that it was asked in (DNS 0x20), and our cookie (RFC 7873).
 
 use std::io;
 
@@ -7,7 +7,7 @@ use rand::TryRng;
 use siphasher::sip::SipHasher24;
 
 use crate::net::exchange::TicketKey;
-use crate::wire::{self, Reply};
+use crate::wire::{self, ClientCookie, Reply};
 
 /// How an attempt was sent, and so what the reply to it must bear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,10 @@ impl Proof {
     /// It was sent once more because a reply lacked what it must bear. What comes now is taken without: two forgeries in a row
     /// would have to meet two sockets and two IDs, so it is the backend that does not give what is lacking.
     pub(super) const LENIENT: Self = Self(1 << 2);
+    /// It bears cookies, and a reply repeats ours.
+    pub(super) const COOKIE: Self = Self(1 << 3);
+    /// It was sent once more because the server's cookie was refused, with the one that came with the refusal.
+    pub(super) const FRESH: Self = Self(1 << 4);
 
     /// Its bits.
     pub(super) fn bits(self) -> u8 {
@@ -78,13 +82,28 @@ impl Secret {
         self.0.hash(&seed)
     }
 
-    /// What a reply lacks of what it must bear: the reply at this place, to a question with this hash.
-    pub(super) fn lacking(&self, proof: Proof, key: TicketKey, hash: u64, reply: &Reply<'_>) -> Proof {
+    /// What a reply lacks of what it must bear: the reply at this place, to a question with this hash, and to a query with this
+    /// cookie.
+    pub(super) fn lacking(
+        &self,
+        proof: Proof,
+        key: TicketKey,
+        hash: u64,
+        reply: &Reply<'_>,
+        cookie: impl FnOnce() -> Option<ClientCookie>,
+    ) -> Proof {
         let mut lacking = Proof::NONE;
         if proof.has(Proof::CASE) {
             let bits = self.case(key, hash);
             if !reply.question().is_some_and(|question| wire::has_case(question.qname(), bits)) {
                 lacking = lacking.with(Proof::CASE);
+            }
+        }
+        // RFC 7873 section 5.3: a reply without the client's cookie, or with another, is discarded.
+        if proof.has(Proof::COOKIE) {
+            let returned = reply.cookie().map(|cookie| cookie.client);
+            if returned.is_none() || returned != cookie() {
+                lacking = lacking.with(Proof::COOKIE);
             }
         }
         lacking

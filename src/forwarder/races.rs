@@ -16,11 +16,12 @@ use crate::metrics::{Dropped, Want};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Held, TicketKey};
 use crate::net::refusal::Refusal;
+use crate::plan::cookies::Urgency;
 use crate::plan::{Sign, Standing};
 use crate::policy::load::End;
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
 use crate::policy::{Dispatch, Rank};
-use crate::wire::{self, Rcode, Reply};
+use crate::wire::{self, CookiePair, Rcode, Reply};
 
 /// A reply at hand, which the race may let win.
 #[derive(Clone, Copy)]
@@ -110,9 +111,17 @@ impl Forwarder {
         // Of a query with a TSIG record nothing may be changed.
         let is_case_random = pool.is_case_random(backend, now) && !entry.is_signed();
         let proof = if is_case_random { proof.with(Proof::CASE) } else { proof };
-        let (secret, hash) = (&self.secret, entry.hash);
+        let has_cookies = pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
+        let proof = if has_cookies { proof.with(Proof::COOKIE) } else { proof };
+        let is_test = (is_case_random || has_cookies) && pool.take_doubt(backend);
+        let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
+        let cookies = pool.cookies(backend).filter(|_| has_cookies);
+        let (secret, hash, own_udp_size) = (&self.secret, entry.hash, self.plan.edns_udp_size);
         let key = self.exchange.queue(link, Ticket::new(at, attempt, proof), now, |key, out| {
-            entry.write_query(with_opt, out);
+            let opt_at = entry.write_query(with_opt, out);
+            if let Some(cookies) = cookies {
+                wire::add_cookie(out, opt_at, cookies, own_udp_size);
+            }
             if is_case_random {
                 let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
                 wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(key, hash));
@@ -165,7 +174,8 @@ impl Forwarder {
         let Some(asked) = entry.race.attempt(ticket.attempt()) else { return };
         if reply.is_bare_failure() {
             // It lacks the question, and so proves little: the true reply may still come.
-            if is_opt_refusal(&reply) && entry.has_opt() {
+            let has_opt = entry.has_opt() || ticket.proof().has(Proof::COOKIE);
+            if is_opt_refusal(&reply) && has_opt {
                 entry.race.on_bare_opt_refused(ticket.attempt());
             } else {
                 entry.race.on_bare_failure(ticket.attempt());
@@ -176,22 +186,31 @@ impl Forwarder {
             return self.near_miss(socket, now);
         }
         let (place, proof) = (entry.pool, ticket.proof());
-        let lacking = self.secret.lacking(proof, key, entry.hash, &reply);
+        let pool = pool_at(&mut self.pools, place);
+        let cookie = || pool.cookies(asked.backend).map(CookiePair::client);
+        let lacking = self.secret.lacking(proof, key, entry.hash, &reply, cookie);
         if !lacking.is_none() && !proof.has(Proof::LENIENT) {
             // Of one that was found not to give it meanwhile, nothing more is to be had.
-            if pool_at(&mut self.pools, place).gives(lacking, asked.backend, now) {
-                self.doubt(ticket, key, now);
+            if pool.gives(lacking, asked.backend, now) {
+                self.doubt(ticket, key, lacking, now);
                 return self.near_miss(socket, now);
             }
+        }
+        let rank = rank(&reply);
+        if rank == Rank::Failure && proof.has(Proof::COOKIE) && is_badcookie(&reply) {
+            return self.on_badcookie(ticket, key, lacking, &reply, now);
+        }
+        if proof.has(Proof::COOKIE) {
+            pool.renew_cookies(asked.backend, &reply, Urgency::CanWait, now);
         }
         self.exchange.settle(key, now);
         entry.set_ticket(ticket.attempt(), None);
         let latency = now.saturating_duration_since(entry.sent_at(&asked, proof));
-        pool_at(&mut self.pools, place).is_waited_for_no_more(asked.backend);
-        let end = if rank(&reply) == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
+        pool.is_waited_for_no_more(asked.backend);
+        let end = if rank == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
         self.learn(place, asked.backend, false, end, now);
         if !lacking.is_none() && proof.has(Proof::LENIENT) {
-            self.learn_lacking(place, asked.backend, lacking, now);
+            self.learn_lacking(place, asked.backend, lacking, rank, now);
         }
         self.judge(ticket, &reply, now);
     }
@@ -209,7 +228,11 @@ impl Forwarder {
         let Some(asked) = asked.filter(|asked| self.shared.hash(asked.question) == late.hash) else {
             return self.near_miss(socket, now);
         };
-        if !late.proof.has(Proof::LENIENT) && !self.secret.lacking(late.proof, key, late.hash, reply).is_none() {
+        let pool = self.pools.get(usize::from(late.pool)).and_then(Option::as_ref);
+        let cookie = || pool.and_then(|pool| pool.cookies(late.backend)).map(CookiePair::client);
+        let lacking = self.secret.lacking(late.proof, key, late.hash, reply, cookie);
+        let is_to_be_had = !lacking.is_none() && pool.is_some_and(|pool| pool.gives(lacking, late.backend, now));
+        if is_to_be_had && !late.proof.has(Proof::LENIENT) {
             return self.near_miss(socket, now);
         }
         if !self.remember_late(late, asked, reply, now) {
@@ -224,13 +247,13 @@ impl Forwarder {
     pub(super) fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
         let (at, attempt) = (ticket.race, ticket.attempt());
         let Some(entry) = self.in_flight.get_mut(at) else { return };
-        let (has_opt, pool) = (entry.has_opt(), entry.pool);
+        // Where the client sent none, the query may have had one for our cookie.
+        let (has_opt, pool) = (entry.has_opt() || ticket.proof().has(Proof::COOKIE), entry.pool);
         let asked = entry.race.attempt(attempt);
         if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(at, None, now);
         }
-        if has_opt
-            && !is_opt_refusal(reply)
+        if !is_opt_refusal(reply)
             && let Some(asked) = asked
             && !asked.edns
         {
@@ -251,7 +274,7 @@ impl Forwarder {
     }
 
     /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
-    fn learn(&mut self, place: u16, index: BackendIndex, is_charged: bool, end: End, now: Instant) {
+    pub(super) fn learn(&mut self, place: u16, index: BackendIndex, is_charged: bool, end: End, now: Instant) {
         let Some(pool) = self.pools.get_mut(usize::from(place)).and_then(Option::as_mut) else { return };
         pool.ended(index, end, is_charged, now);
         let backend = &pool.shared.backends[index.get()];
@@ -394,6 +417,11 @@ pub(super) fn rank(reply: &Reply<'_>) -> Rank {
 /// NOTIMP). Some put an OPT record into the very reply, so that proves nothing.
 fn is_opt_refusal(reply: &Reply<'_>) -> bool {
     matches!(reply.rcode(), Rcode::FORMERR | Rcode::NOTIMP)
+}
+
+/// Whether a reply says that the cookie of the query was not good (RFC 7873 section 5.2.3).
+pub(super) fn is_badcookie(reply: &Reply<'_>) -> bool {
+    reply.rcode() == Rcode::BADCOOKIE
 }
 
 /// Where attempts of a kind are counted.

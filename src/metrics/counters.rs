@@ -314,17 +314,23 @@ pub enum Cause {
     NearMisses,
     /// A reply had the name in another case than it was asked in.
     Case,
+    /// A reply lacked our cookie.
+    Cookie,
+    /// A reply said that the backend's own cookie was not good, and brought another.
+    Badcookie,
 }
 
 impl Cause {
     /// All, in order of their number.
-    pub const ALL: [Self; 2] = [Self::NearMisses, Self::Case];
+    pub const ALL: [Self; 4] = [Self::NearMisses, Self::Case, Self::Cookie, Self::Badcookie];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::NearMisses => "near_misses",
             Self::Case => "case",
+            Self::Cookie => "cookie",
+            Self::Badcookie => "badcookie",
         }
     }
 }

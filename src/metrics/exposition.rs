@@ -85,7 +85,7 @@ const ATTEMPTS: Family = Family { name: "hedgerow_attempts", help: "Queries to b
 /// `hedgerow_asked_again_total`.
 const ASKED_AGAIN: Family = Family {
     name: "hedgerow_asked_again",
-    help: "Attempts that were asked again, from another socket, since replies may have been forged",
+    help: "Attempts that were asked again, from another socket, since replies may have been forged or cookies were refused",
 };
 /// `hedgerow_wins_total`.
 const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answer went to the client" };

@@ -138,6 +138,8 @@ pub(super) struct Attempts {
     without_opt: u8,
     /// How often one of them was asked again from another socket.
     again: u8,
+    /// The candidates whose attempt could not leave, a bit for each place in the order of asking.
+    pub(super) unsent: u8,
 }
 
 impl Attempts {
@@ -145,7 +147,7 @@ impl Attempts {
     pub(super) fn new() -> Self {
         let blank =
             Entry { asked: Offset::default(), backend: BackendIndex(0), kind: Kind::First, state: State::Failed };
-        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0, again: 0 }
+        Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0, again: 0, unsent: 0 }
     }
 
     /// Writes down a new attempt, with OPT or without. There must be room.
@@ -188,12 +190,17 @@ impl Attempts {
 
     /// Whether the race has made all the attempts that it may.
     pub(super) fn is_full(&self) -> bool {
-        self.room() == 0
+        self.made() >= MAX_ATTEMPTS
     }
 
-    /// How many attempts may still be made. One that is asked again counts once more.
+    /// How many attempts may still be made.
     pub(super) fn room(&self) -> usize {
-        MAX_ATTEMPTS.saturating_sub(self.as_slice().len() + usize::from(self.again))
+        MAX_ATTEMPTS.saturating_sub(self.made())
+    }
+
+    /// How many attempts were made. One that is asked again counts once more.
+    fn made(&self) -> usize {
+        usize::from(self.len) + usize::from(self.again)
     }
 
     /// How often one was asked again.

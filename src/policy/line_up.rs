@@ -54,11 +54,12 @@ impl Known<'_> {
     /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
     /// and the one that is silent for good must not get its turn again whenever that happens.
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
+        let shortest = SHORTEST_PATIENCE.min(longest);
         let is_stalled = |backend: &BackendIndex| {
             let load = self.loads.get(backend.get());
             // What is cheap to know first: nearly always that is enough.
             let is_stalled = |patience| load.is_some_and(|load| load.is_stalled(patience, self.now));
-            is_stalled(SHORTEST_PATIENCE.min(longest)) && is_stalled(self.patience(*backend, longest))
+            is_stalled(shortest) && is_stalled(self.patience(*backend, longest))
         };
         let fit = candidates.iter().filter(|backend| !is_stalled(backend));
         if candidates.all_down() || fit.clone().count() == candidates.len() {

@@ -106,12 +106,9 @@ pub struct Race {
     /// Whether a bare failure came.
     bare_failure: bool,
     /// The backend that a bare refusal of OPT seems to come from.
-    without_opt: Option<BackendIndex>,
-    /// Whether that one was asked without OPT.
-    without_opt_asked: bool,
-    /// The candidates whose attempt could not leave, a bit for each place.
-    unsent: u8,
-    /// Those of them to whom another socket did not help either: no hedge goes there.
+    without_opt: WithoutOpt,
+    /// Of the candidates whose attempt could not leave, those to whom another socket did not help either: no hedge goes there. A
+    /// bit for each place.
     unsendable: u8,
     /// How it ended.
     outcome: Option<Outcome>,
@@ -150,9 +147,7 @@ impl Race {
             kept: None,
             negative_at: None,
             bare_failure: false,
-            without_opt: None,
-            without_opt_asked: false,
-            unsent: 0,
+            without_opt: WithoutOpt::Nobody,
             unsendable: 0,
             outcome: None,
         }
@@ -206,7 +201,7 @@ impl Race {
         self.attempts.withdraw(attempt);
         if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
             let bit = 1 << place;
-            let is_again = retry == Retry::Once && self.unsent & bit == 0;
+            let is_again = retry == Retry::Once && self.attempts.unsent & bit == 0;
             // To whom no hedge could be sent, a failover may still go.
             if is_again || kind == Kind::Hedge {
                 self.asked &= !bit;
@@ -214,7 +209,7 @@ impl Race {
             if !is_again {
                 self.unsendable |= bit;
             }
-            self.unsent |= bit;
+            self.attempts.unsent |= bit;
         }
         if kind == Kind::Hedge {
             budget.give_back();
@@ -288,7 +283,10 @@ impl Race {
         if let Some(backend) = asked.map(|entry| entry.backend)
             && !self.attempts.refuses_opt(backend)
         {
-            self.without_opt.get_or_insert(backend);
+            self.without_opt = match self.without_opt {
+                WithoutOpt::Nobody => WithoutOpt::Due(backend),
+                known @ (WithoutOpt::Due(_) | WithoutOpt::Asked(_)) => known,
+            };
         }
         self.on_bare_failure(attempt);
     }
@@ -368,12 +366,12 @@ impl Race {
     /// Whether somebody who was to be asked could not be, for want of something of our own.
     pub fn is_incomplete(&self) -> bool {
         // Nearly always none.
-        self.unsent != 0
+        self.attempts.unsent != 0
             && self
                 .candidates
                 .iter()
                 .enumerate()
-                .any(|(place, candidate)| self.unsent & 1 << place != 0 && !self.attempts.has_asked(candidate))
+                .any(|(place, candidate)| self.attempts.unsent & 1 << place != 0 && !self.attempts.has_asked(candidate))
     }
 
     /// The best reply that was not accepted, if there was one: the attempt that it answered, and its rank.
@@ -418,7 +416,7 @@ impl Race {
 
     /// Makes an attempt.
     fn ask(&mut self, backend: BackendIndex, kind: Kind, now: Offset) -> Step {
-        let edns = !self.attempts.refuses_opt(backend) && self.without_opt != Some(backend);
+        let edns = !self.attempts.refuses_opt(backend) && self.without_opt != WithoutOpt::Asked(backend);
         let attempt = self.attempts.push(backend, kind, edns, now);
         self.hedge_again = None;
         Step::Ask { attempt, backend, kind, edns }
@@ -454,10 +452,8 @@ impl Race {
             }
             return Some((backend, Kind::Failover));
         }
-        if let Some(backend) = self.without_opt
-            && !self.without_opt_asked
-        {
-            self.without_opt_asked = true;
+        if let WithoutOpt::Due(backend) = self.without_opt {
+            self.without_opt = WithoutOpt::Asked(backend);
             return Some((backend, Kind::Failover));
         }
         let too_few = self.fresh(rules, now).count() < usize::from(self.width);
@@ -479,11 +475,14 @@ impl Race {
             let silent = self.silences().min_by_key(|&(_, _, last)| last);
             return silent.map(|(backend, ..)| (backend, Kind::Failover));
         }
-        let (backend, ..) = self
+        if !too_few {
+            return None;
+        }
+        let late = self
             .silences()
             .filter(|&(_, tries, last)| tries < rules.tries && last.after(rules.attempt_timeout) <= now)
-            .min_by_key(|&(_, tries, _)| tries)?;
-        too_few.then_some((backend, Kind::Failover))
+            .min_by_key(|&(_, tries, _)| tries);
+        late.map(|(backend, ..)| (backend, Kind::Failover))
     }
 
     /// When the next turn comes if nothing happens. To be asked only when none is due now.
@@ -572,11 +571,23 @@ impl Race {
 
     /// The backends that were asked, stayed silent and can be asked again: how often each was asked, and when last.
     fn silences(&self) -> impl Iterator<Item = (BackendIndex, u8, Offset)> + '_ {
-        self.candidates.iter().enumerate().filter_map(|(place, backend)| {
+        let sendable = self.candidates.iter().enumerate().filter(|(place, _)| self.unsendable & 1 << place == 0);
+        sendable.filter_map(|(_, backend)| {
             let (tries, last) = self.attempts.silence_of(backend)?;
-            (self.unsendable & 1 << place == 0).then_some((backend, tries, last))
+            Some((backend, tries, last))
         })
     }
+}
+
+/// A backend that is asked without OPT, since a bare refusal of it seems to come from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WithoutOpt {
+    /// None is.
+    Nobody,
+    /// It is to be asked so.
+    Due(BackendIndex),
+    /// It has been.
+    Asked(BackendIndex),
 }
 
 /// What a race looks at but does not own.

@@ -1,5 +1,5 @@
-//! DNS cookies as options: one that came, and one that a response bears (RFC 7873 section 4). What makes a cookie a good one
-//! is decided elsewhere.
+//! DNS cookies as options: one that came, one that a response bears, and one that a query to a backend bears (RFC 7873 section
+//! 4). What makes a cookie a good one is decided elsewhere.
 
 use super::codes::OptionCode;
 
@@ -19,6 +19,9 @@ pub type ClientCookie = [u8; 8];
 pub type ServerCookie = [u8; 16];
 
 impl<'a> CookieOption<'a> {
+    /// Octets of the longest server cookie.
+    const LONGEST_SERVER: usize = 32;
+
     /// Reads the data of an option.
     ///
     /// # Errors
@@ -26,7 +29,7 @@ impl<'a> CookieOption<'a> {
     pub fn read(data: &'a [u8]) -> Result<Self, MalformedCookie> {
         let (&client, server) = data.split_first_chunk().ok_or(MalformedCookie)?;
         match server.len() {
-            0 | 8..=32 => Ok(Self { client, server }),
+            0 | 8..=Self::LONGEST_SERVER => Ok(Self { client, server }),
             _ => Err(MalformedCookie),
         }
     }
@@ -65,6 +68,52 @@ pub struct ShownCookie {
     pub client: ClientCookie,
     /// What it showed.
     pub state: CookieState,
+}
+
+/// Our cookie for a server, and the one that it has given us for that, if any yet: what our queries to it bear (RFC 7873 section
+/// 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CookiePair {
+    /// Ours.
+    client: ClientCookie,
+    /// Octets of the server's.
+    server_len: u8,
+    /// The server's, and zeros.
+    server: [u8; CookieOption::LONGEST_SERVER],
+}
+
+impl CookiePair {
+    /// Ours alone.
+    pub fn new(client: ClientCookie) -> Self {
+        Self { client, server_len: 0, server: [0; CookieOption::LONGEST_SERVER] }
+    }
+
+    /// Both, from the option of a reply; `None` if that lacks the server's.
+    pub fn given(option: CookieOption<'_>) -> Option<Self> {
+        let CookieOption { client, server } = option;
+        let mut pair = Self::new(client);
+        pair.server_len = server.len() as u8;
+        pair.server.get_mut(..server.len())?.copy_from_slice(server);
+        (!server.is_empty()).then_some(pair)
+    }
+
+    /// Ours.
+    pub fn client(&self) -> ClientCookie {
+        self.client
+    }
+
+    /// Octets of the option with its code and length.
+    pub(super) fn wire_len(&self) -> usize {
+        4 + self.client.len() + usize::from(self.server_len)
+    }
+
+    /// Appends the option.
+    pub(super) fn append(&self, out: &mut Vec<u8>) {
+        let [c0, c1] = OptionCode::COOKIE.0.to_be_bytes();
+        out.extend_from_slice(&[c0, c1, 0, self.client.len() as u8 + self.server_len]);
+        out.extend_from_slice(&self.client);
+        out.extend_from_slice(&self.server[..usize::from(self.server_len)]);
+    }
 }
 
 impl Cookie {
@@ -107,6 +156,25 @@ mod tests {
         cookie.append(&mut out);
         assert_eq!(out, b"before\0\x0A\0\x18abcdefgh0123456789ABCDEF");
         assert_eq!(out.len() - 6, usize::from(Cookie::WIRE_LEN));
+    }
+
+    #[test]
+    fn a_pair_is_what_a_reply_has_given() {
+        let check = |server: &[u8]| {
+            let option = CookieOption { client: *b"abcdefgh", server };
+            let pair = CookiePair::given(option);
+            assert_eq!(pair.is_some(), !server.is_empty());
+            let pair = pair.unwrap_or_else(|| CookiePair::new(option.client));
+            let mut out = Vec::new();
+            pair.append(&mut out);
+            assert_eq!((out.len(), &out[..4]), (pair.wire_len(), &[0, 10, 0, 8 + server.len() as u8][..]));
+            assert_eq!((CookieOption::read(&out[4..]), pair.client()), (Ok(option), option.client));
+        };
+        check(b"");
+        check(b"01234567");
+        check(&[0xA5; 32]);
+        let long = CookieOption { client: *b"abcdefgh", server: &[0; 33] };
+        assert_eq!(CookiePair::given(long), None);
     }
 
     #[test]

@@ -128,12 +128,21 @@ impl<'a> OptRecord<'a> {
     }
 
     /// Appends the record to a message; its ARCOUNT is the caller's.
+    #[inline]
     pub fn append(&self, out: &mut Vec<u8>) {
         let [t0, t1] = RecordType::OPT.0.to_be_bytes();
         let [s0, s1] = self.udp_size.to_be_bytes();
         let flags = if self.dnssec_ok { DNSSEC_OK } else { 0 };
         let [l0, l1] = self.rdlength().to_be_bytes();
         out.extend_from_slice(&[0, t0, t1, s0, s1, self.extended_rcode, 0, flags, 0, l0, l1]);
+        if self.may_have_options() {
+            self.append_options(out);
+        }
+    }
+
+    /// Appends the options, apart from the rest because most records have none.
+    #[inline(never)]
+    fn append_options(&self, out: &mut Vec<u8>) {
         if let Some(cookie) = self.cookie {
             cookie.append(out);
         }
@@ -161,7 +170,19 @@ impl<'a> OptRecord<'a> {
     }
 
     /// Octets of the options that are written.
+    #[inline]
     fn rdlength(&self) -> u16 {
+        if self.may_have_options() { self.options_len() } else { 0 }
+    }
+
+    /// Whether there are options to choose from.
+    fn may_have_options(&self) -> bool {
+        self.cookie.is_some() || !self.options.is_empty()
+    }
+
+    /// Octets of the options, apart from the rest as above.
+    #[inline(never)]
+    fn options_len(&self) -> u16 {
         let cookie = if self.cookie.is_some() { Cookie::WIRE_LEN } else { 0 };
         cookie + self.passing_options().map(|(_, data)| OPTION_FIXED_LEN + data.len() as u16).sum::<u16>()
     }

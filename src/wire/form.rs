@@ -82,8 +82,7 @@ impl ClientForm {
 
     /// The longest response that may go to the client by UDP.
     pub fn udp_limit(&self, own_udp_size: u16) -> usize {
-        // RFC 1035 section 2.3.4 without EDNS. RFC 6891 section 6.2.3: values below 512 are taken as 512.
-        self.edns.map_or(MIN_UDP_LEN, |edns| MIN_UDP_LEN.max(usize::from(edns.udp_size.min(own_udp_size))))
+        udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
     /// The header of a message that was made for another client, as this one may be told it.
@@ -156,6 +155,12 @@ impl Spelling {
             }
         }
     }
+}
+
+/// The longest response that may go by UDP to a client whose OPT record, if it had one, tells this size.
+pub(super) fn udp_limit(udp_size: Option<u16>, own_udp_size: u16) -> usize {
+    // RFC 1035 section 2.3.4 without EDNS. RFC 6891 section 6.2.3: values below 512 are taken as 512.
+    udp_size.map_or(MIN_UDP_LEN, |udp_size| MIN_UDP_LEN.max(usize::from(udp_size.min(own_udp_size))))
 }
 
 /// What every client takes by UDP.

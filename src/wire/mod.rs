@@ -44,7 +44,9 @@ pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
 pub use case::{has_case, set_case};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
-pub use cookie::{ClientCookie, Cookie, CookieOption, CookieState, MalformedCookie, ServerCookie, ShownCookie};
+pub use cookie::{
+    ClientCookie, Cookie, CookieOption, CookiePair, CookieState, MalformedCookie, ServerCookie, ShownCookie,
+};
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use frame::{FRAME_PREFIX, first_message};
@@ -52,7 +54,7 @@ pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use own::{write_plain_query, write_without_opt};
-pub use query::{Query, QuestionKey, Rejected, read_query, write_query};
+pub use query::{Query, QuestionKey, Rejected, add_cookie, read_query, write_query};
 pub use question::Question;
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, read_reply};

@@ -2,7 +2,9 @@
 
 use super::body::Body;
 use super::codes::{Opcode, Rcode};
+use super::cookie::CookiePair;
 use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, Passing};
+use super::form::udp_limit;
 use super::header::{Flag, Header};
 use super::name::{Name, fold};
 use super::question::Question;
@@ -24,6 +26,11 @@ impl Query<'_> {
     /// Whether the client takes DNSSEC records.
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// The longest response that may go to the client by UDP.
+    pub fn udp_limit(&self, own_udp_size: u16) -> usize {
+        udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
     /// Appends the question to `out`, folded, and returns RD, CD and DO as an octet: the two parts of a [`QuestionKey`], for
@@ -106,16 +113,38 @@ pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> u
     out.extend_from_slice(query.question.as_wire());
     let opt_start = out.len();
     if let Some(edns) = query.edns {
-        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_options(edns.options, Passing::BeyondHop);
-        let limit = usize::from(own_udp_size).max(LEAST_LIMIT);
-        // Nearly always there are no options, or few.
-        if opt_start + OPT_FIXED_LEN + edns.options.len() <= limit {
+        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok);
+        if edns.options.is_empty() {
             opt.append(out);
         } else {
-            opt.append_within(limit, out);
+            let limit = usize::from(own_udp_size).max(LEAST_LIMIT);
+            opt.with_options(edns.options, Passing::BeyondHop).append_within(limit, out);
         }
     }
     opt_start
+}
+
+/// Adds cookies to a query that goes to a backend. Its OPT record starts at `opt_at` and ends it; if that is its end, it gets one.
+///
+/// The query stays as short as [`write_query`] has it: options of the client for which there is no room then are left out.
+pub fn add_cookie(query: &mut Vec<u8>, opt_at: usize, cookie: &CookiePair, own_udp_size: u16) {
+    if opt_at >= query.len() {
+        // All of a longer reply that has room, a client without EDNS gets; and the rest can be kept.
+        OptRecord::new(own_udp_size, false).append(query);
+        // RFC 1035 section 4.1.1: ARCOUNT. Of what the client has sent, no record goes along.
+        if let Some(arcount) = query.get_mut(10..12) {
+            arcount.copy_from_slice(&[0, 1]);
+        }
+    }
+    let options = opt_at + OPT_FIXED_LEN;
+    if query.len() + cookie.wire_len() > usize::from(own_udp_size).max(LEAST_LIMIT) {
+        query.truncate(options);
+    }
+    cookie.append(query);
+    let length = query.len().saturating_sub(options) as u16;
+    if let Some(rdlength) = query.get_mut(options - 2..options) {
+        rdlength.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// What queries must share to share a race: the question whatever its case, RD, CD and DO.
@@ -175,6 +204,7 @@ impl Eq for QuestionKey {}
 
 #[cfg(test)]
 mod tests {
+    use super::super::cookie::CookieOption;
     use super::super::sample::{QUESTION, REPLY, WWW, a, message, opt};
     use super::*;
 
@@ -287,6 +317,42 @@ mod tests {
         check(&message(0, [1, 0, 0, 0], &[b"\x03wwx\x07example\x03org\0\0\x01\0\x01"]), false);
         check(&message(0, [1, 0, 0, 0], &[b"\x03www\x07example\x03org\0\0\x1C\0\x01"]), false);
         check(&message(0, [1, 0, 0, 0], &[b"\x03www\x07example\x03org\0\0\x01\0\x03"]), false);
+    }
+
+    #[test]
+    fn cookies_join_the_options_or_bring_an_opt_record() {
+        let given = CookieOption { client: *b"CLIENT01", server: &[7; 32] };
+        let pair = CookiePair::given(given).expect("a pair");
+        let unknown = |len: usize| [&b"\xFD\xE9"[..], &(len as u16).to_be_bytes(), &vec![1; len]].concat();
+        // Octets of the client's options that are left, and of the whole.
+        let check = |options: Option<&[u8]>, own_udp_size: u16, left: usize, len: usize| {
+            let records = options.map(|options| opt(0, 0, options)).unwrap_or_default();
+            let octets = message(0x0130, [1, 0, 0, options.is_some().into()], &[QUESTION, &records]);
+            let mut out = Vec::new();
+            let opt_at = write_query(&read_query(&octets).expect("a query"), own_udp_size, &mut out);
+            let without = out.clone();
+            add_cookie(&mut out, opt_at, &pair, own_udp_size);
+            let query = read_query(&out).expect("a query");
+            assert_eq!((query.header.arcount(), query.question.as_wire()), (1, QUESTION));
+            let edns = query.edns.expect("an OPT record");
+            assert_eq!(
+                (edns.udp_size, edns.dnssec_ok, edns.cookie()),
+                (own_udp_size, options.is_some(), Ok(Some(given)))
+            );
+            assert_eq!((edns.options.len() - pair.wire_len(), out.len()), (left, len));
+            assert!(
+                left == 0
+                    || out.starts_with(&without[..opt_at]) && out[opt_at + 11..].starts_with(&without[opt_at + 11..])
+            );
+        };
+        // The question takes 33 octets with the header, the OPT record 11, the cookies 44.
+        check(None, 1232, 0, 88);
+        check(Some(b""), 1232, 0, 88);
+        check(Some(&unknown(4)), 1232, 8, 96);
+        check(Some(&unknown(1140)), 1232, 1144, 1232);
+        check(Some(&unknown(1141)), 1232, 0, 88);
+        check(Some(&unknown(420)), 512, 424, 512);
+        check(Some(&unknown(421)), 512, 0, 88);
     }
 
     #[test]

@@ -8,60 +8,95 @@ use super::codes::Rcode;
 use super::edns::{OptRecord, Passing};
 use super::expand;
 use super::form::ClientForm;
-use super::header::{Flag, set_id};
+use super::header::{Flag, Header, set_id};
 use super::reply::{Reply, read_reply};
 
 /// Writes a backend's reply into `out` as a response for one client, of at most `limit` octets, which are at least 512.
 ///
 /// The reply must be to the client's question.
 pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, limit: usize, out: &mut Vec<u8>) {
-    let rcode = reply.rcode();
-    let mut opt = form.edns.map(|edns| {
-        let options = reply.edns().map_or(&[][..], |edns| edns.options);
-        let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
-        opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::BeyondHop)
-    });
-    let records = reply.header().arcount() - u16::from(reply.opt().is_some());
-    let mut header = reply.header().with_id(form.id).with_rcode(form.header_rcode(rcode));
-    let mut counts = [header.qdcount(), header.ancount(), header.nscount(), records];
-
+    let mut draft = Draft::of(reply, form, own_udp_size);
     out.clear();
     append_without_opt(reply, limit, out);
-    // RFC 8914 section 3: EDE options go before other data does.
-    if over(limit, out, opt) {
-        opt = opt.map(|opt| opt.with_passing(Passing::BeyondHopWithoutErrors));
+    if draft.is_over(limit, out) {
+        draft = draft.cut(reply, limit, out);
     }
-    // RFC 2181 section 9: information that is only extra is left out without TC. RFC 9471 section 3.1: the glue of a
-    // referral is not extra.
-    if over(limit, out, opt) && !reply.is_referral() {
-        let room = limit.saturating_sub(opt_len(opt));
-        counts[3] = drop_additional(out, reply.additional_start(), room);
-    }
-    // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one, and RFC 7873 section 5.2.3 a
-    // cookie. But what is too long for TCP with them could not be had at all.
-    if limit == LONGEST && over(limit, out, opt) {
-        opt = opt.map(|opt| opt.with_cookie(None));
-    }
-    if limit == LONGEST && over(limit, out, opt) && rcode.0 <= Rcode::MAX_IN_HEADER {
-        opt = None;
-    }
-    if over(limit, out, opt) {
-        out.truncate(reply.answers_start());
-        header = header.with(Flag::Truncated, true);
-        counts = [header.qdcount(), 0, 0, 0];
-        opt = opt.map(|opt| opt.with_passing(Passing::BeyondHop));
-    }
-    if over(limit, out, opt) {
-        opt = opt.map(|opt| opt.with_passing(Passing::Nothing));
-    }
-
-    if let Some(opt) = opt {
+    if let Some(opt) = draft.opt {
         opt.append(out);
-        counts[3] += 1;
+        draft.counts[3] += 1;
     }
-    header.with_counts(counts).overwrite(out);
+    draft.header.with_counts(draft.counts).overwrite(out);
     let qname_len = reply.question().map_or(0, |question| question.qname().len());
     form.respell(qname_len, out);
+}
+
+/// What a response is to have besides the records that are relayed.
+struct Draft<'a> {
+    /// The header, but for its counts.
+    header: Header,
+    /// The counts, the OPT record not counted.
+    counts: [u16; 4],
+    /// The OPT record.
+    opt: Option<OptRecord<'a>>,
+}
+
+impl<'a> Draft<'a> {
+    /// A response with all that its reply has.
+    fn of(reply: &Reply<'a>, form: &'a ClientForm, own_udp_size: u16) -> Self {
+        let (header, rcode) = (reply.header(), reply.rcode());
+        let opt = form.edns.map(|edns| {
+            let options = reply.edns().map_or(&[][..], |edns| edns.options);
+            let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
+            opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::BeyondHop)
+        });
+        let additional = header.arcount() - u16::from(reply.opt().is_some());
+        Self {
+            header: header.with_id(form.id).with_rcode(form.header_rcode(rcode)),
+            counts: [header.qdcount(), header.ancount(), header.nscount(), additional],
+            opt,
+        }
+    }
+
+    /// Whether the message so far and the OPT record to come are longer than `limit`.
+    fn is_over(&self, limit: usize, out: &[u8]) -> bool {
+        out.len() + self.opt_len() > limit
+    }
+
+    /// Octets that the OPT record takes, if there is to be one.
+    fn opt_len(&self) -> usize {
+        self.opt.map_or(0, |opt| opt.wire_len())
+    }
+
+    /// The same, after what does not fit has been left out of it and of the message so far.
+    #[cold]
+    fn cut(mut self, reply: &Reply<'_>, limit: usize, out: &mut Vec<u8>) -> Self {
+        // RFC 8914 section 3: EDE options go before other data does.
+        self.opt = self.opt.map(|opt| opt.with_passing(Passing::BeyondHopWithoutErrors));
+        // RFC 2181 section 9: information that is only extra is left out without TC. RFC 9471 section 3.1: the glue of a
+        // referral is not extra.
+        if self.is_over(limit, out) && !reply.is_referral() {
+            let room = limit.saturating_sub(self.opt_len());
+            self.counts[3] = drop_additional(out, reply.additional_start(), room);
+        }
+        // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one, and RFC 7873 section
+        // 5.2.3 a cookie. But what is too long for TCP with them could not be had at all.
+        if limit == LONGEST && self.is_over(limit, out) {
+            self.opt = self.opt.map(|opt| opt.with_cookie(None));
+        }
+        if limit == LONGEST && self.is_over(limit, out) && reply.rcode().0 <= Rcode::MAX_IN_HEADER {
+            self.opt = None;
+        }
+        if self.is_over(limit, out) {
+            out.truncate(reply.answers_start());
+            self.header = self.header.with(Flag::Truncated, true);
+            self.counts = [self.counts[0], 0, 0, 0];
+            self.opt = self.opt.map(|opt| opt.with_passing(Passing::BeyondHop));
+        }
+        if self.is_over(limit, out) {
+            self.opt = self.opt.map(|opt| opt.with_passing(Passing::Nothing));
+        }
+        self
+    }
 }
 
 /// Makes a response that is too long for its way as short as can be: what is left is the header with TC, the question and the
@@ -134,16 +169,6 @@ fn drop_additional(out: &mut Vec<u8>, additional: usize, room: usize) -> u16 {
     let (end, kept) = rrset_start;
     out.truncate(end);
     kept
-}
-
-/// Whether a message and the OPT record to come are longer than `limit`.
-fn over(limit: usize, out: &[u8], opt: Option<OptRecord<'_>>) -> bool {
-    out.len() + opt_len(opt) > limit
-}
-
-/// Octets that the OPT record takes, if there is to be one.
-fn opt_len(opt: Option<OptRecord<'_>>) -> usize {
-    opt.map_or(0, |opt| opt.wire_len())
 }
 
 /// The longest message there is: TCP has two octets for the length (RFC 1035 section 4.2.2).

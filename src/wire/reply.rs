@@ -2,6 +2,7 @@
 
 use super::body::{Body, Opt};
 use super::codes::{Opcode, Rcode};
+use super::cookie::CookieOption;
 use super::edns::Edns;
 use super::header::{HEADER_LEN, Header};
 use super::question::Question;
@@ -77,6 +78,11 @@ impl<'a> Reply<'a> {
     /// The OPT record, if there is one.
     pub fn edns(&self) -> Option<Edns<'a>> {
         self.body.opt.map(|opt| opt.edns)
+    }
+
+    /// Its COOKIE option, if it has a sound one.
+    pub fn cookie(&self) -> Option<CookieOption<'a>> {
+        self.edns()?.cookie().ok().flatten()
     }
 
     /// Whether it bears a TSIG record, which nobody here has verified.

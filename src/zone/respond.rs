@@ -10,8 +10,8 @@ use super::names::NameBuf;
 use super::tables::Answer;
 use super::writer::Writer;
 use crate::wire::{
-    ClientForm, Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected,
-    read_query, write_error,
+    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected, read_query,
+    write_error,
 };
 
 /// How a query came and its response goes.
@@ -70,7 +70,7 @@ pub fn respond_to(
         }
     };
     let limit = match transport {
-        Transport::Udp => ClientForm::of(query).udp_limit(own_udp_size),
+        Transport::Udp => query.udp_limit(own_udp_size),
         Transport::Tcp => usize::from(u16::MAX),
     };
     let tail = Tail::of(catalog, query, cookie, own_udp_size);

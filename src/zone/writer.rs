@@ -47,7 +47,7 @@ pub(super) struct NoRoom;
 impl<'o> Writer<'o> {
     /// Writes behind the header and question in `out`, up to so many octets.
     pub(super) fn new(out: &'o mut Vec<u8>, limit: usize) -> Self {
-        Self { out, limit, counts: [0; 3], known: Known::default() }
+        Self { out, limit, counts: [0; 3], known: Known::new() }
     }
 
     /// How many records each section has.
@@ -179,7 +179,6 @@ impl Owner<'_> {
 }
 
 /// Names in a message that others may point at: so many that typical responses find theirs, so few that a search is short.
-#[derive(Default)]
 struct Known {
     /// How many there are.
     count: usize,
@@ -188,6 +187,11 @@ struct Known {
 }
 
 impl Known {
+    /// None yet.
+    fn new() -> Self {
+        Self { count: 0, names: [(0, 0); 32] }
+    }
+
     /// Notes a name and all its suffixes but the root.
     fn note_name(&mut self, at: usize, name: &[u8]) {
         for suffix in suffixes(name).filter(|suffix| suffix.len() > 1) {

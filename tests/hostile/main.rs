@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backend_cookies;
 mod chaos;
 mod clients;
 mod connections;

@@ -53,6 +53,18 @@ impl Backend {
         Self::start("127.0.0.1:0", script, false)
     }
 
+    /// Answers probes as this script does, and all else as that.
+    pub fn probed(probes: Script, script: Script) -> Self {
+        let backend = Self::new(script);
+        backend.answer_probes(probes);
+        backend
+    }
+
+    /// Answers probes as this script does, from now on.
+    pub fn answer_probes(&self, script: Script) {
+        self.shared.state().probe_script = script;
+    }
+
     /// Says nothing at all, not even to probes.
     pub fn dead() -> Self {
         let backend = Self::new(super::script::silent());
@@ -228,6 +240,11 @@ impl Seen {
         opt_of(&self.bytes)
     }
 
+    /// The data of the COOKIE option, if there is one.
+    pub fn cookie(&self) -> Option<Vec<u8>> {
+        cookie_of(&self.bytes)
+    }
+
     /// `. NS`, as hedgerow probes unless told otherwise.
     fn is_probe(&self) -> bool {
         question_of(&self.bytes) == [0, 0, 2, 0, 1]
@@ -248,6 +265,8 @@ struct Shared {
 struct State {
     /// Decides what is sent.
     script: Script,
+    /// The same for probes.
+    probe_script: Script,
     /// All so far but probes.
     queries: Vec<Seen>,
     /// All probes so far.
@@ -261,7 +280,9 @@ struct State {
 impl Shared {
     /// Nothing seen yet.
     fn new(script: Script) -> Self {
-        let state = State { script, queries: Vec::new(), probes: Vec::new(), held: Vec::new(), ended: false };
+        let probe_script = super::script::rcode(REFUSED);
+        let state =
+            State { script, probe_script, queries: Vec::new(), probes: Vec::new(), held: Vec::new(), ended: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), dead: AtomicBool::new(false) }
     }
 
@@ -339,7 +360,9 @@ impl Shared {
         let mut state = self.state();
         if seen.is_probe() {
             if !self.dead.load(Ordering::Relaxed) {
-                way(Source::Asked).send(&reply_to(&seen.bytes).rcode(REFUSED).to_vec());
+                for Sending { bytes, source, .. } in state.probe_script.react(&seen) {
+                    way(source).send(&bytes);
+                }
             }
             state.probes.push(seen);
             drop(state);

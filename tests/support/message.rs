@@ -211,9 +211,12 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// With this rcode.
-    pub fn rcode(self, rcode: u16) -> Self {
-        Self { flags: self.flags & !0xf | rcode, ..self }
+    /// With this rcode. What of it does not fit into the header stands in the OPT record, which there must be then.
+    pub fn rcode(mut self, rcode: u16) -> Self {
+        if let Some(opt) = &mut self.opt {
+            opt.extended_rcode = (rcode >> 4) as u8;
+        }
+        Self { flags: self.flags & !0xf | rcode & 0xf, ..self }
     }
 
     /// These flags as well.
@@ -336,6 +339,8 @@ pub fn txt(length: usize) -> Record {
 pub struct Opt {
     /// Octets that its sender takes over UDP.
     udp_size: u16,
+    /// The upper bits of the rcode.
+    extended_rcode: u8,
     /// Of EDNS.
     version: u8,
     /// Flags, as the word in which they stand.
@@ -347,7 +352,7 @@ pub struct Opt {
 impl Opt {
     /// Version 0, no flags, no options.
     pub fn new(udp_size: u16) -> Self {
-        Self { udp_size, version: 0, flags: 0, options: Vec::new() }
+        Self { udp_size, extended_rcode: 0, version: 0, flags: 0, options: Vec::new() }
     }
 
     /// Its octets.
@@ -361,7 +366,7 @@ impl Opt {
         let mut out = vec![0];
         out.extend_from_slice(&OPT.to_be_bytes());
         out.extend_from_slice(&self.udp_size.to_be_bytes());
-        out.extend_from_slice(&[0, self.version]);
+        out.extend_from_slice(&[self.extended_rcode, self.version]);
         out.extend_from_slice(&self.flags.to_be_bytes());
         out.extend_from_slice(&(data.len() as u16).to_be_bytes());
         out.extend_from_slice(&data);
@@ -429,11 +434,9 @@ impl Response {
         opt_of(&self.bytes).unwrap_or_default()
     }
 
-    /// The data of the COOKIE option, if there is one. There are never two.
+    /// The data of the COOKIE option, if there is one.
     pub fn cookie(&self) -> Option<Vec<u8>> {
-        let cookies: Vec<_> = self.options().into_iter().filter(|(code, _)| *code == COOKIE).collect();
-        assert!(cookies.len() < 2, "{self:?}");
-        cookies.into_iter().next().map(|(_, data)| data)
+        cookie_of(&self.bytes)
     }
 
     /// The code of the Extended DNS Error, if there is one.
@@ -491,6 +494,22 @@ pub fn opt_of(message: &[u8]) -> Option<Vec<(u16, Vec<u8>)>> {
         (u16::from(*code), data)
     });
     Some(plain.collect())
+}
+
+/// The data of a message's COOKIE option, if it has one. There are never two.
+pub fn cookie_of(message: &[u8]) -> Option<Vec<u8>> {
+    let cookies: Vec<_> = opt_of(message)?.into_iter().filter(|(code, _)| *code == COOKIE).collect();
+    assert!(cookies.len() < 2, "{message:?}");
+    cookies.into_iter().next().map(|(_, data)| data)
+}
+
+/// Adds an option to a message that ends with an OPT record without any.
+pub fn add_option(message: &mut Vec<u8>, code: u16, data: &[u8]) {
+    let opt = message.len() - 11;
+    assert_eq!((&message[opt..opt + 3], &message[opt + 9..]), (&[0, 0, 41][..], &[0, 0][..]), "{message:?}");
+    let [code, length, whole] = [code, data.len() as u16, data.len() as u16 + 4].map(u16::to_be_bytes);
+    message[opt + 9..].copy_from_slice(&whole);
+    message.extend([&code[..], &length, data].concat());
 }
 
 /// The 16 bits at `at`.

@@ -76,6 +76,18 @@ impl Script {
         self.each(move |sending| edit(&mut sending.bytes))
     }
 
+    /// The same with cookies for those who ask for them (RFC 7873): the client's own and this one.
+    pub fn giving_cookie(mut self, server: &'static [u8]) -> Self {
+        Self(Box::new(move |seen| {
+            let mut sendings = self.react(seen);
+            if let Some(cookie) = seen.cookie() {
+                let data = [&cookie[..8], server].concat();
+                sendings.iter_mut().for_each(|sending| add_option(&mut sending.bytes, COOKIE, &data));
+            }
+            sendings
+        }))
+    }
+
     /// This for the first query, `other` for all that follow.
     pub fn then(mut self, mut other: Self) -> Self {
         let mut first = true;
@@ -120,6 +132,11 @@ impl Script {
 /// Whatever `build` makes of the plain reply.
 pub fn reply(build: impl Fn(Reply) -> Reply + Send + 'static) -> Script {
     Script::new(move |seen| Some(build(reply_to(&seen.bytes)).to_vec()))
+}
+
+/// The cookie of the query was not good (RFC 7873 section 5.2.3).
+pub fn badcookie() -> Script {
+    reply(|reply| reply.rcode(BADCOOKIE))
 }
 
 /// Never a word (but to probes).

@@ -80,6 +80,7 @@ impl Slot {
 
 /// The hash of a name in canonical form, with the seed of the process. Who may add names to a zone that is hosted here, or
 /// transferred from elsewhere, would otherwise choose them to fall into one chain.
+#[inline]
 pub(in crate::zone) fn hash(name: &[u8]) -> u32 {
     hasher().hash_one(name) as u32
 }
