@@ -1,5 +1,7 @@
 //! Links between documents: each leads to a file that is there, and to a heading that is in it.
 
+use std::process::Command;
+
 use super::markdown::{Document, plain, top};
 
 #[test]
@@ -37,5 +39,19 @@ fn every_page_stands_in_the_summary_and_in_the_readme() {
         assert!(summary.iter().any(|target| target == page), "{page} is not in SUMMARY.md");
         let is_linked = readme.contains(&document.path) || page == "introduction.md";
         assert!(is_linked, "{page} is not in README.md");
+    }
+}
+
+/// Needs the program `mdbook`, which `cargo install mdbook` brings; the workflow has it.
+#[test]
+fn the_book_builds_without_warnings() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let built = Command::new("mdbook").arg("build").arg(top().join("docs")).arg("-d").arg(folder.path()).output();
+    let Ok(built) = built else { return eprintln!("not tested, for there is no mdbook here") };
+    let said = String::from_utf8_lossy(&[built.stdout, built.stderr].concat()).into_owned();
+    assert!(built.status.success() && !said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    for (_, page) in Document::read("docs/src/SUMMARY.md").links() {
+        let made = folder.path().join(page.replace(".md", ".html"));
+        assert!(made.exists(), "there is no {}", made.display());
     }
 }

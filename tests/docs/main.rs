@@ -9,6 +9,7 @@ mod configuration;
 mod links;
 mod markdown;
 mod metrics;
+mod names;
 mod readme;
 mod toml_blocks;
 mod transcripts;

@@ -34,6 +34,21 @@ fn metrics_are_those_that_a_server_shows() {
     }
 }
 
+/// What is relied on, of the contract, is a part of that.
+#[test]
+fn metrics_of_the_contract_are_there() {
+    let told = told();
+    let rows = Document::read("docs/src/contract.md").table("Family");
+    assert!(rows.len() >= 10, "{rows:?}");
+    for row in rows {
+        let codes = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+        for name in codes(&row[0]) {
+            let family = told.get(&name).unwrap_or_else(|| panic!("docs/src/metrics.md has no {name}"));
+            assert_eq!(codes(&row[1]), family.labels.keys().cloned().collect(), "{name}");
+        }
+    }
+}
+
 /// Whether the values of a label are words of ours: they are always the same.
 fn is_of_words(label: &str) -> bool {
     !["pool", "backend", "rcode", "listener"].contains(&label)
