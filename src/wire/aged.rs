@@ -71,9 +71,10 @@ pub fn write_kept(reply: &Reply<'_>, out: &mut Vec<u8>) {
 }
 
 /// Brings the times to live of a kept reply within bounds, and says for how many seconds all of them last. `None` if it has no
-/// record that says.
+/// record that says, or cannot be read with other times to live, since a name of it leads into one.
 pub fn settle_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
     let mut lowest: Option<u32> = None;
+    let mut is_lowered = false;
     // The record before, and the time to live of its RRset.
     let mut before: Option<(Record, u32)> = None;
     let mut rrset_start = 0;
@@ -87,14 +88,19 @@ pub fn settle_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
         match same {
             // RFC 2181 section 5.2: times to live that differ within an RRset are all taken as the lowest of them.
             Some((_, of_rrset)) if of_rrset <= ttl => ttl = of_rrset,
-            Some(_) => lower_ttls(message, rrset_start, record.start, ttl),
+            Some(_) => {
+                lower_ttls(message, rrset_start, record.start, ttl);
+                is_lowered = true;
+            }
             None => rrset_start = record.start,
         }
         set_ttl(message, &record, ttl);
         lowest = Some(lowest.map_or(ttl, |lowest| lowest.min(ttl)));
         before = Some((record, ttl));
     }
-    lowest
+    // A walk reads what stands behind a time to live after that was set, so it ends early if that has broken a name.
+    let is_whole = walk.at == message.len() && !(is_lowered && Walk::end(message) != message.len());
+    lowest.filter(|_| is_whole)
 }
 
 /// Writes a kept reply into `out` as a response for one client, as [`write_response`] does.
@@ -159,6 +165,13 @@ impl Walk {
         let header = Header::read(message).unwrap_or_default();
         let counts = [header.ancount(), header.nscount(), header.arcount()];
         Self { at: first, left: counts.into_iter().map(usize::from).sum() }
+    }
+
+    /// Where the records end that can be read.
+    fn end(message: &[u8]) -> usize {
+        let mut walk = Self::of(message);
+        while walk.next(message).is_some() {}
+        walk.at
     }
 
     /// The next record.
@@ -248,6 +261,20 @@ mod tests {
 
     /// No bounds at all.
     const FREE: TtlBounds = TtlBounds { min: 0, max: u32::MAX, max_negative: None };
+
+    #[test]
+    fn a_name_that_leads_into_a_time_to_live_is_not_kept() {
+        // What the first record's time to live says is a name as well: a root, or with other times to live a label that is cut.
+        let ttl_at = RECORDS + WWW.len() + TTL_AT;
+        let owner = (0xC000 | ttl_at as u16 + 1).to_be_bytes();
+        let first = lasting(a(WWW), WWW.len(), 0x0100_003C);
+        let octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &first, &a(&owner)]);
+        let mut kept = Vec::new();
+        write_kept(&read_reply(&octets).unwrap(), &mut kept);
+        assert!(settle_ttls(&mut kept.clone(), FREE).is_some());
+        assert_eq!(settle_ttls(&mut kept, TtlBounds { max: 86_400, ..FREE }), None);
+        assert!(read_reply(&kept).is_err());
+    }
 
     /// A record with this time to live.
     fn lasting(mut record: Vec<u8>, owner_len: usize, ttl: u32) -> Vec<u8> {
