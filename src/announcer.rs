@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 use crate::config::Sharing;
 use crate::net::bind;
 use crate::net::clock::unix_now;
-use crate::net::tasks::{Task, Tasks};
+use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::transfer::tsig::{Key, sign_query};
 use crate::transfer::{Announcement, AnnouncementStep, Records, Targets, is_notify_response, write_notify};
 use crate::wire::{Name, RecordType, eq_ignore_case};
@@ -39,12 +39,16 @@ impl Announcer {
             let is_outdated = *of == authority && name == zone.apex();
             !is_over && !is_outdated
         });
-        let targets = targets(zone, sharing);
-        if targets.is_empty() {
+        if sharing.transfer_to.is_empty() && sharing.also_notify.is_empty() {
             return;
         }
-        let (name, zone) = (zone.apex().clone(), Arc::clone(zone));
-        let task = self.tasks.start(async move {
+        let (name, zone, sharing) = (zone.apex().clone(), Arc::clone(zone), sharing.clone());
+        let task = self.tasks.start(TaskKind::Notify, async move {
+            let looked_into = Arc::clone(&zone);
+            let targets = blocking(move || targets(&looked_into, &sharing)).await;
+            if targets.is_empty() {
+                return;
+            }
             if let Err(error) = tell(&zone, &targets, key.as_ref()).await {
                 tracing::warn!(
                     "zone {}: its secondaries cannot be told of serial {}: {error}",

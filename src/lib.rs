@@ -7,14 +7,14 @@
 //!                     control thread                                  worker threads, one runtime each
 //!        ┌──────────────────────────────────────┐        ┌─────────────────────────────────────────────────┐
 //!        │ cli ──▶ server ──▶ bind, start,      │commands│  net::udp ─┐                      ┌▶ net::batch │
-//! signals│           │        reload, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
+//! signals│           │        commit, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
 //!   HTTP │ admin ◀───┤                          │        │            ▼                      │             │
 //!        │           │      cache ◀─────────────┼─locks──┼▶ forwarder ──── a hit ────────────┤             │
 //!        │         probe ──▶ plan (up, down) ◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
 //!        │           ▲                          │        │            │                      │             │
 //!        │           └──────── news ◀───────────┼────────┼──          ▼                      │             │
-//!        └──────────────────────────────────────┘        │  net::exchange (sockets, IDs) ◀───┘             │ backends
-//!                                                        │  authority ──▶ zone::respond                    │ (TS)
+//!        └──────────────▲───────────────────────┘        │  net::exchange (sockets, IDs) ◀───┘             │ backends
+//!         reload thread: load                            │  authority ──▶ zone::respond                    │ (TS)
 //!                                                        └─────────────────────────────────────────────────┘
 //! ```
 //!
@@ -47,9 +47,11 @@
 //! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority/mod.rs`). If there are
 //! many names, `zone::warm` has fetched before what the queries of the batch will read.
 //!
-//! Zone files are read before anything is bound, and again at a reload, those that have changed (`cli/load/zones.rs`): several
-//! at a time, and a large one by two threads, of which one reads and the other builds (`cli/load/pipe.rs`). A
-//! `zone::Catalog` is all that one TS knows: zones, which a reload shares with the one before, and tables.
+//! Zone files are read before anything is bound, and again at a reload, those that have changed (`load/zones.rs`): several
+//! at a time, and a large one by two threads, of which one reads and the other builds (`load/pipe.rs`). A
+//! `zone::Catalog` is all that one TS knows: zones, which a reload shares with the one before, and tables. A reload reads on a
+//! thread of its own, and compares there what it has read with what is in force; the control thread then swaps the two
+//! (`server/reload.rs`). Signals have a thread of their own as well (`cli/signals.rs`).
 //!
 //! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
 //! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/holdings.rs`, which makes a new
@@ -74,6 +76,8 @@
 //!   where somebody who was to be asked could not be.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
+//! - No task ends unseen: each is in a set that its thread polls (`net/tasks.rs`), and what is lost ends the process, since a socket
+//!   that nobody reads is worse than none. The control thread waits for no disk once it is ready, but for what it saves at the end.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.
 //! - `unsafe` stands in `net/batch.rs`, `net/batch/control.rs` and `net/options.rs` alone.
 //!
@@ -88,8 +92,12 @@ pub mod authority;
 pub mod cache;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "faults")]
+pub mod faults;
+pub mod files;
 pub mod forwarder;
 pub mod limit;
+pub mod load;
 pub mod metrics;
 pub mod net;
 pub mod plan;

@@ -27,7 +27,7 @@ use tokio::time::sleep_until;
 use crate::config::ProbeConfig;
 use crate::net::bind;
 use crate::net::options::keep_errors;
-use crate::net::tasks::{Task, Tasks};
+use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::plan::cookies::{HasChanged, Offer, RepliedTo};
 use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
@@ -99,7 +99,7 @@ impl Prober {
             backend: Arc::clone(backend),
             on_change: Rc::clone(&self.on_change),
         });
-        let task = self.tasks.start(Rc::clone(&subject).run(receiver));
+        let task = self.tasks.start(TaskKind::Probe, Rc::clone(&subject).run(receiver));
         Watch { subject, signs, _task: task }
     }
 }

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hedgerow::config::Config;
-use hedgerow::server::{Drained, Server, Setup};
+use hedgerow::load::Setup;
+use hedgerow::server::{Drained, Server};
 use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{Assembly, Catalog, Tables};
 use tokio::task::LocalSet;
@@ -179,7 +180,7 @@ fn measure(setup: Setup, names: u32, backends: &[SocketAddr]) -> (u64, String) {
     let backends = backends.to_vec();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
-        let server = Server::start(setup).expect("the server starts");
+        let server = Server::start(setup, Box::new(|_| panic!("nobody asks for a reload"))).expect("the server starts");
         let bound = server.bound();
         let (_, address) = bound.split_once('=').expect("a listener");
         let address = address.parse().expect("one address");

@@ -16,12 +16,14 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests"
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
-    // To `transfer`: the secrets of keys are read from files.
-    // To `limit`: so are those of cookies.
-    ("cli", &["server", "admin", "sim", "config", "net", "policy", "transfer", "limit", "zone", "wire", "metrics"]),
+    (
+        "cli",
+        &["server", "load", "admin", "sim", "config", "net", "policy", "transfer", "limit", "zone", "wire", "metrics"],
+    ),
     (
         "server",
         &[
+            "load",
             "admin",
             "probe",
             "secondary",
@@ -38,21 +40,25 @@ const ARROWS: &[(&str, &[&str])] = &[
             "zone",
             "wire",
             "metrics",
+            "files",
         ],
     ),
-    ("admin", &["config", "policy", "cache", "zone", "wire", "metrics", "plan"]),
+    // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
+    // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
+    ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
+    ("admin", &["config", "net", "policy", "cache", "zone", "wire", "metrics", "plan", "files"]),
     ("probe", &["plan", "config", "net", "policy", "wire", "metrics"]),
-    ("secondary", &["config", "net", "transfer", "zone", "wire"]),
+    ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("announcer", &["config", "net", "transfer", "zone", "wire"]),
-    ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics"]),
-    ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics"]),
+    ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
+    ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `cache` and `limit`: the plan is what workers share, and the cache and what limits clients are parts of that.
     ("plan", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `limit`: who may connect and for how long is decided there.
-    ("net", &["limit", "wire", "metrics"]),
+    ("net", &["limit", "wire", "metrics", "faults"]),
     ("cache", &["wire"]),
     // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
     ("transfer", &["limit", "zone", "wire"]),
@@ -63,6 +69,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire"]),
     ("wire", &[]),
+    ("files", &["faults"]),
+    ("faults", &[]),
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.
@@ -104,7 +112,19 @@ const SOCKET_FILES: &[&str] = &["src/net/bind.rs", "src/net/exchange/port.rs"];
 const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
     ("tests/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
+    ("src/faults.rs", "a disk that stalls, in builds for tests alone"),
     ("src/net/tcp/connection.rs", "a connection ends when nothing happens on it: the time is what is waited for"),
+];
+
+/// Files that may start tasks and threads, and why: there somebody waits for their end.
+const STARTING_FILES: &[(&str, &str)] = &[
+    ("src/net/tasks.rs", "the sets of tasks of a thread"),
+    ("src/net/tcp/mod.rs", "the connections of a listener, whose end it waits for"),
+    ("src/admin/connections.rs", "the same for the admin server"),
+    ("src/server/worker.rs", "the thread of a worker, which tells what it has lost"),
+    ("src/server/reload.rs", "the thread that reads the config again, which tells the same"),
+    ("src/cli/ctl/connection.rs", "the connection of a command that asks once and ends"),
+    ("src/cli/signals.rs", "the thread that takes signals, which tells the same"),
 ];
 
 /// Words of the field that we do not use, and ours in their place.
@@ -225,6 +245,14 @@ fn nothing_is_left_for_later() {
 fn conditions_are_waited_for_not_slept_on() {
     check_lines(&["src", "tests"], "wait for a condition with a deadline, never sleep", |source, line| {
         !is_excepted(SLEEPING_FILES, source) && (has_words(&line.code, "sleep(") || has_words(&line.code, "::sleep"))
+    });
+}
+
+#[test]
+fn tasks_and_threads_are_started_where_their_end_is_seen() {
+    let starts = ["spawn_local(", "spawn_blocking(", "tokio::spawn(", "thread::spawn(", "thread::Builder"];
+    check_lines(&["src"], "started by `net::tasks`, whose sets are polled", |source, line| {
+        !line.is_test && !is_excepted(STARTING_FILES, source) && starts.iter().any(|start| line.code.contains(start))
     });
 }
 

@@ -30,7 +30,7 @@ use tokio::time::timeout;
 
 use super::door::{Door, Stream};
 use super::guard::{Guard, Peer};
-use super::routes::{Failure, LARGEST_BODY, is_about_health};
+use super::routes::{Failure, LARGEST_BODY, is_about_health, is_reload};
 use super::turn::{Handing, Told, Turn};
 
 /// How much there may be at once by one door.
@@ -43,13 +43,20 @@ pub(super) struct Bounds {
     /// Requests that are being carried out: fewer than the connections of one peer, so that there is always one that can make
     /// room.
     at_work: usize,
+    /// Requests for a reload that wait for it, besides: they do nothing meanwhile, and must not keep others from being heard.
+    waiting: usize,
 }
 
 impl Bounds {
     /// The bounds of a door with so many connections.
     pub(super) fn of(connections: usize) -> Self {
-        let connections = connections.max(2);
-        Self { connections, per_peer: (connections / 2).max(2), at_work: (connections / 4).max(1) }
+        let connections = connections.max(3);
+        Self {
+            connections,
+            per_peer: (connections / 2).max(3),
+            at_work: (connections / 4).max(1),
+            waiting: (connections / 8).max(1),
+        }
     }
 }
 
@@ -61,6 +68,8 @@ pub(super) struct Site {
     routes: TowerToHyperService<Router>,
     /// Requests that are being carried out.
     at_work: Cell<usize>,
+    /// Requests that wait for a reload.
+    waiting: Cell<usize>,
     /// How much there may be.
     bounds: Bounds,
 }
@@ -68,7 +77,13 @@ pub(super) struct Site {
 impl Site {
     /// Nobody has come yet.
     pub(super) fn new(guard: Rc<Guard>, routes: Router, bounds: Bounds) -> Rc<Self> {
-        Rc::new(Self { guard, routes: TowerToHyperService::new(routes), at_work: Cell::new(0), bounds })
+        Rc::new(Self {
+            guard,
+            routes: TowerToHyperService::new(routes),
+            at_work: Cell::new(0),
+            waiting: Cell::new(0),
+            bounds,
+        })
     }
 
     /// Serves whoever comes by a door, until dropped.
@@ -133,7 +148,11 @@ impl Site {
                 Err(error) => return Failure::Invalid(format!("the body: {error}")).into_response(),
             }
         };
-        let place = Place::take(&self.at_work, self.bounds.at_work);
+        let (taken, max) = match is_reload(head.uri.path()) {
+            true => (&self.waiting, self.bounds.waiting),
+            false => (&self.at_work, self.bounds.at_work),
+        };
+        let place = Place::take(taken, max);
         if place.is_none() && !is_about_health(head.uri.path()) {
             return Failure::Busy.into_response();
         }
@@ -276,8 +295,9 @@ mod tests {
     #[test]
     fn there_is_always_a_connection_that_can_make_room() {
         for connections in 0..=64 {
-            let Bounds { connections, per_peer, at_work } = Bounds::of(connections);
-            assert!(0 < at_work && at_work < per_peer && per_peer <= connections, "{connections}");
+            let Bounds { connections, per_peer, at_work, waiting } = Bounds::of(connections);
+            assert!(0 < at_work && 0 < waiting, "{connections}");
+            assert!(at_work + waiting < per_peer && per_peer <= connections, "{connections}");
         }
     }
 

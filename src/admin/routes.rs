@@ -1,12 +1,12 @@
 //! What there is at the admin address: paths, methods, and what each of them answers.
 //!
 //! What fails is told as `{"error": ...}` with the status 400 (it makes no sense), 403 (not from there), 404 (no such thing),
-//! 405, 409 (not as things are) or 503 (the server ends, or has enough to do).
+//! 405, 409 (not as things are), 503 (the server ends, or has enough to do) or 504 (a reload takes longer than is waited for it).
 
 use std::net::SocketAddr;
 use std::str;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -17,13 +17,14 @@ use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task;
+use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
 use super::{Change, Manual, Refused, Request};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
+use crate::net::tasks::blocking;
 use crate::wire::Name;
 
 /// All paths, for requests that may be asked and are there with all of their body.
@@ -34,7 +35,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, is_ready: impl Fn() -> boo
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
-        .route("/api/v1/reload", post(reload))
+        .route(RELOAD, post(reload))
         .route("/api/v1/cache", delete(flush_all))
         .route("/api/v1/cache/names/{name}", get(show_name).delete(flush_name))
         .route("/api/v1/cache/subtrees/{name}", delete(flush_subtree))
@@ -84,7 +85,7 @@ impl Server {
             let _turn = turn;
             visit(&access)
         };
-        task::spawn_blocking(visit).await.map_err(|_| Failure::Ending)
+        Ok(blocking(visit).await)
     }
 
     /// Has entries of the cache forgotten.
@@ -102,6 +103,11 @@ impl Server {
 /// much.
 pub(super) fn is_about_health(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
+}
+
+/// Whether a path is that of a reload, which may wait for long.
+pub(super) fn is_reload(path: &str) -> bool {
+    path == RELOAD
 }
 
 /// `/readyz`.
@@ -123,9 +129,9 @@ async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, Failu
     Ok(Json(Status::of(&snapshot, SystemTime::now())))
 }
 
-/// `/api/v1/reload`.
+/// `/api/v1/reload`. It goes on if the client does not wait for it.
 async fn reload(State(server): State<Arc<Server>>) -> Result<Json<Done>, Failure> {
-    server.change(Change::Reload).await
+    timeout(RELOAD_PATIENCE, server.change(Change::Reload)).await.unwrap_or(Err(Failure::StillReloading))
 }
 
 /// `DELETE /api/v1/cache`.
@@ -243,6 +249,8 @@ pub(super) enum Failure {
     Ending,
     /// Too many others are being carried out.
     Busy,
+    /// A reload takes longer than is waited for it.
+    StillReloading,
 }
 
 impl From<PathRejection> for Failure {
@@ -272,11 +280,22 @@ impl IntoResponse for Failure {
             }
             Self::Ending => (StatusCode::SERVICE_UNAVAILABLE, "the server is ending".to_owned()),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too much is asked at once, try again".to_owned()),
+            Self::StillReloading => (
+                StatusCode::GATEWAY_TIMEOUT,
+                format!(
+                    "the reload still reads after {} s and goes on; what comes of it is in the log and in /api/v1/status",
+                    RELOAD_PATIENCE.as_secs()
+                ),
+            ),
         };
         (status, Json(Failed { error })).into_response()
     }
 }
 
+/// Where a reload is asked for.
+const RELOAD: &str = "/api/v1/reload";
+/// How long a client is made to wait for a reload: less than `hedgerow ctl` waits. Tests of builds with faults wait for it.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "faults") { 3 } else { 50 });
 /// Said of paths that do not exist.
 const NO_SUCH_PATH: &str = "there is nothing here; see /metrics, /healthz, /readyz, /api/v1/status";
 /// Said of whatever is asked of a cache that is not there.

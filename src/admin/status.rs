@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Shown, State};
-use crate::metrics::{BackendSnapshot, CacheSnapshot, HistogramSnapshot, PoolSnapshot, Snapshot};
+use crate::metrics::{
+    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, Snapshot,
+};
 
 /// The whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,35 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
     /// The cache; null if there is none.
     pub cache: Option<CacheStatus>,
+    /// How many configs have been in force, that of the start included.
+    #[serde(default)]
+    pub edition: u64,
+    /// The last reload that is over; null if there was none.
+    #[serde(default)]
+    pub reload: Option<ReloadStatus>,
+    /// The reload that runs; null if there is none.
+    #[serde(default)]
+    pub reloading: Option<ReloadingStatus>,
+}
+
+/// A reload that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// When that was (RFC 3339).
+    pub at: String,
+    /// Whether it is in force.
+    pub ok: bool,
+    /// All that was wrong; null if it is in force.
+    pub error: Option<String>,
+}
+
+/// A reload that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadingStatus {
+    /// For how long so far.
+    pub for_seconds: u64,
+    /// Whether another one waits for it.
+    pub next_waits: bool,
 }
 
 /// A pool.
@@ -197,7 +228,26 @@ impl Status {
             workers: snapshot.workers,
             pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, now)).collect(),
             cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
+            edition: snapshot.reload.edition,
+            reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
+            reloading: ReloadingStatus::of(&snapshot.reload),
         }
+    }
+}
+
+impl ReloadStatus {
+    /// Of a reload that is over.
+    fn of(last: &LastReload) -> Self {
+        let at = humantime::format_rfc3339_seconds(last.at).to_string();
+        Self { at, ok: last.error.is_none(), error: last.error.clone() }
+    }
+}
+
+impl ReloadingStatus {
+    /// Of the reload that runs, if there is one.
+    fn of(reload: &ReloadSnapshot) -> Option<Self> {
+        let running = reload.running?;
+        Some(Self { for_seconds: running.as_secs(), next_waits: reload.is_next_waiting })
     }
 }
 

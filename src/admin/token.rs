@@ -1,9 +1,11 @@
 //! The token that a change from elsewhere must bear.
 
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use subtle::ConstantTimeEq;
+
+use crate::files;
 
 /// A secret word, compared in constant time and never shown.
 #[derive(Clone)]
@@ -16,7 +18,7 @@ impl Token {
     /// If the file cannot be read, or holds none that is fit to be one.
     pub fn read(file: &Path) -> Result<Self, TokenError> {
         let error = |what| TokenError { file: file.to_owned(), what };
-        let bytes = fs::read(file).map_err(|reason| error(Unfit::Unreadable(reason)))?;
+        let bytes = files::read(file).map_err(|reason| error(Unfit::Unreadable(reason)))?;
         // RFC 6750 section 2.1 has fewer characters than these, but a blank would be enough to break the header.
         let token = bytes.trim_ascii();
         if !token.iter().all(u8::is_ascii_graphic) {
@@ -87,6 +89,8 @@ const SHORTEST: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Reads a token file with this content.

@@ -23,7 +23,7 @@ use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::clock;
 use crate::net::options::take_trains_whole;
-use crate::net::tasks::Tasks;
+use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::net::vigil::Vigil;
@@ -174,7 +174,7 @@ impl Authority {
                 Ok(permit) => {
                     let parts = responder.respond_in_parts();
                     self.count(Reaction::Respond(Rcode::NOERROR), Transport::Tcp, &mut out);
-                    self.tasks.start_and_leave(async move {
+                    self.tasks.start_and_leave(TaskKind::Transfer, async move {
                         transfer.send(parts).await;
                         drop(permit);
                     });
@@ -224,7 +224,7 @@ impl Authority {
         out: &mut Vec<u8>,
     ) -> Outcome {
         #[cfg(feature = "faults")]
-        crate::net::faults::on_message(arrival.message);
+        crate::faults::on_message(arrival.message);
         let transport = match transport {
             Transport::Udp => zone::Transport::Udp,
             Transport::Tcp => zone::Transport::Tcp,

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::EXIT_USAGE;
-use super::load::{self, LoadError, Loader};
 use crate::config::words;
-use crate::server::Setup;
+use crate::load::{self, LoadError, Loader, Setup};
 use crate::wire::{Name, display_name};
 use crate::zone::{Zone, rdata_to_text};
 

@@ -6,15 +6,15 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{EXIT_USAGE, load, run};
+use super::{EXIT_USAGE, run};
 use crate::config::{
     BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits,
     usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
+use crate::load::{self, Files, Setup};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
-use crate::server::{Files, Setup};
 use crate::transfer::tsig::Keys;
 use crate::wire::Name;
 
@@ -67,7 +67,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: {loops}");
         return ExitCode::from(EXIT_USAGE);
     }
-    let setup = || Setup {
+    let setup = move || Setup {
         config: config(&args),
         catalogs: Vec::new(),
         keys: Keys::default(),
@@ -76,7 +76,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         files: Some(Files::default()),
     };
     // There is no file to read again: a reload changes nothing, and loses nothing.
-    run::foreground(setup(), |_| Ok(setup()))
+    run::foreground(setup(), move |_| Ok(setup()))
 }
 
 /// The config that the options stand for.

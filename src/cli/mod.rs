@@ -1,16 +1,14 @@
 //! The command line: one file per command, all words of docs/src/contract.md, Commands.
 
 mod check;
-mod cookies;
 mod ctl;
-mod keys;
-mod load;
 mod log;
 mod lookup;
 mod ls;
 mod new_file;
 mod run;
 mod serve;
+mod signals;
 mod simulate;
 mod ts;
 

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
 use crate::config::User;
-use crate::server::{Confinement, Files, Setup, find_user};
+use crate::load::{self, Confinement, Files, LoadError, Loader, Setup, find_user};
 
 /// Runs the command.
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
@@ -19,7 +18,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
         }
     };
     let user = setup.config.user.clone();
-    run::foreground(setup, |confinement| read(file.as_deref(), &mut loader, user.as_ref(), confinement))
+    run::foreground(setup, move |confinement| read(file.as_deref(), &mut loader, user.as_ref(), confinement))
 }
 
 /// Reads the config and all that it names, which must be in reach. `user` is who the process has become.

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::load::{self, LoadError, Loader};
 use super::{EXIT_USAGE, run};
 use crate::config::{AuthorityConfig, Config, CookieConfig, ZoneSource, usual_rate_limit, words};
 use crate::limit::AccessRules;
-use crate::server::Setup;
+use crate::load::{self, LoadError, Loader, Setup};
 use crate::wire::Name;
 use crate::zone::{Identity, Miss};
 
@@ -38,7 +37,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     let mut loader = Loader::default();
     match load(&args, &mut loader) {
         // SIGHUP reads the zone files again.
-        Ok(setup) => run::foreground(setup, |_| load(&args, &mut loader)),
+        Ok(setup) => run::foreground(setup, move |_| load(&args, &mut loader)),
         Err(problems) => {
             eprintln!("{problems}");
             ExitCode::from(EXIT_USAGE)

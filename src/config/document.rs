@@ -108,7 +108,7 @@ fn note_shared_listeners(listeners: Vec<(SocketAddr, Spot<'_>)>) {
 }
 
 /// Notes backends that are the forwarder itself: a query would come back until its deadline. Which other addresses this host
-/// has, that listeners on all of them have too, no file says: they are looked for by who can (`cli/load/loops.rs`).
+/// has, that listeners on all of them have too, no file says: they are looked for by who can (`load/loops.rs`).
 fn note_loops(listen: &[SocketAddr], asked: &[(SocketAddr, Spot<'_>)]) {
     for (address, spot) in asked {
         let ip = address.ip().to_canonical();

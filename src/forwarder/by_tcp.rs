@@ -16,6 +16,7 @@ use super::proof::Proof;
 use super::races::is_badcookie;
 use super::{Forwarder, Ticket};
 use crate::metrics::Cause;
+use crate::net::tasks::{TaskKind, Tasks};
 use crate::wire;
 
 /// How many attempts of one worker are being made by TCP.
@@ -26,12 +27,14 @@ pub(super) struct ByTcp {
     now: usize,
     /// So many at most.
     most: usize,
+    /// The tasks of this worker.
+    tasks: Tasks,
 }
 
 impl ByTcp {
-    /// None, and so many at most.
-    pub(super) fn new(most: usize) -> Self {
-        Self { now: 0, most }
+    /// None, and so many at most, whose tasks are among these.
+    pub(super) fn new(most: usize, tasks: Tasks) -> Self {
+        Self { now: 0, most, tasks }
     }
 
     /// Begins one, if there is room.
@@ -65,7 +68,7 @@ impl Forwarder {
         let (patience, deadline) = (pool.shared.rules().attempt_timeout, Instant::from_std(entry.race.deadline()));
         pool.counters(asked.backend).again[cause as usize].increment();
         let this = self.this.get().cloned().unwrap_or_default();
-        tokio::task::spawn_local(async move {
+        self.by_tcp.tasks.start_and_leave(TaskKind::Fetch, async move {
             let reply = timeout(patience, ask(address, query, &question));
             let reply = timeout_at(deadline, reply).await.ok().and_then(Result::ok).and_then(Result::ok);
             if let Some(this) = this.upgrade() {

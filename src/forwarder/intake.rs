@@ -95,7 +95,7 @@ impl Forwarder {
     fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
         let Arrival { message, client, cookie, content } = arrival;
         #[cfg(feature = "faults")]
-        crate::net::faults::on_message(message);
+        crate::faults::on_message(message);
         // What was handed over was counted by who did that.
         if look == Look::First && !matches!(content, Content::Nothing(_)) {
             self.counters.query(client.transport());

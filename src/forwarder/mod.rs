@@ -255,7 +255,7 @@ impl Forwarder {
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
         let by_tcp = fetches / BY_TCP;
-        let fetches = Fetches::new(fetches - by_tcp, tasks, move |key, report| {
+        let fetches = Fetches::new(fetches - by_tcp, tasks.clone(), move |key, report| {
             if let Some(forwarder) = owner.get().and_then(Weak::upgrade) {
                 forwarder.borrow_mut().hear_stream(key, report, Instant::now());
             }
@@ -282,7 +282,7 @@ impl Forwarder {
             refused: Vec::with_capacity(BATCH),
             orphans: Vec::new(),
             voided: Vec::new(),
-            by_tcp: ByTcp::new(by_tcp),
+            by_tcp: ByTcp::new(by_tcp, tasks),
             struck: Vec::new(),
             unread: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH),

@@ -5,7 +5,7 @@
 //! format, in which `HELP` and `TYPE` must name the sample itself: the same text with those two lines corrected.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::counters::{Cause, FETCHED, Want};
 use super::histogram::HistogramSnapshot;
-use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
+use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
 use crate::wire::Rcode;
 
 /// The form of the text.
@@ -144,6 +144,26 @@ const UNSENT: Family = Family {
     help: "Attempts that could not leave for want of something of our own, or because too many were out",
 };
 
+/// `hedgerow_config_edition`.
+const EDITION: Family =
+    Family { name: "hedgerow_config_edition", help: "Configs that have been in force, that of the start included" };
+/// `hedgerow_config_last_reload_successful`.
+const RELOAD_SUCCESSFUL: Family = Family {
+    name: "hedgerow_config_last_reload_successful",
+    help: "Whether the last reload is in force; 1 if there was none",
+};
+/// `hedgerow_config_last_reload_success_timestamp_seconds`.
+const RELOAD_SUCCESS: Family = Family {
+    name: "hedgerow_config_last_reload_success_timestamp_seconds",
+    help: "When the config in force was read, by a reload or at the start",
+};
+/// `hedgerow_reload_in_progress`.
+const RELOADING: Family = Family { name: "hedgerow_reload_in_progress", help: "Whether a reload runs" };
+/// `hedgerow_reloads_total`.
+const RELOADS: Family = Family { name: "hedgerow_reloads", help: "Reloads that are over" };
+/// `hedgerow_tasks_lost_total`.
+const TASKS_LOST: Family = Family { name: "hedgerow_tasks_lost", help: "Tasks that have panicked or ended too early" };
+
 /// The families whose samples end in `_total`.
 const COUNTERS: &[&Family] = &[
     &QUERIES,
@@ -166,6 +186,8 @@ const COUNTERS: &[&Family] = &[
     &CACHE_INSERTIONS,
     &CACHE_EVICTIONS,
     &CACHE_PREFETCHES,
+    &RELOADS,
+    &TASKS_LOST,
 ];
 
 /// The snapshot as a source of metrics.
@@ -174,7 +196,19 @@ struct Exposition(Snapshot);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Snapshot { queries, responses, dropped, cookies, limited, cache, pools, uptime: _, workers: _ } = &self.0;
+        let Snapshot {
+            queries,
+            responses,
+            dropped,
+            cookies,
+            limited,
+            cache,
+            pools,
+            reload,
+            tasks_lost,
+            uptime: _,
+            workers: _,
+        } = &self.0;
         let encoder = &mut encoder;
         counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
@@ -243,8 +277,28 @@ impl Collector for Exposition {
         let latencies = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), &backend.latency));
         histogram(encoder, &LATENCY, latencies)?;
         histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))?;
-        cache.iter().try_for_each(|cache| write_cache(encoder, cache, pools))
+        cache.iter().try_for_each(|cache| write_cache(encoder, cache, pools))?;
+        write_reload(encoder, reload)?;
+        let mut encoder = encoder.encode_descriptor(TASKS_LOST.name, TASKS_LOST.help, None, MetricType::Counter)?;
+        encoder.encode_counter::<NoLabelSet, u64, f64>(tasks_lost, None)
     }
+}
+
+/// Writes what came of reading the config again.
+fn write_reload(encoder: &mut DescriptorEncoder<'_>, reload: &ReloadSnapshot) -> fmt::Result {
+    let is_successful = reload.last.as_ref().is_none_or(|last| last.error.is_none());
+    let since = reload.in_force_since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    for (family, value) in [
+        (&EDITION, reload.edition),
+        (&RELOAD_SUCCESSFUL, is_successful.into()),
+        (&RELOAD_SUCCESS, since.as_secs()),
+        (&RELOADING, reload.running.is_some().into()),
+    ] {
+        encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+    }
+    // The first edition is that of the start.
+    let results = [("ok", reload.edition.saturating_sub(1)), ("failed", reload.failed)];
+    counter(encoder, &RELOADS, results.into_iter().map(|(result, n)| ([("result", result)], n)))
 }
 
 /// Writes what is known of the cache.
@@ -348,12 +402,10 @@ const BOUNDS: [u64; 16] = [
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::super::counters::{CookieKind, Dropped, Source, Transport};
     use super::super::histogram::Histogram;
     use super::super::limited::Limit;
-    use super::super::snapshot::{Attempts, BackendState, Wins};
+    use super::super::snapshot::{Attempts, BackendState, LastReload, Wins};
     use super::*;
 
     /// Replies after so many microseconds.
@@ -414,6 +466,15 @@ mod tests {
                 evictions: 38,
             }),
             pools: vec![pool],
+            reload: ReloadSnapshot {
+                edition: 5,
+                in_force_since: SystemTime::UNIX_EPOCH + Duration::from_secs(43),
+                failed: 44,
+                running: Some(Duration::ZERO),
+                is_next_waiting: false,
+                last: Some(LastReload { at: SystemTime::UNIX_EPOCH, error: Some("wrong".to_owned()) }),
+            },
+            tasks_lost: 45,
         }
     }
 
@@ -454,6 +515,13 @@ hedgerow_cache_misses_total 36
 hedgerow_cache_insertions_total 37
 hedgerow_cache_evictions_total 38
 hedgerow_cache_prefetches_total{pool="a \"b\""} 39
+hedgerow_config_edition 5
+hedgerow_config_last_reload_successful 0
+hedgerow_config_last_reload_success_timestamp_seconds 43
+hedgerow_reload_in_progress 1
+hedgerow_reloads_total{result="ok"} 4
+hedgerow_reloads_total{result="failed"} 44
+hedgerow_tasks_lost_total 45
 "#;
 
     /// Lines of a text that are samples, and fulfil a condition.
@@ -466,7 +534,11 @@ hedgerow_cache_prefetches_total{pool="a \"b\""} 39
         for format in [Format::Prometheus, Format::OpenMetrics] {
             let text = write(sample(), format);
             let expected: Vec<_> = SAMPLES.trim().lines().collect();
-            assert_eq!(samples(&text, |line| !line.contains("_seconds_")), expected, "{format:?}");
+            assert_eq!(
+                samples(&text, |line| !["_bucket", "_sum", "_count"].iter().any(|part| line.contains(part))),
+                expected,
+                "{format:?}"
+            );
         }
     }
 
@@ -499,7 +571,7 @@ hedgerow_cache_prefetches_total{pool="a \"b\""} 39
             let text = write(sample(), format);
             lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
             assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 7);
+            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 11);
         };
         check(
             Format::Prometheus,

@@ -16,4 +16,6 @@ pub use counters::{
 };
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use limited::{Limit, Limited};
-pub use snapshot::{Attempts, BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
+pub use snapshot::{
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, Snapshot, Wins,
+};

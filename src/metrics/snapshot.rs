@@ -28,6 +28,50 @@ pub struct Snapshot {
     pub cache: Option<CacheSnapshot>,
     /// Pools in order of the config.
     pub pools: Vec<PoolSnapshot>,
+    /// What came of reading the config again.
+    pub reload: ReloadSnapshot,
+    /// Tasks that have panicked, or ended too early.
+    pub tasks_lost: u64,
+}
+
+/// What came of reading the config again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadSnapshot {
+    /// How many configs have been in force, that of the start included.
+    pub edition: u64,
+    /// Since when the one in force is.
+    pub in_force_since: SystemTime,
+    /// Reloads that failed.
+    pub failed: u64,
+    /// How long the reload that runs has taken so far; none if there is none.
+    pub running: Option<Duration>,
+    /// Whether another one waits for that.
+    pub is_next_waiting: bool,
+    /// The last one that is over.
+    pub last: Option<LastReload>,
+}
+
+impl Default for ReloadSnapshot {
+    /// Of a server that has just started.
+    fn default() -> Self {
+        Self {
+            edition: 1,
+            in_force_since: SystemTime::UNIX_EPOCH,
+            failed: 0,
+            running: None,
+            is_next_waiting: false,
+            last: None,
+        }
+    }
+}
+
+/// A reload that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastReload {
+    /// When that was.
+    pub at: SystemTime,
+    /// What was wrong; none if it is in force.
+    pub error: Option<String>,
 }
 
 /// The numbers of the cache. Every look-up is one of `hits`, `stale_hits` and `misses`.

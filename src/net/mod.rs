@@ -5,8 +5,6 @@ pub mod bind;
 pub mod clock;
 pub mod descriptors;
 pub mod exchange;
-#[cfg(feature = "faults")]
-pub mod faults;
 pub mod options;
 mod portion;
 mod pressure;

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
-use super::tasks::Tasks;
+use super::tasks::{TaskKind, Tasks};
 use crate::wire::first_message;
 
 /// The connections of one worker to its backends. `T` is the caller's ticket.
@@ -151,7 +151,7 @@ impl<T: Copy> Streams<T> {
         let key = StreamKey { index: free as u32, serial: self.opened };
         self.opened = self.opened.wrapping_add(1);
         let (task, report) = (Rc::clone(&line), Rc::clone(&self.report));
-        self.tasks.start_and_leave(async move {
+        self.tasks.start_and_leave(TaskKind::Fetch, async move {
             let end = task.run(address, |message| report(key, Report::Message(message))).await;
             report(key, Report::Ended(end));
         });

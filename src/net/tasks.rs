@@ -1,19 +1,140 @@
-//! The tasks of one thread, in a set that somebody polls: none of them ends unseen.
+//! The tasks of one thread, in sets that somebody polls: none of them ends unseen.
 //!
 //! A task that panics takes its part of the work with it: a socket that nobody reads any more, a zone that is not looked after. tokio
-//! catches the panic and says nothing, so who starts tasks keeps them here, and whoever owns the thread waits for
-//! [`Tasks::lost`].
+//! catches the panic and says nothing, so who starts tasks keeps them here, each with its [`TaskKind`], and whoever owns the
+//! thread waits for what is [`Lost`]: [`Tasks`] are those that may end when their work is done, [`Endless`] those that may
+//! not. No task is started elsewhere but where its set is polled as well; `tests/tidy.rs` holds that.
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{pending, poll_fn};
+use std::io;
 use std::panic::resume_unwind;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use tokio::sync::Notify;
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet, spawn_blocking};
 
-/// The tasks of one thread. Clones are the same set.
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskKind {
+    /// Reads a UDP socket of clients.
+    Listener,
+    /// Accepts TCP connections of clients, and serves them.
+    Connections,
+    /// Reads the replies of backends.
+    Replies,
+    /// Takes the queries that other workers hand over.
+    HandOver,
+    /// Asks a backend by TCP.
+    Fetch,
+    /// Sends a zone to another server.
+    Transfer,
+    /// Ends the intake of a worker.
+    Drain,
+    /// What a worker itself does.
+    Worker,
+    /// Probes a backend.
+    Probe,
+    /// Keeps a zone of another server up to date.
+    Secondary,
+    /// Tells other servers of a new version of a zone.
+    Notify,
+    /// Serves the admin address and socket.
+    Admin,
+    /// Takes what a pool has said out of the cache.
+    CacheFlush,
+    /// Saves the cache.
+    Persist,
+    /// Reads config and zones again.
+    Reload,
+    /// Takes signals.
+    Signals,
+}
+
+impl TaskKind {
+    /// All kinds.
+    pub const ALL: [Self; 16] = [
+        Self::Listener,
+        Self::Connections,
+        Self::Replies,
+        Self::HandOver,
+        Self::Fetch,
+        Self::Transfer,
+        Self::Drain,
+        Self::Worker,
+        Self::Probe,
+        Self::Secondary,
+        Self::Notify,
+        Self::Admin,
+        Self::CacheFlush,
+        Self::Persist,
+        Self::Reload,
+        Self::Signals,
+    ];
+
+    /// The word for people and tests.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Connections => "connections",
+            Self::Replies => "replies",
+            Self::HandOver => "hand-over",
+            Self::Fetch => "fetch",
+            Self::Transfer => "transfer",
+            Self::Drain => "drain",
+            Self::Worker => "worker",
+            Self::Probe => "probe",
+            Self::Secondary => "secondary",
+            Self::Notify => "notify",
+            Self::Admin => "admin",
+            Self::CacheFlush => "cache-flush",
+            Self::Persist => "persist",
+            Self::Reload => "reload",
+            Self::Signals => "signals",
+        }
+    }
+
+    /// Where tests lose a task of this kind; nothing in all other builds.
+    pub fn begin(self) {
+        #[cfg(feature = "faults")]
+        crate::faults::on_task(self.label());
+    }
+
+    /// A task of this kind that has panicked.
+    pub fn panicked(self, panic: &(dyn Any + Send)) -> Lost {
+        Lost { kind: self, how: format!("panicked: {}", message_of(panic)) }
+    }
+
+    /// One that has ended, though it should not have.
+    pub fn ended(self, result: io::Result<()>) -> Lost {
+        let how = match result {
+            Ok(()) => "ended".to_owned(),
+            Err(error) => format!("ended: {error}"),
+        };
+        Lost { kind: self, how }
+    }
+}
+
+/// A task that is lost: it has panicked, or ended too early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// What it did.
+    pub kind: TaskKind,
+    /// What became of it.
+    pub how: String,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a task ({}) {}", self.kind.label(), self.how)
+    }
+}
+
+/// The tasks of one thread that may end when their work is done. Clones are the same set.
 #[derive(Clone, Default)]
 pub struct Tasks(Rc<Set>);
 
@@ -22,6 +143,8 @@ pub struct Tasks(Rc<Set>);
 struct Set {
     /// Those that run.
     running: RefCell<JoinSet<()>>,
+    /// What each of them does.
+    kinds: RefCell<HashMap<Id, TaskKind>>,
     /// Told of each that is added: an empty set wakes nobody.
     added: Notify,
 }
@@ -45,31 +168,33 @@ impl Drop for Task {
 
 impl Tasks {
     /// Starts a task, which may end when its work is done. Must be called within a `LocalSet`.
-    pub fn start(&self, work: impl Future<Output = ()> + 'static) -> Task {
-        Task(self.spawn(work))
+    pub fn start(&self, kind: TaskKind, work: impl Future<Output = ()> + 'static) -> Task {
+        Task(self.spawn(kind, work))
     }
 
     /// Starts a task that ends by itself, or with the thread.
-    pub fn start_and_leave(&self, work: impl Future<Output = ()> + 'static) {
-        self.spawn(work);
+    pub fn start_and_leave(&self, kind: TaskKind, work: impl Future<Output = ()> + 'static) {
+        self.spawn(kind, work);
     }
 
     /// Adds a task.
-    fn spawn(&self, work: impl Future<Output = ()> + 'static) -> AbortHandle {
-        let handle = self.0.running.borrow_mut().spawn_local(work);
+    fn spawn(&self, kind: TaskKind, work: impl Future<Output = ()> + 'static) -> AbortHandle {
+        let handle = self.0.running.borrow_mut().spawn_local(begun(kind, work));
+        self.0.kinds.borrow_mut().insert(handle.id(), kind);
         self.0.added.notify_one();
         handle
     }
 
-    /// Waits until one of them has panicked, and tells with what message.
-    pub async fn lost(&self) -> String {
+    /// Waits until one of them has panicked.
+    pub async fn lost(&self) -> Lost {
         loop {
-            match poll_fn(|cx| self.0.running.borrow_mut().poll_join_next(cx)).await {
+            match poll_fn(|cx| self.0.running.borrow_mut().poll_join_next_with_id(cx)).await {
                 None => self.0.added.notified().await,
-                Some(Ok(())) => {}
+                Some(Ok((id, ()))) => drop(self.0.kinds.borrow_mut().remove(&id)),
                 Some(Err(error)) => {
-                    if let Some(message) = panic_of(error) {
-                        return message;
+                    let kind = self.0.kinds.borrow_mut().remove(&error.id());
+                    if let (Some(kind), Ok(panic)) = (kind, error.try_into_panic()) {
+                        return kind.panicked(&*panic);
                     }
                 }
             }
@@ -77,9 +202,90 @@ impl Tasks {
     }
 }
 
-/// What a task panicked with; none if it was ended from outside.
-pub fn panic_of(error: JoinError) -> Option<String> {
-    error.try_into_panic().ok().map(|panic| message_of(&*panic))
+/// Tasks of one kind that never end by themselves. They end when this is dropped.
+pub struct Endless {
+    /// What they do.
+    kind: TaskKind,
+    /// Those that run.
+    running: JoinSet<io::Result<()>>,
+}
+
+impl Endless {
+    /// None yet.
+    pub fn new(kind: TaskKind) -> Self {
+        Self { kind, running: JoinSet::new() }
+    }
+
+    /// Starts one more. Must be called within a `LocalSet`.
+    pub fn start(&mut self, work: impl Future<Output = io::Result<()>> + 'static) {
+        self.running.spawn_local(begun(self.kind, work));
+    }
+
+    /// Whether one of them is lost. Never, if there is none.
+    pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        match self.running.poll_join_next(cx) {
+            Poll::Ready(Some(Ok(result))) => Poll::Ready(self.kind.ended(result)),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(match error.try_into_panic() {
+                Ok(panic) => self.kind.panicked(&*panic),
+                Err(error) => self.kind.ended(Err(error.into())),
+            }),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits until one of them is lost.
+    pub async fn lost(&mut self) -> Lost {
+        poll_fn(|cx| self.poll_lost(cx)).await
+    }
+
+    /// Ends them at once. What one of them has panicked with meanwhile is passed on.
+    pub async fn stop(mut self) {
+        self.running.abort_all();
+        self.finish().await;
+    }
+
+    /// Waits until they have ended, as they were told to by other means. What one of them panics with is passed on.
+    pub async fn finish(mut self) {
+        while let Some(ended) = self.running.join_next().await {
+            pass_on(ended);
+        }
+    }
+}
+
+/// The work of a task, which tests can have panic at its begin.
+async fn begun<T>(kind: TaskKind, work: impl Future<Output = T>) -> T {
+    kind.begin();
+    work.await
+}
+
+/// Does what may take long, or wait for a disk, on a thread that nobody else waits for. What it panics with is passed on.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => {
+            pass_on::<()>(Err(error));
+            // The runtime ends, and with it whoever waits.
+            pending().await
+        }
+    }
+}
+
+/// Does the same as a task of its own.
+///
+/// # Errors
+/// If it panicked.
+pub async fn blocking_task<T: Send + 'static>(
+    kind: TaskKind,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Lost> {
+    let work = move || {
+        kind.begin();
+        work()
+    };
+    spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => kind.panicked(&*panic),
+        Err(error) => kind.ended(Err(error.into())),
+    })
 }
 
 /// Goes on with the panic of a task that was waited for: it is then whoever waited that is lost.
@@ -92,7 +298,7 @@ pub fn pass_on<T>(ended: Result<T, JoinError>) {
 }
 
 /// The message of a panic.
-pub fn message_of(panic: &(dyn Any + Send)) -> String {
+fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without a message").to_owned()
 }
@@ -114,16 +320,16 @@ mod tests {
     fn a_panic_is_told_and_an_end_is_not() {
         run(async {
             let tasks = Tasks::default();
-            tasks.start_and_leave(async {});
-            let ended = tasks.start(std::future::pending());
+            tasks.start_and_leave(TaskKind::Transfer, async {});
+            let ended = tasks.start(TaskKind::Secondary, pending());
             let later = tasks.clone();
-            tasks.start_and_leave(async move {
+            tasks.start_and_leave(TaskKind::Notify, async move {
                 // One that is started while somebody waits already, by another task.
                 yield_now().await;
-                later.start_and_leave(async { panic!("number {}", 7) });
+                later.start_and_leave(TaskKind::Probe, async { panic!("number {}", 7) });
             });
             drop(ended);
-            assert_eq!(tasks.lost().await, "number 7");
+            assert_eq!(tasks.lost().await.to_string(), "a task (probe) panicked: number 7");
         });
     }
 
@@ -132,9 +338,37 @@ mod tests {
         run(async {
             let tasks = Tasks::default();
             let other = tasks.clone();
-            let adder = tokio::task::spawn_local(async move { other.start_and_leave(async { panic!("first") }) });
-            assert_eq!(tasks.lost().await, "first");
+            let adder = tokio::task::spawn_local(async move {
+                other.start_and_leave(TaskKind::Fetch, async { panic!("first") });
+            });
+            assert_eq!(tasks.lost().await, Lost { kind: TaskKind::Fetch, how: "panicked: first".to_owned() });
             pass_on(adder.await);
+        });
+    }
+
+    #[test]
+    fn tasks_that_never_end_are_lost_however_they_end() {
+        run(async {
+            for (result, how) in [(Ok(()), "ended"), (Err(io::Error::other("gone")), "ended: gone")] {
+                let mut tasks = Endless::new(TaskKind::Listener);
+                tasks.start(pending());
+                tasks.start(async { result });
+                assert_eq!(tasks.lost().await, Lost { kind: TaskKind::Listener, how: how.to_owned() });
+                tasks.stop().await;
+            }
+            let mut tasks = Endless::new(TaskKind::Replies);
+            tasks.start(async { panic!("no more") });
+            assert_eq!(tasks.lost().await, Lost { kind: TaskKind::Replies, how: "panicked: no more".to_owned() });
+        });
+    }
+
+    #[test]
+    fn what_is_done_elsewhere_panics_here() {
+        run(async {
+            assert_eq!(blocking(|| 7).await, 7);
+            let tasks = Tasks::default();
+            tasks.start_and_leave(TaskKind::CacheFlush, blocking(|| panic!("full")));
+            assert_eq!(tasks.lost().await.to_string(), "a task (cache-flush) panicked: full");
         });
     }
 }

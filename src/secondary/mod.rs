@@ -3,7 +3,8 @@
 //! Each zone has a task that asks [`transfer::Secondary`](Secondary) what to do, does it (`client.rs`), makes a zone of what
 //! came (`version.rs`), saves it (`saved.rs`), and hands it over as a [`Post`]. What of that takes the processor for long
 //! happens on a thread of its own. A zone that is handed over is what workers answer from; until the first one, and when the
-//! last one has expired, that is an unserved zone.
+//! last one has expired, that is an unserved zone. What an earlier process has saved is loaded by whoever has time for that
+//! ([`Saved`]).
 
 mod client;
 mod saved;
@@ -12,7 +13,7 @@ mod version;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,14 +22,14 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep_until, timeout};
 
 use self::client::Primary;
+pub use self::saved::Saved;
 use self::version::Fetched;
 use crate::config::SecondaryConfig;
 use crate::net::clock::SleepMeter;
-use crate::net::tasks::{Task, Tasks, pass_on};
+use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::transfer::tsig::Key;
 use crate::transfer::{Difference, Failure, Secondary, SecondaryStep, Serial, Service, Soa, Version};
 use crate::wire::Name;
@@ -41,6 +42,8 @@ pub struct Post {
     pub authority: usize,
     /// What is to be answered from; unserved if there is nothing.
     pub zone: Arc<Zone>,
+    /// Octets of its records, as [`Records::size`](crate::transfer::Records::size) counts.
+    pub size: usize,
     /// How it came to be, from the version before; empty if that is not known, or of no use to anybody.
     pub steps: Vec<Difference>,
 }
@@ -120,13 +123,16 @@ impl Keeper {
     }
 
     /// Looks after these zones and no others. Those that have not changed go on as if nothing had happened; for the others,
-    /// what was saved is handed over before this returns.
-    pub fn set_subjects(&mut self, subjects: Vec<Subject>) {
+    /// what was saved is handed over before this returns, if it is among these.
+    pub fn set_subjects(&mut self, subjects: Vec<Subject>, mut saved: Vec<(Subject, Saved)>) {
         let mut earlier = std::mem::take(&mut self.watches);
         for subject in subjects {
             let watch = match earlier.iter().position(|watch| *watch.subject == subject) {
                 Some(index) => earlier.swap_remove(index),
-                None => self.watch(subject),
+                None => {
+                    let found = saved.iter().position(|(of, _)| *of == subject);
+                    self.watch(subject, found.map(|index| saved.swap_remove(index).1))
+                }
             };
             self.watches.push(watch);
         }
@@ -141,13 +147,13 @@ impl Keeper {
     }
 
     /// Starts the task of a zone.
-    fn watch(&self, subject: Subject) -> Watch {
+    fn watch(&self, subject: Subject, saved: Option<Saved>) -> Watch {
         let hints: Rc<Hints> = Rc::default();
         let subject = Rc::new(subject);
-        let mut story = Story::begin(Rc::clone(&subject), self.posts.clone(), self.tasks.clone());
+        let mut story = Story::begin(Rc::clone(&subject), saved, self.posts.clone(), self.tasks.clone());
         let now = story.now();
         story.tell_service(now);
-        let task = self.tasks.start(story.run(Rc::clone(&hints)));
+        let task = self.tasks.start(TaskKind::Secondary, story.run(Rc::clone(&hints)));
         Watch { subject, hints, _task: task }
     }
 }
@@ -158,8 +164,8 @@ struct Story {
     subject: Rc<Subject>,
     /// When to do what.
     machine: Secondary,
-    /// The version that we have.
-    zone: Option<Arc<Zone>>,
+    /// The version that we have, and the octets of its records.
+    zone: Option<(Arc<Zone>, usize)>,
     /// Whether that is answered from, as far as others know; nobody does before the first post.
     service: Option<Service>,
     /// Where zones go.
@@ -191,13 +197,13 @@ type Exchange = Pin<Box<dyn Future<Output = Outcome>>>;
 
 impl Story {
     /// Begins with what an earlier run has saved, if that is still good for something.
-    fn begin(subject: Rc<Subject>, posts: UnboundedSender<Post>, tasks: Tasks) -> Self {
+    fn begin(subject: Rc<Subject>, saved: Option<Saved>, posts: UnboundedSender<Post>, tasks: Tasks) -> Self {
         let (now, config) = (Instant::now(), &subject.config);
         let primaries = config.primaries.len();
-        let saved = saved::load(&config.file, &config.zone).and_then(|(zone, age)| {
-            let version = version_of(&zone)?;
+        let saved = saved.and_then(|saved| {
+            let (version, age) = (version_of(&saved.zone)?, saved.age());
             tracing::info!("zone {}: serial {} is loaded from {}", config.zone, version.serial, config.file.display());
-            Some((Arc::new(zone), Secondary::from_saved(primaries, version, age, now)))
+            Some(((saved.zone, saved.size), Secondary::from_saved(primaries, version, age, now)))
         });
         let (zone, machine) = match saved {
             Some((zone, machine)) => (Some(zone), machine),
@@ -283,7 +289,7 @@ impl Story {
     fn transfer(&self, primary: usize, incremental: bool, progress: &Rc<Cell<bool>>) -> Exchange {
         let primary = self.primary(primary);
         let progress = Rc::clone(progress);
-        let old = self.zone.clone();
+        let old = self.zone.as_ref().map(|(zone, _)| Arc::clone(zone));
         let SecondaryConfig { max_size, sharing, file, .. } = &self.subject.config;
         let (limit, is_shared, file) = (*max_size, !sharing.transfer_to.is_empty(), file.clone());
         Box::pin(async move {
@@ -293,7 +299,7 @@ impl Story {
                 Err(trouble) => return Outcome::Failed(trouble),
             };
             let zone = primary.zone.clone();
-            let mut loaded = spawn_blocking(move || {
+            let mut loaded = pin!(blocking(move || {
                 let loaded = version::load(&zone, received, old.as_deref(), is_shared)?;
                 if let Some(fetched) = &loaded
                     && let Err(error) = saved::save(&file, &fetched.zone)
@@ -302,7 +308,7 @@ impl Story {
                     tracing::warn!("zone {zone}: cannot be saved to {}: {error}", file.display());
                 }
                 Ok(loaded)
-            });
+            }));
             let loaded = loop {
                 // Loading and saving may take longer than a primary may be silent, and is none of its doing.
                 match timeout(GLANCE, &mut loaded).await {
@@ -311,10 +317,9 @@ impl Story {
                 }
             };
             match loaded {
-                Ok(Ok(Some(fetched))) => Outcome::Fetched(fetched),
-                Ok(Ok(None)) => Outcome::UpToDate,
-                Ok(Err(trouble)) => Outcome::Failed(trouble),
-                Err(_) => Outcome::Failed(Trouble::Unfinished),
+                Ok(Some(fetched)) => Outcome::Fetched(fetched),
+                Ok(None) => Outcome::UpToDate,
+                Err(trouble) => Outcome::Failed(trouble),
             }
         })
     }
@@ -347,14 +352,14 @@ impl Story {
                 tracing::warn!("zone {}: nothing from primary {primary}: {trouble}", config.zone);
                 self.machine.on_failure(now, &mut self.rng);
             }
-            Outcome::Fetched(Fetched { zone, steps, is_whole }) => {
+            Outcome::Fetched(Fetched { zone, size, steps, is_whole }) => {
                 let Some(version) = version_of(&zone) else { return };
                 let how = if is_whole { "AXFR" } else { "IXFR" };
                 tracing::info!("zone {}: serial {} is here, by {how}", config.zone, version.serial);
                 self.machine.on_transferred(version, now, &mut self.rng);
                 self.service = Some(Service::Served);
-                self.zone = Some(Arc::clone(&zone));
-                let _ = self.posts.send(Post { authority: self.subject.authority, zone, steps });
+                self.zone = Some((Arc::clone(&zone), size));
+                let _ = self.posts.send(Post { authority: self.subject.authority, zone, size, steps });
             }
         }
     }
@@ -368,11 +373,11 @@ impl Story {
         if service == Service::Expired {
             tracing::warn!("zone {apex}: expired, no primary has confirmed it for too long");
         }
-        let zone = match (service, &self.zone) {
-            (Service::Served, Some(zone)) => Arc::clone(zone),
-            (Service::Served | Service::Absent | Service::Expired, _) => Arc::new(Zone::unserved(apex)),
+        let (zone, size) = match (service, &self.zone) {
+            (Service::Served, Some((zone, size))) => (Arc::clone(zone), *size),
+            (Service::Served | Service::Absent | Service::Expired, _) => (Arc::new(Zone::unserved(apex)), 0),
         };
-        let _ = self.posts.send(Post { authority: self.subject.authority, zone, steps: Vec::new() });
+        let _ = self.posts.send(Post { authority: self.subject.authority, zone, size, steps: Vec::new() });
     }
 
     /// Notes in the file that a primary has just confirmed the version in it.
@@ -383,7 +388,7 @@ impl Story {
                 tracing::warn!("zone {zone}: cannot note in {} that it is up to date: {error}", file.display());
             }
         };
-        self.tasks.start_and_leave(async move { pass_on(spawn_blocking(confirm).await) });
+        self.tasks.start_and_leave(TaskKind::Secondary, blocking(confirm));
     }
 }
 
@@ -418,8 +423,6 @@ pub(crate) enum Trouble {
     Flawed(String),
     /// The differences are not from the version that we have.
     Inexact(crate::transfer::Inexact),
-    /// The thread that loaded it ended early.
-    Unfinished,
 }
 
 impl fmt::Display for Trouble {
@@ -432,7 +435,6 @@ impl fmt::Display for Trouble {
             Self::Transfer(failure) => failure.fmt(f),
             Self::Flawed(flaws) => write!(f, "what it sent is no zone: {flaws}"),
             Self::Inexact(inexact) => write!(f, "differences from another version: {inexact}"),
-            Self::Unfinished => f.write_str("loading it ended early"),
         }
     }
 }

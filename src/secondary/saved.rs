@@ -4,16 +4,50 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use super::Subject;
+use crate::files;
+use crate::transfer::Records;
 use crate::wire::{Name, display_name};
 use crate::zone::master::{self, Source, Task};
 use crate::zone::{Zone, ZoneBuilder, rdata_to_text};
 
+/// A zone that an earlier process has saved.
+#[derive(Debug)]
+pub struct Saved {
+    /// The zone.
+    pub(super) zone: Arc<Zone>,
+    /// Octets of its records.
+    pub(super) size: usize,
+    /// How long ago it had been confirmed when it was loaded.
+    age: Duration,
+    /// When that was.
+    loaded: Instant,
+}
+
+impl Saved {
+    /// What is saved of these zones. Takes as long as it takes to read them.
+    pub fn load_all(subjects: impl IntoIterator<Item = Subject>) -> Vec<(Subject, Self)> {
+        let load = |subject: Subject| {
+            let (zone, age) = load(&subject.config.file, &subject.config.zone)?;
+            let size = Records::size_of(zone.iter());
+            Some((subject, Self { zone: Arc::new(zone), size, age, loaded: Instant::now() }))
+        };
+        subjects.into_iter().filter_map(load).collect()
+    }
+
+    /// How long ago it was confirmed.
+    pub(super) fn age(&self) -> Duration {
+        self.age + self.loaded.elapsed()
+    }
+}
+
 /// Reads a zone that was saved, and how long ago it was confirmed. One that cannot be read is told, and is then as good as
 /// none.
-pub(super) fn load(file: &Path, name: &Name) -> Option<(Zone, Duration)> {
-    let read = || -> io::Result<(Vec<u8>, SystemTime)> { Ok((fs::read(file)?, fs::metadata(file)?.modified()?)) };
+fn load(file: &Path, name: &Name) -> Option<(Zone, Duration)> {
+    let read = || -> io::Result<(Vec<u8>, SystemTime)> { Ok((files::read(file)?, fs::metadata(file)?.modified()?)) };
     let complain = |error: String| {
         tracing::warn!("zone {name}: {} is of no use, it is transferred anew: {error}", file.display());
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Trouble;
-use crate::transfer::{Difference, Received};
+use crate::transfer::{Difference, Received, Records};
 use crate::wire::Name;
 use crate::zone::{Place, Record, Zone, ZoneBuilder};
 
@@ -11,6 +11,8 @@ use crate::zone::{Place, Record, Zone, ZoneBuilder};
 pub(super) struct Fetched {
     /// The zone.
     pub(super) zone: Arc<Zone>,
+    /// Octets of its records.
+    pub(super) size: usize,
     /// How it came to be from the version before, if anybody is to know.
     pub(super) steps: Vec<Difference>,
     /// Whether it came as a whole.
@@ -31,16 +33,22 @@ pub(super) fn load(
         Received::Whole(records) => {
             let zone = build(name, records.iter())?;
             let steps = old.filter(|_| is_shared).and_then(|old| Difference::between(old.iter(), zone.iter()).ok());
-            Ok(Some(Fetched { zone: Arc::new(zone), steps: steps.into_iter().collect(), is_whole: true }))
+            Ok(Some(fetched(zone, steps.into_iter().collect(), true)))
         }
         Received::Steps(steps) => {
             let old = old.ok_or(Trouble::Inexact(crate::transfer::Inexact::Missing))?;
             let change = Difference::condensed(&steps).map_err(Trouble::Inexact)?;
             let records = change.apply(old.iter()).map_err(Trouble::Inexact)?;
             let zone = build(name, records.iter())?;
-            Ok(Some(Fetched { zone: Arc::new(zone), steps, is_whole: false }))
+            Ok(Some(fetched(zone, steps, false)))
         }
     }
+}
+
+/// A new version, measured.
+fn fetched(zone: Zone, steps: Vec<Difference>, is_whole: bool) -> Fetched {
+    let size = Records::size_of(zone.iter());
+    Fetched { zone: Arc::new(zone), size, steps, is_whole }
 }
 
 /// Compiles a zone.

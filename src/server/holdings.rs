@@ -3,6 +3,9 @@
 //! Zones change in two ways. A reload brings all zones of files anew; those of other servers stay as they are. A [`Post`]
 //! brings one zone of another server; all else stays as it is. Either way the journal of a zone gets the step from the
 //! version before, for IXFR, and whoever has a copy is to be told.
+//!
+//! To find that step takes as long as both versions are large, so a reload does it on its own thread ([`Comparison`]) and only
+//! then changes what is held.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use std::time::Instant;
 
 use super::Remark;
 use crate::authority::{Edition, Exchange, Source};
-use crate::config::{AuthorityConfig, Sharing};
+use crate::config::{AuthorityConfig, SharedZone, Sharing};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate};
 use crate::secondary::{Post, Subject};
 use crate::transfer::tsig::{Key, Keys};
@@ -26,6 +29,40 @@ pub(super) struct Holding {
     config: AuthorityConfig,
     /// What it answers from.
     edition: Arc<Edition>,
+}
+
+/// What is exchanged of the zones of files with others, as it will be when they come into force.
+pub(super) struct Comparison(HashMap<Name, Compared>);
+
+/// One of these zones.
+struct Compared {
+    /// What is exchanged of it.
+    exchange: Exchange,
+    /// How it differs from the version before; none if there was none.
+    change: Option<Change>,
+}
+
+impl Comparison {
+    /// Compares the zones of files of a config with what an authority has answered from so far, if there is one. Takes as long
+    /// as the zones are large.
+    pub(super) fn of(config: &AuthorityConfig, loaded: &Catalog, earlier: Option<&Edition>) -> Self {
+        let compare = |shared: &SharedZone| {
+            let zone = loaded.zone(&shared.zone)?;
+            let size = Records::size_of(zone.iter());
+            let known = earlier.and_then(|edition| Some((edition.catalog.zone(&shared.zone)?, edition)));
+            let (journal, change) = match known {
+                None => (empty_journal(), None),
+                Some((old, edition)) => {
+                    let journal = edition.exchanges.get(&shared.zone).map(|exchange| exchange.journal.clone());
+                    let (journal, change) = journal_of(old, zone, journal.unwrap_or_else(empty_journal));
+                    (journal, Some(change))
+                }
+            };
+            let exchange = Exchange { transfer_to: shared.sharing.transfer_to.clone(), journal, size, source: None };
+            Some((shared.zone.clone(), Compared { exchange, change }))
+        };
+        Self(config.shared.iter().filter_map(compare).collect())
+    }
 }
 
 /// A zone whose copies are out of date.
@@ -49,9 +86,10 @@ impl Holding {
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
     ) -> (Self, Vec<News>) {
+        let comparison = Comparison::of(&config, &loaded, None);
         let edition = empty_edition(&config, loaded, keys, cookies);
         let mut holding = Self { number, config, edition: Arc::new(edition) };
-        let (news, _) = holding.fill(None);
+        let (news, _) = holding.fill(comparison, None);
         (holding, news)
     }
 
@@ -67,17 +105,20 @@ impl Holding {
 
     /// The zones that come from other servers.
     pub(super) fn subjects(&self) -> impl Iterator<Item = Subject> {
-        self.config.secondaries.iter().map(|config| {
-            let key = config.sharing.tsig.as_ref().and_then(|name| self.edition.keys.by_name(name)).cloned();
-            Subject { authority: self.number, config: config.clone(), key }
-        })
+        subjects_of(self.number, &self.config, &self.edition.keys)
     }
 
-    /// Takes a config and zones that were read again. Says what is new, and what is odd about it.
+    /// Its number.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Takes a config and zones that were read again, and compared with what it holds. Says what is new, and what is odd about it.
     pub(super) fn reload(
         &mut self,
         config: AuthorityConfig,
         loaded: Arc<Catalog>,
+        comparison: Comparison,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
     ) -> (Vec<News>, Vec<Remark>) {
@@ -85,17 +126,18 @@ impl Holding {
         let earlier_rules = self.config.rate_limit;
         let edition = empty_edition(&config, loaded, keys, cookies);
         (self.config, self.edition) = (config, Arc::new(edition));
-        self.fill(Some((&earlier, earlier_rules)))
+        self.fill(comparison, Some((&earlier, earlier_rules)))
     }
 
     /// Takes a new version of a zone of another server. A zone that the config no longer has is none of ours.
     pub(super) fn take(&mut self, post: Post) -> Option<News> {
-        let Post { zone, steps, .. } = post;
+        let Post { zone, size, steps, .. } = post;
         let sharing = &self.config.secondaries.iter().find(|config| config.zone == *zone.apex())?.sharing;
         let exchange = self.edition.exchanges.get(zone.apex())?;
         let mut journal = exchange.journal.clone();
         steps.into_iter().for_each(|step| journal.push(step));
-        let exchange = Exchange { journal, source: exchange.source.clone(), ..exchange_of(sharing, &zone) };
+        let (transfer_to, source) = (sharing.transfer_to.clone(), exchange.source.clone());
+        let exchange = Exchange { transfer_to, journal, size, source };
         let mut exchanges = self.edition.exchanges.clone();
         exchanges.insert(zone.apex().clone(), Arc::new(exchange));
         let news = zone.is_served().then(|| self.news(&zone, sharing));
@@ -111,44 +153,42 @@ impl Holding {
     }
 
     /// Completes an edition of what was loaded by what it has from an earlier one, and from other servers.
-    fn fill(&mut self, earlier: Option<(&Edition, Option<RateRules>)>) -> (Vec<News>, Vec<Remark>) {
+    fn fill(
+        &mut self,
+        mut comparison: Comparison,
+        earlier: Option<(&Edition, Option<RateRules>)>,
+    ) -> (Vec<News>, Vec<Remark>) {
         let (mut news, mut remarks) = (Vec::new(), Vec::new());
         let mut exchanges = HashMap::new();
-        let mut catalog = Arc::clone(&self.edition.catalog);
+        let mut catalog = Catalog::clone(&self.edition.catalog);
         for shared in &self.config.shared {
-            let Some(zone) = catalog.zone(&shared.zone) else { continue };
-            let known = earlier.and_then(|(edition, _)| Some((edition.catalog.zone(&shared.zone)?, edition)));
-            let exchange = exchange_of(&shared.sharing, zone);
-            let (exchange, is_new) = match known {
-                None => (exchange, true),
-                Some((old, edition)) => {
-                    let journal = edition.exchanges.get(&shared.zone).map(|exchange| exchange.journal.clone());
-                    let (journal, change) = journal_of(old, zone, journal.unwrap_or_else(empty_journal));
-                    remarks.extend(change.remark(zone));
-                    (Exchange { journal, ..exchange }, change != Change::None)
-                }
+            let (Some(zone), Some(compared)) = (catalog.zone(&shared.zone), comparison.0.remove(&shared.zone)) else {
+                continue;
             };
-            if is_new {
+            remarks.extend(compared.change.and_then(|change| change.remark(zone)));
+            if compared.change != Some(Change::None) {
                 news.push(self.news(zone, &shared.sharing));
             }
-            exchanges.insert(shared.zone.clone(), Arc::new(exchange));
+            exchanges.insert(shared.zone.clone(), Arc::new(compared.exchange));
         }
         for secondary in &self.config.secondaries {
             // Only what came from other servers goes on; a file of that name is no version of theirs.
             let known = earlier.and_then(|(edition, _)| {
                 let exchange = edition.exchanges.get(&secondary.zone).filter(|exchange| exchange.source.is_some())?;
-                Some((Arc::clone(edition.catalog.zone(&secondary.zone)?), exchange.journal.clone()))
+                Some((Arc::clone(edition.catalog.zone(&secondary.zone)?), exchange.journal.clone(), exchange.size))
             });
-            let (zone, journal) = known.unwrap_or_else(|| (Arc::new(Zone::unserved(&secondary.zone)), empty_journal()));
+            let none = || (Arc::new(Zone::unserved(&secondary.zone)), empty_journal(), 0);
+            let (zone, journal, size) = known.unwrap_or_else(none);
             let source = Source {
                 primaries: secondary.primaries.clone(),
                 notify_from: secondary.notify_from.clone(),
                 tsig: secondary.sharing.tsig.as_ref().map(Name::folded),
                 places: Arc::default(),
             };
-            let exchange = Exchange { journal, source: Some(source), ..exchange_of(&secondary.sharing, &zone) };
+            let transfer_to = secondary.sharing.transfer_to.clone();
+            let exchange = Exchange { transfer_to, journal, size, source: Some(source) };
             exchanges.insert(secondary.zone.clone(), Arc::new(exchange));
-            catalog = Arc::new(Catalog::clone(&catalog).with_zone(zone));
+            catalog = catalog.with_zone(zone);
         }
         let rate = match (self.config.rate_limit, earlier) {
             (Some(rules), Some((edition, Some(known)))) if rules == known => edition.rate.clone(),
@@ -157,6 +197,7 @@ impl Holding {
         };
         let keys = Arc::clone(&self.edition.keys);
         let (access, cookies) = (Arc::clone(&self.edition.access), self.edition.cookies.clone());
+        let catalog = Arc::new(catalog);
         self.edition = Arc::new(Edition { catalog, keys, exchanges, access, rate, cookies });
         (news, remarks)
     }
@@ -226,12 +267,12 @@ fn journal_of(old: &Arc<Zone>, new: &Arc<Zone>, mut journal: Journal) -> (Journa
     (journal, Change::Newer)
 }
 
-/// What of a zone is exchanged with others, without a past.
-fn exchange_of(sharing: &Sharing, zone: &Zone) -> Exchange {
-    let transfer_to = sharing.transfer_to.clone();
-    // Only who may transfer it could ask what changed.
-    let size = if transfer_to.is_empty() { 0 } else { Records::size_of(zone.iter()) };
-    Exchange { transfer_to, journal: empty_journal(), size, source: None }
+/// The zones that an authority of this number has from other servers, by its config.
+pub(super) fn subjects_of(number: usize, config: &AuthorityConfig, keys: &Keys) -> impl Iterator<Item = Subject> {
+    config.secondaries.iter().map(move |config| {
+        let key = config.sharing.tsig.as_ref().and_then(|name| keys.by_name(name)).cloned();
+        Subject { authority: number, config: config.clone(), key }
+    })
 }
 
 /// A journal without steps.

@@ -5,12 +5,12 @@
 //! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
 
 mod changes;
-mod confinement;
 mod connections;
 mod cookies;
 mod holdings;
 mod persist;
 mod privileges;
+mod reload;
 mod remarks;
 mod status;
 mod worker;
@@ -29,19 +29,18 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval, timeout_at};
 
-pub use self::confinement::{Confinement, Files, Outside};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
-pub use self::privileges::find_user;
+pub use self::reload::Read;
 pub use self::remarks::Remark;
 
 use self::holdings::{Holding, News as ZoneNews};
 use self::privileges::PrivilegeError;
-use self::worker::{AuthorityParts, Command, ForwarderParts, Parts};
-use crate::admin::{self, Change, Refused, Request, Socket, SocketError, Token};
+use self::reload::Reloads;
+use self::worker::{AuthorityParts, Command, ForwarderParts, LostWorker, Parts};
+use crate::admin::{self, Change, Request, Socket, SocketError};
 use crate::announcer::Announcer;
 use crate::authority::Notice;
 use crate::cache::Flush;
@@ -50,36 +49,17 @@ use crate::forwarder::claims::{Claims, WorkerId};
 use crate::forwarder::shortage::Shortage;
 use crate::forwarder::{HAND_OVERS, Shared};
 use crate::limit::{Clients, CookieSecrets, Cookies, OwnAddresses, Pacing};
+use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
-use crate::net::tasks::{Tasks, panic_of, pass_on};
+use crate::net::tasks::{Endless, Lost, TaskKind, Tasks, blocking, blocking_task};
 use crate::net::vigil::Vigil;
 use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
-use crate::secondary::{Keeper, Post};
-use crate::transfer::tsig::Keys;
+use crate::secondary::{Keeper, Post, Saved};
 use crate::wire::HashSeed;
-use crate::zone::Catalog;
-
-/// A config whose zones are loaded.
-#[derive(Debug)]
-pub struct Setup {
-    /// The config.
-    pub config: Config,
-    /// For each authority of the config, what it answers from.
-    pub catalogs: Vec<Arc<Catalog>>,
-    /// The keys of the config, with their secrets.
-    pub keys: Keys,
-    /// The secrets of cookies that stand in files, by file.
-    pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
-    /// What changes by HTTP must bear.
-    pub token: Option<Token>,
-    /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
-    /// give up anything, since it is not a server alone.
-    pub files: Option<Files>,
-}
 
 /// A server could not start.
 #[derive(Debug)]
@@ -150,13 +130,17 @@ pub struct Server {
     /// Whether queries are taken.
     is_ready: Arc<AtomicBool>,
     /// The admin server; it ends with this value.
-    admin: JoinSet<io::Result<()>>,
+    admin: Endless,
     /// All other tasks of this thread.
     tasks: Tasks,
     /// Which workers have ended, and why.
-    lost: UnboundedReceiver<String>,
-    /// What the process may reach from now on.
-    confinement: Confinement,
+    lost: UnboundedReceiver<LostWorker>,
+    /// Tasks that were lost so far.
+    tasks_lost: u64,
+    /// Reads the config again.
+    reloads: Reloads,
+    /// Whether it drains.
+    is_ending: bool,
     /// When it started.
     started: std::time::Instant,
     /// The secret of cookies of those that have none in a file.
@@ -186,15 +170,15 @@ struct Worker {
     /// The way to it.
     commands: UnboundedSender<Command>,
     /// Its thread.
-    thread: JoinHandle<bool>,
+    thread: JoinHandle<()>,
 }
 
 impl Server {
-    /// Binds, starts, and takes queries from then on. Must be called within a `LocalSet`.
+    /// Binds, starts, and takes queries from then on. `read` reads the config again. Must be called within a `LocalSet`.
     ///
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
-    pub fn start(setup: Setup) -> Result<Self, StartError> {
+    pub fn start(setup: Setup, read: Read) -> Result<Self, StartError> {
         let Setup { config, catalogs, keys, cookie_secrets, token, files } = setup;
         let keys = Arc::new(keys);
         let count = worker_count(&config);
@@ -256,7 +240,9 @@ impl Server {
         let (sender, mut posts) = unbounded_channel();
         let tasks = Tasks::default();
         let mut keeper = Keeper::new(tasks.clone(), sender);
-        keeper.set_subjects(holdings.iter().flat_map(Holding::subjects).collect());
+        let subjects: Vec<_> = holdings.iter().flat_map(Holding::subjects).collect();
+        let saved = Saved::load_all(subjects.iter().cloned());
+        keeper.set_subjects(subjects, saved);
         // What was saved is answered from with the first query.
         let mut announcements: Vec<ZoneNews> = first_news.into_iter().flatten().collect();
         while let Ok(post) = posts.try_recv() {
@@ -273,6 +259,7 @@ impl Server {
             }
             None => Confinement::default(),
         };
+        let reloads = Reloads::start(read, confinement)?;
         let mut workers = Vec::new();
         // At most one for each worker.
         let (lost_sender, lost) = unbounded_channel();
@@ -325,11 +312,11 @@ impl Server {
         let summary = Summary::of(counters);
         let (asks, requests) = channel(ADMIN_REQUESTS);
         let is_ready = Arc::new(AtomicBool::new(true));
-        let mut admin = JoinSet::new();
+        let mut admin = Endless::new(TaskKind::Admin);
         if let Some(listener) = admin_listener {
             let is_ready = Arc::clone(&is_ready);
             let is_ready = move || is_ready.load(Relaxed);
-            admin.spawn_local(admin::serve(listener, socket, shares.admin, token, asks, is_ready));
+            admin.start(admin::serve(listener, socket, shares.admin, token, asks, is_ready));
         }
         let (configured, pools) = (config.pools.clone(), config.pools.clone());
         let started = std::time::Instant::now();
@@ -350,7 +337,9 @@ impl Server {
             admin,
             tasks,
             lost,
-            confinement,
+            tasks_lost: 0,
+            reloads,
+            is_ending: false,
             started,
             own_secret,
             connections,
@@ -376,41 +365,60 @@ impl Server {
         line
     }
 
-    /// What the process may reach: a reload that names another file would fail half-way.
-    pub fn confinement(&self) -> &Confinement {
-        &self.confinement
-    }
-
-    /// Takes care of the running server: probes, the size of hedge buckets, what the admin server asks. Returns when there is
-    /// something to do that is not its own to do.
-    pub async fn supervise(&mut self) -> Call {
+    /// Takes care of the running server: probes, the size of hedge buckets, reloads, what the admin server asks. Returns only when
+    /// something is lost; who goes on calling it goes on without that.
+    pub async fn supervise(&mut self) -> Loss {
         loop {
-            tokio::select! {
-                Some(why) = self.lost.recv() => return Call::Lost(why),
-                why = self.tasks.lost() => return Call::Lost(format!("the control thread panicked: {why}")),
-                Some(ended) = self.admin.join_next() => return Call::Lost(match ended {
-                    Ok(Ok(())) => "the admin server has ended".to_owned(),
-                    Ok(Err(error)) => format!("the admin server has ended: {error}"),
-                    Err(error) => format!("the admin server panicked: {}", panic_of(error).unwrap_or_default()),
-                }),
-                Some(news) = self.news.recv() => self.prober.hear(&news),
-                Some(post) = self.posts.recv() => self.take_post(post),
+            let (worker, lost) = tokio::select! {
+                Some(LostWorker { id, lost }) = self.lost.recv() => (Some(id), lost),
+                lost = self.tasks.lost() => (None, lost),
+                lost = self.admin.lost() => (None, lost),
+                loaded = self.reloads.loaded() => match loaded {
+                    Ok(loaded) => {
+                        self.finish_reload(loaded);
+                        continue;
+                    }
+                    Err(lost) => (None, lost),
+                },
+                Some(news) = self.news.recv() => {
+                    self.prober.hear(&news);
+                    continue;
+                }
+                Some(post) = self.posts.recv() => {
+                    self.take_post(post);
+                    continue;
+                }
                 Some(notice) = self.notices.recv() => {
                     self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.take_serial());
+                    continue;
                 }
-                _ = self.second.tick() => self.on_second(),
-                Some(request) = self.requests.recv() => match request {
-                    Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
-                    Request::Cache(answer) => drop(answer.send(self.cache_access())),
-                    Request::Change(Change::Reload, answer) => return Call::Reload(answer),
-                    Request::Change(change, answer) => drop(answer.send(self.change(change))),
-                },
-            }
+                _ = self.second.tick() => {
+                    self.on_second();
+                    continue;
+                }
+                Some(request) = self.requests.recv() => {
+                    self.answer(request);
+                    continue;
+                }
+            };
+            self.tasks_lost += 1;
+            return Loss { worker: worker.map(|worker| worker.0), lost };
+        }
+    }
+
+    /// Answers what the admin server asks.
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
+            Request::Cache(answer) => drop(answer.send(self.cache_access())),
+            Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
+            Request::Change(change, answer) => drop(answer.send(self.change(change))),
         }
     }
 
     /// Does what is due each second.
     fn on_second(&mut self) {
+        self.reloads.tick();
         self.own_secret.tick(std::time::Instant::now());
         let slept = self.sleep.take();
         if let Some(plan) = &self.plan {
@@ -419,35 +427,6 @@ impl Server {
                 cache.add_sleep(slept);
             }
         }
-    }
-
-    /// Puts another config in force, as far as that can be done while running, and returns what an operator may not expect.
-    pub fn reload(&mut self, setup: Setup) -> Vec<Remark> {
-        let Setup { config, catalogs, keys, cookie_secrets, .. } = setup;
-        let mut remarks = remarks::needs_restart(&self.config, &config);
-        let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
-        self.connections.reload(&config);
-        if self.plan.is_some()
-            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), cookies, self.workers.len()).map(Arc::new)
-        {
-            remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
-            self.set_plan(plan);
-            remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
-            self.configured.clone_from(&config.pools);
-            self.pools = config.pools;
-        }
-        let keys = Arc::new(keys);
-        for (config, catalog) in config.authorities.into_iter().zip(catalogs) {
-            // One that is gone keeps its zones until the restart, and a new one waits for that.
-            let Some(number) = self.holdings.iter().position(|holding| holding.name() == config.name) else { continue };
-            let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
-            let (news, odd) = self.holdings[number].reload(config, catalog, &keys, cookies);
-            remarks.extend(odd);
-            self.publish(number);
-            news.into_iter().for_each(|news| announce(&mut self.announcer, news));
-        }
-        self.keeper.set_subjects(self.holdings.iter().flat_map(Holding::subjects).collect());
-        remarks
     }
 
     /// Puts a plan in force everywhere.
@@ -472,11 +451,9 @@ impl Server {
         for pool in earlier.cached_pools().into_iter().filter(|pool| !stay.contains(pool)) {
             let cache = Arc::clone(cache);
             // A large cache takes seconds to go through, in which there are probes to send.
-            self.tasks.start_and_leave(async move {
-                let answers = tokio::task::spawn_blocking(move || cache.flush(Flush::Pool(pool))).await;
-                pass_on(answers.map(|answers| {
-                    tracing::info!("cache: {answers} answers of a pool that has changed are gone");
-                }));
+            self.tasks.start_and_leave(TaskKind::CacheFlush, async move {
+                let answers = blocking(move || cache.flush(Flush::Pool(pool))).await;
+                tracing::info!("cache: {answers} answers of a pool that has changed are gone");
             });
         }
     }
@@ -500,6 +477,7 @@ impl Server {
     /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
     /// Returns whether every query got its response within the longest timeout of a pool.
     pub async fn drain(mut self) -> (Drained, Summary) {
+        self.end_reloads();
         let timeouts = self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| pool.rules().timeout);
         self.is_ready.store(false, Relaxed);
         let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
@@ -515,37 +493,28 @@ impl Server {
         };
         let mut drained = tokio::select! {
             result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
-            why = self.supervise_to_the_end() => return (Drained::Lost(why), self.summary),
+            lost = self.supervise() => return (Drained::Lost(lost), self.summary),
         };
         self.tell(|| Command::Stop);
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
-        let joined = tokio::task::spawn_blocking(move || {
+        let joined = blocking(move || {
             threads.into_iter().for_each(|thread| drop(thread.join()));
         });
         if timeout_at(deadline + DRAIN_MARGIN, joined).await.is_err() {
             drained = Drained::Late;
         }
-        if let Ok(why) = self.lost.try_recv() {
-            drained = Drained::Lost(why);
+        if let Ok(LostWorker { id, lost }) = self.lost.try_recv() {
+            drained = Drained::Lost(Loss { worker: Some(id.0), lost });
         }
-        if let Some(plan) = self.plan {
-            let _ = tokio::task::spawn_blocking(move || persist::save(&plan)).await;
-        }
-        // Its socket goes with it.
-        self.admin.shutdown().await;
-        (drained, self.summary)
-    }
-
-    /// Takes care of a server that drains, and is not reloaded any more. Returns what is lost, if something is.
-    async fn supervise_to_the_end(&mut self) -> String {
-        loop {
-            match self.supervise().await {
-                Call::Reload(answer) => {
-                    let _ = answer.send(Err(Refused::Conflict("the server is ending".to_owned())));
-                }
-                Call::Lost(why) => return why,
+        if let Some(plan) = self.plan.take() {
+            let saved = blocking_task(TaskKind::Persist, move || persist::save(&plan)).await;
+            if let Err(lost) = saved {
+                drained = Drained::Lost(Loss { worker: None, lost });
             }
         }
+        // Its socket goes with it.
+        self.admin.stop().await;
+        (drained, self.summary)
     }
 
     /// Tells all workers.
@@ -555,13 +524,23 @@ impl Server {
     }
 }
 
-/// What [`Server::supervise`] cannot do itself.
-#[derive(Debug)]
-pub enum Call {
-    /// An operator asks for a reload, and wants to know what came of it.
-    Reload(oneshot::Sender<Result<String, Refused>>),
-    /// Something has ended that should not have, for this reason. What it did is not done any more: some clients get no answer.
-    Lost(String),
+/// Something has ended that should not have. What it did is not done any more: some clients get no answer. Whoever owns the
+/// server decides what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The number of the worker that has ended with it, if it was not on the control thread.
+    pub worker: Option<u16>,
+    /// What it was.
+    pub lost: Lost,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.worker {
+            Some(worker) => write!(f, "worker {worker}: {}", self.lost),
+            None => write!(f, "control thread: {}", self.lost),
+        }
+    }
 }
 
 /// How a drain has ended.
@@ -571,8 +550,8 @@ pub enum Drained {
     Whole,
     /// Some did not in time.
     Late,
-    /// Something has ended before, for this reason.
-    Lost(String),
+    /// Something has ended before.
+    Lost(Loss),
 }
 
 /// Sockets of one worker for the addresses of one listener.

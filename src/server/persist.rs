@@ -3,7 +3,7 @@
 //! A file that is there is whole, for it is written beside its place and moved there when all of it is on the disk. What is wrong
 //! with it costs its content and a line in the log, never the start.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::cache::LoadError;
 use crate::config::CacheConfig;
+use crate::files;
 use crate::forwarder::Shared;
 use crate::plan::Plan;
 
@@ -22,7 +23,7 @@ pub(super) fn load(plan: &Plan, shared: &Shared) {
     else {
         return;
     };
-    let image = match open(file) {
+    let image = match files::open(file) {
         Ok(image) => image,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return tracing::info!("cache: {} is not there yet", file.display());
@@ -49,15 +50,6 @@ pub(super) fn save(plan: &Plan) {
         Ok(answers) => tracing::info!("cache: {answers} answers saved to {}", file.display()),
         Err(error) => tracing::error!("cache: cannot be saved to {}: {error}", file.display()),
     }
-}
-
-/// Opens a file that can be read to an end.
-fn open(file: &Path) -> io::Result<File> {
-    // Not after opening it: a pipe would keep us waiting for someone to write.
-    if !fs::metadata(file)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
-    File::open(file)
 }
 
 /// Writes a file whole or not at all.

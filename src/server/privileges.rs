@@ -17,15 +17,9 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-use super::confinement::{Confinement, Files, folder_of};
 use crate::admin::Owner;
 use crate::config::User;
-
-/// The user of this name on this host.
-pub fn find_user(name: &str) -> Option<User> {
-    let found = nix::unistd::User::from_name(name).ok()??;
-    Some(User { name: name.to_owned(), uid: found.uid.as_raw(), gid: found.gid.as_raw() })
-}
+use crate::load::{Confinement, Files, folder_of};
 
 /// Who the process will be.
 pub(super) fn owner(user: Option<&User>) -> Owner {

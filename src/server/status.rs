@@ -21,6 +21,8 @@ impl Server {
             pools: pools.map(|pool| pool_snapshot(pool)).collect(),
             cache: self.cache_snapshot(),
             limited: self.connections.limited(),
+            reload: self.reloads.snapshot(),
+            tasks_lost: self.tasks_lost,
             ..self.summary.snapshot()
         }
     }

@@ -14,14 +14,14 @@ use std::time::Instant;
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::LocalSet;
 
 use crate::authority::{self, Authority, Edition, Notice};
 use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Dropped, Limited};
-use crate::net::tasks::{Tasks, message_of, panic_of, pass_on};
+use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
 use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
@@ -96,25 +96,34 @@ pub(super) struct AuthorityParts {
     pub(super) connections: Arc<Connections>,
 }
 
+/// A worker has lost a task, and has ended with it: its sockets are closed, and its queries have no answer. All that there is of
+/// it, its [`Parts`] apart, is gone, so that whoever is told could make another one.
+#[derive(Clone, Debug)]
+pub(super) struct LostWorker {
+    /// Which worker.
+    pub(super) id: WorkerId,
+    /// What it has lost.
+    pub(super) lost: Lost,
+}
+
 /// Starts a worker's thread. Why it has ended, if nobody has told it to, goes to `lost`.
 ///
 /// # Errors
 /// If the operating system gives no thread or no descriptors.
-pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<String>) -> io::Result<JoinHandle<bool>> {
-    let number = parts.id.0;
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let live = || -> io::Result<()> {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<LostWorker>) -> io::Result<JoinHandle<()>> {
+    let id = parts.id;
+    std::thread::Builder::new().name(format!("worker-{}", id.0)).spawn(move || {
+        let live = || -> Result<(), Lost> {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| TaskKind::Worker.ended(Err(error)))?;
             runtime.block_on(LocalSet::new().run_until(run(parts)))
         };
         // Whatever it has left behind ends with it: what is in an unknown state is not used any more.
-        let why = match catch_unwind(AssertUnwindSafe(live)) {
-            Ok(Ok(())) => return true,
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => format!("panicked: {}", message_of(&*panic)),
-        };
-        let _ = lost.send(format!("worker {number} {why}"));
-        false
+        let ended =
+            catch_unwind(AssertUnwindSafe(live)).unwrap_or_else(|panic| Err(TaskKind::Worker.panicked(&*panic)));
+        if let Err(task) = ended {
+            let _ = lost.send(LostWorker { id, lost: task });
+        }
     })
 }
 
@@ -122,21 +131,23 @@ pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<String>) -> io::Re
 ///
 /// # Errors
 /// If a task has panicked, or has ended that should not have.
-async fn run(parts: Parts) -> io::Result<()> {
+async fn run(parts: Parts) -> Result<(), Lost> {
+    TaskKind::Worker.begin();
     let tasks = Tasks::default();
+    let unable = |error| TaskKind::Worker.ended(Err(error));
     let Parts { id, mut commands, forwarder, authorities, counters, vigil } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil, tasks.clone())?),
+        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil, tasks.clone()).map_err(unable)?),
         None => None,
     };
     let sites = authorities.into_iter();
     let sites = sites.map(|parts| Site::start(parts, Arc::clone(&counters), vigil, tasks.clone()));
-    let mut sites = sites.collect::<io::Result<Vec<_>>>()?;
+    let mut sites = sites.collect::<io::Result<Vec<_>>>().map_err(unable)?;
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
-            why = lost(balancer.as_mut(), &mut sites) => return Err(io::Error::other(why)),
-            why = tasks.lost() => return Err(io::Error::other(format!("panicked: {why}"))),
+            lost = lost(balancer.as_mut(), &mut sites) => return Err(lost),
+            lost = tasks.lost() => return Err(lost),
         };
         let Some(command) = command else { break };
         match command {
@@ -157,7 +168,7 @@ async fn run(parts: Parts) -> io::Result<()> {
             }
             Command::Drain(done) => match &mut balancer {
                 // Commands are still taken meanwhile: a backend may die while we wait for it.
-                Some(balancer) => tasks.start_and_leave(balancer.drain(done)),
+                Some(balancer) => tasks.start_and_leave(TaskKind::Drain, balancer.drain(done)),
                 None => drop(done.send(())),
             },
             Command::Stop => break,
@@ -169,32 +180,20 @@ async fn run(parts: Parts) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until one of the tasks is lost that take queries and replies for as long as a worker lives, and says how.
-async fn lost(balancer: Option<&mut Balancer>, sites: &mut [Site]) -> String {
+/// Waits until one of the tasks is lost that take queries and replies for as long as a worker lives.
+async fn lost(balancer: Option<&mut Balancer>, sites: &mut [Site]) -> Lost {
     let mut sets = Vec::new();
-    if let Some(Balancer { races, intake, .. }) = balancer {
-        sets.push(races);
+    if let Some(Balancer { replies, handed_over, intake, .. }) = balancer {
+        sets.extend([replies, handed_over]);
         // A drain takes them away, and ends them.
         sets.extend(intake.iter_mut().flat_map(|intake| [&mut intake.readers, &mut intake.connections]));
     }
     sets.extend(sites.iter_mut().flat_map(|site| [&mut site.intake, &mut site.connections]));
-    let ended = poll_fn(|cx| {
-        let mut ended = sets.iter_mut().map(|set| set.poll_join_next(cx));
-        // A set may be empty: an LS that listens nowhere by TCP has no task for that.
-        ended
-            .find_map(|ended| match ended {
-                Poll::Ready(Some(ended)) => Some(Poll::Ready(ended)),
-                Poll::Ready(None) | Poll::Pending => None,
-            })
-            .unwrap_or(Poll::Pending)
-    });
-    match ended.await {
-        Ok(()) => "has lost a part of itself".to_owned(),
-        Err(error) => match panic_of(error) {
-            Some(message) => format!("panicked: {message}"),
-            None => "has lost a part of itself".to_owned(),
-        },
-    }
+    poll_fn(|cx| {
+        let mut lost = sets.iter_mut().map(|set| set.poll_lost(cx));
+        lost.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 /// A worker's LS with its tasks.
@@ -203,8 +202,10 @@ struct Balancer {
     forwarder: Rc<RefCell<Forwarder>>,
     /// What takes queries; gone once the LS drains.
     intake: Option<Intake>,
-    /// Tasks that races need: they end with this value.
-    races: JoinSet<()>,
+    /// Reads the replies of backends; ends with this value.
+    replies: Endless,
+    /// Takes what other workers hand over; ends with this value.
+    handed_over: Endless,
     /// Told when the last race is over.
     idle: Rc<Notify>,
 }
@@ -214,9 +215,9 @@ struct Intake {
     /// The UDP sockets.
     sockets: Vec<Rc<Socket>>,
     /// Tasks that read them.
-    readers: JoinSet<()>,
+    readers: Endless,
     /// Tasks that serve connections.
-    connections: JoinSet<()>,
+    connections: Endless,
     /// Tells connections to end.
     drain: watch::Sender<bool>,
 }
@@ -246,15 +247,13 @@ impl Balancer {
         let counted = Arc::clone(&counters);
         let links = Links { shared, sockets, backend_sockets, fetches, own, counters: counted, idle: told, tasks };
         let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
-        let mut readers = JoinSet::new();
+        let mut readers = Endless::new(TaskKind::Listener);
         for (number, socket) in udp.iter().enumerate() {
             let (forwarder, socket) = (Rc::clone(&forwarder), Rc::clone(socket));
-            readers.spawn_local(async move {
-                drop(report(serve::take_queries(forwarder, number as u16, socket, vigil).await))
-            });
+            readers.start(serve::take_queries(forwarder, number as u16, socket, vigil));
         }
         let (drain, draining) = watch::channel(false);
-        let mut connections = JoinSet::new();
+        let mut connections = Endless::new(TaskKind::Connections);
         for listener in tcp {
             let (forwarder, gate, counters) = (Rc::clone(&forwarder), Rc::clone(&forwarder), Arc::clone(&counters));
             let handle = move |message: &[u8], responder: &tcp::Responder| {
@@ -263,19 +262,24 @@ impl Balancer {
             let refused = move || counters.dropped(Dropped::Overload);
             let admits = move |client| gate.borrow().may_connect(client);
             let table = Arc::clone(&table);
-            connections.spawn_local(tcp::serve(listener, table, draining.clone(), admits, handle, refused));
+            let serving = tcp::serve(listener, table, draining.clone(), admits, handle, refused);
+            connections.start(async {
+                serving.await;
+                Ok(())
+            });
         }
-        let mut races = JoinSet::new();
-        let replies = Rc::clone(&forwarder);
-        races.spawn_local(async move { drop(report(serve::take_replies(replies, vigil).await)) });
+        let mut replies = Endless::new(TaskKind::Replies);
+        replies.start(serve::take_replies(Rc::clone(&forwarder), vigil));
         let receiver = Rc::clone(&forwarder);
-        races.spawn_local(async move {
+        let mut receiving = Endless::new(TaskKind::HandOver);
+        receiving.start(async move {
             while let Some(query) = handed_over.recv().await {
                 receiver.borrow_mut().take_handed_over(&query, Instant::now());
             }
+            Ok(())
         });
         let intake = Intake { sockets: udp, readers, connections, drain };
-        Ok(Self { forwarder, intake: Some(intake), races, idle })
+        Ok(Self { forwarder, intake: Some(intake), replies, handed_over: receiving, idle })
     }
 
     /// Takes what has arrived by now, and nothing more; says so when every query has its response. Asked a second time,
@@ -285,15 +289,13 @@ impl Balancer {
         let (forwarder, idle) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle));
         forwarder.borrow_mut().drain();
         async move {
-            if let Some(mut intake) = intake {
-                intake.readers.shutdown().await;
+            if let Some(intake) = intake {
+                intake.readers.stop().await;
                 for (number, socket) in intake.sockets.iter().enumerate() {
                     serve::take_last_queries(&forwarder, number as u16, socket);
                 }
                 intake.drain.send_replace(true);
-                while let Some(ended) = intake.connections.join_next().await {
-                    pass_on(ended);
-                }
+                intake.connections.finish().await;
             }
             while !forwarder.borrow().is_idle() {
                 idle.notified().await;
@@ -310,9 +312,9 @@ struct Site {
     /// Its UDP sockets.
     sockets: Vec<Rc<Socket>>,
     /// Tasks that take queries.
-    intake: JoinSet<()>,
+    intake: Endless,
     /// Connections.
-    connections: JoinSet<()>,
+    connections: Endless,
     /// Tells connections to end.
     drain: watch::Sender<bool>,
 }
@@ -324,13 +326,13 @@ impl Site {
         let (udp, tcp) = register(sockets)?;
         let links = authority::Links { own, counters: Arc::clone(&counters), limited, notices, tasks };
         let authority = Rc::new(Authority::new(number, edition, links));
-        let mut intake = JoinSet::new();
+        let mut intake = Endless::new(TaskKind::Listener);
         for socket in &udp {
             let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));
-            intake.spawn_local(async move { drop(report(authority.serve_udp(socket, vigil).await)) });
+            intake.start(async move { authority.serve_udp(socket, vigil).await });
         }
         let (drain, draining) = watch::channel(false);
-        let mut connections = JoinSet::new();
+        let mut connections = Endless::new(TaskKind::Connections);
         for listener in tcp {
             let (authority, gate, counters) = (Rc::clone(&authority), Rc::clone(&authority), Arc::clone(&counters));
             let handle = move |message: &[u8], responder: &tcp::Responder| {
@@ -339,19 +341,21 @@ impl Site {
             let refused = move || counters.dropped(Dropped::Overload);
             let admits = move |client| gate.may_connect(client);
             let table = Arc::clone(&table);
-            connections.spawn_local(tcp::serve(listener, table, draining.clone(), admits, handle, refused));
+            let serving = tcp::serve(listener, table, draining.clone(), admits, handle, refused);
+            connections.start(async {
+                serving.await;
+                Ok(())
+            });
         }
         Ok(Self { authority, sockets: udp, intake, connections, drain })
     }
 
     /// Answers what has arrived by now, and ends.
-    async fn stop(mut self) {
-        self.intake.shutdown().await;
+    async fn stop(self) {
+        self.intake.stop().await;
         self.sockets.iter().for_each(|socket| self.authority.answer_last(socket));
         self.drain.send_replace(true);
-        while let Some(ended) = self.connections.join_next().await {
-            pass_on(ended);
-        }
+        self.connections.finish().await;
     }
 }
 
@@ -366,9 +370,4 @@ fn register(sockets: Vec<(UdpSocket, TcpListener)>) -> io::Result<Registered> {
         tcp.push(tokio::net::TcpListener::from_std(listener)?);
     }
     Ok((udp, tcp))
-}
-
-/// Tells of a task that should never have ended.
-fn report(result: io::Result<()>) -> io::Result<()> {
-    result.inspect_err(|error| tracing::error!(%error, "a worker has lost a part of itself"))
 }

@@ -18,8 +18,8 @@ use hedgerow::admin::{self, CacheAccess, Change, Owner, Refused, Request, Socket
 use hedgerow::cache::Tally;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
-    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, Snapshot,
-    Source, Transport, Wins,
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, ReloadSnapshot,
+    Snapshot, Source, Transport, Wins,
 };
 use tempfile::TempDir;
 use tokio::runtime;
@@ -268,6 +268,8 @@ fn snapshot() -> Snapshot {
         backends: vec![backend],
     };
     Snapshot {
+        reload: ReloadSnapshot::default(),
+        tasks_lost: 0,
         uptime: Duration::from_secs(3_600),
         workers: 2,
         queries: vec![(Transport::Udp, 13)],

@@ -14,6 +14,7 @@ mod fetches;
 mod forgery;
 mod mutations;
 mod overload;
+mod plane;
 mod privileges;
 mod shortage;
 mod unreachable;

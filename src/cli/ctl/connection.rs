@@ -28,8 +28,8 @@ use tokio::time::timeout;
 use super::Trouble;
 use crate::admin::status::{Done, EntryStatus, Failed, Status};
 use crate::admin::{Token, usual_places};
-use crate::cli::load::{self, LoadError};
 use crate::config::{AdminConfig, AdminSocket};
+use crate::load::{self, LoadError};
 use crate::wire::Name;
 
 /// Where an admin server is.

@@ -9,14 +9,34 @@ use crate::admin::status::{BackendStatus, Percentiles, PoolStatus, Status};
 
 /// The whole status: a line on the server, a table of pools, a table of backends, and one of the cache if there is one.
 pub(super) fn status(status: &Status) -> String {
-    let Status { version, uptime_seconds, workers, pools, cache } = status;
-    let server = format!("hedgerow {version}, up {}, {workers} workers", time(*uptime_seconds));
+    let Status { version, uptime_seconds, workers, pools, cache, .. } = status;
+    let mut server = format!("hedgerow {version}, up {}, {workers} workers", time(*uptime_seconds));
     if pools.is_empty() {
-        return format!("{server}, no pools");
+        server.push_str(", no pools");
+    }
+    server.extend(reloads(status).map(|line| format!("\n{line}")));
+    if pools.is_empty() {
+        return server;
     }
     let cache = cache.as_ref().map(|cache| format!("\n\n{}", cache::stats(cache))).unwrap_or_default();
     let pools = table(&POOL_COLUMNS, pools.iter().map(pool_row));
     format!("{server}\n\n{pools}\n\n{}{cache}", backends(status))
+}
+
+/// A line on the last reload, and one on the reload that runs.
+fn reloads(status: &Status) -> impl Iterator<Item = String> {
+    let last = status.reload.as_ref().map(|last| match &last.error {
+        None => format!("last reload at {}, edition {} is in force", last.at, status.edition),
+        Some(error) => {
+            let first = error.lines().next().unwrap_or_default();
+            format!("last reload at {} FAILED, edition {} is in force: {first}", last.at, status.edition)
+        }
+    });
+    let running = status.reloading.map(|running| {
+        let next = if running.next_waits { ", another one waits" } else { "" };
+        format!("a reload has been reading for {}{next}", time(running.for_seconds))
+    });
+    last.into_iter().chain(running)
 }
 
 /// All backends of all pools.
@@ -113,7 +133,7 @@ pub(in crate::cli) fn table<const N: usize>(columns: &[Column; N], rows: impl It
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::{ByKind, CacheStatus};
+    use crate::admin::status::{ByKind, CacheStatus, ReloadStatus, ReloadingStatus};
 
     /// A server with one pool of two backends.
     fn sample() -> Status {
@@ -141,7 +161,16 @@ mod tests {
             hedges_wasted: 8,
             backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         };
-        Status { version: "1.2.3".to_owned(), uptime_seconds: 93_784, workers: 2, pools: vec![pool], cache: None }
+        Status {
+            version: "1.2.3".to_owned(),
+            uptime_seconds: 93_784,
+            workers: 2,
+            pools: vec![pool],
+            cache: None,
+            edition: 1,
+            reload: None,
+            reloading: None,
+        }
     }
 
     #[test]
@@ -157,6 +186,25 @@ ts    192.0.2.1:53  192.0.2.1:53       1  up              1m 30s          2     
 ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2        13       2    10       3         4    0.40    1.00   12.35";
         let shown = status(&sample());
         assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn reloads_are_told_below_the_first_line() {
+        let at = "2026-01-01T00:00:00Z".to_owned();
+        let shown = |error: Option<&str>, reloading| {
+            let reload = ReloadStatus { at: at.clone(), ok: error.is_none(), error: error.map(str::to_owned) };
+            let status_of = Status { edition: 3, reload: Some(reload), reloading, ..sample() };
+            status(&status_of).lines().skip(1).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(shown(None, None), format!("last reload at {at}, edition 3 is in force"));
+        let running = ReloadingStatus { for_seconds: 75, next_waits: true };
+        assert_eq!(
+            shown(Some("a.txt:1: wrong\nb.txt:2: wrong"), Some(running)),
+            format!(
+                "last reload at {at} FAILED, edition 3 is in force: a.txt:1: wrong\n\
+                 a reload has been reading for 1m 15s, another one waits"
+            )
+        );
     }
 
     #[test]

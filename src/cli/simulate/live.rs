@@ -7,8 +7,8 @@ use super::settings::Mistake;
 use crate::admin::status::{BackendStatus, PoolStatus, Status};
 use crate::cli::ctl::Trouble;
 use crate::cli::ctl::connection::{Connection, Target};
-use crate::cli::load;
 use crate::config::{BackendConfig, Config, PoolConfig, nearest};
+use crate::load;
 use crate::policy::latency::MIN_SAMPLES;
 use crate::policy::{Dispatch, Rules};
 use crate::sim::{Course, Delay, Empirical, Model};
@@ -162,7 +162,16 @@ mod tests {
             hedges_wasted: 0,
             backends: vec![backend],
         };
-        Status { version: String::new(), uptime_seconds: 10, workers: 1, pools: vec![pool], cache: None }
+        Status {
+            version: String::new(),
+            uptime_seconds: 10,
+            workers: 1,
+            pools: vec![pool],
+            cache: None,
+            edition: 1,
+            reload: None,
+            reloading: None,
+        }
     }
 
     /// What is found of a pool.

@@ -1,37 +1,67 @@
-//! The files of a configuration: finds and reads the config file, and the zone files that it names.
-//! All commands that take a config file load it here, so that `check` sees what `serve` will see.
+//! Loading: finds and reads the config file, and every file that it names, into a [`Setup`].
+//!
+//! All commands that take a config file load it here, so that `check` sees what `serve` will see, at the start and at a reload. Which
+//! files a process may reach from then on is known here too ([`Confinement`]). Reading takes as long as disks and zones make
+//! it take: a running server loads on a thread of its own (`server/reload.rs`).
 
+mod confinement;
+mod cookies;
 mod disk;
-pub(super) mod loops;
+mod keys;
+pub mod loops;
 mod pipe;
 mod secrets;
 #[cfg(test)]
 mod tests;
 mod zones;
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs, io, str};
+use std::sync::Arc;
+use std::{fmt, io, str};
 
-use super::cookies::{self, CookieProblems};
-use super::keys::{self, KeyProblems};
 use crate::admin::{Token, TokenError};
 use crate::config::{Config, Problems, User};
-use crate::server::{Files, Outside, Setup, find_user};
+use crate::files;
+use crate::limit::CookieSecrets;
+use crate::transfer::tsig::Keys;
+use crate::zone::Catalog;
 
-pub(super) use zones::{Loader, ZoneProblems};
+pub use self::confinement::{Confinement, Files, Outside, folder_of};
+pub use self::cookies::CookieProblems;
+pub use self::keys::KeyProblems;
+pub use self::zones::{Loader, ZoneProblems};
+
+/// A config whose zones are loaded.
+#[derive(Debug)]
+pub struct Setup {
+    /// The config.
+    pub config: Config,
+    /// For each authority of the config, what it answers from.
+    pub catalogs: Vec<Arc<Catalog>>,
+    /// The keys of the config, with their secrets.
+    pub keys: Keys,
+    /// The secrets of cookies that stand in files, by file.
+    pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
+    /// What changes by HTTP must bear.
+    pub token: Option<Token>,
+    /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
+    /// give up anything, since it is not a server alone.
+    pub files: Option<Files>,
+}
 
 /// Where a config file is looked for unless one is named.
 const USUAL_PLACES: [&str; 2] = ["config.toml", "/etc/hedgerow/config.toml"];
 
 /// Reads the config file that is named, or else the first of the usual places that has one. Tells
 /// which file it was.
-pub(super) fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> {
+pub fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> {
     load_among(file, &find_user)
 }
 
 /// The same, where `find_user` knows the users of this host.
-pub(super) fn load_among(
+pub fn load_among(
     file: Option<&Path>,
     find_user: &dyn Fn(&str) -> Option<User>,
 ) -> Result<(Config, PathBuf), LoadError> {
@@ -41,9 +71,15 @@ pub(super) fn load_among(
     }
 }
 
+/// The user of this name on this host.
+pub fn find_user(name: &str) -> Option<User> {
+    let found = nix::unistd::User::from_name(name).ok()??;
+    Some(User { name: name.to_owned(), uid: found.uid.as_raw(), gid: found.gid.as_raw() })
+}
+
 /// Loads the files that a config names, one config after the other: zones, secrets of keys and of cookies, and the token of the admin
 /// server. All that is wrong in zone files is told at once, and nothing is loaded by halves.
-pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
+pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadError> {
     let loops = loops::told(&config);
     if !loops.is_empty() {
         return Err(LoadError::Loops(loops));
@@ -57,11 +93,7 @@ pub(super) fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, L
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
 /// file, if there is one.
-pub(super) fn load_files_to_serve(
-    config: Config,
-    file: Option<&Path>,
-    loader: &mut Loader,
-) -> Result<Setup, LoadError> {
+pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loader) -> Result<Setup, LoadError> {
     let files = Some(Files::of(&config, file));
     let setup = Setup { files, ..load_files(config, loader)? };
     loader.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
@@ -70,7 +102,7 @@ pub(super) fn load_files_to_serve(
 }
 
 /// Secrets that any user of this host can read, each with the command that mends it.
-pub(super) fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
+pub fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
     secrets::warnings(config, file)
 }
 
@@ -83,7 +115,7 @@ fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
 /// Reads the first of these files that exists.
 fn load_first(places: &[&Path], find_user: &dyn Fn(&str) -> Option<User>) -> Result<(Config, PathBuf), LoadError> {
     for &file in places {
-        match fs::read(file) {
+        match files::read(file) {
             Ok(bytes) => return Ok((parse(file, &bytes, find_user)?, file.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // A file that is there was meant: the next place would be a surprise.
@@ -106,7 +138,7 @@ fn parse(file: &Path, bytes: &[u8], find_user: &dyn Fn(&str) -> Option<User>) ->
 
 /// Why there is no configuration. Each of these is exit status 2.
 #[derive(Debug)]
-pub(super) enum LoadError {
+pub enum LoadError {
     /// None of these exists.
     NotFound(Vec<PathBuf>),
     /// The config file cannot be read.

@@ -1,11 +1,11 @@
 //! The keys of a config, with the secrets that stand in files of their own.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
 use crate::config::{Config, Expected, KeyConfig, words};
+use crate::files;
 use crate::transfer::tsig::{Key, Keys};
 
 /// Reads the secrets of all keys; every file that is wrong is told.
@@ -25,8 +25,10 @@ fn read(key: &KeyConfig) -> Result<Key, KeyProblem> {
     match key {
         KeyConfig::Given(key) => Ok(key.clone()),
         KeyConfig::InFile { name, algorithm, file } => {
-            let text = fs::read_to_string(file).map_err(|error| KeyProblem::Unreadable(file.clone(), error))?;
-            let secret = words::secret(&text).map_err(|expected| KeyProblem::NoSecret(file.clone(), expected))?;
+            let octets = files::read(file).map_err(|error| KeyProblem::Unreadable(file.clone(), error))?;
+            // What is no UTF-8 is no base64 either.
+            let secret = words::secret(&String::from_utf8_lossy(&octets))
+                .map_err(|expected| KeyProblem::NoSecret(file.clone(), expected))?;
             Ok(Key::new(name, *algorithm, &secret))
         }
     }
@@ -34,7 +36,7 @@ fn read(key: &KeyConfig) -> Result<Key, KeyProblem> {
 
 /// All that is wrong with the files of keys.
 #[derive(Debug)]
-pub(super) struct KeyProblems(Vec<KeyProblem>);
+pub struct KeyProblems(Vec<KeyProblem>);
 
 /// What is wrong with the file of a key. No form of printing shows what is in it.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ impl fmt::Display for KeyProblem {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

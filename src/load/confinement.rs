@@ -20,9 +20,9 @@ use crate::config::{Config, KeyConfig};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     /// Those that are read, at a reload too.
-    pub(super) read: Vec<PathBuf>,
+    pub read: Vec<PathBuf>,
     /// Those that are replaced while the server runs or when it ends.
-    pub(super) written: Vec<PathBuf>,
+    pub written: Vec<PathBuf>,
 }
 
 impl Files {
@@ -69,7 +69,7 @@ struct Folders {
 impl Confinement {
     /// Confines this thread, and those that it will start, to these files and the folder of this socket. An older kernel does less,
     /// or nothing: that is said, and no error.
-    pub(super) fn enforce(files: &Files, socket: Option<&Path>) -> Self {
+    pub fn enforce(files: &Files, socket: Option<&Path>) -> Self {
         let read = folders_of(&files.read);
         let written = folders_of(&files.written);
         let socket = socket.map(|path| folders_of(&[path.to_owned()])).unwrap_or_default();
@@ -177,7 +177,7 @@ fn folders_of(files: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// The folder of a file.
-pub(super) fn folder_of(file: &Path) -> &Path {
+pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 

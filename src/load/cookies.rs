@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::files;
 use crate::limit::{CookieSecrets, UnfitSecrets};
 
 /// Reads the files of secrets that a config names, each once; every file that is wrong is told.
@@ -24,14 +24,14 @@ pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, C
 /// Reads one file.
 fn read(file: &Path) -> Result<CookieSecrets, CookieProblem> {
     // Not as text: what is no UTF-8 is told as a line that is wrong.
-    let octets = fs::read(file).map_err(|error| CookieProblem::Unreadable(file.to_owned(), error))?;
+    let octets = files::read(file).map_err(|error| CookieProblem::Unreadable(file.to_owned(), error))?;
     let text = String::from_utf8_lossy(&octets);
     CookieSecrets::parse(&text).map_err(|unfit| CookieProblem::Unfit(file.to_owned(), unfit))
 }
 
 /// All that is wrong with the files of secrets.
 #[derive(Debug)]
-pub(super) struct CookieProblems(Vec<CookieProblem>);
+pub struct CookieProblems(Vec<CookieProblem>);
 
 /// What is wrong with a file of secrets. No form of printing shows what is in it.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ impl fmt::Display for CookieProblem {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -22,7 +22,7 @@ use crate::zone::{
 
 /// Loads the zone files of configs, one config after the other.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct Loader {
+pub struct Loader {
     /// What was in the files of the last config that was loaded.
     known: HashMap<Key, Known>,
     /// The tables of its authorities.
@@ -120,7 +120,7 @@ impl Loader {
     }
 
     /// What is odd in the files that were read the last time, a line each, with file, line and column.
-    pub(in crate::cli) fn cautions(&self) -> &[String] {
+    pub fn cautions(&self) -> &[String] {
         &self.cautions
     }
 
@@ -310,7 +310,7 @@ fn lines<T: fmt::Display>(findings: &Listed<T>, files: &master::Files, more: &st
 
 /// All that is wrong with the zone files of a config.
 #[derive(Debug)]
-pub(in crate::cli) struct ZoneProblems(Vec<ZoneProblem>);
+pub struct ZoneProblems(Vec<ZoneProblem>);
 
 /// Something that is wrong with a zone file.
 #[derive(Debug)]

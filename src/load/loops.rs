@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::net::bind::is_of_this_host;
 
 /// What is wrong with backends that are the forwarder itself, a line for each; empty if none is.
-pub(in crate::cli) fn told(config: &Config) -> String {
+pub fn told(config: &Config) -> String {
     told_by(config, is_of_this_host)
 }
 

@@ -1,6 +1,6 @@
 //! What is found where, and what is told of what is wrong. What a reload reads again.
 
-use std::sync::Arc;
+use std::fs;
 
 use super::*;
 

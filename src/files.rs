@@ -1,0 +1,106 @@
+//! Reading the files that an operator names: regular ones alone, so that nobody at another end is waited for.
+//!
+//! A FIFO, a device or a socket gives what its other end writes, whenever that is, and perhaps something else each time, while all that
+//! is read here is read again at a reload. Each of them is refused before it is opened: opening a FIFO waits, and opening some
+//! devices does something. What may still take for ever is a disk that is stalled, and so nothing here is called on a thread that
+//! others wait for.
+
+use std::fs::{self, File, FileType, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Opens a regular file.
+///
+/// # Errors
+/// If it is none, which says what it is and what to do; or if it cannot be opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    #[cfg(feature = "faults")]
+    crate::faults::on_open(path);
+    check(&fs::metadata(path)?)?;
+    // What has come in its place since it was looked at is not waited for either.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    check(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Reads a regular file.
+///
+/// # Errors
+/// Those of [`open`], and those of reading.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    open(path)?.read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+/// Refuses what is no regular file.
+fn check(metadata: &Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    let message = format!("it is {}, expected a regular file{}", name_of(kind), remedy(kind));
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// What something is that is no regular file.
+fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO (a pipe)"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// What to do about it, if that is not plain.
+fn remedy(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        ""
+    } else {
+        ", for it is read again at each reload: write what it gives to a file and name that"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened_and_nothing_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "content").expect("a file of the test");
+        symlink("file", at("link")).expect("a link");
+        symlink("fifo", at("link to a fifo")).expect("a link");
+        mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("our own folder");
+        let _socket = UnixListener::bind(at("socket")).expect("our own folder");
+        for name in ["file", "link"] {
+            assert_eq!(read(&at(name)).expect("a regular file"), b"content", "{name}");
+        }
+        let check = |path: &Path, told: &str| {
+            let error = read(path).expect_err("no regular file");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+            assert!(error.to_string().starts_with(told), "{error}");
+        };
+        let remedy = "expected a regular file, for it is read again at each reload: write what it gives to a file";
+        check(&at("fifo"), &format!("it is a FIFO (a pipe), {remedy}"));
+        check(&at("link to a fifo"), &format!("it is a FIFO (a pipe), {remedy}"));
+        check(&at("socket"), &format!("it is a socket, {remedy}"));
+        check(Path::new("/dev/zero"), &format!("it is a device, {remedy}"));
+        check(folder.path(), "it is a folder, expected a regular file");
+        assert_eq!(read(&at("none")).expect_err("nothing there").kind(), io::ErrorKind::NotFound);
+    }
+}

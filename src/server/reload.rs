@@ -1,0 +1,312 @@
+//! Reloading: the config and all that it names are read on a thread of their own, and put in force on the control thread.
+//!
+//! ```text
+//!              control thread                               reload thread
+//!   SIGHUP ─┐
+//!   HTTP ───┴▶ Reloads ── Order: what is in force ──▶ read, parse, build; compare zones with those in force;
+//!              │   ▲                                   load what was saved of other servers' zones
+//!    one waits │   └────── Prepared, or what is wrong ◀──┘
+//!              ▼
+//!            commit: every part is there already and is only swapped
+//! ```
+//!
+//! A disk may stall, and zones may be large: the control thread goes on all the while, and takes signals, probes and requests. One
+//! reload runs at a time. Who asks for one meanwhile gets the next one, since files may have changed after they were read: whoever
+//! asks until that begins gets the same. Nobody waits for the thread when the process ends.
+//!
+//! What is no longer in force goes back to the reload thread, which frees it when the last worker has let it go: to give
+//! back the memory of a large zone takes longer than a query may wait.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
+use std::{io, mem, thread};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use super::holdings::{Comparison, Holding, subjects_of};
+use super::{Remark, Server, announce, changes, forwarder_cookies, remarks};
+use crate::admin::Refused;
+use crate::authority::Edition;
+use crate::load::{Confinement, LoadError, Setup};
+use crate::metrics::{LastReload, ReloadSnapshot};
+use crate::net::tasks::{Lost, TaskKind};
+use crate::plan::Plan;
+use crate::secondary::{Saved, Subject};
+use crate::transfer::tsig::Keys;
+
+/// How the config is read again: on the reload thread, by a process that may reach only so much. It may take for ever.
+pub type Read = Box<dyn FnMut(&Confinement) -> Result<Setup, LoadError> + Send>;
+
+/// The way back to whoever has asked for a reload.
+type Answer = oneshot::Sender<Result<String, Refused>>;
+
+/// The reloads of a server: which runs, which is next, what came of the last one.
+pub(super) struct Reloads {
+    /// The way to the reload thread.
+    orders: Sender<Order>,
+    /// The way back.
+    prepared: UnboundedReceiver<Result<Loaded, Lost>>,
+    /// The one that runs.
+    running: Option<Running>,
+    /// Who has asked for the next one, if anybody has.
+    next: Option<Vec<Answer>>,
+    /// What there is to see of them, but for the one that runs.
+    seen: ReloadSnapshot,
+}
+
+/// A reload that runs.
+struct Running {
+    /// When it began.
+    since: Instant,
+    /// Who wants to know what comes of it.
+    answers: Vec<Answer>,
+    /// Whether the log has told that it takes long.
+    is_told: bool,
+}
+
+/// What the reload thread is to do.
+enum Order {
+    /// Read everything again, and compare it with what is in force.
+    Load(Base),
+    /// Free what was in force, when nobody uses it any more.
+    Free(Arc<Edition>),
+}
+
+/// What a reload starts from. None of it changes but by a reload.
+struct Base {
+    /// What each authority answers from.
+    authorities: Vec<(usize, String, Arc<Edition>)>,
+    /// The zones of other servers that are looked after.
+    subjects: Vec<Subject>,
+}
+
+/// What came of reading.
+pub(super) type Loaded = Result<Box<Prepared>, LoadError>;
+
+/// All that is to come into force.
+pub(super) struct Prepared {
+    /// What was read.
+    setup: Setup,
+    /// Its keys.
+    keys: Arc<Keys>,
+    /// How its authorities differ from those that run; none for one that does not run.
+    comparisons: Vec<Option<Comparison>>,
+    /// What was saved of zones of other servers that are new.
+    saved: Vec<(Subject, Saved)>,
+}
+
+impl Prepared {
+    /// Compares what was read with what is in force.
+    fn of(mut setup: Setup, base: &Base) -> Self {
+        let keys = Arc::new(mem::take(&mut setup.keys));
+        let (mut comparisons, mut subjects) = (Vec::new(), Vec::new());
+        for (config, catalog) in setup.config.authorities.iter().zip(&setup.catalogs) {
+            let known = base.authorities.iter().find(|(_, name, _)| *name == config.name);
+            comparisons.push(known.map(|(_, _, edition)| Comparison::of(config, catalog, Some(edition))));
+            subjects.extend(known.into_iter().flat_map(|(number, _, _)| subjects_of(*number, config, &keys)));
+        }
+        let saved = Saved::load_all(subjects.into_iter().filter(|subject| !base.subjects.contains(subject)));
+        Self { setup, keys, comparisons, saved }
+    }
+}
+
+impl Reloads {
+    /// Starts the reload thread, which has no more rights than this one has by now.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread.
+    pub(super) fn start(read: Read, confinement: Confinement) -> io::Result<Self> {
+        let (orders, received) = channel();
+        // At most one for each order.
+        let (done, prepared) = unbounded_channel();
+        // Nobody waits for its end: it may hang in a disk.
+        thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            let work = || obey(read, &confinement, &received, &done);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+                let _ = done.send(Err(TaskKind::Reload.panicked(&*panic)));
+            }
+        })?;
+        let seen = ReloadSnapshot { in_force_since: SystemTime::now(), ..ReloadSnapshot::default() };
+        Ok(Self { orders, prepared, running: None, next: None, seen })
+    }
+
+    /// Waits until the one that runs has read everything.
+    pub(super) async fn loaded(&mut self) -> Result<Loaded, Lost> {
+        match self.prepared.recv().await {
+            Some(loaded) => loaded,
+            None => Err(TaskKind::Reload.ended(Ok(()))),
+        }
+    }
+
+    /// What there is to see of them.
+    pub(super) fn snapshot(&self) -> ReloadSnapshot {
+        let running = self.running.as_ref().map(|running| running.since.elapsed());
+        ReloadSnapshot { running, is_next_waiting: self.next.is_some(), ..self.seen.clone() }
+    }
+
+    /// Says so once if the one that runs takes long. Called once a second.
+    pub(super) fn tick(&mut self) {
+        if let Some(running) = &mut self.running
+            && !running.is_told
+            && running.since.elapsed() >= LONG
+        {
+            running.is_told = true;
+            tracing::warn!(
+                "reload: still reading after {} s; what was in force stays until all of it is read",
+                LONG.as_secs()
+            );
+        }
+    }
+
+    /// Tells everybody who waits that there will be no reload any more.
+    fn refuse_all(&mut self) {
+        let running = self.running.take().map(|running| running.answers);
+        for answer in running.into_iter().chain(self.next.take()).flatten() {
+            let _ = answer.send(Err(ending()));
+        }
+    }
+}
+
+/// The life of the reload thread.
+fn obey(
+    mut read: Read,
+    confinement: &Confinement,
+    orders: &Receiver<Order>,
+    done: &UnboundedSender<Result<Loaded, Lost>>,
+) {
+    let mut unused: Vec<Arc<Edition>> = Vec::new();
+    loop {
+        let order = match unused.is_empty() {
+            true => orders.recv().map_err(RecvTimeoutError::from),
+            false => orders.recv_timeout(LEAVE),
+        };
+        match order {
+            Ok(Order::Load(base)) => {
+                TaskKind::Reload.begin();
+                let loaded = read(confinement).map(|setup| Box::new(Prepared::of(setup, &base)));
+                if done.send(Ok(loaded)).is_err() {
+                    return;
+                }
+            }
+            Ok(Order::Free(edition)) => unused.push(edition),
+            Err(RecvTimeoutError::Timeout) => unused.retain(|edition| Arc::strong_count(edition) > 1),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+impl Server {
+    /// Has config and zones read again: now, or after the reload that runs. `answer` is told what came of it.
+    pub fn reload(&mut self, answer: Option<Answer>) {
+        if self.is_ending {
+            answer.into_iter().for_each(|answer| drop(answer.send(Err(ending()))));
+        } else if self.reloads.running.is_some() {
+            let next = self.reloads.next.get_or_insert_default();
+            // Who has gone away since does not count: a client that asks again and again takes no room.
+            next.retain(|answer| !answer.is_closed());
+            next.extend(answer);
+        } else {
+            self.begin_reload(answer.into_iter().collect());
+        }
+    }
+
+    /// Begins a reload.
+    fn begin_reload(&mut self, answers: Vec<Answer>) {
+        let authority =
+            |holding: &Holding| (holding.number(), holding.name().to_owned(), Arc::clone(holding.edition()));
+        let authorities = self.holdings.iter().map(authority).collect();
+        let subjects = self.holdings.iter().flat_map(Holding::subjects).collect();
+        // A thread that has ended says so by itself.
+        let _ = self.reloads.orders.send(Order::Load(Base { authorities, subjects }));
+        self.reloads.running = Some(Running { since: Instant::now(), answers, is_told: false });
+    }
+
+    /// Puts what was read in force, or keeps what is; tells whoever has asked, and goes on to the next.
+    pub(super) fn finish_reload(&mut self, loaded: Loaded) {
+        let Some(running) = self.reloads.running.take() else { return };
+        let result = match loaded {
+            Ok(prepared) => Ok(self.commit_and_tell(*prepared)),
+            Err(problems) => {
+                tracing::error!("reload failed, what was in force stays:\n{problems}");
+                Err(problems.to_string())
+            }
+        };
+        let (now, seen) = (SystemTime::now(), &mut self.reloads.seen);
+        match &result {
+            Ok(_) => (seen.edition, seen.in_force_since) = (seen.edition + 1, now),
+            Err(_) => seen.failed += 1,
+        }
+        seen.last = Some(LastReload { at: now, error: result.clone().err() });
+        if result.is_ok() {
+            tracing::info!("reloaded: edition {}", self.reloads.seen.edition);
+        }
+        for answer in running.answers {
+            let _ = answer.send(result.clone().map_err(Refused::Invalid));
+        }
+        if let Some(answers) = self.reloads.next.take() {
+            self.begin_reload(answers);
+        }
+    }
+
+    /// No reload comes into force any more.
+    pub(super) fn end_reloads(&mut self) {
+        self.is_ending = true;
+        self.reloads.refuse_all();
+    }
+
+    /// Puts what was prepared in force. Says what an operator may not expect of it.
+    fn commit_and_tell(&mut self, prepared: Prepared) -> String {
+        let mut said = "reloaded".to_owned();
+        for remark in self.commit(prepared) {
+            tracing::warn!("reload: {remark}");
+            said.push_str(&format!("; {remark}"));
+        }
+        said
+    }
+
+    /// Swaps what is in force, as far as that can be done while running.
+    fn commit(&mut self, prepared: Prepared) -> Vec<Remark> {
+        let Prepared { setup, keys, comparisons, saved } = prepared;
+        let Setup { config, catalogs, cookie_secrets, .. } = setup;
+        let mut remarks = remarks::needs_restart(&self.config, &config);
+        let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
+        self.connections.reload(&config);
+        if self.plan.is_some()
+            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), cookies, self.workers.len()).map(Arc::new)
+        {
+            remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
+            self.set_plan(plan);
+            remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
+            self.configured.clone_from(&config.pools);
+            self.pools = config.pools;
+        }
+        for ((config, catalog), comparison) in config.authorities.into_iter().zip(catalogs).zip(comparisons) {
+            // One that is gone keeps its zones until the restart, and a new one waits for that.
+            let position = self.holdings.iter().position(|holding| holding.name() == config.name);
+            let (Some(number), Some(comparison)) = (position, comparison) else { continue };
+            let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
+            let earlier = Arc::clone(self.holdings[number].edition());
+            let (news, odd) = self.holdings[number].reload(config, catalog, comparison, &keys, cookies);
+            remarks.extend(odd);
+            self.publish(number);
+            let _ = self.reloads.orders.send(Order::Free(earlier));
+            news.into_iter().for_each(|news| announce(&mut self.announcer, news));
+        }
+        self.keeper.set_subjects(self.holdings.iter().flat_map(Holding::subjects).collect(), saved);
+        remarks
+    }
+}
+
+/// What is said to whoever asks for a reload of a server that ends.
+fn ending() -> Refused {
+    Refused::Conflict("the server is ending".to_owned())
+}
+
+/// After so long the log tells that a reload is still reading: far longer than most zones take, and before an operator gives up.
+const LONG: Duration = Duration::from_secs(10);
+
+/// How long workers are given to let go of what was in force, before it is looked whether they have.
+const LEAVE: Duration = Duration::from_millis(100);
