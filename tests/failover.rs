@@ -115,7 +115,7 @@ const RULES: &str = "accept = 'conclusive'\ntries = 2\ntimeout = '5s'\nattempt_t
 /// The same.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Queries a second.
-const RATE: u32 = 5_000;
+const RATE: u32 = 2_000;
 /// How long there is load before the fault, and after it is known.
 const CALM: Duration = Duration::from_millis(1_500);
 /// A query that took longer was affected.
