@@ -52,7 +52,14 @@ pub struct Plan {
 impl Plan {
     /// The plan of a config with a forwarder, for so many workers. What `earlier` knows about pools and backends that stay
     /// is kept; a backend that is new in a pool that stays is not up before a probe has found it so.
-    pub fn new(config: &Config, earlier: Option<&Self>, cookies: Option<Arc<Cookies>>, workers: usize) -> Option<Self> {
+    /// `new_cache` is taken if the cache has another size than that of `earlier`.
+    pub fn new(
+        config: &Config,
+        earlier: Option<&Self>,
+        new_cache: Option<Arc<Cache>>,
+        cookies: Option<Arc<Cookies>>,
+        workers: usize,
+    ) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
         Some(Self {
             edns_udp_size: forwarder.edns_udp_size,
@@ -61,7 +68,7 @@ impl Plan {
             rate: shared_rate(forwarder.rate_limit, earlier),
             routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
             pools: shared_pools(&config.pools, earlier, workers),
-            cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier)),
+            cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache)),
             cache_config: config.cache.clone(),
             cookies,
         })
@@ -101,11 +108,11 @@ fn shared_rate(rules: Option<RateRules>, earlier: Option<&Plan>) -> Option<Arc<R
     Some(known.unwrap_or_else(|| Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))))
 }
 
-/// The cache of `earlier`, unless that has another size.
-fn shared_cache(config: &CacheConfig, earlier: Option<&Plan>) -> Arc<Cache> {
+/// The cache of `earlier`, unless that has another size; then the new one, if it was made already.
+fn shared_cache(config: &CacheConfig, earlier: Option<&Plan>, new: Option<Arc<Cache>>) -> Arc<Cache> {
     let same = earlier.filter(|plan| plan.cache_config.as_ref().is_some_and(|known| known.size == config.size));
     let same = same.and_then(|plan| plan.cache.clone());
-    same.unwrap_or_else(|| Arc::new(Cache::new(config.size, Instant::now())))
+    same.or(new).unwrap_or_else(|| Arc::new(Cache::new(config.size, Instant::now())))
 }
 
 /// Pools with what `earlier` knows of them. One that has not changed is the same as before.

@@ -187,7 +187,7 @@ impl Server {
         let (news_sender, news) = unbounded_channel();
         let own_secret = OwnSecret::new(std::time::Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
-        let plan = Plan::new(&config, None, cookies, count).map(Arc::new);
+        let plan = Plan::new(&config, None, None, cookies, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(HAND_OVERS)).unzip();
         let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);

@@ -30,6 +30,7 @@ use super::holdings::{Comparison, Holding, subjects_of};
 use super::{Remark, Server, announce, changes, forwarder_cookies, remarks};
 use crate::admin::Refused;
 use crate::authority::Edition;
+use crate::cache::Cache;
 use crate::load::{Confinement, LoadError, Setup};
 use crate::metrics::{LastReload, ReloadSnapshot};
 use crate::net::tasks::{Lost, TaskKind};
@@ -72,7 +73,25 @@ enum Order {
     /// Read everything again, and compare it with what is in force.
     Load(Base),
     /// Free what was in force, when nobody uses it any more.
-    Free(Arc<Edition>),
+    Free(Old),
+}
+
+/// What was in force, and takes long to free.
+enum Old {
+    /// Of an authority.
+    Edition(Arc<Edition>),
+    /// Of the forwarder.
+    Cache(Arc<Cache>),
+}
+
+impl Old {
+    /// Whether anybody else still uses it.
+    fn is_used(&self) -> bool {
+        match self {
+            Self::Edition(edition) => Arc::strong_count(edition) > 1,
+            Self::Cache(cache) => Arc::strong_count(cache) > 1,
+        }
+    }
 }
 
 /// What a reload starts from. None of it changes but by a reload.
@@ -81,6 +100,8 @@ struct Base {
     authorities: Vec<(usize, String, Arc<Edition>)>,
     /// The zones of other servers that are looked after.
     subjects: Vec<Subject>,
+    /// How large the cache is, if there is one.
+    cache_size: Option<usize>,
 }
 
 /// What came of reading.
@@ -96,6 +117,8 @@ pub(super) struct Prepared {
     comparisons: Vec<Option<Comparison>>,
     /// What was saved of zones of other servers that are new.
     saved: Vec<(Subject, Saved)>,
+    /// The cache, if it is to have another size.
+    new_cache: Option<Arc<Cache>>,
 }
 
 impl Prepared {
@@ -109,7 +132,10 @@ impl Prepared {
             subjects.extend(known.into_iter().flat_map(|(number, _, _)| subjects_of(*number, config, &keys)));
         }
         let saved = Saved::load_all(subjects.into_iter().filter(|subject| !base.subjects.contains(subject)));
-        Self { setup, keys, comparisons, saved }
+        let size = setup.config.cache.as_ref().map(|cache| cache.size);
+        let size = size.filter(|_| base.cache_size.is_some() && base.cache_size != size);
+        let new_cache = size.map(|size| Arc::new(Cache::new(size, Instant::now())));
+        Self { setup, keys, comparisons, saved, new_cache }
     }
 }
 
@@ -177,7 +203,7 @@ fn obey(
     orders: &Receiver<Order>,
     done: &UnboundedSender<Result<Loaded, Lost>>,
 ) {
-    let mut unused: Vec<Arc<Edition>> = Vec::new();
+    let mut unused: Vec<Old> = Vec::new();
     loop {
         let order = match unused.is_empty() {
             true => orders.recv().map_err(RecvTimeoutError::from),
@@ -191,8 +217,8 @@ fn obey(
                     return;
                 }
             }
-            Ok(Order::Free(edition)) => unused.push(edition),
-            Err(RecvTimeoutError::Timeout) => unused.retain(|edition| Arc::strong_count(edition) > 1),
+            Ok(Order::Free(old)) => unused.push(old),
+            Err(RecvTimeoutError::Timeout) => unused.retain(Old::is_used),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -219,8 +245,10 @@ impl Server {
             |holding: &Holding| (holding.number(), holding.name().to_owned(), Arc::clone(holding.edition()));
         let authorities = self.holdings.iter().map(authority).collect();
         let subjects = self.holdings.iter().flat_map(Holding::subjects).collect();
+        let cache = self.plan.as_ref().and_then(|plan| plan.cache_config.as_ref());
+        let base = Base { authorities, subjects, cache_size: cache.map(|cache| cache.size) };
         // A thread that has ended says so by itself.
-        let _ = self.reloads.orders.send(Order::Load(Base { authorities, subjects }));
+        let _ = self.reloads.orders.send(Order::Load(base));
         self.reloads.running = Some(Running { since: Instant::now(), answers, is_told: false });
     }
 
@@ -269,15 +297,19 @@ impl Server {
 
     /// Swaps what is in force, as far as that can be done while running.
     fn commit(&mut self, prepared: Prepared) -> Vec<Remark> {
-        let Prepared { setup, keys, comparisons, saved } = prepared;
+        let Prepared { setup, keys, comparisons, saved, new_cache } = prepared;
         let Setup { config, catalogs, cookie_secrets, .. } = setup;
         let mut remarks = remarks::needs_restart(&self.config, &config);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
         self.connections.reload(&config);
         if self.plan.is_some()
-            && let Some(plan) = Plan::new(&config, self.plan.as_deref(), cookies, self.workers.len()).map(Arc::new)
+            && let Some(plan) =
+                Plan::new(&config, self.plan.as_deref(), new_cache, cookies, self.workers.len()).map(Arc::new)
         {
             remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
+            let earlier = self.plan.as_ref().and_then(|plan| plan.cache.clone());
+            let is_kept = |old: &Arc<Cache>| plan.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
+            self.free(earlier.filter(|old| !is_kept(old)).map(Old::Cache));
             self.set_plan(plan);
             remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
             self.configured.clone_from(&config.pools);
@@ -292,11 +324,16 @@ impl Server {
             let (news, odd) = self.holdings[number].reload(config, catalog, comparison, &keys, cookies);
             remarks.extend(odd);
             self.publish(number);
-            let _ = self.reloads.orders.send(Order::Free(earlier));
+            self.free(Some(Old::Edition(earlier)));
             news.into_iter().for_each(|news| announce(&mut self.announcer, news));
         }
         self.keeper.set_subjects(self.holdings.iter().flat_map(Holding::subjects).collect(), saved);
         remarks
+    }
+
+    /// Has something freed once nobody uses it any more.
+    fn free(&self, old: Option<Old>) {
+        old.into_iter().for_each(|old| drop(self.reloads.orders.send(Order::Free(old))));
     }
 }
 

@@ -266,7 +266,7 @@ mod tests {
     fn a_name_that_leads_into_a_time_to_live_is_not_kept() {
         // What the first record's time to live says is a name as well: a root, or with other times to live a label that is cut.
         let ttl_at = RECORDS + WWW.len() + TTL_AT;
-        let owner = (0xC000 | ttl_at as u16 + 1).to_be_bytes();
+        let owner = (0xC000 | (ttl_at as u16 + 1)).to_be_bytes();
         let first = lasting(a(WWW), WWW.len(), 0x0100_003C);
         let octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &first, &a(&owner)]);
         let mut kept = Vec::new();

@@ -107,10 +107,23 @@ fn fifos_devices_and_folders_are_no_config_zones_or_secrets() {
     }
 }
 
+/// A version of a zone with these many hosts, one of which has another address in each version.
+fn zone(serial: u32, hosts: u32) -> String {
+    let mut text = format!("$TTL 300\n@ SOA ns h {serial} 3600 3600 86400 60\n@ NS ns\nns A 192.0.2.{serial}\n");
+    for host in 0..hosts {
+        let _ = writeln!(text, "h{host} A 192.0.2.9");
+    }
+    text
+}
+
 #[test]
-fn while_a_large_table_is_loaded_everything_is_answered_at_once() {
-    let server = start();
-    server.rewrite("a.txt", &table(150_000));
+fn while_large_zones_are_loaded_and_compared_everything_is_answered_at_once() {
+    // Of a zone that others may transfer, the versions are compared.
+    let shared = "zones = ['a.txt', { file = 'z.zone', origin = 'z.example', transfer_to = ['127.0.0.0/8'] }]";
+    let config = TS.replace("zones = ['a.txt']", shared);
+    let server = Server::start_with_files(&config, &[("a.txt", &table(0)), ("z.zone", &zone(1, 50_000))]);
+    server.rewrite("a.txt", &table(100_000));
+    server.rewrite("z.zone", &zone(2, 50_000));
     let admin = server.admin();
     let client = Client::of(server.listener("ts"));
     let (mut paths, mut queries) = (Vec::new(), Vec::new());
@@ -129,7 +142,8 @@ fn while_a_large_table_is_loaded_everything_is_answered_at_once() {
         has(&server, "hedgerow_config_edition 2").then_some(())
     });
     assert!(is_begun, "it was over before it was seen to run");
-    assert_eq!(client.ask(&query("h149999.example", A)).answers(), ["192.0.2.2"]);
+    assert_eq!(client.ask(&query("h99999.example", A)).answers(), ["192.0.2.2"]);
+    assert_eq!(client.ask(&query("ns.z.example", A)).answers(), ["192.0.2.2"]);
     for (what, mut taken) in [("admin", paths), ("queries", queries)] {
         taken.sort_unstable();
         let (median, longest) = (taken[taken.len() / 2], taken[taken.len() - 1]);
