@@ -55,8 +55,14 @@ impl Client {
         self.socket.set_read_timeout(Some(SOON)).expect("a timeout above zero");
         self.socket.send(&query.to_vec()).ok()?;
         let mut buffer = [0; 65_535];
-        let length = self.socket.recv(&mut buffer).ok()?;
-        Some(Response { bytes: buffer[..length].to_vec() }).filter(|response| response.id() == query.id)
+        // What comes late for an earlier query is not what is waited for.
+        loop {
+            let length = self.socket.recv(&mut buffer).ok()?;
+            let response = Response { bytes: buffer[..length].to_vec() };
+            if response.id() == query.id {
+                return Some(response);
+            }
+        }
     }
 
     /// Sends, and does not wait.
