@@ -171,7 +171,8 @@ pub(crate) fn run(plan: &Plan) -> io::Result<()> {
 fn send(plan: &Plan, on_begin: impl FnOnce() -> io::Result<()>) -> io::Result<Seen> {
     // The default slack of 50 us would be added to every wait of an open loop.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
-    let mut lanes = (0..plan.sockets).map(|_| Lane::open(plan.server)).collect::<io::Result<Vec<_>>>()?;
+    let mut lanes =
+        (0..plan.sockets).map(|number| Lane::open(plan.server, number as u8)).collect::<io::Result<Vec<_>>>()?;
     on_begin()?;
     let begin = Instant::now();
     let mut tally = Tally::new(plan, begin);
@@ -282,11 +283,12 @@ struct Flight {
 }
 
 impl Lane {
-    /// Opens a socket to the server.
-    fn open(server: SocketAddr) -> io::Result<Self> {
+    /// Opens a socket to the server. Each is a client in a prefix of its own: what one may have waiting is limited, and so is how
+    /// fast it gets what has waited.
+    fn open(server: SocketAddr, number: u8) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(server), Type::DGRAM, None)?;
         socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, number, 1), 0)).into())?;
         socket.connect(&server.into())?;
         Ok(Self {
             socket: socket.into(),

@@ -248,13 +248,18 @@ fn in_flight(count: f64, rate: f64, secs: f64, cores: Option<Cores>, folder: &Pa
     })
 }
 
-/// The rules of a pool that waits for its backends longer than they hold replies back, and leaves them in peace.
+/// The rules of a pool that waits for its backends longer than they hold replies back, and leaves them in peace; and all may
+/// have as many waiting as are asked for.
 const PATIENT: &str = r#"
 dispatch = "sequential"
 timeout = "1m"
 attempt_timeout = "1m"
+max_in_flight = 1000000
 [pools.bench.health]
 interval = "1h"
+[forwarder.limits]
+waiting = 100000
+in_flight = 1000000
 "#;
 
 /// A closed loop on a forwarder, all programs free to use every core.

@@ -7,7 +7,8 @@
 //! open loop for the latencies. On loopback the sender of a datagram also pays for the receiver's part of the kernel;
 //! that is so for all subjects. On a machine that cannot be kept quiet, start the built program through `chrt -f 10`, as root.
 //!
-//! `--overload` measures what is left of a server that is asked more than it can do.
+//! `--overload` measures what is left of a server that is asked more than it can do. Not through `chrt`: programs that only use
+//! time share its core, and would never yield it.
 //! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
 //!
 //! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
