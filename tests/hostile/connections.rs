@@ -199,7 +199,8 @@ fn a_slow_query_on_each_connection_keeps_nobody_out() {
     assert_eq!(client(2, address).ask(&small()).answers(), [ADDRESS]);
     both.backend.release();
     let answered = greedy.iter_mut().filter_map(|client| client.try_receive().ok()).count();
-    assert_eq!(answered, ALL - 1, "one made room, the others have their answers");
+    // The one that made room may have had its answer before its worker came to close it.
+    assert!((ALL - 1..=ALL).contains(&answered), "one made room, the others have their answers: {answered}");
 }
 
 #[test]
