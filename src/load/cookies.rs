@@ -5,20 +5,15 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::FileProblems;
 use crate::config::Config;
 use crate::files;
 use crate::limit::{CookieSecrets, UnfitSecrets};
 
 /// Reads the files of secrets that a config names, each once; every file that is wrong is told.
-pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, CookieProblems> {
-    let (mut secrets, mut problems) = (HashMap::new(), Vec::new());
-    for file in config.cookie_secrets_files() {
-        match read(file) {
-            Ok(read) => drop(secrets.insert(file.to_owned(), read)),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if problems.is_empty() { Ok(secrets) } else { Err(CookieProblems(problems)) }
+pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, FileProblems<CookieProblem>> {
+    let read = |file: &Path| read(file).map(|secrets| (file.to_owned(), secrets));
+    FileProblems::gather(config.cookie_secrets_files().into_iter().map(read)).map(HashMap::from_iter)
 }
 
 /// Reads one file.
@@ -29,24 +24,13 @@ fn read(file: &Path) -> Result<CookieSecrets, CookieProblem> {
     CookieSecrets::parse(&text).map_err(|unfit| CookieProblem::Unfit(file.to_owned(), unfit))
 }
 
-/// All that is wrong with the files of secrets.
-#[derive(Debug)]
-pub struct CookieProblems(Vec<CookieProblem>);
-
 /// What is wrong with a file of secrets. No form of printing shows what is in it.
 #[derive(Debug)]
-enum CookieProblem {
+pub enum CookieProblem {
     /// It cannot be read.
     Unreadable(PathBuf, io::Error),
     /// It holds other things.
     Unfit(PathBuf, UnfitSecrets),
-}
-
-impl fmt::Display for CookieProblems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(CookieProblem::to_string).collect();
-        f.write_str(&lines.join("\n"))
-    }
 }
 
 impl fmt::Display for CookieProblem {

@@ -4,20 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::FileProblems;
 use crate::config::{Config, Expected, KeyConfig, words};
 use crate::files;
 use crate::transfer::tsig::{Key, Keys};
 
 /// Reads the secrets of all keys; every file that is wrong is told.
-pub(super) fn load(config: &Config) -> Result<Keys, KeyProblems> {
-    let (mut keys, mut problems) = (Vec::new(), Vec::new());
-    for key in &config.keys {
-        match read(key) {
-            Ok(key) => keys.push(key),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if problems.is_empty() { Ok(Keys::new(keys)) } else { Err(KeyProblems(problems)) }
+pub(super) fn load(config: &Config) -> Result<Keys, FileProblems<KeyProblem>> {
+    FileProblems::gather(config.keys.iter().map(read)).map(Keys::new)
 }
 
 /// Reads one key.
@@ -34,24 +28,13 @@ fn read(key: &KeyConfig) -> Result<Key, KeyProblem> {
     }
 }
 
-/// All that is wrong with the files of keys.
-#[derive(Debug)]
-pub struct KeyProblems(Vec<KeyProblem>);
-
 /// What is wrong with the file of a key. No form of printing shows what is in it.
 #[derive(Debug)]
-enum KeyProblem {
+pub enum KeyProblem {
     /// It cannot be read.
     Unreadable(PathBuf, io::Error),
     /// It holds no secret.
     NoSecret(PathBuf, Expected),
-}
-
-impl fmt::Display for KeyProblems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(KeyProblem::to_string).collect();
-        f.write_str(&lines.join("\n"))
-    }
 }
 
 impl fmt::Display for KeyProblem {

@@ -29,9 +29,9 @@ use crate::transfer::tsig::Keys;
 use crate::zone::Catalog;
 
 pub use self::confinement::{Confinement, Files, Outside, folder_of};
-pub use self::cookies::CookieProblems;
-pub use self::keys::KeyProblems;
-pub use self::zones::{Loader, ZoneProblems};
+pub use self::cookies::CookieProblem;
+pub use self::keys::KeyProblem;
+pub use self::zones::{Loader, ZoneProblem};
 
 /// A config whose zones are loaded.
 #[derive(Debug)]
@@ -136,6 +136,31 @@ fn parse(file: &Path, bytes: &[u8], find_user: &dyn Fn(&str) -> Option<User>) ->
     Config::parse_among(text, &file.display().to_string(), folder, find_user).map_err(LoadError::Wrong)
 }
 
+/// All that is wrong with the files of one kind.
+#[derive(Debug)]
+pub struct FileProblems<T>(Vec<T>);
+
+impl<T> FileProblems<T> {
+    /// Takes what was found in all files, or else all that is wrong with them.
+    fn gather<F>(read: impl Iterator<Item = Result<F, T>>) -> Result<Vec<F>, Self> {
+        let (mut found, mut problems) = (Vec::new(), Vec::new());
+        for file in read {
+            match file {
+                Ok(file) => found.push(file),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(found) } else { Err(Self(problems)) }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for FileProblems<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(T::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
 /// Why there is no configuration. Each of these is exit status 2.
 #[derive(Debug)]
 pub enum LoadError {
@@ -155,11 +180,11 @@ pub enum LoadError {
     /// Backends are the forwarder itself.
     Loops(String),
     /// Zone files are wrong.
-    Zones(ZoneProblems),
+    Zones(FileProblems<ZoneProblem>),
     /// There are no secrets to be had from the files of keys.
-    Keys(KeyProblems),
+    Keys(FileProblems<KeyProblem>),
     /// There are no secrets to be had from the files of cookies.
-    Cookies(CookieProblems),
+    Cookies(FileProblems<CookieProblem>),
     /// There is no token to be had from its file.
     Token(TokenError),
     /// A file is out of reach since the start.

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::FileProblems;
 use super::disk::{self, Seen};
 use super::pipe::{do_all, is_large, pipe};
 use crate::config::{AuthorityConfig, Config};
@@ -84,7 +85,7 @@ struct Fetched {
 
 impl Loader {
     /// Loads the zones of all authorities of a config. If anything is wrong, what was loaded before stays known.
-    pub(super) fn load(&mut self, config: &Config) -> Result<Vec<Arc<Catalog>>, ZoneProblems> {
+    pub(super) fn load(&mut self, config: &Config) -> Result<Vec<Arc<Catalog>>, FileProblems<ZoneProblem>> {
         let keys = distinct_keys(config);
         let mut problems = Vec::new();
         let mut fetched = HashMap::new();
@@ -106,7 +107,7 @@ impl Loader {
             }
         }
         if !problems.is_empty() {
-            return Err(ZoneProblems(problems));
+            return Err(FileProblems(problems));
         }
         (self.tables, self.cautions) = (tables, Vec::new());
         self.known.clear();
@@ -308,13 +309,9 @@ fn lines<T: fmt::Display>(findings: &Listed<T>, files: &master::Files, more: &st
     lines
 }
 
-/// All that is wrong with the zone files of a config.
-#[derive(Debug)]
-pub struct ZoneProblems(Vec<ZoneProblem>);
-
 /// Something that is wrong with a zone file.
 #[derive(Debug)]
-enum ZoneProblem {
+pub enum ZoneProblem {
     /// It cannot be read.
     Unreadable(PathBuf, io::Error),
     /// It cannot be understood.
@@ -330,13 +327,6 @@ enum ZoneProblem {
         /// The other one.
         first: PathBuf,
     },
-}
-
-impl fmt::Display for ZoneProblems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(ZoneProblem::to_string).collect();
-        f.write_str(&lines.join("\n"))
-    }
 }
 
 impl fmt::Display for ZoneProblem {
