@@ -212,7 +212,7 @@ pub fn master_file(octets: &[u8]) {
 /// A saved cache.
 pub fn image(octets: &[u8]) {
     let now = Instant::now();
-    let cache = Cache::new(Cache::LEAST_SIZE, now);
+    let cache = Cache::new(Cache::MIN_SIZE, now);
     let hash = |question: &[u8]| question.iter().fold(7, |hash: u64, octet| hash.wrapping_mul(31) ^ u64::from(*octet));
     let (rules, wall, pool) = (CacheRules::default(), Duration::from_secs(1_700_000_000), PoolId::of("pool"));
     // With the magic number and the sum right, more than the first checks are met.
@@ -403,7 +403,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "image" => {
             let (now, rules) = (Instant::now(), CacheRules::default());
             let mut saved = Vec::new();
-            let cache = Cache::new(Cache::LEAST_SIZE, now);
+            let cache = Cache::new(Cache::MIN_SIZE, now);
             cache.save(&rules, now, Duration::from_secs(1_600_000_000), &mut saved).expect("a vector takes everything");
             vec![saved]
         }

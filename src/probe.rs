@@ -243,7 +243,7 @@ impl Subject {
         }
         let offer = offer?;
         let mut message = plain.to_vec();
-        wire::add_cookie(&mut message, plain.len(), &offer.pair, LONGEST_REPLY as u16);
+        wire::add_cookie(&mut message, plain.len(), &offer.pair, MAX_REPLY as u16);
         Some((message, offer))
     }
 
@@ -265,7 +265,7 @@ impl Subject {
     /// ICMP error that is about the probe.
     async fn listen(&self, probe: Option<&Probe>) -> Heard {
         let Some(probe) = probe else { return std::future::pending().await };
-        let mut reply = [0; LONGEST_REPLY];
+        let mut reply = [0; MAX_REPLY];
         loop {
             match probe.socket.recv(&mut reply).await {
                 Ok(length) => {
@@ -362,7 +362,7 @@ impl Subject {
 }
 
 /// Octets of the longest reply to a probe, with OPT and without (RFC 1035 section 2.3.4).
-const LONGEST_REPLY: usize = 512;
+const MAX_REPLY: usize = 512;
 
 /// Whether an error proves that nobody listens there or no way leads there.
 fn is_unreachable(error: &io::Error) -> bool {

@@ -155,7 +155,7 @@ const SCATTER: u64 = 2_654_435_761;
 /// Octets that the kernel may buffer for a client's socket: it must not lose what the server sent.
 const SOCKET_BUFFER: usize = 4 << 20;
 /// Longest wait for a datagram, so that a loop sees its end.
-const LONGEST_WAIT: Duration = Duration::from_millis(5);
+const MAX_WAIT: Duration = Duration::from_millis(5);
 
 /// Runs the plan: says when it begins, and at the end what was seen.
 pub(crate) fn run(plan: &Plan) -> io::Result<()> {
@@ -251,7 +251,7 @@ impl Pace {
     /// How long there is nothing to send.
     fn until_next(&self, now: Instant) -> Duration {
         let next = self.next_due().filter(|&due| due < self.end);
-        next.map_or(LONGEST_WAIT, |due| due.saturating_duration_since(now).min(LONGEST_WAIT))
+        next.map_or(MAX_WAIT, |due| due.saturating_duration_since(now).min(MAX_WAIT))
     }
 }
 

@@ -12,7 +12,7 @@ const LABEL_LEN: usize = 9;
 /// How many lengths mixed labels have, each one octet longer than the one before.
 const LENGTHS: u32 = 24;
 /// Octets of the longest question: the name, type A, class IN.
-const QUESTION_MAX: usize = 1 + LABEL_LEN + LENGTHS as usize - 1 + ZONE.len() + 4;
+const MAX_QUESTION: usize = 1 + LABEL_LEN + LENGTHS as usize - 1 + ZONE.len() + 4;
 /// All labels but the first.
 const ZONE: &[u8] = b"\x05bench\x04test\x00";
 /// The flag QR, in the third octet of a header.
@@ -125,7 +125,7 @@ pub(crate) fn is_right(response: &[u8], number: u32, lengths: Lengths, expect: E
 /// The question for a host.
 struct Question {
     /// Name, type and class, and what is left of the room.
-    octets: [u8; QUESTION_MAX],
+    octets: [u8; MAX_QUESTION],
     /// Octets in use.
     len: usize,
 }
@@ -134,7 +134,7 @@ impl Question {
     /// The question for a number, with a first label of so many octets.
     fn of(number: u32, label_len: usize) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut octets = [b'x'; QUESTION_MAX];
+        let mut octets = [b'x'; MAX_QUESTION];
         octets[0] = label_len as u8;
         octets[1] = b'h';
         for (place, octet) in octets[2..=LABEL_LEN].iter_mut().enumerate() {

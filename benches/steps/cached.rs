@@ -29,14 +29,14 @@ pub(crate) fn hits(entries: u32, octets: usize) -> impl FnMut() {
 
 /// Keeps a reply: one that is new each time, so that another has to go.
 pub(crate) fn keeps() -> impl FnMut() {
-    let mut filled = Filled::new(Cache::LEAST_SIZE);
+    let mut filled = Filled::new(Cache::MIN_SIZE);
     let mut number = 0;
     let mut keep = move || {
         number += 1;
         filled.keep(number);
     };
     // More than there is room for.
-    (0..Cache::LEAST_SIZE / REPLY.len()).for_each(|_| keep());
+    (0..Cache::MIN_SIZE / REPLY.len()).for_each(|_| keep());
     keep
 }
 

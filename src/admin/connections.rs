@@ -30,7 +30,7 @@ use tokio::time::timeout;
 
 use super::door::{Door, Stream};
 use super::guard::{Guard, Peer};
-use super::routes::{Failure, LARGEST_BODY, is_about_health, is_reload};
+use super::routes::{Failure, MAX_BODY, is_about_health, is_reload};
 use super::turn::{Handing, Told, Turn};
 
 /// How much there may be at once by one door.
@@ -143,7 +143,7 @@ impl Site {
         let body = if head.method.is_safe() {
             Body::empty()
         } else {
-            match Limited::new(body, LARGEST_BODY).collect().await {
+            match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => Body::from(body.to_bytes()),
                 Err(error) => return Failure::Invalid(format!("the body: {error}")).into_response(),
             }

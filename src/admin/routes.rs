@@ -301,4 +301,4 @@ const NO_SUCH_PATH: &str = "there is nothing here; see /metrics, /healthz, /read
 /// Said of whatever is asked of a cache that is not there.
 const NO_CACHE: &str = "there is no cache: the config has no [cache]";
 /// Largest body, octets. A new backend takes 60.
-pub(super) const LARGEST_BODY: usize = 4096;
+pub(super) const MAX_BODY: usize = 4096;

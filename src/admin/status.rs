@@ -156,7 +156,7 @@ pub struct EntryStatus {
     pub stale_seconds: u64,
     /// Octets of the message.
     pub octets: usize,
-    /// Hits since it was kept, up to [`EntryStatus::MOST_HITS`].
+    /// Hits since it was kept, up to [`EntryStatus::MAX_HITS`].
     pub hits: u8,
 }
 
@@ -315,7 +315,7 @@ impl CacheStatus {
 
 impl EntryStatus {
     /// As far as hits of an entry are counted.
-    pub const MOST_HITS: u8 = u8::MAX;
+    pub const MAX_HITS: u8 = u8::MAX;
 
     /// Of an entry of the pool with this name; `None` if it is none any more.
     pub(super) fn of(entry: &Shown, pool: Option<&str>) -> Option<Self> {

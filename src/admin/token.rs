@@ -24,7 +24,7 @@ impl Token {
         if !token.iter().all(u8::is_ascii_graphic) {
             return Err(error(Unfit::Characters));
         }
-        if token.len() < SHORTEST {
+        if token.len() < MIN_TOKEN {
             return Err(error(Unfit::Short));
         }
         Ok(Self(String::from_utf8_lossy(token).into_owned()))
@@ -75,7 +75,7 @@ impl fmt::Display for TokenError {
             Unfit::Characters => write!(f, "expected one token of ASCII letters, digits and signs on a line"),
             Unfit::Short => write!(
                 f,
-                "the token is too short to be secret, expected {SHORTEST} characters or more, \
+                "the token is too short to be secret, expected {MIN_TOKEN} characters or more, \
                  as from `openssl rand -hex 32`"
             ),
         }
@@ -85,7 +85,7 @@ impl fmt::Display for TokenError {
 impl std::error::Error for TokenError {}
 
 /// Shortest token. As hexadecimal digits these are 64 bits, out of reach of guessing over a network.
-const SHORTEST: usize = 16;
+const MIN_TOKEN: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -19,13 +19,13 @@ use super::shard::Shard;
 use super::store::Cache;
 
 impl Cache {
-    /// Fetches what the look-ups of these keys, of the first `MOST`, will read, if there are enough of both keys and entries
+    /// Fetches what the look-ups of these keys, of the first `MAX_KEYS`, will read, if there are enough of both keys and entries
     /// for that to pay.
     pub fn fetch_ahead<'k>(&self, keys: impl Iterator<Item = Key<'k>> + Clone) {
-        if keys.clone().nth(LEAST - 1).is_none() {
+        if keys.clone().nth(MIN_KEYS - 1).is_none() {
             return;
         }
-        let mut ahead: [Option<Ahead<'_>>; MOST] = [const { None }; MOST];
+        let mut ahead: [Option<Ahead<'_>>; MAX_KEYS] = [const { None }; MAX_KEYS];
         for (place, key) in ahead.iter_mut().zip(keys) {
             // A shard that somebody holds, be it for a key before this one, is left out.
             let Some(shard) = self.try_shard(&key) else { continue };
@@ -59,10 +59,10 @@ struct Ahead<'c> {
 }
 
 /// Fewer look-ups than this wait as long for each other as for the memory.
-const LEAST: usize = 4;
+const MIN_KEYS: usize = 4;
 
 /// As many shards as are held at a time.
-const MOST: usize = 8;
+const MAX_KEYS: usize = 8;
 
 /// Fewer entries than this stay near by themselves. Reckoned, not measured: an entry and its slot take four lines or so, and so
 /// many of them a megabyte, which is what the second cache of a core holds.
@@ -92,7 +92,7 @@ mod tests {
     /// A cache of 16 shards with so many entries.
     fn cache(entries: u64) -> Cache {
         let now = Instant::now();
-        let cache = Cache::new(16 * Cache::LEAST_SIZE, now);
+        let cache = Cache::new(16 * Cache::MIN_SIZE, now);
         for number in 0..entries {
             let (question, hash) = question(number);
             let key = Key::new(PoolId(1), &question, 0, hash);

@@ -75,13 +75,13 @@ pub(super) enum Verdict {
 }
 
 impl Shard {
-    /// A shard that takes so many octets in all, at least [`Shard::LEAST`].
+    /// A shard that takes so many octets in all, at least [`Shard::MIN_SIZE`].
     pub(super) fn new(octets: usize) -> Self {
         // At the mean entry of a resolver, some 150 octets, not quite half of the slots come to be in use.
         let slots = (octets / OCTETS_PER_SLOT).next_power_of_two();
         let ghosts = slots / 2;
         let rings = octets.saturating_sub(slots * Table::SLOT_LEN + ghosts * size_of::<u32>());
-        let small = (rings / SMALL_SHARE).max(LONGEST_STRETCH);
+        let small = (rings / SMALL_SHARE).max(MAX_STRETCH);
         Self {
             table: Table::new(slots),
             ghosts: vec![0; ghosts].into_boxed_slice(),
@@ -92,7 +92,7 @@ impl Shard {
     }
 
     /// The least that a shard takes: the longest reply has room in either ring.
-    pub(super) const LEAST: usize = 1 << 20;
+    pub(super) const MIN_SIZE: usize = 1 << 20;
 
     /// The slot of an entry.
     pub(super) fn find(&self, key: &Key<'_>) -> Option<usize> {
@@ -373,7 +373,7 @@ const OCTETS_PER_SLOT: usize = 96;
 const SMALL_SHARE: usize = 10;
 
 /// The longest entry: a whole message and a head. Either ring must be able to hold it.
-const LONGEST_STRETCH: usize = (u16::MAX as usize + Head::LEN).next_multiple_of(super::ring::UNIT);
+const MAX_STRETCH: usize = (u16::MAX as usize + Head::LEN).next_multiple_of(super::ring::UNIT);
 
 /// Entries of the main ring that one call renews at most.
 const MAX_RENEWALS: u32 = 16;
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn entries_of_all_sizes_come_and_go() {
-        let mut shard = Shard::new(Shard::LEAST);
+        let mut shard = Shard::new(Shard::MIN_SIZE);
         for number in 0..60_000_u32 {
             // Mostly small, now and then as long as a reply can be.
             let more = if number % 997 == 0 { 65_535 - 26 } else { number as usize * 7 % 400 };
@@ -443,12 +443,12 @@ mod tests {
             });
         }
         assert_eq!((walked.entries, walked.bytes), (shard.tally.entries, shard.tally.bytes));
-        assert!(shard.tally.evictions > 0 && shard.tally.bytes <= Shard::LEAST as u64);
+        assert!(shard.tally.evictions > 0 && shard.tally.bytes <= Shard::MIN_SIZE as u64);
     }
 
     #[test]
     fn a_flood_leaves_what_is_wanted() {
-        let mut shard = Shard::new(Shard::LEAST);
+        let mut shard = Shard::new(Shard::MIN_SIZE);
         let wanted = 0..1000;
         // It takes them a few rounds to be known as ghosts: others are noted at the same places.
         for round in 0..50 {
@@ -468,7 +468,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_is_gone_and_clearing_forgets_all() {
-        let mut shard = Shard::new(Shard::LEAST);
+        let mut shard = Shard::new(Shard::MIN_SIZE);
         (0..100).for_each(|number| insert(&mut shard, number, 16));
         let slot = shard.find(&key(&question(7))).expect("it is there");
         shard.remove(slot);

@@ -69,13 +69,13 @@ impl fmt::Debug for Cache {
 
 impl Cache {
     /// The smallest size of a cache, octets.
-    pub const LEAST_SIZE: usize = Shard::LEAST;
+    pub const MIN_SIZE: usize = Shard::MIN_SIZE;
 
-    /// An empty cache that takes so many octets, at least [`Cache::LEAST_SIZE`].
+    /// An empty cache that takes so many octets, at least [`Cache::MIN_SIZE`].
     pub fn new(octets: usize, now: Instant) -> Self {
-        let octets = octets.max(Self::LEAST_SIZE);
+        let octets = octets.max(Self::MIN_SIZE);
         // Shards of one to two megabytes: small enough that going through one is nothing, and more of them than workers soon.
-        let shards = 1 << (octets / Shard::LEAST).min(MAX_SHARDS).ilog2();
+        let shards = 1 << (octets / Shard::MIN_SIZE).min(MAX_SHARDS).ilog2();
         let shards = (0..shards).map(|_| Mutex::new(Shard::new(octets / shards)));
         Self { shards: shards.collect(), base: now, asleep: AtomicU64::new(0) }
     }

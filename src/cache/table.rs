@@ -32,7 +32,7 @@ impl Table {
 
     /// A table of so many slots at most, a power of two.
     pub(super) fn new(most: usize) -> Self {
-        Self { slots: free(most.min(FEWEST)), most, len: 0 }
+        Self { slots: free(most.min(MIN_SLOTS)), most, len: 0 }
     }
 
     /// Whether it is as full as it may be and does not grow any more.
@@ -189,7 +189,7 @@ fn tag_of(content: u64) -> u32 {
 }
 
 /// Slots at first: as many as half a page holds.
-const FEWEST: usize = 256;
+const MIN_SLOTS: usize = 256;
 
 /// Marks a slot that is in use.
 const IN_USE_BIT: u64 = 1;

@@ -41,8 +41,8 @@ fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expected> {
         "" => Err(Expected::new("auto, off, or the path of a socket")),
         path => {
             let path = folder.join(path);
-            if path.as_os_str().len() > LONGEST_SOCKET {
-                return Err(Expected::new(format!("a path of {LONGEST_SOCKET} octets at most, with its folder")));
+            if path.as_os_str().len() > MAX_SOCKET {
+                return Err(Expected::new(format!("a path of {MAX_SOCKET} octets at most, with its folder")));
             }
             Ok(AdminSocket::At(path))
         }
@@ -50,7 +50,7 @@ fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expected> {
 }
 
 /// Longest path of a unix socket, octets: `sun_path` of unix(7) has 108, of which one ends it.
-const LONGEST_SOCKET: usize = 107;
+const MAX_SOCKET: usize = 107;
 
 #[cfg(test)]
 mod tests {

@@ -116,7 +116,7 @@ pub const PROBES: Limits<u8> = Limits { min: 1, max: 100 };
 pub const TTL: Limits<Duration> = Limits { min: ms(0), max: secs((1 << 31) - 1) };
 
 /// Memory of the cache, octets. Less cannot hold the longest message a few times over; more is a slip of the keyboard.
-pub const CACHE_SIZE: Limits<usize> = Limits { min: Cache::LEAST_SIZE, max: 64 << 30 };
+pub const CACHE_SIZE: Limits<usize> = Limits { min: Cache::MIN_SIZE, max: 64 << 30 };
 
 /// What shorter times to live are raised to. Beyond a day it would overrule every server.
 pub const MIN_TTL: Limits<Duration> = Limits { min: ms(0), max: secs(86_400) };
@@ -183,7 +183,7 @@ pub const CONNECTION_LIFETIME: Limits<Duration> = Limits { min: secs(1), max: se
 
 /// Octets of the shortest secret of a key. RFC 8945 section 10 recommends as many as the algorithm gives, but servers of others
 /// have shorter ones, and the key is theirs too.
-pub const LEAST_SECRET: usize = 8;
+pub const MIN_SECRET: usize = 8;
 
 /// Short for a table of bounds.
 const fn ms(count: u64) -> Duration {

@@ -157,8 +157,8 @@ pub fn algorithm(text: &str) -> Result<Algorithm, Expected> {
 /// Reads the secret of a key, as it stands in the config or in a file of its own.
 pub fn secret(text: &str) -> Result<Vec<u8>, Expected> {
     let secret = data_encoding::BASE64.decode(text.trim().as_bytes()).ok();
-    let secret = secret.filter(|secret| secret.len() >= limits::LEAST_SECRET);
-    let least = limits::LEAST_SECRET;
+    let secret = secret.filter(|secret| secret.len() >= limits::MIN_SECRET);
+    let least = limits::MIN_SECRET;
     secret.ok_or_else(|| Expected::new(format!("a secret in base64, {least} octets or more")))
 }
 

@@ -108,7 +108,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
         entry.set_ticket(ticket.attempt(), None);
         let has_cookie = ticket.proof().has(Proof::COOKIE) && !ticket.proof().has(Proof::LENIENT);
-        let is_by_udp = has_cookie || entry.race.times_asked_again() < MOST_BY_UDP;
+        let is_by_udp = has_cookie || entry.race.times_asked_again() < MAX_BY_UDP;
         if is_by_udp && self.ask_elsewhere(ticket, now) {
             return;
         }
@@ -208,5 +208,5 @@ impl Forwarder {
 }
 
 /// How often attempts of one race are asked again by UDP before TCP is tried. A forger who finds every port at once has so many
-/// times [`MOST_NEAR_MISSES`](crate::net::exchange::MOST_NEAR_MISSES) guesses.
-const MOST_BY_UDP: u8 = 2;
+/// times [`MAX_NEAR_MISSES`](crate::net::exchange::MAX_NEAR_MISSES) guesses.
+const MAX_BY_UDP: u8 = 2;

@@ -135,7 +135,7 @@ impl Backend {
         match (end, connection.idle_since()) {
             // RFC 7766 section 6.2.3: it keeps idle connections for less time than we do.
             (End::Lost(_), Some(since)) if connection.heard() > 0 => {
-                self.idle = (now.saturating_duration_since(since) / 2).max(IDLE_MIN);
+                self.idle = (now.saturating_duration_since(since) / 2).max(MIN_IDLE);
             }
             (End::Lost(_), None) => {
                 // It read one query and not those behind it.
@@ -511,7 +511,7 @@ const QUEUE: usize = 1024;
 const IDLE: Duration = Duration::from_secs(8);
 
 /// The least of that for a backend that closes earlier: below it nothing is left to be gained.
-const IDLE_MIN: Duration = Duration::from_millis(100);
+const MIN_IDLE: Duration = Duration::from_millis(100);
 
 /// How long a backend gets one query on a connection after it was seen to close after the first. Such servers are rarely
 /// mended.

@@ -57,7 +57,7 @@ impl<'a> Memory<'a> {
     fn is_fresh(&self, key: &Key<'_>, reply: &Reply<'_>, now: Instant, scratch: &mut Vec<u8>) -> bool {
         let Some(query) = query_of_reply(reply) else { return false };
         let form = ClientForm::of(&query);
-        let client = cache::Client { form: &form, own_udp_size: 0, limit: LEAST_LIMIT };
+        let client = cache::Client { form: &form, own_udp_size: 0, limit: MIN_LIMIT };
         matches!(self.cache.look_stale(key, &client, self.rules, now, scratch), Found::Fresh { .. })
     }
 }
@@ -361,4 +361,4 @@ pub(super) fn asked(key: &QuestionKey, flags: u8, hash: u64) -> Option<Asked<'_>
 const BUSY: usize = 256;
 
 /// The least that every client takes (RFC 1035 section 2.3.4).
-const LEAST_LIMIT: usize = 512;
+const MIN_LIMIT: usize = 512;

@@ -1,5 +1,5 @@
 //! Responses that leave later, so that what has waited does not leave as a pulse (`limit/pacing.rs`): each at its time, and no
-//! more of them than take [`MOST_OCTETS`].
+//! more of them than take [`MAX_OCTETS`].
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -44,7 +44,7 @@ impl Paced {
         message: &[u8],
     ) -> bool {
         let octets = self.octets + message.len() + size_of::<Later>();
-        if octets > MOST_OCTETS {
+        if octets > MAX_OCTETS {
             return false;
         }
         self.octets = octets;
@@ -103,7 +103,7 @@ impl PartialEq for Later {
 impl Eq for Later {}
 
 /// Octets that the responses of one worker may take which leave later. Where that is not enough, what is left is not sent.
-const MOST_OCTETS: usize = 8 << 20;
+const MAX_OCTETS: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -138,8 +138,8 @@ mod tests {
     fn there_are_no_more_than_take_so_many_octets() {
         let now = Instant::now();
         let mut paced = Paced::default();
-        let count = (0..MOST_OCTETS).take_while(|_| paced.push(now, way(), &[0; 1_000])).count();
-        assert_eq!(count, MOST_OCTETS / (1_000 + size_of::<Later>()));
+        let count = (0..MAX_OCTETS).take_while(|_| paced.push(now, way(), &[0; 1_000])).count();
+        assert_eq!(count, MAX_OCTETS / (1_000 + size_of::<Later>()));
         assert!(paced.pop_due(now).is_some() && paced.push(now, way(), &[0; 1_000]));
     }
 }

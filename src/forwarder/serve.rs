@@ -51,7 +51,7 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut vigil: Vigil) -> io::Result<()> {
     let watched = forwarder.borrow().exchange.watched().try_clone_to_owned()?;
     let watched = batch::watch(watched)?;
-    let mut received = RecvBatch::for_trains(BATCH, REPLY_MAX);
+    let mut received = RecvBatch::for_trains(BATCH, MAX_REPLY);
     let mut events = Vec::with_capacity(BATCH);
     loop {
         let mut ready = vigil.wait(watched.readable()).await?;
@@ -66,4 +66,4 @@ pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut vigil: Vigil) -
 }
 
 /// Octets of the longest reply that is read whole. Backends are told `edns_udp_size`, which is at most this.
-const REPLY_MAX: usize = 4096;
+const MAX_REPLY: usize = 4096;

@@ -134,7 +134,7 @@ impl Clients {
     /// A table for so many clients that hold something at a time: 32 to 64 octets for each. `seed` comes from the operating
     /// system and is nobody else's to know.
     pub fn new(clients: usize, seed: u64) -> Self {
-        let sets = (clients.min(MOST_CLIENTS) * ROOM).div_ceil(WAYS).max(1).next_power_of_two();
+        let sets = (clients.min(MAX_CLIENTS) * ROOM).div_ceil(WAYS).max(1).next_power_of_two();
         let sets = (0..sets).map(|_| Set::default()).collect();
         Self { state: FixedState::with_seed(seed), sets, waiting: Alone::default() }
     }
@@ -297,7 +297,7 @@ const WAYS: usize = 8;
 const ROOM: usize = 4;
 
 /// Clients for which there is room at most, in 32 MiB. Where more queries may wait, more clients may find both sets full.
-const MOST_CLIENTS: usize = 1 << 20;
+const MAX_CLIENTS: usize = 1 << 20;
 
 /// Bits of the count of queries that wait.
 const WAITING_BITS: u32 = 18;

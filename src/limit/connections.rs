@@ -8,11 +8,11 @@
 //! 3. If the table is full, one connection of the largest holder makes room, provided that it holds more than the newcomer
 //!    would: the one that has been idle for longest, or, if none is idle, the one whose last query is longest ago. So whoever
 //!    holds everything keeps nobody out.
-//! 4. If nobody holds more than the newcomer would, only what has been idle for [`LEAST_IDLE`] makes room (RFC 7766
+//! 4. If nobody holds more than the newcomer would, only what has been idle for [`MIN_IDLE`] makes room (RFC 7766
 //!    section 6.2.3: "the server MAY close idle connections"), or else nobody does, and the newcomer is refused.
 //!
 //! And before it is full, the idle time shrinks: up to half of `max` it is what the config says, from there it goes down in
-//! eight equal steps to [`LEAST_IDLE`] ([`Pressure`]).
+//! eight equal steps to [`MIN_IDLE`] ([`Pressure`]).
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Default for ConnectionRules {
 
 /// Below this, no idle time shrinks: a client at the other end of the world has its first query here within half a second of
 /// the handshake, and a browser that looks up the names of one page is done.
-pub const LEAST_IDLE: Duration = Duration::from_millis(500);
+pub const MIN_IDLE: Duration = Duration::from_millis(500);
 
 /// How far a table of connections is filled beyond its half, from 0 to 8 eighths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,9 +85,9 @@ impl Pressure {
         }
     }
 
-    /// What is left of a time to be idle. A time that is below [`LEAST_IDLE`] anyway stays as it is.
+    /// What is left of a time to be idle. A time that is below [`MIN_IDLE`] anyway stays as it is.
     pub fn shrink(self, idle: Duration) -> Duration {
-        let least = idle.min(LEAST_IDLE);
+        let least = idle.min(MIN_IDLE);
         idle - (idle - least) * u32::from(self.0) / u32::from(STEPS)
     }
 }
@@ -112,7 +112,7 @@ pub fn make_room(standings: impl Iterator<Item = Standing>, newcomer: u32) -> Op
     // Of equals the first.
     let (index, chosen) = standings.enumerate().max_by_key(|entry| (rank(entry), Reverse(entry.0)))?;
     let is_greedy = chosen.held > newcomer;
-    let is_idle = !chosen.is_busy && chosen.quiet >= LEAST_IDLE;
+    let is_idle = !chosen.is_busy && chosen.quiet >= MIN_IDLE;
     (is_greedy || is_idle).then_some(index)
 }
 

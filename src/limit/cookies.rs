@@ -183,7 +183,7 @@ impl CookieSecret {
 
     /// The hash of a cookie (RFC 9018 section 4.4).
     fn hash(&self, client: &ClientCookie, server: &ServerCookie, address: IpAddr) -> [u8; 8] {
-        let mut octets = [0; LONGEST];
+        let mut octets = [0; MAX_INPUT];
         let mut rest = &mut octets[..];
         let mut put = |part: &[u8]| {
             let (first, behind) = mem::take(&mut rest).split_at_mut(part.len());
@@ -196,7 +196,7 @@ impl CookieSecret {
             IpAddr::V4(address) => put(&address.octets()),
             IpAddr::V6(address) => put(&address.octets()),
         }
-        let len = LONGEST - rest.len();
+        let len = MAX_INPUT - rest.len();
         SipHasher24::new_with_key(&self.0).hash(&octets[..len]).to_le_bytes()
     }
 }
@@ -241,7 +241,7 @@ const FUTURE: i32 = 300;
 const HASHED: usize = 8;
 
 /// The most octets that are hashed: a client cookie, that much of a server cookie, and an IPv6 address.
-const LONGEST: usize = 8 + HASHED + 16;
+const MAX_INPUT: usize = 8 + HASHED + 16;
 
 #[cfg(test)]
 mod tests {

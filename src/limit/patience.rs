@@ -14,7 +14,7 @@
 //! - While a response waits for the client, the client has `idle` to take *something*: a slow secondary gets its transfer
 //!   however long that takes, as from NSD and Knot, whose timeouts are of one write and not of all of them.
 //! - After `lifetime` no query is taken any more. What is in flight is answered and written, a transfer to its end, but from
-//!   then on the client has to take [`LEAST_TAKEN`] octets in each `idle`: who reads an octet now and then cannot stay for
+//!   then on the client has to take [`MIN_TAKEN`] octets in each `idle`: who reads an octet now and then cannot stay for
 //!   ever. BIND ends a transfer after two hours, however well it goes; a rate does not punish zones for their size.
 
 use std::time::Instant;
@@ -64,7 +64,7 @@ impl Patience {
     /// The client has taken octets.
     pub fn on_written(&mut self, octets: usize, rules: &ConnectionRules, now: Instant) {
         self.taken += octets;
-        let least = if now < self.end_of_queries(rules) { 1 } else { LEAST_TAKEN };
+        let least = if now < self.end_of_queries(rules) { 1 } else { MIN_TAKEN };
         if self.taken >= least {
             (self.taken_at, self.taken) = (now, 0);
         }
@@ -88,7 +88,7 @@ impl Patience {
 
 /// Octets that a client has to take in each idle time once the lifetime of its connection is over: with 10 s, 13 kbit/s, a
 /// modem of 1985.
-const LEAST_TAKEN: usize = 16 << 10;
+const MIN_TAKEN: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -141,8 +141,8 @@ impl ResponseRate {
             return in_all;
         }
         hasher.write_u8(outcome as u8);
-        let mut folded = [0; LONGEST_NAME];
-        let name = name.get(..LONGEST_NAME).unwrap_or(name);
+        let mut folded = [0; MAX_NAME];
+        let name = name.get(..MAX_NAME).unwrap_or(name);
         let folded = &mut folded[..name.len()];
         folded.copy_from_slice(name);
         folded.make_ascii_lowercase();
@@ -182,7 +182,7 @@ impl ResponseRate {
 }
 
 /// Octets of the longest name (RFC 1035 section 2.3.4).
-const LONGEST_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 
 #[cfg(test)]
 mod tests {

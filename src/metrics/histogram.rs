@@ -97,7 +97,7 @@ impl Default for HistogramSnapshot {
 
 /// The bucket of a duration; what is below a microsecond is cut off.
 fn bucket(duration: Duration) -> usize {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
     if micros < STEPS {
         return micros as usize;
     }
@@ -119,7 +119,7 @@ fn border(bucket: usize) -> u64 {
 /// Buckets for each doubling.
 const STEPS: u64 = 8;
 /// Longer ones, in µs, count as this: 67 s, more than any timeout that a config may set.
-const LONGEST: u64 = (1 << 26) - 1;
+const MAX_MICROS: u64 = (1 << 26) - 1;
 /// The linear ones, and 23 doublings from 2^3 to 2^26.
 const BUCKETS: usize = (STEPS + 23 * STEPS) as usize;
 
@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn the_longest_has_the_last_bucket() {
-        assert_eq!(bucket(Duration::from_micros(LONGEST)), BUCKETS - 1);
+        assert_eq!(bucket(Duration::from_micros(MAX_MICROS)), BUCKETS - 1);
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
-        assert_eq!(border(BUCKETS), LONGEST + 1);
+        assert_eq!(border(BUCKETS), MAX_MICROS + 1);
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_duration_lies_between_the_borders_of_its_bucket(micros in 0..=LONGEST) {
+        fn a_duration_lies_between_the_borders_of_its_bucket(micros in 0..=MAX_MICROS) {
             let bucket = bucket(Duration::from_micros(micros));
             let (lower, upper) = (border(bucket), border(bucket + 1));
             prop_assert!((lower..upper).contains(&micros), "{lower} <= {micros} < {upper}");

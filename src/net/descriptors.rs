@@ -59,16 +59,16 @@ impl Shares {
     pub fn of(demand: Demand) -> Self {
         let Demand { workers, addresses, backends, has_admin, .. } = demand;
         let workers = workers.max(1);
-        let limit = demand.limit.min(MOST);
+        let limit = demand.limit.min(MAX_DESCRIPTORS);
         let listeners = 2 * workers * addresses;
         let is_forwarder = backends > 0;
         let admin_listeners = if has_admin { ADMIN_LISTENERS } else { 0 };
         let open = PROCESS + workers * RUNTIME + listeners + admin_listeners;
 
-        let least_admin = if has_admin { LEAST_ADMIN } else { 0 };
+        let least_admin = if has_admin { MIN_ADMIN } else { 0 };
         let reserved = backends + workers * backends;
         let least_fetches = if is_forwarder { workers } else { 0 };
-        let least = open + reserved + least_fetches + least_admin + LEAST_FILES + LEAST_CONNECTIONS;
+        let least = open + reserved + least_fetches + least_admin + MIN_FILES + MIN_CONNECTIONS;
 
         let mut left = Purse(limit.saturating_sub(open));
         let probes = left.take(backends);
@@ -77,15 +77,15 @@ impl Shares {
         // An eighth of what is left for each is plenty where there is much, and where there is little, too little is left to
         // others otherwise.
         let eighth = left.0 / 8;
-        let admin = left.take(if has_admin { eighth.clamp(LEAST_ADMIN, MOST_ADMIN) } else { 0 });
-        let files = left.take(eighth.clamp(LEAST_FILES, MOST_FILES));
+        let admin = left.take(if has_admin { eighth.clamp(MIN_ADMIN, MAX_ADMIN) } else { 0 });
+        let files = left.take(eighth.clamp(MIN_FILES, MAX_FILES));
         let connections = match is_forwarder {
             true => (limit / 2).min(left.0 / 3 * 2),
             false => (limit / 2).min(left.0),
         };
-        let connections = left.take(connections.max(LEAST_CONNECTIONS)).max(1);
+        let connections = left.take(connections.max(MIN_CONNECTIONS)).max(1);
         let fetches = match is_forwarder {
-            true => ((first_fetches + left.0 / 4) / workers).clamp(1, MOST_FETCHES),
+            true => ((first_fetches + left.0 / 4) / workers).clamp(1, MAX_FETCHES),
             false => 0,
         };
         left.take((workers * fetches).saturating_sub(first_fetches));
@@ -125,7 +125,7 @@ impl Purse {
 
 /// No more are divided, whatever the limit: Linux lets no process have more than a million unless `fs.nr_open` is raised, and
 /// no share could be used up.
-const MOST: usize = 1 << 20;
+const MAX_DESCRIPTORS: usize = 1 << 20;
 
 /// Open in every process: standard streams, the control thread's runtime with its signals, and a few that libraries keep.
 const PROCESS: usize = 16;
@@ -137,22 +137,22 @@ const RUNTIME: usize = 8;
 const ADMIN_LISTENERS: usize = 2;
 
 /// Connections with which an operator and a scrape can be served at once.
-const LEAST_ADMIN: usize = 4;
+const MIN_ADMIN: usize = 4;
 
 /// Connections that the admin server takes at most.
-pub const MOST_ADMIN: usize = 64;
+pub const MAX_ADMIN: usize = 64;
 
 /// A zone file with an included one, the cache image, and a transfer.
-const LEAST_FILES: usize = 4;
+const MIN_FILES: usize = 4;
 
 /// What a reload of many zones, and transfers, may have open at a time.
-const MOST_FILES: usize = 32;
+const MAX_FILES: usize = 32;
 
 /// Connections of clients that there are even where they are few.
-const LEAST_CONNECTIONS: usize = 4;
+const MIN_CONNECTIONS: usize = 4;
 
 /// Fetches of one worker at a time. They are rare where backends are sound: answers that UDP cannot carry, for clients by TCP.
-pub const MOST_FETCHES: usize = 64;
+pub const MAX_FETCHES: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -220,8 +220,8 @@ mod tests {
             prop_assert!(shares.is_enough());
             prop_assert!(sum(of, &shares) <= of.limit, "{shares:?}");
             prop_assert!(shares.probes == backends && shares.backend_sockets >= backends);
-            prop_assert!(shares.files >= LEAST_FILES && shares.connections >= LEAST_CONNECTIONS);
-            prop_assert_eq!(shares.admin >= LEAST_ADMIN, has_admin);
+            prop_assert!(shares.files >= MIN_FILES && shares.connections >= MIN_CONNECTIONS);
+            prop_assert_eq!(shares.admin >= MIN_ADMIN, has_admin);
             prop_assert_eq!(shares.fetches >= 1, backends > 0);
         }
 

@@ -46,7 +46,7 @@ use self::room::Room;
 use self::sent::SentIds;
 use self::tickets::Tickets;
 pub use self::tickets::{Held, TicketKey};
-pub use self::void::MOST_NEAR_MISSES;
+pub use self::void::MAX_NEAR_MISSES;
 use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch, SendBatch};
 use super::options::take_trains_whole;

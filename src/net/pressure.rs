@@ -93,7 +93,7 @@ impl Pressure {
         // What waits is as long as the buffer lets it be, or less.
         let Some(waited) = waited else { return Change::Measure(None) };
         let ratio = (TARGET.as_secs_f64() / waited.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.5, 2.0);
-        let wanted = ((under.buffer as f64 * ratio) as usize).clamp(LEAST_BUFFER, super::bind::SOCKET_BUFFER);
+        let wanted = ((under.buffer as f64 * ratio) as usize).clamp(MIN_BUFFER, super::bind::SOCKET_BUFFER);
         // Each change costs a call, and small ones change nothing.
         if wanted.abs_diff(under.buffer) < under.buffer / 8 {
             return Change::Measure(None);
@@ -121,7 +121,7 @@ const TARGET: Duration = Duration::from_millis(50);
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Octets that a buffer has at the least: the kernel counts 832 for a small query and grants twice of this, which holds two batches.
-const LEAST_BUFFER: usize = 64 << 10;
+const MIN_BUFFER: usize = 64 << 10;
 
 /// After so long without [`FULL`] the pressure is over.
 const RELIEF: Duration = Duration::from_millis(500);
@@ -130,7 +130,7 @@ const RELIEF: Duration = Duration::from_millis(500);
 mod tests {
     use super::*;
 
-    const MOST: usize = crate::net::bind::SOCKET_BUFFER;
+    const MAX_BUFFER: usize = crate::net::bind::SOCKET_BUFFER;
 
     /// A socket under test, and its clock.
     struct Bench(Pressure, Instant);
@@ -141,7 +141,7 @@ mod tests {
             let mut bench = Self(Pressure::default(), Instant::now());
             assert_eq!((1..FULL).map(|_| bench.0.note(true)).find(|is_under| *is_under), None);
             assert!(bench.0.note(true));
-            assert_eq!(bench.0.look(None, || MOST, bench.1), Change::Begin);
+            assert_eq!(bench.0.look(None, || MAX_BUFFER, bench.1), Change::Begin);
             bench
         }
 
@@ -187,19 +187,19 @@ mod tests {
     fn buffer_follows_the_wait() {
         let mut bench = Bench::overloaded();
         assert_eq!(bench.call(INTERVAL / 2, true, 400), Change::Nothing);
-        assert_eq!(bench.call(INTERVAL / 2, true, 400), Change::Measure(Some(MOST / 2)));
-        assert_eq!(bench.call(INTERVAL, true, 200), Change::Measure(Some(MOST / 4)));
-        assert_eq!(bench.call(INTERVAL, true, 75), Change::Measure(Some(MOST / 6)));
+        assert_eq!(bench.call(INTERVAL / 2, true, 400), Change::Measure(Some(MAX_BUFFER / 2)));
+        assert_eq!(bench.call(INTERVAL, true, 200), Change::Measure(Some(MAX_BUFFER / 4)));
+        assert_eq!(bench.call(INTERVAL, true, 75), Change::Measure(Some(MAX_BUFFER / 6)));
         assert_eq!(bench.call(INTERVAL, true, 52), Change::Measure(None));
-        assert_eq!(bench.call(INTERVAL, true, 10), Change::Measure(Some(MOST / 6 * 2)));
+        assert_eq!(bench.call(INTERVAL, true, 10), Change::Measure(Some(MAX_BUFFER / 6 * 2)));
         for _ in 0..10 {
             bench.call(INTERVAL, true, 90_000);
         }
-        assert_eq!(bench.0.under.as_ref().map(|under| under.buffer), Some(LEAST_BUFFER));
+        assert_eq!(bench.0.under.as_ref().map(|under| under.buffer), Some(MIN_BUFFER));
         for _ in 0..10 {
             bench.call(INTERVAL, true, 0);
         }
-        assert_eq!(bench.0.under.as_ref().map(|under| under.buffer), Some(MOST));
+        assert_eq!(bench.0.under.as_ref().map(|under| under.buffer), Some(MAX_BUFFER));
     }
 
     #[test]

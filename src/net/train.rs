@@ -113,7 +113,7 @@ impl Trains {
 impl Train {
     /// Whether one more of the same length may be coupled.
     fn has_room(&self) -> bool {
-        (1..=COUPLED_MAX).contains(&self.way.length) && (usize::from(self.count) + 1) * self.way.length <= TRAIN_MAX
+        (1..=MAX_COUPLED).contains(&self.way.length) && (usize::from(self.count) + 1) * self.way.length <= TRAIN_MAX
     }
 }
 
@@ -131,7 +131,7 @@ const NONE: u8 = u8::MAX;
 const PLACES: usize = 2 * BATCH;
 /// Octets of the longest datagram that is coupled. The kernel refuses a train whose datagrams would have to be fragmented;
 /// this length passes nearly everywhere (the DNS flag day of 2020 settled on it).
-const COUPLED_MAX: usize = 1232;
+const MAX_COUPLED: usize = 1232;
 /// Octets of a train: until it is cut it is one datagram, whose length has 16 bits.
 const TRAIN_MAX: usize = 65_000;
 
@@ -162,16 +162,16 @@ mod tests {
         check(&[way(1, 30)], &[&[0]]);
         check(&[connected; 3], &[&[0, 1, 2]]);
         check(&[way(1, 30), way(2, 30), way(1, 30), way(1, 31), way(2, 30)], &[&[0, 2], &[1, 4], &[3]]);
-        check(&[way(1, COUPLED_MAX + 1); 2], &[&[0], &[1]]);
+        check(&[way(1, MAX_COUPLED + 1); 2], &[&[0], &[1]]);
         // The kernel takes an empty datagram for the end of a train.
         check(&[way(1, 0); 2], &[&[0], &[1]]);
     }
 
     #[test]
     fn a_train_is_no_longer_than_a_datagram() {
-        let trains = arrange(&[way(1, COUPLED_MAX); BATCH], true);
+        let trains = arrange(&[way(1, MAX_COUPLED); BATCH], true);
         let counts: Vec<_> = trains.iter().map(Vec::len).collect();
-        assert_eq!(counts, [TRAIN_MAX / COUPLED_MAX, BATCH - TRAIN_MAX / COUPLED_MAX]);
+        assert_eq!(counts, [TRAIN_MAX / MAX_COUPLED, BATCH - TRAIN_MAX / MAX_COUPLED]);
     }
 
     proptest! {

@@ -135,7 +135,7 @@ impl Socket {
 
 /// Buffers for what a listener receives, trains too: a socket that once took them may serve others after a reload.
 pub fn inbox() -> RecvBatch {
-    RecvBatch::for_trains(BATCH, QUERY_MAX)
+    RecvBatch::for_trains(BATCH, MAX_QUERY)
 }
 
 impl AsFd for Socket {
@@ -146,7 +146,7 @@ impl AsFd for Socket {
 
 /// Octets of the longest query that is read whole. A query is a question and an OPT record; what is longer than any EDNS
 /// size in use is answered with FORMERR, since its end is missing.
-const QUERY_MAX: usize = 4096;
+const MAX_QUERY: usize = 4096;
 
 /// Batches that are read at the end: more than a socket's buffer holds, and no more, for a flood never ends.
 const LAST_BATCHES: usize = 256;

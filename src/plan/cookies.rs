@@ -106,8 +106,8 @@ impl BackendCookies {
         }
         // Only queries find out that what was given is given no more: they ask twice.
         if state.given.is_none() {
-            state.unheard = if to == RepliedTo::Any { state.unheard + 1 } else { MOST_UNHEARD };
-            if state.unheard >= MOST_UNHEARD {
+            state.unheard = if to == RepliedTo::Any { state.unheard + 1 } else { MAX_UNHEARD };
+            if state.unheard >= MAX_UNHEARD {
                 state.unheard = 0;
                 state.paused_until = Some(now + PAUSE);
             }
@@ -188,7 +188,7 @@ const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How many offers that were not replied to are enough. One datagram may be lost; and what is in the way may swallow all that
 /// bear an OPT record, which then costs the probe a little time.
-const MOST_UNHEARD: u8 = 3;
+const MAX_UNHEARD: u8 = 3;
 
 #[cfg(test)]
 mod tests {

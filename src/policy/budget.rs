@@ -23,8 +23,8 @@ impl Budget {
     /// A full bucket. `rate`: hedges per successful reply, 0.0 to 1.0; 0 means no hedges at all.
     pub fn new(rate: f64) -> Self {
         Self {
-            tokens: AtomicI64::new(SMALLEST * TOKEN),
-            capacity: AtomicI64::new(SMALLEST * TOKEN),
+            tokens: AtomicI64::new(MIN_BURST * TOKEN),
+            capacity: AtomicI64::new(MIN_BURST * TOKEN),
             rate: AtomicI64::new(micro(rate)),
         }
     }
@@ -60,7 +60,7 @@ impl Budget {
 
     /// Tells how many queries came in the last minute: the bucket holds 1 % of that, and at least ten hedges.
     pub fn set_recent_queries(&self, queries: u64) {
-        let hedges = i64::try_from(queries / 100).unwrap_or(i64::MAX).clamp(SMALLEST, LARGEST);
+        let hedges = i64::try_from(queries / 100).unwrap_or(i64::MAX).clamp(MIN_BURST, MAX_BURST);
         let capacity = hedges * TOKEN;
         self.capacity.store(capacity, Ordering::Relaxed);
         self.tokens.fetch_min(capacity, Ordering::Relaxed);
@@ -86,9 +86,9 @@ fn micro(rate: f64) -> i64 {
 /// One token in micro-tokens.
 const TOKEN: i64 = 1_000_000;
 /// The hedges that the smallest bucket holds: enough for a quiet pool to meet a bad second.
-const SMALLEST: i64 = 10;
+const MIN_BURST: i64 = 10;
 /// The hedges that the largest bucket holds. It only keeps the arithmetic from overflowing.
-const LARGEST: i64 = 1_000_000_000;
+const MAX_BURST: i64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -54,7 +54,7 @@ impl Known<'_> {
     /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
     /// and the one that is silent for good must not get its turn again whenever that happens.
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
-        let shortest = SHORTEST_PATIENCE.min(longest);
+        let shortest = MIN_PATIENCE.min(longest);
         let is_stalled = |backend: &BackendIndex| {
             let load = self.loads.get(backend.get());
             // What is cheap to know first: nearly always that is enough.
@@ -85,7 +85,7 @@ impl Known<'_> {
     /// slowest. One that stalls on every hundredth query would be waited for as long as it stalls.
     fn patience(&self, backend: BackendIndex, longest: Duration) -> Duration {
         let usual = self.latency.get(backend.get()).and_then(|latency| latency.quantile(0.75));
-        usual.map_or(longest, |usual| (3 * usual).max(SHORTEST_PATIENCE).min(longest))
+        usual.map_or(longest, |usual| (3 * usual).max(MIN_PATIENCE).min(longest))
     }
 
     /// How many attempts a backend has out.
@@ -95,7 +95,7 @@ impl Known<'_> {
 }
 
 /// The least silence that is taken for a stall: a backend that pauses for less costs less than it would to avoid it.
-const SHORTEST_PATIENCE: Duration = Duration::from_millis(10);
+const MIN_PATIENCE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -107,7 +107,7 @@ mod tests {
     use crate::policy::{Hedge, HedgeDelay, budget::Budget};
 
     /// How long a backend may be silent here.
-    const LONGEST: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(1);
 
     /// The order of three backends of which these are silent, after so long.
     fn check(silent: &[usize], balance: Balance, all_down: bool, waited: Duration, expected: [u16; 3]) {
@@ -117,7 +117,7 @@ mod tests {
             (0..8).for_each(|_| loads[backend].asked(now));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), all_down);
-        let rules = Rules { balance, attempt_timeout: LONGEST, ..Rules::default() };
+        let rules = Rules { balance, attempt_timeout: TIMEOUT, ..Rules::default() };
         let known = Known { loads: &loads, latency: &[], now: now + waited };
         let found = line_up(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), expected.map(BackendIndex), "{silent:?}");
@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn the_silent_come_last_in_their_order() {
-        check(&[], Balance::RoundRobin, false, LONGEST, [0, 1, 2]);
-        check(&[0], Balance::RoundRobin, false, LONGEST, [1, 2, 0]);
-        check(&[0, 1], Balance::Random, false, LONGEST, [2, 0, 1]);
-        check(&[0, 1, 2], Balance::RoundRobin, false, LONGEST, [0, 1, 2]);
+        check(&[], Balance::RoundRobin, false, TIMEOUT, [0, 1, 2]);
+        check(&[0], Balance::RoundRobin, false, TIMEOUT, [1, 2, 0]);
+        check(&[0, 1], Balance::Random, false, TIMEOUT, [2, 0, 1]);
+        check(&[0, 1, 2], Balance::RoundRobin, false, TIMEOUT, [0, 1, 2]);
     }
 
     #[test]
@@ -140,16 +140,16 @@ mod tests {
             (0..8).for_each(|_| loads[backend].asked(now + Duration::from_millis(since)));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
-        let known = Known { loads: &loads, latency: &[], now: now + 2 * LONGEST };
+        let known = Known { loads: &loads, latency: &[], now: now + 2 * TIMEOUT };
         let found = line_up(&candidates, &Rules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), [1, 2, 0].map(BackendIndex));
     }
 
     #[test]
     fn some_orders_stay_as_they_are() {
-        check(&[0], Balance::RoundRobin, false, LONGEST / 2, [0, 1, 2]);
-        check(&[0], Balance::RoundRobin, true, LONGEST, [0, 1, 2]);
-        check(&[0], Balance::Ordered, false, LONGEST, [0, 1, 2]);
+        check(&[0], Balance::RoundRobin, false, TIMEOUT / 2, [0, 1, 2]);
+        check(&[0], Balance::RoundRobin, true, TIMEOUT, [0, 1, 2]);
+        check(&[0], Balance::Ordered, false, TIMEOUT, [0, 1, 2]);
     }
 
     #[test]
@@ -159,9 +159,9 @@ mod tests {
             let mut latency = [Latency::new(now)];
             (0..100).for_each(|_| latency[0].record(Duration::from_millis(usual), now));
             let known = Known { loads: &[], latency: &latency, now };
-            let found = known.patience(BackendIndex(0), LONGEST).as_millis();
+            let found = known.patience(BackendIndex(0), TIMEOUT).as_millis();
             assert!(found.abs_diff(expected) * 20 <= expected, "{usual} ms: {found} ms");
-            assert_eq!(known.patience(BackendIndex(1), LONGEST), LONGEST);
+            assert_eq!(known.patience(BackendIndex(1), TIMEOUT), TIMEOUT);
         }
     }
 

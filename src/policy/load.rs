@@ -117,7 +117,7 @@ impl Load {
     /// deals with one attempt after the other.
     pub fn cost(&self, now: Instant) -> f64 {
         // With attempts out it takes at least as long as it has been silent, whatever it used to take.
-        let wait = self.latency.cost(now).max(self.silence(now).as_secs_f64()).max(SHORTEST_WAIT)
+        let wait = self.latency.cost(now).max(self.silence(now).as_secs_f64()).max(MIN_WAIT)
             + self.errors.value(now) * ASKED_IN_VAIN;
         wait * (f64::from(self.in_flight) + 1.0)
     }
@@ -179,7 +179,7 @@ const STALLED_ATTEMPTS: u32 = 8;
 /// How much one reply counts.
 const ONE_REPLY: f64 = 1.0 / 8.0;
 /// Seconds that a backend is taken to need at least, so that attempts in flight count even if it was never timed.
-const SHORTEST_WAIT: f64 = 1e-6;
+const MIN_WAIT: f64 = 1e-6;
 /// Seconds that are charged to one that only fails, in proportion to one that sometimes does. It is often the
 /// quickest of all, and the time that it costs is that of being asked in vain.
 const ASKED_IN_VAIN: f64 = 0.1;

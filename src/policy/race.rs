@@ -502,7 +502,7 @@ impl Race {
         if !field.budget.take() {
             self.hedges_denied += u8::from(self.hedge_again.is_none());
             let (_, late) = self.attempts.in_state(State::Silent).next_back()?;
-            self.hedge_again = Some(now.after(late.asked.until(now).max(SHORTEST_WAIT)));
+            self.hedge_again = Some(now.after(late.asked.until(now).max(MIN_WAIT)));
             return None;
         }
         self.hedge_from = self.attempts.next_id();
@@ -547,7 +547,7 @@ impl Race {
                 let p99s = silent.map(|(_, entry)| field.latency.get(entry.backend.get())?.quantile(0.99));
                 // A backend that is not known yet may take its whole time.
                 let times = p99s.map(|p99| p99.map_or(rules.attempt_timeout, |p99| 3 * p99));
-                times.fold(SHORTEST_GRACE, Duration::max).min(rules.attempt_timeout)
+                times.fold(MIN_GRACE, Duration::max).min(rules.attempt_timeout)
             }
         };
         Some(since.after(grace))
@@ -609,10 +609,10 @@ fn spend(count: &mut u8) -> bool {
 }
 
 /// The least time after which a denied hedge is tried again.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The least that `grace = "auto"` waits (docs/src/contract.md, Races).
-const SHORTEST_GRACE: Duration = Duration::from_millis(5);
+const MIN_GRACE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests;

@@ -79,7 +79,7 @@ impl Primary {
         // A socket and so a port of its own for each question, and only the primary is heard (RFC 5452 section 9.2).
         let socket = bind::asking(self.address.is_ipv6())?;
         socket.connect(self.address).await?;
-        let mut buffer = vec![0; LONGEST_REPLY];
+        let mut buffer = vec![0; MAX_REPLY];
         for _ in 0..SENDS {
             socket.send(query).await?;
             let reply = async {
@@ -123,7 +123,7 @@ const SENDS: usize = 3;
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Octets of the longest reply by UDP that is read whole.
-const LONGEST_REPLY: usize = 4096;
+const MAX_REPLY: usize = 4096;
 
 /// Octets read from a connection at a time.
 const READ_AHEAD: usize = 64 << 10;

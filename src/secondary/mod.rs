@@ -251,7 +251,7 @@ impl Story {
                 // Now and then in any case: a transfer is seen to go on, and a zone expires meanwhile.
                 SecondaryStep::WaitUntil(at) if exchange.is_some() => at.min(now + GLANCE),
                 // Timers do not run while the machine sleeps.
-                SecondaryStep::WaitUntil(at) => at.min(now + LONGEST_WAIT),
+                SecondaryStep::WaitUntil(at) => at.min(now + MAX_WAIT),
             };
             tokio::select! {
                 (primary, outcome) = finished(&mut exchange) => {
@@ -455,7 +455,7 @@ impl From<Failure> for Trouble {
 const GLANCE: Duration = Duration::from_secs(1);
 
 /// How long is waited at most before the time is looked at: so much later a machine that wakes up finds a zone expired.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -26,7 +26,7 @@ impl Tables {
         let share = share(asked, all);
         let table = |name: &str, rules| {
             let rules = shared(rules, share);
-            let clients = Clients::new(rules.max.min(MOST_CLIENTS), rand::random());
+            let clients = Clients::new(rules.max.min(MAX_CLIENTS), rand::random());
             Connections::new(name, rules, Arc::new(clients), now)
         };
         Self {
@@ -66,15 +66,15 @@ fn shared(rules: ConnectionRules, share: usize) -> ConnectionRules {
 fn share(asked: impl Iterator<Item = usize> + Clone, all: usize) -> usize {
     let taken: usize = asked.clone().sum();
     let sections = asked.filter(|&max| max == 0).count();
-    (all.saturating_sub(taken) / sections.max(1)).max(LEAST)
+    (all.saturating_sub(taken) / sections.max(1)).max(MIN_SHARE)
 }
 
 /// A section is reached by TCP, however few descriptors there are.
-const LEAST: usize = 1;
+const MIN_SHARE: usize = 1;
 
 /// Clients that are told apart at a time, so that their connections can be counted: 512 KiB. With four times as many the last ones
 /// are let in uncounted.
-const MOST_CLIENTS: usize = 16 << 10;
+const MAX_CLIENTS: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {

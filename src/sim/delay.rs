@@ -110,11 +110,11 @@ fn above_zero(rng: &mut impl Rng) -> f64 {
 
 /// So many seconds, or as long as anybody could wait.
 fn bounded(seconds: f64) -> Duration {
-    Duration::from_secs_f64(seconds.clamp(0.0, LONGEST))
+    Duration::from_secs_f64(seconds.clamp(0.0, MAX_SECONDS))
 }
 
 /// Seconds. A power law knows no bounds, but the clock does.
-const LONGEST: f64 = 3_600.0;
+const MAX_SECONDS: f64 = 3_600.0;
 
 #[cfg(test)]
 mod tests {

@@ -115,7 +115,7 @@ impl Spells {
         if let Some(chance) = &mut self.chance {
             while self.known.back().is_none_or(|last| last.end <= time) {
                 let start = chance.reached + exponential(chance.gap, &mut chance.rng);
-                chance.reached = start + exponential(chance.length, &mut chance.rng).max(SHORTEST);
+                chance.reached = start + exponential(chance.length, &mut chance.rng).max(MIN_LENGTH);
                 self.known.push_back(start..chance.reached);
             }
         }
@@ -136,7 +136,7 @@ impl Spells {
 }
 
 /// The shortest spell by chance, so that time gets on.
-const SHORTEST: Duration = Duration::from_micros(1);
+const MIN_LENGTH: Duration = Duration::from_micros(1);
 
 #[cfg(test)]
 mod tests {

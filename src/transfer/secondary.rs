@@ -206,7 +206,7 @@ impl Secondary {
             Stage::Ixfr => (SecondaryStep::Transfer { primary, incremental: true }, TRANSFER_PATIENCE),
             Stage::Axfr => (SecondaryStep::Transfer { primary, incremental: false }, TRANSFER_PATIENCE),
         };
-        (look.due, look.latest) = (Some(now + patience), now + LONGEST_TRANSFER);
+        (look.due, look.latest) = (Some(now + patience), now + MAX_TRANSFER);
         step
     }
 
@@ -322,7 +322,7 @@ const SOA_PATIENCE: Duration = Duration::from_secs(10);
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a transfer may take in all, or a primary that sends a record a minute would keep us from the others.
-const LONGEST_TRANSFER: Duration = Duration::from_secs(2 * 3600);
+const MAX_TRANSFER: Duration = Duration::from_secs(2 * 3600);
 
 /// The least time from one look to the next that a NOTIFY has begin.
 const NOTIFY_GAP: Duration = Duration::from_millis(100);

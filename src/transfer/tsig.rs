@@ -87,7 +87,7 @@ pub fn verify_query(keys: &Keys, query: &[u8], now: u64) -> Result<Option<Server
     let signed = [&tsig.unsigned(query, start)[..], &tsig.variables()].concat();
     // RFC 8945 section 5.2.2.1: so short a MAC, or one longer than there is, is a broken message.
     let full = key.mac(&signed);
-    if tsig.mac.len() > full.len() || tsig.mac.len() < SHORTEST_MAC.max(full.len() / 2) {
+    if tsig.mac.len() > full.len() || tsig.mac.len() < MIN_MAC.max(full.len() / 2) {
         return Err(Box::new(Refusal::format()));
     }
     let is_right = full.get(..tsig.mac.len()).is_some_and(|full| bool::from(full.ct_eq(&tsig.mac)));
@@ -265,7 +265,7 @@ const BADSIG: Rcode = Rcode(16);
 const TIME_MASK: u64 = (1 << 48) - 1;
 
 /// The shortest MAC there may be, in octets (RFC 8945 section 5.2.2.1).
-const SHORTEST_MAC: usize = 10;
+const MIN_MAC: usize = 10;
 
 /// The algorithm of the library.
 fn library_algorithm(algorithm: Algorithm) -> TsigAlgorithm {

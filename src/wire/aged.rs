@@ -48,11 +48,11 @@ pub fn write_kept(reply: &Reply<'_>, out: &mut Vec<u8>) {
     out.clear();
     let Some(question) = reply.question() else { return };
     let plain = ClientForm::of(&Query { header: Header::new(0), question, edns: None, is_signed: false });
-    write_response(reply, &plain, 0, LONGEST, out);
+    write_response(reply, &plain, 0, MAX_MESSAGE, out);
     // RFC 6891 section 6.1.1: OPT records are not cached. Deviation: the errors in them (RFC 8914) are about the answer, not
     // about the hop, and who asks again wants to know them as well.
     let errors = reply.edns().map(|edns| OptRecord::new(0, false).with_options(edns.options, Passing::Errors));
-    let errors = errors.filter(|opt| opt.has_options() && out.len() + opt.wire_len() <= LONGEST);
+    let errors = errors.filter(|opt| opt.has_options() && out.len() + opt.wire_len() <= MAX_MESSAGE);
     if let Some(opt) = errors {
         opt.append(out);
     }
@@ -250,7 +250,7 @@ fn rewrite_header(message: &mut [u8], change: impl FnOnce(Header) -> Header) {
 const TTL_AT: usize = 4;
 
 /// The longest message there is (RFC 1035 section 4.2.2).
-const LONGEST: usize = u16::MAX as usize;
+const MAX_MESSAGE: usize = u16::MAX as usize;
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ pub type ServerCookie = [u8; 16];
 
 impl<'a> CookieOption<'a> {
     /// Octets of the longest server cookie.
-    const LONGEST_SERVER: usize = 32;
+    const MAX_SERVER: usize = 32;
 
     /// Reads the data of an option.
     ///
@@ -29,7 +29,7 @@ impl<'a> CookieOption<'a> {
     pub fn read(data: &'a [u8]) -> Result<Self, MalformedCookie> {
         let (&client, server) = data.split_first_chunk().ok_or(MalformedCookie)?;
         match server.len() {
-            0 | 8..=Self::LONGEST_SERVER => Ok(Self { client, server }),
+            0 | 8..=Self::MAX_SERVER => Ok(Self { client, server }),
             _ => Err(MalformedCookie),
         }
     }
@@ -79,13 +79,13 @@ pub struct CookiePair {
     /// Octets of the server's.
     server_len: u8,
     /// The server's, and zeros.
-    server: [u8; CookieOption::LONGEST_SERVER],
+    server: [u8; CookieOption::MAX_SERVER],
 }
 
 impl CookiePair {
     /// Ours alone.
     pub fn new(client: ClientCookie) -> Self {
-        Self { client, server_len: 0, server: [0; CookieOption::LONGEST_SERVER] }
+        Self { client, server_len: 0, server: [0; CookieOption::MAX_SERVER] }
     }
 
     /// Both, from the option of a reply; `None` if that lacks the server's.

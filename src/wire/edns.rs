@@ -242,7 +242,7 @@ pub(super) fn extended_error_option(error: ExtendedError) -> [u8; 6] {
 pub(super) fn extended_error_with_text<'r>(
     error: ExtendedError,
     text: &str,
-    room: &'r mut [u8; LONGEST_ERROR],
+    room: &'r mut [u8; MAX_ERROR],
 ) -> &'r [u8] {
     let (option, rest) = room.split_at_mut(6);
     option.copy_from_slice(&extended_error_option(error));
@@ -258,7 +258,7 @@ pub(super) fn extended_error_with_text<'r>(
 }
 
 /// Octets of an EXTENDED-ERROR option with the longest text of ours.
-pub(super) const LONGEST_ERROR: usize = 6 + 96;
+pub(super) const MAX_ERROR: usize = 6 + 96;
 
 /// Octets of an OPT record without options.
 pub(super) const OPT_FIXED_LEN: usize = 11;
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn errors_may_have_text() {
-        let mut room = [0; LONGEST_ERROR];
+        let mut room = [0; MAX_ERROR];
         assert_eq!(extended_error_with_text(ExtendedError::SYNTHESIZED, "", &mut room), b"\0\x0F\0\x02\0\x1D");
         assert_eq!(extended_error_with_text(ExtendedError::OTHER, "why", &mut room), b"\0\x0F\0\x05\0\0why");
         assert_eq!(extended_error_with_text(ExtendedError::OTHER, &"x".repeat(200), &mut room), b"\0\x0F\0\x02\0\0");

@@ -117,7 +117,7 @@ pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> u
         if edns.options.is_empty() {
             opt.append(out);
         } else {
-            let limit = usize::from(own_udp_size).max(LEAST_LIMIT);
+            let limit = usize::from(own_udp_size).max(MIN_LIMIT);
             opt.with_options(edns.options, Passing::BeyondHop).append_within(limit, out);
         }
     }
@@ -137,7 +137,7 @@ pub fn add_cookie(query: &mut Vec<u8>, opt_at: usize, cookie: &CookiePair, own_u
         }
     }
     let options = opt_at + OPT_FIXED_LEN;
-    if query.len() + cookie.wire_len() > usize::from(own_udp_size).max(LEAST_LIMIT) {
+    if query.len() + cookie.wire_len() > usize::from(own_udp_size).max(MIN_LIMIT) {
         query.truncate(options);
     }
     cookie.append(query);
@@ -192,7 +192,7 @@ impl QuestionKey {
 const QTYPE_QCLASS: usize = 4;
 
 /// What everybody takes by UDP (RFC 1035 section 2.3.4), and more than any question with an empty OPT record has.
-const LEAST_LIMIT: usize = 512;
+const MIN_LIMIT: usize = 512;
 
 impl PartialEq for QuestionKey {
     fn eq(&self, other: &Self) -> bool {

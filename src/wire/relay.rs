@@ -80,10 +80,10 @@ impl<'a> Draft<'a> {
         }
         // Deviation: RFC 6891 section 6.1.1 wants an OPT record in every response to a query with one, and RFC 7873 section
         // 5.2.3 a cookie. But what is too long for TCP with them could not be had at all.
-        if limit == LONGEST && self.is_over(limit, out) {
+        if limit == MAX_MESSAGE && self.is_over(limit, out) {
             self.opt = self.opt.map(|opt| opt.with_cookie(None));
         }
-        if limit == LONGEST && self.is_over(limit, out) && reply.rcode().0 <= Rcode::MAX_IN_HEADER {
+        if limit == MAX_MESSAGE && self.is_over(limit, out) && reply.rcode().0 <= Rcode::MAX_IN_HEADER {
             self.opt = None;
         }
         if self.is_over(limit, out) {
@@ -172,7 +172,7 @@ fn drop_additional(out: &mut Vec<u8>, additional: usize, room: usize) -> u16 {
 }
 
 /// The longest message there is: TCP has two octets for the length (RFC 1035 section 4.2.2).
-const LONGEST: usize = u16::MAX as usize;
+const MAX_MESSAGE: usize = u16::MAX as usize;
 
 #[cfg(test)]
 mod tests {
@@ -323,7 +323,7 @@ mod tests {
         // The question takes 33 octets, each record 12 and its data, our OPT record 11.
         for (len, additional) in [(5479, 1), (5480, 0), (5490, 0)] {
             let reply = message(REPLY, [1, 2, 0, 0], &[QUESTION, &txt(60_000 - 12), &txt(len)]);
-            let out = response(&with_edns(), &reply, LONGEST);
+            let out = response(&with_edns(), &reply, MAX_MESSAGE);
             let header = read_reply(&out).expect("a response is sound").header();
             assert_eq!((header.ancount(), header.arcount(), header.is_truncated()), (2, additional, false), "{len}");
         }

@@ -3,7 +3,7 @@
 use super::body::{Opt, Record};
 use super::codes::{ExtendedError, Opcode, Rcode, RecordType};
 use super::cookie::Cookie;
-use super::edns::{Edns, LONGEST_ERROR, OptRecord, Passing, extended_error_with_text};
+use super::edns::{Edns, MAX_ERROR, OptRecord, Passing, extended_error_with_text};
 use super::form::ClientForm;
 use super::header::{Flag, Header};
 use super::query::Query;
@@ -32,7 +32,7 @@ pub fn write_synthesized(
     out.extend_from_slice(question_wire);
     form.respell(qname(question_wire).len(), out);
     if let Some(edns) = form.edns {
-        let mut room = [0; LONGEST_ERROR];
+        let mut room = [0; MAX_ERROR];
         let options = error.map_or(&[][..], |(error, text)| extended_error_with_text(error, text, &mut room));
         let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
         opt.with_cookie(form.cookie.as_ref()).with_options(options, Passing::All).append(out);

@@ -16,10 +16,10 @@ use crate::wire::{Question, RecordType};
 
 /// Fetches what answers to these messages will be made of, if the catalog is so large that this pays.
 pub fn warm<'m>(catalog: &Catalog, messages: impl Iterator<Item = &'m [u8]> + Clone) {
-    if !catalog.is_large() || messages.clone().nth(LEAST - 1).is_none() {
+    if !catalog.is_large() || messages.clone().nth(MIN_MESSAGES - 1).is_none() {
         return;
     }
-    let mut ahead: [Option<Ahead<'_>>; MOST] = [None; MOST];
+    let mut ahead: [Option<Ahead<'_>>; MAX_MESSAGES] = [None; MAX_MESSAGES];
     for (slot, message) in ahead.iter_mut().zip(messages) {
         *slot = Question::read(message).and_then(|question| Ahead::of(catalog, question));
     }
@@ -49,10 +49,10 @@ impl<'c> Ahead<'c> {
 }
 
 /// Fewer queries than this wait as long for each other as for the memory.
-const LEAST: usize = 4;
+const MIN_MESSAGES: usize = 4;
 
 /// More queries than a listener receives at once.
-const MOST: usize = 64;
+const MAX_MESSAGES: usize = 64;
 
 #[cfg(test)]
 mod tests {

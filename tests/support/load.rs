@@ -187,7 +187,7 @@ impl Run {
         loop {
             let now = Instant::now();
             // A client that was kept from running does not make up for it: a burst would be another test.
-            next = next.max(now.checked_sub(LONGEST_LAG).unwrap_or(now));
+            next = next.max(now.checked_sub(MAX_LAG).unwrap_or(now));
             while ended.is_none() && next <= now {
                 self.send();
                 next += step;
@@ -270,6 +270,6 @@ const NAMES: usize = 30_000;
 /// Ports that are asked from: enough that each worker of the server gets its part.
 const SOCKETS: usize = 8;
 /// By how much a query may be late before it is left out.
-const LONGEST_LAG: Duration = Duration::from_millis(10);
+const MAX_LAG: Duration = Duration::from_millis(10);
 /// How many answers that are not right are kept to be shown.
 const ODDITIES: usize = 8;

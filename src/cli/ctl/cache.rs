@@ -121,7 +121,7 @@ fn entry_row(entry: &EntryStatus) -> Vec<String> {
         (false, true) => "CD",
         (true, true) => "DO,CD",
     };
-    let more = if entry.hits == EntryStatus::MOST_HITS { "+" } else { "" };
+    let more = if entry.hits == EntryStatus::MAX_HITS { "+" } else { "" };
     vec![
         entry.pool.clone().unwrap_or_else(nothing),
         entry.qtype.clone(),

@@ -230,7 +230,7 @@ impl Connection {
             let _driven = tokio::spawn(connection);
             let response = sender.send_request(request).await.map_err(io::Error::other)?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(io::Error::other)?;
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
             Ok((status, body.to_bytes()))
         };
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -344,7 +344,7 @@ fn encoded(name: &str) -> String {
 /// How long a change may take: a reload may read large zones.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Largest answer, octets. The status of 10,000 backends has some 8 million.
-const LARGEST_ANSWER: usize = 64 << 20;
+const MAX_ANSWER: usize = 64 << 20;
 /// The port of a URL that names none.
 const HTTP_PORT: u16 = 80;
 

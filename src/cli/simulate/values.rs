@@ -30,8 +30,8 @@ pub(super) fn factor(text: &str) -> Result<f64, String> {
 
 /// Reads a number of queries.
 pub(super) fn queries(text: &str) -> Result<usize, String> {
-    let number = text.replace('_', "").parse().ok().filter(|number| (1..=MOST_QUERIES).contains(number));
-    number.ok_or_else(|| format!("expected a number from 1 to {MOST_QUERIES}"))
+    let number = text.replace('_', "").parse().ok().filter(|number| (1..=MAX_QUERIES).contains(number));
+    number.ok_or_else(|| format!("expected a number from 1 to {MAX_QUERIES}"))
 }
 
 /// Reads a number of queries per second.
@@ -47,8 +47,8 @@ pub(super) fn seed(text: &str) -> Result<u64, String> {
 
 /// Reads a number from 1 on.
 pub(super) fn count(text: &str) -> Result<u16, String> {
-    let count = text.parse().ok().filter(|count| (1..=MOST).contains(count));
-    count.ok_or_else(|| format!("expected a number from 1 to {MOST}"))
+    let count = text.parse().ok().filter(|count| (1..=MAX_COUNT).contains(count));
+    count.ok_or_else(|| format!("expected a number from 1 to {MAX_COUNT}"))
 }
 
 /// Reads a weight.
@@ -142,7 +142,7 @@ fn when(text: &str) -> Result<When, String> {
 /// Reads a time of at most an hour.
 fn time(text: &str) -> Result<Duration, String> {
     let time = words::duration(text.trim()).map_err(|expected| format!("in {text:?}, {expected}"))?;
-    if time <= LONGEST { Ok(time) } else { Err(format!("in {text:?}, expected an hour at most")) }
+    if time <= MAX_TIME { Ok(time) } else { Err(format!("in {text:?}, expected an hour at most")) }
 }
 
 /// Splits where a character stands outside of round brackets.
@@ -159,11 +159,11 @@ fn split_outside_brackets(text: &str, at: char) -> Vec<&str> {
 const DELAY: &str =
     "expected a latency such as 1ms, uniform(1ms,3ms), lognormal(1ms,0.5), pareto(1ms,1.5) or 1ms+1%:500ms";
 /// An hour of fake time: longer ones are slips of the keyboard.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const MAX_TIME: Duration = Duration::from_secs(3_600);
 /// A quarter of an hour of real time.
-const MOST_QUERIES: usize = 1_000_000_000;
+const MAX_QUERIES: usize = 1_000_000_000;
 /// More backends, or servers of one, than this are not told apart by what comes out.
-const MOST: u16 = 1_000;
+const MAX_COUNT: u16 = 1_000;
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ impl<T: Copy, L: Copy> Exchange<T, L> {
     pub fn is_suspicious(&mut self, socket: u32) -> bool {
         let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return false };
         port.near_misses = port.near_misses.saturating_add(1);
-        port.near_misses >= MOST_NEAR_MISSES && !port.is_void
+        port.near_misses >= MAX_NEAR_MISSES && !port.is_void
     }
 
     /// Whether this ID was in use on this socket not long ago, so that what comes with it was sent twice or is very late.
@@ -82,12 +82,12 @@ pub(super) struct Voided(VecDeque<(Instant, u32)>);
 impl Voided {
     /// None yet.
     pub(super) fn new() -> Self {
-        Self(VecDeque::with_capacity(MOST_VOID))
+        Self(VecDeque::with_capacity(MAX_VOID))
     }
 
     /// Takes a socket up, if there is room; else it is closed at once.
     pub(super) fn add(&mut self, number: u32, now: Instant) -> bool {
-        let has_room = self.0.len() < MOST_VOID;
+        let has_room = self.0.len() < MAX_VOID;
         if has_room {
             self.0.push_back((now + COUNTED, number));
         }
@@ -114,13 +114,13 @@ impl Voided {
 
 /// Near misses after which a socket is void. A forger who knows the port has so many guesses at an ID: one in four thousand
 /// succeeds. By chance there is hardly one: the kernel lets through what the backend's address sends to the port, and nothing else.
-pub const MOST_NEAR_MISSES: u8 = 16;
+pub const MAX_NEAR_MISSES: u8 = 16;
 
 /// How long it is counted what comes to a socket that is void.
 const COUNTED: Duration = Duration::from_secs(2);
 
 /// How many sockets that are void stay open at once.
-const MOST_VOID: usize = 16;
+const MAX_VOID: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -143,7 +143,7 @@ mod tests {
     fn void_sockets_are_few_and_closed_in_time() {
         let (mut voided, now) = (Voided::new(), Instant::now());
         let taken = (0..100).filter(|number| voided.add(*number, now)).count();
-        assert_eq!((taken, voided.next_due()), (MOST_VOID, Some(now + COUNTED)));
+        assert_eq!((taken, voided.next_due()), (MAX_VOID, Some(now + COUNTED)));
         assert_eq!(voided.pop_due(now), None);
         voided.forget(0);
         assert_eq!(voided.pop_due(now + COUNTED), Some(1));

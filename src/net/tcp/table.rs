@@ -233,7 +233,7 @@ impl Seat {
     /// Whether the response to one more query may be made to wait.
     pub(super) fn has_room(&self) -> bool {
         let waiting = self.waiting();
-        waiting == 0 || waiting <= WAITING && waiting + LARGEST <= self.connections.free()
+        waiting == 0 || waiting <= WAITING && waiting + MAX_MESSAGE <= self.connections.free()
     }
 
     /// The connection is busy, or idle, as of now.
@@ -297,7 +297,7 @@ impl Drop for Place {
 pub(super) const WAITING: usize = 64 << 10;
 
 /// Octets of the largest message.
-const LARGEST: usize = 65_535;
+const MAX_MESSAGE: usize = 65_535;
 
 /// Connections that are looked at, at most, to find the one that makes room: tens of microseconds. In a larger table the look
 /// goes on where the last one ended, and who holds a large part of it is in every window.

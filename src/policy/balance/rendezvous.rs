@@ -16,7 +16,7 @@ pub(super) fn throw(member: &Member, name: u64) -> f64 {
 /// How many attempts may be out to a backend with this part of the weights, when there are `total` in all.
 pub(super) fn bound(part: f64, total: u64) -> u32 {
     let bound = (OVERLOAD * part * total as f64).ceil() as u32;
-    bound.max(SMALLEST_BOUND)
+    bound.max(MIN_BOUND)
 }
 
 /// Spreads the bits of a number all over it (the finalizer of SplitMix64), so that identities may be alike.
@@ -36,4 +36,4 @@ fn unit(bits: u64) -> f64 {
 const OVERLOAD: f64 = 1.25;
 /// A bound below this is not enforced: small numbers exceed their mean by a quarter all the time. Without it 34 % of the
 /// queries to ten backends with ten attempts in flight were sent away from home, and no server is overloaded by so few.
-pub(super) const SMALLEST_BOUND: u32 = 16;
+pub(super) const MIN_BOUND: u32 = 16;

@@ -33,7 +33,7 @@ impl Round {
 fn smooth_round(members: &[Member]) -> Vec<BackendIndex> {
     let divisor = members.iter().fold(0, |divisor, member| gcd(divisor, u32::from(member.weight))).max(1);
     let sum: u32 = members.iter().map(|member| u32::from(member.weight) / divisor).sum();
-    let scale = f64::from(LONGEST_ROUND) / f64::from(sum.max(LONGEST_ROUND));
+    let scale = f64::from(MAX_ROUND) / f64::from(sum.max(MAX_ROUND));
     let mut credits: Vec<_> = members
         .iter()
         .map(|member| {
@@ -79,4 +79,4 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 /// Weights whose round would be longer are scaled down, to 80 KiB a pool and worker at most.
-pub(super) const LONGEST_ROUND: u32 = 4096;
+pub(super) const MAX_ROUND: u32 = 4096;

@@ -179,7 +179,7 @@ fn simulate(
 fn check_bound(loads: &[Load], weights: &[u16], chosen: usize) {
     let total: u32 = 1 + loads.iter().map(Load::in_flight).sum::<u32>();
     let part = f64::from(weights[chosen]) / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
-    let limit = (1.25 * part * f64::from(total)).ceil().max(f64::from(rendezvous::SMALLEST_BOUND));
+    let limit = (1.25 * part * f64::from(total)).ceil().max(f64::from(rendezvous::MIN_BOUND));
     let out = loads[chosen].in_flight() + 1;
     assert!(f64::from(out) <= limit, "{out} of {total} at backend {chosen}, limit {limit}");
 }

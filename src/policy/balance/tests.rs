@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::round::LONGEST_ROUND;
+use super::round::MAX_ROUND;
 use super::*;
 
 /// Every policy.
@@ -83,7 +83,7 @@ fn random_follows_the_weights() {
 #[test]
 fn huge_weights_make_no_huge_round() {
     let turns = pool(&[u16::MAX, u16::MAX - 1, 1], |_| true);
-    assert!(turns.round.len() <= LONGEST_ROUND as usize + 3, "{}", turns.round.len());
+    assert!(turns.round.len() <= MAX_ROUND as usize + 3, "{}", turns.round.len());
     assert!((0..turns.round.len() as u64).all(|turn| turns.round.turn(turn).is_some_and(|list| list.len() == 3)));
 }
 

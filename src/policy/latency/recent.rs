@@ -38,9 +38,9 @@ impl Recent {
         self.buckets[usize::from(place)] = bucket;
         set(&mut self.shorter, place, bucket < *self.usual.start());
         set(&mut self.longer, place, bucket > *self.usual.end());
-        let kept = if self.longer.count_ones() >= MOST {
+        let kept = if self.longer.count_ones() >= MAX_EACH {
             u64::MAX
-        } else if self.shorter.count_ones() >= MOST {
+        } else if self.shorter.count_ones() >= MAX_EACH {
             self.shorter
         } else {
             return None;
@@ -61,7 +61,7 @@ const PLACES: usize = u64::BITS as usize;
 
 /// So many of them must be unusual. Of replies that are as ever, a quarter is expected outside the middle half on either
 /// side, and fifty of 64 never come; and fifty are enough to start anew with (`MIN_SAMPLES`).
-const MOST: u32 = 50;
+const MAX_EACH: u32 = 50;
 
 #[cfg(test)]
 mod tests {

@@ -139,7 +139,7 @@ impl Window {
     fn is_over(&self, now: Instant) -> bool {
         let Span { enough, shortest, few, usual, longest } = self.span;
         let age = now.saturating_duration_since(self.began);
-        self.samples >= MOST
+        self.samples >= MAX_SAMPLES
             || self.samples >= enough && age >= shortest
             || self.samples >= few && age >= usual
             || age >= longest
@@ -148,7 +148,7 @@ impl Window {
 
 /// The bucket of a latency.
 pub(super) fn bucket(latency: Duration) -> u16 {
-    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
+    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
     if micros < LINEAR {
         return micros as u16;
     }
@@ -174,13 +174,13 @@ const LINEAR: u64 = 64;
 /// Buckets for each doubling above: one is at most 1/32 wide.
 const STEPS: u64 = 32;
 /// Longer ones, in µs, count as this: 16.8 s, more than any attempt worth waiting for.
-pub(super) const LONGEST: u64 = (1 << 24) - 1;
+pub(super) const MAX_MICROS: u64 = (1 << 24) - 1;
 /// The linear ones, and 18 doublings from 2^6 to 2^24.
 pub(super) const BUCKETS: usize = (LINEAR + 18 * STEPS) as usize;
 /// What is this far outside the middle half of the replies is unusual: a quarter of a doubling.
 const BEYOND: u16 = STEPS as u16 / 4;
 /// No epoch has more samples than this, or a bucket might overflow.
-const MOST: u32 = u16::MAX as u32;
+const MAX_SAMPLES: u32 = u16::MAX as u32;
 
 #[cfg(test)]
 mod tests {
@@ -190,13 +190,13 @@ mod tests {
 
     #[test]
     fn the_longest_has_the_last_bucket() {
-        assert_eq!(usize::from(bucket(Duration::from_micros(LONGEST))), BUCKETS - 1);
+        assert_eq!(usize::from(bucket(Duration::from_micros(MAX_MICROS))), BUCKETS - 1);
         assert_eq!(usize::from(bucket(Duration::MAX)), BUCKETS - 1);
     }
 
     proptest! {
         #[test]
-        fn a_bucket_holds_its_latencies_and_is_narrow(micros in 0..=LONGEST) {
+        fn a_bucket_holds_its_latencies_and_is_narrow(micros in 0..=MAX_MICROS) {
             let (lowest, width) = bounds(bucket(Duration::from_micros(micros)).into());
             prop_assert!((lowest..lowest + width).contains(&micros), "{} us: {} and {} more", micros, lowest, width);
             prop_assert!(width == 1 || width * 32 <= micros, "{} us: {} wide", micros, width);

@@ -28,7 +28,7 @@ pub(super) fn latency_place(latency: Duration) -> f64 {
 
 /// Where a share of the queries stands: its logarithm. What is below the reach of the axis is at its end.
 pub(super) fn share_place(share: f64) -> f64 {
-    share.max(LEAST_SHARE).log10()
+    share.max(MIN_SHARE).log10()
 }
 
 /// Where extra load stands: its root. That spreads the few percent of a budget, has a zero, and holds the double
@@ -40,9 +40,9 @@ pub(super) fn extra_place(extra: f64) -> f64 {
 /// Where the middle of an axis is on which nothing stands: at a millisecond.
 const NOTHING: f64 = -3.0;
 /// The least share that is shown.
-const LEAST_SHARE: f64 = 1e-6;
+const MIN_SHARE: f64 = 1e-6;
 /// Decades that a logarithmic axis spans at least: less would make noise look like a difference.
-const LEAST_SPAN: f64 = 1.0;
+const MIN_SPAN: f64 = 1.0;
 /// Space between the outermost values and the ends of the axis, as a share of the span.
 const MARGIN: f64 = 0.08;
 /// Distance of two labels on the axis of extra load at least, as a share of the span.
@@ -60,8 +60,8 @@ impl Axis {
                 Some((place.min(low), place.max(high)))
             })
             .unwrap_or((NOTHING, NOTHING));
-        let lacking = (LEAST_SPAN - (high - low)).max(0.0) / 2.0;
-        let margin = MARGIN * (high - low).max(LEAST_SPAN);
+        let lacking = (MIN_SPAN - (high - low)).max(0.0) / 2.0;
+        let margin = MARGIN * (high - low).max(MIN_SPAN);
         let range = low - lacking - margin..high + lacking + margin;
         let is_wide = range.end - range.start > few;
         let (bold, light): (Vec<_>, Vec<_>) =
@@ -71,7 +71,7 @@ impl Axis {
 
     /// A logarithmic axis from all queries down to the decade below the least share, within a part in a million.
     pub(super) fn share(title: &'static str, least: f64) -> Self {
-        let floor = share_place(least).floor().clamp(share_place(LEAST_SHARE), -4.0);
+        let floor = share_place(least).floor().clamp(share_place(MIN_SHARE), -4.0);
         let range = floor..0.15;
         let (bold, light): (Vec<_>, Vec<_>) = ticks(&range).partition(|&(digit, _)| digit == 1);
         let light = places(light).into_iter().filter(|&place| place < 0.0).collect();
