@@ -12,7 +12,7 @@ use hedgerow::config::Config;
 use hedgerow::limit::{CookieSecret, CookieSecrets};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
-use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, Field, MAX_ATTEMPTS, Race, Step};
+use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, Step};
 use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, Rank, Rules};
 use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
@@ -286,9 +286,9 @@ pub fn race(octets: &[u8]) {
     let start = Instant::now();
     let latency = vec![Latency::new(start); usize::from(backends)];
     let budget = Budget::new(rules.hedge.budget);
-    let field = Field { rules: &rules, latency: &latency, budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
     let candidates = Candidates::of((0..backends).map(BackendIndex), shape >> 7 == 1);
-    let mut race = Race::start(&field, &candidates, start);
+    let mut race = Race::start(&context, &candidates, start);
     let (mut now, mut made) = (start, 0_u8);
     for event in events.iter().map(Some).chain([None]) {
         let attempt = AttemptId(event.map_or(0, |event| event & 7));
@@ -308,7 +308,7 @@ pub fn race(octets: &[u8]) {
             None => now = race.deadline() + Duration::from_millis(1),
         }
         loop {
-            match race.next_step(&field, now) {
+            match race.next_step(&context, now) {
                 Step::Ask { attempt, backend, .. } => {
                     assert!(attempt.0 == made && backend.0 < backends, "attempt {attempt:?} of {made} at {backend:?}");
                     made += 1;
@@ -319,7 +319,7 @@ pub fn race(octets: &[u8]) {
                     break;
                 }
                 Step::Finished(outcome) => {
-                    assert_eq!(race.next_step(&field, now), Step::Finished(outcome), "it says the same again");
+                    assert_eq!(race.next_step(&context, now), Step::Finished(outcome), "it says the same again");
                     break;
                 }
             }

@@ -10,9 +10,9 @@
 //! signals│           │        commit, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
 //!   HTTP │ admin ◀───┤                          │        │            ▼                      │             │
 //!        │           │      cache ◀─────────────┼─locks──┼▶ forwarder ──── a hit ────────────┤             │
-//!        │         probe ──▶ plan (up, down) ◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
+//!        │         probe ──▶ state (up, down)◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
 //!        │           ▲                          │        │            │                      │             │
-//!        │           └──────── news ◀───────────┼────────┼──          ▼                      │             │
+//!        │           └──────── health events ◀─┼────────┼──          ▼                      │             │
 //!        └──────────────▲───────────────────────┘        │  net::exchange (sockets, IDs) ◀───┘             │ backends
 //!         reload thread: load                            │  authority ──▶ zone::respond                    │ (TS)
 //!                                                        └─────────────────────────────────────────────────┘
@@ -25,7 +25,7 @@
 //!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`). `now` is taken once for
 //!    each portion.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
-//!    (`limit/cookies.rs`); the route's pool is found (`plan.rs`). That is done for a
+//!    (`limit/cookies.rs`); the route's pool is found (`state/`). That is done for a
 //!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).
 //! 3. If the cache has a good answer, that is copied into a response, and the way ends here (`forwarder/memory.rs`, `cache/`).
 //! 4. If an equal query is in flight, this one joins its race (`forwarder/admit.rs`, `forwarder/in_flight.rs`). If another
@@ -34,7 +34,7 @@
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
 //!    What could not leave for want of something of our own is no failure of a backend (`forwarder/shortage.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
-//!    (`net/exchange.rs`), and with the backend's cookies, if probes have found that it gives them (`plan/cookies.rs`). Those of
+//!    (`net/exchange.rs`), and with the backend's cookies, if probes have found that it gives them (`state/backend_cookies.rs`). Those of
 //!    one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
 //! 7. A reply is matched by socket, ID and question, and by what else it must bear (`forwarder/proof.rs`); if too many do not
 //!    match, their socket is void and what waits on it is asked again (`forwarder/again.rs`). It is ranked, and handed to the race. When that is over, what it has come to
@@ -100,12 +100,12 @@ pub mod limit;
 pub mod load;
 pub mod metrics;
 pub mod net;
-pub mod plan;
 pub mod policy;
 pub mod probe;
 pub mod secondary;
 pub mod server;
 pub mod sim;
+pub mod state;
 pub mod transfer;
 pub mod wire;
 pub mod zone;

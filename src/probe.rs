@@ -2,7 +2,7 @@
 //!
 //! Each backend has a task that asks [`Health`] when to probe, sends one small query, and says what came of it; signs that
 //! workers met (ICMP errors, silence, replies of one that was down) go to the same place. What [`Health`] decides is
-//! written to the plan, where the workers see it.
+//! written to the state, where the workers see it.
 //!
 //! An ICMP error says which datagram it is about, by its first octets, and is believed only if those are the probe's. A forger
 //! who guesses port and time has to guess the ID as well. Some systems return nothing but the headers (RFC 792 asks for
@@ -28,13 +28,13 @@ use crate::config::ProbeConfig;
 use crate::net::bind;
 use crate::net::options::keep_errors;
 use crate::net::tasks::{Task, TaskKind, Tasks};
-use crate::plan::cookies::{HasChanged, Offer, RepliedTo};
-use crate::plan::{News, Plan, PoolState, SharedBackend, SharedPool, Sign, Standing};
 use crate::policy::HealthRules;
-use crate::policy::health::{Health, Step};
+use crate::policy::health::{Health, HealthState, Step};
+use crate::state::backend_cookies::{HasChanged, Offer, RepliedTo};
+use crate::state::{ForwarderState, HealthEvent, HealthSignal, PoolState, SharedBackend, SharedPool};
 use crate::wire;
 
-/// Probes all backends of a plan.
+/// Probes all backends of a state.
 pub struct Prober {
     /// The backends that are probed.
     watches: Vec<Watch>,
@@ -49,7 +49,7 @@ struct Watch {
     /// What it probes, and how.
     subject: Rc<Subject>,
     /// The way to it.
-    signs: UnboundedSender<Sign>,
+    signs: UnboundedSender<HealthSignal>,
     /// Ends with this value.
     _task: Task,
 }
@@ -60,11 +60,11 @@ impl Prober {
         Self { watches: Vec::new(), on_change, tasks }
     }
 
-    /// Probes the backends of this plan, and no others. Those that were probed before, in the same way, go on as if
+    /// Probes the backends of this state, and no others. Those that were probed before, in the same way, go on as if
     /// nothing had happened.
-    pub fn set_plan(&mut self, plan: &Plan) {
+    pub fn set_plan(&mut self, state: &ForwarderState) {
         let mut earlier = std::mem::take(&mut self.watches);
-        for pool in &plan.pools {
+        for pool in &state.pools {
             for backend in &pool.backends {
                 let is_same = |watch: &Watch| watch.subject.is_of(pool, backend);
                 let watch = match earlier.iter().position(is_same) {
@@ -77,7 +77,7 @@ impl Prober {
     }
 
     /// Passes on what a worker met.
-    pub fn hear(&self, news: &News) {
+    pub fn hear(&self, news: &HealthEvent) {
         let watch = self.watches.iter().find(|watch| Arc::ptr_eq(&watch.subject.backend, &news.backend));
         if let Some(watch) = watch {
             let _ = watch.signs.send(news.what);
@@ -87,7 +87,7 @@ impl Prober {
     /// Starts the task of a backend.
     fn watch(&self, pool: &SharedPool, backend: &Arc<SharedBackend>) -> Watch {
         // What an earlier task of this backend was told is lost with it.
-        backend.take_signs();
+        backend.take_signals();
         // Of each sign at most one is on its way.
         let (signs, receiver) = unbounded_channel();
         let subject = Rc::new(Subject {
@@ -160,13 +160,13 @@ enum Heard {
 
 impl Subject {
     /// Probes for ever.
-    async fn run(self: Rc<Self>, mut signs: UnboundedReceiver<Sign>) {
+    async fn run(self: Rc<Self>, mut signs: UnboundedReceiver<HealthSignal>) {
         let mut rng: SmallRng = rand::make_rng();
-        let mut health = match self.backend.standing() {
-            Standing::Up => Health::new(self.rules, Instant::now()),
-            Standing::New => Health::new_unproven(self.rules, Instant::now()),
+        let mut health = match self.backend.health() {
+            HealthState::Up => Health::new(self.rules, Instant::now()),
+            HealthState::New => Health::new_unproven(self.rules, Instant::now()),
             // Known from before a reload.
-            Standing::Down => Health::new_down(self.rules, Instant::now()),
+            HealthState::Down => Health::new_down(self.rules, Instant::now()),
         };
         let mut probe: Option<Probe> = None;
         let mut was_up = health.is_up();
@@ -178,7 +178,7 @@ impl Subject {
             }
             match step {
                 Step::Probe => {
-                    self.backend.take_signs();
+                    self.backend.take_signals();
                     probe = self.begin(&mut health).await;
                     self.send(&mut health, probe.as_ref()).await;
                 }
@@ -190,7 +190,7 @@ impl Subject {
                 }
                 Step::WaitUntil(at) => tokio::select! {
                     sign = signs.recv() => match sign {
-                        Some(sign) => self.take_sign(&mut health, sign),
+                        Some(sign) => self.take_signal(&mut health, sign),
                         None => return,
                     },
                     heard = self.listen(probe.as_ref()) => {
@@ -315,31 +315,31 @@ impl Subject {
     }
 
     /// Takes what a worker met.
-    fn take_sign(&self, health: &mut Health, sign: Sign) {
+    fn take_signal(&self, health: &mut Health, sign: HealthSignal) {
         if !sign.is_suspicion() {
-            self.backend.take_sign(sign);
+            self.backend.take_signal(sign);
         }
         let now = Instant::now();
         match sign {
-            Sign::Unreachable => health.on_unreachable(now),
-            Sign::Replied => health.on_reply(now),
-            Sign::Silent => health.on_silence(now),
-            Sign::ProbeDue => health.on_queries(now),
+            HealthSignal::Unreachable => health.on_unreachable(now),
+            HealthSignal::Replied => health.on_reply(now),
+            HealthSignal::Silent => health.on_silence(now),
+            HealthSignal::ProbeDue => health.on_queries(now),
         }
     }
 
     /// Lets the workers know.
     fn publish(&self, is_up: bool) {
-        let standing = match (is_up, self.backend.standing()) {
-            (true, _) => Standing::Up,
+        let health = match (is_up, self.backend.health()) {
+            (true, _) => HealthState::Up,
             // Not yet found up is another thing than found down.
-            (false, Standing::New) => Standing::New,
-            (false, Standing::Up | Standing::Down) => Standing::Down,
+            (false, HealthState::New) => HealthState::New,
+            (false, HealthState::Up | HealthState::Down) => HealthState::Down,
         };
         if is_up {
             self.backend.cookies.resume();
         }
-        if self.backend.set_standing(standing) {
+        if self.backend.set_health(health) {
             self.state.announce();
             let (pool, backend) = (&self.pool, &self.backend.name);
             match is_up {

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
 use admin_support::{HOST, JSON, Site, TOKEN};
-use hedgerow::admin::{Change, Manual};
+use hedgerow::admin::{Change, ManualHealth};
 
 #[test]
 fn health_is_that_it_runs_and_readiness_that_it_takes_queries() {
@@ -91,7 +91,7 @@ fn changes_reach_the_control_thread_as_they_were_asked_for() {
     );
     let (pool, backend) = place();
     check("POST /api/v1/pools/ts/backends/ts1/drain", "", Change::Drain { pool, backend });
-    for (action, to) in [("up", Manual::Up), ("down", Manual::Down), ("auto", Manual::Auto)] {
+    for (action, to) in [("up", ManualHealth::Up), ("down", ManualHealth::Down), ("auto", ManualHealth::Auto)] {
         let (pool, backend) = place();
         check(&format!("POST /api/v1/pools/ts/backends/ts1/{action}"), "", Change::Set { pool, backend, to });
     }

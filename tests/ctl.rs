@@ -5,7 +5,7 @@ mod admin_support;
 use std::process::{Command, Output};
 
 use admin_support::{Site, TOKEN, write};
-use hedgerow::admin::{Change, Manual};
+use hedgerow::admin::{Change, ManualHealth};
 use tempfile::TempDir;
 
 /// Runs `hedgerow ctl` with these words, in a folder with a config that names `site`.
@@ -81,9 +81,9 @@ fn changes_are_carried_out_and_told() {
         Change::Add { pool: pool.clone(), address: "192.0.2.9:53".parse().expect("an address"), weight: 5 },
         Change::Drain { pool: pool.clone(), backend: backend.clone() },
         Change::Remove { pool: pool.clone(), backend },
-        set(Manual::Up),
-        set(Manual::Down),
-        set(Manual::Auto),
+        set(ManualHealth::Up),
+        set(ManualHealth::Down),
+        set(ManualHealth::Auto),
         Change::Remove { pool, backend: "[::1]:53".to_owned() },
     ];
     assert_eq!(site.changes(), expected);

@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "announcer",
             "forwarder",
             "authority",
-            "plan",
+            "state",
             "config",
             "net",
             "policy",
@@ -46,14 +46,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
-    ("admin", &["config", "net", "policy", "cache", "zone", "wire", "metrics", "plan", "files"]),
-    ("probe", &["plan", "config", "net", "policy", "wire", "metrics"]),
+    ("admin", &["config", "net", "policy", "cache", "zone", "wire", "metrics", "state", "files"]),
+    ("probe", &["state", "config", "net", "policy", "wire", "metrics"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("announcer", &["config", "net", "transfer", "zone", "wire"]),
-    ("forwarder", &["plan", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
+    ("forwarder", &["state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
-    // To `cache` and `limit`: the plan is what workers share, and the cache and what limits clients are parts of that.
-    ("plan", &["config", "policy", "cache", "limit", "wire", "metrics"]),
+    // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
+    ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use hedgerow::policy::balance::{Balance, Sight, Turns};
+use hedgerow::policy::backend_load::BackendLoad;
+use hedgerow::policy::balance::{Balance, BalanceInput, Balancer};
 use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
-use hedgerow::policy::line_up::{Known, line_up};
-use hedgerow::policy::load::Load;
-use hedgerow::policy::race::{AttemptId, Field, Outcome, Race, Step};
+use hedgerow::policy::ordering::{BackendStats, order};
+use hedgerow::policy::race::{AttemptId, Outcome, Race, RaceContext, Step};
 use hedgerow::policy::{BackendIndex, Candidates, Dispatch, Rank, Rules};
 
 /// Backends to choose from.
@@ -27,17 +27,17 @@ const SOON: Duration = Duration::from_millis(2);
 pub(super) fn candidates(balance: Balance) -> impl FnMut() {
     let now = start();
     let rules = Rules { balance, dispatch: Dispatch::Hedge, ..Rules::default() };
-    let turns = Turns::new(&[1; BACKENDS as usize], &[1, 2, 3, 4], |_| true);
+    let turns = Balancer::new(&[1; BACKENDS as usize], &[1, 2, 3, 4], |_| true);
     let latency = vec![known_latency(now); usize::from(BACKENDS)];
     let loads: Vec<_> = (0..BACKENDS).map(|backend| load(now, backend)).collect();
     let mut random = SmallRng::seed_from_u64(1);
     let mut turn = 0;
     move || {
         turn += 1;
-        let sight = Sight { turn, loads: &loads, ..Sight::new(now) };
+        let sight = BalanceInput { turn, loads: &loads, ..BalanceInput::new(now) };
         let candidates = turns.candidates(balance, black_box(&sight), &mut random);
-        let known = Known { loads: &loads, latency: &latency, now };
-        black_box(line_up(&candidates, &rules, &known, |_| 1, &mut random));
+        let known = BackendStats { loads: &loads, latency: &latency, now };
+        black_box(order(&candidates, &rules, &known, |_| 1, &mut random));
     }
 }
 
@@ -45,10 +45,10 @@ pub(super) fn candidates(balance: Balance) -> impl FnMut() {
 pub(super) fn race(dispatch: Dispatch) -> impl FnMut() {
     let pool = Pool::new(dispatch);
     move || {
-        let field = pool.field();
-        let mut race = Race::start(&field, black_box(&pool.candidates), pool.now);
-        let (asked, _) = ask(&mut race, &field, pool.now);
-        finish(race, &field, asked, pool.now + SOON / 2);
+        let context = pool.race_context();
+        let mut race = Race::start(&context, black_box(&pool.candidates), pool.now);
+        let (asked, _) = ask(&mut race, &context, pool.now);
+        finish(race, &context, asked, pool.now + SOON / 2);
     }
 }
 
@@ -56,12 +56,12 @@ pub(super) fn race(dispatch: Dispatch) -> impl FnMut() {
 pub(super) fn race_with_hedge() -> impl FnMut() {
     let pool = Pool::new(Dispatch::Hedge);
     move || {
-        let field = pool.field();
-        let mut race = Race::start(&field, black_box(&pool.candidates), pool.now);
-        let (first, late) = ask(&mut race, &field, pool.now);
-        let (hedge, _) = ask(&mut race, &field, late);
+        let context = pool.race_context();
+        let mut race = Race::start(&context, black_box(&pool.candidates), pool.now);
+        let (first, late) = ask(&mut race, &context, pool.now);
+        let (hedge, _) = ask(&mut race, &context, late);
         assert_ne!(first, hedge, "the budget pays");
-        finish(race, &field, hedge, late + SOON);
+        finish(race, &context, hedge, late + SOON);
         pool.budget.earn(REPLIES_PER_HEDGE);
     }
 }
@@ -128,16 +128,16 @@ impl Pool {
     }
 
     /// It, as races see it.
-    fn field(&self) -> Field<'_> {
-        Field { rules: &self.rules, latency: &self.latency, budget: &self.budget }
+    fn race_context(&self) -> RaceContext<'_> {
+        RaceContext { rules: &self.rules, latency: &self.latency, budget: &self.budget }
     }
 }
 
 /// Asks all that the race says; whom it asked last, and until when it waits.
-fn ask(race: &mut Race, field: &Field<'_>, now: Instant) -> (AttemptId, Instant) {
+fn ask(race: &mut Race, context: &RaceContext<'_>, now: Instant) -> (AttemptId, Instant) {
     let mut asked = None;
     loop {
-        match race.next_step(field, now) {
+        match race.next_step(context, now) {
             Step::Ask { attempt, .. } => asked = Some(attempt),
             Step::WaitUntil(at) => return (asked.expect("there is somebody to ask"), at),
             Step::Finished(outcome) => panic!("nobody has replied: {outcome:?}"),
@@ -146,14 +146,14 @@ fn ask(race: &mut Race, field: &Field<'_>, now: Instant) -> (AttemptId, Instant)
 }
 
 /// The race's end by a good reply.
-fn finish(mut race: Race, field: &Field<'_>, attempt: AttemptId, now: Instant) {
+fn finish(mut race: Race, context: &RaceContext<'_>, attempt: AttemptId, now: Instant) {
     black_box(race.on_reply(attempt, Rank::Positive, now));
-    assert_eq!(race.next_step(field, now), Step::Finished(Outcome::Reply(attempt)));
+    assert_eq!(race.next_step(context, now), Step::Finished(Outcome::Reply(attempt)));
 }
 
 /// A backend with so many attempts out, which has replied before.
-fn load(now: Instant, attempts: u16) -> Load {
-    let mut load = Load::new(now);
+fn load(now: Instant, attempts: u16) -> BackendLoad {
+    let mut load = BackendLoad::new(now);
     (0..attempts).for_each(|_| load.asked(now));
     load
 }

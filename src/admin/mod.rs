@@ -33,7 +33,7 @@ use self::door::Door;
 use self::guard::Guard;
 use crate::config::nearest;
 use crate::metrics::Snapshot;
-pub use crate::plan::Manual;
+pub use crate::state::ManualHealth;
 
 /// What the admin server asks of the control thread. A way back that is dropped says that the server ends.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub enum Change {
         /// Name or address of the backend.
         backend: String,
         /// The state.
-        to: Manual,
+        to: ManualHealth,
     },
 }
 

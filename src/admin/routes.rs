@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
-use super::{Change, Manual, Refused, Request};
+use super::{Change, ManualHealth, Refused, Request};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
 use crate::net::tasks::blocking;
@@ -225,9 +225,9 @@ async fn act(
     let Path((pool, backend, action)) = place?;
     let to = match action.as_str() {
         "drain" => return server.change(Change::Drain { pool, backend }).await,
-        "up" => Manual::Up,
-        "down" => Manual::Down,
-        "auto" => Manual::Auto,
+        "up" => ManualHealth::Up,
+        "down" => ManualHealth::Down,
+        "auto" => ManualHealth::Auto,
         action => return Err(Failure::Refused(Refused::no_such("action", action, ["drain", "up", "down", "auto"]))),
     };
     server.change(Change::Set { pool, backend, to }).await

@@ -12,12 +12,12 @@ use super::slots::RaceRef;
 use super::{Forwarder, HandOver, tell};
 use crate::limit::{Place, TooMuch};
 use crate::metrics::{Dropped, Limit, Transport};
-use crate::plan::Sign;
 use crate::policy::race::Race;
+use crate::state::HealthSignal;
 use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
 impl Forwarder {
-    /// Admits a query to this pool of the plan. One that was handed over stays here.
+    /// Admits a query to this pool of the state. One that was handed over stays here.
     pub(super) fn admit(&mut self, sound: Sound<'_>, client: Client, look: Look, now: Instant) {
         let Sound { message, query, cookie, asked, pool } = sound;
         let form = ClientForm::of(query).with_cookie(cookie);
@@ -65,7 +65,7 @@ impl Forwarder {
     /// Nothing of it can be left out, so that one which is too long for a datagram is FORMERR.
     pub(super) fn admit_signed(&mut self, sound: Sound<'_>, client: Client, now: Instant) {
         let Sound { message, query, cookie, asked, pool } = sound;
-        if message.len() > usize::from(self.plan.edns_udp_size) {
+        if message.len() > usize::from(self.state.edns_udp_size) {
             return self.refuse(message, Rcode::FORMERR, cookie.as_ref(), &client, now);
         }
         let form = ClientForm::of(query).with_cookie(cookie);
@@ -87,7 +87,7 @@ impl Forwarder {
         let health = &pool.shared.rules().health;
         let queries = pool.shared.state.count_query();
         if health.every_queries > 0 && queries.is_multiple_of(health.every_queries.into()) {
-            pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, Sign::ProbeDue));
+            pool.shared.backends.iter().for_each(|backend| tell(&self.shared, backend, HealthSignal::ProbeDue));
         }
     }
 
@@ -95,7 +95,7 @@ impl Forwarder {
     /// the worker has better things to do, or there is nobody to ask.
     fn refresh_answer(&mut self, query: &Query<'_>, asked: Asked<'_>, pool: usize, now: Instant) {
         let Asked { question, flags, hash } = asked;
-        let shared = &self.plan.pools[pool];
+        let shared = &self.state.pools[pool];
         if !self.has_time_to_refresh()
             || !shared.backends.iter().any(|backend| backend.takes_queries())
             || self.in_flight.find(hash, question, flags).is_some()
@@ -112,12 +112,12 @@ impl Forwarder {
     fn start(&mut self, query: &Query<'_>, asked: Asked<'_>, place: u16, cause: Cause<'_>, now: Instant) {
         let Cause { waiter, stale, is_claimed, signed } = cause;
         self.refresh(place, now);
-        let own_udp_size = self.plan.edns_udp_size;
+        let own_udp_size = self.state.edns_udp_size;
         let pool = pool_at(&mut self.pools, place);
         pool.in_flight += 1;
         pool.shared.state.counters[usize::from(self.me.0)].in_flight.increment();
         let candidates = pool.candidates(asked.qname(), &self.shared.hasher, &mut self.rng, now);
-        let race = Race::start(&pool.field(waiter.is_some()), &candidates, now);
+        let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, now);
         let Asked { hash, flags, .. } = asked;
         let start = Start { race, pool: place, hash, is_claimed, flags, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
@@ -185,7 +185,7 @@ impl Forwarder {
         pool: usize,
         now: Instant,
     ) -> bool {
-        match self.shared.clients.wait(waiter.client.ip(), self.plan.limits) {
+        match self.shared.clients.wait(waiter.client.ip(), self.state.limits) {
             Ok(place) => {
                 waiter.place = place;
                 return true;
@@ -226,7 +226,7 @@ pub(super) struct Sound<'a> {
     pub(super) cookie: Option<Cookie>,
     /// What it asks.
     pub(super) asked: Asked<'a>,
-    /// The number of its pool in the plan.
+    /// The number of its pool in the state.
     pub(super) pool: usize,
 }
 

@@ -11,10 +11,10 @@ use super::proof::Proof;
 use super::{Forwarder, Ticket};
 use crate::metrics::{Cause, Dropped};
 use crate::net::exchange::{Held, TicketKey};
-use crate::plan::cookies::Urgency;
 use crate::policy::Rank;
-use crate::policy::load::End;
+use crate::policy::backend_load::End;
 use crate::policy::race::{BackendIndex, Retry};
+use crate::state::backend_cookies::Urgency;
 use crate::wire::Reply;
 
 impl Forwarder {

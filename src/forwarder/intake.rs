@@ -25,7 +25,7 @@ use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
 use crate::net::tcp::Responder;
-use crate::plan::{Plan, Routes};
+use crate::state::{ForwarderState, Routes};
 use crate::wire::{self, Cookie, MalformedCookie, Query, Rcode, RecordType, Rejected};
 
 impl Forwarder {
@@ -77,14 +77,14 @@ impl Forwarder {
     ) -> bool {
         let mut arrivals = [const { None }; TOGETHER];
         folded.clear();
-        let Plan { routes, access, cookies, .. } = &*self.plan;
+        let ForwarderState { routes, access, cookies, .. } = &*self.state;
         let cookies = cookies.as_deref();
         let reader = Reader { shared: &self.shared, own: &self.own, access, routes, cookies, today };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
             *arrival = Some(reader.read(message, client, folded));
         }
         let questions = arrivals.iter().flatten().filter_map(|arrival| arrival.asked(folded));
-        fetch_ahead(&self.plan, questions);
+        fetch_ahead(&self.state, questions);
         for arrival in arrivals.iter().flatten() {
             self.take_one(arrival, folded, look, now);
         }
@@ -154,7 +154,7 @@ enum Content<'m> {
     Query {
         /// As it stands in its message.
         query: Query<'m>,
-        /// The number of its pool in the plan.
+        /// The number of its pool in the state.
         pool: usize,
         /// Its question.
         question: Folded,

@@ -25,9 +25,9 @@ use super::slots::RaceRef;
 use super::{Forwarder, Late, QTYPE_QCLASS};
 use crate::cache::{self, Cache, Failure, Found, Key, PoolId, Rules};
 use crate::metrics::Source;
-use crate::plan::{Plan, SharedPool};
 use crate::policy::race::Outcome;
 use crate::policy::{self, Rank, Silence};
+use crate::state::{ForwarderState, SharedPool};
 use crate::wire::{self, ClientForm, Query, QuestionKey, Rcode, Reply};
 
 /// The cache, for one pool.
@@ -43,8 +43,8 @@ pub(super) struct Memory<'a> {
 
 impl<'a> Memory<'a> {
     /// The memory of a pool, unless it does without.
-    fn of(plan: &'a Plan, pool: &SharedPool) -> Option<Self> {
-        let (cache, config) = plan.cache.as_deref().zip(plan.cache_config.as_ref())?;
+    fn of(state: &'a ForwarderState, pool: &SharedPool) -> Option<Self> {
+        let (cache, config) = state.cache.as_deref().zip(state.cache_config.as_ref())?;
         pool.config.cache.then_some(Self { cache, rules: &config.rules, pool: pool.id })
     }
 
@@ -156,9 +156,9 @@ impl Forwarder {
         look: Look,
         now: Instant,
     ) -> Recalled {
-        let shared = &self.plan.pools[pool];
-        let Some(memory) = Memory::of(&self.plan, shared) else { return Recalled::Nothing };
-        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+        let shared = &self.state.pools[pool];
+        let Some(memory) = Memory::of(&self.state, shared) else { return Recalled::Nothing };
+        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
         let found = out.recall(memory, &memory.key(asked), waiter, look, now);
         let recalled = match found {
             Found::Fresh { is_refresh_due: true } => Recalled::RefreshDue,
@@ -205,7 +205,7 @@ impl Forwarder {
             return false;
         }
         let clock = Clock::of(&pool.shared, self.me, now);
-        Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now).say(clock, waiter, asked.question, word);
+        Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now).say(clock, waiter, asked.question, word);
         true
     }
 
@@ -214,10 +214,10 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get_mut(at).filter(|entry| !entry.is_signed()) else { return };
         entry.set_stale(StaleAnswer::Unknown);
         let shared = &pool_at(&mut self.pools, entry.pool).shared;
-        let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry)) else { return };
+        let Some((memory, key)) = Memory::of(&self.state, shared).zip(key_of_race(entry)) else { return };
         let Some(asked) = asked(&key, entry.flags, entry.hash) else { return };
         let clock = Clock::of(shared, self.me, now);
-        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
         entry.retain_waiters(&self.shared.clients, |waiter| {
             let found = out.recall(memory, &memory.key(asked), waiter, Look::InNeed, now);
             let is_responded = Look::InNeed.takes(found);
@@ -242,7 +242,7 @@ impl Forwarder {
     ) -> Option<Rank> {
         let entry = self.in_flight.get(at).filter(|entry| !entry.is_signed())?;
         let shared = &pool_at(&mut self.pools, entry.pool).shared;
-        let (memory, key) = Memory::of(&self.plan, shared).zip(key_of_race(entry))?;
+        let (memory, key) = Memory::of(&self.state, shared).zip(key_of_race(entry))?;
         let key = memory.key(asked(&key, entry.flags, entry.hash)?);
         let Memory { cache, rules, .. } = memory;
         let scratch = &mut self.scratch;
@@ -276,7 +276,7 @@ impl Forwarder {
                 // Bare failures lack the question, so what the client is told stands for them.
                 let (mut query, mut failure) = (Vec::new(), Vec::new());
                 entry.write_query(true, &mut query);
-                wire::write_error(&query, Rcode::SERVFAIL, None, self.plan.edns_udp_size, &mut failure);
+                wire::write_error(&query, Rcode::SERVFAIL, None, self.state.edns_udp_size, &mut failure);
                 if let Ok(failure) = wire::read_reply(&failure) {
                     cache.keep(&key, &failure, rules, now, scratch);
                 }
@@ -295,7 +295,7 @@ impl Forwarder {
     pub(super) fn remember_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get(at).filter(|entry| !entry.is_signed()) else { return };
         let shared = &pool_at(&mut self.pools, entry.pool).shared;
-        if let Some((memory, key)) = Memory::of(&self.plan, shared).zip(key_of_race(entry))
+        if let Some((memory, key)) = Memory::of(&self.state, shared).zip(key_of_race(entry))
             && let Some(asked) = asked(&key, entry.flags, entry.hash)
         {
             memory.cache.keep(&memory.key(asked), reply, memory.rules, now, &mut self.scratch);
@@ -310,7 +310,7 @@ impl Forwarder {
             return false;
         }
         let Some(pool) = self.pools.get(usize::from(late.pool)).and_then(Option::as_ref) else { return false };
-        let Some(memory) = Memory::of(&self.plan, &pool.shared) else { return false };
+        let Some(memory) = Memory::of(&self.state, &pool.shared) else { return false };
         let key = memory.key(asked);
         // One that would not have won does not take the place of what is good.
         let would_win = pool.shared.rules().accept.accepts(rank);
@@ -327,9 +327,10 @@ impl Forwarder {
 }
 
 /// Fetches what the look-ups of these questions, each in its pool, will read, if the cache is so large that this pays.
-pub(super) fn fetch_ahead<'q>(plan: &Plan, questions: impl Iterator<Item = (usize, Asked<'q>)> + Clone) {
-    let Some(cache) = &plan.cache else { return };
-    cache.fetch_ahead(questions.filter_map(|(pool, asked)| Some(Memory::of(plan, plan.pools.get(pool)?)?.key(asked))));
+pub(super) fn fetch_ahead<'q>(state: &ForwarderState, questions: impl Iterator<Item = (usize, Asked<'q>)> + Clone) {
+    let Some(cache) = &state.cache else { return };
+    cache
+        .fetch_ahead(questions.filter_map(|(pool, asked)| Some(Memory::of(state, state.pools.get(pool)?)?.key(asked))));
 }
 
 /// Whether there is a time when clients are told of remembered silence; else it only takes the place of better things.

@@ -72,10 +72,10 @@ use crate::net::batch::{BATCH, SendBatch};
 use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::tasks::Tasks;
 use crate::net::udp::Socket;
-use crate::plan::{News, Plan, SharedBackend, SharedPool, Sign};
 use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex, MAX_ATTEMPTS};
 use crate::policy::timers::Timers;
+use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::wire::{QuestionHasher, QuestionKey};
 
 /// What the workers of one LS share.
@@ -99,7 +99,7 @@ pub struct Shared {
     /// What the log was told of attempts that could not leave.
     pub shortage: Shortage,
     /// The way to the prober.
-    pub news: UnboundedSender<News>,
+    pub news: UnboundedSender<HealthEvent>,
 }
 
 impl Shared {
@@ -147,8 +147,8 @@ pub struct Forwarder {
     /// Itself, for tasks that come back later.
     this: Rc<OnceCell<Weak<RefCell<Self>>>>,
     /// The config in force.
-    plan: Arc<Plan>,
-    /// For each pool of the plan, its place in `pools`.
+    state: Arc<ForwarderState>,
+    /// For each pool of the state, its place in `pools`.
     pool_places: Vec<u16>,
     /// This worker's part of pools, those of earlier plans included while they have races; `None` is free.
     pools: Vec<Option<Pool>>,
@@ -245,9 +245,9 @@ impl Forwarder {
     ///
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
-    pub fn new(me: WorkerId, links: Links, plan: Arc<Plan>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
+    pub fn new(me: WorkerId, links: Links, state: Arc<ForwarderState>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
         let Links { shared, sockets, backend_sockets, fetches, own, counters, idle, tasks } = links;
-        let response_size = usize::from(plan.edns_udp_size);
+        let response_size = usize::from(state.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
         let exchange = Exchange::new(backend_sockets)?;
@@ -265,7 +265,7 @@ impl Forwarder {
         let forwarder = Rc::new(RefCell::new(Self {
             me,
             this: Rc::clone(&itself),
-            plan: Arc::clone(&plan),
+            state: Arc::clone(&state),
             pool_places: Vec::new(),
             pools: Vec::new(),
             exchange,
@@ -289,15 +289,15 @@ impl Forwarder {
             folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
         }));
         let _ = itself.set(Rc::downgrade(&forwarder));
-        forwarder.borrow_mut().set_plan(plan, now);
+        forwarder.borrow_mut().set_plan(state, now);
         Ok(forwarder)
     }
 
-    /// Puts another plan in force. Races that run end by the rules that they began with.
-    pub fn set_plan(&mut self, plan: Arc<Plan>, now: Instant) {
-        let places = plan.pools.iter().map(|shared| self.pool_place(shared, now)).collect();
+    /// Puts another state in force. Races that run end by the rules that they began with.
+    pub fn set_plan(&mut self, state: Arc<ForwarderState>, now: Instant) {
+        let places = state.pools.iter().map(|shared| self.pool_place(shared, now)).collect();
         self.pool_places = places;
-        self.plan = plan;
+        self.state = state;
         self.remove_unused_pools();
     }
 
@@ -308,7 +308,7 @@ impl Forwarder {
             return place as u16;
         }
         let is_earlier = |pool: &&Pool| pool.shared.config.name == shared.config.name;
-        // Of the plan in force: an older one may have races still, but has learnt nothing of late.
+        // Of the state in force: an older one may have races still, but has learnt nothing of late.
         let in_force = self.pool_places.iter().filter_map(|&place| self.pools[usize::from(place)].as_ref());
         let earlier = in_force.into_iter().find(is_earlier);
         let pool = Pool::new(Arc::clone(shared), &mut self.exchange, earlier, self.me, now);
@@ -320,7 +320,7 @@ impl Forwarder {
         place as u16
     }
 
-    /// Forgets pools that are in no plan and have no races.
+    /// Forgets pools that are in no state and have no races.
     fn remove_unused_pools(&mut self) {
         for place in 0..self.pools.len() {
             let is_current = self.pool_places.contains(&(place as u16));
@@ -339,7 +339,7 @@ impl Forwarder {
 
     /// Whether a client at this address may connect. That one may not is counted.
     pub fn may_connect(&self, client: IpAddr) -> bool {
-        let is_welcome = self.plan.access.may_connect(client);
+        let is_welcome = self.state.access.may_connect(client);
         if !is_welcome {
             self.counters.dropped(Dropped::Denied);
         }
@@ -354,9 +354,9 @@ impl Forwarder {
 }
 
 /// Tells the prober, unless it was told and has not acted on it yet. If it is gone, the process is ending.
-fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: Sign) {
-    if backend.is_to_be_told(what) {
-        let _ = shared.news.send(News { backend: Arc::clone(backend), what });
+fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: HealthSignal) {
+    if backend.is_first(what) {
+        let _ = shared.news.send(HealthEvent { backend: Arc::clone(backend), what });
     }
 }
 

@@ -13,15 +13,15 @@ use super::proof::Proof;
 use crate::config::Case;
 use crate::metrics::BackendCounters;
 use crate::net::exchange::{Exchange, Link};
-use crate::plan::cookies::{HasChanged, RENEWAL, Urgency};
-use crate::plan::{Manual, SharedBackend, SharedPool};
-use crate::policy::balance::{Balance, Sight, Turns};
+use crate::policy::backend_load::{BackendLoad, End};
+use crate::policy::balance::{Balance, BalanceInput, Balancer};
+use crate::policy::latency;
 use crate::policy::latency::Latency;
-use crate::policy::learn;
-use crate::policy::line_up::{Known, line_up};
-use crate::policy::load::{End, Load};
-use crate::policy::race::{BackendIndex, Candidates, Field};
+use crate::policy::ordering::{BackendStats, order};
+use crate::policy::race::{BackendIndex, Candidates, RaceContext};
 use crate::policy::{Hedge, Rules};
+use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
+use crate::state::{ManualHealth, SharedBackend, SharedPool};
 use crate::wire::{self, CookiePair, Name, QuestionHasher, Reply};
 
 /// A worker's part of a pool.
@@ -37,10 +37,10 @@ pub(super) struct Pool {
     /// Their latency, by [`BackendIndex`].
     pub(super) latency: Vec<Latency>,
     /// Their load, by [`BackendIndex`].
-    loads: Vec<Load>,
+    loads: Vec<BackendLoad>,
     /// In which order they are asked.
-    turns: Turns,
-    /// The standing of the backends for which `turns` was made.
+    turns: Balancer,
+    /// The health of the backends for which `turns` was made.
     epoch: u64,
     /// Races that are not over.
     pub(super) in_flight: usize,
@@ -86,7 +86,7 @@ impl Pool {
             known(backend).map_or_else(|| Latency::new(now), |(pool, index)| pool.latency[index].clone())
         });
         let loads = shared.backends.iter().map(|backend| {
-            known(backend).map_or_else(|| Load::new(now), |(pool, index)| pool.loads[index].without_attempts())
+            known(backend).map_or_else(|| BackendLoad::new(now), |(pool, index)| pool.loads[index].without_attempts())
         });
         let (latency, loads) = (latency.collect(), loads.collect());
         // Before a look at the backends: what changes meanwhile is then seen as a change.
@@ -114,7 +114,7 @@ impl Pool {
         Self { shared, members, unhurried, recovered, latency, loads, turns, epoch, in_flight: 0, sure, me }
     }
 
-    /// Looks at the standing of the backends and their cookies, if they have changed, and reports those that went down.
+    /// Looks at the health of the backends and their cookies, if they have changed, and reports those that went down.
     pub(super) fn refresh(&mut self, now: Instant, mut went_down: impl FnMut(BackendIndex)) {
         let epoch = self.shared.state.epoch();
         if epoch == self.epoch {
@@ -136,7 +136,7 @@ impl Pool {
                 went_down(BackendIndex(index as u16));
             }
             // Who sets a backend up by hand wants it to be asked.
-            if !was_up && member.is_up && backend.manual() == Manual::Auto {
+            if !was_up && member.is_up && backend.manual() == ManualHealth::Auto {
                 load.came_back(now);
             }
         }
@@ -157,7 +157,7 @@ impl Pool {
             Balance::Hash => FixedState::default().hash_one(qname),
             Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
         };
-        let remembered = (balance == Balance::Sticky).then(|| self.shared.memory.recall(name)).flatten();
+        let remembered = (balance == Balance::Sticky).then(|| self.shared.affinity.get(name)).flatten();
         let remembered = remembered.and_then(|id| self.by_id(id));
         let turn = match balance {
             Balance::RoundRobin => state.take_turn(),
@@ -169,17 +169,17 @@ impl Pool {
             | Balance::LeastLoad
             | Balance::Fastest => 0,
         };
-        let sight = Sight { now, turn, name, loads: &self.loads, remembered };
+        let sight = BalanceInput { now, turn, name, loads: &self.loads, remembered };
         let candidates = self.turns.candidates(balance, &sight, rng);
         if balance == Balance::Sticky
             && let Some(first) = candidates.get(0)
             && remembered != Some(first)
         {
-            self.shared.memory.remember(name, self.shared.backends[first.get()].id);
+            self.shared.affinity.insert(name, self.shared.backends[first.get()].id);
         }
-        let known = Known { loads: &self.loads, latency: &self.latency, now };
+        let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
         let weight = |backend: BackendIndex| self.shared.config.backends[backend.get()].weight;
-        line_up(&candidates, self.shared.rules(), &known, weight, rng)
+        order(&candidates, self.shared.rules(), &known, weight, rng)
     }
 
     /// A backend has given a positive answer to a question in wire form: a `sticky` pool asks it first for that name from
@@ -193,7 +193,7 @@ impl Pool {
         if let (Some(folded), Some(qname)) = (folded.get_mut(..qname), question.get(..qname)) {
             folded.copy_from_slice(qname);
             wire::fold(folded);
-            self.shared.memory.remember(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
+            self.shared.affinity.insert(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
         }
     }
 
@@ -237,13 +237,13 @@ impl Pool {
     /// The race of an attempt is over without its reply. Returns whether the backend's latency was charged with that.
     pub(super) fn charge(&mut self, backend: BackendIndex, asked: Instant) -> bool {
         self.is_waited_for_no_more(backend);
-        learn::charge(&self.loads[backend.get()], &mut self.latency[backend.get()], asked)
+        latency::charge(&self.loads[backend.get()], &mut self.latency[backend.get()], asked)
     }
 
     /// An attempt has ended, perhaps long after its race.
     pub(super) fn ended(&mut self, backend: BackendIndex, end: End, is_charged: bool, now: Instant) {
         let (load, latency) = (&mut self.loads[backend.get()], &mut self.latency[backend.get()]);
-        learn::ended(load, latency, end, is_charged, now);
+        latency::ended(load, latency, end, is_charged, now);
         let counters = self.counters(backend);
         counters.in_flight.subtract(1);
         match end {
@@ -268,9 +268,9 @@ impl Pool {
         Some(BackendIndex(index as u16))
     }
 
-    /// Whether this worker has seen the present standing of a backend. What was asked before a backend went down is not waited
+    /// Whether this worker has seen the present health of a backend. What was asked before a backend went down is not waited
     /// for any more once it has.
-    pub(super) fn knows_standing(&self, backend: BackendIndex) -> bool {
+    pub(super) fn knows_health(&self, backend: BackendIndex) -> bool {
         self.members[backend.get()].is_up == self.shared.backends[backend.get()].is_up()
     }
 
@@ -280,9 +280,9 @@ impl Pool {
     }
 
     /// What a race looks at.
-    pub(super) fn field(&self, is_waited_for: bool) -> Field<'_> {
+    pub(super) fn race_context(&self, is_waited_for: bool) -> RaceContext<'_> {
         let rules = if is_waited_for { self.shared.rules() } else { &self.unhurried };
-        Field { rules, latency: &self.latency, budget: self.shared.budget() }
+        RaceContext { rules, latency: &self.latency, budget: self.shared.budget() }
     }
 
     /// The sockets of a backend.
@@ -402,13 +402,13 @@ fn known_cookies(shared: &SharedPool, backend: &SharedBackend) -> Option<CookieP
     shared.config.cookies.then(|| backend.cookies.pair()).flatten()
 }
 
-/// The order of asking for the present standing of the backends.
-fn turns(shared: &SharedPool) -> Turns {
+/// The order of asking for the present health of the backends.
+fn turns(shared: &SharedPool) -> Balancer {
     let weights: Vec<u16> = shared.config.backends.iter().map(|backend| backend.weight).collect();
     // By address, so that `hash` sends a name to the same backend after a restart.
     let identity = |backend: &Arc<SharedBackend>| FixedState::default().hash_one(backend.address);
     let identities: Vec<u64> = shared.backends.iter().map(identity).collect();
-    Turns::new(&weights, &identities, |index| shared.backends[index].takes_queries())
+    Balancer::new(&weights, &identities, |index| shared.backends[index].takes_queries())
 }
 
 /// The hash of a folded name, the same on all workers.

@@ -16,11 +16,12 @@ use crate::metrics::{Dropped, Want};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Held, TicketKey};
 use crate::net::refusal::Refusal;
-use crate::plan::cookies::Urgency;
-use crate::plan::{Sign, Standing};
-use crate::policy::load::End;
+use crate::policy::backend_load::End;
+use crate::policy::health::HealthState;
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Outcome, Step};
 use crate::policy::{Dispatch, Rank};
+use crate::state::HealthSignal;
+use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, CookiePair, Rcode, Reply};
 
 /// A reply at hand, which the race may let win.
@@ -42,7 +43,7 @@ impl Forwarder {
             let step = match entry.is_fetching {
                 false => {
                     let is_waited_for = entry.has_waiters();
-                    entry.race.next_step(&pool.field(is_waited_for), now)
+                    entry.race.next_step(&pool.race_context(is_waited_for), now)
                 }
                 true => match self.fetches.get(at).map(Fetch::due) {
                     Some(due) if due > now => Step::WaitUntil(due),
@@ -116,7 +117,7 @@ impl Forwarder {
         let is_test = (is_case_random || has_cookies) && pool.take_doubt(backend);
         let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
         let cookies = pool.cookies(backend).filter(|_| has_cookies);
-        let (secret, hash, own_udp_size) = (&self.secret, entry.hash, self.plan.edns_udp_size);
+        let (secret, hash, own_udp_size) = (&self.secret, entry.hash, self.state.edns_udp_size);
         let key = self.exchange.queue(link, Ticket::new(at, attempt, proof), now, |key, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
@@ -279,13 +280,13 @@ impl Forwarder {
         pool.ended(index, end, is_charged, now);
         let backend = &pool.shared.backends[index.get()];
         // Asked before this worker knew, it may have said that before it died.
-        if backend.standing() != Standing::Up && pool.knows_standing(index) {
+        if backend.health() != HealthState::Up && pool.knows_health(index) {
             // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
-            if backend.set_standing(Standing::Up) {
+            if backend.set_health(HealthState::Up) {
                 pool.shared.state.announce();
                 tracing::info!(pool = pool.shared.config.name, backend = backend.name, "up: replied");
             }
-            tell(&self.shared, backend, Sign::Replied);
+            tell(&self.shared, backend, HealthSignal::Replied);
         }
     }
 
@@ -321,7 +322,7 @@ impl Forwarder {
             let backend = &pool.shared.backends[attempt.backend.get()];
             if is_silent {
                 pool.counters(attempt.backend).timeouts.increment();
-                tell(&self.shared, backend, Sign::Silent);
+                tell(&self.shared, backend, HealthSignal::Silent);
             }
         }
         // One that waited is the best kept one.
@@ -396,7 +397,7 @@ impl Forwarder {
         self.in_flight.remove(at);
         let pool = pool_at(&mut self.pools, place);
         pool.in_flight -= 1;
-        // If it was the last of a pool that is in no plan, the end of the turn forgets that.
+        // If it was the last of a pool that is in no state, the end of the turn forgets that.
         pool.shared.state.counters[usize::from(self.me.0)].in_flight.subtract(1);
     }
 }

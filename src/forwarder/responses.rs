@@ -16,9 +16,9 @@ use crate::metrics::{Counters, Dropped, Fetched, Limit, Limited, PoolCounters, S
 use crate::net::batch::{BATCH, SendBatch, is_too_long};
 use crate::net::clock;
 use crate::net::udp::Socket;
-use crate::plan::{Plan, SharedPool};
 use crate::policy::race::AttemptId;
 use crate::policy::{Rules, Silence};
+use crate::state::{ForwarderState, SharedPool};
 use crate::wire::{self, ClientForm, Cookie, ExtendedError, Query, Rcode, Reply};
 
 /// A UDP socket to clients, with the responses that wait to leave.
@@ -133,7 +133,7 @@ impl Forwarder {
     pub(super) fn respond_with(&mut self, at: RaceRef, winner: AttemptId, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
         let (is_signed, is_truncated) = (entry.is_signed(), reply.is_truncated());
         let is_for_nobody = !entry.has_waiters();
         entry.retain_waiters(&self.shared.clients, |waiter| {
@@ -162,7 +162,7 @@ impl Forwarder {
     pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
         entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply, entry.is_signed()));
     }
 
@@ -172,7 +172,7 @@ impl Forwarder {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
         if let Ok(reply) = wire::read_reply(entry.kept()) {
-            let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+            let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
             out.relay(clock, waiter, &reply, false);
         }
     }
@@ -181,7 +181,7 @@ impl Forwarder {
     pub(super) fn respond_word(&mut self, at: RaceRef, word: Word, now: Instant) {
         let Some(entry) = self.in_flight.get(at) else { return };
         let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
         entry.waiters().for_each(|waiter| out.say(clock, &waiter, entry.question(), word));
     }
 
@@ -194,7 +194,7 @@ impl Forwarder {
         client: &Client,
         now: Instant,
     ) {
-        let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
         out.reject(client, rcode, cookie, |own_udp_size, out| {
             wire::write_error(message, rcode, cookie, own_udp_size, out);
         });
@@ -209,13 +209,13 @@ impl Forwarder {
         client: &Client,
         now: Instant,
     ) {
-        match self.plan.access.on_denied() {
+        match self.state.access.on_denied() {
             OnDenied::Drop => {
                 self.counters.dropped(Dropped::Denied);
                 self.respond_nothing(client);
             }
             OnDenied::Refused => {
-                let mut out = Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now);
+                let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
                 out.reject(client, Rcode::REFUSED, cookie, |own_udp_size, out| {
                     wire::write_prohibited(message, query, cookie, own_udp_size, out);
                 });
@@ -225,7 +225,7 @@ impl Forwarder {
 
     /// Gives a response without records to one client that has not waited.
     pub(super) fn respond_at_once(&mut self, waiter: &Waiter, question: &[u8], word: Word, now: Instant) {
-        Out::of(&mut self.way, &self.counters, &self.plan, &self.shared, now).write(waiter, question, word);
+        Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now).write(waiter, question, word);
     }
 
     /// Says nothing, which a connection has to be told.
@@ -258,11 +258,11 @@ impl<'a> Out<'a> {
     pub(super) fn of(
         way: &'a mut Way,
         counters: &'a Counters,
-        plan: &'a Plan,
+        state: &'a ForwarderState,
         shared: &'a Shared,
         now: Instant,
     ) -> Self {
-        let Plan { edns_udp_size, rate, cookies, .. } = plan;
+        let ForwarderState { edns_udp_size, rate, cookies, .. } = state;
         let (rate, is_draining) = (rate.as_deref(), way.is_draining);
         let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
         let (own_udp_size, cookies) = (*edns_udp_size, cookies.as_deref());

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::metrics::{BackendCounters, Want};
-use crate::plan::SharedPool;
 use crate::policy::race::{BackendIndex, Retry};
+use crate::state::SharedPool;
 
 /// What the workers have told the log of shortages.
 #[derive(Debug)]

@@ -8,9 +8,10 @@ use super::{Forwarder, Late, Ticket, tell};
 use crate::net::batch::RecvBatch;
 use crate::net::exchange::{Event, Held, IsUnreachable, Link, Refused};
 use crate::net::refusal::Refusal;
-use crate::plan::{Sign, Standing};
-use crate::policy::load::End;
+use crate::policy::backend_load::End;
+use crate::policy::health::HealthState;
 use crate::policy::race::BackendIndex;
+use crate::state::HealthSignal;
 
 impl Forwarder {
     /// Takes what the exchange has: replies, ICMP errors, the alarm.
@@ -83,14 +84,14 @@ impl Forwarder {
         let pool = pool_at(&mut self.pools, place);
         pool.counters(index).unreachable.increment();
         let backend = &pool.shared.backends[index.get()];
-        if backend.standing() != Standing::Up {
+        if backend.health() != HealthState::Up {
             // If that is news to this worker, all that was asked of it has failed.
             self.refresh(place, now);
             let mut orphans = std::mem::take(&mut self.orphans);
             self.exchange.take_struck(socket, &mut orphans);
             return self.fail_orphans(orphans, link, now);
         }
-        tell(&self.shared, backend, Sign::Unreachable);
+        tell(&self.shared, backend, HealthSignal::Unreachable);
         let mut struck = std::mem::take(&mut self.struck);
         self.exchange.tell_struck(socket, &mut struck);
         for ticket in struck.drain(..) {
@@ -141,7 +142,7 @@ impl Forwarder {
     fn on_no_way(&mut self, link: Link) {
         let Some((place, index)) = self.owner(link) else { return };
         let backend = &pool_at(&mut self.pools, place).shared.backends[index.get()];
-        tell(&self.shared, backend, Sign::Unreachable);
+        tell(&self.shared, backend, HealthSignal::Unreachable);
     }
 
     /// Notes that an attempt ended without a reply: there is no way to its backend, or it never left.

@@ -1,8 +1,8 @@
 //! Whose turn it is: the order in which a pool's backends are asked.
 //!
-//! [`Turns`] is made anew by a worker whenever the set of backends that are up changes; from then on a query costs
+//! [`Balancer`] is made anew by a worker whenever the set of backends that are up changes; from then on a query costs
 //! a copy (ordered, round-robin, sticky) or a look at each backend. Nothing is allocated. What changes from query to
-//! query is an argument, [`Sight`]: one count of turns, shared by all workers, makes the rotation exact across them
+//! query is an argument, [`BalanceInput`]: one count of turns, shared by all workers, makes the rotation exact across them
 //! without a lock.
 
 mod rendezvous;
@@ -15,8 +15,8 @@ use rand::{Rng, RngExt};
 
 use self::round::Round;
 use self::shortlist::Shortlist;
+use super::backend_load::BackendLoad;
 use super::candidates::{BackendIndex, Candidates};
-use super::load::Load;
 
 /// In which order backends are asked. Weights count in all but `Ordered`; backends that are down are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Balance {
 
 /// What a policy may look at for one query.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight<'a> {
+pub struct BalanceInput<'a> {
     /// When the query is looked at.
     pub now: Instant,
     /// The count of turns that all workers share, raised by one for each query that takes a turn.
@@ -47,25 +47,25 @@ pub struct Sight<'a> {
     /// The hash of the folded name, the same on all workers.
     pub name: u64,
     /// What each backend has to do. One that is missing here is taken to be idle.
-    pub loads: &'a [Load],
+    pub loads: &'a [BackendLoad],
     /// Where the name was answered before, if that is known.
     pub remembered: Option<BackendIndex>,
 }
 
-impl Sight<'_> {
+impl BalanceInput<'_> {
     /// Sees nothing but the time.
     pub fn new(now: Instant) -> Self {
         Self { now, turn: 0, name: 0, loads: &[], remembered: None }
     }
 
     /// What a backend has to do.
-    fn load(&self, backend: BackendIndex) -> Option<&Load> {
+    fn load(&self, backend: BackendIndex) -> Option<&BackendLoad> {
         self.loads.get(backend.get())
     }
 
     /// How many attempts it has out.
     fn in_flight(&self, backend: BackendIndex) -> u32 {
-        self.load(backend).map_or(0, Load::in_flight)
+        self.load(backend).map_or(0, BackendLoad::in_flight)
     }
 
     /// The part of its normal load that it is given.
@@ -76,7 +76,7 @@ impl Sight<'_> {
 
 /// The turns of the backends that are up; of all, if none is.
 #[derive(Clone, Debug)]
-pub struct Turns {
+pub struct Balancer {
     /// The backends that take turns, in the order of the config.
     members: Box<[Member]>,
     /// The sum of their weights.
@@ -98,7 +98,7 @@ struct Member {
     identity: u64,
 }
 
-impl Turns {
+impl Balancer {
     /// The turns of a pool. Of each backend in the order of the config: `weights`, where 0 is taken as 1, and
     /// `identities`, by which `hash` knows it again when others come and go.
     pub fn new(weights: &[u16], identities: &[u64], up: impl Fn(usize) -> bool) -> Self {
@@ -120,25 +120,25 @@ impl Turns {
     }
 
     /// Whom a race may ask, in order.
-    pub fn candidates(&self, balance: Balance, sight: &Sight<'_>, rng: &mut impl Rng) -> Candidates {
+    pub fn candidates(&self, balance: Balance, input: &BalanceInput<'_>, rng: &mut impl Rng) -> Candidates {
         let mut list = match balance {
             Balance::Ordered => self.ordered,
-            Balance::RoundRobin => self.in_turn(sight),
+            Balance::RoundRobin => self.in_turn(input),
             Balance::Random => self.draw(rng),
-            Balance::Sticky => self.at_home(sight),
-            Balance::Hash => self.by_name(sight),
-            Balance::LeastLoad => self.by_load(sight, rng),
-            Balance::Fastest => self.by_cost(sight, rng),
+            Balance::Sticky => self.by_affinity(input),
+            Balance::Hash => self.by_name(input),
+            Balance::LeastLoad => self.by_load(input, rng),
+            Balance::Fastest => self.by_cost(input, rng),
         };
         if !list.all_down() {
-            pass_over_beginners(&mut list, sight, rng);
+            pass_over_slow_starters(&mut list, input, rng);
         }
         list
     }
 
     /// Whose turn it is, and who follows.
-    fn in_turn(&self, sight: &Sight<'_>) -> Candidates {
-        self.round.turn(sight.turn).copied().unwrap_or(self.ordered)
+    fn in_turn(&self, input: &BalanceInput<'_>) -> Candidates {
+        self.round.turn(input.turn).copied().unwrap_or(self.ordered)
     }
 
     /// Draws members by weight, none of them twice.
@@ -162,9 +162,9 @@ impl Turns {
     }
 
     /// Where the name was answered before, then whose turn it is.
-    fn at_home(&self, sight: &Sight<'_>) -> Candidates {
-        let mut list = self.in_turn(sight);
-        let home = sight.remembered.filter(|home| self.members.iter().any(|member| member.backend == *home));
+    fn by_affinity(&self, input: &BalanceInput<'_>) -> Candidates {
+        let mut list = self.in_turn(input);
+        let home = input.remembered.filter(|home| self.members.iter().any(|member| member.backend == *home));
         if let Some(home) = home {
             list.bring_to_front(home);
         }
@@ -172,24 +172,24 @@ impl Turns {
     }
 
     /// The order in which the members have thrown for the name; those that have enough to do come last.
-    fn by_name(&self, sight: &Sight<'_>) -> Candidates {
+    fn by_name(&self, input: &BalanceInput<'_>) -> Candidates {
         // This query is going to be one more.
-        let total: u64 = 1 + self.members.iter().map(|member| u64::from(sight.in_flight(member.backend))).sum::<u64>();
+        let total: u64 = 1 + self.members.iter().map(|member| u64::from(input.in_flight(member.backend))).sum::<u64>();
         let keyed = self.members.iter().map(|member| {
             let part = f64::from(member.weight) / self.total_weight as f64;
-            let is_busy = sight.in_flight(member.backend) >= rendezvous::bound(part, total);
-            ((is_busy, rendezvous::throw(member, sight.name)), member.backend)
+            let is_busy = input.in_flight(member.backend) >= rendezvous::bound(part, total);
+            ((is_busy, rendezvous::hrw_score(member, input.name)), member.backend)
         });
         self.listed(&Shortlist::of(keyed))
     }
 
     /// By attempts in flight, then recent errors, then weighted chance.
-    fn by_load(&self, sight: &Sight<'_>, rng: &mut impl Rng) -> Candidates {
+    fn by_load(&self, input: &BalanceInput<'_>, rng: &mut impl Rng) -> Candidates {
         let keyed = self.members.iter().map(|member| {
             // An idle beginner would be the first choice of all queries, of which its share may be more than its due.
-            let strength = f64::from(member.weight) * sight.share(member.backend);
-            let load = f64::from(sight.in_flight(member.backend)) / strength;
-            let errors = sight.load(member.backend).map_or(0, |load| load.errors().level(sight.now));
+            let strength = f64::from(member.weight) * input.share(member.backend);
+            let load = f64::from(input.in_flight(member.backend)) / strength;
+            let errors = input.load(member.backend).map_or(0, |load| load.errors().level(input.now));
             // Of exponential variables with the weights as rates, each is the least as often as its weight says.
             let chance = -(1.0 - rng.random::<f64>()).ln() / f64::from(member.weight);
             ((load, errors, chance), member.backend)
@@ -198,9 +198,9 @@ impl Turns {
     }
 
     /// The cheaper of two drawn members, then all by cost.
-    fn by_cost(&self, sight: &Sight<'_>, rng: &mut impl Rng) -> Candidates {
+    fn by_cost(&self, input: &BalanceInput<'_>, rng: &mut impl Rng) -> Candidates {
         let cost = |member: &Member| {
-            sight.load(member.backend).map_or(0.0, |load| load.cost(sight.now)) / f64::from(member.weight)
+            input.load(member.backend).map_or(0.0, |load| load.cost(input.now)) / f64::from(member.weight)
         };
         let mut list = self.nobody();
         if let [_, _, ..] = *self.members {
@@ -227,9 +227,9 @@ impl Turns {
 }
 
 /// Passes over a first choice that is in its slow start, as often as its share says, if another will do.
-fn pass_over_beginners(list: &mut Candidates, sight: &Sight<'_>, rng: &mut impl Rng) {
+fn pass_over_slow_starters(list: &mut Candidates, input: &BalanceInput<'_>, rng: &mut impl Rng) {
     let willing = list.iter().find(|&backend| {
-        let share = sight.share(backend);
+        let share = input.share(backend);
         share >= 1.0 || rng.random_bool(share)
     });
     if let Some(willing) = willing {

@@ -6,7 +6,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::attempts::MAX_ATTEMPTS;
+use super::race::MAX_ATTEMPTS;
 
 /// A backend, as its position in the pool's list of members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

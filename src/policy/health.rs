@@ -39,7 +39,7 @@ pub struct Health {
     /// The rules of the pool.
     rules: HealthRules,
     /// What the backend is taken for.
-    state: State,
+    state: HealthState,
     /// Since when.
     since: Instant,
     /// Probes in a row that spoke against the present state.
@@ -58,7 +58,7 @@ pub struct Health {
 
 /// What a backend is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum HealthState {
     /// It was added while we run, and nothing was heard of it yet. It is not asked.
     New,
     /// It is asked.
@@ -91,21 +91,21 @@ struct Probe {
 impl Health {
     /// A backend that is up until shown otherwise, with the first probe due at once.
     pub fn new(rules: HealthRules, now: Instant) -> Self {
-        Self::with_state(rules, State::Up, now)
+        Self::with_state(rules, HealthState::Up, now)
     }
 
     /// A backend that is not asked before its first good probe, which is due at once.
     pub fn new_unproven(rules: HealthRules, now: Instant) -> Self {
-        Self::with_state(rules, State::New, now)
+        Self::with_state(rules, HealthState::New, now)
     }
 
     /// A backend that was found down before, with the next probe due at once.
     pub fn new_down(rules: HealthRules, now: Instant) -> Self {
-        Self::with_state(rules, State::Down, now)
+        Self::with_state(rules, HealthState::Down, now)
     }
 
     /// A backend in this state.
-    fn with_state(rules: HealthRules, state: State, now: Instant) -> Self {
+    fn with_state(rules: HealthRules, state: HealthState, now: Instant) -> Self {
         Self {
             rules,
             state,
@@ -121,11 +121,11 @@ impl Health {
 
     /// Whether the backend is up.
     pub fn is_up(&self) -> bool {
-        self.state == State::Up
+        self.state == HealthState::Up
     }
 
     /// What the backend is taken for.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> HealthState {
         self.state
     }
 
@@ -152,8 +152,8 @@ impl Health {
             return Step::WaitUntil(self.next_probe);
         }
         let wait = match self.state {
-            State::Up => self.rules.interval,
-            State::New | State::Down => {
+            HealthState::Up => self.rules.interval,
+            HealthState::New | HealthState::Down => {
                 let wait = self.backoff.min(self.rules.interval);
                 self.backoff = wait.saturating_mul(2);
                 wait
@@ -170,22 +170,22 @@ impl Health {
     pub fn on_probe_reply(&mut self, now: Instant) {
         let was_out = self.probe.take().is_some();
         match self.state {
-            State::Up => {
+            HealthState::Up => {
                 self.against = 0;
                 self.unreachable = 0;
             }
-            State::New => self.turn(State::Up, now),
+            HealthState::New => self.turn(HealthState::Up, now),
             // Each sending may have its reply, but they are one good probe.
-            State::Down if was_out => {
+            HealthState::Down if was_out => {
                 self.against = self.against.saturating_add(1);
                 if self.against >= self.rules.rise {
-                    return self.turn(State::Up, now);
+                    return self.turn(HealthState::Up, now);
                 }
                 // Hope: the next good probe should not be long in coming.
                 self.backoff = FIRST_BACKOFF;
                 self.next_probe = self.next_probe.min(now + FIRST_BACKOFF.min(self.rules.interval));
             }
-            State::Down => {}
+            HealthState::Down => {}
         }
     }
 
@@ -201,16 +201,16 @@ impl Health {
             return;
         }
         match self.state {
-            State::Up => {
+            HealthState::Up => {
                 self.unreachable += 1;
                 self.against = self.against.saturating_add(1);
                 // One alone is never enough, even if one missed probe is.
                 if self.unreachable >= UNREACHABLE || self.against >= self.rules.fall.max(UNREACHABLE) {
-                    return self.turn(State::Down, now);
+                    return self.turn(HealthState::Down, now);
                 }
                 self.next_probe = now;
             }
-            State::New | State::Down => self.against = 0,
+            HealthState::New | HealthState::Down => self.against = 0,
         }
     }
 
@@ -223,12 +223,12 @@ impl Health {
     /// A reply came to a query, of whatever kind. That is life, so it is up at once.
     pub fn on_reply(&mut self, now: Instant) {
         match self.state {
-            State::Up => {
+            HealthState::Up => {
                 self.against = 0;
                 self.unreachable = 0;
                 self.probe = None;
             }
-            State::New | State::Down => self.turn(State::Up, now),
+            HealthState::New | HealthState::Down => self.turn(HealthState::Up, now),
         }
     }
 
@@ -241,11 +241,11 @@ impl Health {
     /// Something speaks against the backend: a probe is due so long after the last one.
     fn suspect(&mut self, rest: Duration, now: Instant) {
         match self.state {
-            State::Up => {
+            HealthState::Up => {
                 let earliest = self.last_probe.map_or(now, |last| now.max(last + rest));
                 self.next_probe = self.next_probe.min(earliest);
             }
-            State::New | State::Down => {}
+            HealthState::New | HealthState::Down => {}
         }
     }
 
@@ -257,27 +257,27 @@ impl Health {
     /// The probe that was out has failed.
     fn on_probe_missed(&mut self, now: Instant) {
         match self.state {
-            State::Up => {
+            HealthState::Up => {
                 self.unreachable = 0;
                 self.against = self.against.saturating_add(1);
                 if self.against >= self.rules.fall {
-                    return self.turn(State::Down, now);
+                    return self.turn(HealthState::Down, now);
                 }
                 self.next_probe = now;
             }
-            State::New | State::Down => self.against = 0,
+            HealthState::New | HealthState::Down => self.against = 0,
         }
     }
 
     /// Goes over to another state.
-    fn turn(&mut self, state: State, now: Instant) {
+    fn turn(&mut self, state: HealthState, now: Instant) {
         self.state = state;
         self.since = now;
         self.against = 0;
         self.unreachable = 0;
         let wait = match state {
-            State::Up => self.rules.interval,
-            State::New | State::Down => FIRST_BACKOFF.min(self.rules.interval),
+            HealthState::Up => self.rules.interval,
+            HealthState::New | HealthState::Down => FIRST_BACKOFF.min(self.rules.interval),
         };
         self.backoff = wait.saturating_mul(2);
         self.next_probe = self.next_probe.min(now + wait);

@@ -13,12 +13,14 @@
 //! leaves unanswered while nothing at all is heard of it, the caller keeps out of here: that is the backend's silence,
 //! not its latency.
 
+mod attempts;
 mod recent;
 mod window;
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+pub use self::attempts::{charge, ended};
 use self::recent::Recent;
 use self::window::{Span, Window, bucket};
 use super::rules::{Hedge, HedgeDelay};

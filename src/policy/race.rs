@@ -32,16 +32,20 @@
 //! Nothing is concluded from the silence of some while others could not be asked: then the race ends as [`Outcome::Unsent`],
 //! unless a reply is kept, which is somebody's word whoever else was not asked.
 
+mod attempts;
+mod rank;
+mod step;
+
 use std::time::{Duration, Instant};
 
-pub use super::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
-use super::attempts::{Attempts, Entry, State};
+pub use self::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
+use self::attempts::{Attempts, Entry, State};
+pub use self::rank::{Accept, Rank};
+pub use self::step::{Heard, OptRefusal, Outcome, Retry, Step};
 use super::budget::Budget;
 pub use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
-use super::rank::{Accept, Rank};
 use super::rules::{Dispatch, Grace, Rules};
-pub use super::step::{Heard, OptRefusal, Outcome, Retry, Step};
 
 /// One query's race. See the head of this file for the algorithm.
 ///
@@ -116,8 +120,8 @@ pub struct Race {
 
 impl Race {
     /// A race that starts now.
-    pub fn start(field: &Field<'_>, candidates: &Candidates, now: Instant) -> Self {
-        let Field { rules, .. } = field;
+    pub fn start(context: &RaceContext<'_>, candidates: &Candidates, now: Instant) -> Self {
+        let RaceContext { rules, .. } = context;
         let all = u8::try_from(candidates.len()).expect("no more candidates than attempts");
         let (width, time) = if candidates.all_down() {
             // Nothing is to be hoped for, so the client is not made to wait its whole timeout.
@@ -315,22 +319,22 @@ impl Race {
 
     /// What to do next: to be called after each input, after each [`Step::Ask`], and when the time of a
     /// [`Step::WaitUntil`] has come.
-    pub fn next_step(&mut self, field: &Field<'_>, now: Instant) -> Step {
+    pub fn next_step(&mut self, context: &RaceContext<'_>, now: Instant) -> Step {
         if let Some(outcome) = self.outcome {
             return Step::Finished(outcome);
         }
-        let patience = field.rules.attempt_timeout;
+        let patience = context.rules.attempt_timeout;
         let now = Offset::between(self.start, now);
-        let grace_ends = self.grace_ends(field);
+        let grace_ends = self.grace_ends(context);
         if now >= self.deadline || grace_ends.is_some_and(|end| now >= end) {
             return self.finish();
         }
-        if let Some((backend, kind)) = self.take_turn(field.rules, now) {
+        if let Some((backend, kind)) = self.take_turn(context.rules, now) {
             return self.ask(backend, kind, now);
         }
-        let mut hedge_due = self.hedge_due(field);
+        let mut hedge_due = self.hedge_due(context);
         if hedge_due.is_some_and(|due| due <= now) {
-            if let Some(backend) = self.take_hedge(field, now) {
+            if let Some(backend) = self.take_hedge(context, now) {
                 return self.ask(backend, Kind::Hedge, now);
             }
             hedge_due = self.hedge_again;
@@ -338,7 +342,7 @@ impl Race {
         let Some(patience_ends) = self.patience_ends(patience, now) else {
             return self.finish();
         };
-        let wake = [self.turn_due(field.rules, now), hedge_due, grace_ends, Some(patience_ends)];
+        let wake = [self.turn_due(context.rules, now), hedge_due, grace_ends, Some(patience_ends)];
         let wake = wake.into_iter().flatten().fold(self.deadline, Offset::min);
         Step::WaitUntil(wake.since(self.start))
     }
@@ -497,9 +501,9 @@ impl Race {
     }
 
     /// The backend to hedge with now that it is due, if it is paid.
-    fn take_hedge(&mut self, field: &Field<'_>, now: Offset) -> Option<BackendIndex> {
+    fn take_hedge(&mut self, context: &RaceContext<'_>, now: Offset) -> Option<BackendIndex> {
         let place = self.unhedged()?;
-        if !field.budget.take() {
+        if !context.budget.take() {
             self.hedges_denied += u8::from(self.hedge_again.is_none());
             let (_, late) = self.attempts.in_state(State::Silent).next_back()?;
             self.hedge_again = Some(now.after(late.asked.until(now).max(MIN_WAIT)));
@@ -514,9 +518,9 @@ impl Race {
     ///
     /// Hedges go to candidates that were not asked yet only: to ask the same backend again tests its luck,
     /// not another machine's.
-    fn hedge_due(&self, field: &Field<'_>) -> Option<Offset> {
-        let hedge = &field.rules.hedge;
-        match field.rules.dispatch {
+    fn hedge_due(&self, context: &RaceContext<'_>) -> Option<Offset> {
+        let hedge = &context.rules.hedge;
+        match context.rules.dispatch {
             Dispatch::Hedge => {}
             Dispatch::Race | Dispatch::Sequential => return None,
         }
@@ -529,22 +533,22 @@ impl Race {
         if newest < self.hedge_from {
             return None;
         }
-        let latency = field.latency.get(entry.backend.get());
+        let latency = context.latency.get(entry.backend.get());
         let delay = latency.map_or(hedge.max_delay, |latency| latency.hedge_delay(hedge));
         let due = entry.asked.after(delay);
         Some(self.hedge_again.map_or(due, |again| due.max(again)))
     }
 
     /// When the best kept reply goes out although others are silent, if it is a negative.
-    fn grace_ends(&self, field: &Field<'_>) -> Option<Offset> {
+    fn grace_ends(&self, context: &RaceContext<'_>) -> Option<Offset> {
         let since = self.negative_at?;
-        let rules = field.rules;
+        let rules = context.rules;
         let grace = match rules.grace {
             Grace::Off => return None,
             Grace::After(time) => time,
             Grace::Auto => {
                 let silent = self.attempts.waited_for();
-                let p99s = silent.map(|(_, entry)| field.latency.get(entry.backend.get())?.quantile(0.99));
+                let p99s = silent.map(|(_, entry)| context.latency.get(entry.backend.get())?.quantile(0.99));
                 // A backend that is not known yet may take its whole time.
                 let times = p99s.map(|p99| p99.map_or(rules.attempt_timeout, |p99| 3 * p99));
                 times.fold(MIN_GRACE, Duration::max).min(rules.attempt_timeout)
@@ -592,7 +596,7 @@ enum WithoutOpt {
 
 /// What a race looks at but does not own.
 #[derive(Clone, Copy, Debug)]
-pub struct Field<'a> {
+pub struct RaceContext<'a> {
     /// The rules of the pool.
     pub rules: &'a Rules,
     /// The latency of each backend, by [`BackendIndex`].

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::balance::Balance;
-use super::rank::Accept;
+use super::race::Accept;
 
 /// The rules of one pool (docs/src/contract.md, Configuration). Once a value exists it is right: `config/` checks bounds.
 #[derive(Clone, Debug, PartialEq)]

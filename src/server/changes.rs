@@ -1,6 +1,6 @@
 //! Changes that an operator makes while the server runs: backends come, go, drain, and are set up or down by hand.
 //!
-//! A change is a new plan, handed to the workers as a reload is: races that run end by the old one. Backends come and go by
+//! A change is a new state, handed to the workers as a reload is: races that run end by the old one. Backends come and go by
 //! hand until the config is read again; what a backend is set to by hand outlasts that too, as long as the config has
 //! the backend. Nothing is written to a file.
 
@@ -11,7 +11,7 @@ use super::worker::Command;
 use super::{Remark, Server};
 use crate::admin::{Change, Refused};
 use crate::config::{BackendConfig, PoolConfig};
-use crate::plan::{Manual, SharedBackend};
+use crate::state::{ManualHealth, SharedBackend};
 
 impl Server {
     /// Carries a change out, and says what was done.
@@ -31,9 +31,9 @@ impl Server {
                 backend.set_manual(to);
                 self.announce(&pool);
                 Ok(match to {
-                    Manual::Auto => format!("{} of pool {pool} is as its probes find it", backend.name),
-                    Manual::Up => format!("{} of pool {pool} is up, by hand", backend.name),
-                    Manual::Down => format!("{} of pool {pool} is down, by hand", backend.name),
+                    ManualHealth::Auto => format!("{} of pool {pool} is as its probes find it", backend.name),
+                    ManualHealth::Up => format!("{} of pool {pool} is up, by hand", backend.name),
+                    ManualHealth::Down => format!("{} of pool {pool} is down, by hand", backend.name),
                 })
             }
         }
@@ -77,7 +77,7 @@ impl Server {
     /// A backend by its name or address.
     fn backend(&self, pool: &str, backend: &str) -> Result<Arc<SharedBackend>, Refused> {
         let pools: Vec<&str> = self.pools.iter().map(|pool| &*pool.name).collect();
-        let found = self.plan.as_ref().and_then(|plan| plan.pool(pool));
+        let found = self.state.as_ref().and_then(|state| state.pool(pool));
         let found = found.ok_or_else(|| Refused::no_such("pool", pool, pools))?;
         let is_meant = |known: &&Arc<SharedBackend>| known.name == backend || known.address.to_string() == backend;
         let names: Vec<&str> = found.backends.iter().map(|known| &*known.name).collect();
@@ -87,7 +87,7 @@ impl Server {
 
     /// Lets the workers know that a backend of a pool stands otherwise.
     fn announce(&self, pool: &str) {
-        if let Some(pool) = self.plan.as_ref().and_then(|plan| plan.pool(pool)) {
+        if let Some(pool) = self.state.as_ref().and_then(|state| state.pool(pool)) {
             pool.state.announce();
         }
         self.tell(|| Command::Refresh);
@@ -95,9 +95,9 @@ impl Server {
 
     /// Puts the pools as they are configured now in force.
     pub(super) fn put_in_force(&mut self) {
-        let Some(earlier) = &self.plan else { return };
-        let plan = Arc::new(earlier.with_pools(&self.pools, self.workers.len()));
-        self.set_plan(plan);
+        let Some(earlier) = &self.state else { return };
+        let state = Arc::new(earlier.with_pools(&self.pools, self.workers.len()));
+        self.set_plan(state);
     }
 }
 

@@ -66,7 +66,7 @@ impl Comparison {
 }
 
 /// A zone whose copies are out of date.
-pub(super) struct News {
+pub(super) struct HealthEvent {
     /// The number of its authority.
     pub(super) authority: usize,
     /// The new version.
@@ -85,7 +85,7 @@ impl Holding {
         loaded: Arc<Catalog>,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
-    ) -> (Self, Vec<News>) {
+    ) -> (Self, Vec<HealthEvent>) {
         let comparison = Comparison::of(&config, &loaded, None);
         let edition = empty_edition(&config, loaded, keys, cookies);
         let mut holding = Self { number, config, edition: Arc::new(edition) };
@@ -121,7 +121,7 @@ impl Holding {
         comparison: Comparison,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
-    ) -> (Vec<News>, Vec<Remark>) {
+    ) -> (Vec<HealthEvent>, Vec<Remark>) {
         let earlier = Arc::clone(&self.edition);
         let earlier_rules = self.config.rate_limit;
         let edition = empty_edition(&config, loaded, keys, cookies);
@@ -130,7 +130,7 @@ impl Holding {
     }
 
     /// Takes a new version of a zone of another server. A zone that the config no longer has is none of ours.
-    pub(super) fn take(&mut self, post: Post) -> Option<News> {
+    pub(super) fn take(&mut self, post: Post) -> Option<HealthEvent> {
         let Post { zone, size, steps, .. } = post;
         let sharing = &self.config.secondaries.iter().find(|config| config.zone == *zone.apex())?.sharing;
         let exchange = self.edition.exchanges.get(zone.apex())?;
@@ -157,7 +157,7 @@ impl Holding {
         &mut self,
         mut comparison: Comparison,
         earlier: Option<(&Edition, Option<RateRules>)>,
-    ) -> (Vec<News>, Vec<Remark>) {
+    ) -> (Vec<HealthEvent>, Vec<Remark>) {
         let (mut news, mut remarks) = (Vec::new(), Vec::new());
         let mut exchanges = HashMap::new();
         let mut catalog = Catalog::clone(&self.edition.catalog);
@@ -203,9 +203,9 @@ impl Holding {
     }
 
     /// A zone and who is to know of it.
-    fn news(&self, zone: &Arc<Zone>, sharing: &Sharing) -> News {
+    fn news(&self, zone: &Arc<Zone>, sharing: &Sharing) -> HealthEvent {
         let key = sharing.tsig.as_ref().and_then(|name| self.edition.keys.by_name(name)).cloned();
-        News { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
+        HealthEvent { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
     }
 }
 

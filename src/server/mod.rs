@@ -36,7 +36,7 @@ use self::cookies::OwnSecret;
 pub use self::reload::Read;
 pub use self::remarks::Remark;
 
-use self::holdings::{Holding, News as ZoneNews};
+use self::holdings::{HealthEvent as ZoneNews, Holding};
 use self::privileges::PrivilegeError;
 use self::reload::Reloads;
 use self::worker::{AuthorityParts, Command, ForwarderParts, LostWorker, Parts};
@@ -56,9 +56,9 @@ use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks, blocking, blocking_task};
 use crate::net::vigil::Vigil;
-use crate::plan::{News, Plan, PoolState};
 use crate::probe::Prober;
 use crate::secondary::{Keeper, Post, Saved};
+use crate::state::{ForwarderState, HealthEvent, PoolState};
 use crate::wire::HashSeed;
 
 /// A server could not start.
@@ -109,8 +109,8 @@ impl From<io::Error> for StartError {
 pub struct Server {
     /// The config of the start: what is bound.
     config: Config,
-    /// The plan in force.
-    plan: Option<Arc<Plan>>,
+    /// The state in force.
+    state: Option<Arc<ForwarderState>>,
     /// The workers.
     workers: Vec<Worker>,
     /// What is bound, by name, for the `ready` line.
@@ -160,7 +160,7 @@ pub struct Server {
     /// Probes the backends.
     prober: Prober,
     /// What workers met.
-    news: UnboundedReceiver<News>,
+    news: UnboundedReceiver<HealthEvent>,
     /// The counters of all workers.
     summary: Summary,
 }
@@ -183,11 +183,11 @@ impl Server {
         let keys = Arc::new(keys);
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
-        // At most one of each sign for each backend: see `SharedBackend::is_to_be_told`.
+        // At most one of each sign for each backend: see `SharedBackend::is_first`.
         let (news_sender, news) = unbounded_channel();
         let own_secret = OwnSecret::new(std::time::Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
-        let plan = Plan::new(&config, None, None, cookies, count).map(Arc::new);
+        let state = ForwarderState::new(&config, None, None, cookies, count).map(Arc::new);
         let (hand_over, mut handed_over): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(HAND_OVERS)).unzip();
         let connections = Tables::new(&config, shares.connections, std::time::Instant::now());
         let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
@@ -202,8 +202,8 @@ impl Server {
             shortage: Shortage::new(),
             news: news_sender,
         });
-        if let Some(plan) = &plan {
-            persist::load(plan, &shared);
+        if let Some(state) = &state {
+            persist::load(state, &shared);
         }
         let mut bound: Vec<(String, Vec<SocketAddr>)> = Vec::new();
         let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {
@@ -269,9 +269,9 @@ impl Server {
             let (commands, received) = unbounded_channel();
             let handed_over = handed_over.pop().expect("there is one for each worker");
             let table = connections.forwarder.clone();
-            let forwarder = plan.as_ref().zip(table).map(|(plan, table)| ForwarderParts {
+            let forwarder = state.as_ref().zip(table).map(|(state, table)| ForwarderParts {
                 shared: Arc::clone(&shared),
-                plan: Arc::clone(plan),
+                state: Arc::clone(state),
                 own: Arc::clone(&own),
                 handed_over,
                 sockets: forwarder_sockets.pop().unwrap_or_default(),
@@ -306,8 +306,8 @@ impl Server {
                 ways.iter().for_each(|way| drop(way.send(Command::Refresh)));
             }),
         );
-        if let Some(plan) = &plan {
-            prober.set_plan(plan);
+        if let Some(state) = &state {
+            prober.set_plan(state);
         }
         let summary = Summary::of(counters);
         let (asks, requests) = channel(ADMIN_REQUESTS);
@@ -324,7 +324,7 @@ impl Server {
         announcements.into_iter().for_each(|news| announce(&mut announcer, news));
         Ok(Self {
             config,
-            plan,
+            state,
             workers,
             bound,
             configured,
@@ -421,33 +421,33 @@ impl Server {
         self.reloads.tick();
         self.own_secret.tick(std::time::Instant::now());
         let slept = self.sleep.take();
-        if let Some(plan) = &self.plan {
-            self.minutes.count(plan);
-            if let Some(cache) = &plan.cache {
+        if let Some(state) = &self.state {
+            self.minutes.count(state);
+            if let Some(cache) = &state.cache {
                 cache.add_sleep(slept);
             }
         }
     }
 
-    /// Puts a plan in force everywhere.
-    fn set_plan(&mut self, plan: Arc<Plan>) {
-        self.prober.set_plan(&plan);
-        self.tell(|| Command::SetPlan(Arc::clone(&plan)));
-        self.forget_pools(&plan);
-        self.plan = Some(plan);
+    /// Puts a state in force everywhere.
+    fn set_plan(&mut self, state: Arc<ForwarderState>) {
+        self.prober.set_plan(&state);
+        self.tell(|| Command::SetPlan(Arc::clone(&state)));
+        self.forget_pools(&state);
+        self.state = Some(state);
     }
 
-    /// Whether another plan has another cache than the one in force.
-    fn is_cache_replaced(&self, plan: &Plan) -> bool {
-        let cache = self.plan.as_ref().and_then(|plan| plan.cache.as_ref());
-        cache.zip(plan.cache.as_ref()).is_some_and(|(old, new)| !Arc::ptr_eq(old, new))
+    /// Whether another state has another cache than the one in force.
+    fn is_cache_replaced(&self, state: &ForwarderState) -> bool {
+        let cache = self.state.as_ref().and_then(|state| state.cache.as_ref());
+        cache.zip(state.cache.as_ref()).is_some_and(|(old, new)| !Arc::ptr_eq(old, new))
     }
 
-    /// Takes out of the cache what pools have said that another plan does not have as they are. Nobody would find it there;
+    /// Takes out of the cache what pools have said that another state does not have as they are. Nobody would find it there;
     /// but if such a pool came back, it would not be expected to remember.
-    fn forget_pools(&self, plan: &Plan) {
-        let (Some(earlier), Some(cache)) = (&self.plan, &plan.cache) else { return };
-        let stay = plan.cached_pools();
+    fn forget_pools(&self, state: &ForwarderState) {
+        let (Some(earlier), Some(cache)) = (&self.state, &state.cache) else { return };
+        let stay = state.cached_pools();
         for pool in earlier.cached_pools().into_iter().filter(|pool| !stay.contains(pool)) {
             let cache = Arc::clone(cache);
             // A large cache takes seconds to go through, in which there are probes to send.
@@ -478,7 +478,7 @@ impl Server {
     /// Returns whether every query got its response within the longest timeout of a pool.
     pub async fn drain(mut self) -> (Drained, Summary) {
         self.end_reloads();
-        let timeouts = self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| pool.rules().timeout);
+        let timeouts = self.state.iter().flat_map(|state| &state.pools).map(|pool| pool.rules().timeout);
         self.is_ready.store(false, Relaxed);
         let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
         let ways: Vec<_> = self.workers.iter().map(|worker| worker.commands.clone()).collect();
@@ -506,8 +506,8 @@ impl Server {
         if let Ok(LostWorker { id, lost }) = self.lost.try_recv() {
             drained = Drained::Lost(Loss { worker: Some(id.0), lost });
         }
-        if let Some(plan) = self.plan.take() {
-            let saved = blocking_task(TaskKind::Persist, move || persist::save(&plan)).await;
+        if let Some(state) = self.state.take() {
+            let saved = blocking_task(TaskKind::Persist, move || persist::save(&state)).await;
             if let Err(lost) = saved {
                 drained = Drained::Lost(Loss { worker: None, lost });
             }
@@ -619,9 +619,9 @@ struct Minutes(Vec<(Arc<PoolState>, VecDeque<u64>)>);
 
 impl Minutes {
     /// Called once a second.
-    fn count(&mut self, plan: &Plan) {
-        self.0.retain(|(known, _)| plan.pools.iter().any(|pool| Arc::ptr_eq(&pool.state, known)));
-        for pool in &plan.pools {
+    fn count(&mut self, state: &ForwarderState) {
+        self.0.retain(|(known, _)| state.pools.iter().any(|pool| Arc::ptr_eq(&pool.state, known)));
+        for pool in &state.pools {
             let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, &pool.state));
             let index = known.unwrap_or_else(|| {
                 self.0.push((Arc::clone(&pool.state), VecDeque::with_capacity(61)));

@@ -14,12 +14,12 @@ use crate::cache::LoadError;
 use crate::config::CacheConfig;
 use crate::files;
 use crate::forwarder::Shared;
-use crate::plan::Plan;
+use crate::state::ForwarderState;
 
 /// Loads what an earlier process has saved, if the config says where.
-pub(super) fn load(plan: &Plan, shared: &Shared) {
+pub(super) fn load(state: &ForwarderState, shared: &Shared) {
     let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
-        plan.cache.as_ref().zip(plan.cache_config.as_ref())
+        state.cache.as_ref().zip(state.cache_config.as_ref())
     else {
         return;
     };
@@ -31,7 +31,7 @@ pub(super) fn load(plan: &Plan, shared: &Shared) {
         Err(error) => return tracing::warn!("cache: {} is ignored: {}", file.display(), LoadError::Io(error)),
     };
     let hash = |question: &[u8]| shared.hash(question);
-    let known = plan.cached_pools();
+    let known = state.cached_pools();
     match cache.load(rules, Instant::now(), wall_clock(), &known, hash, &mut BufReader::new(image)) {
         Ok(answers) => tracing::info!("cache: {answers} answers loaded from {}", file.display()),
         Err(error) => tracing::warn!("cache: {} is ignored: it {error}", file.display()),
@@ -39,9 +39,9 @@ pub(super) fn load(plan: &Plan, shared: &Shared) {
 }
 
 /// Saves what is kept, if the config says where.
-pub(super) fn save(plan: &Plan) {
+pub(super) fn save(state: &ForwarderState) {
     let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
-        plan.cache.as_ref().zip(plan.cache_config.as_ref())
+        state.cache.as_ref().zip(state.cache_config.as_ref())
     else {
         return;
     };

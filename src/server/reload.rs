@@ -34,8 +34,8 @@ use crate::cache::Cache;
 use crate::load::{Confinement, LoadError, Setup};
 use crate::metrics::{LastReload, ReloadSnapshot};
 use crate::net::tasks::{Lost, TaskKind};
-use crate::plan::Plan;
 use crate::secondary::{Saved, Subject};
+use crate::state::ForwarderState;
 use crate::transfer::tsig::Keys;
 
 /// How the config is read again: on the reload thread, by a process that may reach only so much. It may take for ever.
@@ -245,7 +245,7 @@ impl Server {
             |holding: &Holding| (holding.number(), holding.name().to_owned(), Arc::clone(holding.edition()));
         let authorities = self.holdings.iter().map(authority).collect();
         let subjects = self.holdings.iter().flat_map(Holding::subjects).collect();
-        let cache = self.plan.as_ref().and_then(|plan| plan.cache_config.as_ref());
+        let cache = self.state.as_ref().and_then(|state| state.cache_config.as_ref());
         let base = Base { authorities, subjects, cache_size: cache.map(|cache| cache.size) };
         // A thread that has ended says so by itself.
         let _ = self.reloads.orders.send(Order::Load(base));
@@ -302,15 +302,16 @@ impl Server {
         let mut remarks = remarks::needs_restart(&self.config, &config);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
         self.connections.reload(&config);
-        if self.plan.is_some()
-            && let Some(plan) =
-                Plan::new(&config, self.plan.as_deref(), new_cache, cookies, self.workers.len()).map(Arc::new)
+        if self.state.is_some()
+            && let Some(state) =
+                ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len())
+                    .map(Arc::new)
         {
-            remarks.extend(self.is_cache_replaced(&plan).then_some(Remark::CacheEmptied));
-            let earlier = self.plan.as_ref().and_then(|plan| plan.cache.clone());
-            let is_kept = |old: &Arc<Cache>| plan.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
+            remarks.extend(self.is_cache_replaced(&state).then_some(Remark::CacheEmptied));
+            let earlier = self.state.as_ref().and_then(|state| state.cache.clone());
+            let is_kept = |old: &Arc<Cache>| state.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
             self.free(earlier.filter(|old| !is_kept(old)).map(Old::Cache));
-            self.set_plan(plan);
+            self.set_plan(state);
             remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
             self.configured.clone_from(&config.pools);
             self.pools = config.pools;

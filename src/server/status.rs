@@ -9,12 +9,13 @@ use crate::metrics::{
     Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
     HistogramSnapshot, PoolSnapshot, Snapshot, Want, Wins,
 };
-use crate::plan::{Manual, Plan, SharedBackend, SharedPool, Standing};
+use crate::policy::health::HealthState;
+use crate::state::{ForwarderState, ManualHealth, SharedBackend, SharedPool};
 
 impl Server {
     /// All counters of all workers, added up now.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let pools = self.plan.iter().flat_map(|plan| &plan.pools);
+        let pools = self.state.iter().flat_map(|state| &state.pools);
         Snapshot {
             uptime: self.started.elapsed(),
             workers: self.workers.len(),
@@ -29,7 +30,7 @@ impl Server {
 
     /// The cache with what is needed to read its entries.
     pub(super) fn cache_access(&self) -> Option<CacheAccess> {
-        let Plan { cache, cache_config, pools, .. } = &**self.plan.as_ref()?;
+        let ForwarderState { cache, cache_config, pools, .. } = &**self.state.as_ref()?;
         let kept = pools.iter().filter(|pool| pool.config.cache).map(|pool| (pool.id, pool.config.name.clone()));
         Some(CacheAccess {
             cache: Arc::clone(cache.as_ref()?),
@@ -40,7 +41,7 @@ impl Server {
 
     /// What is known of the cache.
     fn cache_snapshot(&self) -> Option<CacheSnapshot> {
-        let Plan { cache, cache_config, .. } = &**self.plan.as_ref()?;
+        let ForwarderState { cache, cache_config, .. } = &**self.state.as_ref()?;
         let Tally { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
             cache.as_ref()?.tally();
         Some(CacheSnapshot {
@@ -81,11 +82,11 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
 
 /// What is known of a backend.
 fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
-    let state = match (backend.is_draining(), backend.is_up(), backend.standing()) {
+    let state = match (backend.is_draining(), backend.is_up(), backend.health()) {
         (true, ..) => BackendState::Draining,
         (false, true, _) => BackendState::Up,
-        (false, false, Standing::New) => BackendState::New,
-        (false, false, Standing::Up | Standing::Down) => BackendState::Down,
+        (false, false, HealthState::New) => BackendState::New,
+        (false, false, HealthState::Up | HealthState::Down) => BackendState::Down,
     };
     let sum = |counter: &dyn Fn(&BackendCounters) -> &Counter| {
         backend.counters.iter().map(|worker| counter(worker).get()).sum::<u64>()
@@ -97,7 +98,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         address: backend.address,
         weight,
         state,
-        by_hand: backend.manual() != Manual::Auto,
+        by_hand: backend.manual() != ManualHealth::Auto,
         since: backend.since(),
         in_flight: sum(&|worker| &worker.in_flight),
         attempts: Attempts {

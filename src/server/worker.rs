@@ -25,13 +25,13 @@ use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
 use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
 use crate::net::vigil::Vigil;
-use crate::plan::Plan;
+use crate::state::ForwarderState;
 
 /// What a worker is told by the control thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Put this plan in force.
-    SetPlan(Arc<Plan>),
+    /// Put this state in force.
+    SetPlan(Arc<ForwarderState>),
     /// Answer from this edition, as the authority of this number.
     SetEdition(usize, Arc<Edition>),
     /// The state of some backend has changed.
@@ -63,7 +63,7 @@ pub(super) struct ForwarderParts {
     /// What it shares with the other workers.
     pub(super) shared: Arc<Shared>,
     /// The config in force.
-    pub(super) plan: Arc<Plan>,
+    pub(super) state: Arc<ForwarderState>,
     /// Where no client is.
     pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
@@ -137,7 +137,7 @@ async fn run(parts: Parts) -> Result<(), Lost> {
     let unable = |error| TaskKind::Worker.ended(Err(error));
     let Parts { id, mut commands, forwarder, authorities, counters, vigil } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Balancer::start(id, parts, Arc::clone(&counters), vigil, tasks.clone()).map_err(unable)?),
+        Some(parts) => Some(Turns::start(id, parts, Arc::clone(&counters), vigil, tasks.clone()).map_err(unable)?),
         None => None,
     };
     let sites = authorities.into_iter();
@@ -151,9 +151,9 @@ async fn run(parts: Parts) -> Result<(), Lost> {
         };
         let Some(command) = command else { break };
         match command {
-            Command::SetPlan(plan) => {
+            Command::SetPlan(state) => {
                 if let Some(balancer) = &balancer {
-                    balancer.forwarder.borrow_mut().set_plan(plan, Instant::now());
+                    balancer.forwarder.borrow_mut().set_plan(state, Instant::now());
                 }
             }
             Command::SetEdition(number, edition) => {
@@ -181,9 +181,9 @@ async fn run(parts: Parts) -> Result<(), Lost> {
 }
 
 /// Waits until one of the tasks is lost that take queries and replies for as long as a worker lives.
-async fn lost(balancer: Option<&mut Balancer>, sites: &mut [Site]) -> Lost {
+async fn lost(balancer: Option<&mut Turns>, sites: &mut [Site]) -> Lost {
     let mut sets = Vec::new();
-    if let Some(Balancer { replies, handed_over, intake, .. }) = balancer {
+    if let Some(Turns { replies, handed_over, intake, .. }) = balancer {
         sets.extend([replies, handed_over]);
         // A drain takes them away, and ends them.
         sets.extend(intake.iter_mut().flat_map(|intake| [&mut intake.readers, &mut intake.connections]));
@@ -197,7 +197,7 @@ async fn lost(balancer: Option<&mut Balancer>, sites: &mut [Site]) -> Lost {
 }
 
 /// A worker's LS with its tasks.
-struct Balancer {
+struct Turns {
     /// The LS.
     forwarder: Rc<RefCell<Forwarder>>,
     /// What takes queries; gone once the LS drains.
@@ -222,7 +222,7 @@ struct Intake {
     drain: watch::Sender<bool>,
 }
 
-impl Balancer {
+impl Turns {
     /// Starts taking queries.
     fn start(
         id: WorkerId,
@@ -233,7 +233,7 @@ impl Balancer {
     ) -> io::Result<Self> {
         let ForwarderParts {
             shared,
-            plan,
+            state,
             own,
             mut handed_over,
             sockets,
@@ -246,7 +246,7 @@ impl Balancer {
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
         let counted = Arc::clone(&counters);
         let links = Links { shared, sockets, backend_sockets, fetches, own, counters: counted, idle: told, tasks };
-        let forwarder = Forwarder::new(id, links, plan, Instant::now())?;
+        let forwarder = Forwarder::new(id, links, state, Instant::now())?;
         let mut readers = Endless::new(TaskKind::Listener);
         for (number, socket) in udp.iter().enumerate() {
             let (forwarder, socket) = (Rc::clone(&forwarder), Rc::clone(socket));

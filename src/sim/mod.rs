@@ -1,8 +1,8 @@
 //! Races on a fake clock, among modelled backends: for `hedgerow simulate` and for the tests.
 //!
 //! [`play`] drives the very values that the forwarder drives, [`Race`](crate::policy::race::Race),
-//! [`Turns`](crate::policy::balance::Turns), [`Latency`](crate::policy::latency::Latency),
-//! [`Load`](crate::policy::load::Load), [`Budget`](crate::policy::budget::Budget) and
+//! [`Balancer`](crate::policy::balance::Balancer), [`Latency`](crate::policy::latency::Latency),
+//! [`Load`](crate::policy::backend_load::Load), [`Budget`](crate::policy::budget::Budget) and
 //! [`Health`](crate::policy::health::Health), through a [`Scenario`] and tells what happens. It keeps nothing of a query
 //! that is over: [`Tally`] adds up what it tells, so that a million queries are a matter of seconds; [`run`] writes it
 //! down for tests that look at each query. No socket, no thread, and no time of its own: a scenario and a seed make the same

@@ -8,14 +8,14 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 use super::model::Scenario;
-use crate::policy::balance::{Balance, Sight, Turns};
+use crate::policy::backend_load::{BackendLoad, End};
+use crate::policy::balance::{Balance, BalanceInput, Balancer};
 use crate::policy::budget::Budget;
 use crate::policy::candidates::{BackendIndex, Candidates};
 use crate::policy::latency::Latency;
-use crate::policy::line_up::{Known, line_up};
-use crate::policy::load::{End, Load};
-use crate::policy::race::Field;
-use crate::policy::{Rules, learn};
+use crate::policy::ordering::{BackendStats, order};
+use crate::policy::race::RaceContext;
+use crate::policy::{Rules, latency};
 
 /// What is known of the pool.
 #[derive(Debug)]
@@ -27,11 +27,11 @@ pub(super) struct Pool<'a> {
     /// Which backends are taken for up.
     up: Vec<bool>,
     /// Whose turn it is.
-    turns: Turns,
+    turns: Balancer,
     /// The latency of each backend.
     latency: Vec<Latency>,
     /// The load of each backend.
-    loads: Vec<Load>,
+    loads: Vec<BackendLoad>,
     /// What pays for hedges.
     budget: Budget,
     /// How many queries have come.
@@ -51,7 +51,7 @@ impl<'a> Pool<'a> {
             rules: &scenario.rules,
             turns: turns(&weights, &up),
             latency: vec![Latency::new(now); weights.len()],
-            loads: vec![Load::new(now); weights.len()],
+            loads: vec![BackendLoad::new(now); weights.len()],
             budget: Budget::new(scenario.rules.hedge.budget),
             queries: 0,
             by_second: VecDeque::new(),
@@ -68,16 +68,16 @@ impl<'a> Pool<'a> {
             Balance::Hash | Balance::Sticky => self.rng.random(),
             Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
         };
-        let sight = Sight { now, turn: self.queries, name, loads: &self.loads, remembered: None };
+        let sight = BalanceInput { now, turn: self.queries, name, loads: &self.loads, remembered: None };
         self.queries += 1;
         let candidates = self.turns.candidates(balance, &sight, &mut self.rng);
-        let known = Known { loads: &self.loads, latency: &self.latency, now };
-        line_up(&candidates, self.rules, &known, |backend| self.weights[backend.get()], &mut self.rng)
+        let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
+        order(&candidates, self.rules, &known, |backend| self.weights[backend.get()], &mut self.rng)
     }
 
     /// What a race looks at.
-    pub(super) fn field(&self) -> Field<'_> {
-        Field { rules: self.rules, latency: &self.latency, budget: &self.budget }
+    pub(super) fn race_context(&self) -> RaceContext<'_> {
+        RaceContext { rules: self.rules, latency: &self.latency, budget: &self.budget }
     }
 
     /// An attempt goes out.
@@ -87,13 +87,13 @@ impl<'a> Pool<'a> {
 
     /// The race of an attempt is over without its reply. Returns whether the backend's latency was charged with that.
     pub(super) fn charge(&mut self, backend: BackendIndex, asked: Instant) -> bool {
-        learn::charge(&self.loads[backend.get()], &mut self.latency[backend.get()], asked)
+        latency::charge(&self.loads[backend.get()], &mut self.latency[backend.get()], asked)
     }
 
     /// An attempt has ended, perhaps long after its race.
     pub(super) fn ended(&mut self, backend: BackendIndex, end: End, is_charged: bool, now: Instant) {
         let (load, latency) = (&mut self.loads[backend.get()], &mut self.latency[backend.get()]);
-        learn::ended(load, latency, end, is_charged, now);
+        latency::ended(load, latency, end, is_charged, now);
     }
 
     /// A reply that is no failure went to the client.
@@ -135,9 +135,9 @@ impl<'a> Pool<'a> {
 }
 
 /// The order of asking for this standing of the backends.
-fn turns(weights: &[u16], up: &[bool]) -> Turns {
+fn turns(weights: &[u16], up: &[bool]) -> Balancer {
     let identities: Vec<_> = (0..weights.len() as u64).collect();
-    Turns::new(weights, &identities, |backend| up[backend])
+    Balancer::new(weights, &identities, |backend| up[backend])
 }
 
 /// Seconds in a minute.

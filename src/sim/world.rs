@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::prober::{Errand, Prober};
 use super::slab::{Key, Slab};
 use super::spells::Unfolding;
-use crate::policy::load::End;
+use crate::policy::backend_load::End;
 use crate::policy::race::{AttemptId, BackendIndex, Heard, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
 use crate::policy::timers::Timers;
 use crate::policy::{Dispatch, Rank};
@@ -178,7 +178,7 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         self.schedule(self.now + gap, Event::Query);
         self.count_for_probes();
         let candidates = self.pool.candidates(self.now);
-        let race = Race::start(&self.pool.field(), &candidates, self.now);
+        let race = Race::start(&self.pool.race_context(), &candidates, self.now);
         (self.observe)(number, Duration::ZERO, Happening::Came { deadline: race.deadline() - self.now });
         let query = Query { number, came: self.now, race, armed: None, out: 0, charged: 0, best: None };
         let key = self.queries.insert(query);
@@ -281,7 +281,7 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
         loop {
             let Some(query) = self.queries.get_mut(key) else { return };
             let at = self.now - query.came;
-            match query.race.next_step(&self.pool.field(), self.now) {
+            match query.race.next_step(&self.pool.race_context(), self.now) {
                 Step::Ask { attempt, backend, kind, edns } => {
                     query.out |= 1 << attempt.0;
                     (self.observe)(query.number, at, Happening::Asked { backend, kind, edns });

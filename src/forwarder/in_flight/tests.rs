@@ -11,7 +11,7 @@ use crate::limit::Place;
 use crate::net::exchange::TicketKey;
 use crate::policy::Rules;
 use crate::policy::budget::Budget;
-use crate::policy::race::{BackendIndex, Candidates, Field, MAX_ATTEMPTS, Race};
+use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
 use crate::policy::timers::timer_size;
 use crate::wire::{ClientForm, QuestionKey, read_query, write_query};
 
@@ -43,8 +43,8 @@ fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter {
 /// Puts a query in flight, for its client.
 fn insert(in_flight: &mut InFlight, message: &[u8], now: Instant) -> RaceRef {
     let (rules, budget) = (Rules::default(), Budget::new(1.0));
-    let field = Field { rules: &rules, latency: &[], budget: &budget };
-    let race = Race::start(&field, &Candidates::of([BackendIndex(0)], false), now);
+    let context = RaceContext { rules: &rules, latency: &[], budget: &budget };
+    let race = Race::start(&context, &Candidates::of([BackendIndex(0)], false), now);
     let read = read_query(message).expect("a query");
     let waiter = Some(waiter(1, message, now));
     let start = Start { race, pool: 0, hash: 1, is_claimed: false, flags: 1, waiter, stale: StaleAnswer::Unknown };

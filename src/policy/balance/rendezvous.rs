@@ -1,14 +1,14 @@
 //! Rendezvous hashing: where a name is at home, with no table and no ring.
 //!
-//! Every backend throws dice for every name, loaded by its weight; the hash of both is the throw, so all workers and
-//! all runs of the program see the same. The best throw is the home of the name, the next best is asked if that fails.
+//! Every backend throws dice for every name, loaded by its weight; the hash of both is the hrw_score, so all workers and
+//! all runs of the program see the same. The best hrw_score is the home of the name, the next best is asked if that fails.
 //! When a backend leaves, only the names that had their home there move, each to its second best; when it comes back, they
 //! return.
 
 use super::Member;
 
 /// How a backend throws for a name: the lowest wins, as often as its weight says.
-pub(super) fn throw(member: &Member, name: u64) -> f64 {
+pub(super) fn hrw_score(member: &Member, name: u64) -> f64 {
     // Of exponential variables with rates w1, w2, ... the first is the least with chance w1 / (w1 + w2 + ...).
     -unit(mix(name ^ mix(member.identity))).ln() / f64::from(member.weight)
 }

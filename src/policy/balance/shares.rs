@@ -8,9 +8,8 @@ use rand::rngs::StdRng;
 
 use super::tests::{ALL, pool};
 use super::*;
-use crate::policy::load::End;
-use crate::policy::memory::Memory;
-use crate::policy::slow_start;
+use crate::policy::affinity::Affinity;
+use crate::policy::backend_load::{End, SLOW_START};
 use crate::policy::timers::Timers;
 
 /// Ten equal backends.
@@ -25,8 +24,8 @@ fn firsts(weights: &[u16], balance: Balance, queries: u64) -> Vec<u64> {
     let mut counts = vec![0; weights.len()];
     let now = Instant::now();
     for query in 0..queries {
-        let sight = Sight { turn: query, name: query, ..Sight::new(now) };
-        let first = turns.candidates(balance, &sight, &mut rng).get(0).expect("there are backends");
+        let input = BalanceInput { turn: query, name: query, ..BalanceInput::new(now) };
+        let first = turns.candidates(balance, &input, &mut rng).get(0).expect("there are backends");
         counts[first.get()] += 1;
     }
     counts
@@ -71,11 +70,11 @@ fn an_idle_pool_is_shared_by_weight() {
 
 /// Where `hash` sends each of these names, by identity of the backend.
 fn homes(weights: &[u16], identities: &[u64], names: u64) -> Vec<u64> {
-    let turns = Turns::new(weights, identities, |_| true);
+    let turns = Balancer::new(weights, identities, |_| true);
     let now = Instant::now();
     let home = |name| {
-        let sight = Sight { name, ..Sight::new(now) };
-        let list = turns.candidates(Balance::Hash, &sight, &mut StdRng::seed_from_u64(0));
+        let input = BalanceInput { name, ..BalanceInput::new(now) };
+        let list = turns.candidates(Balance::Hash, &input, &mut StdRng::seed_from_u64(0));
         identities[list.get(0).expect("there are backends").get()]
     };
     (0..names).map(home).collect()
@@ -145,7 +144,7 @@ fn simulate(
     let turns = pool(weights, |_| true);
     let start = Instant::now();
     let mut rng = StdRng::seed_from_u64(11);
-    let mut loads = vec![Load::new(start); models.len()];
+    let mut loads = vec![BackendLoad::new(start); models.len()];
     let mut ends: Timers<(usize, End)> = Timers::new();
     let exponential = |mean: Duration, rng: &mut StdRng| mean.mul_f64(-(1.0 - rng.random::<f64>()).ln());
     let mut asked = Vec::new();
@@ -155,9 +154,9 @@ fn simulate(
         while let Some((at, (backend, end))) = ends.pop_due(now) {
             loads[backend].ended(end, at);
         }
-        let sight = Sight { turn: query, name: name(query), loads: &loads, ..Sight::new(now) };
-        let backend = turns.candidates(balance, &sight, &mut rng).get(0).expect("there are backends");
-        let home = turns.candidates(balance, &Sight { loads: &[], ..sight }, &mut rng).get(0);
+        let input = BalanceInput { turn: query, name: name(query), loads: &loads, ..BalanceInput::new(now) };
+        let backend = turns.candidates(balance, &input, &mut rng).get(0).expect("there are backends");
+        let home = turns.candidates(balance, &BalanceInput { loads: &[], ..input }, &mut rng).get(0);
         let (model, at) = (models[backend.get()], now - start);
         asked.push(Asked { at, backend: backend.get(), is_diverted: home != Some(backend) });
         if balance == Balance::Hash {
@@ -176,8 +175,8 @@ fn simulate(
 }
 
 /// A backend that is asked once more has at most a quarter more attempts out than its fair share.
-fn check_bound(loads: &[Load], weights: &[u16], chosen: usize) {
-    let total: u32 = 1 + loads.iter().map(Load::in_flight).sum::<u32>();
+fn check_bound(loads: &[BackendLoad], weights: &[u16], chosen: usize) {
+    let total: u32 = 1 + loads.iter().map(BackendLoad::in_flight).sum::<u32>();
     let part = f64::from(weights[chosen]) / weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
     let limit = (1.25 * part * f64::from(total)).ceil().max(f64::from(rendezvous::MIN_BOUND));
     let out = loads[chosen].in_flight() + 1;
@@ -278,7 +277,7 @@ fn a_backend_that_only_fails_is_not_the_fastest() {
 
 #[test]
 fn sticky_finds_names_that_tables_split_at_the_second_query() {
-    let (turns, memory, now) = (pool(&[1, 1, 1], |_| true), Memory::new(4_096), Instant::now());
+    let (turns, memory, now) = (pool(&[1, 1, 1], |_| true), Affinity::new(4_096), Instant::now());
     let mut rng = StdRng::seed_from_u64(3);
     let mut detours = [0; 3];
     for (round, detours) in detours.iter_mut().enumerate() {
@@ -286,10 +285,11 @@ fn sticky_finds_names_that_tables_split_at_the_second_query() {
             let name = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let known_by = BackendIndex((number % 3) as u16);
             let turn = round as u64 * 1_000 + number / 3;
-            let sight = Sight { turn, name, remembered: memory.recall(name).map(BackendIndex), ..Sight::new(now) };
-            let list = turns.candidates(Balance::Sticky, &sight, &mut rng);
+            let input =
+                BalanceInput { turn, name, remembered: memory.get(name).map(BackendIndex), ..BalanceInput::new(now) };
+            let list = turns.candidates(Balance::Sticky, &input, &mut rng);
             *detours += usize::from(list.get(0) != Some(known_by));
-            memory.remember(name, known_by.0);
+            memory.insert(name, known_by.0);
         }
     }
     assert!((500..800).contains(&detours[0]), "a new name goes to whose turn it is: {detours:?}");
@@ -299,9 +299,9 @@ fn sticky_finds_names_that_tables_split_at_the_second_query() {
 #[test]
 fn sticky_asks_elsewhere_while_the_home_of_a_name_is_down() {
     let turns = pool(&[1, 1, 1], |backend| backend != 2);
-    let sight = Sight { remembered: Some(BackendIndex(2)), ..Sight::new(Instant::now()) };
+    let input = BalanceInput { remembered: Some(BackendIndex(2)), ..BalanceInput::new(Instant::now()) };
     let first =
-        |turn| turns.candidates(Balance::Sticky, &Sight { turn, ..sight }, &mut StdRng::seed_from_u64(1)).get(0);
+        |turn| turns.candidates(Balance::Sticky, &BalanceInput { turn, ..input }, &mut StdRng::seed_from_u64(1)).get(0);
     assert_eq!([first(0), first(1), first(2)], [0, 1, 0].map(|backend| Some(BackendIndex(backend))));
 }
 
@@ -309,14 +309,14 @@ fn sticky_asks_elsewhere_while_the_home_of_a_name_is_down() {
 fn a_backend_that_came_back_gets_its_share_by_and_by() {
     let turns = pool(&[1; 4], |_| true);
     let start = Instant::now();
-    let mut loads = [Load::new(start); 4];
+    let mut loads = [BackendLoad::new(start); 4];
     loads[0].came_back(start);
     let mut rng = StdRng::seed_from_u64(5);
     let mut shares = BTreeMap::new();
     for balance in ALL {
         for (after, least, most) in [(0, 0.05, 0.15), (5_000, 0.5, 0.6), (10_000, 0.95, 1.05)] {
-            let sight = |turn| Sight { turn, name: turn, loads: &loads, ..Sight::new(start + ms(after)) };
-            let mut first = |turn| turns.candidates(balance, &sight(turn), &mut rng).get(0);
+            let input = |turn| BalanceInput { turn, name: turn, loads: &loads, ..BalanceInput::new(start + ms(after)) };
+            let mut first = |turn| turns.candidates(balance, &input(turn), &mut rng).get(0);
             let firsts = (0..20_000).filter(|&turn| first(turn) == Some(BackendIndex(0))).count();
             let normal = if balance == Balance::Ordered { 20_000.0 } else { 5_000.0 };
             let share = firsts as f64 / normal;
@@ -324,19 +324,19 @@ fn a_backend_that_came_back_gets_its_share_by_and_by() {
             assert!((least..=most).contains(&share), "{balance:?} after {after} ms: {share} of its normal load");
         }
     }
-    assert_eq!(slow_start::LENGTH, ms(10_000));
+    assert_eq!(SLOW_START, ms(10_000));
     println!("{shares:?}");
 }
 
 #[test]
 fn when_all_start_slowly_the_usual_one_is_asked() {
     let start = Instant::now();
-    let mut loads = [Load::new(start); 2];
+    let mut loads = [BackendLoad::new(start); 2];
     loads.iter_mut().for_each(|load| load.came_back(start));
     let turns = pool(&[1, 1], |_| true);
     let mut rng = StdRng::seed_from_u64(5);
-    let sight = Sight { loads: &loads, ..Sight::new(start) };
-    let mut first = || turns.candidates(Balance::Ordered, &sight, &mut rng).get(0);
+    let input = BalanceInput { loads: &loads, ..BalanceInput::new(start) };
+    let mut first = || turns.candidates(Balance::Ordered, &input, &mut rng).get(0);
     let firsts = (0..1_000).filter(|_| first() == Some(BackendIndex(0))).count();
     assert!((850..950).contains(&firsts), "{firsts}");
 }

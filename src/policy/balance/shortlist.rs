@@ -1,7 +1,7 @@
 //! The few best of many backends: as many as a race can ask.
 
-use crate::policy::attempts::MAX_ATTEMPTS;
 use crate::policy::candidates::{BackendIndex, Candidates};
+use crate::policy::race::MAX_ATTEMPTS;
 
 /// The backends with the lowest keys so far, lowest first. No heap: it is filled for each query.
 #[derive(Debug)]

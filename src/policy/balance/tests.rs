@@ -19,18 +19,18 @@ pub(super) const ALL: [Balance; 7] = [
 ];
 
 /// The turns of a pool whose backends have numbers for identities.
-pub(super) fn pool(weights: &[u16], up: impl Fn(usize) -> bool) -> Turns {
+pub(super) fn pool(weights: &[u16], up: impl Fn(usize) -> bool) -> Balancer {
     let identities: Vec<u64> = (0..weights.len() as u64).collect();
-    Turns::new(weights, &identities, up)
+    Balancer::new(weights, &identities, up)
 }
 
 /// What an idle pool looks like at this turn.
-fn at_turn(turn: u64) -> Sight<'static> {
-    Sight { turn, ..Sight::new(Instant::now()) }
+fn at_turn(turn: u64) -> BalanceInput<'static> {
+    BalanceInput { turn, ..BalanceInput::new(Instant::now()) }
 }
 
 /// The turns' candidates as numbers, for as many turns as are asked for.
-fn numbers(turns: &Turns, balance: Balance, count: u64) -> Vec<Vec<u16>> {
+fn numbers(turns: &Balancer, balance: Balance, count: u64) -> Vec<Vec<u16>> {
     let mut rng = StdRng::seed_from_u64(1);
     let list = |turn| turns.candidates(balance, &at_turn(turn), &mut rng).iter().map(|backend| backend.0).collect();
     (0..count).map(list).collect()

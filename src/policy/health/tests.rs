@@ -21,7 +21,7 @@ enum Event {
 }
 
 /// Lets the events happen, with `fall = 2` and `rise = 2`, and compares the state.
-fn check(mut health: Health, events: &[Event], expected: State) {
+fn check(mut health: Health, events: &[Event], expected: HealthState) {
     let mut rng = StdRng::seed_from_u64(1);
     let mut now = health.since();
     for event in events {
@@ -90,24 +90,24 @@ const fn ms(count: u64) -> Duration {
 fn probes_in_a_row_decide_and_a_reply_decides_at_once() {
     use Event::{Good, Icmp, Missed, Reply, Unreachable};
     for (events, expected) in [
-        (&[][..], State::Up),
-        (&[Missed], State::Up),
-        (&[Missed, Missed], State::Down),
-        (&[Missed, Good, Missed], State::Up),
-        (&[Missed, Reply, Missed], State::Up),
-        (&[Icmp; 9], State::Up),
-        (&[Missed, Icmp, Icmp], State::Up),
-        (&[Unreachable], State::Up),
-        (&[Unreachable, Unreachable], State::Down),
-        (&[Unreachable, Missed], State::Down),
-        (&[Unreachable, Good, Unreachable], State::Up),
-        (&[Unreachable, Reply, Unreachable], State::Up),
-        (&[Missed, Missed, Good], State::Down),
-        (&[Missed, Missed, Good, Good], State::Up),
-        (&[Missed, Missed, Good, Missed, Good], State::Down),
-        (&[Missed, Missed, Good, Unreachable, Good], State::Down),
-        (&[Missed, Missed, Reply], State::Up),
-        (&[Missed, Missed, Icmp, Reply, Missed], State::Up),
+        (&[][..], HealthState::Up),
+        (&[Missed], HealthState::Up),
+        (&[Missed, Missed], HealthState::Down),
+        (&[Missed, Good, Missed], HealthState::Up),
+        (&[Missed, Reply, Missed], HealthState::Up),
+        (&[Icmp; 9], HealthState::Up),
+        (&[Missed, Icmp, Icmp], HealthState::Up),
+        (&[Unreachable], HealthState::Up),
+        (&[Unreachable, Unreachable], HealthState::Down),
+        (&[Unreachable, Missed], HealthState::Down),
+        (&[Unreachable, Good, Unreachable], HealthState::Up),
+        (&[Unreachable, Reply, Unreachable], HealthState::Up),
+        (&[Missed, Missed, Good], HealthState::Down),
+        (&[Missed, Missed, Good, Good], HealthState::Up),
+        (&[Missed, Missed, Good, Missed, Good], HealthState::Down),
+        (&[Missed, Missed, Good, Unreachable, Good], HealthState::Down),
+        (&[Missed, Missed, Reply], HealthState::Up),
+        (&[Missed, Missed, Icmp, Reply, Missed], HealthState::Up),
     ] {
         check(Health::new(HealthRules::default(), Instant::now()), events, expected);
     }
@@ -117,12 +117,12 @@ fn probes_in_a_row_decide_and_a_reply_decides_at_once() {
 fn two_probes_that_are_unreachable_decide_whatever_fall_says() {
     use Event::{Missed, Unreachable};
     for (fall, events, expected) in [
-        (1, &[Unreachable][..], State::Up),
-        (1, &[Unreachable, Unreachable], State::Down),
-        (1, &[Missed], State::Down),
-        (9, &[Unreachable, Unreachable], State::Down),
-        (9, &[Unreachable, Missed, Unreachable, Missed], State::Up),
-        (3, &[Unreachable, Missed, Unreachable], State::Down),
+        (1, &[Unreachable][..], HealthState::Up),
+        (1, &[Unreachable, Unreachable], HealthState::Down),
+        (1, &[Missed], HealthState::Down),
+        (9, &[Unreachable, Unreachable], HealthState::Down),
+        (9, &[Unreachable, Missed, Unreachable, Missed], HealthState::Up),
+        (3, &[Unreachable, Missed, Unreachable], HealthState::Down),
     ] {
         check(Health::new(HealthRules { fall, ..HealthRules::default() }, Instant::now()), events, expected);
     }
@@ -140,7 +140,7 @@ fn icmp_to_a_query_asks_for_a_probe_and_a_probe_that_is_unreachable_for_the_next
         assert!(health.is_up());
         health.on_probe_unreachable(died);
     }
-    assert_eq!(health.state(), State::Down);
+    assert_eq!(health.state(), HealthState::Down);
     assert!(matches!(health.next_step(died, &mut rng), Step::WaitUntil(_)), "the next waits");
 }
 
@@ -164,13 +164,13 @@ fn icmp_without_end_causes_few_probes() {
 fn a_new_backend_is_not_up_before_its_first_good_probe() {
     use Event::{Good, Missed, Reply, Unreachable};
     for (events, expected) in [
-        (&[][..], State::New),
-        (&[Missed, Missed, Missed], State::New),
-        (&[Unreachable], State::New),
-        (&[Good], State::Up),
-        (&[Unreachable, Missed, Good], State::Up),
-        (&[Reply], State::Up),
-        (&[Good, Missed, Missed], State::Down),
+        (&[][..], HealthState::New),
+        (&[Missed, Missed, Missed], HealthState::New),
+        (&[Unreachable], HealthState::New),
+        (&[Good], HealthState::Up),
+        (&[Unreachable, Missed, Good], HealthState::Up),
+        (&[Reply], HealthState::Up),
+        (&[Good, Missed, Missed], HealthState::Down),
     ] {
         check(Health::new_unproven(HealthRules::default(), Instant::now()), events, expected);
     }
@@ -296,7 +296,7 @@ const SOUND: Model =
 #[derive(Debug, Default)]
 struct Log {
     /// When the state changed, and to what.
-    changes: Vec<(Duration, State)>,
+    changes: Vec<(Duration, HealthState)>,
     /// When each probe began.
     probes: Vec<Duration>,
     /// How many datagrams were sent.
@@ -371,7 +371,7 @@ fn a_dead_backend_is_noticed_in_two_timeouts_from_the_first_suspicion() {
     for seed in 0..200 {
         let model = Model { loss: 0.2, dead: (died, Duration::MAX), misses: ms(10), ..SOUND };
         let log = simulate(model, Duration::from_secs(70), seed);
-        let [(noticed, State::Down)] = log.changes[..] else { panic!("seed {seed}: {:?}", log.changes) };
+        let [(noticed, HealthState::Down)] = log.changes[..] else { panic!("seed {seed}: {:?}", log.changes) };
         // With suspicion, a probe begins within a second of the last one.
         assert!(noticed - died <= ms(3_000 + 130), "seed {seed}: after {:?}", noticed - died);
     }
@@ -382,7 +382,7 @@ fn probes_to_a_dead_backend_never_stop_and_find_it_back_within_an_interval() {
     let (died, back) = (Duration::from_secs(30), Duration::from_secs(90_000));
     for seed in 0..10 {
         let log = simulate(Model { dead: (died, back), ..SOUND }, back + Duration::from_secs(10), seed);
-        let [(_, State::Down), (noticed, State::Up)] = log.changes[..] else {
+        let [(_, HealthState::Down), (noticed, HealthState::Up)] = log.changes[..] else {
             panic!("seed {seed}: {:?}", log.changes)
         };
         let longest = log.probes.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
@@ -401,6 +401,6 @@ fn probe_that_could_not_be_made_tells_nothing() {
         now = begin_probe(&mut health, now, &mut rng);
         health.on_probe_not_made();
     }
-    assert_eq!(health.state(), State::Up);
+    assert_eq!(health.state(), HealthState::Up);
     assert!(now >= start + rules.interval.mul_f64(9.0 * 0.9), "it does not spin");
 }

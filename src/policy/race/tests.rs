@@ -104,12 +104,12 @@ impl Play {
     /// when, `A` is who was asked (`a`: without OPT), and at the end stands the outcome.
     #[track_caller]
     fn check(mut self, expected: &str) -> Race {
-        let field = Field { rules: &self.rules, latency: &self.latency, budget: &self.budget };
-        let mut race = Race::start(&field, &self.candidates, self.start);
+        let context = RaceContext { rules: &self.rules, latency: &self.latency, budget: &self.budget };
+        let mut race = Race::start(&context, &self.candidates, self.start);
         let (mut now, mut said) = (self.start, Vec::new());
         loop {
             let time = (now - self.start).as_millis();
-            match race.next_step(&field, now) {
+            match race.next_step(&context, now) {
                 Step::Ask { backend, kind, edns, .. } => {
                     let letter = if edns { b'A' } else { b'a' } + backend.0 as u8;
                     said.push(format!("{time} {} {}", format!("{kind:?}").to_lowercase(), letter as char));
@@ -224,9 +224,9 @@ fn the_best_kept_reply_wins_and_of_equals_the_first() {
 #[test]
 fn only_a_better_reply_is_kept_anew() {
     let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 4);
-    let field = Field { rules: &rules, latency: &latency, budget: &budget };
-    let mut race = Race::start(&field, &candidates, start);
-    while let Step::Ask { .. } = race.next_step(&field, start) {}
+    let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
+    let mut race = Race::start(&context, &candidates, start);
+    while let Step::Ask { .. } = race.next_step(&context, start) {}
     assert_eq!(race.on_reply(AttemptId(0), Failure, start), Heard::Kept);
     assert_eq!(race.on_reply(AttemptId(1), Nxdomain, start), Heard::Kept);
     assert_eq!(race.on_reply(AttemptId(2), Nodata, start), Heard::NotNeeded);
@@ -613,11 +613,11 @@ fn a_client_that_asks_again_has_those_asked_who_could_not_be() {
 fn a_finished_race_hears_nothing() {
     let mut race = play(AtOnce, 2).at(20, Reply(1, Positive)).check("0 first A, 0 first B, 20 reply 1");
     let Play { rules, latency, budget, start, .. } = play(AtOnce, 2);
-    let field = Field { rules: &rules, latency: &latency, budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
     assert_eq!(race.on_reply(AttemptId(0), Positive, start), Heard::NotNeeded);
     for input in [Down(0), Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
         put_in(&mut race, &budget, input, start);
-        assert_eq!(race.next_step(&field, start), Step::Finished(Outcome::Reply(AttemptId(1))));
+        assert_eq!(race.next_step(&context, start), Step::Finished(Outcome::Reply(AttemptId(1))));
     }
 }
 

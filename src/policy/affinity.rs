@@ -13,7 +13,7 @@
 //! lowest goes. So the size is fixed, and the oldest names are forgotten first, or nearly: age is compared within a
 //! set only.
 //!
-//! Words are read and written one by one. Two workers that write to one set at the same time may forget a name too
+//! Words are read and written one by one. Two workers that write to one set at the same time may remove a name too
 //! many, or write one name twice, of which the younger is believed; and of 2^32 names of one set two share a tag. All of
 //! that costs a query a detour, never its answer.
 
@@ -21,12 +21,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A bounded map from names to backends.
 #[derive(Debug)]
-pub struct Memory {
+pub struct Affinity {
     /// The sets, a power of two of them.
     sets: Box<[Set]>,
 }
 
-impl Memory {
+impl Affinity {
     /// An empty memory for at least so many names. It takes 8 octets for each.
     pub fn new(entries: usize) -> Self {
         let sets = entries.div_ceil(WAYS).next_power_of_two();
@@ -34,14 +34,14 @@ impl Memory {
     }
 
     /// The backend that this name lives at, if it is remembered. `name`: the hash of the folded name.
-    pub fn recall(&self, name: u64) -> Option<u16> {
+    pub fn get(&self, name: u64) -> Option<u16> {
         let words = self.set(name).iter().map(|word| Word::read(word.load(Relaxed)));
         let known = words.filter(|word| word.tag == tag(name));
         known.max_by_key(|word| word.stamp).map(|word| word.backend)
     }
 
     /// This name lives at this backend now. Where that is no news, nothing is written.
-    pub fn remember(&self, name: u64, backend: u16) {
+    pub fn insert(&self, name: u64, backend: u16) {
         let (set, tag) = (self.set(name), tag(name));
         let words = set.each_ref().map(|word| Word::read(word.load(Relaxed)));
         let youngest = words.iter().map(|word| word.stamp).max().unwrap_or(0);
@@ -64,7 +64,7 @@ impl Memory {
     }
 
     /// This name lives nowhere.
-    pub fn forget(&self, name: u64) {
+    pub fn remove(&self, name: u64) {
         for word in self.set(name) {
             if Word::read(word.load(Relaxed)).tag == tag(name) {
                 word.store(0, Relaxed);
@@ -127,21 +127,21 @@ mod tests {
 
     #[test]
     fn remembers_corrects_and_forgets() {
-        let memory = Memory::new(1_000);
-        assert_eq!(memory.recall(name(1)), None);
-        memory.remember(name(1), 0);
-        assert_eq!(memory.recall(name(1)), Some(0));
-        memory.remember(name(1), u16::MAX);
-        assert_eq!(memory.recall(name(1)), Some(u16::MAX));
-        memory.forget(name(1));
-        memory.forget(name(2));
-        assert_eq!(memory.recall(name(1)), None);
+        let memory = Affinity::new(1_000);
+        assert_eq!(memory.get(name(1)), None);
+        memory.insert(name(1), 0);
+        assert_eq!(memory.get(name(1)), Some(0));
+        memory.insert(name(1), u16::MAX);
+        assert_eq!(memory.get(name(1)), Some(u16::MAX));
+        memory.remove(name(1));
+        memory.remove(name(2));
+        assert_eq!(memory.get(name(1)), None);
     }
 
     #[test]
     fn has_room_for_what_was_asked_for_and_no_more() {
         for (entries, sets) in [(0, 1), (1, 1), (8, 1), (9, 2), (65_536, 8_192), (65_537, 16_384)] {
-            assert_eq!(Memory::new(entries).sets.len(), sets, "{entries} entries");
+            assert_eq!(Affinity::new(entries).sets.len(), sets, "{entries} entries");
         }
         assert_eq!(size_of::<Set>(), 64);
     }
@@ -149,46 +149,46 @@ mod tests {
     #[test]
     fn keeps_most_of_what_fits() {
         let hash = |number: u64| number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32) ^ number << 20;
-        let memory = Memory::new(65_536);
+        let memory = Affinity::new(65_536);
         for number in 0..40_000 {
-            memory.remember(hash(number), (number % 7) as u16);
+            memory.insert(hash(number), (number % 7) as u16);
         }
-        let known = (0..40_000).filter(|&number| memory.recall(hash(number)) == Some((number % 7) as u16)).count();
+        let known = (0..40_000).filter(|&number| memory.get(hash(number)) == Some((number % 7) as u16)).count();
         assert!(known > 39_000, "{known} of 40000");
     }
 
     #[test]
     fn what_is_no_news_is_not_written() {
-        let memory = Memory::new(8);
-        memory.remember(name(1), 3);
+        let memory = Affinity::new(8);
+        memory.insert(name(1), 3);
         let before = memory.set(name(1))[0].load(Relaxed);
-        memory.remember(name(1), 3);
+        memory.insert(name(1), 3);
         assert_eq!(memory.set(name(1))[0].load(Relaxed), before);
     }
 
     #[test]
     fn survives_the_end_of_its_stamps() {
-        let memory = Memory::new(8);
+        let memory = Affinity::new(8);
         for write in 0..200_000_u32 {
-            memory.remember(name(write % 8), (write % 1_000) as u16);
+            memory.insert(name(write % 8), (write % 1_000) as u16);
         }
         for last in 199_992..200_000_u32 {
-            assert_eq!(memory.recall(name(last % 8)), Some((last % 1_000) as u16));
+            assert_eq!(memory.get(name(last % 8)), Some((last % 1_000) as u16));
         }
     }
 
     #[test]
     fn threads_never_make_up_an_answer() {
-        let memory = Memory::new(64);
+        let memory = Affinity::new(64);
         let worker = |seed: u32| {
             for step in 0..20_000_u32 {
                 let number = (step.wrapping_mul(seed) >> 3) % 100;
                 let hash = name(number) | u64::from(number % 8);
                 // A name lives at one of two backends that no other name lives at.
-                if let Some(backend) = memory.recall(hash) {
+                if let Some(backend) = memory.get(hash) {
                     assert_eq!(u32::from(backend) / 2, number);
                 }
-                memory.remember(hash, (number * 2 + step % 2) as u16);
+                memory.insert(hash, (number * 2 + step % 2) as u16);
             }
         };
         std::thread::scope(|scope| {
@@ -201,15 +201,15 @@ mod tests {
     proptest! {
         #[test]
         fn the_oldest_of_a_set_is_forgotten(steps in prop::collection::vec((0..12_u32, 0..3_u16, prop::bool::weighted(0.1)), 1..200)) {
-            let memory = Memory::new(WAYS);
+            let memory = Affinity::new(WAYS);
             // What a set is to hold, the oldest first.
             let mut expected: Vec<(u32, u16)> = Vec::new();
             for (number, backend, is_forgotten) in steps {
                 expected.retain(|(known, _)| *known != number);
                 if is_forgotten {
-                    memory.forget(name(number));
+                    memory.remove(name(number));
                 } else {
-                    memory.remember(name(number), backend);
+                    memory.insert(name(number), backend);
                     if expected.len() == WAYS {
                         expected.remove(0);
                     }
@@ -217,7 +217,7 @@ mod tests {
                 }
                 for number in 0..12 {
                     let known = expected.iter().find(|(known, _)| *known == number).map(|(_, backend)| *backend);
-                    prop_assert_eq!(memory.recall(name(number)), known, "{}", number);
+                    prop_assert_eq!(memory.get(name(number)), known, "{}", number);
                 }
             }
         }

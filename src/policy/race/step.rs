@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::attempts::{AttemptId, Kind};
-use super::candidates::BackendIndex;
+use crate::policy::candidates::BackendIndex;
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,16 @@
 //! What one backend has to do, and how it has done lately, as one worker sees it.
 //!
-//! The forwarder says [`asked`](Load::asked) and [`ended`](Load::ended) for each attempt; the policies of
+//! The forwarder says [`asked`](BackendLoad::asked) and [`ended`](BackendLoad::ended) for each attempt; the policies of
 //! `balance` read. Every attempt ends once: by a reply, however late, since its backend is down, or when nobody waits for
 //! it any more. Until then it counts as in flight, or a dead backend would look idle and fast.
 
 use std::time::{Duration, Instant};
 
 use super::peak::{PeakEwma, kept};
-use super::slow_start;
 
 /// The load of one backend.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub struct BackendLoad {
     /// Attempts out, those included that nobody waits for while their ID is quarantined.
     in_flight: u32,
     /// How many of its replies were failures.
@@ -24,7 +23,7 @@ pub struct Load {
     returned: Option<Instant>,
 }
 
-impl Load {
+impl BackendLoad {
     /// An idle backend of which nothing is known.
     pub fn new(now: Instant) -> Self {
         Self { in_flight: 0, errors: Errors::new(now), latency: PeakEwma::new(now), silent_since: None, returned: None }
@@ -110,7 +109,7 @@ impl Load {
 
     /// The part of its normal load that it is given: less than 1 during the slow start.
     pub fn share(&self, now: Instant) -> f64 {
-        self.returned.map_or(1.0, |returned| slow_start::share(now.saturating_duration_since(returned)))
+        self.returned.map_or(1.0, |returned| slow_start_share(now.saturating_duration_since(returned)))
     }
 
     /// What it is taken to cost to ask this backend one more time, in seconds: the wait for its reply, if it
@@ -122,6 +121,17 @@ impl Load {
         wait * (f64::from(self.in_flight) + 1.0)
     }
 }
+
+/// The share of its normal load that a backend is given when it has been up for so long after it was down: caches are
+/// cold, and what brought it down may do so again.
+fn slow_start_share(up_for: Duration) -> f64 {
+    (FIRST_SHARE + (1.0 - FIRST_SHARE) * up_for.div_duration_f64(SLOW_START)).min(1.0)
+}
+
+/// How long the slow start lasts.
+pub const SLOW_START: Duration = Duration::from_secs(10);
+/// The share with which it begins: enough to find out whether all is well.
+const FIRST_SHARE: f64 = 0.1;
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,18 +204,26 @@ mod tests {
     }
 
     /// A backend that was asked once and took so long to end like this, and when that was.
-    fn after(end: End, took: Duration) -> (Load, Instant) {
+    fn after(end: End, took: Duration) -> (BackendLoad, Instant) {
         let start = Instant::now();
-        let mut load = Load::new(start);
+        let mut load = BackendLoad::new(start);
         load.asked(start);
         load.ended(end, start + took);
         (load, start + took)
     }
 
     /// Compares a cost in milliseconds.
-    fn check(load: &Load, now: Instant, expected: f64) {
+    fn check(load: &BackendLoad, now: Instant, expected: f64) {
         let cost = load.cost(now) * 1e3;
         assert!((cost - expected).abs() < 0.01, "{load:?}: {cost} ms, not {expected}");
+    }
+
+    #[test]
+    fn a_slow_start_rises_evenly_from_a_tenth_to_all() {
+        for (seconds, expected) in [(0.0, 0.1), (2.5, 0.325), (5.0, 0.55), (10.0, 1.0), (1e6, 1.0)] {
+            let share = slow_start_share(Duration::from_secs_f64(seconds));
+            assert!((share - expected).abs() < 1e-9, "after {seconds} s: {share}");
+        }
     }
 
     #[test]
@@ -267,17 +285,17 @@ mod tests {
     #[test]
     fn only_a_backend_that_came_back_starts_slowly() {
         let now = Instant::now();
-        let mut load = Load::new(now);
+        let mut load = BackendLoad::new(now);
         assert_eq!(load.share(now), 1.0);
         load.came_back(now);
         assert_eq!(load.share(now), 0.1);
-        assert_eq!(load.share(now + slow_start::LENGTH), 1.0);
+        assert_eq!(load.share(now + SLOW_START), 1.0);
     }
 
     #[test]
     fn what_is_heard_counts_for_attempts_that_went_out_before() {
         let start = Instant::now();
-        let mut load = Load::new(start);
+        let mut load = BackendLoad::new(start);
         load.asked(start);
         load.asked(start + ms(10));
         assert!(!load.was_heard_since(start), "asking is not hearing");
@@ -295,7 +313,7 @@ mod tests {
         let start = Instant::now();
         let patience = Duration::from_millis(10);
         let later = start + 2 * patience;
-        let mut load = Load::new(start);
+        let mut load = BackendLoad::new(start);
         for _ in 0..STALLED_ATTEMPTS - 1 {
             load.asked(start);
         }

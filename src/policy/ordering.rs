@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+use super::backend_load::BackendLoad;
 use super::balance::Balance;
 use super::candidates::{BackendIndex, Candidates};
 use super::latency::Latency;
-use super::load::Load;
 use super::rules::{Dispatch, Rules};
 
 /// What is known of the backends, by [`BackendIndex`].
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct BackendStats<'a> {
     /// What each has to do.
-    pub loads: &'a [Load],
+    pub loads: &'a [BackendLoad],
     /// How long each takes.
     pub latency: &'a [Latency],
     /// When they are looked at.
@@ -26,10 +26,10 @@ pub struct Known<'a> {
 }
 
 /// Whom a race may ask, in order. `weight`: a backend's share of the load.
-pub fn line_up(
+pub fn order(
     candidates: &Candidates,
     rules: &Rules,
-    known: &Known<'_>,
+    known: &BackendStats<'_>,
     weight: impl Fn(BackendIndex) -> u16,
     rng: &mut impl Rng,
 ) -> Candidates {
@@ -48,7 +48,7 @@ pub fn line_up(
     candidates
 }
 
-impl Known<'_> {
+impl BackendStats<'_> {
     /// The same backends, but those that have fallen silent last, and how many have not.
     ///
     /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
@@ -90,7 +90,7 @@ impl Known<'_> {
 
     /// How many attempts a backend has out.
     fn in_flight(&self, backend: BackendIndex) -> u32 {
-        self.loads.get(backend.get()).map_or(0, Load::in_flight)
+        self.loads.get(backend.get()).map_or(0, BackendLoad::in_flight)
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::policy::race::{Field, Kind, Race, Step};
+    use crate::policy::race::{Kind, Race, RaceContext, Step};
     use crate::policy::{Hedge, HedgeDelay, budget::Budget};
 
     /// How long a backend may be silent here.
@@ -112,14 +112,14 @@ mod tests {
     /// The order of three backends of which these are silent, after so long.
     fn check(silent: &[usize], balance: Balance, all_down: bool, waited: Duration, expected: [u16; 3]) {
         let now = Instant::now();
-        let mut loads = [Load::new(now); 3];
+        let mut loads = [BackendLoad::new(now); 3];
         for &backend in silent {
             (0..8).for_each(|_| loads[backend].asked(now));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), all_down);
         let rules = Rules { balance, attempt_timeout: TIMEOUT, ..Rules::default() };
-        let known = Known { loads: &loads, latency: &[], now: now + waited };
-        let found = line_up(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        let known = BackendStats { loads: &loads, latency: &[], now: now + waited };
+        let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), expected.map(BackendIndex), "{silent:?}");
         assert_eq!(found.all_down(), all_down);
     }
@@ -135,13 +135,13 @@ mod tests {
     #[test]
     fn of_several_silent_ones_the_last_heard_comes_first() {
         let now = Instant::now();
-        let mut loads = [Load::new(now); 3];
+        let mut loads = [BackendLoad::new(now); 3];
         for (backend, since) in [(0, 0), (1, 20), (2, 10)] {
             (0..8).for_each(|_| loads[backend].asked(now + Duration::from_millis(since)));
         }
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
-        let known = Known { loads: &loads, latency: &[], now: now + 2 * TIMEOUT };
-        let found = line_up(&candidates, &Rules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        let known = BackendStats { loads: &loads, latency: &[], now: now + 2 * TIMEOUT };
+        let found = order(&candidates, &Rules::default(), &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         assert_eq!(found.as_slice(), [1, 2, 0].map(BackendIndex));
     }
 
@@ -158,7 +158,7 @@ mod tests {
         for (usual, expected) in [(1, 10), (10, 30), (900, 1_000)] {
             let mut latency = [Latency::new(now)];
             (0..100).for_each(|_| latency[0].record(Duration::from_millis(usual), now));
-            let known = Known { loads: &[], latency: &latency, now };
+            let known = BackendStats { loads: &[], latency: &latency, now };
             let found = known.patience(BackendIndex(0), TIMEOUT).as_millis();
             assert!(found.abs_diff(expected) * 20 <= expected, "{usual} ms: {found} ms");
             assert_eq!(known.patience(BackendIndex(1), TIMEOUT), TIMEOUT);
@@ -168,19 +168,19 @@ mod tests {
     #[test]
     fn a_hedge_goes_to_the_idle_rather_than_to_the_busy() {
         let now = Instant::now();
-        let mut loads = [Load::new(now); 3];
+        let mut loads = [BackendLoad::new(now); 3];
         (0..5).for_each(|_| loads[1].asked(now));
         let hedge = Hedge { delay: HedgeDelay::Fixed(Duration::ZERO), budget: 1.0, ..Hedge::default() };
         let rules = Rules { dispatch: Dispatch::Hedge, hedge, ..Rules::default() };
         let candidates = Candidates::of([0, 1, 2].map(BackendIndex), false);
-        let known = Known { loads: &loads, latency: &[], now };
+        let known = BackendStats { loads: &loads, latency: &[], now };
         // Of two that are left, both are always drawn.
-        let found = line_up(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
+        let found = order(&candidates, &rules, &known, |_| 1, &mut SmallRng::seed_from_u64(1));
         let budget = Budget::new(1.0);
         let latency = [Latency::new(now), Latency::new(now), Latency::new(now)];
-        let field = Field { rules: &rules, latency: &latency, budget: &budget };
-        let mut race = Race::start(&field, &found, now);
-        let asked: Vec<_> = std::iter::from_fn(|| match race.next_step(&field, now) {
+        let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
+        let mut race = Race::start(&context, &found, now);
+        let asked: Vec<_> = std::iter::from_fn(|| match race.next_step(&context, now) {
             Step::Ask { backend, kind, .. } => Some((backend.0, kind)),
             Step::WaitUntil(_) | Step::Finished(_) => None,
         })

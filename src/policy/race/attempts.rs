@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use super::candidates::BackendIndex;
+use crate::policy::candidates::BackendIndex;
 
 /// The most attempts that one race makes (docs/src/contract.md, Races).
 pub const MAX_ATTEMPTS: usize = 8;

@@ -1,16 +1,16 @@
-//! What a worker learns of a backend from the attempts that it makes: its load and its latency at once.
+//! The latency and the load of a backend, recorded from the attempts that a worker makes.
 
 use std::time::Instant;
 
-use super::latency::Latency;
-use super::load::{End, Load};
+use super::Latency;
+use crate::policy::backend_load::{BackendLoad, End};
 
 /// The race of an attempt is over, or nobody waits for its reply any more, which has not come. Returns whether the
 /// latency was charged with that, so that it can be corrected.
 ///
 /// Of a backend that was not heard since, nothing is said: it may be down. Charged with its silence, it would come back with
 /// a delay that is not its own.
-pub fn charge(load: &Load, latency: &mut Latency, asked: Instant) -> bool {
+pub fn charge(load: &BackendLoad, latency: &mut Latency, asked: Instant) -> bool {
     let is_late = load.was_heard_since(asked);
     if is_late {
         latency.give_up();
@@ -19,7 +19,7 @@ pub fn charge(load: &Load, latency: &mut Latency, asked: Instant) -> bool {
 }
 
 /// An attempt has ended, perhaps long after its race. `is_charged`: what [`charge`] has returned, if it was called.
-pub fn ended(load: &mut Load, latency: &mut Latency, end: End, is_charged: bool, now: Instant) {
+pub fn ended(load: &mut BackendLoad, latency: &mut Latency, end: End, is_charged: bool, now: Instant) {
     if let End::Silence(waited) = end
         && !is_charged
         && let Some(asked) = now.checked_sub(waited)
@@ -46,7 +46,7 @@ mod tests {
     fn p95_after(given_up: u32, is_heard: bool, end: Option<End>) -> u128 {
         let start = Instant::now();
         let ms = Duration::from_millis;
-        let (mut load, mut latency) = (Load::new(start), Latency::new(start));
+        let (mut load, mut latency) = (BackendLoad::new(start), Latency::new(start));
         for reply in 1..=100 {
             load.asked(start);
             ended(&mut load, &mut latency, End::Reply(Duration::from_micros(reply * 100)), false, start);

@@ -1,0 +1,218 @@
+//! A backend as all workers share it: its health by probes and replies, by the operator, and what workers tell the prober.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use super::backend_cookies::BackendCookies;
+use crate::config::BackendConfig;
+use crate::metrics::{BackendCounters, Counter};
+use crate::policy::health::HealthState;
+
+/// A backend as all workers see it.
+#[derive(Debug)]
+pub struct SharedBackend {
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Its label.
+    pub name: String,
+    /// Tells it from all other backends that this process ever had.
+    pub id: u16,
+    /// What each worker counts.
+    pub counters: Box<[BackendCounters]>,
+    /// Probes sent.
+    pub probes: Counter,
+    /// ICMP errors that came to probes.
+    pub unreachable_probes: Counter,
+    /// What is known of its cookies; a change is announced by [`PoolState::announce`].
+    pub cookies: BackendCookies,
+    /// What probes and replies say: a [`HealthState`].
+    health: AtomicU8,
+    /// What the operator says: a [`ManualHealth`].
+    manual: AtomicU8,
+    /// It gets no more queries, by the operator's wish.
+    is_draining: AtomicBool,
+    /// When any of these changed last, in milliseconds since the epoch of Unix.
+    since: AtomicU64,
+    /// The signs that were told and that nobody has acted on yet: a bit for each [`HealthSignal`].
+    told: AtomicU8,
+}
+
+/// What the operator says of a backend, by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ManualHealth {
+    /// As the probes find it.
+    Auto,
+    /// It is up, whatever they find.
+    Up,
+    /// It is down, whatever they find.
+    Down,
+}
+
+impl SharedBackend {
+    /// A backend of this health.
+    pub(super) fn new(config: &BackendConfig, health: HealthState, workers: usize) -> Self {
+        static NEXT_ID: AtomicU16 = AtomicU16::new(0);
+        Self {
+            address: config.address,
+            name: config.name.clone(),
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            counters: (0..workers).map(|_| BackendCounters::default()).collect(),
+            probes: Counter::default(),
+            unreachable_probes: Counter::default(),
+            cookies: BackendCookies::default(),
+            health: AtomicU8::new(health as u8),
+            manual: AtomicU8::new(ManualHealth::Auto as u8),
+            is_draining: AtomicBool::new(false),
+            since: AtomicU64::new(unix_millis()),
+            told: AtomicU8::new(0),
+        }
+    }
+
+    /// Whether it is up, as far as the operator lets the probes decide.
+    pub fn is_up(&self) -> bool {
+        match self.manual() {
+            ManualHealth::Auto => self.health() == HealthState::Up,
+            ManualHealth::Up => true,
+            ManualHealth::Down => false,
+        }
+    }
+
+    /// Whether it gets queries.
+    pub fn takes_queries(&self) -> bool {
+        self.is_up() && !self.is_draining()
+    }
+
+    /// What probes and replies say.
+    pub fn health(&self) -> HealthState {
+        match self.health.load(Relaxed) {
+            0 => HealthState::Up,
+            1 => HealthState::Down,
+            _ => HealthState::New,
+        }
+    }
+
+    /// What the operator says.
+    pub fn manual(&self) -> ManualHealth {
+        match self.manual.load(Relaxed) {
+            0 => ManualHealth::Auto,
+            1 => ManualHealth::Up,
+            _ => ManualHealth::Down,
+        }
+    }
+
+    /// Whether it is being drained.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
+    }
+
+    /// When its state changed last.
+    pub fn since(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.since.load(Relaxed))
+    }
+
+    /// Sets what probes and replies say. Returns whether it was something else before; the caller announces that.
+    pub fn set_health(&self, health: HealthState) -> bool {
+        let is_change = self.health.swap(health as u8, Relaxed) != health as u8;
+        // What the operator has set stays as it is, whatever the probes find.
+        if is_change && self.manual() == ManualHealth::Auto && !self.is_draining() {
+            self.since.store(unix_millis(), Relaxed);
+        }
+        is_change
+    }
+
+    /// Sets what the operator says, which also ends a drain.
+    pub fn set_manual(&self, manual: ManualHealth) {
+        self.manual.store(manual as u8, Relaxed);
+        self.is_draining.store(false, Relaxed);
+        self.since.store(unix_millis(), Relaxed);
+    }
+
+    /// Lets it finish what it has and gives it no more.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Relaxed);
+        self.since.store(unix_millis(), Relaxed);
+    }
+
+    /// Notes that a worker has met a sign; true if that is to be told, for nobody has told it since it was acted on. So no more
+    /// than one of each is on its way to the prober, however many a stranger causes.
+    pub fn is_first(&self, sign: HealthSignal) -> bool {
+        let bit = sign.bit();
+        self.told.load(Relaxed) & bit == 0 && self.told.fetch_or(bit, Relaxed) & bit == 0
+    }
+
+    /// This sign is acted on.
+    pub fn take_signal(&self, sign: HealthSignal) {
+        self.told.fetch_and(!sign.bit(), Relaxed);
+    }
+
+    /// A probe looks into whatever was told.
+    pub fn take_signals(&self) {
+        self.told.store(0, Relaxed);
+    }
+}
+
+/// Now, in milliseconds since the epoch of Unix.
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What a worker met and the prober should know.
+#[derive(Debug)]
+pub struct HealthEvent {
+    /// The backend.
+    pub backend: Arc<SharedBackend>,
+    /// What was met.
+    pub what: HealthSignal,
+}
+
+/// A sign of life or death, met by a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthSignal {
+    /// ICMP said that it is unreachable, which may be forged.
+    Unreachable,
+    /// It was down and replied: proof of life.
+    Replied,
+    /// It let an attempt time out, which proves nothing.
+    Silent,
+    /// `every_queries` of them have come.
+    ProbeDue,
+}
+
+impl HealthSignal {
+    /// Its place among those that were told.
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// Whether it calls for a probe, and is looked into by no less; the others are acted on as they come.
+    pub fn is_suspicion(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Silent => true,
+            Self::Replied | Self::ProbeDue => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_sign_one_is_on_its_way() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 53));
+        let backend =
+            SharedBackend::new(&BackendConfig { name: "ts".to_owned(), address, weight: 1 }, HealthState::Up, 1);
+        let signs = [HealthSignal::Unreachable, HealthSignal::Replied, HealthSignal::Silent, HealthSignal::ProbeDue];
+        let told = || signs.map(|sign| backend.is_first(sign));
+        assert_eq!(told(), [true; 4]);
+        assert_eq!(told(), [false; 4], "they have not been acted on");
+        backend.take_signal(HealthSignal::Replied);
+        assert_eq!(told(), [false, true, false, false]);
+        backend.take_signals();
+        assert_eq!(told(), [true; 4]);
+    }
+}

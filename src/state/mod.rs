@@ -1,0 +1,121 @@
+//! The run-time state of the LS that all workers share: routes, pools and backends, as the config has them now.
+//!
+//! [`ForwarderState`] is made whole at each reload and swapped. What changes by itself in between (health, the turn of
+//! round-robin, the hedge budget, counters) are atomics in [`PoolState`] and [`SharedBackend`], which outlive a reload; workers
+//! read them and never wait.
+
+mod backend;
+pub mod backend_cookies;
+mod pool;
+mod routes;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend};
+pub use self::pool::{PoolState, SharedPool};
+pub use self::routes::Routes;
+use crate::cache::{Cache, PoolId};
+use crate::config::{CacheConfig, Config, PoolConfig};
+use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
+
+/// The LS as configured.
+#[derive(Debug)]
+pub struct ForwarderState {
+    /// Largest UDP message sent or asked for, octets.
+    pub edns_udp_size: u16,
+    /// Who is answered.
+    pub access: Arc<Access>,
+    /// How many queries may wait.
+    pub limits: WaitRules,
+    /// Who got how many responses, if that is limited.
+    pub rate: Option<Arc<ResponseRate>>,
+    /// Which pool answers for which name.
+    pub routes: Arc<Routes>,
+    /// Pools in order of the config.
+    pub pools: Vec<Arc<SharedPool>>,
+    /// Replies that are kept, if there is a cache.
+    pub cache: Option<Arc<Cache>>,
+    /// How long they are kept, and how large that is.
+    pub cache_config: Option<CacheConfig>,
+    /// Gives cookies to clients, if they get any.
+    pub cookies: Option<Arc<Cookies>>,
+}
+
+impl ForwarderState {
+    /// The state of a config with a forwarder, for so many workers. What `earlier` knows about pools and backends that stay
+    /// is kept; a backend that is new in a pool that stays is not up before a probe has found it so.
+    /// `new_cache` is taken if the cache has another size than that of `earlier`.
+    pub fn new(
+        config: &Config,
+        earlier: Option<&Self>,
+        new_cache: Option<Arc<Cache>>,
+        cookies: Option<Arc<Cookies>>,
+        workers: usize,
+    ) -> Option<Self> {
+        let forwarder = config.forwarder.as_ref()?;
+        Some(Self {
+            edns_udp_size: forwarder.edns_udp_size,
+            access: Arc::new(Access::new(&forwarder.access)),
+            limits: forwarder.limits,
+            rate: shared_rate(forwarder.rate_limit, earlier),
+            routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
+            pools: shared_pools(&config.pools, earlier, workers),
+            cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache)),
+            cache_config: config.cache.clone(),
+            cookies,
+        })
+    }
+
+    /// This state with its pools configured otherwise, in the same order.
+    pub fn with_pools(&self, pools: &[PoolConfig], workers: usize) -> Self {
+        Self {
+            edns_udp_size: self.edns_udp_size,
+            access: Arc::clone(&self.access),
+            limits: self.limits,
+            rate: self.rate.clone(),
+            routes: Arc::clone(&self.routes),
+            pools: shared_pools(pools, Some(self), workers),
+            cache: self.cache.clone(),
+            cache_config: self.cache_config.clone(),
+            cookies: self.cookies.clone(),
+        }
+    }
+
+    /// The pools whose replies are kept, as the cache knows them.
+    pub fn cached_pools(&self) -> Vec<PoolId> {
+        let cached = self.pools.iter().filter(|pool| self.cache.is_some() && pool.config.cache);
+        cached.map(|pool| pool.id).collect()
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Arc<SharedPool>> {
+        self.pools.iter().find(|pool| pool.config.name == name)
+    }
+}
+
+/// Who got how many responses, as `earlier` knows it if the rules are the same.
+fn shared_rate(rules: Option<RateRules>, earlier: Option<&ForwarderState>) -> Option<Arc<ResponseRate>> {
+    let rules = rules?;
+    let known = earlier.and_then(|state| state.rate.as_ref()).filter(|rate| rate.rules() == rules).cloned();
+    Some(known.unwrap_or_else(|| Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))))
+}
+
+/// The cache of `earlier`, unless that has another size; then the new one, if it was made already.
+fn shared_cache(config: &CacheConfig, earlier: Option<&ForwarderState>, new: Option<Arc<Cache>>) -> Arc<Cache> {
+    let same = earlier.filter(|state| state.cache_config.as_ref().is_some_and(|known| known.size == config.size));
+    let same = same.and_then(|state| state.cache.clone());
+    same.or(new).unwrap_or_else(|| Arc::new(Cache::new(config.size, Instant::now())))
+}
+
+/// Pools with what `earlier` knows of them. One that has not changed is the same as before.
+fn shared_pools(configs: &[PoolConfig], earlier: Option<&ForwarderState>, workers: usize) -> Vec<Arc<SharedPool>> {
+    let shared = configs.iter().map(|pool| match earlier.and_then(|state| state.pool(&pool.name)) {
+        Some(known) if known.config == *pool => Arc::clone(known),
+        known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &**known), workers)),
+    });
+    shared.collect()
+}
+
+/// Clients, names and kinds of responses that the rate of responses is known of: 1 MiB.
+const ACCOUNTS: usize = 128 << 10;

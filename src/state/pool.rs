@@ -1,0 +1,128 @@
+//! A pool as all workers share it: its config, its backends, and what outlives a change of the config.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+use super::backend::SharedBackend;
+use crate::cache::PoolId;
+use crate::config::{BackendConfig, PoolConfig};
+use crate::metrics::PoolCounters;
+use crate::policy::Rules;
+use crate::policy::affinity::Affinity;
+use crate::policy::balance::Balance;
+use crate::policy::budget::Budget;
+use crate::policy::health::HealthState;
+
+/// A pool as all workers see it, with the config of one state.
+#[derive(Debug)]
+pub struct SharedPool {
+    /// Its configuration.
+    pub config: PoolConfig,
+    /// What the cache knows it by.
+    pub id: PoolId,
+    /// Its backends, in order of the config.
+    pub backends: Vec<Arc<SharedBackend>>,
+    /// Which backend a name lives at (`balance = "sticky"`); kept for as long as the pool is `sticky`.
+    pub affinity: Arc<Affinity>,
+    /// What outlives a change of its configuration.
+    pub state: Arc<PoolState>,
+}
+
+impl SharedPool {
+    /// A pool with what `earlier` knew of it.
+    pub(super) fn new(config: PoolConfig, earlier: Option<&Self>, workers: usize) -> Self {
+        let is_same = |known: &SharedBackend, backend: &BackendConfig| {
+            known.address == backend.address && known.name == backend.name
+        };
+        let backends = config.backends.iter().map(|backend| {
+            let known = earlier.and_then(|pool| pool.backends.iter().find(|known| is_same(known, backend)));
+            let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
+            known.cloned().unwrap_or_else(|| Arc::new(SharedBackend::new(backend, health, workers)))
+        });
+        let backends = backends.collect();
+        let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
+        state.budget.set_rate(config.rules.hedge.budget);
+        let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;
+        let affinity = match earlier.filter(|earlier| is_sticky(&earlier.config) == is_sticky(&config)) {
+            Some(earlier) => Arc::clone(&earlier.affinity),
+            // Only `sticky` pays for a affinity.
+            None => Arc::new(Affinity::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
+        };
+        Self { id: cache_identity(&config), config, backends, affinity, state }
+    }
+
+    /// The rules of its races.
+    pub fn rules(&self) -> &Rules {
+        &self.config.rules
+    }
+
+    /// What all attempts of its races look at.
+    pub fn budget(&self) -> &Budget {
+        &self.state.budget
+    }
+}
+
+/// What a pool is to the cache: its name and what changes its answers, but nothing that only changes how quickly they come.
+///
+/// A backend more may have a name that the others deny, one less may take names along: neither pool speaks for the other.
+fn cache_identity(config: &PoolConfig) -> PoolId {
+    let mut addresses: Vec<String> = config.backends.iter().map(|backend| backend.address.to_string()).collect();
+    addresses.sort_unstable();
+    PoolId::of(&format!("{}\n{:?}\n{}", config.name, config.rules.accept, addresses.join(" ")))
+}
+
+/// What a pool is, apart from its configuration: kept for as long as there is a pool of its name.
+#[derive(Debug)]
+pub struct PoolState {
+    /// What pays for hedges.
+    pub budget: Budget,
+    /// What each worker counts.
+    pub counters: Box<[PoolCounters]>,
+    /// Counts the queries for which a turn was taken.
+    turn: AtomicU64,
+    /// Queries taken, for `every_queries` and the size of the hedge bucket.
+    queries: AtomicU64,
+    /// Grows with every change of a backend's health or cookies, so that workers see that there was one.
+    epoch: AtomicU64,
+}
+
+impl PoolState {
+    /// Nothing learnt, nothing counted.
+    pub(super) fn new(config: &PoolConfig, workers: usize) -> Self {
+        Self {
+            budget: Budget::new(config.rules.hedge.budget),
+            counters: (0..workers).map(|_| PoolCounters::default()).collect(),
+            turn: AtomicU64::new(0),
+            queries: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes the next turn. The one shared counter makes round-robin exact whichever worker a query comes to.
+    pub fn take_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Relaxed)
+    }
+
+    /// Counts a query; returns how many there are now.
+    pub fn count_query(&self) -> u64 {
+        self.queries.fetch_add(1, Relaxed) + 1
+    }
+
+    /// How many queries were counted.
+    pub fn queries(&self) -> u64 {
+        self.queries.load(Relaxed)
+    }
+
+    /// Changes with every change of a backend's health or cookies.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Acquire)
+    }
+
+    /// Lets all workers know that the health of some backend has changed, or what is known of its cookies.
+    pub fn announce(&self) {
+        self.epoch.fetch_add(1, Release);
+    }
+}
+
+/// Names that a `sticky` pool remembers: half a megabyte.
+const REMEMBERED_NAMES: usize = 1 << 16;
