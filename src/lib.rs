@@ -10,7 +10,7 @@
 //! signals│           │        commit, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
 //!   HTTP │ admin ◀───┤                          │        │            ▼                      │             │
 //!        │           │      cache ◀─────────────┼─locks──┼▶ forwarder ──── a hit ────────────┤             │
-//!        │         probe ──▶ state (up, down)◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
+//!        │        health ──▶ state (up, down)◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
 //!        │           ▲                          │        │            │                      │             │
 //!        │           └──────── health events ◀─┼────────┼──          ▼                      │             │
 //!        └──────────────▲───────────────────────┘        │  net::exchange (sockets, IDs) ◀───┘             │ backends
@@ -54,8 +54,8 @@
 //! (`server/reload.rs`). Signals have a thread of their own as well (`cli/signals.rs`).
 //!
 //! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
-//! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/holdings.rs`, which makes a new
-//! edition of what an authority answers from; `announcer` tells who has copies. A worker takes NOTIFY, passes it on, and sends
+//! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/authorities.rs`, which makes a new
+//! state of the authority; `notifier` tells who has copies. A worker takes NOTIFY, passes it on, and sends
 //! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp/`).
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
@@ -87,7 +87,6 @@
 //! that only pass through. A trait whose only purpose is that a test can fake something.
 
 pub mod admin;
-pub mod announcer;
 pub mod authority;
 pub mod cache;
 pub mod cli;
@@ -96,12 +95,14 @@ pub mod config;
 pub mod faults;
 pub mod files;
 pub mod forwarder;
+pub mod health;
 pub mod limit;
 pub mod load;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod policy;
-pub mod probe;
+
 pub mod secondary;
 pub mod server;
 pub mod sim;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use hedgerow::transfer::{
-    Announcement, AnnouncementStep, Notify, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
+    Notify, NotifyRound, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
 };
 use hedgerow::wire::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
 use hedgerow::zone::Record;
@@ -73,30 +73,30 @@ fn section_2_1_all_name_servers_but_the_primary_are_told() {
 #[test]
 fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
     let start = Instant::now();
-    let mut announcement = Announcement::new(2, start);
+    let mut announcement = NotifyRound::new(2, start);
     let mut sent = [Vec::new(), Vec::new()];
     let mut now = start;
     let mut given_up = Vec::new();
     let over = loop {
         match announcement.next_step(now) {
-            AnnouncementStep::Send { target } => {
+            NotifyStep::Send { target } => {
                 sent[target].push((now - start).as_secs());
                 if target == 1 && sent[1].len() == 2 {
                     announcement.on_response(1);
                 }
             }
-            AnnouncementStep::GiveUp { target } => given_up.push(target),
-            AnnouncementStep::WaitUntil(at) => {
+            NotifyStep::GiveUp { target } => given_up.push(target),
+            NotifyStep::WaitUntil(at) => {
                 assert!(at > now);
                 now = at;
             }
-            AnnouncementStep::Finished => break now - start,
+            NotifyStep::Finished => break now - start,
         }
     };
     assert_eq!(sent, [vec![0, 1, 3, 7, 15, 31, 63], vec![0, 1]]);
     assert_eq!(given_up, [0]);
     assert_eq!(over, Duration::from_secs(127));
-    assert_eq!(Announcement::new(0, start).next_step(start), AnnouncementStep::Finished);
+    assert_eq!(NotifyRound::new(0, start).next_step(start), NotifyStep::Finished);
 }
 
 proptest! {

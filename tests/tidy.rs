@@ -25,9 +25,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "load",
             "admin",
-            "probe",
+            "health",
             "secondary",
-            "announcer",
+            "notify",
             "forwarder",
             "authority",
             "state",
@@ -47,9 +47,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
     ("admin", &["config", "net", "policy", "cache", "zone", "wire", "metrics", "state", "files"]),
-    ("probe", &["state", "config", "net", "policy", "wire", "metrics"]),
+    ("health", &["state", "config", "net", "policy", "wire", "metrics"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
-    ("announcer", &["config", "net", "transfer", "zone", "wire"]),
+    ("notify", &["config", "net", "transfer", "zone", "wire"]),
     ("forwarder", &["state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
     ("authority", &["config", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.

@@ -1,10 +1,10 @@
 //! The TS: the story of one query. A datagram comes in, the catalog answers it, the response leaves with the others of its
-//! batch. There is no state between two queries but the edition, which is swapped whole, and the accounts of those whose
+//! batch. There is nothing kept between two queries but the [`AuthorityState`], which is swapped whole, and the accounts of those whose
 //! responses are limited. What is no plain query goes through `special.rs`.
 
-mod edition;
-mod notice;
+mod notify;
 mod special;
+mod state;
 
 use std::cell::{LazyCell, RefCell};
 use std::io;
@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc};
 
-pub use self::edition::{Edition, Exchange, Source};
-pub use self::notice::{Notice, Places};
-use self::special::{Outcome, Special, cut, is_special};
+pub use self::notify::{PendingNotifies, ReceivedNotify};
+use self::special::{Outcome, Special, is_special, truncate};
+pub use self::state::{AuthorityState, Source, ZoneTransfers};
 use crate::limit::{self, Access, Decision, OnDenied, OwnAddresses, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
@@ -37,7 +37,7 @@ pub struct Authority {
     /// Its number in the config.
     number: usize,
     /// What it answers from.
-    edition: RefCell<Arc<Edition>>,
+    state: RefCell<Arc<AuthorityState>>,
     /// Where no client is.
     own: Arc<OwnAddresses>,
     /// What is counted.
@@ -45,7 +45,7 @@ pub struct Authority {
     /// How often clients met a limit.
     limited: Arc<Limited>,
     /// Where NOTIFY goes.
-    notices: mpsc::UnboundedSender<Notice>,
+    notifies: mpsc::UnboundedSender<ReceivedNotify>,
     /// One for each transfer that may run at a time.
     transfers: Arc<Semaphore>,
     /// The tasks of this worker.
@@ -61,27 +61,27 @@ pub struct Links {
     /// How often clients met a limit.
     pub limited: Arc<Limited>,
     /// Where NOTIFY goes.
-    pub notices: mpsc::UnboundedSender<Notice>,
+    pub notifies: mpsc::UnboundedSender<ReceivedNotify>,
     /// The tasks of the worker, its transfers among them.
     pub tasks: Tasks,
 }
 
 impl Authority {
-    /// Answers from `edition`, as the authority of this number.
-    pub fn new(number: usize, edition: Arc<Edition>, links: Links) -> Self {
-        let Links { own, counters, limited, notices, tasks } = links;
+    /// Answers from `state`, as the authority of this number.
+    pub fn new(number: usize, state: Arc<AuthorityState>, links: Links) -> Self {
+        let Links { own, counters, limited, notifies, tasks } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
-        Self { number, edition: RefCell::new(edition), own, counters, limited, notices, transfers, tasks }
+        Self { number, state: RefCell::new(state), own, counters, limited, notifies, transfers, tasks }
     }
 
-    /// Answers from another edition from now on. Transfers that have begun go on from theirs.
-    pub fn set_edition(&self, edition: Arc<Edition>) {
-        self.edition.replace(edition);
+    /// Answers from another state from now on. Transfers that have begun go on from theirs.
+    pub fn set_state(&self, state: Arc<AuthorityState>) {
+        self.state.replace(state);
     }
 
     /// Whether a client at this address may connect. That one may not is counted.
     pub fn may_connect(&self, client: IpAddr) -> bool {
-        let is_welcome = self.edition.borrow().access.may_connect(client);
+        let is_welcome = self.state.borrow().access.may_connect(client);
         if !is_welcome {
             self.counters.dropped(Dropped::Denied);
         }
@@ -122,12 +122,12 @@ impl Authority {
 
     /// Answers a batch of datagrams.
     fn answer_batch(&self, socket: &Socket, received: &RecvBatch, responses: &mut SendBatch) {
-        let edition = self.edition.borrow();
-        let rate = edition.rate.as_deref().map(|rate| (rate, Instant::now()));
+        let state = self.state.borrow();
+        let rate = state.rate.as_deref().map(|rate| (rate, Instant::now()));
         // The time of day, for cookies: few clients have any.
         let today = LazyCell::new(clock::unix_now_serial);
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
-        zone::warm(&edition.catalog, datagrams.clone().map(|datagram| datagram.bytes));
+        zone::warm(&state.catalog, datagrams.clone().map(|datagram| datagram.bytes));
         for datagram in datagrams {
             let Datagram { peer, local, .. } = datagram;
             if self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
@@ -135,8 +135,8 @@ impl Authority {
                 continue;
             }
             responses.push_unless_empty(datagram.peer, datagram.local, |out| {
-                let arrival = self.read(&edition, datagram.bytes, datagram.peer.ip(), || *today);
-                let mut reaction = match self.react(&edition, &arrival, datagram.peer, Transport::Udp, out) {
+                let arrival = self.read(&state, datagram.bytes, datagram.peer.ip(), || *today);
+                let mut reaction = match self.react(&state, &arrival, datagram.peer, Transport::Udp, out) {
                     Outcome::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     Outcome::Transfer(_) => Reaction::Silent,
@@ -146,7 +146,7 @@ impl Authority {
                     && rate.limits(peer.ip())
                     && !arrival.is_proven()
                 {
-                    let decision = decide(rate, &edition.catalog, peer.ip(), out, now);
+                    let decision = decide(rate, &state.catalog, peer.ip(), out, now);
                     if decision != Decision::Pass {
                         self.limited.count(Limit::Rate);
                     }
@@ -166,9 +166,9 @@ impl Authority {
     /// Answers a query that came by TCP.
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
-        let edition = Arc::clone(&self.edition.borrow());
-        let arrival = self.read(&edition, message, responder.peer().ip(), clock::unix_now_serial);
-        let reaction = match self.react(&edition, &arrival, responder.peer(), Transport::Tcp, &mut out) {
+        let state = Arc::clone(&self.state.borrow());
+        let arrival = self.read(&state, message, responder.peer().ip(), clock::unix_now_serial);
+        let reaction = match self.react(&state, &arrival, responder.peer(), Transport::Tcp, &mut out) {
             Outcome::Reaction(reaction) => reaction,
             Outcome::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
@@ -198,13 +198,13 @@ impl Authority {
     /// Reads one message, and looks at its cookie.
     fn read<'m>(
         &self,
-        edition: &Edition,
+        state: &AuthorityState,
         message: &'m [u8],
         client: IpAddr,
         today: impl FnOnce() -> u32,
     ) -> Arrival<'m> {
         let read = read_query(message);
-        let cookies = edition.cookies.as_ref();
+        let cookies = state.cookies.as_ref();
         let cookie = cookies.map_or(Ok(None), |cookies| cookies.answer(&read, message, client, today));
         self.counters.cookie(&cookie);
         match cookie {
@@ -217,7 +217,7 @@ impl Authority {
     /// Reacts to one message.
     fn react(
         &self,
-        edition: &Edition,
+        state: &AuthorityState,
         arrival: &Arrival<'_>,
         peer: SocketAddr,
         transport: Transport,
@@ -231,15 +231,15 @@ impl Authority {
         };
         let Arrival { message, read, cookie } = arrival;
         let cookie = cookie.as_ref();
-        if !edition.access.admits(peer.ip()) {
-            return deny(&edition.access, arrival, out);
+        if !state.access.admits(peer.ip()) {
+            return deny(&state.access, arrival, out);
         }
         if is_special(read, message) {
             let client = peer.ip();
-            let special = Special { authority: self.number, edition, message, read, cookie, client, transport };
-            return special.react(&self.notices, out);
+            let special = Special { authority: self.number, state, message, read, cookie, client, transport };
+            return special.react(&self.notifies, out);
         }
-        Outcome::Reaction(zone::respond_to(&edition.catalog, read, cookie, message, transport, UDP_SIZE, out))
+        Outcome::Reaction(zone::respond_to(&state.catalog, read, cookie, message, transport, UDP_SIZE, out))
     }
 
     /// Says nothing to a query, and counts why.
@@ -304,7 +304,7 @@ fn slip(arrival: &Arrival<'_>, rcode: Rcode, response: &mut Vec<u8>) -> Rcode {
             Rcode::BADCOOKIE
         }
         None => {
-            cut(message, None, response);
+            truncate(message, None, response);
             rcode
         }
     }

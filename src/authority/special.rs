@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 use super::UDP_SIZE;
-use super::edition::{Edition, Exchange};
-use super::notice::Notice;
+use super::notify::ReceivedNotify;
+use super::state::{AuthorityState, ZoneTransfers};
 use crate::metrics::Dropped;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
@@ -35,7 +35,7 @@ pub(super) struct Special<'a> {
     /// The number of the authority.
     pub(super) authority: usize,
     /// What is answered from.
-    pub(super) edition: &'a Edition,
+    pub(super) state: &'a AuthorityState,
     /// Its octets.
     pub(super) message: &'a [u8],
     /// The same as a query, if it is one.
@@ -59,44 +59,44 @@ pub(super) enum Outcome {
 }
 
 /// What is to be said, before it is signed.
-enum Saying {
+enum PlannedResponse {
     /// Nothing but this rcode.
     Error(Rcode),
     /// What stands in the buffer.
     Written(Reaction),
     /// A zone.
-    Transfer(Arc<Zone>, Arc<Exchange>),
+    Transfer(Arc<Zone>, Arc<ZoneTransfers>),
 }
 
 impl Special<'_> {
-    /// Reacts; `out` has the response if there is one. A NOTIFY that is taken goes to `notices`.
-    pub(super) fn react(&self, notices: &UnboundedSender<Notice>, out: &mut Vec<u8>) -> Outcome {
+    /// Reacts; `out` has the response if there is one. A NOTIFY that is taken goes to `notifies`.
+    pub(super) fn react(&self, notifies: &UnboundedSender<ReceivedNotify>, out: &mut Vec<u8>) -> Outcome {
         let now = unix_now();
-        let chain = match verify_query(&self.edition.keys, self.message, now) {
+        let chain = match verify_query(&self.state.keys, self.message, now) {
             Ok(chain) => chain,
             Err(refusal) => {
                 refusal.write(self.message, now, out);
                 return Outcome::Reaction(Reaction::Respond(refusal.rcode));
             }
         };
-        let saying = match self.read {
+        let planned = match self.read {
             Ok(query) if matches!(query.question.qtype(), RecordType::AXFR | RecordType::IXFR) => {
                 self.transfer(query, chain.as_ref(), out)
             }
-            Ok(_) => Saying::Written(self.answer(out)),
-            Err(_) => Saying::Error(self.take_notify(notices, chain.as_ref())),
+            Ok(_) => PlannedResponse::Written(self.answer(out)),
+            Err(_) => PlannedResponse::Error(self.take_notify(notifies, chain.as_ref())),
         };
-        let reaction = match saying {
-            Saying::Transfer(zone, exchange) => {
+        let reaction = match planned {
+            PlannedResponse::Transfer(zone, transfers) => {
                 let query = self.message.to_vec();
-                let transfer = Transfer { client: self.client, query, zone, exchange, chain };
+                let transfer = Transfer { client: self.client, query, zone, transfers, chain };
                 return Outcome::Transfer(Box::new(transfer));
             }
-            Saying::Error(rcode) => {
+            PlannedResponse::Error(rcode) => {
                 write_error(self.message, rcode, self.cookie, UDP_SIZE, out);
                 Reaction::Respond(rcode)
             }
-            Saying::Written(reaction) => reaction,
+            PlannedResponse::Written(reaction) => reaction,
         };
         if let Some(chain) = chain.filter(|_| !out.is_empty()) {
             self.sign(chain, now, out);
@@ -106,7 +106,7 @@ impl Special<'_> {
 
     /// Answers as if the query was not signed.
     fn answer(&self, out: &mut Vec<u8>) -> Reaction {
-        respond_to(&self.edition.catalog, self.read, self.cookie, self.message, self.transport, UDP_SIZE, out)
+        respond_to(&self.state.catalog, self.read, self.cookie, self.message, self.transport, UDP_SIZE, out)
     }
 
     /// Signs a response. If that makes it longer than it may be, TC=1 goes out in its place (RFC 8945 section 5.3).
@@ -118,43 +118,43 @@ impl Special<'_> {
             (Transport::Udp, Err(_)) | (Transport::Tcp, _) => usize::from(u16::MAX),
         };
         if out.len() > limit {
-            cut(self.message, self.cookie, out);
+            truncate(self.message, self.cookie, out);
             chain = before;
             chain.sign(now, out);
         }
     }
 
     /// Decides about a transfer.
-    fn transfer(&self, query: &Query<'_>, chain: Option<&ServerChain>, out: &mut Vec<u8>) -> Saying {
-        let catalog = &self.edition.catalog;
+    fn transfer(&self, query: &Query<'_>, chain: Option<&ServerChain>, out: &mut Vec<u8>) -> PlannedResponse {
+        let catalog = &self.state.catalog;
         let zone = Name::from_wire(query.question.qname()).ok().and_then(|name| catalog.zone(&name));
         let Some(zone) = zone else {
             // RFC 5936 section 2.2.1. A table is no zone, and who has only tables refuses.
-            return Saying::Error(if catalog.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
+            return PlannedResponse::Error(if catalog.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
         };
-        let exchange = self.edition.exchanges.get(zone.apex());
+        let transfers = self.state.transfers.get(zone.apex());
         let key = chain.map(ServerChain::key);
-        let Some(exchange) = exchange.filter(|exchange| exchange.transfer_to.allows(self.client, key)) else {
-            return Saying::Error(Rcode::REFUSED);
+        let Some(transfers) = transfers.filter(|transfers| transfers.transfer_to.allows(self.client, key)) else {
+            return PlannedResponse::Error(Rcode::REFUSED);
         };
         let Some(soa) = zone.soa().filter(|_| zone.is_served()) else {
-            return Saying::Error(Rcode::SERVFAIL);
+            return PlannedResponse::Error(Rcode::SERVFAIL);
         };
         let asked = match read_transfer_query(self.message) {
             Ok(asked) => asked,
-            Err(rcode) => return Saying::Error(rcode),
+            Err(rcode) => return PlannedResponse::Error(rcode),
         };
         match (self.transport, asked.asked) {
             (Transport::Tcp, Asked::Axfr | Asked::Ixfr { .. }) => {
-                Saying::Transfer(Arc::clone(zone), Arc::clone(exchange))
+                PlannedResponse::Transfer(Arc::clone(zone), Arc::clone(transfers))
             }
             // RFC 5936 section 4.2: there is no AXFR by UDP.
-            (Transport::Udp, Asked::Axfr) => Saying::Error(Rcode::REFUSED),
+            (Transport::Udp, Asked::Axfr) => PlannedResponse::Error(Rcode::REFUSED),
             (Transport::Udp, Asked::Ixfr { .. }) => {
                 let room = if chain.is_some() { tsig::ROOM } else { 0 };
                 let limit = query.udp_limit(UDP_SIZE).saturating_sub(room);
                 let TransferQuery { header, question, asked } = asked;
-                match Offer::choose(asked, &exchange.journal, Serial(zone.serial()), exchange.size) {
+                match Offer::choose(asked, &transfers.journal, Serial(zone.serial()), transfers.size) {
                     Offer::Steps(steps) => {
                         write_datagram(header, &question, soa, differences(soa, steps), limit, out);
                     }
@@ -163,14 +163,14 @@ impl Special<'_> {
                         write_datagram(header, &question, soa, std::iter::once(soa), limit, out);
                     }
                 }
-                Saying::Written(Reaction::Respond(Rcode::NOERROR))
+                PlannedResponse::Written(Reaction::Respond(Rcode::NOERROR))
             }
         }
     }
 
     /// Takes a NOTIFY; the rcode of the response.
-    fn take_notify(&self, notices: &UnboundedSender<Notice>, chain: Option<&ServerChain>) -> Rcode {
-        if self.edition.exchanges.values().all(|exchange| exchange.source.is_none()) {
+    fn take_notify(&self, notifies: &UnboundedSender<ReceivedNotify>, chain: Option<&ServerChain>) -> Rcode {
+        if self.state.transfers.values().all(|transfers| transfers.source.is_none()) {
             // No secondary of anything, whatever the message says.
             return Rcode::REFUSED;
         }
@@ -179,17 +179,17 @@ impl Special<'_> {
             Err(rcode) => return rcode,
         };
         let zone = notify.zone.folded();
-        let source = self.edition.exchanges.get(&zone).and_then(|exchange| exchange.source.as_ref());
+        let source = self.state.transfers.get(&zone).and_then(|transfers| transfers.source.as_ref());
         // RFC 1996 section 3.10 has NOTIFY from strangers ignored; REFUSED tells one who is none at once.
         let Some((source, primary)) =
             source.and_then(|source| Some((source, source.notified_by(self.client, chain.map(ServerChain::key))?)))
         else {
             return Rcode::REFUSED;
         };
-        let Some(notice) = source.places.notice(self.authority, zone, primary, notify.serial) else {
+        let Some(notify) = source.places.notify(self.authority, zone, primary, notify.serial) else {
             return Rcode::NOERROR;
         };
-        match notices.send(notice) {
+        match notifies.send(notify) {
             Ok(()) => Rcode::NOERROR,
             // The server ends. Who is told so tells us again, or whoever is here next (RFC 1996 section 3.12 has NOERROR end it).
             Err(_) => Rcode::SERVFAIL,
@@ -199,7 +199,7 @@ impl Special<'_> {
 
 /// Makes a response say no more than TC=1, with the question and OPT record of the query that it belongs to, and what that gets
 /// for its cookie.
-pub(super) fn cut(query: &[u8], cookie: Option<&Cookie>, response: &mut Vec<u8>) {
+pub(super) fn truncate(query: &[u8], cookie: Option<&Cookie>, response: &mut Vec<u8>) {
     let Some(header) = Header::read(response) else { return };
     write_error(query, header.rcode(), cookie, UDP_SIZE, response);
     if let (Some(short), Some(octets)) = (Header::read(response), response.first_chunk_mut::<HEADER_LEN>()) {
@@ -217,7 +217,7 @@ pub(super) struct Transfer {
     /// The version that is sent, whatever comes meanwhile.
     zone: Arc<Zone>,
     /// Its earlier versions.
-    exchange: Arc<Exchange>,
+    transfers: Arc<ZoneTransfers>,
     /// Signs the messages, if the query was signed.
     chain: Option<ServerChain>,
 }
@@ -225,11 +225,12 @@ pub(super) struct Transfer {
 impl Transfer {
     /// Sends all messages, each once the client has taken the one before. Ends early if the client is gone.
     pub(super) async fn send(self, parts: Sender<Vec<u8>>) {
-        let Self { client, query, zone, exchange, chain } = self;
+        let Self { client, query, zone, transfers, chain } = self;
         let (Ok(query), Some(soa)) = (read_transfer_query(&query), zone.soa()) else {
             return;
         };
-        let (how, is_sent) = match Offer::choose(query.asked, &exchange.journal, Serial(zone.serial()), exchange.size) {
+        let (how, is_sent) = match Offer::choose(query.asked, &transfers.journal, Serial(zone.serial()), transfers.size)
+        {
             Offer::UpToDate => ("SOA alone", send_all(&query, std::iter::once(soa), chain, parts).await),
             Offer::Steps(steps) => ("IXFR", send_all(&query, differences(soa, steps), chain, parts).await),
             Offer::Whole => ("AXFR", send_all(&query, whole(soa, zone.iter()), chain, parts).await),

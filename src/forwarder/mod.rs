@@ -99,7 +99,7 @@ pub struct Shared {
     /// What the log was told of attempts that could not leave.
     pub shortage: Shortage,
     /// The way to the prober.
-    pub news: UnboundedSender<HealthEvent>,
+    pub health_events: UnboundedSender<HealthEvent>,
 }
 
 impl Shared {
@@ -289,12 +289,12 @@ impl Forwarder {
             folded: Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN),
         }));
         let _ = itself.set(Rc::downgrade(&forwarder));
-        forwarder.borrow_mut().set_plan(state, now);
+        forwarder.borrow_mut().set_state(state, now);
         Ok(forwarder)
     }
 
     /// Puts another state in force. Races that run end by the rules that they began with.
-    pub fn set_plan(&mut self, state: Arc<ForwarderState>, now: Instant) {
+    pub fn set_state(&mut self, state: Arc<ForwarderState>, now: Instant) {
         let places = state.pools.iter().map(|shared| self.pool_place(shared, now)).collect();
         self.pool_places = places;
         self.state = state;
@@ -356,7 +356,7 @@ impl Forwarder {
 /// Tells the prober, unless it was told and has not acted on it yet. If it is gone, the process is ending.
 fn tell(shared: &Shared, backend: &Arc<SharedBackend>, what: HealthSignal) {
     if backend.is_first(what) {
-        let _ = shared.news.send(HealthEvent { backend: Arc::clone(backend), what });
+        let _ = shared.health_events.send(HealthEvent { backend: Arc::clone(backend), what });
     }
 }
 

@@ -356,7 +356,7 @@ impl Pool {
         }
     }
 
-    /// A backend does not give cookies any more. Returns whether that is news.
+    /// A backend does not give cookies any more. Returns whether that was not known before.
     pub(super) fn remember_cookies_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
         let Some(lost) = self.members[backend.get()].cookies.take() else { return false };
         let HasChanged(is_news) = self.shared.backends[backend.get()].cookies.lose(lost.client(), now);
@@ -366,7 +366,7 @@ impl Pool {
         is_news
     }
 
-    /// A backend does not keep the case of names. Returns whether that is news.
+    /// A backend does not keep the case of names. Returns whether that was not known before.
     pub(super) fn remember_case_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
         let is_news = self.is_case_random(backend, now);
         self.members[usize::from(backend.0)].case_lost_until = Some(now + CASE_LOST);

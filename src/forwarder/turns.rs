@@ -85,7 +85,7 @@ impl Forwarder {
         pool.counters(index).unreachable.increment();
         let backend = &pool.shared.backends[index.get()];
         if backend.health() != HealthState::Up {
-            // If that is news to this worker, all that was asked of it has failed.
+            // If this worker did not know that, all that was asked of it has failed.
             self.refresh(place, now);
             let mut orphans = std::mem::take(&mut self.orphans);
             self.exchange.take_struck(socket, &mut orphans);

@@ -97,7 +97,7 @@ const STEPS: u8 = 8;
 
 /// A connection that might make room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ConnectionUse {
     /// Connections that its client holds.
     pub held: u32,
     /// Whether a query waits for its response, or a response for the client to read it.
@@ -107,10 +107,10 @@ pub struct Standing {
 }
 
 /// Which of these connections makes room for one of a client that would then hold `newcomer` of them, if any does.
-pub fn make_room(standings: impl Iterator<Item = Standing>, newcomer: u32) -> Option<usize> {
-    let rank = |(_, standing): &(usize, Standing)| (standing.held, !standing.is_busy, standing.quiet);
+pub fn make_room(uses: impl Iterator<Item = ConnectionUse>, newcomer: u32) -> Option<usize> {
+    let rank = |(_, usage): &(usize, ConnectionUse)| (usage.held, !usage.is_busy, usage.quiet);
     // Of equals the first.
-    let (index, chosen) = standings.enumerate().max_by_key(|entry| (rank(entry), Reverse(entry.0)))?;
+    let (index, chosen) = uses.enumerate().max_by_key(|entry| (rank(entry), Reverse(entry.0)))?;
     let is_greedy = chosen.held > newcomer;
     let is_idle = !chosen.is_busy && chosen.quiet >= MIN_IDLE;
     (is_greedy || is_idle).then_some(index)
@@ -126,13 +126,13 @@ mod tests {
     }
 
     /// A connection that is idle.
-    fn idle(held: u32, millis: u64) -> Standing {
-        Standing { held, is_busy: false, quiet: ms(millis) }
+    fn idle(held: u32, millis: u64) -> ConnectionUse {
+        ConnectionUse { held, is_busy: false, quiet: ms(millis) }
     }
 
     /// A connection that is busy.
-    fn busy(held: u32, millis: u64) -> Standing {
-        Standing { held, is_busy: true, quiet: ms(millis) }
+    fn busy(held: u32, millis: u64) -> ConnectionUse {
+        ConnectionUse { held, is_busy: true, quiet: ms(millis) }
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_longest_idle_connection_of_the_largest_holder_makes_room() {
-        for (standings, newcomer, chosen) in [
+        for (uses, newcomer, chosen) in [
             (vec![], 1, None),
             // The largest holder, not the longest idle of all.
             (vec![idle(1, 9_000), idle(3, 10), idle(3, 20), idle(3, 15)], 1, Some(2)),
@@ -199,7 +199,7 @@ mod tests {
             (vec![idle(4, 60), idle(4, 70), idle(1, 9_000)], 4, None),
             (vec![busy(3, 600), busy(3, 700)], 3, None),
         ] {
-            assert_eq!(make_room(standings.iter().copied(), newcomer), chosen, "{newcomer}: {standings:?}");
+            assert_eq!(make_room(uses.iter().copied(), newcomer), chosen, "{newcomer}: {uses:?}");
         }
     }
 }

@@ -18,7 +18,7 @@ mod turns;
 
 pub use access::{Access, AccessRules, OnDenied};
 pub use clients::{Clients, Connected, Holding, Place, TooMuch, WaitRules};
-pub use connections::{ConnectionRules, MIN_IDLE, Pressure, Standing, make_room};
+pub use connections::{ConnectionRules, ConnectionUse, MIN_IDLE, Pressure, make_room};
 pub use cookies::{CookieSecret, CookieSecrets, Cookies, LIFETIME as COOKIE_LIFETIME, UnfitSecrets};
 pub use own::OwnAddresses;
 pub use pacing::{Pace, Pacing};

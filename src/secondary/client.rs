@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Trouble;
+use super::PrimaryError;
 use crate::net::bind;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{ClientChain, Key, sign_query};
@@ -28,7 +28,7 @@ pub(super) struct Primary {
 
 impl Primary {
     /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut.
-    pub(super) async fn ask_serial(&self) -> Result<Serial, Trouble> {
+    pub(super) async fn ask_serial(&self) -> Result<Serial, PrimaryError> {
         let id = rand::random();
         let mut query = Vec::new();
         write_plain_query(id, &self.zone, RecordType::SOA, &mut query);
@@ -40,10 +40,10 @@ impl Primary {
         }
         if let Some(chain) = &mut chain {
             let verified = chain.verify(&reply, unix_now()).and_then(|()| chain.finish());
-            verified.map_err(Trouble::Unsigned)?;
+            verified.map_err(PrimaryError::Unsigned)?;
         }
         let rcode = Header::read(&reply).map_or(Rcode::FORMERR, Header::rcode);
-        read_soa_reply(&reply, id, &self.zone).ok_or(Trouble::NoSerial(rcode))
+        read_soa_reply(&reply, id, &self.zone).ok_or(PrimaryError::NoSerial(rcode))
     }
 
     /// Transfers the zone: what changed since the version that we have, if there is one. `on_progress` is called for each
@@ -53,7 +53,7 @@ impl Primary {
         known: Option<&Zone>,
         limit: usize,
         on_progress: impl Fn(),
-    ) -> Result<Received, Trouble> {
+    ) -> Result<Received, PrimaryError> {
         let id = rand::random();
         let mut query = Vec::new();
         let asked = write_transfer_query(id, &self.zone, known.and_then(Zone::soa), &mut query);
@@ -75,7 +75,7 @@ impl Primary {
     }
 
     /// Asks by UDP until something with this ID comes, but not without end.
-    async fn ask_by_udp(&self, id: u16, query: &[u8]) -> Result<Vec<u8>, Trouble> {
+    async fn ask_by_udp(&self, id: u16, query: &[u8]) -> Result<Vec<u8>, PrimaryError> {
         // A socket and so a port of its own for each question, and only the primary is heard (RFC 5452 section 9.2).
         let socket = bind::asking(self.address.is_ipv6())?;
         socket.connect(self.address).await?;
@@ -96,11 +96,11 @@ impl Primary {
                 return Ok(buffer);
             }
         }
-        Err(Trouble::Silent)
+        Err(PrimaryError::Silent)
     }
 
     /// A connection on which the query has been sent.
-    async fn connect(&self, query: &[u8]) -> Result<BufReader<TcpStream>, Trouble> {
+    async fn connect(&self, query: &[u8]) -> Result<BufReader<TcpStream>, PrimaryError> {
         let mut stream = TcpStream::connect(self.address).await?;
         let length = u16::try_from(query.len()).unwrap_or_default();
         stream.write_all(&[&length.to_be_bytes()[..], query].concat()).await?;

@@ -1,7 +1,7 @@
 //! Secondary zones: keeps the zones that come from other servers up to date, on the control thread.
 //!
 //! Each zone has a task that asks [`transfer::Secondary`](Secondary) what to do, does it (`client.rs`), makes a zone of what
-//! came (`version.rs`), saves it (`saved.rs`), and hands it over as a [`Post`]. What of that takes the processor for long
+//! came (`version.rs`), saves it (`saved.rs`), and hands it over as a [`ZoneUpdate`]. What of that takes the processor for long
 //! happens on a thread of its own. A zone that is handed over is what workers answer from; until the first one, and when the
 //! last one has expired, that is an unserved zone. What an earlier process has saved is loaded by whoever has time for that
 //! ([`Saved`]).
@@ -37,7 +37,7 @@ use crate::zone::Zone;
 
 /// What has become of a zone.
 #[derive(Debug)]
-pub struct Post {
+pub struct ZoneUpdate {
     /// The number of its authority.
     pub authority: usize,
     /// What is to be answered from; unserved if there is nothing.
@@ -49,11 +49,11 @@ pub struct Post {
 }
 
 /// Looks after all secondary zones.
-pub struct Keeper {
+pub struct Secondaries {
     /// One for each zone.
     watches: Vec<Watch>,
     /// Where zones go.
-    posts: UnboundedSender<Post>,
+    updates: UnboundedSender<ZoneUpdate>,
     /// The tasks of this thread.
     tasks: Tasks,
 }
@@ -61,7 +61,7 @@ pub struct Keeper {
 /// The task of one zone.
 struct Watch {
     /// What it looks after.
-    subject: Rc<Subject>,
+    secondary: Rc<SecondaryZone>,
     /// Hints of primaries.
     hints: Rc<Hints>,
     /// Ends with this value.
@@ -70,7 +70,7 @@ struct Watch {
 
 /// A zone, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject {
+pub struct SecondaryZone {
     /// The number of its authority.
     pub authority: usize,
     /// The zone.
@@ -116,22 +116,22 @@ impl Hints {
     }
 }
 
-impl Keeper {
+impl Secondaries {
     /// Looks after no zone yet; its tasks are among these. Must be used within a `LocalSet`.
-    pub fn new(tasks: Tasks, posts: UnboundedSender<Post>) -> Self {
-        Self { watches: Vec::new(), posts, tasks }
+    pub fn new(tasks: Tasks, updates: UnboundedSender<ZoneUpdate>) -> Self {
+        Self { watches: Vec::new(), updates, tasks }
     }
 
     /// Looks after these zones and no others. Those that have not changed go on as if nothing had happened; for the others,
     /// what was saved is handed over before this returns, if it is among these.
-    pub fn set_subjects(&mut self, subjects: Vec<Subject>, mut saved: Vec<(Subject, Saved)>) {
+    pub fn set_zones(&mut self, zones: Vec<SecondaryZone>, mut saved: Vec<(SecondaryZone, Saved)>) {
         let mut earlier = std::mem::take(&mut self.watches);
-        for subject in subjects {
-            let watch = match earlier.iter().position(|watch| *watch.subject == subject) {
+        for secondary in zones {
+            let watch = match earlier.iter().position(|watch| *watch.secondary == secondary) {
                 Some(index) => earlier.swap_remove(index),
                 None => {
-                    let found = saved.iter().position(|(of, _)| *of == subject);
-                    self.watch(subject, found.map(|index| saved.swap_remove(index).1))
+                    let found = saved.iter().position(|(of, _)| *of == secondary);
+                    self.watch(secondary, found.map(|index| saved.swap_remove(index).1))
                 }
             };
             self.watches.push(watch);
@@ -139,37 +139,37 @@ impl Keeper {
     }
 
     /// Passes a NOTIFY on: the primary of this index may have that version of a zone.
-    pub fn hear(&self, authority: usize, zone: &Name, primary: usize, serial: Option<Serial>) {
-        let is_meant = |watch: &&Watch| watch.subject.authority == authority && watch.subject.config.zone == *zone;
+    pub fn on_notify(&self, authority: usize, zone: &Name, primary: usize, serial: Option<Serial>) {
+        let is_meant = |watch: &&Watch| watch.secondary.authority == authority && watch.secondary.config.zone == *zone;
         if let Some(watch) = self.watches.iter().find(is_meant) {
             watch.hints.add(Hint { primary, serial });
         }
     }
 
     /// Starts the task of a zone.
-    fn watch(&self, subject: Subject, saved: Option<Saved>) -> Watch {
+    fn watch(&self, secondary: SecondaryZone, saved: Option<Saved>) -> Watch {
         let hints: Rc<Hints> = Rc::default();
-        let subject = Rc::new(subject);
-        let mut story = Story::begin(Rc::clone(&subject), saved, self.posts.clone(), self.tasks.clone());
-        let now = story.now();
-        story.tell_service(now);
-        let task = self.tasks.start(TaskKind::Secondary, story.run(Rc::clone(&hints)));
-        Watch { subject, hints, _task: task }
+        let secondary = Rc::new(secondary);
+        let mut zone_task = ZoneTask::begin(Rc::clone(&secondary), saved, self.updates.clone(), self.tasks.clone());
+        let now = zone_task.now();
+        zone_task.tell_service(now);
+        let task = self.tasks.start(TaskKind::Secondary, zone_task.run(Rc::clone(&hints)));
+        Watch { secondary, hints, _task: task }
     }
 }
 
 /// One zone's life.
-struct Story {
+struct ZoneTask {
     /// The zone.
-    subject: Rc<Subject>,
+    secondary: Rc<SecondaryZone>,
     /// When to do what.
     machine: Secondary,
     /// The version that we have, and the octets of its records.
     zone: Option<(Arc<Zone>, usize)>,
-    /// Whether that is answered from, as far as others know; nobody does before the first post.
+    /// Whether that is answered from, as far as others know; nobody does before the first update.
     service: Option<Service>,
     /// Where zones go.
-    posts: UnboundedSender<Post>,
+    updates: UnboundedSender<ZoneUpdate>,
     /// The tasks of this thread.
     tasks: Tasks,
     /// Spreads looks in time.
@@ -181,7 +181,7 @@ struct Story {
 }
 
 /// What came of asking a primary.
-enum Outcome {
+enum PrimaryAnswer {
     /// It has this version.
     Soa(Serial),
     /// It has no newer version.
@@ -189,16 +189,21 @@ enum Outcome {
     /// A new version, loaded and saved.
     Fetched(Fetched),
     /// Nothing.
-    Failed(Trouble),
+    Failed(PrimaryError),
 }
 
 /// What is under way.
-type Exchange = Pin<Box<dyn Future<Output = Outcome>>>;
+type PrimaryQuery = Pin<Box<dyn Future<Output = PrimaryAnswer>>>;
 
-impl Story {
+impl ZoneTask {
     /// Begins with what an earlier run has saved, if that is still good for something.
-    fn begin(subject: Rc<Subject>, saved: Option<Saved>, posts: UnboundedSender<Post>, tasks: Tasks) -> Self {
-        let (now, config) = (Instant::now(), &subject.config);
+    fn begin(
+        secondary: Rc<SecondaryZone>,
+        saved: Option<Saved>,
+        updates: UnboundedSender<ZoneUpdate>,
+        tasks: Tasks,
+    ) -> Self {
+        let (now, config) = (Instant::now(), &secondary.config);
         let primaries = config.primaries.len();
         let saved = saved.and_then(|saved| {
             let (version, age) = (version_of(&saved.zone)?, saved.age());
@@ -211,11 +216,11 @@ impl Story {
         };
         let rng = SmallRng::from_rng(&mut rand::rng());
         Self {
-            subject,
+            secondary,
             machine,
             zone,
             service: None,
-            posts,
+            updates,
             tasks,
             rng,
             sleep: SleepMeter::new(),
@@ -231,7 +236,7 @@ impl Story {
 
     /// Keeps the zone up to date for ever.
     async fn run(mut self, hints: Rc<Hints>) {
-        let mut exchange: Option<(usize, Exchange)> = None;
+        let mut query: Option<(usize, PrimaryQuery)> = None;
         let progress = Rc::new(Cell::new(false));
         loop {
             let now = self.now();
@@ -241,21 +246,21 @@ impl Story {
             self.tell_service(now);
             let until = match self.machine.next_step(now, &mut self.rng) {
                 SecondaryStep::AskSoa { primary } => {
-                    exchange = Some((primary, self.ask_soa(primary)));
+                    query = Some((primary, self.ask_soa(primary)));
                     continue;
                 }
                 SecondaryStep::Transfer { primary, incremental } => {
-                    exchange = Some((primary, self.transfer(primary, incremental, &progress)));
+                    query = Some((primary, self.transfer(primary, incremental, &progress)));
                     continue;
                 }
                 // Now and then in any case: a transfer is seen to go on, and a zone expires meanwhile.
-                SecondaryStep::WaitUntil(at) if exchange.is_some() => at.min(now + GLANCE),
+                SecondaryStep::WaitUntil(at) if query.is_some() => at.min(now + GLANCE),
                 // Timers do not run while the machine sleeps.
                 SecondaryStep::WaitUntil(at) => at.min(now + MAX_WAIT),
             };
             tokio::select! {
-                (primary, outcome) = finished(&mut exchange) => {
-                    exchange = None;
+                (primary, outcome) = finished(&mut query) => {
+                    query = None;
                     self.take(primary, outcome);
                 }
                 hints = hints.next() => {
@@ -268,35 +273,35 @@ impl Story {
 
     /// The primary of an index.
     fn primary(&self, index: usize) -> Primary {
-        let Subject { config, key, .. } = &*self.subject;
+        let SecondaryZone { config, key, .. } = &*self.secondary;
         let address = config.primaries.get(index).or_else(|| config.primaries.first()).copied();
         let address = address.expect("the config holds no secondary without a primary");
         Primary { address, zone: config.zone.clone(), key: key.clone() }
     }
 
     /// Asks a primary which version it has.
-    fn ask_soa(&self, primary: usize) -> Exchange {
+    fn ask_soa(&self, primary: usize) -> PrimaryQuery {
         let primary = self.primary(primary);
         Box::pin(async move {
             match primary.ask_serial().await {
-                Ok(serial) => Outcome::Soa(serial),
-                Err(trouble) => Outcome::Failed(trouble),
+                Ok(serial) => PrimaryAnswer::Soa(serial),
+                Err(error) => PrimaryAnswer::Failed(error),
             }
         })
     }
 
     /// Transfers the zone from a primary, loads it and saves it.
-    fn transfer(&self, primary: usize, incremental: bool, progress: &Rc<Cell<bool>>) -> Exchange {
+    fn transfer(&self, primary: usize, incremental: bool, progress: &Rc<Cell<bool>>) -> PrimaryQuery {
         let primary = self.primary(primary);
         let progress = Rc::clone(progress);
         let old = self.zone.as_ref().map(|(zone, _)| Arc::clone(zone));
-        let SecondaryConfig { max_size, sharing, file, .. } = &self.subject.config;
+        let SecondaryConfig { max_size, sharing, file, .. } = &self.secondary.config;
         let (limit, is_shared, file) = (*max_size, !sharing.transfer_to.is_empty(), file.clone());
         Box::pin(async move {
             let known = old.clone().filter(|_| incremental);
             let received = match primary.transfer(known.as_deref(), limit, || progress.set(true)).await {
                 Ok(received) => received,
-                Err(trouble) => return Outcome::Failed(trouble),
+                Err(error) => return PrimaryAnswer::Failed(error),
             };
             let zone = primary.zone.clone();
             let mut loaded = pin!(blocking(move || {
@@ -317,19 +322,19 @@ impl Story {
                 }
             };
             match loaded {
-                Ok(Some(fetched)) => Outcome::Fetched(fetched),
-                Ok(None) => Outcome::UpToDate,
-                Err(trouble) => Outcome::Failed(trouble),
+                Ok(Some(fetched)) => PrimaryAnswer::Fetched(fetched),
+                Ok(None) => PrimaryAnswer::UpToDate,
+                Err(error) => PrimaryAnswer::Failed(error),
             }
         })
     }
 
     /// Takes what came of asking a primary.
-    fn take(&mut self, primary: usize, outcome: Outcome) {
+    fn take(&mut self, primary: usize, outcome: PrimaryAnswer) {
         let now = self.now();
-        let config = &self.subject.config;
+        let config = &self.secondary.config;
         match outcome {
-            Outcome::Soa(serial) => {
+            PrimaryAnswer::Soa(serial) => {
                 match self.machine.version().map(|version| version.serial) {
                     Some(ours) if ours == serial => self.confirm_saved(),
                     Some(ours) if !serial.is_newer_than(ours) => {
@@ -343,30 +348,30 @@ impl Story {
                 }
                 self.machine.on_soa(serial, now, &mut self.rng);
             }
-            Outcome::UpToDate => {
+            PrimaryAnswer::UpToDate => {
                 self.confirm_saved();
                 self.machine.on_up_to_date(now, &mut self.rng);
             }
-            Outcome::Failed(trouble) => {
+            PrimaryAnswer::Failed(error) => {
                 let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!("zone {}: nothing from primary {primary}: {trouble}", config.zone);
+                tracing::warn!("zone {}: nothing from primary {primary}: {error}", config.zone);
                 self.machine.on_failure(now, &mut self.rng);
             }
-            Outcome::Fetched(Fetched { zone, size, steps, is_whole }) => {
+            PrimaryAnswer::Fetched(Fetched { zone, size, steps, is_whole }) => {
                 let Some(version) = version_of(&zone) else { return };
                 let how = if is_whole { "AXFR" } else { "IXFR" };
                 tracing::info!("zone {}: serial {} is here, by {how}", config.zone, version.serial);
                 self.machine.on_transferred(version, now, &mut self.rng);
                 self.service = Some(Service::Served);
                 self.zone = Some((Arc::clone(&zone), size));
-                let _ = self.posts.send(Post { authority: self.subject.authority, zone, size, steps });
+                let _ = self.updates.send(ZoneUpdate { authority: self.secondary.authority, zone, size, steps });
             }
         }
     }
 
     /// Hands the zone over, or an unserved one, if that has changed.
     fn tell_service(&mut self, now: Instant) {
-        let (service, apex) = (self.machine.service(now), &self.subject.config.zone);
+        let (service, apex) = (self.machine.service(now), &self.secondary.config.zone);
         if self.service.replace(service) == Some(service) {
             return;
         }
@@ -377,12 +382,12 @@ impl Story {
             (Service::Served, Some((zone, size))) => (Arc::clone(zone), *size),
             (Service::Served | Service::Absent | Service::Expired, _) => (Arc::new(Zone::unserved(apex)), 0),
         };
-        let _ = self.posts.send(Post { authority: self.subject.authority, zone, size, steps: Vec::new() });
+        let _ = self.updates.send(ZoneUpdate { authority: self.secondary.authority, zone, size, steps: Vec::new() });
     }
 
     /// Notes in the file that a primary has just confirmed the version in it.
     fn confirm_saved(&self) {
-        let (file, zone) = (self.subject.config.file.clone(), self.subject.config.zone.clone());
+        let (file, zone) = (self.secondary.config.file.clone(), self.secondary.config.zone.clone());
         let confirm = move || {
             if let Err(error) = saved::confirm(&file) {
                 tracing::warn!("zone {zone}: cannot note in {} that it is up to date: {error}", file.display());
@@ -393,9 +398,9 @@ impl Story {
 }
 
 /// Waits for what is under way; for ever, if that is nothing.
-async fn finished(exchange: &mut Option<(usize, Exchange)>) -> (usize, Outcome) {
-    match exchange {
-        Some((primary, exchange)) => (*primary, exchange.await),
+async fn finished(query: &mut Option<(usize, PrimaryQuery)>) -> (usize, PrimaryAnswer) {
+    match query {
+        Some((primary, query)) => (*primary, query.await),
         None => std::future::pending().await,
     }
 }
@@ -408,7 +413,7 @@ fn version_of(zone: &Zone) -> Option<Version> {
 
 /// Why a primary was asked in vain.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum PrimaryError {
     /// It cannot be reached, or the connection broke.
     Io(std::io::Error),
     /// It said nothing.
@@ -425,7 +430,7 @@ pub(crate) enum Trouble {
     Inexact(crate::transfer::Inexact),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for PrimaryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
@@ -439,13 +444,13 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl From<std::io::Error> for Trouble {
+impl From<std::io::Error> for PrimaryError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for PrimaryError {
     fn from(failure: Failure) -> Self {
         Self::Transfer(failure)
     }

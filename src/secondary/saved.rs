@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Subject;
+use super::SecondaryZone;
 use crate::files;
 use crate::transfer::Records;
 use crate::wire::{Name, display_name};
@@ -29,13 +29,13 @@ pub struct Saved {
 
 impl Saved {
     /// What is saved of these zones. Takes as long as it takes to read them.
-    pub fn load_all(subjects: impl IntoIterator<Item = Subject>) -> Vec<(Subject, Self)> {
-        let load = |subject: Subject| {
-            let (zone, age) = load(&subject.config.file, &subject.config.zone)?;
+    pub fn load_all(zones: impl IntoIterator<Item = SecondaryZone>) -> Vec<(SecondaryZone, Self)> {
+        let load = |secondary: SecondaryZone| {
+            let (zone, age) = load(&secondary.config.file, &secondary.config.zone)?;
             let size = Records::size_of(zone.iter());
-            Some((subject, Self { zone: Arc::new(zone), size, age, loaded: Instant::now() }))
+            Some((secondary, Self { zone: Arc::new(zone), size, age, loaded: Instant::now() }))
         };
-        subjects.into_iter().filter_map(load).collect()
+        zones.into_iter().filter_map(load).collect()
     }
 
     /// How long ago it was confirmed.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Trouble;
+use super::PrimaryError;
 use crate::transfer::{Difference, Received, Records};
 use crate::wire::Name;
 use crate::zone::{Place, Record, Zone, ZoneBuilder};
@@ -26,7 +26,7 @@ pub(super) fn load(
     received: Received,
     old: Option<&Zone>,
     is_shared: bool,
-) -> Result<Option<Fetched>, Trouble> {
+) -> Result<Option<Fetched>, PrimaryError> {
     match received {
         // By TCP, nobody is told to come by TCP.
         Received::UpToDate | Received::ComeByTcp => Ok(None),
@@ -36,9 +36,9 @@ pub(super) fn load(
             Ok(Some(fetched(zone, steps.into_iter().collect(), true)))
         }
         Received::Steps(steps) => {
-            let old = old.ok_or(Trouble::Inexact(crate::transfer::Inexact::Missing))?;
-            let change = Difference::condensed(&steps).map_err(Trouble::Inexact)?;
-            let records = change.apply(old.iter()).map_err(Trouble::Inexact)?;
+            let old = old.ok_or(PrimaryError::Inexact(crate::transfer::Inexact::Missing))?;
+            let change = Difference::condensed(&steps).map_err(PrimaryError::Inexact)?;
+            let records = change.apply(old.iter()).map_err(PrimaryError::Inexact)?;
             let zone = build(name, records.iter())?;
             Ok(Some(fetched(zone, steps, false)))
         }
@@ -52,7 +52,7 @@ fn fetched(zone: Zone, steps: Vec<Difference>, is_whole: bool) -> Fetched {
 }
 
 /// Compiles a zone.
-pub(super) fn build<'a>(name: &Name, records: impl Iterator<Item = Record<'a>>) -> Result<Zone, Trouble> {
+pub(super) fn build<'a>(name: &Name, records: impl Iterator<Item = Record<'a>>) -> Result<Zone, PrimaryError> {
     let mut builder = ZoneBuilder::new(name);
     records.for_each(|record| builder.add(&record, Place::default()));
     match builder.finish() {
@@ -60,7 +60,7 @@ pub(super) fn build<'a>(name: &Name, records: impl Iterator<Item = Record<'a>>) 
         Ok((zone, _cautions)) => Ok(zone),
         Err(findings) => {
             let flaws = findings.flaws.iter().map(ToString::to_string);
-            Err(Trouble::Flawed(flaws.collect::<Vec<_>>().join("; ")))
+            Err(PrimaryError::Flawed(flaws.collect::<Vec<_>>().join("; ")))
         }
     }
 }

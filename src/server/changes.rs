@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::worker::Command;
-use super::{Remark, Server};
+use super::{ReloadNotice, Server};
 use crate::admin::{Change, Refused};
 use crate::config::{BackendConfig, PoolConfig};
 use crate::state::{ManualHealth, SharedBackend};
@@ -22,14 +22,14 @@ impl Server {
             Change::Drain { pool, backend } => {
                 let backend = self.backend(&pool, &backend)?;
                 backend.drain();
-                self.announce(&pool);
+                self.notify(&pool);
                 Ok(format!("{} of pool {pool} finishes what it has and gets no more queries", backend.name))
             }
             Change::Remove { pool, backend } => self.remove(&pool, &backend),
             Change::Set { pool, backend, to } => {
                 let backend = self.backend(&pool, &backend)?;
                 backend.set_manual(to);
-                self.announce(&pool);
+                self.notify(&pool);
                 Ok(match to {
                     ManualHealth::Auto => format!("{} of pool {pool} is as its probes find it", backend.name),
                     ManualHealth::Up => format!("{} of pool {pool} is up, by hand", backend.name),
@@ -86,7 +86,7 @@ impl Server {
     }
 
     /// Lets the workers know that a backend of a pool stands otherwise.
-    fn announce(&self, pool: &str) {
+    fn notify(&self, pool: &str) {
         if let Some(pool) = self.state.as_ref().and_then(|state| state.pool(pool)) {
             pool.state.announce();
         }
@@ -97,13 +97,13 @@ impl Server {
     pub(super) fn put_in_force(&mut self) {
         let Some(earlier) = &self.state else { return };
         let state = Arc::new(earlier.with_pools(&self.pools, self.workers.len()));
-        self.set_plan(state);
+        self.set_state(state);
     }
 }
 
 /// What of the changes by hand, that is from `configured` to `running`, is undone where the pools of `new` come into force.
-pub(super) fn undone(configured: &[PoolConfig], running: &[PoolConfig], new: &[PoolConfig]) -> Vec<Remark> {
-    let mut remarks = Vec::new();
+pub(super) fn undone(configured: &[PoolConfig], running: &[PoolConfig], new: &[PoolConfig]) -> Vec<ReloadNotice> {
+    let mut notices = Vec::new();
     for running in running {
         let name = &running.name;
         let of = |pools: &[PoolConfig]| pools.iter().find(|pool| pool.name == *name).map(|pool| pool.backends.clone());
@@ -112,12 +112,12 @@ pub(super) fn undone(configured: &[PoolConfig], running: &[PoolConfig], new: &[P
         let has = |backends: &[BackendConfig], one: &BackendConfig| backends.iter().any(|b| b.address == one.address);
         let added = running.backends.iter().filter(|backend| !has(&configured, backend));
         for backend in added.filter(|backend| !has(&new, backend)) {
-            remarks.push(Remark::Gone { pool: name.clone(), backend: backend.name.clone() });
+            notices.push(ReloadNotice::Gone { pool: name.clone(), backend: backend.name.clone() });
         }
         let removed = configured.iter().filter(|backend| !has(&running.backends, backend));
         for backend in removed.filter(|backend| has(&new, backend)) {
-            remarks.push(Remark::Back { pool: name.clone(), backend: backend.name.clone() });
+            notices.push(ReloadNotice::Back { pool: name.clone(), backend: backend.name.clone() });
         }
     }
-    remarks
+    notices
 }

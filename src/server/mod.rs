@@ -2,16 +2,16 @@
 //!
 //! Everything that can fail does so before the first query is taken: zones are loaded, sockets bound, threads started. A
 //! reload builds the new state whole and only then hands it to the workers. What it cannot change without losing queries,
-//! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`Remark`]s.
+//! listeners and the number of workers, it reports, as it does what it undoes of changes by hand, as [`ReloadNotice`]s.
 
+mod authorities;
 mod changes;
 mod connections;
 mod cookies;
-mod holdings;
 mod persist;
 mod privileges;
 mod reload;
-mod remarks;
+mod reload_notice;
 mod status;
 mod worker;
 
@@ -34,20 +34,20 @@ use tokio::time::{Instant, Interval, interval, timeout_at};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
 pub use self::reload::Read;
-pub use self::remarks::Remark;
+pub use self::reload_notice::ReloadNotice;
 
-use self::holdings::{HealthEvent as ZoneNews, Holding};
+use self::authorities::{ServedAuthority, ZoneChange};
 use self::privileges::PrivilegeError;
 use self::reload::Reloads;
 use self::worker::{AuthorityParts, Command, ForwarderParts, LostWorker, Parts};
 use crate::admin::{self, Change, Request, Socket, SocketError};
-use crate::announcer::Announcer;
-use crate::authority::Notice;
+use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::forwarder::shortage::Shortage;
 use crate::forwarder::{HAND_OVERS, Shared};
+use crate::health::Prober;
 use crate::limit::{Clients, CookieSecrets, Cookies, OwnAddresses, Pacing};
 use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Limited, Summary};
@@ -56,8 +56,8 @@ use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks, blocking, blocking_task};
 use crate::net::vigil::Vigil;
-use crate::probe::Prober;
-use crate::secondary::{Keeper, Post, Saved};
+use crate::notify::Notifier;
+use crate::secondary::{Saved, Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent, PoolState};
 use crate::wire::HashSeed;
 
@@ -148,19 +148,19 @@ pub struct Server {
     /// The TCP connections of clients.
     connections: Tables,
     /// The authorities that run, by number.
-    holdings: Vec<Holding>,
+    authorities: Vec<ServedAuthority>,
     /// Looks after the zones that come from other servers.
-    keeper: Keeper,
+    secondaries: Secondaries,
     /// What has become of those.
-    posts: UnboundedReceiver<Post>,
+    updates: UnboundedReceiver<ZoneUpdate>,
     /// NOTIFY that workers took.
-    notices: UnboundedReceiver<Notice>,
+    notifies: UnboundedReceiver<ReceivedNotify>,
     /// Tells other servers of changes.
-    announcer: Announcer,
+    notifier: Notifier,
     /// Probes the backends.
     prober: Prober,
     /// What workers met.
-    news: UnboundedReceiver<HealthEvent>,
+    health_events: UnboundedReceiver<HealthEvent>,
     /// The counters of all workers.
     summary: Summary,
 }
@@ -184,7 +184,7 @@ impl Server {
         let count = worker_count(&config);
         let shares = share_descriptors(&config, count);
         // At most one of each sign for each backend: see `SharedBackend::is_first`.
-        let (news_sender, news) = unbounded_channel();
+        let (health_events_sender, health_events) = unbounded_channel();
         let own_secret = OwnSecret::new(std::time::Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
         let state = ForwarderState::new(&config, None, None, cookies, count).map(Arc::new);
@@ -200,7 +200,7 @@ impl Server {
             pacing: Pacing::new(rand::random(), std::time::Instant::now()),
             limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
             shortage: Shortage::new(),
-            news: news_sender,
+            health_events: health_events_sender,
         });
         if let Some(state) = &state {
             persist::load(state, &shared);
@@ -233,23 +233,23 @@ impl Server {
         let held = config.authorities.iter().zip(catalogs).enumerate();
         let held = held.map(|(number, (config, catalog))| {
             let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
-            Holding::new(number, config.clone(), catalog, &keys, cookies)
+            ServedAuthority::new(number, config.clone(), catalog, &keys, cookies)
         });
-        let (mut holdings, first_news): (Vec<_>, Vec<_>) = held.unzip();
+        let (mut authorities, first_changes): (Vec<_>, Vec<_>) = held.unzip();
         // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
-        let (sender, mut posts) = unbounded_channel();
+        let (sender, mut updates) = unbounded_channel();
         let tasks = Tasks::default();
-        let mut keeper = Keeper::new(tasks.clone(), sender);
-        let subjects: Vec<_> = holdings.iter().flat_map(Holding::subjects).collect();
-        let saved = Saved::load_all(subjects.iter().cloned());
-        keeper.set_subjects(subjects, saved);
+        let mut secondaries = Secondaries::new(tasks.clone(), sender);
+        let zones: Vec<_> = authorities.iter().flat_map(ServedAuthority::zones).collect();
+        let saved = Saved::load_all(zones.iter().cloned());
+        secondaries.set_zones(zones, saved);
         // What was saved is answered from with the first query.
-        let mut announcements: Vec<ZoneNews> = first_news.into_iter().flatten().collect();
-        while let Ok(post) = posts.try_recv() {
-            announcements.extend(holdings.get_mut(post.authority).and_then(|holding| holding.take(post)));
+        let mut announcements: Vec<ZoneChange> = first_changes.into_iter().flatten().collect();
+        while let Ok(update) = updates.try_recv() {
+            announcements.extend(authorities.get_mut(update.authority).and_then(|served| served.take(update)));
         }
-        // At most one for each zone and primary: see `authority::Places`.
-        let (notice_sender, notices) = unbounded_channel();
+        // At most one for each zone and primary: see `authority::PendingNotifies`.
+        let (notify_sender, notifies) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         // From here on nothing is bound, and no thread runs yet: those to come have no more rights than this one.
         let confinement = match files {
@@ -279,13 +279,13 @@ impl Server {
                 connections: table,
                 fetches: shares.fetches,
             });
-            let sites = authority_sockets.iter_mut().zip(&holdings).enumerate();
-            let authorities = sites.map(|(number, (sockets, holding))| AuthorityParts {
+            let sites = authority_sockets.iter_mut().zip(&authorities).enumerate();
+            let authorities = sites.map(|(number, (sockets, served))| AuthorityParts {
                 number,
-                edition: Arc::clone(holding.edition()),
+                state: Arc::clone(served.state()),
                 own: Arc::clone(&own),
                 limited: connections.authorities[number].limited(),
-                notices: notice_sender.clone(),
+                notifies: notify_sender.clone(),
                 sockets: sockets.pop().unwrap_or_default(),
                 connections: Arc::clone(&connections.authorities[number]),
             });
@@ -307,7 +307,7 @@ impl Server {
             }),
         );
         if let Some(state) = &state {
-            prober.set_plan(state);
+            prober.set_state(state);
         }
         let summary = Summary::of(counters);
         let (asks, requests) = channel(ADMIN_REQUESTS);
@@ -320,8 +320,8 @@ impl Server {
         }
         let (configured, pools) = (config.pools.clone(), config.pools.clone());
         let started = std::time::Instant::now();
-        let mut announcer = Announcer::new(tasks.clone());
-        announcements.into_iter().for_each(|news| announce(&mut announcer, news));
+        let mut notifier = Notifier::new(tasks.clone());
+        announcements.into_iter().for_each(|health_events| notify(&mut notifier, health_events));
         Ok(Self {
             config,
             state,
@@ -343,13 +343,13 @@ impl Server {
             started,
             own_secret,
             connections,
-            holdings,
-            keeper,
-            posts,
-            notices,
-            announcer,
+            authorities,
+            secondaries,
+            updates,
+            notifies,
+            notifier,
             prober,
-            news,
+            health_events,
             summary,
         })
     }
@@ -380,16 +380,16 @@ impl Server {
                     }
                     Err(lost) => (None, lost),
                 },
-                Some(news) = self.news.recv() => {
-                    self.prober.hear(&news);
+                Some(health_events) = self.health_events.recv() => {
+                    self.prober.on_event(&health_events);
                     continue;
                 }
-                Some(post) = self.posts.recv() => {
-                    self.take_post(post);
+                Some(update) = self.updates.recv() => {
+                    self.take_update(update);
                     continue;
                 }
-                Some(notice) = self.notices.recv() => {
-                    self.keeper.hear(notice.authority, &notice.zone, notice.primary, notice.take_serial());
+                Some(notify) = self.notifies.recv() => {
+                    self.secondaries.on_notify(notify.authority, &notify.zone, notify.primary, notify.take_serial());
                     continue;
                 }
                 _ = self.second.tick() => {
@@ -430,9 +430,9 @@ impl Server {
     }
 
     /// Puts a state in force everywhere.
-    fn set_plan(&mut self, state: Arc<ForwarderState>) {
-        self.prober.set_plan(&state);
-        self.tell(|| Command::SetPlan(Arc::clone(&state)));
+    fn set_state(&mut self, state: Arc<ForwarderState>) {
+        self.prober.set_state(&state);
+        self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);
         self.state = Some(state);
     }
@@ -459,18 +459,18 @@ impl Server {
     }
 
     /// Takes what has become of a zone of another server.
-    fn take_post(&mut self, post: Post) {
-        let number = post.authority;
-        let Some(holding) = self.holdings.get_mut(number) else { return };
-        let news = holding.take(post);
+    fn take_update(&mut self, update: ZoneUpdate) {
+        let number = update.authority;
+        let Some(served) = self.authorities.get_mut(number) else { return };
+        let health_events = served.take(update);
         self.publish(number);
-        news.into_iter().for_each(|news| announce(&mut self.announcer, news));
+        health_events.into_iter().for_each(|health_events| notify(&mut self.notifier, health_events));
     }
 
     /// Has all workers answer from what an authority holds now.
     fn publish(&self, number: usize) {
-        if let Some(holding) = self.holdings.get(number) {
-            self.tell(|| Command::SetEdition(number, Arc::clone(holding.edition())));
+        if let Some(served) = self.authorities.get(number) {
+            self.tell(|| Command::SetAuthorityState(number, Arc::clone(served.state())));
         }
     }
 
@@ -646,8 +646,8 @@ fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
 }
 
 /// Has whoever is to know of a zone told.
-fn announce(announcer: &mut Announcer, news: ZoneNews) {
-    announcer.announce(news.authority, &news.zone, &news.sharing, news.key);
+fn notify(notifier: &mut Notifier, change: ZoneChange) {
+    notifier.notify(change.authority, &change.zone, &change.sharing, change.key);
 }
 
 /// Requests of the admin server that wait for the control thread. Those beyond wait for a place.

@@ -26,15 +26,16 @@ use std::{io, mem, thread};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::holdings::{Comparison, Holding, subjects_of};
-use super::{Remark, Server, announce, changes, forwarder_cookies, remarks};
+use super::authorities::{Comparison, ServedAuthority, secondary_zones_of};
+use super::reload_notice::{ReloadNotice, needs_restart};
+use super::{Server, changes, forwarder_cookies, notify};
 use crate::admin::Refused;
-use crate::authority::Edition;
+use crate::authority::AuthorityState;
 use crate::cache::Cache;
 use crate::load::{Confinement, LoadError, Setup};
 use crate::metrics::{LastReload, ReloadSnapshot};
 use crate::net::tasks::{Lost, TaskKind};
-use crate::secondary::{Saved, Subject};
+use crate::secondary::{Saved, SecondaryZone};
 use crate::state::ForwarderState;
 use crate::transfer::tsig::Keys;
 
@@ -79,7 +80,7 @@ enum Order {
 /// What was in force, and takes long to free.
 enum Old {
     /// Of an authority.
-    Edition(Arc<Edition>),
+    AuthorityState(Arc<AuthorityState>),
     /// Of the forwarder.
     Cache(Arc<Cache>),
 }
@@ -88,7 +89,7 @@ impl Old {
     /// Whether anybody else still uses it.
     fn is_used(&self) -> bool {
         match self {
-            Self::Edition(edition) => Arc::strong_count(edition) > 1,
+            Self::AuthorityState(state) => Arc::strong_count(state) > 1,
             Self::Cache(cache) => Arc::strong_count(cache) > 1,
         }
     }
@@ -97,9 +98,9 @@ impl Old {
 /// What a reload starts from. None of it changes but by a reload.
 struct Base {
     /// What each authority answers from.
-    authorities: Vec<(usize, String, Arc<Edition>)>,
+    authorities: Vec<(usize, String, Arc<AuthorityState>)>,
     /// The zones of other servers that are looked after.
-    subjects: Vec<Subject>,
+    zones: Vec<SecondaryZone>,
     /// How large the cache is, if there is one.
     cache_size: Option<usize>,
 }
@@ -116,7 +117,7 @@ pub(super) struct Prepared {
     /// How its authorities differ from those that run; none for one that does not run.
     comparisons: Vec<Option<Comparison>>,
     /// What was saved of zones of other servers that are new.
-    saved: Vec<(Subject, Saved)>,
+    saved: Vec<(SecondaryZone, Saved)>,
     /// The cache, if it is to have another size.
     new_cache: Option<Arc<Cache>>,
 }
@@ -125,13 +126,13 @@ impl Prepared {
     /// Compares what was read with what is in force.
     fn of(mut setup: Setup, base: &Base) -> Self {
         let keys = Arc::new(mem::take(&mut setup.keys));
-        let (mut comparisons, mut subjects) = (Vec::new(), Vec::new());
+        let (mut comparisons, mut zones) = (Vec::new(), Vec::new());
         for (config, catalog) in setup.config.authorities.iter().zip(&setup.catalogs) {
             let known = base.authorities.iter().find(|(_, name, _)| *name == config.name);
-            comparisons.push(known.map(|(_, _, edition)| Comparison::of(config, catalog, Some(edition))));
-            subjects.extend(known.into_iter().flat_map(|(number, _, _)| subjects_of(*number, config, &keys)));
+            comparisons.push(known.map(|(_, _, state)| Comparison::of(config, catalog, Some(state))));
+            zones.extend(known.into_iter().flat_map(|(number, _, _)| secondary_zones_of(*number, config, &keys)));
         }
-        let saved = Saved::load_all(subjects.into_iter().filter(|subject| !base.subjects.contains(subject)));
+        let saved = Saved::load_all(zones.into_iter().filter(|secondary| !base.zones.contains(secondary)));
         let size = setup.config.cache.as_ref().map(|cache| cache.size);
         let size = size.filter(|_| base.cache_size.is_some() && base.cache_size != size);
         let new_cache = size.map(|size| Arc::new(Cache::new(size, Instant::now())));
@@ -242,11 +243,11 @@ impl Server {
     /// Begins a reload.
     fn begin_reload(&mut self, answers: Vec<Answer>) {
         let authority =
-            |holding: &Holding| (holding.number(), holding.name().to_owned(), Arc::clone(holding.edition()));
-        let authorities = self.holdings.iter().map(authority).collect();
-        let subjects = self.holdings.iter().flat_map(Holding::subjects).collect();
+            |served: &ServedAuthority| (served.number(), served.name().to_owned(), Arc::clone(served.state()));
+        let authorities = self.authorities.iter().map(authority).collect();
+        let zones = self.authorities.iter().flat_map(ServedAuthority::zones).collect();
         let cache = self.state.as_ref().and_then(|state| state.cache_config.as_ref());
-        let base = Base { authorities, subjects, cache_size: cache.map(|cache| cache.size) };
+        let base = Base { authorities, zones, cache_size: cache.map(|cache| cache.size) };
         // A thread that has ended says so by itself.
         let _ = self.reloads.orders.send(Order::Load(base));
         self.reloads.running = Some(Running { since: Instant::now(), answers, is_told: false });
@@ -288,18 +289,18 @@ impl Server {
     /// Puts what was prepared in force. Says what an operator may not expect of it.
     fn commit_and_tell(&mut self, prepared: Prepared) -> String {
         let mut said = "reloaded".to_owned();
-        for remark in self.commit(prepared) {
-            tracing::warn!("reload: {remark}");
-            said.push_str(&format!("; {remark}"));
+        for notice in self.commit(prepared) {
+            tracing::warn!("reload: {notice}");
+            said.push_str(&format!("; {notice}"));
         }
         said
     }
 
     /// Swaps what is in force, as far as that can be done while running.
-    fn commit(&mut self, prepared: Prepared) -> Vec<Remark> {
+    fn commit(&mut self, prepared: Prepared) -> Vec<ReloadNotice> {
         let Prepared { setup, keys, comparisons, saved, new_cache } = prepared;
         let Setup { config, catalogs, cookie_secrets, .. } = setup;
-        let mut remarks = remarks::needs_restart(&self.config, &config);
+        let mut notices = needs_restart(&self.config, &config);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
         self.connections.reload(&config);
         if self.state.is_some()
@@ -307,29 +308,29 @@ impl Server {
                 ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len())
                     .map(Arc::new)
         {
-            remarks.extend(self.is_cache_replaced(&state).then_some(Remark::CacheEmptied));
+            notices.extend(self.is_cache_replaced(&state).then_some(ReloadNotice::CacheEmptied));
             let earlier = self.state.as_ref().and_then(|state| state.cache.clone());
             let is_kept = |old: &Arc<Cache>| state.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
             self.free(earlier.filter(|old| !is_kept(old)).map(Old::Cache));
-            self.set_plan(state);
-            remarks.extend(changes::undone(&self.configured, &self.pools, &config.pools));
+            self.set_state(state);
+            notices.extend(changes::undone(&self.configured, &self.pools, &config.pools));
             self.configured.clone_from(&config.pools);
             self.pools = config.pools;
         }
         for ((config, catalog), comparison) in config.authorities.into_iter().zip(catalogs).zip(comparisons) {
             // One that is gone keeps its zones until the restart, and a new one waits for that.
-            let position = self.holdings.iter().position(|holding| holding.name() == config.name);
+            let position = self.authorities.iter().position(|served| served.name() == config.name);
             let (Some(number), Some(comparison)) = (position, comparison) else { continue };
             let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
-            let earlier = Arc::clone(self.holdings[number].edition());
-            let (news, odd) = self.holdings[number].reload(config, catalog, comparison, &keys, cookies);
-            remarks.extend(odd);
+            let earlier = Arc::clone(self.authorities[number].state());
+            let (changed, odd) = self.authorities[number].reload(config, catalog, comparison, &keys, cookies);
+            notices.extend(odd);
             self.publish(number);
-            self.free(Some(Old::Edition(earlier)));
-            news.into_iter().for_each(|news| announce(&mut self.announcer, news));
+            self.free(Some(Old::AuthorityState(earlier)));
+            changed.into_iter().for_each(|change| notify(&mut self.notifier, change));
         }
-        self.keeper.set_subjects(self.holdings.iter().flat_map(Holding::subjects).collect(), saved);
-        remarks
+        self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::zones).collect(), saved);
+        notices
     }
 
     /// Has something freed once nobody uses it any more.

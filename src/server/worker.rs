@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
-use crate::authority::{self, Authority, Edition, Notice};
+use crate::authority::{self, Authority, AuthorityState, ReceivedNotify};
 use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::limit::OwnAddresses;
@@ -31,9 +31,9 @@ use crate::state::ForwarderState;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Put this state in force.
-    SetPlan(Arc<ForwarderState>),
-    /// Answer from this edition, as the authority of this number.
-    SetEdition(usize, Arc<Edition>),
+    SetForwarderState(Arc<ForwarderState>),
+    /// Answer from this state, as the authority of this number.
+    SetAuthorityState(usize, Arc<AuthorityState>),
     /// The state of some backend has changed.
     Refresh,
     /// Take no more queries for the LS, finish those in flight, and say so.
@@ -83,13 +83,13 @@ pub(super) struct AuthorityParts {
     /// Its number.
     pub(super) number: usize,
     /// What it answers from.
-    pub(super) edition: Arc<Edition>,
+    pub(super) state: Arc<AuthorityState>,
     /// Where no client is.
     pub(super) own: Arc<OwnAddresses>,
     /// How often clients met a limit.
     pub(super) limited: Arc<Limited>,
     /// Where NOTIFY goes.
-    pub(super) notices: mpsc::UnboundedSender<Notice>,
+    pub(super) notifies: mpsc::UnboundedSender<ReceivedNotify>,
     /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// The connections of all workers.
@@ -151,14 +151,14 @@ async fn run(parts: Parts) -> Result<(), Lost> {
         };
         let Some(command) = command else { break };
         match command {
-            Command::SetPlan(state) => {
+            Command::SetForwarderState(state) => {
                 if let Some(balancer) = &balancer {
-                    balancer.forwarder.borrow_mut().set_plan(state, Instant::now());
+                    balancer.forwarder.borrow_mut().set_state(state, Instant::now());
                 }
             }
-            Command::SetEdition(number, edition) => {
+            Command::SetAuthorityState(number, state) => {
                 if let Some(site) = sites.get(number) {
-                    site.authority.set_edition(edition);
+                    site.authority.set_state(state);
                 }
             }
             Command::Refresh => {
@@ -322,10 +322,10 @@ struct Site {
 impl Site {
     /// Starts answering.
     fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil, tasks: Tasks) -> io::Result<Self> {
-        let AuthorityParts { number, edition, own, limited, notices, sockets, connections: table } = parts;
+        let AuthorityParts { number, state, own, limited, notifies, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
-        let links = authority::Links { own, counters: Arc::clone(&counters), limited, notices, tasks };
-        let authority = Rc::new(Authority::new(number, edition, links));
+        let links = authority::Links { own, counters: Arc::clone(&counters), limited, notifies, tasks };
+        let authority = Rc::new(Authority::new(number, state, links));
         let mut intake = Endless::new(TaskKind::Listener);
         for socket in &udp {
             let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));

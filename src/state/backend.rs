@@ -88,9 +88,9 @@ impl SharedBackend {
     /// What probes and replies say.
     pub fn health(&self) -> HealthState {
         match self.health.load(Relaxed) {
-            0 => HealthState::Up,
-            1 => HealthState::Down,
-            _ => HealthState::New,
+            NEW => HealthState::New,
+            UP => HealthState::Up,
+            _ => HealthState::Down,
         }
     }
 
@@ -153,6 +153,9 @@ impl SharedBackend {
         self.told.store(0, Relaxed);
     }
 }
+
+const NEW: u8 = HealthState::New as u8;
+const UP: u8 = HealthState::Up as u8;
 
 /// Now, in milliseconds since the epoch of Unix.
 fn unix_millis() -> u64 {

@@ -1,6 +1,6 @@
 //! NOTIFY (RFC 1996): a primary tells its secondaries that a zone has changed.
 //!
-//! [`Targets`] says whom to tell, [`Announcement`] when, [`write_notify`] and [`read_notify`] how. The response to a NOTIFY
+//! [`Targets`] says whom to tell, [`NotifyRound`] when, [`write_notify`] and [`read_notify`] how. The response to a NOTIFY
 //! is a header and the question: `wire::write_error` with NOERROR, or what else there is to say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -119,14 +119,14 @@ fn address(record: &Record<'_>) -> Option<IpAddr> {
 ///                            └─ after the last Send ──▶ given up
 /// ```
 #[derive(Clone, Debug)]
-pub struct Announcement {
+pub struct NotifyRound {
     /// For each target, when it is told next and how often it was; `None` once that is over.
     targets: Vec<Option<(Instant, u8)>>,
 }
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnnouncementStep {
+pub enum NotifyStep {
     /// Send a NOTIFY to the target of this index.
     Send {
         /// The index.
@@ -143,7 +143,7 @@ pub enum AnnouncementStep {
     Finished,
 }
 
-impl Announcement {
+impl NotifyRound {
     /// So many targets are to be told, from now on.
     pub fn new(targets: usize, now: Instant) -> Self {
         Self { targets: vec![Some((now, 0)); targets] }
@@ -157,23 +157,23 @@ impl Announcement {
     }
 
     /// What to do now; to be called until it says to wait or that it is over.
-    pub fn next_step(&mut self, now: Instant) -> AnnouncementStep {
+    pub fn next_step(&mut self, now: Instant) -> NotifyStep {
         for (target, state) in self.targets.iter_mut().enumerate() {
             match *state {
                 Some((due, SENDS)) if due <= now => {
                     *state = None;
-                    return AnnouncementStep::GiveUp { target };
+                    return NotifyStep::GiveUp { target };
                 }
                 Some((due, sent)) if due <= now => {
                     // RFC 1996 section 3.6 would wait a minute each time; a lost datagram need not cost that.
                     *state = Some((now + FIRST_SILENCE * (1 << sent), sent + 1));
-                    return AnnouncementStep::Send { target };
+                    return NotifyStep::Send { target };
                 }
                 Some(_) | None => {}
             }
         }
         let next = self.targets.iter().flatten().map(|&(due, _)| due).min();
-        next.map_or(AnnouncementStep::Finished, AnnouncementStep::WaitUntil)
+        next.map_or(NotifyStep::Finished, NotifyStep::WaitUntil)
     }
 }
 

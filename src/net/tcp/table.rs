@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::limit::{Clients, Connected, ConnectionRules, Pressure, Standing, make_room};
+use crate::limit::{Clients, Connected, ConnectionRules, ConnectionUse, Pressure, make_room};
 use crate::metrics::{Limit, Limited};
 
 /// The connections of one section.
@@ -107,7 +107,7 @@ impl Connections {
             connections: Arc::clone(self),
             position: AtomicUsize::new(table.seats.len()),
             waiting: AtomicUsize::new(0),
-            standing: AtomicU64::new(self.millis(now) << 1),
+            usage: AtomicU64::new(self.millis(now) << 1),
             is_closed: AtomicBool::new(false),
             wake: Notify::new(),
         });
@@ -158,7 +158,7 @@ impl Table {
         let window = count.min(LOOKED_AT);
         self.next_look = first + window;
         let looked_at = self.seats.iter().cycle().skip(first).take(window);
-        let Some(chosen) = make_room(looked_at.map(|(seat, client)| seat.standing(client.siblings(), now)), newcomer)
+        let Some(chosen) = make_room(looked_at.map(|(seat, client)| seat.usage(client.siblings(), now)), newcomer)
         else {
             return false;
         };
@@ -191,7 +191,7 @@ pub(super) struct Seat {
     /// Octets that wait for the client.
     waiting: AtomicUsize,
     /// Whether it is busy, in the lowest bit, and since when it is so or had its last query, in milliseconds.
-    standing: AtomicU64,
+    usage: AtomicU64,
     /// It is to be closed at once.
     is_closed: AtomicBool,
     /// Wakes the connection.
@@ -238,7 +238,7 @@ impl Seat {
 
     /// The connection is busy, or idle, as of now.
     pub(super) fn set_standing(&self, is_busy: bool, now: Instant) {
-        self.standing.store(self.connections.millis(now) << 1 | u64::from(is_busy), Relaxed);
+        self.usage.store(self.connections.millis(now) << 1 | u64::from(is_busy), Relaxed);
     }
 
     /// Has the connection closed, without waiting for anything.
@@ -270,9 +270,9 @@ impl Seat {
     }
 
     /// How it stands beside others.
-    fn standing(&self, held: u32, now: u64) -> Standing {
-        let standing = self.standing.load(Relaxed);
-        Standing { held, is_busy: standing & 1 == 1, quiet: Duration::from_millis(now.saturating_sub(standing >> 1)) }
+    fn usage(&self, held: u32, now: u64) -> ConnectionUse {
+        let usage = self.usage.load(Relaxed);
+        ConnectionUse { held, is_busy: usage & 1 == 1, quiet: Duration::from_millis(now.saturating_sub(usage >> 1)) }
     }
 }
 

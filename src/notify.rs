@@ -1,6 +1,6 @@
 //! Telling other servers of a new version of a zone by NOTIFY (RFC 1996), on the control thread.
 //!
-//! Each announcement is a task that obeys [`Announcement`]; a later one of the same zone takes its place.
+//! Each announcement is a task that obeys [`NotifyRound`]; a later one of the same zone takes its place.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,26 +14,26 @@ use crate::net::bind;
 use crate::net::clock::unix_now;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::transfer::tsig::{Key, sign_query};
-use crate::transfer::{Announcement, AnnouncementStep, Records, Targets, is_notify_response, write_notify};
+use crate::transfer::{NotifyRound, NotifyStep, Records, Targets, is_notify_response, write_notify};
 use crate::wire::{Name, RecordType, eq_ignore_case};
 use crate::zone::Zone;
 
 /// Tells others of changes.
-pub struct Announcer {
+pub struct Notifier {
     /// What is being told: the authority, the zone, and the task, which ends with its value.
     running: Vec<(usize, Name, Task)>,
     /// The tasks of this thread.
     tasks: Tasks,
 }
 
-impl Announcer {
+impl Notifier {
     /// Has nothing to tell yet; its tasks are among these.
     pub fn new(tasks: Tasks) -> Self {
         Self { running: Vec::new(), tasks }
     }
 
     /// Tells whoever is to know of this version of a zone. Must be called within a `LocalSet`.
-    pub fn announce(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<Key>) {
+    pub fn notify(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<Key>) {
         self.running.retain(|(of, name, task)| {
             let is_over = task.is_over();
             let is_outdated = *of == authority && name == zone.apex();
@@ -92,11 +92,11 @@ async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Res
     // Where there is no IPv6, its place has a socket for IPv4, which reaches nobody there.
     let mut sockets = [bind::asking(false)?, bind::asking(true).or_else(|_| bind::asking(false))?];
     let ids: Vec<u16> = targets.iter().map(|_| rand::random()).collect();
-    let mut announcement = Announcement::new(targets.len(), Instant::now());
+    let mut announcement = NotifyRound::new(targets.len(), Instant::now());
     let (mut from_4, mut from_6) = ([0; RESPONSE], [0; RESPONSE]);
     loop {
         match announcement.next_step(Instant::now()) {
-            AnnouncementStep::Send { target } => {
+            NotifyStep::Send { target } => {
                 let (Some(to), Some(id)) = (targets.get(target), ids.get(target)) else { continue };
                 let mut message = Vec::new();
                 write_notify(*id, zone.apex(), zone.soa(), &mut message);
@@ -106,12 +106,12 @@ async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Res
                 // One that cannot be reached now is tried again like one that is silent.
                 let _ = sockets[usize::from(to.is_ipv6())].send_to(&message, to).await;
             }
-            AnnouncementStep::GiveUp { target } => {
+            NotifyStep::GiveUp { target } => {
                 let (zone, serial) = (zone.apex(), zone.serial());
                 let target = targets.get(target).map(SocketAddr::to_string).unwrap_or_default();
                 tracing::warn!("zone {zone}: {target} was told of serial {serial} many times and has not responded");
             }
-            AnnouncementStep::WaitUntil(at) => {
+            NotifyStep::WaitUntil(at) => {
                 let [socket_4, socket_6] = &mut sockets;
                 let received = tokio::select! {
                     received = socket_4.recv_from(&mut from_4) => received.ok().map(|(len, from)| (&from_4[..len], from)),
@@ -126,7 +126,7 @@ async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Res
                     }
                 }
             }
-            AnnouncementStep::Finished => return Ok(()),
+            NotifyStep::Finished => return Ok(()),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 
 /// What an operator may not expect of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Remark {
+pub enum ReloadNotice {
     /// The setting at this key differs from what runs and takes effect at the next start only.
     NeedsRestart(String),
     /// The cache has another size, so it is another one.
@@ -42,7 +42,7 @@ pub enum Remark {
     },
 }
 
-impl fmt::Display for Remark {
+impl fmt::Display for ReloadNotice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
@@ -60,7 +60,7 @@ impl fmt::Display for Remark {
 }
 
 /// What of `new` takes effect only at the next start.
-pub(super) fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
+pub(super) fn needs_restart(running: &Config, new: &Config) -> Vec<ReloadNotice> {
     let mut keys = Vec::new();
     if running.workers != new.workers {
         keys.push("workers".to_owned());
@@ -90,5 +90,5 @@ pub(super) fn needs_restart(running: &Config, new: &Config) -> Vec<Remark> {
     keys.extend(
         new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)),
     );
-    keys.into_iter().map(Remark::NeedsRestart).collect()
+    keys.into_iter().map(ReloadNotice::NeedsRestart).collect()
 }

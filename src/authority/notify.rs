@@ -12,7 +12,7 @@ use crate::wire::Name;
 
 /// A NOTIFY that was taken.
 #[derive(Debug)]
-pub struct Notice {
+pub struct ReceivedNotify {
     /// The number of the authority.
     pub authority: usize,
     /// The zone, in lower case.
@@ -22,10 +22,10 @@ pub struct Notice {
     /// The version that there is said to be.
     serial: Option<Serial>,
     /// Where it has its place.
-    places: Arc<Places>,
+    places: Arc<PendingNotifies>,
 }
 
-impl Notice {
+impl ReceivedNotify {
     /// Makes room for the next one from the same primary. Returns the version that there is said to be, if this was the only
     /// one: of several, some may be forged, and then only the primary can tell.
     pub fn take_serial(&self) -> Option<Serial> {
@@ -35,19 +35,19 @@ impl Notice {
 
 /// The places of one zone.
 #[derive(Debug, Default)]
-pub struct Places(AtomicU64);
+pub struct PendingNotifies(AtomicU64);
 
-impl Places {
-    /// A notice, unless one from the same primary waits.
-    pub(super) fn notice(
+impl PendingNotifies {
+    /// A [`ReceivedNotify`], unless one from the same primary waits.
+    pub(super) fn notify(
         self: &Arc<Self>,
         authority: usize,
         zone: Name,
         primary: usize,
         serial: Option<Serial>,
-    ) -> Option<Notice> {
+    ) -> Option<ReceivedNotify> {
         let is_first = self.enter(primary);
-        is_first.then(|| Notice { authority, zone, primary, serial, places: Arc::clone(self) })
+        is_first.then(|| ReceivedNotify { authority, zone, primary, serial, places: Arc::clone(self) })
     }
 
     /// Takes the place of a primary, or notes that one more came while it was taken.
@@ -73,35 +73,35 @@ fn place(primary: usize) -> u64 {
     1 << primary.min(MAX_PLACES - 1)
 }
 
-/// Places of a zone.
+/// Primaries of a zone that have places.
 const MAX_PLACES: usize = 32;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A notice of a zone.
-    fn notice(places: &Arc<Places>, primary: usize, serial: u32) -> Option<Notice> {
-        places.notice(0, Name::root(), primary, Some(Serial(serial)))
+    /// A NOTIFY of a zone.
+    fn notify(places: &Arc<PendingNotifies>, primary: usize, serial: u32) -> Option<ReceivedNotify> {
+        places.notify(0, Name::root(), primary, Some(Serial(serial)))
     }
 
     #[test]
     fn one_notice_of_a_primary_waits() {
         let places = Arc::default();
-        let first = notice(&places, 0, 7).expect("a free place");
-        assert!(notice(&places, 0, 7).is_none());
-        let other = notice(&places, 1, 8).expect("the place of another primary");
+        let first = notify(&places, 0, 7).expect("a free place");
+        assert!(notify(&places, 0, 7).is_none());
+        let other = notify(&places, 1, 8).expect("the place of another primary");
         assert_eq!(other.take_serial(), Some(Serial(8)));
         // Two came, and one of them may be right.
         assert_eq!(first.take_serial(), None);
-        assert_eq!(notice(&places, 0, 9).expect("free again").take_serial(), Some(Serial(9)));
+        assert_eq!(notify(&places, 0, 9).expect("free again").take_serial(), Some(Serial(9)));
     }
 
     #[test]
     fn further_primaries_share_a_place() {
         let places = Arc::default();
-        assert!(notice(&places, 31, 1).is_some());
-        assert!(notice(&places, 400, 1).is_none());
-        assert!(notice(&places, 30, 1).is_some());
+        assert!(notify(&places, 31, 1).is_some());
+        assert!(notify(&places, 400, 1).is_none());
+        assert!(notify(&places, 30, 1).is_some());
     }
 }

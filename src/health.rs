@@ -62,7 +62,7 @@ impl Prober {
 
     /// Probes the backends of this state, and no others. Those that were probed before, in the same way, go on as if
     /// nothing had happened.
-    pub fn set_plan(&mut self, state: &ForwarderState) {
+    pub fn set_state(&mut self, state: &ForwarderState) {
         let mut earlier = std::mem::take(&mut self.watches);
         for pool in &state.pools {
             for backend in &pool.backends {
@@ -77,10 +77,10 @@ impl Prober {
     }
 
     /// Passes on what a worker met.
-    pub fn hear(&self, news: &HealthEvent) {
-        let watch = self.watches.iter().find(|watch| Arc::ptr_eq(&watch.subject.backend, &news.backend));
+    pub fn on_event(&self, health_events: &HealthEvent) {
+        let watch = self.watches.iter().find(|watch| Arc::ptr_eq(&watch.subject.backend, &health_events.backend));
         if let Some(watch) = watch {
-            let _ = watch.signs.send(news.what);
+            let _ = watch.signs.send(health_events.what);
         }
     }
 
@@ -172,7 +172,7 @@ impl Subject {
         let mut was_up = health.is_up();
         loop {
             let step = health.next_step(Instant::now(), &mut rng);
-            // Changes only: a worker writes what it met before we hear of it, and is not to be contradicted with old news.
+            // Changes only: a worker writes what it met before we hear of it, and is not to be contradicted with an old event.
             if std::mem::replace(&mut was_up, health.is_up()) != was_up {
                 self.publish(was_up);
             }

@@ -1,11 +1,11 @@
-//! What one authority answers from, and what it lets others have. An edition is immutable and replaced whole, by a reload as
+//! What one authority answers from, and what it lets others have. A state is immutable and replaced whole, by a reload as
 //! by a transfer; two in a row share what has not changed.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::notice::Places;
+use super::notify::PendingNotifies;
 use crate::limit::{Access, Cookies, ResponseRate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{AccessList, Journal};
@@ -14,13 +14,13 @@ use crate::zone::Catalog;
 
 /// What one authority answers from.
 #[derive(Debug)]
-pub struct Edition {
+pub struct AuthorityState {
     /// The zones and tables.
     pub catalog: Arc<Catalog>,
     /// The keys of the server.
     pub keys: Arc<Keys>,
-    /// What there is to exchange with others, by zone.
-    pub exchanges: HashMap<Name, Arc<Exchange>>,
+    /// What is transferred to and from others, by zone.
+    pub transfers: HashMap<Name, Arc<ZoneTransfers>>,
     /// Who is answered.
     pub access: Arc<Access>,
     /// Who got how much, if that is limited.
@@ -31,7 +31,7 @@ pub struct Edition {
 
 /// What of a zone is exchanged with others.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct ZoneTransfers {
     /// Who may transfer it.
     pub transfer_to: AccessList,
     /// Its last versions.
@@ -52,7 +52,7 @@ pub struct Source {
     /// The name of the key that primaries sign with, if they do; folded.
     pub tsig: Option<Name>,
     /// Where NOTIFY waits.
-    pub places: Arc<Places>,
+    pub places: Arc<PendingNotifies>,
 }
 
 impl Source {

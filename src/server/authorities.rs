@@ -1,6 +1,6 @@
-//! What the authorities hold: from a config and what was loaded to editions, and from one edition to the next.
+//! What the authorities hold: from a config and what was loaded to their states, and from one state to the next.
 //!
-//! Zones change in two ways. A reload brings all zones of files anew; those of other servers stay as they are. A [`Post`]
+//! Zones change in two ways. A reload brings all zones of files anew; those of other servers stay as they are. A [`ZoneUpdate`]
 //! brings one zone of another server; all else stays as it is. Either way the journal of a zone gets the step from the
 //! version before, for IXFR, and whoever has a copy is to be told.
 //!
@@ -11,24 +11,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Remark;
-use crate::authority::{Edition, Exchange, Source};
+use super::ReloadNotice;
+use crate::authority::{AuthorityState, Source, ZoneTransfers};
 use crate::config::{AuthorityConfig, SharedZone, Sharing};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate};
-use crate::secondary::{Post, Subject};
+use crate::secondary::{SecondaryZone, ZoneUpdate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
 use crate::wire::Name;
 use crate::zone::{Catalog, Zone};
 
 /// What one authority holds.
-pub(super) struct Holding {
+pub(super) struct ServedAuthority {
     /// Its number in the config of the start, which is the workers'.
     number: usize,
     /// Its config.
     config: AuthorityConfig,
     /// What it answers from.
-    edition: Arc<Edition>,
+    state: Arc<AuthorityState>,
 }
 
 /// What is exchanged of the zones of files with others, as it will be when they come into force.
@@ -37,7 +37,7 @@ pub(super) struct Comparison(HashMap<Name, Compared>);
 /// One of these zones.
 struct Compared {
     /// What is exchanged of it.
-    exchange: Exchange,
+    transfers: ZoneTransfers,
     /// How it differs from the version before; none if there was none.
     change: Option<Change>,
 }
@@ -45,28 +45,29 @@ struct Compared {
 impl Comparison {
     /// Compares the zones of files of a config with what an authority has answered from so far, if there is one. Takes as long
     /// as the zones are large.
-    pub(super) fn of(config: &AuthorityConfig, loaded: &Catalog, earlier: Option<&Edition>) -> Self {
+    pub(super) fn of(config: &AuthorityConfig, loaded: &Catalog, earlier: Option<&AuthorityState>) -> Self {
         let compare = |shared: &SharedZone| {
             let zone = loaded.zone(&shared.zone)?;
             let size = Records::size_of(zone.iter());
-            let known = earlier.and_then(|edition| Some((edition.catalog.zone(&shared.zone)?, edition)));
+            let known = earlier.and_then(|state| Some((state.catalog.zone(&shared.zone)?, state)));
             let (journal, change) = match known {
                 None => (empty_journal(), None),
-                Some((old, edition)) => {
-                    let journal = edition.exchanges.get(&shared.zone).map(|exchange| exchange.journal.clone());
+                Some((old, state)) => {
+                    let journal = state.transfers.get(&shared.zone).map(|transfers| transfers.journal.clone());
                     let (journal, change) = journal_of(old, zone, journal.unwrap_or_else(empty_journal));
                     (journal, Some(change))
                 }
             };
-            let exchange = Exchange { transfer_to: shared.sharing.transfer_to.clone(), journal, size, source: None };
-            Some((shared.zone.clone(), Compared { exchange, change }))
+            let transfers =
+                ZoneTransfers { transfer_to: shared.sharing.transfer_to.clone(), journal, size, source: None };
+            Some((shared.zone.clone(), Compared { transfers, change }))
         };
         Self(config.shared.iter().filter_map(compare).collect())
     }
 }
 
 /// A zone whose copies are out of date.
-pub(super) struct HealthEvent {
+pub(super) struct ZoneChange {
     /// The number of its authority.
     pub(super) authority: usize,
     /// The new version.
@@ -77,20 +78,20 @@ pub(super) struct HealthEvent {
     pub(super) key: Option<Key>,
 }
 
-impl Holding {
-    /// What an authority holds at the start; all that it shares is news.
+impl ServedAuthority {
+    /// What an authority holds at the start; all that it shares has changed.
     pub(super) fn new(
         number: usize,
         config: AuthorityConfig,
         loaded: Arc<Catalog>,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
-    ) -> (Self, Vec<HealthEvent>) {
+    ) -> (Self, Vec<ZoneChange>) {
         let comparison = Comparison::of(&config, &loaded, None);
-        let edition = empty_edition(&config, loaded, keys, cookies);
-        let mut holding = Self { number, config, edition: Arc::new(edition) };
-        let (news, _) = holding.fill(comparison, None);
-        (holding, news)
+        let state = empty_state(&config, loaded, keys, cookies);
+        let mut served = Self { number, config, state: Arc::new(state) };
+        let (changes, _) = served.fill(comparison, None);
+        (served, changes)
     }
 
     /// Its name in the config.
@@ -99,13 +100,13 @@ impl Holding {
     }
 
     /// What it answers from.
-    pub(super) fn edition(&self) -> &Arc<Edition> {
-        &self.edition
+    pub(super) fn state(&self) -> &Arc<AuthorityState> {
+        &self.state
     }
 
     /// The zones that come from other servers.
-    pub(super) fn subjects(&self) -> impl Iterator<Item = Subject> {
-        subjects_of(self.number, &self.config, &self.edition.keys)
+    pub(super) fn zones(&self) -> impl Iterator<Item = SecondaryZone> {
+        secondary_zones_of(self.number, &self.config, &self.state.keys)
     }
 
     /// Its number.
@@ -121,61 +122,61 @@ impl Holding {
         comparison: Comparison,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
-    ) -> (Vec<HealthEvent>, Vec<Remark>) {
-        let earlier = Arc::clone(&self.edition);
+    ) -> (Vec<ZoneChange>, Vec<ReloadNotice>) {
+        let earlier = Arc::clone(&self.state);
         let earlier_rules = self.config.rate_limit;
-        let edition = empty_edition(&config, loaded, keys, cookies);
-        (self.config, self.edition) = (config, Arc::new(edition));
+        let state = empty_state(&config, loaded, keys, cookies);
+        (self.config, self.state) = (config, Arc::new(state));
         self.fill(comparison, Some((&earlier, earlier_rules)))
     }
 
     /// Takes a new version of a zone of another server. A zone that the config no longer has is none of ours.
-    pub(super) fn take(&mut self, post: Post) -> Option<HealthEvent> {
-        let Post { zone, size, steps, .. } = post;
+    pub(super) fn take(&mut self, update: ZoneUpdate) -> Option<ZoneChange> {
+        let ZoneUpdate { zone, size, steps, .. } = update;
         let sharing = &self.config.secondaries.iter().find(|config| config.zone == *zone.apex())?.sharing;
-        let exchange = self.edition.exchanges.get(zone.apex())?;
-        let mut journal = exchange.journal.clone();
+        let transfers = self.state.transfers.get(zone.apex())?;
+        let mut journal = transfers.journal.clone();
         steps.into_iter().for_each(|step| journal.push(step));
-        let (transfer_to, source) = (sharing.transfer_to.clone(), exchange.source.clone());
-        let exchange = Exchange { transfer_to, journal, size, source };
-        let mut exchanges = self.edition.exchanges.clone();
-        exchanges.insert(zone.apex().clone(), Arc::new(exchange));
-        let news = zone.is_served().then(|| self.news(&zone, sharing));
-        self.edition = Arc::new(Edition {
-            catalog: Arc::new(Catalog::clone(&self.edition.catalog).with_zone(zone)),
-            keys: Arc::clone(&self.edition.keys),
-            exchanges,
-            access: Arc::clone(&self.edition.access),
-            rate: self.edition.rate.clone(),
-            cookies: self.edition.cookies.clone(),
+        let (transfer_to, source) = (sharing.transfer_to.clone(), transfers.source.clone());
+        let of_zone = ZoneTransfers { transfer_to, journal, size, source };
+        let mut transfers = self.state.transfers.clone();
+        transfers.insert(zone.apex().clone(), Arc::new(of_zone));
+        let changes = zone.is_served().then(|| self.change_of(&zone, sharing));
+        self.state = Arc::new(AuthorityState {
+            catalog: Arc::new(Catalog::clone(&self.state.catalog).with_zone(zone)),
+            keys: Arc::clone(&self.state.keys),
+            transfers,
+            access: Arc::clone(&self.state.access),
+            rate: self.state.rate.clone(),
+            cookies: self.state.cookies.clone(),
         });
-        news
+        changes
     }
 
-    /// Completes an edition of what was loaded by what it has from an earlier one, and from other servers.
+    /// Completes a state of what was loaded by what it has from an earlier one, and from other servers.
     fn fill(
         &mut self,
         mut comparison: Comparison,
-        earlier: Option<(&Edition, Option<RateRules>)>,
-    ) -> (Vec<HealthEvent>, Vec<Remark>) {
-        let (mut news, mut remarks) = (Vec::new(), Vec::new());
-        let mut exchanges = HashMap::new();
-        let mut catalog = Catalog::clone(&self.edition.catalog);
+        earlier: Option<(&AuthorityState, Option<RateRules>)>,
+    ) -> (Vec<ZoneChange>, Vec<ReloadNotice>) {
+        let (mut changes, mut notices) = (Vec::new(), Vec::new());
+        let mut all_transfers = HashMap::new();
+        let mut catalog = Catalog::clone(&self.state.catalog);
         for shared in &self.config.shared {
             let (Some(zone), Some(compared)) = (catalog.zone(&shared.zone), comparison.0.remove(&shared.zone)) else {
                 continue;
             };
-            remarks.extend(compared.change.and_then(|change| change.remark(zone)));
+            notices.extend(compared.change.and_then(|change| change.notice(zone)));
             if compared.change != Some(Change::None) {
-                news.push(self.news(zone, &shared.sharing));
+                changes.push(self.change_of(zone, &shared.sharing));
             }
-            exchanges.insert(shared.zone.clone(), Arc::new(compared.exchange));
+            all_transfers.insert(shared.zone.clone(), Arc::new(compared.transfers));
         }
         for secondary in &self.config.secondaries {
             // Only what came from other servers goes on; a file of that name is no version of theirs.
-            let known = earlier.and_then(|(edition, _)| {
-                let exchange = edition.exchanges.get(&secondary.zone).filter(|exchange| exchange.source.is_some())?;
-                Some((Arc::clone(edition.catalog.zone(&secondary.zone)?), exchange.journal.clone(), exchange.size))
+            let known = earlier.and_then(|(state, _)| {
+                let transfers = state.transfers.get(&secondary.zone).filter(|transfers| transfers.source.is_some())?;
+                Some((Arc::clone(state.catalog.zone(&secondary.zone)?), transfers.journal.clone(), transfers.size))
             });
             let none = || (Arc::new(Zone::unserved(&secondary.zone)), empty_journal(), 0);
             let (zone, journal, size) = known.unwrap_or_else(none);
@@ -186,38 +187,38 @@ impl Holding {
                 places: Arc::default(),
             };
             let transfer_to = secondary.sharing.transfer_to.clone();
-            let exchange = Exchange { transfer_to, journal, size, source: Some(source) };
-            exchanges.insert(secondary.zone.clone(), Arc::new(exchange));
+            let transfers = ZoneTransfers { transfer_to, journal, size, source: Some(source) };
+            all_transfers.insert(secondary.zone.clone(), Arc::new(transfers));
             catalog = catalog.with_zone(zone);
         }
         let rate = match (self.config.rate_limit, earlier) {
-            (Some(rules), Some((edition, Some(known)))) if rules == known => edition.rate.clone(),
+            (Some(rules), Some((state, Some(known)))) if rules == known => state.rate.clone(),
             (Some(rules), _) => Some(Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))),
             (None, _) => None,
         };
-        let keys = Arc::clone(&self.edition.keys);
-        let (access, cookies) = (Arc::clone(&self.edition.access), self.edition.cookies.clone());
+        let keys = Arc::clone(&self.state.keys);
+        let (access, cookies) = (Arc::clone(&self.state.access), self.state.cookies.clone());
         let catalog = Arc::new(catalog);
-        self.edition = Arc::new(Edition { catalog, keys, exchanges, access, rate, cookies });
-        (news, remarks)
+        self.state = Arc::new(AuthorityState { catalog, keys, transfers: all_transfers, access, rate, cookies });
+        (changes, notices)
     }
 
     /// A zone and who is to know of it.
-    fn news(&self, zone: &Arc<Zone>, sharing: &Sharing) -> HealthEvent {
-        let key = sharing.tsig.as_ref().and_then(|name| self.edition.keys.by_name(name)).cloned();
-        HealthEvent { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
+    fn change_of(&self, zone: &Arc<Zone>, sharing: &Sharing) -> ZoneChange {
+        let key = sharing.tsig.as_ref().and_then(|name| self.state.keys.by_name(name)).cloned();
+        ZoneChange { authority: self.number, zone: Arc::clone(zone), sharing: sharing.clone(), key }
     }
 }
 
-/// The edition of a config and of zones that were loaded, before anything is exchanged or limited.
-fn empty_edition(
+/// The state of a config and of zones that were loaded, before anything is exchanged or limited.
+fn empty_state(
     config: &AuthorityConfig,
     loaded: Arc<Catalog>,
     keys: &Arc<Keys>,
     cookies: Option<Arc<Cookies>>,
-) -> Edition {
+) -> AuthorityState {
     let access = Arc::new(Access::new(&config.access));
-    Edition { catalog: loaded, keys: Arc::clone(keys), exchanges: HashMap::new(), access, rate: None, cookies }
+    AuthorityState { catalog: loaded, keys: Arc::clone(keys), transfers: HashMap::new(), access, rate: None, cookies }
 }
 
 /// How a zone differs from its version before.
@@ -235,12 +236,12 @@ enum Change {
 
 impl Change {
     /// What an operator should know of it.
-    fn remark(self, zone: &Zone) -> Option<Remark> {
+    fn notice(self, zone: &Zone) -> Option<ReloadNotice> {
         let (zone, serial) = (zone.apex().to_string(), zone.serial());
         match self {
             Self::None | Self::Newer => None,
-            Self::SameSerial => Some(Remark::SameSerial { zone, serial }),
-            Self::Older => Some(Remark::OlderSerial { zone, serial }),
+            Self::SameSerial => Some(ReloadNotice::SameSerial { zone, serial }),
+            Self::Older => Some(ReloadNotice::OlderSerial { zone, serial }),
         }
     }
 }
@@ -268,10 +269,14 @@ fn journal_of(old: &Arc<Zone>, new: &Arc<Zone>, mut journal: Journal) -> (Journa
 }
 
 /// The zones that an authority of this number has from other servers, by its config.
-pub(super) fn subjects_of(number: usize, config: &AuthorityConfig, keys: &Keys) -> impl Iterator<Item = Subject> {
+pub(super) fn secondary_zones_of(
+    number: usize,
+    config: &AuthorityConfig,
+    keys: &Keys,
+) -> impl Iterator<Item = SecondaryZone> {
     config.secondaries.iter().map(move |config| {
         let key = config.sharing.tsig.as_ref().and_then(|name| keys.by_name(name)).cloned();
-        Subject { authority: number, config: config.clone(), key }
+        SecondaryZone { authority: number, config: config.clone(), key }
     })
 }
 
