@@ -7,7 +7,7 @@ use std::time::Instant;
 use foldhash::quality::FixedState;
 
 use hedgerow::cache::{Cache, Client, Found, Key, PoolId, Rules};
-use hedgerow::wire::{self, ClientForm};
+use hedgerow::wire::{self, ClientForm, QuestionFlags};
 
 /// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many octets.
 ///
@@ -79,7 +79,7 @@ impl Filled {
         spell(number, &mut self.reply);
         let reply = wire::read_reply(&self.reply).expect("a sound reply");
         let question = reply.question().expect("it has one").as_wire();
-        let key = Key::new(POOL, question, 0, self.hasher.hash_one(question));
+        let key = Key::new(POOL, question, QuestionFlags::default(), self.hasher.hash_one(question));
         assert!(self.cache.keep(&key, &reply, &self.rules, self.now, &mut self.scratch));
     }
 

@@ -80,7 +80,7 @@ mod tests {
     use super::super::rules::Rules;
     use super::super::tend::Flush;
     use super::*;
-    use crate::wire::HEADER_LEN;
+    use crate::wire::{HEADER_LEN, QuestionFlags};
 
     /// A folded question, and its hash.
     fn question(number: u64) -> (Vec<u8>, u64) {
@@ -95,7 +95,7 @@ mod tests {
         let cache = Cache::new(16 * Cache::MIN_SIZE, now);
         for number in 0..entries {
             let (question, hash) = question(number);
-            let key = Key::new(PoolId(1), &question, 0, hash);
+            let key = Key::new(PoolId(1), &question, QuestionFlags::default(), hash);
             let reply = [&[0; HEADER_LEN][..], &question].concat();
             let now = cache.now(&Rules::default(), now);
             let head = Head { state: State::Answer, lifetime: 300, kept_at: now.millis, ..Head::default() };
@@ -109,7 +109,7 @@ mod tests {
         let cache = cache(20_000);
         for number in (0..20_000).step_by(701) {
             let (question, hash) = question(number);
-            let key = Key::new(PoolId(1), &question, 0, hash);
+            let key = Key::new(PoolId(1), &question, QuestionFlags::default(), hash);
             let shard = cache.shard(&key);
             let slot = shard.find(&key).expect("it was put in");
             let (_, reply) = shard.entry(slot).expect("what is found is there");
@@ -117,7 +117,7 @@ mod tests {
             assert_eq!(foreseen[Head::LEN..].as_ptr(), reply.as_ptr(), "{number}");
         }
         let (question, hash) = question(20_000);
-        let key = Key::new(PoolId(1), &question, 0, hash);
+        let key = Key::new(PoolId(1), &question, QuestionFlags::default(), hash);
         assert!(cache.shard(&key).foresee(key.tag()).is_none());
     }
 
@@ -125,7 +125,8 @@ mod tests {
     fn nobody_is_waited_for_and_all_is_given_back() {
         let cache = cache(20_000);
         let questions: Vec<_> = (0..40).map(question).collect();
-        let keys = questions.iter().map(|(question, hash)| Key::new(PoolId(1), question, 0, *hash));
+        let keys =
+            questions.iter().map(|(question, hash)| Key::new(PoolId(1), question, QuestionFlags::default(), *hash));
         // More keys than shards, the same twice, none at all, and a shard that somebody holds.
         let held = cache.shard(&keys.clone().next().expect("there are forty"));
         cache.fetch_ahead(keys.clone());

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::wire::QuestionFlags;
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -42,7 +44,7 @@ pub(super) struct Head {
     /// Hits since it was kept, up to 255.
     pub(super) hits: u8,
     /// CD and DO, as a question's key has them.
-    pub(super) flags: u8,
+    pub(super) flags: QuestionFlags,
     /// Whether it is quiet because a race for it failed, not because a refresh is out.
     pub(super) has_failed: bool,
 }
@@ -81,7 +83,7 @@ impl Head {
             lifetime: u32::from_le_bytes([l0, l1, l2, l3]),
             len: u16::from_le_bytes([n0, n1]),
             hits,
-            flags,
+            flags: QuestionFlags::of_octet(flags),
             has_failed: has_failed == 1,
         }
     }
@@ -103,7 +105,7 @@ impl Head {
         put(&self.quiet_until.to_le_bytes());
         put(&self.lifetime.to_le_bytes());
         put(&self.len.to_le_bytes());
-        put(&[self.hits, self.flags, u8::from(self.has_failed)]);
+        put(&[self.hits, self.flags.octet(), u8::from(self.has_failed)]);
         let len = octets.len().min(Self::LEN);
         octets[..len].copy_from_slice(&head[..len]);
     }
@@ -174,7 +176,7 @@ mod tests {
             lifetime: 86_400,
             len: 65_535,
             hits: 255,
-            flags: 6,
+            flags: QuestionFlags::of_octet(6),
             has_failed: true,
         };
         let mut octets = [0xAA; Head::LEN + 1];

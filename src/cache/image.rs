@@ -16,12 +16,12 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::entry::{Head, State};
-use super::key::{EMPTY_FINGERPRINT, FLAGS, Key, PoolId, fingerprint};
+use super::key::{EMPTY_FINGERPRINT, Key, PoolId, fingerprint};
 use super::rules::Rules;
 use super::shard::Verdict;
 use super::store::{Cache, lock};
 use super::tend::Flush;
-use crate::wire::read_reply;
+use crate::wire::{QuestionFlags, read_reply};
 
 /// Why an image was not loaded.
 #[derive(Debug)]
@@ -125,14 +125,15 @@ impl Cache {
             let pool = PoolId(u64::from_le_bytes(image.read()?));
             let age = u64::from_le_bytes(image.read()?).saturating_add(passed);
             let lifetime = u32::from_le_bytes(image.read()?);
-            let [flags] = image.read()?;
+            let [octet] = image.read()?;
+            let flags = QuestionFlags::of_octet(octet).without_recursion_desired();
             let len = u16::from_le_bytes(image.read()?);
             reply.resize(usize::from(len), 0);
             image.fill(&mut reply)?;
             // Before it is in the cache it must be as sound as what comes from a backend.
             let question = read_reply(&reply).ok().and_then(|reply| reply.question()).ok_or(Damaged::Entry)?;
             let question = question.as_wire();
-            if flags & !FLAGS != 0 || !is_folded(question) {
+            if flags.octet() != octet || !is_folded(question) {
                 return Err(Damaged::Entry.into());
             }
             let head =
@@ -160,7 +161,7 @@ fn append_entry(head: &Head, kept: &[u8], age: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&head.pool.to_le_bytes());
     out.extend_from_slice(&age.to_le_bytes());
     out.extend_from_slice(&head.lifetime.to_le_bytes());
-    out.push(head.flags);
+    out.push(head.flags.octet());
     out.extend_from_slice(&head.len.to_le_bytes());
     out.extend_from_slice(kept);
 }

@@ -1,5 +1,7 @@
 //! By what an entry is found: the pool, the question, CD and DO. What one pool says never answers for another.
 
+use crate::wire::QuestionFlags;
+
 /// A pool, by all that makes it the one that it is. The same over reloads and restarts as long as that is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolId(pub u64);
@@ -19,21 +21,21 @@ pub struct Key<'a> {
     /// Folded name, type and class.
     pub(super) question: &'a [u8],
     /// CD and DO.
-    pub(super) flags: u8,
+    pub(super) flags: QuestionFlags,
     /// Of all of these.
     pub(super) hash: u64,
 }
 
 impl<'a> Key<'a> {
-    /// A key of the parts of a [`QuestionKey`](crate::wire::QuestionKey): all octets but the last, and the last, of which RD does
-    /// not matter here.
+    /// A key of the parts of a [`QuestionKey`](crate::wire::QuestionKey): the question and its flags, of which RD does not matter
+    /// here.
     ///
     /// `hash` is a seeded hash of the question, which a client must not be able to foresee. Pool and flags are mixed into it
     /// here, so that the one hash serves whoever mixes other flags into it elsewhere.
-    pub fn new(pool: PoolId, question: &'a [u8], flags: u8, hash: u64) -> Self {
-        let flags = flags & FLAGS;
+    pub fn new(pool: PoolId, question: &'a [u8], flags: QuestionFlags, hash: u64) -> Self {
+        let flags = flags.without_recursion_desired();
         // Clients choose among four values only of what is mixed in, and the hash is secret: no way to make questions collide.
-        let mixed = (pool.0 ^ u64::from(flags)).wrapping_mul(ODD);
+        let mixed = (pool.0 ^ u64::from(flags.octet())).wrapping_mul(ODD);
         Self { pool, question, flags, hash: hash ^ mixed ^ mixed >> 32 }
     }
 
@@ -56,9 +58,6 @@ pub(super) fn fingerprint(so_far: u64, octets: &[u8]) -> u64 {
 /// The fingerprint of nothing.
 pub(super) const EMPTY_FINGERPRINT: u64 = 0xCBF2_9CE4_8422_2325;
 
-/// CD and DO in the last octet of a question's key.
-pub(super) const FLAGS: u8 = 0b110;
-
 /// Spreads a few bits over all 64: the golden ratio's.
 const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -68,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_key_is_of_pool_question_cd_and_do() {
-        let key = |pool, flags| Key::new(PoolId::of(pool), b"\0\0\x02\0\x01", flags, 7).hash;
+        let key = |pool, flags| Key::new(PoolId::of(pool), b"\0\0\x02\0\x01", QuestionFlags::of_octet(flags), 7).hash;
         assert_eq!(key("a", 0), key("a", 1), "RD does not matter");
         let hashes = [key("a", 0), key("a", 2), key("a", 4), key("a", 6), key("b", 0), key("b", 2)];
         for (place, hash) in hashes.iter().enumerate() {

@@ -385,6 +385,7 @@ const SLOTS_PER_STEP: usize = 256;
 mod tests {
     use super::super::key::PoolId;
     use super::*;
+    use crate::wire::QuestionFlags;
 
     /// A question, folded: the number as a label.
     fn question(number: u32) -> Vec<u8> {
@@ -396,7 +397,7 @@ mod tests {
     fn key(question: &[u8]) -> Key<'_> {
         let hash =
             question.iter().fold(7_u64, |sum, &octet| (sum ^ u64::from(octet)).wrapping_mul(0x2545_F491_4F6C_DD1D));
-        Key::new(PoolId(1), question, 0, hash ^ hash >> 29)
+        Key::new(PoolId(1), question, QuestionFlags::default(), hash ^ hash >> 29)
     }
 
     /// Puts an entry for a question in whose reply has so many octets more.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
 use crate::config::{
-    BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, ProbeConfig, Route, limits,
+    BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, PoolIndex, ProbeConfig, Route, limits,
     usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
@@ -109,7 +109,7 @@ fn config(args: &Args) -> Config {
             listen: args.listen.clone(),
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
             connections: Default::default(),
-            routes: vec![Route { suffix: Name::root(), pool: 0 }],
+            routes: vec![Route { suffix: Name::root(), pool: PoolIndex(0) }],
             access: AccessRules::of(&AccessRules::LOCAL),
             limits: WaitRules::default(),
             rate_limit: usual_rate_limit(&args.listen),

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::clients::{read_access, read_rate_limit, read_waiting};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
-use super::{ForwarderConfig, Route, connections, cookies, limits, words};
+use super::{ForwarderConfig, PoolIndex, Route, connections, cookies, limits, words};
 use crate::limit::AccessRules;
 use crate::wire::Name;
 
@@ -82,8 +82,8 @@ fn read_routes(section: &Section<'_>, pools: &[&str]) -> Vec<Route> {
 }
 
 /// The index of the pool that a route names.
-fn read_pool(node: &Node<'_>, pool: &str, pools: &[&str]) -> Option<usize> {
-    let index = pools.iter().position(|&known| known == pool);
+fn read_pool(node: &Node<'_>, pool: &str, pools: &[&str]) -> Option<PoolIndex> {
+    let index = pools.iter().position(|&known| known == pool).map(PoolIndex);
     if index.is_none() {
         let remedy = match nearest(pool, pools.iter().copied()) {
             Some(known) => format!("did you mean {known:?}?"),
@@ -98,7 +98,7 @@ fn read_pool(node: &Node<'_>, pool: &str, pools: &[&str]) -> Option<usize> {
 /// The only pool gets every name; with several, somebody must say which.
 fn default_routes(spot: &Spot<'_>, pools: &[&str]) -> Vec<Route> {
     match pools {
-        [_] => return vec![Route { suffix: Name::root(), pool: 0 }],
+        [_] => return vec![Route { suffix: Name::root(), pool: PoolIndex(0) }],
         [] => spot.note("there is nobody to ask, add [pools.NAME] with backends"),
         [first, ..] => spot.note(format!(
             "routes are missing and there are {} pools, add [forwarder.routes] with \".\" = {first:?}",

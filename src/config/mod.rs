@@ -159,9 +159,13 @@ impl Default for CookieConfig {
 pub struct Route {
     /// Names at or below this are the route's; the longest suffix wins.
     pub suffix: Name,
-    /// Index into [`Config::pools`].
-    pub pool: usize,
+    /// Which of [`Config::pools`].
+    pub pool: PoolIndex,
 }
+
+/// A pool, as its place in the order of the config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolIndex(pub usize);
 
 /// `[pools.NAME]`.
 #[derive(Clone, Debug, PartialEq)]

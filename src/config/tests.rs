@@ -190,7 +190,7 @@ fn every_key_is_read() {
     let names: Vec<_> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     assert_eq!(names, ["b", "a"], "in the order of the file");
     let routes: Vec<_> = forwarder.routes.iter().map(|r| (r.suffix.to_string(), r.pool)).collect();
-    assert_eq!(routes, [("Example.ORG.".to_owned(), 0), (".".to_owned(), 1)]);
+    assert_eq!(routes, [("Example.ORG.".to_owned(), super::PoolIndex(0)), (".".to_owned(), super::PoolIndex(1))]);
 
     let pool = &config.pools[0];
     assert_eq!((pool.backends[0].name.as_str(), pool.backends[0].weight), ("192.0.2.1:53", 3));

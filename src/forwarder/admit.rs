@@ -10,6 +10,7 @@ use super::pool::pool_at;
 use super::responses::Word;
 use super::slots::RaceRef;
 use super::{Forwarder, HandOver, tell};
+use crate::config::PoolIndex;
 use crate::limit::{Place, TooMuch};
 use crate::metrics::{Dropped, Limit, Transport};
 use crate::policy::race::Race;
@@ -52,7 +53,7 @@ impl Forwarder {
             }
             return;
         }
-        let place = self.pool_places[pool];
+        let place = self.pool_places[pool.0];
         self.count_for_probes(place);
         let cause = Cause { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None };
         self.start(query, asked, place, cause, now);
@@ -73,7 +74,7 @@ impl Forwarder {
         if !self.may_wait(asked, &mut waiter, StaleAnswer::Unknown, pool, now) {
             return;
         }
-        let place = self.pool_places[pool];
+        let place = self.pool_places[pool.0];
         self.count_for_probes(place);
         let cause =
             Cause { waiter: Some(waiter), stale: StaleAnswer::Unknown, is_claimed: false, signed: Some(message) };
@@ -93,9 +94,9 @@ impl Forwarder {
 
     /// Starts a race that nobody waits for, to refresh an answer that is good still; unless somebody races for it already, or
     /// the worker has better things to do, or there is nobody to ask.
-    fn refresh_answer(&mut self, query: &Query<'_>, asked: Asked<'_>, pool: usize, now: Instant) {
+    fn refresh_answer(&mut self, query: &Query<'_>, asked: Asked<'_>, pool: PoolIndex, now: Instant) {
         let Asked { question, flags, hash } = asked;
-        let shared = &self.state.pools[pool];
+        let shared = &self.state.pools[pool.0];
         if !self.has_time_to_refresh()
             || !shared.backends.iter().any(|backend| backend.takes_queries())
             || self.in_flight.find(hash, question, flags).is_some()
@@ -105,7 +106,7 @@ impl Forwarder {
         }
         shared.state.counters[usize::from(self.me.0)].refreshes.increment();
         let cause = Cause { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None };
-        self.start(query, asked, self.pool_places[pool], cause, now);
+        self.start(query, asked, self.pool_places[pool.0], cause, now);
     }
 
     /// Starts a race, for a client or for nobody.
@@ -136,7 +137,7 @@ impl Forwarder {
         asked: Asked<'_>,
         mut waiter: Waiter,
         stale: StaleAnswer,
-        pool: usize,
+        pool: PoolIndex,
         now: Instant,
     ) {
         let Some(entry) = self.in_flight.get_mut(at) else { return };
@@ -182,7 +183,7 @@ impl Forwarder {
         asked: Asked<'_>,
         waiter: &mut Waiter,
         stale: StaleAnswer,
-        pool: usize,
+        pool: PoolIndex,
         now: Instant,
     ) -> bool {
         match self.shared.clients.wait(waiter.client.ip(), self.state.limits) {
@@ -203,7 +204,7 @@ impl Forwarder {
         asked: Asked<'_>,
         waiter: &Waiter,
         stale: StaleAnswer,
-        pool: usize,
+        pool: PoolIndex,
         now: Instant,
     ) {
         self.shared.limited.count(limit);
@@ -227,7 +228,7 @@ pub(super) struct Sound<'a> {
     /// What it asks.
     pub(super) asked: Asked<'a>,
     /// The number of its pool in the state.
-    pub(super) pool: usize,
+    pub(super) pool: PoolIndex,
 }
 
 /// Why a race starts.

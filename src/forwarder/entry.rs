@@ -12,7 +12,7 @@ use super::proof::Proof;
 use crate::limit::{Clients, Place};
 use crate::net::exchange::TicketKey;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, ShownCookie};
+use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ShownCookie};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
@@ -68,8 +68,11 @@ pub(super) struct Entry {
     header_flags: [u8; 2],
     /// Question and OPT record as they go to backends, if they fit.
     near_body: [u8; NEAR_BODY],
-    /// RD, CD and DO, as the question's key has them, and [`SIGNED`].
-    pub(super) flags: u8,
+    /// RD, CD and DO, as the question's key has them.
+    pub(super) flags: QuestionFlags,
+    /// Whether the query bears a TSIG record: it goes to backends as it came, their replies go back as they come, and nobody
+    /// joins it (RFC 8945 section 5.5).
+    is_signed: bool,
     /// Whether this worker holds the claim for that hash.
     pub(super) is_claimed: bool,
     /// Whether it was started to refresh an answer that is still good, and not for a client.
@@ -138,7 +141,7 @@ pub(super) struct Start {
     /// Whether this worker holds the claim for that hash.
     pub(super) is_claimed: bool,
     /// RD, CD and DO.
-    pub(super) flags: u8,
+    pub(super) flags: QuestionFlags,
     /// Who waits for it; `None`: it is to refresh an answer.
     pub(super) waiter: Option<Waiter>,
     /// Whether those who wait may be given a stale answer.
@@ -164,6 +167,7 @@ impl Entry {
             header_flags: header.get(2..4).and_then(|flags| flags.first_chunk()).copied().unwrap_or_default(),
             near_body: [0; NEAR_BODY],
             flags,
+            is_signed: false,
             is_claimed,
             is_refresh: waiter.is_none(),
             is_fetching: false,
@@ -212,14 +216,14 @@ impl Entry {
 
     /// The query bears a TSIG record: this is how it came, and goes to backends.
     pub(super) fn sign(&mut self, message: &[u8]) {
-        self.flags |= SIGNED;
+        self.is_signed = true;
         self.aside.get_or_insert_default().signed.extend_from_slice(message);
     }
 
     /// Whether the query bears a TSIG record: it goes to backends as it came, their replies go back as they come, and nobody
     /// joins it (RFC 8945 section 5.5).
     pub(super) fn is_signed(&self) -> bool {
-        self.flags & SIGNED != 0
+        self.is_signed
     }
 
     /// Writes the query into an empty buffer as it goes to backends, with ID 0, and with the OPT record that it may have or
@@ -453,9 +457,6 @@ impl Entry {
 fn own_cookie(form: &ClientForm) -> ClientCookie {
     form.cookie.map(|cookie| cookie.client).unwrap_or_default()
 }
-
-/// The flag of a query with a TSIG record. No key of a question has it, so none is that of such a query.
-const SIGNED: u8 = 0x80;
 
 /// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
 const NEAR_BODY: usize = 55;

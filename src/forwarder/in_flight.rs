@@ -8,7 +8,7 @@ use super::entry::{Aside, Entry, Start};
 use super::slots::{RaceRef, Slots};
 use crate::limit::Clients;
 use crate::policy::race::AttemptId;
-use crate::wire;
+use crate::wire::{self, QuestionFlags};
 
 /// The queries in flight of one worker.
 pub(super) struct InFlight {
@@ -59,13 +59,16 @@ impl InFlight {
     }
 
     /// The race for a question that others may join: its folded wire form, and its flags.
-    pub(super) fn find(&self, hash: u64, question: &[u8], flags: u8) -> Option<RaceRef> {
+    pub(super) fn find(&self, hash: u64, question: &[u8], flags: QuestionFlags) -> Option<RaceRef> {
         let sought = Mark { hash: hash as u32, index: 0 };
         let is_equal = |mark: &Mark| {
             let entry = || self.slots.at(mark.index).map(|(_, entry)| entry);
             mark.hash == sought.hash
                 && entry().is_some_and(|entry| {
-                    entry.hash == hash && entry.flags == flags && wire::eq_ignore_case(entry.question(), question)
+                    entry.hash == hash
+                        && entry.flags == flags
+                        && !entry.is_signed()
+                        && wire::eq_ignore_case(entry.question(), question)
                 })
         };
         let mark = self.by_question.find(sought.hash(), is_equal)?;

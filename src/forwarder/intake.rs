@@ -20,13 +20,14 @@ use super::admit::Sound;
 use super::client::Client;
 use super::memory::{Asked, Look, fetch_ahead};
 use super::{Forwarder, HandOver, Shared};
+use crate::config::PoolIndex;
 use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
 use crate::net::tcp::Responder;
 use crate::state::{ForwarderState, Routes};
-use crate::wire::{self, Cookie, MalformedCookie, Query, Rcode, RecordType, Rejected};
+use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, RecordType, Rejected};
 
 impl Forwarder {
     /// Takes the datagrams that a listener has received.
@@ -134,7 +135,7 @@ struct Arrival<'m> {
 
 impl Arrival<'_> {
     /// The pool that it is for and what it asks, if it asks anything.
-    fn asked<'f>(&self, folded: &'f [u8]) -> Option<(usize, Asked<'f>)> {
+    fn asked<'f>(&self, folded: &'f [u8]) -> Option<(PoolIndex, Asked<'f>)> {
         match &self.content {
             Content::Query { pool, question, query: _ } => Some((*pool, question.asked(folded))),
             Content::Nothing(_) | Content::Refused(_) | Content::Prohibited(_) => None,
@@ -155,7 +156,7 @@ enum Content<'m> {
         /// As it stands in its message.
         query: Query<'m>,
         /// The number of its pool in the state.
-        pool: usize,
+        pool: PoolIndex,
         /// Its question.
         question: Folded,
     },
@@ -166,7 +167,7 @@ struct Folded {
     /// Its octets.
     at: Range<usize>,
     /// RD, CD and DO of its query.
-    flags: u8,
+    flags: QuestionFlags,
     /// Its hash.
     hash: u64,
 }

@@ -24,11 +24,12 @@ use super::responses::{Clock, Out, Word, limit};
 use super::slots::RaceRef;
 use super::{Forwarder, Late, QTYPE_QCLASS};
 use crate::cache::{self, Cache, Failure, Found, Key, PoolId, Rules};
+use crate::config::PoolIndex;
 use crate::metrics::Source;
 use crate::policy::race::Outcome;
 use crate::policy::{self, Rank, Silence};
 use crate::state::{ForwarderState, SharedPool};
-use crate::wire::{self, ClientForm, Query, QuestionKey, Rcode, Reply};
+use crate::wire::{self, ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
 
 /// The cache, for one pool.
 #[derive(Clone, Copy)]
@@ -68,7 +69,7 @@ pub(super) struct Asked<'a> {
     /// Folded name, type and class.
     pub(super) question: &'a [u8],
     /// RD, CD and DO, as the question's key has them.
-    pub(super) flags: u8,
+    pub(super) flags: QuestionFlags,
     /// The hash of `question`.
     pub(super) hash: u64,
 }
@@ -150,13 +151,13 @@ impl Forwarder {
     /// Responds to a query from memory, if that can be done.
     pub(super) fn recall(
         &mut self,
-        pool: usize,
+        pool: PoolIndex,
         asked: Asked<'_>,
         waiter: &Waiter,
         look: Look,
         now: Instant,
     ) -> Recalled {
-        let shared = &self.state.pools[pool];
+        let shared = &self.state.pools[pool.0];
         let Some(memory) = Memory::of(&self.state, shared) else { return Recalled::Nothing };
         let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
         let found = out.recall(memory, &memory.key(asked), waiter, look, now);
@@ -172,7 +173,7 @@ impl Forwarder {
             }
             Found::Failed(Failure::Silence) => {
                 let failure_ttl = memory.rules.failure_ttl;
-                let is_told = self.respond_silence(self.pool_places[pool], asked, waiter, failure_ttl, now);
+                let is_told = self.respond_silence(self.pool_places[pool.0], asked, waiter, failure_ttl, now);
                 return if is_told { Recalled::Responded } else { Recalled::Nothing };
             }
             Found::Nothing => return Recalled::Nothing,
@@ -327,10 +328,11 @@ impl Forwarder {
 }
 
 /// Fetches what the look-ups of these questions, each in its pool, will read, if the cache is so large that this pays.
-pub(super) fn fetch_ahead<'q>(state: &ForwarderState, questions: impl Iterator<Item = (usize, Asked<'q>)> + Clone) {
+pub(super) fn fetch_ahead<'q>(state: &ForwarderState, questions: impl Iterator<Item = (PoolIndex, Asked<'q>)> + Clone) {
     let Some(cache) = &state.cache else { return };
-    cache
-        .fetch_ahead(questions.filter_map(|(pool, asked)| Some(Memory::of(state, state.pools.get(pool)?)?.key(asked))));
+    cache.fetch_ahead(
+        questions.filter_map(|(pool, asked)| Some(Memory::of(state, state.pools.get(pool.0)?)?.key(asked))),
+    );
 }
 
 /// Whether there is a time when clients are told of remembered silence; else it only takes the place of better things.
@@ -354,7 +356,7 @@ fn query_of_reply<'a>(reply: &Reply<'a>) -> Option<Query<'a>> {
 }
 
 /// A folded question with flags and hash of its own.
-pub(super) fn asked(key: &QuestionKey, flags: u8, hash: u64) -> Option<Asked<'_>> {
+pub(super) fn asked(key: &QuestionKey, flags: QuestionFlags, hash: u64) -> Option<Asked<'_>> {
     key.as_octets().split_last().map(|(_, question)| Asked { question, flags, hash })
 }
 

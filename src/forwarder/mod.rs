@@ -76,7 +76,7 @@ use crate::policy::Rank;
 use crate::policy::race::{AttemptId, BackendIndex, MAX_ATTEMPTS};
 use crate::policy::timers::Timers;
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
-use crate::wire::{QuestionHasher, QuestionKey};
+use crate::wire::{QuestionFlags, QuestionHasher, QuestionKey};
 
 /// What the workers of one LS share.
 #[derive(Debug)]
@@ -233,7 +233,7 @@ struct Late {
     /// The latency of its backend has been charged with that.
     is_charged: bool,
     /// RD, CD and DO of the query.
-    flags: u8,
+    flags: QuestionFlags,
     /// What its reply must bear.
     proof: Proof,
     /// A reply of a higher rank than this is better than what the race had come to.

@@ -3,20 +3,21 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use crate::config::PoolIndex;
 use crate::wire::Name;
 
 /// Routes by suffix; the longest wins.
 #[derive(Debug)]
 pub struct Routes {
     /// Pools by folded suffix.
-    by_suffix: HashMap<Box<[u8]>, usize, RandomState>,
+    by_suffix: HashMap<Box<[u8]>, PoolIndex, RandomState>,
     /// The pool of ".", and all there is in most configs.
-    root: Option<usize>,
+    root: Option<PoolIndex>,
 }
 
 impl Routes {
     /// From pairs of suffix and pool.
-    pub(super) fn new<'a>(routes: impl Iterator<Item = (&'a Name, usize)>) -> Self {
+    pub(super) fn new<'a>(routes: impl Iterator<Item = (&'a Name, PoolIndex)>) -> Self {
         let mut by_suffix = HashMap::default();
         let mut root = None;
         for (suffix, pool) in routes {
@@ -30,7 +31,7 @@ impl Routes {
     }
 
     /// The pool for a folded name in wire form.
-    pub fn find(&self, qname: &[u8]) -> Option<usize> {
+    pub fn find(&self, qname: &[u8]) -> Option<PoolIndex> {
         let mut rest = if self.by_suffix.is_empty() { &[] } else { qname };
         while let Some((&length, below)) = rest.split_first()
             && length > 0
@@ -52,7 +53,7 @@ mod tests {
     fn the_longest_suffix_wins_and_labels_are_not_cut() {
         let name = |text: &str| text.parse::<Name>().unwrap();
         let (root, org, example) = (name("."), name("ORG"), name("example.org"));
-        let routes = Routes::new([(&root, 0), (&org, 1), (&example, 2)].into_iter());
+        let routes = Routes::new([(&root, PoolIndex(0)), (&org, PoolIndex(1)), (&example, PoolIndex(2))].into_iter());
         for (qname, pool) in [
             (".", 0),
             ("com", 0),
@@ -63,9 +64,9 @@ mod tests {
             ("www.example.org", 2),
             ("a.b.c.example.org", 2),
         ] {
-            assert_eq!(routes.find(name(qname).as_wire()), Some(pool), "{qname}");
+            assert_eq!(routes.find(name(qname).as_wire()), Some(PoolIndex(pool)), "{qname}");
         }
-        let without_root = Routes::new([(&org, 1)].into_iter());
+        let without_root = Routes::new([(&org, PoolIndex(1))].into_iter());
         assert_eq!(without_root.find(name("example.com").as_wire()), None);
     }
 }

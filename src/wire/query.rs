@@ -33,21 +33,61 @@ impl Query<'_> {
         udp_limit(self.edns.map(|edns| edns.udp_size), own_udp_size)
     }
 
-    /// Appends the question to `out`, folded, and returns RD, CD and DO as an octet: the two parts of a [`QuestionKey`], for
-    /// whoever has room for many.
-    pub fn fold_question(&self, out: &mut Vec<u8>) -> u8 {
+    /// Appends the question to `out`, folded, and returns its flags: the two parts of a [`QuestionKey`], for whoever has room
+    /// for many.
+    pub fn fold_question(&self, out: &mut Vec<u8>) -> QuestionFlags {
         let start = out.len();
         out.extend_from_slice(self.question.as_wire());
         let qname = start..start + self.question.qname().len();
         fold(out.get_mut(qname).unwrap_or_default());
-        self.key_flags()
+        QuestionFlags::of(self)
+    }
+}
+
+/// RD, CD and DO: the flags of a query that make it another question, as an octet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuestionFlags(u8);
+
+impl QuestionFlags {
+    /// RD.
+    const RECURSION_DESIRED: u8 = 1;
+    /// CD.
+    const CHECKING_DISABLED: u8 = 1 << 1;
+    /// DO.
+    const DNSSEC_OK: u8 = 1 << 2;
+
+    /// Those of a query.
+    pub fn of(query: &Query<'_>) -> Self {
+        Self(
+            u8::from(query.header.recursion_desired()) * Self::RECURSION_DESIRED
+                | u8::from(query.header.checking_disabled()) * Self::CHECKING_DISABLED
+                | u8::from(query.dnssec_ok()) * Self::DNSSEC_OK,
+        )
     }
 
-    /// RD, CD and DO as an octet.
-    fn key_flags(&self) -> u8 {
-        u8::from(self.header.recursion_desired())
-            | u8::from(self.header.checking_disabled()) << 1
-            | u8::from(self.dnssec_ok()) << 2
+    /// Those that an octet stands for. Bits that mean nothing are left out.
+    pub fn of_octet(octet: u8) -> Self {
+        Self(octet & (Self::RECURSION_DESIRED | Self::CHECKING_DISABLED | Self::DNSSEC_OK))
+    }
+
+    /// As an octet.
+    pub fn octet(self) -> u8 {
+        self.0
+    }
+
+    /// Without RD, which changes whom a server asks, but not what an answer is.
+    pub fn without_recursion_desired(self) -> Self {
+        Self(self.0 & !Self::RECURSION_DESIRED)
+    }
+
+    /// CD.
+    pub fn checking_disabled(self) -> bool {
+        self.0 & Self::CHECKING_DISABLED != 0
+    }
+
+    /// DO.
+    pub fn dnssec_ok(self) -> bool {
+        self.0 & Self::DNSSEC_OK != 0
     }
 }
 
@@ -168,17 +208,17 @@ impl QuestionKey {
         let mut octets = [0; Self::MAX_LEN];
         octets[..question.len()].copy_from_slice(question);
         fold(&mut octets[..query.question.qname().len()]);
-        octets[question.len()] = query.key_flags();
+        octets[question.len()] = QuestionFlags::of(query).octet();
         Self { len: question.len() + 1, octets }
     }
 
-    /// The key of a question in wire form, with the flags that the key of its query ended with; `None` if it is none.
-    pub fn of_parts(question: &[u8], flags: u8) -> Option<Self> {
+    /// The key of a question in wire form, with the flags of its query; `None` if it is none.
+    pub fn of_parts(question: &[u8], flags: QuestionFlags) -> Option<Self> {
         let mut octets = [0; Self::MAX_LEN];
         octets.get_mut(..question.len())?.copy_from_slice(question);
         let qname = question.len().checked_sub(QTYPE_QCLASS)?;
         fold(&mut octets[..qname]);
-        *octets.get_mut(question.len())? = flags;
+        *octets.get_mut(question.len())? = flags.octet();
         Some(Self { len: question.len() + 1, octets })
     }
 
@@ -304,7 +344,7 @@ mod tests {
             assert_eq!(a == b, expected, "{other:?}");
             let mut folded = b"before".to_vec();
             let flags = read_query(other).expect("a query").fold_question(&mut folded);
-            folded.push(flags);
+            folded.push(flags.octet());
             assert_eq!(folded.strip_prefix(b"before"), Some(b.as_octets()));
         };
         let mut no_do = opt(0, 0, b"\0\x0A\0\x01c");

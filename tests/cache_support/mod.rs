@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 use hedgerow::cache::{Cache, Client, Found, Key, PoolId, Rules};
-use hedgerow::wire::{self, ClientForm, QuestionKey};
+use hedgerow::wire::{self, ClientForm, QuestionFlags, QuestionKey};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -58,7 +58,7 @@ impl Subject {
         let mut question = read.question().expect("no bare failure").as_wire().to_vec();
         let name = question.len() - 4;
         question[..name].make_ascii_lowercase();
-        let key = Key::new(self.pool, &question, flags, hash(&question));
+        let key = Key::new(self.pool, &question, QuestionFlags::of_octet(flags), hash(&question));
         self.cache.keep(&key, &read, &self.rules, self.now, &mut Vec::new())
     }
 
@@ -83,7 +83,7 @@ impl Subject {
         let read = wire::read_query(&octets).expect("a sound query");
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");
-        act(&Key::new(self.pool, question, *flags, hash(question)))
+        act(&Key::new(self.pool, question, QuestionFlags::of_octet(*flags), hash(question)))
     }
 
     /// Asks, and gives what was found with the response.
@@ -99,7 +99,7 @@ impl Subject {
         let form = ClientForm::of(&read);
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");
-        let key = Key::new(pool, question, *flags, hash(question));
+        let key = Key::new(pool, question, QuestionFlags::of_octet(*flags), hash(question));
         let client = Client { form: &form, own_udp_size: UDP_SIZE, limit };
         let mut out = Vec::new();
         let look = if is_first { Cache::look_up } else { Cache::look_stale };
