@@ -70,9 +70,6 @@ pub(super) struct Entry {
     near_body: [u8; NEAR_BODY],
     /// RD, CD and DO, as the question's key has them.
     pub(super) flags: QuestionFlags,
-    /// Whether the query bears a TSIG record: it goes to backends as it came, their replies go back as they come, and nobody
-    /// joins it (RFC 8945 section 5.5).
-    is_signed: bool,
     /// Whether this worker holds the claim for that hash.
     pub(super) is_claimed: bool,
     /// Whether it was started to refresh an answer that is still good, and not for a client.
@@ -167,7 +164,6 @@ impl Entry {
             header_flags: header.get(2..4).and_then(|flags| flags.first_chunk()).copied().unwrap_or_default(),
             near_body: [0; NEAR_BODY],
             flags,
-            is_signed: false,
             is_claimed,
             is_refresh: waiter.is_none(),
             is_fetching: false,
@@ -216,14 +212,14 @@ impl Entry {
 
     /// The query bears a TSIG record: this is how it came, and goes to backends.
     pub(super) fn sign(&mut self, message: &[u8]) {
-        self.is_signed = true;
+        self.flags = self.flags.signed();
         self.aside.get_or_insert_default().signed.extend_from_slice(message);
     }
 
     /// Whether the query bears a TSIG record: it goes to backends as it came, their replies go back as they come, and nobody
     /// joins it (RFC 8945 section 5.5).
     pub(super) fn is_signed(&self) -> bool {
-        self.is_signed
+        self.flags.is_signed()
     }
 
     /// Writes the query into an empty buffer as it goes to backends, with ID 0, and with the OPT record that it may have or

@@ -65,10 +65,7 @@ impl InFlight {
             let entry = || self.slots.at(mark.index).map(|(_, entry)| entry);
             mark.hash == sought.hash
                 && entry().is_some_and(|entry| {
-                    entry.hash == hash
-                        && entry.flags == flags
-                        && !entry.is_signed()
-                        && wire::eq_ignore_case(entry.question(), question)
+                    entry.hash == hash && entry.flags == flags && wire::eq_ignore_case(entry.question(), question)
                 })
         };
         let mark = self.by_question.find(sought.hash(), is_equal)?;

@@ -56,7 +56,10 @@ impl QuestionFlags {
     /// DO.
     const DNSSEC_OK: u8 = 1 << 2;
 
-    /// Those of a query.
+    /// The query bears a TSIG record.
+    const SIGNED: u8 = 1 << 7;
+
+    /// Those of a query, but for its TSIG record.
     pub fn of(query: &Query<'_>) -> Self {
         Self(
             u8::from(query.header.recursion_desired()) * Self::RECURSION_DESIRED
@@ -78,6 +81,16 @@ impl QuestionFlags {
     /// Without RD, which changes whom a server asks, but not what an answer is.
     pub fn without_recursion_desired(self) -> Self {
         Self(self.0 & !Self::RECURSION_DESIRED)
+    }
+
+    /// Those of a query with a TSIG record, with which no other shares anything: no key of a question has this flag.
+    pub fn signed(self) -> Self {
+        Self(self.0 | Self::SIGNED)
+    }
+
+    /// Whether the query bears a TSIG record.
+    pub fn is_signed(self) -> bool {
+        self.0 & Self::SIGNED != 0
     }
 
     /// CD.
