@@ -62,9 +62,9 @@ impl QuestionFlags {
     /// Those of a query, but for its TSIG record.
     pub fn of(query: &Query<'_>) -> Self {
         Self(
-            u8::from(query.header.recursion_desired()) * Self::RECURSION_DESIRED
-                | u8::from(query.header.checking_disabled()) * Self::CHECKING_DISABLED
-                | u8::from(query.dnssec_ok()) * Self::DNSSEC_OK,
+            (u8::from(query.header.recursion_desired()) * Self::RECURSION_DESIRED)
+                | (u8::from(query.header.checking_disabled()) * Self::CHECKING_DISABLED)
+                | (u8::from(query.dnssec_ok()) * Self::DNSSEC_OK),
         )
     }
 

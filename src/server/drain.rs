@@ -1,0 +1,79 @@
+//! Draining: the server finishes what it has taken, and ends.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::worker::{Command, LostWorker};
+use super::{Loss, Server, persist};
+use crate::metrics::Summary;
+use crate::net::tasks::{TaskKind, blocking, blocking_task};
+
+/// How a drain has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every query got its response.
+    Whole,
+    /// Some did not in time.
+    Late,
+    /// Something has ended before.
+    Lost(Loss),
+}
+
+impl Server {
+    /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
+    /// Returns whether every query got its response within the longest timeout of a pool.
+    pub async fn drain(mut self) -> (Drained, Summary) {
+        self.end_reloads();
+        let timeouts = self.state.iter().flat_map(|state| &state.pools).map(|pool| pool.rules().timeout);
+        self.is_ready.store(false, Relaxed);
+        let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
+        let ways: Vec<_> = self.workers.iter().map(|worker| worker.commands.clone()).collect();
+        let drained = async {
+            // Twice: the first time ends the intake of all, the second what they handed over to each other meanwhile.
+            for _ in 0..2 {
+                let answers: Vec<_> = ways.iter().map(ask_to_drain).collect();
+                for answer in answers {
+                    let _ = answer.await;
+                }
+            }
+        };
+        let mut drained = tokio::select! {
+            result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
+            lost = self.supervise() => return (Drained::Lost(lost), self.summary),
+        };
+        self.tell(|| Command::Stop);
+        let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
+        let joined = blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
+        if timeout_at(deadline + DRAIN_MARGIN, joined).await.is_err() {
+            drained = Drained::Late;
+        }
+        if let Ok(LostWorker { id, lost }) = self.lost.try_recv() {
+            drained = Drained::Lost(Loss { worker: Some(id.0), lost });
+        }
+        if let Some(state) = self.state.take() {
+            let saved = blocking_task(TaskKind::Persist, move || persist::save(&state)).await;
+            if let Err(lost) = saved {
+                drained = Drained::Lost(Loss { worker: None, lost });
+            }
+        }
+        // Its socket goes with it.
+        self.admin.stop().await;
+        (drained, self.summary)
+    }
+}
+
+/// Asks a worker to drain; what is returned ends when it has.
+fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
+    let (done, drained) = oneshot::channel();
+    let _ = worker.send(Command::Drain(done));
+    drained
+}
+
+/// What a drain may take beyond the longest timeout of a pool.
+const DRAIN_MARGIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,31 @@
+//! How many queries each pool had in the last minute: the size of its hedge bucket follows that.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::state::{ForwarderState, PoolState};
+
+/// Queries of each pool, second by second, of the last minute.
+#[derive(Default)]
+pub(super) struct RecentQueries(Vec<(Arc<PoolState>, VecDeque<u64>)>);
+
+impl RecentQueries {
+    /// Called once a second.
+    pub(super) fn count(&mut self, state: &ForwarderState) {
+        self.0.retain(|(known, _)| state.pools.iter().any(|pool| Arc::ptr_eq(&pool.state, known)));
+        for pool in &state.pools {
+            let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, &pool.state));
+            let index = known.unwrap_or_else(|| {
+                self.0.push((Arc::clone(&pool.state), VecDeque::with_capacity(61)));
+                self.0.len() - 1
+            });
+            let totals = &mut self.0[index].1;
+            let total = pool.state.queries();
+            totals.push_back(total);
+            if totals.len() > 60 {
+                totals.pop_front();
+            }
+            pool.budget().set_recent_queries(total - totals.front().copied().unwrap_or(0));
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Starting: from a checked [`Setup`] to running threads.
+//!
+//! Everything that can fail does so before the first query is taken: addresses are bound first, then rights are given up, and
+//! only then do threads start, so that they have no more rights than this one.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{Receiver, UnboundedSender, channel, unbounded_channel};
+use tokio::time::interval;
+
+use super::authorities::{ServedAuthority, ZoneChange};
+use super::connections::Tables;
+use super::cookies::OwnSecret;
+use super::privileges::{self, PrivilegeError};
+use super::recent_queries::RecentQueries;
+use super::reload::{Read, Reloads};
+use super::worker::{self, AuthorityParts, Command, ForwarderParts, Parts};
+use super::{Server, Worker, forwarder_cookies, notify, persist};
+use crate::admin::{self, Socket, SocketError};
+use crate::config::Config;
+use crate::forwarder::claims::{Claims, WorkerId};
+use crate::forwarder::shortage::Shortage;
+use crate::forwarder::{HAND_OVERS, HandOver, Shared};
+use crate::health::Prober;
+use crate::limit::{Clients, OwnAddresses, Pacing};
+use crate::load::{Confinement, Setup};
+use crate::metrics::{Counters, Limited, Summary};
+use crate::net::bind::{self, BindError, Listeners};
+use crate::net::clock::SleepMeter;
+use crate::net::descriptors::{Demand, Shares};
+use crate::net::tasks::{Endless, TaskKind, Tasks};
+use crate::net::vigil::Vigil;
+use crate::notify::Notifier;
+use crate::secondary::{Saved, Secondaries};
+use crate::state::{ForwarderState, HealthEvent};
+use crate::wire::HashSeed;
+
+/// A server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Bind(BindError),
+    /// The socket for changes could not be bound.
+    Socket(SocketError),
+    /// It could not become the user that it is to be.
+    Privileges(PrivilegeError),
+    /// The operating system gave no thread or no descriptors.
+    Resources(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Socket(error) => error.fmt(f),
+            Self::Privileges(error) => error.fmt(f),
+            Self::Resources(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
+impl From<SocketError> for StartError {
+    fn from(error: SocketError) -> Self {
+        Self::Socket(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Resources(error)
+    }
+}
+
+impl Server {
+    /// Binds, starts, and takes queries from then on. `read` reads the config again. Must be called within a `LocalSet`.
+    ///
+    /// # Errors
+    /// If an address, a thread or a descriptor cannot be had; then nothing runs.
+    pub fn start(setup: Setup, read: Read) -> Result<Self, StartError> {
+        let Setup { config, catalogs, keys, cookie_secrets, token, files } = setup;
+        let (keys, count) = (Arc::new(keys), worker_count(&config));
+        let shares = share_descriptors(&config, count);
+        let own_secret = OwnSecret::new(Instant::now())?;
+        let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
+        let state = ForwarderState::new(&config, None, None, cookies, count).map(Arc::new);
+        let connections = Tables::new(&config, shares.connections, Instant::now());
+        // At most one of each signal for each backend: see `SharedBackend::is_first`.
+        let (health_event_sender, health_events) = unbounded_channel();
+        let (shared, handed_over) = share(&config, &connections, health_event_sender, count);
+        if let Some(state) = &state {
+            persist::load(state, &shared);
+        }
+        let mut bound = Bound::bind(&config, count)?;
+        let authorities = config.authorities.iter().zip(catalogs).enumerate().map(|(number, (config, catalog))| {
+            let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
+            ServedAuthority::new(number, config.clone(), catalog, &keys, cookies)
+        });
+        let (mut authorities, changes): (Vec<_>, Vec<_>) = authorities.unzip();
+        let mut changes: Vec<ZoneChange> = changes.into_iter().flatten().collect();
+        // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
+        let (update_sender, mut updates) = unbounded_channel();
+        let tasks = Tasks::default();
+        let mut secondaries = Secondaries::new(tasks.clone(), update_sender);
+        let zones: Vec<_> = authorities.iter().flat_map(ServedAuthority::zones).collect();
+        let saved = Saved::load_all(zones.iter().cloned());
+        secondaries.set_zones(zones, saved);
+        // What was saved is answered from with the first query.
+        while let Ok(update) = updates.try_recv() {
+            changes.extend(authorities.get_mut(update.authority).and_then(|served| served.take(update)));
+        }
+        // From here on nothing is bound, and no thread runs yet: those to come have no more rights than this one.
+        let confinement = match files {
+            Some(files) => {
+                let path = bound.admin_socket.as_ref().map(Socket::path);
+                privileges::give_up(config.user.as_ref(), &files, path).map_err(StartError::Privileges)?
+            }
+            None => Confinement::default(),
+        };
+        let reloads = Reloads::start(read, confinement)?;
+        // At most one for each worker.
+        let (lost_sender, lost) = unbounded_channel();
+        // At most one for each zone and primary: see `authority::PendingNotifies`.
+        let (notify_sender, notifies) = unbounded_channel();
+        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
+        let own = Arc::new(OwnAddresses::new(bound.for_queries()));
+        let mut workers = Vec::new();
+        // From the last to the first, so that each takes its sockets off the end.
+        for (number, handed_over) in handed_over.into_iter().enumerate().rev() {
+            // This thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
+            let (commands, received) = unbounded_channel();
+            let table = connections.forwarder.clone();
+            let forwarder = state.as_ref().zip(table).map(|(state, table)| ForwarderParts {
+                shared: Arc::clone(&shared),
+                state: Arc::clone(state),
+                own: Arc::clone(&own),
+                handed_over,
+                sockets: bound.forwarder.pop().unwrap_or_default(),
+                backend_sockets: shares.backend_sockets,
+                connections: table,
+                fetches: shares.fetches,
+            });
+            let sites = bound.authorities.iter_mut().zip(&authorities).enumerate();
+            let authorities = sites.map(|(number, (sockets, served))| AuthorityParts {
+                number,
+                state: Arc::clone(served.state()),
+                own: Arc::clone(&own),
+                limited: connections.authorities[number].limited(),
+                notifies: notify_sender.clone(),
+                sockets: sockets.pop().unwrap_or_default(),
+                connections: Arc::clone(&connections.authorities[number]),
+            });
+            let parts = Parts {
+                id: WorkerId(number as u16),
+                commands: received,
+                forwarder,
+                authorities: authorities.collect(),
+                counters: Arc::clone(&counters[number]),
+                vigil: Vigil::new(config.busy_poll),
+            };
+            workers.push(Worker { commands, thread: worker::start(parts, lost_sender.clone())? });
+        }
+        let mut prober = Prober::new(tasks.clone(), refresh(&workers));
+        if let Some(state) = &state {
+            prober.set_state(state);
+        }
+        let (asks, requests) = channel(ADMIN_REQUESTS);
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let mut admin = Endless::new(TaskKind::Admin);
+        if let Some(listener) = bound.admin {
+            let is_ready = Arc::clone(&is_ready);
+            let is_ready = move || is_ready.load(Relaxed);
+            admin.start(admin::serve(listener, bound.admin_socket, shares.admin, token, asks, is_ready));
+        }
+        let mut notifier = Notifier::new(tasks.clone());
+        changes.into_iter().for_each(|change| notify(&mut notifier, change));
+        let pools = config.pools.clone();
+        Ok(Self {
+            configured: pools.clone(),
+            config,
+            state,
+            workers,
+            bound: bound.addresses,
+            pools,
+            second: interval(Duration::from_secs(1)),
+            recent_queries: RecentQueries::default(),
+            sleep: SleepMeter::new(),
+            requests,
+            is_ready,
+            admin,
+            tasks,
+            lost,
+            tasks_lost: 0,
+            reloads,
+            is_ending: false,
+            started: Instant::now(),
+            own_secret,
+            connections,
+            authorities,
+            secondaries,
+            updates,
+            notifies,
+            notifier,
+            prober,
+            health_events,
+            summary: Summary::of(counters),
+        })
+    }
+}
+
+/// What the workers of the LS share, and what each of them gets of the others.
+fn share(
+    config: &Config,
+    connections: &Tables,
+    health_events: UnboundedSender<HealthEvent>,
+    workers: usize,
+) -> (Arc<Shared>, Vec<Receiver<HandOver>>) {
+    let (hand_over, handed_over) = (0..workers).map(|_| channel(HAND_OVERS)).unzip();
+    let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
+    let shared = Shared {
+        claims: Claims::new(workers),
+        hasher: HashSeed(rand::random()).question_hasher(),
+        workers: hand_over,
+        on_the_way: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+        clients: Arc::new(Clients::new(may_wait, rand::random())),
+        pacing: Pacing::new(rand::random(), Instant::now()),
+        limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
+        shortage: Shortage::new(),
+        health_events,
+    };
+    (Arc::new(shared), handed_over)
+}
+
+/// Has the workers look at the health of the backends again.
+fn refresh(workers: &[Worker]) -> Rc<dyn Fn()> {
+    let commands: Vec<_> = workers.iter().map(|worker| worker.commands.clone()).collect();
+    Rc::new(move || commands.iter().for_each(|commands| drop(commands.send(Command::Refresh))))
+}
+
+/// The listeners of a config.
+struct Bound {
+    /// All addresses, by the name of who listens.
+    addresses: Vec<(String, Vec<SocketAddr>)>,
+    /// Those of the LS, by worker.
+    forwarder: Vec<Sockets>,
+    /// Those of each authority, by worker.
+    authorities: Vec<Vec<Sockets>>,
+    /// That of the admin server.
+    admin: Option<TcpListener>,
+    /// Where changes are taken.
+    admin_socket: Option<Socket>,
+}
+
+impl Bound {
+    /// Binds all of them.
+    fn bind(config: &Config, workers: usize) -> Result<Self, StartError> {
+        let mut all = Vec::new();
+        let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {
+            let listeners = addresses.iter().map(|address| Listeners::bind(*address, workers));
+            let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+            all.push((name.to_owned(), listeners.iter().map(|listeners| listeners.address).collect()));
+            Ok(by_worker(listeners, workers))
+        };
+        let forwarder = match &config.forwarder {
+            Some(forwarder) => bind("forwarder", &forwarder.listen)?,
+            None => Vec::new(),
+        };
+        let authorities = config.authorities.iter().map(|authority| bind(&authority.name, &authority.listen));
+        let authorities = authorities.collect::<Result<_, _>>()?;
+        let mut bound = Self { addresses: all, forwarder, authorities, admin: None, admin_socket: None };
+        if let Some(admin) = &config.admin {
+            let listener = bind::stream_alone(admin.listen)?;
+            let address = listener.local_addr()?;
+            bound.admin_socket = Socket::open(&admin.socket, address, privileges::owner(config.user.as_ref()))?;
+            bound.addresses.push((ADMIN.to_owned(), vec![address]));
+            bound.admin = Some(listener);
+        }
+        Ok(bound)
+    }
+
+    /// The addresses that take queries.
+    fn for_queries(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addresses.iter().filter(|(name, _)| name != ADMIN).flat_map(|(_, addresses)| addresses.iter().copied())
+    }
+}
+
+/// Sockets of one worker for the addresses of one listener.
+type Sockets = Vec<(UdpSocket, TcpListener)>;
+
+/// Deals the sockets of all addresses out to the workers.
+fn by_worker(listeners: Vec<Listeners>, workers: usize) -> Vec<Sockets> {
+    let mut dealt: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        let pairs = listener.udp.into_iter().zip(listener.tcp);
+        dealt.iter_mut().zip(pairs).for_each(|(worker, pair)| worker.push(pair));
+    }
+    dealt
+}
+
+/// How many workers a config asks for.
+fn worker_count(config: &Config) -> usize {
+    config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+}
+
+/// Divides the descriptors that the process may open among its parts, and tells the operator.
+fn share_descriptors(config: &Config, workers: usize) -> Shares {
+    let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen);
+    let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let shares = Shares::of(Demand {
+        limit: raise_descriptor_limit(),
+        workers,
+        addresses: listen.chain(config.authorities.iter().flat_map(|authority| &authority.listen)).count(),
+        backends: if config.forwarder.is_some() { backends } else { 0 },
+        has_admin: config.admin.is_some(),
+    });
+    if shares.is_enough() {
+        tracing::info!("{shares}");
+    } else {
+        let Shares { limit, least, .. } = shares;
+        tracing::warn!(
+            "{limit} descriptors are too few, raise the limit (LimitNOFILE, ulimit -n) to {least} at least: {shares}"
+        );
+    }
+    shares
+}
+
+/// Lets the process open as many descriptors as it is allowed to, and says how many that is.
+fn raise_descriptor_limit() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    // No limit at all is told as `None`.
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// What the admin server is called among those that listen.
+const ADMIN: &str = "admin";
+
+/// Requests of the admin server that wait for the control thread. Those beyond wait for a place.
+const ADMIN_REQUESTS: usize = 16;
