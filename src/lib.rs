@@ -13,7 +13,7 @@
 //!        │        health ──▶ state (up, down)◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
 //!        │           ▲                          │        │            │                      │             │
 //!        │           └──────── health events ◀─┼────────┼──          ▼                      │             │
-//!        └──────────────▲───────────────────────┘        │  net::exchange (sockets, IDs) ◀───┘             │ backends
+//!        └──────────────▲───────────────────────┘        │  net::backend_sockets (IDs)   ◀───┘             │ backends
 //!         reload thread: load                            │  authority ──▶ zone::respond                    │ (TS)
 //!                                                        └─────────────────────────────────────────────────┘
 //! ```
@@ -34,7 +34,7 @@
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
 //!    What could not leave for want of something of our own is no failure of a backend (`forwarder/shortage.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
-//!    (`net/exchange.rs`), and with the backend's cookies, if probes have found that it gives them (`state/backend_cookies.rs`). Those of
+//!    (`net/backend_sockets.rs`), and with the backend's cookies, if probes have found that it gives them (`state/backend_cookies.rs`). Those of
 //!    one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
 //! 7. A reply is matched by socket, ID and question, and by what else it must bear (`forwarder/proof.rs`); if too many do not
 //!    match, their socket is void and what waits on it is asked again (`forwarder/again.rs`). It is ranked, and handed to the race. When that is over, what it has come to

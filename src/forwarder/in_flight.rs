@@ -103,7 +103,7 @@ impl InFlight {
     }
 
     /// The race at `at`, unless it is over, with room for the ticket of this attempt.
-    pub(super) fn with_ticket(&mut self, at: RaceRef, attempt: AttemptId) -> Option<&mut Entry> {
+    pub(super) fn with_query_slot(&mut self, at: RaceRef, attempt: AttemptId) -> Option<&mut Entry> {
         if Entry::is_near(attempt) { self.get_mut(at) } else { self.with_aside(at) }
     }
 

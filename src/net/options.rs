@@ -22,7 +22,7 @@ pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
 
 /// Asks the kernel to hand over trains as they come, for a [`super::batch::RecvBatch::for_trains`]: it would cut them apart, at the price of
 /// the way through the rest of the network stack for each of their datagrams. One that does not know trains goes on as ever.
-pub fn take_trains_whole(socket: impl AsFd) {
+pub fn enable_gro(socket: impl AsFd) {
     let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
 }
 
