@@ -93,7 +93,7 @@ impl Authority {
     /// # Errors
     /// If the socket has left the runtime.
     pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut busy_poll: BusyPoll) -> io::Result<()> {
-        // Forwarders send trains; the clients of a forwarder hardly ever do, so its listeners are spared the price.
+        // Forwarders use GSO; the clients of a forwarder hardly ever do, so its listeners are spared the price of GRO.
         enable_gro(&*socket);
         let mut received = inbox();
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());

@@ -33,22 +33,22 @@ impl Claims {
     pub fn take(&self, hash: u64, me: WorkerId) -> Result<(), WorkerId> {
         let Some(slot) = self.slot(hash) else { return Ok(()) };
         let mine = (u32::from(me.0) + 1) << COUNT_BITS;
-        slot.fetch_update(AcqRel, Relaxed, |state| match state >> COUNT_BITS {
+        slot.fetch_update(AcqRel, Relaxed, |held| match held >> COUNT_BITS {
             0 => Some(mine + 1),
-            _ if state & !COUNT_MASK == mine && state & COUNT_MASK < COUNT_MASK => Some(state + 1),
+            _ if held & !COUNT_MASK == mine && held & COUNT_MASK < COUNT_MASK => Some(held + 1),
             _ => None,
         })
         .map(drop)
-        .map_err(|state| WorkerId(((state >> COUNT_BITS) - 1) as u16))
+        .map_err(|held| WorkerId(((held >> COUNT_BITS) - 1) as u16))
     }
 
     /// Gives one claim of the slot back.
     pub fn release(&self, hash: u64) {
         let Some(slot) = self.slot(hash) else { return };
-        let released = slot.fetch_update(AcqRel, Relaxed, |state| match state & COUNT_MASK {
+        let released = slot.fetch_update(AcqRel, Relaxed, |held| match held & COUNT_MASK {
             0 => None,
             1 => Some(0),
-            _ => Some(state - 1),
+            _ => Some(held - 1),
         });
         debug_assert!(released.is_ok(), "a claim is released once");
     }

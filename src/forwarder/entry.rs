@@ -52,7 +52,7 @@ pub(super) struct Entry {
     aside: Option<Box<Aside>>,
     /// The client that is nearly always the only one.
     first: Option<First>,
-    /// What waits in the exchange, by attempt, for the first few; see [`Aside`] for the rest.
+    /// The query slots of its attempts, for the first few; see [`Aside`] for the rest.
     query_slots: [Option<QuerySlot>; NEAR_SLOTS],
     /// The time for which a timer is set.
     armed: Option<Offset>,
@@ -91,7 +91,7 @@ pub(super) struct Aside {
     body: Vec<u8>,
     /// A query with a TSIG record, as it came.
     signed: Vec<u8>,
-    /// The tickets of the attempts after the first few.
+    /// The query slots of the attempts after the first few.
     query_slots: [Option<QuerySlot>; FAR_SLOTS],
     /// When an attempt was asked again last.
     again_at: Option<Offset>,
@@ -261,7 +261,7 @@ impl Entry {
         }
     }
 
-    /// Whether the ticket of this attempt is held near.
+    /// Whether the query slot of this attempt is held near.
     pub(super) fn is_near(attempt: AttemptId) -> bool {
         usize::from(attempt.0) < NEAR_SLOTS
     }
@@ -457,7 +457,7 @@ fn own_cookie(form: &ClientForm) -> ClientCookie {
 /// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
 const NEAR_BODY: usize = 55;
 
-/// Attempts whose tickets an entry holds in itself: the first, a hedge, and a failover.
+/// Attempts whose query slots an entry holds in itself: the first, a hedge, and a failover.
 const NEAR_SLOTS: usize = 3;
 
 /// The rest of them.

@@ -190,7 +190,7 @@ pub struct Forwarder {
     folded: Vec<u8>,
 }
 
-/// What the exchange keeps for an attempt whose race runs: which that is, and how it was sent. All else is there.
+/// What is kept in the query slot of an attempt whose race runs: which that is, and how it was sent. All else is there.
 #[derive(Clone, Copy, Debug)]
 struct Outstanding {
     /// The race.
@@ -200,7 +200,7 @@ struct Outstanding {
 }
 
 impl Outstanding {
-    /// The ticket of an attempt whose reply must bear this.
+    /// Of an attempt whose reply must bear this.
     fn new(race: RaceRef, attempt: AttemptId, proof: Proof) -> Self {
         Self { race, tag: attempt.0 | proof.bits() << Self::ATTEMPT_BITS }
     }
@@ -219,7 +219,7 @@ impl Outstanding {
     const ATTEMPT_BITS: u32 = MAX_ATTEMPTS.trailing_zeros();
 }
 
-/// What the exchange keeps for an attempt whose race was over before its reply came.
+/// What is kept in the query slot of an attempt whose race was over before its reply came.
 #[derive(Clone, Copy, Debug)]
 struct Quarantined {
     /// When it was made.

@@ -1,4 +1,4 @@
-//! A pool as one worker sees it: its links to the backends, what it has learnt of their latency, whose turn it is.
+//! A pool as one worker sees it: its sockets to the backends, what it has learnt of their latency, whose turn it is.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -298,7 +298,7 @@ impl Pool {
         }
     }
 
-    /// The backend behind a link.
+    /// The backend that a set of sockets leads to.
     pub(super) fn backend(&self, socket_set: SocketSetId) -> Option<BackendIndex> {
         let index = self.members.iter().position(|member| member.socket_set == socket_set)?;
         Some(BackendIndex(index as u16))

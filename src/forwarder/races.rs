@@ -170,7 +170,7 @@ impl Forwarder {
             SlotState::InFlight(outstanding) => outstanding,
             SlotState::Quarantined(quarantined) => return self.hear_late(socket, slot, &quarantined, &reply, now),
         };
-        // What waits has a race that runs, for at its end that abandons what it waits for.
+        // What is in flight has a race that runs, for at its end that puts what it waits for into quarantine.
         let Some(entry) = self.in_flight.get_mut(outstanding.race) else { return };
         let Some(asked) = entry.race.attempt(outstanding.attempt()) else { return };
         if reply.is_bare_failure() {

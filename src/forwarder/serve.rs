@@ -47,7 +47,7 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 /// Takes replies from all backends for as long as it is polled.
 ///
 /// # Errors
-/// If the runtime cannot watch the exchange.
+/// If the runtime cannot watch the sockets.
 pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut busy_poll: BusyPoll) -> io::Result<()> {
     let watched = forwarder.borrow().backend_sockets.watched().try_clone_to_owned()?;
     let watched = batch::watch(watched)?;

@@ -4,7 +4,7 @@
 //! wait, and would take its memory twice meanwhile. The free place in the lowest chunk is used first, so that after a peak the
 //! upper ones become empty; their memory is given back, but for a few.
 
-/// A race's place, and which of the races that have had it. Octets, so that a ticket, which is one of these and an attempt, has
+/// A race's place, and which of the races that have had it. Octets, so that an [`Outstanding`](super::Outstanding), which is one of these and an attempt, has
 /// no gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RaceRef {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     /// Chunks that have memory.
-    fn state<E>(slots: &Slots<E>) -> usize {
+    fn held<E>(slots: &Slots<E>) -> usize {
         slots.chunks.iter().filter(|chunk| chunk.slots.capacity() > 0).count()
     }
 
@@ -248,11 +248,11 @@ mod tests {
         let mut slots = Slots::new();
         for peak in 0..3 {
             let refs: Vec<_> = (0..200 * CHUNK).map(|number| slots.insert(number)).collect();
-            assert_eq!((slots.chunks.len(), state(&slots)), (200, 200), "{peak}");
+            assert_eq!((slots.chunks.len(), held(&slots)), (200, 200), "{peak}");
             assert!(refs.iter().enumerate().all(|(number, at)| slots.get(*at) == Some(&number)));
             // The last to end are at the top.
             refs.iter().for_each(|at| slots.remove(*at));
-            assert_eq!((slots.len(), state(&slots), slots.empty), (0, EMPTY_KEPT, EMPTY_KEPT), "{peak}");
+            assert_eq!((slots.len(), held(&slots), slots.empty), (0, EMPTY_KEPT, EMPTY_KEPT), "{peak}");
             assert!(refs.iter().all(|at| slots.get(*at).is_none()), "what ended is not what comes next");
             let again = slots.insert(0);
             assert!((again.index() as usize) < CHUNK, "the lowest first");
@@ -266,9 +266,9 @@ mod tests {
         let mut slots = Slots::new();
         for _ in 0..100 {
             let refs: Vec<_> = (0..EMPTY_KEPT * CHUNK).map(|number| slots.insert(number)).collect();
-            let before = state(&slots);
+            let before = held(&slots);
             refs.iter().for_each(|at| slots.remove(*at));
-            assert_eq!((state(&slots), before), (EMPTY_KEPT, EMPTY_KEPT));
+            assert_eq!((held(&slots), before), (EMPTY_KEPT, EMPTY_KEPT));
         }
     }
 }

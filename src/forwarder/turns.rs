@@ -14,7 +14,7 @@ use crate::policy::race::BackendIndex;
 use crate::state::HealthSignal;
 
 impl Forwarder {
-    /// Takes what the exchange has: replies, ICMP errors, the alarm.
+    /// Takes what the backend sockets have: replies, ICMP errors, the alarm.
     pub fn hear_backends(&mut self, events: &mut Vec<Event>, batch: &mut RecvBatch, now: Instant) -> bool {
         let has_more = self.backend_sockets.ready(events);
         events.extend(self.unread.drain(..).map(Event::Socket));
@@ -39,7 +39,7 @@ impl Forwarder {
         for _ in 0..BATCHES_A_TURN {
             match self.backend_sockets.recv(socket, batch) {
                 Ok(_) => {
-                    batch.each_chunk(|portion| self.hear_batch(socket, portion, now));
+                    batch.each_chunk(|chunk| self.hear_batch(socket, chunk, now));
                     if !batch.is_full() {
                         return;
                     }
@@ -113,7 +113,7 @@ impl Forwarder {
         socket_sets.into_iter().for_each(|socket_set| self.fail_all(socket_set, now));
     }
 
-    /// The pool of a link, as its place, and whose link it is.
+    /// The pool that a set of sockets serves, as its place, and which backend they lead to.
     fn owner(&self, socket_set: SocketSetId) -> Option<(u16, BackendIndex)> {
         let pools = (0..).zip(&self.pools);
         pools.into_iter().find_map(|(place, pool)| Some((place, pool.as_ref()?.backend(socket_set)?)))

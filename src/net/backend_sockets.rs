@@ -1,9 +1,13 @@
-//! The way to the backends and back: connected UDP sockets in pools, and who waits for which reply.
+//! The sockets to the backends: a set of connected UDP sockets for each, and the outstanding queries by socket and message ID.
 //!
-//! One worker owns one exchange. A caller queues messages for a [`SocketSetId`] (a backend's address) with a ticket of its
-//! own making; the exchange picks the socket, draws the message ID, sends in batches, and hands the ticket back for the
-//! reply that bears the same ID on the same socket. It never looks behind the ID: whether a reply is the right one, the
-//! caller decides, and either settles the ticket, leaves it waiting, or abandons it, which makes a note of the ticket.
+//! One worker owns all of its own. A caller queues a query for a set, with data of its own to be kept with it; the socket is
+//! picked and the message ID drawn here, which together are the query's [slot](QuerySlot). Queries leave in batches, and for a
+//! reply the caller gets back what it has kept in the slot. Nothing here looks behind the ID: whether a reply is the right one,
+//! the caller decides, and either releases the slot, leaves it taken, or puts it into quarantine.
+//!
+//! The sockets stand in an epoll set of their own, which the runtime watches as one descriptor, with a timer in it: up to 500 of
+//! them are opened in a second, and to register each with the runtime would allocate, and wake a task for each that has
+//! something, where one call here tells of all.
 //!
 //! What makes replies hard to forge (RFC 5452 section 9.2): sockets are connected, so the kernel drops what comes from
 //! elsewhere; they are bound to random ports over the whole unprivileged range and renewed all the time; IDs are drawn
@@ -13,12 +17,12 @@
 //! The last socket of a backend is given up only when its successor is open, so that a shortage never leaves it without.
 //!
 //! ```text
-//!            flush                      reply, settled                 nothing waits, and retired
-//!   queue ──────────▶ waiting on its socket ──────────▶ ticket gone ──────────▶ socket closed
-//!                          │ abandon
+//!            flush                 reply, release               no slot is taken, and retired
+//!   queue ──────────▶ in flight ──────────▶ slot free ──────────▶ socket closed
+//!                          │ quarantine
 //!                          ▼
-//!                     late: the ID stays taken ──────────▶ ticket gone
-//!                                       reply, or QUARANTINE over
+//!                     quarantined: the ID stays taken ──────────▶ slot free
+//!                                               reply, or QUARANTINE over
 //! ```
 
 mod query_slots;
@@ -52,8 +56,8 @@ use super::batch::{BATCH, RecvBatch, SendBatch};
 use super::options::enable_gro;
 use super::refusal::Refusal;
 
-/// The sockets of one worker towards all its backends. `T` is the caller's ticket, and `L` its note of one that it has
-/// abandoned.
+/// The sockets of one worker to all its backends. `T` is what the caller keeps with a query in flight, and `L` with one in
+/// quarantine.
 pub struct BackendSockets<T, L> {
     /// Watches all sockets and the alarm; itself watched by the runtime.
     epoll: OwnedFd,
@@ -61,7 +65,7 @@ pub struct BackendSockets<T, L> {
     alarm: OwnedFd,
     /// When the alarm is set to fire.
     alarm_at: Option<Instant>,
-    /// Backends by [`SocketSetId`]; `None` is free.
+    /// By [`SocketSetId`]; `None` is free.
     sets: Vec<Option<SocketSet>>,
     /// Sockets by number; `None` is free.
     sockets: Vec<Option<BackendSocket>>,
@@ -69,7 +73,7 @@ pub struct BackendSockets<T, L> {
     free_numbers: Vec<u32>,
     /// Numbers that will be free once nobody can still hold a reply that was received under them.
     closed_numbers: Vec<u32>,
-    /// Who waits for what, by socket and ID.
+    /// Outstanding queries, by socket and ID.
     slots: QuerySlots<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
     closing: Vec<UdpSocket>,
@@ -85,7 +89,7 @@ pub struct BackendSockets<T, L> {
     ages: VecDeque<(Instant, u32)>,
     /// Sockets to which ICMP errors came when something was sent from them.
     struck: Vec<u32>,
-    /// Links with something to flush.
+    /// Sets with something to flush.
     dirty: Vec<SocketSetId>,
     /// When sockets were last renewed for their own sake.
     renewals: Renewals,
@@ -93,7 +97,7 @@ pub struct BackendSockets<T, L> {
     rng: StdRng,
 }
 
-/// A backend's address as an exchange knows it.
+/// The set of sockets that are connected to one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketSetId(u32);
 
@@ -126,7 +130,7 @@ pub struct Refused<T, L> {
     pub why: Refusal,
 }
 
-/// One backend.
+/// The sockets to one backend.
 struct SocketSet {
     /// Its address.
     address: SocketAddr,
@@ -138,15 +142,15 @@ struct SocketSet {
     current: Option<u32>,
     /// The batch that is being filled.
     batch: SendBatch,
-    /// For each message of the batch, whose it is.
+    /// The slots of the messages in the batch.
     slots: Vec<QuerySlot>,
-    /// How many sockets are still opened for whole trains of replies, since one came.
+    /// How many sockets are still opened with GRO, since coalesced replies came.
     gro_sockets_left: u32,
 }
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
-    /// An exchange without backends, seeded by the operating system, with room for so many sockets. To each backend a first one
-    /// is opened, whether there is room or not.
+    /// No set yet, seeded by the operating system, with room for so many sockets. To each backend a first one is opened, whether
+    /// there is room or not.
     ///
     /// # Errors
     /// If the process has no descriptors left.
@@ -176,7 +180,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         })
     }
 
-    /// Makes a backend known. `message_size` is what a usual message takes, octets.
+    /// Adds a set for a backend. `message_size` is what a usual message takes, octets.
     pub fn add(&mut self, address: SocketAddr, message_size: usize) -> SocketSetId {
         let set = SocketSet {
             address,
@@ -208,7 +212,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.room.divide(open.into_iter());
     }
 
-    /// Forgets a backend, its sockets and all that waits for it; returns how many tickets that were.
+    /// Forgets a backend, its sockets and all its outstanding queries; returns how many those were.
     pub fn remove(&mut self, set_id: SocketSetId) -> usize {
         self.sets[set_id.0 as usize] = None;
         self.dirty.retain(|dirty| *dirty != set_id);
@@ -222,7 +226,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         forgotten.len()
     }
 
-    /// Queues a message for the next [`flush`](Self::flush): `fill` is told its place and writes it, and its first two octets
+    /// Queues a message for the next [`flush`](Self::flush): `fill` is told its slot and writes it, and its first two octets
     /// become a fresh ID.
     ///
     /// # Errors
@@ -352,7 +356,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.struck.pop()
     }
 
-    /// The backend that a socket is connected to.
+    /// The set that a socket belongs to.
     pub fn set_of(&self, number: u32) -> Option<SocketSetId> {
         self.sockets.get(number as usize)?.as_ref().map(|socket| socket.set_id)
     }
@@ -367,7 +371,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }));
     }
 
-    /// Takes back all tickets on a socket that ICMP errors are about, late ones included: their backend is known to be dead.
+    /// Takes back all outstanding queries on a socket that ICMP errors are about, with those in quarantine: their backend is known
+    /// to be dead.
     pub fn take_struck(&mut self, number: u32, taken: &mut Vec<SlotState<T, L>>) {
         if self.set_of(number).is_some() {
             self.take_from(number, SentIds::struck, taken);
@@ -381,7 +386,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.slots.find(slot).map(|state| (slot, state))
     }
 
-    /// The address behind a socket, for logs.
+    /// The address of a set's backend, for logs.
     pub fn address(&self, set_id: SocketSetId) -> Option<SocketAddr> {
         self.sets.get(set_id.0 as usize)?.as_ref().map(|set| set.address)
     }
@@ -394,7 +399,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// A ticket is gone, and its ID free.
+    /// A slot is free again.
     fn is_over(&mut self, slot: QuerySlot, now: Instant) {
         self.returned.note(slot);
         let number = slot.socket();
@@ -413,7 +418,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.slots.quarantine(slot, now + QUARANTINE, note);
     }
 
-    /// Takes back all tickets of a backend that was found dead, late ones included.
+    /// Takes back all outstanding queries to a backend that was found dead, with those in quarantine.
     pub fn take_waiting(&mut self, set_id: SocketSetId, taken: &mut Vec<SlotState<T, L>>) {
         for number in self.sockets_of(set_id) {
             self.take_from(number, SentIds::all, taken);
@@ -422,7 +427,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Takes back tickets on a socket: those that `which` says, as far as they are held.
+    /// Takes back outstanding queries on a socket: of the IDs that `which` says, those that are taken.
     fn take_from(&mut self, number: u32, which: impl Fn(&SentIds) -> &[u16], taken: &mut Vec<SlotState<T, L>>) {
         let socket = self.sockets[number as usize].as_mut().expect("whoever takes from a socket has seen it open");
         let before = taken.len();
@@ -639,7 +644,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// The backend of a link.
+    /// A set that is in use.
     fn set(&mut self, set_id: SocketSetId) -> &mut SocketSet {
         self.sets[set_id.0 as usize].as_mut().expect("a set is removed only when no pool has it")
     }
@@ -654,17 +659,17 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 /// their renewal the rest.
 const SOCKETS_PER_BACKEND: usize = 64;
 
-/// One of so many sockets is opened for whole trains to find out whether any come. A socket that waits for trains in vain costs:
-/// with every datagram the kernel looks for more (an LS before backends that send none: 2 % of its time).
+/// One of so many sockets is opened with GRO to find out whether coalesced replies come. On a socket to which none come it costs:
+/// with every datagram the kernel looks for more (an LS before backends without GSO: 2 % of its time).
 const GRO_TRIAL: u32 = 16;
 
-/// Sockets that are opened for whole trains after one came: the trials among as many find the next one if trains are usual.
+/// Sockets that are opened with GRO after a coalesced reply came: the trials among as many find the next one if those are usual.
 const GRO_SOCKETS: u32 = SOCKETS_PER_BACKEND as u32;
 
 /// Batches after which a socket is replaced.
 const BATCHES_PER_SOCKET: u32 = 64;
 
-/// Tickets that one socket may have, late ones included, so that a free ID is found by the second draw on average. With
+/// Query slots of one socket that may be taken, so that a free ID is found by the second draw on average. With
 /// [`BATCHES_PER_SOCKET`] it never comes near that, but where no other socket can be opened.
 const SLOTS_PER_SOCKET: u32 = 1 << 15;
 
@@ -680,7 +685,7 @@ const WARM_SOCKETS: usize = 1024;
 /// What epoll says of the alarm, where sockets have their number.
 const ALARM: u64 = u64::MAX;
 
-/// Sockets are read until they are empty, so one word for each arrival is enough.
+/// Sockets are read until they are empty, so it is enough to be told once when something arrives.
 const EDGE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
 
 #[cfg(test)]

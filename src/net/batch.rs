@@ -30,7 +30,7 @@ mod control;
 /// measured, while its buffers leave the cache.
 pub const BATCH: usize = 64;
 
-/// Octets of a buffer for trains: whatever the kernel takes as one is below 64 KiB. And one line of the processor's cache more,
+/// Octets of a buffer for GRO: whatever the kernel coalesces is below 64 KiB. And one line of the processor's cache more,
 /// or all buffers would begin in the same few places of it.
 const GRO_BUFFER: usize = (64 << 10) + 64;
 
@@ -83,7 +83,7 @@ pub struct RecvBatch {
     headers: Box<[libc::mmsghdr]>,
     /// How many buffers the last call has filled.
     received: usize,
-    /// Which of the datagrams in them are handed out.
+    /// Which segments of what is in them are handed out.
     segments: Segments,
 }
 
@@ -93,14 +93,14 @@ impl RecvBatch {
         Self::with_room(count, size, size)
     }
 
-    /// The same for a socket that may receive trains: room for `count` of them, of which up to `count` datagrams are handed
-    /// out at a time.
+    /// The same for a socket with GRO: room for `count` coalesced datagrams, of which up to `count` segments are handed out at a
+    /// time.
     pub fn for_gro(count: usize, size: usize) -> Self {
         Self::with_room(count, size, GRO_BUFFER.max(size))
     }
 
-    /// With `room` octets in each buffer. The system gives memory when it is first written to, so that what no train
-    /// ever fills costs nothing.
+    /// With `room` octets in each buffer. The system gives memory when it is first written to, so that what is
+    /// never filled costs nothing.
     fn with_room(count: usize, size: usize, room: usize) -> Self {
         let mut buffers = vec![0; count * room].into_boxed_slice();
         let mut peers = vec![zeroed_address(); count].into_boxed_slice();
@@ -221,7 +221,7 @@ impl RecvBatch {
         self.segments.chunk().is_empty()
     }
 
-    /// Whether a train is among what is handed out.
+    /// Whether something that was coalesced is among what is handed out.
     pub fn has_coalesced(&self) -> bool {
         self.segments.chunk().last().is_some_and(|last| last.octets.start > 0 || last.buffer + 1 < self.len())
     }
@@ -238,15 +238,15 @@ pub struct SendBatch {
     slots: Box<[Outgoing]>,
     /// How many slots hold a datagram.
     queued: usize,
-    /// Which of them leave together.
+    /// Which of them leave as segments of one.
     transmits: Transmits,
-    /// Whether the kernel cuts trains apart; `None` until it was asked.
+    /// Whether the kernel offers GSO; `None` until it was asked.
     use_gso: Option<bool>,
-    /// Room for what the kernel reads of each train, filled anew by every flush.
+    /// Room for what the kernel reads of each transmit, filled anew by every flush.
     peers: Box<[libc::sockaddr_storage]>,
     /// Room for control messages.
     control: Box<[Control]>,
-    /// Room for payload pointers, those of one train side by side.
+    /// Room for payload pointers, those of one transmit side by side.
     vectors: Box<[libc::iovec]>,
     /// Room for headers.
     headers: Box<[libc::mmsghdr]>,
@@ -279,7 +279,7 @@ impl SendBatch {
         }
     }
 
-    /// The same, but each datagram leaves by itself: to measure what trains save, and as the yardstick that others use too.
+    /// The same, but each datagram leaves by itself: to measure what GSO saves, and as the yardstick that others use too.
     #[must_use]
     pub fn without_gso(self) -> Self {
         Self { use_gso: Some(false), ..self }
@@ -371,7 +371,7 @@ impl SendBatch {
         send(socket.as_fd().as_raw_fd(), &mut self.headers[..1]).map(drop)
     }
 
-    /// Puts all that is queued together to trains, and points a header at each.
+    /// Puts all that is queued together to transmits, and points a header at each.
     fn prepare(&mut self, fd: RawFd) {
         let queued = mem::take(&mut self.queued);
         let use_gso = queued > 1 && *self.use_gso.get_or_insert_with(|| supports_gso(fd));
@@ -410,8 +410,8 @@ impl SendBatch {
         self.headers[number] = header;
     }
 
-    /// The kernel has refused a train: its datagrams leave one by one, as if they had never been coupled. Returns whether the
-    /// error had waited on the socket, and was about none of them: then it was told in place of sending the first.
+    /// The kernel has refused a transmit: its segments leave one by one. Returns whether the error had waited on the socket, and was
+    /// about none of them: then it was told in place of sending the first.
     fn send_one_by_one(
         &mut self,
         fd: RawFd,
@@ -423,7 +423,7 @@ impl SendBatch {
         let first = left.start;
         let is_about_gso = left.len() > 1
             && match error.raw_os_error() {
-                // The device, or what the route goes through, cannot cut: it will not learn to.
+                // The device, or what the route goes through, cannot do GSO: it will not learn to.
                 Some(libc::EIO) => {
                     self.use_gso = Some(false);
                     true
@@ -449,7 +449,7 @@ pub fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
-/// Whether the kernel knows trains: one that does not would send them as one long datagram.
+/// Whether the kernel knows GSO: one that does not would send the segments as one long datagram.
 fn supports_gso(fd: RawFd) -> bool {
     let mut value: libc::c_int = 0;
     let mut size = size_of_val(&value) as libc::socklen_t;
@@ -579,7 +579,7 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
     }
 }
 
-/// Switches checksums off, without which the kernel refuses to cut a train apart: for a test of that refusal.
+/// Switches checksums off, without which the kernel refuses GSO: for a test of that refusal.
 #[cfg(test)]
 fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
     super::options::switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)

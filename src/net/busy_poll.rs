@@ -1,7 +1,7 @@
-//! Staying awake for a while after work, in the hope of more (`busy_poll`).
+//! Busy poll: a loop looks for more work for a while instead of going to sleep (`busy_poll` in the config).
 //!
 //! To fall asleep and be woken costs microseconds, on a virtual machine dozens, and each query that arrives meanwhile waits
-//! for them. A loop that keeps a vigil looks again and again instead, until nothing has come for so long. It looks by way of
+//! for them. A loop that polls busily looks again and again instead, until nothing has come for so long. It looks by way of
 //! the runtime, which asks the kernel for all its sockets at once and runs every other task that has something to do, so nobody
 //! starves.
 
@@ -22,7 +22,7 @@ pub struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// A vigil of so long after each work.
+    /// For so long after each work.
     pub fn new(span: Duration) -> Self {
         Self { span, end: None }
     }
@@ -30,7 +30,7 @@ impl BusyPoll {
     /// Begins anew: some work has just been done.
     pub fn renew(&mut self) {
         if !self.span.is_zero() {
-            // Not the time of the turn: a full batch may take longer than the whole vigil.
+            // Not the time of the turn: a full batch may take longer than the whole span.
             self.end = Some(Instant::now() + self.span);
         }
     }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn sleep_comes_when_the_vigil_is_over() {
+    fn sleep_comes_when_the_span_is_over() {
         let span = Duration::from_millis(20);
         let mut busy_poll = BusyPoll::new(span);
         busy_poll.renew();

@@ -1,15 +1,16 @@
-//! Trains: datagrams of equal length on the same way, which the kernel takes as one and cuts apart at the very end.
+//! GSO, generic segmentation offload (`UDP_SEGMENT`, Linux since 4.18): datagrams of equal length between the same addresses are
+//! handed to the kernel as one, and it cuts that into segments at the very end.
 //!
-//! Linux calls it generic segmentation offload (`UDP_SEGMENT`, since 4.18): the way through the network stack, which is
-//! most of what a small datagram costs, is gone once for the whole train. What arrives are the same datagrams. This file
-//! only says which datagrams of a batch may leave together; [`super::batch`] sends them.
+//! The way through the network stack, which is most of what a small datagram costs, is gone once for all of them. What arrives
+//! are the same datagrams. This file only says which datagrams of a batch may be segments of one [`Transmit`], as quinn-udp calls
+//! what leaves by one `sendmsg`; [`super::batch`] sends them.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::batch::{BATCH, LocalAddress};
 
-/// Where a datagram goes, and from where; and how long it is.
+/// What the segments of one transmit have in common: where they go, from where, and how long they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentKey {
     /// Where to; `None` on a connected socket.
@@ -20,21 +21,21 @@ pub(super) struct SegmentKey {
     pub(super) segment_size: usize,
 }
 
-/// The datagrams of a batch, put together to trains.
+/// The datagrams of a batch, put together to transmits.
 pub(super) struct Transmits {
-    /// The trains in order of their first datagram.
+    /// In the order of their first datagrams.
     transmits: Vec<Transmit>,
-    /// For each datagram, the one behind it in its train.
+    /// For each datagram, the next segment of its transmit.
     behind: [u8; BATCH],
-    /// The newest train for a hash of its way; [`NONE`] if there is none.
+    /// The newest transmit for a hash of its key; [`NONE`] if there is none.
     newest: [u8; PLACES],
     /// The datagrams in the order in which they leave.
     order: Vec<u8>,
 }
 
-/// One train.
+/// What the kernel is handed as one: segments of equal length, or a datagram by itself.
 struct Transmit {
-    /// What all its datagrams share.
+    /// What all its segments have in common.
     key: SegmentKey,
     /// The number of the first datagram in the batch.
     first: u8,
@@ -76,7 +77,7 @@ impl Transmits {
         }
     }
 
-    /// Adds a datagram to the train that it fits, or as a new one.
+    /// Adds a datagram to the transmit that it fits, or as a new one.
     fn add(&mut self, number: u8, key: SegmentKey, use_gso: bool) {
         let place = key.place();
         let newest = self.transmits.get_mut(usize::from(self.newest[place]));
@@ -93,17 +94,17 @@ impl Transmits {
         }
     }
 
-    /// How many trains there are.
+    /// How many transmits there are.
     pub(super) fn len(&self) -> usize {
         self.transmits.len()
     }
 
-    /// The datagrams of all trains, by their numbers, in the order in which they leave.
+    /// The datagrams of all transmits, by their numbers, in the order in which they leave.
     pub(super) fn order(&self) -> &[u8] {
         &self.order
     }
 
-    /// What the datagrams of a train share, and which part of the order they are.
+    /// What the segments of a transmit have in common, and which part of the order they are.
     pub(super) fn get(&self, index: usize) -> (SegmentKey, Range<usize>) {
         let Transmit { key, start, count, .. } = self.transmits[index];
         (key, usize::from(start)..usize::from(start) + usize::from(count))
@@ -111,7 +112,7 @@ impl Transmits {
 }
 
 impl Transmit {
-    /// Whether one more of the same length may be coupled.
+    /// Whether one more segment fits.
     fn has_room(&self) -> bool {
         (1..=MAX_SEGMENT_SIZE).contains(&self.key.segment_size)
             && (usize::from(self.count) + 1) * self.key.segment_size <= MAX_TRANSMIT_SIZE
@@ -119,21 +120,21 @@ impl Transmit {
 }
 
 impl SegmentKey {
-    /// Where to look for a train on this way: the parts that differ between ways, mixed a little.
+    /// Where to look for a transmit with this key: the parts that differ between keys, mixed a little.
     fn place(&self) -> usize {
         let port = self.to.map_or(0, |to| usize::from(to.port()));
         (port ^ (port >> 7) ^ self.segment_size.wrapping_mul(37)) % PLACES
     }
 }
 
-/// No train.
+/// No transmit.
 const NONE: u8 = u8::MAX;
-/// Places to look for trains: a power of two above the number of datagrams, so that few ways share one.
+/// Places to look for transmits: a power of two above the number of datagrams, so that few keys share one.
 const PLACES: usize = 2 * BATCH;
-/// Octets of the longest datagram that is coupled. The kernel refuses a train whose datagrams would have to be fragmented;
+/// Octets of the longest segment. The kernel refuses what would have to be fragmented after it was cut;
 /// this length passes nearly everywhere (the DNS flag day of 2020 settled on it).
 const MAX_SEGMENT_SIZE: usize = 1232;
-/// Octets of a train: until it is cut it is one datagram, whose length has 16 bits.
+/// Octets of a transmit: until it is cut it is one datagram, whose length has 16 bits.
 const MAX_TRANSMIT_SIZE: usize = 65_000;
 
 #[cfg(test)]
@@ -146,7 +147,7 @@ mod tests {
         SegmentKey { to: Some(([127, 0, 0, 1], port).into()), from: None, segment_size }
     }
 
-    /// The datagrams of each train.
+    /// The datagrams of each transmit.
     fn arrange(keys: &[SegmentKey], use_gso: bool) -> Vec<Vec<u8>> {
         let mut transmits = Transmits::new();
         // What was there before leaves no trace.
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_lengths_on_one_way_are_coupled() {
+    fn equal_lengths_between_the_same_addresses_are_segments() {
         let connected = SegmentKey { to: None, from: None, segment_size: 30 };
         let check = |keys: &[SegmentKey], expected: &[&[u8]]| assert_eq!(arrange(keys, true), expected, "{keys:?}");
         check(&[], &[]);
@@ -164,12 +165,12 @@ mod tests {
         check(&[connected; 3], &[&[0, 1, 2]]);
         check(&[key(1, 30), key(2, 30), key(1, 30), key(1, 31), key(2, 30)], &[&[0, 2], &[1, 4], &[3]]);
         check(&[key(1, MAX_SEGMENT_SIZE + 1); 2], &[&[0], &[1]]);
-        // The kernel takes an empty datagram for the end of a train.
+        // The kernel takes an empty segment for the end.
         check(&[key(1, 0); 2], &[&[0], &[1]]);
     }
 
     #[test]
-    fn a_train_is_no_longer_than_a_datagram() {
+    fn transmit_is_no_longer_than_a_datagram() {
         let transmits = arrange(&[key(1, MAX_SEGMENT_SIZE); BATCH], true);
         let counts: Vec<_> = transmits.iter().map(Vec::len).collect();
         assert_eq!(counts, [MAX_TRANSMIT_SIZE / MAX_SEGMENT_SIZE, BATCH - MAX_TRANSMIT_SIZE / MAX_SEGMENT_SIZE]);

@@ -133,7 +133,7 @@ impl Socket {
     }
 }
 
-/// Buffers for what a listener receives, trains too: a socket that once took them may serve others after a reload.
+/// Buffers for what a listener receives, coalesced by GRO too: a socket for which that is on may serve others after a reload.
 pub fn inbox() -> RecvBatch {
     RecvBatch::for_gro(BATCH, MAX_QUERY)
 }
@@ -166,27 +166,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trains_come_in_portions() {
+    async fn coalesced_datagrams_come_in_chunks() {
         let (from, to) = sockets();
         enable_gro(&to);
         let address = to.local_addr().ok();
         let to = Socket::new(to).unwrap();
         let mut out = SendBatch::new(BATCH, 16);
-        let send_train = |out: &mut SendBatch, count: usize| {
+        let send_coalesced = |out: &mut SendBatch, count: usize| {
             for _ in 0..count {
                 out.push(address, None, |bytes| bytes.extend([1; 3]));
             }
             out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
         };
-        send_train(&mut out, 50);
-        send_train(&mut out, 30);
+        send_coalesced(&mut out, 50);
+        send_coalesced(&mut out, 30);
         to.readable().await.unwrap();
         let mut chunks = Vec::new();
         assert!(!to.receive(&mut inbox(), |batch| chunks.push(batch.len())), "the socket is empty");
         assert_eq!(chunks, [BATCH, 80 - BATCH]);
 
-        send_train(&mut out, 60);
-        send_train(&mut out, 40);
+        send_coalesced(&mut out, 60);
+        send_coalesced(&mut out, 40);
         chunks.clear();
         to.receive_last(|batch| chunks.push(batch.len()));
         assert_eq!(chunks, [BATCH, 100 - BATCH]);

@@ -18,7 +18,7 @@ use crate::net::options::ignore_path_mtu;
 pub(super) struct BackendSocket {
     /// The socket.
     pub(super) udp: UdpSocket,
-    /// Whose it is.
+    /// The set that it belongs to.
     pub(super) set_id: SocketSetId,
     /// When it was opened.
     pub(super) opened: Instant,
@@ -26,9 +26,9 @@ pub(super) struct BackendSocket {
     pub(super) batches: u32,
     /// Those of them that had been sent when its age was looked at.
     pub(super) batches_before: u32,
-    /// Tickets on it, late ones included.
+    /// How many of its query slots are taken.
     pub(super) taken_slots: u32,
-    /// Their IDs.
+    /// The IDs of those.
     pub(super) sent: SentIds,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
@@ -41,7 +41,7 @@ pub(super) struct BackendSocket {
 }
 
 impl BackendSocket {
-    /// The ID of one of its tickets is free again.
+    /// One of its slots is free again.
     pub(super) fn free_one(&mut self) {
         self.taken_slots -= 1;
         if self.taken_slots == 0 {

@@ -1,4 +1,4 @@
-//! The exchange over loopback: sockets, IDs, errors and the alarm.
+//! Backend sockets over loopback: IDs, errors and the alarm.
 
 use std::collections::HashSet;
 use std::net::UdpSocket;
@@ -9,11 +9,11 @@ use super::socket::{UNPRIVILEGED, connected};
 use super::*;
 use crate::metrics::Want;
 
-/// An exchange with one backend, whose socket is ours.
+/// The sockets to one backend, whose own socket is ours.
 struct Fixture {
     /// What is tested.
     sockets: BackendSockets<u32, u32>,
-    /// The backend as the exchange knows it.
+    /// The set of that backend.
     set_id: SocketSetId,
     /// The backend.
     backend: UdpSocket,
@@ -38,7 +38,7 @@ impl Fixture {
         fixture
     }
 
-    /// Queues a message with this ticket.
+    /// Queues a message with this user data.
     fn queue(&mut self, user_data: u32) -> QuerySlot {
         self.sockets.queue(self.set_id, user_data, self.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap()
     }
@@ -70,7 +70,7 @@ impl Fixture {
         wait(&mut self.sockets)
     }
 
-    /// Sends a message, and has it replied to and settled.
+    /// Sends a message, and has it replied to, and its slot released.
     fn round_trip(&mut self) -> SocketAddr {
         let slot = self.send(0);
         let (id, from) = self.receive();
@@ -90,7 +90,7 @@ impl Fixture {
     }
 }
 
-/// Waits until something has happened to an exchange.
+/// Waits until something has happened to the sockets.
 fn wait(sockets: &mut BackendSockets<u32, u32>) -> Vec<Event> {
     let mut events = Vec::new();
     let patience = Timespec { tv_sec: PATIENCE.as_secs() as _, tv_nsec: 0 };
@@ -167,7 +167,7 @@ fn a_backend_that_sends_trains_gets_sockets_for_them() {
         // The next leave from a fresh port.
         fixture.now += Renewals::EVERY;
         slots.iter().for_each(|slot| fixture.sockets.release(*slot, fixture.now));
-        batch.has_trains()
+        batch.has_coalesced()
     };
     // One of the first is a trial.
     assert!((0..100 * GRO_TRIAL).any(|_| comes_whole(&mut fixture)));
@@ -231,7 +231,7 @@ fn socket_with_half_of_its_ids_taken_takes_no_more() {
 }
 
 #[test]
-fn abandoned_id_stays_taken_for_its_quarantine() {
+fn id_in_quarantine_stays_taken() {
     let mut fixture = Fixture::new();
     let slot = fixture.send(7);
     fixture.sockets.quarantine(slot, fixture.now, |user_data| user_data);

@@ -26,7 +26,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// Makes a socket void: nothing is sent from it and nothing believed that comes to it. What is queued must have been
-    /// flushed. Takes back all its tickets, late ones included.
+    /// flushed. Takes back all outstanding queries on it, with those in quarantine.
     pub fn void(&mut self, number: u32, now: Instant, taken: &mut Vec<SlotState<T, L>>) {
         let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
         socket.is_void = true;
@@ -48,7 +48,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
     }
 
-    /// Sends nothing more from the socket of a ticket than what is queued there, unless no other can be had: somebody may know its
+    /// Sends nothing more from the socket of a slot than what is queued there, unless no other can be had: somebody may know its
     /// port.
     pub fn shun(&mut self, slot: QuerySlot, refused: &mut Vec<Refused<T, L>>) {
         self.flush(refused);

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::{LocalAddress, empty_header};
 
-/// What the kernel says of a datagram or train.
+/// What the kernel says beside a datagram.
 pub(super) struct Ancillary {
     /// Where it arrived.
     pub(super) local: Option<LocalAddress>,
-    /// Octets of each datagram of a train.
+    /// Octets of each segment but the last, if it was coalesced (GRO).
     pub(super) segment_size: Option<usize>,
     /// When it arrived, since the Unix epoch.
     pub(super) arrived: Option<Duration>,
@@ -79,7 +79,7 @@ impl Control {
         ancillary
     }
 
-    /// Asks for a source address, and for the datagram to be cut into pieces of a length; returns the length of the messages.
+    /// Asks for a source address, and for the datagram to be cut into segments (GSO); returns the length of the messages.
     pub(super) fn write(&mut self, from: Option<LocalAddress>, segment_size: Option<u16>) -> usize {
         let mut length = 0;
         match from {

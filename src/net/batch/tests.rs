@@ -154,31 +154,31 @@ fn an_error_that_waited_is_told_and_all_of_a_train_leave() {
     assert_eq!(got.into_iter().map(|(bytes, _)| bytes[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
-/// A socket that gets trains whole.
+/// A socket with GRO.
 fn train_socket(address: &str) -> UdpSocket {
     let socket = socket(address);
     enable_gro(&socket);
     socket
 }
 
-/// The first octet of every datagram of each portion, how long they are, and whether all of them are there.
-fn portions(batch: &mut RecvBatch) -> Vec<Vec<(u8, usize, bool)>> {
-    let mut portions = Vec::new();
+/// The first octet of every datagram of each chunk, how long they are, and whether all of them are there.
+fn chunks(batch: &mut RecvBatch) -> Vec<Vec<(u8, usize, bool)>> {
+    let mut chunks = Vec::new();
     batch.each_chunk(|segments| {
         let datagrams = (0..segments.len()).filter_map(|index| segments.datagram(index));
-        portions.push(
+        chunks.push(
             datagrams.map(|datagram| (datagram.bytes[0], datagram.bytes.len(), !datagram.is_truncated)).collect(),
         );
     });
-    portions
+    chunks
 }
 
 #[test]
-fn a_train_is_received_by_one_call_and_handed_out_in_portions() {
+fn a_train_is_received_by_one_call_and_handed_out_in_chunks() {
     let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
     let mut out = SendBatch::new(8, 16);
     push_numbers(&mut out, Some(to.local_addr().unwrap()), 7);
-    // No part of a train.
+    // No segment.
     out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.extend([7; 2]));
     assert_eq!(flush(&mut out, &from), []);
     let mut batch = RecvBatch::for_gro(3, 64);
@@ -193,7 +193,7 @@ fn a_train_is_received_by_one_call_and_handed_out_in_portions() {
         vec![whole(3, 3), whole(4, 3), whole(5, 3)],
         vec![whole(6, 3), whole(7, 2)],
     ];
-    assert_eq!(portions(&mut batch), expected);
+    assert_eq!(chunks(&mut batch), expected);
     assert!(batch.is_empty());
     assert_eq!(batch.recv(&to).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
@@ -209,7 +209,7 @@ fn a_new_call_hands_out_nothing_of_an_earlier_one() {
         to.peek(&mut [0]).unwrap();
         assert_eq!(batch.recv(&to).unwrap(), usize::from(count).min(2));
     }
-    assert_eq!(portions(&mut batch), [[(0, 3, true)]]);
+    assert_eq!(chunks(&mut batch), [[(0, 3, true)]]);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn every_datagram_of_a_train_that_is_too_long_is_marked() {
     let mut batch = RecvBatch::for_gro(4, 16);
     to.peek(&mut [0]).unwrap();
     batch.recv(&to).unwrap();
-    assert_eq!(portions(&mut batch), [[(0, 16, false), (1, 16, false), (2, 16, false)]]);
+    assert_eq!(chunks(&mut batch), [[(0, 16, false), (1, 16, false), (2, 16, false)]]);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn the_longest_train_fits() {
     assert_eq!(got, expected);
 }
 
-/// Sends a train over a wildcard listener, and expects that each datagram tells where it arrived.
+/// Sends segments over a wildcard listener, and expects that each datagram tells where it arrived.
 fn check_local_address(wildcard: &str, address: &str) {
     let (from, to) = (socket(&format!("{address}:0")), train_socket(wildcard));
     let to_address = SocketAddr::new(from.local_addr().unwrap().ip(), to.local_addr().unwrap().port());
