@@ -12,18 +12,18 @@
 //!        │           │      cache ◀─────────────┼─locks──┼▶ forwarder ──── a hit ────────────┤             │
 //!        │        health ──▶ state (up, down)◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
 //!        │           ▲                          │        │            │                      │             │
-//!        │           └──────── health events ◀─┼────────┼──          ▼                      │             │
-//!        └──────────────▲───────────────────────┘        │  net::exchange (sockets, IDs) ◀───┘             │ backends
+//!        │           └──────── health events ◀──┼────────┼──          ▼                      │             │
+//!        └──────────────▲───────────────────────┘        │  net::backend_sockets (IDs)   ◀───┘             │ backends
 //!         reload thread: load                            │  authority ──▶ zone::respond                    │ (TS)
 //!                                                        └─────────────────────────────────────────────────┘
 //! ```
 //!
 //! # The path of a query through the LS
 //!
-//! 1. A listener becomes readable; up to 64 datagrams, or trains of them, are received by one call (`net/udp.rs`,
-//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/portion.rs`). Where more come than can be answered, the oldest
+//! 1. A listener becomes readable; up to 64 datagrams, each perhaps coalesced of many by GRO, are received by one call (`net/udp.rs`,
+//!    `net/batch.rs`) and handed out 64 datagrams at a time (`net/gro.rs`). Where more come than can be answered, the oldest
 //!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`). `now` is taken once for
-//!    each portion.
+//!    each chunk of them.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
 //!    (`limit/cookies.rs`); the route's pool is found (`state/`). That is done for a
 //!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).
@@ -34,8 +34,8 @@
 //!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
 //!    What could not leave for want of something of our own is no failure of a backend (`forwarder/shortage.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
-//!    (`net/exchange.rs`), and with the backend's cookies, if probes have found that it gives them (`state/backend_cookies.rs`). Those of
-//!    one length are one datagram to the kernel, which cuts it apart (`net/train.rs`).
+//!    (`net/backend_sockets.rs`), and with the backend's cookies, if probes have found that it gives them (`state/backend_cookies.rs`). Those of
+//!    one length are segments of one datagram to the kernel, which cuts it apart (GSO, `net/gso.rs`).
 //! 7. A reply is matched by socket, ID and question, and by what else it must bear (`forwarder/proof.rs`); if too many do not
 //!    match, their socket is void and what waits on it is asked again (`forwarder/again.rs`). It is ranked, and handed to the race. When that is over, what it has come to
 //!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size

@@ -106,7 +106,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
 ];
 
 /// Files that may make sockets for datagrams: there all of them are told to ignore what is said of the path MTU.
-const SOCKET_FILES: &[&str] = &["src/net/bind.rs", "src/net/exchange/port.rs"];
+const SOCKET_FILES: &[&str] = &["src/net/bind.rs", "src/net/backend_sockets/socket.rs"];
 
 /// Files that may sleep, and why.
 const SLEEPING_FILES: &[(&str, &str)] = &[

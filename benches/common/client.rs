@@ -292,7 +292,7 @@ impl Lane {
         socket.connect(&server.into())?;
         Ok(Self {
             socket: socket.into(),
-            outbox: SendBatch::new(BATCH, 64).uncoupled(),
+            outbox: SendBatch::new(BATCH, 64).without_gso(),
             inbox: RecvBatch::new(BATCH, 512),
             flights: vec![None; usize::from(IDS)],
             next: 0,

@@ -197,7 +197,7 @@ impl Desk {
             random: SmallRng::seed_from_u64(behavior.seed),
             pending: BinaryHeap::new(),
             inbox: RecvBatch::new(BATCH, DATAGRAM),
-            outbox: SendBatch::new(BATCH, DATAGRAM).uncoupled(),
+            outbox: SendBatch::new(BATCH, DATAGRAM).without_gso(),
             counts: Counts::default(),
             lateness: Vec::new(),
         }

@@ -40,7 +40,7 @@ pub(crate) fn run(tool: Tool) -> io::Result<()> {
     let outbox = SendBatch::new(BATCH, DATAGRAM);
     let mut outbox = match tool {
         Tool::Echo { is_coupled: true } => outbox,
-        Tool::Echo { is_coupled: false } | Tool::Responder { .. } => outbox.uncoupled(),
+        Tool::Echo { is_coupled: false } | Tool::Responder { .. } => outbox.without_gso(),
     };
     loop {
         let mut ready = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];

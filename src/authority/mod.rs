@@ -21,12 +21,12 @@ pub use self::state::{AuthorityState, Source, ZoneTransfers};
 use crate::limit::{self, Access, Decision, OnDenied, OwnAddresses, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
+use crate::net::busy_poll::BusyPoll;
 use crate::net::clock;
-use crate::net::options::take_trains_whole;
+use crate::net::options::enable_gro;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
-use crate::net::vigil::Vigil;
 use crate::wire::{
     Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, read_query, write_error, write_prohibited,
 };
@@ -92,16 +92,16 @@ impl Authority {
     ///
     /// # Errors
     /// If the socket has left the runtime.
-    pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut vigil: Vigil) -> io::Result<()> {
-        // Forwarders send trains; the clients of a forwarder hardly ever do, so its listeners are spared the price.
-        take_trains_whole(&*socket);
+    pub async fn serve_udp(self: Rc<Self>, socket: Rc<Socket>, mut busy_poll: BusyPoll) -> io::Result<()> {
+        // Forwarders use GSO; the clients of a forwarder hardly ever do, so its listeners are spared the price of GRO.
+        enable_gro(&*socket);
         let mut received = inbox();
         let mut responses = SendBatch::new(BATCH, UDP_SIZE.into());
         loop {
-            vigil.wait(socket.readable()).await?;
+            busy_poll.wait(socket.readable()).await?;
             let has_more = socket.receive(&mut received, |batch| {
                 self.answer_batch(&socket, batch, &mut responses);
-                vigil.renew();
+                busy_poll.renew();
             });
             let dropped = socket.take_dropped();
             if dropped > 0 {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::pool::pool_at;
 use super::proof::Proof;
 use super::races::is_badcookie;
-use super::{Forwarder, Ticket};
+use super::{Forwarder, Outstanding};
 use crate::metrics::Cause;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::wire;
@@ -52,8 +52,8 @@ impl ByTcp {
 
 impl Forwarder {
     /// Asks the backend of an attempt by TCP. Returns whether that may be.
-    pub(super) fn ask_by_tcp(&mut self, ticket: Ticket, cause: Cause, now: std::time::Instant) -> bool {
-        let (at, attempt) = (ticket.race, ticket.attempt());
+    pub(super) fn ask_by_tcp(&mut self, outstanding: Outstanding, cause: Cause, now: std::time::Instant) -> bool {
+        let (at, attempt) = (outstanding.race, outstanding.attempt());
         let Some(entry) = self.in_flight.get(at).filter(|entry| !entry.is_fetching) else { return false };
         let Some(asked) = entry.race.attempt(attempt).filter(|asked| asked.open) else { return false };
         if !self.by_tcp.begin() {
@@ -72,25 +72,25 @@ impl Forwarder {
             let reply = timeout(patience, ask(address, query, &question));
             let reply = timeout_at(deadline, reply).await.ok().and_then(Result::ok).and_then(Result::ok);
             if let Some(this) = this.upgrade() {
-                this.borrow_mut().on_reply_by_tcp(ticket, reply.as_deref());
+                this.borrow_mut().on_reply_by_tcp(outstanding, reply.as_deref());
             }
         });
         true
     }
 
     /// Takes the reply by TCP, or that there is none: then there is another try by UDP, which a forger may have tired of.
-    fn on_reply_by_tcp(&mut self, ticket: Ticket, reply: Option<&[u8]>) {
+    fn on_reply_by_tcp(&mut self, outstanding: Outstanding, reply: Option<&[u8]>) {
         let now = std::time::Instant::now();
         self.by_tcp.end();
-        let entry = self.in_flight.get(ticket.race).filter(|entry| !entry.is_fetching);
-        if entry.and_then(|entry| entry.race.attempt(ticket.attempt())).is_some_and(|asked| asked.open) {
+        let entry = self.in_flight.get(outstanding.race).filter(|entry| !entry.is_fetching);
+        if entry.and_then(|entry| entry.race.attempt(outstanding.attempt())).is_some_and(|asked| asked.open) {
             match reply.and_then(|reply| wire::read_reply(reply).ok()) {
                 // No word for a race nor for a client, neither of which knows of cookies to backends.
-                Some(reply) if is_badcookie(&reply) && ticket.proof().has(Proof::COOKIE) => {
-                    self.ask_elsewhere_or_fail(ticket, now)
+                Some(reply) if is_badcookie(&reply) && outstanding.proof().has(Proof::COOKIE) => {
+                    self.ask_elsewhere_or_fail(outstanding, now)
                 }
-                Some(reply) => self.judge(ticket, &reply, now),
-                None => self.ask_elsewhere_or_fail(ticket, now),
+                Some(reply) => self.judge(outstanding, &reply, now),
+                None => self.ask_elsewhere_or_fail(outstanding, now),
             }
         }
         self.end_turn(now);

@@ -10,7 +10,7 @@ use super::QTYPE_QCLASS;
 use super::client::Client;
 use super::proof::Proof;
 use crate::limit::{Clients, Place};
-use crate::net::exchange::TicketKey;
+use crate::net::backend_sockets::QuerySlot;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ShownCookie};
 
@@ -52,8 +52,8 @@ pub(super) struct Entry {
     aside: Option<Box<Aside>>,
     /// The client that is nearly always the only one.
     first: Option<First>,
-    /// What waits in the exchange, by attempt, for the first few; see [`Aside`] for the rest.
-    tickets: [Option<TicketKey>; NEAR_TICKETS],
+    /// The query slots of its attempts, for the first few; see [`Aside`] for the rest.
+    query_slots: [Option<QuerySlot>; NEAR_SLOTS],
     /// The time for which a timer is set.
     armed: Option<Offset>,
     /// When those who wait are given a stale answer.
@@ -91,8 +91,8 @@ pub(super) struct Aside {
     body: Vec<u8>,
     /// A query with a TSIG record, as it came.
     signed: Vec<u8>,
-    /// The tickets of the attempts after the first few.
-    tickets: [Option<TicketKey>; FAR_TICKETS],
+    /// The query slots of the attempts after the first few.
+    query_slots: [Option<QuerySlot>; FAR_SLOTS],
     /// When an attempt was asked again last.
     again_at: Option<Offset>,
 }
@@ -106,7 +106,7 @@ impl Aside {
             buffer.clear();
             buffer.shrink_to(OCTETS_KEPT);
         }
-        self.tickets = [None; FAR_TICKETS];
+        self.query_slots = [None; FAR_SLOTS];
         self.again_at = None;
     }
 }
@@ -155,7 +155,7 @@ impl Entry {
             hash,
             aside,
             first: None,
-            tickets: [None; NEAR_TICKETS],
+            query_slots: [None; NEAR_SLOTS],
             armed: None,
             stale_at: None,
             pool,
@@ -261,17 +261,17 @@ impl Entry {
         }
     }
 
-    /// Whether the ticket of this attempt is held near.
+    /// Whether the query slot of this attempt is held near.
     pub(super) fn is_near(attempt: AttemptId) -> bool {
-        usize::from(attempt.0) < NEAR_TICKETS
+        usize::from(attempt.0) < NEAR_SLOTS
     }
 
     /// Remembers what an attempt waits with; `None`: it waits no more.
-    pub(super) fn set_ticket(&mut self, attempt: AttemptId, key: Option<TicketKey>) {
+    pub(super) fn set_query_slot(&mut self, attempt: AttemptId, key: Option<QuerySlot>) {
         let at = usize::from(attempt.0);
-        match at.checked_sub(NEAR_TICKETS) {
-            None => self.tickets[at] = key,
-            Some(at) => self.aside.get_or_insert_default().tickets[at] = key,
+        match at.checked_sub(NEAR_SLOTS) {
+            None => self.query_slots[at] = key,
+            Some(at) => self.aside.get_or_insert_default().query_slots[at] = key,
         }
     }
 
@@ -288,12 +288,12 @@ impl Entry {
     }
 
     /// Takes out what all attempts wait with, by attempt.
-    pub(super) fn take_tickets(&mut self) -> impl Iterator<Item = (AttemptId, TicketKey)> + use<> {
+    pub(super) fn take_query_slots(&mut self) -> impl Iterator<Item = (AttemptId, QuerySlot)> + use<> {
         let mut taken = [None; MAX_ATTEMPTS];
-        let near = std::mem::take(&mut self.tickets);
-        let far = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.tickets)).unwrap_or_default();
-        taken[..NEAR_TICKETS].copy_from_slice(&near);
-        taken[NEAR_TICKETS..].copy_from_slice(&far);
+        let near = std::mem::take(&mut self.query_slots);
+        let far = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.query_slots)).unwrap_or_default();
+        taken[..NEAR_SLOTS].copy_from_slice(&near);
+        taken[NEAR_SLOTS..].copy_from_slice(&far);
         (0..).map(AttemptId).zip(taken).filter_map(|(attempt, key)| Some((attempt, key?)))
     }
 
@@ -457,11 +457,11 @@ fn own_cookie(form: &ClientForm) -> ClientCookie {
 /// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
 const NEAR_BODY: usize = 55;
 
-/// Attempts whose tickets an entry holds in itself: the first, a hedge, and a failover.
-const NEAR_TICKETS: usize = 3;
+/// Attempts whose query slots an entry holds in itself: the first, a hedge, and a failover.
+const NEAR_SLOTS: usize = 3;
 
 /// The rest of them.
-const FAR_TICKETS: usize = MAX_ATTEMPTS - NEAR_TICKETS;
+const FAR_SLOTS: usize = MAX_ATTEMPTS - NEAR_SLOTS;
 
 /// Waiters for which there is room when it is used again; what many clients had joined gives the rest back.
 const WAITERS_KEPT: usize = 8;

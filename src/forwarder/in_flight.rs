@@ -102,8 +102,8 @@ impl InFlight {
         Some(entry)
     }
 
-    /// The race at `at`, unless it is over, with room for the ticket of this attempt.
-    pub(super) fn with_ticket(&mut self, at: RaceRef, attempt: AttemptId) -> Option<&mut Entry> {
+    /// The race at `at`, unless it is over, with room for the query slot of this attempt.
+    pub(super) fn with_query_slot(&mut self, at: RaceRef, attempt: AttemptId) -> Option<&mut Entry> {
         if Entry::is_near(attempt) { self.get_mut(at) } else { self.with_aside(at) }
     }
 

@@ -22,7 +22,7 @@ use super::pool::pool_at;
 use super::races::rank;
 use super::responses::{Clock, Out, Word, limit};
 use super::slots::RaceRef;
-use super::{Forwarder, Late, QTYPE_QCLASS};
+use super::{Forwarder, QTYPE_QCLASS, Quarantined};
 use crate::cache::{self, Cache, Failure, Found, Key, PoolId, Rules};
 use crate::config::PoolIndex;
 use crate::metrics::Source;
@@ -305,7 +305,13 @@ impl Forwarder {
 
     /// Keeps a reply that came after its race was over and answers what was asked, if it is better than what the race had come
     /// to. Returns whether it is kept.
-    pub(super) fn remember_late(&mut self, late: &Late, asked: Asked<'_>, reply: &Reply<'_>, now: Instant) -> bool {
+    pub(super) fn remember_late(
+        &mut self,
+        late: &Quarantined,
+        asked: Asked<'_>,
+        reply: &Reply<'_>,
+        now: Instant,
+    ) -> bool {
         let rank = rank(reply);
         if late.above.is_none_or(|least| rank <= least) {
             return false;

@@ -9,7 +9,7 @@
 //!                                         ▼
 //!                   claim (claims) ──▶ start a race (policy::race) ──▶ drive ◀── reply, ICMP error, time
 //!                                                                        │
-//!                        ask a backend (net::exchange) ◀─────────────────┤
+//!                        ask a backend (net::backend_sockets) ◀─────────────────┤
 //!                        wait (policy::timers) ◀─────────────────────────┤
 //!                        finish: remember it (cache), one response to each waiter ◀─┘
 //! ```
@@ -68,8 +68,8 @@ use self::shortage::Shortage;
 use self::slots::RaceRef;
 use crate::limit::{Clients, OwnAddresses, Pacing};
 use crate::metrics::{Counters, Dropped, Limited};
+use crate::net::backend_sockets::{BackendSockets, Refused, SlotState};
 use crate::net::batch::{BATCH, SendBatch};
-use crate::net::exchange::{Exchange, Held, Refused};
 use crate::net::tasks::Tasks;
 use crate::net::udp::Socket;
 use crate::policy::Rank;
@@ -153,7 +153,7 @@ pub struct Forwarder {
     /// This worker's part of pools, those of earlier plans included while they have races; `None` is free.
     pools: Vec<Option<Pool>>,
     /// The sockets to the backends, and who waits on them.
-    exchange: Exchange<Ticket, Late>,
+    backend_sockets: BackendSockets<Outstanding, Quarantined>,
     /// Queries in flight.
     in_flight: InFlight,
     /// Whole answers that are fetched by TCP.
@@ -173,15 +173,15 @@ pub struct Forwarder {
     /// What makes replies hard to forge.
     secret: Secret,
     /// Messages that could not be sent, to be looked at before the turn ends.
-    refused: Vec<Refused<Ticket, Late>>,
+    refused: Vec<Refused<Outstanding, Quarantined>>,
     /// Attempts of a dead backend, to be failed.
-    orphans: Vec<Held<Ticket, Late>>,
+    orphans: Vec<SlotState<Outstanding, Quarantined>>,
     /// What waited on a socket that is void, to be asked again.
-    voided: Vec<Held<Ticket, Late>>,
+    voided: Vec<SlotState<Outstanding, Quarantined>>,
     /// Attempts that are being made by TCP.
     by_tcp: ByTcp,
     /// Attempts that ICMP errors are about, to be told so.
-    struck: Vec<Ticket>,
+    struck: Vec<Outstanding>,
     /// Backend sockets that may have more than was read in this turn.
     unread: Vec<u32>,
     /// Where messages are written that nobody is sent.
@@ -190,17 +190,17 @@ pub struct Forwarder {
     folded: Vec<u8>,
 }
 
-/// What the exchange keeps for an attempt whose race runs: which that is, and how it was sent. All else is there.
+/// What is kept in the query slot of an attempt whose race runs: which that is, and how it was sent. All else is there.
 #[derive(Clone, Copy, Debug)]
-struct Ticket {
+struct Outstanding {
     /// The race.
     race: RaceRef,
     /// Its attempt, in the lowest bits, and what the reply must bear: one octet, for there may be a hundred thousand of these.
     tag: u8,
 }
 
-impl Ticket {
-    /// The ticket of an attempt whose reply must bear this.
+impl Outstanding {
+    /// Of an attempt whose reply must bear this.
     fn new(race: RaceRef, attempt: AttemptId, proof: Proof) -> Self {
         Self { race, tag: attempt.0 | proof.bits() << Self::ATTEMPT_BITS }
     }
@@ -219,9 +219,9 @@ impl Ticket {
     const ATTEMPT_BITS: u32 = MAX_ATTEMPTS.trailing_zeros();
 }
 
-/// What the exchange keeps for an attempt whose race was over before its reply came.
+/// What is kept in the query slot of an attempt whose race was over before its reply came.
 #[derive(Clone, Copy, Debug)]
-struct Late {
+struct Quarantined {
     /// When it was made.
     sent: Instant,
     /// The hash of the question that was asked.
@@ -250,7 +250,7 @@ impl Forwarder {
         let response_size = usize::from(state.edns_udp_size);
         let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
         let listeners = sockets.into_iter().map(listener).collect();
-        let exchange = Exchange::new(backend_sockets)?;
+        let backend_sockets = BackendSockets::new(backend_sockets)?;
         // Connections come back to the forwarder, which is not there yet.
         let itself = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&itself);
@@ -268,7 +268,7 @@ impl Forwarder {
             state: Arc::clone(&state),
             pool_places: Vec::new(),
             pools: Vec::new(),
-            exchange,
+            backend_sockets,
             in_flight: InFlight::new(Arc::clone(&shared.clients)),
             shared,
             fetches,
@@ -311,7 +311,7 @@ impl Forwarder {
         // Of the state in force: an older one may have races still, but has learnt nothing of late.
         let in_force = self.pool_places.iter().filter_map(|&place| self.pools[usize::from(place)].as_ref());
         let earlier = in_force.into_iter().find(is_earlier);
-        let pool = Pool::new(Arc::clone(shared), &mut self.exchange, earlier, self.me, now);
+        let pool = Pool::new(Arc::clone(shared), &mut self.backend_sockets, earlier, self.me, now);
         let place = self.pools.iter().position(Option::is_none).unwrap_or_else(|| {
             self.pools.push(None);
             self.pools.len() - 1
@@ -325,7 +325,7 @@ impl Forwarder {
         for place in 0..self.pools.len() {
             let is_current = self.pool_places.contains(&(place as u16));
             if let Some(pool) = self.pools[place].take_if(|pool| !is_current && pool.in_flight == 0) {
-                pool.forget(&mut self.exchange);
+                pool.forget(&mut self.backend_sockets);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A pool as one worker sees it: its links to the backends, what it has learnt of their latency, whose turn it is.
+//! A pool as one worker sees it: its sockets to the backends, what it has learnt of their latency, whose turn it is.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::claims::WorkerId;
 use super::proof::Proof;
 use crate::config::Case;
 use crate::metrics::BackendCounters;
-use crate::net::exchange::{Exchange, Link};
+use crate::net::backend_sockets::{BackendSockets, SocketSetId};
 use crate::policy::backend_load::{BackendLoad, End};
 use crate::policy::balance::{Balance, BalanceInput, Balancer};
 use crate::policy::latency;
@@ -53,7 +53,7 @@ pub(super) struct Pool {
 /// A worker's view of one backend.
 struct Member {
     /// Its sockets.
-    link: Link,
+    socket_set: SocketSetId,
     /// Whether it was up when we last looked.
     is_up: bool,
     /// It refused OPT, and is asked without until then.
@@ -72,7 +72,7 @@ impl Pool {
     /// A worker's part of `shared`. What `earlier` has learnt of the same backends is taken over.
     pub(super) fn new<T: Copy, L: Copy>(
         shared: Arc<SharedPool>,
-        exchange: &mut Exchange<T, L>,
+        backend_sockets: &mut BackendSockets<T, L>,
         earlier: Option<&Self>,
         me: WorkerId,
         now: Instant,
@@ -94,7 +94,7 @@ impl Pool {
         let members = shared.backends.iter().map(|backend| {
             let known = known(backend).map(|(pool, index)| &pool.members[index]);
             Member {
-                link: exchange.add(backend.address, USUAL_QUERY),
+                socket_set: backend_sockets.add(backend.address, USUAL_QUERY),
                 is_up: backend.is_up(),
                 without_opt_until: known.and_then(|member| member.without_opt_until),
                 case_lost_until: known.and_then(|member| member.case_lost_until),
@@ -286,21 +286,21 @@ impl Pool {
     }
 
     /// The sockets of a backend.
-    pub(super) fn link(&self, backend: BackendIndex) -> Link {
-        self.members[usize::from(backend.0)].link
+    pub(super) fn socket_set(&self, backend: BackendIndex) -> SocketSetId {
+        self.members[usize::from(backend.0)].socket_set
     }
 
     /// Closes the sockets. What still waits on them, after every race is over, is not waited for.
-    pub(super) fn forget<T: Copy, L: Copy>(self, exchange: &mut Exchange<T, L>) {
+    pub(super) fn forget<T: Copy, L: Copy>(self, backend_sockets: &mut BackendSockets<T, L>) {
         for (member, backend) in self.members.iter().zip(&self.shared.backends) {
-            let forgotten = exchange.remove(member.link);
+            let forgotten = backend_sockets.remove(member.socket_set);
             backend.counters[self.me].in_flight.subtract(forgotten as u64);
         }
     }
 
-    /// The backend behind a link.
-    pub(super) fn backend(&self, link: Link) -> Option<BackendIndex> {
-        let index = self.members.iter().position(|member| member.link == link)?;
+    /// The backend that a set of sockets leads to.
+    pub(super) fn backend(&self, socket_set: SocketSetId) -> Option<BackendIndex> {
+        let index = self.members.iter().position(|member| member.socket_set == socket_set)?;
         Some(BackendIndex(index as u16))
     }
 

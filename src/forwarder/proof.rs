@@ -6,7 +6,7 @@ use std::io;
 use rand::TryRng;
 use siphasher::sip::SipHasher24;
 
-use crate::net::exchange::TicketKey;
+use crate::net::backend_sockets::QuerySlot;
 use crate::wire::{self, ClientCookie, Reply};
 
 /// How an attempt was sent, and so what the reply to it must bear.
@@ -75,7 +75,7 @@ impl Secret {
 
     /// How the name of a question with this hash is spelled in the message at this place (see [`wire::set_case`]). Made of what
     /// is known when the reply comes, so that nothing has to be kept.
-    pub(super) fn case(&self, key: TicketKey, hash: u64) -> u64 {
+    pub(super) fn case(&self, key: QuerySlot, hash: u64) -> u64 {
         let mut seed = [0; 12];
         seed[..4].copy_from_slice(&key.number().to_be_bytes());
         seed[4..].copy_from_slice(&hash.to_be_bytes());
@@ -87,7 +87,7 @@ impl Secret {
     pub(super) fn lacking(
         &self,
         proof: Proof,
-        key: TicketKey,
+        key: QuerySlot,
         hash: u64,
         reply: &Reply<'_>,
         cookie: impl FnOnce() -> Option<ClientCookie>,
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn case_is_another_for_each_place_question_and_secret() {
-        let key = |port, id| TicketKey::new(port, id).expect("a socket that may be open");
+        let key = |port, id| QuerySlot::new(port, id).expect("a socket that may be open");
         let (one, two) = (Secret::new().expect("randomness"), Secret::new().expect("randomness"));
         let cases = [
             one.case(key(0, 1), 1),

@@ -11,10 +11,10 @@ use super::proof::Proof;
 use super::responses::Word;
 use super::shortage;
 use super::slots::RaceRef;
-use super::{Forwarder, Late, QTYPE_QCLASS, Ticket, tell};
+use super::{Forwarder, Outstanding, QTYPE_QCLASS, Quarantined, tell};
 use crate::metrics::{Dropped, Want};
+use crate::net::backend_sockets::{QuerySlot, SlotState};
 use crate::net::batch::RecvBatch;
-use crate::net::exchange::{Held, TicketKey};
 use crate::net::refusal::Refusal;
 use crate::policy::backend_load::End;
 use crate::policy::health::HealthState;
@@ -102,11 +102,11 @@ impl Forwarder {
         proof: Proof,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let Some(entry) = self.in_flight.with_ticket(at, attempt) else { return Ok(()) };
+        let Some(entry) = self.in_flight.with_query_slot(at, attempt) else { return Ok(()) };
         let pool = pool_at(&mut self.pools, entry.pool);
-        let link = pool.link(backend);
-        if self.exchange.is_full(link) {
-            self.exchange.flush(&mut self.refused);
+        let socket_set = pool.socket_set(backend);
+        if self.backend_sockets.is_full(socket_set) {
+            self.backend_sockets.flush(&mut self.refused);
         }
         let with_opt = edns && !pool.is_without_opt(backend, now);
         // Of a query with a TSIG record nothing may be changed.
@@ -118,17 +118,17 @@ impl Forwarder {
         let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
         let cookies = pool.cookies(backend).filter(|_| has_cookies);
         let (secret, hash, own_udp_size) = (&self.secret, entry.hash, self.state.edns_udp_size);
-        let key = self.exchange.queue(link, Ticket::new(at, attempt, proof), now, |key, out| {
+        let slot = self.backend_sockets.queue(socket_set, Outstanding::new(at, attempt, proof), now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
             }
             if is_case_random {
                 let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
-                wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(key, hash));
+                wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(slot, hash));
             }
         })?;
-        entry.set_ticket(attempt, Some(key));
+        entry.set_query_slot(attempt, Some(slot));
         Ok(())
     }
 
@@ -157,8 +157,8 @@ impl Forwarder {
     /// counted and the wait goes on; failing the attempt would hand the forger a cheap win.
     fn hear(&mut self, socket: u32, message: &[u8], now: Instant) {
         let Some(header) = wire::Header::read(message) else { return self.near_miss(socket, now) };
-        let Some((key, held)) = self.exchange.find(socket, header.id()) else {
-            return match self.exchange.was_in_use(socket, header.id()) {
+        let Some((slot, state)) = self.backend_sockets.find(socket, header.id()) else {
+            return match self.backend_sockets.was_in_use(socket, header.id()) {
                 true => self.counters.dropped(Dropped::Late),
                 false => self.near_miss(socket, now),
             };
@@ -166,46 +166,46 @@ impl Forwarder {
         let Ok(reply) = wire::read_reply(message) else {
             return self.counters.dropped(Dropped::Malformed);
         };
-        let ticket = match held {
-            Held::Waiting(ticket) => ticket,
-            Held::Late(late) => return self.hear_late(socket, key, &late, &reply, now),
+        let outstanding = match state {
+            SlotState::InFlight(outstanding) => outstanding,
+            SlotState::Quarantined(quarantined) => return self.hear_late(socket, slot, &quarantined, &reply, now),
         };
-        // What waits has a race that runs, for at its end that abandons what it waits for.
-        let Some(entry) = self.in_flight.get_mut(ticket.race) else { return };
-        let Some(asked) = entry.race.attempt(ticket.attempt()) else { return };
+        // What is in flight has a race that runs, for at its end that puts what it waits for into quarantine.
+        let Some(entry) = self.in_flight.get_mut(outstanding.race) else { return };
+        let Some(asked) = entry.race.attempt(outstanding.attempt()) else { return };
         if reply.is_bare_failure() {
             // It lacks the question, and so proves little: the true reply may still come.
-            let has_opt = entry.has_opt() || ticket.proof().has(Proof::COOKIE);
+            let has_opt = entry.has_opt() || outstanding.proof().has(Proof::COOKIE);
             if is_opt_refusal(&reply) && has_opt {
-                entry.race.on_bare_opt_refused(ticket.attempt());
+                entry.race.on_bare_opt_refused(outstanding.attempt());
             } else {
-                entry.race.on_bare_failure(ticket.attempt());
+                entry.race.on_bare_failure(outstanding.attempt());
             }
-            return self.drive(ticket.race, None, now);
+            return self.drive(outstanding.race, None, now);
         }
         if !reply.answers_question(entry.question()) {
             return self.near_miss(socket, now);
         }
-        let (place, proof) = (entry.pool, ticket.proof());
+        let (place, proof) = (entry.pool, outstanding.proof());
         let pool = pool_at(&mut self.pools, place);
         let cookie = || pool.cookies(asked.backend).map(CookiePair::client);
-        let lacking = self.secret.lacking(proof, key, entry.hash, &reply, cookie);
+        let lacking = self.secret.lacking(proof, slot, entry.hash, &reply, cookie);
         if !lacking.is_none() && !proof.has(Proof::LENIENT) {
             // Of one that was found not to give it meanwhile, nothing more is to be had.
             if pool.gives(lacking, asked.backend, now) {
-                self.doubt(ticket, key, lacking, now);
+                self.doubt(outstanding, slot, lacking, now);
                 return self.near_miss(socket, now);
             }
         }
         let rank = rank(&reply);
         if rank == Rank::Failure && proof.has(Proof::COOKIE) && is_badcookie(&reply) {
-            return self.on_badcookie(ticket, key, lacking, &reply, now);
+            return self.on_badcookie(outstanding, slot, lacking, &reply, now);
         }
         if proof.has(Proof::COOKIE) {
             pool.renew_cookies(asked.backend, &reply, Urgency::CanWait, now);
         }
-        self.exchange.settle(key, now);
-        entry.set_ticket(ticket.attempt(), None);
+        self.backend_sockets.release(slot, now);
+        entry.set_query_slot(outstanding.attempt(), None);
         let latency = now.saturating_duration_since(entry.sent_at(&asked, proof));
         pool.is_waited_for_no_more(asked.backend);
         let end = if rank == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
@@ -213,43 +213,43 @@ impl Forwarder {
         if !lacking.is_none() && proof.has(Proof::LENIENT) {
             self.learn_lacking(place, asked.backend, lacking, rank, now);
         }
-        self.judge(ticket, &reply, now);
+        self.judge(outstanding, &reply, now);
     }
 
     /// Takes a reply whose race is over. Nothing is learnt from one whose question is not the one that was asked: neither how
     /// long the backend takes, nor that it is up, nor that the ID is free.
-    fn hear_late(&mut self, socket: u32, key: TicketKey, late: &Late, reply: &Reply<'_>, now: Instant) {
+    fn hear_late(&mut self, socket: u32, slot: QuerySlot, quarantined: &Quarantined, reply: &Reply<'_>, now: Instant) {
         if reply.is_bare_failure() {
             // It lacks the question, and so proves nothing.
             return self.counters.dropped(Dropped::Late);
         }
         let question = key_of_reply(reply);
-        let asked = question.as_ref().and_then(|question| asked(question, late.flags, late.hash));
+        let asked = question.as_ref().and_then(|question| asked(question, quarantined.flags, quarantined.hash));
         // The question itself is gone with its race, but not its hash, which nobody outside can aim at.
-        let Some(asked) = asked.filter(|asked| self.shared.hash(asked.question) == late.hash) else {
+        let Some(asked) = asked.filter(|asked| self.shared.hash(asked.question) == quarantined.hash) else {
             return self.near_miss(socket, now);
         };
-        let pool = self.pools.get(usize::from(late.pool)).and_then(Option::as_ref);
-        let cookie = || pool.and_then(|pool| pool.cookies(late.backend)).map(CookiePair::client);
-        let lacking = self.secret.lacking(late.proof, key, late.hash, reply, cookie);
-        let is_to_be_had = !lacking.is_none() && pool.is_some_and(|pool| pool.gives(lacking, late.backend, now));
-        if is_to_be_had && !late.proof.has(Proof::LENIENT) {
+        let pool = self.pools.get(usize::from(quarantined.pool)).and_then(Option::as_ref);
+        let cookie = || pool.and_then(|pool| pool.cookies(quarantined.backend)).map(CookiePair::client);
+        let lacking = self.secret.lacking(quarantined.proof, slot, quarantined.hash, reply, cookie);
+        let is_to_be_had = !lacking.is_none() && pool.is_some_and(|pool| pool.gives(lacking, quarantined.backend, now));
+        if is_to_be_had && !quarantined.proof.has(Proof::LENIENT) {
             return self.near_miss(socket, now);
         }
-        if !self.remember_late(late, asked, reply, now) {
+        if !self.remember_late(quarantined, asked, reply, now) {
             self.counters.dropped(Dropped::Late);
         }
-        self.exchange.settle(key, now);
-        let end = End::Reply(now.saturating_duration_since(late.sent));
-        self.learn(late.pool, late.backend, late.is_charged, end, now);
+        self.backend_sockets.release(slot, now);
+        let end = End::Reply(now.saturating_duration_since(quarantined.sent));
+        self.learn(quarantined.pool, quarantined.backend, quarantined.is_charged, end, now);
     }
 
     /// Lets a race judge a reply that passed every check.
-    pub(super) fn judge(&mut self, ticket: Ticket, reply: &Reply<'_>, now: Instant) {
-        let (at, attempt) = (ticket.race, ticket.attempt());
+    pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>, now: Instant) {
+        let (at, attempt) = (outstanding.race, outstanding.attempt());
         let Some(entry) = self.in_flight.get_mut(at) else { return };
         // Where the client sent none, the query may have had one for our cookie.
-        let (has_opt, pool) = (entry.has_opt() || ticket.proof().has(Proof::COOKIE), entry.pool);
+        let (has_opt, pool) = (entry.has_opt() || outstanding.proof().has(Proof::COOKIE), entry.pool);
         let asked = entry.race.attempt(attempt);
         if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(at, None, now);
@@ -298,14 +298,14 @@ impl Forwarder {
         let me = usize::from(self.me.0);
         let pool = pool_at(&mut self.pools, entry.pool);
         let Entry { hash, flags, pool: place, .. } = *entry;
-        for (attempt, key) in entry.take_tickets() {
+        for (attempt, slot) in entry.take_query_slots() {
             let Some(asked) = entry.race.attempt(attempt) else { continue };
             let backend = asked.backend;
-            self.exchange.abandon(key, now, |ticket| {
-                let proof = ticket.proof();
+            self.backend_sockets.quarantine(slot, now, |outstanding| {
+                let proof = outstanding.proof();
                 let sent = entry.sent_at(&asked, proof);
                 let is_charged = pool.charge(backend, sent);
-                Late { sent, hash, pool: place, backend, is_charged, flags, proof, above: late_above }
+                Quarantined { sent, hash, pool: place, backend, is_charged, flags, proof, above: late_above }
             });
         }
         let rules = pool.shared.rules();

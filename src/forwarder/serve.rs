@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use super::Forwarder;
 use crate::net::batch::{self, BATCH, RecvBatch};
+use crate::net::busy_poll::BusyPoll;
 use crate::net::udp::{Socket, inbox};
-use crate::net::vigil::Vigil;
 
 /// Takes queries from a listener for as long as it is polled.
 ///
@@ -19,14 +19,14 @@ pub async fn take_queries(
     forwarder: Rc<RefCell<Forwarder>>,
     listener: u16,
     socket: Rc<Socket>,
-    mut vigil: Vigil,
+    mut busy_poll: BusyPoll,
 ) -> io::Result<()> {
     let mut batch = inbox();
     loop {
-        vigil.wait(socket.readable()).await?;
+        busy_poll.wait(socket.readable()).await?;
         let has_more = socket.receive(&mut batch, |batch| {
             forwarder.borrow_mut().take_batch(listener, batch, Instant::now());
-            vigil.renew();
+            busy_poll.renew();
         });
         let dropped = socket.take_dropped();
         if dropped > 0 {
@@ -47,16 +47,16 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 /// Takes replies from all backends for as long as it is polled.
 ///
 /// # Errors
-/// If the runtime cannot watch the exchange.
-pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut vigil: Vigil) -> io::Result<()> {
-    let watched = forwarder.borrow().exchange.watched().try_clone_to_owned()?;
+/// If the runtime cannot watch the sockets.
+pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut busy_poll: BusyPoll) -> io::Result<()> {
+    let watched = forwarder.borrow().backend_sockets.watched().try_clone_to_owned()?;
     let watched = batch::watch(watched)?;
-    let mut received = RecvBatch::for_trains(BATCH, MAX_REPLY);
+    let mut received = RecvBatch::for_gro(BATCH, MAX_REPLY);
     let mut events = Vec::with_capacity(BATCH);
     loop {
-        let mut ready = vigil.wait(watched.readable()).await?;
+        let mut ready = busy_poll.wait(watched.readable()).await?;
         let has_more = forwarder.borrow_mut().hear_backends(&mut events, &mut received, Instant::now());
-        vigil.renew();
+        busy_poll.renew();
         if has_more {
             tokio::task::yield_now().await;
         } else {

@@ -4,7 +4,7 @@
 //! wait, and would take its memory twice meanwhile. The free place in the lowest chunk is used first, so that after a peak the
 //! upper ones become empty; their memory is given back, but for a few.
 
-/// A race's place, and which of the races that have had it. Octets, so that a ticket, which is one of these and an attempt, has
+/// A race's place, and which of the races that have had it. Octets, so that an [`Outstanding`](super::Outstanding), which is one of these and an attempt, has
 /// no gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RaceRef {

@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use self::control::{Control, Told};
-use super::portion::{Arrival, Piece, Portion};
-use super::train::{Trains, Way};
+use self::control::{Ancillary, Control};
+use super::gro::{Received, Segment, Segments};
+use super::gso::{SegmentKey, Transmits};
 
 mod control;
 
@@ -30,9 +30,9 @@ mod control;
 /// measured, while its buffers leave the cache.
 pub const BATCH: usize = 64;
 
-/// Octets of a buffer for trains: whatever the kernel takes as one is below 64 KiB. And one line of the processor's cache more,
+/// Octets of a buffer for GRO: whatever the kernel coalesces is below 64 KiB. And one line of the processor's cache more,
 /// or all buffers would begin in the same few places of it.
-const TRAIN_ROOM: usize = (64 << 10) + 64;
+const GRO_BUFFER: usize = (64 << 10) + 64;
 
 /// The address and interface at which a datagram arrived on a wildcard listener, and from which its
 /// response has to leave (RFC 1123 section 2.3 asks that of a multihomed host).
@@ -83,8 +83,8 @@ pub struct RecvBatch {
     headers: Box<[libc::mmsghdr]>,
     /// How many buffers the last call has filled.
     received: usize,
-    /// Which of the datagrams in them are handed out.
-    portion: Portion,
+    /// Which segments of what is in them are handed out.
+    segments: Segments,
 }
 
 impl RecvBatch {
@@ -93,14 +93,14 @@ impl RecvBatch {
         Self::with_room(count, size, size)
     }
 
-    /// The same for a socket that may receive trains: room for `count` of them, of which up to `count` datagrams are handed
-    /// out at a time.
-    pub fn for_trains(count: usize, size: usize) -> Self {
-        Self::with_room(count, size, TRAIN_ROOM.max(size))
+    /// The same for a socket with GRO: room for `count` coalesced datagrams, of which up to `count` segments are handed out at a
+    /// time.
+    pub fn for_gro(count: usize, size: usize) -> Self {
+        Self::with_room(count, size, GRO_BUFFER.max(size))
     }
 
-    /// With `room` octets in each buffer. The system gives memory when it is first written to, so that what no train
-    /// ever fills costs nothing.
+    /// With `room` octets in each buffer. The system gives memory when it is first written to, so that what is
+    /// never filled costs nothing.
     fn with_room(count: usize, size: usize, room: usize) -> Self {
         let mut buffers = vec![0; count * room].into_boxed_slice();
         let mut peers = vec![zeroed_address(); count].into_boxed_slice();
@@ -119,8 +119,8 @@ impl RecvBatch {
                 header
             })
             .collect();
-        let portion = Portion::new(count);
-        Self { buffers, room, size, peers, control, _vectors: vectors, headers, received: 0, portion }
+        let segments = Segments::new(count);
+        Self { buffers, room, size, peers, control, _vectors: vectors, headers, received: 0, segments }
     }
 
     /// Receives what is there, without blocking, and returns how many datagrams that was, or how many of them are handed
@@ -130,7 +130,7 @@ impl RecvBatch {
     /// `WouldBlock` when nothing is there; on a connected socket also a pending ICMP error.
     pub fn recv(&mut self, socket: impl AsFd) -> io::Result<usize> {
         // Whatever happens, what an earlier call received is gone.
-        self.portion.clear();
+        self.segments.clear();
         let dirty = mem::take(&mut self.received);
         for header in &mut self.headers[..dirty] {
             header.msg_hdr.msg_flags = 0;
@@ -146,7 +146,7 @@ impl RecvBatch {
 
     /// Hands out all that the last [`recv`](Self::recv) received: `take` is given no more datagrams at a time than there is
     /// room for, and sees them in its argument.
-    pub fn each_portion(&mut self, mut take: impl FnMut(&Self)) {
+    pub fn each_chunk(&mut self, mut take: impl FnMut(&Self)) {
         while !self.is_empty() {
             take(self);
             self.advance();
@@ -156,40 +156,43 @@ impl RecvBatch {
     /// When the first datagram of the last call came, since the Unix epoch, on a socket whose datagrams are
     /// [stamped](super::options::stamp_arrivals).
     pub fn first_arrived(&self) -> Option<Duration> {
-        if self.received > 0 { self.told(0).arrived } else { None }
+        if self.received > 0 { self.ancillary(0).arrived } else { None }
     }
 
     /// Passes over the datagrams of the last call that came before a time, since the Unix epoch; returns how many that were. To be
     /// called before anything is handed out.
     pub fn skip_before(&mut self, time: Duration) -> usize {
-        let is_early = |number: &usize| self.told(*number).arrived.is_some_and(|arrived| arrived < time);
+        let is_early = |number: &usize| self.ancillary(*number).arrived.is_some_and(|arrived| arrived < time);
         // They lie in the order in which they came.
         let early = (0..self.received).take_while(is_early).count();
         let datagrams = |number: usize| {
             let length = self.headers[number].msg_len as usize;
-            self.told(number).cut.filter(|cut| *cut > 0).map_or(1, |cut| length.div_ceil(cut).max(1))
+            self.ancillary(number)
+                .segment_size
+                .filter(|segment_size| *segment_size > 0)
+                .map_or(1, |segment_size| length.div_ceil(segment_size).max(1))
         };
         let skipped = (0..early).map(datagrams).sum();
         if early > 0 {
-            self.portion.skip_to(early);
+            self.segments.skip_to(early);
             self.advance();
         }
         skipped
     }
 
     /// What the kernel says of what it has put into a buffer.
-    fn told(&self, number: usize) -> Told {
+    fn ancillary(&self, number: usize) -> Ancillary {
         self.control[number].read(self.headers[number].msg_hdr.msg_controllen as usize)
     }
 
     /// Turns to the next datagrams of the last call.
     fn advance(&mut self) {
-        let Self { headers, control, portion, .. } = self;
-        portion.advance(self.received, |number| {
+        let Self { headers, control, segments, .. } = self;
+        segments.advance(self.received, |number| {
             let header = &headers[number];
-            Arrival {
+            Received {
                 length: header.msg_len as usize,
-                cut: control[number].read(header.msg_hdr.msg_controllen as usize).cut,
+                segment_size: control[number].read(header.msg_hdr.msg_controllen as usize).segment_size,
                 is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             }
         });
@@ -197,31 +200,30 @@ impl RecvBatch {
 
     /// Datagram `index` of those that are handed out; `None` past their end, or if its source is no IP address.
     pub fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
-        let Piece { arrival, octets, is_truncated } = self.portion.pieces().get(index)?;
-        let buffer = self.buffers.get(arrival * self.room..)?.get(..self.room)?;
-        let bytes = buffer.get(octets.clone())?;
+        let Segment { buffer, octets, is_truncated } = self.segments.chunk().get(index)?;
+        let bytes = self.buffers.get(buffer * self.room..)?.get(..self.room)?.get(octets.clone())?;
         let length = bytes.len().min(self.size);
         Some(Datagram {
             bytes: &bytes[..length],
-            peer: read_address(&self.peers[*arrival])?,
-            local: self.control[*arrival].read(self.headers[*arrival].msg_hdr.msg_controllen as usize).local,
+            peer: read_address(&self.peers[*buffer])?,
+            local: self.control[*buffer].read(self.headers[*buffer].msg_hdr.msg_controllen as usize).local,
             is_truncated: *is_truncated || length < octets.len(),
         })
     }
 
     /// How many datagrams are handed out.
     pub fn len(&self) -> usize {
-        self.portion.pieces().len()
+        self.segments.chunk().len()
     }
 
     /// Whether none is handed out.
     pub fn is_empty(&self) -> bool {
-        self.portion.pieces().is_empty()
+        self.segments.chunk().is_empty()
     }
 
-    /// Whether a train is among what is handed out.
-    pub fn has_trains(&self) -> bool {
-        self.portion.pieces().last().is_some_and(|last| last.octets.start > 0 || last.arrival + 1 < self.len())
+    /// Whether something that was coalesced is among what is handed out.
+    pub fn has_coalesced(&self) -> bool {
+        self.segments.chunk().last().is_some_and(|last| last.octets.start > 0 || last.buffer + 1 < self.len())
     }
 
     /// Whether the last call has filled all buffers, so that there may be more in the socket.
@@ -236,15 +238,15 @@ pub struct SendBatch {
     slots: Box<[Outgoing]>,
     /// How many slots hold a datagram.
     queued: usize,
-    /// Which of them leave together.
-    trains: Trains,
-    /// Whether the kernel cuts trains apart; `None` until it was asked.
-    may_couple: Option<bool>,
-    /// Room for what the kernel reads of each train, filled anew by every flush.
+    /// Which of them leave as segments of one.
+    transmits: Transmits,
+    /// Whether the kernel offers GSO; `None` until it was asked.
+    use_gso: Option<bool>,
+    /// Room for what the kernel reads of each transmit, filled anew by every flush.
     peers: Box<[libc::sockaddr_storage]>,
     /// Room for control messages.
     control: Box<[Control]>,
-    /// Room for payload pointers, those of one train side by side.
+    /// Room for payload pointers, those of one transmit side by side.
     vectors: Box<[libc::iovec]>,
     /// Room for headers.
     headers: Box<[libc::mmsghdr]>,
@@ -268,8 +270,8 @@ impl SendBatch {
         Self {
             slots: (0..count).map(|_| slot()).collect(),
             queued: 0,
-            trains: Trains::new(),
-            may_couple: None,
+            transmits: Transmits::new(),
+            use_gso: None,
             peers: vec![zeroed_address(); count].into_boxed_slice(),
             control: vec![Control::EMPTY; count].into_boxed_slice(),
             vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; count].into_boxed_slice(),
@@ -277,10 +279,10 @@ impl SendBatch {
         }
     }
 
-    /// The same, but each datagram leaves by itself: to measure what trains save, and as the yardstick that others use too.
+    /// The same, but each datagram leaves by itself: to measure what GSO saves, and as the yardstick that others use too.
     #[must_use]
-    pub fn uncoupled(self) -> Self {
-        Self { may_couple: Some(false), ..self }
+    pub fn without_gso(self) -> Self {
+        Self { use_gso: Some(false), ..self }
     }
 
     /// Whether the next push needs a flush before it.
@@ -335,18 +337,18 @@ impl SendBatch {
         let mut waited = None;
         let fd = socket.as_fd().as_raw_fd();
         self.prepare(fd);
-        let count = self.trains.len();
+        let count = self.transmits.len();
         let mut next = 0;
         while next < count {
-            match transmit(fd, &mut self.headers[next..count]) {
+            match send(fd, &mut self.headers[next..count]) {
                 Ok(sent) => next += sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let (_, Range { start, .. }) = self.trains.get(next);
-                    self.trains.order()[start..].iter().for_each(|index| on_refused(usize::from(*index), &error));
+                    let (_, Range { start, .. }) = self.transmits.get(next);
+                    self.transmits.order()[start..].iter().for_each(|index| on_refused(usize::from(*index), &error));
                     return waited;
                 }
                 Err(error) => {
-                    if self.send_alone(fd, next, &error, &mut on_refused) {
+                    if self.send_one_by_one(fd, next, &error, &mut on_refused) {
                         waited = Some(error);
                     }
                     next += 1;
@@ -363,33 +365,36 @@ impl SendBatch {
     pub fn send_again(&mut self, index: usize, socket: impl AsFd, edit: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let slot = &mut self.slots[index];
         edit(&mut slot.bytes);
-        let way = Way { to: slot.to, from: slot.from, length: slot.bytes.len() };
+        let key = SegmentKey { to: slot.to, from: slot.from, segment_size: slot.bytes.len() };
         self.vectors[0] = libc::iovec { iov_base: slot.bytes.as_mut_ptr().cast(), iov_len: slot.bytes.len() };
-        self.point(0, way, 0..1);
-        transmit(socket.as_fd().as_raw_fd(), &mut self.headers[..1]).map(drop)
+        self.point(0, key, 0..1);
+        send(socket.as_fd().as_raw_fd(), &mut self.headers[..1]).map(drop)
     }
 
-    /// Puts all that is queued together to trains, and points a header at each.
+    /// Puts all that is queued together to transmits, and points a header at each.
     fn prepare(&mut self, fd: RawFd) {
         let queued = mem::take(&mut self.queued);
-        let may_couple = queued > 1 && *self.may_couple.get_or_insert_with(|| cuts_trains(fd));
-        let ways =
-            self.slots[..queued].iter().map(|slot| Way { to: slot.to, from: slot.from, length: slot.bytes.len() });
-        self.trains.arrange(ways, may_couple);
-        for (vector, index) in self.vectors.iter_mut().zip(self.trains.order()) {
+        let use_gso = queued > 1 && *self.use_gso.get_or_insert_with(|| supports_gso(fd));
+        let keys = self.slots[..queued].iter().map(|slot| SegmentKey {
+            to: slot.to,
+            from: slot.from,
+            segment_size: slot.bytes.len(),
+        });
+        self.transmits.arrange(keys, use_gso);
+        for (vector, index) in self.vectors.iter_mut().zip(self.transmits.order()) {
             let bytes = &mut self.slots[usize::from(*index)].bytes;
             *vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         }
-        for train in 0..self.trains.len() {
-            let (way, vectors) = self.trains.get(train);
-            self.point(train, way, vectors);
+        for transmit in 0..self.transmits.len() {
+            let (key, vectors) = self.transmits.get(transmit);
+            self.point(transmit, key, vectors);
         }
     }
 
     /// Points a header at the vectors of the datagrams that it stands for.
-    fn point(&mut self, header: usize, way: Way, vectors: Range<usize>) {
-        let Way { to, from, length } = way;
-        let cut = (vectors.len() > 1).then_some(length as u16);
+    fn point(&mut self, header: usize, key: SegmentKey, vectors: Range<usize>) {
+        let SegmentKey { to, from, segment_size } = key;
+        let segment_size = (vectors.len() > 1).then_some(segment_size as u16);
         let number = header;
         let mut header = empty_header();
         header.msg_hdr.msg_iovlen = vectors.len() as _;
@@ -398,29 +403,29 @@ impl SendBatch {
             header.msg_hdr.msg_namelen = write_address(to, &mut self.peers[number]);
             header.msg_hdr.msg_name = (&raw mut self.peers[number]).cast();
         }
-        if from.is_some() || cut.is_some() {
-            header.msg_hdr.msg_controllen = self.control[number].write(from, cut) as _;
+        if from.is_some() || segment_size.is_some() {
+            header.msg_hdr.msg_controllen = self.control[number].write(from, segment_size) as _;
             header.msg_hdr.msg_control = (&raw mut self.control[number]).cast();
         }
         self.headers[number] = header;
     }
 
-    /// The kernel has refused a train: its datagrams leave one by one, as if they had never been coupled. Returns whether the
-    /// error had waited on the socket, and was about none of them: then it was told in place of sending the first.
-    fn send_alone(
+    /// The kernel has refused a transmit: its segments leave one by one. Returns whether the error had waited on the socket, and was
+    /// about none of them: then it was told in place of sending the first.
+    fn send_one_by_one(
         &mut self,
         fd: RawFd,
-        train: usize,
+        transmit: usize,
         error: &io::Error,
         on_refused: &mut impl FnMut(usize, &io::Error),
     ) -> bool {
-        let (way, left) = self.trains.get(train);
+        let (key, left) = self.transmits.get(transmit);
         let first = left.start;
-        let is_about_coupling = left.len() > 1
+        let is_about_gso = left.len() > 1
             && match error.raw_os_error() {
-                // The device, or what the route goes through, cannot cut: it will not learn to.
+                // The device, or what the route goes through, cannot do GSO: it will not learn to.
                 Some(libc::EIO) => {
-                    self.may_couple = Some(false);
+                    self.use_gso = Some(false);
                     true
                 }
                 // Too long for this route.
@@ -429,13 +434,13 @@ impl SendBatch {
             };
         let mut is_first_sent = false;
         for vector in left {
-            self.point(train, way, vector..vector + 1);
-            match transmit(fd, &mut self.headers[train..=train]) {
+            self.point(transmit, key, vector..vector + 1);
+            match send(fd, &mut self.headers[transmit..=transmit]) {
                 Ok(_) => is_first_sent |= vector == first,
-                Err(error) => on_refused(usize::from(self.trains.order()[vector]), &error),
+                Err(error) => on_refused(usize::from(self.transmits.order()[vector]), &error),
             }
         }
-        is_first_sent && !is_about_coupling
+        is_first_sent && !is_about_gso
     }
 }
 
@@ -444,8 +449,8 @@ pub fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
-/// Whether the kernel knows trains: one that does not would send them as one long datagram.
-fn cuts_trains(fd: RawFd) -> bool {
+/// Whether the kernel knows GSO: one that does not would send the segments as one long datagram.
+fn supports_gso(fd: RawFd) -> bool {
     let mut value: libc::c_int = 0;
     let mut size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the descriptor is that of a borrowed socket; the kernel writes at most one integer, and its length.
@@ -492,7 +497,7 @@ fn receive(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
 }
 
 /// `sendmmsg`, or `sendmsg` where that does not exist. Returns how many left, at least one.
-fn transmit(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
+fn send(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     loop {
         // SAFETY: `prepare` has just pointed every header at a name, an iovec and a control block owned by the
         // same `SendBatch`, with their true lengths; `flush` holds `&mut self`, so nothing moves them
@@ -574,7 +579,7 @@ fn write_address(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> l
     }
 }
 
-/// Switches checksums off, without which the kernel refuses to cut a train apart: for a test of that refusal.
+/// Switches checksums off, without which the kernel refuses GSO: for a test of that refusal.
 #[cfg(test)]
 fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
     super::options::switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)

@@ -1,7 +1,7 @@
 //! Descriptors: how many of those that the process may open each of its parts may have.
 //!
 //! Whoever opens sockets because somebody outside asks for it keeps within its share: connections of clients
-//! ([`super::tcp`]), fetches by TCP, the sockets to the backends ([`super::exchange`]). What is left belongs to those that
+//! ([`super::tcp`]), fetches by TCP, the sockets to the backends ([`super::backend_sockets`]). What is left belongs to those that
 //! must never be without: one socket for each backend in each worker, the probes, the admin server, files. So none of them
 //! can be starved by what clients or backends do.
 //!
@@ -130,7 +130,7 @@ const MAX_DESCRIPTORS: usize = 1 << 20;
 /// Open in every process: standard streams, the control thread's runtime with its signals, and a few that libraries keep.
 const PROCESS: usize = 16;
 
-/// Open in every worker: its runtime, its exchange's epoll and alarm.
+/// Open in every worker: its runtime, the epoll set of its backend sockets and their alarm.
 const RUNTIME: usize = 8;
 
 /// Sockets that the admin server listens on: TCP, and a unix socket.

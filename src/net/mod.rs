@@ -1,17 +1,17 @@
 //! Sockets: how datagrams and streams are bound, received and sent. Knows nothing of names and races.
 
+pub mod backend_sockets;
 pub mod batch;
 pub mod bind;
+pub mod busy_poll;
 pub mod clock;
 pub mod descriptors;
-pub mod exchange;
+mod gro;
+mod gso;
 pub mod options;
-mod portion;
 mod pressure;
 pub mod refusal;
 pub mod streams;
 pub mod tasks;
 pub mod tcp;
-mod train;
 pub mod udp;
-pub mod vigil;

@@ -20,9 +20,10 @@ pub fn tell_local_address(socket: impl AsFd, is_ipv6: bool) -> io::Result<()> {
     switch_on(socket, level, option)
 }
 
-/// Asks the kernel to hand over trains as they come, for a [`super::batch::RecvBatch::for_trains`]: it would cut them apart, at the price of
-/// the way through the rest of the network stack for each of their datagrams. One that does not know trains goes on as ever.
-pub fn take_trains_whole(socket: impl AsFd) {
+/// Asks the kernel for GRO, for a [`super::batch::RecvBatch::for_gro`]: to hand over as one what came coalesced, which it would cut
+/// apart otherwise, at the price of the way through the rest of the network stack for each segment. One that does not know GRO
+/// goes on as ever.
+pub fn enable_gro(socket: impl AsFd) {
     let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
 }
 

@@ -1,5 +1,5 @@
 //! The way to the backends by TCP and back (RFC 7766): kept connections with several queries on each, and who waits for which
-//! reply. What [`super::exchange`] is for datagrams.
+//! reply. What [`super::backend_sockets`] is for datagrams.
 //!
 //! One worker owns its streams. A caller opens connections and queues messages on them with a ticket of its own making; the
 //! ID is drawn here, replies come in whatever order the backend likes (RFC 7766 section 7), and the ticket is found by the

@@ -72,7 +72,7 @@ impl Socket {
             if self.pressure.borrow_mut().note(batch.is_full()) {
                 self.relieve(batch);
             }
-            batch.each_portion(take);
+            batch.each_chunk(take);
         }
         has_received && batch.is_full()
     }
@@ -128,14 +128,14 @@ impl Socket {
         let mut batch = inbox();
         for _ in 0..LAST_BATCHES {
             let Ok(1..) = batch.recv(&self.fd) else { return };
-            batch.each_portion(&mut take);
+            batch.each_chunk(&mut take);
         }
     }
 }
 
-/// Buffers for what a listener receives, trains too: a socket that once took them may serve others after a reload.
+/// Buffers for what a listener receives, coalesced by GRO too: a socket for which that is on may serve others after a reload.
 pub fn inbox() -> RecvBatch {
-    RecvBatch::for_trains(BATCH, MAX_QUERY)
+    RecvBatch::for_gro(BATCH, MAX_QUERY)
 }
 
 impl AsFd for Socket {
@@ -155,7 +155,7 @@ const LAST_BATCHES: usize = 256;
 mod tests {
     use super::*;
     use crate::net::batch::SendBatch;
-    use crate::net::options::take_trains_whole;
+    use crate::net::options::enable_gro;
 
     /// A socket that sends, and one that does not block.
     fn sockets() -> (UdpSocket, UdpSocket) {
@@ -166,30 +166,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trains_come_in_portions() {
+    async fn coalesced_datagrams_come_in_chunks() {
         let (from, to) = sockets();
-        take_trains_whole(&to);
+        enable_gro(&to);
         let address = to.local_addr().ok();
         let to = Socket::new(to).unwrap();
         let mut out = SendBatch::new(BATCH, 16);
-        let send_train = |out: &mut SendBatch, count: usize| {
+        let send_coalesced = |out: &mut SendBatch, count: usize| {
             for _ in 0..count {
                 out.push(address, None, |bytes| bytes.extend([1; 3]));
             }
             out.flush(&from, |index, error| panic!("datagram {index} refused: {error}"));
         };
-        send_train(&mut out, 50);
-        send_train(&mut out, 30);
+        send_coalesced(&mut out, 50);
+        send_coalesced(&mut out, 30);
         to.readable().await.unwrap();
-        let mut portions = Vec::new();
-        assert!(!to.receive(&mut inbox(), |batch| portions.push(batch.len())), "the socket is empty");
-        assert_eq!(portions, [BATCH, 80 - BATCH]);
+        let mut chunks = Vec::new();
+        assert!(!to.receive(&mut inbox(), |batch| chunks.push(batch.len())), "the socket is empty");
+        assert_eq!(chunks, [BATCH, 80 - BATCH]);
 
-        send_train(&mut out, 60);
-        send_train(&mut out, 40);
-        portions.clear();
-        to.receive_last(|batch| portions.push(batch.len()));
-        assert_eq!(portions, [BATCH, 100 - BATCH]);
+        send_coalesced(&mut out, 60);
+        send_coalesced(&mut out, 40);
+        chunks.clear();
+        to.receive_last(|batch| chunks.push(batch.len()));
+        assert_eq!(chunks, [BATCH, 100 - BATCH]);
     }
 
     #[tokio::test]
@@ -199,7 +199,7 @@ mod tests {
             from.send_to(&[number], to.local_addr().unwrap()).unwrap();
         }
         let to = Socket::new(to).unwrap();
-        let mut batch = RecvBatch::for_trains(2, 16);
+        let mut batch = RecvBatch::for_gro(2, 16);
         to.readable().await.unwrap();
         let mut lengths = Vec::new();
         assert!(to.receive(&mut batch, |batch| lengths.push(batch.len())));

@@ -34,10 +34,10 @@ use crate::limit::{Clients, OwnAddresses, Pacing};
 use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
+use crate::net::busy_poll::BusyPoll;
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::{Endless, TaskKind, Tasks};
-use crate::net::vigil::Vigil;
 use crate::notify::Notifier;
 use crate::secondary::{Saved, Secondaries};
 use crate::state::{ForwarderState, HealthEvent};
@@ -171,7 +171,7 @@ impl Server {
                 forwarder,
                 authorities: authorities.collect(),
                 counters: Arc::clone(&counters[number]),
-                vigil: Vigil::new(config.busy_poll),
+                busy_poll: BusyPoll::new(config.busy_poll),
             };
             workers.push(Worker { commands, thread: worker::start(parts, lost_sender.clone())? });
         }

@@ -21,10 +21,10 @@ use crate::forwarder::claims::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Dropped, Limited};
+use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
 use crate::net::tcp::{self, Connections};
 use crate::net::udp::Socket;
-use crate::net::vigil::Vigil;
 use crate::state::ForwarderState;
 
 /// What a worker is told by the control thread.
@@ -55,7 +55,7 @@ pub(super) struct Parts {
     /// What is counted.
     pub(super) counters: Arc<Counters>,
     /// How long each loop that reads datagrams stays awake.
-    pub(super) vigil: Vigil,
+    pub(super) busy_poll: BusyPoll,
 }
 
 /// A worker's part of the LS.
@@ -135,13 +135,13 @@ async fn run(parts: Parts) -> Result<(), Lost> {
     TaskKind::Worker.begin();
     let tasks = Tasks::default();
     let unable = |error| TaskKind::Worker.ended(Err(error));
-    let Parts { id, mut commands, forwarder, authorities, counters, vigil } = parts;
+    let Parts { id, mut commands, forwarder, authorities, counters, busy_poll } = parts;
     let mut balancer = match forwarder {
-        Some(parts) => Some(Turns::start(id, parts, Arc::clone(&counters), vigil, tasks.clone()).map_err(unable)?),
+        Some(parts) => Some(Turns::start(id, parts, Arc::clone(&counters), busy_poll, tasks.clone()).map_err(unable)?),
         None => None,
     };
     let sites = authorities.into_iter();
-    let sites = sites.map(|parts| Site::start(parts, Arc::clone(&counters), vigil, tasks.clone()));
+    let sites = sites.map(|parts| Site::start(parts, Arc::clone(&counters), busy_poll, tasks.clone()));
     let mut sites = sites.collect::<io::Result<Vec<_>>>().map_err(unable)?;
     loop {
         let command = tokio::select! {
@@ -228,7 +228,7 @@ impl Turns {
         id: WorkerId,
         parts: ForwarderParts,
         counters: Arc<Counters>,
-        vigil: Vigil,
+        busy_poll: BusyPoll,
         tasks: Tasks,
     ) -> io::Result<Self> {
         let ForwarderParts {
@@ -250,7 +250,7 @@ impl Turns {
         let mut readers = Endless::new(TaskKind::Listener);
         for (number, socket) in udp.iter().enumerate() {
             let (forwarder, socket) = (Rc::clone(&forwarder), Rc::clone(socket));
-            readers.start(serve::take_queries(forwarder, number as u16, socket, vigil));
+            readers.start(serve::take_queries(forwarder, number as u16, socket, busy_poll));
         }
         let (drain, draining) = watch::channel(false);
         let mut connections = Endless::new(TaskKind::Connections);
@@ -269,7 +269,7 @@ impl Turns {
             });
         }
         let mut replies = Endless::new(TaskKind::Replies);
-        replies.start(serve::take_replies(Rc::clone(&forwarder), vigil));
+        replies.start(serve::take_replies(Rc::clone(&forwarder), busy_poll));
         let receiver = Rc::clone(&forwarder);
         let mut receiving = Endless::new(TaskKind::HandOver);
         receiving.start(async move {
@@ -321,7 +321,7 @@ struct Site {
 
 impl Site {
     /// Starts answering.
-    fn start(parts: AuthorityParts, counters: Arc<Counters>, vigil: Vigil, tasks: Tasks) -> io::Result<Self> {
+    fn start(parts: AuthorityParts, counters: Arc<Counters>, busy_poll: BusyPoll, tasks: Tasks) -> io::Result<Self> {
         let AuthorityParts { number, state, own, limited, notifies, sockets, connections: table } = parts;
         let (udp, tcp) = register(sockets)?;
         let links = authority::Links { own, counters: Arc::clone(&counters), limited, notifies, tasks };
@@ -329,7 +329,7 @@ impl Site {
         let mut intake = Endless::new(TaskKind::Listener);
         for socket in &udp {
             let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));
-            intake.start(async move { authority.serve_udp(socket, vigil).await });
+            intake.start(async move { authority.serve_udp(socket, busy_poll).await });
         }
         let (drain, draining) = watch::channel(false);
         let mut connections = Endless::new(TaskKind::Connections);

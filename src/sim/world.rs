@@ -479,5 +479,5 @@ fn take_bit(bits: &mut u8, attempt: AttemptId) -> bool {
 
 /// A second.
 const SECOND: Duration = Duration::from_secs(1);
-/// How long something may still come back to an attempt when its race is over (as `net/exchange.rs` keeps an ID).
+/// How long something may still come back to an attempt when its race is over (as `net/backend_sockets.rs` keeps an ID).
 const QUARANTINE: Duration = Duration::from_secs(2);

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::Ticket;
+use super::super::Outstanding;
 use super::super::client::Client;
 use super::super::entry::{StaleAnswer, Waiter};
 use super::super::slots::place_size;
 use super::*;
 use crate::limit::Place;
-use crate::net::exchange::TicketKey;
+use crate::net::backend_sockets::QuerySlot;
 use crate::policy::Rules;
 use crate::policy::budget::Budget;
 use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
@@ -66,7 +66,7 @@ fn a_hundred_thousand_queries_in_flight_take_less_than_410_octets_each() {
     const QUERIES: usize = 100_000;
     let buckets = (QUERIES * 16 / 7).next_power_of_two();
     // Each bucket has an octet besides.
-    let bucket = size_of::<(TicketKey, Ticket)>() + 1 + size_of::<Mark>() + 1;
+    let bucket = size_of::<(QuerySlot, Outstanding)>() + 1 + size_of::<Mark>() + 1;
     let timers = QUERIES.next_power_of_two() * timer_size::<RaceRef>();
     let octets = place_size::<Entry>() + (buckets * bucket + timers).div_ceil(QUERIES);
     assert!(octets < 410, "{octets}, of which the place {}", place_size::<Entry>());
@@ -136,17 +136,17 @@ fn tickets_of_all_attempts_are_held() {
     let mut in_flight = InFlight::new(clients());
     let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), Instant::now());
     let keys: Vec<_> = (0..MAX_ATTEMPTS as u8)
-        .filter_map(|number| Some((AttemptId(number), TicketKey::new(number.into(), 1)?)))
+        .filter_map(|number| Some((AttemptId(number), QuerySlot::new(number.into(), 1)?)))
         .collect();
     for (attempt, key) in &keys {
-        in_flight.with_ticket(at, *attempt).expect("it is in flight").set_ticket(*attempt, Some(*key));
+        in_flight.with_query_slot(at, *attempt).expect("it is in flight").set_query_slot(*attempt, Some(*key));
     }
     let entry = in_flight.get_mut(at).expect("it is in flight");
     for gone in [0, 7] {
-        entry.set_ticket(AttemptId(gone), None);
+        entry.set_query_slot(AttemptId(gone), None);
     }
-    assert_eq!(entry.take_tickets().collect::<Vec<_>>(), keys[1..7]);
-    assert_eq!(entry.take_tickets().count(), 0);
+    assert_eq!(entry.take_query_slots().collect::<Vec<_>>(), keys[1..7]);
+    assert_eq!(entry.take_query_slots().count(), 0);
 }
 
 #[test]

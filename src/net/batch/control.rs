@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use super::{LocalAddress, empty_header};
 
-/// What the kernel says of a datagram or train.
-pub(super) struct Told {
+/// What the kernel says beside a datagram.
+pub(super) struct Ancillary {
     /// Where it arrived.
     pub(super) local: Option<LocalAddress>,
-    /// Octets of each datagram of a train.
-    pub(super) cut: Option<usize>,
+    /// Octets of each segment but the last, if it was coalesced (GRO).
+    pub(super) segment_size: Option<usize>,
     /// When it arrived, since the Unix epoch.
     pub(super) arrived: Option<Duration>,
 }
@@ -31,11 +31,11 @@ impl Control {
     pub(super) const EMPTY: Self = Self([0; 96]);
 
     /// What the kernel said in the first `length` octets.
-    pub(super) fn read(&self, length: usize) -> Told {
-        let mut told = Told { local: None, cut: None, arrived: None };
+    pub(super) fn read(&self, length: usize) -> Ancillary {
+        let mut ancillary = Ancillary { local: None, segment_size: None, arrived: None };
         // Most sockets are told nothing, and each of their datagrams comes here.
         if length == 0 {
-            return told;
+            return ancillary;
         }
         let mut header = empty_header().msg_hdr;
         header.msg_control = (&raw const *self).cast_mut().cast();
@@ -53,32 +53,34 @@ impl Control {
                         // `ipi_addr` is the header's destination; `ipi_spec_dst` is what a reply should use.
                         // They differ for broadcast and multicast, which cannot be a source.
                         let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
-                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
+                        ancillary.local =
+                            Some(LocalAddress { ip: ip.into(), interface: info.ipi_ifindex.to_ne_bytes() });
                     }
                     (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if carries(size_of::<libc::in6_pktinfo>()) => {
                         let info: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
                         let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                        told.local = Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex.to_ne_bytes() });
+                        ancillary.local =
+                            Some(LocalAddress { ip: ip.into(), interface: info.ipi6_ifindex.to_ne_bytes() });
                     }
                     (libc::SOL_UDP, libc::UDP_GRO) if carries(size_of::<libc::c_int>()) => {
-                        let cut: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
-                        told.cut = usize::try_from(cut).ok();
+                        let segment_size: libc::c_int = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                        ancillary.segment_size = usize::try_from(segment_size).ok();
                     }
                     (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if carries(size_of::<libc::timespec>()) => {
                         let time: libc::timespec = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
                         let secs = u64::try_from(time.tv_sec).ok();
-                        told.arrived = secs.map(|secs| Duration::new(secs, time.tv_nsec as u32));
+                        ancillary.arrived = secs.map(|secs| Duration::new(secs, time.tv_nsec as u32));
                     }
                     _ => {}
                 }
                 message = libc::CMSG_NXTHDR(&raw const header, message);
             }
         }
-        told
+        ancillary
     }
 
-    /// Asks for a source address, and for the datagram to be cut into pieces of a length; returns the length of the messages.
-    pub(super) fn write(&mut self, from: Option<LocalAddress>, cut: Option<u16>) -> usize {
+    /// Asks for a source address, and for the datagram to be cut into segments (GSO); returns the length of the messages.
+    pub(super) fn write(&mut self, from: Option<LocalAddress>, segment_size: Option<u16>) -> usize {
         let mut length = 0;
         match from {
             Some(LocalAddress { ip: IpAddr::V4(ip), .. }) => {
@@ -101,8 +103,8 @@ impl Control {
             }
             None => {}
         }
-        if let Some(cut) = cut {
-            length += self.append(length, libc::SOL_UDP, libc::UDP_SEGMENT, cut);
+        if let Some(segment_size) = segment_size {
+            length += self.append(length, libc::SOL_UDP, libc::UDP_SEGMENT, segment_size);
         }
         length
     }

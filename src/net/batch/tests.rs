@@ -1,7 +1,7 @@
 //! What leaves as a batch arrives: whole, in order, and whatever of it the kernel refuses is told.
 
 use super::*;
-use crate::net::options::{refused_by_kernel, stamp_arrivals, take_trains_whole, tell_local_address};
+use crate::net::options::{enable_gro, refused_by_kernel, stamp_arrivals, tell_local_address};
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ fn receive_all(batch: &mut RecvBatch, socket: &UdpSocket, wanted: usize) -> Vec<
     while all.len() < wanted {
         socket.peek(&mut [0]).expect("a datagram comes within the timeout");
         batch.recv(socket).expect("what was peeked can be received");
-        batch.each_portion(|portion| {
-            for index in 0..portion.len() {
-                let datagram = portion.datagram(index).expect("an index below the count");
+        batch.each_chunk(|segments| {
+            for index in 0..segments.len() {
+                let datagram = segments.datagram(index).expect("an index below the count");
                 all.push((datagram.bytes.to_vec(), datagram.peer));
             }
         });
@@ -154,34 +154,34 @@ fn an_error_that_waited_is_told_and_all_of_a_train_leave() {
     assert_eq!(got.into_iter().map(|(bytes, _)| bytes[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
-/// A socket that gets trains whole.
+/// A socket with GRO.
 fn train_socket(address: &str) -> UdpSocket {
     let socket = socket(address);
-    take_trains_whole(&socket);
+    enable_gro(&socket);
     socket
 }
 
-/// The first octet of every datagram of each portion, how long they are, and whether all of them are there.
-fn portions(batch: &mut RecvBatch) -> Vec<Vec<(u8, usize, bool)>> {
-    let mut portions = Vec::new();
-    batch.each_portion(|portion| {
-        let datagrams = (0..portion.len()).filter_map(|index| portion.datagram(index));
-        portions.push(
+/// The first octet of every datagram of each chunk, how long they are, and whether all of them are there.
+fn chunks(batch: &mut RecvBatch) -> Vec<Vec<(u8, usize, bool)>> {
+    let mut chunks = Vec::new();
+    batch.each_chunk(|segments| {
+        let datagrams = (0..segments.len()).filter_map(|index| segments.datagram(index));
+        chunks.push(
             datagrams.map(|datagram| (datagram.bytes[0], datagram.bytes.len(), !datagram.is_truncated)).collect(),
         );
     });
-    portions
+    chunks
 }
 
 #[test]
-fn a_train_is_received_by_one_call_and_handed_out_in_portions() {
+fn a_train_is_received_by_one_call_and_handed_out_in_chunks() {
     let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
     let mut out = SendBatch::new(8, 16);
     push_numbers(&mut out, Some(to.local_addr().unwrap()), 7);
-    // No part of a train.
+    // No segment.
     out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.extend([7; 2]));
     assert_eq!(flush(&mut out, &from), []);
-    let mut batch = RecvBatch::for_trains(3, 64);
+    let mut batch = RecvBatch::for_gro(3, 64);
     to.peek(&mut [0]).unwrap();
     assert_eq!(batch.recv(&to).unwrap(), 3);
     assert_eq!(batch.datagram(2).unwrap().peer, from.local_addr().unwrap());
@@ -193,7 +193,7 @@ fn a_train_is_received_by_one_call_and_handed_out_in_portions() {
         vec![whole(3, 3), whole(4, 3), whole(5, 3)],
         vec![whole(6, 3), whole(7, 2)],
     ];
-    assert_eq!(portions(&mut batch), expected);
+    assert_eq!(chunks(&mut batch), expected);
     assert!(batch.is_empty());
     assert_eq!(batch.recv(&to).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
@@ -202,14 +202,14 @@ fn a_train_is_received_by_one_call_and_handed_out_in_portions() {
 fn a_new_call_hands_out_nothing_of_an_earlier_one() {
     let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
     let mut out = SendBatch::new(8, 16);
-    let mut batch = RecvBatch::for_trains(2, 64);
+    let mut batch = RecvBatch::for_gro(2, 64);
     for count in [5, 1] {
         push_numbers(&mut out, Some(to.local_addr().unwrap()), count);
         assert_eq!(flush(&mut out, &from), []);
         to.peek(&mut [0]).unwrap();
         assert_eq!(batch.recv(&to).unwrap(), usize::from(count).min(2));
     }
-    assert_eq!(portions(&mut batch), [[(0, 3, true)]]);
+    assert_eq!(chunks(&mut batch), [[(0, 3, true)]]);
 }
 
 #[test]
@@ -220,10 +220,10 @@ fn every_datagram_of_a_train_that_is_too_long_is_marked() {
         out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.resize(20, number));
     }
     assert_eq!(flush(&mut out, &from), []);
-    let mut batch = RecvBatch::for_trains(4, 16);
+    let mut batch = RecvBatch::for_gro(4, 16);
     to.peek(&mut [0]).unwrap();
     batch.recv(&to).unwrap();
-    assert_eq!(portions(&mut batch), [[(0, 16, false), (1, 16, false), (2, 16, false)]]);
+    assert_eq!(chunks(&mut batch), [[(0, 16, false), (1, 16, false), (2, 16, false)]]);
 }
 
 #[test]
@@ -235,12 +235,12 @@ fn the_longest_train_fits() {
         out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.resize(length, number as u8));
     }
     assert_eq!(flush(&mut out, &from), []);
-    let got = receive_all(&mut RecvBatch::for_trains(BATCH, length), &to, BATCH);
+    let got = receive_all(&mut RecvBatch::for_gro(BATCH, length), &to, BATCH);
     let expected: Vec<_> = (0..BATCH).map(|number| (vec![number as u8; length], from.local_addr().unwrap())).collect();
     assert_eq!(got, expected);
 }
 
-/// Sends a train over a wildcard listener, and expects that each datagram tells where it arrived.
+/// Sends segments over a wildcard listener, and expects that each datagram tells where it arrived.
 fn check_local_address(wildcard: &str, address: &str) {
     let (from, to) = (socket(&format!("{address}:0")), train_socket(wildcard));
     let to_address = SocketAddr::new(from.local_addr().unwrap().ip(), to.local_addr().unwrap().port());
@@ -248,10 +248,10 @@ fn check_local_address(wildcard: &str, address: &str) {
     let mut out = SendBatch::new(4, 16);
     push_numbers(&mut out, Some(to_address), 3);
     assert_eq!(flush(&mut out, &from), []);
-    let mut batch = RecvBatch::for_trains(4, 16);
+    let mut batch = RecvBatch::for_gro(4, 16);
     to.peek(&mut [0]).unwrap();
     assert_eq!(batch.recv(&to).unwrap(), 3);
-    assert_eq!(batch.received, 1, "one train");
+    assert_eq!(batch.received, 1, "one transmit");
     for index in 0..3 {
         let datagram = batch.datagram(index).unwrap();
         assert_eq!(datagram.local.map(|local| local.ip()), Some(to_address.ip()));
@@ -271,7 +271,7 @@ fn without_being_asked_the_kernel_cuts_trains_apart() {
     let mut out = SendBatch::new(4, 16);
     push_numbers(&mut out, Some(to.local_addr().unwrap()), 3);
     assert_eq!(flush(&mut out, &from), []);
-    let mut batch = RecvBatch::for_trains(4, 16);
+    let mut batch = RecvBatch::for_gro(4, 16);
     to.peek(&mut [0]).unwrap();
     assert_eq!((batch.recv(&to).unwrap(), batch.received), (3, 3));
 }
@@ -286,7 +286,7 @@ fn wait(time: Duration) {
 #[test]
 fn what_came_too_early_is_passed_over() {
     let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
-    take_trains_whole(&to);
+    enable_gro(&to);
     let mut out = SendBatch::new(BATCH, 16);
     let mut send = |octet: u8, count: usize| {
         for _ in 0..count {
@@ -296,7 +296,7 @@ fn what_came_too_early_is_passed_over() {
     };
     stamp_arrivals(&to, true);
     // The kernel begins to stamp a moment later.
-    let mut batch = RecvBatch::for_trains(8, 16);
+    let mut batch = RecvBatch::for_gro(8, 16);
     let is_stamped = (0..1000).any(|_| {
         send(0, 1);
         batch.recv(&to).expect("loopback is quick");
@@ -317,8 +317,8 @@ fn what_came_too_early_is_passed_over() {
     assert_eq!(batch.skip_before(between - Duration::from_secs(60)), 0);
     assert_eq!(batch.skip_before(between), 4);
     let mut left = Vec::new();
-    batch.each_portion(|portion| {
-        (0..portion.len()).for_each(|index| left.push(portion.datagram(index).unwrap().bytes[0]))
+    batch.each_chunk(|segments| {
+        (0..segments.len()).for_each(|index| left.push(segments.datagram(index).unwrap().bytes[0]))
     });
     assert_eq!(left, [3, 3]);
 

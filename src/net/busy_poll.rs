@@ -1,7 +1,7 @@
-//! Staying awake for a while after work, in the hope of more (`busy_poll`).
+//! Busy poll: a loop looks for more work for a while instead of going to sleep (`busy_poll` in the config).
 //!
 //! To fall asleep and be woken costs microseconds, on a virtual machine dozens, and each query that arrives meanwhile waits
-//! for them. A loop that keeps a vigil looks again and again instead, until nothing has come for so long. It looks by way of
+//! for them. A loop that polls busily looks again and again instead, until nothing has come for so long. It looks by way of
 //! the runtime, which asks the kernel for all its sockets at once and runs every other task that has something to do, so nobody
 //! starves.
 
@@ -14,15 +14,15 @@ use tokio::task::yield_now;
 
 /// For how long one loop stays awake.
 #[derive(Clone, Copy, Debug)]
-pub struct Vigil {
+pub struct BusyPoll {
     /// After its last work; zero is not at all.
     span: Duration,
     /// When it ends; `None` if there was no work yet, or never is one.
     end: Option<Instant>,
 }
 
-impl Vigil {
-    /// A vigil of so long after each work.
+impl BusyPoll {
+    /// For so long after each work.
     pub fn new(span: Duration) -> Self {
         Self { span, end: None }
     }
@@ -30,7 +30,7 @@ impl Vigil {
     /// Begins anew: some work has just been done.
     pub fn renew(&mut self) {
         if !self.span.is_zero() {
-            // Not the time of the turn: a full batch may take longer than the whole vigil.
+            // Not the time of the turn: a full batch may take longer than the whole span.
             self.end = Some(Instant::now() + self.span);
         }
     }
@@ -58,7 +58,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     /// Waits until the thread goes to sleep. Returns how long that took, and how often it was looked before.
-    fn wait_for_sleep(vigil: Vigil) -> (Duration, usize) {
+    fn wait_for_sleep(busy_poll: BusyPoll) -> (Duration, usize) {
         let asleep = Arc::new(Notify::new());
         let sleeper = Arc::clone(&asleep);
         let runtime = Builder::new_current_thread().on_thread_park(move || sleeper.notify_one()).build();
@@ -69,28 +69,28 @@ mod tests {
                 looks += 1;
                 asleep.as_mut().poll(context)
             });
-            vigil.wait(ready).await;
+            busy_poll.wait(ready).await;
         });
         (began.elapsed(), looks)
     }
 
     #[test]
-    fn sleep_comes_when_the_vigil_is_over() {
+    fn sleep_comes_when_the_span_is_over() {
         let span = Duration::from_millis(20);
-        let mut vigil = Vigil::new(span);
-        vigil.renew();
-        let (time, looks) = wait_for_sleep(vigil);
+        let mut busy_poll = BusyPoll::new(span);
+        busy_poll.renew();
+        let (time, looks) = wait_for_sleep(busy_poll);
         assert!(time >= span, "{time:?}");
         assert!(looks > 2, "{looks}");
     }
 
     #[test]
     fn sleep_comes_at_once_without_work_and_without_a_span() {
-        let mut without_span = Vigil::new(Duration::ZERO);
+        let mut without_span = BusyPoll::new(Duration::ZERO);
         without_span.renew();
-        for vigil in [Vigil::new(Duration::from_secs(60)), without_span] {
+        for busy_poll in [BusyPoll::new(Duration::from_secs(60)), without_span] {
             // Before the sleep and after it.
-            assert_eq!(wait_for_sleep(vigil).1, 2);
+            assert_eq!(wait_for_sleep(busy_poll).1, 2);
         }
     }
 
@@ -105,9 +105,9 @@ mod tests {
                     yield_now().await;
                 }
             });
-            let mut vigil = Vigil::new(span);
-            vigil.renew();
-            vigil.wait(other).await.expect("it ends");
+            let mut busy_poll = BusyPoll::new(span);
+            busy_poll.renew();
+            busy_poll.wait(other).await.expect("it ends");
         });
         assert!(began.elapsed() < span);
     }

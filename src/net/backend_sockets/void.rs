@@ -7,52 +7,52 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::query_slots::{QuerySlot, SlotState};
 use super::sent::SentIds;
-use super::tickets::{Held, TicketKey};
-use super::{Exchange, Refused};
+use super::{BackendSockets, Refused};
 
-impl<T: Copy, L: Copy> Exchange<T, L> {
+impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Counts a datagram on this socket that answers nothing that was asked there, and says whether that makes the socket
     /// suspicious: then the caller is to make it [`void`](Self::void).
-    pub fn is_suspicious(&mut self, socket: u32) -> bool {
-        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return false };
-        port.near_misses = port.near_misses.saturating_add(1);
-        port.near_misses >= MAX_NEAR_MISSES && !port.is_void
+    pub fn is_suspicious(&mut self, number: u32) -> bool {
+        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return false };
+        socket.near_misses = socket.near_misses.saturating_add(1);
+        socket.near_misses >= MAX_NEAR_MISSES && !socket.is_void
     }
 
     /// Whether this ID was in use on this socket not long ago, so that what comes with it was sent twice or is very late.
-    pub fn was_in_use(&self, socket: u32, id: u16) -> bool {
-        TicketKey::new(socket, id).is_some_and(|key| self.returned.holds(key))
+    pub fn was_in_use(&self, number: u32, id: u16) -> bool {
+        QuerySlot::new(number, id).is_some_and(|slot| self.returned.holds(slot))
     }
 
     /// Makes a socket void: nothing is sent from it and nothing believed that comes to it. What is queued must have been
-    /// flushed. Takes back all its tickets, late ones included.
-    pub fn void(&mut self, socket: u32, now: Instant, taken: &mut Vec<Held<T, L>>) {
-        let Some(port) = self.ports.get_mut(socket as usize).and_then(Option::as_mut) else { return };
-        port.is_void = true;
-        self.take_from(socket, SentIds::all, taken);
+    /// flushed. Takes back all outstanding queries on it, with those in quarantine.
+    pub fn void(&mut self, number: u32, now: Instant, taken: &mut Vec<SlotState<T, L>>) {
+        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        socket.is_void = true;
+        self.take_from(number, SentIds::all, taken);
         // It stays open for a while, or the kernel would tell the backend of each forgery that nobody is here.
-        let stays = self.voided.add(socket, now);
-        self.retire(socket);
+        let stays = self.voided.add(number, now);
+        self.retire(number);
         if !stays {
-            self.close(socket);
+            self.close(number);
         }
     }
 
     /// Nobody waits for the reply any more, and nobody wants to know of it: the message was sent once more from another socket.
-    pub fn withdraw(&mut self, key: TicketKey) {
-        if self.tickets.remove(key).is_some() {
-            self.returned.note(key);
-            self.port(key.port()).free_one();
-            self.close_if_done(key.port());
+    pub fn withdraw(&mut self, slot: QuerySlot) {
+        if self.slots.remove(slot).is_some() {
+            self.returned.note(slot);
+            self.socket(slot.socket()).free_one();
+            self.close_if_done(slot.socket());
         }
     }
 
-    /// Sends nothing more from the socket of a ticket than what is queued there, unless no other can be had: somebody may know its
+    /// Sends nothing more from the socket of a slot than what is queued there, unless no other can be had: somebody may know its
     /// port.
-    pub fn shun(&mut self, key: TicketKey, refused: &mut Vec<Refused<T, L>>) {
+    pub fn shun(&mut self, slot: QuerySlot, refused: &mut Vec<Refused<T, L>>) {
         self.flush(refused);
-        self.spend(key.port());
+        self.spend(slot.socket());
     }
 }
 
@@ -66,13 +66,13 @@ impl Returned {
     }
 
     /// An ID is free again.
-    pub(super) fn note(&mut self, key: TicketKey) {
-        self.0[usize::from(key.id())] = key.port_tag();
+    pub(super) fn note(&mut self, slot: QuerySlot) {
+        self.0[usize::from(slot.id())] = slot.socket_tag();
     }
 
     /// Whether an ID was given back on this socket, and on no other since.
-    pub(super) fn holds(&self, key: TicketKey) -> bool {
-        self.0[usize::from(key.id())] == key.port_tag()
+    pub(super) fn holds(&self, slot: QuerySlot) -> bool {
+        self.0[usize::from(slot.id())] == slot.socket_tag()
     }
 }
 
@@ -128,15 +128,15 @@ mod tests {
 
     #[test]
     fn ids_are_known_on_the_socket_that_had_them_last() {
-        let key = |port, id| TicketKey::new(port, id).expect("a socket that may be open");
+        let slot = |socket, id| QuerySlot::new(socket, id).expect("a socket that may be open");
         let mut returned = Returned::new();
-        assert!(!returned.holds(key(0, 0)) && !returned.holds(key(7, 0)));
-        returned.note(key(7, 0));
-        returned.note(key(7, u16::MAX));
-        assert!(returned.holds(key(7, 0)) && returned.holds(key(7, u16::MAX)));
-        assert!(!returned.holds(key(8, 0)) && !returned.holds(key(7, 1)));
-        returned.note(key(8, 0));
-        assert!(!returned.holds(key(7, 0)) && returned.holds(key(8, 0)));
+        assert!(!returned.holds(slot(0, 0)) && !returned.holds(slot(7, 0)));
+        returned.note(slot(7, 0));
+        returned.note(slot(7, u16::MAX));
+        assert!(returned.holds(slot(7, 0)) && returned.holds(slot(7, u16::MAX)));
+        assert!(!returned.holds(slot(8, 0)) && !returned.holds(slot(7, 1)));
+        returned.note(slot(8, 0));
+        assert!(!returned.holds(slot(7, 0)) && returned.holds(slot(8, 0)));
     }
 
     #[test]

@@ -9,26 +9,26 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Link;
+use super::SocketSetId;
 use super::sent::SentIds;
 use crate::net::bind::SOCKET_BUFFER;
 use crate::net::options::ignore_path_mtu;
 
 /// One connected socket.
-pub(super) struct Port {
+pub(super) struct BackendSocket {
     /// The socket.
-    pub(super) socket: UdpSocket,
-    /// Whose it is.
-    pub(super) link: Link,
+    pub(super) udp: UdpSocket,
+    /// The set that it belongs to.
+    pub(super) set_id: SocketSetId,
     /// When it was opened.
     pub(super) opened: Instant,
     /// Batches sent from it.
     pub(super) batches: u32,
     /// Those of them that had been sent when its age was looked at.
     pub(super) batches_before: u32,
-    /// Tickets on it, late ones included.
-    pub(super) tickets: u32,
-    /// Their IDs.
+    /// How many of its query slots are taken.
+    pub(super) taken_slots: u32,
+    /// The IDs of those.
     pub(super) sent: SentIds,
     /// Not chosen any more; closed when nothing waits on it.
     pub(super) is_retired: bool,
@@ -40,11 +40,11 @@ pub(super) struct Port {
     pub(super) is_spent: bool,
 }
 
-impl Port {
-    /// The ID of one of its tickets is free again.
+impl BackendSocket {
+    /// One of its slots is free again.
     pub(super) fn free_one(&mut self) {
-        self.tickets -= 1;
-        if self.tickets == 0 {
+        self.taken_slots -= 1;
+        if self.taken_slots == 0 {
             self.sent.clear();
         }
     }

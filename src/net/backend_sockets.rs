@@ -1,0 +1,692 @@
+//! The sockets to the backends: a set of connected UDP sockets for each, and the outstanding queries by socket and message ID.
+//!
+//! One worker owns all of its own. A caller queues a query for a set, with data of its own to be kept with it; the socket is
+//! picked and the message ID drawn here, which together are the query's [slot](QuerySlot). Queries leave in batches, and for a
+//! reply the caller gets back what it has kept in the slot. Nothing here looks behind the ID: whether a reply is the right one,
+//! the caller decides, and either releases the slot, leaves it taken, or puts it into quarantine.
+//!
+//! The sockets stand in an epoll set of their own, which the runtime watches as one descriptor, with a timer in it: up to 500 of
+//! them are opened in a second, and to register each with the runtime would allocate, and wake a task for each that has
+//! something, where one call here tells of all.
+//!
+//! What makes replies hard to forge (RFC 5452 section 9.2): sockets are connected, so the kernel drops what comes from
+//! elsewhere; they are bound to random ports over the whole unprivileged range and renewed all the time; IDs are drawn
+//! uniformly for each message. All of it comes from a CSPRNG seeded by the operating system.
+//!
+//! No more sockets are open than there is room for, divided fairly (`room.rs`); beyond that, messages share those that there are.
+//! The last socket of a backend is given up only when its successor is open, so that a shortage never leaves it without.
+//!
+//! ```text
+//!            flush                 reply, release               no slot is taken, and retired
+//!   queue ──────────▶ in flight ──────────▶ slot free ──────────▶ socket closed
+//!                          │ quarantine
+//!                          ▼
+//!                     quarantined: the ID stays taken ──────────▶ slot free
+//!                                               reply, or QUARANTINE over
+//! ```
+
+mod query_slots;
+mod room;
+mod sent;
+mod socket;
+mod void;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::event::epoll;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use self::query_slots::QuerySlots;
+pub use self::query_slots::{QuerySlot, SlotState};
+use self::room::Room;
+use self::sent::SentIds;
+use self::socket::{BackendSocket, Renewals};
+pub use self::void::MAX_NEAR_MISSES;
+use self::void::{Returned, Voided};
+use super::batch::{BATCH, RecvBatch, SendBatch};
+use super::options::enable_gro;
+use super::refusal::Refusal;
+
+/// The sockets of one worker to all its backends. `T` is what the caller keeps with a query in flight, and `L` with one in
+/// quarantine.
+pub struct BackendSockets<T, L> {
+    /// Watches all sockets and the alarm; itself watched by the runtime.
+    epoll: OwnedFd,
+    /// Fires at the time given to [`wake_at`](Self::wake_at).
+    alarm: OwnedFd,
+    /// When the alarm is set to fire.
+    alarm_at: Option<Instant>,
+    /// By [`SocketSetId`]; `None` is free.
+    sets: Vec<Option<SocketSet>>,
+    /// Sockets by number; `None` is free.
+    sockets: Vec<Option<BackendSocket>>,
+    /// Free numbers in `ports`.
+    free_numbers: Vec<u32>,
+    /// Numbers that will be free once nobody can still hold a reply that was received under them.
+    closed_numbers: Vec<u32>,
+    /// Outstanding queries, by socket and ID.
+    slots: QuerySlots<T, L>,
+    /// Sockets that nobody uses any more, to be closed when there is time.
+    closing: Vec<UdpSocket>,
+    /// IDs that were in use not long ago.
+    returned: Returned,
+    /// Sockets that nothing is believed of any more.
+    voided: Voided,
+    /// For how many sockets there is room.
+    room: Room,
+    /// Room for IDs, of sockets that are closed.
+    spare: Vec<SentIds>,
+    /// When idle sockets are closed, in the order of opening; those that were closed before are left out when they are met.
+    ages: VecDeque<(Instant, u32)>,
+    /// Sockets to which ICMP errors came when something was sent from them.
+    struck: Vec<u32>,
+    /// Sets with something to flush.
+    dirty: Vec<SocketSetId>,
+    /// When sockets were last renewed for their own sake.
+    renewals: Renewals,
+    /// Source of ports, IDs and choices.
+    rng: StdRng,
+}
+
+/// The set of sockets that are connected to one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketSetId(u32);
+
+/// What [`BackendSockets::ready`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A socket has replies, or an error.
+    Socket(u32),
+    /// The time given to [`BackendSockets::wake_at`] has come.
+    Alarm,
+}
+
+/// Why nothing could be received from a socket, as the kernel has learnt by ICMP or otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvError {
+    /// The backend cannot be reached.
+    Unreachable,
+    /// Something else, of which the next attempt to send may tell more.
+    Other,
+}
+
+/// A message that could not be sent.
+#[derive(Debug)]
+pub struct Refused<T, L> {
+    /// What had taken its slot.
+    pub state: SlotState<T, L>,
+    /// Whom the message was for.
+    pub socket_set: SocketSetId,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// The sockets to one backend.
+struct SocketSet {
+    /// Its address.
+    address: SocketAddr,
+    /// Numbers of the sockets that may be chosen.
+    live: Vec<u32>,
+    /// How many sockets are open, retired ones included.
+    open: usize,
+    /// The socket of the batch that is being filled.
+    current: Option<u32>,
+    /// The batch that is being filled.
+    batch: SendBatch,
+    /// The slots of the messages in the batch.
+    slots: Vec<QuerySlot>,
+    /// How many sockets are still opened with GRO, since coalesced replies came.
+    gro_sockets_left: u32,
+}
+
+impl<T: Copy, L: Copy> BackendSockets<T, L> {
+    /// No set yet, seeded by the operating system, with room for so many sockets. To each backend a first one is opened, whether
+    /// there is room or not.
+    ///
+    /// # Errors
+    /// If the process has no descriptors left.
+    pub fn new(room: usize) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EDGE)?;
+        Ok(Self {
+            epoll,
+            alarm,
+            alarm_at: None,
+            sets: Vec::new(),
+            sockets: Vec::with_capacity(WARM_SOCKETS),
+            free_numbers: Vec::with_capacity(WARM_SOCKETS),
+            closed_numbers: Vec::with_capacity(WARM_SOCKETS),
+            slots: QuerySlots::new(),
+            returned: Returned::new(),
+            voided: Voided::new(),
+            spare: Vec::with_capacity(WARM_SOCKETS),
+            ages: VecDeque::with_capacity(2 * WARM_SOCKETS),
+            struck: Vec::new(),
+            dirty: Vec::with_capacity(16),
+            closing: Vec::with_capacity(WARM_SOCKETS),
+            room: Room::new(room),
+            renewals: Renewals::new(),
+            rng: StdRng::try_from_rng(&mut rand::rngs::SysRng).map_err(io::Error::other)?,
+        })
+    }
+
+    /// Adds a set for a backend. `message_size` is what a usual message takes, octets.
+    pub fn add(&mut self, address: SocketAddr, message_size: usize) -> SocketSetId {
+        let set = SocketSet {
+            address,
+            // One more while a socket is being replaced.
+            live: Vec::with_capacity(SOCKETS_PER_BACKEND + 1),
+            open: 0,
+            current: None,
+            batch: SendBatch::new(BATCH, message_size),
+            slots: Vec::with_capacity(BATCH),
+            gro_sockets_left: 0,
+        };
+        let set_id = match self.sets.iter().position(Option::is_none) {
+            Some(free) => {
+                self.sets[free] = Some(set);
+                SocketSetId(free as u32)
+            }
+            None => {
+                self.sets.push(Some(set));
+                SocketSetId(self.sets.len() as u32 - 1)
+            }
+        };
+        self.divide_room();
+        set_id
+    }
+
+    /// Divides the room for sockets among the backends that there are.
+    fn divide_room(&mut self) {
+        let open: Vec<_> = self.sets.iter().flatten().map(|set| set.open).collect();
+        self.room.divide(open.into_iter());
+    }
+
+    /// Forgets a backend, its sockets and all its outstanding queries; returns how many those were.
+    pub fn remove(&mut self, set_id: SocketSetId) -> usize {
+        self.sets[set_id.0 as usize] = None;
+        self.dirty.retain(|dirty| *dirty != set_id);
+        let mut forgotten = Vec::new();
+        for number in self.sockets_of(set_id) {
+            self.take_from(number, SentIds::all, &mut forgotten);
+            self.voided.forget(number);
+            self.close(number);
+        }
+        self.divide_room();
+        forgotten.len()
+    }
+
+    /// Queues a message for the next [`flush`](Self::flush): `fill` is told its slot and writes it, and its first two octets
+    /// become a fresh ID.
+    ///
+    /// # Errors
+    /// If there is no socket to send from and none can be opened, or half of the IDs of all are taken.
+    pub fn queue(
+        &mut self,
+        set_id: SocketSetId,
+        user_data: T,
+        now: Instant,
+        fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, Refusal> {
+        let number = match self.set(set_id).current {
+            Some(number) => number,
+            None => {
+                let number = self.choose_socket(set_id, now).map_err(|error| Refusal::of(&error))?;
+                self.set(set_id).current = Some(number);
+                self.dirty.push(set_id);
+                number
+            }
+        };
+        let slot = self.slots.draw(number, user_data, &mut self.rng);
+        let socket = self.sockets[number as usize].as_mut().expect("a current socket is open");
+        let slots = &self.slots;
+        socket
+            .sent
+            .push(slot.id(), socket.taken_slots, |id| QuerySlot::new(number, id).is_some_and(|slot| slots.has(slot)));
+        socket.taken_slots += 1;
+        let set = self.set(set_id);
+        set.batch.push(None, None, |out| {
+            fill(slot, out);
+            if let Some(id) = out.first_chunk_mut() {
+                *id = slot.id().to_be_bytes();
+            }
+        });
+        set.slots.push(slot);
+        Ok(slot)
+    }
+
+    /// Whether the next [`queue`](Self::queue) for this backend needs a flush before it.
+    pub fn is_full(&self, set_id: SocketSetId) -> bool {
+        self.sets[set_id.0 as usize].as_ref().is_some_and(|set| set.batch.is_full())
+    }
+
+    /// Sends all that is queued, one call for each backend. What could not be sent goes to `refused`.
+    pub fn flush(&mut self, refused: &mut Vec<Refused<T, L>>) {
+        while let Some(set_id) = self.dirty.pop() {
+            let Some(set) = &mut self.sets[set_id.0 as usize] else { continue };
+            let Some(number) = set.current.take() else { continue };
+            let socket = self.sockets[number as usize].as_mut().expect("a current socket is open");
+            socket.batches += 1;
+            let first_refused = refused.len();
+            let waited = set.batch.flush(&socket.udp, |index, error| {
+                let slot = set.slots[index];
+                if let Some(state) = self.slots.remove(slot) {
+                    socket.taken_slots -= 1;
+                    refused.push(Refused { state, socket_set: set_id, why: Refusal::of(error) });
+                }
+            });
+            let sent = set.slots.len();
+            set.slots.clear();
+            let is_struck = waited.as_ref().is_some_and(|error| Refusal::of(error) == Refusal::Unreachable);
+            if is_struck {
+                // What has just left is not what it is about.
+                socket.sent.strike(sent);
+                self.struck.push(number);
+            }
+            if refused.len() > first_refused || is_struck {
+                self.spend(number);
+            }
+            self.close_if_done(number);
+        }
+    }
+
+    /// The descriptor that becomes readable when [`ready`](Self::ready) has something to tell.
+    pub fn watched(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Collects what has happened, without waiting, and returns whether there may be more. What was reported or received
+    /// before must have been dealt with.
+    pub fn ready(&mut self, events: &mut Vec<Event>) -> bool {
+        self.free_numbers.append(&mut self.closed_numbers);
+        let mut buffer = [MaybeUninit::<epoll::Event>::uninit(); BATCH];
+        let Ok((found, _)) = epoll::wait(&self.epoll, &mut buffer, Some(&Timespec::default())) else { return false };
+        for event in found.iter() {
+            let data = event.data.u64();
+            if data == ALARM {
+                self.alarm_at = None;
+                events.push(Event::Alarm);
+            } else {
+                events.push(Event::Socket(data as u32));
+            }
+        }
+        found.len() == BATCH
+    }
+
+    /// Receives from a socket that was reported. `Ok(0)` means that nothing is there.
+    ///
+    /// # Errors
+    /// An ICMP error, and whether that says that the backend is unreachable. What was sent from there before is then the business
+    /// of [`tell_struck`](Self::tell_struck) or [`take_struck`](Self::take_struck). The socket is not chosen again.
+    pub fn recv(&mut self, number: u32, batch: &mut RecvBatch) -> Result<usize, RecvError> {
+        let Some(socket) = self.sockets.get(number as usize).and_then(Option::as_ref) else { return Ok(0) };
+        match batch.recv(&socket.udp) {
+            Ok(count) => {
+                let set_id = socket.set_id;
+                if batch.has_coalesced() {
+                    self.set(set_id).gro_sockets_left = GRO_SOCKETS;
+                }
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => {
+                let is_unreachable = Refusal::of(&error) == Refusal::Unreachable;
+                if is_unreachable {
+                    self.socket(number).sent.strike(0);
+                }
+                self.spend(number);
+                Err(if is_unreachable { RecvError::Unreachable } else { RecvError::Other })
+            }
+        }
+    }
+
+    /// A socket to which an ICMP error came when something was to be sent from it, if there is another: it met what was sent
+    /// before.
+    pub fn pop_struck(&mut self) -> Option<u32> {
+        self.struck.pop()
+    }
+
+    /// The set that a socket belongs to.
+    pub fn set_of(&self, number: u32) -> Option<SocketSetId> {
+        self.sockets.get(number as usize)?.as_ref().map(|socket| socket.set_id)
+    }
+
+    /// Tells of those that wait on a socket and that ICMP errors are about, of each once.
+    pub fn tell_struck(&mut self, number: u32, told: &mut Vec<T>) {
+        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        let slots = socket.sent.tell().iter().filter_map(|id| QuerySlot::new(number, *id));
+        told.extend(slots.filter_map(|slot| match self.slots.find(slot)? {
+            SlotState::InFlight(user_data) => Some(user_data),
+            SlotState::Quarantined(_) => None,
+        }));
+    }
+
+    /// Takes back all outstanding queries on a socket that ICMP errors are about, with those in quarantine: their backend is known
+    /// to be dead.
+    pub fn take_struck(&mut self, number: u32, taken: &mut Vec<SlotState<T, L>>) {
+        if self.set_of(number).is_some() {
+            self.take_from(number, SentIds::struck, taken);
+            self.close_if_done(number);
+        }
+    }
+
+    /// Who waits for a reply with this ID on this socket.
+    pub fn find(&self, number: u32, id: u16) -> Option<(QuerySlot, SlotState<T, L>)> {
+        let slot = QuerySlot::new(number, id)?;
+        self.slots.find(slot).map(|state| (slot, state))
+    }
+
+    /// The address of a set's backend, for logs.
+    pub fn address(&self, set_id: SocketSetId) -> Option<SocketAddr> {
+        self.sets.get(set_id.0 as usize)?.as_ref().map(|set| set.address)
+    }
+
+    /// The reply came: the ID is free again. With time to spare, an empty socket is not used again, so that the next query
+    /// leaves from another port.
+    pub fn release(&mut self, slot: QuerySlot, now: Instant) {
+        if self.slots.remove(slot).is_some() {
+            self.is_over(slot, now);
+        }
+    }
+
+    /// A slot is free again.
+    fn is_over(&mut self, slot: QuerySlot, now: Instant) {
+        self.returned.note(slot);
+        let number = slot.socket();
+        let socket = self.socket(number);
+        socket.free_one();
+        let is_due = socket.taken_slots == 0 && !socket.is_retired;
+        if is_due && self.renewals.allow(now) {
+            self.spend(number);
+        }
+        self.close_if_done(number);
+    }
+
+    /// Nobody needs the reply any more. The ID stays taken for some seconds, so that a late reply cannot be taken for
+    /// another's, and its sender's latency can be learnt: `note` says what the caller wants to know by then.
+    pub fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(T) -> L) {
+        self.slots.quarantine(slot, now + QUARANTINE, note);
+    }
+
+    /// Takes back all outstanding queries to a backend that was found dead, with those in quarantine.
+    pub fn take_waiting(&mut self, set_id: SocketSetId, taken: &mut Vec<SlotState<T, L>>) {
+        for number in self.sockets_of(set_id) {
+            self.take_from(number, SentIds::all, taken);
+            self.spend(number);
+            self.close_if_done(number);
+        }
+    }
+
+    /// Takes back outstanding queries on a socket: of the IDs that `which` says, those that are taken.
+    fn take_from(&mut self, number: u32, which: impl Fn(&SentIds) -> &[u16], taken: &mut Vec<SlotState<T, L>>) {
+        let socket = self.sockets[number as usize].as_mut().expect("whoever takes from a socket has seen it open");
+        let before = taken.len();
+        let slots = which(&socket.sent).iter().filter_map(|id| QuerySlot::new(number, *id));
+        taken.extend(slots.filter_map(|slot| self.slots.remove(slot)));
+        socket.taken_slots -= (taken.len() - before) as u32;
+        if socket.taken_slots == 0 {
+            socket.sent.clear();
+        }
+    }
+
+    /// The numbers of a backend's sockets.
+    fn sockets_of(&self, set_id: SocketSetId) -> Vec<u32> {
+        let sockets = (0..).zip(&self.sockets);
+        let is_its = |socket: &Option<BackendSocket>| socket.as_ref().is_some_and(|socket| socket.set_id == set_id);
+        sockets.filter(|(_, socket)| is_its(socket)).map(|(number, _)| number).collect()
+    }
+
+    /// Ends quarantines, of which `ended` is told the replies that never came, and closes sockets. For the end of a turn, when
+    /// all that somebody waits for is on its way.
+    pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&L)) {
+        while let Some((slot, late)) = self.slots.pop_ended(now) {
+            ended(&late);
+            self.is_over(slot, now);
+        }
+        while let Some(number) = self.voided.pop_due(now) {
+            self.close(number);
+        }
+        while let Some((_, number)) = self.oldest().filter(|(end, _)| *end <= now) {
+            self.ages.pop_front();
+            let socket = self.socket(number);
+            let was_used = std::mem::replace(&mut socket.batches_before, socket.batches) != socket.batches;
+            let (is_idle, set_id) = (socket.taken_slots == 0, socket.set_id);
+            let SocketSet { live, current, .. } = self.set(set_id);
+            // The last one of a backend that is asked stays until its successor is open, which may not be had.
+            let is_needed = was_used && live.len() == 1;
+            if is_idle && !is_needed && *current != Some(number) {
+                // An open port is one that a forger may find.
+                self.retire(number);
+            } else {
+                self.ages.push_back((now + SOCKET_LIFETIME, number));
+            }
+        }
+        self.closing.clear();
+    }
+
+    /// When [`tidy`](Self::tidy) has something to do next.
+    pub fn next_tidy(&mut self) -> Option<Instant> {
+        let idle = self.oldest().map(|(end, _)| end);
+        [self.slots.next_end(), self.voided.next_due(), idle].into_iter().flatten().min()
+    }
+
+    /// The first of the sockets that may be chosen to be looked at, and when.
+    fn oldest(&mut self) -> Option<(Instant, u32)> {
+        loop {
+            let &(end, number) = self.ages.front()?;
+            let socket = self.sockets.get(number as usize).and_then(Option::as_ref);
+            if socket.is_some_and(|socket| !socket.is_retired && socket.opened + SOCKET_LIFETIME <= end) {
+                return Some((end, number));
+            }
+            // Most are closed long before, and the number may be another's.
+            self.ages.pop_front();
+        }
+    }
+
+    /// Asks for an [`Event::Alarm`] at `at`. An earlier alarm that is still to come is kept.
+    pub fn wake_at(&mut self, at: Instant, now: Instant) {
+        if self.alarm_at.is_some_and(|set| set <= at) {
+            return;
+        }
+        self.alarm_at = Some(at);
+        // Zero would switch the timer off.
+        let wait = at.saturating_duration_since(now).max(Duration::from_nanos(1));
+        let it_value = Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos() as _ };
+        let spec = Itimerspec { it_interval: Timespec::default(), it_value };
+        timerfd_settime(&self.alarm, TimerfdTimerFlags::empty(), &spec)
+            .expect("the timer is ours and the time is sound");
+    }
+
+    /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance. Where none can be opened, those
+    /// that are open must do.
+    fn choose_socket(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<u32> {
+        let live = self.set(set_id).live.len();
+        if live < SOCKETS_PER_BACKEND {
+            match self.open(set_id, now) {
+                Ok(number) => {
+                    self.retire_spent(set_id);
+                    return Ok(number);
+                }
+                Err(error) if live == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let index = self.rng.random_range(0..live);
+        let number = self.set(set_id).live[index];
+        let socket = self.socket(number);
+        let has_ids = socket.taken_slots < SLOTS_PER_SOCKET;
+        if has_ids && socket.batches < BATCHES_PER_SOCKET && now.duration_since(socket.opened) < SOCKET_LIFETIME {
+            return Ok(number);
+        }
+        if let Ok(fresh) = self.open(set_id, now) {
+            self.retire(number);
+            return Ok(fresh);
+        }
+        let mut live = self.set(set_id).live.clone().into_iter();
+        let with_ids =
+            if has_ids { Some(number) } else { live.find(|live| self.socket(*live).taken_slots < SLOTS_PER_SOCKET) };
+        with_ids.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
+    }
+
+    /// Opens a socket on a random port.
+    fn open(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<u32> {
+        let SocketSet { address, open, .. } = *self.set(set_id);
+        if !self.set(set_id).live.is_empty() && !self.room.has_place(open) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
+        // backend is down, and would be in its way when it starts.
+        let is_backends = |port| self.sets.iter().flatten().any(|set| set.address.port() == port);
+        let udp = socket::connected(address, is_backends, &mut self.rng)?;
+        let left = &mut self.set(set_id).gro_sockets_left;
+        let is_expected = *left > 0;
+        *left = left.saturating_sub(1);
+        if is_expected || self.rng.random_ratio(1, GRO_TRIAL) {
+            enable_gro(&udp);
+        }
+        let number = match self.free_numbers.pop() {
+            Some(number) => number,
+            None if self.sockets.len() < QuerySlot::MAX_SOCKETS => {
+                self.sockets.push(None);
+                self.sockets.len() as u32 - 1
+            }
+            None => return Err(io::ErrorKind::ResourceBusy.into()),
+        };
+        if let Err(error) = epoll::add(&self.epoll, &udp, epoll::EventData::new_u64(number.into()), EDGE) {
+            self.free_numbers.push(number);
+            return Err(error.into());
+        }
+        let sent = self.spare.pop().unwrap_or_else(SentIds::new);
+        let socket = BackendSocket {
+            udp,
+            set_id,
+            opened: now,
+            batches: 0,
+            batches_before: 0,
+            taken_slots: 0,
+            sent,
+            is_retired: false,
+            is_spent: false,
+            near_misses: 0,
+            is_void: false,
+        };
+        self.ages.push_back((now + SOCKET_LIFETIME, number));
+        self.sockets[number as usize] = Some(socket);
+        let set = self.set(set_id);
+        set.live.push(number);
+        set.open += 1;
+        self.room.add(open);
+        Ok(number)
+    }
+
+    /// A socket should not be used again: it is retired at once if its backend has another, else when that has been opened.
+    fn spend(&mut self, number: u32) {
+        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        let set_id = socket.set_id;
+        socket.is_spent = true;
+        if self.set(set_id).live.len() > 1 {
+            self.retire(number);
+        }
+    }
+
+    /// Retires the socket that had to stay until another was open.
+    fn retire_spent(&mut self, set_id: SocketSetId) {
+        // It was the only one.
+        if let [before, _] = self.set(set_id).live[..]
+            && self.socket(before).is_spent
+        {
+            self.retire(before);
+        }
+    }
+
+    /// Takes a socket out of the choice, and closes it if nothing waits on it.
+    fn retire(&mut self, number: u32) {
+        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        let (set_id, was_retired) = (socket.set_id, std::mem::replace(&mut socket.is_retired, true));
+        if !was_retired {
+            self.set(set_id).live.retain(|live| *live != number);
+        }
+        self.close_if_done(number);
+    }
+
+    /// Closes a retired socket on which nothing waits and for which no batch is being filled. The kernel takes it
+    /// out of the epoll set.
+    fn close_if_done(&mut self, number: u32) {
+        let Some(socket) = &self.sockets[number as usize] else { return };
+        let (is_idle, set_id) = (socket.is_retired && socket.taken_slots == 0 && !socket.is_void, socket.set_id);
+        if is_idle && self.set(set_id).current != Some(number) {
+            self.close(number);
+        }
+    }
+
+    /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
+    /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
+    fn close(&mut self, number: u32) {
+        self.closed_numbers.push(number);
+        let Some(BackendSocket { udp, set_id, mut sent, .. }) = self.sockets[number as usize].take() else { return };
+        self.closing.push(udp);
+        sent.clear();
+        self.spare.push(sent);
+        // Of a backend that is being forgotten, all is.
+        if let Some(set) = &mut self.sets[set_id.0 as usize] {
+            self.room.remove(set.open);
+            set.open -= 1;
+        }
+    }
+
+    /// A set that is in use.
+    fn set(&mut self, set_id: SocketSetId) -> &mut SocketSet {
+        self.sets[set_id.0 as usize].as_mut().expect("a set is removed only when no pool has it")
+    }
+
+    /// An open socket.
+    fn socket(&mut self, number: u32) -> &mut BackendSocket {
+        self.sockets[number as usize].as_mut().expect("a socket with taken slots is open")
+    }
+}
+
+/// Sockets of one backend that are open for choice: with 16 random bits of ID, 64 ports at a time add 6 bits, and
+/// their renewal the rest.
+const SOCKETS_PER_BACKEND: usize = 64;
+
+/// One of so many sockets is opened with GRO to find out whether coalesced replies come. On a socket to which none come it costs:
+/// with every datagram the kernel looks for more (an LS before backends without GSO: 2 % of its time).
+const GRO_TRIAL: u32 = 16;
+
+/// Sockets that are opened with GRO after a coalesced reply came: the trials among as many find the next one if those are usual.
+const GRO_SOCKETS: u32 = SOCKETS_PER_BACKEND as u32;
+
+/// Batches after which a socket is replaced.
+const BATCHES_PER_SOCKET: u32 = 64;
+
+/// Query slots of one socket that may be taken, so that a free ID is found by the second draw on average. With
+/// [`BATCHES_PER_SOCKET`] it never comes near that, but where no other socket can be opened.
+const SLOTS_PER_SOCKET: u32 = 1 << 15;
+
+/// Time after which a socket is replaced, or closed if nothing waits on it.
+const SOCKET_LIFETIME: Duration = Duration::from_secs(3);
+
+/// How long an ID stays taken after its attempt was given up.
+const QUARANTINE: Duration = Duration::from_secs(2);
+
+/// Sockets for which there is room before anything has to grow.
+const WARM_SOCKETS: usize = 1024;
+
+/// What epoll says of the alarm, where sockets have their number.
+const ALARM: u64 = u64::MAX;
+
+/// Sockets are read until they are empty, so it is enough to be told once when something arrives.
+const EDGE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
+
+#[cfg(test)]
+mod tests;

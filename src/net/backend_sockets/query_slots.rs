@@ -1,0 +1,282 @@
+//! Outstanding queries by socket and message ID: those in flight, and those in quarantine, whose reply nobody needs any more.
+//!
+//! What is kept for a query in flight is small and has a table of its own, for there may be a hundred thousand. The other table is
+//! looked up seldom, and holds a query only until its quarantine is over; its entries may be longer.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// The slot of an outstanding query: a socket and a message ID on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuerySlot(NonZeroU32);
+
+impl QuerySlot {
+    /// Sockets that can be told apart. No host can bind more to its ports.
+    pub(super) const MAX_SOCKETS: usize = u16::MAX as usize;
+
+    /// The slot of `id` on socket number `socket`, if there is such a socket.
+    pub(crate) fn new(socket: u32, id: u16) -> Option<Self> {
+        // One more, for 0 is no slot.
+        let socket = u16::try_from(socket).ok()?.checked_add(1)?;
+        NonZeroU32::new(u32::from(socket) << 16 | u32::from(id)).map(Self)
+    }
+
+    /// The socket's number.
+    pub(super) fn socket(self) -> u32 {
+        (self.0.get() >> 16) - 1
+    }
+
+    /// The socket's number and one, in two octets.
+    pub(super) fn socket_tag(self) -> u16 {
+        (self.0.get() >> 16) as u16
+    }
+
+    /// Socket and ID in one.
+    pub(crate) fn number(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The message ID.
+    pub(super) fn id(self) -> u16 {
+        self.0.get() as u16
+    }
+}
+
+/// What a query slot is taken by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState<T, L> {
+    /// A query is in flight. This is what its caller keeps with it.
+    InFlight(T),
+    /// Nobody needs the reply any more. The ID stays taken, and this is what its caller wants to know if the reply comes.
+    Quarantined(L),
+}
+
+/// The query slots that are taken.
+pub(super) struct QuerySlots<T, L> {
+    /// By queries in flight.
+    in_flight: HashMap<QuerySlot, T, RandomState>,
+    /// By queries in quarantine.
+    quarantined: HashMap<QuerySlot, Quarantined<L>, RandomState>,
+    /// The ends of quarantines, in the order of time; those that ended early are left out when they are met.
+    ends: VecDeque<End>,
+    /// Tells an ID's present use from an earlier one.
+    serial: u32,
+}
+
+/// A query in quarantine.
+struct Quarantined<L> {
+    /// The caller's note.
+    note: L,
+    /// That of its [`End`].
+    serial: u32,
+}
+
+/// The end of a quarantine.
+struct End {
+    /// When.
+    at: Instant,
+    /// Whose.
+    slot: QuerySlot,
+    /// Tells this use of the ID from others.
+    serial: u32,
+}
+
+impl<T: Copy, L: Copy> QuerySlots<T, L> {
+    /// None yet, and room for some.
+    pub(super) fn new() -> Self {
+        let hasher = RandomState::default();
+        Self {
+            in_flight: HashMap::with_capacity_and_hasher(WARM, hasher.clone()),
+            quarantined: HashMap::with_capacity_and_hasher(WARM, hasher),
+            ends: VecDeque::with_capacity(WARM),
+            serial: 0,
+        }
+    }
+
+    /// Takes a free ID of an open socket for a query, drawn uniformly (RFC 5452 section 4.3).
+    pub(super) fn draw(&mut self, socket: u32, user_data: T, rng: &mut StdRng) -> QuerySlot {
+        loop {
+            let slot = QuerySlot::new(socket, rng.random()).expect("no more sockets are open than there are slots for");
+            if self.quarantined.contains_key(&slot) {
+                continue;
+            }
+            if let hashbrown::hash_map::Entry::Vacant(place) = self.in_flight.entry(slot) {
+                place.insert(user_data);
+                return slot;
+            }
+        }
+    }
+
+    /// What is held at this place.
+    pub(super) fn find(&self, slot: QuerySlot) -> Option<SlotState<T, L>> {
+        let in_flight = self.in_flight.get(&slot).map(|user_data| SlotState::InFlight(*user_data));
+        in_flight.or_else(|| self.quarantined.get(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
+    }
+
+    /// Gives memory back after a peak. To go through what is left costs less than what it took to come to be so few.
+    fn shrink(&mut self) {
+        let is_sparse = |len: usize, capacity: usize| capacity > 8 * WARM && len < capacity / 8;
+        if is_sparse(self.in_flight.len(), self.in_flight.capacity()) {
+            self.in_flight.shrink_to(2 * self.in_flight.len().max(WARM));
+        }
+        if is_sparse(self.quarantined.len(), self.quarantined.capacity()) {
+            self.quarantined.shrink_to(2 * self.quarantined.len().max(WARM));
+        }
+        if is_sparse(self.ends.len(), self.ends.capacity()) {
+            self.ends.shrink_to(2 * self.ends.len().max(WARM));
+        }
+    }
+
+    /// Takes out what is held at this place.
+    pub(super) fn remove(&mut self, slot: QuerySlot) -> Option<SlotState<T, L>> {
+        let in_flight = self.in_flight.remove(&slot).map(SlotState::InFlight);
+        if self.in_flight.capacity() > 8 * WARM {
+            self.shrink();
+        }
+        in_flight.or_else(|| self.quarantined.remove(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
+    }
+
+    /// Puts a query in flight into quarantine until `end`, which never lies before that of an earlier one.
+    pub(super) fn quarantine(&mut self, slot: QuerySlot, end: Instant, note: impl FnOnce(T) -> L) {
+        let Some(user_data) = self.in_flight.remove(&slot) else { return };
+        if self.ends.len() == self.ends.capacity() {
+            self.forget_ended();
+        }
+        self.serial = self.serial.wrapping_add(1);
+        self.quarantined.insert(slot, Quarantined { note: note(user_data), serial: self.serial });
+        self.ends.push_back(End { at: end, slot, serial: self.serial });
+    }
+
+    /// Whether something is held at this place.
+    pub(super) fn has(&self, slot: QuerySlot) -> bool {
+        self.in_flight.contains_key(&slot) || self.quarantined.contains_key(&slot)
+    }
+
+    /// Takes out a query whose quarantine is over.
+    pub(super) fn pop_ended(&mut self, now: Instant) -> Option<(QuerySlot, L)> {
+        loop {
+            let &End { at, slot, serial } = self.ends.front()?;
+            let is_held = is_held(&self.quarantined, slot, serial);
+            if is_held && at > now {
+                return None;
+            }
+            self.ends.pop_front();
+            self.shrink();
+            if is_held {
+                return self.quarantined.remove(&slot).map(|quarantined| (slot, quarantined.note));
+            }
+        }
+    }
+
+    /// When the next quarantine is over.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.ends.front().map(|end| end.at)
+    }
+
+    /// Makes room for ends: of those that were replied to behind one that was not, the ends are still there, and where one
+    /// reply of a thousand is lost, they are nearly all.
+    fn forget_ended(&mut self) {
+        let quarantined = &self.quarantined;
+        self.ends.retain(|end| is_held(quarantined, end.slot, end.serial));
+        // Few went: the next time should not come soon.
+        if self.ends.len() > self.ends.capacity() / 2 {
+            self.ends.reserve(self.ends.capacity());
+        }
+    }
+}
+
+/// Whether there is a quarantine that ends with this serial, and not a later use of its ID.
+fn is_held<L>(quarantined: &HashMap<QuerySlot, Quarantined<L>, RandomState>, slot: QuerySlot, serial: u32) -> bool {
+    quarantined.get(&slot).is_some_and(|quarantined| quarantined.serial == serial)
+}
+
+/// Tickets for which there is room before anything has to grow.
+const WARM: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn keys_tell_sockets_and_ids_apart() {
+        for (socket, id) in [(0, 0), (0, u16::MAX), (1, 0), (QuerySlot::MAX_SOCKETS as u32 - 1, u16::MAX)] {
+            let slot = QuerySlot::new(socket, id).expect("a socket that may be open");
+            assert_eq!((slot.socket(), slot.id()), (socket, id));
+        }
+        assert_eq!(QuerySlot::new(QuerySlot::MAX_SOCKETS as u32, 0), None);
+        assert_eq!(size_of::<Option<QuerySlot>>(), 4);
+    }
+
+    #[test]
+    fn quarantine_of_an_earlier_use_does_not_end_a_later_one() {
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
+        let slot = slots.draw(0, 1, &mut StdRng::seed_from_u64(1));
+        slots.quarantine(slot, now, |user_data| user_data);
+        // A late reply came, and then the same ID was drawn again and put into quarantine later.
+        assert_eq!(slots.remove(slot), Some(SlotState::Quarantined(1)));
+        slots.in_flight.insert(slot, 2);
+        slots.quarantine(slot, later, |user_data| user_data);
+        assert_eq!(slots.pop_ended(now), None);
+        assert_eq!(slots.find(slot), Some(SlotState::Quarantined(2)));
+        assert_eq!(slots.pop_ended(later), Some((slot, 2)));
+        assert_eq!((slots.find(slot), slots.next_end()), (None, None));
+    }
+
+    #[test]
+    fn id_that_is_taken_is_not_drawn() {
+        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
+        let free = 0x5555;
+        for slot in (0..=u16::MAX).filter(|id| *id != free).filter_map(|id| QuerySlot::new(7, id)) {
+            slots.in_flight.insert(slot, 0);
+            if slot.id() % 2 == 0 {
+                slots.quarantine(slot, Instant::now(), |user_data| user_data);
+            }
+        }
+        assert_eq!(Some(slots.draw(7, 1, &mut StdRng::seed_from_u64(1))), QuerySlot::new(7, free));
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_peak() {
+        let (mut slots, now, mut rng) = (QuerySlots::<u32, u32>::new(), Instant::now(), StdRng::seed_from_u64(1));
+        let sizes = |slots: &QuerySlots<u32, u32>| {
+            [slots.in_flight.capacity(), slots.quarantined.capacity(), slots.ends.capacity()].into_iter().max()
+        };
+        let before = sizes(&slots);
+        let drawn: Vec<_> = (0..100_000).map(|number| slots.draw(number % 64, 0, &mut rng)).collect();
+        drawn.iter().for_each(|slot| slots.quarantine(*slot, now, |user_data| user_data));
+        assert!(sizes(&slots) >= Some(100_000));
+        let mut ended = 0;
+        while let Some((slot, _)) = slots.pop_ended(now) {
+            assert_eq!(slot, drawn[ended]);
+            ended += 1;
+        }
+        assert_eq!(ended, drawn.len());
+        assert!(sizes(&slots) <= before.map(|before| 8 * before), "{:?} after {before:?}", sizes(&slots));
+    }
+
+    #[test]
+    fn ends_of_what_is_replied_to_take_no_room() {
+        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
+        let (capacity, now, mut rng) = (slots.ends.capacity(), Instant::now(), StdRng::seed_from_u64(1));
+        let lost = slots.draw(0, 0, &mut rng);
+        slots.quarantine(lost, now, |user_data| user_data);
+        for user_data in 0..3 * capacity as u32 {
+            let slot = slots.draw(0, user_data, &mut rng);
+            slots.quarantine(slot, now, |user_data| user_data);
+            assert!(slots.remove(slot).is_some());
+        }
+        assert_eq!(slots.ends.capacity(), capacity);
+        assert_eq!(slots.find(lost), Some(SlotState::Quarantined(0)));
+    }
+}

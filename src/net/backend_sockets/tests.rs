@@ -1,0 +1,482 @@
+//! Backend sockets over loopback: IDs, errors and the alarm.
+
+use std::collections::HashSet;
+use std::net::UdpSocket;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::socket::{UNPRIVILEGED, connected};
+use super::*;
+use crate::metrics::Want;
+
+/// The sockets to one backend, whose own socket is ours.
+struct Fixture {
+    /// What is tested.
+    sockets: BackendSockets<u32, u32>,
+    /// The set of that backend.
+    set_id: SocketSetId,
+    /// The backend.
+    backend: UdpSocket,
+    /// The time; it passes only if a test says so.
+    now: Instant,
+}
+
+impl Fixture {
+    /// Nothing has been sent.
+    fn new() -> Self {
+        let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
+        backend.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut sockets = BackendSockets::new(PLENTY).unwrap();
+        let set_id = sockets.add(backend.local_addr().unwrap(), 64);
+        Self { sockets, set_id, backend, now: Instant::now() }
+    }
+
+    /// A backend where nobody listens: its socket takes from another peer only, and so keeps the port for itself.
+    fn dead() -> Self {
+        let fixture = Self::new();
+        fixture.backend.connect("127.0.0.1:1").unwrap();
+        fixture
+    }
+
+    /// Queues a message with this user data.
+    fn queue(&mut self, user_data: u32) -> QuerySlot {
+        self.sockets.queue(self.set_id, user_data, self.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap()
+    }
+
+    /// Sends what is queued; returns what was refused.
+    fn flush(&mut self) -> Vec<Refused<u32, u32>> {
+        let mut refused = Vec::new();
+        self.sockets.flush(&mut refused);
+        refused
+    }
+
+    /// Queues a message and sends it.
+    fn send(&mut self, user_data: u32) -> QuerySlot {
+        let slot = self.queue(user_data);
+        assert!(self.flush().is_empty());
+        slot
+    }
+
+    /// Receives a message as the backend; returns its ID and whence it came.
+    fn receive(&self) -> (u16, SocketAddr) {
+        let mut message = [0; 64];
+        let (length, from) = self.backend.recv_from(&mut message).unwrap();
+        assert_eq!(&message[2..length], &MESSAGE[2..]);
+        (u16::from_be_bytes([message[0], message[1]]), from)
+    }
+
+    /// Waits until something has happened.
+    fn wait(&mut self) -> Vec<Event> {
+        wait(&mut self.sockets)
+    }
+
+    /// Sends a message, and has it replied to, and its slot released.
+    fn round_trip(&mut self) -> SocketAddr {
+        let slot = self.send(0);
+        let (id, from) = self.receive();
+        assert_eq!(id, slot.id());
+        self.backend.send_to(&id.to_be_bytes(), from).unwrap();
+        assert_eq!(self.wait(), [Event::Socket(slot.socket())]);
+        let mut batch = RecvBatch::new(4, 64);
+        assert_eq!(self.sockets.recv(slot.socket(), &mut batch), Ok(1));
+        assert_eq!(self.sockets.find(slot.socket(), id).map(|(found, _)| found), Some(slot));
+        self.sockets.release(slot, self.now);
+        from
+    }
+
+    /// The open sockets.
+    fn open(&self) -> impl Iterator<Item = &BackendSocket> {
+        self.sockets.sockets.iter().flatten()
+    }
+}
+
+/// Waits until something has happened to the sockets.
+fn wait(sockets: &mut BackendSockets<u32, u32>) -> Vec<Event> {
+    let mut events = Vec::new();
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as _, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::from_borrowed_fd(sockets.watched(), PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(ready, 1, "nothing has happened");
+    assert!(!sockets.ready(&mut events));
+    events
+}
+
+#[test]
+fn with_time_to_spare_each_message_leaves_from_a_fresh_port() {
+    let mut fixture = Fixture::new();
+    let ports: HashSet<_> = (0..30).map(|_| fixture.round_trip().port()).collect();
+    // By chance two may be the same, but not many.
+    assert!(ports.len() > 25, "{ports:?}");
+    // The last one stays until its successor is open.
+    assert_eq!(fixture.open().count(), 1);
+}
+
+#[test]
+fn last_socket_stays_where_no_other_can_be_opened() {
+    let mut fixture = Fixture::new();
+    let port = fixture.round_trip().port();
+    // What there is is taken by others.
+    fixture.sockets.room = Room::new(0);
+    fixture.sockets.room.divide([1, 100].into_iter());
+    for _ in 0..3 {
+        assert_eq!(fixture.round_trip().port(), port);
+    }
+    fixture.sockets.room = Room::new(PLENTY);
+    fixture.sockets.divide_room();
+    assert_ne!(fixture.round_trip().port(), port);
+    assert_eq!((fixture.open().count(), fixture.sockets.set(fixture.set_id).live.len()), (1, 1));
+}
+
+#[test]
+fn sockets_are_shared_where_there_is_room_for_few() {
+    let mut fixture = Fixture::new();
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = fixture.sockets.add(other.local_addr().unwrap(), 64);
+    fixture.sockets.room = Room::new(8);
+    fixture.sockets.divide_room();
+    for user_data in 0..1000 {
+        fixture.send(user_data);
+    }
+    // Two are kept for the other one.
+    assert_eq!(fixture.open().count(), 6);
+    for user_data in 0..10 {
+        fixture.sockets.queue(other, user_data, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+        assert!(fixture.flush().is_empty());
+    }
+    assert_eq!(fixture.open().count(), 8);
+    // What is closed makes room.
+    fixture.sockets.remove(fixture.set_id);
+    fixture.sockets.queue(other, 0, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+    assert_eq!(fixture.open().count(), 3);
+}
+
+#[test]
+fn a_backend_that_sends_trains_gets_sockets_for_them() {
+    let mut fixture = Fixture::new();
+    let mut replies = SendBatch::new(2, 64);
+    let mut batch = RecvBatch::for_gro(4, 64);
+    let mut comes_whole = |fixture: &mut Fixture| {
+        let slots = [fixture.queue(0), fixture.queue(1)];
+        assert!(fixture.flush().is_empty());
+        for _ in slots {
+            let (id, from) = fixture.receive();
+            replies.push(Some(from), None, |out| out.extend(id.to_be_bytes()));
+        }
+        replies.flush(&fixture.backend, |index, error| panic!("reply {index} refused: {error}"));
+        assert_eq!(fixture.wait(), [Event::Socket(slots[0].socket())]);
+        assert_eq!(fixture.sockets.recv(slots[0].socket(), &mut batch), Ok(2));
+        // The next leave from a fresh port.
+        fixture.now += Renewals::EVERY;
+        slots.iter().for_each(|slot| fixture.sockets.release(*slot, fixture.now));
+        batch.has_coalesced()
+    };
+    // One of the first is a trial.
+    assert!((0..100 * GRO_TRIAL).any(|_| comes_whole(&mut fixture)));
+    for number in 0..2 * GRO_SOCKETS {
+        assert!(comes_whole(&mut fixture), "{number} after the first");
+    }
+    // Where none come any more, few are expected.
+    for _ in 0..GRO_SOCKETS {
+        fixture.now += Renewals::EVERY;
+        fixture.round_trip();
+    }
+    assert_eq!(fixture.sockets.set(fixture.set_id).gro_sockets_left, 0);
+}
+
+#[test]
+fn without_time_to_spare_sockets_stay() {
+    let mut fixture = Fixture::new();
+    fixture.sockets.renewals.credit = 0;
+    fixture.sockets.renewals.since = Some(fixture.now);
+    fixture.round_trip();
+    assert_eq!(fixture.open().count(), 1);
+}
+
+#[test]
+fn renewals_are_earned_by_time() {
+    let now = Instant::now();
+    let mut renewals = Renewals::new();
+    let mut allowed = |after: Duration| (0..100).filter(|_| renewals.allow(now + after)).count();
+    assert_eq!(allowed(Duration::ZERO), 64);
+    assert_eq!(allowed(Renewals::EVERY - Duration::from_nanos(1)), 0);
+    assert_eq!(allowed(3 * Renewals::EVERY), 3);
+    assert_eq!(allowed(Duration::from_secs(60)), 64);
+}
+
+#[test]
+fn messages_of_one_turn_share_a_socket_and_no_id() {
+    let mut fixture = Fixture::new();
+    let slots: HashSet<_> = (0..BATCH as u32).map(|user_data| fixture.queue(user_data)).collect();
+    assert_eq!(slots.len(), BATCH);
+    assert!(fixture.sockets.is_full(fixture.set_id));
+    assert!(fixture.flush().is_empty());
+    let received: HashSet<_> = (0..BATCH).map(|_| fixture.receive()).collect();
+    let sources: HashSet<_> = received.iter().map(|(_, from)| from).collect();
+    assert_eq!((received.len(), sources.len()), (BATCH, 1));
+    assert!(!fixture.sockets.is_full(fixture.set_id));
+}
+
+#[test]
+fn socket_with_half_of_its_ids_taken_takes_no_more() {
+    let mut fixture = Fixture::new();
+    fixture.sockets.room = Room::new(2);
+    fixture.sockets.divide_room();
+    let slots = [fixture.send(0), fixture.send(1)];
+    fixture.sockets.socket(slots[0].socket()).taken_slots = SLOTS_PER_SOCKET;
+    for user_data in 2..12 {
+        assert_eq!(fixture.send(user_data).socket(), slots[1].socket(), "another has some left");
+    }
+    fixture.sockets.socket(slots[1].socket()).taken_slots = SLOTS_PER_SOCKET;
+    let refused = fixture.sockets.queue(fixture.set_id, 12, fixture.now, |_, _| {});
+    assert_eq!(refused, Err(Refusal::Unsent(Want::Ports)));
+}
+
+#[test]
+fn id_in_quarantine_stays_taken() {
+    let mut fixture = Fixture::new();
+    let slot = fixture.send(7);
+    fixture.sockets.quarantine(slot, fixture.now, |user_data| user_data);
+    assert_eq!(fixture.sockets.find(slot.socket(), slot.id()), Some((slot, SlotState::Quarantined(7))));
+    let end = fixture.now + QUARANTINE;
+    assert_eq!(fixture.sockets.next_tidy(), Some(end));
+    fixture.sockets.tidy(end - Duration::from_nanos(1), |_| {});
+    assert!(fixture.sockets.find(slot.socket(), slot.id()).is_some());
+    fixture.sockets.tidy(end, |_| {});
+    assert!(fixture.sockets.find(slot.socket(), slot.id()).is_none());
+    assert_eq!((fixture.sockets.slots.next_end(), fixture.open().count()), (None, 1));
+}
+
+#[test]
+fn silence_opens_so_many_sockets_and_no_more() {
+    let mut fixture = Fixture::new();
+    for user_data in 0..500 {
+        fixture.send(user_data);
+    }
+    assert_eq!(fixture.sockets.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
+    assert!(fixture.open().count() < SOCKETS_PER_BACKEND + 500 / BATCHES_PER_SOCKET as usize);
+}
+
+#[test]
+fn socket_is_replaced_after_its_batches() {
+    let mut fixture = Fixture::new();
+    for user_data in 0..2 * BATCHES_PER_SOCKET * SOCKETS_PER_BACKEND as u32 {
+        fixture.send(user_data);
+    }
+    assert!(fixture.open().all(|socket| socket.batches <= BATCHES_PER_SOCKET));
+    let retired = fixture.open().filter(|socket| socket.is_retired);
+    assert!(retired.count() > 0, "a socket with taken slots is kept");
+    assert_eq!(fixture.sockets.set(fixture.set_id).live.len(), SOCKETS_PER_BACKEND);
+}
+
+#[test]
+fn socket_is_replaced_after_its_time() {
+    let mut fixture = Fixture::new();
+    for user_data in 0..SOCKETS_PER_BACKEND as u32 {
+        fixture.send(user_data);
+    }
+    fixture.now += SOCKET_LIFETIME;
+    let slot = fixture.send(0);
+    let (opened, now) = (fixture.sockets.socket(slot.socket()).opened, fixture.now);
+    assert_eq!(opened, now);
+}
+
+#[test]
+fn number_of_a_closed_socket_is_not_given_away_in_the_same_turn() {
+    let mut fixture = Fixture::new();
+    let closed = fixture.send(0);
+    fixture.sockets.release(closed, fixture.now);
+    let next = fixture.send(1);
+    assert_eq!(fixture.open().count(), 1);
+    assert_ne!(next.socket(), closed.socket());
+    // What is left of the batch from the closed socket meets nobody.
+    assert!(fixture.sockets.find(closed.socket(), next.id()).is_none());
+    fixture.sockets.ready(&mut Vec::new());
+    assert_eq!(fixture.send(2).socket(), closed.socket());
+}
+
+#[test]
+fn no_socket_believes_what_is_said_of_the_path_mtu() {
+    use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut connected = |address: &str| connected(address.parse().unwrap(), |_| false, &mut rng).unwrap();
+    assert_eq!(sockopt::ip_mtu_discover(connected("127.0.0.1:53")), Ok(Ipv4PathMtuDiscovery::OMIT));
+    assert_eq!(sockopt::ipv6_mtu_discover(connected("[::1]:53")), Ok(Ipv6PathMtuDiscovery::OMIT));
+}
+
+#[test]
+fn ports_that_are_reserved_are_not_taken() {
+    let backend = "127.0.0.1:53".parse().unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    let odd = |port| port % 2 == 1;
+    for _ in 0..20 {
+        let port = connected(backend, odd, &mut rng).unwrap().local_addr().unwrap().port();
+        assert!(port >= UNPRIVILEGED && !odd(port), "{port}");
+    }
+    let none = connected(backend, |_| true, &mut rng);
+    assert_eq!(none.map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
+}
+
+#[test]
+fn dead_backend_is_reported_by_its_socket() {
+    let mut fixture = Fixture::dead();
+    let slot = fixture.send(7);
+    assert_eq!(fixture.wait(), [Event::Socket(slot.socket())]);
+    assert_eq!(fixture.sockets.recv(slot.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
+    assert_eq!(fixture.sockets.set_of(slot.socket()), Some(fixture.set_id));
+    let mut told = Vec::new();
+    // It stays, and is told of once.
+    fixture.sockets.tell_struck(slot.socket(), &mut told);
+    fixture.sockets.tell_struck(slot.socket(), &mut told);
+    assert_eq!(told, [7]);
+    assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 1));
+    let mut taken = Vec::new();
+    fixture.sockets.take_struck(slot.socket(), &mut taken);
+    assert_eq!(taken, [SlotState::InFlight(7)]);
+    assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 0));
+}
+
+#[test]
+fn error_that_waits_on_a_socket_costs_no_message() {
+    let mut fixture = Fixture::dead();
+    let first = fixture.send(1);
+    // The ICMP error waits on that socket, and meets the next message from it.
+    fixture.sockets.set(fixture.set_id).current = Some(first.socket());
+    fixture.sockets.dirty.push(fixture.set_id);
+    let second = fixture.queue(2);
+    assert!(fixture.flush().is_empty());
+    assert_eq!(second.socket(), first.socket());
+    assert_eq!(fixture.sockets.pop_struck(), Some(first.socket()));
+    // It is about the first.
+    let mut told = Vec::new();
+    fixture.sockets.tell_struck(first.socket(), &mut told);
+    assert_eq!(told, [1]);
+    // The second has left, and meets an error of its own.
+    assert_eq!(fixture.wait(), [Event::Socket(second.socket())]);
+    assert_eq!(fixture.sockets.recv(second.socket(), &mut RecvBatch::new(4, 64)), Err(RecvError::Unreachable));
+    fixture.sockets.tell_struck(second.socket(), &mut told);
+    assert_eq!((told, fixture.sockets.pop_struck()), (vec![1, 2], None));
+}
+
+#[test]
+fn message_that_the_kernel_does_not_take_is_handed_back() {
+    let mut fixture = Fixture::new();
+    let waits = fixture.queue(1);
+    let too_long = |_, out: &mut Vec<u8>| out.resize(70_000, 0);
+    let refused = fixture.sockets.queue(fixture.set_id, 2, fixture.now, too_long).unwrap();
+    let handed_back = fixture.flush();
+    assert_eq!(handed_back.len(), 1);
+    let Refused { state, socket_set, why } = handed_back[0];
+    assert_eq!((state, socket_set, why), (SlotState::InFlight(2), fixture.set_id, Refusal::Unsent(Want::Size)));
+    assert!(fixture.sockets.find(refused.socket(), refused.id()).is_none());
+    assert!(fixture.sockets.find(waits.socket(), waits.id()).is_some());
+    assert!(fixture.open().all(|socket| socket.is_spent && socket.taken_slots == 1));
+}
+
+#[test]
+fn idle_sockets_are_closed_after_their_time() {
+    let mut fixture = Fixture::new();
+    fixture.sockets.renewals.credit = 0;
+    fixture.sockets.renewals.since = Some(fixture.now);
+    fixture.round_trip();
+    let waits = fixture.send(1);
+    assert_eq!(fixture.open().count(), 2);
+    let end = fixture.now + SOCKET_LIFETIME;
+    assert_eq!(fixture.sockets.next_tidy(), Some(end));
+    fixture.sockets.tidy(end, |_| {});
+    assert_eq!(fixture.open().count(), 1, "something waits on the other");
+    fixture.sockets.release(waits, end);
+    let end = end + SOCKET_LIFETIME;
+    fixture.sockets.tidy(end, |_| {});
+    assert_eq!((fixture.open().count(), fixture.sockets.next_tidy()), (0, None));
+}
+
+#[test]
+fn last_socket_of_a_backend_that_is_asked_is_not_idle() {
+    let mut fixture = Fixture::new();
+    let port = fixture.round_trip().port();
+    // What there is is taken by others.
+    fixture.sockets.room = Room::new(0);
+    fixture.sockets.room.divide([1, 100].into_iter());
+    for _ in 0..3 {
+        fixture.now += SOCKET_LIFETIME;
+        fixture.sockets.tidy(fixture.now, |_| {});
+        assert_eq!(fixture.round_trip().port(), port);
+    }
+    let asked_last = fixture.now;
+    for _ in 0..2 {
+        fixture.now += SOCKET_LIFETIME;
+        fixture.sockets.tidy(fixture.now, |_| {});
+    }
+    assert_eq!((fixture.open().count(), fixture.now - asked_last), (0, 2 * SOCKET_LIFETIME));
+}
+
+#[test]
+fn taking_back_what_waits_leaves_other_backends_alone() {
+    let mut fixture = Fixture::new();
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = fixture.sockets.add(other.local_addr().unwrap(), 64);
+    fixture.send(1);
+    let late = fixture.send(2);
+    fixture.sockets.quarantine(late, fixture.now, |user_data| user_data);
+    let kept = fixture.sockets.queue(other, 3, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+    assert!(fixture.flush().is_empty());
+    // In a batch that has not left yet.
+    fixture.queue(4);
+    let mut taken = Vec::new();
+    fixture.sockets.take_waiting(fixture.set_id, &mut taken);
+    taken.sort_unstable_by_key(|state| match state {
+        SlotState::InFlight(user_data) | SlotState::Quarantined(user_data) => *user_data,
+    });
+    assert_eq!(taken, [SlotState::InFlight(1), SlotState::Quarantined(2), SlotState::InFlight(4)]);
+    assert!(fixture.sockets.find(kept.socket(), kept.id()).is_some());
+    assert!(fixture.flush().is_empty());
+    assert_eq!(fixture.open().filter(|socket| socket.taken_slots > 0).count(), 1);
+    fixture.sockets.tidy(fixture.now, |_| {});
+    assert_eq!(fixture.sockets.slots.next_end(), None);
+}
+
+#[test]
+fn removed_backend_leaves_nothing_behind() {
+    let mut fixture = Fixture::new();
+    let slots = [fixture.send(1), fixture.send(2), fixture.queue(3)];
+    fixture.sockets.quarantine(slots[0], fixture.now, |user_data| user_data);
+    assert_eq!(fixture.sockets.remove(fixture.set_id), slots.len());
+    assert_eq!(fixture.open().count(), 0);
+    assert!(slots.iter().all(|slot| !fixture.sockets.slots.has(*slot)));
+    assert!(fixture.flush().is_empty());
+    fixture.sockets.tidy(fixture.now, |_| {});
+    assert_eq!(fixture.sockets.next_tidy(), None);
+    assert_eq!(fixture.sockets.address(fixture.set_id), None);
+    // The place is free for another.
+    let address = fixture.backend.local_addr().unwrap();
+    assert_eq!(fixture.sockets.add(address, 64), fixture.set_id);
+    fixture.backend.set_nonblocking(true).unwrap();
+    while fixture.backend.recv(&mut [0; 64]).is_ok() {}
+    fixture.backend.set_nonblocking(false).unwrap();
+    fixture.round_trip();
+}
+
+#[test]
+fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
+    let (soon, far) = (Duration::from_millis(5), Duration::from_secs(3600));
+    for times in [vec![soon], vec![soon, far], vec![far, soon], vec![far, Duration::ZERO]] {
+        let mut sockets: BackendSockets<u32, u32> = BackendSockets::new(PLENTY).unwrap();
+        let start = Instant::now();
+        for time in &times {
+            sockets.wake_at(start + *time, start);
+        }
+        assert_eq!(wait(&mut sockets), [Event::Alarm], "{times:?}");
+        assert!(start.elapsed() >= *times.iter().min().unwrap());
+        // It can be set again, and by then nothing is left of the earlier ones.
+        sockets.wake_at(start, Instant::now());
+        assert_eq!(wait(&mut sockets), [Event::Alarm], "{times:?}");
+    }
+}
+
+/// Room for more sockets than any test opens.
+const PLENTY: usize = 10_000;
+
+/// What is sent; the ID takes the place of the first two octets.
+const MESSAGE: &[u8] = b"??message";
+
+/// How long something is waited for that must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
