@@ -12,7 +12,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use hedgerow::zone::master::Source;
-use hedgerow::zone::{Assembly, Miss, TablesBuilder, read_table};
+use hedgerow::zone::{DeferredZoneBuilder, Miss, TablesBuilder, read_table};
 
 use master::read_zone;
 
@@ -48,9 +48,9 @@ fn zones(criterion: &mut Criterion) {
     });
     group.bench_function("build_zone", |bencher| {
         bencher.iter(|| {
-            let mut assembly = Assembly::new(None);
-            read_zone(black_box(&source), &mut |record, place| assembly.add(&record, place));
-            assembly.finish().map(|(zone, _)| zone.records()).ok()
+            let mut builder = DeferredZoneBuilder::new(None);
+            read_zone(black_box(&source), &mut |record, place| builder.add(&record, place));
+            builder.finish().map(|(zone, _)| zone.records()).ok()
         });
     });
     group.bench_function("build_table", |bencher| {

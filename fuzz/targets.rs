@@ -17,12 +17,12 @@ use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, Rank, Rules};
 use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use hedgerow::wire::{
-    Aged, ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, HEADER_LEN, Header, Name, QuestionKey,
-    Rcode, Rejected, TtlBounds, first_message, read_query, read_reply, settle_ttls, write_aged, write_error,
-    write_kept, write_plain_query, write_query, write_response, write_synthesized,
+    ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
+    QuestionKey, Rcode, Rejected, TtlBounds, clamp_ttls, first_message, read_query, read_reply, write_cacheable,
+    write_cached, write_error, write_plain_query, write_query, write_response, write_synthesized,
 };
 use hedgerow::zone::master::{self, Source, Task};
-use hedgerow::zone::{Catalog, Miss, Transport, ZoneBuilder, is_master_file, rdata_to_text, read_table, respond};
+use hedgerow::zone::{Miss, Transport, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 use hickory_proto::op::Message;
 
 /// A target: its name, and what it does with octets.
@@ -102,17 +102,23 @@ pub fn reply(octets: &[u8]) {
             assert!(response.answers_question(question.as_wire()));
             assert_eq!((response.header().id(), response.edns().is_some()), (7, query.edns.is_some()));
         }
-        write_kept(&reply, &mut kept);
+        write_cacheable(&reply, &mut kept);
         let bounds = TtlBounds { min: 5, max: 86_400, max_negative: Some(300) };
-        let lifetime = settle_ttls(&mut kept, bounds);
+        let lifetime = clamp_ttls(&mut kept, bounds);
         let Ok(remembered) = read_reply(&kept) else {
             assert!(kept.is_empty() || lifetime.is_none(), "what is kept is a reply");
             continue;
         };
         let error = ExtendedError::SYNTHESIZED;
-        let [same, failed] = [Aged::By(0), Aged::Failure { error }];
-        for how in [same, failed, Aged::By(1), Aged::By(u32::MAX), Aged::Stale { ttl: 30, error }] {
-            write_aged(&remembered, how, &form, UDP_SIZE, usize::from(UDP_SIZE), &mut aged);
+        let [same, failed] = [Freshness::Fresh { age: 0 }, Freshness::Failure { error }];
+        for how in [
+            same,
+            failed,
+            Freshness::Fresh { age: 1 },
+            Freshness::Fresh { age: u32::MAX },
+            Freshness::Stale { ttl: 30, error },
+        ] {
+            write_cached(&remembered, how, &form, UDP_SIZE, usize::from(UDP_SIZE), &mut aged);
             assert!(aged.len() <= usize::from(UDP_SIZE));
             match read_reply(&aged) {
                 Ok(aged) => assert!(aged.answers_question(question.as_wire())),
@@ -173,7 +179,7 @@ pub fn table(octets: &[u8]) {
     });
     drop(faults);
     let sources = [("hosts.txt".to_owned(), octets.to_vec())];
-    if let (false, Err(errors)) = (is_master, Catalog::build(&sources, 300, Miss::Nxdomain)) {
+    if let (false, Err(errors)) = (is_master, ZoneDb::build(&sources, 300, Miss::Nxdomain)) {
         assert!(errors.to_string().starts_with("hosts.txt"));
     }
 }
@@ -339,7 +345,7 @@ fn assert_read_by_hickory(message: &[u8]) {
 const OPT_LEN: usize = 11;
 
 /// A zone of many types, and a table.
-static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+static CATALOG: LazyLock<ZoneDb> = LazyLock::new(|| {
     let apex: Name = "example.org".parse().expect("a name");
     let source = Source { name: "zone".to_owned(), octets: ZONE.as_bytes().to_vec() };
     let mut include = |name: &str| Err(format!("there is no {name}"));
@@ -348,8 +354,8 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("a sound zone");
     let (zone, _) = builder.finish().expect("a sound zone");
     let tables = [("hosts.txt".to_owned(), b"www.example.net 192.0.2.1 A\nexample.com - NS\n".to_vec())];
-    let catalog = Catalog::build(&tables, 300, Miss::Nxdomain).expect("a sound table");
-    catalog.with_zone(Arc::new(zone))
+    let zone_db = ZoneDb::build(&tables, 300, Miss::Nxdomain).expect("a sound table");
+    zone_db.with_zone(Arc::new(zone))
 });
 
 /// The zone.

@@ -21,7 +21,7 @@ use hedgerow::config::Config;
 use hedgerow::load::Setup;
 use hedgerow::server::{Drained, Server};
 use hedgerow::zone::master::{self, Source, Task};
-use hedgerow::zone::{Assembly, Catalog, Tables};
+use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
 use tokio::task::LocalSet;
 
 /// Counts what the threads of the server allocate.
@@ -97,7 +97,7 @@ fn after_warm_up_a_query_allocates_nothing() {
     assert_eq!(allocated, 0, "{COUNTED} queries answered from the cache");
     assert!(summary.contains(&format!(" {} cache,", WARM_UP + COUNTED - FEW)), "{summary}");
     for records in ZONES {
-        assert_eq!(answering(catalog_of_zone(records)), 0, "{COUNTED} queries answered from {records:?}");
+        assert_eq!(answering(zone_db_of(records)), 0, "{COUNTED} queries answered from {records:?}");
     }
 }
 
@@ -111,27 +111,27 @@ const ZONES: [&str; 5] = [
     "other A 192.0.2.2",
 ];
 
-/// A catalog of the root zone with these records.
-fn catalog_of_zone(records: &str) -> Catalog {
+/// A zone database of the root zone with these records.
+fn zone_db_of(records: &str) -> ZoneDb {
     let minimum = u32::from_be_bytes([192, 0, 2, 1]);
     let octets = format!("$TTL 300\n@ SOA ns mail 1 2 3 4 {minimum}\n@ NS ns\n{records}\n").into_bytes();
     let (root, source) = (".".parse().expect("a name"), Source { name: "zone".to_owned(), octets });
-    let mut assembly = Assembly::new(Some(&root));
+    let mut builder = DeferredZoneBuilder::new(Some(&root));
     let mut include = |name: &str| Err(name.to_owned());
     let task = Task { origin: Some(&root), default_ttl: None, include: &mut include };
-    master::read(&source, task, &mut |record, place| assembly.add(&record, place)).expect("sound records");
-    let Ok((zone, _)) = assembly.finish() else { panic!("a sound zone") };
-    Catalog::new(Arc::new(Tables::none())).with_zone(Arc::new(zone))
+    master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("sound records");
+    let Ok((zone, _)) = builder.finish() else { panic!("a sound zone") };
+    ZoneDb::new(Arc::new(Tables::none())).with_zone(Arc::new(zone))
 }
 
-/// What a server with an authority that has this catalog allocates for [`COUNTED`] queries.
-fn answering(catalog: Catalog) -> u64 {
+/// What a server with an authority that has this zone database allocates for [`COUNTED`] queries.
+fn answering(zone_db: ZoneDb) -> u64 {
     let text = "workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['zone']\n";
     let config = Config::parse(text, "test.toml", Path::new("")).expect("the config is right");
     measure(
         Setup {
             config,
-            catalogs: vec![Arc::new(catalog)],
+            zone_dbs: vec![Arc::new(zone_db)],
             keys: Default::default(),
             token: None,
             cookie_secrets: Default::default(),
@@ -163,7 +163,7 @@ fn allocations(keys: &str, sections: &str, names: u32) -> (u64, String) {
     measure(
         Setup {
             config,
-            catalogs: Vec::new(),
+            zone_dbs: Vec::new(),
             keys: Default::default(),
             token: None,
             cookie_secrets: Default::default(),

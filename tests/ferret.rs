@@ -79,8 +79,8 @@ fn every_case_is_answered_as_servers_do() {
     for case in cases("valid.jsonl") {
         let text = |key: &str| case[key].as_str().expect("text").to_owned();
         let Ok((zone, _)) = read_zone(&text("zone")) else { panic!("{case:#}") };
-        let catalog = empty().with_zone(Arc::new(zone));
-        let response = asked(&text("qname"), &text("qtype")).of(&catalog);
+        let zone_db = empty().with_zone(Arc::new(zone));
+        let response = asked(&text("qname"), &text("qtype")).of(&zone_db);
         let lower = |index: usize| response.sections[index].iter().map(|line| line.to_lowercase()).collect();
         let found = Expected {
             head: vec![format!("rcode {}", response.rcode()), format!("flags {}", response.flags())],
@@ -143,12 +143,12 @@ fn zones_that_servers_take_are_taken() {
         if ["bind", "nsd", "knot"].into_iter().all(accepts) {
             assert!(found.is_ok(), "{case:#}");
         }
-        let is_odd = found.is_err() || found.is_ok_and(|(_, findings)| !findings.cautions.is_empty());
+        let is_odd = found.is_err() || found.is_ok_and(|(_, findings)| !findings.warnings.is_empty());
         *score.entry((accepts("powerdns"), is_odd)).or_default() += 1;
     }
     for ((is_taken, is_odd), count) in score {
         let verdict = if is_taken { "takes" } else { "refuses" };
-        let ours = if is_odd { "caution" } else { "say nothing" };
+        let ours = if is_odd { "warning" } else { "say nothing" };
         println!("PowerDNS, the strictest, {verdict} them, we {ours}: {count} zones");
     }
 }

@@ -3,22 +3,22 @@
 mod zone_support;
 
 use hedgerow::wire::{Header, OptionCode, Rcode, RecordClass, read_query};
-use hedgerow::zone::{Catalog, Identity, Text, Transport, respond};
+use hedgerow::zone::{Identity, Text, Transport, ZoneDb, respond};
 use zone_support::*;
 
 /// A zone to ask.
 const ZONE: &str = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.elsewhere.\n";
 
-/// A catalog that says something of its server.
-fn told() -> Catalog {
+/// A zone database that says something of its server.
+fn told() -> ZoneDb {
     let text = |text: &str| Text::new(text.as_bytes());
-    catalog(&[ZONE]).with_identity(Identity { version: text("hedgerow 1"), id: text("ts1"), nsid: text("node") })
+    zone_db(&[ZONE]).with_identity(Identity { version: text("hedgerow 1"), id: text("ts1"), nsid: text("node") })
 }
 
 #[test]
 fn version_and_id_are_told_if_they_are_set() {
-    let check = |catalog: &Catalog, qname: &str, qtype: &str, expected: Option<&str>| {
-        let response = Asked { qclass: RecordClass::CH, ..asked(qname, qtype) }.of(catalog);
+    let check = |zone_db: &ZoneDb, qname: &str, qtype: &str, expected: Option<&str>| {
+        let response = Asked { qclass: RecordClass::CH, ..asked(qname, qtype) }.of(zone_db);
         let expected_line = expected
             .map_or_else(|| "REFUSED QR".to_owned(), |text| format!("NOERROR QR AA; an {qname} 0 IN TXT \"{text}\""));
         assert_eq!(response.line(), expected_line, "{qname} {qtype}");
@@ -30,7 +30,7 @@ fn version_and_id_are_told_if_they_are_set() {
     check(&told(), "version.bind.", "A", None);
     check(&told(), "authors.bind.", "TXT", None);
     for qname in ["version.bind.", "id.server."] {
-        check(&catalog(&[ZONE]), qname, "TXT", None);
+        check(&zone_db(&[ZONE]), qname, "TXT", None);
     }
     // In class IN it is a name as any other.
     assert_eq!(asked("version.bind.", "TXT").of(&told()).line(), "REFUSED QR");
@@ -38,13 +38,13 @@ fn version_and_id_are_told_if_they_are_set() {
 
 #[test]
 fn the_identifier_goes_to_those_who_ask_for_it() {
-    let ask = |catalog: &Catalog, options: &[u8]| {
+    let ask = |zone_db: &ZoneDb, options: &[u8]| {
         let mut query = asked("z.", "SOA").with_do().message();
         let rdlength = query.len() - 2;
         query[rdlength..].copy_from_slice(&(options.len() as u16).to_be_bytes());
         query.extend_from_slice(options);
         let mut out = Vec::new();
-        respond(catalog, &query, Transport::Udp, UDP_SIZE, &mut out);
+        respond(zone_db, &query, Transport::Udp, UDP_SIZE, &mut out);
         let header = Header::read(&out).expect("a header");
         assert_eq!((header.rcode(), header.ancount(), header.arcount()), (Rcode::NOERROR, 1, 1));
         // Read as if it were a query, which checks all of it.
@@ -55,7 +55,7 @@ fn the_identifier_goes_to_those_who_ask_for_it() {
     let nsid = [0, 3, 0, 0];
     assert_eq!(ask(&told(), &nsid), [(OptionCode::NSID, b"node".to_vec())]);
     assert_eq!(ask(&told(), &[]), []);
-    assert_eq!(ask(&catalog(&[ZONE]), &nsid), []);
+    assert_eq!(ask(&zone_db(&[ZONE]), &nsid), []);
 }
 
 #[test]

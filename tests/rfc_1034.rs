@@ -40,7 +40,7 @@ const CHILD: &str = "c.sub.z. 300 SOA ns.c.sub.z. host.z. 9 2 3 4 500\nc.sub.z. 
 /// Asks the zone, and compares the response.
 #[track_caller]
 fn check(qname: &str, qtype: &str, expected: &str) {
-    assert_eq!(asked(qname, qtype).of(&catalog(&[ZONE])).line(), expected, "{qname} {qtype}");
+    assert_eq!(asked(qname, qtype).of(&zone_db(&[ZONE])).line(), expected, "{qname} {qtype}");
 }
 
 /// The authority section of a negative answer: RFC 2308 section 3, with the lesser of TTL and MINIMUM.
@@ -90,7 +90,7 @@ fn aliases_are_followed_and_loops_end() {
 #[test]
 fn long_chains_are_left_to_the_client() {
     let links: String = (0..20).map(|number| format!("l{number}.z. CNAME l{}.z.\n", number + 1)).collect();
-    let response = asked("l0.z.", "A").of(&catalog(&[&format!("{ZONE}{links}")]));
+    let response = asked("l0.z.", "A").of(&zone_db(&[&format!("{ZONE}{links}")]));
     assert_eq!((response.rcode(), response.sections[0].len()), (Rcode::NOERROR, 16));
 }
 
@@ -131,21 +131,21 @@ fn any_is_answered_with_one_rrset() {
 
 #[test]
 fn owners_are_spelled_as_they_were_asked() {
-    let response = asked("MaiL.z.", "A").of(&catalog(&[ZONE]));
+    let response = asked("MaiL.z.", "A").of(&zone_db(&[ZONE]));
     assert_eq!(response.line(), "NOERROR QR AA; an MaiL.z. 300 IN A 192.0.2.2");
     assert_eq!(response.octets[HEADER_LEN..HEADER_LEN + 8], *b"\x04MaiL\x01z\0");
 }
 
 #[test]
 fn names_are_compressed() {
-    let response = asked("x.sub.z.", "A").of(&catalog(&[ZONE]));
+    let response = asked("x.sub.z.", "A").of(&zone_db(&[ZONE]));
     // Header and question are 25 octets; NS records of 2 + 10 + 5 and 2 + 10 + 5, the addresses 2 + 10 + 4 each and 16.
     assert_eq!(response.octets.len(), 25 + 17 + 17 + 16 + 16 + 28);
 }
 
 #[test]
 fn the_deepest_zone_answers() {
-    let zones = catalog(&[ZONE, CHILD]);
+    let zones = zone_db(&[ZONE, CHILD]);
     let check = |qname: &str, qtype: &str, expected: &str| {
         assert_eq!(asked(qname, qtype).of(&zones).brief(), expected, "{qname} {qtype}");
     };
@@ -156,31 +156,31 @@ fn the_deepest_zone_answers() {
     check("c.sub.z.", "DS", "NOERROR QR; ns sub.z. NS; ns sub.z. NS; ar ns.sub.z. A; ar ns.z. A; ar ns.z. AAAA");
     check("z.", "DS", "NOERROR QR AA; ns z. SOA");
     // Without the zone above, the child says that it has none.
-    assert_eq!(asked("c.sub.z.", "DS").of(&catalog(&[CHILD])).brief(), "NOERROR QR AA; ns c.sub.z. SOA");
+    assert_eq!(asked("c.sub.z.", "DS").of(&zone_db(&[CHILD])).brief(), "NOERROR QR AA; ns c.sub.z. SOA");
 }
 
 #[test]
 fn tables_answer_what_no_zone_encloses() {
     let table = "mail.z 192.0.2.77 A\nwww.elsewhere 192.0.2.78 A\n";
-    let both = catalog_with_table(&[ZONE], table, Miss::Nxdomain);
+    let both = zone_db_with_table(&[ZONE], table, Miss::Nxdomain);
     let check = |qname: &str, expected: &str| assert_eq!(asked(qname, "A").of(&both).line(), expected, "{qname}");
     check("mail.z.", "NOERROR QR AA; an mail.z. 300 IN A 192.0.2.2");
     check("www.elsewhere.", "NOERROR QR AA; an www.elsewhere. 300 IN A 192.0.2.78");
     check("nowhere.", "NXDOMAIN QR AA");
-    let silent = catalog_with_table(&[ZONE], table, Miss::Silent);
+    let silent = zone_db_with_table(&[ZONE], table, Miss::Silent);
     let mut out = Vec::new();
     let query = asked("nowhere.", "A").message();
     assert_eq!(respond(&silent, &query, Transport::Udp, UDP_SIZE, &mut out), Reaction::Silent);
     assert!(out.is_empty());
     assert_eq!(asked("nowhere.z.", "A").of(&silent).brief(), "NXDOMAIN QR AA; ns z. SOA");
     // Without any table, `miss` has no say.
-    assert_eq!(asked("nowhere.", "A").of(&catalog_with_table(&[ZONE], "", Miss::Silent)).line(), "REFUSED QR");
+    assert_eq!(asked("nowhere.", "A").of(&zone_db_with_table(&[ZONE], "", Miss::Silent)).line(), "REFUSED QR");
 }
 
 #[test]
 fn other_classes_and_operations_are_refused() {
     for qclass in [RecordClass::CH, RecordClass::ANY, RecordClass::NONE, RecordClass(7)] {
-        let response = Asked { qclass, ..asked("mail.z.", "A") }.of(&catalog(&[ZONE]));
+        let response = Asked { qclass, ..asked("mail.z.", "A") }.of(&zone_db(&[ZONE]));
         assert_eq!(response.line(), "REFUSED QR");
     }
     for qtype in ["AXFR", "IXFR", "MAILB", "OPT", "TSIG"] {

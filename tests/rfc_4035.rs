@@ -66,7 +66,7 @@ xx.example. RRSIG NSEC
 /// Asks the zone with DO, and compares the response in brief.
 #[track_caller]
 fn check(qname: &str, qtype: &str, expected: &str) {
-    assert_eq!(asked(qname, qtype).with_do().of(&catalog(&[ZONE])).brief(), expected, "{qname} {qtype}");
+    assert_eq!(asked(qname, qtype).with_do().of(&zone_db(&[ZONE])).brief(), expected, "{qname} {qtype}");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn appendix_b_8_ds_child_zone_no_data_error() {
 #[test]
 fn section_3_1_1_without_do_nothing_is_added_but_what_is_asked_for() {
     let check = |qname: &str, qtype: &str, expected: &str| {
-        assert_eq!(asked(qname, qtype).of(&catalog(&[ZONE])).brief(), expected, "{qname} {qtype}");
+        assert_eq!(asked(qname, qtype).of(&zone_db(&[ZONE])).brief(), expected, "{qname} {qtype}");
     };
     check("xx.example.", "A", "NOERROR QR AA; an xx.example. A");
     check("ml.example.", "A", "NXDOMAIN QR AA; ns example. SOA");
@@ -173,11 +173,11 @@ fn section_3_1_1_signatures_belong_to_what_they_sign_or_tc() {
     zone += "big.example. RRSIG A\nxx.example. MX 1 big.example.\nxx.example. RRSIG MX\n";
     let small = |qname: &str, qtype: &str, size: u16| Asked { edns: Some((size, true)), ..asked(qname, qtype) };
     // 60 addresses are 1,002 octets with header, question and OPT; their signature is 44 more.
-    let response = small("big.example.", "A", 1010).of(&catalog(&[&zone]));
+    let response = small("big.example.", "A", 1010).of(&zone_db(&[&zone]));
     assert!(response.header.is_truncated());
-    let response = small("big.example.", "A", 1232).of(&catalog(&[&zone]));
+    let response = small("big.example.", "A", 1232).of(&zone_db(&[&zone]));
     assert!(!response.header.is_truncated());
-    let response = small("xx.example.", "MX", 512).of(&catalog(&[&zone]));
+    let response = small("xx.example.", "MX", 512).of(&zone_db(&[&zone]));
     assert_eq!(response.brief(), "NOERROR QR AA; an xx.example. MX; an xx.example. RRSIG MX");
 }
 
@@ -186,7 +186,7 @@ fn section_3_1_6_ad_and_cd_are_clear() {
     let mut query = asked("xx.example.", "A").with_do().message();
     query[3] |= 0x30;
     let mut out = Vec::new();
-    hedgerow::zone::respond(&catalog(&[ZONE]), &query, hedgerow::zone::Transport::Udp, UDP_SIZE, &mut out);
+    hedgerow::zone::respond(&zone_db(&[ZONE]), &query, hedgerow::zone::Transport::Udp, UDP_SIZE, &mut out);
     let header = Header::read(&out).expect("a header");
     assert_eq!(header.rcode(), Rcode::NOERROR);
     assert!(!header.authentic_data() && !header.checking_disabled());

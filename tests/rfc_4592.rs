@@ -22,7 +22,7 @@ subdel.example. 3600 IN NS ns.example.net.
 /// Asks the zone, and compares the response in brief.
 #[track_caller]
 fn check(qname: &str, qtype: &str, expected: &str) {
-    assert_eq!(asked(qname, qtype).of(&catalog(&[ZONE])).brief(), expected, "{qname} {qtype}");
+    assert_eq!(asked(qname, qtype).of(&zone_db(&[ZONE])).brief(), expected, "{qname} {qtype}");
 }
 
 /// Nothing of this type, but the name is there.
@@ -69,7 +69,7 @@ fn section_2_3_an_asterisk_asked_for_is_a_name_as_any_other() {
 fn section_4_4_a_wildcard_alias_is_followed() {
     let zone = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.other.\n*.z. CNAME host.x.z.\nhost.x.z. A 192.0.2.1\nloop.y.z. A 192.0.2.2\n";
     let check = |qname: &str, qtype: &str, expected: &str| {
-        assert_eq!(asked(qname, qtype).of(&catalog(&[zone])).line(), expected);
+        assert_eq!(asked(qname, qtype).of(&zone_db(&[zone])).line(), expected);
     };
     check("a.z.", "A", "NOERROR QR AA; an a.z. 300 IN CNAME host.x.z.; an host.x.z. 300 IN A 192.0.2.1");
     check("a.z.", "CNAME", "NOERROR QR AA; an a.z. 300 IN CNAME host.x.z.");
@@ -79,6 +79,6 @@ fn section_4_4_a_wildcard_alias_is_followed() {
 #[test]
 fn section_4_2_servers_at_a_wildcard_are_those_of_the_name() {
     let zone = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.other.\n*.z. NS ns.elsewhere.\n";
-    let response = asked("a.b.z.", "A").of(&catalog(&[zone]));
+    let response = asked("a.b.z.", "A").of(&zone_db(&[zone]));
     assert_eq!(response.line(), "NOERROR QR; ns a.b.z. 300 IN NS ns.elsewhere.");
 }

@@ -56,7 +56,7 @@ fn zone() -> String {
 /// Asks the zone with DO. Compares the head of the response, and the first letters of the hashes in its authority section.
 #[track_caller]
 fn check(qname: &str, qtype: &str, head: &str, expected: &[&str]) {
-    let response = asked(qname, qtype).with_do().of(&catalog(&[&zone()]));
+    let response = asked(qname, qtype).with_do().of(&zone_db(&[&zone()]));
     assert_eq!(format!("{} {}", response.rcode(), response.flags()), head, "{qname} {qtype}");
     let proofs = response.sections[1].iter().filter(|line| line.contains(" NSEC3 "));
     let found: Vec<&str> = proofs.map(|line| &line[..6]).collect();
@@ -104,9 +104,9 @@ fn appendix_b_6_ds_child_zone_no_data_error() {
 
 #[test]
 fn section_7_2_8_owners_of_nsec3_records_are_no_names() {
-    let response = asked("0p9mhaveqvm6t7vbl5lop2u3t2rp3tom.example.", "NSEC3").of(&catalog(&[&zone()]));
+    let response = asked("0p9mhaveqvm6t7vbl5lop2u3t2rp3tom.example.", "NSEC3").of(&zone_db(&[&zone()]));
     assert_eq!(response.brief(), "NXDOMAIN QR AA; ns example. SOA");
     // But where one is a name as well, it is there.
-    let response = asked("2t7b4g4vsa5smi47k61mv5bv1a22bojr.example.", "A").of(&catalog(&[&zone()]));
+    let response = asked("2t7b4g4vsa5smi47k61mv5bv1a22bojr.example.", "A").of(&zone_db(&[&zone()]));
     assert_eq!(response.rcode().to_string(), "NOERROR");
 }

@@ -17,7 +17,7 @@ fn zone() -> String {
 /// Asks the zone, and compares the response.
 #[track_caller]
 fn check(qname: &str, qtype: &str, expected: &str) {
-    assert_eq!(asked(qname, qtype).of(&catalog(&[&zone()])).line(), expected, "{qname} {qtype}");
+    assert_eq!(asked(qname, qtype).of(&zone_db(&[&zone()])).line(), expected, "{qname} {qtype}");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn section_3_1_names_below_get_an_alias_with_the_ttl_of_the_dname() {
 #[test]
 fn section_2_2_names_that_become_too_long_have_no_substitute() {
     let qname = format!("{}.long.z.", "l".repeat(60));
-    let response = asked(&qname, "A").by_tcp().of(&catalog(&[&zone()]));
+    let response = asked(&qname, "A").by_tcp().of(&zone_db(&[&zone()]));
     assert_eq!(response.brief(), "YXDOMAIN QR AA; an long.z. DNAME");
 }
 

@@ -21,7 +21,7 @@ fn zone(servers: usize, addresses: usize) -> String {
 
 /// Whether a referral by UDP is cut short, and how many addresses it has.
 fn referral(servers: usize, addresses: usize) -> (bool, usize) {
-    let response = asked("x.sub.z.", "A").of(&catalog(&[&zone(servers, addresses)]));
+    let response = asked("x.sub.z.", "A").of(&zone_db(&[&zone(servers, addresses)]));
     assert_eq!(response.sections[1].len(), servers + 1);
     assert!(response.octets.len() <= 512);
     (response.header.is_truncated(), response.sections[2].len())
@@ -39,7 +39,7 @@ fn section_3_1_all_glue_below_the_cut_or_tc() {
 fn section_3_2_addresses_of_other_servers_may_be_left_out() {
     // 40 addresses do not fit, and nobody is told.
     assert_eq!(referral(1, 1), (false, 1));
-    let whole = asked("x.sub.z.", "A").by_tcp().of(&catalog(&[&zone(1, 1)]));
+    let whole = asked("x.sub.z.", "A").by_tcp().of(&zone_db(&[&zone(1, 1)]));
     assert_eq!((whole.header.is_truncated(), whole.sections[2].len()), (false, 41));
 }
 
@@ -49,21 +49,21 @@ fn answers_are_cut_between_rrsets() {
     let many: String = (0..60).map(|n| format!("many.z. A 192.0.2.{n}\n")).collect();
     let text = format!("{}to.z. CNAME many.z.\nz. MX 10 many.z.\n{many}", zone(0, 0));
     let check = |qname: &str, qtype: &str, expected: &str| {
-        assert_eq!(asked(qname, qtype).of(&catalog(&[&text])).brief(), expected);
+        assert_eq!(asked(qname, qtype).of(&zone_db(&[&text])).brief(), expected);
     };
     check("many.z.", "A", "NOERROR QR AA TC");
     check("to.z.", "A", "NOERROR QR AA TC; an to.z. CNAME");
     // Addresses beside an MX record are a courtesy.
     check("z.", "MX", "NOERROR QR AA; an z. MX");
-    let whole = asked("to.z.", "A").by_tcp().of(&catalog(&[&text]));
+    let whole = asked("to.z.", "A").by_tcp().of(&zone_db(&[&text]));
     assert_eq!((whole.header.is_truncated(), whole.sections[0].len()), (false, 61));
 }
 
 #[test]
 fn the_largest_answer_passes_by_tcp() {
     let hosts: String = (0..1300).map(|n| format!("z. MX {n} mail{n}.{}.z.\n", "x".repeat(20))).collect();
-    let catalog = catalog(&[&format!("{}{hosts}", zone(0, 0))]);
-    let response = asked("z.", "MX").by_tcp().of(&catalog);
+    let zone_db = zone_db(&[&format!("{}{hosts}", zone(0, 0))]);
+    let response = asked("z.", "MX").by_tcp().of(&zone_db);
     assert_eq!((response.header.is_truncated(), response.sections[0].len()), (false, 1300));
-    assert!(asked("z.", "MX").of(&catalog).header.is_truncated());
+    assert!(asked("z.", "MX").of(&zone_db).header.is_truncated());
 }

@@ -3,48 +3,54 @@
 mod zone_support;
 
 use hedgerow::zone::master::{self, Source, Task};
-use hedgerow::zone::{Findings, ZoneBuilder};
+use hedgerow::zone::{Diagnostics, ZoneBuilder};
 use zone_support::*;
 
 /// The start of a zone that is right.
 const START: &str = "z. 300 SOA ns.elsewhere. h.z. 1 2 3 4 60\nz. NS ns.elsewhere.\n";
 
-/// The flaws and cautions of a zone, as `LINE: OWNER: TEXT`.
-fn findings(text: &str) -> [Vec<String>; 2] {
+/// The errors and warnings of a zone, as `LINE: OWNER: TEXT`.
+fn diagnostics(text: &str) -> [Vec<String>; 2] {
     let found = match try_zone(text) {
-        Ok((_, findings)) | Err(findings) => findings,
+        Ok((_, diagnostics)) | Err(diagnostics) => diagnostics,
     };
-    let Findings { flaws, cautions } = found;
-    let flaws = flaws.iter().map(|found| format!("{}: {found}", found.place.line)).collect();
-    let cautions = cautions.iter().map(|found| format!("{}: {found}", found.place.line)).collect();
-    [flaws, cautions]
+    let Diagnostics { errors, warnings } = found;
+    let errors = errors.iter().map(|found| format!("{}: {found}", found.place.line)).collect();
+    let warnings = warnings.iter().map(|found| format!("{}: {found}", found.place.line)).collect();
+    [errors, warnings]
 }
 
-/// Compares the flaws of a zone that starts well.
+/// Compares the errors of a zone that starts well.
 #[track_caller]
-fn check_flaws(rest: &str, expected: &[&str]) {
-    let [flaws, _] = findings(&format!("{START}{rest}"));
-    assert_eq!(flaws, expected);
+fn check_errors(rest: &str, expected: &[&str]) {
+    let [errors, _] = diagnostics(&format!("{START}{rest}"));
+    assert_eq!(errors, expected);
     assert_eq!(try_zone(&format!("{START}{rest}")).is_ok(), expected.is_empty());
 }
 
-/// Compares the cautions of a zone that starts well, and is loaded.
+/// Compares the warnings of a zone that starts well, and is loaded.
 #[track_caller]
-fn check_cautions(rest: &str, expected: &[&str]) {
-    let [flaws, cautions] = findings(&format!("{START}{rest}"));
-    assert_eq!((flaws, cautions), (Vec::new(), expected.iter().map(|text| (*text).to_owned()).collect()));
+fn check_warnings(rest: &str, expected: &[&str]) {
+    let [errors, warnings] = diagnostics(&format!("{START}{rest}"));
+    assert_eq!((errors, warnings), (Vec::new(), expected.iter().map(|text| (*text).to_owned()).collect()));
 }
 
 #[test]
 fn a_zone_has_one_soa_record_and_its_servers() {
-    assert_eq!(findings("z. 300 NS ns.elsewhere.\n")[0], ["1: z.: no SOA record: a zone has exactly one, at its apex"]);
     assert_eq!(
-        findings("z. 300 SOA a. b. 1 2 3 4 60\n")[0],
+        diagnostics("z. 300 NS ns.elsewhere.\n")[0],
+        ["1: z.: no SOA record: a zone has exactly one, at its apex"]
+    );
+    assert_eq!(
+        diagnostics("z. 300 SOA a. b. 1 2 3 4 60\n")[0],
         ["1: z.: no NS record: a zone names its servers at its apex"]
     );
-    assert_eq!(findings("z. 300 A 192.0.2.1\n")[0].len(), 2);
-    check_flaws("z. SOA a. b. 2 2 3 4 60\n", &["3: z.: a second SOA record that differs from the first, expected one"]);
-    check_flaws(
+    assert_eq!(diagnostics("z. 300 A 192.0.2.1\n")[0].len(), 2);
+    check_errors(
+        "z. SOA a. b. 2 2 3 4 60\n",
+        &["3: z.: a second SOA record that differs from the first, expected one"],
+    );
+    check_errors(
         "sub.z. SOA a. b. 2 2 3 4 60\n",
         &["3: sub.z.: SOA record below the apex: a zone has exactly one, at its apex"],
     );
@@ -52,7 +58,7 @@ fn a_zone_has_one_soa_record_and_its_servers() {
 
 #[test]
 fn records_are_in_their_zone() {
-    check_flaws(
+    check_errors(
         "a.z. A 192.0.2.1\nb.y. A 192.0.2.1\nza. A 192.0.2.1\n",
         &[
             "4: b.y.: not in zone z.: remove the record, or write a name that ends in the zone's",
@@ -64,54 +70,54 @@ fn records_are_in_their_zone() {
 #[test]
 fn an_alias_has_no_other_data() {
     let text = "CNAME and A records at one name: a name with a CNAME record has no other data";
-    check_flaws("a.z. CNAME b.z.\nb.z. A 192.0.2.1\na.z. A 192.0.2.1\n", &[&format!("5: a.z.: {text}")]);
-    check_flaws("a.z. A 192.0.2.1\na.z. CNAME b.z.\n", &[&format!("4: a.z.: {text}")]);
-    check_flaws(
+    check_errors("a.z. CNAME b.z.\nb.z. A 192.0.2.1\na.z. A 192.0.2.1\n", &[&format!("5: a.z.: {text}")]);
+    check_errors("a.z. A 192.0.2.1\na.z. CNAME b.z.\n", &[&format!("4: a.z.: {text}")]);
+    check_errors(
         "a.z. CNAME b.z.\na.z. CNAME c.z.\n",
         &["4: a.z.: a second CNAME record that differs from the first, expected one"],
     );
-    check_flaws(
+    check_errors(
         "z. CNAME b.z.\n",
         &["3: z.: CNAME and SOA records at one name: a name with a CNAME record has no other data"],
     );
     // RFC 4035 section 2.5: what signs it may stand beside it. And a record said twice counts once.
-    check_flaws("a.z. CNAME b.z.\na.z. RRSIG CNAME\na.z. NSEC b.z.\na.z. CNAME B.z.\n", &[]);
+    check_errors("a.z. CNAME b.z.\na.z. RRSIG CNAME\na.z. NSEC b.z.\na.z. CNAME B.z.\n", &[]);
 }
 
 #[test]
 fn a_dname_record_has_its_subtree_for_itself() {
-    check_flaws(
+    check_errors(
         "a.z. DNAME b.z.\nx.a.z. A 192.0.2.1\ny.x.a.z. A 192.0.2.1\n",
         &[
             "4: x.a.z.: records below a name with a DNAME record, which gives all names below it away",
             "5: y.x.a.z.: records below a name with a DNAME record, which gives all names below it away",
         ],
     );
-    check_flaws(
+    check_errors(
         "a.z. DNAME b.z.\na.z. DNAME c.z.\n",
         &["4: a.z.: a second DNAME record that differs from the first, expected one"],
     );
-    check_flaws("z. DNAME y.\n", &[]);
-    check_flaws("a.z. DNAME b.z.\na.z. A 192.0.2.1\n", &[]);
+    check_errors("z. DNAME y.\n", &[]);
+    check_errors("a.z. DNAME b.z.\na.z. A 192.0.2.1\n", &[]);
 }
 
 #[test]
 fn records_said_twice_and_unequal_ttls_are_put_right() {
-    check_cautions(
+    check_warnings(
         "a.z. 300 A 192.0.2.1\na.z. 300 A 192.0.2.1\na.z. 100 A 192.0.2.2\n",
         &[
             "4: a.z.: this A record is there already, it counts once",
             "5: a.z.: A records differ in their TTLs, all get the lowest",
         ],
     );
-    let zone = catalog(&[&format!("{START}a.z. 300 A 192.0.2.1\na.z. 100 A 192.0.2.2\n")]);
+    let zone = zone_db(&[&format!("{START}a.z. 300 A 192.0.2.1\na.z. 100 A 192.0.2.2\n")]);
     let expected = "NOERROR QR AA; an a.z. 100 IN A 192.0.2.1; an a.z. 100 IN A 192.0.2.2";
     assert_eq!(asked("a.z.", "A").of(&zone).line(), expected);
 }
 
 #[test]
 fn servers_in_the_zone_have_addresses() {
-    check_cautions(
+    check_warnings(
         "z. NS ns.z.\nsub.z. NS ns.sub.z.\nsub.z. NS alias.z.\nsub.z. NS ns.other.z.\nalias.z. CNAME sub.z.\n\
          other.z. NS ns.elsewhere.\n",
         &[
@@ -120,17 +126,17 @@ fn servers_in_the_zone_have_addresses() {
             "4: sub.z.: NS record points at alias.z., which is an alias, expected a host",
         ],
     );
-    check_cautions("z. NS ns.z.\nns.z. AAAA 2001:db8::1\nsub.z. NS ns.sub.z.\nns.sub.z. A 192.0.2.1\n", &[]);
-    check_cautions("z. NS ns.z.\n*.z. A 192.0.2.1\n", &[]);
+    check_warnings("z. NS ns.z.\nns.z. AAAA 2001:db8::1\nsub.z. NS ns.sub.z.\nns.sub.z. A 192.0.2.1\n", &[]);
+    check_warnings("z. NS ns.z.\n*.z. A 192.0.2.1\n", &[]);
 }
 
 #[test]
 fn what_nobody_will_see_is_told() {
-    check_cautions(
+    check_warnings(
         "sub.z. NS ns.elsewhere.\nsub.z. A 192.0.2.1\na.sub.z. A 192.0.2.1\na.sub.z. TXT hidden\n",
         &["5: a.sub.z.: TXT records below a zone cut are never answered"],
     );
-    check_cautions(
+    check_warnings(
         "*.z. NS ns.elsewhere.\n",
         &["3: *.z.: NS records at a wildcard: servers differ in what they make of them"],
     );
@@ -139,11 +145,11 @@ fn what_nobody_will_see_is_told() {
 #[test]
 fn iterations_of_hashes_have_a_bound() {
     let signed = |count: u16| format!("z. NSEC3PARAM {count} aabb\nhash.z. NSEC3 0 {count} aabb\n");
-    check_cautions(&signed(50), &[]);
+    check_warnings(&signed(50), &[]);
     let odd = "NSEC3 with 150 iterations: validators give up on many, expected 0";
-    check_cautions(&signed(150), &[&format!("1: z.: {odd}")]);
+    check_warnings(&signed(150), &[&format!("1: z.: {odd}")]);
     let wrong = "NSEC3 with 151 iterations, expected at most 150: sign the zone with 0 (RFC 9276)";
-    check_flaws(&signed(151), &[&format!("1: z.: {wrong}")]);
+    check_errors(&signed(151), &[&format!("1: z.: {wrong}")]);
 }
 
 #[test]
@@ -154,7 +160,7 @@ fn findings_name_the_file_that_they_are_in() {
     let task = Task { origin: Some(&name("z.")), default_ttl: None, include: &mut include };
     let read = master::read(&source, task, &mut |record, place| builder.add(&record, place)).expect("sound lines");
     let Err(found) = builder.finish() else { panic!("a record out of zone") };
-    let first = found.flaws.iter().next().expect("a flaw").in_files(&read.files);
+    let first = found.errors.iter().next().expect("a error").in_files(&read.files);
     assert!(first.starts_with("sub.zone:3:1: a.y.: not in zone z.: "), "{first}");
 }
 
@@ -162,7 +168,7 @@ fn findings_name_the_file_that_they_are_in() {
 fn findings_are_listed_up_to_what_anybody_would_read() {
     let many: String = (0..1100).map(|number| format!("a{number}.y. A 192.0.2.1\n")).collect();
     let Err(found) = try_zone(&format!("{START}{many}")) else { panic!("records out of zone") };
-    assert_eq!((found.flaws.count(), found.flaws.iter().count()), (1100, 1000));
+    assert_eq!((found.errors.count(), found.errors.iter().count()), (1100, 1000));
 }
 
 #[test]

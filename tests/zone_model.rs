@@ -201,10 +201,10 @@ proptest! {
     ) {
         let lines: String =
             records.iter().map(|(owner, rtype, rdata)| format!("{owner} 300 IN {rtype} {rdata}\n")).collect();
-        let catalog = catalog(&[&lines]);
+        let zone_db = zone_db(&[&lines]);
         let model = Model(records);
         for (qname, qtype) in questions {
-            let response = asked(&qname, qtype).by_tcp().of(&catalog);
+            let response = asked(&qname, qtype).by_tcp().of(&zone_db);
             let (rcode, authoritative, sections) = model.answer(&qname, qtype);
             let found: [BTreeSet<String>; 3] = [0, 1, 2].map(|section| response.set(section).into_iter().map(str::to_owned).collect());
             prop_assert_eq!(&found, &sections, "{} {}\n{}", qname, qtype, lines);

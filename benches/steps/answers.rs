@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hedgerow::wire::Rcode;
 use hedgerow::zone::master::Source;
-use hedgerow::zone::{Assembly, Catalog, Miss, Reaction, Tables, Transport, respond};
+use hedgerow::zone::{DeferredZoneBuilder, Miss, Reaction, Tables, Transport, ZoneDb, respond};
 
 use super::master::read_zone;
 use super::message::{UDP_SIZE, query};
@@ -26,18 +26,18 @@ ns.child A 192.0.2.3
 /// Answers from a table, with this rcode.
 pub(super) fn table(name: &str, rcode: Rcode) -> impl FnMut() + use<> {
     let sources = [("hosts.txt".to_owned(), hosts(".example.org 10.0.0.1 A").into_bytes())];
-    let catalog = Catalog::build(&sources, 300, Miss::Nxdomain).expect("the lines are sound");
-    answer(catalog, name, rcode, u8::from(rcode == Rcode::NOERROR))
+    let zone_db = ZoneDb::build(&sources, 300, Miss::Nxdomain).expect("the lines are sound");
+    answer(zone_db, name, rcode, u8::from(rcode == Rcode::NOERROR))
 }
 
 /// Answers from a zone, with this rcode and so many answer records.
 pub(super) fn zone(name: &str, rcode: Rcode, answers: u8) -> impl FnMut() + use<> {
     let octets = format!("{SPECIAL}{}", hosts(" A 10.0.0.1")).into_bytes();
-    let mut assembly = Assembly::new(None);
+    let mut builder = DeferredZoneBuilder::new(None);
     let source = Source { name: "zone".to_owned(), octets };
-    read_zone(&source, &mut |record, place| assembly.add(&record, place)).expect("the lines are sound");
-    let Ok((zone, _)) = assembly.finish() else { panic!("the zone is sound") };
-    answer(Catalog::new(Arc::new(Tables::none())).with_zone(Arc::new(zone)), name, rcode, answers)
+    read_zone(&source, &mut |record, place| builder.add(&record, place)).expect("the lines are sound");
+    let Ok((zone, _)) = builder.finish() else { panic!("the zone is sound") };
+    answer(ZoneDb::new(Arc::new(Tables::none())).with_zone(Arc::new(zone)), name, rcode, answers)
 }
 
 /// Lines of a file, one for each host.
@@ -46,11 +46,11 @@ fn hosts(rest: &str) -> String {
 }
 
 /// Answers a query, with this rcode and so many answer records.
-fn answer(catalog: Catalog, name: &str, rcode: Rcode, answers: u8) -> impl FnMut() + use<> {
+fn answer(zone_db: ZoneDb, name: &str, rcode: Rcode, answers: u8) -> impl FnMut() + use<> {
     let query = query(name);
     let mut out = Vec::with_capacity(512);
     move || {
-        let reaction = respond(&catalog, black_box(query), Transport::Udp, UDP_SIZE, &mut out);
+        let reaction = respond(&zone_db, black_box(query), Transport::Udp, UDP_SIZE, &mut out);
         // The low octet of ANCOUNT (RFC 1035 section 4.1.1).
         assert_eq!((reaction, out.get(7)), (Reaction::Respond(rcode), Some(&answers)));
     }

@@ -1,4 +1,4 @@
-//! The TS: the story of one query. A datagram comes in, the catalog answers it, the response leaves with the others of its
+//! The TS: the story of one query. A datagram comes in, the zone database answers it, the response leaves with the others of its
 //! batch. There is nothing kept between two queries but the [`AuthorityState`], which is swapped whole, and the accounts of those whose
 //! responses are limited. What is no plain query goes through `special.rs`.
 
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 pub use self::notify::{PendingNotifies, ReceivedNotify};
 use self::special::{Outcome, Special, is_special, truncate};
 pub use self::state::{AuthorityState, Source, ZoneTransfers};
-use crate::limit::{self, Access, Decision, OnDenied, OwnAddresses, ResponseRate};
+use crate::limit::{Access, Decision, OnDenied, OwnAddresses, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::busy_poll::BusyPoll;
@@ -30,7 +30,7 @@ use crate::net::udp::{Socket, inbox};
 use crate::wire::{
     Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, read_query, write_error, write_prohibited,
 };
-use crate::zone::{self, Catalog, Kind, Reaction, Topic};
+use crate::zone::{self, RateKey, Reaction, ZoneDb};
 
 /// One worker's part of a TS.
 pub struct Authority {
@@ -127,7 +127,7 @@ impl Authority {
         // The time of day, for cookies: few clients have any.
         let today = LazyCell::new(clock::unix_now_serial);
         let datagrams = (0..received.len()).filter_map(|index| received.datagram(index));
-        zone::warm(&state.catalog, datagrams.clone().map(|datagram| datagram.bytes));
+        zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|datagram| datagram.bytes));
         for datagram in datagrams {
             let Datagram { peer, local, .. } = datagram;
             if self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
@@ -146,7 +146,7 @@ impl Authority {
                     && rate.limits(peer.ip())
                     && !arrival.is_proven()
                 {
-                    let decision = decide(rate, &state.catalog, peer.ip(), out, now);
+                    let decision = decide(rate, &state.zone_db, peer.ip(), out, now);
                     if decision != Decision::Pass {
                         self.limited.count(Limit::Rate);
                     }
@@ -239,7 +239,7 @@ impl Authority {
             let special = Special { authority: self.number, state, message, read, cookie, client, transport };
             return special.react(&self.notifies, out);
         }
-        Outcome::Reaction(zone::respond_to(&state.catalog, read, cookie, message, transport, UDP_SIZE, out))
+        Outcome::Reaction(zone::respond_to(&state.zone_db, read, cookie, message, transport, UDP_SIZE, out))
     }
 
     /// Says nothing to a query, and counts why.
@@ -311,15 +311,9 @@ fn slip(arrival: &Arrival<'_>, rcode: Rcode, response: &mut Vec<u8>) -> Rcode {
 }
 
 /// What becomes of a response by UDP, as far as rates go.
-fn decide(rate: &ResponseRate, catalog: &Catalog, client: IpAddr, response: &[u8], now: Instant) -> Decision {
-    let topic = Topic::of(catalog, response);
-    let outcome = match topic.kind {
-        Kind::Answer => limit::Outcome::Answer,
-        Kind::Referral => limit::Outcome::Referral,
-        Kind::Nxdomain => limit::Outcome::Nxdomain,
-        Kind::Error => limit::Outcome::Error,
-    };
-    rate.decide(client, topic.name(), outcome, now)
+fn decide(rate: &ResponseRate, zone_db: &ZoneDb, client: IpAddr, response: &[u8], now: Instant) -> Decision {
+    let rate_key = RateKey::of(zone_db, response);
+    rate.decide(client, rate_key.name(), rate_key.category, now)
 }
 
 /// Largest UDP response, octets: what passes nearly everywhere without fragmentation (DNS Flag Day 2020).

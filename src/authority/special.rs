@@ -106,7 +106,7 @@ impl Special<'_> {
 
     /// Answers as if the query was not signed.
     fn answer(&self, out: &mut Vec<u8>) -> Reaction {
-        respond_to(&self.state.catalog, self.read, self.cookie, self.message, self.transport, UDP_SIZE, out)
+        respond_to(&self.state.zone_db, self.read, self.cookie, self.message, self.transport, UDP_SIZE, out)
     }
 
     /// Signs a response. If that makes it longer than it may be, TC=1 goes out in its place (RFC 8945 section 5.3).
@@ -126,11 +126,11 @@ impl Special<'_> {
 
     /// Decides about a transfer.
     fn transfer(&self, query: &Query<'_>, chain: Option<&ServerChain>, out: &mut Vec<u8>) -> PlannedResponse {
-        let catalog = &self.state.catalog;
-        let zone = Name::from_wire(query.question.qname()).ok().and_then(|name| catalog.zone(&name));
+        let zone_db = &self.state.zone_db;
+        let zone = Name::from_wire(query.question.qname()).ok().and_then(|name| zone_db.zone(&name));
         let Some(zone) = zone else {
             // RFC 5936 section 2.2.1. A table is no zone, and who has only tables refuses.
-            return PlannedResponse::Error(if catalog.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
+            return PlannedResponse::Error(if zone_db.zones().is_empty() { Rcode::REFUSED } else { Rcode::NOTAUTH });
         };
         let transfers = self.state.transfers.get(zone.apex());
         let key = chain.map(ServerChain::key);

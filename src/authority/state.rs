@@ -10,13 +10,13 @@ use crate::limit::{Access, Cookies, ResponseRate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{AccessList, Journal};
 use crate::wire::Name;
-use crate::zone::Catalog;
+use crate::zone::ZoneDb;
 
 /// What one authority answers from.
 #[derive(Debug)]
 pub struct AuthorityState {
     /// The zones and tables.
-    pub catalog: Arc<Catalog>,
+    pub zone_db: Arc<ZoneDb>,
     /// The keys of the server.
     pub keys: Arc<Keys>,
     /// What is transferred to and from others, by zone.

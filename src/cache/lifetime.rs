@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::entry::State;
 use super::rules::Rules;
-use crate::wire::{Conclusion, HEADER_LEN, Header, Rcode, RecordType, Reply, TtlBounds, settle_ttls, write_kept};
+use crate::wire::{Conclusion, HEADER_LEN, Header, Rcode, RecordType, Reply, TtlBounds, clamp_ttls, write_cacheable};
 
 /// Writes what is kept of a reply to `question` into `out`, and says as what and for how many seconds. `None` if it is not kept.
 pub(super) fn write_entry(
@@ -29,7 +29,7 @@ pub(super) fn write_entry(
         // splits the names, one server's "not here" would go on to hide what another has.
         Conclusion::Referral => return None,
         Conclusion::Failure(Rcode::SERVFAIL) => {
-            write_kept(reply, out);
+            write_cacheable(reply, out);
             truncate_records(reply, out);
             return Some((State::Failure, seconds(rules.failure_ttl)));
         }
@@ -37,9 +37,9 @@ pub(super) fn write_entry(
         // rest are about the query or the one who asks, not about the name, and cost the backend next to nothing to repeat.
         Conclusion::Failure(_) => return None,
     };
-    write_kept(reply, out);
+    write_cacheable(reply, out);
     let bounds = TtlBounds { min: seconds(rules.min_ttl), max: seconds(rules.max_ttl), max_negative };
-    let lifetime = settle_ttls(out, bounds)?;
+    let lifetime = clamp_ttls(out, bounds)?;
     // RFC 1035 section 3.2.1: a time to live of zero is for the exchange at hand only.
     (lifetime > 0).then_some((State::Answer, lifetime))
 }

@@ -10,7 +10,7 @@ use super::key::Key;
 use super::lifetime::{write_entry, write_silence};
 use super::rules::Rules;
 use super::shard::{Now, Shard, Tally};
-use crate::wire::{Aged, ClientForm, ExtendedError, Rcode, Reply, read_reply, write_aged};
+use crate::wire::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_cached};
 
 /// Replies that are kept for all pools, shared by all workers.
 pub struct Cache {
@@ -182,11 +182,11 @@ impl Cache {
         let mut shard = self.shard(key);
         let found = shard.find(key).and_then(|slot| {
             let (head, kept) = shard.entry(slot)?;
-            let (found, aged) = judge(&head, kept, rules, millis)?;
+            let (found, freshness) = judge(&head, kept, rules, millis)?;
             // What is kept was sound when it was kept.
             let kept = read_reply(kept).ok()?;
             if found != Found::Failed(Failure::Silence) {
-                write_aged(&kept, aged, client.form, client.own_udp_size, client.limit, out);
+                write_cached(&kept, freshness, client.form, client.own_udp_size, client.limit, out);
             }
             Some((slot, head, found))
         });
@@ -242,25 +242,25 @@ fn quiet(shard: &mut Shard, key: &Key<'_>, now: Now) -> bool {
     is_answer
 }
 
-/// What an entry is worth now, and how its times to live have aged. `None` if it is gone.
-fn judge(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<(Found, Aged)> {
+/// What an entry is worth now, and whether it is fresh. `None` if it is gone.
+fn judge(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<(Found, Freshness)> {
     if head.is_stale(now, rules.stale) {
         let is_race_due = !head.has_failed || now >= head.quiet_until;
         let is_nxdomain = crate::wire::Header::read(kept).is_some_and(|header| header.rcode() == Rcode::NXDOMAIN);
         // RFC 8914 section 4.4, and section 4.20 for NXDOMAIN.
         let error = if is_nxdomain { ExtendedError::STALE_NXDOMAIN } else { ExtendedError::STALE };
         let ttl = u32::try_from(rules.stale_ttl.as_secs()).unwrap_or(u32::MAX);
-        return Some((Found::Stale { is_race_due }, Aged::Stale { ttl, error }));
+        return Some((Found::Stale { is_race_due }, Freshness::Stale { ttl, error }));
     }
     if !head.is_fresh(now) {
         return None;
     }
-    let aged = Aged::By(u32::try_from(head.age(now) / 1000).unwrap_or(u32::MAX));
+    let fresh = Freshness::Fresh { age: u32::try_from(head.age(now) / 1000).unwrap_or(u32::MAX) };
     // RFC 8914 section 4.14.
-    let failed = Aged::Failure { error: ExtendedError::CACHED_ERROR };
+    let failed = Freshness::Failure { error: ExtendedError::CACHED_ERROR };
     Some(match head.state {
         State::Dead => return None,
-        State::Answer => (Found::Fresh { is_refresh_due: is_refresh_due(head, rules, now) }, aged),
+        State::Answer => (Found::Fresh { is_refresh_due: is_refresh_due(head, rules, now) }, fresh),
         State::Failure => (Found::Failed(Failure::Servfail), failed),
         State::Silence => (Found::Failed(Failure::Silence), failed),
     })

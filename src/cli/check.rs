@@ -22,14 +22,14 @@ pub(super) struct Args {
 /// Runs the command: a summary on stdout, or every problem on stderr and exit status 2. What is odd goes to stderr either
 /// way. With `--dump`, zones go to stdout, and the summary to stderr.
 pub(super) fn run(file: Option<PathBuf>, args: &Args) -> ExitCode {
-    let Checked { summary, cautions, setup } = match check(file.as_deref()) {
+    let Checked { summary, warnings, setup } = match check(file.as_deref()) {
         Ok(checked) => checked,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    cautions.iter().for_each(|caution| eprintln!("warning: {caution}"));
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let Some(wanted) = &args.dump else {
         println!("{summary}");
         return ExitCode::SUCCESS;
@@ -60,7 +60,7 @@ struct Checked {
     /// What would run.
     summary: String,
     /// What is odd.
-    cautions: Vec<String>,
+    warnings: Vec<String>,
     /// All of it.
     setup: Setup,
 }
@@ -71,22 +71,22 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     let mut loader = Loader::default();
     let setup = load::load_files(config, &mut loader)?;
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
-    let mut cautions = loader.cautions().to_vec();
-    cautions.extend(load::exposed_secrets(&setup.config, Some(&file)));
-    Ok(Checked { summary, cautions, setup })
+    let mut warnings = loader.warnings().to_vec();
+    warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
+    Ok(Checked { summary, warnings, setup })
 }
 
 /// The zones to be printed, each once, even if several authorities have it.
 fn zones_of<'a>(setup: &'a Setup, wanted: Option<&Name>) -> Result<Vec<&'a Arc<Zone>>, String> {
     let mut zones: Vec<&Arc<Zone>> = Vec::new();
-    for zone in setup.catalogs.iter().flat_map(|catalog| catalog.zones()) {
+    for zone in setup.zone_dbs.iter().flat_map(|zone_db| zone_db.zones()) {
         if wanted.is_none_or(|name| name == zone.apex()) && !zones.iter().any(|known| Arc::ptr_eq(known, zone)) {
             zones.push(zone);
         }
     }
     match wanted {
         Some(name) if zones.is_empty() => {
-            let all: Vec<_> = setup.catalogs.iter().flat_map(|catalog| catalog.zones()).collect();
+            let all: Vec<_> = setup.zone_dbs.iter().flat_map(|zone_db| zone_db.zones()).collect();
             let names: Vec<String> = all.iter().map(|zone| zone.apex().to_string()).collect();
             Err(format!("no zone {name}, expected one of: {}", names.join(", ")))
         }
@@ -104,7 +104,7 @@ fn dump(zone: &Zone, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// What would run, in a line.
-fn summary(Setup { config, catalogs, .. }: &Setup) -> String {
+fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
     let mut parts = Vec::new();
     if let Some(forwarder) = &config.forwarder {
         let listen: Vec<_> = forwarder.listen.iter().map(ToString::to_string).collect();
@@ -118,11 +118,11 @@ fn summary(Setup { config, catalogs, .. }: &Setup) -> String {
     }
     if !config.authorities.is_empty() {
         let files = config.authorities.iter().map(|authority| authority.zones.len()).sum();
-        let hosts = catalogs.iter().map(|catalog| catalog.tables().hosts()).sum();
-        let addresses = catalogs.iter().map(|catalog| catalog.tables().records()).sum();
-        let name_servers = catalogs.iter().map(|catalog| catalog.name_servers()).sum();
-        let zones = catalogs.iter().map(|catalog| catalog.zones().len()).sum();
-        let records = catalogs.iter().flat_map(|catalog| catalog.zones()).map(|zone| zone.records()).sum();
+        let hosts = zone_dbs.iter().map(|zone_db| zone_db.tables().hosts()).sum();
+        let addresses = zone_dbs.iter().map(|zone_db| zone_db.tables().records()).sum();
+        let name_servers = zone_dbs.iter().map(|zone_db| zone_db.name_servers()).sum();
+        let zones = zone_dbs.iter().map(|zone_db| zone_db.zones().len()).sum();
+        let records = zone_dbs.iter().flat_map(|zone_db| zone_db.zones()).map(|zone| zone.records()).sum();
         let authorities = count(config.authorities.len(), "authority", "authorities");
         let mut found = Vec::new();
         if zones > 0 {

@@ -69,7 +69,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
     let setup = move || Setup {
         config: config(&args),
-        catalogs: Vec::new(),
+        zone_dbs: Vec::new(),
         keys: Keys::default(),
         token: None,
         cookie_secrets: HashMap::new(),

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::entry::Waiter;
-use crate::limit::{Decision, Outcome, Pace, Pacing, ResponseRate};
-use crate::wire::{self, CookieState, Rcode, Subject};
+use crate::limit::{Decision, Pace, Pacing, ResponseRate};
+use crate::wire::{self, CookieState, ResponseSubject};
 
 /// Whom a response goes to, as far as limits go.
 #[derive(Clone, Copy, Debug)]
@@ -74,8 +74,8 @@ impl Allowance<'_> {
             return Fate::Leaves;
         }
         if let Some(rate) = self.rate.filter(|rate| rate.limits(client)) {
-            let subject = Subject::of(response);
-            match rate.decide(client, subject.name, outcome_of(&subject), self.now) {
+            let subject = ResponseSubject::of(response);
+            match rate.decide(client, subject.name, subject.category, self.now) {
                 Decision::Pass => {}
                 // RFC 7873 section 5.2.3: who has a cookie of its own need not come by TCP, but with ours.
                 Decision::Slip if cookie.is_some() => {
@@ -107,15 +107,5 @@ impl Allowance<'_> {
                 Fate::Limited
             }
         }
-    }
-}
-
-/// What kind of response this is, to limits.
-fn outcome_of(subject: &Subject<'_>) -> Outcome {
-    match subject.rcode {
-        Rcode::NOERROR if subject.is_referral => Outcome::Referral,
-        Rcode::NOERROR => Outcome::Answer,
-        Rcode::NXDOMAIN => Outcome::Nxdomain,
-        _ => Outcome::Error,
     }
 }

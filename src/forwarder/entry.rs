@@ -355,7 +355,7 @@ impl Entry {
             let since = Offset::between(self.race.started(), since);
             let queries = u16::try_from(queries).unwrap_or(u16::MAX);
             self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since, place });
-            form.spell(self.qname_mut());
+            form.restore_case(self.qname_mut());
         } else {
             self.aside.get_or_insert_default().waiters.push(waiter);
         }
@@ -405,7 +405,7 @@ impl Entry {
             first.queries = first.queries.saturating_add(1);
             first.form = form.plain();
             first.cookie = own_cookie(form);
-            form.spell(self.qname_mut());
+            form.restore_case(self.qname_mut());
             return true;
         }
         let further = self.aside.iter_mut().flat_map(|aside| &mut aside.waiters).take(RETRANSMISSIONS_SEEN);
@@ -422,7 +422,7 @@ impl Entry {
         let qname = question.get(..question.len().saturating_sub(QTYPE_QCLASS)).unwrap_or_default();
         Waiter {
             client: first.client.clone(),
-            form: first.form.spelled(qname),
+            form: first.form.with_case_of(qname),
             cookie: first.form.cookie.map(|state| ShownCookie { client: first.cookie, state }),
             queries: first.queries.into(),
             since: first.since.since(self.race.started()),

@@ -24,6 +24,6 @@ pub use own::OwnAddresses;
 pub use pacing::{Pace, Pacing};
 pub use patience::{Doing, Patience};
 pub use prefix::{Prefix, PrefixError};
-pub use rate::{Decision, Outcome, RateRules, ResponseRate};
+pub use rate::{Decision, RateRules, ResponseRate};
 pub use threshold::DynamicThreshold;
 pub use turns::Turns;

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use foldhash::quality::FixedState;
 
 use super::accounts::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks};
+use crate::wire::ResponseCategory;
 
 /// What is limited, and how much. A rate is in responses a second, at most 10,000; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,19 +69,6 @@ impl Default for RateRules {
     }
 }
 
-/// What a response says, as far as limits go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Records, or none of that type. The name: that asked for, or the wildcard (`*.example.org`) that it matched.
-    Answer,
-    /// A referral. The name: the zone cut.
-    Referral,
-    /// NXDOMAIN. The name: the apex of the zone.
-    Nxdomain,
-    /// REFUSED, FORMERR and the like. The name: the root, whatever was asked for.
-    Error,
-}
-
 /// What becomes of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -119,16 +107,16 @@ impl ResponseRate {
         self.rules.loopback || !client.to_canonical().is_loopback()
     }
 
-    /// Decides about one response by UDP, and counts it. `name` in wire form, in any case; see [`Outcome`] for which.
-    pub fn decide(&self, client: IpAddr, name: &[u8], outcome: Outcome, now: Instant) -> Decision {
+    /// Decides about one response by UDP, and counts it. `name` in wire form, in any case; see [`ResponseCategory`] for which.
+    pub fn decide(&self, client: IpAddr, name: &[u8], category: ResponseCategory, now: Instant) -> Decision {
         if !self.limits(client) {
             return Decision::Pass;
         }
-        let rate = match outcome {
-            Outcome::Answer => self.rules.answers,
-            Outcome::Referral => self.rules.referrals,
-            Outcome::Nxdomain => self.rules.nxdomains,
-            Outcome::Error => self.rules.errors,
+        let rate = match category {
+            ResponseCategory::Answer => self.rules.answers,
+            ResponseCategory::Referral => self.rules.referrals,
+            ResponseCategory::Nxdomain => self.rules.nxdomains,
+            ResponseCategory::Error => self.rules.errors,
         };
         let (prefix, family) = prefix_of(client, self.rules.ipv4_prefix, self.rules.ipv6_prefix);
         let mut hasher = self.state.build_hasher();
@@ -140,7 +128,7 @@ impl ResponseRate {
         if rate == 0 {
             return in_all;
         }
-        hasher.write_u8(outcome as u8);
+        hasher.write_u8(category as u8);
         let mut folded = [0; MAX_NAME];
         let name = name.get(..MAX_NAME).unwrap_or(name);
         let folded = &mut folded[..name.len()];
@@ -217,7 +205,8 @@ mod tests {
 
     /// How many of so many responses, all at once, pass, slip and are dropped.
     fn burst(limiter: &ResponseRate, client: &str, count: usize, now: Instant) -> [usize; 3] {
-        let decisions: Vec<_> = (0..count).map(|_| limiter.decide(ip(client), NAME, Outcome::Answer, now)).collect();
+        let decisions: Vec<_> =
+            (0..count).map(|_| limiter.decide(ip(client), NAME, ResponseCategory::Answer, now)).collect();
         [Decision::Pass, Decision::Slip, Decision::Drop]
             .map(|wanted| decisions.iter().filter(|&&decision| decision == wanted).count())
     }
@@ -262,25 +251,25 @@ mod tests {
 
     #[test]
     fn accounts_are_of_prefix_name_and_kind() {
-        let check = |client: &str, name: &[u8], outcome: Outcome, is_shared: bool| {
+        let check = |client: &str, name: &[u8], category: ResponseCategory, is_shared: bool| {
             let now = Instant::now();
             let limiter = ResponseRate::new(RULES, 4_096, 1, now);
             for other in ["192.0.2.1", "2001:db8::1"] {
                 burst(&limiter, other, 100, now);
             }
-            let decision = limiter.decide(ip(client), name, outcome, now);
-            assert_eq!(decision != Decision::Pass, is_shared, "{client} {name:?} {outcome:?}");
+            let decision = limiter.decide(ip(client), name, category, now);
+            assert_eq!(decision != Decision::Pass, is_shared, "{client} {name:?} {category:?}");
         };
-        check("192.0.2.255", NAME, Outcome::Answer, true);
-        check("::ffff:192.0.2.9", NAME, Outcome::Answer, true);
-        check("192.0.3.1", NAME, Outcome::Answer, false);
-        check("2001:db8:0:ff::1", NAME, Outcome::Answer, true);
-        check("2001:db8:0:100::1", NAME, Outcome::Answer, false);
-        check("192.0.2.1", b"\x03WWW\x07example\0", Outcome::Answer, true);
-        check("192.0.2.1", b"\x07example\0", Outcome::Answer, false);
-        check("192.0.2.1", NAME, Outcome::Nxdomain, false);
-        check("192.0.2.1", NAME, Outcome::Referral, false);
-        check("192.0.2.1", NAME, Outcome::Error, false);
+        check("192.0.2.255", NAME, ResponseCategory::Answer, true);
+        check("::ffff:192.0.2.9", NAME, ResponseCategory::Answer, true);
+        check("192.0.3.1", NAME, ResponseCategory::Answer, false);
+        check("2001:db8:0:ff::1", NAME, ResponseCategory::Answer, true);
+        check("2001:db8:0:100::1", NAME, ResponseCategory::Answer, false);
+        check("192.0.2.1", b"\x03WWW\x07example\0", ResponseCategory::Answer, true);
+        check("192.0.2.1", b"\x07example\0", ResponseCategory::Answer, false);
+        check("192.0.2.1", NAME, ResponseCategory::Nxdomain, false);
+        check("192.0.2.1", NAME, ResponseCategory::Referral, false);
+        check("192.0.2.1", NAME, ResponseCategory::Error, false);
     }
 
     #[test]
@@ -288,12 +277,12 @@ mod tests {
         let now = Instant::now();
         let limiter = ResponseRate::new(RateRules { total: 100, ..RULES }, 4_096, 1, now);
         let name = |number: u16| [&[2][..], &number.to_be_bytes(), &[0]].concat();
-        let decide = |number| limiter.decide(ip("192.0.2.1"), &name(number), Outcome::Answer, now);
+        let decide = |number| limiter.decide(ip("192.0.2.1"), &name(number), ResponseCategory::Answer, now);
         let passed = (0..2_000).filter(|number| decide(*number) == Decision::Pass).count();
         assert_eq!(passed, 100, "though each name was asked for once");
         let slipped = (0..1_000).filter(|number| decide(*number) == Decision::Slip).count();
         assert_eq!(slipped, 500);
-        assert_eq!(limiter.decide(ip("192.0.3.1"), &name(0), Outcome::Answer, now), Decision::Pass);
+        assert_eq!(limiter.decide(ip("192.0.3.1"), &name(0), ResponseCategory::Answer, now), Decision::Pass);
     }
 
     #[test]
@@ -324,7 +313,7 @@ mod tests {
         burst(&limiter, "192.0.2.1", 200, now);
         for forged in 0..200_000_u32 {
             let client = Ipv4Addr::from_bits(0x0B00_0000 + (forged << 8));
-            limiter.decide(client.into(), NAME, Outcome::Answer, now);
+            limiter.decide(client.into(), NAME, ResponseCategory::Answer, now);
         }
         assert_eq!(limiter.size(), size);
         assert_eq!(burst(&limiter, "192.0.2.1", 1, now)[0], 0, "the account that owes most is kept");
@@ -353,7 +342,7 @@ mod tests {
             for gap in gaps {
                 at += gap;
                 let now = start + Duration::from_millis(at);
-                passed += usize::from(limiter.decide(ip("192.0.2.1"), NAME, Outcome::Answer, now) == Decision::Pass);
+                passed += usize::from(limiter.decide(ip("192.0.2.1"), NAME, ResponseCategory::Answer, now) == Decision::Pass);
             }
             prop_assert!(passed <= 10 + at as usize / 100, "{} in {} ms", passed, at);
         }

@@ -26,7 +26,7 @@ use crate::config::{Config, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
 use crate::transfer::tsig::Keys;
-use crate::zone::Catalog;
+use crate::zone::ZoneDb;
 
 pub use self::confinement::{Confinement, Files, Outside, folder_of};
 pub use self::cookies::CookieProblem;
@@ -39,7 +39,7 @@ pub struct Setup {
     /// The config.
     pub config: Config,
     /// For each authority of the config, what it answers from.
-    pub catalogs: Vec<Arc<Catalog>>,
+    pub zone_dbs: Vec<Arc<ZoneDb>>,
     /// The keys of the config, with their secrets.
     pub keys: Keys,
     /// The secrets of cookies that stand in files, by file.
@@ -84,11 +84,11 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     if !loops.is_empty() {
         return Err(LoadError::Loops(loops));
     }
-    let catalogs = loader.load(&config).map_err(LoadError::Zones)?;
+    let zone_dbs = loader.load(&config).map_err(LoadError::Zones)?;
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
-    Ok(Setup { config, catalogs, keys, cookie_secrets, token, files: None })
+    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, files: None })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -96,7 +96,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
 pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loader) -> Result<Setup, LoadError> {
     let files = Some(Files::of(&config, file));
     let setup = Setup { files, ..load_files(config, loader)? };
-    loader.cautions().iter().for_each(|caution| tracing::warn!("{caution}"));
+    loader.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }

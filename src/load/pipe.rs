@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 
-use crate::zone::{Batch, Place, Record};
+use crate::zone::{Place, Record, RecordBatch};
 
 /// Lets `read` hand records to a sink, and hands them to `take`, in order. For a text of many octets the two run beside each
 /// other.
@@ -18,10 +18,10 @@ pub(super) fn pipe<T: Send>(
         return read(&mut |record, place| take(&record, place));
     }
     thread::scope(|scope| {
-        let (full, batches) = mpsc::sync_channel::<Batch>(DEPTH);
-        let (emptied, empty) = mpsc::channel::<Batch>();
+        let (full, batches) = mpsc::sync_channel::<RecordBatch>(DEPTH);
+        let (emptied, empty) = mpsc::channel::<RecordBatch>();
         let reader = scope.spawn(move || {
-            let mut batch = Batch::default();
+            let mut batch = RecordBatch::default();
             let result = read(&mut |record, place| {
                 batch.push(&record, place);
                 if batch.is_full() {

@@ -66,12 +66,12 @@ fn all_that_is_wrong_in_zone_files_is_told_at_once() {
 }
 
 #[test]
-fn sound_zone_files_become_a_catalog_for_each_authority() {
+fn sound_zone_files_become_a_zone_db_for_each_authority() {
     let folder = folder(&[("c.toml", CONFIG.as_bytes()), ("a.txt", b"a 192.0.2.1 A\n"), ("b.txt", b"b ::1 AAAA\n")]);
     let (config, _) = load(Some(&folder.path().join("c.toml"))).expect("a config");
     let setup = load_files(config, &mut Loader::default()).expect("zones");
-    assert_eq!(setup.catalogs.len(), 1);
-    assert_eq!(setup.catalogs[0].hosts(), 2);
+    assert_eq!(setup.zone_dbs.len(), 1);
+    assert_eq!(setup.zone_dbs[0].hosts(), 2);
 }
 
 /// A config with these zones.
@@ -98,9 +98,9 @@ fn files_are_tables_or_zones() {
         "'one', 'two', 'table', { file = 'template', origin = 'four' }, { file = 'template', origin = 'five' }",
     );
     let setup = load_files(config, &mut Loader::default()).unwrap_or_else(|error| panic!("{error}"));
-    let zones: Vec<_> = setup.catalogs[0].zones().iter().map(|zone| zone.apex().to_string()).collect();
+    let zones: Vec<_> = setup.zone_dbs[0].zones().iter().map(|zone| zone.apex().to_string()).collect();
     assert_eq!(zones, ["one.", "two.", "four.", "five."]);
-    assert_eq!((setup.catalogs[0].tables().hosts(), setup.catalogs[0].hosts()), (1, 9));
+    assert_eq!((setup.zone_dbs[0].tables().hosts(), setup.zone_dbs[0].hosts()), (1, 9));
 }
 
 #[test]
@@ -108,21 +108,21 @@ fn all_that_is_wrong_with_zones_is_told_at_once() {
     let folder = folder(&[
         ("syntax", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\n@ AX 1\n@ A 1.2.3\n$INCLUDE part\n$INCLUDE ../x\nb. A 192.0.2.1"),
         ("part", b"x AAAA 1.2.3.4"),
-        ("flaws", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\nother. A 192.0.2.1\na CNAME b\na A 192.0.2.1"),
+        ("errors", b"$TTL 1h\n@ SOA ns mail 1 2 3 4 5\n@ NS ns\nother. A 192.0.2.1\na CNAME b\na A 192.0.2.1"),
         // What cannot be read may be what would be missing: that is not told.
         ("soa", b"@ 1 SOA ns mail x 2 3 4 5\n"),
         ("nothing", b"; $TTL\n"),
         ("same", APEX.as_bytes()),
     ]);
-    let zones = "{ file = 'syntax', origin = 'a' }, { file = 'flaws', origin = 'b' }, { file = 'nothing', origin = 'c' }, \
-                 { file = 'same', origin = 'd' }, { file = 'flaws', origin = 'd' }, 'missing', \
+    let zones = "{ file = 'syntax', origin = 'a' }, { file = 'errors', origin = 'b' }, { file = 'nothing', origin = 'c' }, \
+                 { file = 'same', origin = 'd' }, { file = 'errors', origin = 'd' }, 'missing', \
                  { file = 'soa', origin = 'e' }";
     let error = load_files(config(folder.path(), zones), &mut Loader::default()).expect_err("wrong all over");
     let text = error.to_string().replace(&format!("{}/", folder.path().display()), "");
     let places: Vec<_> = text.lines().map(|line| line.split(": ").next().expect("a place")).collect();
-    let flaws = ["flaws:4:1", "flaws:6:1"];
+    let errors = ["errors:4:1", "errors:6:1"];
     let expected =
-        [&["syntax:4:3", "syntax:5:5", "part:1:8", "syntax:7:10", "syntax:8:1"][..], &flaws, &["nothing"; 2], &flaws];
+        [&["syntax:4:3", "syntax:5:5", "part:1:8", "syntax:7:10", "syntax:8:1"][..], &errors, &["nothing"; 2], &errors];
     assert_eq!(places, [&expected.concat()[..], &["missing", "soa:1:17"]].concat(), "{text}");
 }
 
@@ -142,14 +142,14 @@ fn what_is_odd_is_told_once() {
     let config = config(folder.path(), "{ file = 'z', origin = 'a' }");
     let mut loader = Loader::default();
     load_files(config.clone(), &mut loader).expect("a zone");
-    let cautions = loader.cautions().join("\n").replace(&format!("{}/", folder.path().display()), "");
+    let warnings = loader.warnings().join("\n").replace(&format!("{}/", folder.path().display()), "");
     assert_eq!(
-        cautions,
+        warnings,
         "z:6:1: ns.a.: this A record is there already, it counts once\n\
          z:5:1: sub.a.: name server ns.sub.a. has no address in this zone"
     );
     load_files(config, &mut loader).expect("the same zone");
-    assert_eq!(loader.cautions(), [""; 0], "nothing was read anew");
+    assert_eq!(loader.warnings(), [""; 0], "nothing was read anew");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_reload_reads_what_has_changed_and_keeps_the_rest() {
     let mut loader = Loader::default();
     let mut load = || {
         let mut setup = load_files(config.clone(), &mut loader)?;
-        Ok::<_, LoadError>(setup.catalogs.remove(0))
+        Ok::<_, LoadError>(setup.zone_dbs.remove(0))
     };
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file of the test");
     let mut before = load().expect("all is right");
@@ -201,6 +201,6 @@ fn a_reload_that_fails_keeps_what_is_known() {
     load_files(config.clone(), &mut loader).expect_err("a wrong table");
     write("t", "h ::1 AAAA");
     let after = load_files(config, &mut loader).expect("all is right again");
-    assert!(Arc::ptr_eq(&before.catalogs[0].zones()[0], &after.catalogs[0].zones()[0]));
-    assert!(Arc::ptr_eq(before.catalogs[0].tables(), after.catalogs[0].tables()));
+    assert!(Arc::ptr_eq(&before.zone_dbs[0].zones()[0], &after.zone_dbs[0].zones()[0]));
+    assert!(Arc::ptr_eq(before.zone_dbs[0].tables(), after.zone_dbs[0].tables()));
 }

@@ -17,8 +17,8 @@ use crate::config::{AuthorityConfig, Config};
 use crate::wire::Name;
 use crate::zone::master::{self, Source, Task};
 use crate::zone::{
-    Assembly, Catalog, Finding, Listed, Miss, Place, Record, Tables, TablesBuilder, Zone, ZoneErrors, is_master_file,
-    read_table,
+    DeferredZoneBuilder, Diagnostic, DiagnosticList, FileErrors, Miss, Place, Record, Tables, TablesBuilder, Zone,
+    ZoneDb, is_master_file, read_table,
 };
 
 /// Loads the zone files of configs, one config after the other.
@@ -29,7 +29,7 @@ pub struct Loader {
     /// The tables of its authorities.
     tables: Vec<KnownTables>,
     /// What is odd in the files that were read for it.
-    cautions: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// What is loaded from a file: the same file is another zone with another origin.
@@ -80,12 +80,12 @@ struct Fetched {
     /// Its text, if it is a table and had to be read.
     table: Option<Vec<u8>>,
     /// What is odd in it.
-    cautions: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Loader {
     /// Loads the zones of all authorities of a config. If anything is wrong, what was loaded before stays known.
-    pub(super) fn load(&mut self, config: &Config) -> Result<Vec<Arc<Catalog>>, FileProblems<ZoneProblem>> {
+    pub(super) fn load(&mut self, config: &Config) -> Result<Vec<Arc<ZoneDb>>, FileProblems<ZoneProblem>> {
         let keys = distinct_keys(config);
         let mut problems = Vec::new();
         let mut fetched = HashMap::new();
@@ -96,11 +96,11 @@ impl Loader {
                 Err(problem) => problems.push(problem),
             }
         }
-        let (mut catalogs, mut tables) = (Vec::new(), Vec::new());
+        let (mut zone_dbs, mut tables) = (Vec::new(), Vec::new());
         for authority in &config.authorities {
             match self.load_tables(authority, &fetched) {
                 Ok(found) => {
-                    catalogs.push(catalog(authority, &found.tables, &fetched, &mut problems));
+                    zone_dbs.push(zone_db(authority, &found.tables, &fetched, &mut problems));
                     tables.push(found);
                 }
                 Err(found) => problems.extend(found),
@@ -109,20 +109,20 @@ impl Loader {
         if !problems.is_empty() {
             return Err(FileProblems(problems));
         }
-        (self.tables, self.cautions) = (tables, Vec::new());
+        (self.tables, self.warnings) = (tables, Vec::new());
         self.known.clear();
         for key in &keys {
             if let Some(found) = fetched.remove(key) {
-                self.cautions.extend(found.cautions);
+                self.warnings.extend(found.warnings);
                 self.known.insert(key.clone(), found.known);
             }
         }
-        Ok(catalogs)
+        Ok(zone_dbs)
     }
 
     /// What is odd in the files that were read the last time, a line each, with file, line and column.
-    pub fn cautions(&self) -> &[String] {
-        &self.cautions
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The tables of an authority: those that are there already if nothing about them has changed.
@@ -183,13 +183,13 @@ impl Loader {
 }
 
 /// What an authority answers from. A zone that is there twice is a problem, also if one of them is of other servers.
-fn catalog(
+fn zone_db(
     authority: &AuthorityConfig,
     tables: &Arc<Tables>,
     fetched: &HashMap<&Key, Fetched>,
     problems: &mut Vec<ZoneProblem>,
-) -> Arc<Catalog> {
-    let mut catalog = Catalog::new(Arc::clone(tables)).with_identity(authority.identity.clone());
+) -> Arc<ZoneDb> {
+    let mut zone_db = ZoneDb::new(Arc::clone(tables)).with_identity(authority.identity.clone());
     let mut files: HashMap<Name, PathBuf> = HashMap::new();
     for key in keys_of(authority) {
         let Some(Fetched { known: Known { content: Content::Zone(zone), .. }, .. }) = fetched.get(&key) else {
@@ -203,7 +203,7 @@ fn catalog(
             }),
             None => {
                 files.insert(zone.apex().clone(), key.0);
-                catalog = catalog.with_zone(Arc::clone(zone));
+                zone_db = zone_db.with_zone(Arc::clone(zone));
             }
         }
     }
@@ -213,7 +213,7 @@ fn catalog(
             problems.push(ZoneProblem::Twice { zone, file, first: first.clone() });
         }
     }
-    Arc::new(catalog)
+    Arc::new(zone_db)
 }
 
 /// The files of an authority, in order.
@@ -229,7 +229,7 @@ fn distinct_keys(config: &Config) -> Vec<Key> {
 
 /// Finds out what is in a file, which was `known` the last time.
 fn fetch(key: &Key, known: Option<&Known>) -> Result<Fetched, ZoneProblem> {
-    let unchanged = |known: &Known| Fetched { known: known.clone(), table: None, cautions: Vec::new() };
+    let unchanged = |known: &Known| Fetched { known: known.clone(), table: None, warnings: Vec::new() };
     if let Some(known) = known.filter(|known| known.seen.iter().all(Seen::is_same)) {
         return Ok(unchanged(known));
     }
@@ -237,7 +237,7 @@ fn fetch(key: &Key, known: Option<&Known>) -> Result<Fetched, ZoneProblem> {
     let (octets, seen) = disk::read(file).map_err(|error| ZoneProblem::Unreadable(file.clone(), error))?;
     if origin.is_none() && !is_master_file(&octets) {
         let known = Known { seen: vec![seen], content: Content::Table };
-        return Ok(Fetched { known, table: Some(octets), cautions: Vec::new() });
+        return Ok(Fetched { known, table: Some(octets), warnings: Vec::new() });
     }
     if let Some(known) = known.and_then(|known| said_again(known, &seen)) {
         return Ok(unchanged(&known));
@@ -265,9 +265,9 @@ fn load_zone(file: &Path, origin: Option<&Name>, octets: Vec<u8>, seen: Seen) ->
     let len = octets.len();
     let source = Source { name: file.display().to_string(), octets };
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
-    let mut assembly = Assembly::new(origin);
+    let mut builder = DeferredZoneBuilder::new(origin);
     if is_large(len) {
-        assembly.expect_many();
+        builder.expect_many();
     }
     let read = |sink: &mut dyn FnMut(Record<'_>, Place)| {
         // Moved in, so that the text is given back as soon as it is read.
@@ -282,26 +282,27 @@ fn load_zone(file: &Path, origin: Option<&Name>, octets: Vec<u8>, seen: Seen) ->
         let (summary, errors) = master::read_through(&source, task, sink);
         (summary.files, errors, all_seen)
     };
-    let (files, errors, seen) = pipe(len, read, |record, place| assembly.add(record, place));
-    match (assembly.finish(), errors) {
-        (Ok((zone, findings)), Ok(())) => {
+    let (files, errors, seen) = pipe(len, read, |record, place| builder.add(record, place));
+    match (builder.finish(), errors) {
+        (Ok((zone, diagnostics)), Ok(())) => {
             let known = Known { seen, content: Content::Zone(Arc::new(zone)) };
-            Ok(Fetched { known, table: None, cautions: lines(&findings.cautions, &files, "more cautions") })
+            Ok(Fetched { known, table: None, warnings: lines(&diagnostics.warnings, &files, "more warnings") })
         }
-        (Err(findings), Ok(())) => Err(ZoneProblem::Flaws(lines(&findings.flaws, &files, "more errors"))),
+        (Err(diagnostics), Ok(())) => Err(ZoneProblem::Errors(lines(&diagnostics.errors, &files, "more errors"))),
         (Ok(_), Err(errors)) => Err(ZoneProblem::Wrong(errors)),
-        (Err(mut findings), Err(errors)) => {
-            findings.flaws.retain(|flaw| !flaw.is_of_absence());
+        (Err(mut diagnostics), Err(errors)) => {
+            diagnostics.errors.retain(|error| !error.is_of_absence());
             let errors = errors.iter().map(ToString::to_string);
-            Err(ZoneProblem::Flaws(errors.chain(lines(&findings.flaws, &files, "more errors")).collect()))
+            Err(ZoneProblem::Errors(errors.chain(lines(&diagnostics.errors, &files, "more errors")).collect()))
         }
     }
 }
 
-/// Findings, a line each, with file, line and column.
-fn lines<T: fmt::Display>(findings: &Listed<T>, files: &master::Files, more: &str) -> Vec<String> {
-    let mut lines: Vec<String> = findings.iter().map(|finding: &Finding<T>| finding.in_files(files)).collect();
-    let rest = findings.count() - lines.len();
+/// Diagnostics, a line each, with file, line and column.
+fn lines<T: fmt::Display>(diagnostics: &DiagnosticList<T>, files: &master::Files, more: &str) -> Vec<String> {
+    let mut lines: Vec<String> =
+        diagnostics.iter().map(|diagnostic: &Diagnostic<T>| diagnostic.in_files(files)).collect();
+    let rest = diagnostics.count() - lines.len();
     if rest > 0 {
         let file = files.names().next().unwrap_or_default();
         lines.push(format!("{file}: and {rest} {more}"));
@@ -315,9 +316,9 @@ pub enum ZoneProblem {
     /// It cannot be read.
     Unreadable(PathBuf, io::Error),
     /// It cannot be understood.
-    Wrong(ZoneErrors),
+    Wrong(FileErrors),
     /// Its records are no zone.
-    Flaws(Vec<String>),
+    Errors(Vec<String>),
     /// Another file of the authority has the same zone.
     Twice {
         /// The zone.
@@ -334,7 +335,7 @@ impl fmt::Display for ZoneProblem {
         match self {
             Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
             Self::Wrong(errors) => errors.fmt(f),
-            Self::Flaws(lines) => f.write_str(&lines.join("\n")),
+            Self::Errors(lines) => f.write_str(&lines.join("\n")),
             Self::Twice { zone, file, first } => {
                 write!(f, "{}: zone {zone} is in {} too: expected one of them", file.display(), first.display())
             }

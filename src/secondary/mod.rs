@@ -438,7 +438,7 @@ impl fmt::Display for PrimaryError {
             Self::NoSerial(rcode) => write!(f, "no SOA record in its reply, which is {rcode}"),
             Self::Unsigned(failure) => write!(f, "its reply is not to be trusted: {failure}"),
             Self::Transfer(failure) => failure.fmt(f),
-            Self::Flawed(flaws) => write!(f, "what it sent is no zone: {flaws}"),
+            Self::Flawed(errors) => write!(f, "what it sent is no zone: {errors}"),
             Self::Inexact(inexact) => write!(f, "differences from another version: {inexact}"),
         }
     }

@@ -79,7 +79,7 @@ fn parse(file: &Path, octets: Vec<u8>, name: &Name) -> Result<Zone, String> {
         .map_err(|errors| errors.to_string())?;
     let (zone, _cautions) = builder
         .finish()
-        .map_err(|findings| findings.flaws.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        .map_err(|diagnostics| diagnostics.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     Ok(zone)
 }
 

@@ -58,9 +58,9 @@ pub(super) fn build<'a>(name: &Name, records: impl Iterator<Item = Record<'a>>) 
     match builder.finish() {
         // What is odd in it is for the operator of the primary to see.
         Ok((zone, _cautions)) => Ok(zone),
-        Err(findings) => {
-            let flaws = findings.flaws.iter().map(ToString::to_string);
-            Err(PrimaryError::Flawed(flaws.collect::<Vec<_>>().join("; ")))
+        Err(diagnostics) => {
+            let errors = diagnostics.errors.iter().map(ToString::to_string);
+            Err(PrimaryError::Flawed(errors.collect::<Vec<_>>().join("; ")))
         }
     }
 }

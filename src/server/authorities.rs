@@ -19,7 +19,7 @@ use crate::secondary::{SecondaryZone, ZoneUpdate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
 use crate::wire::Name;
-use crate::zone::{Catalog, Zone};
+use crate::zone::{Zone, ZoneDb};
 
 /// What one authority holds.
 pub(super) struct ServedAuthority {
@@ -45,11 +45,11 @@ struct Compared {
 impl Comparison {
     /// Compares the zones of files of a config with what an authority has answered from so far, if there is one. Takes as long
     /// as the zones are large.
-    pub(super) fn of(config: &AuthorityConfig, loaded: &Catalog, earlier: Option<&AuthorityState>) -> Self {
+    pub(super) fn of(config: &AuthorityConfig, loaded: &ZoneDb, earlier: Option<&AuthorityState>) -> Self {
         let compare = |shared: &SharedZone| {
             let zone = loaded.zone(&shared.zone)?;
             let size = Records::size_of(zone.iter());
-            let known = earlier.and_then(|state| Some((state.catalog.zone(&shared.zone)?, state)));
+            let known = earlier.and_then(|state| Some((state.zone_db.zone(&shared.zone)?, state)));
             let (journal, change) = match known {
                 None => (empty_journal(), None),
                 Some((old, state)) => {
@@ -83,7 +83,7 @@ impl ServedAuthority {
     pub(super) fn new(
         number: usize,
         config: AuthorityConfig,
-        loaded: Arc<Catalog>,
+        loaded: Arc<ZoneDb>,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
     ) -> (Self, Vec<ZoneChange>) {
@@ -118,7 +118,7 @@ impl ServedAuthority {
     pub(super) fn reload(
         &mut self,
         config: AuthorityConfig,
-        loaded: Arc<Catalog>,
+        loaded: Arc<ZoneDb>,
         comparison: Comparison,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
@@ -143,7 +143,7 @@ impl ServedAuthority {
         transfers.insert(zone.apex().clone(), Arc::new(of_zone));
         let changes = zone.is_served().then(|| self.change_of(&zone, sharing));
         self.state = Arc::new(AuthorityState {
-            catalog: Arc::new(Catalog::clone(&self.state.catalog).with_zone(zone)),
+            zone_db: Arc::new(ZoneDb::clone(&self.state.zone_db).with_zone(zone)),
             keys: Arc::clone(&self.state.keys),
             transfers,
             access: Arc::clone(&self.state.access),
@@ -161,9 +161,9 @@ impl ServedAuthority {
     ) -> (Vec<ZoneChange>, Vec<ReloadNotice>) {
         let (mut changes, mut notices) = (Vec::new(), Vec::new());
         let mut all_transfers = HashMap::new();
-        let mut catalog = Catalog::clone(&self.state.catalog);
+        let mut zone_db = ZoneDb::clone(&self.state.zone_db);
         for shared in &self.config.shared {
-            let (Some(zone), Some(compared)) = (catalog.zone(&shared.zone), comparison.0.remove(&shared.zone)) else {
+            let (Some(zone), Some(compared)) = (zone_db.zone(&shared.zone), comparison.0.remove(&shared.zone)) else {
                 continue;
             };
             notices.extend(compared.change.and_then(|change| change.notice(zone)));
@@ -176,7 +176,7 @@ impl ServedAuthority {
             // Only what came from other servers goes on; a file of that name is no version of theirs.
             let known = earlier.and_then(|(state, _)| {
                 let transfers = state.transfers.get(&secondary.zone).filter(|transfers| transfers.source.is_some())?;
-                Some((Arc::clone(state.catalog.zone(&secondary.zone)?), transfers.journal.clone(), transfers.size))
+                Some((Arc::clone(state.zone_db.zone(&secondary.zone)?), transfers.journal.clone(), transfers.size))
             });
             let none = || (Arc::new(Zone::unserved(&secondary.zone)), empty_journal(), 0);
             let (zone, journal, size) = known.unwrap_or_else(none);
@@ -189,7 +189,7 @@ impl ServedAuthority {
             let transfer_to = secondary.sharing.transfer_to.clone();
             let transfers = ZoneTransfers { transfer_to, journal, size, source: Some(source) };
             all_transfers.insert(secondary.zone.clone(), Arc::new(transfers));
-            catalog = catalog.with_zone(zone);
+            zone_db = zone_db.with_zone(zone);
         }
         let rate = match (self.config.rate_limit, earlier) {
             (Some(rules), Some((state, Some(known)))) if rules == known => state.rate.clone(),
@@ -198,8 +198,8 @@ impl ServedAuthority {
         };
         let keys = Arc::clone(&self.state.keys);
         let (access, cookies) = (Arc::clone(&self.state.access), self.state.cookies.clone());
-        let catalog = Arc::new(catalog);
-        self.state = Arc::new(AuthorityState { catalog, keys, transfers: all_transfers, access, rate, cookies });
+        let zone_db = Arc::new(zone_db);
+        self.state = Arc::new(AuthorityState { zone_db, keys, transfers: all_transfers, access, rate, cookies });
         (changes, notices)
     }
 
@@ -213,12 +213,12 @@ impl ServedAuthority {
 /// The state of a config and of zones that were loaded, before anything is exchanged or limited.
 fn empty_state(
     config: &AuthorityConfig,
-    loaded: Arc<Catalog>,
+    loaded: Arc<ZoneDb>,
     keys: &Arc<Keys>,
     cookies: Option<Arc<Cookies>>,
 ) -> AuthorityState {
     let access = Arc::new(Access::new(&config.access));
-    AuthorityState { catalog: loaded, keys: Arc::clone(keys), transfers: HashMap::new(), access, rate: None, cookies }
+    AuthorityState { zone_db: loaded, keys: Arc::clone(keys), transfers: HashMap::new(), access, rate: None, cookies }
 }
 
 /// How a zone differs from its version before.

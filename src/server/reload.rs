@@ -127,9 +127,9 @@ impl Prepared {
     fn of(mut setup: Setup, base: &Base) -> Self {
         let keys = Arc::new(mem::take(&mut setup.keys));
         let (mut comparisons, mut zones) = (Vec::new(), Vec::new());
-        for (config, catalog) in setup.config.authorities.iter().zip(&setup.catalogs) {
+        for (config, zone_db) in setup.config.authorities.iter().zip(&setup.zone_dbs) {
             let known = base.authorities.iter().find(|(_, name, _)| *name == config.name);
-            comparisons.push(known.map(|(_, _, state)| Comparison::of(config, catalog, Some(state))));
+            comparisons.push(known.map(|(_, _, state)| Comparison::of(config, zone_db, Some(state))));
             zones.extend(known.into_iter().flat_map(|(number, _, _)| secondary_zones_of(*number, config, &keys)));
         }
         let saved = Saved::load_all(zones.into_iter().filter(|secondary| !base.zones.contains(secondary)));
@@ -299,7 +299,7 @@ impl Server {
     /// Swaps what is in force, as far as that can be done while running.
     fn commit(&mut self, prepared: Prepared) -> Vec<ReloadNotice> {
         let Prepared { setup, keys, comparisons, saved, new_cache } = prepared;
-        let Setup { config, catalogs, cookie_secrets, .. } = setup;
+        let Setup { config, zone_dbs, cookie_secrets, .. } = setup;
         let mut notices = needs_restart(&self.config, &config);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
         self.connections.reload(&config);
@@ -317,13 +317,13 @@ impl Server {
             self.configured.clone_from(&config.pools);
             self.pools = config.pools;
         }
-        for ((config, catalog), comparison) in config.authorities.into_iter().zip(catalogs).zip(comparisons) {
+        for ((config, zone_db), comparison) in config.authorities.into_iter().zip(zone_dbs).zip(comparisons) {
             // One that is gone keeps its zones until the restart, and a new one waits for that.
             let position = self.authorities.iter().position(|served| served.name() == config.name);
             let (Some(number), Some(comparison)) = (position, comparison) else { continue };
             let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
             let earlier = Arc::clone(self.authorities[number].state());
-            let (changed, odd) = self.authorities[number].reload(config, catalog, comparison, &keys, cookies);
+            let (changed, odd) = self.authorities[number].reload(config, zone_db, comparison, &keys, cookies);
             notices.extend(odd);
             self.publish(number);
             self.free(Some(Old::AuthorityState(earlier)));

@@ -93,7 +93,7 @@ impl Server {
     /// # Errors
     /// If an address, a thread or a descriptor cannot be had; then nothing runs.
     pub fn start(setup: Setup, read: Read) -> Result<Self, StartError> {
-        let Setup { config, catalogs, keys, cookie_secrets, token, files } = setup;
+        let Setup { config, zone_dbs, keys, cookie_secrets, token, files } = setup;
         let (keys, count) = (Arc::new(keys), worker_count(&config));
         let shares = share_descriptors(&config, count);
         let own_secret = OwnSecret::new(Instant::now())?;
@@ -107,9 +107,9 @@ impl Server {
             persist::load(state, &shared);
         }
         let mut bound = Bound::bind(&config, count)?;
-        let authorities = config.authorities.iter().zip(catalogs).enumerate().map(|(number, (config, catalog))| {
+        let authorities = config.authorities.iter().zip(zone_dbs).enumerate().map(|(number, (config, zone_db))| {
             let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
-            ServedAuthority::new(number, config.clone(), catalog, &keys, cookies)
+            ServedAuthority::new(number, config.clone(), zone_db, &keys, cookies)
         });
         let (mut authorities, changes): (Vec<_>, Vec<_>) = authorities.unzip();
         let mut changes: Vec<ZoneChange> = changes.into_iter().flatten().collect();

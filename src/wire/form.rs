@@ -1,7 +1,8 @@
 //! What is remembered of a client's query while its race runs: the form in which it wants its response.
 //!
-//! Clients that share a race share the question, RD, CD and DO, but each has its own ID, spelling of the name, and size.
+//! Clients that share a race share the question, RD, CD and DO, but each has its own ID, case of the name, and size.
 
+use super::case::QnameCase;
 use super::codes::Rcode;
 use super::cookie::{Cookie, CookieState};
 use super::header::{Flag, HEADER_LEN, Header};
@@ -22,11 +23,11 @@ pub struct ClientForm {
     checking_disabled: bool,
     /// Whether it asks to be told AD, by AD or DO (RFC 6840 section 5.7).
     asks_authentic: bool,
-    /// How the question's name was spelled.
-    spelling: Spelling,
+    /// The case of the question's name.
+    qname_case: QnameCase,
 }
 
-/// The form of a query but for the spelling of its name and its cookie, which are most of it.
+/// The form of a query but for the case of its name and its cookie, which are most of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainForm {
     /// The ID of the query.
@@ -44,11 +45,11 @@ pub struct PlainForm {
 }
 
 impl PlainForm {
-    /// The form of a query whose name was spelled like this, without its cookie.
-    pub fn spelled(self, qname: &[u8]) -> ClientForm {
+    /// The form of a query whose name is in this case, without its cookie.
+    pub fn with_case_of(self, qname: &[u8]) -> ClientForm {
         let Self { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie: _ } = self;
-        let spelling = Spelling::of(qname);
-        ClientForm { id, edns, cookie: None, recursion_desired, checking_disabled, asks_authentic, spelling }
+        let qname_case = QnameCase::of(qname);
+        ClientForm { id, edns, cookie: None, recursion_desired, checking_disabled, asks_authentic, qname_case }
     }
 }
 
@@ -71,7 +72,7 @@ impl ClientForm {
             recursion_desired: query.header.recursion_desired(),
             checking_disabled: query.header.checking_disabled(),
             asks_authentic: query.header.authentic_data() || query.edns.is_some_and(|edns| edns.dnssec_ok),
-            spelling: Spelling::of(query.question.qname()),
+            qname_case: QnameCase::of(query.question.qname()),
         }
     }
 
@@ -105,54 +106,22 @@ impl ClientForm {
         if rcode.0 > Rcode::MAX_IN_HEADER && self.edns.is_none() { Rcode::SERVFAIL } else { rcode }
     }
 
-    /// The same without spelling and cookie, for whoever keeps the name as it was spelled.
+    /// The same without case and cookie, for whoever keeps the name as it came.
     pub fn plain(self) -> PlainForm {
-        let Self { id, edns, cookie, recursion_desired, checking_disabled, asks_authentic, spelling: _ } = self;
+        let Self { id, edns, cookie, recursion_desired, checking_disabled, asks_authentic, qname_case: _ } = self;
         let cookie = cookie.map(|cookie| cookie.state);
         PlainForm { id, edns, recursion_desired, checking_disabled, asks_authentic, cookie }
     }
 
-    /// Spells a name, which is that of the query, as the client did.
-    pub fn spell(&self, qname: &mut [u8]) {
-        self.spelling.apply(qname);
+    /// Gives a name, which is that of the query, the case that the client chose.
+    pub fn restore_case(&self, qname: &mut [u8]) {
+        self.qname_case.apply(qname);
     }
 
-    /// Spells the name of a message's question, so many octets long, as the client did.
-    pub(super) fn respell(&self, qname_len: usize, message: &mut [u8]) {
+    /// Gives the name of a message's question, so many octets long, the case that the client chose.
+    pub(super) fn restore_question_case(&self, qname_len: usize, message: &mut [u8]) {
         if let Some(qname) = message.get_mut(HEADER_LEN..HEADER_LEN + qname_len) {
-            self.spelling.apply(qname);
-        }
-    }
-}
-
-/// Which octets of a wire name are upper-case letters: all that is lost when a name is folded.
-///
-/// A client may have chosen the case at random to tell forged responses from true ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Spelling([u64; 4]);
-
-impl Spelling {
-    /// The spelling of a name, which has at most 255 octets.
-    fn of(qname: &[u8]) -> Self {
-        let mut words = [0; 4];
-        for (word, octets) in words.iter_mut().zip(qname.chunks(64)) {
-            for (bit, octet) in octets.iter().enumerate() {
-                *word |= u64::from(octet.is_ascii_uppercase()) << bit;
-            }
-        }
-        Self(words)
-    }
-
-    /// Spells the same name, however it is spelled now, in this way.
-    fn apply(&self, qname: &mut [u8]) {
-        qname.make_ascii_lowercase();
-        for (&word, octets) in self.0.iter().zip(qname.chunks_mut(64)) {
-            // Nearly always there is none: only the bits that are set are looked at.
-            let mut left = word;
-            while let Some(octet) = octets.get_mut(left.trailing_zeros() as usize) {
-                octet.make_ascii_uppercase();
-                left &= left.wrapping_sub(1);
-            }
+            self.qname_case.apply(qname);
         }
     }
 }
@@ -168,9 +137,6 @@ const MIN_UDP_LEN: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::super::name::fold;
     use super::super::query::read_query;
     use super::*;
 
@@ -181,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn form_is_made_whole_by_the_name_as_it_was_spelled() {
+    fn form_is_made_whole_by_the_name_as_it_came() {
         let query = b"\0\x07\x01\x10\0\x01\0\0\0\0\0\0\x03wWw\x02eX\0\0\x01\0\x01";
         let form = ClientForm::of(&read_query(query).expect("a query"));
         let mut qname = *b"\x03www\x02EX\0";
-        form.spell(&mut qname);
+        form.restore_case(&mut qname);
         assert_eq!(&qname, b"\x03wWw\x02eX\0");
-        assert_eq!(form.plain().spelled(&qname), form);
+        assert_eq!(form.plain().with_case_of(&qname), form);
     }
 
     #[test]
@@ -201,7 +167,7 @@ mod tests {
                 recursion_desired: false,
                 checking_disabled: false,
                 asks_authentic: false,
-                spelling: Spelling::of(b"\0"),
+                qname_case: QnameCase::of(b"\0"),
             };
             assert_eq!(form.udp_limit(own), expected, "{client:?} {own}");
         };
@@ -211,19 +177,5 @@ mod tests {
         check(Some(1000), 1232, 1000);
         check(Some(4096), 1232, 1232);
         check(Some(4096), 100, 512);
-    }
-
-    proptest! {
-        #[test]
-        fn spelling_survives_folding_and_shouting(name in prop::collection::vec(any::<u8>(), 0..=255)) {
-            let spelling = Spelling::of(&name);
-            let mut folded = name.clone();
-            fold(&mut folded);
-            spelling.apply(&mut folded);
-            prop_assert_eq!(&folded, &name);
-            let mut shouted = name.to_ascii_uppercase();
-            spelling.apply(&mut shouted);
-            prop_assert_eq!(&shouted, &name);
-        }
     }
 }

@@ -15,20 +15,19 @@
 //! strictly backwards; nothing is left over at the end. RDATA stays opaque (RFC 3597), with one exception in
 //! `expand.rs`. This room knows no policy, no socket and no clock.
 
-mod aged;
 mod body;
+mod cached;
 mod case;
+mod category;
 mod codes;
 mod conclusion;
 mod cookie;
 mod edns;
 mod expand;
 mod form;
-mod frame;
 mod hash;
 mod header;
 mod name;
-mod own;
 mod query;
 mod question;
 mod relay;
@@ -36,12 +35,12 @@ mod reply;
 #[cfg(test)]
 mod sample;
 mod sections;
-mod subject;
 mod synthesis;
 mod text;
 
-pub use aged::{Aged, TtlBounds, settle_ttls, write_aged, write_kept};
+pub use cached::{Freshness, TtlBounds, clamp_ttls, write_cacheable, write_cached};
 pub use case::{has_case, set_case};
+pub use category::{ResponseCategory, ResponseSubject};
 pub use codes::{ExtendedError, Opcode, OptionCode, Rcode, RecordClass, RecordType, UnknownRecordType};
 pub use conclusion::Conclusion;
 pub use cookie::{
@@ -49,16 +48,16 @@ pub use cookie::{
 };
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
-pub use frame::{FRAME_PREFIX, first_message};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
-pub use own::{write_plain_query, write_without_opt};
-pub use query::{Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_query};
+pub use query::{
+    Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_plain_query, write_query,
+    write_without_opt,
+};
 pub use question::Question;
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, read_reply};
-pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords};
-pub use subject::Subject;
+pub use sections::{Broken, FRAME_PREFIX, Message, Section, SectionRecord, SectionRecords, first_message};
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;

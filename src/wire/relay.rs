@@ -27,7 +27,7 @@ pub fn write_response(reply: &Reply<'_>, form: &ClientForm, own_udp_size: u16, l
     }
     draft.header.with_counts(draft.counts).overwrite(out);
     let qname_len = reply.question().map_or(0, |question| question.qname().len());
-    form.respell(qname_len, out);
+    form.restore_question_case(qname_len, out);
 }
 
 /// What a response is to have besides the records that are relayed.

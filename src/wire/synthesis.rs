@@ -30,7 +30,7 @@ pub fn write_synthesized(
     out.clear();
     out.extend_from_slice(&header.to_wire());
     out.extend_from_slice(question_wire);
-    form.respell(qname(question_wire).len(), out);
+    form.restore_question_case(qname(question_wire).len(), out);
     if let Some(edns) = form.edns {
         let mut room = [0; MAX_ERROR];
         let options = error.map_or(&[][..], |(error, text)| extended_error_with_text(error, text, &mut room));

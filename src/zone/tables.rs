@@ -3,11 +3,9 @@
 //! Built whole from all table files of the authority, or not at all, and immutable from then on. A
 //! table is a set of hosts, not a tree; several tables are one set.
 
-use super::error::{Fault, MAX_ERRORS, Problem, ZoneError, ZoneErrors};
-use super::record::{Place, Record};
-use super::referral::{Referral, ReferralDraft};
-use super::store::{Added, Draft, Full, Rrset, Store};
-use super::table::{TableFaults, read_table};
+use super::answer::referral::Referral;
+use super::load::{FileErrors, TablesBuilder, read_table};
+use super::store::{Rrset, Store, StoreBuilder};
 use crate::wire::{Name, RecordType};
 
 /// The tables of one authority.
@@ -37,13 +35,18 @@ impl Tables {
     /// have none.
     ///
     /// Every bad line of every file is reported.
-    pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, ZoneErrors> {
+    pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, FileErrors> {
         let mut builder = TablesBuilder::new(miss);
         for (file, octets) in sources {
-            let faults = read_table(octets, ttl, &mut |record, place| builder.add(&record, place));
-            builder.end_file(file, faults);
+            let errors = read_table(octets, ttl, &mut |record, place| builder.add(&record, place));
+            builder.end_file(file, errors);
         }
         builder.finish()
+    }
+
+    /// Tables of these hosts.
+    pub(super) fn new(hosts: Store, referral: Option<Referral>, miss: Miss) -> Self {
+        Self { hosts, referral, miss }
     }
 
     /// The hosts.
@@ -73,7 +76,7 @@ impl Tables {
 
     /// Tables without a host, as they are beside zones.
     pub fn none() -> Self {
-        let (hosts, _) = Draft::default().finish();
+        let (hosts, _) = StoreBuilder::default().finish();
         Self { hosts, referral: None, miss: Miss::Refused }
     }
 
@@ -123,77 +126,6 @@ pub(super) enum Answer<'a> {
     Refused,
     /// Nothing at all.
     Silence,
-}
-
-/// Tables whose files are being read.
-#[derive(Debug)]
-pub struct TablesBuilder {
-    /// Said of what is in none.
-    miss: Miss,
-    /// From address lines.
-    hosts: Draft,
-    /// From NS lines.
-    referral: ReferralDraft,
-    /// What found no room, of the file that is being read.
-    overflow: Vec<(usize, Fault)>,
-    /// What is wrong with the files that were read.
-    errors: Vec<ZoneError>,
-}
-
-impl TablesBuilder {
-    /// Nothing has been read yet.
-    pub fn new(miss: Miss) -> Self {
-        let (hosts, referral) = (Draft::default(), ReferralDraft::default());
-        Self { miss, hosts, referral, overflow: Vec::new(), errors: Vec::new() }
-    }
-
-    /// Gets ready for many hosts.
-    pub fn expect_many(&mut self) {
-        self.hosts.expect_many();
-    }
-
-    /// Adds what a line says, as [`read_table`] hands it over.
-    pub fn add(&mut self, record: &Record<'_>, place: Place) {
-        let Record { owner, rtype, ttl, rdata } = *record;
-        let problem = if rtype == RecordType::NS {
-            let is_added = Name::from_wire(owner).is_ok_and(|host| self.referral.add(&host, ttl));
-            (!is_added).then_some(Problem::TooManyNameServers)
-        } else {
-            self.hosts.open(owner, place);
-            match self.hosts.add(rtype, ttl, rdata) {
-                // A line that is there twice counts once.
-                Ok(Added::New | Added::Duplicate | Added::OtherTtl) => None,
-                Err(Full { limit }) => Some(Problem::TooManyAddresses { limit }),
-            }
-        };
-        if let Some(problem) = problem {
-            self.overflow.push((place.line as usize, Fault { column: 1, problem }));
-        }
-    }
-
-    /// Notes that a file of this name was read, and what is wrong with its lines. Of a file that is wrong all over only the
-    /// first lines are told.
-    pub fn end_file(&mut self, file: &str, TableFaults(mut faults): TableFaults) {
-        faults.append(&mut self.overflow);
-        faults.sort_by_key(|(line, _)| *line);
-        if faults.len() > MAX_ERRORS {
-            let more = faults.len() - MAX_ERRORS;
-            faults.truncate(MAX_ERRORS + 1);
-            if let Some((_, fault)) = faults.last_mut() {
-                *fault = Fault { column: 1, problem: Problem::More(more) };
-            }
-        }
-        let error = |(line, fault)| ZoneError { file: file.to_owned(), line, fault };
-        self.errors.extend(faults.into_iter().map(error));
-    }
-
-    /// Compiles the tables, unless anything is wrong.
-    pub fn finish(mut self) -> Result<Tables, ZoneErrors> {
-        ZoneErrors::check(self.errors)?;
-        self.hosts.fill_gaps(Name::root().as_wire().len());
-        let (hosts, _) = self.hosts.finish();
-        Ok(Tables { referral: self.referral.finish(&hosts), hosts, miss: self.miss })
-    }
 }
 
 #[cfg(test)]
@@ -324,7 +256,7 @@ mod tests {
         let check = |text: String, expected: Option<(usize, &str)>| {
             let found = Tables::build(&sources(&[&text]), 300, Miss::Silent).err().map(|errors| {
                 let error = errors.iter().next().expect("an error");
-                (error.line, error.fault.problem.to_string())
+                (error.line, error.error.problem.to_string())
             });
             assert_eq!(found.as_ref().map(|(line, text)| (*line, text.as_str())), expected);
         };

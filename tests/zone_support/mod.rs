@@ -1,4 +1,4 @@
-//! Zones in tests: from text to a catalog, from a question to the lines of its response.
+//! Zones in tests: from text to a zone database, from a question to the lines of its response.
 //!
 //! [`read_zone`] reads master files. [`try_zone`] reads a shorter form, `OWNER [TTL] TYPE RDATA`, a record a line, where
 //! DNSSEC records say only what an authority looks at.
@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use hedgerow::wire::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType};
 use hedgerow::zone::master::{self, Source, Task};
-use hedgerow::zone::{Catalog, Findings, Miss, Place, Reaction, Record, Tables, Transport, Zone, ZoneBuilder, respond};
+use hedgerow::zone::{
+    Diagnostics, Miss, Place, Reaction, Record, Tables, Transport, Zone, ZoneBuilder, ZoneDb, respond,
+};
 
 /// The largest UDP message of the server in tests.
 pub(crate) const UDP_SIZE: u16 = 1232;
@@ -21,7 +23,7 @@ pub(crate) fn name(text: &str) -> Name {
 }
 
 /// The zone of a master file, whose first owner is the apex.
-pub(crate) fn read_zone(text: &str) -> Result<(Zone, Findings), Findings> {
+pub(crate) fn read_zone(text: &str) -> Result<(Zone, Diagnostics), Diagnostics> {
     let apex = name(text.split_whitespace().next().expect("a first record"));
     let mut builder = ZoneBuilder::new(&apex);
     let source = Source { name: "test.zone".to_owned(), octets: text.into() };
@@ -33,7 +35,7 @@ pub(crate) fn read_zone(text: &str) -> Result<(Zone, Findings), Findings> {
 }
 
 /// The zone of a text, whose first owner is the apex.
-pub(crate) fn try_zone(text: &str) -> Result<(Zone, Findings), Findings> {
+pub(crate) fn try_zone(text: &str) -> Result<(Zone, Diagnostics), Diagnostics> {
     let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).peekable();
     let apex = lines.peek().and_then(|(_, line)| line.split_whitespace().next()).expect("a first record");
     let mut builder = ZoneBuilder::new(&name(apex));
@@ -61,27 +63,27 @@ pub(crate) fn try_zone(text: &str) -> Result<(Zone, Findings), Findings> {
 pub(crate) fn zone(text: &str) -> Zone {
     match try_zone(text) {
         Ok((zone, _)) => zone,
-        Err(findings) => {
-            let flaws: Vec<_> = findings.flaws.iter().take(5).map(|flaw| flaw.to_string()).collect();
-            panic!("{} flaws: {flaws:?}", findings.flaws.count())
+        Err(diagnostics) => {
+            let errors: Vec<_> = diagnostics.errors.iter().take(5).map(|error| error.to_string()).collect();
+            panic!("{} errors: {errors:?}", diagnostics.errors.count())
         }
     }
 }
 
-/// A catalog of zones.
-pub(crate) fn catalog(texts: &[&str]) -> Catalog {
-    texts.iter().fold(empty(), |catalog, text| catalog.with_zone(Arc::new(zone(text))))
+/// A zone database of zones.
+pub(crate) fn zone_db(texts: &[&str]) -> ZoneDb {
+    texts.iter().fold(empty(), |zone_db, text| zone_db.with_zone(Arc::new(zone(text))))
 }
 
-/// A catalog of nothing.
-pub(crate) fn empty() -> Catalog {
-    Catalog::new(Arc::new(Tables::none()))
+/// A zone database of nothing.
+pub(crate) fn empty() -> ZoneDb {
+    ZoneDb::new(Arc::new(Tables::none()))
 }
 
-/// A catalog of zones beside a table.
-pub(crate) fn catalog_with_table(texts: &[&str], table: &str, miss: Miss) -> Catalog {
-    let tables = Catalog::build(&[("table".to_owned(), table.into())], 300, miss).expect("a sound table");
-    texts.iter().fold(tables, |catalog, text| catalog.with_zone(Arc::new(zone(text))))
+/// A zone database of zones beside a table.
+pub(crate) fn zone_db_with_table(texts: &[&str], table: &str, miss: Miss) -> ZoneDb {
+    let tables = ZoneDb::build(&[("table".to_owned(), table.into())], 300, miss).expect("a sound table");
+    texts.iter().fold(tables, |zone_db, text| zone_db.with_zone(Arc::new(zone(text))))
 }
 
 /// RDATA from its fields.
@@ -187,10 +189,10 @@ impl Asked {
         message
     }
 
-    /// The response of a catalog.
-    pub(crate) fn of(&self, catalog: &Catalog) -> Response {
+    /// The response of a zone database.
+    pub(crate) fn of(&self, zone_db: &ZoneDb) -> Response {
         let mut out = Vec::new();
-        match respond(catalog, &self.message(), self.transport, UDP_SIZE, &mut out) {
+        match respond(zone_db, &self.message(), self.transport, UDP_SIZE, &mut out) {
             Reaction::Respond(_) => Response::read(out),
             other => panic!("{} {}: {other:?}", self.qname, self.qtype),
         }

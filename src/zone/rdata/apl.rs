@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::write::{Octets, push};
-use crate::zone::master::{Mistake, Word, Words, number};
+use crate::zone::load::master::{EntryError, Word, Words, number};
 
 /// Reads prefixes to the end of the entry.
-pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     while let Some(word) = words.any()? {
         read_item(word, out).ok_or_else(|| word.bad("address prefix", ITEM_FORM))?;
     }

@@ -2,10 +2,10 @@
 
 use super::write::{Octets, push};
 use crate::wire::RecordType;
-use crate::zone::master::{Mistake, Words, record_type};
+use crate::zone::load::master::{EntryError, Words, record_type};
 
 /// Reads types to the end of the entry, in any order.
-pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let mut types = Vec::new();
     while let Some(word) = words.any()? {
         types.push(record_type(word)?.0.to_be_bytes());

@@ -7,10 +7,10 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE, HEXUPPER};
 use super::read::{BASE64_FORM, HEX_FORM, IPV4_FORM, IPV6_FORM, append_decoded, parsed};
 use super::write::{Octets, push};
 use crate::wire::display_name;
-use crate::zone::master::{Mistake, Word, Words};
+use crate::zone::load::master::{EntryError, Word, Words};
 
 /// Reads gateway type, algorithm and gateway (RFC 4025 section 3.1).
-pub(super) fn read_ipsec(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+pub(super) fn read_ipsec(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let kind = words.number(3, KIND_FORM)? as u8;
     out.extend([kind, words.u8()?]);
     read_target(kind, words, out)
@@ -24,7 +24,7 @@ pub(super) fn write_ipsec(octets: &mut Octets<'_>, text: &mut String) -> Option<
 }
 
 /// Reads the discovery flag, the relay type and the relay (RFC 8777 section 4.3).
-pub(super) fn read_relay(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+pub(super) fn read_relay(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let discovery = words.number(1, "0 or 1")? as u8;
     let kind = words.number(3, KIND_FORM)? as u8;
     out.push(discovery << 7 | kind);
@@ -40,7 +40,7 @@ pub(super) fn write_relay(octets: &mut Octets<'_>, text: &mut String) -> Option<
 }
 
 /// Reads what a kind of gateway wants: nothing, an address, or a name.
-fn read_target(kind: u8, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+fn read_target(kind: u8, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     match kind {
         0 => parsed(words, "gateway", "a dot, since its type is 0", |word| (word.text == b".").then_some(())),
         1 => {
@@ -70,7 +70,7 @@ fn write_target(kind: u8, octets: &mut Octets<'_>, text: &mut String) -> Option<
 }
 
 /// Reads algorithm, tag and key of a host identity (RFC 8005 section 6).
-pub(super) fn read_host_identity(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+pub(super) fn read_host_identity(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let algorithm = words.u8()?;
     let start = out.len();
     out.extend([0, algorithm, 0, 0]);

@@ -1,10 +1,10 @@
 //! Positions on Earth (RFC 1876): `52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000m 10m`.
 
 use super::write::{Octets, push};
-use crate::zone::master::{Mistake, Word, Words, number};
+use crate::zone::load::master::{EntryError, Word, Words, number};
 
 /// Reads a position: two angles, the altitude, and size and precisions, of which the last ones may be left out.
-pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let latitude = read_angle(words, ('N', 'S'), 90)?;
     let longitude = read_angle(words, ('E', 'W'), 180)?;
     let altitude = words.next("altitude", ALTITUDE_FORM)?;
@@ -52,7 +52,7 @@ pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
 
 /// Reads degrees, minutes and seconds, of which the last two may be left out, and the side of the Earth. In thousandths of
 /// a second from the equator or the prime meridian.
-fn read_angle(words: &mut Words<'_, '_>, sides: (char, char), max: u64) -> Result<u32, Mistake> {
+fn read_angle(words: &mut Words<'_, '_>, sides: (char, char), max: u64) -> Result<u32, EntryError> {
     let first = words.next("angle", ANGLE_FORM)?;
     let degrees = number(first.text).filter(|degrees| *degrees <= max);
     let mut sum = degrees.ok_or_else(|| first.bad("angle", ANGLE_FORM))? * 3_600_000;

@@ -7,7 +7,7 @@ use data_encoding::{BASE32HEX_NOPAD, BASE64, Encoding, HEXLOWER_PERMISSIVE};
 use super::field::{Field, Mnemonics, fields, is_meta};
 use super::{apl, bitmap, gateway, location, svcb, time, write};
 use crate::wire::RecordType;
-use crate::zone::master::{EntryProblem, Mistake, Word, Words, number, record_type, seconds, unescape};
+use crate::zone::load::master::{EntryError, EntryProblem, Word, Words, number, record_type, seconds, unescape};
 
 /// Reads the data of a record, the rest of its entry, and appends their wire form to `out`. The type's own word is at
 /// `type_at`.
@@ -16,45 +16,45 @@ pub(in crate::zone) fn read(
     type_at: usize,
     words: &mut Words<'_, '_>,
     out: &mut Vec<u8>,
-) -> Result<(), Mistake> {
+) -> Result<(), EntryError> {
     if is_meta(rtype) {
-        return Err(Mistake::new(type_at, EntryProblem::MetaType(rtype)));
+        return Err(EntryError::new(type_at, EntryProblem::MetaType(rtype)));
     }
     match words.any()? {
         Some(word) if word.text == b"\\#" && !word.quoted => return read_generic(rtype, word.at, words, out),
         Some(word) => words.lexer.put_back(word),
         None => {}
     }
-    let fields = fields(rtype).ok_or_else(|| Mistake::new(type_at, EntryProblem::NoTextForm(rtype)))?;
+    let fields = fields(rtype).ok_or_else(|| EntryError::new(type_at, EntryProblem::NoTextForm(rtype)))?;
     for field in fields {
         read_field(*field, words, out)?;
     }
     words.end()?;
     if out.len() > usize::from(u16::MAX) {
-        return Err(Mistake::new(type_at, EntryProblem::TooLong));
+        return Err(EntryError::new(type_at, EntryProblem::TooLong));
     }
     Ok(())
 }
 
 /// Reads what stands behind `\#` (RFC 3597 section 5).
-fn read_generic(rtype: RecordType, at: usize, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+fn read_generic(rtype: RecordType, at: usize, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let stated = usize::from(words.u16()?);
     if let Some((at, digits)) = words.joined()? {
         append_decoded(&HEXLOWER_PERMISSIVE, &digits, out)
             .ok_or_else(|| Word { text: &digits, at, quoted: false }.bad("data", HEX_FORM))?;
     }
     if out.len() != stated {
-        return Err(Mistake::new(at, EntryProblem::GenericLength { stated, found: out.len() }));
+        return Err(EntryError::new(at, EntryProblem::GenericLength { stated, found: out.len() }));
     }
     // A server that knows the type looks into its data, so they have to be what it expects.
     if fields(rtype).is_some() && !write::fits(rtype, out) {
-        return Err(Mistake::new(at, EntryProblem::GenericForm(rtype)));
+        return Err(EntryError::new(at, EntryProblem::GenericForm(rtype)));
     }
     Ok(())
 }
 
 /// Reads one field.
-fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     match field {
         Field::U8 => out.push(words.u8()?),
         Field::U16 => out.extend(words.u16()?.to_be_bytes()),
@@ -152,7 +152,7 @@ pub(super) fn parsed<'a, T>(
     thing: &'static str,
     expected: &'static str,
     parse: impl FnOnce(Word<'a>) -> Option<T>,
-) -> Result<T, Mistake> {
+) -> Result<T, EntryError> {
     let word = words.next(thing, expected)?;
     parse(word).ok_or_else(|| word.bad(thing, expected))
 }
@@ -171,7 +171,7 @@ fn read_code(word: Word<'_>, mnemonics: Mnemonics) -> Option<u16> {
 }
 
 /// Reads a character string (RFC 1035 section 3.3) and puts its length in front.
-fn read_text(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+fn read_text(word: Word<'_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let start = out.len();
     out.push(0);
     unescape(word, out)?;
@@ -188,7 +188,7 @@ fn read_joined(
     encoding: &Encoding,
     expected: &'static str,
     out: &mut Vec<u8>,
-) -> Result<(), Mistake> {
+) -> Result<(), EntryError> {
     let first = words.next("data", expected)?;
     words.lexer.put_back(first);
     let (at, digits) = words.joined()?.unwrap_or_default();

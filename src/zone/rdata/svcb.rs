@@ -6,10 +6,10 @@ use data_encoding::BASE64;
 
 use super::read::append_decoded;
 use super::write::{Octets, push, push_quoted};
-use crate::zone::master::{EntryProblem, Mistake, Word, Words, number, unescape};
+use crate::zone::load::master::{EntryError, EntryProblem, Word, Words, number, unescape};
 
 /// Reads parameters to the end of the entry, in any order.
-pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), Mistake> {
+pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     let mut parameters: Vec<(u16, Vec<u8>)> = Vec::new();
     while let Some(word) = words.any()? {
         let parameter = read_parameter(word)?;
@@ -22,7 +22,7 @@ pub(super) fn read(words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), M
     parameters.sort_unstable();
     if !are_consistent(&parameters) {
         let problem = EntryProblem::Missing { thing: "parameter", expected: CONSISTENT };
-        return Err(Mistake::new(words.lexer.behind(), problem));
+        return Err(EntryError::new(words.lexer.behind(), problem));
     }
     for (key, value) in &parameters {
         out.extend(key.to_be_bytes());
@@ -63,7 +63,7 @@ fn are_consistent(parameters: &[(u16, Vec<u8>)]) -> bool {
 }
 
 /// Reads one `key` or `key=value`.
-fn read_parameter(word: Word<'_>) -> Result<(u16, Vec<u8>), Mistake> {
+fn read_parameter(word: Word<'_>) -> Result<(u16, Vec<u8>), EntryError> {
     let bad = || word.bad("parameter", PARAMETER_FORM);
     let (name, value) = match word.text.iter().position(|octet| *octet == b'=') {
         Some(sign) => (word.text.get(..sign).unwrap_or_default(), word.text.get(sign + 1..).unwrap_or_default()),

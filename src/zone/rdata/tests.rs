@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::RecordType;
 use crate::zone::Record;
-use crate::zone::master::{Source, Task, read as read_zone};
+use crate::zone::load::master::{Source, Task, read as read_zone};
 
 /// Reads the data of one record.
 fn wire(rtype: &str, text: &str) -> Result<(RecordType, Vec<u8>), String> {

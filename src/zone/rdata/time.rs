@@ -1,6 +1,6 @@
 //! Times of signatures: `YYYYMMDDHHmmSS` in UTC, or seconds since 1970 (RFC 4034 section 3.2).
 
-use crate::zone::master::number;
+use crate::zone::load::master::number;
 
 /// Reads a time. A date behind 2106 wraps around, since times are compared as serial numbers (RFC 4034 section 3.1.5).
 pub(super) fn read(text: &[u8]) -> Option<u32> {

@@ -13,22 +13,22 @@ fn name(text: &str) -> Vec<u8> {
 }
 
 /// Adds a record.
-fn add(draft: &mut Draft, owner: &str, rtype: RecordType, ttl: u32, rdata: &[u8]) -> Added {
-    draft.open(&name(owner), Place::default());
-    draft.add(rtype, ttl, rdata).expect("room")
+fn add(builder: &mut StoreBuilder, owner: &str, rtype: RecordType, ttl: u32, rdata: &[u8]) -> Added {
+    builder.open(&name(owner), Place::default());
+    builder.add(rtype, ttl, rdata).expect("room")
 }
 
 #[test]
 fn records_are_ready_octets_in_the_order_they_came() {
-    let mut draft = Draft::default();
+    let mut builder = StoreBuilder::default();
     let www = "www.example";
-    add(&mut draft, www, RecordType::TXT, 1, b"\x01b");
-    add(&mut draft, www, RecordType::A, 0x0102_0304, &[192, 0, 2, 1]);
-    add(&mut draft, "other.example", RecordType::A, 1, &[192, 0, 2, 9]);
-    add(&mut draft, www, RecordType::TXT, 1, b"\x02aa");
-    assert_eq!(add(&mut draft, www, RecordType::TXT, 1, b"\x01b"), Added::Duplicate);
-    draft.fill_gaps(1);
-    let (store, _) = draft.finish();
+    add(&mut builder, www, RecordType::TXT, 1, b"\x01b");
+    add(&mut builder, www, RecordType::A, 0x0102_0304, &[192, 0, 2, 1]);
+    add(&mut builder, "other.example", RecordType::A, 1, &[192, 0, 2, 9]);
+    add(&mut builder, www, RecordType::TXT, 1, b"\x02aa");
+    assert_eq!(add(&mut builder, www, RecordType::TXT, 1, b"\x01b"), Added::Duplicate);
+    builder.fill_gaps(1);
+    let (store, _) = builder.finish();
     let node = store.find(&name("WWW.example")).expect("an owner");
     let found: Vec<_> = node.rrsets().map(|rrset| (rrset.rtype, rrset.count, rrset.octets.to_vec())).collect();
     let text = b"\xC0\x0C\0\x10\0\x01\0\0\0\x01\0\x02\x01b\xC0\x0C\0\x10\0\x01\0\0\0\x01\0\x03\x02aa";
@@ -41,11 +41,11 @@ fn records_are_ready_octets_in_the_order_they_came() {
 
 #[test]
 fn an_rrset_has_the_lowest_of_its_ttls() {
-    let mut draft = Draft::default();
+    let mut builder = StoreBuilder::default();
     for (ttl, expected) in [(300, Added::New), (100, Added::OtherTtl), (200, Added::OtherTtl)] {
-        assert_eq!(add(&mut draft, "a", RecordType::A, ttl, &[0, 0, 0, ttl as u8]), expected, "{ttl}");
+        assert_eq!(add(&mut builder, "a", RecordType::A, ttl, &[0, 0, 0, ttl as u8]), expected, "{ttl}");
     }
-    let (store, _) = draft.finish();
+    let (store, _) = builder.finish();
     let rrset = store.find(&name("a")).and_then(|node| node.rrset(RecordType::A)).expect("addresses");
     let ttls: Vec<_> = rrset.tails().map(|tail| tail[4..8].to_vec()).collect();
     assert_eq!((rrset.count, rrset.ttl(), ttls), (3, 100, vec![vec![0, 0, 0, 100]; 3]));
@@ -53,11 +53,11 @@ fn an_rrset_has_the_lowest_of_its_ttls() {
 
 #[test]
 fn signatures_stand_apart_by_the_type_they_sign() {
-    let mut draft = Draft::default();
-    add(&mut draft, "a", RecordType::RRSIG, 1, b"\0\x01one");
-    add(&mut draft, "a", RecordType::RRSIG, 2, b"\0\x1Ctwo");
-    add(&mut draft, "a", RecordType::RRSIG, 1, b"\0\x01three");
-    let (store, _) = draft.finish();
+    let mut builder = StoreBuilder::default();
+    add(&mut builder, "a", RecordType::RRSIG, 1, b"\0\x01one");
+    add(&mut builder, "a", RecordType::RRSIG, 2, b"\0\x1Ctwo");
+    add(&mut builder, "a", RecordType::RRSIG, 1, b"\0\x01three");
+    let (store, _) = builder.finish();
     let node = store.find(&name("a")).expect("an owner");
     let counts = [RecordType::A, RecordType::AAAA, RecordType::MX]
         .map(|covered| node.signatures(covered).map(|rrset| (rrset.count, rrset.ttl())));
@@ -66,12 +66,12 @@ fn signatures_stand_apart_by_the_type_they_sign() {
 
 #[test]
 fn what_is_above_an_owner_is_known_and_owns_nothing() {
-    let mut draft = Draft::default();
+    let mut builder = StoreBuilder::default();
     for owner in ["a.b.c.example", "c.example", "d.c.example", "other"] {
-        add(&mut draft, owner, RecordType::A, 1, &[0; 4]);
+        add(&mut builder, owner, RecordType::A, 1, &[0; 4]);
     }
-    draft.fill_gaps(1);
-    let (store, _) = draft.finish();
+    builder.fill_gaps(1);
+    let (store, _) = builder.finish();
     let check = |text: &str, expected: Option<bool>| {
         assert_eq!(store.find(&name(text)).map(|node| node.is_owner()), expected, "{text}");
     };
@@ -89,13 +89,13 @@ fn what_is_above_an_owner_is_known_and_owns_nothing() {
 
 #[test]
 fn a_name_with_one_address_costs_little() {
-    let mut draft = Draft::default();
+    let mut builder = StoreBuilder::default();
     let count = 100_000;
     for number in 0..count {
-        add(&mut draft, &format!("host{number:07}.example.org"), RecordType::A, 300, &[192, 0, 2, 1]);
+        add(&mut builder, &format!("host{number:07}.example.org"), RecordType::A, 300, &[192, 0, 2, 1]);
     }
-    draft.fill_gaps(1);
-    let (store, _) = draft.finish();
+    builder.fill_gaps(1);
+    let (store, _) = builder.finish();
     let each = store.octets() / count;
     assert!(each <= 80, "{each} octets a name");
 }
@@ -107,18 +107,18 @@ proptest! {
         records in prop::collection::vec((0..8_usize, 0..3_u16, 0..5_u8), 0..200),
     ) {
         let owners = ["a", "b.a", "c.b.a", "d", "e.d", "*.d", "f.g.h", "i"];
-        let mut draft = Draft::default();
+        let mut builder = StoreBuilder::default();
         let mut map: BTreeMap<(usize, u16), Vec<u8>> = BTreeMap::new();
         for &(owner, rtype, octet) in &records {
             let known = map.entry((owner, rtype)).or_default();
             let expected = if known.contains(&octet) { Added::Duplicate } else { Added::New };
-            prop_assert_eq!(add(&mut draft, owners[owner], RecordType(16 + rtype), 1, &[1, octet]), expected);
+            prop_assert_eq!(add(&mut builder, owners[owner], RecordType(16 + rtype), 1, &[1, octet]), expected);
             if expected == Added::New {
                 known.push(octet);
             }
         }
-        draft.fill_gaps(1);
-        let (store, places) = draft.finish();
+        builder.fill_gaps(1);
+        let (store, places) = builder.finish();
         prop_assert_eq!(store.records(), map.values().map(Vec::len).sum::<usize>());
         prop_assert_eq!(store.nodes().count(), places.0.len());
         for (&(owner, rtype), octets) in &map {

@@ -1,0 +1,434 @@
+//! Cached messages: the form in which the cache has a reply, and its times to live on the way in and on the way out.
+//!
+//! A cached message has its name folded, its ID and RD zero, AA clear, RA set, and of its OPT record only the Extended DNS Errors.
+//! So it is a reply still, and [`write_cached`] is [`write_response`] with times to live that have run down.
+
+use super::body::{Record, read_name};
+use super::codes::{ExtendedError, RecordType};
+use super::edns::{OptRecord, Passing, extended_error_option};
+use super::form::ClientForm;
+use super::header::{Flag, HEADER_LEN, Header};
+use super::name::fold;
+use super::query::Query;
+use super::relay::write_response;
+use super::reply::Reply;
+
+/// Bounds of the times to live of a cached message, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TtlBounds {
+    /// Less becomes this much. 0 stays 0.
+    pub min: u32,
+    /// More becomes this much.
+    pub max: u32,
+    /// What the SOA record of a negative reply says becomes this much if it is more; `None` if the reply is not negative.
+    pub max_negative: Option<u32>,
+}
+
+/// Whether a cached message is fresh when it is given out, and what becomes of its times to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Its times to live are not over.
+    Fresh {
+        /// Seconds since it came, which are taken from its times to live.
+        age: u32,
+    },
+    /// They are over: it is given out for want of a better one (serve-stale, RFC 8767).
+    Stale {
+        /// The times to live that it gets, in seconds.
+        ttl: u32,
+        /// What the client is told, if it sent EDNS.
+        error: ExtendedError,
+    },
+    /// It says that something failed, and has no times to live.
+    Failure {
+        /// What the client is told, if it sent EDNS.
+        error: ExtendedError,
+    },
+}
+
+/// Writes a reply into `out` as a cached message; `out` stays empty if the reply is a bare failure.
+pub fn write_cacheable(reply: &Reply<'_>, out: &mut Vec<u8>) {
+    out.clear();
+    let Some(question) = reply.question() else { return };
+    let plain = ClientForm::of(&Query { header: Header::new(0), question, edns: None, is_signed: false });
+    write_response(reply, &plain, 0, MAX_MESSAGE, out);
+    // RFC 6891 section 6.1.1: OPT records are not cached. Deviation: the errors in them (RFC 8914) are about the answer, not
+    // about the hop, and who asks again wants to know them as well.
+    let errors = reply.edns().map(|edns| OptRecord::new(0, false).with_options(edns.options, Passing::Errors));
+    let errors = errors.filter(|opt| opt.has_options() && out.len() + opt.wire_len() <= MAX_MESSAGE);
+    if let Some(opt) = errors {
+        opt.append(out);
+    }
+    rewrite_header(out, |header| {
+        let additional = header.arcount() + u16::from(errors.is_some());
+        header
+            .with_counts([header.qdcount(), header.ancount(), header.nscount(), additional])
+            // RFC 1035 section 4.1.1: AA is of the server that responds, and that is a cache now. So is RA.
+            .with(Flag::Authoritative, false)
+            .with(Flag::RecursionAvailable, true)
+            .with(Flag::RecursionDesired, false)
+    });
+    if let Some(qname) = out.get_mut(HEADER_LEN..HEADER_LEN + question.qname().len()) {
+        fold(qname);
+    }
+}
+
+/// Clamps the times to live of a cached message to bounds, and says for how many seconds all of them last. `None` if it has no
+/// record that says, or cannot be read with other times to live, since a name of it leads into one.
+pub fn clamp_ttls(message: &mut [u8], bounds: TtlBounds) -> Option<u32> {
+    let mut lowest: Option<u32> = None;
+    let mut is_lowered = false;
+    // The record before, and the time to live of its RRset.
+    let mut before: Option<(Record, u32)> = None;
+    let mut rrset_start = 0;
+    let mut walk = Walk::of(message);
+    while let Some(record) = walk.next(message) {
+        if record.rtype == RecordType::OPT {
+            continue;
+        }
+        let mut ttl = clamped_ttl(message, &record, bounds);
+        let same = before.filter(|(before, _)| is_same_rrset(message, before, &record));
+        match same {
+            // RFC 2181 section 5.2: times to live that differ within an RRset are all taken as the lowest of them.
+            Some((_, of_rrset)) if of_rrset <= ttl => ttl = of_rrset,
+            Some(_) => {
+                lower_ttls(message, rrset_start, record.start, ttl);
+                is_lowered = true;
+            }
+            None => rrset_start = record.start,
+        }
+        set_ttl(message, &record, ttl);
+        lowest = Some(lowest.map_or(ttl, |lowest| lowest.min(ttl)));
+        before = Some((record, ttl));
+    }
+    // A walk reads what stands behind a time to live after that was set, so it ends early if that has broken a name.
+    let is_whole = walk.at == message.len() && !(is_lowered && Walk::end(message) != message.len());
+    lowest.filter(|_| is_whole)
+}
+
+/// Writes a cached message into `out` as a response for one client, as [`write_response`] does.
+pub fn write_cached(
+    cached: &Reply<'_>,
+    freshness: Freshness,
+    form: &ClientForm,
+    own_udp_size: u16,
+    limit: usize,
+    out: &mut Vec<u8>,
+) {
+    write_response(cached, form, own_udp_size, limit, out);
+    rewrite_header(out, |header| form.adapt(header));
+    let mut walk = Walk::from(cached.answers_start(), out);
+    while let Some(record) = walk.next(out) {
+        match freshness {
+            Freshness::Fresh { .. } | Freshness::Stale { .. } if record.rtype == RecordType::OPT => {}
+            Freshness::Failure { .. } => {}
+            Freshness::Fresh { age } => {
+                let ttl = ttl_of(out, &record).saturating_sub(age);
+                set_ttl(out, &record, ttl);
+            }
+            Freshness::Stale { ttl, .. } => set_ttl(out, &record, ttl),
+        }
+    }
+    match freshness {
+        Freshness::Stale { error, .. } | Freshness::Failure { error } => append_error(out, error, form, limit),
+        Freshness::Fresh { .. } => {}
+    }
+}
+
+/// Adds an Extended DNS Error to the OPT record that ends a response, if the client sent EDNS and there is room.
+fn append_error(out: &mut Vec<u8>, error: ExtendedError, form: &ClientForm, limit: usize) {
+    let option = extended_error_option(error);
+    // RFC 8914 section 3: EDE options go before other data does.
+    if form.edns.is_none() || out.len() + option.len() > limit {
+        return;
+    }
+    let mut walk = Walk::of(out);
+    let mut last = None;
+    while let Some(record) = walk.next(out) {
+        last = Some(record);
+    }
+    let Some(opt) = last.filter(|record| record.rtype == RecordType::OPT) else { return };
+    let len = (opt.end - opt.rdata + option.len()) as u16;
+    if let Some(rdlength) = out.get_mut(opt.rdata - 2..opt.rdata) {
+        rdlength.copy_from_slice(&len.to_be_bytes());
+    }
+    out.extend_from_slice(&option);
+}
+
+/// Goes through the records of a sound message that may be edited on the way.
+struct Walk {
+    /// Where the next record starts.
+    at: usize,
+    /// Records that are left.
+    left: usize,
+}
+
+impl Walk {
+    /// From the first record on.
+    fn of(message: &[u8]) -> Self {
+        let question = super::question::Question::read(message);
+        Self::from(question.map_or(HEADER_LEN, |question| question.end()), message)
+    }
+
+    /// The same, where it is known that the first record starts there.
+    fn from(first: usize, message: &[u8]) -> Self {
+        let header = Header::read(message).unwrap_or_default();
+        let counts = [header.ancount(), header.nscount(), header.arcount()];
+        Self { at: first, left: counts.into_iter().map(usize::from).sum() }
+    }
+
+    /// Where the records end that can be read.
+    fn end(message: &[u8]) -> usize {
+        let mut walk = Self::of(message);
+        while walk.next(message).is_some() {}
+        walk.at
+    }
+
+    /// The next record.
+    fn next(&mut self, message: &[u8]) -> Option<Record> {
+        self.left = self.left.checked_sub(1)?;
+        let record = Record::read(message, self.at)?;
+        self.at = record.end;
+        Some(record)
+    }
+}
+
+/// The time to live of a record within the bounds.
+fn clamped_ttl(message: &[u8], record: &Record, bounds: TtlBounds) -> u32 {
+    let ttl = ttl_of(message, record);
+    // RFC 2181 section 8: with the highest bit set, the whole is taken as 0. Deviation: RFC 8767 section 4 would take it for a very
+    // long time. Nobody means 68 years, and what is not kept is at least never wrong.
+    if ttl == 0 || ttl > i32::MAX as u32 {
+        return 0;
+    }
+    let ttl = match bounds.max_negative {
+        // RFC 2308 section 5: the lesser of the record's own time to live and its MINIMUM field, which is its last.
+        Some(max) if record.rtype == RecordType::SOA => {
+            let minimum = message.get(record.rdata..record.end).and_then(|rdata| rdata.last_chunk());
+            ttl.min(minimum.map_or(0, |minimum| u32::from_be_bytes(*minimum))).min(max)
+        }
+        Some(_) | None => ttl,
+    };
+    if ttl == 0 { 0 } else { ttl.clamp(bounds.min, bounds.max) }
+}
+
+/// Whether two neighbors are of one RRset. RRSIG records are one by one: RFC 4034 section 3 ties each to the RRset it signs.
+fn is_same_rrset(message: &[u8], a: &Record, b: &Record) -> bool {
+    let class = |record: &Record| message.get(record.owner_end + 2..record.owner_end + 4);
+    if a.rtype != b.rtype || a.rtype == RecordType::RRSIG || class(a) != class(b) {
+        return false;
+    }
+    // Nearly always both owners are the same pointer.
+    message.get(a.start..a.owner_end) == message.get(b.start..b.owner_end)
+        || read_name(message, a.start).map(|name| name.folded())
+            == read_name(message, b.start).map(|name| name.folded())
+}
+
+/// Gives all records from one place to another this time to live.
+fn lower_ttls(message: &mut [u8], from: usize, to: usize, ttl: u32) {
+    let mut at = from;
+    while at < to
+        && let Some(record) = Record::read(message, at)
+    {
+        set_ttl(message, &record, ttl);
+        at = record.end;
+    }
+}
+
+/// A record's time to live as it stands there.
+fn ttl_of(message: &[u8], record: &Record) -> u32 {
+    let octets = message.get(record.owner_end + TTL_AT..).and_then(|octets| octets.first_chunk());
+    octets.map_or(0, |octets| u32::from_be_bytes(*octets))
+}
+
+/// Gives a record another time to live.
+fn set_ttl(message: &mut [u8], record: &Record, ttl: u32) {
+    let octets = message.get_mut(record.owner_end + TTL_AT..).and_then(|octets| octets.first_chunk_mut());
+    if let Some(octets) = octets {
+        *octets = ttl.to_be_bytes();
+    }
+}
+
+/// Changes the header of a message in place.
+fn rewrite_header(message: &mut [u8], change: impl FnOnce(Header) -> Header) {
+    if let Some(header) = Header::read(message) {
+        change(header).overwrite(message);
+    }
+}
+
+/// Octets of type and class, behind which the time to live stands (RFC 1035 section 4.1.3).
+const TTL_AT: usize = 4;
+
+/// The longest message there is (RFC 1035 section 4.2.2).
+const MAX_MESSAGE: usize = u16::MAX as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::super::query::read_query;
+    use super::super::reply::read_reply;
+    use super::super::sample::*;
+    use super::*;
+
+    /// No bounds at all.
+    const FREE: TtlBounds = TtlBounds { min: 0, max: u32::MAX, max_negative: None };
+
+    #[test]
+    fn a_name_that_leads_into_a_time_to_live_is_not_kept() {
+        // What the first record's time to live says is a name as well: a root, or with other times to live a label that is cut.
+        let ttl_at = RECORDS + WWW.len() + TTL_AT;
+        let owner = (0xC000 | (ttl_at as u16 + 1)).to_be_bytes();
+        let first = lasting(a(WWW), WWW.len(), 0x0100_003C);
+        let octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &first, &a(&owner)]);
+        let mut cached = Vec::new();
+        write_cacheable(&read_reply(&octets).unwrap(), &mut cached);
+        assert!(clamp_ttls(&mut cached.clone(), FREE).is_some());
+        assert_eq!(clamp_ttls(&mut cached, TtlBounds { max: 86_400, ..FREE }), None);
+        assert!(read_reply(&cached).is_err());
+    }
+
+    /// A record with this time to live.
+    fn lasting(mut record: Vec<u8>, owner_len: usize, ttl: u32) -> Vec<u8> {
+        record[owner_len + 4..owner_len + 8].copy_from_slice(&ttl.to_be_bytes());
+        record
+    }
+
+    /// An A record of `www` with this time to live.
+    fn a_for(ttl: u32) -> Vec<u8> {
+        lasting(a(WWW), WWW.len(), ttl)
+    }
+
+    /// A reply as a cached message.
+    fn cached(reply: &[u8]) -> Vec<u8> {
+        let mut out = b"left over".to_vec();
+        write_cacheable(&read_reply(reply).expect("a reply"), &mut out);
+        out
+    }
+
+    #[test]
+    fn a_failure_says_that_it_is_remembered() {
+        let failure = cached(&message(REPLY | 2, [1, 0, 0, 0], &[QUESTION]));
+        let failure = read_reply(&failure).expect("a reply");
+        let check = |query: &[u8], expected: &[u8]| {
+            let form = ClientForm::of(&read_query(query).expect("a query"));
+            let mut out = Vec::new();
+            write_cached(
+                &failure,
+                Freshness::Failure { error: ExtendedError::CACHED_ERROR },
+                &form,
+                1232,
+                512,
+                &mut out,
+            );
+            assert!(out.ends_with(expected) && out[3] & 0xF == 2, "{out:?}");
+        };
+        check(&plain(), QUESTION);
+        check(&with_edns(), b"\0\x06\0\x0F\0\x02\0\x0D");
+    }
+
+    #[test]
+    fn what_is_kept_is_nobodys() {
+        let folded = QUESTION.to_ascii_lowercase();
+        let mut expected =
+            message(0x80A0, [1, 1, 0, 1], &[&folded, &a(WWW), b"\0\0\x29\0\0\0\0\0\0\0\x06\0\x0F\0\x02\0\x16"]);
+        expected[..2].copy_from_slice(&[0, 0]);
+        let options = b"\0\x0A\0\x01c\0\x0F\0\x02\0\x16\xFD\xE9\0\0";
+        let reply = message(0x8520, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, options)]);
+        assert_eq!(cached(&reply), expected);
+        // Without errors there is no OPT record.
+        let reply = message(0x8520, [1, 1, 0, 1], &[QUESTION, &a(WWW), &opt(0, 0, b"\0\x0A\0\x01c")]);
+        assert_eq!(read_reply(&cached(&reply)).expect("a reply").header().arcount(), 0);
+        // A bare failure has no question by which it could be found.
+        assert_eq!(cached(&message(REPLY | 2, [0; 4], &[])), b"");
+    }
+
+    #[test]
+    fn ttls_are_clamped() {
+        let check = |ttls: &[u32], bounds: TtlBounds, expected: &[u32]| {
+            let records: Vec<u8> = ttls.iter().flat_map(|&ttl| a_for(ttl)).collect();
+            let mut octets = message(REPLY, [1, ttls.len() as u16, 0, 0], &[QUESTION, &records]);
+            let lowest = clamp_ttls(&mut octets, bounds);
+            assert_eq!(lowest, expected.iter().min().copied(), "{ttls:?}");
+            let mut walk = Walk::of(&octets);
+            let found: Vec<_> =
+                std::iter::from_fn(|| walk.next(&octets)).map(|record| ttl_of(&octets, &record)).collect();
+            assert_eq!(found, expected, "{ttls:?}");
+        };
+        check(&[], FREE, &[]);
+        check(&[300], FREE, &[300]);
+        check(&[0x8000_0000], FREE, &[0]);
+        check(&[0x7FFF_FFFF], FREE, &[0x7FFF_FFFF]);
+        check(&[300, 200, 400], FREE, &[200, 200, 200]);
+        check(&[300, 200, 100], FREE, &[100, 100, 100]);
+        check(&[5], TtlBounds { min: 60, ..FREE }, &[60]);
+        check(&[0], TtlBounds { min: 60, ..FREE }, &[0]);
+        check(&[500], TtlBounds { max: 60, ..FREE }, &[60]);
+    }
+
+    #[test]
+    fn rrsets_settle_one_by_one() {
+        let records = [a_for(300), lasting(a(EXAMPLE), 2, 100), lasting(a(QUESTION.split_at(17).0), 17, 50)].concat();
+        let mut octets = message(REPLY, [1, 3, 0, 0], &[QUESTION, &records]);
+        let before = octets.clone();
+        assert_eq!(clamp_ttls(&mut octets, FREE), Some(50));
+        assert_eq!(octets, before);
+        // The same owner, spelled out and in another case.
+        let shouted = b"\x03WWW\x07EXAMPLE\x03ORG\0";
+        let records = [a_for(300), lasting(a(shouted), 17, 50)].concat();
+        let mut octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &records]);
+        clamp_ttls(&mut octets, FREE);
+        assert_eq!(octets, message(REPLY, [1, 2, 0, 0], &[QUESTION, &a_for(50), &lasting(a(shouted), 17, 50)]));
+        // RRSIG records beside each other sign different RRsets.
+        let sig = |ttl| lasting(record(WWW, RecordType::RRSIG, &[0; 20]), 2, ttl);
+        let mut octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &sig(300), &sig(50)]);
+        let before = octets.clone();
+        assert_eq!(clamp_ttls(&mut octets, FREE), Some(50));
+        assert_eq!(octets, before);
+    }
+
+    #[test]
+    fn an_soa_lasts_as_long_as_it_says() {
+        let check = |ttl: u32, minimum: u32, max: u32, expected: u32| {
+            let rdata = [&[0; 18][..], &minimum.to_be_bytes()].concat();
+            let soa = lasting(record(EXAMPLE, RecordType::SOA, &rdata), 2, ttl);
+            let mut octets = message(REPLY | 3, [1, 0, 1, 0], &[QUESTION, &soa]);
+            let bounds = TtlBounds { max_negative: Some(max), ..FREE };
+            assert_eq!(clamp_ttls(&mut octets, bounds), Some(expected), "{ttl} {minimum} {max}");
+        };
+        check(3600, 900, 10_800, 900);
+        check(600, 900, 10_800, 600);
+        check(86_400, 86_400, 10_800, 10_800);
+        check(3600, 0, 10_800, 0);
+    }
+
+    #[test]
+    fn responses_have_aged() {
+        let check = |query: &[u8], freshness: Freshness, limit: usize, expected: &[u8]| {
+            let mut reply = message(0x8580, [1, 2, 0, 0], &[QUESTION, &a_for(300), &lasting(a(EXAMPLE), 2, 20)]);
+            reply = cached(&reply);
+            let form = ClientForm::of(&read_query(query).expect("a query"));
+            let mut out = b"left over".to_vec();
+            write_cached(&read_reply(&reply).expect("a reply"), freshness, &form, 1232, limit, &mut out);
+            assert_eq!(out, expected, "{freshness:?}");
+        };
+        let answers = |bits, ttls: [u32; 2], opt: &[u8]| {
+            let counts = [1, 2, 0, u16::from(!opt.is_empty())];
+            message(bits, counts, &[QUESTION, &a_for(ttls[0]), &lasting(a(EXAMPLE), 2, ttls[1]), opt])
+        };
+        check(&plain(), Freshness::Fresh { age: 0 }, 512, &answers(0x8180, [300, 20], b""));
+        check(&plain(), Freshness::Fresh { age: 19 }, 512, &answers(0x8180, [281, 1], b""));
+        check(&plain(), Freshness::Fresh { age: 21 }, 512, &answers(0x8180, [279, 0], b""));
+        check(
+            &message(0, [1, 0, 0, 0], &[QUESTION]),
+            Freshness::Fresh { age: 1 },
+            512,
+            &answers(0x8080, [299, 19], b""),
+        );
+        let stale = Freshness::Stale { ttl: 30, error: ExtendedError::STALE };
+        check(&plain(), stale, 512, &answers(0x8180, [30, 30], b""));
+        let told = our_opt(0, b"\0\x0F\0\x02\0\x03");
+        check(&with_edns(), stale, 512, &answers(0x8180, [30, 30], &told));
+        // 33 octets of question, 32 of answers, 11 of OPT: the error just does not fit.
+        let full = 12 + 21 + 32 + 11 + 5;
+        check(&with_edns(), stale, full, &answers(0x8180, [30, 30], &our_opt(0, b"")));
+    }
+}

@@ -1,0 +1,110 @@
+//! The category of a response, and the name that it is about, as response rate limiting (RRL) counts them: whoever varies the
+//! question to have the same said again is to be found under one name.
+
+use super::body::{Record, labels_of_name};
+use super::codes::{Rcode, RecordType};
+use super::header::{HEADER_LEN, Header};
+use super::name::{labels, suffixes};
+use super::question::Question;
+
+/// The category of a response. Each has a rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseCategory {
+    /// Records, or none of that type. The name is that asked for, or the wildcard (`*.example.org`) that it matched.
+    Answer,
+    /// A referral. The name is the zone cut.
+    Referral,
+    /// NXDOMAIN. The name is the apex of the zone.
+    Nxdomain,
+    /// REFUSED, FORMERR and the like. The name is the root, whatever was asked for.
+    Error,
+}
+
+/// The category of a response and its name, as far as the response itself tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseSubject<'a> {
+    /// The category.
+    pub category: ResponseCategory,
+    /// The name that goes with the category, in any case. Of an answer from a wildcard it is the one that was asked for.
+    pub name: &'a [u8],
+}
+
+impl<'a> ResponseSubject<'a> {
+    /// The subject of a response that we have written.
+    ///
+    /// The zone of an NXDOMAIN is that of its SOA record, and one above the name that was asked for has as many labels as its
+    /// owner has; the same holds of a zone cut.
+    pub fn of(response: &'a [u8]) -> Self {
+        let error = Self { category: ResponseCategory::Error, name: ROOT };
+        let Some(header) = Header::read(response) else { return error };
+        let rcode = header.rcode();
+        let question = Question::read(response).filter(|_| header.qdcount() == 1);
+        let Some(question) = question.filter(|_| matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN)) else {
+            return error;
+        };
+        let answer = Self { category: ResponseCategory::Answer, name: question.qname() };
+        if rcode == Rcode::NOERROR && (header.ancount() > 0 || header.is_authoritative() || header.nscount() == 0) {
+            return answer;
+        }
+        let authority = authority_record(response, header, question.end().max(HEADER_LEN));
+        let is_referral = rcode == Rcode::NOERROR && authority.is_some_and(|record| record.rtype == RecordType::NS);
+        if rcode == Rcode::NOERROR && !is_referral {
+            return answer;
+        }
+        let category = if is_referral { ResponseCategory::Referral } else { ResponseCategory::Nxdomain };
+        let depth = authority.and_then(|record| labels_of_name(response, record.start)).unwrap_or(0);
+        let above = labels(question.qname()).count().saturating_sub(depth);
+        Self { category, name: suffixes(question.qname()).nth(above).unwrap_or(ROOT) }
+    }
+}
+
+/// The first record of the authority section.
+fn authority_record(response: &[u8], header: Header, records: usize) -> Option<Record> {
+    let mut at = records;
+    for _ in 0..header.ancount() {
+        at = Record::read(response, at)?.end;
+    }
+    Record::read(response, at).filter(|_| header.nscount() > 0)
+}
+
+/// The root in wire form.
+const ROOT: &[u8] = &[0];
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{EXAMPLE, QUESTION, REPLY, WWW, a, message, opt, record};
+    use super::ResponseCategory::{Answer, Error, Nxdomain, Referral};
+    use super::*;
+
+    #[test]
+    fn responses_tell_what_they_are_about() {
+        let check = |bits: u16, counts: [u16; 4], parts: &[&[u8]], category: ResponseCategory, name: &[u8]| {
+            let octets = message(REPLY | bits, counts, &[&[QUESTION], parts].concat());
+            let subject = ResponseSubject::of(&octets);
+            assert_eq!((subject.category, subject.name), (category, name), "{octets:?}");
+        };
+        let qname = &QUESTION[..QUESTION.len() - 4];
+        let zone = &qname[4..];
+        let ns = &record(EXAMPLE, RecordType::NS, WWW)[..];
+        let soa = &record(EXAMPLE, RecordType::SOA, &[0; 22])[..];
+        check(0, [1, 1, 0, 0], &[&a(WWW)], Answer, qname);
+        check(0, [1, 0, 1, 0], &[soa], Answer, qname);
+        check(0, [1, 0, 0, 0], &[], Answer, qname);
+        check(0x0400, [1, 0, 1, 0], &[ns], Answer, qname);
+        check(0, [1, 0, 1, 0], &[ns], Referral, zone);
+        check(3, [1, 0, 1, 0], &[soa], Nxdomain, zone);
+        check(3, [1, 1, 1, 1], &[&a(WWW), soa, &opt(0, 0, b"")], Nxdomain, zone);
+        check(3, [1, 0, 1, 0], &[&record(b"\0", RecordType::SOA, &[0; 22])], Nxdomain, ROOT);
+        check(3, [1, 0, 0, 0], &[], Nxdomain, ROOT);
+        check(2, [1, 0, 0, 0], &[], Error, ROOT);
+        check(5, [1, 0, 1, 0], &[soa], Error, ROOT);
+    }
+
+    #[test]
+    fn what_is_broken_is_about_nothing() {
+        let error = ResponseSubject { category: Error, name: ROOT };
+        assert_eq!(ResponseSubject::of(b""), error);
+        assert_eq!(ResponseSubject::of(&message(REPLY | 1, [0; 4], &[])), error);
+        assert_eq!(ResponseSubject::of(&message(REPLY | 3, [1, 0, 1, 0], &[QUESTION])).name, ROOT);
+    }
+}

@@ -1,0 +1,186 @@
+//! Names on the stack: what a query's name becomes on its way through a zone, and the canonical order.
+//!
+//! Everything here works on sound, uncompressed wire names: those of questions that were read and of records that were
+//! checked. Nothing allocates.
+
+use std::cmp::Ordering;
+
+use crate::wire::{Name, eq_ignore_case, fold, suffixes};
+
+/// A name in wire form, with room for the longest.
+#[derive(Clone)]
+pub(in crate::zone) struct NameBuf {
+    /// Octets in use.
+    len: usize,
+    /// The wire form.
+    octets: [u8; Name::MAX_LEN],
+}
+
+impl NameBuf {
+    /// The root.
+    #[inline]
+    pub(in crate::zone) fn root() -> Self {
+        Self { len: 1, octets: [0; Name::MAX_LEN] }
+    }
+
+    /// A copy of a name, as it is spelled. What is too long to be a name becomes the root.
+    #[inline]
+    pub(in crate::zone) fn new(name: &[u8]) -> Self {
+        let mut buf = Self::root();
+        if let Some(room) = buf.octets.get_mut(..name.len()) {
+            room.copy_from_slice(name);
+            buf.len = name.len();
+        }
+        buf
+    }
+
+    /// The canonical form of a name (RFC 4034 section 6.2).
+    #[inline]
+    pub(in crate::zone) fn folded(name: &[u8]) -> Self {
+        let mut buf = Self::root();
+        buf.fold_from(name);
+        buf
+    }
+
+    /// Makes the root the canonical form of a name: [`NameBuf::folded`] for the hot path, where a buffer that is returned
+    /// would be copied whole once more.
+    #[inline]
+    pub(in crate::zone) fn fold_from(&mut self, name: &[u8]) {
+        if let Some(room) = self.octets.get_mut(..name.len()) {
+            room.copy_from_slice(name);
+            fold(room);
+            self.len = name.len();
+        }
+    }
+
+    /// Labels without a root, and a name behind them; `None` if that is too long for a name.
+    pub(in crate::zone) fn joined(labels: &[u8], name: &[u8]) -> Option<Self> {
+        let len = labels.len() + name.len();
+        let mut octets = [0; Name::MAX_LEN];
+        let (front, behind) = octets.get_mut(..len)?.split_at_mut(labels.len());
+        front.copy_from_slice(labels);
+        behind.copy_from_slice(name);
+        Some(Self { len, octets })
+    }
+
+    /// The source of synthesis of a closest encloser (RFC 4592 section 3.3.1): the asterisk label below it.
+    pub(in crate::zone) fn wildcard_below(encloser: &[u8]) -> Option<Self> {
+        Self::joined(ASTERISK, encloser)
+    }
+
+    /// The name in wire form.
+    pub(in crate::zone) fn as_wire(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+}
+
+/// The asterisk label (RFC 4592 section 2.1.1).
+pub(in crate::zone) const ASTERISK: &[u8] = b"\x01*";
+
+/// Whether a name is `above`, or below it. Case aside.
+pub(in crate::zone) fn is_at_or_below(name: &[u8], above: &[u8]) -> bool {
+    suffix_of_len(name, above.len()).is_some_and(|suffix| eq_ignore_case(suffix, above))
+}
+
+/// The suffix of a name that has so many octets, if one has.
+pub(in crate::zone) fn suffix_of_len(name: &[u8], len: usize) -> Option<&[u8]> {
+    suffixes(name).find(|suffix| suffix.len() <= len).filter(|suffix| suffix.len() == len)
+}
+
+/// The part of a name in front of one of its suffixes: labels without a root.
+pub(in crate::zone) fn labels_above(name: &[u8], suffix_len: usize) -> &[u8] {
+    &name[..name.len().saturating_sub(suffix_len)]
+}
+
+/// The name that is one label longer than the suffix of `name` with so many octets (RFC 5155 section 1.3: next closer name).
+pub(in crate::zone) fn next_closer(name: &[u8], encloser_len: usize) -> &[u8] {
+    suffixes(name).take_while(|suffix| suffix.len() > encloser_len).last().unwrap_or(name)
+}
+
+/// The name at the start of these octets.
+pub(in crate::zone) fn leading_name(octets: &[u8]) -> &[u8] {
+    let rest = suffixes(octets).last().map_or(0, <[u8]>::len);
+    octets.get(..octets.len() + 1 - rest.max(1)).unwrap_or(octets)
+}
+
+/// The canonical order of folded names (RFC 4034 section 6.1): label by label from the root, a name before what is below it.
+pub(in crate::zone) fn canonical_order(a: &[u8], b: &[u8]) -> Ordering {
+    let (a_starts, a_count) = label_starts(a);
+    let (b_starts, b_count) = label_starts(b);
+    let label = |name: &'_ [u8], start: u8| -> (usize, usize) {
+        let start = usize::from(start);
+        (start + 1, start + 1 + usize::from(name[start]))
+    };
+    let pairs = a_starts[..a_count].iter().rev().zip(b_starts[..b_count].iter().rev());
+    for (&a_start, &b_start) in pairs {
+        let ((a_from, a_to), (b_from, b_to)) = (label(a, a_start), label(b, b_start));
+        match a[a_from..a_to].cmp(&b[b_from..b_to]) {
+            Ordering::Equal => {}
+            unequal @ (Ordering::Less | Ordering::Greater) => return unequal,
+        }
+    }
+    a_count.cmp(&b_count)
+}
+
+/// Where the labels of a name start, and how many they are.
+fn label_starts(name: &[u8]) -> ([u8; MAX_LABELS], usize) {
+    let mut starts = [0; MAX_LABELS];
+    let mut count = 0;
+    for (slot, suffix) in starts.iter_mut().zip(suffixes(name).take_while(|suffix| suffix.len() > 1)) {
+        *slot = (name.len() - suffix.len()) as u8;
+        count += 1;
+    }
+    (starts, count)
+}
+
+/// Labels of the longest name, each of one octet.
+const MAX_LABELS: usize = Name::MAX_LEN / 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wire name from text.
+    fn wire(text: &str) -> Vec<u8> {
+        text.parse::<Name>().expect("a name").as_wire().to_vec()
+    }
+
+    #[test]
+    fn names_are_in_canonical_order() {
+        // RFC 4034 section 6.1.
+        let order = [
+            "example",
+            "a.example",
+            "yljkjljk.a.example",
+            "z.a.example",
+            "zabc.a.example",
+            "z.example",
+            r"\001.z.example",
+            "*.z.example",
+            r"\200.z.example",
+        ];
+        for pair in order.windows(2) {
+            assert_eq!(canonical_order(&wire(pair[0]), &wire(pair[1])), Ordering::Less, "{pair:?}");
+            assert_eq!(canonical_order(&wire(pair[1]), &wire(pair[0])), Ordering::Greater, "{pair:?}");
+        }
+        assert_eq!(canonical_order(&[0], &wire("example")), Ordering::Less);
+        assert_eq!(canonical_order(&wire("a.b"), &wire("a.b")), Ordering::Equal);
+    }
+
+    #[test]
+    fn names_are_taken_apart_and_joined() {
+        let name = wire("a.b.example");
+        assert!(
+            is_at_or_below(&name, &wire("B.example")) && is_at_or_below(&name, &name) && is_at_or_below(&name, &[0])
+        );
+        assert!(!is_at_or_below(&wire("ab.example"), &wire("b.example")) && !is_at_or_below(&wire("example"), &name));
+        assert_eq!(next_closer(&name, wire("example").len()), wire("b.example"));
+        assert_eq!(labels_above(&name, wire("example").len()), b"\x01a\x01b");
+        assert_eq!(leading_name(&[&name[..], b"rest"].concat()), name);
+        assert_eq!(leading_name(b"\0rest"), b"\0");
+        let joined = NameBuf::joined(b"\x01*", &wire("b.example")).expect("short");
+        assert_eq!(joined.as_wire(), wire("*.b.example"));
+        assert!(NameBuf::joined(&b"\x01a".repeat(127), &wire("b")).is_none());
+        assert_eq!(NameBuf::folded(&wire("A.eXample")).as_wire(), wire("a.example"));
+    }
+}

@@ -1,0 +1,217 @@
+//! The zone database: all that one authority knows.
+//!
+//! A name is looked for in the deepest zone that encloses it, and only if there is none, in the tables. A zone database is
+//! immutable; one with another version of a zone shares all else with the one before, so that a reload or a transfer costs
+//! what it changes.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::answer::Identity;
+use super::load::error::FileErrors;
+use super::store::{hash, spread};
+use super::tables::{Miss, Tables};
+use super::zone::Zone;
+use crate::wire::{Name, RecordType, suffixes};
+
+/// What one authority answers from.
+#[derive(Clone, Debug)]
+pub struct ZoneDb {
+    /// All zones, in order of their addition.
+    zones: Vec<Arc<Zone>>,
+    /// Places in `zones` by apex.
+    by_apex: HashTable<usize>,
+    /// Which lengths apexes have, so that most suffixes of a name are never looked up.
+    lengths: Lengths,
+    /// What is asked if no zone encloses a name.
+    tables: Arc<Tables>,
+    /// What the server says of itself.
+    identity: Identity,
+    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
+    is_large: bool,
+}
+
+impl ZoneDb {
+    /// Builds a zone database from table files, each its name for messages and its octets. Records get this TTL, since tables
+    /// have none.
+    ///
+    /// Every bad line of every file is reported.
+    pub fn build(sources: &[(String, Vec<u8>)], ttl: u32, miss: Miss) -> Result<Self, FileErrors> {
+        Tables::build(sources, ttl, miss).map(|tables| Self::new(Arc::new(tables)))
+    }
+
+    /// A zone database of tables, without zones.
+    pub fn new(tables: Arc<Tables>) -> Self {
+        let (by_apex, lengths, is_large) = (HashTable::new(), Lengths::default(), tables.store().is_large());
+        Self { zones: Vec::new(), by_apex, lengths, tables, identity: Identity::default(), is_large }
+    }
+
+    /// This zone database with a zone more, or with this version of a zone that it has.
+    pub fn with_zone(mut self, zone: Arc<Zone>) -> Self {
+        let apex = zone.apex().as_wire();
+        self.is_large |= zone.store.is_large();
+        match self.find_apex(apex) {
+            Some(index) => self.zones[index] = zone,
+            None => {
+                self.lengths.add(apex.len());
+                let index = self.zones.len();
+                self.by_apex.insert_unique(spread(hash(apex)), index, |index| {
+                    spread(hash(self.zones[*index].apex().as_wire()))
+                });
+                self.zones.push(zone);
+            }
+        }
+        self
+    }
+
+    /// This zone database, whose server says this of itself.
+    pub fn with_identity(mut self, identity: Identity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// The zones, in order of their addition.
+    pub fn zones(&self) -> &[Arc<Zone>] {
+        &self.zones
+    }
+
+    /// The zone of this name.
+    pub fn zone(&self, apex: &Name) -> Option<&Arc<Zone>> {
+        self.find_apex(apex.folded().as_wire()).map(|index| &self.zones[index])
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// How many hosts have addresses in tables, and names records in zones.
+    pub fn hosts(&self) -> usize {
+        self.tables.hosts() + self.zones.iter().map(|zone| zone.owners()).sum::<usize>()
+    }
+
+    /// How many addresses and records all of them have.
+    pub fn records(&self) -> usize {
+        self.tables.records() + self.zones.iter().map(|zone| zone.records()).sum::<usize>()
+    }
+
+    /// How many name servers the referral of the tables names; 0 if there is none.
+    pub fn name_servers(&self) -> usize {
+        self.tables.name_servers()
+    }
+
+    /// What the server says of itself.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether there is a zone, or a set of tables, that a processor's cache does not hold.
+    pub(super) fn is_large(&self) -> bool {
+        self.is_large
+    }
+
+    /// The deepest zone that encloses a folded name, as far as it answers for this type.
+    pub(super) fn zone_of(&self, name: &[u8], qtype: RecordType) -> Option<&Zone> {
+        if self.zones.is_empty() {
+            return None;
+        }
+        let mut child = None;
+        for suffix in suffixes(name).filter(|suffix| self.lengths.has(suffix.len())) {
+            let Some(index) = self.find_apex(suffix) else { continue };
+            // RFC 4035 section 3.1.4.1: DS records are the business of the zone above, if that is here too.
+            if qtype == RecordType::DS && suffix.len() == name.len() {
+                child = Some(&*self.zones[index]);
+                continue;
+            }
+            return Some(&self.zones[index]);
+        }
+        child
+    }
+
+    /// Whether names that no zone encloses are none of this authority's business: if there are zones and no table.
+    pub(super) fn has_zones_only(&self) -> bool {
+        !self.zones.is_empty() && self.tables.is_empty()
+    }
+
+    /// The place of the zone with this name in canonical form.
+    fn find_apex(&self, apex: &[u8]) -> Option<usize> {
+        self.by_apex.find(spread(hash(apex)), |index| self.zones[*index].apex().as_wire() == apex).copied()
+    }
+}
+
+/// A set of lengths of names.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lengths([u64; 4]);
+
+impl Lengths {
+    /// Adds a length, which is at most 255.
+    fn add(&mut self, len: usize) {
+        self.0[len / 64 % 4] |= 1 << (len % 64);
+    }
+
+    /// Whether the length is in the set.
+    fn has(&self, len: usize) -> bool {
+        self.0[len / 64 % 4] >> (len % 64) & 1 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::{Place, Record, ZoneBuilder};
+
+    /// A zone of this name and serial number.
+    fn zone(apex: &str, serial: u8) -> Arc<Zone> {
+        let apex: Name = apex.parse().expect("a name");
+        let mut builder = ZoneBuilder::new(&apex);
+        let soa = [b"\0\0\0\0\0", &[serial][..], &[0; 16]].concat();
+        for (rtype, rdata) in [(RecordType::SOA, &soa[..]), (RecordType::NS, b"\x02ns\0")] {
+            builder.add(&Record { owner: apex.as_wire(), rtype, ttl: 300, rdata }, Place::default());
+        }
+        let Ok((zone, _)) = builder.finish() else { panic!("an SOA record and a server are a zone") };
+        Arc::new(zone)
+    }
+
+    /// The zone that answers for a name of this type.
+    fn found(zone_db: &ZoneDb, name: &str, qtype: RecordType) -> Option<(String, u32)> {
+        let name: Name = name.parse().expect("a name");
+        zone_db.zone_of(name.folded().as_wire(), qtype).map(|zone| (zone.apex().to_string(), zone.serial()))
+    }
+
+    #[test]
+    fn the_deepest_zone_is_found() {
+        let zone_db = ZoneDb::new(Arc::new(Tables::none()));
+        let zones = ["example.", "a.example.", "x.y.a.example.", "Other."];
+        let zone_db = zones.iter().fold(zone_db, |zone_db, apex| zone_db.with_zone(zone(apex, 1)));
+        let check = |name, qtype, expected: Option<&str>| {
+            let found = found(&zone_db, name, qtype).map(|(apex, _)| apex);
+            assert_eq!(found.as_deref(), expected, "{name} {qtype}");
+        };
+        check("example", RecordType::A, Some("example."));
+        check("b.example", RecordType::A, Some("example."));
+        check("b.A.example", RecordType::A, Some("a.example."));
+        check("y.a.example", RecordType::A, Some("a.example."));
+        check("z.x.y.a.example", RecordType::A, Some("x.y.a.example."));
+        check("other", RecordType::A, Some("other."));
+        check("a", RecordType::A, None);
+        check(".", RecordType::A, None);
+        check("a.example", RecordType::DS, Some("example."));
+        check("x.y.a.example", RecordType::DS, Some("a.example."));
+        check("example", RecordType::DS, Some("example."));
+        let with_root = zone_db.clone().with_zone(zone(".", 7));
+        assert_eq!(found(&with_root, "nowhere", RecordType::A), Some((".".into(), 7)));
+        assert_eq!(found(&with_root, ".", RecordType::NS), Some((".".into(), 7)));
+    }
+
+    #[test]
+    fn another_version_of_a_zone_leaves_the_others_where_they_are() {
+        let zone_db = ZoneDb::new(Arc::new(Tables::none())).with_zone(zone("a.", 1)).with_zone(zone("b.", 1));
+        let next = zone_db.clone().with_zone(zone("A.", 2));
+        assert_eq!(found(&zone_db, "x.a", RecordType::A), Some(("a.".into(), 1)));
+        assert_eq!(found(&next, "x.a", RecordType::A), Some(("a.".into(), 2)));
+        let b: Name = "b.".parse().expect("a name");
+        assert!(Arc::ptr_eq(zone_db.zone(&b).expect("there"), next.zone(&b).expect("there")));
+        assert_eq!((next.zones().len(), next.hosts(), next.records()), (2, 2, 4));
+    }
+}
