@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::time::{Duration, Instant};
 
 use cache_support::*;
-use hedgerow::cache::{Cache, Damaged, Flush, Found, LoadError, PoolId, Rules, State};
+use hedgerow::cache::{Cache, DamagedSnapshot, Flush, Found, LoadError, PoolId, Rules, State};
 use hedgerow::wire::{Name, RecordType as WireType};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
@@ -163,7 +163,7 @@ fn a_second_look_is_not_counted() {
         assert_eq!(found, Found::Stale { is_race_due: true });
         subject.ask_octets(&missing, subject.pool, 512, is_first);
     }
-    let tally = subject.cache.tally();
+    let tally = subject.cache.stats();
     assert_eq!((tally.hits, tally.stale_hits, tally.misses), (0, 1, 1));
     assert_eq!((tally.entries, tally.insertions, tally.evictions), (1, 1, 0));
 }
@@ -190,7 +190,7 @@ fn flushing_takes_what_is_meant() {
     let check = |what: Flush<'_>, expected: u64| {
         let subject = filled();
         assert_eq!(subject.cache.flush(what), expected, "{what:?}");
-        assert_eq!(subject.cache.tally().entries, 16 - expected, "{what:?}");
+        assert_eq!(subject.cache.stats().entries, 16 - expected, "{what:?}");
     };
     check(Flush::All, 16);
     check(Flush::Name(&name), 4);
@@ -232,7 +232,7 @@ fn one_answer_can_be_forgotten() {
     subject.forget(&query("example.org.", RecordType::A));
     assert!(subject.fresh_ttls().is_some());
     subject.forget(&query("www.example.org.", RecordType::A));
-    assert_eq!((subject.fresh_ttls(), subject.cache.tally().entries), (None, 0));
+    assert_eq!((subject.fresh_ttls(), subject.cache.stats().entries), (None, 0));
 }
 
 /// When the images of these tests are saved, by the wall clock.
@@ -276,28 +276,28 @@ fn a_damaged_image_leaves_the_cache_empty() {
     let old = filled();
     let sound = image(&old);
     let pools = [PoolId::of("a"), PoolId::of("b")];
-    let check = |image: &[u8], expected: Damaged| {
+    let check = |image: &[u8], expected: DamagedSnapshot| {
         let new = Subject::new();
         match load(&new, image, Duration::ZERO, &pools) {
-            Err(LoadError::Damaged(damaged)) => assert_eq!(damaged, expected),
+            Err(LoadError::DamagedSnapshot(damaged)) => assert_eq!(damaged, expected),
             other => panic!("{other:?}"),
         }
-        assert_eq!(new.cache.tally().entries, 0);
+        assert_eq!(new.cache.stats().entries, 0);
     };
-    check(b"", Damaged::CutShort);
-    check(b"hedgeca\x02", Damaged::Magic);
-    check(&sound[..sound.len() - 1], Damaged::CutShort);
-    check(&[&sound[..], b"\0"].concat(), Damaged::OctetsLeft);
+    check(b"", DamagedSnapshot::CutShort);
+    check(b"hedgeca\x02", DamagedSnapshot::Magic);
+    check(&sound[..sound.len() - 1], DamagedSnapshot::CutShort);
+    check(&[&sound[..], b"\0"].concat(), DamagedSnapshot::OctetsLeft);
     let mut other_sum = sound.clone();
     *other_sum.last_mut().expect("it has octets") ^= 1;
-    check(&other_sum, Damaged::Fingerprint);
+    check(&other_sum, DamagedSnapshot::Fingerprint);
     let mut no_entry = sound.clone();
     no_entry[16] = 7;
-    check(&no_entry, Damaged::Entry);
+    check(&no_entry, DamagedSnapshot::Entry);
     let new = Subject::new();
     let early = SAVED_AT - Duration::from_secs(1);
     let loaded = new.cache.load(&new.rules, new.now, early, &pools, hash, &mut Cursor::new(&sound));
-    assert!(matches!(loaded, Err(LoadError::Damaged(Damaged::FromTheFuture))), "{loaded:?}");
+    assert!(matches!(loaded, Err(LoadError::DamagedSnapshot(DamagedSnapshot::FromTheFuture))), "{loaded:?}");
 }
 
 proptest! {
@@ -310,7 +310,7 @@ proptest! {
         let new = Subject::new();
         let pools = [PoolId::of("a"), PoolId::of("b")];
         prop_assert!(load(&new, &image, Duration::ZERO, &pools).is_err());
-        prop_assert_eq!(new.cache.tally().entries, 0);
+        prop_assert_eq!(new.cache.stats().entries, 0);
     }
 }
 
@@ -367,7 +367,7 @@ fn an_entry_takes_little_more_than_its_octets() {
         numbered(number, &mut reply);
         subject.keep_octets(&reply, 0);
     }
-    let tally = subject.cache.tally();
+    let tally = subject.cache.stats();
     let over = size as f64 / tally.entries as f64 - reply.len() as f64;
     println!("{} entries of {} octets in {size}: {over:.1} octets over the wire size each", tally.entries, reply.len());
     assert!(over <= 120.0, "{over}");

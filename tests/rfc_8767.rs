@@ -90,7 +90,7 @@ fn section_5_a_failed_refresh_is_not_tried_again_for_30_seconds() {
     assert!(subject.note_failure(&query("www.example.org.", RecordType::A)));
     assert_eq!(ask(&subject).0, Found::Stale { is_race_due: false });
     assert!(!subject.note_failure(&query("other.example.org.", RecordType::A)));
-    assert_eq!(subject.cache.tally().entries, 1);
+    assert_eq!(subject.cache.stats().entries, 1);
     // An answer ends that.
     subject.keep_silence(&query("www.example.org.", RecordType::A));
     assert!(subject.keep(&answer(&[60])));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use foldhash::quality::FixedState;
 
-use hedgerow::cache::{Cache, Client, Found, Key, PoolId, Rules};
+use hedgerow::cache::{Cache, Found, Key, PoolId, ResponseFor, Rules};
 use hedgerow::wire::{self, ClientForm, QuestionFlags};
 
 /// Looks up one of so many entries, in random order, and finds a fresh answer. The cache takes so many octets.
@@ -90,7 +90,7 @@ impl Filled {
         let flags = query.fold_question(&mut self.folded);
         let key = Key::new(POOL, &self.folded, flags, self.hasher.hash_one(&self.folded[..]));
         let form = ClientForm::of(&query);
-        let client = Client { form: &form, own_udp_size: 1232, limit: 1232 };
+        let client = ResponseFor { form: &form, own_udp_size: 1232, limit: 1232 };
         self.cache.look_up(&key, &client, &self.rules, self.now, out)
     }
 }

@@ -24,11 +24,11 @@ pub enum State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     /// Units from this entry to the next.
-    pub(super) stretch: u16,
+    pub(super) extent: u16,
     /// What it is.
     pub(super) state: State,
-    /// Chances that are left to it when it is the oldest of its ring; each hit gives one, up to [`Head::MAX_CHANCES`].
-    pub(super) chances: u8,
+    /// How often it was hit, less the times it was the oldest of its ring and stayed, up to [`Head::MAX_FREQUENCY`].
+    pub(super) frequency: u8,
     /// The tag of its key.
     pub(super) tag: u32,
     /// The pool that said it.
@@ -36,7 +36,7 @@ pub(super) struct Head {
     /// When it was kept, in milliseconds of the cache's own time.
     pub(super) kept_at: u64,
     /// Until when no other race is to be run for it, or no other refresh; the same time.
-    pub(super) quiet_until: u64,
+    pub(super) no_refresh_before: u64,
     /// For how many seconds it is fresh.
     pub(super) lifetime: u32,
     /// Octets of the reply.
@@ -53,33 +53,33 @@ impl Head {
     /// Octets of a head.
     pub(super) const LEN: usize = 41;
 
-    /// As many chances as an entry may have: S3-FIFO's two bits.
-    pub(super) const MAX_CHANCES: u8 = 3;
+    /// The highest frequency of an entry: S3-FIFO's two bits.
+    pub(super) const MAX_FREQUENCY: u8 = 3;
 
     /// Octets of a head and a reply of this length, without padding.
     pub(super) fn entry_len(reply_len: usize) -> usize {
         Self::LEN + reply_len
     }
 
-    /// Reads the head of the stretch that these octets begin with. Fillers may be shorter than a head.
+    /// Reads the head of the extent that these octets begin with. Fillers may be shorter than a head.
     pub(super) fn read(octets: &[u8]) -> Self {
         let Some(&head) = octets.first_chunk::<{ Self::LEN }>() else {
-            let stretch = octets.first_chunk().map_or(1, |octets| u16::from_le_bytes(*octets));
-            return Self { stretch, ..Self::default() };
+            let extent = octets.first_chunk().map_or(1, |octets| u16::from_le_bytes(*octets));
+            return Self { extent, ..Self::default() };
         };
-        let [s0, s1, state, chances, t0, t1, t2, t3, rest @ ..] = head;
+        let [s0, s1, state, frequency, t0, t1, t2, t3, rest @ ..] = head;
         let [p0, p1, p2, p3, p4, p5, p6, p7, rest @ ..] = rest;
         let [k0, k1, k2, k3, k4, k5, k6, k7, rest @ ..] = rest;
         let [q0, q1, q2, q3, q4, q5, q6, q7, rest @ ..] = rest;
         let [l0, l1, l2, l3, n0, n1, hits, flags, has_failed] = rest;
         Self {
-            stretch: u16::from_le_bytes([s0, s1]),
+            extent: u16::from_le_bytes([s0, s1]),
             state: State::of_octet(state),
-            chances,
+            frequency,
             tag: u32::from_le_bytes([t0, t1, t2, t3]),
             pool: u64::from_le_bytes([p0, p1, p2, p3, p4, p5, p6, p7]),
             kept_at: u64::from_le_bytes([k0, k1, k2, k3, k4, k5, k6, k7]),
-            quiet_until: u64::from_le_bytes([q0, q1, q2, q3, q4, q5, q6, q7]),
+            no_refresh_before: u64::from_le_bytes([q0, q1, q2, q3, q4, q5, q6, q7]),
             lifetime: u32::from_le_bytes([l0, l1, l2, l3]),
             len: u16::from_le_bytes([n0, n1]),
             hits,
@@ -97,12 +97,12 @@ impl Head {
             first.copy_from_slice(octets);
             rest = behind;
         };
-        put(&self.stretch.to_le_bytes());
-        put(&[self.state.to_octet(), self.chances]);
+        put(&self.extent.to_le_bytes());
+        put(&[self.state.to_octet(), self.frequency]);
         put(&self.tag.to_le_bytes());
         put(&self.pool.to_le_bytes());
         put(&self.kept_at.to_le_bytes());
-        put(&self.quiet_until.to_le_bytes());
+        put(&self.no_refresh_before.to_le_bytes());
         put(&self.lifetime.to_le_bytes());
         put(&self.len.to_le_bytes());
         put(&[self.hits, self.flags.octet(), u8::from(self.has_failed)]);
@@ -166,13 +166,13 @@ mod tests {
     #[test]
     fn a_head_reads_as_it_was_written() {
         let head = Head {
-            stretch: 8192,
+            extent: 8192,
             state: State::Silence,
-            chances: 2,
+            frequency: 2,
             tag: 0xDEAD_BEEF,
             pool: u64::MAX - 1,
             kept_at: 1 << 41,
-            quiet_until: 7,
+            no_refresh_before: 7,
             lifetime: 86_400,
             len: 65_535,
             hits: 255,
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!((Head::read(&octets), octets[Head::LEN]), (head, 0xAA));
         let mut short = [0; 8];
         head.write(&mut short);
-        assert_eq!(Head::read(&short).stretch, 8192);
+        assert_eq!(Head::read(&short).extent, 8192);
     }
 
     #[test]

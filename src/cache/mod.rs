@@ -1,10 +1,11 @@
-//! The cache: replies kept for those who ask the same again. Look up, keep, age, evict.
+//! The cache: replies kept for those who ask the same again. Look up, keep, age, evict; with negative caching (RFC 2308),
+//! serve-stale (RFC 8767) and failures (RFC 9520).
 //!
 //! One [`Cache`] serves all pools and all workers. It is split into shards by the hash of the question, each behind a lock of its
 //! own that is held for no longer than it takes to write one response. A worker calls:
 //!
 //! ```text
-//!   a few queries ──▶ fetch_ahead, which brings near what their look-ups will read; then each:
+//!   a few queries ──▶ prefetch_memory, which brings near what their look-ups will read; then each:
 //!
 //!   query ──▶ look_up ──▶ Found::Fresh ────────────────▶ send `out`; if a refresh is due, start a race for nobody
 //!                    ├──▶ Found::Stale, a race is due ──▶ race; after `stale_answer_after` or when it fails, look_stale
@@ -17,28 +18,28 @@
 //!
 //! An entry is one whole message, found by pool, folded question, CD and DO, all compared in full (`key.rs`). What is kept and for
 //! how long stands in `lifetime.rs`, how it is stored in `shard.rs`, `table.rs` and `ring.rs`, how look-ups wait together in
-//! `ahead.rs`, how it survives a restart in `image.rs`. The room knows no clock, no file and no random source: `now` and a seeded
+//! `memory_prefetch.rs`, how it survives a restart in `snapshot.rs`. The room knows no clock, no file and no random source: `now` and a seeded
 //! hash are arguments.
 //!
 //! Memory is taken once, at the start, for all that the size allows (the system gives it as it is touched), and every octet of
 //! it is counted: table, ghosts, heads and padding too. So there is no allocator on the way, nothing to sweep, and nothing grows.
 
-mod ahead;
 mod entry;
-mod image;
 mod key;
 mod lifetime;
+mod maintain;
+mod memory_prefetch;
 mod ring;
 mod rules;
 mod shard;
+mod snapshot;
 mod store;
 mod table;
-mod tend;
 
 pub use entry::State;
-pub use image::{Damaged, LoadError};
 pub use key::{Key, PoolId};
+pub use maintain::{Flush, Shown};
 pub use rules::Rules;
-pub use shard::Tally;
-pub use store::{Cache, Client, Failure, Found};
-pub use tend::{Flush, Shown};
+pub use shard::CacheStats;
+pub use snapshot::{DamagedSnapshot, LoadError};
+pub use store::{Cache, Failure, Found, ResponseFor};

@@ -1,7 +1,7 @@
 //! The octets of a queue of entries: a ring that is written at its head and freed at its tail.
 //!
-//! Each entry is one stretch. It is never moved for want of a hole of its size, there is no allocator below, and what the ring
-//! takes is known beforehand to the octet. An entry that is no longer wanted stays as a dead stretch until the tail is there.
+//! Each entry is one extent. It is never moved for want of a hole of its size, there is no allocator below, and what the ring
+//! takes is known beforehand to the octet. An entry that is no longer wanted stays as a dead extent until the tail is there.
 
 use super::entry::{Head, State};
 
@@ -14,11 +14,11 @@ pub(super) enum Queue {
     Main,
 }
 
-/// A ring of stretches.
+/// A ring of extents.
 pub(super) struct Ring {
     /// All octets.
     octets: Box<[u8]>,
-    /// Where the next stretch starts.
+    /// Where the next extent starts.
     head: usize,
     /// Where the oldest one starts.
     tail: usize,
@@ -37,17 +37,17 @@ impl Ring {
         self.octets.len()
     }
 
-    /// What a stretch for so many octets takes.
+    /// What an extent for so many octets takes.
     pub(super) fn padded(len: usize) -> usize {
         len.next_multiple_of(UNIT)
     }
 
-    /// Whether a stretch of this padded length has room now.
+    /// Whether an extent of this padded length has room now.
     pub(super) fn fits(&self, len: usize) -> bool {
         self.used + self.gap(len) + len <= self.capacity()
     }
 
-    /// Takes the stretch at the head, of a padded length that [`fits`](Self::fits), and says where it is.
+    /// Takes the extent at the head, of a padded length that [`fits`](Self::fits), and says where it is.
     pub(super) fn push(&mut self, len: usize) -> usize {
         let gap = self.gap(len);
         if gap > 0 {
@@ -61,16 +61,16 @@ impl Ring {
         at
     }
 
-    /// The head of the oldest stretch and where it is.
+    /// The head of the oldest extent and where it is.
     pub(super) fn oldest(&self) -> Option<(usize, Head)> {
         (self.used > 0).then(|| (self.tail, Head::read(self.at(self.tail))))
     }
 
-    /// Frees the oldest stretch. Its octets stay until something is written over them.
+    /// Frees the oldest extent. Its octets stay until something is written over them.
     pub(super) fn free_oldest(&mut self) {
         if let Some((at, head)) = self.oldest() {
-            self.used -= head.stretch();
-            self.tail = self.wrapped(at + head.stretch());
+            self.used -= head.extent();
+            self.tail = self.wrapped(at + head.extent());
         }
         // Empty, it has all of its octets in one piece again: else the longest entry might never fit.
         if self.used == 0 {
@@ -78,12 +78,12 @@ impl Ring {
         }
     }
 
-    /// Gives the oldest stretch a second chance at the head, and says where it is now. It always fits there.
+    /// Gives the oldest extent a second chance at the head, and says where it is now. It always fits there.
     pub(super) fn renew_oldest(&mut self) -> usize {
         let Some((from, head)) = self.oldest() else { return self.head };
         self.free_oldest();
-        let to = self.push(head.stretch());
-        self.octets.copy_within(from..from + head.stretch(), to);
+        let to = self.push(head.extent());
+        self.octets.copy_within(from..from + head.extent(), to);
         to
     }
 
@@ -92,7 +92,7 @@ impl Ring {
         (self.head, self.tail, self.used) = (0, 0, 0);
     }
 
-    /// The octets from a stretch's first on.
+    /// The octets from an extent's first on.
     pub(super) fn at(&self, at: usize) -> &[u8] {
         &self.octets[at..]
     }
@@ -102,13 +102,13 @@ impl Ring {
         &mut self.octets[at..]
     }
 
-    /// Octets that must be skipped at the end so that a stretch of this length is in one piece.
+    /// Octets that must be skipped at the end so that an extent of this length is in one piece.
     fn gap(&self, len: usize) -> usize {
         let to_end = self.capacity() - self.head;
         if len > to_end { to_end } else { 0 }
     }
 
-    /// The place behind a stretch, which may be the first.
+    /// The place behind an extent, which may be the first.
     fn wrapped(&self, end: usize) -> usize {
         if end == self.capacity() { 0 } else { end }
     }
@@ -117,14 +117,14 @@ impl Ring {
 impl Head {
     /// What stands where no entry fits in one piece any more.
     fn filler(len: usize) -> Self {
-        Self { stretch: (len / UNIT) as u16, state: State::Dead, ..Self::default() }
+        Self { extent: (len / UNIT) as u16, state: State::Dead, ..Self::default() }
     }
 
     /// Octets from this entry to the next.
-    pub(super) fn stretch(&self) -> usize {
-        usize::from(self.stretch) * UNIT
+    pub(super) fn extent(&self) -> usize {
+        usize::from(self.extent) * UNIT
     }
 }
 
-/// Stretches are multiples of this, so that a filler has room for its length and a place for three bits.
+/// Extents are multiples of this, so that a filler has room for its length and a place for three bits.
 pub(super) const UNIT: usize = 8;

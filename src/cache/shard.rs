@@ -3,7 +3,7 @@
 //! Which entries go when there is no room is decided by S3-FIFO ("FIFO queues are all you need for cache eviction", SOSP 2023):
 //!
 //! ```text
-//!   new ──▶ small ring ──▶ hit meanwhile? ─ yes ─▶ main ring ──▶ hit meanwhile? ─ yes ─▶ main ring again, a chance less
+//!   new ──▶ small ring ──▶ hit meanwhile? ─ yes ─▶ main ring ──▶ hit meanwhile? ─ yes ─▶ main ring again, its frequency less one
 //!           (a tenth)           │ no                                 │ no
 //!                               ▼                                    ▼
 //!                     ghost: its tag is noted                      gone
@@ -32,12 +32,12 @@ pub(super) struct Shard {
     /// The ring for what was asked for again.
     main: Ring,
     /// What happened here, and what is here.
-    pub(super) tally: Tally,
+    pub(super) stats: CacheStats,
 }
 
 /// What happened in a cache, and what is in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CacheStats {
     /// Entries: fresh, stale, and those that nobody has noticed to be gone.
     pub entries: u64,
     /// Octets that these take in the rings.
@@ -67,11 +67,11 @@ pub(super) struct Now {
 
 /// What a visitor wants done with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Retain {
     /// It stays.
-    Stays,
+    Keep,
     /// It goes.
-    Goes,
+    Remove,
 }
 
 impl Shard {
@@ -81,13 +81,13 @@ impl Shard {
         let slots = (octets / OCTETS_PER_SLOT).next_power_of_two();
         let ghosts = slots / 2;
         let rings = octets.saturating_sub(slots * Table::SLOT_LEN + ghosts * size_of::<u32>());
-        let small = (rings / SMALL_SHARE).max(MAX_STRETCH);
+        let small = (rings / SMALL_SHARE).max(MAX_EXTENT);
         Self {
             table: Table::new(slots),
             ghosts: vec![0; ghosts].into_boxed_slice(),
             small: Ring::new(small),
             main: Ring::new(rings.saturating_sub(small)),
-            tally: Tally::default(),
+            stats: CacheStats::default(),
         }
     }
 
@@ -113,7 +113,7 @@ impl Shard {
     }
 
     /// The octets from the entry on that a look-up with this tag looks at, most likely: another with the tag is rare.
-    pub(super) fn foresee(&self, tag: u32) -> Option<&[u8]> {
+    pub(super) fn prefetched(&self, tag: u32) -> Option<&[u8]> {
         let place = self.table.place(self.table.find(tag, |_| true)?)?;
         Some(self.ring(place.queue).at(place.at))
     }
@@ -141,8 +141,8 @@ impl Shard {
         let head = Head::read(octets);
         Head { state: State::Dead, ..head }.write(octets);
         self.table.remove(slot);
-        self.tally.entries -= 1;
-        self.tally.bytes -= head.stretch() as u64;
+        self.stats.entries -= 1;
+        self.stats.bytes -= head.extent() as u64;
     }
 
     /// Puts an entry in, in the place of one with this key if there is one. `head` needs no tag and no length.
@@ -155,7 +155,7 @@ impl Shard {
             }
             // It is as much wanted as what it replaces.
             if let Some((old, _)) = self.entry(slot) {
-                head.chances = old.chances;
+                head.frequency = old.frequency;
                 queue = self.table.place(slot).map_or(queue, |place| place.queue);
             }
             self.remove(slot);
@@ -174,29 +174,29 @@ impl Shard {
 
     /// Puts in an entry that is known not to be there.
     fn append(&mut self, queue: Queue, head: Head, reply: &[u8], now: Now) {
-        let stretch = Ring::padded(Head::entry_len(reply.len()));
+        let extent = Ring::padded(Head::entry_len(reply.len()));
         let Ok(len) = u16::try_from(reply.len()) else { return };
         while self.table.is_full() {
             if self.small.oldest().is_some() { self.shift_small(now) } else { self.shift_main(now, &mut 0) }
         }
         match queue {
             Queue::Small => {
-                while !self.small.fits(stretch) {
+                while !self.small.fits(extent) {
                     self.shift_small(now);
                 }
             }
-            Queue::Main => self.make_room_in_main(stretch, now),
+            Queue::Main => self.make_room_in_main(extent, now),
         }
         let ring = self.ring_mut(queue);
-        let at = ring.push(stretch);
+        let at = ring.push(extent);
         let octets = ring.at_mut(at);
-        let head = Head { stretch: (stretch / super::ring::UNIT) as u16, len, ..head };
+        let head = Head { extent: (extent / super::ring::UNIT) as u16, len, ..head };
         head.write(octets);
         octets[Head::LEN..Head::LEN + reply.len()].copy_from_slice(reply);
         self.table.insert(head.tag, Place { queue, at });
-        self.tally.entries += 1;
-        self.tally.bytes += stretch as u64;
-        self.tally.insertions += 1;
+        self.stats.entries += 1;
+        self.stats.bytes += extent as u64;
+        self.stats.insertions += 1;
     }
 
     /// Forgets all.
@@ -205,24 +205,24 @@ impl Shard {
         self.ghosts.fill(0);
         self.small.clear();
         self.main.clear();
-        (self.tally.entries, self.tally.bytes) = (0, 0);
+        (self.stats.entries, self.stats.bytes) = (0, 0);
     }
 
     /// Shows a visitor the entries of some slots from `slot` on, and says where to go on. A step is short, so that the lock is
     /// never held for long; between two steps entries may come and go.
-    pub(super) fn visit(&mut self, slot: usize, mut visit: impl FnMut(&Head, &[u8]) -> Verdict) -> Option<usize> {
+    pub(super) fn visit(&mut self, slot: usize, mut visit: impl FnMut(&Head, &[u8]) -> Retain) -> Option<usize> {
         let end = self.table.step_from(slot, SLOTS_PER_STEP);
         let mut at = slot;
         let last = end.unwrap_or_else(|| self.table.slots());
         while at < last {
-            let stays = self.table.is_wrapped(at) || self.show(at, &mut visit) == Verdict::Stays;
+            let stays = self.table.is_wrapped(at) || self.show(at, &mut visit) == Retain::Keep;
             // What moves up into the slot of what goes is seen next.
             at += usize::from(stays);
         }
         if end.is_none() {
             at = 0;
             while self.table.place(at).is_some() {
-                let stays = !self.table.is_wrapped(at) || self.show(at, &mut visit) == Verdict::Stays;
+                let stays = !self.table.is_wrapped(at) || self.show(at, &mut visit) == Retain::Keep;
                 at += usize::from(stays);
             }
         }
@@ -230,27 +230,27 @@ impl Shard {
     }
 
     /// Shows a visitor what is in a slot, if it is in use, and does what it wants done with it.
-    fn show(&mut self, slot: usize, visit: &mut impl FnMut(&Head, &[u8]) -> Verdict) -> Verdict {
-        let verdict = self.entry(slot).map_or(Verdict::Stays, |(head, reply)| visit(&head, reply));
+    fn show(&mut self, slot: usize, visit: &mut impl FnMut(&Head, &[u8]) -> Retain) -> Retain {
+        let verdict = self.entry(slot).map_or(Retain::Keep, |(head, reply)| visit(&head, reply));
         match verdict {
-            Verdict::Goes => self.remove(slot),
-            Verdict::Stays => {}
+            Retain::Remove => self.remove(slot),
+            Retain::Keep => {}
         }
         verdict
     }
 
-    /// Writes over the entry in a slot, if the new one takes the same stretch.
+    /// Writes over the entry in a slot, if the new one takes the same extent.
     fn replace(&mut self, slot: usize, head: Head, reply: &[u8]) -> bool {
         let Some(place) = self.table.place(slot) else { return false };
         let Ok(len) = u16::try_from(reply.len()) else { return false };
         let octets = self.ring_mut(place.queue).at_mut(place.at);
         let old = Head::read(octets);
-        if old.stretch() != Ring::padded(Head::entry_len(reply.len())) {
+        if old.extent() != Ring::padded(Head::entry_len(reply.len())) {
             return false;
         }
-        Head { stretch: old.stretch, chances: old.chances, len, ..head }.write(octets);
+        Head { extent: old.extent, frequency: old.frequency, len, ..head }.write(octets);
         octets[Head::LEN..Head::LEN + reply.len()].copy_from_slice(reply);
-        self.tally.insertions += 1;
+        self.stats.insertions += 1;
         true
     }
 
@@ -260,27 +260,27 @@ impl Shard {
         let place = Place { queue: Queue::Small, at };
         if head.state == State::Dead {
             self.small.free_oldest();
-        } else if head.is_gone(now.millis, now.stale) || head.chances == 0 && !self.main.fits(head.stretch()) {
+        } else if head.is_gone(now.millis, now.stale) || head.frequency == 0 && !self.main.fits(head.extent()) {
             self.evict(place, &head);
             self.note_ghost(head.tag);
             self.small.free_oldest();
         } else {
-            self.make_room_in_main(head.stretch(), now);
-            let to = self.main.push(head.stretch());
+            self.make_room_in_main(head.extent(), now);
+            let to = self.main.push(head.extent());
             let (from, into) = (self.small.at(at), self.main.at_mut(to));
-            into[..head.stretch()].copy_from_slice(&from[..head.stretch()]);
+            into[..head.extent()].copy_from_slice(&from[..head.extent()]);
             // The hits that brought it here have been paid for.
-            Head { chances: 0, ..head }.write(into);
+            Head { frequency: 0, ..head }.write(into);
             self.moved(place, &head, Place { queue: Queue::Main, at: to });
             self.small.free_oldest();
         }
     }
 
     /// Makes room in the main ring.
-    fn make_room_in_main(&mut self, stretch: usize, now: Now) {
+    fn make_room_in_main(&mut self, extent: usize, now: Now) {
         // However many of the oldest were hit, one call does not go through all of them.
         let mut renewals = MAX_RENEWALS;
-        while !self.main.fits(stretch) {
+        while !self.main.fits(extent) {
             self.shift_main(now, &mut renewals);
         }
     }
@@ -291,13 +291,13 @@ impl Shard {
         let place = Place { queue: Queue::Main, at };
         if head.state == State::Dead {
             self.main.free_oldest();
-        } else if head.chances == 0 || *renewals == 0 || head.is_gone(now.millis, now.stale) {
+        } else if head.frequency == 0 || *renewals == 0 || head.is_gone(now.millis, now.stale) {
             self.evict(place, &head);
             self.main.free_oldest();
         } else {
             *renewals -= 1;
             let to = self.main.renew_oldest();
-            Head { chances: head.chances - 1, ..head }.write(self.main.at_mut(to));
+            Head { frequency: head.frequency - 1, ..head }.write(self.main.at_mut(to));
             self.moved(place, &head, Place { queue: Queue::Main, at: to });
         }
     }
@@ -306,9 +306,9 @@ impl Shard {
     fn evict(&mut self, place: Place, head: &Head) {
         if let Some(slot) = self.table.find(head.tag, |found| found == place) {
             self.table.remove(slot);
-            self.tally.entries -= 1;
-            self.tally.bytes -= head.stretch() as u64;
-            self.tally.evictions += 1;
+            self.stats.entries -= 1;
+            self.stats.bytes -= head.extent() as u64;
+            self.stats.evictions += 1;
         }
     }
 
@@ -347,7 +347,7 @@ impl Shard {
     }
 }
 
-impl Tally {
+impl CacheStats {
     /// The sum of two.
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
@@ -373,7 +373,7 @@ const OCTETS_PER_SLOT: usize = 96;
 const SMALL_SHARE: usize = 10;
 
 /// The longest entry: a whole message and a head. Either ring must be able to hold it.
-const MAX_STRETCH: usize = (u16::MAX as usize + Head::LEN).next_multiple_of(super::ring::UNIT);
+const MAX_EXTENT: usize = (u16::MAX as usize + Head::LEN).next_multiple_of(super::ring::UNIT);
 
 /// Entries of the main ring that one call renews at most.
 const MAX_RENEWALS: u32 = 16;
@@ -414,7 +414,7 @@ mod tests {
         let Some(slot) = shard.find(&key(&question)) else { return false };
         let (head, reply) = shard.entry(slot).expect("what is found is there");
         assert!(reply[HEADER_LEN + question.len()..].iter().all(|&octet| octet == number as u8));
-        shard.write_head(slot, &Head { chances: Head::MAX_CHANCES, ..head });
+        shard.write_head(slot, &Head { frequency: Head::MAX_FREQUENCY, ..head });
         true
     }
 
@@ -434,17 +434,17 @@ mod tests {
                 insert(&mut shard, number / 3, 3);
             }
         }
-        let mut walked = Tally::default();
+        let mut walked = CacheStats::default();
         let mut from = Some(0);
         while let Some(slot) = from {
             from = shard.visit(slot, |head, _| {
                 walked.entries += 1;
-                walked.bytes += head.stretch() as u64;
-                Verdict::Stays
+                walked.bytes += head.extent() as u64;
+                Retain::Keep
             });
         }
-        assert_eq!((walked.entries, walked.bytes), (shard.tally.entries, shard.tally.bytes));
-        assert!(shard.tally.evictions > 0 && shard.tally.bytes <= Shard::MIN_SIZE as u64);
+        assert_eq!((walked.entries, walked.bytes), (shard.stats.entries, shard.stats.bytes));
+        assert!(shard.stats.evictions > 0 && shard.stats.bytes <= Shard::MIN_SIZE as u64);
     }
 
     #[test]
@@ -474,7 +474,7 @@ mod tests {
         let slot = shard.find(&key(&question(7))).expect("it is there");
         shard.remove(slot);
         assert!(!hit(&mut shard, 7) && hit(&mut shard, 8));
-        assert_eq!(shard.tally.entries, 99);
+        assert_eq!(shard.stats.entries, 99);
         shard.clear();
         assert!(!hit(&mut shard, 8));
         insert(&mut shard, 8, 16);

@@ -9,7 +9,7 @@ use super::entry::{Head, State};
 use super::key::Key;
 use super::lifetime::{write_entry, write_silence};
 use super::rules::Rules;
-use super::shard::{Now, Shard, Tally};
+use super::shard::{CacheStats, Now, Shard};
 use crate::wire::{ClientForm, ExtendedError, Freshness, Rcode, Reply, read_reply, write_cached};
 
 /// Replies that are kept for all pools, shared by all workers.
@@ -24,7 +24,7 @@ pub struct Cache {
 
 /// In which form a client wants its response.
 #[derive(Clone, Copy, Debug)]
-pub struct Client<'a> {
+pub struct ResponseFor<'a> {
     /// ID, RD, spelling, EDNS.
     pub form: &'a ClientForm,
     /// The UDP size that we offer.
@@ -81,7 +81,14 @@ impl Cache {
     }
 
     /// Looks for an answer, and writes the response for a client into `out`.
-    pub fn look_up(&self, key: &Key<'_>, client: &Client<'_>, rules: &Rules, now: Instant, out: &mut Vec<u8>) -> Found {
+    pub fn look_up(
+        &self,
+        key: &Key<'_>,
+        client: &ResponseFor<'_>,
+        rules: &Rules,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Found {
         self.find(key, client, rules, now, out, true)
     }
 
@@ -90,7 +97,7 @@ impl Cache {
     pub fn look_stale(
         &self,
         key: &Key<'_>,
-        client: &Client<'_>,
+        client: &ResponseFor<'_>,
         rules: &Rules,
         now: Instant,
         out: &mut Vec<u8>,
@@ -134,8 +141,8 @@ impl Cache {
     }
 
     /// What happened and what is there, over all shards.
-    pub fn tally(&self) -> Tally {
-        self.shards.iter().map(|shard| lock(shard).tally).fold(Tally::default(), Tally::plus)
+    pub fn stats(&self) -> CacheStats {
+        self.shards.iter().map(|shard| lock(shard).stats).fold(CacheStats::default(), CacheStats::plus)
     }
 
     /// All shards.
@@ -172,7 +179,7 @@ impl Cache {
     fn find(
         &self,
         key: &Key<'_>,
-        client: &Client<'_>,
+        client: &ResponseFor<'_>,
         rules: &Rules,
         now: Instant,
         out: &mut Vec<u8>,
@@ -191,26 +198,26 @@ impl Cache {
             Some((slot, head, found))
         });
         let Some((slot, head, found)) = found else {
-            shard.tally.misses += u64::from(is_first);
+            shard.stats.misses += u64::from(is_first);
             return Found::Nothing;
         };
         if !is_first {
             return if let Found::Fresh { .. } = found { Found::Fresh { is_refresh_due: false } } else { found };
         }
         let mut head = Head { hits: head.hits.saturating_add(1), ..head };
-        head.chances = (head.chances + 1).min(Head::MAX_CHANCES);
+        head.frequency = (head.frequency + 1).min(Head::MAX_FREQUENCY);
         if found == (Found::Fresh { is_refresh_due: true }) {
             // Whoever is told so first is the one; the others are told again if nothing comes of it.
-            head.quiet_until = millis + REFRESH_LEASE.as_millis() as u64;
+            head.no_refresh_before = millis + REFRESH_LEASE.as_millis() as u64;
             head.has_failed = false;
         }
         shard.write_head(slot, &head);
         match found {
-            Found::Stale { .. } => shard.tally.stale_hits += 1,
-            Found::Fresh { .. } => shard.tally.hits += 1,
+            Found::Stale { .. } => shard.stats.stale_hits += 1,
+            Found::Fresh { .. } => shard.stats.hits += 1,
             Found::Failed(_) => {
-                shard.tally.hits += 1;
-                shard.tally.failure_hits += 1;
+                shard.stats.hits += 1;
+                shard.stats.failure_hits += 1;
             }
             Found::Nothing => {}
         }
@@ -236,8 +243,8 @@ fn quiet(shard: &mut Shard, key: &Key<'_>, now: Now) -> bool {
     let is_answer = head.state == State::Answer && !head.is_gone(now.millis, now.stale);
     if is_answer {
         // RFC 8767 section 5: a refresh that failed is not tried again at once.
-        let quiet_until = now.millis + FAILURE_RECHECK.as_millis() as u64;
-        shard.write_head(slot, &Head { quiet_until, has_failed: true, ..head });
+        let no_refresh_before = now.millis + FAILURE_RECHECK.as_millis() as u64;
+        shard.write_head(slot, &Head { no_refresh_before, has_failed: true, ..head });
     }
     is_answer
 }
@@ -245,7 +252,7 @@ fn quiet(shard: &mut Shard, key: &Key<'_>, now: Now) -> bool {
 /// What an entry is worth now, and whether it is fresh. `None` if it is gone.
 fn judge(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<(Found, Freshness)> {
     if head.is_stale(now, rules.stale) {
-        let is_race_due = !head.has_failed || now >= head.quiet_until;
+        let is_race_due = !head.has_failed || now >= head.no_refresh_before;
         let is_nxdomain = crate::wire::Header::read(kept).is_some_and(|header| header.rcode() == Rcode::NXDOMAIN);
         // RFC 8914 section 4.4, and section 4.20 for NXDOMAIN.
         let error = if is_nxdomain { ExtendedError::STALE_NXDOMAIN } else { ExtendedError::STALE };
@@ -269,7 +276,7 @@ fn judge(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<(Found, Fr
 /// Whether an entry is popular, its time to live is nearly over, and nobody refreshes it or has failed to just now.
 fn is_refresh_due(head: &Head, rules: &Rules, now: u64) -> bool {
     let left = head.fresh_for().saturating_sub(head.age(now)) as f64;
-    head.hits >= POPULAR && left < head.fresh_for() as f64 * rules.prefetch && now >= head.quiet_until
+    head.hits >= POPULAR && left < head.fresh_for() as f64 * rules.prefetch && now >= head.no_refresh_before
 }
 
 /// Locks a shard. A thread that panicked while it held the lock cannot have left it half done but in its octets, which are checked

@@ -104,7 +104,7 @@ impl Forwarder {
         {
             return;
         }
-        shared.state.counters[usize::from(self.me.0)].refreshes.increment();
+        shared.state.counters[usize::from(self.me.0)].prefetches.increment();
         let cause = Cause { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None };
         self.start(query, asked, self.pool_places[pool.0], cause, now);
     }

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use super::admit::Sound;
 use super::client::Client;
-use super::memory::{Asked, Look, fetch_ahead};
+use super::memory::{Asked, Look, prefetch_memory};
 use super::{Forwarder, HandOver, Shared};
 use crate::config::PoolIndex;
 use crate::limit::{Access, Cookies, OwnAddresses};
@@ -85,7 +85,7 @@ impl Forwarder {
             *arrival = Some(reader.read(message, client, folded));
         }
         let questions = arrivals.iter().flatten().filter_map(|arrival| arrival.asked(folded));
-        fetch_ahead(&self.state, questions);
+        prefetch_memory(&self.state, questions);
         for arrival in arrivals.iter().flatten() {
             self.take_one(arrival, folded, look, now);
         }

@@ -58,7 +58,7 @@ impl<'a> Memory<'a> {
     fn is_fresh(&self, key: &Key<'_>, reply: &Reply<'_>, now: Instant, scratch: &mut Vec<u8>) -> bool {
         let Some(query) = query_of_reply(reply) else { return false };
         let form = ClientForm::of(&query);
-        let client = cache::Client { form: &form, own_udp_size: 0, limit: MIN_LIMIT };
+        let client = cache::ResponseFor { form: &form, own_udp_size: 0, limit: MIN_LIMIT };
         matches!(self.cache.look_stale(key, &client, self.rules, now, scratch), Found::Fresh { .. })
     }
 }
@@ -126,7 +126,7 @@ impl Out<'_> {
         let client = &waiter.client;
         let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
         let form = late.as_ref().unwrap_or(&waiter.form);
-        let asker = cache::Client { form, own_udp_size, limit: limit(client, form, own_udp_size) };
+        let asker = cache::ResponseFor { form, own_udp_size, limit: limit(client, form, own_udp_size) };
         let (mut found, mut rcode) = (Found::Nothing, Rcode::NOERROR);
         let sent = self.offer(client, Receiver::of(waiter, now), |out| {
             found = match look {
@@ -334,9 +334,12 @@ impl Forwarder {
 }
 
 /// Fetches what the look-ups of these questions, each in its pool, will read, if the cache is so large that this pays.
-pub(super) fn fetch_ahead<'q>(state: &ForwarderState, questions: impl Iterator<Item = (PoolIndex, Asked<'q>)> + Clone) {
+pub(super) fn prefetch_memory<'q>(
+    state: &ForwarderState,
+    questions: impl Iterator<Item = (PoolIndex, Asked<'q>)> + Clone,
+) {
     let Some(cache) = &state.cache else { return };
-    cache.fetch_ahead(
+    cache.prefetch_memory(
         questions.filter_map(|(pool, asked)| Some(Memory::of(state, state.pools.get(pool.0)?)?.key(asked))),
     );
 }

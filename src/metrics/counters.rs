@@ -302,7 +302,7 @@ pub struct PoolCounters {
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: Counter,
     /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
-    pub refreshes: Counter,
+    pub prefetches: Counter,
     /// Whole answers that were to be fetched by TCP, by [`Fetched`].
     pub fetches: [Counter; FETCHED.len()],
 }

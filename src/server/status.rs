@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Server;
 use crate::admin::CacheAccess;
-use crate::cache::Tally;
+use crate::cache::CacheStats;
 use crate::metrics::{
     Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
     HistogramSnapshot, PoolSnapshot, Snapshot, Want, Wins,
@@ -42,8 +42,8 @@ impl Server {
     /// What is known of the cache.
     fn cache_snapshot(&self) -> Option<CacheSnapshot> {
         let ForwarderState { cache, cache_config, .. } = &**self.state.as_ref()?;
-        let Tally { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
-            cache.as_ref()?.tally();
+        let CacheStats { entries, bytes, hits, stale_hits, failure_hits, misses, insertions, evictions } =
+            cache.as_ref()?.stats();
         Some(CacheSnapshot {
             size: cache_config.as_ref()?.size as u64,
             entries,
@@ -69,7 +69,7 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
         duration,
         hedges_denied: counters.iter().map(|worker| worker.hedges_denied.get()).sum(),
         fetches: FETCHED.map(|result| counters.iter().map(|worker| worker.fetches[result as usize].get()).sum()),
-        prefetches: counters.iter().map(|worker| worker.refreshes.get()).sum(),
+        prefetches: counters.iter().map(|worker| worker.prefetches.get()).sum(),
         hedges_wasted: counters.iter().map(|worker| worker.hedges_wasted.get()).sum(),
         backends: pool
             .backends

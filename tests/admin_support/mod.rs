@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use hedgerow::admin::{self, CacheAccess, Change, Owner, Refused, Request, Socket, Token};
-use hedgerow::cache::Tally;
+use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
     Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, ReloadSnapshot,
@@ -198,7 +198,7 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
         match request {
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
             Request::Snapshot(way_back) => {
-                let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.tally()));
+                let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.stats()));
                 drop(way_back.send(Snapshot { cache, ..snapshot() }));
             }
             Request::Change(change, way_back) => {
@@ -283,7 +283,7 @@ fn snapshot() -> Snapshot {
 }
 
 /// The numbers of a cache of 4 MiB.
-fn cache_snapshot(tally: Tally) -> CacheSnapshot {
+fn cache_snapshot(tally: CacheStats) -> CacheSnapshot {
     CacheSnapshot {
         size: 4 << 20,
         entries: tally.entries,

@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
-use hedgerow::cache::{Cache, Client, Found, Key, PoolId, Rules};
+use hedgerow::cache::{Cache, Found, Key, PoolId, ResponseFor, Rules};
 use hedgerow::wire::{self, ClientForm, QuestionFlags, QuestionKey};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
@@ -100,7 +100,7 @@ impl Subject {
         let key = QuestionKey::of(&read);
         let (flags, question) = key.as_octets().split_last().expect("a key has flags");
         let key = Key::new(pool, question, QuestionFlags::of_octet(*flags), hash(question));
-        let client = Client { form: &form, own_udp_size: UDP_SIZE, limit };
+        let client = ResponseFor { form: &form, own_udp_size: UDP_SIZE, limit };
         let mut out = Vec::new();
         let look = if is_first { Cache::look_up } else { Cache::look_stale };
         let found = look(&self.cache, &key, &client, &self.rules, self.now, &mut out);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::entry::{Head, State};
 use super::key::PoolId;
 use super::rules::Rules;
-use super::shard::Verdict;
+use super::shard::Retain;
 use super::store::{Cache, lock};
 use crate::wire::{Name, Question, Rcode, RecordClass, RecordType, read_reply};
 
@@ -57,7 +57,7 @@ impl Cache {
         if let Flush::All = what {
             let clear = |shard| {
                 let mut shard = lock(shard);
-                let entries = shard.tally.entries;
+                let entries = shard.stats.entries;
                 shard.clear();
                 entries
             };
@@ -67,7 +67,7 @@ impl Cache {
         self.walk(|head, kept| {
             let goes = is_meant(what, head, kept);
             flushed += u64::from(goes);
-            if goes { Verdict::Goes } else { Verdict::Stays }
+            if goes { Retain::Remove } else { Retain::Keep }
         });
         flushed
     }
@@ -80,7 +80,7 @@ impl Cache {
             if is_meant(Flush::Name(name), head, kept) && !head.is_gone(now, rules.stale) {
                 shown.extend(show(head, kept, rules, now));
             }
-            Verdict::Stays
+            Retain::Keep
         });
         // A walk over a table in use may meet an entry twice.
         shown.sort_by_key(|entry| (entry.pool.0, entry.qtype, entry.qclass, entry.checking_disabled, entry.dnssec_ok));
@@ -89,7 +89,7 @@ impl Cache {
     }
 
     /// Shows a visitor every entry.
-    pub(super) fn walk(&self, mut visit: impl FnMut(&Head, &[u8]) -> Verdict) {
+    pub(super) fn walk(&self, mut visit: impl FnMut(&Head, &[u8]) -> Retain) {
         for shard in self.shards() {
             let mut from = Some(0);
             while let Some(slot) = from {

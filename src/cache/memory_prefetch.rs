@@ -21,11 +21,11 @@ use super::store::Cache;
 impl Cache {
     /// Fetches what the look-ups of these keys, of the first `MAX_KEYS`, will read, if there are enough of both keys and entries
     /// for that to pay.
-    pub fn fetch_ahead<'k>(&self, keys: impl Iterator<Item = Key<'k>> + Clone) {
+    pub fn prefetch_memory<'k>(&self, keys: impl Iterator<Item = Key<'k>> + Clone) {
         if keys.clone().nth(MIN_KEYS - 1).is_none() {
             return;
         }
-        let mut ahead: [Option<Ahead<'_>>; MAX_KEYS] = [const { None }; MAX_KEYS];
+        let mut ahead: [Option<Prefetch<'_>>; MAX_KEYS] = [const { None }; MAX_KEYS];
         for (place, key) in ahead.iter_mut().zip(keys) {
             // A shard that somebody holds, be it for a key before this one, is left out.
             let Some(shard) = self.try_shard(&key) else { continue };
@@ -33,25 +33,25 @@ impl Cache {
             if !self.is_large(&shard) {
                 return;
             }
-            *place = Some(Ahead { shard, tag: key.tag() });
+            *place = Some(Prefetch { shard, tag: key.tag() });
         }
-        for Ahead { shard, tag } in ahead.iter().flatten() {
+        for Prefetch { shard, tag } in ahead.iter().flatten() {
             black_box(shard.first_slot(*tag));
         }
-        for Ahead { shard, tag } in ahead.iter().flatten() {
-            let octets = shard.foresee(*tag).unwrap_or_default();
+        for Prefetch { shard, tag } in ahead.iter().flatten() {
+            let octets = shard.prefetched(*tag).unwrap_or_default();
             black_box((octets.first().copied(), octets.get(LINE).copied()));
         }
     }
 
     /// Whether there are so many entries that look-ups wait for memory, as far as one shard tells.
     fn is_large(&self, shard: &Shard) -> bool {
-        shard.tally.entries * self.shards().len() as u64 >= LARGE
+        shard.stats.entries * self.shards().len() as u64 >= LARGE
     }
 }
 
 /// A look-up that will be made.
-struct Ahead<'c> {
+struct Prefetch<'c> {
     /// Where.
     shard: MutexGuard<'c, Shard>,
     /// By what its slot is found.
@@ -77,8 +77,8 @@ mod tests {
 
     use super::super::entry::{Head, State};
     use super::super::key::PoolId;
+    use super::super::maintain::Flush;
     use super::super::rules::Rules;
-    use super::super::tend::Flush;
     use super::*;
     use crate::wire::{HEADER_LEN, QuestionFlags};
 
@@ -113,12 +113,12 @@ mod tests {
             let shard = cache.shard(&key);
             let slot = shard.find(&key).expect("it was put in");
             let (_, reply) = shard.entry(slot).expect("what is found is there");
-            let foreseen = shard.foresee(key.tag()).expect("it is there");
+            let foreseen = shard.prefetched(key.tag()).expect("it is there");
             assert_eq!(foreseen[Head::LEN..].as_ptr(), reply.as_ptr(), "{number}");
         }
         let (question, hash) = question(20_000);
         let key = Key::new(PoolId(1), &question, QuestionFlags::default(), hash);
-        assert!(cache.shard(&key).foresee(key.tag()).is_none());
+        assert!(cache.shard(&key).prefetched(key.tag()).is_none());
     }
 
     #[test]
@@ -129,12 +129,12 @@ mod tests {
             questions.iter().map(|(question, hash)| Key::new(PoolId(1), question, QuestionFlags::default(), *hash));
         // More keys than shards, the same twice, none at all, and a shard that somebody holds.
         let held = cache.shard(&keys.clone().next().expect("there are forty"));
-        cache.fetch_ahead(keys.clone());
-        cache.fetch_ahead(keys.clone().take(1).cycle().take(8));
-        cache.fetch_ahead(keys.clone().take(0));
+        cache.prefetch_memory(keys.clone());
+        cache.prefetch_memory(keys.clone().take(1).cycle().take(8));
+        cache.prefetch_memory(keys.clone().take(0));
         drop(held);
         assert!(keys.clone().all(|key| cache.try_shard(&key).is_some()));
-        assert_eq!(cache.tally().hits + cache.tally().misses, 0);
+        assert_eq!(cache.stats().hits + cache.stats().misses, 0);
     }
 
     #[test]

@@ -17,25 +17,25 @@ use std::time::{Duration, Instant};
 
 use super::entry::{Head, State};
 use super::key::{EMPTY_FINGERPRINT, Key, PoolId, fingerprint};
+use super::maintain::Flush;
 use super::rules::Rules;
-use super::shard::Verdict;
+use super::shard::Retain;
 use super::store::{Cache, lock};
-use super::tend::Flush;
 use crate::wire::{QuestionFlags, read_reply};
 
-/// Why an image was not loaded.
+/// Why a snapshot was not loaded.
 #[derive(Debug)]
 pub enum LoadError {
     /// It could not be read.
     Io(io::Error),
     /// It is not what was saved.
-    Damaged(Damaged),
+    DamagedSnapshot(DamagedSnapshot),
 }
 
-/// What is wrong with an image.
+/// What is wrong with a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damaged {
-    /// It is no image, or one of another version.
+pub enum DamagedSnapshot {
+    /// It is no snapshot, or one of another version.
     Magic,
     /// It ends too early.
     CutShort,
@@ -67,7 +67,7 @@ impl Cache {
                         saved += 1;
                         append_entry(head, kept, head.age(now.millis), &mut step);
                     }
-                    Verdict::Stays
+                    Retain::Keep
                 });
                 out.write(&step)?;
                 step.clear();
@@ -88,9 +88,9 @@ impl Cache {
         wall: Duration,
         known: &[PoolId],
         hash: impl Fn(&[u8]) -> u64,
-        image: &mut impl Read,
+        snapshot: &mut impl Read,
     ) -> Result<u64, LoadError> {
-        let loaded = self.read_image(rules, now, wall, known, hash, image);
+        let loaded = self.read_snapshot(rules, now, wall, known, hash, snapshot);
         if loaded.is_err() {
             self.flush(Flush::All);
         }
@@ -98,43 +98,43 @@ impl Cache {
     }
 
     /// The same, which leaves what it has read when it fails.
-    fn read_image(
+    fn read_snapshot(
         &self,
         rules: &Rules,
         now: Instant,
         wall: Duration,
         known: &[PoolId],
         hash: impl Fn(&[u8]) -> u64,
-        image: &mut impl Read,
+        snapshot: &mut impl Read,
     ) -> Result<u64, LoadError> {
         let now = self.now(rules, now);
-        let mut image = Summed { inner: image, sum: EMPTY_FINGERPRINT };
-        if image.read()? != MAGIC {
-            return Err(Damaged::Magic.into());
+        let mut snapshot = Summed { inner: snapshot, sum: EMPTY_FINGERPRINT };
+        if snapshot.read()? != MAGIC {
+            return Err(DamagedSnapshot::Magic.into());
         }
-        let saved_at = u64::from_le_bytes(image.read()?);
-        let passed = (wall.as_millis() as u64).checked_sub(saved_at).ok_or(Damaged::FromTheFuture)?;
+        let saved_at = u64::from_le_bytes(snapshot.read()?);
+        let passed = (wall.as_millis() as u64).checked_sub(saved_at).ok_or(DamagedSnapshot::FromTheFuture)?;
         let mut loaded = 0;
         let mut reply = Vec::new();
         loop {
-            match image.read()? {
+            match snapshot.read()? {
                 [END] => break,
                 [ENTRY] => {}
-                _ => return Err(Damaged::Entry.into()),
+                _ => return Err(DamagedSnapshot::Entry.into()),
             }
-            let pool = PoolId(u64::from_le_bytes(image.read()?));
-            let age = u64::from_le_bytes(image.read()?).saturating_add(passed);
-            let lifetime = u32::from_le_bytes(image.read()?);
-            let [octet] = image.read()?;
+            let pool = PoolId(u64::from_le_bytes(snapshot.read()?));
+            let age = u64::from_le_bytes(snapshot.read()?).saturating_add(passed);
+            let lifetime = u32::from_le_bytes(snapshot.read()?);
+            let [octet] = snapshot.read()?;
             let flags = QuestionFlags::of_octet(octet).without_recursion_desired();
-            let len = u16::from_le_bytes(image.read()?);
+            let len = u16::from_le_bytes(snapshot.read()?);
             reply.resize(usize::from(len), 0);
-            image.fill(&mut reply)?;
+            snapshot.fill(&mut reply)?;
             // Before it is in the cache it must be as sound as what comes from a backend.
-            let question = read_reply(&reply).ok().and_then(|reply| reply.question()).ok_or(Damaged::Entry)?;
+            let question = read_reply(&reply).ok().and_then(|reply| reply.question()).ok_or(DamagedSnapshot::Entry)?;
             let question = question.as_wire();
             if flags.octet() != octet || !is_folded(question) {
-                return Err(Damaged::Entry.into());
+                return Err(DamagedSnapshot::Entry.into());
             }
             let head =
                 Head { state: State::Answer, lifetime, kept_at: now.millis.saturating_sub(age), ..Head::default() };
@@ -144,18 +144,18 @@ impl Cache {
                 loaded += 1;
             }
         }
-        let sum = image.sum;
-        if u64::from_le_bytes(image.read()?) != sum {
-            return Err(Damaged::Fingerprint.into());
+        let sum = snapshot.sum;
+        if u64::from_le_bytes(snapshot.read()?) != sum {
+            return Err(DamagedSnapshot::Fingerprint.into());
         }
-        if image.inner.read(&mut [0])? > 0 {
-            return Err(Damaged::OctetsLeft.into());
+        if snapshot.inner.read(&mut [0])? > 0 {
+            return Err(DamagedSnapshot::OctetsLeft.into());
         }
         Ok(loaded)
     }
 }
 
-/// Appends an entry to an image.
+/// Appends an entry to a snapshot.
 fn append_entry(head: &Head, kept: &[u8], age: u64, out: &mut Vec<u8>) {
     out.push(ENTRY);
     out.extend_from_slice(&head.pool.to_le_bytes());
@@ -205,13 +205,17 @@ impl<R: Read> Summed<'_, R> {
 
 impl From<io::Error> for LoadError {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Damaged(Damaged::CutShort) } else { Self::Io(error) }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::DamagedSnapshot(DamagedSnapshot::CutShort)
+        } else {
+            Self::Io(error)
+        }
     }
 }
 
-impl From<Damaged> for LoadError {
-    fn from(damaged: Damaged) -> Self {
-        Self::Damaged(damaged)
+impl From<DamagedSnapshot> for LoadError {
+    fn from(damaged: DamagedSnapshot) -> Self {
+        Self::DamagedSnapshot(damaged)
     }
 }
 
@@ -219,12 +223,12 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "cannot be read: {error}"),
-            Self::Damaged(damaged) => damaged.fmt(f),
+            Self::DamagedSnapshot(damaged) => damaged.fmt(f),
         }
     }
 }
 
-impl fmt::Display for Damaged {
+impl fmt::Display for DamagedSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Magic => "is no saved cache, or one of another version",
@@ -239,7 +243,7 @@ impl fmt::Display for Damaged {
 
 impl std::error::Error for LoadError {}
 
-/// What an image begins with. The last octet is the version.
+/// What a snapshot begins with. The last octet is the version.
 const MAGIC: [u8; 8] = *b"hedgeca\x01";
 
 /// What an entry begins with.
