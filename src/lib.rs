@@ -48,7 +48,7 @@
 //! many names, `zone::prefetch_memory` has fetched before what the queries of the batch will read.
 //!
 //! Zone files are read before anything is bound, and again at a reload, those that have changed (`load/zones.rs`): several
-//! at a time, and a large one by two threads, of which one reads and the other builds (`load/pipe.rs`). A
+//! at a time, and a large one by two threads, of which one reads and the other builds (`load/parallel.rs`). A
 //! `zone::ZoneDb` is all that one TS knows: zones, which a reload shares with the one before, and tables. A reload reads on a
 //! thread of its own, and compares there what it has read with what is in force; the control thread then swaps the two
 //! (`server/reload.rs`). Signals have a thread of their own as well (`cli/signals.rs`).

@@ -28,10 +28,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::timeout;
 
-use super::door::{Door, Stream};
-use super::guard::{Guard, Peer};
-use super::routes::{Failure, MAX_BODY, is_about_health, is_reload};
-use super::turn::{Handing, Told, Turn};
+use super::authorization::{Guard, Origin};
+use super::deadline::{Handing, Timed, Turn};
+use super::listeners::{Door, Stream};
+use super::routes::{HttpError, MAX_BODY, is_about_health, is_reload};
 
 /// How much there may be at once by one door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Bounds {
 }
 
 /// What answers the requests that come by one door.
-pub(super) struct Site {
+pub(super) struct Parts {
     /// Says who may ask.
     guard: Rc<Guard>,
     /// Carries out what may be asked.
@@ -74,7 +74,7 @@ pub(super) struct Site {
     bounds: Bounds,
 }
 
-impl Site {
+impl Parts {
     /// Nobody has come yet.
     pub(super) fn new(guard: Rc<Guard>, routes: Router, bounds: Bounds) -> Rc<Self> {
         Rc::new(Self {
@@ -112,7 +112,7 @@ impl Site {
     }
 
     /// Answers the requests of one connection, until it ends or its client takes too long.
-    async fn converse(self: Rc<Self>, stream: Box<dyn Stream>, peer: Peer, turn: Rc<Turn>) {
+    async fn converse(self: Rc<Self>, stream: Box<dyn Stream>, peer: Origin, turn: Rc<Turn>) {
         let answering = Rc::clone(&turn);
         let service = service_fn(move |request| {
             let (site, turn) = (Rc::clone(&self), Rc::clone(&answering));
@@ -124,7 +124,7 @@ impl Site {
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(IDLE);
-        let connection = http.serve_connection(TokioIo::new(Told::new(stream, Rc::clone(&turn))), service);
+        let connection = http.serve_connection(TokioIo::new(Timed::new(stream, Rc::clone(&turn))), service);
         tokio::select! {
             ended = connection => if let Err(error) = ended {
                 tracing::debug!(?peer, %error, "an admin connection broke off");
@@ -134,10 +134,10 @@ impl Site {
     }
 
     /// Answers one request.
-    async fn answer(&self, request: Request<Incoming>, peer: Peer, turn: &Turn) -> Response {
+    async fn answer(&self, request: Request<Incoming>, peer: Origin, turn: &Turn) -> Response {
         let (head, body) = request.into_parts();
         if let Err(denied) = self.guard.check(&head.method, &head.headers, peer) {
-            return Failure::Denied(self.guard.remedy(denied)).into_response();
+            return HttpError::Denied(self.guard.remedy(denied)).into_response();
         }
         // Who reads has nothing to say besides, and does not have to be heard out.
         let body = if head.method.is_safe() {
@@ -145,7 +145,7 @@ impl Site {
         } else {
             match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => Body::from(body.to_bytes()),
-                Err(error) => return Failure::Invalid(format!("the body: {error}")).into_response(),
+                Err(error) => return HttpError::Invalid(format!("the body: {error}")).into_response(),
             }
         };
         let (taken, max) = match is_reload(head.uri.path()) {
@@ -154,7 +154,7 @@ impl Site {
         };
         let place = Place::take(taken, max);
         if place.is_none() && !is_about_health(head.uri.path()) {
-            return Failure::Busy.into_response();
+            return HttpError::Busy.into_response();
         }
         turn.is_read();
         let Ok(response) = self.routes.call(Request::from_parts(head, body)).await;
@@ -238,19 +238,19 @@ struct Holder(Option<IpAddr>);
 
 impl Holder {
     /// The holder that a peer counts for.
-    fn of(peer: Peer) -> Self {
+    fn of(peer: Origin) -> Self {
         Self(match peer {
-            Peer::Owner => None,
-            Peer::Host(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
-            Peer::Host(IpAddr::V4(ip)) => Some(ip.into()),
-            Peer::Host(IpAddr::V6(ip)) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 72 << 72).into()),
+            Origin::Owner => None,
+            Origin::Host(ip) if ip.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
+            Origin::Host(IpAddr::V4(ip)) => Some(ip.into()),
+            Origin::Host(IpAddr::V6(ip)) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 72 << 72).into()),
         })
     }
 }
 
 impl Connections {
     /// Lets a connection in; if there are too many, another one ends for it.
-    fn admit(&mut self, peer: Peer, turn: Rc<Turn>, serve: impl Future<Output = ()> + 'static) {
+    fn admit(&mut self, peer: Origin, turn: Rc<Turn>, serve: impl Future<Output = ()> + 'static) {
         let holder = Holder::of(peer);
         let held = self.open.iter().filter(|open| open.holder == holder).count();
         if held >= self.bounds.per_peer {
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_known_whatever_address_it_shows() {
-        let holder = |text: &str| Holder::of(Peer::Host(text.parse().expect("an address")));
+        let holder = |text: &str| Holder::of(Origin::Host(text.parse().expect("an address")));
         for (one, other, is_same) in [
             ("127.0.0.1", "127.9.9.9", true),
             ("127.0.0.1", "::1", true),
@@ -313,6 +313,6 @@ mod tests {
         ] {
             assert_eq!(holder(one) == holder(other), is_same, "{one} {other}");
         }
-        assert_ne!(holder("127.0.0.1"), Holder::of(Peer::Owner));
+        assert_ne!(holder("127.0.0.1"), Holder::of(Origin::Owner));
     }
 }

@@ -8,15 +8,15 @@
 //! a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer that says what is
 //! wrong into silence.
 
+mod authorization;
 mod cache;
 mod connections;
-mod door;
-mod guard;
+mod deadline;
+mod listeners;
 mod routes;
 mod socket;
 pub mod status;
 mod token;
-mod turn;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,9 +28,9 @@ pub use cache::CacheAccess;
 pub use socket::{Owner, Socket, SocketError, usual_places};
 pub use token::{Token, TokenError};
 
-use self::connections::{Bounds, Site};
-use self::door::Door;
-use self::guard::Guard;
+use self::authorization::Guard;
+use self::connections::{Bounds, Parts};
+use self::listeners::Door;
 use crate::config::nearest;
 use crate::metrics::Snapshot;
 pub use crate::state::ManualHealth;
@@ -146,9 +146,9 @@ pub async fn serve(
     // Whoever may use the socket always has a part.
     let owners = if socket.is_some() { connections / 4 } else { 0 };
     let bounds = Bounds::of(connections - owners);
-    let hosts = Site::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?);
+    let hosts = Parts::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?);
     let Some(socket) = socket else { return hosts.await };
-    let owner = Site::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?);
+    let owner = Parts::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?);
     tokio::select! {
         ended = hosts => ended,
         ended = owner => ended,

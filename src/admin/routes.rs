@@ -42,8 +42,8 @@ pub(super) fn router(requests: mpsc::Sender<Request>, is_ready: impl Fn() -> boo
         .route("/api/v1/pools/{pool}/backends", post(add))
         .route("/api/v1/pools/{pool}/backends/{backend}", delete(remove))
         .route("/api/v1/pools/{pool}/backends/{backend}/{action}", post(act))
-        .fallback(any(async || Failure::NoSuchPath))
-        .method_not_allowed_fallback(async || Failure::WrongMethod)
+        .fallback(any(async || HttpError::NoSuchPath))
+        .method_not_allowed_fallback(async || HttpError::WrongMethod)
         .with_state(server)
 }
 
@@ -59,16 +59,16 @@ struct Server {
 
 impl Server {
     /// Asks the control thread for something and waits for it.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Failure> {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, HttpError> {
         let (way_back, answer) = oneshot::channel();
-        self.requests.send(request(way_back)).await.map_err(|_| Failure::Ending)?;
-        answer.await.map_err(|_| Failure::Ending)
+        self.requests.send(request(way_back)).await.map_err(|_| HttpError::Ending)?;
+        answer.await.map_err(|_| HttpError::Ending)
     }
 
     /// Has a change carried out.
-    async fn change(&self, change: Change) -> Result<Json<Done>, Failure> {
+    async fn change(&self, change: Change) -> Result<Json<Done>, HttpError> {
         tracing::info!(?change, "admin: asked for a change");
-        let message = self.ask(|way_back| Request::Change(change, way_back)).await?.map_err(Failure::Refused)?;
+        let message = self.ask(|way_back| Request::Change(change, way_back)).await?.map_err(HttpError::Refused)?;
         Ok(Json(Done { message }))
     }
 
@@ -76,10 +76,10 @@ impl Server {
     async fn visit_cache<T: Send + 'static>(
         &self,
         visit: impl FnOnce(&CacheAccess) -> T + Send + 'static,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, HttpError> {
         let turn = Arc::clone(&self.cache_turn).lock_owned().await;
         let access = self.ask(Request::Cache).await?;
-        let access = access.ok_or_else(|| Failure::Refused(Refused::NotFound(NO_CACHE.to_owned())))?;
+        let access = access.ok_or_else(|| HttpError::Refused(Refused::NotFound(NO_CACHE.to_owned())))?;
         let visit = move || {
             // A client that goes away does not end the visit, so neither does it end the turn.
             let _turn = turn;
@@ -89,7 +89,7 @@ impl Server {
     }
 
     /// Has entries of the cache forgotten.
-    async fn flush(&self, what: Scope) -> Result<Json<Flushed>, Failure> {
+    async fn flush(&self, what: Scope) -> Result<Json<Flushed>, HttpError> {
         tracing::info!(%what, "admin: asked to flush the cache");
         let flush = move |access: &CacheAccess| {
             let flushed = access.flush(&what);
@@ -116,7 +116,7 @@ async fn readiness(State(server): State<Arc<Server>>) -> (StatusCode, &'static s
 }
 
 /// `/metrics`.
-async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<impl IntoResponse, Failure> {
+async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<impl IntoResponse, HttpError> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted_by(accept);
     let snapshot = server.ask(Request::Snapshot).await?;
@@ -124,18 +124,18 @@ async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Resul
 }
 
 /// `/api/v1/status`.
-async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, Failure> {
+async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, HttpError> {
     let snapshot = server.ask(Request::Snapshot).await?;
     Ok(Json(Status::of(&snapshot, SystemTime::now())))
 }
 
 /// `/api/v1/reload`. It goes on if the client does not wait for it.
-async fn reload(State(server): State<Arc<Server>>) -> Result<Json<Done>, Failure> {
-    timeout(RELOAD_PATIENCE, server.change(Change::Reload)).await.unwrap_or(Err(Failure::StillReloading))
+async fn reload(State(server): State<Arc<Server>>) -> Result<Json<Done>, HttpError> {
+    timeout(RELOAD_PATIENCE, server.change(Change::Reload)).await.unwrap_or(Err(HttpError::StillReloading))
 }
 
 /// `DELETE /api/v1/cache`.
-async fn flush_all(State(server): State<Arc<Server>>) -> Result<Json<Flushed>, Failure> {
+async fn flush_all(State(server): State<Arc<Server>>) -> Result<Json<Flushed>, HttpError> {
     server.flush(Scope::All).await
 }
 
@@ -143,7 +143,7 @@ async fn flush_all(State(server): State<Arc<Server>>) -> Result<Json<Flushed>, F
 async fn show_name(
     State(server): State<Arc<Server>>,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Vec<EntryStatus>>, Failure> {
+) -> Result<Json<Vec<EntryStatus>>, HttpError> {
     let name = read_name(name)?;
     server.visit_cache(move |access| access.show(&name)).await.map(Json)
 }
@@ -152,7 +152,7 @@ async fn show_name(
 async fn flush_name(
     State(server): State<Arc<Server>>,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Flushed>, Failure> {
+) -> Result<Json<Flushed>, HttpError> {
     server.flush(Scope::Name(read_name(name)?)).await
 }
 
@@ -160,14 +160,14 @@ async fn flush_name(
 async fn flush_subtree(
     State(server): State<Arc<Server>>,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Flushed>, Failure> {
+) -> Result<Json<Flushed>, HttpError> {
     server.flush(Scope::Subtree(read_name(name)?)).await
 }
 
 /// Reads the domain name at the end of a path.
-fn read_name(name: Result<Path<String>, PathRejection>) -> Result<Name, Failure> {
+fn read_name(name: Result<Path<String>, PathRejection>) -> Result<Name, HttpError> {
     let Path(text) = name?;
-    words::domain_name(&text).map_err(|expected| Failure::Invalid(format!("name {text:?}: {expected}")))
+    words::domain_name(&text).map_err(|expected| HttpError::Invalid(format!("name {text:?}: {expected}")))
 }
 
 /// A new backend, as JSON.
@@ -191,9 +191,9 @@ async fn add(
     State(server): State<Arc<Server>>,
     pool: Result<Path<String>, PathRejection>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Done>, Failure> {
+) -> Result<Json<Done>, HttpError> {
     let Path(pool) = pool?;
-    let (address, weight) = read_backend(&body?).map_err(Failure::Invalid)?;
+    let (address, weight) = read_backend(&body?).map_err(HttpError::Invalid)?;
     server.change(Change::Add { pool, address, weight }).await
 }
 
@@ -212,7 +212,7 @@ fn read_backend(body: &[u8]) -> Result<(SocketAddr, u16), String> {
 async fn remove(
     State(server): State<Arc<Server>>,
     place: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Json<Done>, Failure> {
+) -> Result<Json<Done>, HttpError> {
     let Path((pool, backend)) = place?;
     server.change(Change::Remove { pool, backend }).await
 }
@@ -221,20 +221,20 @@ async fn remove(
 async fn act(
     State(server): State<Arc<Server>>,
     place: Result<Path<(String, String, String)>, PathRejection>,
-) -> Result<Json<Done>, Failure> {
+) -> Result<Json<Done>, HttpError> {
     let Path((pool, backend, action)) = place?;
     let to = match action.as_str() {
         "drain" => return server.change(Change::Drain { pool, backend }).await,
         "up" => ManualHealth::Up,
         "down" => ManualHealth::Down,
         "auto" => ManualHealth::Auto,
-        action => return Err(Failure::Refused(Refused::no_such("action", action, ["drain", "up", "down", "auto"]))),
+        action => return Err(HttpError::Refused(Refused::no_such("action", action, ["drain", "up", "down", "auto"]))),
     };
     server.change(Change::Set { pool, backend, to }).await
 }
 
 /// Why a request is not answered as was hoped.
-pub(super) enum Failure {
+pub(super) enum HttpError {
     /// It may not be asked from there, or so; this would be right.
     Denied(String),
     /// It makes no sense.
@@ -253,21 +253,21 @@ pub(super) enum Failure {
     StillReloading,
 }
 
-impl From<PathRejection> for Failure {
+impl From<PathRejection> for HttpError {
     /// Percent signs that hide no text.
     fn from(rejection: PathRejection) -> Self {
         Self::Invalid(rejection.body_text())
     }
 }
 
-impl From<BytesRejection> for Failure {
+impl From<BytesRejection> for HttpError {
     /// A body that is too large or broke off.
     fn from(rejection: BytesRejection) -> Self {
         Self::Invalid(rejection.body_text())
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let (status, error) = match self {
             Self::Denied(remedy) => (StatusCode::FORBIDDEN, remedy),

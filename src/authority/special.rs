@@ -15,8 +15,8 @@ use crate::metrics::Dropped;
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{self, ServerChain, verify_query};
 use crate::transfer::{
-    Asked, MESSAGE_LIMIT, Offer, Serial, TransferQuery, Writer, differences, read_notify, read_transfer_query, whole,
-    write_datagram,
+    MESSAGE_LIMIT, Offer, Serial, TransferKind, TransferQuery, Writer, differences, read_notify, read_transfer_query,
+    whole, write_datagram,
 };
 use crate::wire::{Cookie, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, write_error};
 use crate::zone::{Reaction, Record, Transport, Zone, respond_to};
@@ -145,12 +145,12 @@ impl Special<'_> {
             Err(rcode) => return PlannedResponse::Error(rcode),
         };
         match (self.transport, asked.asked) {
-            (Transport::Tcp, Asked::Axfr | Asked::Ixfr { .. }) => {
+            (Transport::Tcp, TransferKind::Axfr | TransferKind::Ixfr { .. }) => {
                 PlannedResponse::Transfer(Arc::clone(zone), Arc::clone(transfers))
             }
             // RFC 5936 section 4.2: there is no AXFR by UDP.
-            (Transport::Udp, Asked::Axfr) => PlannedResponse::Error(Rcode::REFUSED),
-            (Transport::Udp, Asked::Ixfr { .. }) => {
+            (Transport::Udp, TransferKind::Axfr) => PlannedResponse::Error(Rcode::REFUSED),
+            (Transport::Udp, TransferKind::Ixfr { .. }) => {
                 let room = if chain.is_some() { tsig::ROOM } else { 0 };
                 let limit = query.udp_limit(UDP_SIZE).saturating_sub(room);
                 let TransferQuery { header, question, asked } = asked;

@@ -42,4 +42,4 @@ pub use maintain::{Flush, Shown};
 pub use rules::Rules;
 pub use shard::CacheStats;
 pub use snapshot::{DamagedSnapshot, LoadError};
-pub use store::{Cache, Failure, Found, ResponseFor};
+pub use store::{Cache, CachedFailure, Found, ResponseFor};

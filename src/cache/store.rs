@@ -49,12 +49,12 @@ pub enum Found {
         is_race_due: bool,
     },
     /// A failure that is remembered (RFC 9520).
-    Failed(Failure),
+    Failed(CachedFailure),
 }
 
 /// A failure that is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum CachedFailure {
     /// A backend replied SERVFAIL. The response is written.
     Servfail,
     /// None replied. No response is written: what the client gets is the pool's own rule.
@@ -192,7 +192,7 @@ impl Cache {
             let (found, freshness) = judge(&head, kept, rules, millis)?;
             // What is kept was sound when it was kept.
             let kept = read_reply(kept).ok()?;
-            if found != Found::Failed(Failure::Silence) {
+            if found != Found::Failed(CachedFailure::Silence) {
                 write_cached(&kept, freshness, client.form, client.own_udp_size, client.limit, out);
             }
             Some((slot, head, found))
@@ -268,8 +268,8 @@ fn judge(head: &Head, kept: &[u8], rules: &Rules, now: u64) -> Option<(Found, Fr
     Some(match head.state {
         State::Dead => return None,
         State::Answer => (Found::Fresh { is_refresh_due: is_refresh_due(head, rules, now) }, fresh),
-        State::Failure => (Found::Failed(Failure::Servfail), failed),
-        State::Silence => (Found::Failed(Failure::Silence), failed),
+        State::Failure => (Found::Failed(CachedFailure::Servfail), failed),
+        State::Silence => (Found::Failed(CachedFailure::Silence), failed),
     })
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use super::signals::{Asked, Blocked};
+use super::signals::{Blocked, SignalRequest};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::server::{Drained, Loss, Read, Server};
 
@@ -46,8 +46,8 @@ async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCod
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Ok(Asked::Reload) => server.reload(None),
-                Ok(Asked::End(name)) => {
+                Ok(SignalRequest::Reload) => server.reload(None),
+                Ok(SignalRequest::End(name)) => {
                     tracing::info!(
                         "{name}: taking no more queries, finishing those in flight; a second signal ends at once"
                     );

@@ -59,7 +59,7 @@ pub(super) struct Signals {
 }
 
 /// What a signal asks for.
-pub(super) enum Asked {
+pub(super) enum SignalRequest {
     /// A reload.
     Reload,
     /// The end; the name of the signal.
@@ -68,11 +68,11 @@ pub(super) enum Asked {
 
 impl Signals {
     /// Waits for the next signal, or until the thread that would hear of it is lost. The end comes last.
-    pub(super) async fn next(&mut self) -> Result<Asked, Lost> {
+    pub(super) async fn next(&mut self) -> Result<SignalRequest, Lost> {
         tokio::select! {
-            () = self.hang_up.notified() => Ok(Asked::Reload),
+            () = self.hang_up.notified() => Ok(SignalRequest::Reload),
             ended = &mut self.end => {
-                ended.unwrap_or_else(|_| Err(TaskKind::Signals.ended(Ok(())))).map(Asked::End)
+                ended.unwrap_or_else(|_| Err(TaskKind::Signals.ended(Ok(())))).map(SignalRequest::End)
             }
         }
     }

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::slots::RaceRef;
-use crate::limit::{DynamicThreshold, Turns};
+use crate::limit::{DynamicThreshold, FairQueue};
 use crate::net::streams::{Connection, End, Heard, Report, StreamKey, Streams};
 use crate::net::tasks::Tasks;
 use crate::wire;
@@ -99,7 +99,7 @@ enum Stage {
 /// One backend.
 struct Backend {
     /// What waits for a place on its connections.
-    queue: Turns<Party, RaceRef>,
+    queue: FairQueue<Party, RaceRef>,
     /// Places on its connections, by party.
     places: DynamicThreshold<Party>,
     /// How long a connection is kept while nobody waits on it.
@@ -116,7 +116,7 @@ impl Backend {
     /// One that nothing is known of.
     fn new() -> Self {
         Self {
-            queue: Turns::new(),
+            queue: FairQueue::new(),
             places: DynamicThreshold::new(CONNECTIONS_A_BACKEND * PIPELINE),
             idle: IDLE,
             one_at_a_time_until: None,

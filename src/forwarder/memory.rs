@@ -23,7 +23,7 @@ use super::races::rank;
 use super::responses::{Clock, Out, Word, limit};
 use super::slots::RaceRef;
 use super::{Forwarder, QTYPE_QCLASS, Quarantined};
-use crate::cache::{self, Cache, Failure, Found, Key, PoolId, Rules};
+use crate::cache::{self, Cache, CachedFailure, Found, Key, PoolId, Rules};
 use crate::config::PoolIndex;
 use crate::metrics::Source;
 use crate::policy::race::Outcome;
@@ -112,9 +112,9 @@ impl Look {
             (_, Found::Fresh { .. }) | (_, Found::Stale { is_race_due: false }) => true,
             (Self::InNeed, Found::Stale { is_race_due: true }) => true,
             (Self::First | Self::Again, Found::Stale { is_race_due: true }) => false,
-            (Self::First | Self::Again, Found::Failed(Failure::Servfail)) => true,
-            (Self::InNeed, Found::Failed(Failure::Servfail)) => false,
-            (_, Found::Failed(Failure::Silence) | Found::Nothing) => false,
+            (Self::First | Self::Again, Found::Failed(CachedFailure::Servfail)) => true,
+            (Self::InNeed, Found::Failed(CachedFailure::Servfail)) => false,
+            (_, Found::Failed(CachedFailure::Silence) | Found::Nothing) => false,
         }
     }
 }
@@ -164,14 +164,14 @@ impl Forwarder {
         let recalled = match found {
             Found::Fresh { is_refresh_due: true } => Recalled::RefreshDue,
             Found::Fresh { is_refresh_due: false } => Recalled::Responded,
-            Found::Stale { is_race_due: false } | Found::Failed(Failure::Servfail) => Recalled::Responded,
+            Found::Stale { is_race_due: false } | Found::Failed(CachedFailure::Servfail) => Recalled::Responded,
             Found::Stale { is_race_due: true } => {
                 // Who is down is asked all the same, but nobody waits for it.
                 let is_up = shared.backends.iter().any(|backend| backend.takes_queries());
                 let patience = if is_up { memory.rules.stale_answer_after } else { Duration::ZERO };
                 return Recalled::Stale(StaleAnswer::At(now + patience));
             }
-            Found::Failed(Failure::Silence) => {
+            Found::Failed(CachedFailure::Silence) => {
                 let failure_ttl = memory.rules.failure_ttl;
                 let is_told = self.respond_silence(self.pool_places[pool.0], asked, waiter, failure_ttl, now);
                 return if is_told { Recalled::Responded } else { Recalled::Nothing };

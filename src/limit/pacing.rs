@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 
-use super::accounts::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks, time};
+use super::rate_table::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks, time};
 
 /// What each prefix of clients is owed. Asked about datagrams only.
 #[derive(Debug)]

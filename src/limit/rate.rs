@@ -1,4 +1,4 @@
-//! Response rate limiting: an authority is no amplifier for who forges the addresses of queries.
+//! Response rate limiting (RRL): an authority is no amplifier for who forges the addresses of queries.
 //!
 //! The algorithm, in plain lines:
 //!
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::FixedState;
 
-use super::accounts::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks};
+use super::rate_table::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_of, ticks};
 use crate::wire::ResponseCategory;
 
 /// What is limited, and how much. A rate is in responses a second, at most 10,000; 0 is no limit.
@@ -178,7 +178,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::accounts::SLIP_SHIFT;
+    use super::super::rate_table::SLIP_SHIFT;
     use super::*;
 
     /// A name.

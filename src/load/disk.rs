@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use foldhash::quality::FixedState;
 
-use super::pipe::is_large;
+use super::parallel::is_large;
 use crate::files;
 
 /// A file as it was when it was read.

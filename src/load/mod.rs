@@ -9,7 +9,7 @@ mod cookies;
 mod disk;
 mod keys;
 pub mod loops;
-mod pipe;
+mod parallel;
 mod secrets;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::FileProblems;
 use super::disk::{self, Seen};
-use super::pipe::{do_all, is_large, pipe};
+use super::parallel::{do_all, is_large, pipe};
 use crate::config::{AuthorityConfig, Config};
 use crate::wire::Name;
 use crate::zone::master::{self, Source, Task};

@@ -42,7 +42,7 @@ struct Under {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum Adjustment {
     /// Nothing.
     Nothing,
     /// Datagrams are to be stamped from now on.
@@ -66,40 +66,45 @@ impl Pressure {
     }
 
     /// Looks at what the last call has found: how long the oldest datagram has waited, and what the buffer holds at the start.
-    pub(super) fn look(&mut self, waited: Option<Duration>, buffer: impl FnOnce() -> usize, now: Instant) -> Change {
+    pub(super) fn look(
+        &mut self,
+        waited: Option<Duration>,
+        buffer: impl FnOnce() -> usize,
+        now: Instant,
+    ) -> Adjustment {
         let Some(under) = &mut self.under else {
             self.under = Some(Under { began: Some(now), buffer: buffer(), measured: now, relieved: None });
-            return Change::Begin;
+            return Adjustment::Begin;
         };
         if self.full >= FULL {
             under.relieved = None;
         } else if self.full == 0 && now.saturating_duration_since(*under.relieved.get_or_insert(now)) >= RELIEF {
             self.under = None;
-            return Change::End;
+            return Adjustment::End;
         }
         if let Some(began) = &mut under.began {
             if self.full == 0 {
                 *began = now;
             }
             if now.saturating_duration_since(*began) < STANDING {
-                return Change::Nothing;
+                return Adjustment::Nothing;
             }
             under.began = None;
         }
         if now.saturating_duration_since(under.measured) < INTERVAL {
-            return Change::Nothing;
+            return Adjustment::Nothing;
         }
         under.measured = now;
         // What waits is as long as the buffer lets it be, or less.
-        let Some(waited) = waited else { return Change::Measure(None) };
+        let Some(waited) = waited else { return Adjustment::Measure(None) };
         let ratio = (TARGET.as_secs_f64() / waited.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(0.5, 2.0);
         let wanted = ((under.buffer as f64 * ratio) as usize).clamp(MIN_BUFFER, super::bind::SOCKET_BUFFER);
         // Each change costs a call, and small ones change nothing.
         if wanted.abs_diff(under.buffer) < under.buffer / 8 {
-            return Change::Measure(None);
+            return Adjustment::Measure(None);
         }
         under.buffer = wanted;
-        Change::Measure(Some(wanted))
+        Adjustment::Measure(Some(wanted))
     }
 }
 
@@ -141,7 +146,7 @@ mod tests {
             let mut bench = Self(Pressure::default(), Instant::now());
             assert_eq!((1..FULL).map(|_| bench.0.note(true)).find(|is_under| *is_under), None);
             assert!(bench.0.note(true));
-            assert_eq!(bench.0.look(None, || MAX_BUFFER, bench.1), Change::Begin);
+            assert_eq!(bench.0.look(None, || MAX_BUFFER, bench.1), Adjustment::Begin);
             bench
         }
 
@@ -150,13 +155,13 @@ mod tests {
             let mut bench = Self::under();
             bench.call(STANDING - Duration::from_millis(1), true, 0);
             assert!(!bench.0.is_overload());
-            assert_eq!(bench.call(Duration::from_millis(1), true, 50), Change::Measure(None));
+            assert_eq!(bench.call(Duration::from_millis(1), true, 50), Adjustment::Measure(None));
             assert!(bench.0.is_overload());
             bench
         }
 
         /// A call so much later, of which the oldest datagram has waited so many milliseconds.
-        fn call(&mut self, later: Duration, is_full: bool, waited: u64) -> Change {
+        fn call(&mut self, later: Duration, is_full: bool, waited: u64) -> Adjustment {
             self.1 += later;
             assert!(self.0.note(is_full));
             self.0.look(Some(Duration::from_millis(waited)), || unreachable!("it is known"), self.1)
@@ -175,9 +180,9 @@ mod tests {
     #[test]
     fn queue_that_has_an_end_is_no_overload() {
         let mut bench = Bench::under();
-        assert_eq!(bench.call(STANDING / 2, true, 500), Change::Nothing);
-        assert_eq!(bench.call(STANDING / 4, false, 500), Change::Nothing);
-        assert_eq!(bench.call(STANDING / 2, true, 500), Change::Nothing);
+        assert_eq!(bench.call(STANDING / 2, true, 500), Adjustment::Nothing);
+        assert_eq!(bench.call(STANDING / 4, false, 500), Adjustment::Nothing);
+        assert_eq!(bench.call(STANDING / 2, true, 500), Adjustment::Nothing);
         assert!(!bench.0.is_overload());
         bench.call(STANDING / 2, true, 500);
         assert!(bench.0.is_overload());
@@ -186,12 +191,12 @@ mod tests {
     #[test]
     fn buffer_follows_the_wait() {
         let mut bench = Bench::overloaded();
-        assert_eq!(bench.call(INTERVAL / 2, true, 400), Change::Nothing);
-        assert_eq!(bench.call(INTERVAL / 2, true, 400), Change::Measure(Some(MAX_BUFFER / 2)));
-        assert_eq!(bench.call(INTERVAL, true, 200), Change::Measure(Some(MAX_BUFFER / 4)));
-        assert_eq!(bench.call(INTERVAL, true, 75), Change::Measure(Some(MAX_BUFFER / 6)));
-        assert_eq!(bench.call(INTERVAL, true, 52), Change::Measure(None));
-        assert_eq!(bench.call(INTERVAL, true, 10), Change::Measure(Some(MAX_BUFFER / 6 * 2)));
+        assert_eq!(bench.call(INTERVAL / 2, true, 400), Adjustment::Nothing);
+        assert_eq!(bench.call(INTERVAL / 2, true, 400), Adjustment::Measure(Some(MAX_BUFFER / 2)));
+        assert_eq!(bench.call(INTERVAL, true, 200), Adjustment::Measure(Some(MAX_BUFFER / 4)));
+        assert_eq!(bench.call(INTERVAL, true, 75), Adjustment::Measure(Some(MAX_BUFFER / 6)));
+        assert_eq!(bench.call(INTERVAL, true, 52), Adjustment::Measure(None));
+        assert_eq!(bench.call(INTERVAL, true, 10), Adjustment::Measure(Some(MAX_BUFFER / 6 * 2)));
         for _ in 0..10 {
             bench.call(INTERVAL, true, 90_000);
         }
@@ -205,11 +210,11 @@ mod tests {
     #[test]
     fn pressure_ends_when_the_socket_was_found_empty_for_a_while() {
         let mut bench = Bench::under();
-        assert_ne!(bench.call(RELIEF, false, 0), Change::End);
+        assert_ne!(bench.call(RELIEF, false, 0), Adjustment::End);
         // A few full batches are usual near the limit.
         bench.call(RELIEF / 4, true, 1);
-        assert_ne!(bench.call(RELIEF / 4, false, 0), Change::End);
-        assert_eq!(bench.call(RELIEF / 2, false, 0), Change::End);
+        assert_ne!(bench.call(RELIEF / 4, false, 0), Adjustment::End);
+        assert_eq!(bench.call(RELIEF / 2, false, 0), Adjustment::End);
         assert!(!bench.0.note(false));
     }
 
@@ -220,7 +225,7 @@ mod tests {
         for _ in 0..FULL {
             bench.call(Duration::ZERO, true, 0);
         }
-        assert_ne!(bench.call(RELIEF, false, 0), Change::End);
-        assert_eq!(bench.call(RELIEF, false, 0), Change::End);
+        assert_ne!(bench.call(RELIEF, false, 0), Adjustment::End);
+        assert_eq!(bench.call(RELIEF, false, 0), Adjustment::End);
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::batch::{self, BATCH, RecvBatch};
 use super::bind::SOCKET_BUFFER;
 use super::options;
-use super::pressure::{Change, MAX_WAIT, Pressure};
+use super::pressure::{Adjustment, MAX_WAIT, Pressure};
 
 /// A listener's socket, which the runtime watches for what arrives and for nothing else.
 ///
@@ -96,18 +96,18 @@ impl Socket {
         // The kernel grants twice of what it is asked for, and says so.
         let buffer = || socket.recv_buffer_size().map_or(SOCKET_BUFFER, |granted| granted / 2);
         match self.pressure.borrow_mut().look(waited, buffer, Instant::now()) {
-            Change::Nothing => {}
-            Change::Begin => {
+            Adjustment::Nothing => {}
+            Adjustment::Begin => {
                 options::stamp_arrivals(&self.fd, true);
                 self.count_refused();
             }
-            Change::Measure(buffer) => {
+            Adjustment::Measure(buffer) => {
                 if let Some(buffer) = buffer {
                     let _ = socket.set_recv_buffer_size(buffer);
                 }
                 self.count_refused();
             }
-            Change::End => {
+            Adjustment::End => {
                 options::stamp_arrivals(&self.fd, false);
                 let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
                 self.count_refused();

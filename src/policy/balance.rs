@@ -33,7 +33,7 @@ pub enum Balance {
     Hash,
     /// The fewest attempts in flight, then the fewest recent errors, then chance. The others follow in the same order.
     LeastLoad,
-    /// The better of two drawn by chance, by latency and attempts in flight. The others follow, the best first.
+    /// The better of two drawn by chance (the power of two choices), by latency and attempts in flight. The others follow, the best first.
     Fastest,
 }
 

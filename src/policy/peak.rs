@@ -1,4 +1,4 @@
-//! A moving average that believes bad news at once.
+//! Peak EWMA: a moving average that believes bad news at once.
 //!
 //! A time longer than the estimate becomes the estimate; a shorter one only draws it down, the more the longer
 //! ago the last one came. A plain average would go on sending queries to a backend that has just stalled.

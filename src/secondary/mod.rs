@@ -31,7 +31,7 @@ use crate::config::SecondaryConfig;
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::transfer::tsig::Key;
-use crate::transfer::{Difference, Failure, Secondary, SecondaryStep, Serial, Service, Soa, Version};
+use crate::transfer::{Difference, Secondary, SecondaryStep, Serial, Service, Soa, TransferError, Version};
 use crate::wire::Name;
 use crate::zone::Zone;
 
@@ -423,7 +423,7 @@ pub(crate) enum PrimaryError {
     /// Its reply is not signed as it should be.
     Unsigned(crate::transfer::tsig::TsigFailure),
     /// The transfer failed.
-    Transfer(Failure),
+    Transfer(TransferError),
     /// What it sent makes no zone.
     Flawed(String),
     /// The differences are not from the version that we have.
@@ -450,8 +450,8 @@ impl From<std::io::Error> for PrimaryError {
     }
 }
 
-impl From<Failure> for PrimaryError {
-    fn from(failure: Failure) -> Self {
+impl From<TransferError> for PrimaryError {
+    fn from(failure: TransferError) -> Self {
         Self::Transfer(failure)
     }
 }

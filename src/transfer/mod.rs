@@ -26,7 +26,7 @@ pub use acl::AccessList;
 pub use difference::{Difference, Inexact, Journal};
 pub use notify::{Notify, NotifyRound, NotifyStep, Targets, is_notify_response, read_notify, write_notify};
 pub use offer::{Offer, TransferQuery, read_soa_reply, read_transfer_query, write_transfer_query};
-pub use reader::{Asked, Failure, Progress, Reader, Received};
+pub use reader::{Progress, Reader, Received, TransferError, TransferKind};
 pub use records::{Records, Soa};
 pub use secondary::{Secondary, SecondaryStep, Service, Version};
 pub use serial::Serial;

@@ -1,7 +1,7 @@
 //! Queries for transfers, read and written, and what a primary offers in response.
 
 use super::difference::{Difference, Journal};
-use super::reader::Asked;
+use super::reader::TransferKind;
 use super::records::Soa;
 use super::serial::Serial;
 use crate::wire::{Header, Message, Name, Opcode, Question, Rcode, RecordClass, Section, write_plain_query};
@@ -15,7 +15,7 @@ pub struct TransferQuery<'a> {
     /// Its question; the name is that of the zone.
     pub question: Question<'a>,
     /// What it asks for.
-    pub asked: Asked,
+    pub asked: TransferKind,
 }
 
 /// Takes a query of type AXFR or IXFR; its TSIG has been seen to. The rcode says what is wrong with it.
@@ -39,17 +39,17 @@ pub fn read_transfer_query(octets: &[u8]) -> Result<TransferQuery<'_>, Rcode> {
         }
     }
     let asked = match question.qtype() {
-        qtype if qtype == Asked::Axfr.qtype() => Asked::Axfr,
+        qtype if qtype == TransferKind::Axfr.qtype() => TransferKind::Axfr,
         // RFC 1995 section 3: the authority section has the client's SOA.
-        _ => Asked::Ixfr { from: serial.ok_or(Rcode::FORMERR)? },
+        _ => TransferKind::Ixfr { from: serial.ok_or(Rcode::FORMERR)? },
     };
     if question.qtype() == asked.qtype() { Ok(TransferQuery { header, question, asked }) } else { Err(Rcode::FORMERR) }
 }
 
 /// Writes a query for a transfer into `out`. An IXFR bears `soa`, the SOA record that we have; without one it is AXFR.
-pub fn write_transfer_query(id: u16, zone: &Name, soa: Option<Record<'_>>, out: &mut Vec<u8>) -> Asked {
+pub fn write_transfer_query(id: u16, zone: &Name, soa: Option<Record<'_>>, out: &mut Vec<u8>) -> TransferKind {
     let known = soa.and_then(|record| Soa::of(&record).map(|soa| (record, soa.serial)));
-    let asked = known.map_or(Asked::Axfr, |(_, from)| Asked::Ixfr { from });
+    let asked = known.map_or(TransferKind::Axfr, |(_, from)| TransferKind::Ixfr { from });
     write_plain_query(id, zone, asked.qtype(), out);
     if let Some((record, _)) = known {
         append_record(zone.as_wire(), &record, out);
@@ -93,10 +93,10 @@ pub enum Offer<'a> {
 impl<'a> Offer<'a> {
     /// Chooses by what is asked, what is kept, the serial of the zone and its size in octets, as
     /// [`Records::size`](super::Records::size) counts.
-    pub fn choose(asked: Asked, journal: &'a Journal, current: Serial, zone_size: usize) -> Self {
+    pub fn choose(asked: TransferKind, journal: &'a Journal, current: Serial, zone_size: usize) -> Self {
         let from = match asked {
-            Asked::Axfr => return Self::Whole,
-            Asked::Ixfr { from } => from,
+            TransferKind::Axfr => return Self::Whole,
+            TransferKind::Ixfr { from } => from,
         };
         // RFC 1995 section 2: the same version or a newer one than ours gets the SOA alone.
         if !current.is_newer_than(from) {

@@ -15,7 +15,7 @@ use crate::zone::Record;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum TransferKind {
     /// The whole zone.
     Axfr,
     /// What changed since this version.
@@ -25,7 +25,7 @@ pub enum Asked {
     },
 }
 
-impl Asked {
+impl TransferKind {
     /// The type of the question.
     pub fn qtype(self) -> RecordType {
         match self {
@@ -59,7 +59,7 @@ pub enum Progress {
 
 /// Why a transfer failed. A failed IXFR is to be tried again as AXFR, whatever the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum TransferError {
     /// Not a DNS message, a message cut short, or one to something else: ID, QR, question.
     NotOurs,
     /// The primary does not give the zone.
@@ -82,7 +82,7 @@ pub enum Failure {
     Over,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOurs => f.write_str("its reply is broken, or to another question"),
@@ -116,7 +116,7 @@ pub struct Reader {
     /// The ID of the query.
     id: u16,
     /// What was asked.
-    asked: Asked,
+    asked: TransferKind,
     /// Whether the response comes in one datagram.
     is_datagram: bool,
     /// The TSIG state, if the query was signed.
@@ -169,7 +169,7 @@ enum State {
 impl Reader {
     /// Reads the response to a query with this ID, which was signed if there is a `chain`. The result may take about `limit`
     /// octets of memory.
-    pub fn new(zone: Name, id: u16, asked: Asked, chain: Option<ClientChain>, limit: usize) -> Self {
+    pub fn new(zone: Name, id: u16, asked: TransferKind, chain: Option<ClientChain>, limit: usize) -> Self {
         let zone = zone.folded();
         Self { zone, id, asked, is_datagram: false, chain, state: State::Nothing, is_started: false, limit, size: 0 }
     }
@@ -180,7 +180,7 @@ impl Reader {
     }
 
     /// Takes the next message. `now`: seconds since 1970, for TSIG. After a failure, the transfer is over.
-    pub fn take(&mut self, octets: &[u8], now: u64) -> Result<Progress, Failure> {
+    pub fn take(&mut self, octets: &[u8], now: u64) -> Result<Progress, TransferError> {
         let taken = self.try_take(octets, now);
         if taken.is_err() {
             self.state = State::Ended;
@@ -189,18 +189,18 @@ impl Reader {
     }
 
     /// Takes the next message.
-    fn try_take(&mut self, octets: &[u8], now: u64) -> Result<Progress, Failure> {
+    fn try_take(&mut self, octets: &[u8], now: u64) -> Result<Progress, TransferError> {
         if matches!(self.state, State::Over(_) | State::Ended) {
-            return Err(Failure::Over);
+            return Err(TransferError::Over);
         }
-        let message = Message::read(octets).map_err(|_| Failure::NotOurs)?;
+        let message = Message::read(octets).map_err(|_| TransferError::NotOurs)?;
         if let Some(chain) = &mut self.chain {
-            chain.verify(octets, now).map_err(Failure::Tsig)?;
+            chain.verify(octets, now).map_err(TransferError::Tsig)?;
         }
         self.check_head(&message)?;
         let mut answers = 0;
         for record in message.records() {
-            let record = record.map_err(|_| Failure::NotOurs)?;
+            let record = record.map_err(|_| TransferError::NotOurs)?;
             // RFC 5936 section 2.2: only the answer section has records of the zone.
             if record.section == Section::Answer {
                 answers += 1;
@@ -208,19 +208,19 @@ impl Reader {
             }
         }
         if answers == 0 {
-            return Err(Failure::Empty);
+            return Err(TransferError::Empty);
         }
         self.finish_message(answers)
     }
 
     /// Checks header and question.
-    fn check_head(&mut self, message: &Message<'_>) -> Result<(), Failure> {
+    fn check_head(&mut self, message: &Message<'_>) -> Result<(), TransferError> {
         let header = message.header;
         if header.id() != self.id || !header.is_response() || header.is_truncated() {
-            return Err(Failure::NotOurs);
+            return Err(TransferError::NotOurs);
         }
         if header.rcode() != Rcode::NOERROR {
-            return Err(Failure::Refused(header.rcode()));
+            return Err(TransferError::Refused(header.rcode()));
         }
         match message.question {
             Some(question) => {
@@ -228,24 +228,24 @@ impl Reader {
                     && question.qclass() == RecordClass::IN
                     && question.qname().eq_ignore_ascii_case(self.zone.as_wire());
                 if !is_ours {
-                    return Err(Failure::NotOurs);
+                    return Err(TransferError::NotOurs);
                 }
             }
             // RFC 5936 section 2.2.1: only messages after the first may leave it out. Old servers left it out of the first
             // too, but none that answers IXFR or TSIG.
             None if self.is_started => {}
-            None => return Err(Failure::NotOurs),
+            None => return Err(TransferError::NotOurs),
         }
         self.is_started = true;
         Ok(())
     }
 
     /// Takes one record.
-    fn take_record(&mut self, record: &SectionRecord) -> Result<(), Failure> {
+    fn take_record(&mut self, record: &SectionRecord) -> Result<(), TransferError> {
         let is_meta = record.rtype == RecordType::OPT || (128..=255).contains(&record.rtype.0);
         let is_ttl = record.ttl <= MAX_TTL;
         if record.class != RecordClass::IN || is_meta || !record.owner.folded().is_at_or_below(&self.zone) {
-            return Err(Failure::NotOfTheZone);
+            return Err(TransferError::NotOfTheZone);
         }
         let owner = record.owner.as_wire();
         // RFC 2181 section 8: a TTL with the highest bit set is 0.
@@ -253,13 +253,13 @@ impl Reader {
         let plain = Record { owner, rtype: record.rtype, ttl, rdata: &record.rdata };
         self.size += owner.len() + record.rdata.len() + RECORD_OVERHEAD;
         if self.size > self.limit {
-            return Err(Failure::TooLarge);
+            return Err(TransferError::TooLarge);
         }
         let soa = match record.rtype {
             RecordType::SOA => {
                 let is_apex = owner.eq_ignore_ascii_case(self.zone.as_wire());
                 let soa = Soa::of(&plain).filter(|_| is_apex);
-                Some(soa.ok_or(Failure::OutOfOrder)?.serial)
+                Some(soa.ok_or(TransferError::OutOfOrder)?.serial)
             }
             _ => None,
         };
@@ -268,9 +268,9 @@ impl Reader {
     }
 
     /// Says whether the message was the last, `answers` records long.
-    fn finish_message(&mut self, answers: usize) -> Result<Progress, Failure> {
+    fn finish_message(&mut self, answers: usize) -> Result<Progress, TransferError> {
         // A lone SOA that is not the start of more: nothing new, or no room.
-        if let (State::First(_, serial), Asked::Ixfr { from }, 1) = (&self.state, self.asked, answers) {
+        if let (State::First(_, serial), TransferKind::Ixfr { from }, 1) = (&self.state, self.asked, answers) {
             if !serial.is_newer_than(from) {
                 self.state = State::Over(Received::UpToDate);
             } else if self.is_datagram {
@@ -281,12 +281,12 @@ impl Reader {
             State::Over(received) => {
                 // RFC 8945 section 5.3.1: the last message is signed, or what is behind the last signature is anybody's.
                 if let Some(chain) = &self.chain {
-                    chain.finish().map_err(Failure::Tsig)?;
+                    chain.finish().map_err(TransferError::Tsig)?;
                 }
                 Ok(Progress::Done(received))
             }
             // A datagram has it all or nothing.
-            _ if self.is_datagram => Err(Failure::OutOfOrder),
+            _ if self.is_datagram => Err(TransferError::OutOfOrder),
             state => {
                 self.state = state;
                 Ok(Progress::More)
@@ -297,7 +297,7 @@ impl Reader {
 
 impl State {
     /// The state after one more record, which is an SOA if `soa` has its serial.
-    fn next(self, asked: Asked, record: Record<'_>, soa: Option<Serial>) -> Result<Self, Failure> {
+    fn next(self, asked: TransferKind, record: Record<'_>, soa: Option<Serial>) -> Result<Self, TransferError> {
         let one = |record| std::iter::once(record).collect::<Records>();
         let with = |mut records: Records, record| {
             records.push(record);
@@ -305,16 +305,16 @@ impl State {
         };
         match (self, soa) {
             (Self::Nothing, Some(serial)) => Ok(Self::First(one(record), serial)),
-            (Self::Nothing, None) => Err(Failure::NoSoaFirst),
+            (Self::Nothing, None) => Err(TransferError::NoSoaFirst),
             (Self::First(first, to), Some(serial)) if serial == to => {
                 // A zone of an SOA alone. It has no NS and will not load, but was transferred in order.
                 Ok(Self::Over(Received::Whole(first)))
             }
             (Self::First(_, to), Some(serial)) => match asked {
-                Asked::Ixfr { from } if serial == from => {
+                TransferKind::Ixfr { from } if serial == from => {
                     Ok(Self::Removing { to, steps: Vec::new(), removed: one(record) })
                 }
-                Asked::Ixfr { .. } | Asked::Axfr => Err(Failure::OutOfOrder),
+                TransferKind::Ixfr { .. } | TransferKind::Axfr => Err(TransferError::OutOfOrder),
             },
             (Self::First(first, to), None) => Ok(Self::Whole(with(first, record), to)),
             (Self::Whole(records, to), None) => Ok(Self::Whole(with(records, record), to)),
@@ -330,10 +330,10 @@ impl State {
                 Ok(Self::Adding { to, steps, removed, added: with(added, record) })
             }
             (Self::Adding { to, mut steps, removed, added }, Some(serial)) => {
-                let step = Difference::new(removed, added).map_err(Failure::Inexact)?;
+                let step = Difference::new(removed, added).map_err(TransferError::Inexact)?;
                 // Each step ends where the next begins, and the last one at the newest version.
                 if step.to() != serial {
-                    return Err(Failure::OutOfOrder);
+                    return Err(TransferError::OutOfOrder);
                 }
                 steps.push(step);
                 if serial == to {
@@ -341,7 +341,7 @@ impl State {
                 }
                 Ok(Self::Removing { to, steps, removed: one(record) })
             }
-            (Self::Whole(..) | Self::Over(_) | Self::Ended, _) => Err(Failure::OutOfOrder),
+            (Self::Whole(..) | Self::Over(_) | Self::Ended, _) => Err(TransferError::OutOfOrder),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Rendezvous hashing: where a name is at home, with no table and no ring.
+//! Rendezvous hashing (HRW, highest random weight): where a name is at home, with no table and no ring.
 //!
 //! Every backend throws dice for every name, loaded by its weight; the hash of both is the hrw_score, so all workers and
 //! all runs of the program see the same. The best hrw_score is the home of the name, the next best is asked if that fails.

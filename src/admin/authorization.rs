@@ -14,7 +14,7 @@ use super::token::Token;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(super) enum Origin {
     /// A host, by TCP.
     Host(IpAddr),
     /// The server's own user or root, over the unix socket.
@@ -39,7 +39,7 @@ impl Guard {
     }
 
     /// Lets a request pass or says why not.
-    pub(super) fn check(&self, method: &Method, headers: &HeaderMap, peer: Peer) -> Result<(), Denied> {
+    pub(super) fn check(&self, method: &Method, headers: &HeaderMap, peer: Origin) -> Result<(), Denied> {
         let credentials = headers.get(header::AUTHORIZATION);
         if let (Some(token), Some(credentials)) = (&self.token, credentials)
             && bearer(credentials).is_some_and(|given| token.is(given))
@@ -47,17 +47,17 @@ impl Guard {
             return Ok(());
         }
         match (peer, method.is_safe()) {
-            (Peer::Owner, true) => Ok(()),
+            (Origin::Owner, true) => Ok(()),
             // A proxy that runs as root proves nothing of those behind it.
-            (Peer::Owner, false) if FORWARDED.iter().any(|name| headers.contains_key(name)) => {
+            (Origin::Owner, false) if FORWARDED.iter().any(|name| headers.contains_key(name)) => {
                 Err(Denied::ThroughProxy)
             }
-            (Peer::Owner, false) => Ok(()),
-            (Peer::Host(_), true) if !self.is_local => Ok(()),
-            (Peer::Host(_), true) if headers.get_all(header::HOST).iter().all(is_loopback_host) => Ok(()),
-            (Peer::Host(_), true) => Err(Denied::ForeignHost),
-            (Peer::Host(_), false) if credentials.is_some() && self.token.is_some() => Err(Denied::WrongToken),
-            (Peer::Host(_), false) => Err(Denied::NoToken),
+            (Origin::Owner, false) => Ok(()),
+            (Origin::Host(_), true) if !self.is_local => Ok(()),
+            (Origin::Host(_), true) if headers.get_all(header::HOST).iter().all(is_loopback_host) => Ok(()),
+            (Origin::Host(_), true) => Err(Denied::ForeignHost),
+            (Origin::Host(_), false) if credentials.is_some() && self.token.is_some() => Err(Denied::WrongToken),
+            (Origin::Host(_), false) => Err(Denied::NoToken),
         }
     }
 
@@ -156,7 +156,7 @@ mod tests {
     /// Checks what becomes of a request with these headers, at a loopback listener and at another.
     fn check(
         method: Method,
-        peer: Peer,
+        peer: Origin,
         lines: &[(&str, &str)],
         at_loopback: Option<Denied>,
         elsewhere: Option<Denied>,
@@ -168,8 +168,8 @@ mod tests {
     }
 
     /// A host.
-    fn host(address: &str) -> Peer {
-        Peer::Host(address.parse().expect("an address"))
+    fn host(address: &str) -> Origin {
+        Origin::Host(address.parse().expect("an address"))
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
         for host in ["evil.example:5380", "192.0.2.1:5380", "127.0.0.1.evil.example", "localhost.evil.example", "@", ""]
         {
             check(Method::GET, here, &[("host", host)], Some(Denied::ForeignHost), None);
-            check(Method::GET, Peer::Owner, &[("host", host)], None, None);
+            check(Method::GET, Origin::Owner, &[("host", host)], None, None);
         }
         // HTTP/1.0, which no browser speaks.
         check(Method::HEAD, here, &[], None, None);
@@ -213,10 +213,10 @@ mod tests {
 
     #[test]
     fn over_the_socket_changes_need_nothing_but_to_come_directly() {
-        check(Method::POST, Peer::Owner, &[], None, None);
-        check(Method::DELETE, Peer::Owner, &[("host", "anything.example")], None, None);
+        check(Method::POST, Origin::Owner, &[], None, None);
+        check(Method::DELETE, Origin::Owner, &[("host", "anything.example")], None, None);
         let denied = Some(Denied::ThroughProxy);
-        check(Method::POST, Peer::Owner, &[("x-forwarded-for", "192.0.2.1")], denied, denied);
+        check(Method::POST, Origin::Owner, &[("x-forwarded-for", "192.0.2.1")], denied, denied);
     }
 
     #[test]

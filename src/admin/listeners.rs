@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::guard::Peer;
+use super::authorization::Origin;
 use super::socket::{self, Socket, SocketFile};
 
 /// A connection, of either kind.
@@ -49,18 +49,18 @@ impl Door {
     ///
     /// # Errors
     /// If the system has none to give, such as for want of descriptors.
-    pub(super) async fn accept(&self) -> io::Result<Option<(Box<dyn Stream>, Peer)>> {
+    pub(super) async fn accept(&self) -> io::Result<Option<(Box<dyn Stream>, Origin)>> {
         match self {
             Self::Hosts(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok(Some((Box::new(stream), Peer::Host(peer.ip().to_canonical()))))
+                Ok(Some((Box::new(stream), Origin::Host(peer.ip().to_canonical()))))
             }
             Self::Owner { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 // The mode of the file keeps others out already; but it is a file, and somebody may change that.
                 let uid = stream.peer_cred()?.uid();
                 if socket::may_change(uid) {
-                    return Ok(Some((Box::new(stream), Peer::Owner)));
+                    return Ok(Some((Box::new(stream), Origin::Owner)));
                 }
                 tracing::warn!(uid, "admin: the socket is for the user of the server and root; others are not heard");
                 Ok(None)

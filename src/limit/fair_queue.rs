@@ -1,15 +1,15 @@
-//! A queue that is fair among parties: they have their turns one after the other, however much one of them has queued.
+//! A fair queue (round-robin among parties): they have their turns one after the other, however much one of them has queued.
 
 use std::collections::VecDeque;
 
 /// What waits, by party.
 #[derive(Debug)]
-pub struct Turns<K, T> {
+pub struct FairQueue<K, T> {
     /// Parties with something that waits, in the order of their turns.
     parties: VecDeque<(K, VecDeque<T>)>,
 }
 
-impl<K: PartialEq + Copy, T: PartialEq> Turns<K, T> {
+impl<K: PartialEq + Copy, T: PartialEq> FairQueue<K, T> {
     /// Nothing waits.
     pub fn new() -> Self {
         Self { parties: VecDeque::new() }
@@ -62,7 +62,7 @@ impl<K: PartialEq + Copy, T: PartialEq> Turns<K, T> {
     }
 }
 
-impl<K: PartialEq + Copy, T: PartialEq> Default for Turns<K, T> {
+impl<K: PartialEq + Copy, T: PartialEq> Default for FairQueue<K, T> {
     fn default() -> Self {
         Self::new()
     }
@@ -73,13 +73,13 @@ mod tests {
     use super::*;
 
     /// Everything in the order in which it has its turn.
-    fn drain(turns: &mut Turns<char, u32>) -> Vec<(char, u32)> {
+    fn drain(turns: &mut FairQueue<char, u32>) -> Vec<(char, u32)> {
         std::iter::from_fn(|| turns.pop(|_| true)).collect()
     }
 
     #[test]
     fn parties_take_turns_whatever_one_has_queued() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         (0..5).for_each(|item| turns.push('a', item));
         turns.push('b', 10);
         (20..22).for_each(|item| turns.push('c', item));
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn who_may_not_have_a_turn_keeps_it() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for (party, item) in [('a', 1), ('b', 2), ('a', 3)] {
             turns.push(party, item);
         }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_out_has_no_turn() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         (0..3).for_each(|item| turns.push('a', item));
         assert!(turns.remove('a', &1) && !turns.remove('a', &1) && !turns.remove('b', &0));
         assert_eq!(drain(&mut turns), [('a', 0), ('a', 2)]);

@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 pub(super) struct Turn {
     /// Now.
     phase: Cell<Phase>,
-    /// Told of each change.
+    /// Timed of each change.
     changed: Notify,
 }
 
@@ -152,21 +152,21 @@ impl Drop for Handing {
 }
 
 /// A stream that tells its [`Turn`] what comes and what has left.
-pub(super) struct Told<S> {
+pub(super) struct Timed<S> {
     /// The stream.
     stream: S,
     /// Who is told.
     turn: Rc<Turn>,
 }
 
-impl<S> Told<S> {
+impl<S> Timed<S> {
     /// A stream, and who is to be told of it.
     pub(super) fn new(stream: S, turn: Rc<Turn>) -> Self {
         Self { stream, turn }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -177,7 +177,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Told<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Told<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, octets)
     }
