@@ -8,7 +8,7 @@ mod cache_support;
 use std::time::Duration;
 
 use cache_support::*;
-use hedgerow::cache::{Failure, Found, PoolId, Rules};
+use hedgerow::cache::{CachedFailure, Found, PoolId, Rules};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use proptest::prelude::*;
@@ -115,7 +115,9 @@ impl Model {
         let fresh_for = u64::from(entry.ttls[0]) * 1000;
         let aged = entry.ttls.iter().map(|ttl| ttl - (age / 1000).min(u64::from(*ttl)) as u32).collect();
         match entry.kind {
-            Kind::Failure if age < fresh_for => Expected { found: Found::Failed(Failure::Servfail), ttls: Vec::new() },
+            Kind::Failure if age < fresh_for => {
+                Expected { found: Found::Failed(CachedFailure::Servfail), ttls: Vec::new() }
+            }
             Kind::Data | Kind::NoName if age < fresh_for => {
                 Expected { found: Found::Fresh { is_refresh_due: false }, ttls: aged }
             }

@@ -3,8 +3,8 @@
 mod transfer_support;
 
 use hedgerow::transfer::{
-    Asked, Difference, Failure, Journal, MESSAGE_LIMIT, Offer, Progress, Reader, Received, Records, Serial,
-    differences, read_transfer_query, whole, write_datagram, write_transfer_query,
+    Difference, Journal, MESSAGE_LIMIT, Offer, Progress, Reader, Received, Records, Serial, TransferError,
+    TransferKind, differences, read_transfer_query, whole, write_datagram, write_transfer_query,
 };
 use hedgerow::wire::{Header, Rcode, RecordType};
 use hedgerow::zone::Record;
@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use transfer_support::{ID, query, response, version, zone};
 
 /// What a reader of IXFR from this version makes of messages.
-fn read(from: u32, messages: &[Vec<u8>], is_datagram: bool) -> Result<Progress, Failure> {
-    let mut reader = Reader::new(zone(), ID, Asked::Ixfr { from: Serial(from) }, None, usize::MAX);
+fn read(from: u32, messages: &[Vec<u8>], is_datagram: bool) -> Result<Progress, TransferError> {
+    let mut reader = Reader::new(zone(), ID, TransferKind::Ixfr { from: Serial(from) }, None, usize::MAX);
     if is_datagram {
         reader = reader.by_datagram();
     }
@@ -47,7 +47,7 @@ fn section_2_the_same_or_a_newer_version_gets_the_soa() {
     let mut journal = Journal::new(10, usize::MAX);
     steps.into_iter().for_each(|step| journal.push(step));
     let check = |from: u32, expected: Offer<'_>| {
-        let asked = Asked::Ixfr { from: Serial(from) };
+        let asked = TransferKind::Ixfr { from: Serial(from) };
         assert_eq!(Offer::choose(asked, &journal, Serial(2), usize::MAX), expected, "{from}");
     };
     let step = journal.since(Serial(1)).unwrap().next().unwrap();
@@ -56,9 +56,9 @@ fn section_2_the_same_or_a_newer_version_gets_the_soa() {
     check(1, Offer::Steps(vec![step]));
     // Not known any more: the whole zone.
     check(0, Offer::Whole);
-    assert_eq!(Offer::choose(Asked::Axfr, &journal, Serial(2), usize::MAX), Offer::Whole);
+    assert_eq!(Offer::choose(TransferKind::Axfr, &journal, Serial(2), usize::MAX), Offer::Whole);
     // Section 5: longer than the zone, or not up to the present version.
-    let asked = Asked::Ixfr { from: Serial(1) };
+    let asked = TransferKind::Ixfr { from: Serial(1) };
     assert_eq!(Offer::choose(asked, &journal, Serial(2), 10), Offer::Whole);
     assert_eq!(Offer::choose(asked, &journal, Serial(3), usize::MAX), Offer::Whole);
 }
@@ -85,11 +85,11 @@ fn section_2_a_response_that_does_not_fit_is_the_soa() {
 fn section_3_the_query_has_our_soa() {
     let records = version(7, []);
     let mut out = Vec::new();
-    assert_eq!(write_transfer_query(ID, &zone(), records.first(), &mut out), Asked::Ixfr { from: Serial(7) });
+    assert_eq!(write_transfer_query(ID, &zone(), records.first(), &mut out), TransferKind::Ixfr { from: Serial(7) });
     let read = read_transfer_query(&out).unwrap();
-    assert_eq!((read.asked, read.header.id()), (Asked::Ixfr { from: Serial(7) }, ID));
-    assert_eq!(write_transfer_query(ID, &zone(), None, &mut out), Asked::Axfr);
-    assert_eq!(read_transfer_query(&out).unwrap().asked, Asked::Axfr);
+    assert_eq!((read.asked, read.header.id()), (TransferKind::Ixfr { from: Serial(7) }, ID));
+    assert_eq!(write_transfer_query(ID, &zone(), None, &mut out), TransferKind::Axfr);
+    assert_eq!(read_transfer_query(&out).unwrap().asked, TransferKind::Axfr);
     // Without an SOA, and of another type.
     assert_eq!(read_transfer_query(&query(RecordType::IXFR)).unwrap_err(), Rcode::FORMERR);
     assert_eq!(read_transfer_query(&query(RecordType::A)).unwrap_err(), Rcode::FORMERR);
@@ -122,9 +122,9 @@ fn section_4_steps_are_in_a_row() {
     let ixfr =
         |steps: &[&Difference]| response(RecordType::IXFR, differences(soa, steps.iter().copied()), MESSAGE_LIMIT);
     assert!(matches!(read(1, &ixfr(&[&steps[0], &steps[1], &steps[2]]), false), Ok(Progress::Done(_))));
-    assert_eq!(read(1, &ixfr(&[&steps[0], &steps[2]]), false), Err(Failure::OutOfOrder));
-    assert_eq!(read(1, &ixfr(&[&steps[1], &steps[2]]), false), Err(Failure::OutOfOrder));
-    assert_eq!(read(1, &ixfr(&[&steps[0], &steps[1]]), false), Err(Failure::OutOfOrder));
+    assert_eq!(read(1, &ixfr(&[&steps[0], &steps[2]]), false), Err(TransferError::OutOfOrder));
+    assert_eq!(read(1, &ixfr(&[&steps[1], &steps[2]]), false), Err(TransferError::OutOfOrder));
+    assert_eq!(read(1, &ixfr(&[&steps[0], &steps[1]]), false), Err(TransferError::OutOfOrder));
 }
 
 proptest! {

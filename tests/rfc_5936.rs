@@ -2,7 +2,7 @@
 
 mod transfer_support;
 
-use hedgerow::transfer::{Asked, Failure, MESSAGE_LIMIT, Progress, Reader, Received, Records, whole};
+use hedgerow::transfer::{MESSAGE_LIMIT, Progress, Reader, Received, Records, TransferError, TransferKind, whole};
 use hedgerow::wire::{Flag, Header, Message, Name, Rcode, RecordType};
 use hedgerow::zone::Record;
 use proptest::prelude::*;
@@ -15,8 +15,8 @@ fn axfr(records: &Records, limit: usize) -> Vec<Vec<u8>> {
 }
 
 /// What a reader makes of messages, with so much memory.
-fn read(messages: &[Vec<u8>], limit: usize) -> Result<Progress, Failure> {
-    let mut reader = Reader::new(zone(), ID, Asked::Axfr, None, limit);
+fn read(messages: &[Vec<u8>], limit: usize) -> Result<Progress, TransferError> {
+    let mut reader = Reader::new(zone(), ID, TransferKind::Axfr, None, limit);
     let mut progress = Progress::More;
     for message in messages {
         progress = reader.take(message, 0)?;
@@ -32,43 +32,43 @@ fn of(records: &[(&[u8], RecordType, &[u8])]) -> Vec<Vec<u8>> {
 
 #[test]
 fn section_2_2_the_soa_is_first_and_last() {
-    let check = |messages: Vec<Vec<u8>>, expected: Failure| {
+    let check = |messages: Vec<Vec<u8>>, expected: TransferError| {
         assert_eq!(read(&messages, usize::MAX), Err(expected));
     };
     let (one, two) = (soa_rdata(1), soa_rdata(2));
     let host = (&b"\x01h\x07example\0"[..], RecordType::A, &[0; 4][..]);
     let (one, two) = (&one[..], &two[..]);
     let soa = |rdata| (ZONE, RecordType::SOA, rdata);
-    check(of(&[host, soa(one)]), Failure::NoSoaFirst);
-    check(of(&[soa(one), host, soa(two)]), Failure::OutOfOrder);
-    check(of(&[soa(one), host, soa(one), host]), Failure::OutOfOrder);
-    check(of(&[soa(one), host, (host.0, RecordType::SOA, one)]), Failure::OutOfOrder);
-    check(of(&[soa(one), host, soa(&[0])]), Failure::NotOurs);
+    check(of(&[host, soa(one)]), TransferError::NoSoaFirst);
+    check(of(&[soa(one), host, soa(two)]), TransferError::OutOfOrder);
+    check(of(&[soa(one), host, soa(one), host]), TransferError::OutOfOrder);
+    check(of(&[soa(one), host, (host.0, RecordType::SOA, one)]), TransferError::OutOfOrder);
+    check(of(&[soa(one), host, soa(&[0])]), TransferError::NotOurs);
     assert_eq!(read(&of(&[soa(one), host]), usize::MAX), Ok(Progress::More));
     // Nothing may follow in another message either.
     let done = of(&[soa(one), host, soa(one)]);
-    check([&done[..], &done[..]].concat(), Failure::Over);
+    check([&done[..], &done[..]].concat(), TransferError::Over);
 }
 
 #[test]
 fn section_2_2_1_headers_and_questions_are_checked() {
     let [message] = &axfr(&version(1, [1]), MESSAGE_LIMIT)[..] else { panic!("one message") };
-    let check = |change: fn(Header) -> Header, expected: Failure| {
+    let check = |change: fn(Header) -> Header, expected: TransferError| {
         assert_eq!(read(&[with_header(message.clone(), change)], usize::MAX), Err(expected));
     };
-    check(|header| header.with_id(ID + 1), Failure::NotOurs);
-    check(|header| header.with(Flag::Response, false), Failure::NotOurs);
-    check(|header| header.with(Flag::Truncated, true), Failure::NotOurs);
-    check(|header| header.with_rcode(Rcode::REFUSED), Failure::Refused(Rcode::REFUSED));
-    check(|header| header.with_rcode(Rcode::NOTAUTH), Failure::Refused(Rcode::NOTAUTH));
+    check(|header| header.with_id(ID + 1), TransferError::NotOurs);
+    check(|header| header.with(Flag::Response, false), TransferError::NotOurs);
+    check(|header| header.with(Flag::Truncated, true), TransferError::NotOurs);
+    check(|header| header.with_rcode(Rcode::REFUSED), TransferError::Refused(Rcode::REFUSED));
+    check(|header| header.with_rcode(Rcode::NOTAUTH), TransferError::Refused(Rcode::NOTAUTH));
     let other = Name::from_wire(b"\x05other\0").unwrap();
-    let mut reader = Reader::new(other, ID, Asked::Axfr, None, usize::MAX);
-    assert_eq!(reader.take(message, 0), Err(Failure::NotOurs));
-    let mut reader = Reader::new("EXAMPLE".parse().unwrap(), ID, Asked::Axfr, None, usize::MAX);
+    let mut reader = Reader::new(other, ID, TransferKind::Axfr, None, usize::MAX);
+    assert_eq!(reader.take(message, 0), Err(TransferError::NotOurs));
+    let mut reader = Reader::new("EXAMPLE".parse().unwrap(), ID, TransferKind::Axfr, None, usize::MAX);
     assert!(matches!(reader.take(message, 0), Ok(Progress::Done(_))));
     // A message without an answer brings nothing and could come forever.
     let empty = with_header(query(RecordType::AXFR), |header| header.with(Flag::Response, true));
-    assert_eq!(read(&[empty], usize::MAX), Err(Failure::Empty));
+    assert_eq!(read(&[empty], usize::MAX), Err(TransferError::Empty));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn section_2_2_1_the_question_goes_with_the_first_message_and_aa_is_set() {
         assert!(message.header.is_authoritative() && message.header.is_response() && message.header.id() == ID);
     }
     // A later message that has no question cannot be the first.
-    assert_eq!(read(&messages[1..], usize::MAX), Err(Failure::NotOurs));
+    assert_eq!(read(&messages[1..], usize::MAX), Err(TransferError::NotOurs));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn section_3_1_records_are_of_the_zone_and_are_data() {
         (ZONE, RecordType::ANY),
     ] {
         let messages = of(&[(ZONE, RecordType::SOA, &soa), (owner, rtype, &[0; 4])]);
-        assert_eq!(read(&messages, usize::MAX), Err(Failure::NotOfTheZone), "{owner:?}");
+        assert_eq!(read(&messages, usize::MAX), Err(TransferError::NotOfTheZone), "{owner:?}");
     }
 }
 
@@ -102,7 +102,7 @@ fn section_3_1_records_are_of_the_zone_and_are_data() {
 fn a_transfer_is_bounded() {
     let messages = axfr(&version(1, 0..200), 1_000);
     assert!(matches!(read(&messages, 20_000), Ok(Progress::Done(_))));
-    assert_eq!(read(&messages, 5_000), Err(Failure::TooLarge));
+    assert_eq!(read(&messages, 5_000), Err(TransferError::TooLarge));
 }
 
 proptest! {

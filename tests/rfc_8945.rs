@@ -5,7 +5,7 @@ mod transfer_support;
 use hedgerow::transfer::tsig::{
     Algorithm, ClientChain, Key, Keys, ROOM, ServerChain, TsigFailure, sign_query, verify_query,
 };
-use hedgerow::transfer::{Asked, Failure, Progress, Reader, whole};
+use hedgerow::transfer::{Progress, Reader, TransferError, TransferKind, whole};
 use hedgerow::wire::{Header, Rcode, RecordType};
 use hickory_proto::rr::TSigner;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
@@ -185,7 +185,7 @@ fn section_5_3_1_the_first_and_the_last_are_signed() {
 fn a_transfer_is_believed_only_with_its_last_signature() {
     let read = |sign_last: bool| {
         let (client, mut server) = exchange();
-        let mut reader = Reader::new(zone(), ID, Asked::Axfr, Some(client), usize::MAX);
+        let mut reader = Reader::new(zone(), ID, TransferKind::Axfr, Some(client), usize::MAX);
         let mut all = messages();
         let last = all.len() - 1;
         let mut progress = Ok(Progress::More);
@@ -198,7 +198,7 @@ fn a_transfer_is_believed_only_with_its_last_signature() {
         progress
     };
     assert!(matches!(read(true), Ok(Progress::Done(_))));
-    assert_eq!(read(false), Err(Failure::Tsig(TsigFailure::Missing)));
+    assert_eq!(read(false), Err(TransferError::Tsig(TsigFailure::Missing)));
 }
 
 #[test]

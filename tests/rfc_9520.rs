@@ -5,7 +5,7 @@ mod cache_support;
 use std::time::Duration;
 
 use cache_support::*;
-use hedgerow::cache::{Failure, Found, PoolId, Rules};
+use hedgerow::cache::{CachedFailure, Found, PoolId, Rules};
 use hedgerow::config::limits;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -21,7 +21,7 @@ fn section_2_1_a_servfail_is_remembered_as_it_came() {
     let failure = reply("www.example.org.", RecordType::A, ResponseCode::ServFail);
     assert!(subject.keep(&failure));
     let (found, response) = subject.ask(&query("WWW.example.org.", RecordType::A));
-    assert_eq!(found, Found::Failed(Failure::Servfail));
+    assert_eq!(found, Found::Failed(CachedFailure::Servfail));
     let response = response.expect("a response");
     assert_eq!((response.metadata.id, response.metadata.response_code), (4711, ResponseCode::ServFail));
 }
@@ -50,7 +50,7 @@ fn section_2_3_silence_is_remembered() {
     let subject = Subject::new();
     subject.keep_silence(&query("www.example.org.", RecordType::A));
     let (found, response) = subject.ask(&query("www.example.org.", RecordType::A));
-    assert_eq!((found, response.is_none()), (Found::Failed(Failure::Silence), true));
+    assert_eq!((found, response.is_none()), (Found::Failed(CachedFailure::Silence), true));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn section_3_2_failures_last_from_one_second_to_five_minutes() {
     let mut subject = Subject::with(Rules { failure_ttl: Duration::from_secs(1), ..Rules::default() });
     subject.keep_silence(&query("www.example.org.", RecordType::A));
     subject.now += Duration::from_millis(999);
-    assert_eq!(ask(&subject), Found::Failed(Failure::Silence));
+    assert_eq!(ask(&subject), Found::Failed(CachedFailure::Silence));
     subject.now += Duration::from_millis(1);
     assert_eq!(ask(&subject), Found::Nothing);
 }
