@@ -175,7 +175,7 @@ impl Pool {
             && let Some(first) = candidates.get(0)
             && remembered != Some(first)
         {
-            self.shared.affinity.insert(name, self.shared.backends[first.get()].id);
+            self.shared.affinity.insert(name, self.shared.backends[first.get()].affinity_number);
         }
         let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
         let weight = |backend: BackendIndex| self.shared.config.backends[backend.get()].weight;
@@ -193,7 +193,7 @@ impl Pool {
         if let (Some(folded), Some(qname)) = (folded.get_mut(..qname), question.get(..qname)) {
             folded.copy_from_slice(qname);
             wire::fold(folded);
-            self.shared.affinity.insert(name_hash(hasher, folded), self.shared.backends[backend.get()].id);
+            self.shared.affinity.insert(name_hash(hasher, folded), self.shared.backends[backend.get()].affinity_number);
         }
     }
 
@@ -264,7 +264,7 @@ impl Pool {
 
     /// The backend that has this identity, if the pool has it still.
     fn by_id(&self, id: u16) -> Option<BackendIndex> {
-        let index = self.shared.backends.iter().position(|backend| backend.id == id)?;
+        let index = self.shared.backends.iter().position(|backend| backend.affinity_number == id)?;
         Some(BackendIndex(index as u16))
     }
 

@@ -1,4 +1,4 @@
-//! Where each name lives: the memory of `balance = "sticky"`.
+//! Session affinity of names: which backend each name lives at, for `balance = "sticky"`.
 //!
 //! All workers share it, and nobody waits. It is an array of atomic words in sets of eight, one cache line each.
 //! The hash of a name picks the set; a word in it holds
@@ -13,24 +13,45 @@
 //! lowest goes. So the size is fixed, and the oldest names are forgotten first, or nearly: age is compared within a
 //! set only.
 //!
-//! Words are read and written one by one. Two workers that write to one set at the same time may remove a name too
+//! Words are read and written one by one. Two workers that write to one set at the same time may forget a name too
 //! many, or write one name twice, of which the younger is believed; and of 2^32 names of one set two share a tag. All of
 //! that costs a query a detour, never its answer.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
 /// A bounded map from names to backends.
 #[derive(Debug)]
 pub struct Affinity {
     /// The sets, a power of two of them.
     sets: Box<[Set]>,
+    /// The number that [`Affinity::number`] tries first.
+    next_number: AtomicU16,
 }
 
 impl Affinity {
     /// An empty memory for at least so many names. It takes 8 octets for each.
     pub fn new(entries: usize) -> Self {
         let sets = entries.div_ceil(WAYS).next_power_of_two();
-        Self { sets: (0..sets).map(|_| Set::default()).collect() }
+        Self { sets: (0..sets).map(|_| Set::default()).collect(), next_number: AtomicU16::new(0) }
+    }
+
+    /// A number for a new backend of the pool, beside those that its other backends have: no name lives at it.
+    ///
+    /// Numbers go round, so one is given again only after all others were; names that still live at it are forgotten first.
+    /// A pool with more backends than there are numbers has several with the last one.
+    pub fn number(&self, taken: &[u16]) -> u16 {
+        let first = self.next_number.load(Relaxed);
+        let mut numbers = (0..=u16::MAX).map(|step| first.wrapping_add(step));
+        let number = numbers.find(|number| !taken.contains(number)).unwrap_or(first);
+        self.next_number.store(number.wrapping_add(1), Relaxed);
+        for word in self.sets.iter().flat_map(|set| &set.0) {
+            let content = word.load(Relaxed);
+            if content != 0 && Word::read(content).backend == number {
+                // If a worker has just written another, that one stays.
+                let _ = word.compare_exchange(content, 0, Relaxed, Relaxed);
+            }
+        }
+        number
     }
 
     /// The backend that this name lives at, if it is remembered. `name`: the hash of the folded name.
@@ -136,6 +157,21 @@ mod tests {
         memory.remove(name(1));
         memory.remove(name(2));
         assert_eq!(memory.get(name(1)), None);
+    }
+
+    #[test]
+    fn a_number_that_goes_round_brings_no_name_of_its_earlier_backend() {
+        let affinity = Affinity::new(8);
+        assert_eq!([affinity.number(&[]), affinity.number(&[0])], [0, 1]);
+        affinity.insert(name(0), 0);
+        affinity.insert(name(1), 1);
+        for expected in 2..=u16::MAX {
+            assert_eq!(affinity.number(&[1]), expected, "one that was used is used last");
+        }
+        // The backend of number 0 is gone, that of number 1 is not.
+        assert_eq!(affinity.number(&[1]), 0);
+        assert_eq!((affinity.get(name(0)), affinity.get(name(1))), (None, Some(1)));
+        assert_eq!(affinity.number(&[1]), 2);
     }
 
     #[test]

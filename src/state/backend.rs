@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::backend_cookies::BackendCookies;
@@ -17,8 +17,8 @@ pub struct SharedBackend {
     pub address: SocketAddr,
     /// Its label.
     pub name: String,
-    /// Tells it from all other backends that this process ever had.
-    pub id: u16,
+    /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
+    pub affinity_number: u16,
     /// What each worker counts.
     pub counters: Box<[BackendCounters]>,
     /// Probes sent.
@@ -53,12 +53,11 @@ pub enum ManualHealth {
 
 impl SharedBackend {
     /// A backend of this health.
-    pub(super) fn new(config: &BackendConfig, health: HealthState, workers: usize) -> Self {
-        static NEXT_ID: AtomicU16 = AtomicU16::new(0);
+    pub(super) fn new(config: &BackendConfig, affinity_number: u16, health: HealthState, workers: usize) -> Self {
         Self {
             address: config.address,
             name: config.name.clone(),
-            id: NEXT_ID.fetch_add(1, Relaxed),
+            affinity_number,
             counters: (0..workers).map(|_| BackendCounters::default()).collect(),
             probes: Counter::default(),
             unreachable_probes: Counter::default(),
@@ -208,7 +207,7 @@ mod tests {
     fn of_each_sign_one_is_on_its_way() {
         let address = SocketAddr::from(([127, 0, 0, 1], 53));
         let backend =
-            SharedBackend::new(&BackendConfig { name: "ts".to_owned(), address, weight: 1 }, HealthState::Up, 1);
+            SharedBackend::new(&BackendConfig { name: "ts".to_owned(), address, weight: 1 }, 0, HealthState::Up, 1);
         let signs = [HealthSignal::Unreachable, HealthSignal::Replied, HealthSignal::Silent, HealthSignal::ProbeDue];
         let told = || signs.map(|sign| backend.is_first(sign));
         assert_eq!(told(), [true; 4]);

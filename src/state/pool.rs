@@ -34,20 +34,27 @@ impl SharedPool {
         let is_same = |known: &SharedBackend, backend: &BackendConfig| {
             known.address == backend.address && known.name == backend.name
         };
-        let backends = config.backends.iter().map(|backend| {
-            let known = earlier.and_then(|pool| pool.backends.iter().find(|known| is_same(known, backend)));
-            let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
-            known.cloned().unwrap_or_else(|| Arc::new(SharedBackend::new(backend, health, workers)))
+        let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;
+        let affinity = match earlier.filter(|earlier| is_sticky(&earlier.config) == is_sticky(&config)) {
+            Some(earlier) => Arc::clone(&earlier.affinity),
+            // Only `sticky` pays for the table.
+            None => Arc::new(Affinity::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
+        };
+        let known = |backend: &BackendConfig| earlier?.backends.iter().find(|known| is_same(known, backend));
+        let mut numbers: Vec<u16> =
+            config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
+        let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
+        let backends = config.backends.iter().map(|backend| match known(backend) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let number = affinity.number(&numbers);
+                numbers.push(number);
+                Arc::new(SharedBackend::new(backend, number, health, workers))
+            }
         });
         let backends = backends.collect();
         let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
         state.budget.set_rate(config.rules.hedge.budget);
-        let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;
-        let affinity = match earlier.filter(|earlier| is_sticky(&earlier.config) == is_sticky(&config)) {
-            Some(earlier) => Arc::clone(&earlier.affinity),
-            // Only `sticky` pays for a affinity.
-            None => Arc::new(Affinity::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
-        };
         Self { id: cache_identity(&config), config, backends, affinity, state }
     }
 
