@@ -50,11 +50,7 @@ impl Notifier {
                 return;
             }
             if let Err(error) = tell(&zone, &targets, key.as_ref()).await {
-                tracing::warn!(
-                    "zone {}: its secondaries cannot be told of serial {}: {error}",
-                    zone.apex(),
-                    zone.serial()
-                );
+                tracing::warn!(zone = %zone.apex(), serial = zone.serial(), %error, "NOTIFY cannot be sent");
             }
         });
         self.running.push((authority, name, task));
@@ -109,7 +105,7 @@ async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Res
             NotifyStep::GiveUp { target } => {
                 let (zone, serial) = (zone.apex(), zone.serial());
                 let target = targets.get(target).map(SocketAddr::to_string).unwrap_or_default();
-                tracing::warn!("zone {zone}: {target} was told of serial {serial} many times and has not responded");
+                tracing::warn!(%zone, serial, secondary = %target, "no response to NOTIFY, however often it was sent");
             }
             NotifyStep::WaitUntil(at) => {
                 let [socket_4, socket_6] = &mut sockets;

@@ -28,12 +28,12 @@ fn answers_survive_a_restart_and_age_meanwhile() {
     let file = folder.path().join("cache.bin");
     let backend = Backend::new(answer_for(5, ADDRESS));
     let server = start(&backend, &file);
-    server.process.wait_for_log("is not there yet");
+    server.process.wait_for_log("cache: there is no file yet");
     assert_eq!(server.client().ask(&query("www.example", A)).ttls(), [5]);
     end(server);
     assert_eq!(fs::read_dir(folder.path()).expect("our own folder").count(), 1, "nothing is left beside it");
     let server = start(&backend, &file);
-    server.process.wait_for_log("1 answers loaded from ");
+    server.process.wait_for_log("cache: loaded answers=1 ");
     let client = server.client();
     let hit = client.ask(&query("WWW.example", A));
     assert_eq!((hit.answers(), backend.queries().len()), (vec![ADDRESS.to_owned()], 1));
@@ -50,7 +50,7 @@ fn what_a_pool_said_that_has_changed_is_not_loaded() {
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
     end(server);
     let server = start(&backends[1], &file);
-    server.process.wait_for_log("0 answers loaded from ");
+    server.process.wait_for_log("cache: loaded answers=0 ");
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), ["192.0.2.2"]);
 }
 
@@ -67,7 +67,7 @@ fn a_damaged_file_is_reported_and_ignored() {
     flipped[sound.len() / 2] ^= 1;
     for (queries, (content, reason)) in [
         (&sound[..sound.len() - 1], "is cut short"),
-        (&flipped, "is ignored: it "),
+        (&flipped, "cache: the file is ignored"),
         (b"something else".as_slice(), "is no saved cache"),
         (b"".as_slice(), "is cut short"),
     ]
@@ -94,7 +94,7 @@ fn what_is_no_file_keeps_nobody_from_starting_or_ending() {
         let mut server = start(&backend, &file);
         assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
         server.process.signal(Signal::TERM);
-        server.process.wait_for_log("cannot be saved to ");
+        server.process.wait_for_log("cache: cannot be saved");
         assert!(server.process.wait_for_exit().success());
     }
 }

@@ -141,7 +141,8 @@ fn copies_follow_and_no_query_is_lost_meanwhile() {
             assert_eq!((response.rcode(), ask(&first).rcode()), (NOERROR, NOERROR));
             (response.answers() == [format!("192.0.2.{serial}")]).then_some(())
         });
-        copy.process.wait_for_log(&format!("serial {serial} is here, by IXFR"));
+        let line = copy.process.wait_for_log(&format!("transferred zone=example.org. serial={serial} "));
+        assert!(line.contains("how=\"IXFR\""), "{line}");
     }
     // Who runs the tests as root is told so.
     let log = first.process.log();
@@ -187,7 +188,8 @@ fn a_primary_that_has_gone_back_is_told() {
     let copy = secondary("127.0.0.1:0", &first.listener("ts").to_string(), &folder);
     wait_for(&copy, 3);
     first.reload("z.zone", &zone(2, "2 1 3600 60"));
-    copy.process.wait_for_log("has serial 2, which is older than our 3");
+    let line = copy.process.wait_for_log("the primary has an older serial than we");
+    assert!(line.contains("zone=example.org. ") && line.contains("serial=2 ours=3"), "{line}");
     assert_eq!(ask(&copy).answers(), ["192.0.2.3"]);
 }
 

@@ -135,7 +135,7 @@ pub async fn serve(
     let address = listener.local_addr()?;
     let path = socket.as_ref().map(|socket| socket.path().to_owned());
     match &path {
-        Some(path) => tracing::info!("admin: changes without a token are taken over {}", path.display()),
+        Some(path) => tracing::info!(socket = %path.display(), "admin: changes over the socket need no token"),
         None if token.is_none() => {
             tracing::info!("admin: no changes are taken: there is neither socket nor token_file")
         }

@@ -61,7 +61,7 @@ impl Drop for SocketFile {
         let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
         // Who has become another user may have no right to the folder; then the next process replaces it.
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, "admin: {} stays", self.path.display());
+            tracing::debug!(%error, socket = %self.path.display(), "admin: the socket stays");
         }
     }
 }

@@ -235,8 +235,11 @@ impl Transfer {
             Offer::Steps(steps) => ("IXFR", send_all(&query, differences(soa, steps), chain, parts).await),
             Offer::Whole => ("AXFR", send_all(&query, whole(soa, zone.iter()), chain, parts).await),
         };
-        let (apex, serial, end) = (zone.apex(), zone.serial(), if is_sent { "sent" } else { "broken off" });
-        tracing::info!("zone {apex}: serial {serial} to {client}, {how}, {end}");
+        let (zone, serial) = (zone.apex(), zone.serial());
+        match is_sent {
+            true => tracing::info!(%zone, serial, %client, how, "transfer sent"),
+            false => tracing::info!(%zone, serial, %client, how, "transfer broken off"),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 /// The options of logging, taken before or after the command's name.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What is logged: off, error, warn, info, debug, trace, or a filter such as warn,hedgerow::probe=info
+    /// What is logged: off, error, warn, info, debug, trace, or a filter such as warn,hedgerow::health=info
     #[arg(long, value_name = "LEVEL|FILTER", env = "HEDGEROW_LOG", hide_env_values = true)]
     #[arg(default_value = "info", global = true, help_heading = "Logging")]
     log: String,
@@ -36,7 +36,7 @@ impl fmt::Display for BadFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(filter) = self;
         write!(f, "--log or HEDGEROW_LOG: bad filter {filter:?}, expected off, error, warn, info, debug, trace, ")?;
-        f.write_str("or levels by target such as warn,hedgerow::probe=info")
+        f.write_str("or levels by target such as warn,hedgerow::health=info")
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(
             error,
             "--log or HEDGEROW_LOG: bad filter \"hedgerow=wat\", expected off, error, warn, info, debug, trace, or \
-             levels by target such as warn,hedgerow::probe=info"
+             levels by target such as warn,hedgerow::health=info"
         );
     }
 }

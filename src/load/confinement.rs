@@ -83,7 +83,7 @@ impl Confinement {
                 Self { folders: Some(Folders { read, written }) }
             }
             Err(error) => {
-                tracing::warn!("landlock: the process may open whatever its user may: {error}");
+                tracing::warn!(%error, "landlock: the process may open whatever its user may");
                 Self::default()
             }
         }

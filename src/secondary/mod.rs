@@ -207,7 +207,8 @@ impl ZoneTask {
         let primaries = config.primaries.len();
         let saved = saved.and_then(|saved| {
             let (version, age) = (version_of(&saved.zone)?, saved.age());
-            tracing::info!("zone {}: serial {} is loaded from {}", config.zone, version.serial, config.file.display());
+            let (zone, serial, file) = (&config.zone, version.serial.0, config.file.display());
+            tracing::info!(%zone, serial, %file, "loaded from its file");
             Some(((saved.zone, saved.size), Secondary::from_saved(primaries, version, age, now)))
         });
         let (zone, machine) = match saved {
@@ -310,7 +311,7 @@ impl ZoneTask {
                     && let Err(error) = saved::save(&file, &fetched.zone)
                 {
                     // It is answered from all the same: that a restart would need a primary is no reason not to.
-                    tracing::warn!("zone {zone}: cannot be saved to {}: {error}", file.display());
+                    tracing::warn!(%zone, file = %file.display(), %error, "cannot be saved");
                 }
                 Ok(loaded)
             }));
@@ -340,9 +341,7 @@ impl ZoneTask {
                     Some(ours) if !serial.is_newer_than(ours) => {
                         let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
                         let (zone, serial, ours) = (&config.zone, serial.0, ours.0);
-                        tracing::warn!(
-                            "zone {zone}: primary {primary} has serial {serial}, which is older than our {ours}"
-                        );
+                        tracing::warn!(%zone, %primary, serial, ours, "the primary has an older serial than we");
                     }
                     Some(_) | None => {}
                 }
@@ -354,13 +353,14 @@ impl ZoneTask {
             }
             PrimaryAnswer::Failed(error) => {
                 let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!("zone {}: nothing from primary {primary}: {error}", config.zone);
+                tracing::warn!(zone = %config.zone, %primary, %error, "nothing from the primary");
                 self.machine.on_failure(now, &mut self.rng);
             }
             PrimaryAnswer::Fetched(Fetched { zone, size, steps, is_whole }) => {
                 let Some(version) = version_of(&zone) else { return };
                 let how = if is_whole { "AXFR" } else { "IXFR" };
-                tracing::info!("zone {}: serial {} is here, by {how}", config.zone, version.serial);
+                let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
+                tracing::info!(zone = %config.zone, serial = version.serial.0, %primary, how, "transferred");
                 self.machine.on_transferred(version, now, &mut self.rng);
                 self.service = Some(Service::Served);
                 self.zone = Some((Arc::clone(&zone), size));
@@ -376,7 +376,7 @@ impl ZoneTask {
             return;
         }
         if service == Service::Expired {
-            tracing::warn!("zone {apex}: expired, no primary has confirmed it for too long");
+            tracing::warn!(zone = %apex, "expired: no primary has confirmed it for too long");
         }
         let (zone, size) = match (service, &self.zone) {
             (Service::Served, Some((zone, size))) => (Arc::clone(zone), *size),
@@ -390,7 +390,7 @@ impl ZoneTask {
         let (file, zone) = (self.secondary.config.file.clone(), self.secondary.config.zone.clone());
         let confirm = move || {
             if let Err(error) = saved::confirm(&file) {
-                tracing::warn!("zone {zone}: cannot note in {} that it is up to date: {error}", file.display());
+                tracing::warn!(%zone, file = %file.display(), %error, "cannot note in its file that it is up to date");
             }
         };
         self.tasks.start_and_leave(TaskKind::Secondary, blocking(confirm));

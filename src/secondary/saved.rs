@@ -49,7 +49,7 @@ impl Saved {
 fn load(file: &Path, name: &Name) -> Option<(Zone, Duration)> {
     let read = || -> io::Result<(Vec<u8>, SystemTime)> { Ok((files::read(file)?, fs::metadata(file)?.modified()?)) };
     let complain = |error: String| {
-        tracing::warn!("zone {name}: {} is of no use, it is transferred anew: {error}", file.display());
+        tracing::warn!(zone = %name, file = %file.display(), error, "its file is of no use, it is transferred anew");
     };
     let (octets, confirmed) = match read() {
         Ok(read) => read,

@@ -219,7 +219,7 @@ impl Server {
             // A large cache takes seconds to go through, in which there are probes to send.
             self.tasks.start_and_leave(TaskKind::CacheFlush, async move {
                 let answers = blocking(move || cache.flush(Flush::Pool(pool))).await;
-                tracing::info!("cache: {answers} answers of a pool that has changed are gone");
+                tracing::info!(answers, "cache: answers of a pool that has changed are gone");
             });
         }
     }

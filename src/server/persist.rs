@@ -26,15 +26,17 @@ pub(super) fn load(state: &ForwarderState, shared: &Shared) {
     let image = match files::open(file) {
         Ok(image) => image,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return tracing::info!("cache: {} is not there yet", file.display());
+            return tracing::info!(file = %file.display(), "cache: there is no file yet");
         }
-        Err(error) => return tracing::warn!("cache: {} is ignored: {}", file.display(), LoadError::Io(error)),
+        Err(error) => {
+            return tracing::warn!(file = %file.display(), error = %LoadError::Io(error), "cache: the file is ignored");
+        }
     };
     let hash = |question: &[u8]| shared.hash(question);
     let known = state.cached_pools();
     match cache.load(rules, Instant::now(), wall_clock(), &known, hash, &mut BufReader::new(image)) {
-        Ok(answers) => tracing::info!("cache: {answers} answers loaded from {}", file.display()),
-        Err(error) => tracing::warn!("cache: {} is ignored: it {error}", file.display()),
+        Ok(answers) => tracing::info!(answers, file = %file.display(), "cache: loaded"),
+        Err(error) => tracing::warn!(file = %file.display(), %error, "cache: the file is ignored"),
     }
 }
 
@@ -47,8 +49,8 @@ pub(super) fn save(state: &ForwarderState) {
     };
     let saved = replace(file, |out| cache.save(rules, Instant::now(), wall_clock(), out));
     match saved {
-        Ok(answers) => tracing::info!("cache: {answers} answers saved to {}", file.display()),
-        Err(error) => tracing::error!("cache: cannot be saved to {}: {error}", file.display()),
+        Ok(answers) => tracing::info!(answers, file = %file.display(), "cache: saved"),
+        Err(error) => tracing::error!(file = %file.display(), %error, "cache: cannot be saved"),
     }
 }
 

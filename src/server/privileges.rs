@@ -56,7 +56,7 @@ pub(super) fn give_up(
             return Err(PrivilegeError { user: user.name.clone(), what: Failed::Capabilities(error) });
         }
         // Nobody has asked for it, and a filter of system calls may be in the way.
-        (Err(error), None) => tracing::warn!("capabilities cannot be given up: {error}"),
+        (Err(error), None) => tracing::warn!(%error, "capabilities cannot be given up"),
     }
     // A folder that is not there yet cannot be told to the kernel.
     for folder in files.written.iter().map(|file| folder_of(file)) {

@@ -270,7 +270,8 @@ impl Server {
         }
         seen.last = Some(LastReload { at: now, error: result.clone().err() });
         if result.is_ok() {
-            tracing::info!("reloaded: edition {}", self.reloads.seen.edition);
+            let edition = self.reloads.seen.edition;
+            tracing::info!(edition, "reloaded: edition {edition}");
         }
         for answer in running.answers {
             let _ = answer.send(result.clone().map_err(Refused::Invalid));
