@@ -1,5 +1,5 @@
 //! What is fuzzed: each function takes any octets, gives them to one part of the library, and checks what must hold of
-//! whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/fuzz.rs` to `cargo test` with what is kept in
+//! whatever that makes of them. `fuzz_targets/` hands them to libFuzzer, and `tests/it/fuzz.rs` to `cargo test` with what is kept in
 //! `corpus/`. hickory-proto is the oracle for messages.
 
 use std::net::{IpAddr, Ipv4Addr};

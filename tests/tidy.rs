@@ -110,8 +110,8 @@ const SOCKET_FILES: &[&str] = &["src/net/bind.rs", "src/net/backend_sockets/sock
 
 /// Files that may sleep, and why.
 const SLEEPING_FILES: &[(&str, &str)] = &[
-    ("tests/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
-    ("tests/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
+    ("tests/it/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
+    ("tests/it/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
     ("src/faults.rs", "a disk that stalls, in builds for tests alone"),
     ("src/net/tcp/connection.rs", "a connection ends when nothing happens on it: the time is what is waited for"),
 ];
@@ -299,7 +299,7 @@ fn promises_name_tests_that_are_there() {
         [room, name].iter().all(|word| is_name(word)).then_some((room, name))
     });
     let is_there = |room: &str, name: &str| {
-        let path = format!("tests/hostile/{room}.rs");
+        let path = format!("tests/it/hostile/{room}.rs");
         let function = format!("fn {name}(");
         let lines = TREE.iter().filter(|source| source.path == path).flat_map(|source| &source.lines);
         lines.into_iter().any(|line| line.code.trim_start().starts_with(&function))

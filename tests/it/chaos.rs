@@ -1,0 +1,124 @@
+//! Chaos: three authorities are killed, stopped, continued and started again at random under load, and every query has its
+//! one right answer. One of the three is always well. `HEDGEROW_CHAOS_SECONDS` makes it longer, `HEDGEROW_SEED` repeats it.
+
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+#[test]
+fn no_answer_is_lost_or_wrong_whatever_becomes_of_the_backends() {
+    let seed = number("HEDGEROW_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let time = Duration::from_secs(number("HEDGEROW_CHAOS_SECONDS").unwrap_or(SECONDS));
+    println!("HEDGEROW_SEED={seed} HEDGEROW_CHAOS_SECONDS={}", time.as_secs());
+    let mut rng = StdRng::seed_from_u64(seed);
+    let table = load_table();
+    let mut sites = [(); 3].map(|()| Site {
+        authority: Authority::start(&table),
+        state: State::Well,
+        spared_until: Instant::now(),
+    });
+    let dispatch = ["race", "hedge", "sequential"][rng.random_range(0..3)];
+    let balance = ["round-robin", "random", "sticky", "hash", "least-load", "fastest"][rng.random_range(0..6)];
+    let rules = format!("dispatch = '{dispatch}'\nbalance = '{balance}'\n{RULES}");
+    let asked = sites.each_ref().map(|site| &site.authority);
+    let server = Forwarder::to(&asked.map(|authority| authority as _), &rules).workers(2).admin().start();
+
+    let load = Load::start(server.address(), RATE);
+    let start = Instant::now();
+    let mut faults = 0;
+    while start.elapsed() < time {
+        load.run_for(ms(rng.random_range(50..800)));
+        let site = rng.random_range(0..sites.len());
+        let has_well_peer = (0..sites.len()).any(|other| other != site && sites[other].is_well());
+        let to = match sites[site].state {
+            State::Well if !has_well_peer => continue,
+            State::Well if rng.random() => State::Killed,
+            State::Well => State::Stopped,
+            // A crash may befall who has stalled, too.
+            State::Stopped if rng.random_ratio(1, 4) => State::Killed,
+            State::Stopped | State::Killed => State::Well,
+        };
+        println!("{:6} ms: {site} is {to:?}", start.elapsed().as_millis());
+        sites[site].turn(to);
+        faults += 1;
+    }
+    let report = load.stop();
+    sites.iter_mut().for_each(|site| site.turn(State::Well));
+    let times = report.times(start, Instant::now());
+    println!(
+        "{dispatch}, {balance}: {} queries, {faults} changes of fortune: {} lost, {} wrong; p50 {} µs, p99 {} ms, longest {} ms",
+        report.queries.len(),
+        report.lost(),
+        report.wrong(),
+        percentile(&times, 50).as_micros(),
+        percentile(&times, 99).as_millis(),
+        percentile(&times, 100).as_millis(),
+    );
+    report.check(&format!("seed {seed}"), &server.admin());
+    // And when all is well again, all are up and asked.
+    for site in &sites {
+        server.admin().wait_for_state(site.authority.address(), true);
+    }
+}
+
+/// A number from the environment.
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value}: expected a number")))
+}
+
+/// One authority and its fortune.
+struct Site {
+    /// The process.
+    authority: Authority,
+    /// How it is.
+    state: State,
+    /// It was not well, and until then may not have been found up again.
+    spared_until: Instant,
+}
+
+/// How an authority is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// It runs.
+    Well,
+    /// It does not run, and its port is open.
+    Stopped,
+    /// There is no such process.
+    Killed,
+}
+
+impl Site {
+    /// Whether the others may leave all queries to it.
+    fn is_well(&self) -> bool {
+        self.state == State::Well && Instant::now() >= self.spared_until
+    }
+
+    /// Brings it into another state.
+    fn turn(&mut self, to: State) {
+        match (self.state, to) {
+            (State::Well | State::Stopped, State::Killed) => self.authority.kill(),
+            (State::Well, State::Stopped) => self.authority.stop(),
+            (State::Stopped, State::Well | State::Stopped) => self.authority.resume(),
+            (State::Killed, State::Well | State::Stopped) => self.authority.restart(),
+            (State::Well, State::Well) | (State::Killed, State::Killed) => {}
+        }
+        if self.state != State::Well && to == State::Well {
+            self.spared_until = Instant::now() + FOUND_UP;
+        }
+        self.state = to;
+    }
+}
+
+/// Two of three may be silent, each once for every try of one query: within the timeout there is time for that.
+const RULES: &str = "accept = 'conclusive'\ntries = 2\ntimeout = '5s'\nattempt_timeout = '500ms'\n\
+                     [health]\ninterval = '500ms'\ntimeout = '500ms'";
+/// Queries a second.
+const RATE: u32 = 1_000;
+/// How long it takes unless the environment says otherwise.
+const SECONDS: u64 = 20;
+/// How long a backend that is well again may be taken to be down: while it is, silence of all others would be taken for
+/// the end of all, and `on_all_down` be said after `attempt_timeout`.
+const FOUND_UP: Duration = Duration::from_millis(1_500);

@@ -1,0 +1,131 @@
+//! `hedgerow ctl` as it is typed: what it prints, and its exit codes.
+
+use std::process::{Command, Output};
+
+use crate::support::admin_site::{Site, TOKEN, write};
+use hedgerow::admin::{Change, ManualHealth};
+use tempfile::TempDir;
+
+/// Runs `hedgerow ctl` with these words, in a folder with a config that names `site`.
+fn ctl(site: &Site, words: &str) -> Output {
+    let folder = TempDir::new().expect("a folder for the test");
+    write(
+        &folder.path().join("config.toml"),
+        &format!(
+            "[authorities.a]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n[admin]\nlisten = '{}'\n\
+             token_file = 'admin.token'\n",
+            site.address
+        ),
+    );
+    write(&folder.path().join("admin.token"), TOKEN);
+    write(&folder.path().join("wrong.token"), "fedcba9876543210");
+    write(&folder.path().join("bad.toml"), "[admin");
+    run(&folder, words)
+}
+
+/// Runs `hedgerow ctl` with these words in a folder.
+fn run(folder: &TempDir, words: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hedgerow"))
+        .arg("ctl")
+        .args(words.split_whitespace())
+        .current_dir(folder)
+        .env("http_proxy", "http://127.0.0.1:1")
+        .output()
+        .expect("cargo has built the binary")
+}
+
+/// Checks the exit code and what was printed.
+fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{out}{err}");
+    assert!(out.contains(stdout), "{out}{err}");
+    assert!(err.contains(stderr), "{out}{err}");
+}
+
+#[test]
+fn status_and_backends_are_tables() {
+    let site = Site::start();
+    let output = ctl(&site, "status");
+    check(&output, 0, "up 1h, 2 workers\n\nPOOL", "");
+    check(&output, 0, "down (by hand)  1m 3", "");
+    let output = ctl(&site, "backends");
+    assert!(output.stdout.starts_with(b"POOL  BACKEND"), "{output:?}");
+}
+
+#[test]
+fn json_is_for_scripts() {
+    let site = Site::start();
+    let read = |words| serde_json::from_slice::<serde_json::Value>(&ctl(&site, words).stdout).expect("JSON");
+    assert_eq!(read("status --json")["pools"][0]["backends"][0]["name"], "ts1");
+    let backends = read("backends --json");
+    assert_eq!((&backends[0]["pool"], &backends[0]["state"]), (&"ts".into(), &"down".into()));
+}
+
+#[test]
+fn changes_are_carried_out_and_told() {
+    let site = Site::start();
+    check(&ctl(&site, "add ts 192.0.2.9:53 --weight 5"), 0, "192.0.2.9:53 is added to ts with weight 5\n", "");
+    for action in ["drain", "remove", "up", "down", "auto"] {
+        check(&ctl(&site, &format!("{action} ts ts1")), 0, "ts1 of ts is changed\n", "");
+    }
+    check(&ctl(&site, "remove ts [::1]:53"), 0, "[::1]:53 of ts is changed\n", "");
+    let place = || ("ts".to_owned(), "ts1".to_owned());
+    let set = |to| {
+        let (pool, backend) = place();
+        Change::Set { pool, backend, to }
+    };
+    let (pool, backend) = place();
+    let expected = [
+        Change::Add { pool: pool.clone(), address: "192.0.2.9:53".parse().expect("an address"), weight: 5 },
+        Change::Drain { pool: pool.clone(), backend: backend.clone() },
+        Change::Remove { pool: pool.clone(), backend },
+        set(ManualHealth::Up),
+        set(ManualHealth::Down),
+        set(ManualHealth::Auto),
+        Change::Remove { pool, backend: "[::1]:53".to_owned() },
+    ];
+    assert_eq!(site.changes(), expected);
+}
+
+#[test]
+fn a_no_of_the_server_is_told_from_silence() {
+    let site = Site::start();
+    check(&ctl(&site, "reload"), 1, "", "says no: config.toml:1:1: nothing to run");
+    check(&ctl(&site, "drain ts bsuy"), 1, "", "there is no backend \"bsuy\", did you mean \"busy\"?");
+    check(&ctl(&site, "down ts busy"), 1, "", "busy is the last backend of ts");
+    check(&ctl(&site, "down ts ts1 --token-file wrong.token"), 1, "", "this is not the token");
+    // Port 0 is nobody's.
+    check(&ctl(&site, "status --admin http://127.0.0.1:0"), 1, "", "http://127.0.0.1:0 cannot be reached");
+    assert_eq!(site.changes().len(), 3);
+}
+
+#[test]
+fn the_command_line_goes_before_the_config() {
+    let (named, configured) = (Site::start(), Site::start());
+    check(&ctl(&configured, &format!("up ts ts1 --admin unix:{}", named.socket.display())), 0, "is changed", "");
+    check(
+        &ctl(&configured, &format!("--admin {} --token-file admin.token down ts ts1", named.address)),
+        0,
+        "is changed",
+        "",
+    );
+    assert_eq!((named.changes().len(), configured.changes().len()), (2, 0));
+}
+
+#[test]
+fn what_is_typed_wrong_is_exit_code_2() {
+    let site = Site::start();
+    for (words, message) in [
+        ("", "Usage"),
+        ("stauts", "status"),
+        ("drain ts", "BACKEND"),
+        ("add ts 192.0.2.1", "an address with its port"),
+        ("add ts 192.0.2.1:53 --weight 0", "1..=1000"),
+        ("status --admin https://127.0.0.1:5380", "no TLS"),
+        ("status --token-file no.token", "no.token: the token cannot be read"),
+        ("status -c bad.toml", "name the admin server with --admin URL"),
+        ("status -c no.toml", "no.toml: there is no such config file"),
+    ] {
+        check(&ctl(&site, words), 2, "", message);
+    }
+}

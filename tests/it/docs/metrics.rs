@@ -1,0 +1,102 @@
+//! `docs/src/metrics.md` beside what a running server shows: the same names, labels, kinds, and values of labels that are words
+//! of ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::markdown::Document;
+use crate::support::*;
+
+/// One metric: the names of its labels, and the words that stand there as values.
+#[derive(Debug, Default, PartialEq)]
+struct Family {
+    /// The kind, as `# TYPE` has it.
+    kind: String,
+    /// By label.
+    labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+#[test]
+fn metrics_are_those_that_a_server_shows() {
+    let shown = shown();
+    let told = told();
+    let names = |families: &BTreeMap<String, Family>| families.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&told), names(&shown), "docs/src/metrics.md, left, has other names than /metrics");
+    for (name, shown) in &shown {
+        let told = &told[name];
+        assert_eq!(told.kind, shown.kind, "{name}");
+        let labels = |family: &Family| family.labels.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(labels(told), labels(shown), "{name}: docs/src/metrics.md, left, has other labels");
+        for (label, values) in shown.labels.iter().filter(|(label, _)| is_of_words(label)) {
+            let told = &told.labels[label];
+            let unknown: Vec<_> = values.difference(told).collect();
+            assert!(unknown.is_empty(), "{name}: docs/src/metrics.md does not tell of {label} {unknown:?}");
+        }
+    }
+}
+
+/// What is relied on, of the contract, is a part of that.
+#[test]
+fn metrics_of_the_contract_are_there() {
+    let told = told();
+    let rows = Document::read("docs/src/contract.md").table("Family");
+    assert!(rows.len() >= 10, "{rows:?}");
+    for row in rows {
+        let codes = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+        for name in codes(&row[0]) {
+            let family = told.get(&name).unwrap_or_else(|| panic!("docs/src/metrics.md has no {name}"));
+            assert_eq!(codes(&row[1]), family.labels.keys().cloned().collect(), "{name}");
+        }
+    }
+}
+
+/// Whether the values of a label are words of ours: they are always the same.
+fn is_of_words(label: &str) -> bool {
+    !["pool", "backend", "rcode", "listener"].contains(&label)
+}
+
+/// What a server with all its parts shows after a query.
+fn shown() -> BTreeMap<String, Family> {
+    let backend = Backend::new(answer("192.0.2.1"));
+    let config = format!(
+        "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+         [pools.all]\nbackends = ['{}']\n",
+        backend.address()
+    );
+    let server = Server::start(&config);
+    assert_eq!(server.client().ask(&query("www.example", A)).rcode(), NOERROR);
+    let text = until("the query is counted", || {
+        let text = server.admin().get("/metrics").body;
+        text.contains("hedgerow_responses_total{").then_some(text)
+    });
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+            families.insert(name.to_owned(), Family { kind: kind.to_owned(), ..Family::default() });
+        }
+        let Some((name, labels)) = line.split_once('{').filter(|_| !line.starts_with('#')) else { continue };
+        let name = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let family = families.get_mut(name).unwrap_or_else(|| panic!("no TYPE line before {line}"));
+        let (labels, _) = labels.rsplit_once('}').expect("labels end");
+        for (label, value) in
+            labels.split(',').filter_map(|pair| pair.split_once('=')).filter(|(label, _)| *label != "le")
+        {
+            family.labels.entry(label.to_owned()).or_default().insert(value.trim_matches('"').to_owned());
+        }
+    }
+    families
+}
+
+/// What the book says. A row is NAME, LABELS, and a sentence that has the kind, unless it is a counter, and the values.
+fn told() -> BTreeMap<String, Family> {
+    let rows = Document::read("docs/src/metrics.md").table("Name");
+    let words = |cell: &str| -> BTreeSet<String> {
+        cell.split('`').skip(1).step_by(2).flat_map(|code| code.split(['"', '='])).map(str::to_owned).collect()
+    };
+    let family = |row: Vec<String>| {
+        let [name, labels, meaning] = &row[..] else { panic!("{row:?} is no row of three cells") };
+        let kind = ["gauge", "histogram"].into_iter().find(|kind| meaning.starts_with(&format!("{kind}:")));
+        let labels = words(labels).into_iter().map(|label| (label, words(meaning))).collect();
+        (name.trim_matches('`').to_owned(), Family { kind: kind.unwrap_or("counter").to_owned(), labels })
+    };
+    rows.into_iter().map(family).collect()
+}

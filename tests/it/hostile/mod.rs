@@ -1,0 +1,18 @@
+//! A hostile network: what is not proved is not believed, and nobody may use it all. Each promise of SECURITY.md has its
+//! test here, and so has each finding of the audit that the promises come from.
+
+mod backend_cookies;
+mod chaos;
+mod clients;
+mod connections;
+mod control;
+mod cookies;
+mod fetches;
+mod forgery;
+mod mutations;
+mod overload;
+mod plane;
+mod privileges;
+mod shortage;
+mod unreachable;
+mod zones;

@@ -1,0 +1,243 @@
+//! What the process could do to its host, were it taken over; and what becomes of it when a part of it fails.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use rustix::process::{Signal, geteuid};
+use tempfile::TempDir;
+
+use crate::support::*;
+
+/// The number of the user "nobody", and of its group.
+const NOBODY: u32 = 65_534;
+
+/// A file that a reload can replace, and where: as editors do it.
+fn replace(server: &Server, name: &str, content: &str) {
+    server.rewrite("draft", content);
+    fs::set_permissions(server.path("draft"), Permissions::from_mode(0o644)).expect("our own file");
+    fs::rename(server.path("draft"), server.path(name)).expect("our own folder");
+}
+
+/// A host for each of these names, as a table.
+fn table(names: &[&str]) -> String {
+    names.iter().map(|name| format!("{name} 192.0.2.1 A\n")).collect()
+}
+
+/// A config with an authority for these files, and an admin server.
+fn authority(zones: &str, rest: &str) -> String {
+    format!(
+        "{rest}\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{zones}]\nmiss = 'nxdomain'\n[admin]\nlisten = '127.0.0.1:0'\n"
+    )
+}
+
+/// The values of a line of the status of each thread.
+fn of_threads(server: &Server, key: &str) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.process.id())).expect("it is running");
+    let status = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let line = |status: String| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        value.map(|value| value.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    status.filter_map(line).collect()
+}
+
+/// The folder of the config that a command is to serve.
+fn folder_of(command: &Command) -> PathBuf {
+    let file = command.get_args().last().map(PathBuf::from).expect("serve -c FILE");
+    file.parent().expect("it is in a folder").to_owned()
+}
+
+/// Runs the binary as a user without any right. Its folder may be closed to others, so it comes by a descriptor.
+fn as_nobody(arguments: &[&str]) -> Output {
+    let binary = fs::File::open(env!("CARGO_BIN_EXE_hedgerow")).expect("cargo has built the binary");
+    let mut command = Command::new("/proc/self/fd/0");
+    command.args(arguments).stdin(binary).current_dir("/").uid(NOBODY).gid(NOBODY);
+    command.output().expect("a program")
+}
+
+#[test]
+fn a_server_that_root_starts_becomes_its_user_and_goes_on_as_ever() {
+    if !geteuid().is_root() {
+        return eprintln!("not tested: only root can become another user");
+    }
+    if !namespace::enter("hostile::privileges::a_server_that_root_starts_becomes_its_user_and_goes_on_as_ever") {
+        return;
+    }
+    let backend = Backend::new(answer("192.0.2.7"));
+    let forwarder = Forwarder::to(&[&backend], "").listen("['127.0.0.1:53']").workers(2);
+    let forwarder = forwarder.cache("persist = 'state/cache.bin'").to_toml();
+    let config = |zones: &str| authority(zones, &format!("user = 'nobody'\n{forwarder}"));
+    let files = [("a.txt", &*table(&["a.example"]))];
+    let mut server = Server::start_as(&config("'a.txt'"), &files, |command| {
+        let state = folder_of(command).join("state");
+        fs::create_dir(&state).expect("our own folder");
+        chown(&state, Some(NOBODY), Some(NOBODY)).expect("we are root");
+    });
+    assert!(!server.process.log().contains("user nobody cannot"), "{}", server.process.log());
+
+    let identity = [NOBODY.to_string(), NOBODY.to_string(), NOBODY.to_string(), NOBODY.to_string()].join(" ");
+    assert!(of_threads(&server, "Uid").len() >= 3, "a control thread and two workers");
+    for (key, expected) in [("Uid", identity.as_str()), ("Gid", &identity), ("NoNewPrivs", "1")] {
+        assert!(
+            of_threads(&server, key).iter().all(|value| value == expected),
+            "{key}: {:?}",
+            of_threads(&server, key)
+        );
+    }
+    for key in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        let none = |value: &String| value.bytes().all(|digit| digit == b'0');
+        assert!(of_threads(&server, key).iter().all(none), "{key}: {:?}", of_threads(&server, key));
+    }
+    let groups = of_threads(&server, "Groups");
+    assert!(groups.iter().all(|groups| groups.split(' ').all(|group| group != "0")), "{groups:?}");
+
+    let question = query("www.example.org", A);
+    assert_eq!(server.client().ask(&question).answers(), ["192.0.2.7"]);
+    assert_eq!(server.tcp_client().ask(&question).answers(), ["192.0.2.7"]);
+    let ts = Client::of(server.listener("ts"));
+    assert_eq!(ts.ask(&query("b.example", A)).rcode(), NXDOMAIN);
+    replace(&server, "b.txt", &table(&["b.example"]));
+    replace(&server, "config.toml", &config("'a.txt', 'b.txt'"));
+    server.admin().post("/api/v1/reload", "");
+    assert_eq!(ts.ask(&query("b.example", A)).answers(), ["192.0.2.1"]);
+    server.process.signal(Signal::TERM);
+    assert!(server.process.wait_for_exit().success(), "{}", server.process.log());
+    server.process.wait_for_log("cache: saved answers=1 ");
+    assert!(fs::metadata(server.path("state/cache.bin")).is_ok_and(|file| file.len() > 0));
+}
+
+#[test]
+fn files_that_the_user_cannot_use_are_told_at_start() {
+    if !geteuid().is_root() {
+        return eprintln!("not tested: only root can become another user");
+    }
+    let text = authority(
+        "'a.txt'",
+        "user = 'nobody'\n[forwarder]\nlisten = ['127.0.0.1:0']\n[cache]\npersist = 'cache.bin'\n",
+    );
+    let text = format!("{text}[pools.all]\nbackends = ['127.0.0.1:53']\n");
+    let files = [("a.txt", &*table(&["a.example"])), ("cache.bin", "")];
+    let server = Server::start_as(&text, &files, |command| {
+        let file = folder_of(command).join("a.txt");
+        fs::set_permissions(file, Permissions::from_mode(0o600)).expect("our own file");
+    });
+    let file = |name: &str| server.path(name).display().to_string();
+    server
+        .process
+        .wait_for_log(&format!("{}: user nobody cannot read it, so a reload will fail; chgrp", file("a.txt")));
+    server.process.wait_for_log(&format!(
+        "{}: user nobody cannot write it, so it will not be saved; chown -R nobody",
+        file("cache.bin")
+    ));
+}
+
+#[test]
+fn root_without_a_user_is_told_what_to_do() {
+    let backend = Backend::new(answer("192.0.2.7"));
+    let server = Forwarder::to(&[&backend], "").start();
+    let told = server.process.log().contains("running as root, with all its rights; set user = ");
+    assert_eq!(told, geteuid().is_root(), "{}", server.process.log());
+    assert!(of_threads(&server, "NoNewPrivs").iter().all(|value| value == "1"));
+}
+
+#[test]
+fn a_user_that_is_not_there_is_told_with_its_place() {
+    let folder = TempDir::new().expect("a folder for the test");
+    let file = folder.path().join("config.toml");
+    fs::write(&file, authority("'a.txt'", "user = 'no-such-user'")).expect("a file of the test");
+    fs::write(folder.path().join("a.txt"), table(&["a.example"])).expect("a file of the test");
+    for command in ["check", "serve"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_hedgerow")).args([command, "-c"]).arg(&file).output();
+        let output = output.expect("cargo has built the binary");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        let expected =
+            format!("{}:1:8: user: invalid value \"no-such-user\": expected the name of a user", file.display());
+        assert!(told.contains(&expected), "{told}");
+    }
+}
+
+#[test]
+fn only_root_becomes_another_user() {
+    if !geteuid().is_root() {
+        return eprintln!("not tested: only root can start a program as another user");
+    }
+    let folder = TempDir::new().expect("a folder for the test");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+    let file = folder.path().join("config.toml");
+    fs::write(folder.path().join("a.txt"), table(&["a.example"])).expect("a file of the test");
+    let text = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n";
+    fs::write(&file, format!("user = 'daemon'\n{text}")).expect("a file of the test");
+    let output = as_nobody(&["serve", "-c", &file.display().to_string()]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("user: only root can become daemon; start as root or as daemon"), "{told}");
+    let output = as_nobody(&["check", "-c", &file.display().to_string()]);
+    assert!(output.status.success(), "whoever starts it later: {output:?}");
+}
+
+#[test]
+fn a_reload_reaches_the_folders_of_the_config_and_no_others() {
+    let elsewhere = TempDir::new().expect("a folder for the test");
+    let other = elsewhere.path().join("other.txt");
+    fs::write(&other, table(&["other.example"])).expect("a file of the test");
+    let server = Server::start_as(&authority("'a.txt'", ""), &[("a.txt", &table(&["a.example"]))], |command| {
+        command.env("HEDGEROW_LOG", "debug");
+    });
+    let ts = Client::of(server.listener("ts"));
+    let has = |name: &str| ts.ask(&query(name, A)).answers() == ["192.0.2.1"];
+    // A zone that was replaced, a new one beside it, and the config itself, as editors write them.
+    replace(&server, "a.txt", &table(&["a.example", "new.example"]));
+    replace(&server, "b.txt", &table(&["b.example"]));
+    replace(&server, "config.toml", &authority("'a.txt', 'b.txt'", ""));
+    server.admin().post("/api/v1/reload", "");
+    assert!(has("a.example") && has("new.example") && has("b.example"));
+    replace(&server, "config.toml", &authority(&format!("'a.txt', {other:?}"), ""));
+    let answer = server.admin().try_post("/api/v1/reload", "");
+    if server.process.log().contains("this kernel has no landlock") {
+        return eprintln!("not tested: this kernel has no landlock");
+    }
+    server.process.wait_for_log("confined to the folders of its config");
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let expected =
+        format!("{}: the process cannot reach it, for it was not in the config when it started", other.display());
+    assert!(answer.body.contains(&expected), "{answer:?}");
+    assert!(!has("other.example") && has("b.example"), "what was in force stays");
+}
+
+/// Tests of builds with the feature: `cargo test --features faults --test it hostile::privileges::`.
+#[cfg(feature = "faults")]
+mod faults {
+    use super::*;
+
+    /// The question that a worker does not survive.
+    const FATAL: &str = "panic.hedgerow.test";
+
+    /// Asks it, and checks that the process ends with status 1, and says why.
+    fn check(ask: impl Fn(&Server, &Query)) {
+        let backend = Backend::new(answer("192.0.2.7"));
+        let ts = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n";
+        let config = Forwarder::to(&[&backend], "").workers(2).to_toml() + ts;
+        let mut server = Server::start_with_files(&config, &[("a.txt", &table(&["a.example"]))]);
+        assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), ["192.0.2.7"]);
+        ask(&server, &query(FATAL, A));
+        assert_eq!(server.process.wait_for_exit().code(), Some(1), "{}", server.process.log());
+        let told = server.process.wait_for_log("; the process ends");
+        assert!(told.contains("panicked: asked for panic.hedgerow.test."), "{told}");
+    }
+
+    #[test]
+    fn a_panic_in_a_listener_ends_the_process() {
+        check(|server, question| server.client().send(question));
+        check(|server, question| Client::of(server.listener("ts")).send(question));
+    }
+
+    #[test]
+    fn a_panic_in_a_connection_ends_the_process() {
+        check(|server, question| server.tcp_client().send(std::slice::from_ref(question)));
+        check(|server, question| TcpClient::of(server.listener("ts")).send(std::slice::from_ref(question)));
+    }
+}

@@ -1,0 +1,63 @@
+//! What a server says of itself: only what it was told to say (RFC 4892, RFC 5001).
+
+use crate::support::zones::*;
+use hedgerow::wire::{Header, OptionCode, Rcode, RecordClass, read_query};
+use hedgerow::zone::{Identity, Text, Transport, ZoneDb, respond};
+
+/// A zone to ask.
+const ZONE: &str = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.elsewhere.\n";
+
+/// A zone database that says something of its server.
+fn told() -> ZoneDb {
+    let text = |text: &str| Text::new(text.as_bytes());
+    zone_db(&[ZONE]).with_identity(Identity { version: text("hedgerow 1"), id: text("ts1"), nsid: text("node") })
+}
+
+#[test]
+fn version_and_id_are_told_if_they_are_set() {
+    let check = |zone_db: &ZoneDb, qname: &str, qtype: &str, expected: Option<&str>| {
+        let response = Asked { qclass: RecordClass::CH, ..asked(qname, qtype) }.of(zone_db);
+        let expected_line = expected
+            .map_or_else(|| "REFUSED QR".to_owned(), |text| format!("NOERROR QR AA; an {qname} 0 IN TXT \"{text}\""));
+        assert_eq!(response.line(), expected_line, "{qname} {qtype}");
+    };
+    check(&told(), "version.bind.", "TXT", Some("hedgerow 1"));
+    check(&told(), "VERSION.server.", "ANY", Some("hedgerow 1"));
+    check(&told(), "id.server.", "TXT", Some("ts1"));
+    check(&told(), "hostname.bind.", "TXT", Some("ts1"));
+    check(&told(), "version.bind.", "A", None);
+    check(&told(), "authors.bind.", "TXT", None);
+    for qname in ["version.bind.", "id.server."] {
+        check(&zone_db(&[ZONE]), qname, "TXT", None);
+    }
+    // In class IN it is a name as any other.
+    assert_eq!(asked("version.bind.", "TXT").of(&told()).line(), "REFUSED QR");
+}
+
+#[test]
+fn the_identifier_goes_to_those_who_ask_for_it() {
+    let ask = |zone_db: &ZoneDb, options: &[u8]| {
+        let mut query = asked("z.", "SOA").with_do().message();
+        let rdlength = query.len() - 2;
+        query[rdlength..].copy_from_slice(&(options.len() as u16).to_be_bytes());
+        query.extend_from_slice(options);
+        let mut out = Vec::new();
+        respond(zone_db, &query, Transport::Udp, UDP_SIZE, &mut out);
+        let header = Header::read(&out).expect("a header");
+        assert_eq!((header.rcode(), header.ancount(), header.arcount()), (Rcode::NOERROR, 1, 1));
+        // Read as if it were a query, which checks all of it.
+        out[2] &= 0x7F;
+        let edns = read_query(&out).expect("a sound message").edns.expect("an OPT record");
+        edns.iter_options().map(|(code, data)| (code, data.to_vec())).collect::<Vec<_>>()
+    };
+    let nsid = [0, 3, 0, 0];
+    assert_eq!(ask(&told(), &nsid), [(OptionCode::NSID, b"node".to_vec())]);
+    assert_eq!(ask(&told(), &[]), []);
+    assert_eq!(ask(&zone_db(&[ZONE]), &nsid), []);
+}
+
+#[test]
+fn texts_are_one_character_string() {
+    assert!(Text::new(&[b'x'; 255]).is_some() && Text::new(&[b'x'; 256]).is_none());
+    assert_eq!(Text::new(b"x").expect("short").as_octets(), b"x");
+}

@@ -1,0 +1,106 @@
+//! RFC 1996: NOTIFY, what it says, who is told, how often, and what a secondary makes of it.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use hedgerow::transfer::{
+    Notify, NotifyRound, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
+};
+use hedgerow::wire::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
+use hedgerow::zone::Record;
+use proptest::prelude::*;
+
+use crate::support::transfers::{ID, ZONE, query, version, with_header, zone};
+
+#[test]
+fn section_3_7_the_soa_is_a_hint() {
+    let records = version(7, []);
+    let mut out = Vec::new();
+    for (soa, serial) in [(records.first(), Some(Serial(7))), (None, None)] {
+        write_notify(ID, &zone(), soa, &mut out);
+        let header = Header::read(&out).unwrap();
+        assert!(header.opcode() == Opcode::NOTIFY && header.is_authoritative() && !header.is_response());
+        assert_eq!(read_notify(&out), Ok(Notify { zone: zone(), serial }));
+    }
+}
+
+#[test]
+fn what_is_no_notify_is_told() {
+    let as_notify = |octets| with_header(octets, |header| header.with_opcode(Opcode::NOTIFY));
+    let soa = query(RecordType::SOA);
+    let check = |octets: &[u8], rcode: Rcode| assert_eq!(read_notify(octets), Err(rcode), "{octets:?}");
+    check(b"", Rcode::FORMERR);
+    check(&soa, Rcode::NOTIMP);
+    check(&as_notify(query(RecordType::A)), Rcode::NOTIMP);
+    let notify = as_notify(soa);
+    check(&with_header(notify.clone(), |header| header.with(Flag::Response, true)), Rcode::FORMERR);
+    check(&with_header(notify.clone(), |header| header.with_counts([0; 4])), Rcode::FORMERR);
+    check(&[&notify[..], b"x"].concat(), Rcode::FORMERR);
+    assert!(read_notify(&notify).is_ok());
+}
+
+#[test]
+fn section_4_7_the_response_ends_it() {
+    let (mut notify, mut response) = (Vec::new(), Vec::new());
+    write_notify(ID, &zone(), version(7, []).first(), &mut notify);
+    assert!(!is_notify_response(&notify, ID));
+    for rcode in [Rcode::NOERROR, Rcode::REFUSED] {
+        write_error(&notify, rcode, None, 1232, &mut response);
+        assert!(is_notify_response(&response, ID) && !is_notify_response(&response, ID + 1));
+    }
+}
+
+#[test]
+fn section_2_1_all_name_servers_but_the_primary_are_told() {
+    let mut records: Records = version(1, []);
+    let mut push = |owner: &[u8], rtype, rdata: &[u8]| records.push(Record { owner, rtype, ttl: 1, rdata });
+    for server in [&b"\x02NS\x07example\0"[..], b"\x01a\x07example\0", b"\x01b\x07example\0", b"\x02ns\x05other\0"] {
+        push(ZONE, RecordType::NS, server);
+    }
+    push(b"\x02ns\x07example\0", RecordType::A, &[192, 0, 2, 1]);
+    push(b"\x01A\x07example\0", RecordType::A, &[192, 0, 2, 2]);
+    push(b"\x01A\x07example\0", RecordType::AAAA, &[1; 16]);
+    push(b"\x01b\x07example\0", RecordType::A, &[192, 0, 2, 2]);
+    // A delegation is not of this zone.
+    push(b"\x03sub\x07example\0", RecordType::NS, b"\x01c\x07example\0");
+    let addresses: Vec<IpAddr> = vec!["192.0.2.2".parse().unwrap(), IpAddr::from([1; 16])];
+    let unresolved = vec![Name::from_wire(b"\x02ns\x05other\0").unwrap()];
+    assert!(Targets::of(&zone(), records.iter()) == Targets { addresses, unresolved });
+}
+
+#[test]
+fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
+    let start = Instant::now();
+    let mut announcement = NotifyRound::new(2, start);
+    let mut sent = [Vec::new(), Vec::new()];
+    let mut now = start;
+    let mut given_up = Vec::new();
+    let over = loop {
+        match announcement.next_step(now) {
+            NotifyStep::Send { target } => {
+                sent[target].push((now - start).as_secs());
+                if target == 1 && sent[1].len() == 2 {
+                    announcement.on_response(1);
+                }
+            }
+            NotifyStep::GiveUp { target } => given_up.push(target),
+            NotifyStep::WaitUntil(at) => {
+                assert!(at > now);
+                now = at;
+            }
+            NotifyStep::Finished => break now - start,
+        }
+    };
+    assert_eq!(sent, [vec![0, 1, 3, 7, 15, 31, 63], vec![0, 1]]);
+    assert_eq!(given_up, [0]);
+    assert_eq!(over, Duration::from_secs(127));
+    assert_eq!(NotifyRound::new(0, start).next_step(start), NotifyStep::Finished);
+}
+
+proptest! {
+    #[test]
+    fn no_octets_do_harm(octets in prop::collection::vec(any::<u8>(), 0..100)) {
+        let _ = read_notify(&octets);
+        let _ = is_notify_response(&octets, ID);
+    }
+}

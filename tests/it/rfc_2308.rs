@@ -1,0 +1,107 @@
+//! RFC 2308, negative caching: one test a clause.
+
+use std::time::Duration;
+
+use crate::support::cache::*;
+use hedgerow::cache::{Found, Rules};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+
+/// The time to live of the SOA record that a negative answer to `www.example.org` A has now; `None` if there is no answer.
+fn soa_ttl(subject: &Subject) -> Option<u32> {
+    match subject.ask(&query("www.example.org.", RecordType::A)) {
+        (Found::Fresh { .. }, Some(response)) => Some(response.authorities[0].ttl),
+        _ => None,
+    }
+}
+
+#[test]
+fn section_2_1_an_nxdomain_of_a_chain_is_kept_with_its_aliases() {
+    let subject = Subject::new();
+    let mut message = negative(ResponseCode::NXDomain, 600, 900);
+    message.add_answer(alias("www.example.org.", 300, "gone.example.org."));
+    assert!(subject.keep(&message));
+    assert_eq!(subject.fresh_ttls(), Some(vec![300]));
+    // It is about this question, not about the name at the end of the chain.
+    assert_eq!(subject.ask(&query("gone.example.org.", RecordType::A)).0, Found::Nothing);
+}
+
+#[test]
+fn section_3_the_soa_goes_out_with_the_lesser_of_its_two_times() {
+    for (ttl, minimum, expected) in [(3600, 900, 900), (600, 900, 600)] {
+        let subject = Subject::new();
+        assert!(subject.keep(&negative(ResponseCode::NXDomain, ttl, minimum)));
+        assert_eq!(soa_ttl(&subject), Some(expected), "{ttl} {minimum}");
+    }
+}
+
+#[test]
+fn section_5_negatives_last_for_the_lesser_of_ttl_and_minimum() {
+    for rcode in [ResponseCode::NXDomain, ResponseCode::NoError] {
+        for (ttl, minimum, expected) in [(3600, 900, 900), (600, 900, 600)] {
+            let mut subject = Subject::new();
+            assert!(subject.keep(&negative(rcode, ttl, minimum)));
+            subject.pass(expected - 1);
+            assert_eq!(soa_ttl(&subject), Some(1), "{rcode} {ttl} {minimum}");
+            subject.pass(1);
+            assert_eq!(soa_ttl(&subject), None, "{rcode} {ttl} {minimum}");
+        }
+    }
+}
+
+#[test]
+fn section_5_without_an_soa_negatives_are_not_kept() {
+    for rcode in [ResponseCode::NXDomain, ResponseCode::NoError] {
+        let subject = Subject::new();
+        assert!(!subject.keep(&reply("www.example.org.", RecordType::A, rcode)), "{rcode}");
+        assert_eq!(subject.ask(&query("www.example.org.", RecordType::A)).0, Found::Nothing);
+    }
+    // An NXDOMAIN whose aliases have times to live has none itself.
+    let mut message = reply("www.example.org.", RecordType::A, ResponseCode::NXDomain);
+    message.add_answer(alias("www.example.org.", 300, "gone.example.org."));
+    assert!(!Subject::new().keep(&message));
+}
+
+#[test]
+fn section_5_negatives_are_bounded() {
+    let mut subject = Subject::with(Rules { max_negative_ttl: Duration::from_secs(60), ..Rules::default() });
+    assert!(subject.keep(&negative(ResponseCode::NXDomain, 86_400, 86_400)));
+    assert_eq!(soa_ttl(&subject), Some(60));
+    subject.pass(60);
+    assert_eq!(soa_ttl(&subject), None);
+    // Answers with data are not.
+    assert!(subject.keep(&answer(&[3600])));
+    assert_eq!(subject.fresh_ttls(), Some(vec![3600]));
+}
+
+#[test]
+fn section_5_a_nodata_is_of_its_type_alone() {
+    let subject = Subject::new();
+    assert!(subject.keep(&negative(ResponseCode::NoError, 300, 300)));
+    assert_eq!(subject.ask(&query("www.example.org.", RecordType::AAAA)).0, Found::Nothing);
+}
+
+#[test]
+fn section_6_the_soa_is_given_out_and_counts_down() {
+    let mut subject = Subject::new();
+    assert!(subject.keep(&negative(ResponseCode::NXDomain, 300, 300)));
+    subject.pass(100);
+    let (found, response) = subject.ask(&query("www.example.org.", RecordType::A));
+    let response = response.expect("a response");
+    assert_eq!(found, Found::Fresh { is_refresh_due: false });
+    assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(response.authorities[0].ttl, 200);
+    // Of the cache, not of the authority.
+    assert!(!response.metadata.authoritative);
+}
+
+#[test]
+fn section_7_1_a_server_failure_is_remembered_for_five_minutes_at_most() {
+    // The bounds of `failure_ttl` are held by the config; here they are what is obeyed.
+    let mut subject = Subject::with(Rules { failure_ttl: Duration::from_secs(300), ..Rules::default() });
+    assert!(subject.keep(&reply("www.example.org.", RecordType::A, ResponseCode::ServFail)));
+    subject.pass(299);
+    assert!(matches!(subject.ask(&query("www.example.org.", RecordType::A)).0, Found::Failed(_)));
+    subject.pass(1);
+    assert_eq!(subject.ask(&query("www.example.org.", RecordType::A)).0, Found::Nothing);
+}

@@ -1,0 +1,110 @@
+//! RFC 5155: a zone whose names are hashed, with its appendix A as the zone and its appendix B as the questions. Of NSEC3
+//! records only owner and parameters count here.
+
+use crate::support::zones::*;
+
+/// The zone of RFC 5155 appendix A, but for signatures.
+const NAMES: &str = "\
+example. 3600 SOA ns1.example. bugs.x.w.example. 1 3600 300 3600000 3600
+example. NS ns1.example.
+example. NS ns2.example.
+example. MX 1 xx.example.
+example. NSEC3PARAM 12 aabbccdd
+2t7b4g4vsa5smi47k61mv5bv1a22bojr.example. A 192.0.2.127
+a.example. NS ns1.a.example.
+a.example. NS ns2.a.example.
+a.example. DS 58470
+ns1.a.example. A 192.0.2.5
+ns2.a.example. A 192.0.2.6
+ai.example. A 192.0.2.9
+c.example. NS ns1.c.example.
+c.example. NS ns2.c.example.
+ns1.c.example. A 192.0.2.7
+ns2.c.example. A 192.0.2.8
+ns1.example. A 192.0.2.1
+ns2.example. A 192.0.2.2
+*.w.example. MX 1 ai.example.
+x.w.example. MX 1 xx.example.
+x.y.w.example. MX 1 xx.example.
+xx.example. A 192.0.2.10
+";
+
+/// What the names of the zone hash to, `c.example` opted out: example, a, ns1, x.y.w, ai, x.w, y.w, w, ns2, *.w, xx.
+const HASHES: [&str; 12] = [
+    "0p9mhaveqvm6t7vbl5lop2u3t2rp3tom",
+    "2t7b4g4vsa5smi47k61mv5bv1a22bojr",
+    "2vptu5timamqttgl4luu9kg21e0aor3s",
+    "35mthgpgcu1qg68fab165klnsnk3dpvl",
+    "b4um86eghhds6nea196smvmlo4ors995",
+    "gjeqe526plbf1g8mklp59enfd789njgi",
+    "ji6neoaepv8b5o6k4ev33abha8ht9fgc",
+    "k8udemvp1j2f7eg6jebps17vp3n8i58h",
+    "kohar7mbb8dc2ce8a9qvl8hon4k53uhi",
+    "q04jkcevqvmu85r014c7dkba38o0ji5r",
+    "r53bq7cc2uvmubfu5ocmm6pers9tk9en",
+    "t644ebqk9bibcna874givr6joj62mlhv",
+];
+
+/// The whole zone.
+fn zone() -> String {
+    let hashes = HASHES.map(|hash| format!("{hash}.example. NSEC3 1 12 aabbccdd\n{hash}.example. RRSIG NSEC3\n"));
+    format!("{NAMES}{}", hashes.concat())
+}
+
+/// Asks the zone with DO. Compares the head of the response, and the first letters of the hashes in its authority section.
+#[track_caller]
+fn check(qname: &str, qtype: &str, head: &str, expected: &[&str]) {
+    let response = asked(qname, qtype).with_do().of(&zone_db(&[&zone()]));
+    assert_eq!(format!("{} {}", response.rcode(), response.flags()), head, "{qname} {qtype}");
+    let proofs = response.sections[1].iter().filter(|line| line.contains(" NSEC3 "));
+    let found: Vec<&str> = proofs.map(|line| &line[..6]).collect();
+    assert_eq!(found, expected, "{qname} {qtype}");
+    let signatures = response.sections[1].iter().filter(|line| line.ends_with(" RRSIG NSEC3"));
+    assert_eq!(signatures.count(), expected.len());
+}
+
+#[test]
+fn appendix_b_1_name_error() {
+    check("a.c.x.w.example.", "A", "NXDOMAIN QR AA", &["b4um86", "0p9mha", "35mthg"]);
+}
+
+#[test]
+fn appendix_b_2_no_data_error() {
+    check("ns1.example.", "MX", "NOERROR QR AA", &["2t7b4g"]);
+}
+
+#[test]
+fn appendix_b_2_1_no_data_error_empty_non_terminal() {
+    check("y.w.example.", "A", "NOERROR QR AA", &["ji6neo"]);
+}
+
+#[test]
+fn appendix_b_3_referral_to_an_opt_out_unsigned_zone() {
+    check("mc.c.example.", "MX", "NOERROR QR", &["0p9mha", "35mthg"]);
+    check("c.example.", "DS", "NOERROR QR AA", &["0p9mha", "35mthg"]);
+    check("mc.a.example.", "MX", "NOERROR QR", &[]);
+}
+
+#[test]
+fn appendix_b_4_wildcard_expansion() {
+    check("a.z.w.example.", "MX", "NOERROR QR AA", &["q04jkc"]);
+}
+
+#[test]
+fn appendix_b_5_wildcard_no_data_error() {
+    check("a.z.w.example.", "AAAA", "NOERROR QR AA", &["k8udem", "q04jkc", "r53bq7"]);
+}
+
+#[test]
+fn appendix_b_6_ds_child_zone_no_data_error() {
+    check("example.", "DS", "NOERROR QR AA", &["0p9mha"]);
+}
+
+#[test]
+fn section_7_2_8_owners_of_nsec3_records_are_no_names() {
+    let response = asked("0p9mhaveqvm6t7vbl5lop2u3t2rp3tom.example.", "NSEC3").of(&zone_db(&[&zone()]));
+    assert_eq!(response.brief(), "NXDOMAIN QR AA; ns example. SOA");
+    // But where one is a name as well, it is there.
+    let response = asked("2t7b4g4vsa5smi47k61mv5bv1a22bojr.example.", "A").of(&zone_db(&[&zone()]));
+    assert_eq!(response.rcode().to_string(), "NOERROR");
+}

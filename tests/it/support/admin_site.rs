@@ -1,0 +1,296 @@
+//! An admin server over a scripted control thread, and HTTP to it octet by octet, since what matters is also what a
+//! well-behaved client never sends.
+
+// Each file below `tests/` is a crate of its own and uses another part of this module, so what one of
+// them leaves aside is not dead; nor can anything here be reached from outside of its crate.
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use hedgerow::admin::{self, CacheAccess, Change, Owner, Refused, Request, Socket, Token};
+use hedgerow::cache::CacheStats;
+use hedgerow::config::AdminSocket;
+use hedgerow::metrics::{
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, ReloadSnapshot,
+    Snapshot, Source, Transport, Wins,
+};
+use tempfile::TempDir;
+use tokio::runtime;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The token of the tests.
+pub(crate) const TOKEN: &str = "0123456789abcdef";
+
+/// A running admin server. Dropping it ends it.
+pub(crate) struct Site {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Where it takes changes without a token.
+    pub(crate) socket: PathBuf,
+    /// Holds the socket.
+    _folder: TempDir,
+    /// What `/readyz` says.
+    pub(crate) is_ready: Arc<AtomicBool>,
+    /// What it was asked to change.
+    changes: Arc<Mutex<Vec<Change>>>,
+    /// Dropped, it ends the thread.
+    end: Option<oneshot::Sender<()>>,
+    /// Where it runs.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Site {
+    /// On loopback, with a token.
+    pub(crate) fn start() -> Self {
+        Self::listen("127.0.0.1:0", true)
+    }
+
+    /// At any address, with a token or without.
+    pub(crate) fn listen(address: &str, has_token: bool) -> Self {
+        Self::serve(address, has_token, None)
+    }
+
+    /// On loopback, with a token and a cache.
+    pub(crate) fn with_cache(cache: CacheAccess) -> Self {
+        Self::serve("127.0.0.1:0", true, Some(cache))
+    }
+
+    /// Runs an admin server.
+    fn serve(address: &str, has_token: bool, cache: Option<CacheAccess>) -> Self {
+        let listener = TcpListener::bind(address).expect("an address of this host");
+        let address = listener.local_addr().expect("it is bound");
+        let token = has_token.then(token);
+        let folder = TempDir::new().expect("a folder for the test");
+        let path = folder.path().join("admin.sock");
+        let socket = Socket::open(&AdminSocket::At(path.clone()), address, Owner::current()).expect("a free path");
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let changes = Arc::new(Mutex::default());
+        let (end, ended) = oneshot::channel();
+        let (requests, received) = channel(16);
+        let (ready, control) = (Arc::clone(&is_ready), control(received, Arc::clone(&changes), cache));
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(LocalSet::new().run_until(async {
+                tokio::select! {
+                    result = admin::serve(listener, socket, 64, token, requests, move || ready.load(Ordering::Relaxed)) => {
+                        result.expect("a listener that can be watched");
+                    }
+                    () = control => {}
+                    _ = ended => {}
+                }
+            }));
+        });
+        Self { address, socket: path, _folder: folder, is_ready, changes, end: Some(end), thread: Some(thread) }
+    }
+
+    /// What it was asked to change so far.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        self.changes.lock().expect("nothing panics here").clone()
+    }
+
+    /// Asks for something as a script on this host does, a change over the socket: `GET /metrics`.
+    pub(crate) fn ask(&self, what: &str) -> Answer {
+        if what.starts_with("GET ") { self.ask_with(what, &[HOST, JSON], "") } else { self.change(what, "") }
+    }
+
+    /// Asks for a change over the socket.
+    pub(crate) fn change(&self, what: &str, body: &str) -> Answer {
+        let stream = UnixStream::connect(&self.socket).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        exchange(stream, what, &[HOST], body)
+    }
+
+    /// Asks as a script does; gives the JSON of an answer that is no error.
+    pub(crate) fn ask_json(&self, what: &str) -> serde_json::Value {
+        let answer = self.ask(what);
+        assert_eq!(answer.status, 200, "{what}: {answer:?}");
+        serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("no JSON: {answer:?}"))
+    }
+
+    /// Asks by TCP with these headers and nothing else.
+    pub(crate) fn ask_with(&self, what: &str, headers: &[&str], body: &str) -> Answer {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        exchange(stream, what, headers, body)
+    }
+}
+
+/// One request with its answer.
+fn exchange(mut stream: impl Read + Write, what: &str, headers: &[&str], body: &str) -> Answer {
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let length = body.len();
+    let text = format!("{what} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+    stream.write_all(text.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers in time, and in UTF-8");
+    Answer::read(&answer)
+}
+
+/// The header of a client on this host.
+pub(crate) const HOST: &str = "Host: localhost:5380";
+/// The header of a client that is no web page.
+pub(crate) const JSON: &str = "Content-Type: application/json";
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.end.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status code.
+    pub(crate) status: u16,
+    /// The lines above the body.
+    pub(crate) head: String,
+    /// The body.
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// Parts an answer.
+    fn read(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Self { status: status.expect("a status line"), head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    /// The message of a JSON body: what was done, or what is wrong.
+    pub(crate) fn message(&self) -> String {
+        let json: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"));
+        let key = if self.status == 200 { "message" } else { "error" };
+        json[key].as_str().unwrap_or_else(|| panic!("no {key}: {self:?}")).to_owned()
+    }
+}
+
+/// The token of the tests, as a file holds it.
+fn token() -> Token {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let file = folder.path().join("admin.token");
+    write(&file, TOKEN);
+    Token::read(&file).expect("a token")
+}
+
+/// Writes a file.
+pub(crate) fn write(file: &Path, content: &str) {
+    std::fs::write(file, content).expect("a file in our own temporary folder");
+}
+
+/// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but say so.
+async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>>>, cache: Option<CacheAccess>) {
+    while let Some(request) = received.recv().await {
+        match request {
+            Request::Cache(way_back) => drop(way_back.send(cache.clone())),
+            Request::Snapshot(way_back) => {
+                let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.stats()));
+                drop(way_back.send(Snapshot { cache, ..snapshot() }));
+            }
+            Request::Change(change, way_back) => {
+                let answer = carry_out(&change);
+                changes.lock().expect("nothing panics here").push(change);
+                drop(way_back.send(answer));
+            }
+        }
+    }
+}
+
+/// What is said of a change.
+fn carry_out(change: &Change) -> Result<String, Refused> {
+    let (pool, backend) = match change {
+        Change::Reload => return Err(Refused::Invalid("config.toml:1:1: nothing to run".to_owned())),
+        Change::Add { pool, address, weight } => {
+            known_pool(pool)?;
+            return Ok(format!("{address} is added to {pool} with weight {weight}"));
+        }
+        Change::Drain { pool, backend } | Change::Remove { pool, backend } => (pool, backend),
+        Change::Set { pool, backend, to: _ } => (pool, backend),
+    };
+    known_pool(pool)?;
+    match backend.as_str() {
+        "ts1" | "[::1]:53" => Ok(format!("{backend} of {pool} is changed")),
+        "busy" => Err(Refused::Conflict("busy is the last backend of ts".to_owned())),
+        other => Err(Refused::no_such("backend", other, ["ts1", "busy"])),
+    }
+}
+
+/// Refuses other pools than "ts".
+fn known_pool(pool: &str) -> Result<(), Refused> {
+    if pool == "ts" { Ok(()) } else { Err(Refused::no_such("pool", pool, ["ts"])) }
+}
+
+/// The numbers of the scripted server.
+fn snapshot() -> Snapshot {
+    let histogram = Histogram::default();
+    histogram.record(Duration::from_millis(2));
+    let mut latency = HistogramSnapshot::default();
+    latency.add(&histogram);
+    let backend = BackendSnapshot {
+        name: "ts1".to_owned(),
+        address: "192.0.2.1:53".parse().expect("an address"),
+        weight: 3,
+        state: BackendState::Down,
+        by_hand: true,
+        since: SystemTime::now() - Duration::from_secs(90),
+        in_flight: 1,
+        attempts: Attempts { first: 10, hedge: 2, failover: 1, probe: 5 },
+        wins: Wins { first: 9, hedge: 1, failover: 0 },
+        again: Vec::new(),
+        errors: 3,
+        unreachable: 0,
+        timeouts: 4,
+        unsent: Vec::new(),
+        latency: latency.clone(),
+    };
+    let pool = PoolSnapshot {
+        name: "ts".to_owned(),
+        in_flight: 7,
+        duration: latency,
+        hedges_denied: 6,
+        hedges_wasted: 9,
+        prefetches: 8,
+        fetches: [0; 3],
+        backends: vec![backend],
+    };
+    Snapshot {
+        reload: ReloadSnapshot::default(),
+        tasks_lost: 0,
+        uptime: Duration::from_secs(3_600),
+        workers: 2,
+        queries: vec![(Transport::Udp, 13)],
+        responses: vec![(Source::Backend, 0, 13)],
+        dropped: Vec::new(),
+        cookies: Vec::new(),
+        limited: Vec::new(),
+        cache: None,
+        pools: vec![pool],
+    }
+}
+
+/// The numbers of a cache of 4 MiB.
+fn cache_snapshot(tally: CacheStats) -> CacheSnapshot {
+    CacheSnapshot {
+        size: 4 << 20,
+        entries: tally.entries,
+        bytes: tally.bytes,
+        hits: tally.hits,
+        stale_hits: tally.stale_hits,
+        failure_hits: tally.failure_hits,
+        misses: tally.misses,
+        insertions: tally.insertions,
+        evictions: tally.evictions,
+    }
+}

@@ -1,0 +1,69 @@
+//! What the socket tests are built from: scripted backends, the real server, clients, and messages
+//! made octet by octet. Everything binds port 0 and hands its address back; everything waits for a
+//! condition with a deadline. Nothing of this knows a type of hedgerow: the tests meet it as a user does.
+//!
+//! Tests of one room share a file beside that, which does know its types: [`admin_site`], [`cache`], [`transfers`] and [`zones`];
+//! [`lookup`] and [`peers`] run commands.
+
+pub(crate) mod admin_site;
+mod authority;
+mod backend;
+pub(crate) mod cache;
+mod client;
+mod config;
+mod forger;
+mod http;
+mod load;
+pub(crate) mod lookup;
+mod message;
+pub(crate) mod namespace;
+pub(crate) mod peers;
+mod script;
+mod server;
+pub(crate) mod transfers;
+pub(crate) mod zones;
+
+use std::time::Duration;
+
+pub(crate) use authority::Authority;
+pub(crate) use backend::{Backend, Closed, Seen};
+pub(crate) use client::{Client, TcpClient, framed};
+pub(crate) use config::{Asked, Forwarder, Weighted};
+pub(crate) use forger::Forger;
+pub(crate) use http::{Admin, Metrics};
+pub(crate) use load::{Load, load_table, percentile};
+pub(crate) use message::*;
+pub(crate) use script::*;
+pub(crate) use server::{Process, Server};
+
+/// How long a test waits for what must happen. Far above what it takes even on a busy machine: only a
+/// failing test ever waits so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// So many milliseconds.
+pub(crate) const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// An address of this host whose port is free by UDP and by TCP, for who cannot tell which one the system gave. It is below
+/// those that the system gives out: another test would soon have one of them.
+pub(crate) fn free_address() -> std::net::SocketAddr {
+    loop {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..32_000)));
+        if std::net::UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// Repeats `attempt` until it gives a value; for what the server does in its own time, such as finding
+/// a backend dead. Each attempt is a question and its answer, so this does not spin.
+pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(std::time::Instant::now() < deadline, "waited in vain: {what}");
+    }
+}

@@ -1,0 +1,62 @@
+//! A network namespace of its own for one test: there it may forge addresses, drop datagrams and use up ports, and no other
+//! test, nor the machine, meets any of it.
+
+use std::env;
+use std::process::{Command, Stdio};
+
+use rustix::process::geteuid;
+
+/// Whether this process is inside the namespace of the test of this name, which is its path below the crate.
+///
+/// Outside, the test runs once more by itself in a namespace that is made for it, and fails as that does; then there is
+/// nothing left to do. Where no namespace can be made, that is said, and is a failure only where `HEDGEROW_REQUIRED` is set.
+pub(crate) fn enter(test: &str) -> bool {
+    if env::var(INSIDE).as_deref() == Ok(test) {
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        assert!(up.is_ok_and(|status| status.success()), "the loopback device of a new namespace goes up");
+        return true;
+    }
+    if let Err(why) = can_be_made() {
+        assert!(env::var_os(REQUIRED).is_none(), "{test} needs a network namespace: {why}");
+        eprintln!("{test}: not tested, for no network namespace can be made: {why}");
+        return false;
+    }
+    let binary = env::current_exe().expect("the path of this test binary");
+    let mut inside = unshare();
+    inside.arg(binary).args([test, "--exact", "--nocapture", "--include-ignored"]).env(INSIDE, test);
+    let output = inside.stdin(Stdio::null()).output().expect("unshare was there a moment ago");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // What it prints are figures that some tests are run for.
+    eprint!("{stderr}");
+    print!("{stdout}");
+    assert!(output.status.success(), "{test} failed in its namespace");
+    assert!(stdout.contains("1 passed"), "there is no test {test}");
+    false
+}
+
+/// Why no namespace can be made here.
+fn can_be_made() -> Result<(), String> {
+    let made = unshare().args(["ip", "link", "set", "lo", "up"]).output();
+    match made {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("unshare: {error}")),
+    }
+}
+
+/// The command that runs another in a new network namespace. Who is not root becomes root of a user namespace for that.
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--net");
+    if !geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.arg("--");
+    command
+}
+
+/// Bears the name of the test that runs inside.
+const INSIDE: &str = "HEDGEROW_NAMESPACE";
+
+/// Set where everything that tests need must be there.
+const REQUIRED: &str = "HEDGEROW_REQUIRED";

@@ -1,0 +1,210 @@
+//! Name servers of others, as Debian packages them, run without privileges: each as primary and as secondary of one zone,
+//! with its files in a folder of its own, on a port that was free.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// The zone that all have.
+pub(crate) const ZONE: &str = "example.net";
+
+/// The secret of the key `transfer.key`.
+pub(crate) const SECRET: &str = "dGhlIHNlY3JldCBvZiBhbGwgdGhlIHRlc3Rz";
+
+/// A server of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// NSD.
+    Nsd,
+    /// Knot DNS.
+    Knot,
+    /// BIND 9.
+    Bind,
+}
+
+/// What it does with the zone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    /// It has the file, and tells the secondary at this address.
+    Primary(SocketAddr),
+    /// It has the zone from the primary at this address.
+    Secondary(SocketAddr),
+}
+
+impl Kind {
+    /// The program.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Nsd => "nsd",
+            Self::Knot => "knotd",
+            Self::Bind => "named",
+        }
+    }
+
+    /// Where the program is, if it is installed.
+    fn find(self) -> Option<PathBuf> {
+        let places = ["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(Path::new);
+        places.iter().map(|place| place.join(self.program())).find(|file| file.exists())
+    }
+}
+
+/// A running server.
+pub(crate) struct Peer {
+    /// What it is.
+    kind: Kind,
+    /// The process.
+    child: Child,
+    /// Its files.
+    folder: TempDir,
+}
+
+/// The text of a version of the zone.
+pub(crate) fn zone_text(serial: u32) -> String {
+    let hosts: String = (1..200).map(|host| format!("h{host} A 192.0.2.{host}\n")).collect();
+    format!(
+        "$ORIGIN {ZONE}.\n$TTL 300\n@ SOA ns.elsewhere. hostmaster.{ZONE}. {serial} 3600 5 1000 60\n@ NS ns.elsewhere.\n\
+         @ MX 10 mail\nmail AAAA 2001:db8::1\ntext TXT \"a b\" \"c\\\"d\"\nv{serial} A 192.0.2.{serial}\n{hosts}"
+    )
+}
+
+impl Peer {
+    /// Starts one at this address; `None` with a message if it is not installed.
+    pub(crate) fn start(kind: Kind, address: SocketAddr, role: Role) -> Option<Self> {
+        let Some(program) = kind.find() else {
+            eprintln!("{} is not installed: not tested with it", kind.program());
+            return None;
+        };
+        let folder = TempDir::new().expect("a temporary folder");
+        let at = folder.path();
+        fs::write(at.join("primary.zone"), zone_text(1)).expect("our own folder");
+        let (config, arguments) = match kind {
+            Kind::Nsd => (nsd_config(at, address, role), vec!["-d", "-c"]),
+            Kind::Knot => (knot_config(at, address, role), vec!["-c"]),
+            Kind::Bind => (bind_config(at, address, role), vec!["-g", "-n", "1", "-c"]),
+        };
+        let file = at.join("config");
+        fs::write(&file, config).expect("our own folder");
+        let log = File::create(at.join("log")).expect("our own folder");
+        let copy = log.try_clone().expect("a descriptor");
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(&file)
+            .current_dir(at)
+            .stdin(Stdio::null())
+            .stdout(copy)
+            .stderr(log)
+            .spawn()
+            .expect("it is installed");
+        Some(Self { kind, child, folder })
+    }
+
+    /// Gives a primary another version of the zone.
+    pub(crate) fn set_version(&self, serial: u32) {
+        fs::write(self.folder.path().join("primary.zone"), zone_text(serial)).expect("our own folder");
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("the process is ours");
+    }
+
+    /// What it has written.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of {:?} ---\n{}\n---", self.kind, self.log());
+        }
+    }
+}
+
+/// The config of NSD.
+fn nsd_config(at: &Path, address: SocketAddr, role: Role) -> String {
+    let at = at.display();
+    let zone = match role {
+        Role::Primary(secondary) => format!(
+            "zonefile: {at}/primary.zone\n  store-ixfr: yes\n  create-ixfr: yes\n  notify: {} transfer.key\n  provide-xfr: 127.0.0.1 transfer.key",
+            nsd_address(secondary)
+        ),
+        Role::Secondary(primary) => format!(
+            "zonefile: {at}/secondary.zone\n  request-xfr: {0} transfer.key\n  allow-notify: 127.0.0.1 transfer.key",
+            nsd_address(primary)
+        ),
+    };
+    format!(
+        "server:\n  ip-address: {}\n  port: {}\n  username: \"\"\n  chroot: \"\"\n  server-count: 1\n  database: \"\"\n  \
+         pidfile: {at}/pid\n  xfrdfile: {at}/xfrd.state\n  zonelistfile: {at}/zone.list\n  xfrdir: {at}\n  verbosity: 2\n  \
+         xfrd-reload-timeout: 0\n\
+         remote-control:\n  control-enable: no\n\
+         key:\n  name: transfer.key\n  algorithm: hmac-sha256\n  secret: \"{SECRET}\"\n\
+         zone:\n  name: {ZONE}\n  {zone}\n",
+        address.ip(),
+        address.port(),
+    )
+}
+
+/// An address in the form of NSD.
+fn nsd_address(address: SocketAddr) -> String {
+    format!("{}@{}", address.ip(), address.port())
+}
+
+/// The config of Knot.
+fn knot_config(at: &Path, address: SocketAddr, role: Role) -> String {
+    let at = at.display();
+    let (other, zone) = match role {
+        Role::Primary(secondary) => (
+            secondary,
+            "file: primary.zone\n    zonefile-load: difference\n    zonefile-sync: -1\n    journal-content: changes\n    \
+             notify: other\n    acl: allow",
+        ),
+        Role::Secondary(primary) => (primary, "master: other\n    acl: allow\n    zonefile-sync: -1"),
+    };
+    format!(
+        "server:\n  listen: {}\n  rundir: {at}\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n\
+         log:\n  - target: stderr\n    any: info\n\
+         database:\n  storage: {at}\n\
+         key:\n  - id: transfer.key\n    algorithm: hmac-sha256\n    secret: {SECRET}\n\
+         remote:\n  - id: other\n    address: {}\n    key: transfer.key\n\
+         acl:\n  - id: allow\n    address: 127.0.0.1\n    key: transfer.key\n    action: [transfer, notify]\n\
+         zone:\n  - domain: {ZONE}\n    storage: {at}\n    {zone}\n",
+        knot_address(address),
+        knot_address(other),
+    )
+}
+
+/// An address in the form of Knot.
+fn knot_address(address: SocketAddr) -> String {
+    nsd_address(address)
+}
+
+/// The config of BIND.
+fn bind_config(at: &Path, address: SocketAddr, role: Role) -> String {
+    let at = at.display();
+    let place = |address: SocketAddr| format!("{} port {} key transfer.key", address.ip(), address.port());
+    let zone = match role {
+        Role::Primary(secondary) => format!(
+            "type primary; file \"primary.zone\"; ixfr-from-differences yes; notify explicit; \
+             also-notify {{ {}; }}; allow-transfer {{ key transfer.key; }};",
+            place(secondary)
+        ),
+        Role::Secondary(primary) => {
+            format!("type secondary; file \"secondary.zone\"; primaries {{ {}; }}; notify no;", place(primary))
+        }
+    };
+    format!(
+        "options {{ directory \"{at}\"; pid-file \"{at}/pid\"; session-keyfile \"{at}/session.key\"; \
+         listen-on port {} {{ {}; }}; listen-on-v6 {{ none; }}; recursion no; dnssec-validation no; \
+         notify-delay 0; startup-notify-rate 1000; notify-rate 1000; min-refresh-time 1; }};\n\
+         controls {{ }};\n\
+         key transfer.key {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\n\
+         zone \"{ZONE}\" {{ {zone} }};\n",
+        address.port(),
+        address.ip(),
+    )
+}

@@ -1,0 +1,302 @@
+//! The real server, started as a user starts it: the binary, a config file, its log on stderr.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use tempfile::TempDir;
+
+use super::PATIENCE;
+use super::client::{Client, TcpClient};
+use super::http::Admin;
+
+/// A run of the `hedgerow` binary. Dropping it kills the process; if the test fails, its log is shown.
+pub(crate) struct Process {
+    /// The process.
+    child: Child,
+    /// Where it puts the socket of its admin server.
+    runtime: TempDir,
+    /// Filled by a thread that reads stderr.
+    log: Arc<Log>,
+}
+
+/// What the process has written to stderr.
+#[derive(Default)]
+struct Log {
+    /// What changes.
+    written: Mutex<Written>,
+    /// Notified after each change.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Written {
+    /// Whole lines.
+    lines: Vec<String>,
+    /// Whether stderr was closed, as it is when the process has ended.
+    ended: bool,
+}
+
+impl Process {
+    /// Runs `hedgerow` with these arguments.
+    pub(crate) fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::run_as(arguments, |_| {})
+    }
+
+    /// The same, with so many descriptors at most.
+    pub(crate) fn run_limited(descriptors: usize, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--nofile={descriptors}:{descriptors}"), "--", env!("CARGO_BIN_EXE_hedgerow")]);
+        command.args(arguments);
+        Self::spawn(command, |_| {})
+    }
+
+    /// The same, with what `set_up` changes of the command: its user, its environment.
+    pub(crate) fn run_as(
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        set_up: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        command.args(arguments);
+        Self::spawn(command, set_up)
+    }
+
+    /// Starts it, and reads what it says.
+    fn spawn(mut command: Command, set_up: impl FnOnce(&mut Command)) -> Self {
+        let runtime = TempDir::new().expect("a temporary folder");
+        command
+            .env_remove("HEDGEROW_LOG")
+            .env("RUNTIME_DIRECTORY", runtime.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        set_up(&mut command);
+        let mut child = command.spawn().expect("cargo has built the binary");
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let log = Arc::new(Log::default());
+        thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    log.written.lock().expect("nothing panics here").lines.push(line);
+                    log.changed.notify_all();
+                }
+                log.written.lock().expect("nothing panics here").ended = true;
+                log.changed.notify_all();
+            }
+        });
+        Self { child, runtime, log }
+    }
+
+    /// Where the socket for changes is, if the admin server has this address.
+    pub(crate) fn admin_socket(&self, address: SocketAddr) -> PathBuf {
+        self.runtime.path().join(format!("admin-{address}.sock"))
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs `hedgerow ctl` with these words, as this process's user would.
+    pub(crate) fn ctl(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hedgerow"));
+        command.arg("ctl").args(words).env("RUNTIME_DIRECTORY", self.runtime.path());
+        command.output().expect("cargo has built the binary")
+    }
+
+    /// Waits for a line that holds `text`, and returns it.
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
+        self.try_wait_for_log(text).unwrap_or_else(|| panic!("no log line says {text:?}: {}", self.log()))
+    }
+
+    /// The same; `None` if the process ends without such a line.
+    pub(crate) fn try_wait_for_log(&self, text: &str) -> Option<String> {
+        let line = self.wait(|written| {
+            let line = written.lines.iter().find(|line| line.contains(text));
+            line.cloned().map(Some).or_else(|| written.ended.then_some(None))
+        });
+        line.flatten()
+    }
+
+    /// All that was written so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.written.lock().expect("nothing panics here").lines.join("\n")
+    }
+
+    /// The process.
+    pub(crate) fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
+    }
+
+    /// Octets of memory that the process has resident.
+    pub(crate) fn resident(&self) -> usize {
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("it is running");
+        let pages: usize = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second field");
+        pages * rustix::param::page_size()
+    }
+
+    /// Lets the process have no more descriptors than this, or as many as it may have at most. What is open stays open.
+    pub(crate) fn limit_descriptors(&self, limit: Option<u64>) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: limit.or(maximum), maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("the process is ours");
+    }
+
+    /// How many descriptors the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it is running").count()
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
+        // Its end closes stderr, and so does nothing else.
+        let ended = self.wait(|written| written.ended.then_some(()));
+        assert!(ended.is_some(), "still running: {}", self.log());
+        self.child.wait().expect("the process is ours")
+    }
+
+    /// Waits until `find` gives a value; `None` when patience is at its end.
+    fn wait<T>(&self, find: impl Fn(&Written) -> Option<T>) -> Option<T> {
+        let written = self.log.written.lock().expect("nothing panics here");
+        let waited = self.log.changed.wait_timeout_while(written, PATIENCE, |w| find(w).is_none());
+        find(&waited.expect("nothing panics here").0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- log of hedgerow ---\n{}\n---", self.log());
+        }
+    }
+}
+
+/// A server that is ready, and the addresses that it listens on.
+pub(crate) struct Server {
+    /// The process.
+    pub(crate) process: Process,
+    /// By name.
+    listeners: HashMap<String, Vec<SocketAddr>>,
+    /// Holds the config and zones.
+    folder: TempDir,
+}
+
+impl Server {
+    /// `hedgerow serve` with this config.
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_with_files(config, &[])
+    }
+
+    /// The same, with so many descriptors at most.
+    pub(crate) fn start_limited(config: &str, descriptors: usize) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("config.toml");
+        write(&file, config);
+        let arguments = [OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()];
+        Self::ready(Process::run_limited(descriptors, arguments), folder)
+    }
+
+    /// The same, with files (zones) in the folder of the config.
+    pub(crate) fn start_with_files(config: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_as(config, files, |_| {})
+    }
+
+    /// The same, with files (zones) in the folder of the config, and with what `set_up` changes of the command.
+    pub(crate) fn start_as(config: &str, files: &[(&str, &str)], set_up: impl FnOnce(&mut Command)) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        for (name, content) in files {
+            write(&folder.path().join(name), content);
+        }
+        let file = folder.path().join("config.toml");
+        write(&file, config);
+        Self::ready(Process::run_as([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()], set_up), folder)
+    }
+
+    /// Any command that serves, such as `ls` and `ts`; files are named by their paths.
+    pub(crate) fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::ready(Process::run(arguments), TempDir::new().expect("a temporary folder"))
+    }
+
+    /// The forwarder's first address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener("forwarder")
+    }
+
+    /// The first address of the listener with this name.
+    pub(crate) fn listener(&self, name: &str) -> SocketAddr {
+        self.listeners(name)[0]
+    }
+
+    /// All addresses of one listener.
+    pub(crate) fn listeners(&self, name: &str) -> &[SocketAddr] {
+        match self.listeners.get(name) {
+            Some(addresses) => addresses,
+            None => panic!("no listener {name:?} in the ready line: {}", self.process.log()),
+        }
+    }
+
+    /// A client of the forwarder.
+    pub(crate) fn client(&self) -> Client {
+        Client::of(self.address())
+    }
+
+    /// A client of the forwarder over TCP.
+    pub(crate) fn tcp_client(&self) -> TcpClient {
+        TcpClient::of(self.address())
+    }
+
+    /// The admin server.
+    pub(crate) fn admin(&self) -> Admin {
+        let address = self.listener("admin");
+        Admin::of(address, self.process.admin_socket(address))
+    }
+
+    /// Where a file of the config's folder is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Replaces a file of the config's folder.
+    pub(crate) fn rewrite(&self, name: &str, content: &str) {
+        write(&self.path(name), content);
+    }
+
+    /// Replaces a file of the config's folder and asks for a reload; the effect is the caller's to
+    /// wait for.
+    pub(crate) fn reload(&self, name: &str, content: &str) {
+        self.rewrite(name, content);
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Waits for the `ready` line and reads the addresses.
+    fn ready(process: Process, folder: TempDir) -> Self {
+        let line = process.wait_for_log(" ready ");
+        let (_, pairs) = line.split_once(" ready ").expect("the line was found by it");
+        let mut listeners = HashMap::new();
+        for pair in pairs.split_whitespace() {
+            let (name, addresses) = pair.split_once('=').expect("pairs of NAME=ADDRESSES");
+            let addresses = addresses.split(',').map(|a| a.parse().expect("an address and port"));
+            listeners.insert(name.to_owned(), addresses.collect());
+        }
+        Self { process, listeners, folder }
+    }
+}
+
+/// Writes a file.
+fn write(path: &Path, content: &str) {
+    std::fs::write(path, content).expect("a file in our own temporary folder");
+}
