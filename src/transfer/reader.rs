@@ -242,9 +242,11 @@ impl Reader {
 
     /// Takes one record.
     fn take_record(&mut self, record: &SectionRecord) -> Result<(), TransferError> {
-        let is_meta = record.rtype == RecordType::OPT || (128..=255).contains(&record.rtype.0);
         let is_ttl = record.ttl <= MAX_TTL;
-        if record.class != RecordClass::IN || is_meta || !record.owner.folded().is_at_or_below(&self.zone) {
+        if record.class != RecordClass::IN
+            || record.rtype.is_meta()
+            || !record.owner.folded().is_at_or_below(&self.zone)
+        {
             return Err(TransferError::NotOfTheZone);
         }
         let owner = record.owner.as_wire();

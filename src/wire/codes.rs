@@ -95,8 +95,63 @@ registry! {
 registry! {
     /// The info code of an Extended DNS Error (RFC 8914 section 4).
     ExtendedError(u16), "EDE" {
-        OTHER = 0, STALE = 3, CACHED_ERROR = 13, NOT_READY = 14, PROHIBITED = 18, STALE_NXDOMAIN = 19,
-        NO_REACHABLE_AUTHORITY = 22, NETWORK_ERROR = 23, SYNTHESIZED = 29,
+        OTHER = 0, UNSUPPORTED_DNSKEY_ALGORITHM = 1, UNSUPPORTED_DS_DIGEST = 2, STALE = 3, FORGED = 4, INDETERMINATE = 5,
+        BOGUS = 6, SIGNATURE_EXPIRED = 7, SIGNATURE_NOT_YET_VALID = 8, DNSKEY_MISSING = 9, RRSIGS_MISSING = 10,
+        NO_ZONE_KEY_BIT = 11, NSEC_MISSING = 12, CACHED_ERROR = 13, NOT_READY = 14, BLOCKED = 15, CENSORED = 16,
+        FILTERED = 17, PROHIBITED = 18, STALE_NXDOMAIN = 19, NOT_AUTHORITATIVE = 20, NOT_SUPPORTED = 21,
+        NO_REACHABLE_AUTHORITY = 22, NETWORK_ERROR = 23, INVALID_DATA = 24, SIGNATURE_EXPIRED_BEFORE_VALID = 25,
+        TOO_EARLY = 26, UNSUPPORTED_NSEC3_ITERATIONS = 27, UNABLE_TO_CONFORM = 28, SYNTHESIZED = 29,
+        INVALID_QUERY_TYPE = 30,
+    }
+}
+
+impl ExtendedError {
+    /// What the code means, as the registry of RFC 8914 section 5.2 says it; `None` for a code that it does not have.
+    pub fn purpose(self) -> Option<&'static str> {
+        PURPOSES.get(usize::from(self.0)).copied()
+    }
+}
+
+/// The purposes of extended errors, by their codes.
+const PURPOSES: [&str; ExtendedError::NAMED.len()] = [
+    "Other",
+    "Unsupported DNSKEY Algorithm",
+    "Unsupported DS Digest Type",
+    "Stale Answer",
+    "Forged Answer",
+    "DNSSEC Indeterminate",
+    "DNSSEC Bogus",
+    "Signature Expired",
+    "Signature Not Yet Valid",
+    "DNSKEY Missing",
+    "RRSIGs Missing",
+    "No Zone Key Bit Set",
+    "NSEC Missing",
+    "Cached Error",
+    "Not Ready",
+    "Blocked",
+    "Censored",
+    "Filtered",
+    "Prohibited",
+    "Stale NXDOMAIN Answer",
+    "Not Authoritative",
+    "Not Supported",
+    "No Reachable Authority",
+    "Network Error",
+    "Invalid Data",
+    "Signature Expired before Valid",
+    "Too Early",
+    "Unsupported NSEC3 Iterations Value",
+    "Unable to conform to policy",
+    "Synthesized",
+    "Invalid Query Type",
+];
+
+impl RecordType {
+    /// Whether it is a meta-type or names a set of types (RFC 6895 section 3.1): it asks for something or belongs to one message,
+    /// and no record of a zone is of it.
+    pub const fn is_meta(self) -> bool {
+        matches!(self, Self::OPT | Self(128..=255))
     }
 }
 
@@ -169,6 +224,14 @@ mod tests {
         check("", None);
         check("AAA", None);
         check("üüü", None);
+    }
+
+    #[test]
+    fn extended_errors_have_a_purpose() {
+        assert!(ExtendedError::NAMED.iter().enumerate().all(|(code, (_, error))| usize::from(error.0) == code));
+        assert_eq!(ExtendedError::SYNTHESIZED.purpose(), Some("Synthesized"));
+        assert_eq!(ExtendedError::INVALID_QUERY_TYPE.purpose(), Some("Invalid Query Type"));
+        assert_eq!(ExtendedError(31).purpose(), None);
     }
 
     #[test]

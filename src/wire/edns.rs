@@ -22,13 +22,12 @@ impl<'a> Edns<'a> {
     /// Reads an OPT record from behind its owner. What it finds is an OPT record that ends with its RDATA.
     pub(super) fn read(record: &'a [u8]) -> Option<Self> {
         let (&[_, _, s0, s1, extended_rcode, version, flags, _, _, _], options) = record.split_first_chunk()?;
-        Some(Self {
-            udp_size: u16::from_be_bytes([s0, s1]),
-            extended_rcode,
-            version,
-            dnssec_ok: flags & DNSSEC_OK != 0,
-            options,
-        })
+        Some(Self::new(u16::from_be_bytes([s0, s1]), [extended_rcode, version, flags], options))
+    }
+
+    /// An OPT record of this class, these first octets of the TTL, and these RDATA.
+    pub(super) fn new(udp_size: u16, [extended_rcode, version, flags]: [u8; 3], options: &'a [u8]) -> Self {
+        Self { udp_size, extended_rcode, version, dnssec_ok: flags & DNSSEC_OK != 0, options }
     }
 
     /// The options, in their order.

@@ -40,16 +40,18 @@ impl Header {
         [i0, i1, b0, b1, q0, q1, a0, a1, n0, n1, r0, r1]
     }
 
-    /// The header of a response to this query: its ID, opcode, RD and CD, QR set, all else zero.
+    /// The header of a response to this query: its ID, opcode, RD and CD, QR set, all else zero. Of another opcode RD and CD mean
+    /// nothing that we know, and are not copied.
     ///
     /// RFC 1035 section 4.1.1: RD is copied. RFC 4035 section 3.2.2: so is CD, by whoever asks others. Deviation: RFC 4035
     /// section 3.1.6 would rather have an authority clear it, but a copy misleads nobody and needs no second rule.
     pub fn to_response(self) -> Self {
+        let is_query = self.opcode() == Opcode::QUERY;
         Self::new(self.id)
             .with(Flag::Response, true)
             .with_opcode(self.opcode())
-            .with(Flag::RecursionDesired, self.recursion_desired())
-            .with(Flag::CheckingDisabled, self.checking_disabled())
+            .with(Flag::RecursionDesired, is_query && self.recursion_desired())
+            .with(Flag::CheckingDisabled, is_query && self.checking_disabled())
     }
 
     /// The message ID.
@@ -233,9 +235,13 @@ mod tests {
 
     #[test]
     fn a_response_takes_id_opcode_rd_and_cd_from_its_query() {
-        let query = Header { id: 9, bits: 0x7FFF, counts: [1, 2, 3, 4] };
-        let response = Header { id: 9, bits: 0xF910, counts: [0; 4] };
-        assert_eq!(query.to_response(), response);
+        let check = |query, response| {
+            let query = Header { id: 9, bits: query, counts: [1, 2, 3, 4] };
+            assert_eq!(query.to_response(), Header { id: 9, bits: response, counts: [0; 4] });
+        };
+        check(0x07FF, 0x8110);
+        // Of opcodes other than QUERY no flag is copied.
+        check(0x7FFF, 0xF800);
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod header;
 mod name;
 mod query;
 mod question;
+mod rdata;
 mod relay;
 mod reply;
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub use query::{
     write_without_opt,
 };
 pub use question::Question;
+pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, read_reply};
 pub use sections::{Broken, FRAME_PREFIX, Message, Section, SectionRecord, SectionRecords, first_message};

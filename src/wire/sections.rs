@@ -5,6 +5,7 @@
 
 use super::body::{Record, read_name};
 use super::codes::{RecordClass, RecordType};
+use super::edns::Edns;
 use super::expand::append_rdata;
 use super::header::{HEADER_LEN, Header};
 use super::name::Name;
@@ -40,6 +41,7 @@ impl<'a> Message<'a> {
             at: self.question.map_or(HEADER_LEN, |question| question.end()),
             left: [self.header.ancount(), self.header.nscount(), self.header.arcount()],
             is_over: false,
+            is_lenient: false,
         }
     }
 }
@@ -80,6 +82,16 @@ pub struct SectionRecord {
     pub rdata: Vec<u8>,
 }
 
+impl SectionRecord {
+    /// What it says if it is an OPT record whose options fill it exactly.
+    pub fn edns(&self) -> Option<Edns<'_>> {
+        let [extended_rcode, version, flags, _] = self.ttl.to_be_bytes();
+        let options = &self.rdata;
+        let edns = Edns::new(self.class.0, [extended_rcode, version, flags], options);
+        Some(edns).filter(|edns| self.rtype == RecordType::OPT && edns.is_sound())
+    }
+}
+
 /// Goes through the records of a message. Ends behind the first that is broken, with [`Broken`]; octets that are left
 /// behind the last one are broken too.
 #[derive(Clone, Debug)]
@@ -92,9 +104,16 @@ pub struct SectionRecords<'a> {
     left: [u16; 3],
     /// Whether the end was told.
     is_over: bool,
+    /// Whether RDATA that are not in the form of their type are taken.
+    is_lenient: bool,
 }
 
 impl SectionRecords<'_> {
+    /// The same records, but RDATA that are not in the form of their type come as they stand: for who shows a message.
+    pub fn lenient(self) -> Self {
+        Self { is_lenient: true, ..self }
+    }
+
     /// The section of the next record, which is counted off.
     fn next_section(&mut self) -> Option<Section> {
         let sections = [Section::Answer, Section::Authority, Section::Additional];
@@ -109,7 +128,10 @@ impl SectionRecords<'_> {
         let owner = read_name(self.octets, record.start)?;
         let &[_, _, c0, c1, t0, t1, t2, t3] = self.octets.get(record.owner_end..)?.first_chunk()?;
         let mut rdata = Vec::with_capacity(record.end - record.rdata);
-        append_rdata(self.octets, &record, 0, &mut rdata)?;
+        if append_rdata(self.octets, &record, 0, &mut rdata).is_none() {
+            rdata.clear();
+            rdata.extend_from_slice(self.octets.get(record.rdata..record.end).filter(|_| self.is_lenient)?);
+        }
         self.at = record.end;
         Some(SectionRecord {
             section,

@@ -39,7 +39,7 @@ pub fn write_synthesized(
     }
 }
 
-/// Writes the response to a message that could not be taken into `out`: ID, opcode, RD and CD, and of the rest what can be
+/// Writes the response to a message that could not be taken into `out`: ID, opcode, of QUERY also RD and CD, and of the rest what can be
 /// read. `out` stays empty if there is nothing to respond to: less than a header, or QR set.
 ///
 /// The question is echoed for QUERY and for NOTIFY, which has the same layout (RFC 1996 section 3), the OPT record if the
@@ -190,7 +190,7 @@ mod tests {
         no_do[7] = 0;
         check(&plain(), Rcode::BADVERS, &echo(0x8100, &no_do));
         // Of other opcodes only the header is looked at, but NOTIFY has the layout of QUERY.
-        check(&message(0x2810, [1, 0, 0, 0], &[QUESTION]), Rcode::NOTIMP, &message(0xA814, [0; 4], &[]));
+        check(&message(0x2810, [1, 0, 0, 0], &[QUESTION]), Rcode::NOTIMP, &message(0xA804, [0; 4], &[]));
         check(&message(0x2000, [1, 0, 0, 0], &[QUESTION]), Rcode::REFUSED, &echo(0xA005, b""));
     }
 }

@@ -10,26 +10,45 @@ impl FromStr for Name {
 
     /// Takes `www.example.org` with or without the last dot: there is no origin, so every name is absolute.
     fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::parse(text).map_err(|(_, error)| error)
+    }
+}
+
+impl Name {
+    /// Takes what [`FromStr`] takes.
+    ///
+    /// # Errors
+    /// What is wrong, and behind how many octets of the text: at which label or character.
+    pub fn parse(text: &str) -> Result<Self, (usize, NameError)> {
         let mut name = Self::root();
         match text {
-            "" => return Err(NameError::Empty),
+            "" => return Err((0, NameError::Empty)),
             "." => return Ok(name),
             _ => {}
         }
         let mut label = Label::default();
+        let mut label_at = 0;
         let mut characters = text.chars();
-        while let Some(character) = characters.next() {
+        loop {
+            let at = text.len() - characters.as_str().len();
+            let Some(character) = characters.next() else { break };
             match character {
-                '.' => name.push_label(label.take().as_octets())?,
-                '\\' => label.push(escaped(&mut characters)?)?,
-                '!'..='~' => label.push(character as u8)?,
-                _ if character.is_ascii() => return Err(NameError::Unescaped(character)),
-                _ => return Err(NameError::NotAscii(character)),
+                '.' => {
+                    name.push_label(label.take().as_octets()).map_err(|error| (label_at, error))?;
+                    label_at = at + 1;
+                }
+                '\\' => {
+                    let octet = escaped(&mut characters).map_err(|error| (at, error))?;
+                    label.push(octet).map_err(|error| (label_at, error))?;
+                }
+                '!'..='~' => label.push(character as u8).map_err(|error| (label_at, error))?,
+                _ if character.is_ascii() => return Err((at, NameError::Unescaped(character))),
+                _ => return Err((at, NameError::NotAscii(character))),
             }
         }
         // Only a dot that ends the text leaves an empty label here, and that one is the root's.
         if !label.is_empty() {
-            name.push_label(label.as_octets())?;
+            name.push_label(label.as_octets()).map_err(|error| (label_at, error))?;
         }
         Ok(name)
     }

@@ -34,6 +34,7 @@ mod persist;
 mod probes;
 mod race_seeds;
 mod races;
+mod record_text;
 mod rfc_1034;
 mod rfc_1982;
 mod rfc_1995;

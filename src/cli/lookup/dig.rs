@@ -4,8 +4,7 @@ use std::fmt::{self, Write};
 
 use super::exchange::{Answer, Server};
 use super::list::Question;
-use super::message::{IN, Opt, Record, Reply};
-use super::name::Absolute;
+use super::message::{Opt, Record, Reply};
 use super::resolve::Resolution;
 
 /// Writes one result, with an empty line after it.
@@ -33,7 +32,7 @@ fn write_answer(
         write_opt(text, opt)?;
     }
     if reply.has_question {
-        writeln!(text, ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n", Absolute(&question.name), question.rtype)?;
+        writeln!(text, ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n", question.name, question.rtype)?;
     }
     for (title, records) in
         [("ANSWER", &reply.answers), ("AUTHORITY", &reply.authorities), ("ADDITIONAL", &reply.additionals)]
@@ -48,7 +47,7 @@ fn write_answer(
 
 /// A look-up that brought nothing.
 fn write_loss(text: &mut String, server: &Server, question: &Question, resolution: &Resolution) -> fmt::Result {
-    let (name, rtype) = (Absolute(&question.name), question.rtype);
+    let (name, rtype) = (&question.name, question.rtype);
     let (address, tries) = (server.address, resolution.tries);
     let times = if tries == 1 { "try" } else { "tries" };
     writeln!(text, ";{name}\t\tIN\t{rtype}")?;
@@ -57,17 +56,17 @@ fn write_loss(text: &mut String, server: &Server, question: &Question, resolutio
 
 /// Response code, flags and counts.
 fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
-    let metadata = &reply.metadata;
+    let header = reply.header;
     // Only replies with opcode QUERY are taken.
-    writeln!(text, ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}", reply.rcode, metadata.id)?;
+    writeln!(text, ";; ->>HEADER<<- opcode: QUERY, status: {}, id: {}", reply.rcode, header.id())?;
     text.push_str(";; flags: qr");
     for (flag, is_set) in [
-        ("aa", metadata.authoritative),
-        ("tc", metadata.truncation),
-        ("rd", metadata.recursion_desired),
-        ("ra", metadata.recursion_available),
-        ("ad", metadata.authentic_data),
-        ("cd", metadata.checking_disabled),
+        ("aa", header.is_authoritative()),
+        ("tc", header.is_truncated()),
+        ("rd", header.recursion_desired()),
+        ("ra", header.recursion_available()),
+        ("ad", header.authentic_data()),
+        ("cd", header.checking_disabled()),
     ] {
         if is_set {
             write!(text, " {flag}")?;
@@ -88,18 +87,18 @@ fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
 fn write_opt(text: &mut String, opt: &Opt) -> fmt::Result {
     let flags = if opt.dnssec_ok { " do" } else { "" };
     writeln!(text, ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}", opt.version, opt.udp_size)?;
-    for error in &opt.errors {
-        write!(text, "; EDE: {}", error.code)?;
-        if !error.name().is_empty() {
-            write!(text, " ({})", error.name())?;
+    for (code, extra) in &opt.errors {
+        write!(text, "; EDE: {}", code.0)?;
+        if let Some(purpose) = code.purpose() {
+            write!(text, " ({purpose})")?;
         }
-        if !error.text.is_empty() {
-            write!(text, ": ({})", error.text)?;
+        if !extra.is_empty() {
+            write!(text, ": ({extra})")?;
         }
         text.push('\n');
     }
-    for (number, data) in &opt.options {
-        write!(text, "; OPT={number}:")?;
+    for (code, data) in &opt.options {
+        write!(text, "; OPT={}:", code.0)?;
         for octet in data {
             write!(text, " {octet:02x}")?;
         }
@@ -115,12 +114,8 @@ fn write_section(text: &mut String, title: &str, records: &[Record]) -> fmt::Res
     }
     writeln!(text, ";; {title} SECTION:")?;
     for record in records {
-        let (owner, ttl, data) = (Absolute(&record.owner), record.ttl, &record.data);
-        match record.class {
-            IN => writeln!(text, "{owner}\t{ttl}\tIN\t{}\t{data}", record.rtype)?,
-            // RFC 3597 section 5.
-            class => writeln!(text, "{owner}\t{ttl}\tCLASS{class}\t{}\t{data}", record.rtype)?,
-        }
+        let Record { owner, ttl, class, rtype, data, .. } = record;
+        writeln!(text, "{owner}\t{ttl}\t{class}\t{rtype}\t{data}")?;
     }
     text.push('\n');
     Ok(())

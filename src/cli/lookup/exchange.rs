@@ -13,15 +13,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hickory_proto::rr::Name;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time;
 
-use super::codes::Rcode;
 use super::message::{Asked, Reply};
-use super::rtype::Type;
 use crate::net::bind;
+use crate::wire::{Name, Rcode, RecordType};
 
 /// The server and how it is asked.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Asks one question. An error is one of this machine (no socket to be had), never of the server.
-    pub(super) async fn ask(&self, name: &Name, rtype: Type) -> io::Result<Exchange> {
+    pub(super) async fn ask(&self, name: &Name, rtype: RecordType) -> io::Result<Exchange> {
         let started = Instant::now();
         let mut exchange = Exchange { outcome: Err(Lost::Silent), tries: 0, elapsed: Duration::ZERO, ignored: 0 };
         while exchange.tries < u32::from(self.tries) {
@@ -53,7 +51,7 @@ impl Server {
     }
 
     /// One try.
-    async fn try_once(&self, name: &Name, rtype: Type, ignored: &mut u64) -> io::Result<Result<Answer, Lost>> {
+    async fn try_once(&self, name: &Name, rtype: RecordType, ignored: &mut u64) -> io::Result<Result<Answer, Lost>> {
         if self.tcp_only {
             return Ok(self.ask_tcp(name, rtype).await);
         }
@@ -70,7 +68,7 @@ impl Server {
             reply = plain;
         }
         // RFC 7766 section 5: a truncated reply is asked for again by TCP. Part of an RRset is no answer.
-        if reply.metadata.truncation {
+        if reply.header.is_truncated() {
             return Ok(self.ask_tcp(name, rtype).await.map_err(|_| Lost::Truncated));
         }
         Ok(Ok(Answer { reply, transport: Transport::Udp }))
@@ -80,7 +78,7 @@ impl Server {
     async fn ask_udp(
         &self,
         name: &Name,
-        rtype: Type,
+        rtype: RecordType,
         with_opt: bool,
         ignored: &mut u64,
     ) -> io::Result<Result<Reply, Lost>> {
@@ -90,7 +88,7 @@ impl Server {
         let asked = Asked { id: rand::random(), name, rtype };
         let talk = async {
             socket.connect(self.address).await?;
-            socket.send(&asked.to_bytes(with_opt)).await?;
+            socket.send(&asked.to_wire(with_opt)).await?;
             let mut buffer = [0; MAX_DATAGRAM];
             loop {
                 let length = socket.recv(&mut buffer).await?;
@@ -106,11 +104,11 @@ impl Server {
     }
 
     /// Asks by TCP (RFC 7766 section 8: two octets of length in front).
-    async fn ask_tcp(&self, name: &Name, rtype: Type) -> Result<Answer, Lost> {
+    async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<Answer, Lost> {
         let asked = Asked { id: rand::random(), name, rtype };
         let talk = async {
             let mut stream = TcpStream::connect(self.address).await?;
-            let query = asked.to_bytes(true);
+            let query = asked.to_wire(true);
             let length = u16::try_from(query.len()).map_err(io::Error::other)?;
             // One write, so that length and query leave in one segment.
             stream.write_all(&[&length.to_be_bytes(), query.as_slice()].concat()).await?;

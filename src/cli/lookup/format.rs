@@ -9,7 +9,6 @@ use super::dig;
 use super::exchange::Server;
 use super::list::Question;
 use super::message::Record;
-use super::name::Absolute;
 use super::resolve::{Resolution, Verdict};
 
 /// How results are written.
@@ -84,7 +83,7 @@ fn json(server: &Server, question: &Question, resolution: &Resolution) -> String
         error: (resolution.verdict != Verdict::Answered).then(|| resolution.verdict.to_string()),
         ede: errors
             .iter()
-            .map(|error| JsonExtendedError { code: error.code, name: error.name(), text: &error.text })
+            .map(|(code, text)| JsonExtendedError { code: code.0, name: code.purpose().unwrap_or_default(), text })
             .collect(),
     };
     let mut text = serde_json::to_string(&result).expect("strings and numbers always serialize");
@@ -135,12 +134,7 @@ struct JsonRecord<'a> {
 impl<'a> JsonRecord<'a> {
     /// The record's view in JSON.
     fn new(record: &'a Record) -> Self {
-        Self {
-            name: Absolute(&record.owner).to_string(),
-            r#type: record.rtype.to_string(),
-            ttl: record.ttl,
-            data: &record.data,
-        }
+        Self { name: record.owner.to_string(), r#type: record.rtype.to_string(), ttl: record.ttl, data: &record.data }
     }
 }
 

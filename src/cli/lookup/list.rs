@@ -3,10 +3,8 @@
 
 use std::fmt;
 
-use hickory_proto::rr::Name;
-
 use super::name::{self, BadName};
-use super::rtype::Type;
+use crate::wire::{Name, RecordType};
 
 /// One question to look up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +14,12 @@ pub(super) struct Question {
     /// The same, understood.
     pub(super) name: Name,
     /// The type asked for.
-    pub(super) rtype: Type,
+    pub(super) rtype: RecordType,
 }
 
 impl Question {
     /// A question for the name `text`.
-    pub(super) fn new(text: &str, rtype: Type) -> Result<Self, BadName> {
+    pub(super) fn new(text: &str, rtype: RecordType) -> Result<Self, BadName> {
         Ok(Self { text: text.into(), name: name::parse(text)?, rtype })
     }
 }
@@ -46,7 +44,7 @@ impl fmt::Display for BadLine {
 }
 
 /// Reads a whole list; a line without a type is of type `default`. All bad lines are reported at once.
-pub(super) fn read(place: &str, bytes: &[u8], default: Type) -> Result<Vec<Question>, Vec<BadLine>> {
+pub(super) fn read(place: &str, bytes: &[u8], default: RecordType) -> Result<Vec<Question>, Vec<BadLine>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let (mut questions, mut bad) = (Vec::new(), Vec::new());
     for (line, bytes) in (1..).zip(bytes.split(|&octet| octet == b'\n')) {
@@ -63,7 +61,7 @@ pub(super) fn read(place: &str, bytes: &[u8], default: Type) -> Result<Vec<Quest
 }
 
 /// Reads one line; `None` if it is blank or a comment.
-fn read_line(line: &[u8], default: Type) -> Result<Option<Question>, BadName> {
+fn read_line(line: &[u8], default: RecordType) -> Result<Option<Question>, BadName> {
     let line = str::from_utf8(line)
         .map_err(|error| BadName { offset: error.valid_up_to(), what: "not UTF-8, expected NAME [TYPE]".into() })?;
     let mut fields = fields(line);
@@ -71,7 +69,7 @@ fn read_line(line: &[u8], default: Type) -> Result<Option<Question>, BadName> {
         return Ok(None);
     };
     let rtype = match fields.next() {
-        Some((offset, text)) => text.parse().map_err(|what| BadName { offset, what })?,
+        Some((offset, text)) => parse_type(text).map_err(|what| BadName { offset, what })?,
         None => default,
     };
     if let Some((offset, text)) = fields.next() {
@@ -79,6 +77,21 @@ fn read_line(line: &[u8], default: Type) -> Result<Option<Question>, BadName> {
     }
     let question = Question::new(name, rtype);
     question.map(Some).map_err(|bad| BadName { offset: name_at + bad.offset, ..bad })
+}
+
+/// Reads a type that can be asked for: a mnemonic, or `TYPE` and a number.
+pub(super) fn parse_type(text: &str) -> Result<RecordType, String> {
+    let unknown = |_| format!("unknown type {text:?}, expected one such as A, AAAA, MX, ANY or TYPE65280");
+    match text.parse().map_err(unknown)? {
+        rtype @ (RecordType::AXFR | RecordType::IXFR) => {
+            Err(format!("{rtype} is a zone transfer, expected a record type such as A or SOA"))
+        }
+        // RFC 6895 section 3.1: 0 is reserved, and these belong to a message as a whole.
+        rtype @ (RecordType(0) | RecordType::OPT | RecordType::TKEY | RecordType::TSIG) => {
+            Err(format!("{rtype} cannot be asked for, expected a record type such as A or MX"))
+        }
+        rtype => Ok(rtype),
+    }
 }
 
 /// The fields of a line up to a comment, each with its offset. A carriage return counts as a blank.
@@ -103,7 +116,7 @@ mod tests {
 
     /// The list is read as these names and types.
     fn check(list: &str, expected: &[(&str, &str)]) {
-        let questions = read("list", list.as_bytes(), Type::A).expect(list);
+        let questions = read("list", list.as_bytes(), RecordType::A).expect(list);
         let read: Vec<_> = questions.iter().map(|one| (one.text.to_string(), one.rtype.to_string())).collect();
         let expected: Vec<_> = expected.iter().map(|(name, rtype)| (name.to_string(), rtype.to_string())).collect();
         assert_eq!(read, expected, "{list:?}");
@@ -111,7 +124,7 @@ mod tests {
 
     /// The list is refused with these messages.
     fn check_bad(list: &[u8], expected: &[&str]) {
-        let bad = read("list", list, Type::A).expect_err("the list is bad");
+        let bad = read("list", list, RecordType::A).expect_err("the list is bad");
         assert_eq!(bad.iter().map(BadLine::to_string).collect::<Vec<_>>(), expected);
     }
 
@@ -127,11 +140,25 @@ mod tests {
     }
 
     #[test]
+    fn every_type_that_has_a_name_can_be_asked_for() {
+        let refused: Vec<_> = RecordType::NAMED
+            .iter()
+            .filter(|(name, rtype)| parse_type(name) != Ok(*rtype))
+            .map(|(name, _)| *name)
+            .collect();
+        assert_eq!(refused, ["OPT", "TKEY", "TSIG", "IXFR", "AXFR"]);
+        assert_eq!(parse_type("type65280"), Ok(RecordType(65280)));
+        for text in ["", "AAA", "TYPE", "TYPE+1", "TYPE65536", "TYPE251", "TYPE0", "1"] {
+            assert!(parse_type(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn every_bad_line_is_reported_with_its_place() {
         check_bad(
             b"a..b\nok.example\n  c.example  AAA\nd.example A A\r\n",
             &[
-                "list:1:3: empty label, a name has no dot in front and no two dots in a row",
+                "list:1:3: empty label: dots stand between labels, one at a time",
                 "list:3:14: unknown type \"AAA\", expected one such as A, AAAA, MX, ANY or TYPE65280",
                 "list:4:13: unexpected \"A\", expected NAME [TYPE]",
             ],

@@ -1,14 +1,10 @@
-//! Queries and replies as messages. hickory-proto builds the query and reads header and names; records
-//! are walked here, because hickory allocates what a hostile count claims, fails the whole message for
-//! one legal empty record, and keeps no octets to write data from.
+//! Queries and replies of a look-up, as messages.
 
-use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query};
-use hickory_proto::rr::{Name, RecordType};
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
-
-use super::codes::{ExtendedError, Rcode};
-use super::rdata;
-use super::rtype::Type;
+use crate::wire::{
+    Edns, ExtendedError, Flag, HEADER_LEN, Header, Message, Name, Opcode, OptRecord, OptionCode, Rcode, RecordClass,
+    RecordType, Section, SectionRecord, eq_ignore_case, write_plain_query,
+};
+use crate::zone::rdata_to_text;
 
 /// What a query asks, on the wire.
 pub(super) struct Asked<'a> {
@@ -17,21 +13,21 @@ pub(super) struct Asked<'a> {
     /// The name.
     pub(super) name: &'a Name,
     /// The type; the class is always IN.
-    pub(super) rtype: Type,
+    pub(super) rtype: RecordType,
 }
 
 impl Asked<'_> {
     /// The query in wire form, recursion desired, with an OPT record or without.
-    pub(super) fn to_bytes(&self, with_opt: bool) -> Vec<u8> {
-        let mut message = Message::new(self.id, MessageType::Query, OpCode::Query);
-        message.metadata.recursion_desired = true;
-        message.add_query(Query::query(self.name.clone(), RecordType::from(self.rtype.0)));
+    pub(super) fn to_wire(&self, with_opt: bool) -> Vec<u8> {
+        let mut query = Vec::new();
+        write_plain_query(self.id, self.name, self.rtype, &mut query);
+        let header = Header::new(self.id).with(Flag::RecursionDesired, true);
+        let header = header.with_counts([1, 0, 0, u16::from(with_opt)]);
+        query[..HEADER_LEN].copy_from_slice(&header.to_wire());
         if with_opt {
-            let mut edns = Edns::new();
-            edns.set_max_payload(UDP_SIZE);
-            message.set_edns(edns);
+            OptRecord::new(UDP_SIZE, false).append(&mut query);
         }
-        message.to_vec().expect("a question with a valid name always encodes")
+        query
     }
 }
 
@@ -39,7 +35,7 @@ impl Asked<'_> {
 #[derive(Debug)]
 pub(super) struct Reply {
     /// ID, opcode and flags.
-    pub(super) metadata: Metadata,
+    pub(super) header: Header,
     /// The response code, all 12 bits of it.
     pub(super) rcode: Rcode,
     /// Whether the question was echoed; failures may come without.
@@ -61,76 +57,60 @@ impl Reply {
     ///
     /// A truncated reply is read only as far as the question: it may end in the middle of a record, and the
     /// client comes back by TCP.
-    pub(super) fn read(bytes: &[u8], asked: &Asked<'_>) -> Option<Self> {
-        let mut decoder = BinDecoder::new(bytes);
-        let header = Header::read(&mut decoder).ok()?;
+    pub(super) fn read(octets: &[u8], asked: &Asked<'_>) -> Option<Self> {
+        let message = Message::read(octets).ok()?;
+        let header = message.header;
+        if header.id() != asked.id || !header.is_response() || header.opcode() != Opcode::QUERY {
+            return None;
+        }
+        // RFC 5452 section 9.1: ID, addresses and question must all agree. But servers that cannot read a query leave the
+        // question out, so a failure may come without.
+        let is_ours = match message.question {
+            None => !matches!(header.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN),
+            Some(question) => {
+                eq_ignore_case(question.qname(), asked.name.as_wire())
+                    && question.qtype() == asked.rtype
+                    && question.qclass() == RecordClass::IN
+            }
+        };
+        if !is_ours {
+            return None;
+        }
         let mut reply = Self {
-            metadata: header.metadata,
-            rcode: Rcode(u16::from(header.metadata.response_code)),
-            has_question: false,
+            header,
+            rcode: header.rcode(),
+            has_question: message.question.is_some(),
             answers: Vec::new(),
             authorities: Vec::new(),
             additionals: Vec::new(),
             opt: None,
-            size: bytes.len(),
+            size: octets.len(),
         };
-        reply.has_question = reply.question_matches(&mut decoder, header.counts.queries, asked)?;
-        if header.metadata.truncation {
-            return Some(reply);
+        if !header.is_truncated() {
+            let count = [header.ancount(), header.nscount(), header.arcount()].into_iter().map(usize::from).sum();
+            for record in message.records().lenient().take(count) {
+                reply.take_record(&record.ok()?)?;
+            }
         }
-        reply.answers = reply.read_section(&mut decoder, header.counts.answers)?;
-        reply.authorities = reply.read_section(&mut decoder, header.counts.authorities)?;
-        reply.additionals = reply.read_section(&mut decoder, header.counts.additionals)?;
         Some(reply)
     }
 
-    /// Whether the reply echoes the question; `None` if it is not for `asked`.
-    fn question_matches(&self, decoder: &mut BinDecoder<'_>, questions: u16, asked: &Asked<'_>) -> Option<bool> {
-        let metadata = &self.metadata;
-        if metadata.id != asked.id
-            || metadata.message_type != MessageType::Response
-            || metadata.op_code != OpCode::Query
-        {
-            return None;
+    /// Takes in a record. `None` if it is an OPT record that is broken.
+    fn take_record(&mut self, record: &SectionRecord) -> Option<()> {
+        if record.rtype == RecordType::OPT {
+            let edns = record.edns()?;
+            // RFC 6891 section 6.1.3: the OPT record holds the upper 8 bits.
+            self.rcode = Rcode(self.header.rcode().0 | u16::from(edns.extended_rcode) << 4);
+            self.opt = Some(Opt::of(edns));
+            return Some(());
         }
-        match questions {
-            // RFC 5452 section 9.1: ID, addresses and question must all agree. But servers that cannot read
-            // a query leave the question out, so a failure may come without.
-            0 => (!self.rcode.is_conclusive()).then_some(false),
-            1 => {
-                let name = Name::read(decoder).ok()?;
-                let rtype = decoder.read_u16().ok()?.unverified();
-                let class = decoder.read_u16().ok()?.unverified();
-                (name == *asked.name && rtype == asked.rtype.0 && class == IN).then_some(true)
-            }
-            _ => None,
-        }
-    }
-
-    /// The records of one section; takes OPT out. `None` if one is broken.
-    fn read_section(&mut self, decoder: &mut BinDecoder<'_>, count: u16) -> Option<Vec<Record>> {
-        // Not `with_capacity`: the count is the sender's word only, the octets are what bounds the work.
-        let mut records = Vec::new();
-        for _ in 0..count {
-            let owner = Name::read(decoder).ok()?;
-            let rtype = Type(decoder.read_u16().ok()?.unverified());
-            let class = decoder.read_u16().ok()?.unverified();
-            let ttl = decoder.read_u32().ok()?.unverified();
-            let length = usize::from(decoder.read_u16().ok()?.unverified());
-            let start = decoder.clone(index(decoder)?);
-            let data = decoder.read_slice(length).ok()?.unverified();
-            if rtype == Type::OPT {
-                let opt = Opt::read(class, ttl, data)?;
-                // RFC 6891 section 6.1.3: the OPT record holds the upper 8 bits.
-                self.rcode = Rcode(self.rcode.0 & 0xf | u16::from(opt.rcode_high) << 4);
-                self.opt = Some(opt);
-                continue;
-            }
-            let target = if rtype == Type::CNAME { Name::read(&mut start.clone(index(&start)?)).ok() } else { None };
-            let data = rdata::to_text(rtype, &start, length);
-            records.push(Record { owner, rtype, class, ttl, data, target });
-        }
-        Some(records)
+        let section = match record.section {
+            Section::Answer => &mut self.answers,
+            Section::Authority => &mut self.authorities,
+            Section::Additional => &mut self.additionals,
+        };
+        section.push(Record::of(record));
+        Some(())
     }
 }
 
@@ -140,9 +120,9 @@ pub(super) struct Record {
     /// The owner name.
     pub(super) owner: Name,
     /// The type.
-    pub(super) rtype: Type,
+    pub(super) rtype: RecordType,
     /// The class.
-    pub(super) class: u16,
+    pub(super) class: RecordClass,
     /// The time to live, in seconds.
     pub(super) ttl: u32,
     /// The data in master-file form.
@@ -151,90 +131,104 @@ pub(super) struct Record {
     pub(super) target: Option<Name>,
 }
 
+impl Record {
+    /// The text of a record.
+    fn of(record: &SectionRecord) -> Self {
+        let target = Some(&record.rdata).filter(|_| record.rtype == RecordType::CNAME);
+        Self {
+            owner: record.owner.clone(),
+            rtype: record.rtype,
+            class: record.class,
+            ttl: record.ttl,
+            data: rdata_to_text(record.rtype, &record.rdata),
+            target: target.and_then(|rdata| Name::from_wire(rdata).ok()),
+        }
+    }
+}
+
 /// What an OPT record says (RFC 6891 section 6.1).
 #[derive(Debug)]
 pub(super) struct Opt {
-    /// Upper bits of the response code.
-    rcode_high: u8,
     /// The EDNS version.
     pub(super) version: u8,
     /// The DO flag.
     pub(super) dnssec_ok: bool,
     /// The UDP size that the server takes.
     pub(super) udp_size: u16,
-    /// Extended DNS Errors.
-    pub(super) errors: Vec<ExtendedError>,
-    /// All other options: number and data.
-    pub(super) options: Vec<(u16, Vec<u8>)>,
+    /// Extended DNS Errors, each with its text.
+    pub(super) errors: Vec<(ExtendedError, String)>,
+    /// All other options.
+    pub(super) options: Vec<(OptionCode, Vec<u8>)>,
 }
 
 impl Opt {
-    /// Reads the fields that OPT has in the places of class, TTL and data.
-    fn read(class: u16, ttl: u32, mut data: &[u8]) -> Option<Self> {
-        let [rcode_high, version, flags, _] = ttl.to_be_bytes();
+    /// What there is to show of an OPT record.
+    fn of(edns: Edns<'_>) -> Self {
         let (mut errors, mut options) = (Vec::new(), Vec::new());
-        while let Some((&[n1, n2, l1, l2], rest)) = data.split_first_chunk::<4>() {
-            let (option, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l1, l2])))?;
-            match (u16::from_be_bytes([n1, n2]), ExtendedError::read(option)) {
-                (ExtendedError::OPTION, Some(error)) => errors.push(error),
-                (number, _) => options.push((number, option.to_vec())),
+        for (code, data) in edns.iter_options() {
+            match read_error(data).filter(|_| code == OptionCode::EXTENDED_ERROR) {
+                Some(error) => errors.push(error),
+                None => options.push((code, data.to_vec())),
             }
-            data = rest;
         }
-        let opt = Self { rcode_high, version, dnssec_ok: flags & 0x80 != 0, udp_size: class, errors, options };
-        data.is_empty().then_some(opt)
+        Self { version: edns.version, dnssec_ok: edns.dnssec_ok, udp_size: edns.udp_size, errors, options }
     }
 }
 
-/// Where a decoder stands.
-fn index(decoder: &BinDecoder<'_>) -> Option<u16> {
-    u16::try_from(decoder.index()).ok()
+/// Reads the data of an Extended DNS Error (RFC 8914 section 2); `None` if they are too short for a code. Control characters
+/// of the text are replaced: it may end up on a terminal.
+fn read_error(data: &[u8]) -> Option<(ExtendedError, String)> {
+    let (code, text) = data.split_first_chunk()?;
+    // RFC 8914 section 2: the text may or may not end with a null octet.
+    let text = String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text));
+    let text = text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();
+    Some((ExtendedError(u16::from_be_bytes(*code)), text))
 }
-
-/// The Internet class.
-pub(super) const IN: u16 = 1;
 
 /// The UDP size that we offer: what passes everywhere without fragments (as agreed on DNS flag day 2020).
 const UDP_SIZE: u16 = 1232;
 
 #[cfg(test)]
 mod tests {
-    use hickory_proto::op::ResponseCode;
+    use hickory_proto::op::{Edns as FullEdns, Message as FullMessage, MessageType, OpCode, Query, ResponseCode};
     use hickory_proto::rr::rdata::{A, CNAME};
-    use hickory_proto::rr::{RData, Record as FullRecord};
+    use hickory_proto::rr::{Name as FullName, RData, Record as FullRecord, RecordType as FullType};
     use proptest::prelude::*;
 
-    use super::super::name;
     use super::*;
 
     /// The name that all these tests ask for.
     fn www() -> Name {
-        name::parse("www.example").expect("valid")
+        "www.example".parse().expect("valid")
+    }
+
+    /// A name for the oracle.
+    fn full(text: &str) -> FullName {
+        FullName::from_ascii(text).expect("valid")
     }
 
     /// A reply to an A query for `www.example` with ID 7, as changed by `edit`, read back.
-    fn read(edit: impl FnOnce(&mut Message)) -> Option<Reply> {
-        let www = www();
-        let mut message = Message::response(7, OpCode::Query);
-        message.add_query(Query::query(www.clone(), RecordType::A));
+    fn read(edit: impl FnOnce(&mut FullMessage)) -> Option<Reply> {
+        let mut message = FullMessage::response(7, OpCode::Query);
+        message.add_query(Query::query(full("www.example."), FullType::A));
         edit(&mut message);
-        let bytes = message.to_vec().expect("encodes");
-        Reply::read(&bytes, &Asked { id: 7, name: &www, rtype: Type::A })
+        let octets = message.to_vec().expect("encodes");
+        Reply::read(&octets, &Asked { id: 7, name: &www(), rtype: RecordType::A })
     }
 
     #[test]
     fn the_query_is_what_dig_sends() {
         let www = www();
-        let asked = Asked { id: 7, name: &www, rtype: Type(65280) };
-        assert_eq!(asked.to_bytes(false), b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\xff\0\0\x01");
-        assert!(asked.to_bytes(true).ends_with(b"\xff\0\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0"));
+        let asked = Asked { id: 7, name: &www, rtype: RecordType(65280) };
+        assert_eq!(asked.to_wire(false), b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\xff\0\0\x01");
+        assert!(asked.to_wire(true).ends_with(b"\xff\0\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0"));
     }
 
     #[test]
     fn records_are_read() {
         let reply = read(|message| {
-            let alias = name::parse("alias.example").expect("valid");
-            message.add_answer(FullRecord::from_rdata(www(), 60, RData::CNAME(CNAME(alias.clone()))));
+            let alias = full("alias.example.");
+            message.add_answer(FullRecord::from_rdata(full("www.example."), 60, RData::CNAME(CNAME(alias.clone()))));
             message.add_answer(FullRecord::from_rdata(alias, 30, RData::A(A::new(192, 0, 2, 1))));
         });
         let answers = reply.expect("valid").answers;
@@ -246,21 +240,21 @@ mod tests {
     #[test]
     fn what_does_not_match_is_no_reply() {
         /// The reply is taken or not after the change.
-        fn check(taken: bool, edit: impl FnOnce(&mut Message)) {
+        fn check(taken: bool, edit: impl FnOnce(&mut FullMessage)) {
             assert_eq!(read(edit).is_some(), taken);
         }
         check(true, |_| ());
         check(true, |message| {
-            message.queries[0].set_name(name::parse("WWW.eXample").expect("valid"));
+            message.queries[0].set_name(full("WWW.eXample."));
         });
         check(false, |message| message.metadata.id = 8);
         check(false, |message| message.metadata.message_type = MessageType::Query);
         check(false, |message| message.metadata.op_code = OpCode::Notify);
         check(false, |message| {
-            message.queries[0].set_name(Name::root());
+            message.queries[0].set_name(FullName::root());
         });
         check(false, |message| {
-            message.queries[0].set_query_type(RecordType::AAAA);
+            message.queries[0].set_query_type(FullType::AAAA);
         });
         check(false, |message| message.queries.push(message.queries[0].clone()));
     }
@@ -284,7 +278,7 @@ mod tests {
     #[test]
     fn high_bits_of_the_rcode_come_from_opt() {
         let reply = read(|message| {
-            message.set_edns(Edns::new());
+            message.set_edns(FullEdns::new());
             message.metadata.response_code = ResponseCode::BADCOOKIE;
         });
         assert_eq!(reply.expect("valid").rcode.to_string(), "BADCOOKIE");
@@ -293,22 +287,46 @@ mod tests {
     #[test]
     fn truncated_replies_need_no_records() {
         let www = www();
-        let asked = Asked { id: 7, name: &www, rtype: Type::A };
-        let mut bytes = asked.to_bytes(false);
+        let asked = Asked { id: 7, name: &www, rtype: RecordType::A };
+        let mut bytes = asked.to_wire(false);
         bytes[2] = 0x82;
         bytes[7] = 9;
         let reply = Reply::read(&bytes, &asked).expect("valid");
-        assert!(reply.metadata.truncation);
+        assert!(reply.header.is_truncated());
         bytes[2] = 0x80;
         assert!(Reply::read(&bytes, &asked).is_none());
+    }
+
+    #[test]
+    fn data_that_do_not_fit_their_type_are_shown_as_octets() {
+        let www = www();
+        let asked = Asked { id: 7, name: &www, rtype: RecordType::A };
+        let mut octets = asked.to_wire(false);
+        octets[2] = 0x80;
+        octets[7] = 1;
+        octets.extend(b"\xC0\x0C\0\x0F\0\x01\0\0\0\x3C\0\x01\x07");
+        assert_eq!(Reply::read(&octets, &asked).expect("a reply").answers[0].data, r"\# 1 07");
+    }
+
+    #[test]
+    fn extended_errors_are_read() {
+        let check = |data: &[u8], expected: Option<(u16, &str)>| {
+            let expected = expected.map(|(code, text)| (ExtendedError(code), text.to_owned()));
+            assert_eq!(read_error(data), expected, "{data:?}");
+        };
+        check(b"", None);
+        check(b"\0", None);
+        check(b"\0\x16", Some((22, "")));
+        check(b"\0\x1dno reply\0", Some((29, "no reply")));
+        check(b"\0\0\x1b[31m\xff", Some((0, "\u{fffd}[31m\u{fffd}")));
     }
 
     proptest! {
         #[test]
         fn no_octets_can_do_harm(start in any::<bool>(), tail in prop::collection::vec(any::<u8>(), 0..200)) {
             let www = www();
-            let asked = Asked { id: 7, name: &www, rtype: Type::A };
-            let mut bytes = if start { asked.to_bytes(false) } else { Vec::new() };
+            let asked = Asked { id: 7, name: &www, rtype: RecordType::A };
+            let mut bytes = if start { asked.to_wire(false) } else { Vec::new() };
             if let Some(counts) = bytes.get_mut(2..12) {
                 counts.copy_from_slice(&[0x80, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
             }

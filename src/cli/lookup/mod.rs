@@ -2,12 +2,11 @@
 //!
 //! Words on the command line become an `address` and a `list`; `batch` keeps a window of questions in
 //! flight; `resolve` follows CNAMEs by as many exchanges as it takes; `exchange` puts one question to the
-//! server; `message`, `rdata` and `svcb` read what comes back; `format` and `dig` write it; `output` takes
+//! server; `message` reads what comes back; `format` and `dig` write it; `output` takes
 //! it; `tally` counts. A client beside the server: nothing here is on the path of a forwarded query.
 
 mod address;
 mod batch;
-mod codes;
 mod dig;
 mod exchange;
 mod format;
@@ -15,10 +14,7 @@ mod list;
 mod message;
 mod name;
 mod output;
-mod rdata;
 mod resolve;
-mod rtype;
-mod svcb;
 mod tally;
 
 use std::fs;
@@ -36,7 +32,8 @@ use exchange::Server;
 use format::Format;
 use list::Question;
 use output::Output;
-use rtype::Type;
+
+use crate::wire::RecordType;
 
 /// Look up many names at once
 #[derive(Clone, Debug, clap::Args)]
@@ -52,8 +49,8 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Type to ask for where a line names none: A, AAAA, MX, ANY, TYPE65280...
-    #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "A")]
-    rtype: Type,
+    #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "A", value_parser = list::parse_type)]
+    rtype: RecordType,
     /// Write results to FILE, whole or not at all, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -140,7 +137,7 @@ fn server_address(servers: &[&str], port: Option<u16>) -> Result<SocketAddr, Ref
 }
 
 /// Reads a list of names from a file, or from stdin if the path is `-`.
-fn read_list(path: &Path, rtype: Type) -> Result<Vec<Question>, Refusal> {
+fn read_list(path: &Path, rtype: RecordType) -> Result<Vec<Question>, Refusal> {
     let (place, bytes) = if path == Path::new("-") {
         if io::stdin().is_terminal() {
             eprintln!("names from the terminal: a line is NAME [TYPE], end with Ctrl-D");

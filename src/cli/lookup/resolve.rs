@@ -4,13 +4,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use hickory_proto::rr::Name;
-
-use super::codes::Rcode;
 use super::exchange::{Answer, Exchange, Lost, Server};
 use super::list::Question;
-use super::message::{IN, Record};
-use super::rtype::Type;
+use super::message::Record;
+use crate::wire::{Name, Rcode, RecordClass, RecordType, eq_ignore_case};
 
 /// Looks a question up; with `follow`, a CNAME chain is followed by further queries.
 ///
@@ -53,7 +50,7 @@ pub(super) struct Resolution {
     /// The name asked for and all that its CNAMEs led to. Never empty.
     chain: Vec<Name>,
     /// The type asked for.
-    rtype: Type,
+    rtype: RecordType,
     /// The answer sections of all replies, moved here from them. Not filled when chains are not followed.
     answers: Vec<Record>,
     /// The last reply.
@@ -109,9 +106,14 @@ impl Resolution {
         self.chain.last().expect("a chain begins with the name asked for")
     }
 
+    /// Whether the name at the end of the chain owns a record.
+    fn is_at_end(&self, record: &Record) -> bool {
+        record.class == RecordClass::IN && is_same(&record.owner, self.end())
+    }
+
     /// Whether a record is of the type asked for and at the end of the chain.
     fn is_wanted(&self, record: &Record) -> bool {
-        record.class == IN && (record.rtype == self.rtype || self.rtype == Type::ANY) && record.owner == *self.end()
+        self.is_at_end(record) && (record.rtype == self.rtype || self.rtype == RecordType::ANY)
     }
 
     /// Follows the chain through one answer section, whatever the order of its records.
@@ -121,11 +123,11 @@ impl Resolution {
             if answers.iter().any(|record| self.is_wanted(record)) {
                 return Walk::Found;
             }
-            let here = answers.iter().filter(|record| record.class == IN && record.owner == *self.end());
+            let here = answers.iter().filter(|record| self.is_at_end(record));
             let Some(target) = here.filter_map(|record| record.target.clone()).next() else {
                 return if self.chain.len() > before { Walk::Moved } else { Walk::NothingNew };
             };
-            if self.chain.contains(&target) {
+            if self.chain.iter().any(|known| is_same(known, &target)) {
                 return Walk::Loop;
             }
             if self.chain.len() > MAX_LINKS {
@@ -134,6 +136,11 @@ impl Resolution {
             self.chain.push(target);
         }
     }
+}
+
+/// Whether two names are equal, in whatever case (RFC 4343 section 3).
+fn is_same(a: &Name, b: &Name) -> bool {
+    eq_ignore_case(a.as_wire(), b.as_wire())
 }
 
 /// How far an answer section led.

@@ -122,7 +122,9 @@ fn write_body(zone_db: &ZoneDb, query: &Query<'_>, limit: usize, out: &mut Vec<u
         append_text(text, out);
         return Some(Body { counts: [1, 0, 0], ..Body::empty(Rcode::NOERROR, true) });
     }
-    if question.qclass() != RecordClass::IN || is_meta(question.qtype()) {
+    // Zone transfers and other operations; ANY is about data.
+    let is_operation = question.qtype().is_meta() && question.qtype() != RecordType::ANY;
+    if question.qclass() != RecordClass::IN || is_operation {
         return Some(Body::empty(Rcode::REFUSED, false));
     }
     let mut qname = NameBuf::root();
@@ -140,12 +142,6 @@ fn write_body(zone_db: &ZoneDb, query: &Query<'_>, limit: usize, out: &mut Vec<u
         return Some(Body::empty(Rcode::REFUSED, false));
     }
     write_table_answer(zone_db.tables().look_up(qname.as_wire(), question.qtype()), limit, out)
-}
-
-/// Whether a type names no data but an operation: zone transfers above all (RFC 6895 section 3.1). ANY is left out, which is
-/// about data.
-fn is_meta(qtype: RecordType) -> bool {
-    qtype == RecordType::OPT || (qtype != RecordType::ANY && (128..=255).contains(&qtype.0))
 }
 
 /// Writes what tables say.

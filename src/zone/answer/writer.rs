@@ -3,8 +3,7 @@
 //! Owner names are compressed, and the names in RDATA of the types where that is allowed. A record that belongs to the
 //! question's name and has no such names is copied as it lies in the store, which is most of what is ever sent.
 
-use crate::wire::{HEADER_LEN, RecordClass, RecordType, eq_ignore_case, suffixes};
-use crate::zone::store::layout::Layout;
+use crate::wire::{HEADER_LEN, NameRule, RdataForm, RecordClass, RecordType, eq_ignore_case, suffixes};
 use crate::zone::store::names::{NameBuf, leading_name};
 use crate::zone::store::{QNAME_POINTER, Rrset};
 
@@ -63,20 +62,20 @@ impl<'o> Writer<'o> {
         rrset: Rrset<'_>,
     ) -> Result<usize, NoRoom> {
         let start = self.out.len();
-        let layout = Layout::compressible(rrset.rtype);
-        match (owner, layout) {
+        let form = RdataForm::of(rrset.rtype).filter(|form| form.name_rule == NameRule::Compressed);
+        match (owner, form) {
             (Owner::Question, None) => {
                 if start + rrset.octets.len() > self.limit {
                     return Err(NoRoom);
                 }
                 self.out.extend_from_slice(rrset.octets);
             }
-            (Owner::Question | Owner::Name(_), layout) => {
+            (Owner::Question | Owner::Name(_), form) => {
                 for tail in rrset.tails() {
                     self.write_owner(owner);
-                    match layout {
+                    match form {
                         None => self.out.extend_from_slice(tail),
-                        Some(layout) => self.write_tail(tail, layout),
+                        Some(form) => self.write_tail(tail, form),
                     }
                     if self.out.len() > self.limit {
                         return Err(self.take_back(start));
@@ -129,13 +128,13 @@ impl<'o> Writer<'o> {
     }
 
     /// Writes what follows an owner name, with the names in its RDATA compressed.
-    fn write_tail(&mut self, tail: &[u8], layout: Layout) {
+    fn write_tail(&mut self, tail: &[u8], form: &RdataForm) {
         let rdlength = self.out.len() + TAIL_LEN - 2;
-        let Some((fixed, mut rest)) = tail.split_at_checked(TAIL_LEN + layout.octets) else {
+        let Some((fixed, mut rest)) = tail.split_at_checked(TAIL_LEN + form.octets) else {
             return self.out.extend_from_slice(tail);
         };
         self.out.extend_from_slice(fixed);
-        for _ in 0..layout.names {
+        for _ in 0..form.names {
             let name = leading_name(rest);
             self.write_name(name);
             rest = &rest[name.len()..];

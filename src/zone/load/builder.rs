@@ -2,8 +2,7 @@
 
 use super::checks;
 use super::diagnostics::{Diagnostics, ZoneError, ZoneWarning};
-use crate::wire::{Name, RecordType, suffixes};
-use crate::zone::store::layout::same_rdata;
+use crate::wire::{Name, RecordType, same_rdata, suffixes};
 use crate::zone::store::names::{ASTERISK, NameBuf, is_at_or_below};
 use crate::zone::store::record::{Place, Record, RecordBatch};
 use crate::zone::store::{Added, Full, Mark, Node, Rrset, StoreBuilder};

@@ -3,8 +3,8 @@
 use super::diagnostics::{Diagnostics, ZoneError, ZoneWarning};
 use crate::wire::{RecordType, suffixes};
 use crate::zone::answer::lookup::Match;
-use crate::zone::store::layout::target;
 use crate::zone::store::names::{ASTERISK, NameBuf, is_at_or_below};
+use crate::zone::store::target::target;
 use crate::zone::store::{Mark, Node, Places, Rrset};
 use crate::zone::zone::Zone;
 

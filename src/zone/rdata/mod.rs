@@ -1,4 +1,4 @@
-//! RDATA between text and wire: one table of fields for each type, driven in both directions.
+//! RDATA between text and wire: the table of fields ([`RdataForm`](crate::wire::RdataForm)), driven in both directions.
 //!
 //! [`read`] turns the words of a master file into wire form, [`rdata_to_text`] turns that into text which reads back the
 //! same. Whoever gives wire form himself (RFC 3597 section 5: `\# LENGTH HEX`) is checked against the table too. What is
@@ -6,7 +6,6 @@
 
 mod apl;
 mod bitmap;
-mod field;
 mod gateway;
 mod location;
 mod read;

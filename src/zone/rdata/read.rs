@@ -4,9 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::{BASE32HEX_NOPAD, BASE64, Encoding, HEXLOWER_PERMISSIVE};
 
-use super::field::{Field, Mnemonics, fields, is_meta};
 use super::{apl, bitmap, gateway, location, svcb, time, write};
-use crate::wire::RecordType;
+use crate::wire::{Field, Mnemonics, RdataForm, RecordType};
 use crate::zone::load::master::{EntryError, EntryProblem, Word, Words, number, record_type, seconds, unescape};
 
 /// Reads the data of a record, the rest of its entry, and appends their wire form to `out`. The type's own word is at
@@ -17,7 +16,8 @@ pub(in crate::zone) fn read(
     words: &mut Words<'_, '_>,
     out: &mut Vec<u8>,
 ) -> Result<(), EntryError> {
-    if is_meta(rtype) {
+    // Type 0 is reserved (RFC 6895 section 3.1).
+    if rtype.is_meta() || rtype == RecordType(0) {
         return Err(EntryError::new(type_at, EntryProblem::MetaType(rtype)));
     }
     match words.any()? {
@@ -25,8 +25,8 @@ pub(in crate::zone) fn read(
         Some(word) => words.lexer.put_back(word),
         None => {}
     }
-    let fields = fields(rtype).ok_or_else(|| EntryError::new(type_at, EntryProblem::NoTextForm(rtype)))?;
-    for field in fields {
+    let form = form_with_text(rtype).ok_or_else(|| EntryError::new(type_at, EntryProblem::NoTextForm(rtype)))?;
+    for field in form.fields {
         read_field(*field, words, out)?;
     }
     words.end()?;
@@ -47,10 +47,15 @@ fn read_generic(rtype: RecordType, at: usize, words: &mut Words<'_, '_>, out: &m
         return Err(EntryError::new(at, EntryProblem::GenericLength { stated, found: out.len() }));
     }
     // A server that knows the type looks into its data, so they have to be what it expects.
-    if fields(rtype).is_some() && !write::fits(rtype, out) {
+    if form_with_text(rtype).is_some() && !write::fits(rtype, out) {
         return Err(EntryError::new(at, EntryProblem::GenericForm(rtype)));
     }
     Ok(())
+}
+
+/// The form of a type, if its data have a text form of their own.
+pub(super) fn form_with_text(rtype: RecordType) -> Option<&'static RdataForm> {
+    RdataForm::of(rtype).filter(|form| form.has_text())
 }
 
 /// Reads one field.
@@ -142,6 +147,8 @@ fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Res
         Field::Relay => gateway::read_relay(words, out)?,
         Field::HostIdentity => gateway::read_host_identity(words, out)?,
         Field::Parameters => svcb::read(words, out)?,
+        // Not in a form that has text.
+        Field::Opaque => {}
     }
     Ok(())
 }

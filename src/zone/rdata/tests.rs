@@ -155,7 +155,7 @@ fn every_type_reads_and_prints() {
 fn every_type_with_a_text_form_is_in_the_table() {
     for (name, rtype) in RecordType::NAMED {
         let tested = CASES.iter().any(|(tested, ..)| tested == name);
-        assert!(tested || field::fields(*rtype).is_none(), "{name}");
+        assert!(tested || read::form_with_text(*rtype).is_none(), "{name}");
     }
 }
 
@@ -193,10 +193,10 @@ proptest! {
         octets in prop::collection::vec(any::<u8>(), 0..60),
     ) {
         let rtype = RecordType::NAMED[index].1;
-        prop_assume!(!field::is_meta(rtype));
+        prop_assume!(!rtype.is_meta() && rtype != RecordType(0));
         let text = rdata_to_text(rtype, &octets);
         let name = rtype.to_string();
-        if field::fields(rtype).is_some() && !write::fits(rtype, &octets) {
+        if read::form_with_text(rtype).is_some() && !write::fits(rtype, &octets) {
             prop_assert!(wire(&name, &text).is_err(), "{} {}", name, text);
         } else {
             prop_assert_eq!(wire(&name, &text), Ok((rtype, octets)), "{} {}", name, text);

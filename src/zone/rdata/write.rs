@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER, HEXUPPER};
 
-use super::field::{Field, fields};
+use super::read::form_with_text;
 use super::{apl, bitmap, gateway, location, svcb, time};
-use crate::wire::{RecordType, display_name, suffixes};
+use crate::wire::{Field, RecordType, display_name, suffixes};
 
 /// Record data as master-file text: in the form of the type, or as RFC 3597 section 5 has it if the type is not known or
 /// the data do not fit it.
@@ -27,7 +27,7 @@ pub(super) fn fits(rtype: RecordType, rdata: &[u8]) -> bool {
 fn fields_to_text(rtype: RecordType, rdata: &[u8]) -> Option<String> {
     let mut text = String::new();
     let mut octets = Octets(rdata);
-    for field in fields(rtype)? {
+    for field in form_with_text(rtype)?.fields {
         let start = text.len();
         write_field(*field, &mut octets, &mut text)?;
         if start > 0 && text.len() > start {
@@ -157,6 +157,7 @@ fn write_field(field: Field, octets: &mut Octets<'_>, text: &mut String) -> Opti
         Field::Relay => gateway::write_relay(octets, text)?,
         Field::HostIdentity => gateway::write_host_identity(octets, text)?,
         Field::Parameters => svcb::write(octets, text)?,
+        Field::Opaque => return None,
     }
     Some(())
 }

@@ -10,8 +10,7 @@ use super::node::{
     At, GRAIN, MAX_RECORDS_LEN, Mark, NODE_LEN, Node, QNAME_POINTER, RECORD_LEN, RRSET_LEN, Rrset, TTL_AT, covered_type,
 };
 use super::{Places, Store};
-use crate::wire::{RecordClass, RecordType, suffixes};
-use crate::zone::store::layout::same_rdata;
+use crate::wire::{RecordClass, RecordType, same_rdata, suffixes};
 use crate::zone::store::names::NameBuf;
 use crate::zone::store::record::Place;
 

@@ -8,10 +8,10 @@
 
 mod builder;
 mod index;
-pub(super) mod layout;
 pub(super) mod names;
 mod node;
 pub(super) mod record;
+pub(super) mod target;
 
 pub(super) use builder::{Added, Full, StoreBuilder};
 pub use index::seed_hashes;

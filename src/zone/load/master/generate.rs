@@ -64,6 +64,14 @@ impl Pattern {
         let mut words = Words { lexer, origin: None };
         let range = words.next("range", RANGE_FORM)?;
         let (start, stop, step) = read_range(range.text).ok_or_else(|| range.bad("range", RANGE_FORM))?;
+        let limited = |number: u64| match u32::try_from(number).ok().filter(|number| *number <= MAX_NUMBER) {
+            Some(number) => Ok(number),
+            None => Err(EntryError::new(range.at, EntryProblem::RangeNumber(number))),
+        };
+        let (start, stop, step) = (limited(start)?, limited(stop)?, limited(step)?);
+        if start > stop {
+            return Err(EntryError::new(range.at, EntryProblem::RangeBackwards { start, stop }));
+        }
         let count = u64::from((stop - start) / step) + 1;
         if count > MAX_COUNT {
             return Err(EntryError::new(range.at, EntryProblem::RangeTooLong(count)));
@@ -135,20 +143,21 @@ fn nibbles(mut value: u64, width: usize, upper: bool) -> String {
     }
 }
 
-/// Reads `START-STOP` or `START-STOP/STEP`.
-fn read_range(text: &[u8]) -> Option<(u32, u32, u32)> {
+/// Reads `START-STOP` or `START-STOP/STEP`, whose step is not 0. What does not fit into 64 bits is as large as these can tell.
+fn read_range(text: &[u8]) -> Option<(u64, u64, u64)> {
     let (range, step) = match text.iter().position(|octet| *octet == b'/') {
-        Some(slash) => (text.get(..slash)?, u31(text.get(slash + 1..)?)?),
+        Some(slash) => (text.get(..slash)?, saturating(text.get(slash + 1..)?)?),
         None => (text, 1),
     };
     let dash = range.iter().position(|octet| *octet == b'-')?;
-    let (start, stop) = (u31(range.get(..dash)?)?, u31(range.get(dash + 1..)?)?);
-    (start <= stop && step > 0).then_some((start, stop, step))
+    let (start, stop) = (saturating(range.get(..dash)?)?, saturating(range.get(dash + 1..)?)?);
+    (step > 0).then_some((start, stop, step))
 }
 
-/// A number of 31 bits.
-fn u31(text: &[u8]) -> Option<u32> {
-    number(text).and_then(|number| u32::try_from(number).ok()).filter(|number| *number <= i32::MAX as u32)
+/// A number, or the largest one if it is too large.
+fn saturating(text: &[u8]) -> Option<u64> {
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    is_number.then(|| number(text).unwrap_or(u64::MAX))
 }
 
 /// Takes a word apart, quotes and all, and puts a blank behind it.
@@ -217,6 +226,8 @@ fn read_value(text: &[u8]) -> Option<(Piece, &[u8])> {
 const RANGE_FORM: &str = "START-STOP or START-STOP/STEP, such as 1-254";
 /// What a number in the line looks like.
 const PATTERN_FORM: &str = "$, or ${OFFSET,WIDTH,BASE} with base d, o, x, X, n or N";
+/// The largest number of a range, as in BIND.
+const MAX_NUMBER: u32 = i32::MAX as u32;
 /// Records that one directive may make.
 const MAX_COUNT: u64 = 1 << 20;
 /// Characters of a number: no name is longer.

@@ -70,6 +70,15 @@ pub enum EntryProblem {
     IncludeTooDeep,
     /// More files than any zone has.
     TooManyFiles,
+    /// A range of `$GENERATE` whose last number comes before its first.
+    RangeBackwards {
+        /// The first number.
+        start: u32,
+        /// The last one.
+        stop: u32,
+    },
+    /// A number in a range of `$GENERATE` that is too large.
+    RangeNumber(u64),
     /// A range of `$GENERATE` that is too long.
     RangeTooLong(u64),
     /// A value that cannot be written as the pattern of `$GENERATE` wants it.
@@ -127,6 +136,13 @@ impl fmt::Display for EntryProblem {
             Self::IncludeLoop(name) => write!(f, "{name:?} is being read already, expected no file to include itself"),
             Self::IncludeTooDeep => f.write_str("files are included too deeply, expected at most 16 within each other"),
             Self::TooManyFiles => f.write_str("too many files are included, expected at most 10000"),
+            Self::RangeBackwards { start, stop } => {
+                write!(f, "range {start}-{stop} runs backwards, expected {stop}-{start}")
+            }
+            Self::RangeNumber(u64::MAX) => {
+                f.write_str("a number in the range is too large, expected at most 2147483647")
+            }
+            Self::RangeNumber(number) => write!(f, "{number} in the range is too large, expected at most 2147483647"),
             Self::RangeTooLong(count) => write!(f, "range of {count} values is too long, expected at most 1048576"),
             Self::Negative(value) => write!(f, "value {value} is negative, expected an offset that keeps it above"),
             Self::Generated(line, problem) => write!(f, "in the generated line {line:?}: {problem}"),

@@ -224,10 +224,23 @@ fn what_is_wrong_is_said_with_its_place() {
     check_bad("$FOO x", &["zone:1:1: unknown directive \"$FOO\", expected $ORIGIN, $TTL, $INCLUDE or $GENERATE"]);
     check_bad("$ORIGIN", &["zone:1:8: name is missing, expected a domain name"]);
     check_bad("$TTL -1", &["zone:1:6: bad TTL \"-1\", expected 0 to 2147483647 seconds, or units such as 1h30m"]);
+    check_bad("$GENERATE 3-1 a A 192.0.2.1", &["zone:1:11: range 3-1 runs backwards, expected 1-3"]);
     check_bad(
-        "$GENERATE 3-1 a A 192.0.2.1",
-        &["zone:1:11: bad range \"3-1\", expected START-STOP or START-STOP/STEP, such as 1-254"],
+        "$GENERATE 1-2/0 a A 192.0.2.1",
+        &["zone:1:11: bad range \"1-2/0\", expected START-STOP or START-STOP/STEP, such as 1-254"],
     );
+    for (range, number) in [
+        ("0-2147483648", "2147483648 in the range"),
+        ("4294967296-4294967297", "4294967296 in the range"),
+        ("1-2/2147483648", "2147483648 in the range"),
+        ("1-99999999999999999999", "a number in the range"),
+    ] {
+        check_bad(
+            &format!("$GENERATE {range} a A 192.0.2.1"),
+            &[&format!("zone:1:11: {number} is too large, expected at most 2147483647")],
+        );
+    }
+    check("$GENERATE 2147483647-2147483647 a$ 9 A 192.0.2.1", &["a2147483647.example.org. 9 A 192.0.2.1"]);
     check_bad(
         "$GENERATE 1-2000000 a$ A 192.0.2.1",
         &["zone:1:11: range of 2000000 values is too long, expected at most 1048576"],

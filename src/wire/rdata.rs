@@ -1,0 +1,367 @@
+//! The forms of RDATA: one table of the fields that each type has, and of what may be done to the names among them.
+//!
+//! Text is read and written by it field by field (`zone/rdata/`). Names are compressed by it (`zone/answer/writer.rs`), written
+//! out (`expand.rs`), and compared in any case ([`RdataForm::is_same`]).
+
+use super::codes::RecordType;
+use super::name::{eq_ignore_case, wire_len};
+
+/// A field of a record's data.
+#[derive(Clone, Copy, Debug)]
+pub enum Field {
+    /// One octet.
+    U8,
+    /// Two octets.
+    U16,
+    /// Four octets.
+    U32,
+    /// Eight octets.
+    U64,
+    /// Four octets of seconds, with units if one likes.
+    Period,
+    /// Four octets of seconds since 1970, as a date (RFC 4034 section 3.2).
+    Time,
+    /// One octet with mnemonics for some values, written as a number.
+    Code8(Mnemonics),
+    /// Two octets with mnemonics for some values.
+    Code16(Mnemonics),
+    /// A record type.
+    Type,
+    /// An IPv4 address.
+    Ipv4,
+    /// An IPv6 address.
+    Ipv6,
+    /// A domain name.
+    Name,
+    /// Domain names to the end, at least none.
+    Names,
+    /// A character string (RFC 1035 section 3.3).
+    Text,
+    /// A character string that may be missing.
+    OptionalText,
+    /// Character strings to the end, at least one.
+    Texts,
+    /// A character string of letters and digits, bare (RFC 8659 section 4.1.1).
+    Tag,
+    /// One string to the end, without a length.
+    Rest,
+    /// The rest in hexadecimal, at least one octet.
+    Hex,
+    /// The rest in base64, at least one octet.
+    Base64,
+    /// The rest in base64, which may be nothing.
+    OptionalBase64,
+    /// The rest in base64, with `-` for nothing (DOA).
+    DashBase64,
+    /// Octets with their number in front, in hexadecimal, `-` for none: the salt of RFC 5155 section 3.3.
+    Salt,
+    /// Octets with their number in front, in base32hex: the hash of RFC 5155 section 3.3.
+    Hash,
+    /// Groups of octets in hexadecimal.
+    Groups {
+        /// How many.
+        count: usize,
+        /// Octets of each.
+        octets: usize,
+        /// What stands between them.
+        separator: char,
+    },
+    /// `0x` and hexadecimal digits with dots where one likes (RFC 1706 section 6).
+    Nsap,
+    /// Record types to the end, as a bitmap (RFC 4034 section 4.1.2).
+    Types,
+    /// Address prefixes to the end (RFC 3123).
+    Prefixes,
+    /// A position on Earth (RFC 1876).
+    Location,
+    /// Gateway type, algorithm and gateway (RFC 4025 section 2).
+    IpsecGateway,
+    /// Discovery flag, relay type and relay (RFC 8777 section 4).
+    Relay,
+    /// Lengths, algorithm, tag and key of RFC 8005 section 5.
+    HostIdentity,
+    /// Parameters to the end (RFC 9460 section 2).
+    Parameters,
+    /// The rest, which has no text form.
+    Opaque,
+}
+
+impl Field {
+    /// Octets of the field, if that is the same for all values.
+    const fn fixed_len(self) -> Option<usize> {
+        match self {
+            Self::U8 | Self::Code8(_) => Some(1),
+            Self::U16 | Self::Code16(_) | Self::Type => Some(2),
+            Self::U32 | Self::Period | Self::Time | Self::Ipv4 => Some(4),
+            Self::U64 => Some(8),
+            Self::Ipv6 => Some(16),
+            Self::Groups { count, octets, .. } => Some(count * octets),
+            _ => None,
+        }
+    }
+}
+
+/// Words for values.
+pub type Mnemonics = &'static [(&'static str, u16)];
+
+/// What may be done to the names in the data of a type. Each rule allows all that those before it allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NameRule {
+    /// Nothing: they are octets like all others (RFC 3597 section 4, RFC 9460 section 2.2). Of NSEC too (RFC 6840 section 5.1).
+    AsTheyAre,
+    /// They are the same in any case (RFC 4034 section 6.2, item 3, and RFC 6840 section 5.1).
+    AnyCase,
+    /// They may come compressed and are written out (RFC 3597 section 4: receivers must or should take them so). KX and DNAME
+    /// look the same, and software older than RFC 6672 section 2.5 compressed the latter.
+    MayComeCompressed,
+    /// They are compressed by us as well: only those of RFC 1035 (RFC 3597 section 4).
+    Compressed,
+}
+
+/// The form of a type's data.
+#[derive(Debug)]
+pub struct RdataForm {
+    /// The fields in order.
+    pub fields: &'static [Field],
+    /// What may be done to the names.
+    pub name_rule: NameRule,
+    /// Octets in front of the first names.
+    pub octets: usize,
+    /// Character strings behind those (RFC 1035 section 3.3).
+    pub strings: usize,
+    /// Names behind those, in a row; then anything.
+    pub names: usize,
+}
+
+impl RdataForm {
+    /// The form of these fields.
+    const fn new(name_rule: NameRule, fields: &'static [Field]) -> Self {
+        let (mut octets, mut strings, mut names, mut at) = (0, 0, 0, 0);
+        while at < fields.len() {
+            match (fields[at], fields[at].fixed_len()) {
+                (Field::Name, _) => names += 1,
+                (Field::Text, _) if names == 0 => strings += 1,
+                (_, Some(len)) if strings + names == 0 => octets += len,
+                _ => break,
+            }
+            at += 1;
+        }
+        Self { fields, name_rule, octets, strings, names }
+    }
+
+    /// The form of a type; `None` if it is not known.
+    pub fn of(rtype: RecordType) -> Option<&'static Self> {
+        use Field::*;
+        use NameRule::{AnyCase, AsTheyAre, Compressed, MayComeCompressed};
+        /// A form that is made while this is compiled.
+        macro_rules! form {
+            ($rule:ident: $($field:expr),*) => { const { &Self::new($rule, &[$($field),*]) } };
+        }
+        Some(match rtype {
+            RecordType::A => form!(AsTheyAre: Ipv4),
+            RecordType::AAAA => form!(AsTheyAre: Ipv6),
+            RecordType::NS
+            | RecordType::MD
+            | RecordType::MF
+            | RecordType::CNAME
+            | RecordType::MB
+            | RecordType::MG
+            | RecordType::MR
+            | RecordType::PTR => form!(Compressed: Name),
+            RecordType::DNAME => form!(MayComeCompressed: Name),
+            RecordType::NXT => form!(MayComeCompressed: Name, Opaque),
+            RecordType::SOA => form!(Compressed: Name, Name, U32, Period, Period, Period, Period),
+            RecordType::HINFO => form!(AsTheyAre: Text, Text),
+            RecordType::MINFO => form!(Compressed: Name, Name),
+            RecordType::RP => form!(MayComeCompressed: Name, Name),
+            RecordType::TALINK => form!(AsTheyAre: Name, Name),
+            RecordType::MX => form!(Compressed: U16, Name),
+            RecordType::AFSDB | RecordType::RT | RecordType::KX => form!(MayComeCompressed: U16, Name),
+            RecordType::LP => form!(AsTheyAre: U16, Name),
+            RecordType::TXT
+            | RecordType::SPF
+            | RecordType::NINFO
+            | RecordType::AVC
+            | RecordType::RESINFO
+            | RecordType::WALLET
+            | RecordType::CLA => form!(AsTheyAre: Texts),
+            RecordType::X25 => form!(AsTheyAre: Text),
+            RecordType::ISDN => form!(AsTheyAre: Text, OptionalText),
+            RecordType::NSAP => form!(AsTheyAre: Nsap),
+            RecordType::PX => form!(MayComeCompressed: U16, Name, Name),
+            RecordType::GPOS => form!(AsTheyAre: Text, Text, Text),
+            RecordType::LOC => form!(AsTheyAre: Location),
+            RecordType::EID | RecordType::NIMLOC => form!(AsTheyAre: Hex),
+            RecordType::SRV => form!(MayComeCompressed: U16, U16, U16, Name),
+            RecordType::NAPTR => form!(MayComeCompressed: U16, U16, Text, Text, Text, Name),
+            RecordType::CERT => form!(AsTheyAre: Code16(CERTIFICATES), U16, Code8(ALGORITHMS), Base64),
+            RecordType::APL => form!(AsTheyAre: Prefixes),
+            RecordType::DS | RecordType::CDS | RecordType::DLV | RecordType::TA => {
+                form!(AsTheyAre: U16, Code8(ALGORITHMS), U8, Hex)
+            }
+            RecordType::SSHFP => form!(AsTheyAre: U8, U8, Hex),
+            RecordType::IPSECKEY => form!(AsTheyAre: U8, IpsecGateway, OptionalBase64),
+            RecordType::SIG => {
+                form!(MayComeCompressed: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64)
+            }
+            RecordType::RRSIG => form!(AnyCase: Type, Code8(ALGORITHMS), U8, Period, Time, Time, U16, Name, Base64),
+            RecordType::NSEC => form!(AsTheyAre: Name, Types),
+            // A KEY may say that there is none (RFC 2535 section 3.1.2).
+            RecordType::KEY => form!(AsTheyAre: U16, U8, Code8(ALGORITHMS), OptionalBase64),
+            RecordType::DNSKEY | RecordType::CDNSKEY | RecordType::RKEY => {
+                form!(AsTheyAre: U16, U8, Code8(ALGORITHMS), Base64)
+            }
+            RecordType::DHCID | RecordType::OPENPGPKEY | RecordType::HHIT | RecordType::BRID => {
+                form!(AsTheyAre: Base64)
+            }
+            RecordType::NSEC3 => form!(AsTheyAre: U8, U8, U16, Salt, Hash, Types),
+            RecordType::NSEC3PARAM => form!(AsTheyAre: U8, U8, U16, Salt),
+            RecordType::TLSA | RecordType::SMIMEA => form!(AsTheyAre: U8, U8, U8, Hex),
+            RecordType::HIP => form!(AsTheyAre: HostIdentity, Names),
+            RecordType::CSYNC => form!(AsTheyAre: U32, U16, Types),
+            RecordType::ZONEMD => form!(AsTheyAre: U32, U8, U8, Hex),
+            RecordType::SVCB | RecordType::HTTPS => form!(AsTheyAre: U16, Name, Parameters),
+            RecordType::DSYNC => form!(AsTheyAre: Type, Code8(SCHEMES), U16, Name),
+            RecordType::NID | RecordType::L64 => form!(AsTheyAre: U16, Groups { count: 4, octets: 2, separator: ':' }),
+            RecordType::L32 => form!(AsTheyAre: U16, Ipv4),
+            RecordType::EUI48 => form!(AsTheyAre: Groups { count: 6, octets: 1, separator: '-' }),
+            RecordType::EUI64 => form!(AsTheyAre: Groups { count: 8, octets: 1, separator: '-' }),
+            RecordType::URI => form!(AsTheyAre: U16, U16, Rest),
+            RecordType::CAA => form!(AsTheyAre: U8, Tag, Rest),
+            RecordType::DOA => form!(AsTheyAre: U32, U32, U8, Text, DashBase64),
+            RecordType::AMTRELAY => form!(AsTheyAre: U8, Relay),
+            RecordType::IPN => form!(AsTheyAre: U64),
+            _ => return None,
+        })
+    }
+
+    /// Whether the data have a text form of their own, beside that of RFC 3597.
+    pub fn has_text(&self) -> bool {
+        !matches!(self.fields.last(), Some(Field::Opaque))
+    }
+
+    /// Where the first names of these data start.
+    pub(super) fn names_start(&self, rdata: &[u8]) -> Option<usize> {
+        let mut at = self.octets;
+        for _ in 0..self.strings {
+            at += 1 + usize::from(*rdata.get(at)?);
+        }
+        rdata.get(..at).map(<[u8]>::len)
+    }
+
+    /// Whether two data of this form are the same: names in any case where the rule says so, all else octet by octet.
+    fn is_same(&self, a: &[u8], b: &[u8]) -> Option<bool> {
+        let from = self.names_start(a).filter(|_| self.name_rule >= NameRule::AnyCase)?;
+        let mut to = from;
+        for _ in 0..self.names {
+            to += wire_len(a.get(to..)?).ok()?;
+        }
+        let is_same = |range: std::ops::Range<usize>| a.get(range.clone()) == b.get(range);
+        Some(is_same(0..from) && is_same(to..a.len()) && eq_ignore_case(a.get(from..to)?, b.get(from..to)?))
+    }
+}
+
+/// Whether two RDATA of one type are the same, whatever the case of the names in them where that does not count.
+pub fn same_rdata(rtype: RecordType, a: &[u8], b: &[u8]) -> bool {
+    a == b || (a.len() == b.len() && RdataForm::of(rtype).and_then(|form| form.is_same(a, b)).unwrap_or(false))
+}
+
+/// Algorithms of DNSSEC (RFC 4034 appendix A.1 and later).
+const ALGORITHMS: Mnemonics = &[
+    ("RSAMD5", 1),
+    ("DH", 2),
+    ("DSA", 3),
+    ("RSASHA1", 5),
+    ("DSA-NSEC3-SHA1", 6),
+    ("RSASHA1-NSEC3-SHA1", 7),
+    ("NSEC3RSASHA1", 7),
+    ("RSASHA256", 8),
+    ("RSASHA512", 10),
+    ("ECC-GOST", 12),
+    ("ECDSAP256SHA256", 13),
+    ("ECDSAP384SHA384", 14),
+    ("ED25519", 15),
+    ("ED448", 16),
+    ("INDIRECT", 252),
+    ("PRIVATEDNS", 253),
+    ("PRIVATEOID", 254),
+];
+
+/// Kinds of certificates (RFC 4398 section 2.1).
+const CERTIFICATES: Mnemonics = &[
+    ("PKIX", 1),
+    ("SPKI", 2),
+    ("PGP", 3),
+    ("IPKIX", 4),
+    ("ISPKI", 5),
+    ("IPGP", 6),
+    ("ACPKIX", 7),
+    ("IACPKIX", 8),
+    ("URI", 253),
+    ("OID", 254),
+];
+
+/// Ways to be told of changes (RFC 9859 section 2.2).
+const SCHEMES: Mnemonics = &[("NOTIFY", 1)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rdata_is_the_same_whatever_the_case_of_its_names() {
+        let check =
+            |rtype, a: &[u8], b: &[u8], expected| assert_eq!(same_rdata(rtype, a, b), expected, "{rtype} {a:?}");
+        check(RecordType::NS, b"\x01a\0", b"\x01A\0", true);
+        check(RecordType::NS, b"\x01a\0", b"\x01b\0", false);
+        check(RecordType::TXT, b"\x01a", b"\x01A", false);
+        // A preference of `A` or `a` is a number.
+        check(RecordType::MX, b"\0A\x01m\0", b"\0A\x01M\0", true);
+        check(RecordType::MX, b"\0A\x01m\0", b"\0a\x01m\0", false);
+        check(RecordType::SRV, b"\0\x01\0\x01\0\x50\x01S\0", b"\0\x01\0\x01\0\x50\x01s\0", true);
+        check(RecordType::SOA, b"\x01m\0\x01r\0\0\0\0A", b"\x01M\0\x01R\0\0\0\0A", true);
+        check(RecordType::SOA, b"\x01m\0\x01r\0\0\0\0A", b"\x01M\0\x01R\0\0\0\0a", false);
+        // The flags of NAPTR are strings, its replacement is a name.
+        check(RecordType::NAPTR, b"\0\0\0\0\x01u\0\0\x01r\0", b"\0\0\0\0\x01u\0\0\x01R\0", true);
+        check(RecordType::NAPTR, b"\0\0\0\0\x01u\0\0\x01r\0", b"\0\0\0\0\x01U\0\0\x01r\0", false);
+        // RFC 6840 section 5.1: the signer of RRSIG is folded, the next name of NSEC is not.
+        check(RecordType::RRSIG, &[&[0; 18][..], b"\x01s\0A"].concat(), &[&[0; 18][..], b"\x01S\0A"].concat(), true);
+        check(RecordType::NSEC, b"\x01n\0\0\x01\x40", b"\x01N\0\0\x01\x40", false);
+        check(RecordType::SVCB, b"\0\x01\x01t\0", b"\0\x01\x01T\0", false);
+        check(RecordType(65280), b"a", b"A", false);
+    }
+
+    #[test]
+    fn names_stand_where_the_fields_say() {
+        let check = |rtype, expected| {
+            let form = RdataForm::of(rtype).expect("a form");
+            assert_eq!((form.octets, form.strings, form.names), expected, "{rtype}");
+        };
+        check(RecordType::NS, (0, 0, 1));
+        check(RecordType::SOA, (0, 0, 2));
+        check(RecordType::PX, (2, 0, 2));
+        check(RecordType::SRV, (6, 0, 1));
+        check(RecordType::NAPTR, (4, 3, 1));
+        check(RecordType::SIG, (18, 0, 1));
+        check(RecordType::HTTPS, (2, 0, 1));
+        check(RecordType::A, (4, 0, 0));
+        check(RecordType::LOC, (0, 0, 0));
+    }
+
+    /// The lists of RFC 3597 section 4 and of RFC 4034 section 6.2, as RFC 6840 section 5.1 has it. A6, whose name has no place
+    /// of its own, is left out.
+    #[test]
+    fn names_have_the_rules_of_their_types() {
+        let allowed = |rule| {
+            let named = RecordType::NAMED
+                .iter()
+                .filter(|(_, rtype)| RdataForm::of(*rtype).is_some_and(|form| form.name_rule >= rule));
+            named.map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
+        };
+        let compressed = "NS MD MF CNAME SOA MB MG MR PTR MINFO MX";
+        assert_eq!(allowed(NameRule::Compressed), compressed);
+        let come = format!("{compressed} RP AFSDB RT SIG PX NXT SRV NAPTR KX DNAME");
+        assert_eq!(allowed(NameRule::MayComeCompressed), come);
+        assert_eq!(allowed(NameRule::AnyCase), format!("{come} RRSIG"));
+    }
+}
