@@ -116,7 +116,6 @@ struct Subject {
     probe: ProbeConfig,
     /// Whether cookies are to be had.
     cookies: bool,
-    /// The backend.
     backend: Arc<SharedBackend>,
     /// See [`Prober`].
     on_change: Rc<dyn Fn()>,
@@ -128,7 +127,6 @@ struct Probe {
     socket: UdpSocket,
     /// The question, in the form that every server understands.
     plain: Vec<u8>,
-    /// The same with a cookie, which goes first.
     offer: Option<(Vec<u8>, Offer)>,
     /// Whether the plain one was sent.
     is_repeated: bool,

@@ -167,7 +167,6 @@ mod tests {
         }
     }
 
-    /// A host.
     fn host(address: &str) -> Origin {
         Origin::Host(address.parse().expect("an address"))
     }

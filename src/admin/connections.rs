@@ -133,7 +133,6 @@ impl Parts {
         }
     }
 
-    /// Answers one request.
     async fn answer(&self, request: Request<Incoming>, peer: Origin, turn: &Turn) -> Response {
         let (head, body) = request.into_parts();
         if let Err(denied) = self.guard.check(&head.method, &head.headers, peer) {
@@ -183,7 +182,6 @@ impl Drop for Place<'_> {
 
 /// The body of a response. When hyper has taken all of it, it drops it, and with it what tells of that.
 struct Watched {
-    /// The body.
     body: Body,
     /// Dropped with it.
     _handing: Handing,
@@ -223,7 +221,6 @@ struct Connections {
 struct Open {
     /// Who serves it.
     task: Id,
-    /// How to end that.
     end: AbortHandle,
     /// Where it comes from.
     holder: Holder,

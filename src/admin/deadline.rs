@@ -153,7 +153,6 @@ impl Drop for Handing {
 
 /// A stream that tells its [`Turn`] what comes and what has left.
 pub(super) struct Timed<S> {
-    /// The stream.
     stream: S,
     /// Who is told.
     turn: Rc<Turn>,

@@ -115,7 +115,6 @@ async fn readiness(State(server): State<Arc<Server>>) -> (StatusCode, &'static s
     if (server.is_ready)() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
 }
 
-/// `/metrics`.
 async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<impl IntoResponse, HttpError> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted_by(accept);

@@ -43,14 +43,12 @@ impl Owner {
 pub struct Socket {
     /// The socket, non-blocking.
     listener: UnixListener,
-    /// Its file.
     file: SocketFile,
 }
 
 /// The file of a socket. It is removed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct SocketFile {
-    /// Where it is.
     path: PathBuf,
     /// What is at this place may be another's by now.
     identity: Identity,
@@ -178,7 +176,6 @@ impl Folder {
         session.into_iter().chain([temporary]).map(Self::Own).collect()
     }
 
-    /// Where it is.
     fn path(&self) -> &Path {
         match self {
             Self::Given(path) | Self::Own(path) => path,

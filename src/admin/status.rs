@@ -109,9 +109,9 @@ pub struct BackendStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheStatus {
     /// Octets that it may take in all; a part of them is for the table by which entries are found.
-    pub size_octets: u64,
+    pub size_bytes: u64,
     /// Octets that entries take.
-    pub octets: u64,
+    pub bytes: u64,
     /// Entries, those included that have run out and nobody has asked for since.
     pub entries: u64,
     /// Look-ups that found a fresh answer, or a failure.
@@ -155,7 +155,7 @@ pub struct EntryStatus {
     /// For how long it may be given out stale, once it is.
     pub stale_seconds: u64,
     /// Octets of the message.
-    pub octets: usize,
+    pub bytes: usize,
     /// Hits since it was kept, up to [`EntryStatus::MAX_HITS`].
     pub hits: u8,
 }
@@ -299,8 +299,8 @@ impl CacheStatus {
     /// Of a cache with these numbers, and of these pools.
     fn of(cache: &CacheSnapshot, pools: &[PoolSnapshot]) -> Self {
         Self {
-            size_octets: cache.size,
-            octets: cache.bytes,
+            size_bytes: cache.size,
+            bytes: cache.bytes,
             entries: cache.entries,
             hits: cache.hits,
             stale_hits: cache.stale_hits,
@@ -336,7 +336,7 @@ impl EntryStatus {
             rcode: (entry.state != State::Silence).then(|| entry.rcode.to_string()),
             ttl_seconds: whole_seconds(entry.fresh_for),
             stale_seconds: whole_seconds(entry.stale_for),
-            octets: entry.len,
+            bytes: entry.len,
             hits: entry.hits,
         })
     }

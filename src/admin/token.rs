@@ -50,7 +50,6 @@ impl fmt::Debug for Token {
 /// There is no token to be had from a file.
 #[derive(Debug)]
 pub struct TokenError {
-    /// The file.
     file: PathBuf,
     /// Why.
     what: Unfit,

@@ -267,7 +267,6 @@ impl Authority {
 struct Arrival<'m> {
     /// Its octets.
     message: &'m [u8],
-    /// The same as a query, if it is one.
     read: Result<Query<'m>, Rejected>,
     /// What it gets for its cookie.
     cookie: Option<Cookie>,

@@ -38,11 +38,9 @@ pub(super) struct Special<'a> {
     pub(super) state: &'a AuthorityState,
     /// Its octets.
     pub(super) message: &'a [u8],
-    /// The same as a query, if it is one.
     pub(super) read: &'a Result<Query<'a>, Rejected>,
     /// What it gets for its cookie.
     pub(super) cookie: Option<&'a Cookie>,
-    /// The client.
     pub(super) client: IpAddr,
     /// How it came.
     pub(super) transport: Transport,
@@ -212,7 +210,6 @@ pub(super) fn truncate(query: &[u8], cookie: Option<&Cookie>, response: &mut Vec
 pub(super) struct Transfer {
     /// Who gets it.
     client: IpAddr,
-    /// The query.
     query: Vec<u8>,
     /// The version that is sent, whatever comes meanwhile.
     zone: Arc<Zone>,

@@ -25,7 +25,6 @@ pub enum State {
 pub(super) struct Head {
     /// Units from this entry to the next.
     pub(super) extent: u16,
-    /// What it is.
     pub(super) state: State,
     /// How often it was hit, less the times it was the oldest of its ring and stayed, up to [`Head::MAX_FREQUENCY`].
     pub(super) frequency: u8,

@@ -52,7 +52,6 @@ impl Cache {
 
 /// A look-up that will be made.
 struct Prefetch<'c> {
-    /// Where.
     shard: MutexGuard<'c, Shard>,
     /// By what its slot is found.
     tag: u32,

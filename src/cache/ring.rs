@@ -16,7 +16,6 @@ pub(super) enum Queue {
 
 /// A ring of extents.
 pub(super) struct Ring {
-    /// All octets.
     octets: Box<[u8]>,
     /// Where the next extent starts.
     head: usize,
@@ -97,7 +96,6 @@ impl Ring {
         &self.octets[at..]
     }
 
-    /// The same, to be changed.
     pub(super) fn at_mut(&mut self, at: usize) -> &mut [u8] {
         &mut self.octets[at..]
     }

@@ -330,7 +330,6 @@ impl Shard {
         tag != 0 && self.ghosts[tag as usize & (self.ghosts.len() - 1)] == tag
     }
 
-    /// One of the rings.
     fn ring(&self, queue: Queue) -> &Ring {
         match queue {
             Queue::Small => &self.small,
@@ -393,7 +392,6 @@ mod tests {
         [&[8], label.as_bytes(), b"\0\0\x01\0\x01"].concat()
     }
 
-    /// Its key.
     fn key(question: &[u8]) -> Key<'_> {
         let hash =
             question.iter().fold(7_u64, |sum, &octet| (sum ^ u64::from(octet)).wrapping_mul(0x2545_F491_4F6C_DD1D));

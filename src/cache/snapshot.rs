@@ -97,7 +97,6 @@ impl Cache {
         loaded
     }
 
-    /// The same, which leaves what it has read when it fails.
     fn read_snapshot(
         &self,
         rules: &Rules,
@@ -195,7 +194,6 @@ impl<R: Read> Summed<'_, R> {
         Ok(octets)
     }
 
-    /// The same into a buffer.
     fn fill(&mut self, octets: &mut [u8]) -> Result<(), LoadError> {
         self.inner.read_exact(octets)?;
         self.sum = fingerprint(self.sum, octets);

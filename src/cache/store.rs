@@ -145,7 +145,6 @@ impl Cache {
         self.shards.iter().map(|shard| lock(shard).stats).fold(CacheStats::default(), CacheStats::plus)
     }
 
-    /// All shards.
     pub(super) fn shards(&self) -> &[Mutex<Shard>] {
         &self.shards
     }
@@ -170,7 +169,6 @@ impl Cache {
         START + now.saturating_duration_since(self.base).as_millis() as u64 + self.asleep.load(Relaxed)
     }
 
-    /// The same, with what else tells whether an entry is gone.
     pub(super) fn now(&self, rules: &Rules, now: Instant) -> Now {
         Now { millis: self.millis(now), stale: rules.stale }
     }

@@ -157,7 +157,6 @@ impl Table {
     }
 }
 
-/// So many free slots.
 fn free(slots: usize) -> Box<[u64]> {
     vec![0; slots].into_boxed_slice()
 }
@@ -203,7 +202,6 @@ mod tests {
 
     use super::*;
 
-    /// The place numbered so.
     fn place(number: usize) -> Place {
         Place { queue: if number.is_multiple_of(2) { Queue::Main } else { Queue::Small }, at: number * 8 }
     }

@@ -61,7 +61,6 @@ struct Checked {
     summary: String,
     /// What is odd.
     warnings: Vec<String>,
-    /// All of it.
     setup: Setup,
 }
 

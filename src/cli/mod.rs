@@ -39,7 +39,6 @@ struct Cli {
     log: log::Args,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run all that the config names; what happens without a command
@@ -52,7 +51,6 @@ enum Command {
     Lookup(lookup::Args),
     /// Check the config and its zone files, and start nothing
     Check {
-        /// The config file.
         #[command(flatten)]
         config: ConfigFile,
         /// What to print of it.

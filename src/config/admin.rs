@@ -68,7 +68,6 @@ mod tests {
         check_all(content, listen, token_file, AdminSocket::Auto);
     }
 
-    /// The same, with a socket.
     fn check_all(content: &str, listen: &str, token_file: Option<&str>, socket: AdminSocket) {
         let text = format!("[admin]\n{content}\n{REST}");
         let config =

@@ -4,7 +4,6 @@ use super::section::Section;
 use super::{limits, words};
 use crate::limit::ConnectionRules;
 
-/// Reads the section.
 pub(super) fn read(mut section: Section<'_>) -> ConnectionRules {
     let usual = ConnectionRules::default();
     let rules = ConnectionRules {

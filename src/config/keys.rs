@@ -44,7 +44,6 @@ pub(super) fn read<'d>(nodes: &[(&'d str, Node<'d>)], folder: &Path) -> Vec<KeyC
     nodes.iter().filter_map(|(name, node)| read_key(name, node, folder)).collect()
 }
 
-/// Reads `[keys.NAME]`.
 fn read_key(name: &str, node: &Node<'_>, folder: &Path) -> Option<KeyConfig> {
     let mut section = node.section()?;
     let name = match words::domain_name(name) {

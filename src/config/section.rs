@@ -88,7 +88,6 @@ pub(super) struct Node<'d> {
     pub(super) spot: Spot<'d>,
     /// Where its key stands; for an item of an array the item itself.
     pub(super) key: Spot<'d>,
-    /// The value.
     value: &'d DeValue<'d>,
 }
 

@@ -95,7 +95,6 @@ fn the_reference_shows_the_cache_commented_out() {
     }
 }
 
-/// The same of the limit of responses, and of keys.
 #[test]
 fn the_reference_shows_transfers_commented_out() {
     let section = |header: &str, end: &str| {
@@ -286,7 +285,6 @@ proptest! {
         check_places(&text)?;
     }
 
-    /// The same for what is almost right: the reference with a stretch of it replaced.
     #[test]
     fn no_edit_makes_the_reader_panic(
         at in 0..REFERENCE.len(),

@@ -57,7 +57,6 @@ pub enum OnDenied {
 pub struct Access {
     /// First and last addresses of ranges that neither meet nor touch, in order.
     ipv4: Box<[(u32, u32)]>,
-    /// The same.
     ipv6: Box<[(u128, u128)]>,
     /// What the others are told.
     on_denied: OnDenied,
@@ -145,7 +144,6 @@ mod tests {
 
     use super::*;
 
-    /// A list of prefixes.
     fn list(texts: &[&str]) -> Vec<Prefix> {
         texts.iter().map(|text| text.parse().expect("a prefix")).collect()
     }

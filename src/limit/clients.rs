@@ -236,7 +236,6 @@ impl Clients {
         self.sets.get(number / WAYS)?.0.get(number % WAYS)
     }
 
-    /// The hash of a client.
     fn hash(&self, client: IpAddr) -> u64 {
         let mut hasher = self.state.build_hasher();
         hasher.write_u64(match client.to_canonical() {

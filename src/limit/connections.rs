@@ -125,12 +125,10 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// A connection that is idle.
     fn idle(held: u32, millis: u64) -> ConnectionUse {
         ConnectionUse { held, is_busy: false, quiet: ms(millis) }
     }
 
-    /// A connection that is busy.
     fn busy(held: u32, millis: u64) -> ConnectionUse {
         ConnectionUse { held, is_busy: true, quiet: ms(millis) }
     }

@@ -25,7 +25,6 @@ use super::rate_table::{Accounts, Half, Key, TICKS_PER_SECOND, Verdict, prefix_o
 pub struct Pacing {
     /// Keeps others from choosing who shares a set with whom.
     state: FixedState,
-    /// The accounts.
     accounts: Accounts,
 }
 

@@ -83,7 +83,6 @@ pub enum Decision {
 /// The accounts of all clients. Asked about datagrams only: a client that has come by TCP is where it says.
 #[derive(Debug)]
 pub struct ResponseRate {
-    /// The rules.
     rules: RateRules,
     /// Keeps others from choosing who shares a set with whom.
     state: FixedState,
@@ -181,7 +180,6 @@ mod tests {
     use super::super::rate_table::SLIP_SHIFT;
     use super::*;
 
-    /// A name.
     const NAME: &[u8] = b"\x03www\x07example\0";
 
     /// Ten responses a second, five seconds of window, every second over the rate slips.

@@ -17,7 +17,6 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// The accounts.
 #[derive(Debug)]
 pub(super) struct Accounts {
     /// The beginning of time.
@@ -139,7 +138,6 @@ pub(super) fn time(ticks: u64) -> Duration {
     Duration::from_micros(ticks * TICK_MICROS as u64)
 }
 
-/// A time in ticks.
 pub(super) fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_micros() / TICK_MICROS).unwrap_or(u64::MAX) & TIME
 }
@@ -163,7 +161,6 @@ const TRIES: usize = 4;
 /// Microseconds of a tick.
 const TICK_MICROS: u128 = 100;
 
-/// Ticks of a second.
 pub(super) const TICKS_PER_SECOND: u64 = 10_000;
 
 /// Where the tag begins.

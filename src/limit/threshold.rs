@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 /// Places, and who holds how many of them.
 #[derive(Debug)]
 pub struct DynamicThreshold<K> {
-    /// All there are.
     places: usize,
     /// Those that are held.
     held: usize,

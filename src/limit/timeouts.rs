@@ -35,7 +35,6 @@ pub enum Doing {
 /// The clock of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// When it was opened.
     opened: Instant,
     /// When it became idle for the last time; `None` until it has had a whole query.
     idle_since: Option<Instant>,

@@ -60,7 +60,6 @@ pub struct Confinement {
 /// Folders whose files may be reached, those below them too.
 #[derive(Debug)]
 struct Folders {
-    /// To be read.
     read: Vec<PathBuf>,
     /// To be read and replaced.
     written: Vec<PathBuf>,
@@ -115,7 +114,6 @@ impl Confinement {
 /// A file that a reload names is out of reach.
 #[derive(Debug)]
 pub struct Outside {
-    /// The file.
     file: PathBuf,
     /// Where it would be in reach.
     folders: Vec<PathBuf>,

@@ -16,7 +16,6 @@ pub(super) fn load(config: &Config) -> Result<HashMap<PathBuf, CookieSecrets>, F
     FileProblems::gather(config.cookie_secrets_files().into_iter().map(read)).map(HashMap::from_iter)
 }
 
-/// Reads one file.
 fn read(file: &Path) -> Result<CookieSecrets, CookieProblem> {
     // Not as text: what is no UTF-8 is told as a line that is wrong.
     let octets = files::read(file).map_err(|error| CookieProblem::Unreadable(file.to_owned(), error))?;

@@ -15,9 +15,7 @@ use crate::files;
 /// A file as it was when it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// Its path.
     pub(super) path: PathBuf,
-    /// What was in it.
     pub(super) digest: u64,
     /// How it looked from outside.
     stamp: Stamp,

@@ -14,7 +14,6 @@ pub(super) fn load(config: &Config) -> Result<Keys, FileProblems<KeyProblem>> {
     FileProblems::gather(config.keys.iter().map(read)).map(Keys::new)
 }
 
-/// Reads one key.
 fn read(key: &KeyConfig) -> Result<Key, KeyProblem> {
     match key {
         KeyConfig::Given(key) => Ok(key.clone()),

@@ -12,7 +12,6 @@ pub fn told(config: &Config) -> String {
     told_by(config, is_of_this_host)
 }
 
-/// The same, where `is_ours` says which addresses this host has.
 fn told_by(config: &Config, is_ours: impl Fn(IpAddr) -> bool) -> String {
     let mut lines = String::new();
     let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen);

@@ -40,7 +40,6 @@ type Key = (PathBuf, Option<Name>);
 struct Known {
     /// The file, and those that it includes.
     seen: Vec<Seen>,
-    /// What is in it.
     content: Content,
 }
 
@@ -75,7 +74,6 @@ struct Recipe {
 
 /// A file that was looked at.
 struct Fetched {
-    /// What it is.
     known: Known,
     /// Its text, if it is a table and had to be read.
     table: Option<Vec<u8>>,

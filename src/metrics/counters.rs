@@ -230,7 +230,6 @@ pub struct Counters {
     queries: [Counter; 2],
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
     responses: [[Counter; RCODES]; SOURCES.len()],
-    /// What was dropped, by [`Dropped`].
     dropped: [Counter; REASONS.len()],
     /// Queries with a COOKIE option, by [`CookieKind`].
     cookies: [Counter; COOKIE_KINDS.len()],
@@ -399,12 +398,10 @@ impl Summary {
         (0..RCODES).map(|rcode| self.sum(|worker| &worker.responses[source as usize][rcode])).sum()
     }
 
-    /// What was dropped for this reason.
     fn dropped(&self, reason: Dropped) -> u64 {
         self.sum(|worker| &worker.dropped[reason as usize])
     }
 
-    /// The sum of one counter.
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
         self.0.iter().map(|worker| counter(worker).get()).sum()
     }

@@ -101,21 +101,15 @@ const HEDGES_WASTED: Family =
 /// `hedgerow_fetches_total`.
 const FETCHES: Family =
     Family { name: "hedgerow_fetches", help: "Whole answers that were to be fetched by TCP, by what became of that" };
-/// `hedgerow_in_flight`.
 const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
-/// `hedgerow_backend_up`.
 const BACKEND_UP: Family = Family { name: "hedgerow_backend_up", help: "Whether the backend is up" };
-/// `hedgerow_backend_latency_seconds`.
 const LATENCY: Family = Family { name: "hedgerow_backend_latency_seconds", help: "Time to a backend's reply" };
 /// `hedgerow_query_duration_seconds`.
 const DURATION: Family =
     Family { name: "hedgerow_query_duration_seconds", help: "Time from a client's query to its response" };
 
-/// `hedgerow_cache_size_bytes`.
 const CACHE_SIZE: Family = Family { name: "hedgerow_cache_size_bytes", help: "Octets that the cache may take" };
-/// `hedgerow_cache_entries`.
 const CACHE_ENTRIES: Family = Family { name: "hedgerow_cache_entries", help: "Entries of the cache" };
-/// `hedgerow_cache_bytes`.
 const CACHE_BYTES: Family = Family { name: "hedgerow_cache_bytes", help: "Octets that the entries take" };
 /// `hedgerow_cache_hits_total`.
 const CACHE_HITS: Family =
@@ -157,7 +151,6 @@ const RELOAD_SUCCESS: Family = Family {
     name: "hedgerow_config_last_reload_success_timestamp_seconds",
     help: "When the config in force was read, by a reload or at the start",
 };
-/// `hedgerow_reload_in_progress`.
 const RELOADING: Family = Family { name: "hedgerow_reload_in_progress", help: "Whether a reload runs" };
 /// `hedgerow_reloads_total`.
 const RELOADS: Family = Family { name: "hedgerow_reloads", help: "Reloads that are over" };
@@ -321,7 +314,6 @@ fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot, pools
     counter(encoder, &CACHE_PREFETCHES, pools.iter().map(|pool| (by_pool(pool), pool.prefetches)))
 }
 
-/// All backends with their pools.
 fn backends(pools: &[PoolSnapshot]) -> impl Iterator<Item = (&PoolSnapshot, &BackendSnapshot)> {
     pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
 }

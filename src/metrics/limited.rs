@@ -39,7 +39,6 @@ const LIMITS: [Limit; 5] = [Limit::Waiting, Limit::InFlight, Limit::Rate, Limit:
 pub struct Limited {
     /// The section of the config: `forwarder`, or the name of an authority.
     listener: String,
-    /// By [`Limit`].
     counts: [AtomicU64; LIMITS.len()],
 }
 

@@ -90,7 +90,6 @@ pub struct Balancer {
 /// A backend that takes turns.
 #[derive(Clone, Copy, Debug)]
 struct Member {
-    /// Which it is.
     backend: BackendIndex,
     /// Its part of the load, at least 1.
     weight: u16,

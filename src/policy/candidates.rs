@@ -143,7 +143,6 @@ impl Places {
         Self([a, b, c])
     }
 
-    /// The digits.
     fn digits(self) -> u32 {
         let [a, b, c] = self.0;
         u32::from_le_bytes([a, b, c, 0])

@@ -40,7 +40,6 @@ pub struct Health {
     rules: HealthRules,
     /// What the backend is taken for.
     state: HealthState,
-    /// Since when.
     since: Instant,
     /// Probes in a row that spoke against the present state.
     against: u8,

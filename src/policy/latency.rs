@@ -36,7 +36,6 @@ pub struct Latency {
     recent: Recent,
     /// How many samples came since the last refresh.
     stale: u32,
-    /// When that was.
     refreshed: Instant,
     /// The latest answer: between two refreshes the same is asked again and again.
     told: Cell<Option<Told>>,

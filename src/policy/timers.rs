@@ -109,7 +109,6 @@ impl<K> Default for Timers<K> {
 struct Nanos(i64);
 
 impl Nanos {
-    /// From `zero` to `at`.
     fn between(zero: Instant, at: Instant) -> Self {
         let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
         match at.checked_duration_since(zero) {
@@ -130,7 +129,6 @@ impl Nanos {
 struct Timer<K> {
     /// When it is due.
     at: Nanos,
-    /// What it is for.
     key: K,
 }
 

@@ -20,7 +20,6 @@ use crate::zone::Zone;
 pub(super) struct Primary {
     /// Where it is asked.
     pub(super) address: SocketAddr,
-    /// For which zone.
     pub(super) zone: Name,
     /// What signs the queries.
     pub(super) key: Option<Key>,

@@ -91,7 +91,6 @@ struct Hints {
 /// A primary has said that there is another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hint {
-    /// Which primary.
     primary: usize,
     /// Which version, if it said only one.
     serial: Option<Serial>,
@@ -160,7 +159,6 @@ impl Secondaries {
 
 /// One zone's life.
 struct ZoneTask {
-    /// The zone.
     secondary: Rc<SecondaryZone>,
     /// When to do what.
     machine: Secondary,
@@ -272,7 +270,6 @@ impl ZoneTask {
         }
     }
 
-    /// The primary of an index.
     fn primary(&self, index: usize) -> Primary {
         let SecondaryZone { config, key, .. } = &*self.secondary;
         let address = config.primaries.get(index).or_else(|| config.primaries.first()).copied();
@@ -405,7 +402,6 @@ async fn finished(query: &mut Option<(usize, PrimaryQuery)>) -> (usize, PrimaryA
     }
 }
 
-/// The version that a zone is.
 fn version_of(zone: &Zone) -> Option<Version> {
     let soa = zone.soa()?;
     Soa::of(&soa).map(|soa| Version::of(&soa))

@@ -17,13 +17,11 @@ use crate::zone::{Zone, ZoneBuilder, rdata_to_text};
 /// A zone that an earlier process has saved.
 #[derive(Debug)]
 pub struct Saved {
-    /// The zone.
     pub(super) zone: Arc<Zone>,
     /// Octets of its records.
     pub(super) size: usize,
     /// How long ago it had been confirmed when it was loaded.
     age: Duration,
-    /// When that was.
     loaded: Instant,
 }
 

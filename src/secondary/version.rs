@@ -9,7 +9,6 @@ use crate::zone::{Place, Record, Zone, ZoneBuilder};
 
 /// A new version of a zone.
 pub(super) struct Fetched {
-    /// The zone.
     pub(super) zone: Arc<Zone>,
     /// Octets of its records.
     pub(super) size: usize,

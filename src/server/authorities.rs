@@ -25,7 +25,6 @@ use crate::zone::{Zone, ZoneDb};
 pub(super) struct ServedAuthority {
     /// Its number in the config of the start, which is the workers'.
     number: usize,
-    /// Its config.
     config: AuthorityConfig,
     /// What it answers from.
     state: Arc<AuthorityState>,
@@ -109,7 +108,6 @@ impl ServedAuthority {
         secondary_zones_of(self.number, &self.config, &self.state.keys)
     }
 
-    /// Its number.
     pub(super) fn number(&self) -> usize {
         self.number
     }

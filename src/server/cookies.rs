@@ -19,7 +19,6 @@ pub(super) struct OwnSecret {
     cookies: Arc<Cookies>,
     /// When there is something to do about it.
     due: Instant,
-    /// What that is.
     next: Next,
 }
 

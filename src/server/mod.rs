@@ -57,7 +57,6 @@ pub struct Server {
     config: Config,
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
-    /// The workers.
     workers: Vec<Worker>,
     /// What is bound, by name, for the `ready` line.
     bound: Vec<(String, Vec<SocketAddr>)>,
@@ -87,7 +86,6 @@ pub struct Server {
     reloads: Reloads,
     /// Whether it drains.
     is_ending: bool,
-    /// When it started.
     started: std::time::Instant,
     /// The secret of cookies of those that have none in a file.
     own_secret: OwnSecret,
@@ -115,7 +113,6 @@ pub struct Server {
 struct Worker {
     /// The way to it.
     commands: UnboundedSender<Command>,
-    /// Its thread.
     thread: JoinHandle<()>,
 }
 

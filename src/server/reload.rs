@@ -112,7 +112,6 @@ pub(super) type Loaded = Result<Box<Prepared>, LoadError>;
 pub(super) struct Prepared {
     /// What was read.
     setup: Setup,
-    /// Its keys.
     keys: Arc<Keys>,
     /// How its authorities differ from those that run; none for one that does not run.
     comparisons: Vec<Option<Comparison>>,
@@ -240,7 +239,6 @@ impl Server {
         }
     }
 
-    /// Begins a reload.
     fn begin_reload(&mut self, answers: Vec<Answer>) {
         let authority =
             |served: &ServedAuthority| (served.number(), served.name().to_owned(), Arc::clone(served.state()));

@@ -267,7 +267,6 @@ struct Bound {
 }
 
 impl Bound {
-    /// Binds all of them.
     fn bind(config: &Config, workers: usize) -> Result<Self, StartError> {
         let mut all = Vec::new();
         let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {

@@ -68,7 +68,6 @@ pub(super) struct ForwarderParts {
     pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
     pub(super) handed_over: Receiver<HandOver>,
-    /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// For how many sockets to backends it has room.
     pub(super) backend_sockets: usize,
@@ -80,7 +79,6 @@ pub(super) struct ForwarderParts {
 
 /// A worker's part of a TS.
 pub(super) struct AuthorityParts {
-    /// Its number.
     pub(super) number: usize,
     /// What it answers from.
     pub(super) state: Arc<AuthorityState>,
@@ -90,7 +88,6 @@ pub(super) struct AuthorityParts {
     pub(super) limited: Arc<Limited>,
     /// Where NOTIFY goes.
     pub(super) notifies: mpsc::UnboundedSender<ReceivedNotify>,
-    /// Its sockets.
     pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
     /// The connections of all workers.
     pub(super) connections: Arc<Connections>,
@@ -100,9 +97,7 @@ pub(super) struct AuthorityParts {
 /// it, its [`Parts`] apart, is gone, so that whoever is told could make another one.
 #[derive(Clone, Debug)]
 pub(super) struct LostWorker {
-    /// Which worker.
     pub(super) id: WorkerId,
-    /// What it has lost.
     pub(super) lost: Lost,
 }
 
@@ -313,7 +308,6 @@ struct Site {
     sockets: Vec<Rc<Socket>>,
     /// Tasks that take queries.
     intake: Endless,
-    /// Connections.
     connections: Endless,
     /// Tells connections to end.
     drain: watch::Sender<bool>,

@@ -52,7 +52,6 @@ pub enum ManualHealth {
 }
 
 impl SharedBackend {
-    /// A backend of this health.
     pub(super) fn new(config: &BackendConfig, affinity_number: u16, health: HealthState, workers: usize) -> Self {
         Self {
             address: config.address,

@@ -23,7 +23,6 @@ use crate::wire::{ClientCookie, CookieOption, CookiePair};
 #[derive(Debug, Default)]
 pub struct BackendCookies(Mutex<State>);
 
-/// The same, unlocked.
 #[derive(Debug, Default)]
 struct State {
     /// What queries bear, if it gives cookies.

@@ -111,11 +111,9 @@ impl fmt::Display for TransferError {
 /// ```
 #[derive(Debug)]
 pub struct Reader {
-    /// The zone.
     zone: Name,
     /// The ID of the query.
     id: u16,
-    /// What was asked.
     asked: TransferKind,
     /// Whether the response comes in one datagram.
     is_datagram: bool,

@@ -14,7 +14,6 @@ use crate::zone::Record;
 pub struct Records {
     /// Owner and RDATA of each record, one behind the other.
     octets: Vec<u8>,
-    /// Where each is.
     entries: Vec<Entry>,
 }
 
@@ -27,9 +26,7 @@ struct Entry {
     owner_len: u8,
     /// Length of the RDATA.
     rdata_len: u16,
-    /// The type.
     rtype: RecordType,
-    /// The TTL.
     ttl: u32,
 }
 
@@ -83,7 +80,6 @@ impl Records {
         self.octets.len() + self.entries.len() * size_of::<Entry>()
     }
 
-    /// One record.
     fn record(&self, entry: &Entry) -> Record<'_> {
         let owner_end = entry.start + usize::from(entry.owner_len);
         Record {

@@ -10,13 +10,9 @@ pub(super) const ZONE: &[u8] = b"\x07example\0";
 /// A record that owns its octets.
 #[derive(Clone, Debug)]
 pub(super) struct Owned {
-    /// The owner.
     owner: Vec<u8>,
-    /// The type.
     rtype: RecordType,
-    /// The TTL.
     ttl: u32,
-    /// The RDATA.
     rdata: Vec<u8>,
 }
 

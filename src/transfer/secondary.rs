@@ -119,7 +119,6 @@ pub struct Secondary {
 struct Look {
     /// The first that was asked.
     first: usize,
-    /// How many have failed.
     failed: usize,
     /// What is asked of the present one.
     stage: Stage,

@@ -110,13 +110,11 @@ pub fn verify_query(keys: &Keys, query: &[u8], now: u64) -> Result<Option<Server
 struct Tsig {
     /// The name of the key.
     owner: Name,
-    /// The name of the algorithm.
     algorithm: Name,
     /// When it was signed, 48 bits.
     time: u64,
     /// How far clocks may differ, in seconds.
     fudge: u16,
-    /// The MAC.
     mac: Vec<u8>,
     /// The ID that the message had when it was signed.
     original_id: u16,
@@ -267,7 +265,6 @@ const TIME_MASK: u64 = (1 << 48) - 1;
 /// The shortest MAC there may be, in octets (RFC 8945 section 5.2.2.1).
 const MIN_MAC: usize = 10;
 
-/// The algorithm of the library.
 fn library_algorithm(algorithm: Algorithm) -> TsigAlgorithm {
     match algorithm {
         Algorithm::HmacSha256 => TsigAlgorithm::HmacSha256,

@@ -219,7 +219,6 @@ mod tests {
         [&Header::new(7).with_counts([1, 0, 0, 0]).to_wire()[..], ZONE, b"\0\xFC\0\x01"].concat()
     }
 
-    /// All messages of some records.
     fn messages(records: &Records, limit: usize) -> Vec<Vec<u8>> {
         let query = query();
         let query = Message::read(&query).unwrap();
@@ -232,7 +231,6 @@ mod tests {
         all
     }
 
-    /// The records of messages.
     fn read(messages: &[Vec<u8>]) -> Records {
         let mut records = Records::new();
         for octets in messages {

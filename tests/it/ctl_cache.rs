@@ -115,7 +115,7 @@ fn a_name_is_shown_with_all_that_is_kept_of_it() {
     assert_eq!(find("ts".into(), "A", true)["cd"], true);
     assert_eq!(find("ts".into(), "A", false)["cd"], false);
     // A header, the question, one A record whose owner is a pointer.
-    assert_eq!(find("ts".into(), "A", false)["octets"], 12 + 21 + 16);
+    assert_eq!(find("ts".into(), "A", false)["bytes"], 12 + 21 + 16);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn stats_stand_in_the_status_and_alone() {
     let stats = read(&ctl(&site, "stats --json"));
     assert_eq!(stats, site.ask_json("GET /api/v1/status")["cache"]);
     for (key, value) in [
-        ("size_octets", 4 << 20),
+        ("size_bytes", 4 << 20),
         ("entries", 9),
         ("hits", 3),
         ("failure_hits", 1),
@@ -244,7 +244,7 @@ fn a_running_server_shows_and_flushes_what_it_keeps() {
     let shown = read(&run(&admin, "show www.example.org --json"));
     assert_eq!((&shown[0]["pool"], &shown[0]["state"], &shown[0]["hits"]), (&"all".into(), &"fresh".into(), &1.into()));
     let stats = read(&run(&admin, "stats --json"));
-    for (key, value) in [("size_octets", 1 << 20), ("entries", 2), ("hits", 1), ("misses", 2), ("insertions", 2)] {
+    for (key, value) in [("size_bytes", 1 << 20), ("entries", 2), ("hits", 1), ("misses", 2), ("insertions", 2)] {
         assert_eq!(stats[key], value, "{key}");
     }
     check(&run(&admin, "flush www.example.org"), 0, "1 entry of www.example.org. flushed\n", "");

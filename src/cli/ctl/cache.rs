@@ -63,8 +63,8 @@ pub(super) fn stats(cache: &CacheStatus) -> String {
     let share = if asked == 0 { "-".to_owned() } else { format!("{:.1}", hits as f64 / asked as f64 * 100.0) };
     let row = vec![
         cache.entries.to_string(),
-        size(cache.octets),
-        size(cache.size_octets),
+        size(cache.bytes),
+        size(cache.size_bytes),
         share,
         cache.hits.to_string(),
         cache.stale_hits.to_string(),
@@ -131,7 +131,7 @@ fn entry_row(entry: &EntryStatus) -> Vec<String> {
         entry.rcode.clone().unwrap_or_else(nothing),
         entry.ttl_seconds.to_string(),
         time(entry.stale_seconds),
-        entry.octets.to_string(),
+        entry.bytes.to_string(),
         format!("{}{more}", entry.hits),
     ]
 }
@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn stats_are_a_table_of_one_row() {
         let cache = CacheStatus {
-            size_octets: 64 << 20,
-            octets: 1_500_000,
+            size_bytes: 64 << 20,
+            bytes: 1_500_000,
             entries: 9_876,
             hits: 900,
             stale_hits: 31,
@@ -197,7 +197,7 @@ CACHE ENTRIES  OCTETS  OF     HIT %  HITS  STALE HITS  FAILURE HITS  MISSES  EVI
             rcode: Some("NOERROR".to_owned()),
             ttl_seconds: 299,
             stale_seconds: 86_400,
-            octets: 50,
+            bytes: 50,
             hits: 255,
         };
         let silence = EntryStatus {

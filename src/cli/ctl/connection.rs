@@ -125,7 +125,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// A server to ask.
 #[derive(Debug)]
 pub(in crate::cli) struct Connection {
-    /// Where it is.
     target: Target,
     /// What it may want to see.
     token: Option<Token>,

@@ -153,7 +153,6 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
 struct InPool<'a> {
     /// The name of the pool.
     pool: &'a str,
-    /// The backend.
     #[serde(flatten)]
     backend: &'a BackendStatus,
 }

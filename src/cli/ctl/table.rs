@@ -210,8 +210,8 @@ ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2     
     #[test]
     fn a_cache_is_shown_last() {
         let cache = CacheStatus {
-            size_octets: 1 << 20,
-            octets: 0,
+            size_bytes: 1 << 20,
+            bytes: 0,
             entries: 0,
             hits: 0,
             stale_hits: 0,

@@ -125,9 +125,7 @@ const fn ms(count: u64) -> Duration {
 /// A query that was asked.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
-    /// When.
     at: Duration,
-    /// Whom.
     backend: usize,
     /// Whether another backend would have been asked if all were idle.
     is_diverted: bool,

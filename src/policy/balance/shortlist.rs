@@ -8,7 +8,6 @@ use crate::policy::race::MAX_ATTEMPTS;
 pub(super) struct Shortlist<K> {
     /// The best, in order; those from `len` on are `None`.
     best: [Option<(K, BackendIndex)>; MAX_ATTEMPTS],
-    /// How many there are.
     len: usize,
 }
 

@@ -13,7 +13,6 @@ pub(super) struct Recent {
     longer: u64,
     /// The place for the next.
     next: u8,
-    /// What is usual.
     usual: RangeInclusive<u16>,
 }
 
@@ -51,7 +50,6 @@ impl Recent {
     }
 }
 
-/// Sets a bit to this.
 fn set(bits: &mut u64, place: u8, is_set: bool) {
     *bits = *bits & !(1 << place) | u64::from(is_set) << place;
 }

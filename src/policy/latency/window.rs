@@ -146,7 +146,6 @@ impl Window {
     }
 }
 
-/// The bucket of a latency.
 pub(super) fn bucket(latency: Duration) -> u16 {
     let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
     if micros < LINEAR {

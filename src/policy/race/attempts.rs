@@ -213,7 +213,6 @@ impl Attempts {
         self.again += 1;
     }
 
-    /// One attempt.
     pub(super) fn get(&self, id: AttemptId) -> Option<&Entry> {
         self.as_slice().get(usize::from(id.0))
     }

@@ -36,7 +36,6 @@ enum Input {
 
 /// A race among backends A, B, C ..., and what happens to it, in milliseconds.
 struct Play {
-    /// The rules.
     rules: Rules,
     /// Who may be asked.
     candidates: Candidates,

@@ -14,7 +14,6 @@ fn zone(serial: u32, hosts: &BTreeSet<u8>) -> Records {
     std::iter::once(soa.as_record()).chain(hosts.iter().map(|host| host.as_record())).collect()
 }
 
-/// The same records, in order.
 fn in_order(records: &Records) -> Vec<Record<'_>> {
     sorted(records.iter())
 }

@@ -92,7 +92,6 @@ impl Bench {
         (at - self.start).as_secs()
     }
 
-    /// The serial that it has.
     fn serial(&self) -> Option<u32> {
         self.secondary.version().map(|version| version.serial.0)
     }

@@ -53,7 +53,6 @@ impl Key {
         self.algorithm
     }
 
-    /// The MAC of some octets.
     pub(super) fn mac(&self, octets: &[u8]) -> Vec<u8> {
         let mac = library_algorithm(self.algorithm).mac_data(&self.secret, octets);
         mac.expect("the library knows all algorithms that we have a name for")
