@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{Receiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::time::interval;
 
 use super::authorities::{ServedAuthority, ZoneChange};
@@ -22,15 +22,16 @@ use super::cookies::OwnSecret;
 use super::privileges::{self, PrivilegeError};
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
-use super::worker::{self, AuthorityParts, Command, ForwarderParts, Parts};
+use super::worker::{self, AuthorityParts, Command, ForwarderParts, LostWorker, Parts};
 use super::{Server, Worker, forwarder_cookies, notify, persist};
 use crate::admin::{self, Socket, SocketError};
-use crate::config::Config;
+use crate::authority::ReceivedNotify;
+use crate::config::{Config, CookieConfig};
 use crate::forwarder::claims::{Claims, WorkerId};
 use crate::forwarder::shortage::Shortage;
 use crate::forwarder::{HAND_OVERS, HandOver, Shared};
 use crate::health::Prober;
-use crate::limit::{Clients, OwnAddresses, Pacing};
+use crate::limit::{Clients, Cookies, OwnAddresses, Pacing};
 use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Limited, Summary};
 use crate::net::bind::{self, BindError, Listeners};
@@ -39,9 +40,11 @@ use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::{Endless, TaskKind, Tasks};
 use crate::notify::Notifier;
-use crate::secondary::{Saved, Secondaries};
+use crate::secondary::{Saved, Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
+use crate::transfer::tsig::Keys;
 use crate::wire::HashSeed;
+use crate::zone::ZoneDb;
 
 /// A server could not start.
 #[derive(Debug)]
@@ -107,23 +110,10 @@ impl Server {
             persist::load(state, &shared);
         }
         let mut bound = Bound::bind(&config, count)?;
-        let authorities = config.authorities.iter().zip(zone_dbs).enumerate().map(|(number, (config, zone_db))| {
-            let cookies = own_secret.cookies(&config.cookies, &cookie_secrets);
-            ServedAuthority::new(number, config.clone(), zone_db, &keys, cookies)
-        });
-        let (mut authorities, changes): (Vec<_>, Vec<_>) = authorities.unzip();
-        let mut changes: Vec<ZoneChange> = changes.into_iter().flatten().collect();
-        // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
-        let (update_sender, mut updates) = unbounded_channel();
         let tasks = Tasks::default();
-        let mut secondaries = Secondaries::new(tasks.clone(), update_sender);
-        let zones: Vec<_> = authorities.iter().flat_map(ServedAuthority::zones).collect();
-        let saved = Saved::load_all(zones.iter().cloned());
-        secondaries.set_zones(zones, saved);
-        // What was saved is answered from with the first query.
-        while let Ok(update) = updates.try_recv() {
-            changes.extend(authorities.get_mut(update.authority).and_then(|served| served.take(update)));
-        }
+        let mut zones =
+            Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
+        let changes = zones.take_saved();
         // From here on nothing is bound, and no thread runs yet: those to come have no more rights than this one.
         let confinement = match files {
             Some(files) => {
@@ -138,42 +128,21 @@ impl Server {
         // At most one for each zone and primary: see `authority::PendingNotifies`.
         let (notify_sender, notifies) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let own = Arc::new(OwnAddresses::new(bound.for_queries()));
+        let for_workers = ForWorkers {
+            config: &config,
+            state: state.as_ref(),
+            authorities: &zones.authorities,
+            shared,
+            connections: &connections,
+            shares: &shares,
+            own: Arc::new(OwnAddresses::new(bound.for_queries())),
+            notifies: notify_sender,
+            lost: lost_sender,
+        };
         let mut workers = Vec::new();
         // From the last to the first, so that each takes its sockets off the end.
         for (number, handed_over) in handed_over.into_iter().enumerate().rev() {
-            // This thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
-            let (commands, received) = unbounded_channel();
-            let table = connections.forwarder.clone();
-            let forwarder = state.as_ref().zip(table).map(|(state, table)| ForwarderParts {
-                shared: Arc::clone(&shared),
-                state: Arc::clone(state),
-                own: Arc::clone(&own),
-                handed_over,
-                sockets: bound.forwarder.pop().unwrap_or_default(),
-                backend_sockets: shares.backend_sockets,
-                connections: table,
-                fetches: shares.fetches,
-            });
-            let sites = bound.authorities.iter_mut().zip(&authorities).enumerate();
-            let authorities = sites.map(|(number, (sockets, served))| AuthorityParts {
-                number,
-                state: Arc::clone(served.state()),
-                own: Arc::clone(&own),
-                limited: connections.authorities[number].limited(),
-                notifies: notify_sender.clone(),
-                sockets: sockets.pop().unwrap_or_default(),
-                connections: Arc::clone(&connections.authorities[number]),
-            });
-            let parts = Parts {
-                id: WorkerId(number as u16),
-                commands: received,
-                forwarder,
-                authorities: authorities.collect(),
-                counters: Arc::clone(&counters[number]),
-                busy_poll: BusyPoll::new(config.busy_poll),
-            };
-            workers.push(Worker { commands, thread: worker::start(parts, lost_sender.clone())? });
+            workers.push(for_workers.start(number, handed_over, &mut bound, Arc::clone(&counters[number]))?);
         }
         let mut prober = Prober::new(tasks.clone(), refresh(&workers));
         if let Some(state) = &state {
@@ -211,15 +180,120 @@ impl Server {
             started: Instant::now(),
             own_secret,
             connections,
-            authorities,
-            secondaries,
-            updates,
+            authorities: zones.authorities,
+            secondaries: zones.secondaries,
+            updates: zones.updates,
             notifies,
             notifier,
             prober,
             health_events,
             summary: Summary::of(counters),
         })
+    }
+}
+
+/// The zones of the authorities, and who looks after those that come from other servers.
+struct Zones {
+    /// In order of the config.
+    authorities: Vec<ServedAuthority>,
+    /// The zones whose copies are out of date.
+    changes: Vec<ZoneChange>,
+    secondaries: Secondaries,
+    /// What becomes of the zones of `secondaries`.
+    updates: UnboundedReceiver<ZoneUpdate>,
+}
+
+impl Zones {
+    /// The zones of a config, as they were loaded. `cookies`: what gives cookies to the clients of an authority.
+    fn new(
+        config: &Config,
+        loaded: Vec<Arc<ZoneDb>>,
+        keys: &Arc<Keys>,
+        cookies: impl Fn(&CookieConfig) -> Option<Arc<Cookies>>,
+        tasks: &Tasks,
+    ) -> Self {
+        let authorities = config.authorities.iter().zip(loaded).enumerate();
+        let authorities = authorities.map(|(number, (config, loaded))| {
+            ServedAuthority::new(number, config.clone(), loaded, keys, cookies(&config.cookies))
+        });
+        let (authorities, changes): (Vec<_>, Vec<_>) = authorities.unzip();
+        // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
+        let (sender, updates) = unbounded_channel();
+        let secondaries = Secondaries::new(tasks.clone(), sender);
+        Self { authorities, changes: changes.into_iter().flatten().collect(), secondaries, updates }
+    }
+
+    /// Takes what was saved of the zones of other servers, so that it is answered from with the first query. Returns all
+    /// zones whose copies are out of date.
+    fn take_saved(&mut self) -> Vec<ZoneChange> {
+        let zones: Vec<_> = self.authorities.iter().flat_map(ServedAuthority::zones).collect();
+        let saved = Saved::load_all(zones.iter().cloned());
+        self.secondaries.set_zones(zones, saved);
+        while let Ok(update) = self.updates.try_recv() {
+            let served = self.authorities.get_mut(update.authority);
+            self.changes.extend(served.and_then(|served| served.take(update)));
+        }
+        std::mem::take(&mut self.changes)
+    }
+}
+
+/// What workers are made of.
+struct ForWorkers<'a> {
+    config: &'a Config,
+    state: Option<&'a Arc<ForwarderState>>,
+    authorities: &'a [ServedAuthority],
+    shared: Arc<Shared>,
+    connections: &'a Tables,
+    shares: &'a Shares,
+    /// Where no client is.
+    own: Arc<OwnAddresses>,
+    notifies: UnboundedSender<ReceivedNotify>,
+    /// Where a worker tells that it has ended.
+    lost: UnboundedSender<LostWorker>,
+}
+
+impl ForWorkers<'_> {
+    /// Starts the worker of this number. It takes the last of the sockets that are left.
+    fn start(
+        &self,
+        number: usize,
+        handed_over: Receiver<HandOver>,
+        bound: &mut Bound,
+        counters: Arc<Counters>,
+    ) -> io::Result<Worker> {
+        // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
+        let (commands, received) = unbounded_channel();
+        let table = self.connections.forwarder.as_ref();
+        let forwarder = self.state.zip(table).map(|(state, table)| ForwarderParts {
+            shared: Arc::clone(&self.shared),
+            state: Arc::clone(state),
+            own: Arc::clone(&self.own),
+            handed_over,
+            sockets: bound.forwarder.pop().unwrap_or_default(),
+            backend_sockets: self.shares.backend_sockets,
+            connections: Arc::clone(table),
+            fetches: self.shares.fetches,
+        });
+        let tables = &self.connections.authorities;
+        let authorities = bound.authorities.iter_mut().zip(self.authorities).zip(tables).enumerate();
+        let authorities = authorities.map(|(number, ((sockets, served), table))| AuthorityParts {
+            number,
+            state: Arc::clone(served.state()),
+            own: Arc::clone(&self.own),
+            limited: table.limited(),
+            notifies: self.notifies.clone(),
+            sockets: sockets.pop().unwrap_or_default(),
+            connections: Arc::clone(table),
+        });
+        let parts = Parts {
+            id: WorkerId(number as u16),
+            commands: received,
+            forwarder,
+            authorities: authorities.collect(),
+            counters,
+            busy_poll: BusyPoll::new(self.config.busy_poll),
+        };
+        Ok(Worker { commands, thread: worker::start(parts, self.lost.clone())? })
     }
 }
 
