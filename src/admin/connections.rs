@@ -151,7 +151,7 @@ impl Parts {
             true => (&self.waiting, self.bounds.waiting),
             false => (&self.at_work, self.bounds.at_work),
         };
-        let place = Place::take(taken, max);
+        let place = ConnectionPermit::take(taken, max);
         if place.is_none() && !is_about_health(head.uri.path()) {
             return HttpError::Busy.into_response();
         }
@@ -162,9 +162,9 @@ impl Parts {
 }
 
 /// A place among the requests that are being carried out.
-struct Place<'a>(&'a Cell<usize>);
+struct ConnectionPermit<'a>(&'a Cell<usize>);
 
-impl<'a> Place<'a> {
+impl<'a> ConnectionPermit<'a> {
     /// Takes a place, if there is one.
     fn take(taken: &'a Cell<usize>, max: usize) -> Option<Self> {
         (taken.get() < max).then(|| {
@@ -174,7 +174,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ConnectionPermit<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use self::notify::{PendingNotifies, ReceivedNotify};
-use self::special::{Outcome, Special, is_special, truncate};
+use self::special::{Handled, Special, is_special, truncate};
 pub use self::state::{AuthorityState, Source, ZoneTransfers};
 use crate::limit::{Access, Decision, OnDenied, OwnAddresses, ResponseRate};
 use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
@@ -137,10 +137,10 @@ impl Authority {
             responses.push_unless_empty(datagram.peer, datagram.local, |out| {
                 let arrival = self.read(&state, datagram.bytes, datagram.peer.ip(), || *today);
                 let mut reaction = match self.react(&state, &arrival, datagram.peer, Transport::Udp, out) {
-                    Outcome::Reaction(reaction) => reaction,
+                    Handled::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
-                    Outcome::Transfer(_) => Reaction::Silent,
-                    Outcome::Dropped(reason) => return self.drop_query(reason, Transport::Udp, out),
+                    Handled::Transfer(_) => Reaction::Silent,
+                    Handled::Dropped(reason) => return self.drop_query(reason, Transport::Udp, out),
                 };
                 if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction)
                     && rate.limits(peer.ip())
@@ -169,8 +169,8 @@ impl Authority {
         let state = Arc::clone(&self.state.borrow());
         let arrival = self.read(&state, message, responder.peer().ip(), clock::unix_now_serial);
         let reaction = match self.react(&state, &arrival, responder.peer(), Transport::Tcp, &mut out) {
-            Outcome::Reaction(reaction) => reaction,
-            Outcome::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
+            Handled::Reaction(reaction) => reaction,
+            Handled::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
                     let parts = responder.respond_in_parts();
                     self.count(Reaction::Respond(Rcode::NOERROR), Transport::Tcp, &mut out);
@@ -186,7 +186,7 @@ impl Authority {
                     Reaction::Respond(Rcode::SERVFAIL)
                 }
             },
-            Outcome::Dropped(reason) => {
+            Handled::Dropped(reason) => {
                 self.drop_query(reason, Transport::Tcp, &mut out);
                 return responder.respond(|_| {});
             }
@@ -222,7 +222,7 @@ impl Authority {
         peer: SocketAddr,
         transport: Transport,
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> Handled {
         #[cfg(feature = "faults")]
         crate::faults::on_message(arrival.message);
         let transport = match transport {
@@ -239,7 +239,7 @@ impl Authority {
             let special = Special { authority: self.number, state, message, read, cookie, client, transport };
             return special.react(&self.notifies, out);
         }
-        Outcome::Reaction(zone::respond_to(&state.zone_db, read, cookie, message, transport, UDP_SIZE, out))
+        Handled::Reaction(zone::respond_to(&state.zone_db, read, cookie, message, transport, UDP_SIZE, out))
     }
 
     /// Says nothing to a query, and counts why.
@@ -281,15 +281,15 @@ impl Arrival<'_> {
 }
 
 /// Reacts to a message of a client that is not to be answered.
-fn deny(access: &Access, arrival: &Arrival<'_>, out: &mut Vec<u8>) -> Outcome {
+fn deny(access: &Access, arrival: &Arrival<'_>, out: &mut Vec<u8>) -> Handled {
     let Arrival { message, read, cookie } = arrival;
     match (read, access.on_denied()) {
-        (Err(Rejected::Short | Rejected::NotAQuery), _) => return Outcome::Reaction(Reaction::Malformed),
-        (_, OnDenied::Drop) => return Outcome::Dropped(Dropped::Denied),
+        (Err(Rejected::Short | Rejected::NotAQuery), _) => return Handled::Reaction(Reaction::Malformed),
+        (_, OnDenied::Drop) => return Handled::Dropped(Dropped::Denied),
         (Ok(_) | Err(Rejected::Answer(_)), OnDenied::Refused) => {}
     }
     write_prohibited(message, read.as_ref().ok(), cookie.as_ref(), UDP_SIZE, out);
-    Outcome::Reaction(Reaction::Respond(Rcode::REFUSED))
+    Handled::Reaction(Reaction::Respond(Rcode::REFUSED))
 }
 
 /// Writes what goes out in the place of a response above a rate; returns its rcode.

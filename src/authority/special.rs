@@ -47,7 +47,7 @@ pub(super) struct Special<'a> {
 }
 
 /// What becomes of such a message.
-pub(super) enum Outcome {
+pub(super) enum Handled {
     /// Nothing is said, for this reason.
     Dropped(Dropped),
     /// As with any other.
@@ -68,13 +68,13 @@ enum PlannedResponse {
 
 impl Special<'_> {
     /// Reacts; `out` has the response if there is one. A NOTIFY that is taken goes to `notifies`.
-    pub(super) fn react(&self, notifies: &UnboundedSender<ReceivedNotify>, out: &mut Vec<u8>) -> Outcome {
+    pub(super) fn react(&self, notifies: &UnboundedSender<ReceivedNotify>, out: &mut Vec<u8>) -> Handled {
         let now = unix_now();
         let chain = match verify_query(&self.state.keys, self.message, now) {
             Ok(chain) => chain,
             Err(refusal) => {
                 refusal.write(self.message, now, out);
-                return Outcome::Reaction(Reaction::Respond(refusal.rcode));
+                return Handled::Reaction(Reaction::Respond(refusal.rcode));
             }
         };
         let planned = match self.read {
@@ -88,7 +88,7 @@ impl Special<'_> {
             PlannedResponse::Transfer(zone, transfers) => {
                 let query = self.message.to_vec();
                 let transfer = Transfer { client: self.client, query, zone, transfers, chain };
-                return Outcome::Transfer(Box::new(transfer));
+                return Handled::Transfer(Box::new(transfer));
             }
             PlannedResponse::Error(rcode) => {
                 write_error(self.message, rcode, self.cookie, UDP_SIZE, out);
@@ -99,7 +99,7 @@ impl Special<'_> {
         if let Some(chain) = chain.filter(|_| !out.is_empty()) {
             self.sign(chain, now, out);
         }
-        Outcome::Reaction(reaction)
+        Handled::Reaction(reaction)
     }
 
     /// Answers as if the query was not signed.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::entry::{Head, State};
 use super::key::Key;
 use super::ring::{Queue, Ring};
-use super::table::{Place, Table};
+use super::table::{Location, Table};
 use crate::wire::HEADER_LEN;
 
 /// A part of the store.
@@ -193,7 +193,7 @@ impl Shard {
         let head = Head { extent: (extent / super::ring::UNIT) as u16, len, ..head };
         head.write(octets);
         octets[Head::LEN..Head::LEN + reply.len()].copy_from_slice(reply);
-        self.table.insert(head.tag, Place { queue, at });
+        self.table.insert(head.tag, Location { queue, at });
         self.stats.entries += 1;
         self.stats.bytes += extent as u64;
         self.stats.insertions += 1;
@@ -257,7 +257,7 @@ impl Shard {
     /// Takes the oldest entry out of the small ring: into the main ring if it was hit, else out of the cache.
     fn shift_small(&mut self, now: Now) {
         let Some((at, head)) = self.small.oldest() else { return };
-        let place = Place { queue: Queue::Small, at };
+        let place = Location { queue: Queue::Small, at };
         if head.state == State::Dead {
             self.small.free_oldest();
         } else if head.is_gone(now.millis, now.stale) || head.frequency == 0 && !self.main.fits(head.extent()) {
@@ -271,7 +271,7 @@ impl Shard {
             into[..head.extent()].copy_from_slice(&from[..head.extent()]);
             // The hits that brought it here have been paid for.
             Head { frequency: 0, ..head }.write(into);
-            self.moved(place, &head, Place { queue: Queue::Main, at: to });
+            self.moved(place, &head, Location { queue: Queue::Main, at: to });
             self.small.free_oldest();
         }
     }
@@ -288,7 +288,7 @@ impl Shard {
     /// Takes the oldest entry out of the main ring, or renews it if it was hit and there are renewals left.
     fn shift_main(&mut self, now: Now, renewals: &mut u32) {
         let Some((at, head)) = self.main.oldest() else { return };
-        let place = Place { queue: Queue::Main, at };
+        let place = Location { queue: Queue::Main, at };
         if head.state == State::Dead {
             self.main.free_oldest();
         } else if head.frequency == 0 || *renewals == 0 || head.is_gone(now.millis, now.stale) {
@@ -298,12 +298,12 @@ impl Shard {
             *renewals -= 1;
             let to = self.main.renew_oldest();
             Head { frequency: head.frequency - 1, ..head }.write(self.main.at_mut(to));
-            self.moved(place, &head, Place { queue: Queue::Main, at: to });
+            self.moved(place, &head, Location { queue: Queue::Main, at: to });
         }
     }
 
     /// Drops an entry from the table to make room.
-    fn evict(&mut self, place: Place, head: &Head) {
+    fn evict(&mut self, place: Location, head: &Head) {
         if let Some(slot) = self.table.find(head.tag, |found| found == place) {
             self.table.remove(slot);
             self.stats.entries -= 1;
@@ -313,7 +313,7 @@ impl Shard {
     }
 
     /// Tells the table that an entry has moved.
-    fn moved(&mut self, from: Place, head: &Head, to: Place) {
+    fn moved(&mut self, from: Location, head: &Head, to: Location) {
         if let Some(slot) = self.table.find(head.tag, |found| found == from) {
             self.table.move_to(slot, to);
         }

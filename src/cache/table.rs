@@ -9,7 +9,7 @@ use super::ring::Queue;
 
 /// Where an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// In which ring.
     pub(super) queue: Queue,
     /// Its first octet there.
@@ -41,7 +41,7 @@ impl Table {
     }
 
     /// The slot of a place with this tag that `is_it`.
-    pub(super) fn find(&self, tag: u32, mut is_it: impl FnMut(Place) -> bool) -> Option<usize> {
+    pub(super) fn find(&self, tag: u32, mut is_it: impl FnMut(Location) -> bool) -> Option<usize> {
         let mut slot = self.home(tag);
         // The table is never full, so every cluster ends.
         loop {
@@ -62,12 +62,12 @@ impl Table {
     }
 
     /// The place in a slot, if it is in use.
-    pub(super) fn place(&self, slot: usize) -> Option<Place> {
+    pub(super) fn place(&self, slot: usize) -> Option<Location> {
         self.slots.get(slot).filter(|&&content| content != 0).map(|&content| place_of(content))
     }
 
     /// Adds a place. The table must not be full.
-    pub(super) fn insert(&mut self, tag: u32, place: Place) {
+    pub(super) fn insert(&mut self, tag: u32, place: Location) {
         if self.len >= room_of(self.slots.len()) && self.slots.len() < self.most {
             self.grow();
         }
@@ -76,7 +76,7 @@ impl Table {
     }
 
     /// Tells that what is in this slot has moved.
-    pub(super) fn move_to(&mut self, slot: usize, place: Place) {
+    pub(super) fn move_to(&mut self, slot: usize, place: Location) {
         self.slots[slot] = content_of(tag_of(self.slots[slot]), place);
     }
 
@@ -168,7 +168,7 @@ fn room_of(slots: usize) -> usize {
 
 /// The content of a slot. Places are multiples of 8, so three bits are free: the lowest says that the slot is in use, the next
 /// in which queue.
-fn content_of(tag: u32, place: Place) -> u64 {
+fn content_of(tag: u32, place: Location) -> u64 {
     let queue = match place.queue {
         Queue::Small => 0,
         Queue::Main => QUEUE_BIT,
@@ -177,9 +177,9 @@ fn content_of(tag: u32, place: Place) -> u64 {
 }
 
 /// The place in a slot.
-fn place_of(content: u64) -> Place {
+fn place_of(content: u64) -> Location {
     let queue = if content & QUEUE_BIT == 0 { Queue::Small } else { Queue::Main };
-    Place { queue, at: (content & u64::from(u32::MAX) & !7) as usize }
+    Location { queue, at: (content & u64::from(u32::MAX) & !7) as usize }
 }
 
 /// The tag in a slot.
@@ -202,8 +202,8 @@ mod tests {
 
     use super::*;
 
-    fn place(number: usize) -> Place {
-        Place { queue: if number.is_multiple_of(2) { Queue::Main } else { Queue::Small }, at: number * 8 }
+    fn place(number: usize) -> Location {
+        Location { queue: if number.is_multiple_of(2) { Queue::Main } else { Queue::Small }, at: number * 8 }
     }
 
     proptest! {
@@ -211,7 +211,7 @@ mod tests {
         #[test]
         fn a_table_is_a_map(steps in prop::collection::vec((0_u32..20, any::<bool>()), 0..200)) {
             let mut table = Table::new(16);
-            let mut model: Vec<(u32, Place)> = Vec::new();
+            let mut model: Vec<(u32, Location)> = Vec::new();
             for (number, (tag, adds)) in steps.into_iter().enumerate() {
                 if adds && !table.is_full() {
                     table.insert(tag, place(number));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     /// Walks over a table from a slot on, and returns what it has seen.
-    fn walk(table: &Table, from: usize) -> Vec<Place> {
+    fn walk(table: &Table, from: usize) -> Vec<Location> {
         let mut seen = Vec::new();
         let mut from = Some(from);
         while let Some(start) = from {

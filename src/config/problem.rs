@@ -51,7 +51,7 @@ pub struct Problem {
     /// The file's name as the reader of the message knows it.
     file: String,
     /// Where in the file; `None` when the file as a whole is meant.
-    place: Option<Place>,
+    place: Option<Position>,
     /// The key path, `pools.ts.timeout`; empty at the top and in text that is no TOML.
     path: String,
     /// The thing and the remedy.
@@ -61,7 +61,12 @@ pub struct Problem {
 impl Problem {
     /// A problem with the octets `span` of `text`, or with the file as a whole.
     pub(super) fn new(file: &str, text: &str, span: Option<Range<usize>>, path: &str, message: String) -> Self {
-        Self { file: file.to_owned(), place: span.map(|span| Place::of(text, &span)), path: path.to_owned(), message }
+        Self {
+            file: file.to_owned(),
+            place: span.map(|span| Position::of(text, &span)),
+            path: path.to_owned(),
+            message,
+        }
     }
 
     /// The line in the file, from 1, if one is meant.
@@ -69,7 +74,7 @@ impl Problem {
         self.place.as_ref().map(|place| place.line)
     }
 
-    /// Place, key path and message in one line, without the line of the file.
+    /// Position, key path and message in one line, without the line of the file.
     pub fn headline(&self) -> String {
         let Self { file, place, path, message } = self;
         let place = place.as_ref().map(|place| format!("{}:{}:", place.line, place.column));
@@ -94,7 +99,7 @@ impl fmt::Display for Problem {
 
 /// A stretch of one line, as people count: lines and columns from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct Position {
     /// Counted from 1.
     line: usize,
     /// Counted from 1.
@@ -105,7 +110,7 @@ struct Place {
     width: usize,
 }
 
-impl Place {
+impl Position {
     /// Finds `span` in `text`. A span over several lines ends with its first; one that is not in the
     /// text, or splits a character, is moved to the nearest character before it.
     fn of(text: &str, span: &Range<usize>) -> Self {

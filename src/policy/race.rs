@@ -39,7 +39,7 @@ mod step;
 use std::time::{Duration, Instant};
 
 pub use self::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
-use self::attempts::{Attempts, Entry, State};
+use self::attempts::{AttemptRecord, Attempts, State};
 pub use self::rank::{Accept, Rank};
 pub use self::step::{Heard, OptRefusal, Outcome, Retry, Step};
 use super::budget::Budget;
@@ -201,7 +201,7 @@ impl Race {
     /// even its budget, which is given back.
     pub fn on_unsent(&mut self, attempt: AttemptId, retry: Retry, budget: &Budget) {
         let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
-        let Some(&Entry { backend, kind, .. }) = asked else { return };
+        let Some(&AttemptRecord { backend, kind, .. }) = asked else { return };
         self.attempts.withdraw(attempt);
         if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
             let bit = 1 << place;

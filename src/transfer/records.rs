@@ -14,12 +14,12 @@ use crate::zone::Record;
 pub struct Records {
     /// Owner and RDATA of each record, one behind the other.
     octets: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<RecordAt>,
 }
 
 /// Where the octets of one record are, and what else is in it.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct RecordAt {
     /// The first octet of the owner.
     start: usize,
     /// Length of the owner; the RDATA is behind it.
@@ -43,7 +43,7 @@ impl Records {
             debug_assert!(false, "a record that no message can hold");
             return;
         };
-        let entry = Entry { start: self.octets.len(), owner_len, rdata_len, rtype: record.rtype, ttl: record.ttl };
+        let entry = RecordAt { start: self.octets.len(), owner_len, rdata_len, rtype: record.rtype, ttl: record.ttl };
         self.octets.extend_from_slice(record.owner);
         self.octets.extend_from_slice(record.rdata);
         self.entries.push(entry);
@@ -71,16 +71,16 @@ impl Records {
 
     /// About how many octets of memory these records would take.
     pub fn size_of<'a>(records: impl IntoIterator<Item = Record<'a>>) -> usize {
-        let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<Entry>();
+        let octets = |record: Record<'_>| record.owner.len() + record.rdata.len() + size_of::<RecordAt>();
         records.into_iter().map(octets).sum()
     }
 
     /// About how many octets of memory they take.
     pub fn size(&self) -> usize {
-        self.octets.len() + self.entries.len() * size_of::<Entry>()
+        self.octets.len() + self.entries.len() * size_of::<RecordAt>()
     }
 
-    fn record(&self, entry: &Entry) -> Record<'_> {
+    fn record(&self, entry: &RecordAt) -> Record<'_> {
         let owner_end = entry.start + usize::from(entry.owner_len);
         Record {
             owner: &self.octets[entry.start..owner_end],

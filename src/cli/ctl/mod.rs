@@ -53,15 +53,15 @@ enum Action {
         weight: u16,
     },
     /// Ask a backend no more, and let it finish what is in flight
-    Drain(Place),
+    Drain(WhichBackend),
     /// Take a backend out of its pool
-    Remove(Place),
+    Remove(WhichBackend),
     /// Ask a backend whatever probes say, until auto
-    Up(Place),
+    Up(WhichBackend),
     /// Do not ask a backend whatever probes say, until auto
-    Down(Place),
+    Down(WhichBackend),
     /// Leave it to the probes whether a backend is up
-    Auto(Place),
+    Auto(WhichBackend),
     /// Read config and zones again
     Reload,
     /// Show the cache, or make it forget
@@ -79,7 +79,7 @@ struct Show {
 
 /// Which backend.
 #[derive(Debug, clap::Args)]
-struct Place {
+struct WhichBackend {
     /// Name of the pool
     pool: String,
     /// Name or address of the backend

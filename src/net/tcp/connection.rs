@@ -25,7 +25,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::responder::{Responder, Response};
-use super::table::{Place, Seat, WAITING};
+use super::table::{ConnectionSlot, Seat, WAITING};
 use crate::limit::{Doing, Patience};
 use crate::wire::{FRAME_PREFIX, Rcode, Rejected, first_message, read_query};
 
@@ -34,7 +34,7 @@ pub(super) struct Connection {
     /// The stream.
     stream: TcpStream,
     /// Its place among all connections.
-    place: Place,
+    place: ConnectionSlot,
     /// Octets read and not yet handled.
     input: Vec<u8>,
     /// Octets to be written.
@@ -56,7 +56,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A fresh connection.
-    pub(super) fn new(stream: TcpStream, place: Place) -> Self {
+    pub(super) fn new(stream: TcpStream, place: ConnectionSlot) -> Self {
         let socket = SockRef::from(&stream);
         // A response is written whole; waiting for more to send would only delay it.
         let _ = socket.set_tcp_nodelay(true);

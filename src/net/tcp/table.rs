@@ -90,7 +90,7 @@ impl Connections {
     }
 
     /// Lets a client connect, if it may. Another connection may have to make room.
-    pub(super) fn enter(self: &Arc<Self>, client: IpAddr, now: Instant) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, client: IpAddr, now: Instant) -> Option<ConnectionSlot> {
         let mut table = self.lock();
         let per_client = if table.rules.per_client == 0 { u32::MAX } else { table.rules.per_client };
         let Some(connected) = self.clients.connect(client, per_client) else {
@@ -113,7 +113,7 @@ impl Connections {
         });
         table.seats.push((Arc::clone(&seat), connected));
         self.tell_pressure(&table);
-        Some(Place { seat, rules: table.rules, pressure: self.pressure.subscribe() })
+        Some(ConnectionSlot { seat, rules: table.rules, pressure: self.pressure.subscribe() })
     }
 
     /// A connection has ended.
@@ -278,7 +278,7 @@ impl Seat {
 
 /// A connection's place in the table, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     /// What it shares with others.
     pub(super) seat: Arc<Seat>,
     /// The rules when it was opened.
@@ -287,7 +287,7 @@ pub(super) struct Place {
     pub(super) pressure: watch::Receiver<Pressure>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.seat.connections.leave(&self.seat);
     }

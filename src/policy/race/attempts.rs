@@ -116,7 +116,7 @@ impl Default for Offset {
 
 /// One line of the ledger.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct AttemptRecord {
     /// When the backend was asked.
     pub(super) asked: Offset,
     /// Who was asked.
@@ -131,7 +131,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Attempts {
     /// The lines; those from `len` on mean nothing.
-    entries: [Entry; MAX_ATTEMPTS],
+    entries: [AttemptRecord; MAX_ATTEMPTS],
     /// How many of `entries` are meant.
     len: u8,
     /// Which of them were asked without OPT, a bit for each.
@@ -145,15 +145,19 @@ pub(super) struct Attempts {
 impl Attempts {
     /// No attempts yet.
     pub(super) fn new() -> Self {
-        let blank =
-            Entry { asked: Offset::default(), backend: BackendIndex(0), kind: Kind::First, state: State::Failed };
+        let blank = AttemptRecord {
+            asked: Offset::default(),
+            backend: BackendIndex(0),
+            kind: Kind::First,
+            state: State::Failed,
+        };
         Self { entries: [blank; MAX_ATTEMPTS], len: 0, without_opt: 0, again: 0, unsent: 0 }
     }
 
     /// Writes down a new attempt, with OPT or without. There must be room.
     pub(super) fn push(&mut self, backend: BackendIndex, kind: Kind, edns: bool, asked: Offset) -> AttemptId {
         let id = self.next_id();
-        self.entries[usize::from(id.0)] = Entry { asked, backend, kind, state: State::Silent };
+        self.entries[usize::from(id.0)] = AttemptRecord { asked, backend, kind, state: State::Silent };
         self.without_opt |= u8::from(!edns) << id.0;
         self.len += 1;
         id
@@ -213,27 +217,27 @@ impl Attempts {
         self.again += 1;
     }
 
-    pub(super) fn get(&self, id: AttemptId) -> Option<&Entry> {
+    pub(super) fn get(&self, id: AttemptId) -> Option<&AttemptRecord> {
         self.as_slice().get(usize::from(id.0))
     }
 
     /// One attempt, to be changed.
-    pub(super) fn get_mut(&mut self, id: AttemptId) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, id: AttemptId) -> Option<&mut AttemptRecord> {
         self.entries[..usize::from(self.len)].get_mut(usize::from(id.0))
     }
 
     /// All attempts with their numbers, oldest first.
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
         (0..self.len).map(AttemptId).zip(self.as_slice())
     }
 
     /// The attempts in this state, oldest first.
-    pub(super) fn in_state(&self, state: State) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+    pub(super) fn in_state(&self, state: State) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
         self.iter().filter(move |(_, entry)| entry.state == state)
     }
 
     /// The attempts that are waited for until the deadline, oldest first: nothing came to them, or nothing but ICMP.
-    pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &Entry)> {
+    pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
         self.iter().filter(|(_, entry)| matches!(entry.state, State::Silent | State::Unreachable))
     }
 
@@ -271,7 +275,7 @@ impl Attempts {
     }
 
     /// An attempt as the forwarder sees it, in a race that started at `start`.
-    pub(super) fn view(&self, id: AttemptId, entry: &Entry, start: Instant) -> Attempt {
+    pub(super) fn view(&self, id: AttemptId, entry: &AttemptRecord, start: Instant) -> Attempt {
         Attempt {
             id,
             backend: entry.backend,
@@ -284,7 +288,7 @@ impl Attempts {
     }
 
     /// The lines that are meant.
-    fn as_slice(&self) -> &[Entry] {
+    fn as_slice(&self) -> &[AttemptRecord] {
         &self.entries[..usize::from(self.len)]
     }
 }
