@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
@@ -26,7 +25,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::authorization::{Guard, Origin};
 use super::deadline::{Handing, Timed, Turn};
@@ -103,7 +102,7 @@ impl Parts {
                     Err(error) => {
                         tracing::warn!(%error, "admin: a connection was not accepted");
                         // Out of descriptors, most likely, and nothing tells when there is one again: do not spin.
-                        let _ = timeout(PAUSE, future::pending::<()>()).await;
+                        sleep(PAUSE).await;
                     }
                 },
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended)?,

@@ -77,9 +77,9 @@ pub struct RecvBatch {
     peers: Box<[libc::sockaddr_storage]>,
     /// Control messages, written by the kernel.
     control: Box<[Control]>,
-    /// Points into `buffers`; never read by us, kept for the kernel.
-    _vectors: Box<[libc::iovec]>,
-    /// Points into all of the above.
+    /// Room for pointers into `buffers`, made anew for every call.
+    vectors: Box<[libc::iovec]>,
+    /// Room for headers, which point into all of the above for as long as a call takes.
     headers: Box<[libc::mmsghdr]>,
     /// How many buffers the last call has filled.
     received: usize,
@@ -102,46 +102,50 @@ impl RecvBatch {
     /// With `room` octets in each buffer. The system gives memory when it is first written to, so that what is
     /// never filled costs nothing.
     fn with_room(count: usize, size: usize, room: usize) -> Self {
-        let mut buffers = vec![0; count * room].into_boxed_slice();
-        let mut peers = vec![zeroed_address(); count].into_boxed_slice();
-        let mut control = vec![Control::EMPTY; count].into_boxed_slice();
-        let mut vectors: Box<[_]> = buffers
-            .chunks_exact_mut(room)
-            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: room })
-            .collect();
-        let headers = (0..count)
-            .map(|i| {
-                let mut header = empty_header();
-                header.msg_hdr.msg_name = (&raw mut peers[i]).cast();
-                header.msg_hdr.msg_iov = &raw mut vectors[i];
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_control = (&raw mut control[i]).cast();
-                header
-            })
-            .collect();
-        let segments = Segments::new(count);
-        Self { buffers, room, size, peers, control, _vectors: vectors, headers, received: 0, segments }
+        Self {
+            buffers: vec![0; count * room].into_boxed_slice(),
+            room,
+            size,
+            peers: vec![zeroed_address(); count].into_boxed_slice(),
+            control: vec![Control::EMPTY; count].into_boxed_slice(),
+            vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: room }; count].into_boxed_slice(),
+            headers: vec![empty_header(); count].into_boxed_slice(),
+            received: 0,
+            segments: Segments::new(count),
+        }
     }
 
     /// Receives what is there, without blocking, and returns how many datagrams that was, or how many of them are handed
-    /// out first ([`each_portion`](Self::each_portion)).
+    /// out first ([`each_chunk`](Self::each_chunk)).
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; on a connected socket also a pending ICMP error.
     pub fn recv(&mut self, socket: impl AsFd) -> io::Result<usize> {
         // Whatever happens, what an earlier call received is gone.
         self.segments.clear();
-        let dirty = mem::take(&mut self.received);
-        for header in &mut self.headers[..dirty] {
-            header.msg_hdr.msg_flags = 0;
-        }
-        for header in &mut self.headers {
-            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_hdr.msg_controllen = size_of::<Control>() as _;
-        }
+        self.received = 0;
+        self.point();
         self.received = receive(socket.as_fd().as_raw_fd(), &mut self.headers)?;
         self.advance();
         Ok(self.len())
+    }
+
+    /// Points every header at its buffer, its address and its control messages. Anew for every call: what was derived from these
+    /// before they were last read, or moved, must not be written through.
+    fn point(&mut self) {
+        let buffers = self.buffers.chunks_exact_mut(self.room);
+        let rooms = self.vectors.iter_mut().zip(buffers).zip(&mut self.peers).zip(&mut self.control);
+        for (header, (((vector, buffer), peer), control)) in self.headers.iter_mut().zip(rooms) {
+            vector.iov_base = buffer.as_mut_ptr().cast();
+            let header = &mut header.msg_hdr;
+            header.msg_name = (&raw mut *peer).cast();
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_iov = &raw mut *vector;
+            header.msg_iovlen = 1;
+            header.msg_control = (&raw mut *control).cast();
+            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_flags = 0;
+        }
     }
 
     /// Hands out all that the last [`recv`](Self::recv) received: `take` is given no more datagrams at a time than there is
@@ -367,7 +371,8 @@ impl SendBatch {
         edit(&mut slot.bytes);
         let key = SegmentKey { to: slot.to, from: slot.from, segment_size: slot.bytes.len() };
         self.vectors[0] = libc::iovec { iov_base: slot.bytes.as_mut_ptr().cast(), iov_len: slot.bytes.len() };
-        self.point(0, key, 0..1);
+        let vectors = self.vectors.as_mut_ptr();
+        self.point(0, key, vectors, 1);
         send(socket.as_fd().as_raw_fd(), &mut self.headers[..1]).map(drop)
     }
 
@@ -385,20 +390,21 @@ impl SendBatch {
             let bytes = &mut self.slots[usize::from(*index)].bytes;
             *vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         }
+        // One pointer for all: another borrow of the vectors would end the first.
+        let vectors = self.vectors.as_mut_ptr();
         for transmit in 0..self.transmits.len() {
-            let (key, vectors) = self.transmits.get(transmit);
-            self.point(transmit, key, vectors);
+            let (key, range) = self.transmits.get(transmit);
+            self.point(transmit, key, vectors.wrapping_add(range.start), range.len());
         }
     }
 
-    /// Points a header at the vectors of the datagrams that it stands for.
-    fn point(&mut self, header: usize, key: SegmentKey, vectors: Range<usize>) {
+    /// Points a header at the vectors of the segments that it stands for: so many, from the first.
+    fn point(&mut self, number: usize, key: SegmentKey, first: *mut libc::iovec, count: usize) {
         let SegmentKey { to, from, segment_size } = key;
-        let segment_size = (vectors.len() > 1).then_some(segment_size as u16);
-        let number = header;
+        let segment_size = (count > 1).then_some(segment_size as u16);
         let mut header = empty_header();
-        header.msg_hdr.msg_iovlen = vectors.len() as _;
-        header.msg_hdr.msg_iov = self.vectors[vectors].as_mut_ptr();
+        header.msg_hdr.msg_iovlen = count as _;
+        header.msg_hdr.msg_iov = first;
         if let Some(to) = to {
             header.msg_hdr.msg_namelen = write_address(to, &mut self.peers[number]);
             header.msg_hdr.msg_name = (&raw mut self.peers[number]).cast();
@@ -433,8 +439,9 @@ impl SendBatch {
                 _ => false,
             };
         let mut is_first_sent = false;
+        let vectors = self.vectors.as_mut_ptr();
         for vector in left {
-            self.point(transmit, key, vector..vector + 1);
+            self.point(transmit, key, vectors.wrapping_add(vector), 1);
             match send(fd, &mut self.headers[transmit..=transmit]) {
                 Ok(_) => is_first_sent |= vector == first,
                 Err(error) => on_refused(usize::from(self.transmits.order()[vector]), &error),
@@ -451,6 +458,10 @@ pub fn is_too_long(error: &io::Error) -> bool {
 
 /// Whether the kernel knows GSO: one that does not would send the segments as one long datagram.
 fn supports_gso(fd: RawFd) -> bool {
+    #[cfg(test)]
+    if lacking::is_gso_unknown() {
+        return false;
+    }
     let mut value: libc::c_int = 0;
     let mut size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the descriptor is that of a borrowed socket; the kernel writes at most one integer, and its length.
@@ -468,52 +479,73 @@ pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-/// `recvmmsg`, or `recvmsg` where that does not exist.
+/// Receives by `recvmmsg`, or one by one where that does not exist.
 fn receive(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     loop {
-        // SAFETY: every header points to a name, an iovec with its buffer, and a control block that are
-        // owned by the same `RecvBatch`, live in boxes that never move or shrink, have the lengths stated,
-        // and are not borrowed elsewhere during the call, because `recv` holds `&mut self`.
-        let received = unsafe {
-            libc::recvmmsg(
-                fd,
-                headers.as_mut_ptr(),
-                headers.len() as libc::c_uint,
-                libc::MSG_DONTWAIT as _,
-                ptr::null_mut(),
-            )
-        };
-        match outcome(received as isize) {
+        match recvmmsg(fd, headers) {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }
     }
-    let header = headers.first_mut().ok_or(io::ErrorKind::InvalidInput)?;
-    // SAFETY: as above, for the first header alone.
-    let length = unsafe { libc::recvmsg(fd, &raw mut header.msg_hdr, libc::MSG_DONTWAIT) };
-    header.msg_len = outcome(length)? as libc::c_uint;
-    Ok(1)
+    // As many as there are, as the one call would: who gets fewer than there is room for takes the socket for empty.
+    for (received, header) in headers.iter_mut().enumerate() {
+        // SAFETY: as for `recvmmsg`, for this header alone.
+        let length = unsafe { libc::recvmsg(fd, &raw mut header.msg_hdr, libc::MSG_DONTWAIT) };
+        match outcome(length) {
+            Ok(length) => header.msg_len = length as libc::c_uint,
+            Err(error) if received == 0 => return Err(error),
+            // Mostly that there is no more. An ICMP error that comes just between two calls is lost, and whoever it is about
+            // waits for its timeout.
+            Err(_) => return Ok(received),
+        }
+    }
+    Ok(headers.len())
 }
 
-/// `sendmmsg`, or `sendmsg` where that does not exist. Returns how many left, at least one.
+/// One `recvmmsg`.
+fn recvmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    #[cfg(test)]
+    lacking::check_recvmmsg()?;
+    // SAFETY: `RecvBatch::point` has just pointed every header at a name, an iovec with its buffer, and a control block that are
+    // owned by the same `RecvBatch` and have the lengths stated. Nothing has borrowed them since, for `recv` holds `&mut self`.
+    let received = unsafe {
+        libc::recvmmsg(
+            fd,
+            headers.as_mut_ptr(),
+            headers.len() as libc::c_uint,
+            libc::MSG_DONTWAIT as _,
+            ptr::null_mut(),
+        )
+    };
+    outcome(received as isize)
+}
+
+/// Sends by `sendmmsg`, or by `sendmsg` where that does not exist. Returns how many left, at least one.
 fn send(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     loop {
-        // SAFETY: `prepare` has just pointed every header at a name, an iovec and a control block owned by the
-        // same `SendBatch`, with their true lengths; `flush` holds `&mut self`, so nothing moves them
-        // before the call returns. The kernel only reads them.
-        let sent =
-            unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as libc::c_uint, libc::MSG_DONTWAIT as _) };
-        match outcome(sent as isize) {
+        match sendmmsg(fd, headers) {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
         }
     }
     let header = headers.first().ok_or(io::ErrorKind::InvalidInput)?;
-    // SAFETY: as above, for the first header alone.
+    // SAFETY: as for `sendmmsg`, for the first header alone.
     outcome(unsafe { libc::sendmsg(fd, &raw const header.msg_hdr, libc::MSG_DONTWAIT) })?;
     Ok(1)
+}
+
+/// One `sendmmsg`.
+fn sendmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    #[cfg(test)]
+    lacking::check_sendmmsg(headers)?;
+    // SAFETY: `SendBatch::point` has pointed every header at a name, iovecs and a control block owned by the same `SendBatch`,
+    // with their true lengths; `flush` holds `&mut self`, so nothing moves or borrows them before the call returns. The kernel
+    // only reads them.
+    let sent =
+        unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as libc::c_uint, libc::MSG_DONTWAIT as _) };
+    outcome(sent as isize)
 }
 
 /// The result of a system call that returns a count, or -1 and `errno`.
@@ -585,5 +617,7 @@ fn send_without_checksums(socket: impl AsFd) -> io::Result<()> {
     super::options::switch_on(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK)
 }
 
+#[cfg(test)]
+mod lacking;
 #[cfg(test)]
 mod tests;

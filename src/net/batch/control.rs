@@ -39,14 +39,18 @@ impl Control {
         }
         let mut header = empty_header().msg_hdr;
         header.msg_control = (&raw const *self).cast_mut().cast();
-        header.msg_controllen = length.min(self.0.len()) as _;
+        let length = length.min(self.0.len());
+        header.msg_controllen = length as _;
         // SAFETY: the header's control part is this block, aligned, initialized, and its length is stated truly. The
         // macros stay within it: `CMSG_FIRSTHDR` and `CMSG_NXTHDR` return null when no whole header is left. The data
-        // of such a message is as long as its type, which `cmsg_len` is checked for before the unaligned read.
+        // of such a message is as long as its type, which `cmsg_len` and the end of the block are checked for before the unaligned
+        // read.
         unsafe {
             let mut message = libc::CMSG_FIRSTHDR(&raw const header);
             while let Some(current) = message.as_ref() {
-                let carries = |size| current.cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
+                let rest = length - message.cast_const().byte_offset_from_unsigned(&raw const self.0);
+                let carried = rest.min(current.cmsg_len as usize);
+                let carries = |size| carried >= libc::CMSG_LEN(size as u32) as usize;
                 match (current.cmsg_level, current.cmsg_type) {
                     (libc::IPPROTO_IP, libc::IP_PKTINFO) if carries(size_of::<libc::in_pktinfo>()) => {
                         let info: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
@@ -125,5 +129,67 @@ impl Control {
             ptr::write_unaligned(libc::CMSG_DATA(message).cast(), data);
         }
         space
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of messages that were written by hand.
+    fn read_written(write: impl FnOnce(&mut Control) -> usize) -> Ancillary {
+        let mut control = Control::EMPTY;
+        let length = write(&mut control);
+        control.read(length)
+    }
+
+    #[test]
+    fn addresses_are_read_as_they_were_written() {
+        for (address, interface) in [("192.0.2.1", 0), ("2001:db8::1", 0), ("fe80::1", 7_u32)] {
+            let ip: IpAddr = address.parse().expect("an address");
+            let from = LocalAddress { ip, interface: 7_u32.to_ne_bytes() };
+            for segment_size in [None, Some(1232)] {
+                let ancillary = read_written(|control| control.write(Some(from), segment_size));
+                let expected = LocalAddress { ip, interface: interface.to_ne_bytes() };
+                assert_eq!(ancillary.local, Some(expected), "{address}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_the_kernel_may_say_fits_and_is_read() {
+        let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: [1; 16] }, ipi6_ifindex: 3 };
+        let time = libc::timespec { tv_sec: 5, tv_nsec: 6 };
+        let ancillary = read_written(|control| {
+            let length = control.append(0, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+            let length = length + control.append(length, libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, time);
+            length + control.append(length, libc::SOL_UDP, libc::UDP_GRO, 1232_i32)
+        });
+        let local = LocalAddress { ip: [1; 16].into(), interface: 3_u32.to_ne_bytes() };
+        assert_eq!(ancillary.local, Some(local));
+        assert_eq!((ancillary.segment_size, ancillary.arrived), (Some(1232), Some(Duration::new(5, 6))));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_passed_over() {
+        let ancillary = read_written(|control| {
+            let length = control.append(0, libc::SOL_SOCKET, libc::SCM_RIGHTS, 0_u8);
+            length + control.append(length, libc::SOL_UDP, libc::UDP_GRO, 1232_i32)
+        });
+        assert_eq!((ancillary.local, ancillary.segment_size, ancillary.arrived), (None, Some(1232), None));
+    }
+
+    #[test]
+    fn messages_that_are_cut_short_are_not_read() {
+        let mut control = Control::EMPTY;
+        let length = control.append(0, libc::SOL_UDP, libc::UDP_GRO, 1232_i32);
+        for short in 0..length {
+            // The padding behind it may lack.
+            let is_whole = short >= length - size_of::<i32>();
+            assert_eq!(control.read(short).segment_size.is_some(), is_whole, "{short} of {length}");
+        }
+        // Of a type that is longer than its data.
+        control.append(0, libc::SOL_UDP, libc::UDP_GRO, 7_u8);
+        assert_eq!(control.read(length).segment_size, None);
     }
 }

@@ -1,5 +1,6 @@
 //! What leaves as a batch arrives: whole, in order, and whatever of it the kernel refuses is told.
 
+use super::lacking::{Lacking, without};
 use super::*;
 use crate::net::options::{enable_gro, refused_by_kernel, stamp_arrivals, tell_local_address};
 use std::net::UdpSocket;
@@ -127,7 +128,7 @@ fn datagrams_of_all_lengths_to_two_peers_arrive_whole() {
 }
 
 #[test]
-fn a_train_that_the_kernel_refuses_leaves_one_by_one() {
+fn segments_that_the_kernel_refuses_leave_one_by_one() {
     let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     send_without_checksums(&from).unwrap();
     let mut out = SendBatch::new(8, 16);
@@ -138,7 +139,7 @@ fn a_train_that_the_kernel_refuses_leaves_one_by_one() {
 }
 
 #[test]
-fn an_error_that_waited_is_told_and_all_of_a_train_leave() {
+fn an_error_that_waited_is_told_and_all_segments_leave() {
     // Whoever has the port does not answer for it while the first datagram comes.
     let (from, reserved) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     let to = reserved.local_addr().unwrap();
@@ -155,7 +156,7 @@ fn an_error_that_waited_is_told_and_all_of_a_train_leave() {
 }
 
 /// A socket with GRO.
-fn train_socket(address: &str) -> UdpSocket {
+fn gro_socket(address: &str) -> UdpSocket {
     let socket = socket(address);
     enable_gro(&socket);
     socket
@@ -174,8 +175,8 @@ fn chunks(batch: &mut RecvBatch) -> Vec<Vec<(u8, usize, bool)>> {
 }
 
 #[test]
-fn a_train_is_received_by_one_call_and_handed_out_in_chunks() {
-    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+fn coalesced_datagrams_are_received_by_one_call_and_handed_out_in_chunks() {
+    let (from, to) = (socket("127.0.0.1:0"), gro_socket("127.0.0.1:0"));
     let mut out = SendBatch::new(8, 16);
     push_numbers(&mut out, Some(to.local_addr().unwrap()), 7);
     // No segment.
@@ -200,7 +201,7 @@ fn a_train_is_received_by_one_call_and_handed_out_in_chunks() {
 
 #[test]
 fn a_new_call_hands_out_nothing_of_an_earlier_one() {
-    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+    let (from, to) = (socket("127.0.0.1:0"), gro_socket("127.0.0.1:0"));
     let mut out = SendBatch::new(8, 16);
     let mut batch = RecvBatch::for_gro(2, 64);
     for count in [5, 1] {
@@ -213,8 +214,8 @@ fn a_new_call_hands_out_nothing_of_an_earlier_one() {
 }
 
 #[test]
-fn every_datagram_of_a_train_that_is_too_long_is_marked() {
-    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+fn every_segment_that_is_too_long_is_marked() {
+    let (from, to) = (socket("127.0.0.1:0"), gro_socket("127.0.0.1:0"));
     let mut out = SendBatch::new(4, 32);
     for number in 0..3 {
         out.push(Some(to.local_addr().unwrap()), None, |bytes| bytes.resize(20, number));
@@ -227,8 +228,8 @@ fn every_datagram_of_a_train_that_is_too_long_is_marked() {
 }
 
 #[test]
-fn the_longest_train_fits() {
-    let (from, to) = (socket("127.0.0.1:0"), train_socket("127.0.0.1:0"));
+fn the_longest_transmit_fits() {
+    let (from, to) = (socket("127.0.0.1:0"), gro_socket("127.0.0.1:0"));
     let length = 1000;
     let mut out = SendBatch::new(BATCH, length);
     for number in 0..BATCH {
@@ -242,7 +243,7 @@ fn the_longest_train_fits() {
 
 /// Sends segments over a wildcard listener, and expects that each datagram tells where it arrived.
 fn check_local_address(wildcard: &str, address: &str) {
-    let (from, to) = (socket(&format!("{address}:0")), train_socket(wildcard));
+    let (from, to) = (socket(&format!("{address}:0")), gro_socket(wildcard));
     let to_address = SocketAddr::new(from.local_addr().unwrap().ip(), to.local_addr().unwrap().port());
     tell_local_address(&to, to_address.is_ipv6()).unwrap();
     let mut out = SendBatch::new(4, 16);
@@ -260,13 +261,13 @@ fn check_local_address(wildcard: &str, address: &str) {
 }
 
 #[test]
-fn each_datagram_of_a_train_tells_where_it_arrived() {
+fn each_segment_tells_where_it_arrived() {
     check_local_address("0.0.0.0:0", "127.0.0.1");
     check_local_address("[::]:0", "[::1]");
 }
 
 #[test]
-fn without_being_asked_the_kernel_cuts_trains_apart() {
+fn without_gro_the_kernel_hands_out_segments() {
     let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
     let mut out = SendBatch::new(4, 16);
     push_numbers(&mut out, Some(to.local_addr().unwrap()), 3);
@@ -346,4 +347,88 @@ fn what_the_kernel_refuses_is_counted() {
     let received = std::iter::from_fn(|| to.recv(&mut [0; 1000]).ok()).count();
     assert_eq!(received + refused as usize, 100);
     assert!(refused > 0);
+}
+
+/// Sends datagrams of two lengths without something that a kernel may lack, and receives them in order, by batches that are too
+/// small for all. Returns how many calls met what is lacking.
+fn check_without(lacking: Lacking) -> usize {
+    without(lacking, || {
+        let (from, to) = (socket("127.0.0.1:0"), gro_socket("127.0.0.1:0"));
+        let address = to.local_addr().expect("it is bound");
+        let mut out = SendBatch::new(BATCH, 16);
+        for _ in 0..2 {
+            for number in 0..20_u8 {
+                out.push(Some(address), None, |bytes| bytes.resize(if number < 15 { 3 } else { 5 }, number));
+            }
+            assert_eq!(flush(&mut out, &from), [], "{lacking:?}");
+            let mut batch = RecvBatch::for_gro(8, 16);
+            let got = receive_all(&mut batch, &to, 20);
+            let numbers: Vec<_> = got.iter().map(|(bytes, _)| (bytes[0], bytes.len())).collect();
+            let expected: Vec<_> = (0..20).map(|number| (number, if number < 15 { 3 } else { 5 })).collect();
+            assert_eq!(numbers, expected, "{lacking:?}");
+            assert!(got.iter().all(|(_, peer)| Some(*peer) == from.local_addr().ok()), "{lacking:?}");
+        }
+    })
+}
+
+#[test]
+fn without_the_batched_calls_datagrams_go_one_by_one() {
+    // Without GSO a call for each, and two lengths with it.
+    assert!(check_without(Lacking::Batches) >= 4);
+}
+
+#[test]
+fn without_gso_each_datagram_leaves_by_itself() {
+    assert_eq!(check_without(Lacking::Gso), 1, "the kernel is asked once");
+}
+
+#[test]
+fn device_that_cannot_cut_segments_is_tried_once() {
+    // Both lengths of the first batch, before which nothing was known; none of the second.
+    assert_eq!(check_without(Lacking::Segments(libc::EIO)), 2);
+}
+
+#[test]
+fn segments_that_are_too_long_for_a_route_are_tried_again_later() {
+    for errno in [libc::EINVAL, libc::EMSGSIZE] {
+        assert_eq!(check_without(Lacking::Segments(errno)), 4);
+    }
+}
+
+#[test]
+fn without_the_batched_calls_a_batch_takes_all_that_there_is_room_for() {
+    without(Lacking::Batches, || {
+        let (from, to) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+        for number in 0..5 {
+            from.send_to(&[number], to.local_addr().expect("it is bound")).expect("loopback takes it");
+        }
+        let mut batch = RecvBatch::new(3, 16);
+        assert_eq!((batch.recv(&to).ok(), batch.is_full()), (Some(3), true), "there may be more");
+        assert_eq!((batch.recv(&to).ok(), batch.is_full()), (Some(2), false), "the socket is empty");
+        assert_eq!(batch.recv(&to).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+    });
+}
+
+#[test]
+fn without_the_batched_calls_errors_that_waited_are_told() {
+    without(Lacking::Batches, || {
+        let (from, nobody) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+        let to = nobody.local_addr().expect("it is bound");
+        drop(nobody);
+        from.connect(to).expect("loopback can be reached");
+        from.send(&[1]).expect("loopback takes it");
+        let mut batch = RecvBatch::new(3, 16);
+        assert_eq!(batch.recv(&from).map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionRefused));
+    });
+}
+
+#[test]
+fn addresses_are_read_as_they_were_written() {
+    for address in ["192.0.2.1:53", "[2001:db8::1]:65535", "[fe80::1%7]:1"] {
+        let address: SocketAddr = address.parse().expect("an address");
+        let mut storage = zeroed_address();
+        assert!(write_address(address, &mut storage) as usize <= size_of_val(&storage));
+        assert_eq!(read_address(&storage), Some(address));
+    }
+    assert_eq!(read_address(&zeroed_address()), None);
 }
