@@ -20,13 +20,12 @@ use std::time::Instant;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use rustix::net::{RecvFlags, recv};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep_until;
 
 use crate::config::ProbeConfig;
-use crate::net::bind;
-use crate::net::options::keep_errors;
+use crate::net::client::UdpClient;
+use crate::net::refusal::is_unreachable;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::HealthRules;
 use crate::policy::health::{Health, HealthState, Step};
@@ -124,7 +123,7 @@ struct Subject {
 /// The datagrams of one probe: a question, sent once or more, and the socket where its reply comes.
 struct Probe {
     /// Connected to the backend.
-    socket: UdpSocket,
+    client: UdpClient,
     /// The question, in the form that every server understands.
     plain: Vec<u8>,
     offer: Option<(Vec<u8>, Offer)>,
@@ -223,13 +222,13 @@ impl Subject {
 
     /// Opens the socket of a probe.
     async fn open(&self) -> io::Result<Probe> {
-        let socket = bind::asking(self.backend.address.is_ipv6())?;
-        keep_errors(&socket, self.backend.address.is_ipv6());
-        socket.connect(self.backend.address).await?;
+        let client = UdpClient::bind(self.backend.address)?;
+        client.keep_errors();
+        client.connect().await?;
         let mut plain = Vec::new();
         wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
-        let offer = if self.cookies { self.offer(&plain, socket.local_addr()?.ip()) } else { None };
-        Ok(Probe { socket, plain, offer, is_repeated: false })
+        let offer = if self.cookies { self.offer(&plain, client.local_ip()?) } else { None };
+        Ok(Probe { client, plain, offer, is_repeated: false })
     }
 
     /// The question of a probe that is sent from this address, with the cookie that it offers, if it is to offer one.
@@ -251,7 +250,7 @@ impl Subject {
         self.backend.probes.increment();
         // An ICMP error that waits on the socket is told in place of sending.
         for is_last in [false, true] {
-            let Err(error) = probe.socket.send(probe.message()).await else { return };
+            let Err(error) = probe.client.send(probe.message()).await else { return };
             let is_proved = self.is_proved(probe, &error);
             if is_proved || is_last && is_unreachable(&error) {
                 return health.on_probe_unreachable(Instant::now());
@@ -263,17 +262,17 @@ impl Subject {
     /// ICMP error that is about the probe.
     async fn listen(&self, probe: Option<&Probe>) -> Heard {
         let Some(probe) = probe else { return std::future::pending().await };
-        let mut reply = [0; MAX_REPLY];
+        let mut buffer = [0; MAX_REPLY];
+        let asked = wire::Header::read(&probe.plain).map(wire::Header::id);
+        let is_reply = |message: &[u8]| {
+            let header = wire::Header::read(message);
+            header.is_some_and(|header| header.is_response() && Some(header.id()) == asked)
+        };
         loop {
-            match probe.socket.recv(&mut reply).await {
+            match probe.client.receive(&mut buffer, is_reply).await {
                 Ok(length) => {
-                    let message = reply.get(..length).unwrap_or_default();
-                    let header = wire::Header::read(message);
-                    let asked = wire::Header::read(&probe.plain).map(wire::Header::id);
-                    if header.is_some_and(|header| header.is_response() && Some(header.id()) == asked) {
-                        self.learn_cookie(probe, message);
-                        return Heard::Reply;
-                    }
+                    self.learn_cookie(probe, buffer.get(..length).unwrap_or_default());
+                    return Heard::Reply;
                 }
                 Err(error) if self.is_proved(probe, &error) => return Heard::Unreachable,
                 // A forgery, or nothing that the backend has to do with.
@@ -302,7 +301,9 @@ impl Subject {
     fn is_proved(&self, probe: &Probe, error: &io::Error) -> bool {
         let mut is_ours = false;
         let mut returned = [0; 512];
-        while let Ok((_, length)) = recv(&probe.socket, &mut returned, RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT) {
+        while let Ok((_, length)) =
+            recv(probe.client.socket(), &mut returned, RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT)
+        {
             let returned = returned.get(..length).unwrap_or_default();
             is_ours |= wire::Header::read(returned).is_some() && probe.has_sent(returned);
         }
@@ -361,11 +362,3 @@ impl Subject {
 
 /// Octets of the longest reply to a probe, with OPT and without (RFC 1035 section 2.3.4).
 const MAX_REPLY: usize = 512;
-
-/// Whether an error proves that nobody listens there or no way leads there.
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
-    )
-}

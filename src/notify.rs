@@ -1,20 +1,22 @@
 //! Telling other servers of a new version of a zone by NOTIFY (RFC 1996), on the control thread.
 //!
-//! Each announcement is a task that obeys [`NotifyRound`]; a later one of the same zone takes its place.
+//! Each announcement is a task, with one for each server that is told, which obeys [`NotifyAttempts`]; a later announcement of
+//! the same zone takes its place.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use crate::config::Sharing;
-use crate::net::bind;
+use crate::net::client::UdpClient;
 use crate::net::clock::unix_now;
 use crate::net::tasks::{Task, TaskKind, Tasks, blocking};
 use crate::transfer::tsig::{Key, sign_query};
-use crate::transfer::{NotifyRound, NotifyStep, Records, Targets, is_notify_response, write_notify};
+use crate::transfer::{NotifyAttempts, NotifyStep, Records, Targets, is_notify_response, write_notify};
 use crate::wire::{Name, RecordType, eq_ignore_case};
 use crate::zone::Zone;
 
@@ -43,15 +45,25 @@ impl Notifier {
             return;
         }
         let (name, zone, sharing) = (zone.apex().clone(), Arc::clone(zone), sharing.clone());
+        let tasks = self.tasks.clone();
         let task = self.tasks.start(TaskKind::Notify, async move {
             let looked_into = Arc::clone(&zone);
             let targets = blocking(move || targets(&looked_into, &sharing)).await;
-            if targets.is_empty() {
-                return;
-            }
-            if let Err(error) = tell(&zone, &targets, key.as_ref()).await {
-                tracing::warn!(zone = %zone.apex(), serial = zone.serial(), %error, "NOTIFY cannot be sent");
-            }
+            // Ends when the last of them has let go of it.
+            let (over, mut all_over) = mpsc::channel::<()>(1);
+            let tell_one = |target| {
+                let (zone, key, over) = (Arc::clone(&zone), key.clone(), over.clone());
+                tasks.start(TaskKind::Notify, async move {
+                    if let Err(error) = tell(&zone, target, key.as_ref()).await {
+                        tracing::warn!(zone = %zone.apex(), serial = zone.serial(), %error, "NOTIFY cannot be sent");
+                    }
+                    drop(over);
+                })
+            };
+            // Whoever ends this task ends these.
+            let _told: Vec<Task> = targets.into_iter().map(tell_one).collect();
+            drop(over);
+            all_over.recv().await;
         });
         self.running.push((authority, name, task));
     }
@@ -83,44 +95,43 @@ fn targets(zone: &Zone, sharing: &Sharing) -> Vec<SocketAddr> {
     targets
 }
 
-/// Tells all targets, each until it responds or has been told often enough.
-async fn tell(zone: &Zone, targets: &[SocketAddr], key: Option<&Key>) -> io::Result<()> {
-    // Where there is no IPv6, its place has a socket for IPv4, which reaches nobody there.
-    let mut sockets = [bind::asking(false)?, bind::asking(true).or_else(|_| bind::asking(false))?];
-    let ids: Vec<u16> = targets.iter().map(|_| rand::random()).collect();
-    let mut announcement = NotifyRound::new(targets.len(), Instant::now());
-    let (mut from_4, mut from_6) = ([0; RESPONSE], [0; RESPONSE]);
+/// Tells a server of a version of a zone until it responds or has been told often enough.
+///
+/// # Errors
+/// If there is no socket to be had.
+async fn tell(zone: &Zone, target: SocketAddr, key: Option<&Key>) -> io::Result<()> {
+    let client = UdpClient::bind(target)?;
+    let id = rand::random();
+    let mut attempts = NotifyAttempts::new(Instant::now());
+    let mut is_connected = false;
     loop {
-        match announcement.next_step(Instant::now()) {
-            NotifyStep::Send { target } => {
-                let (Some(to), Some(id)) = (targets.get(target), ids.get(target)) else { continue };
+        match attempts.next_step(Instant::now()) {
+            NotifyStep::Send => {
                 let mut message = Vec::new();
-                write_notify(*id, zone.apex(), zone.soa(), &mut message);
+                write_notify(id, zone.apex(), zone.soa(), &mut message);
                 if let Some(key) = key {
                     sign_query(key, unix_now(), &mut message);
                 }
                 // One that cannot be reached now is tried again like one that is silent.
-                let _ = sockets[usize::from(to.is_ipv6())].send_to(&message, to).await;
-            }
-            NotifyStep::GiveUp { target } => {
-                let (zone, serial) = (zone.apex(), zone.serial());
-                let target = targets.get(target).map(SocketAddr::to_string).unwrap_or_default();
-                tracing::warn!(%zone, serial, secondary = %target, "no response to NOTIFY, however often it was sent");
-            }
-            NotifyStep::WaitUntil(at) => {
-                let [socket_4, socket_6] = &mut sockets;
-                let received = tokio::select! {
-                    received = socket_4.recv_from(&mut from_4) => received.ok().map(|(len, from)| (&from_4[..len], from)),
-                    received = socket_6.recv_from(&mut from_6) => received.ok().map(|(len, from)| (&from_6[..len], from)),
-                    () = sleep_until(at.into()) => None,
-                };
-                // Not verified, if it is signed: a forged one would only keep us from saying it again.
-                let Some((response, from)) = received else { continue };
-                for (target, _) in targets.iter().enumerate().filter(|(_, target)| **target == from) {
-                    if ids.get(target).is_some_and(|id| is_notify_response(response, *id)) {
-                        announcement.on_response(target);
-                    }
+                is_connected = client.connect().await.is_ok();
+                if is_connected {
+                    let _ = client.send(&message).await;
                 }
+            }
+            NotifyStep::WaitUntil(at) if !is_connected => sleep_until(at.into()).await,
+            NotifyStep::WaitUntil(at) => {
+                // Not verified, if it is signed: a forged one would only keep us from saying it again.
+                let is_response = |message: &[u8]| is_notify_response(message, id);
+                match client.receive_by(at, &mut [0; RESPONSE], is_response).await {
+                    Ok(_) => attempts.on_response(),
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                    Err(_) => sleep_until(at.into()).await,
+                }
+            }
+            NotifyStep::GiveUp => {
+                let (zone, serial) = (zone.apex(), zone.serial());
+                tracing::warn!(%zone, serial, secondary = %target, "no response to NOTIFY, however often it was sent");
+                return Ok(());
             }
             NotifyStep::Finished => return Ok(()),
         }

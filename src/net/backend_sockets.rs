@@ -54,7 +54,7 @@ pub use self::void::MAX_NEAR_MISSES;
 use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch, SendBatch};
 use super::options::enable_gro;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, is_unreachable};
 
 /// The sockets of one worker to all its backends. `T` is what the caller keeps with a query in flight, and `L` with one in
 /// quarantine.
@@ -340,7 +340,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => {
-                let is_unreachable = Refusal::of(&error) == Refusal::Unreachable;
+                let is_unreachable = is_unreachable(&error);
                 if is_unreachable {
                     self.socket(number).sent.strike(0);
                 }

@@ -4,6 +4,7 @@ pub mod backend_sockets;
 pub mod batch;
 pub mod bind;
 pub mod busy_poll;
+pub mod client;
 pub mod clock;
 pub mod descriptors;
 mod gro;

@@ -36,6 +36,11 @@ impl Refusal {
     }
 }
 
+/// Whether an error proves that nobody listens there or no way leads there.
+pub fn is_unreachable(error: &io::Error) -> bool {
+    Refusal::of(error) == Refusal::Unreachable
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

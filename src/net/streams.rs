@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout};
 
 use super::tasks::{TaskKind, Tasks};
-use crate::wire::first_message;
+use crate::wire::{append_frame, first_message};
 
 /// The connections of one worker to its backends. `T` is the caller's ticket.
 pub struct Streams<T> {
@@ -185,12 +185,8 @@ impl<T: Copy> Streams<T> {
         if let Some(first) = message.first_chunk_mut() {
             *first = id.to_be_bytes();
         }
-        // RFC 1035 section 4.2.2: two octets of length before each message. RFC 7766 section 8: in one write with it.
-        let Ok(length) = u16::try_from(message.len()) else { return None };
-        let mut outbox = connection.line.outbox.borrow_mut();
-        outbox.extend(length.to_be_bytes());
-        outbox.extend(message);
-        drop(outbox);
+        // RFC 7766 section 8: in one write with its length.
+        append_frame(&message, &mut connection.line.outbox.borrow_mut())?;
         connection.waiting.push(Waiting { id, ticket, since: now });
         connection.tell(now);
         Some(id)

@@ -2,18 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
 
 use super::PrimaryError;
-use crate::net::bind;
+use crate::net::client::{TcpClient, UdpClient};
 use crate::net::clock::unix_now;
 use crate::transfer::tsig::{ClientChain, Key, sign_query};
 use crate::transfer::{Progress, Reader, Received, Serial, read_soa_reply, write_transfer_query};
-use crate::wire::{Header, Name, Rcode, RecordType, write_plain_query};
+use crate::wire::{Header, Name, Rcode, RecordType, is_reply_to, write_plain_query};
 use crate::zone::Zone;
 
 /// A server that a zone comes from.
@@ -32,10 +28,9 @@ impl Primary {
         let mut query = Vec::new();
         write_plain_query(id, &self.zone, RecordType::SOA, &mut query);
         let mut chain = self.sign(&mut query);
-        let mut reply = self.ask_by_udp(id, &query).await?;
+        let mut reply = self.ask_by_udp(&query).await?;
         if Header::read(&reply).is_some_and(Header::is_truncated) {
-            let mut stream = self.connect(&query).await?;
-            reply = read_message(&mut stream).await?;
+            reply = self.connect(&query).await?.receive().await?;
         }
         if let Some(chain) = &mut chain {
             let verified = chain.verify(&reply, unix_now()).and_then(|()| chain.finish());
@@ -58,9 +53,9 @@ impl Primary {
         let asked = write_transfer_query(id, &self.zone, known.and_then(Zone::soa), &mut query);
         let chain = self.sign(&mut query);
         let mut reader = Reader::new(self.zone.clone(), id, asked, chain, limit);
-        let mut stream = self.connect(&query).await?;
+        let mut client = self.connect(&query).await?;
         loop {
-            let message = read_message(&mut stream).await?;
+            let message = client.receive().await?;
             on_progress();
             if let Progress::Done(received) = reader.take(&message, unix_now())? {
                 return Ok(received);
@@ -73,46 +68,32 @@ impl Primary {
         self.key.as_ref().map(|key| sign_query(key, unix_now(), query))
     }
 
-    /// Asks by UDP until something with this ID comes, but not without end.
-    async fn ask_by_udp(&self, id: u16, query: &[u8]) -> Result<Vec<u8>, PrimaryError> {
-        // A socket and so a port of its own for each question, and only the primary is heard (RFC 5452 section 9.2).
-        let socket = bind::asking(self.address.is_ipv6())?;
-        socket.connect(self.address).await?;
+    /// Asks by UDP until a reply comes, but not without end.
+    async fn ask_by_udp(&self, query: &[u8]) -> Result<Vec<u8>, PrimaryError> {
+        let client = UdpClient::bind(self.address)?;
+        client.connect().await?;
         let mut buffer = vec![0; MAX_REPLY];
         for _ in 0..SENDS {
-            socket.send(query).await?;
-            let reply = async {
-                loop {
-                    let len = socket.recv(&mut buffer).await?;
-                    let is_ours = |header: &Header| header.is_response() && header.id() == id;
-                    if buffer.get(..len).and_then(Header::read).as_ref().is_some_and(is_ours) {
-                        return io::Result::Ok(len);
-                    }
+            client.send(query).await?;
+            let until = Instant::now() + SILENCE;
+            match client.receive_by(until, &mut buffer, |message| is_reply_to(message, query)).await {
+                Ok(len) => {
+                    buffer.truncate(len);
+                    return Ok(buffer);
                 }
-            };
-            if let Ok(len) = timeout(SILENCE, reply).await {
-                buffer.truncate(len?);
-                return Ok(buffer);
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(PrimaryError::Silent)
     }
 
     /// A connection on which the query has been sent.
-    async fn connect(&self, query: &[u8]) -> Result<BufReader<TcpStream>, PrimaryError> {
-        let mut stream = TcpStream::connect(self.address).await?;
-        let length = u16::try_from(query.len()).unwrap_or_default();
-        stream.write_all(&[&length.to_be_bytes()[..], query].concat()).await?;
-        Ok(BufReader::with_capacity(READ_AHEAD, stream))
+    async fn connect(&self, query: &[u8]) -> Result<TcpClient, PrimaryError> {
+        let mut client = TcpClient::connect(self.address).await?;
+        client.send(query).await?;
+        Ok(client)
     }
-}
-
-/// Reads one message behind its length (RFC 1035 section 4.2.2).
-async fn read_message(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
-    let length = stream.read_u16().await?;
-    let mut message = vec![0; usize::from(length)];
-    stream.read_exact(&mut message).await?;
-    Ok(message)
 }
 
 /// How often a question is sent by UDP.
@@ -123,6 +104,3 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// Octets of the longest reply by UDP that is read whole.
 const MAX_REPLY: usize = 4096;
-
-/// Octets read from a connection at a time.
-const READ_AHEAD: usize = 64 << 10;

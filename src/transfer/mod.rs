@@ -1,7 +1,7 @@
 //! Zone transfer: how replicas keep themselves. Messages and records in, messages and records out, and when to do what.
 //!
 //! ```text
-//! primary    change ─▶ Journal ─┬─▶ notify::NotifyRound ─── NOTIFY ──▶ secondary::Secondary     secondary
+//! primary    change ─▶ Journal ─┬─▶ notify::NotifyAttempts ─ NOTIFY ──▶ secondary::Secondary     secondary
 //!                               │                          ◀── SOA ───  (when, whom, AXFR or IXFR)
 //!                               └─▶ offer ─▶ Writer ──── messages ────▶ Reader ─▶ Records, Differences
 //!                                            ServerChain ── TSIG ─────▶ ClientChain
@@ -24,7 +24,7 @@ mod writer;
 
 pub use acl::AccessList;
 pub use difference::{Difference, Inexact, Journal};
-pub use notify::{Notify, NotifyRound, NotifyStep, Targets, is_notify_response, read_notify, write_notify};
+pub use notify::{Notify, NotifyAttempts, NotifyStep, Targets, is_notify_response, read_notify, write_notify};
 pub use offer::{Offer, TransferQuery, read_soa_reply, read_transfer_query, write_transfer_query};
 pub use reader::{Progress, Reader, Received, TransferError, TransferKind};
 pub use records::{Records, Soa};

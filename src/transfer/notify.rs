@@ -109,75 +109,61 @@ fn address(record: &Record<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Tells every target of one change, until each has responded or was told often enough. A later change is another
-/// announcement, which takes the place of this one.
+/// Tells one server of one change, until it has responded or was told often enough. A later change has attempts of its own,
+/// which take the place of these.
 ///
 /// ```text
-///   target:  due ──Send──▶ waiting ──on_response──▶ told
-///             ▲              │ 1 s, 2 s, 4 s ... of silence
-///             └──────────────┤
-///                            └─ after the last Send ──▶ given up
+///   due ──Send──▶ waiting ──on_response──▶ finished
+///    ▲              │ 1 s, 2 s, 4 s ... of silence
+///    └──────────────┤
+///                   └─ after the last Send ──▶ given up
 /// ```
 #[derive(Clone, Debug)]
-pub struct NotifyRound {
-    /// For each target, when it is told next and how often it was; `None` once that is over.
-    targets: Vec<Option<(Instant, u8)>>,
+pub struct NotifyAttempts {
+    /// When the server is told next and how often it was; `None` once that is over.
+    next: Option<(Instant, u8)>,
 }
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotifyStep {
-    /// Send a NOTIFY to the target of this index.
-    Send {
-        /// The index.
-        target: usize,
-    },
-    /// The target of this index was told often enough, and never responded.
-    GiveUp {
-        /// The index.
-        target: usize,
-    },
+    /// Send a NOTIFY.
+    Send,
     /// Nothing before this time, unless a response comes.
     WaitUntil(Instant),
-    /// It is over.
+    /// The server was told often enough, and never responded.
+    GiveUp,
+    /// It has responded.
     Finished,
 }
 
-impl NotifyRound {
-    /// So many targets are to be told, from now on.
-    pub fn new(targets: usize, now: Instant) -> Self {
-        Self { targets: vec![Some((now, 0)); targets] }
+impl NotifyAttempts {
+    /// The server is to be told from now on.
+    pub fn new(now: Instant) -> Self {
+        Self { next: Some((now, 0)) }
     }
 
-    /// A target has responded.
-    pub fn on_response(&mut self, target: usize) {
-        if let Some(target) = self.targets.get_mut(target) {
-            *target = None;
-        }
+    /// The server has responded.
+    pub fn on_response(&mut self) {
+        self.next = None;
     }
 
     /// What to do now; to be called until it says to wait or that it is over.
     pub fn next_step(&mut self, now: Instant) -> NotifyStep {
-        for (target, state) in self.targets.iter_mut().enumerate() {
-            match *state {
-                Some((due, SENDS)) if due <= now => {
-                    *state = None;
-                    return NotifyStep::GiveUp { target };
-                }
-                Some((due, sent)) if due <= now => {
-                    // RFC 1996 section 3.6 would wait a minute each time; a lost datagram need not cost that.
-                    *state = Some((now + FIRST_SILENCE * (1 << sent), sent + 1));
-                    return NotifyStep::Send { target };
-                }
-                Some(_) | None => {}
+        match self.next {
+            None => NotifyStep::Finished,
+            Some((due, _)) if now < due => NotifyStep::WaitUntil(due),
+            Some((_, SENDS)) => NotifyStep::GiveUp,
+            Some((_, sent)) => {
+                // RFC 1996 section 3.6 would wait a minute each time; a lost datagram need not cost that.
+                self.next = Some((now + FIRST_SILENCE * (1 << sent), sent + 1));
+                NotifyStep::Send
             }
         }
-        let next = self.targets.iter().flatten().map(|&(due, _)| due).min();
-        next.map_or(NotifyStep::Finished, NotifyStep::WaitUntil)
     }
 }
 
-/// How often a target is told: over a bit more than two minutes in all.
+/// How often a server is told: over a bit more than two minutes in all.
 const SENDS: u8 = 7;
 
 /// How long the first response is waited for; each later one twice as long.

@@ -60,6 +60,8 @@ pub use question::Question;
 pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, read_reply};
-pub use sections::{Broken, FRAME_PREFIX, Message, Section, SectionRecord, SectionRecords, first_message};
+pub use sections::{
+    Broken, FRAME_PREFIX, Message, Section, SectionRecord, SectionRecords, append_frame, first_message, is_reply_to,
+};
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;

@@ -4,7 +4,7 @@
 //! whole, so that it can outlive its message. Not for the hot path: a record's RDATA is copied.
 
 use super::body::{Record, read_name};
-use super::codes::{RecordClass, RecordType};
+use super::codes::{Rcode, RecordClass, RecordType};
 use super::edns::Edns;
 use super::expand::append_rdata;
 use super::header::{HEADER_LEN, Header};
@@ -44,6 +44,19 @@ impl<'a> Message<'a> {
             is_lenient: false,
         }
     }
+}
+
+/// Whether a message is a reply to this query: QR set, and the same ID, opcode and question, whatever the case of its name
+/// (RFC 5452 section 9.1). Servers that cannot read a query leave the question out, so a failure may come without.
+pub fn is_reply_to(message: &[u8], query: &[u8]) -> bool {
+    let (Ok(reply), Ok(query)) = (Message::read(message), Message::read(query)) else { return false };
+    let (header, asked) = (reply.header, query.header);
+    let has_question = match (reply.question, query.question) {
+        (Some(question), Some(asked)) => question.is(asked.as_wire()),
+        (Some(_), None) => false,
+        (None, _) => !matches!(header.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN),
+    };
+    header.is_response() && header.id() == asked.id() && header.opcode() == asked.opcode() && has_question
 }
 
 /// The message is not what its counts and lengths say.
@@ -171,6 +184,14 @@ pub fn first_message(octets: &[u8]) -> Option<(&[u8], usize)> {
     Some((rest.get(..length)?, FRAME_PREFIX + length))
 }
 
+/// Appends a message in its frame; `None`, and nothing is appended, if it is longer than a frame holds.
+pub fn append_frame(message: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let length = u16::try_from(message.len()).ok()?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(message);
+    Some(())
+}
+
 /// Octets before each message.
 pub const FRAME_PREFIX: usize = 2;
 
@@ -195,6 +216,25 @@ mod tests {
             (Section::Additional, vec![]),
         ];
         assert_eq!(read(&octets), Ok(expected));
+    }
+
+    #[test]
+    fn replies_belong_to_their_queries() {
+        let query = message(0x0100, [1, 0, 0, 0], &[QUESTION]);
+        let check = |octets: &[u8], expected: bool| assert_eq!(is_reply_to(octets, &query), expected, "{octets:?}");
+        let reply = message(REPLY, [1, 1, 0, 0], &[QUESTION, &a(WWW)]);
+        check(&reply, true);
+        check(&message(REPLY, [1, 0, 0, 0], &[&QUESTION.to_ascii_uppercase()]), true);
+        check(&query, false);
+        check(&[&[reply[0] ^ 1], &reply[1..]].concat(), false);
+        check(&message(REPLY | 0x2000, [1, 0, 0, 0], &[QUESTION]), false);
+        check(&message(REPLY, [1, 0, 0, 0], &[&QUESTION[4..]]), false);
+        check(&message(REPLY, [2, 0, 0, 0], &[QUESTION, QUESTION]), false);
+        // Without a question: only a failure.
+        for (rcode, expected) in [(0, false), (3, false), (1, true), (5, true)] {
+            check(&message(REPLY | rcode, [0; 4], &[]), expected);
+        }
+        check(b"", false);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use hedgerow::transfer::{
-    Notify, NotifyRound, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
+    Notify, NotifyAttempts, NotifyStep, Records, Serial, Targets, is_notify_response, read_notify, write_notify,
 };
 use hedgerow::wire::{Flag, Header, Name, Opcode, Rcode, RecordType, write_error};
 use hedgerow::zone::Record;
@@ -71,30 +71,28 @@ fn section_2_1_all_name_servers_but_the_primary_are_told() {
 #[test]
 fn section_3_6_silence_is_answered_with_repetition_for_a_while() {
     let start = Instant::now();
-    let mut announcement = NotifyRound::new(2, start);
-    let mut sent = [Vec::new(), Vec::new()];
-    let mut now = start;
-    let mut given_up = Vec::new();
-    let over = loop {
-        match announcement.next_step(now) {
-            NotifyStep::Send { target } => {
-                sent[target].push((now - start).as_secs());
-                if target == 1 && sent[1].len() == 2 {
-                    announcement.on_response(1);
+    // Told until it is given up, or until it responds to what it was sent second.
+    let told = |responds_after: usize| {
+        let mut attempts = NotifyAttempts::new(start);
+        let (mut sent, mut now) = (Vec::new(), start);
+        loop {
+            match attempts.next_step(now) {
+                NotifyStep::Send => {
+                    sent.push((now - start).as_secs());
+                    if sent.len() == responds_after {
+                        attempts.on_response();
+                    }
                 }
+                NotifyStep::WaitUntil(at) => {
+                    assert!(at > now);
+                    now = at;
+                }
+                over @ (NotifyStep::GiveUp | NotifyStep::Finished) => return (sent, over, now - start),
             }
-            NotifyStep::GiveUp { target } => given_up.push(target),
-            NotifyStep::WaitUntil(at) => {
-                assert!(at > now);
-                now = at;
-            }
-            NotifyStep::Finished => break now - start,
         }
     };
-    assert_eq!(sent, [vec![0, 1, 3, 7, 15, 31, 63], vec![0, 1]]);
-    assert_eq!(given_up, [0]);
-    assert_eq!(over, Duration::from_secs(127));
-    assert_eq!(NotifyRound::new(0, start).next_step(start), NotifyStep::Finished);
+    assert_eq!(told(usize::MAX), (vec![0, 1, 3, 7, 15, 31, 63], NotifyStep::GiveUp, Duration::from_secs(127)));
+    assert_eq!(told(2), (vec![0, 1], NotifyStep::Finished, Duration::from_secs(1)));
 }
 
 proptest! {

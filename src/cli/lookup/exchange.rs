@@ -13,12 +13,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time;
 
-use super::message::{Asked, Reply};
-use crate::net::bind;
+use super::message::{Reply, write_query};
+use crate::net::client::{TcpClient, UdpClient};
 use crate::wire::{Name, Rcode, RecordType};
 
 /// The server and how it is asked.
@@ -82,48 +80,40 @@ impl Server {
         with_opt: bool,
         ignored: &mut u64,
     ) -> io::Result<Result<Reply, Lost>> {
-        // RFC 5452 section 9.2: ports are as unpredictable as IDs. The kernel picks a random free one, and
-        // since the socket is connected drops what does not come from the server and reports ICMP errors.
-        let socket = bind::asking(self.address.is_ipv6())?;
-        let asked = Asked { id: rand::random(), name, rtype };
+        let client = UdpClient::bind(self.address)?;
+        let query = write_query(rand::random(), name, rtype, with_opt);
+        let mut reply = None;
         let talk = async {
-            socket.connect(self.address).await?;
-            socket.send(&asked.to_wire(with_opt)).await?;
-            let mut buffer = [0; MAX_DATAGRAM];
-            loop {
-                let length = socket.recv(&mut buffer).await?;
-                match Reply::read(buffer.get(..length).unwrap_or_default(), &asked) {
-                    Some(reply) => return Ok::<_, io::Error>(reply),
-                    // Likely a forgery attempt or a broken server: failing the try would hand the forger
-                    // a cheap win.
-                    None => *ignored += 1,
-                }
-            }
+            client.connect().await?;
+            client.send(&query).await?;
+            let is_reply = |message: &[u8]| {
+                reply = Reply::read(message, &query);
+                *ignored += u64::from(reply.is_none());
+                reply.is_some()
+            };
+            client.receive(&mut [0; MAX_DATAGRAM], is_reply).await
         };
-        Ok(self.in_time(talk).await)
+        let done = self.in_time(talk).await;
+        Ok(done.and_then(|_| reply.ok_or(Lost::Silent)))
     }
 
-    /// Asks by TCP (RFC 7766 section 8: two octets of length in front).
+    /// Asks by TCP.
     async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<Answer, Lost> {
-        let asked = Asked { id: rand::random(), name, rtype };
+        let query = write_query(rand::random(), name, rtype, true);
         let talk = async {
-            let mut stream = TcpStream::connect(self.address).await?;
-            let query = asked.to_wire(true);
-            let length = u16::try_from(query.len()).map_err(io::Error::other)?;
-            // One write, so that length and query leave in one segment.
-            stream.write_all(&[&length.to_be_bytes(), query.as_slice()].concat()).await?;
-            let mut bytes = vec![0; usize::from(stream.read_u16().await?)];
-            stream.read_exact(&mut bytes).await?;
-            Reply::read(&bytes, &asked).ok_or_else(|| io::ErrorKind::InvalidData.into())
+            let mut client = TcpClient::connect(self.address).await?;
+            client.send(&query).await?;
+            let message = client.receive().await?;
+            Reply::read(&message, &query).ok_or_else(|| io::ErrorKind::InvalidData.into())
         };
         let reply = self.in_time(talk).await?;
         Ok(Answer { reply, transport: Transport::Tcp })
     }
 
     /// What `talk` brings within `timeout`.
-    async fn in_time(&self, talk: impl Future<Output = io::Result<Reply>>) -> Result<Reply, Lost> {
+    async fn in_time<T>(&self, talk: impl Future<Output = io::Result<T>>) -> Result<T, Lost> {
         match time::timeout(self.timeout, talk).await {
-            Ok(Ok(reply)) => Ok(reply),
+            Ok(Ok(brought)) => Ok(brought),
             Ok(Err(_)) => Err(Lost::Unreachable),
             Err(_) => Err(Lost::Silent),
         }

@@ -1,34 +1,22 @@
 //! Queries and replies of a look-up, as messages.
 
 use crate::wire::{
-    Edns, ExtendedError, Flag, HEADER_LEN, Header, Message, Name, Opcode, OptRecord, OptionCode, Rcode, RecordClass,
-    RecordType, Section, SectionRecord, eq_ignore_case, write_plain_query,
+    Edns, ExtendedError, Flag, HEADER_LEN, Header, Message, Name, OptRecord, OptionCode, Rcode, RecordClass,
+    RecordType, Section, SectionRecord, is_reply_to, write_plain_query,
 };
 use crate::zone::rdata_to_text;
 
-/// What a query asks, on the wire.
-pub(super) struct Asked<'a> {
-    /// The message ID.
-    pub(super) id: u16,
-    /// The name.
-    pub(super) name: &'a Name,
-    /// The type; the class is always IN.
-    pub(super) rtype: RecordType,
-}
-
-impl Asked<'_> {
-    /// The query in wire form, recursion desired, with an OPT record or without.
-    pub(super) fn to_wire(&self, with_opt: bool) -> Vec<u8> {
-        let mut query = Vec::new();
-        write_plain_query(self.id, self.name, self.rtype, &mut query);
-        let header = Header::new(self.id).with(Flag::RecursionDesired, true);
-        let header = header.with_counts([1, 0, 0, u16::from(with_opt)]);
-        query[..HEADER_LEN].copy_from_slice(&header.to_wire());
-        if with_opt {
-            OptRecord::new(UDP_SIZE, false).append(&mut query);
-        }
-        query
+/// A query in wire form, recursion desired, class IN, with an OPT record or without.
+pub(super) fn write_query(id: u16, name: &Name, rtype: RecordType, with_opt: bool) -> Vec<u8> {
+    let mut query = Vec::new();
+    write_plain_query(id, name, rtype, &mut query);
+    let header = Header::new(id).with(Flag::RecursionDesired, true);
+    let header = header.with_counts([1, 0, 0, u16::from(with_opt)]);
+    query[..HEADER_LEN].copy_from_slice(&header.to_wire());
+    if with_opt {
+        OptRecord::new(UDP_SIZE, false).append(&mut query);
     }
+    query
 }
 
 /// A reply that belongs to the query.
@@ -53,29 +41,13 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// Reads a reply to `asked`. `None`: not a reply to it, or broken.
+    /// Reads the reply to a query. `None`: not a reply to it, or broken.
     ///
     /// A truncated reply is read only as far as the question: it may end in the middle of a record, and the
     /// client comes back by TCP.
-    pub(super) fn read(octets: &[u8], asked: &Asked<'_>) -> Option<Self> {
-        let message = Message::read(octets).ok()?;
+    pub(super) fn read(octets: &[u8], query: &[u8]) -> Option<Self> {
+        let message = Message::read(octets).ok().filter(|_| is_reply_to(octets, query))?;
         let header = message.header;
-        if header.id() != asked.id || !header.is_response() || header.opcode() != Opcode::QUERY {
-            return None;
-        }
-        // RFC 5452 section 9.1: ID, addresses and question must all agree. But servers that cannot read a query leave the
-        // question out, so a failure may come without.
-        let is_ours = match message.question {
-            None => !matches!(header.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN),
-            Some(question) => {
-                eq_ignore_case(question.qname(), asked.name.as_wire())
-                    && question.qtype() == asked.rtype
-                    && question.qclass() == RecordClass::IN
-            }
-        };
-        if !is_ours {
-            return None;
-        }
         let mut reply = Self {
             header,
             rcode: header.rcode(),
@@ -197,9 +169,9 @@ mod tests {
 
     use super::*;
 
-    /// The name that all these tests ask for.
-    fn www() -> Name {
-        "www.example".parse().expect("valid")
+    /// The query of all these tests.
+    fn query_of(rtype: RecordType, with_opt: bool) -> Vec<u8> {
+        write_query(7, &"www.example".parse().expect("valid"), rtype, with_opt)
     }
 
     /// A name for the oracle.
@@ -213,15 +185,16 @@ mod tests {
         message.add_query(Query::query(full("www.example."), FullType::A));
         edit(&mut message);
         let octets = message.to_vec().expect("encodes");
-        Reply::read(&octets, &Asked { id: 7, name: &www(), rtype: RecordType::A })
+        Reply::read(&octets, &query_of(RecordType::A, false))
     }
 
     #[test]
     fn the_query_is_what_dig_sends() {
-        let www = www();
-        let asked = Asked { id: 7, name: &www, rtype: RecordType(65280) };
-        assert_eq!(asked.to_wire(false), b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\xff\0\0\x01");
-        assert!(asked.to_wire(true).ends_with(b"\xff\0\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0"));
+        assert_eq!(
+            query_of(RecordType(65280), false),
+            b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\xff\0\0\x01"
+        );
+        assert!(query_of(RecordType(65280), true).ends_with(b"\xff\0\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0"));
     }
 
     #[test]
@@ -286,26 +259,24 @@ mod tests {
 
     #[test]
     fn truncated_replies_need_no_records() {
-        let www = www();
-        let asked = Asked { id: 7, name: &www, rtype: RecordType::A };
-        let mut bytes = asked.to_wire(false);
+        let query = query_of(RecordType::A, false);
+        let mut bytes = query.clone();
         bytes[2] = 0x82;
         bytes[7] = 9;
-        let reply = Reply::read(&bytes, &asked).expect("valid");
+        let reply = Reply::read(&bytes, &query).expect("valid");
         assert!(reply.header.is_truncated());
         bytes[2] = 0x80;
-        assert!(Reply::read(&bytes, &asked).is_none());
+        assert!(Reply::read(&bytes, &query).is_none());
     }
 
     #[test]
     fn data_that_do_not_fit_their_type_are_shown_as_octets() {
-        let www = www();
-        let asked = Asked { id: 7, name: &www, rtype: RecordType::A };
-        let mut octets = asked.to_wire(false);
+        let query = query_of(RecordType::A, false);
+        let mut octets = query.clone();
         octets[2] = 0x80;
         octets[7] = 1;
         octets.extend(b"\xC0\x0C\0\x0F\0\x01\0\0\0\x3C\0\x01\x07");
-        assert_eq!(Reply::read(&octets, &asked).expect("a reply").answers[0].data, r"\# 1 07");
+        assert_eq!(Reply::read(&octets, &query).expect("a reply").answers[0].data, r"\# 1 07");
     }
 
     #[test]
@@ -324,15 +295,14 @@ mod tests {
     proptest! {
         #[test]
         fn no_octets_can_do_harm(start in any::<bool>(), tail in prop::collection::vec(any::<u8>(), 0..200)) {
-            let www = www();
-            let asked = Asked { id: 7, name: &www, rtype: RecordType::A };
-            let mut bytes = if start { asked.to_wire(false) } else { Vec::new() };
+            let query = query_of(RecordType::A, false);
+            let mut bytes = if start { query.clone() } else { Vec::new() };
             if let Some(counts) = bytes.get_mut(2..12) {
                 counts.copy_from_slice(&[0x80, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
             }
             bytes.extend(tail);
             // Counts of 65,535 never fit into 200 octets.
-            prop_assert!(!start || Reply::read(&bytes, &asked).is_none());
+            prop_assert!(!start || Reply::read(&bytes, &query).is_none());
         }
     }
 }
