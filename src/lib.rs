@@ -1,19 +1,19 @@
 //! Hedgerow: a tail-tolerant DNS forwarder and load balancer, and the authoritative servers behind it.
 //!
-//! Bytes come in, a race is run, one response goes out. The race is a pure value without sockets or clock; everything
-//! around it moves bytes in batches and allocates nothing on the way.
+//! Bytes come in, a race is run, one response goes out. What decides is a pure value without sockets or clock, the engine of a
+//! worker; everything around it moves bytes in batches and allocates nothing on the way.
 //!
 //! ```text
 //!                     control thread                                  worker threads, one runtime each
 //!        ┌──────────────────────────────────────┐        ┌─────────────────────────────────────────────────┐
 //!        │ cli ──▶ server ──▶ bind, start,      │commands│  net::udp ─┐                      ┌▶ net::batch │
 //! signals│           │        commit, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
-//!   HTTP │ admin ◀───┤                          │        │            ▼                      │             │
-//!        │           │      cache ◀─────────────┼─locks──┼▶ forwarder ──── a hit ────────────┤             │
-//!        │        health ──▶ state (up, down)◀──┼─atomics┼▶     │ ──────▶ policy::race ──────┤             │
-//!        │           ▲                          │        │            │                      │             │
-//!        │           └──────── health events ◀──┼────────┼──          ▼                      │             │
-//!        └──────────────▲───────────────────────┘        │  net::backend_sockets (IDs)   ◀───┘             │ backends
+//!   HTTP │ admin ◀───┤                          │        │            ▼        responses     │             │
+//!        │           │      cache ◀─────────────┼─locks──┼▶        forwarder ───────────────┘             │
+//!        │        health ──▶ state (up, down)◀──┼─atomics┼▶   events │  ▲  │ queries                       │
+//!        │           ▲                          │        │           ▼  │  ▼                               │
+//!        │           └──────── health events ◀──┼────────┼──      engine │ net::backend_sockets (IDs) ◀─────┼▶ backends
+//!        └──────────────▲───────────────────────┘        │   (policy::race) └── Io                         │
 //!         reload thread: load                            │  authority ──▶ zone::respond                    │ (TS)
 //!                                                        └─────────────────────────────────────────────────┘
 //! ```
@@ -25,24 +25,26 @@
 //!    are dropped (`net/pressure.rs`). A query by TCP comes from its connection's task (`net/tcp/`). `now` is taken once for
 //!    each chunk of them.
 //! 2. Each is read as a view of its bytes, or refused (`wire/query.rs`); its cookie is checked, and another made if need be
-//!    (`limit/cookies.rs`); the route's pool is found (`state/`). That is done for a
-//!    few at a time, and then a large cache fetches what it will look at for these (`forwarder/intake.rs`, `cache/ahead.rs`).
-//! 3. If the cache has a good answer, that is copied into a response, and the way ends here (`forwarder/memory.rs`, `cache/`).
-//! 4. If an equal query is in flight, this one joins its race (`forwarder/admit.rs`, `forwarder/in_flight.rs`). If another
-//!    worker has it, that worker gets it (`forwarder/claims.rs`).
+//!    (`limit/cookies.rs`); the route's pool is found (`state/`). That is done for a few at a time, and then a large cache
+//!    fetches what it will look at for these (`forwarder/receive.rs`, `cache/memory_prefetch.rs`). From here on the engine
+//!    decides (`engine/mod.rs`); what it wants done, it asks of its `Io` (`engine/io.rs`, `forwarder/outside.rs`).
+//! 3. If the cache has a good answer, that is copied into a response, and the way ends here (`engine/cached.rs`, `cache/`).
+//! 4. If an equal query is in flight, this one joins its race (`engine/dispatch.rs`, `engine/in_flight.rs`). If another
+//!    worker has it, that worker gets it (single-flight, `engine/single_flight.rs`).
 //! 5. Otherwise a race starts among the pool's backends, in the order that `policy/balance.rs` gives. The race says whom
-//!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`forwarder/races.rs`).
-//!    What could not leave for want of something of our own is no failure of a backend (`forwarder/shortage.rs`).
+//!    to ask, until when to wait, when it is over (`policy/race.rs`), and is obeyed (`engine/active_race.rs`).
+//!    What could not leave for want of something of our own is no failure of a backend (`engine/shortage.rs`).
 //! 6. Queries to one backend leave by one call, from a random one of its sockets, each with an ID of its own
-//!    (`net/backend_sockets.rs`), and with the backend's cookies, if probes have found that it gives them (`state/backend_cookies.rs`). Those of
-//!    one length are segments of one datagram to the kernel, which cuts it apart (GSO, `net/gso.rs`).
-//! 7. A reply is matched by socket, ID and question, and by what else it must bear (`forwarder/proof.rs`); if too many do not
-//!    match, their socket is void and what waits on it is asked again (`forwarder/again.rs`). It is ranked, and handed to the race. When that is over, what it has come to
-//!    is remembered, and each client that waits gets the reply in its own form: ID, case, EDNS, size
-//!    (`forwarder/responses.rs`, `wire/relay.rs`). If it fails or takes long, they get what is stale instead. A truncated reply
-//!    is fetched whole for clients by TCP, over connections that are kept (`forwarder/fetches.rs`, `net/streams.rs`).
-//! 8. At the end of the turn everything that was queued leaves, and the alarm is set for what is next
-//!    (`forwarder/turns.rs`).
+//!    (`net/backend_sockets.rs`, `policy/query_slots.rs`), and with the backend's cookies, if probes have found that it gives
+//!    them (`state/backend_cookies.rs`). Those of one length are segments of one datagram to the kernel, which cuts it apart
+//!    (GSO, `net/gso.rs`).
+//! 7. A reply is matched by socket, ID and question, and by what else it must bear (`engine/reply.rs`, `engine/proof.rs`); if
+//!    too many do not match, their socket is void and what waits on it is asked again (`engine/again.rs`). It is ranked, and
+//!    handed to the race. When that is over, what it has come to is remembered, its slots are quarantined, and each client that
+//!    waits gets the reply in its own form: ID, case, EDNS, size (`engine/finish.rs`, `forwarder/responses.rs`,
+//!    `wire/relay.rs`). If it fails or takes long, they get what is stale instead. A truncated reply is fetched whole for clients
+//!    by TCP, over connections that are kept (`forwarder/fetches.rs`, `net/streams.rs`).
+//! 8. At the end of the tick everything that was queued leaves, and the alarm is set for what is next (`forwarder/tick.rs`).
 //!
 //! A query to one of our own TS takes the first step and then `zone::respond`, bytes to bytes (`authority/mod.rs`). If there are
 //! many names, `zone::prefetch_memory` has fetched before what the queries of the batch will read.
@@ -61,15 +63,15 @@
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that.
 //!
-//! What all this decides stands in `policy/`, and needs no network to be tried: `sim/` plays it among modelled backends, a million
-//! queries in a moment, for `hedgerow simulate` and for the tests.
+//! What all this decides stands in `engine/` and `policy/`, and needs no network to be tried: `sim/` drives the same engine among
+//! modelled backends, a million queries in a matter of seconds, for `hedgerow simulate` and for the tests.
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit` and `sim` are pure: `now`, bytes and a seeded generator are
-//!   arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
+//! - `config`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit`, `engine` and `sim` are pure: `now`, bytes and a
+//!   seeded generator are arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics (the state
-//!   of backends, the turn of round-robin, the hedge budget, claims) and the cache, whose locks are many and held for one copy.
+//!   of backends, the turn of round-robin, the hedge budget, single-flight) and the cache, whose locks are many and held for one copy.
 //! - After warm-up a query by UDP, forwarded or answered from the cache or a zone, allocates nothing, starts no task and
 //!   logs nothing (`tests/allocations.rs`). Without a cache it takes no lock.
 //! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other. Nothing is made up
@@ -84,13 +86,15 @@
 //! # What is deliberately absent
 //!
 //! Recursion, DNSSEC validation, a scripting language, blocking lists, a plug-in system. A decode and re-encode of messages
-//! that only pass through. A trait whose only purpose is that a test can fake something.
+//! that only pass through. A trait whose only purpose is that a test can fake something: that of
+//! an engine's I/O has two makers in the program, `forwarder` and `sim`.
 
 pub mod admin;
 pub mod authority;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod engine;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod files;

@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "secondary",
             "notify",
             "forwarder",
+            "engine",
             "authority",
             "state",
             "config",
@@ -47,15 +48,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
-    ("forwarder", &["state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
+    // To `cache`: only for the form in which it writes responses, which is that of all responses.
+    ("forwarder", &["engine", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
     ("authority", &["net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
+    // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
+    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `limit`: who may connect and for how long is decided there.
-    ("net", &["limit", "wire", "metrics", "faults"]),
+    // To `policy`: the table of query slots, with their quarantine, is pure, and `sim` has one too.
+    ("net", &["policy", "limit", "wire", "metrics", "faults"]),
     ("cache", &["wire"]),
     // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
     ("transfer", &["limit", "zone", "wire"]),
@@ -71,7 +76,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.
-const PURE_ROOMS: &[&str] = &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "sim"];
+const PURE_ROOMS: &[&str] = &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim"];
 
 /// What a pure room does not name outside its tests.
 const IMPURE: &[&str] = &[

@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::entry::Waiter;
+use super::Client;
+use crate::engine::{Client as _, Waiter};
 use crate::limit::{Decision, Pace, Pacing, ResponseRate};
 use crate::wire::{self, CookieState, ResponseSubject};
 
@@ -23,7 +24,7 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// Who waits for a response. Only by UDP is anybody limited: who has come by TCP is where it says.
-    pub(super) fn of(waiter: &Waiter, now: Instant) -> Self {
+    pub(super) fn of(waiter: &Waiter<Client>, now: Instant) -> Self {
         let Waiter { client, form, cookie, since, .. } = waiter;
         let cookie = form.cookie.map(|cookie| cookie.state).or_else(|| cookie.map(|cookie| cookie.state));
         Self { client: client.ip(), cookie, has_waited: Pacing::is_held(*since, now) }

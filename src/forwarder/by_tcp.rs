@@ -3,19 +3,18 @@
 //!
 //! Rare, so it may take a task and a connection. The race does not see it: its attempt goes on waiting.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Weak;
 
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::pool::pool_at;
-use super::proof::Proof;
-use super::races::is_badcookie;
-use super::{Forwarder, Outstanding};
-use crate::metrics::Cause;
+use super::Forwarder;
+use crate::engine::{Outstanding, TcpQuery};
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::wire;
 
@@ -37,63 +36,38 @@ impl ByTcp {
         Self { now: 0, most, tasks }
     }
 
-    /// Begins one, if there is room.
-    fn begin(&mut self) -> bool {
-        let has_room = self.now < self.most;
-        self.now += usize::from(has_room);
-        has_room
-    }
-
-    /// One is over.
-    fn end(&mut self) {
-        self.now -= 1;
-    }
-}
-
-impl Forwarder {
-    /// Asks the backend of an attempt by TCP. Returns whether that may be.
-    pub(super) fn ask_by_tcp(&mut self, outstanding: Outstanding, cause: Cause, now: std::time::Instant) -> bool {
-        let (at, attempt) = (outstanding.race, outstanding.attempt());
-        let Some(entry) = self.in_flight.get(at).filter(|entry| !entry.is_fetching) else { return false };
-        let Some(asked) = entry.race.attempt(attempt).filter(|asked| asked.open) else { return false };
-        if !self.by_tcp.begin() {
+    /// Begins one, whose reply `forwarder` gets. Returns whether there is room.
+    pub(super) fn ask(
+        &mut self,
+        outstanding: Outstanding,
+        query: TcpQuery,
+        forwarder: Weak<RefCell<Forwarder>>,
+    ) -> bool {
+        if self.now >= self.most {
             return false;
         }
-        let pool = pool_at(&mut self.pools, entry.pool);
-        let edns = asked.edns && !pool.is_without_opt(asked.backend, now);
-        let mut query = Vec::new();
-        entry.write_query(edns, &mut query);
-        let question = entry.question().to_vec();
-        let address = pool.shared.backends[asked.backend.get()].address;
-        let (patience, deadline) = (pool.shared.rules().attempt_timeout, Instant::from_std(entry.race.deadline()));
-        pool.counters(asked.backend).again[cause as usize].increment();
-        let this = self.this.get().cloned().unwrap_or_default();
-        self.by_tcp.tasks.start_and_leave(TaskKind::Fetch, async move {
-            let reply = timeout(patience, ask(address, query, &question));
-            let reply = timeout_at(deadline, reply).await.ok().and_then(Result::ok).and_then(Result::ok);
-            if let Some(this) = this.upgrade() {
-                this.borrow_mut().on_reply_by_tcp(outstanding, reply.as_deref());
+        self.now += 1;
+        let TcpQuery { address, message, question, patience, deadline } = query;
+        self.tasks.start_and_leave(TaskKind::Fetch, async move {
+            let reply = timeout(patience, ask(address, message, &question));
+            let reply = timeout_at(Instant::from_std(deadline), reply).await;
+            let reply = reply.ok().and_then(Result::ok).and_then(Result::ok);
+            if let Some(forwarder) = forwarder.upgrade() {
+                forwarder.borrow_mut().on_reply_by_tcp(outstanding, reply.as_deref());
             }
         });
         true
     }
+}
 
-    /// Takes the reply by TCP, or that there is none: then there is another try by UDP, which a forger may have tired of.
+impl Forwarder {
+    /// Takes the reply by TCP, or that there is none.
     fn on_reply_by_tcp(&mut self, outstanding: Outstanding, reply: Option<&[u8]>) {
         let now = std::time::Instant::now();
-        self.by_tcp.end();
-        let entry = self.in_flight.get(outstanding.race).filter(|entry| !entry.is_fetching);
-        if entry.and_then(|entry| entry.race.attempt(outstanding.attempt())).is_some_and(|asked| asked.open) {
-            match reply.and_then(|reply| wire::read_reply(reply).ok()) {
-                // No word for a race nor for a client, neither of which knows of cookies to backends.
-                Some(reply) if is_badcookie(&reply) && outstanding.proof().has(Proof::COOKIE) => {
-                    self.ask_elsewhere_or_fail(outstanding, now)
-                }
-                Some(reply) => self.judge(outstanding, &reply, now),
-                None => self.ask_elsewhere_or_fail(outstanding, now),
-            }
-        }
-        self.end_turn(now);
+        self.outside.by_tcp.now -= 1;
+        let reply = reply.and_then(|reply| wire::read_reply(reply).ok());
+        self.engine.on_reply_by_tcp(&mut self.outside, outstanding, reply.as_ref(), now);
+        self.end_tick(now);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
+use crate::engine;
 use crate::metrics::Transport;
 use crate::net::batch::LocalAddress;
 use crate::net::tcp::Responder;
@@ -23,25 +24,22 @@ pub enum Client {
     Tcp(Arc<Responder>),
 }
 
-impl Client {
-    /// How it asked.
-    pub fn transport(&self) -> Transport {
+impl engine::Client for Client {
+    fn transport(&self) -> Transport {
         match self {
             Self::Udp { .. } => Transport::Udp,
             Self::Tcp(_) => Transport::Tcp,
         }
     }
 
-    /// Its IP address.
-    pub(super) fn ip(&self) -> IpAddr {
+    fn ip(&self) -> IpAddr {
         match self {
             Self::Udp { peer, .. } => peer.ip,
             Self::Tcp(responder) => responder.peer().ip(),
         }
     }
 
-    /// Whether two datagrams came from one socket to one of our addresses. By TCP nothing is sent twice.
-    pub(super) fn is_same_socket(&self, other: &Self) -> bool {
+    fn is_same_socket(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Udp { listener, peer, local }, Self::Udp { listener: to, peer: from, local: at }) => {
                 (listener, peer, local) == (to, from, at)

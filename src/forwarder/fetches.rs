@@ -17,10 +17,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::slots::RaceRef;
+use crate::engine::{FetchQuery, RaceRef};
 use crate::limit::{DynamicThreshold, FairQueue};
 use crate::net::streams::{Connection, End, Heard, Report, StreamKey, Streams};
 use crate::net::tasks::Tasks;
+use crate::policy::timers::Timers;
 use crate::wire;
 
 /// Whom a fetch is for: an address of IPv4 or a prefix of IPv6.
@@ -32,6 +33,8 @@ pub(super) struct Fetches {
     streams: Streams<RaceRef>,
     /// All fetches, by the number of the place of their race.
     all: BTreeMap<u32, Fetch>,
+    /// When they have to be looked at.
+    timers: Timers<RaceRef>,
     /// The backends that are asked, or were of late.
     backends: BTreeMap<SocketAddr, Backend>,
     /// Places in the queue, by party.
@@ -50,8 +53,6 @@ pub(super) struct Fetch {
     party: Party,
     /// What is asked.
     pub(super) query: FetchQuery,
-    /// Until when it matters.
-    deadline: Instant,
     /// The place in the order of its backends of the one that is asked.
     asked: usize,
     /// Where it is with that.
@@ -62,20 +63,6 @@ pub(super) struct Fetch {
     is_resent: bool,
     /// Some backend could be asked.
     has_left: bool,
-}
-
-/// What is to be fetched, and from whom.
-pub(super) struct FetchQuery {
-    /// Whom to ask, in order, and whether with OPT.
-    pub(super) backends: Vec<(SocketAddr, bool)>,
-    /// The query as it goes to backends.
-    pub(super) message: Vec<u8>,
-    /// Where the OPT record starts in it.
-    pub(super) opt_at: usize,
-    /// Its question.
-    pub(super) question: Vec<u8>,
-    /// How long one backend is waited for.
-    pub(super) patience: Duration,
 }
 
 /// Where a fetch is.
@@ -176,6 +163,7 @@ impl Fetches {
         Ok(Self {
             streams: Streams::new(tasks, report)?,
             all: BTreeMap::new(),
+            timers: Timers::new(),
             backends: BTreeMap::new(),
             queued_of_parties: DynamicThreshold::new(QUEUE),
             queued_for_backends: DynamicThreshold::new(QUEUE),
@@ -184,20 +172,15 @@ impl Fetches {
     }
 
     /// Adds a fetch, which is sent at once if there is a place. Returns whether there is room for it; if not, nothing is fetched.
-    pub(super) fn add(
-        &mut self,
-        at: RaceRef,
-        party: Party,
-        query: FetchQuery,
-        deadline: Instant,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn add(&mut self, at: RaceRef, query: FetchQuery, now: Instant) -> bool {
+        let party = query.client.map_or(NOBODY, party_of);
         let Some((address, _)) = query.backends.first().copied() else { return false };
         let may_wait = self.may_wait(party, address);
-        let due = (now + query.patience).min(deadline);
+        let due = (now + query.patience).min(query.deadline);
         let stage = Stage::Nowhere;
-        let fetch = Fetch { at, party, query, deadline, asked: 0, stage, due, is_resent: false, has_left: false };
+        let fetch = Fetch { at, party, query, asked: 0, stage, due, is_resent: false, has_left: false };
         self.all.insert(at.index(), fetch);
+        self.timers.push(due, at);
         self.enqueue(at);
         self.dispatch(address, now);
         if !may_wait && self.get(at).is_some_and(|fetch| fetch.stage == Stage::Queued) {
@@ -212,6 +195,25 @@ impl Fetches {
         self.all.get(&at.index()).filter(|fetch| fetch.at == at)
     }
 
+    /// Takes out a fetch whose time has come.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<RaceRef> {
+        while let Some((due, at)) = self.timers.pop_due(now) {
+            if self.get(at).is_some_and(|fetch| fetch.due == due) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// When the next one has to be looked at.
+    pub(super) fn next_due(&mut self) -> Option<Instant> {
+        let all = &self.all;
+        let is_meant =
+            |due, at: &RaceRef| all.get(&at.index()).is_some_and(|fetch| fetch.at == *at && fetch.due == due);
+        self.timers.discard(|due, at| !is_meant(due, at));
+        self.timers.peek()
+    }
+
     /// The time of a fetch has come: it goes on to the next backend if it has waited long enough for this one.
     pub(super) fn on_due(&mut self, at: RaceRef, now: Instant) -> Next {
         let Some(fetch) = self.all.get_mut(&at.index()) else { return Next::Over { is_unsent: false } };
@@ -222,9 +224,10 @@ impl Fetches {
             Stage::Queued if fetch.asked + 1 == fetch.query.backends.len() => now + patience,
             Stage::Queued | Stage::Nowhere => now,
         };
-        let until = patient_until.min(fetch.deadline);
+        let until = patient_until.min(fetch.query.deadline);
         if now < until {
             fetch.due = until;
+            self.timers.push(until, at);
             return Next::Waits;
         }
         if let Stage::Sent { on, since, .. } = fetch.stage
@@ -244,8 +247,9 @@ impl Fetches {
         fetch.asked += 1;
         fetch.is_resent = false;
         match fetch.query.backends.get(fetch.asked).copied() {
-            Some((address, _)) if now < fetch.deadline => {
-                fetch.due = (now + fetch.query.patience).min(fetch.deadline);
+            Some((address, _)) if now < fetch.query.deadline => {
+                fetch.due = (now + fetch.query.patience).min(fetch.query.deadline);
+                self.timers.push(fetch.due, at);
                 self.enqueue(at);
                 self.dispatch(address, now);
                 Next::Waits
@@ -455,11 +459,6 @@ impl Fetches {
 }
 
 impl Fetch {
-    /// When it has to be looked at.
-    pub(super) fn due(&self) -> Instant {
-        self.due
-    }
-
     /// Whether a backend was asked before the present one, whose reply shows that there is an answer.
     pub(super) fn is_passed_on(&self) -> bool {
         self.asked > 0

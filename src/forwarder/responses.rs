@@ -1,25 +1,20 @@
-//! Responding: one response to each client that waits, in its own form, queued for the end of the turn.
+//! Responses to clients: each in its own form, queued for the end of the tick, as far as limits let it.
 
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::Client;
 use super::allowance::{Allowance, Fate, Receiver};
-use super::claims::WorkerId;
-use super::client::Client;
-use super::entry::Waiter;
+use super::outside::Outside;
 use super::paced::{Later, Paced};
-use super::pool::pool_at;
-use super::slots::RaceRef;
-use super::{Forwarder, Shared};
-use crate::limit::{Cookies, OnDenied};
-use crate::metrics::{Counters, Dropped, Fetched, Limit, Limited, PoolCounters, Source, Transport};
+use crate::cache::ResponseFor;
+use crate::engine::{Client as _, Io, Said, Waiter, response_limit};
+use crate::limit::OnDenied;
+use crate::metrics::{Counters, Dropped, Limit, Source};
 use crate::net::batch::{BATCH, SendBatch, is_too_long};
 use crate::net::clock;
 use crate::net::udp::Socket;
-use crate::policy::race::AttemptId;
-use crate::policy::{Rules, Silence};
-use crate::state::{ForwarderState, SharedPool};
-use crate::wire::{self, ClientForm, Cookie, ExtendedError, Query, Rcode, Reply};
+use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
@@ -78,111 +73,36 @@ impl Way {
     }
 }
 
-/// What is said where no reply can be given.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Word {
-    /// Why.
-    source: Source,
-    /// The rcode; `None` is no response at all.
-    pub(super) rcode: Option<Rcode>,
-    /// What clients with EDNS are told besides, and text for people.
-    error: Option<(ExtendedError, &'static str)>,
-}
-
-impl Word {
-    /// All that came said nothing but that something had failed.
-    pub(super) const FAILED: Self = Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: None };
-
-    /// Some answer exists, but not one that can be given whole: no time to claim that the name does not exist.
-    pub(super) const NOT_WHOLE: Self = Self::failure(ExtendedError::NETWORK_ERROR, "");
-
-    /// Somebody who was to be asked could not be, for want of something of our own: no time to claim anything of the name.
-    pub(super) const UNSENT: Self = Self::failure(ExtendedError::OTHER, "this server could not send the query on");
-
-    /// The client has as many queries that wait as it may (`limits.waiting`).
-    pub(super) const TOO_MANY: Self = Self::failure(ExtendedError::OTHER, "too many queries of this client wait");
-
-    /// All clients together have (`limits.in_flight`).
-    pub(super) const BUSY: Self = Self::failure(ExtendedError::OTHER, "too many queries wait");
-
-    /// SERVFAIL, and why: a failure of our own, which is never kept.
-    const fn failure(error: ExtendedError, text: &'static str) -> Self {
-        Self { source: Source::Error, rcode: Some(Rcode::SERVFAIL), error: Some((error, text)) }
-    }
-
-    /// Nobody has replied.
-    pub(super) fn of_silence(rules: &Rules, is_any_up: bool) -> Self {
-        // RFC 8914 section 4.23 has the error for death. The one for silence was registered later (RFC 8914 section 5.2).
-        let (word, error) = match is_any_up {
-            true => (rules.on_timeout, ExtendedError::SYNTHESIZED),
-            false => (rules.on_all_down, ExtendedError::NO_REACHABLE_AUTHORITY),
-        };
-        let rcode = match word {
-            Silence::Nxdomain => Some(Rcode::NXDOMAIN),
-            Silence::Servfail => Some(Rcode::SERVFAIL),
-            Silence::Refused => Some(Rcode::REFUSED),
-            Silence::Drop => None,
-        };
-        Self { source: Source::Synthesized, rcode, error: Some((error, "")) }
-    }
-}
-
-impl Forwarder {
-    /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
-    /// by TCP gets the whole answer, fetched by TCP. So does the cache, if nobody waits and it is all for the cache.
-    pub(super) fn respond_with(&mut self, at: RaceRef, winner: AttemptId, reply: &Reply<'_>, now: Instant) {
-        let Some(entry) = self.in_flight.get_mut(at) else { return };
-        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
-        let (is_signed, is_truncated) = (entry.is_signed(), reply.is_truncated());
-        let is_for_nobody = !entry.has_waiters();
-        entry.retain_waiters(&self.shared.clients, |waiter| {
-            let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
-            if !needs_more {
-                out.relay(clock, waiter, reply, is_signed);
-            }
-            needs_more
-        });
-        if is_truncated
-            && (is_for_nobody || entry.has_waiters())
-            && let Some(entry) = self.in_flight.with_aside(at)
-        {
-            entry.is_fetching = true;
-            // For clients by UDP that ask meanwhile.
-            entry.keep(reply.as_wire());
-            if self.fetch(at, winner, now) {
-                self.drive(at, None, now);
-            } else {
-                self.fail_fetch(at, Fetched::Unsent, now);
-            }
+impl Outside {
+    /// Responds to a client in the form that it wants. See [`Io::respond`].
+    pub(super) fn respond_in_form(
+        &mut self,
+        waiter: &Waiter<Client>,
+        now: Instant,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+    ) {
+        let own_udp_size = self.state.edns_udp_size;
+        let late = self.late_form(waiter);
+        let form = late.as_ref().unwrap_or(&waiter.form);
+        let limit = response_limit(waiter.client.transport(), form, own_udp_size);
+        let receiver = ResponseFor { form, own_udp_size, limit };
+        let mut said = None;
+        let sent = self.deliver(&waiter.client, Receiver::of(waiter, now), now, |out| said = write(&receiver, out));
+        if let Some(said) = said {
+            self.count(sent, said, waiter.queries);
         }
     }
 
-    /// Gives a whole answer that was fetched to all who wait.
-    pub(super) fn respond_whole(&mut self, at: RaceRef, reply: &Reply<'_>, now: Instant) {
-        let Some(entry) = self.in_flight.get(at) else { return };
-        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
-        entry.waiters().for_each(|waiter| out.relay(clock, &waiter, reply, entry.is_signed()));
-    }
-
-    /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
-    /// could not take, nor depend on whether that can be had.
-    pub(super) fn respond_meanwhile(&mut self, at: RaceRef, waiter: &Waiter, now: Instant) {
-        let Some(entry) = self.in_flight.get(at) else { return };
-        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        if let Ok(reply) = wire::read_reply(entry.kept()) {
-            let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
-            out.relay(clock, waiter, &reply, false);
+    /// The form of one client with what it gets for its cookie, if it has waited and so its form lacks that.
+    fn late_form(&self, waiter: &Waiter<Client>) -> Option<ClientForm> {
+        let Waiter { client, form, cookie, .. } = waiter;
+        match (self.state.cookies.as_deref(), cookie) {
+            (Some(cookies), Some(shown)) => {
+                let cookie = cookies.answer_late(*shown, client.ip(), clock::unix_now_serial());
+                Some(form.with_cookie(Some(cookie)))
+            }
+            (None, _) | (_, None) => None,
         }
-    }
-
-    /// Gives a response without records to all who wait.
-    pub(super) fn respond_word(&mut self, at: RaceRef, word: Word, now: Instant) {
-        let Some(entry) = self.in_flight.get(at) else { return };
-        let clock = Clock::of(&pool_at(&mut self.pools, entry.pool).shared, self.me, now);
-        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
-        entry.waiters().for_each(|waiter| out.say(clock, &waiter, entry.question(), word));
     }
 
     /// Answers a message that cannot race.
@@ -194,8 +114,7 @@ impl Forwarder {
         client: &Client,
         now: Instant,
     ) {
-        let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
-        out.reject(client, rcode, cookie, |own_udp_size, out| {
+        self.reject(client, rcode, cookie, now, |own_udp_size, out| {
             wire::write_error(message, rcode, cookie, own_udp_size, out);
         });
     }
@@ -214,171 +133,62 @@ impl Forwarder {
                 self.counters.dropped(Dropped::Denied);
                 self.respond_nothing(client);
             }
-            OnDenied::Refused => {
-                let mut out = Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now);
-                out.reject(client, Rcode::REFUSED, cookie, |own_udp_size, out| {
-                    wire::write_prohibited(message, query, cookie, own_udp_size, out);
-                });
-            }
+            OnDenied::Refused => self.reject(client, Rcode::REFUSED, cookie, now, |own_udp_size, out| {
+                wire::write_prohibited(message, query, cookie, own_udp_size, out);
+            }),
         }
-    }
-
-    /// Gives a response without records to one client that has not waited.
-    pub(super) fn respond_at_once(&mut self, waiter: &Waiter, question: &[u8], word: Word, now: Instant) {
-        Out::of(&mut self.way, &self.counters, &self.state, &self.shared, now).write(waiter, question, word);
-    }
-
-    /// Says nothing, which a connection has to be told.
-    pub(super) fn respond_nothing(&self, client: &Client) {
-        match client {
-            Client::Udp { .. } => {}
-            Client::Tcp(responder) => responder.respond(|_| {}),
-        }
-    }
-}
-
-/// The way out to clients.
-pub(super) struct Out<'a> {
-    /// Their sockets, and what leaves later.
-    way: &'a mut Way,
-    /// What is counted.
-    pub(super) counters: &'a Counters,
-    /// The UDP size that we offer.
-    pub(super) own_udp_size: u16,
-    /// What limits them.
-    allowance: Allowance<'a>,
-    /// How often it did.
-    limited: &'a Limited,
-    /// Gives cookies, if clients get any.
-    cookies: Option<&'a Cookies>,
-}
-
-impl<'a> Out<'a> {
-    /// Of one worker.
-    pub(super) fn of(
-        way: &'a mut Way,
-        counters: &'a Counters,
-        state: &'a ForwarderState,
-        shared: &'a Shared,
-        now: Instant,
-    ) -> Self {
-        let ForwarderState { edns_udp_size, rate, cookies, .. } = state;
-        let (rate, is_draining) = (rate.as_deref(), way.is_draining);
-        let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
-        let (own_udp_size, cookies) = (*edns_udp_size, cookies.as_deref());
-        Self { way, counters, own_udp_size, allowance, limited: &shared.limited, cookies }
-    }
-
-    /// The form of one client with what it gets for its cookie, if it has waited and so its form lacks that.
-    pub(super) fn late_form(&self, waiter: &Waiter) -> Option<ClientForm> {
-        let Waiter { client, form, cookie, .. } = waiter;
-        match (self.cookies, cookie) {
-            (Some(cookies), Some(shown)) => {
-                let cookie = cookies.answer_late(*shown, client.ip(), clock::unix_now_serial());
-                Some(form.with_cookie(Some(cookie)))
-            }
-            (None, _) | (_, None) => None,
-        }
-    }
-
-    /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
-    fn relay(&mut self, clock: Clock<'_>, waiter: &Waiter, reply: &Reply<'_>, is_signed: bool) {
-        let Waiter { client, queries, .. } = waiter;
-        clock.stop(waiter);
-        let receiver = Receiver::of(waiter, self.allowance.now);
-        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
-        let form = late.as_ref().unwrap_or(&waiter.form);
-        let limit = limit(client, form, own_udp_size);
-        let sent = self.respond(client, receiver, |out| {
-            // The backend was told the client's own size.
-            if is_signed && reply.as_wire().len() <= self::limit(client, &waiter.form, u16::MAX) {
-                wire::write_unchanged(reply, waiter.form.id, out);
-            } else {
-                wire::write_response(reply, form, own_udp_size, limit, out);
-            }
-        });
-        self.count(sent, Source::Backend, reply.rcode(), *queries);
-    }
-
-    /// Gives one client a response without records, or none at all.
-    pub(super) fn say(&mut self, clock: Clock<'_>, waiter: &Waiter, question: &[u8], word: Word) {
-        if word.rcode.is_some() {
-            clock.stop(waiter);
-        }
-        self.write(waiter, question, word);
-    }
-
-    /// The same, for one that was not timed.
-    fn write(&mut self, waiter: &Waiter, question: &[u8], word: Word) {
-        let Waiter { client, queries, .. } = waiter;
-        let Word { source, rcode, error } = word;
-        let receiver = Receiver::of(waiter, self.allowance.now);
-        let Some(rcode) = rcode else {
-            (0..*queries).for_each(|_| self.counters.dropped(Dropped::Unanswered));
-            self.respond(client, receiver, |_| {});
-            return;
-        };
-        let (late, own_udp_size) = (self.late_form(waiter), self.own_udp_size);
-        let form = late.as_ref().unwrap_or(&waiter.form);
-        let write = |out: &mut Vec<u8>| wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
-        let sent = self.respond(client, receiver, write);
-        self.count(sent, source, rcode, *queries);
     }
 
     /// Tells a client that its message is not taken.
-    fn reject(&mut self, client: &Client, rcode: Rcode, cookie: Option<&Cookie>, fill: impl FnOnce(u16, &mut Vec<u8>)) {
-        let own_udp_size = self.own_udp_size;
-        let cookie = cookie.map(|cookie| cookie.state);
-        let receiver = Receiver { client: client.ip(), cookie, has_waited: false };
-        let sent = self.respond(client, receiver, |out| fill(own_udp_size, out));
-        self.count(sent, Source::Error, rcode, 1);
+    fn reject(
+        &mut self,
+        client: &Client,
+        rcode: Rcode,
+        cookie: Option<&Cookie>,
+        now: Instant,
+        write: impl FnOnce(u16, &mut Vec<u8>),
+    ) {
+        let own_udp_size = self.state.edns_udp_size;
+        let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited: false };
+        let sent = self.deliver(client, receiver, now, |out| write(own_udp_size, out));
+        self.count(sent, Said { source: Source::Error, rcode }, 1);
     }
 
     /// Counts what has become of the response to so many queries.
-    pub(super) fn count(&self, sent: Sent, source: Source, rcode: Rcode, queries: u32) {
+    fn count(&self, sent: Sent, said: Said, queries: u32) {
         match sent {
             Sent::Nothing => {}
-            Sent::Response => self.counters.responses(source, rcode.0, queries.into()),
+            Sent::Response => self.counters.responses(said.source, said.rcode.0, queries.into()),
             Sent::BadCookie => self.counters.responses(Source::Error, Rcode::BADCOOKIE.0, queries.into()),
         }
     }
 
-    /// Sends one response, or queues it for the end of the turn, as far as limits let it. An empty one says that there is none.
-    fn respond(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> Sent {
-        match client {
-            Client::Tcp(responder) => {
-                let mut is_empty = true;
-                responder.respond(|out| {
-                    fill(out);
-                    is_empty = out.is_empty();
-                });
-                if is_empty { Sent::Nothing } else { Sent::Response }
-            }
-            Client::Udp { .. } => self.offer(client, receiver, fill),
-        }
-    }
-
-    /// The same, but after an empty one the client waits on.
-    pub(super) fn offer(&mut self, client: &Client, receiver: Receiver, fill: impl FnOnce(&mut Vec<u8>)) -> Sent {
+    /// Sends one response, or queues it for the end of the tick, as far as limits let it. If it is left empty, there is none.
+    fn deliver(&mut self, client: &Client, receiver: Receiver, now: Instant, fill: impl FnOnce(&mut Vec<u8>)) -> Sent {
         let mut sent = Sent::Nothing;
         match client {
             Client::Tcp(responder) => {
                 let mut message = Vec::new();
                 fill(&mut message);
                 if !message.is_empty() {
-                    sent = Sent::Response;
-                    responder.respond(|out| *out = message);
+                    responder.respond(|out| {
+                        *out = message;
+                        sent = Sent::Response;
+                    });
                 }
             }
             Client::Udp { listener: number, peer, local } => {
-                let Way { listeners, paced, .. } = self.way;
+                let Self { way, counters, state, shared, .. } = self;
+                let Way { listeners, paced, is_draining } = way;
+                let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
+                let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
                 let Some(listener) = listeners.get_mut(usize::from(*number)) else { return sent };
                 if listener.responses.is_full() {
-                    listener.flush(self.counters);
+                    listener.flush(counters);
                 }
                 listener.responses.push_unless_empty(peer.address(), *local, |out| {
                     fill(out);
-                    let fate = self.allowance.apply(receiver, out);
+                    let fate = allowance.apply(receiver, out);
                     let mut is_empty = out.is_empty();
                     let mut is_limited = matches!(fate, Fate::Limited | Fate::AsksForCookie);
                     if let Fate::Later { due, is_cut } = fate {
@@ -387,9 +197,9 @@ impl<'a> Out<'a> {
                         out.clear();
                     }
                     if is_limited {
-                        self.limited.count(Limit::Rate);
+                        shared.engines.limited.count(Limit::Rate);
                         if is_empty {
-                            self.counters.dropped(Dropped::Limited);
+                            counters.dropped(Dropped::Limited);
                         }
                     }
                     sent = match (is_empty, fate) {
@@ -406,40 +216,11 @@ impl<'a> Out<'a> {
 
 /// What has become of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+enum Sent {
     /// There is none.
     Nothing,
     /// It leaves, perhaps cut.
     Response,
     /// BADCOOKIE leaves in its place.
     BadCookie,
-}
-
-/// Times what clients wait for.
-#[derive(Clone, Copy)]
-pub(super) struct Clock<'a> {
-    /// What this worker counts of the pool.
-    counters: &'a PoolCounters,
-    /// Now.
-    now: Instant,
-}
-
-impl<'a> Clock<'a> {
-    /// Of a pool's clients.
-    pub(super) fn of(pool: &'a SharedPool, me: WorkerId, now: Instant) -> Self {
-        Self { counters: &pool.state.counters[usize::from(me.0)], now }
-    }
-
-    /// A client gets its response.
-    pub(super) fn stop(self, waiter: &Waiter) {
-        self.counters.duration.record(self.now.saturating_duration_since(waiter.since));
-    }
-}
-
-/// How long a response may be, octets.
-pub(super) fn limit(client: &Client, form: &ClientForm, own_udp_size: u16) -> usize {
-    match client {
-        Client::Udp { .. } => form.udp_limit(own_udp_size),
-        Client::Tcp(_) => usize::from(u16::MAX),
-    }
 }

@@ -49,7 +49,7 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
 /// # Errors
 /// If the runtime cannot watch the sockets.
 pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut busy_poll: BusyPoll) -> io::Result<()> {
-    let watched = forwarder.borrow().backend_sockets.watched().try_clone_to_owned()?;
+    let watched = forwarder.borrow().watched().try_clone_to_owned()?;
     let watched = batch::watch(watched)?;
     let mut received = RecvBatch::for_gro(BATCH, MAX_REPLY);
     let mut events = Vec::with_capacity(BATCH);

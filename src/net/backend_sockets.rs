@@ -25,7 +25,6 @@
 //!                                               reply, or QUARANTINE over
 //! ```
 
-mod query_slots;
 mod room;
 mod sent;
 mod socket;
@@ -45,8 +44,6 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use self::query_slots::QuerySlots;
-pub use self::query_slots::{QuerySlot, SlotState};
 use self::room::Room;
 use self::sent::SentIds;
 use self::socket::{BackendSocket, Renewals};
@@ -55,6 +52,7 @@ use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch, SendBatch};
 use super::options::enable_gro;
 use super::refusal::{Refusal, is_unreachable};
+use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
 /// The sockets of one worker to all its backends. `T` is what the caller keeps with a query in flight, and `L` with one in
 /// quarantine.
@@ -70,9 +68,9 @@ pub struct BackendSockets<T, L> {
     /// Sockets by number; `None` is free.
     sockets: Vec<Option<BackendSocket>>,
     /// Free numbers in `ports`.
-    free_numbers: Vec<u32>,
+    free_numbers: Vec<SocketId>,
     /// Numbers that will be free once nobody can still hold a reply that was received under them.
-    closed_numbers: Vec<u32>,
+    closed_numbers: Vec<SocketId>,
     /// Outstanding queries, by socket and ID.
     slots: QuerySlots<T, L>,
     /// Sockets that nobody uses any more, to be closed when there is time.
@@ -86,9 +84,9 @@ pub struct BackendSockets<T, L> {
     /// Room for IDs, of sockets that are closed.
     spare: Vec<SentIds>,
     /// When idle sockets are closed, in the order of opening; those that were closed before are left out when they are met.
-    ages: VecDeque<(Instant, u32)>,
+    ages: VecDeque<(Instant, SocketId)>,
     /// Sockets to which ICMP errors came when something was sent from them.
-    struck: Vec<u32>,
+    struck: Vec<SocketId>,
     /// Sets with something to flush.
     dirty: Vec<SocketSetId>,
     /// When sockets were last renewed for their own sake.
@@ -97,15 +95,11 @@ pub struct BackendSockets<T, L> {
     rng: StdRng,
 }
 
-/// The set of sockets that are connected to one backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SocketSetId(u32);
-
 /// What [`BackendSockets::ready`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A socket has replies, or an error.
-    Socket(u32),
+    Socket(SocketId),
     /// The time given to [`BackendSockets::wake_at`] has come.
     Alarm,
 }
@@ -135,11 +129,11 @@ struct SocketSet {
     /// Its address.
     address: SocketAddr,
     /// Numbers of the sockets that may be chosen.
-    live: Vec<u32>,
+    live: Vec<SocketId>,
     /// How many sockets are open, retired ones included.
     open: usize,
     /// The socket of the batch that is being filled.
-    current: Option<u32>,
+    current: Option<SocketId>,
     /// The batch that is being filled.
     batch: SendBatch,
     /// The slots of the messages in the batch.
@@ -248,7 +242,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             }
         };
         let slot = self.slots.draw(number, user_data, &mut self.rng);
-        let socket = self.sockets[number as usize].as_mut().expect("a current socket is open");
+        let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
         let slots = &self.slots;
         socket
             .sent
@@ -275,7 +269,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         while let Some(set_id) = self.dirty.pop() {
             let Some(set) = &mut self.sets[set_id.0 as usize] else { continue };
             let Some(number) = set.current.take() else { continue };
-            let socket = self.sockets[number as usize].as_mut().expect("a current socket is open");
+            let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
             socket.batches += 1;
             let first_refused = refused.len();
             let waited = set.batch.flush(&socket.udp, |index, error| {
@@ -317,7 +311,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
                 self.alarm_at = None;
                 events.push(Event::Alarm);
             } else {
-                events.push(Event::Socket(data as u32));
+                events.push(Event::Socket(SocketId(data as u32)));
             }
         }
         found.len() == BATCH
@@ -328,8 +322,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// # Errors
     /// An ICMP error, and whether that says that the backend is unreachable. What was sent from there before is then the business
     /// of [`tell_struck`](Self::tell_struck) or [`take_struck`](Self::take_struck). The socket is not chosen again.
-    pub fn recv(&mut self, number: u32, batch: &mut RecvBatch) -> Result<usize, RecvError> {
-        let Some(socket) = self.sockets.get(number as usize).and_then(Option::as_ref) else { return Ok(0) };
+    pub fn recv(&mut self, number: SocketId, batch: &mut RecvBatch) -> Result<usize, RecvError> {
+        let Some(socket) = self.sockets.get(number.index()).and_then(Option::as_ref) else { return Ok(0) };
         match batch.recv(&socket.udp) {
             Ok(count) => {
                 let set_id = socket.set_id;
@@ -352,18 +346,18 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// A socket to which an ICMP error came when something was to be sent from it, if there is another: it met what was sent
     /// before.
-    pub fn pop_struck(&mut self) -> Option<u32> {
+    pub fn pop_struck(&mut self) -> Option<SocketId> {
         self.struck.pop()
     }
 
     /// The set that a socket belongs to.
-    pub fn set_of(&self, number: u32) -> Option<SocketSetId> {
-        self.sockets.get(number as usize)?.as_ref().map(|socket| socket.set_id)
+    pub fn set_of(&self, number: SocketId) -> Option<SocketSetId> {
+        self.sockets.get(number.index())?.as_ref().map(|socket| socket.set_id)
     }
 
     /// Tells of those that wait on a socket and that ICMP errors are about, of each once.
-    pub fn tell_struck(&mut self, number: u32, told: &mut Vec<T>) {
-        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+    pub fn tell_struck(&mut self, number: SocketId, told: &mut Vec<T>) {
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
         let slots = socket.sent.tell().iter().filter_map(|id| QuerySlot::new(number, *id));
         told.extend(slots.filter_map(|slot| match self.slots.find(slot)? {
             SlotState::InFlight(user_data) => Some(user_data),
@@ -373,7 +367,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Takes back all outstanding queries on a socket that ICMP errors are about, with those in quarantine: their backend is known
     /// to be dead.
-    pub fn take_struck(&mut self, number: u32, taken: &mut Vec<SlotState<T, L>>) {
+    pub fn take_struck(&mut self, number: SocketId, taken: &mut Vec<SlotState<T, L>>) {
         if self.set_of(number).is_some() {
             self.take_from(number, SentIds::struck, taken);
             self.close_if_done(number);
@@ -381,7 +375,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// Who waits for a reply with this ID on this socket.
-    pub fn find(&self, number: u32, id: u16) -> Option<(QuerySlot, SlotState<T, L>)> {
+    pub fn find(&self, number: SocketId, id: u16) -> Option<(QuerySlot, SlotState<T, L>)> {
         let slot = QuerySlot::new(number, id)?;
         self.slots.find(slot).map(|state| (slot, state))
     }
@@ -428,8 +422,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// Takes back outstanding queries on a socket: of the IDs that `which` says, those that are taken.
-    fn take_from(&mut self, number: u32, which: impl Fn(&SentIds) -> &[u16], taken: &mut Vec<SlotState<T, L>>) {
-        let socket = self.sockets[number as usize].as_mut().expect("whoever takes from a socket has seen it open");
+    fn take_from(&mut self, number: SocketId, which: impl Fn(&SentIds) -> &[u16], taken: &mut Vec<SlotState<T, L>>) {
+        let socket = self.sockets[number.index()].as_mut().expect("whoever takes from a socket has seen it open");
         let before = taken.len();
         let slots = which(&socket.sent).iter().filter_map(|id| QuerySlot::new(number, *id));
         taken.extend(slots.filter_map(|slot| self.slots.remove(slot)));
@@ -440,8 +434,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// The numbers of a backend's sockets.
-    fn sockets_of(&self, set_id: SocketSetId) -> Vec<u32> {
-        let sockets = (0..).zip(&self.sockets);
+    fn sockets_of(&self, set_id: SocketSetId) -> Vec<SocketId> {
+        let sockets = (0..).map(SocketId).zip(&self.sockets);
         let is_its = |socket: &Option<BackendSocket>| socket.as_ref().is_some_and(|socket| socket.set_id == set_id);
         sockets.filter(|(_, socket)| is_its(socket)).map(|(number, _)| number).collect()
     }
@@ -481,10 +475,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// The first of the sockets that may be chosen to be looked at, and when.
-    fn oldest(&mut self) -> Option<(Instant, u32)> {
+    fn oldest(&mut self) -> Option<(Instant, SocketId)> {
         loop {
             let &(end, number) = self.ages.front()?;
-            let socket = self.sockets.get(number as usize).and_then(Option::as_ref);
+            let socket = self.sockets.get(number.index()).and_then(Option::as_ref);
             if socket.is_some_and(|socket| !socket.is_retired && socket.opened + SOCKET_LIFETIME <= end) {
                 return Some((end, number));
             }
@@ -509,7 +503,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Chooses the socket of a batch: a fresh one while there are few, otherwise any by chance. Where none can be opened, those
     /// that are open must do.
-    fn choose_socket(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<u32> {
+    fn choose_socket(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
         let live = self.set(set_id).live.len();
         if live < SOCKETS_PER_BACKEND {
             match self.open(set_id, now) {
@@ -539,7 +533,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// Opens a socket on a random port.
-    fn open(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<u32> {
+    fn open(&mut self, set_id: SocketSetId, now: Instant) -> io::Result<SocketId> {
         let SocketSet { address, open, .. } = *self.set(set_id);
         if !self.set(set_id).live.is_empty() && !self.room.has_place(open) {
             return Err(io::ErrorKind::QuotaExceeded.into());
@@ -558,11 +552,11 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             Some(number) => number,
             None if self.sockets.len() < QuerySlot::MAX_SOCKETS => {
                 self.sockets.push(None);
-                self.sockets.len() as u32 - 1
+                SocketId(self.sockets.len() as u32 - 1)
             }
             None => return Err(io::ErrorKind::ResourceBusy.into()),
         };
-        if let Err(error) = epoll::add(&self.epoll, &udp, epoll::EventData::new_u64(number.into()), EDGE) {
+        if let Err(error) = epoll::add(&self.epoll, &udp, epoll::EventData::new_u64(number.0.into()), EDGE) {
             self.free_numbers.push(number);
             return Err(error.into());
         }
@@ -581,7 +575,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             is_void: false,
         };
         self.ages.push_back((now + SOCKET_LIFETIME, number));
-        self.sockets[number as usize] = Some(socket);
+        self.sockets[number.index()] = Some(socket);
         let set = self.set(set_id);
         set.live.push(number);
         set.open += 1;
@@ -590,8 +584,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// A socket should not be used again: it is retired at once if its backend has another, else when that has been opened.
-    fn spend(&mut self, number: u32) {
-        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+    fn spend(&mut self, number: SocketId) {
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
         let set_id = socket.set_id;
         socket.is_spent = true;
         if self.set(set_id).live.len() > 1 {
@@ -610,8 +604,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// Takes a socket out of the choice, and closes it if nothing waits on it.
-    fn retire(&mut self, number: u32) {
-        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+    fn retire(&mut self, number: SocketId) {
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
         let (set_id, was_retired) = (socket.set_id, std::mem::replace(&mut socket.is_retired, true));
         if !was_retired {
             self.set(set_id).live.retain(|live| *live != number);
@@ -621,8 +615,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Closes a retired socket on which nothing waits and for which no batch is being filled. The kernel takes it
     /// out of the epoll set.
-    fn close_if_done(&mut self, number: u32) {
-        let Some(socket) = &self.sockets[number as usize] else { return };
+    fn close_if_done(&mut self, number: SocketId) {
+        let Some(socket) = &self.sockets[number.index()] else { return };
         let (is_idle, set_id) = (socket.is_retired && socket.taken_slots == 0 && !socket.is_void, socket.set_id);
         if is_idle && self.set(set_id).current != Some(number) {
             self.close(number);
@@ -631,9 +625,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Closes a socket. Its number stays taken until the next [`ready`](Self::ready): the caller may be in the midst of a
     /// batch of replies from it, which must not pass for replies on the next socket, perhaps another backend's.
-    fn close(&mut self, number: u32) {
+    fn close(&mut self, number: SocketId) {
         self.closed_numbers.push(number);
-        let Some(BackendSocket { udp, set_id, mut sent, .. }) = self.sockets[number as usize].take() else { return };
+        let Some(BackendSocket { udp, set_id, mut sent, .. }) = self.sockets[number.index()].take() else { return };
         self.closing.push(udp);
         sent.clear();
         self.spare.push(sent);
@@ -650,8 +644,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     }
 
     /// An open socket.
-    fn socket(&mut self, number: u32) -> &mut BackendSocket {
-        self.sockets[number as usize].as_mut().expect("a socket with taken slots is open")
+    fn socket(&mut self, number: SocketId) -> &mut BackendSocket {
+        self.sockets[number.index()].as_mut().expect("a socket with taken slots is open")
     }
 }
 
@@ -675,9 +669,6 @@ const SLOTS_PER_SOCKET: u32 = 1 << 15;
 
 /// Time after which a socket is replaced, or closed if nothing waits on it.
 const SOCKET_LIFETIME: Duration = Duration::from_secs(3);
-
-/// How long an ID stays taken after its attempt was given up.
-const QUARANTINE: Duration = Duration::from_secs(2);
 
 /// Sockets for which there is room before anything has to grow.
 const WARM_SOCKETS: usize = 1024;

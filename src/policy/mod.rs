@@ -10,6 +10,7 @@ pub mod health;
 pub mod latency;
 pub mod ordering;
 pub mod peak;
+pub mod query_slots;
 pub mod race;
 pub mod rules;
 pub mod timers;

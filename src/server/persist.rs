@@ -32,7 +32,7 @@ pub(super) fn load(state: &ForwarderState, shared: &Shared) {
             return tracing::warn!(file = %file.display(), error = %LoadError::Io(error), "cache: the file is ignored");
         }
     };
-    let hash = |question: &[u8]| shared.hash(question);
+    let hash = |question: &[u8]| shared.engines.hash(question);
     let known = state.cached_pools();
     match cache.load(rules, Instant::now(), wall_clock(), &known, hash, &mut BufReader::new(image)) {
         Ok(answers) => tracing::info!(answers, file = %file.display(), "cache: loaded"),

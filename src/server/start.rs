@@ -27,8 +27,9 @@ use super::{Server, Worker, forwarder_cookies, notify, persist};
 use crate::admin::{self, Socket, SocketError};
 use crate::authority::ReceivedNotify;
 use crate::config::{Config, CookieConfig};
-use crate::forwarder::claims::{Claims, WorkerId};
-use crate::forwarder::shortage::Shortage;
+use crate::engine;
+use crate::engine::shortage::Shortage;
+use crate::engine::single_flight::{SingleFlight, WorkerId};
 use crate::forwarder::{HAND_OVERS, HandOver, Shared};
 use crate::health::Prober;
 use crate::limit::{Clients, Cookies, OwnAddresses, Pacing};
@@ -306,15 +307,18 @@ fn share(
 ) -> (Arc<Shared>, Vec<Receiver<HandOver>>) {
     let (hand_over, handed_over) = (0..workers).map(|_| channel(HAND_OVERS)).unzip();
     let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
-    let shared = Shared {
-        claims: Claims::new(workers),
+    let engines = engine::Shared {
+        single_flight: SingleFlight::new(workers),
         hasher: HashSeed(rand::random()).question_hasher(),
+        clients: Arc::new(Clients::new(may_wait, rand::random())),
+        limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
+        shortage: Shortage::new(Instant::now()),
+    };
+    let shared = Shared {
+        engines: Arc::new(engines),
         workers: hand_over,
         on_the_way: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-        clients: Arc::new(Clients::new(may_wait, rand::random())),
         pacing: Pacing::new(rand::random(), Instant::now()),
-        limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
-        shortage: Shortage::new(),
         health_events,
     };
     (Arc::new(shared), handed_over)

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::authority::{self, Authority, AuthorityState, ReceivedNotify};
-use crate::forwarder::claims::WorkerId;
+use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Dropped, Limited};

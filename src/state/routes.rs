@@ -17,7 +17,7 @@ pub struct Routes {
 
 impl Routes {
     /// From pairs of suffix and pool.
-    pub(super) fn new<'a>(routes: impl Iterator<Item = (&'a Name, PoolIndex)>) -> Self {
+    pub fn new<'a>(routes: impl Iterator<Item = (&'a Name, PoolIndex)>) -> Self {
         let mut by_suffix = HashMap::default();
         let mut root = None;
         for (suffix, pool) in routes {

@@ -1,32 +1,34 @@
 //! Which backend and which connection a fetch takes; connections are opened and never served.
 
-use super::super::slots::Slots;
 use super::*;
 
 /// Fetches under test: connections are opened and never served, for nothing lets their tasks run.
 struct Bench {
     fetches: Fetches,
-    races: Slots<()>,
+    races: u32,
     now: Instant,
 }
 
 impl Bench {
     fn new() -> Self {
         let fetches = Fetches::new(CONNECTIONS, Tasks::default(), |_, _| {}).expect("there is randomness");
-        Self { fetches, races: Slots::new(), now: Instant::now() }
+        Self { fetches, races: 0, now: Instant::now() }
     }
 
     /// Adds a fetch of a client from these backends; returns its race if there was room.
     fn add(&mut self, client: u8, backends: &[u16]) -> Option<RaceRef> {
-        let at = self.races.insert(());
+        let at = RaceRef::first_at(self.races);
+        self.races += 1;
         let query = FetchQuery {
             backends: backends.iter().map(|port| (address(*port), true)).collect(),
             message: vec![0; 17],
             opt_at: 17,
             question: vec![0; 5],
             patience: PATIENCE,
+            deadline: self.now + DEADLINE,
+            client: Some(client_at(client)),
         };
-        self.fetches.add(at, client_at(client), query, self.now + DEADLINE, self.now).then_some(at)
+        self.fetches.add(at, query, self.now).then_some(at)
     }
 
     /// Adds so many, all of which find room.

@@ -9,10 +9,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::SocketSetId;
 use super::sent::SentIds;
 use crate::net::bind::SOCKET_BUFFER;
 use crate::net::options::ignore_path_mtu;
+use crate::policy::query_slots::SocketSetId;
 
 /// One connected socket.
 pub(super) struct BackendSocket {

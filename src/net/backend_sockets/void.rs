@@ -7,28 +7,28 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::query_slots::{QuerySlot, SlotState};
 use super::sent::SentIds;
 use super::{BackendSockets, Refused};
+use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Counts a datagram on this socket that answers nothing that was asked there, and says whether that makes the socket
     /// suspicious: then the caller is to make it [`void`](Self::void).
-    pub fn is_suspicious(&mut self, number: u32) -> bool {
-        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return false };
+    pub fn is_suspicious(&mut self, number: SocketId) -> bool {
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return false };
         socket.near_misses = socket.near_misses.saturating_add(1);
         socket.near_misses >= MAX_NEAR_MISSES && !socket.is_void
     }
 
     /// Whether this ID was in use on this socket not long ago, so that what comes with it was sent twice or is very late.
-    pub fn was_in_use(&self, number: u32, id: u16) -> bool {
+    pub fn was_in_use(&self, number: SocketId, id: u16) -> bool {
         QuerySlot::new(number, id).is_some_and(|slot| self.returned.holds(slot))
     }
 
     /// Makes a socket void: nothing is sent from it and nothing believed that comes to it. What is queued must have been
     /// flushed. Takes back all outstanding queries on it, with those in quarantine.
-    pub fn void(&mut self, number: u32, now: Instant, taken: &mut Vec<SlotState<T, L>>) {
-        let Some(socket) = self.sockets.get_mut(number as usize).and_then(Option::as_mut) else { return };
+    pub fn void(&mut self, number: SocketId, now: Instant, taken: &mut Vec<SlotState<T, L>>) {
+        let Some(socket) = self.sockets.get_mut(number.index()).and_then(Option::as_mut) else { return };
         socket.is_void = true;
         self.take_from(number, SentIds::all, taken);
         // It stays open for a while, or the kernel would tell the backend of each forgery that nobody is here.
@@ -77,7 +77,7 @@ impl Returned {
 }
 
 /// Sockets that are void, for as long as it is counted what comes to them.
-pub(super) struct Voided(VecDeque<(Instant, u32)>);
+pub(super) struct Voided(VecDeque<(Instant, SocketId)>);
 
 impl Voided {
     /// None yet.
@@ -86,7 +86,7 @@ impl Voided {
     }
 
     /// Takes a socket up, if there is room; else it is closed at once.
-    pub(super) fn add(&mut self, number: u32, now: Instant) -> bool {
+    pub(super) fn add(&mut self, number: SocketId, now: Instant) -> bool {
         let has_room = self.0.len() < MAX_VOID;
         if has_room {
             self.0.push_back((now + COUNTED, number));
@@ -95,14 +95,14 @@ impl Voided {
     }
 
     /// Takes out a socket that is to be closed now.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<u32> {
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<SocketId> {
         let &(at, number) = self.0.front()?;
         (at <= now).then(|| self.0.pop_front())?;
         Some(number)
     }
 
     /// Forgets a socket that is closed.
-    pub(super) fn forget(&mut self, number: u32) {
+    pub(super) fn forget(&mut self, number: SocketId) {
         self.0.retain(|(_, voided)| *voided != number);
     }
 
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn ids_are_known_on_the_socket_that_had_them_last() {
-        let slot = |socket, id| QuerySlot::new(socket, id).expect("a socket that may be open");
+        let slot = |socket, id| QuerySlot::new(SocketId(socket), id).expect("a socket that may be open");
         let mut returned = Returned::new();
         assert!(!returned.holds(slot(0, 0)) && !returned.holds(slot(7, 0)));
         returned.note(slot(7, 0));
@@ -142,11 +142,11 @@ mod tests {
     #[test]
     fn void_sockets_are_few_and_closed_in_time() {
         let (mut voided, now) = (Voided::new(), Instant::now());
-        let taken = (0..100).filter(|number| voided.add(*number, now)).count();
+        let taken = (0..100).filter(|number| voided.add(SocketId(*number), now)).count();
         assert_eq!((taken, voided.next_due()), (MAX_VOID, Some(now + COUNTED)));
         assert_eq!(voided.pop_due(now), None);
-        voided.forget(0);
-        assert_eq!(voided.pop_due(now + COUNTED), Some(1));
-        assert!(voided.add(100, now));
+        voided.forget(SocketId(0));
+        assert_eq!(voided.pop_due(now + COUNTED), Some(SocketId(1)));
+        assert!(voided.add(SocketId(100), now));
     }
 }

@@ -16,11 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::admit::Sound;
-use super::client::Client;
-use super::memory::{Asked, Look, prefetch_memory};
-use super::{Forwarder, HandOver, Shared};
+use super::{Client, Forwarder, HandOver};
 use crate::config::PoolIndex;
+use crate::engine::{self, Client as _, HashedQuestion, Reason, ValidQuery, prefetch_memory};
 use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
@@ -37,34 +35,34 @@ impl Forwarder {
             let client = Client::Udp { listener, peer: peer.into(), local };
             (bytes, client)
         });
-        self.take(messages, Look::First, now);
+        self.take(messages, Reason::Query, now);
     }
 
     /// Counts queries that were dropped unread, because more came than could be answered.
     pub fn count_overload(&self, queries: u64) {
-        self.counters.dropped_many(Dropped::Overload, queries);
+        self.outside.counters.dropped_many(Dropped::Overload, queries);
     }
 
     /// Takes a query that came by TCP.
     pub fn take_stream_query(&mut self, message: &[u8], responder: &Responder, now: Instant) {
         let client = Client::Tcp(Arc::new(responder.clone()));
-        self.take(iter::once((message, client)), Look::First, now);
+        self.take(iter::once((message, client)), Reason::Query, now);
     }
 
     /// Takes a query that another worker has handed over.
     pub fn take_handed_over(&mut self, query: &HandOver, now: Instant) {
-        self.shared.on_the_way[usize::from(self.me.0)].fetch_sub(1, Relaxed);
-        self.take(iter::once((&query.message[..], query.client.clone())), Look::Again, now);
+        self.outside.shared.on_the_way[usize::from(self.outside.me.0)].fetch_sub(1, Relaxed);
+        self.take(iter::once((&query.message[..], query.client.clone())), Reason::HandedOver, now);
     }
 
-    /// Takes messages, which ends a turn.
-    fn take<'m>(&mut self, mut messages: impl Iterator<Item = (&'m [u8], Client)>, look: Look, now: Instant) {
+    /// Takes messages, which ends a tick.
+    fn take<'m>(&mut self, mut messages: impl Iterator<Item = (&'m [u8], Client)>, reason: Reason, now: Instant) {
         let mut folded = std::mem::take(&mut self.folded);
         // The time of day, for cookies: few clients have any.
         let today = LazyCell::new(clock::unix_now_serial as fn() -> u32);
-        while self.take_some(&mut messages, &mut folded, look, &today, now) {}
+        while self.take_some(&mut messages, &mut folded, reason, &today, now) {}
         self.folded = folded;
-        self.end_turn(now);
+        self.end_tick(now);
     }
 
     /// Takes the next few messages, and says whether there may be more. Their questions are folded into `folded`.
@@ -72,50 +70,53 @@ impl Forwarder {
         &mut self,
         messages: &mut impl Iterator<Item = (&'m [u8], Client)>,
         folded: &mut Vec<u8>,
-        look: Look,
+        reason: Reason,
         today: &LazyCell<u32>,
         now: Instant,
     ) -> bool {
         let mut arrivals = [const { None }; TOGETHER];
         folded.clear();
-        let ForwarderState { routes, access, cookies, .. } = &*self.state;
+        let ForwarderState { routes, access, cookies, .. } = &*self.outside.state;
         let cookies = cookies.as_deref();
-        let reader = Reader { shared: &self.shared, own: &self.own, access, routes, cookies, today };
+        let reader = Reader { shared: &self.outside.shared.engines, own: &self.own, access, routes, cookies, today };
         for (arrival, (message, client)) in arrivals.iter_mut().zip(messages) {
             *arrival = Some(reader.read(message, client, folded));
         }
         let questions = arrivals.iter().flatten().filter_map(|arrival| arrival.asked(folded));
-        prefetch_memory(&self.state, questions);
+        prefetch_memory(&self.outside.state, questions);
         for arrival in arrivals.iter().flatten() {
-            self.take_one(arrival, folded, look, now);
+            self.take_one(arrival, folded, reason, now);
         }
         arrivals[TOGETHER - 1].is_some()
     }
 
     /// Takes one message that has been read: answers it at once if there is something wrong with it, else admits it.
-    fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], look: Look, now: Instant) {
+    fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], reason: Reason, now: Instant) {
         let Arrival { message, client, cookie, content } = arrival;
         #[cfg(feature = "faults")]
         crate::faults::on_message(message);
         // What was handed over was counted by who did that.
-        if look == Look::First && !matches!(content, Content::Nothing(_)) {
-            self.counters.query(client.transport());
-            self.counters.cookie(cookie);
+        if reason == Reason::Query && !matches!(content, Content::Nothing(_)) {
+            self.outside.counters.query(client.transport());
+            self.outside.counters.cookie(cookie);
         }
         let cookie = cookie.ok().flatten();
         match content {
             Content::Nothing(reason) => {
-                self.counters.dropped(*reason);
+                self.outside.counters.dropped(*reason);
                 self.respond_nothing(client);
             }
-            Content::Refused(rcode) => self.refuse(message, *rcode, cookie.as_ref(), client, now),
-            Content::Prohibited(query) => self.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),
+            Content::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
+            Content::Prohibited(query) => self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),
             Content::Query { query, pool, question } => {
-                let sound = Sound { message, query, cookie, asked: question.asked(folded), pool: *pool };
-                match query.is_signed {
-                    true => self.admit_signed(sound, client.clone(), now),
-                    false => self.admit(sound, client.clone(), look, now),
+                let state = &self.outside.state;
+                if query.is_signed && message.len() > usize::from(state.edns_udp_size) {
+                    // Nothing of it can be left out, and it does not fit into a datagram.
+                    return self.outside.refuse(message, Rcode::FORMERR, cookie.as_ref(), client, now);
                 }
+                let question = question.hashed(folded);
+                let valid = ValidQuery { message, query, cookie, question, pool: *pool };
+                self.engine.on_query(&mut self.outside, valid, client.clone(), reason, now);
             }
         }
     }
@@ -135,9 +136,9 @@ struct Arrival<'m> {
 
 impl Arrival<'_> {
     /// The pool that it is for and what it asks, if it asks anything.
-    fn asked<'f>(&self, folded: &'f [u8]) -> Option<(PoolIndex, Asked<'f>)> {
+    fn asked<'f>(&self, folded: &'f [u8]) -> Option<(PoolIndex, HashedQuestion<'f>)> {
         match &self.content {
-            Content::Query { pool, question, query: _ } => Some((*pool, question.asked(folded))),
+            Content::Query { pool, question, query: _ } => Some((*pool, question.hashed(folded))),
             Content::Nothing(_) | Content::Refused(_) | Content::Prohibited(_) => None,
         }
     }
@@ -174,15 +175,15 @@ struct Folded {
 
 impl Folded {
     /// The question as it is looked for.
-    fn asked<'f>(&self, folded: &'f [u8]) -> Asked<'f> {
-        Asked { question: folded.get(self.at.clone()).unwrap_or_default(), flags: self.flags, hash: self.hash }
+    fn hashed<'f>(&self, folded: &'f [u8]) -> HashedQuestion<'f> {
+        HashedQuestion { octets: folded.get(self.at.clone()).unwrap_or_default(), flags: self.flags, hash: self.hash }
     }
 }
 
 /// What messages are read with.
 struct Reader<'a> {
     /// Has the hash of questions.
-    shared: &'a Shared,
+    shared: &'a engine::Shared,
     /// Where no client is.
     own: &'a OwnAddresses,
     /// Who is answered.
@@ -235,7 +236,7 @@ impl Reader<'_> {
         let at = start..folded.len();
         let octets = folded.get(at.clone()).unwrap_or_default();
         let question = Folded { flags, hash: self.shared.hash(octets), at };
-        match self.routes.find(question.asked(folded).qname()) {
+        match self.routes.find(question.hashed(folded).qname()) {
             Some(pool) => Content::Query { query, pool, question },
             None => Content::Refused(Rcode::REFUSED),
         }

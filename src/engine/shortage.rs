@@ -21,8 +21,8 @@ pub struct Shortage {
 
 impl Shortage {
     /// None yet.
-    pub fn new() -> Self {
-        Self { start: Instant::now(), again: AtomicU64::new(0), untold: AtomicU64::new(0) }
+    pub fn new(start: Instant) -> Self {
+        Self { start, again: AtomicU64::new(0), untold: AtomicU64::new(0) }
     }
 
     /// An attempt could not leave.
@@ -50,12 +50,6 @@ impl Shortage {
             return None;
         }
         Some(self.untold.swap(0, Relaxed))
-    }
-}
-
-impl Default for Shortage {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -89,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_log_is_told_once_a_second_and_of_all() {
-        let shortage = Shortage::new();
+        let shortage = Shortage::new(Instant::now());
         let after = |ms| shortage.is_told(shortage.start + Duration::from_millis(ms));
         assert_eq!([0, 1, 999].map(after), [Some(0), None, None]);
         assert_eq!([1000, 1001].map(after), [Some(2), None]);

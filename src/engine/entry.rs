@@ -1,34 +1,34 @@
 //! One query in flight: its race, what goes to backends, who waits for it.
 //!
-//! There may be a hundred thousand of these, so each holds in itself what nearly all need, in few octets, and what few need
-//! stands aside: see [`Aside`]. Whoever adds to that does well to ask [`InFlight`](super::in_flight::InFlight) first for one that
-//! has been used before: else it is made.
+//! There may be a hundred thousand of these, so each holds in itself what nearly all need, in few octets, and what few need is
+//! spilled: see [`Spill`]. Spills are used again, with their buffers: [`Spills`].
 
 use std::time::Instant;
 
 use super::QTYPE_QCLASS;
-use super::client::Client;
+use super::io::Client;
+use super::pool::PoolSlot;
 use super::proof::Proof;
 use crate::limit::{Clients, Place};
-use crate::net::backend_sockets::QuerySlot;
+use crate::policy::query_slots::QuerySlot;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ShownCookie};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
-pub(super) struct Waiter {
+pub struct Waiter<C> {
     /// Who it is.
-    pub(super) client: Client,
+    pub client: C,
     /// In which form it wants its response.
-    pub(super) form: ClientForm,
+    pub form: ClientForm,
     /// The cookie that it has shown, if the form lacks what it gets for that.
-    pub(super) cookie: Option<ShownCookie>,
+    pub cookie: Option<ShownCookie>,
     /// How many queries the response answers: 1, and one for each retransmission.
-    pub(super) queries: u32,
+    pub queries: u32,
     /// When the first of them came.
-    pub(super) since: Instant,
+    pub since: Instant,
     /// Where it counts among its client's queries that wait.
-    pub(super) place: Place,
+    pub place: Place,
 }
 
 /// Whether the clients of a race may be given an answer whose time to live is over.
@@ -43,23 +43,23 @@ pub(super) enum StaleAnswer {
 }
 
 /// One query in flight.
-pub(super) struct Entry {
+pub(super) struct Entry<C> {
     /// Who is asked, and who wins.
     pub(super) race: Race,
     /// The hash of its question.
     pub(super) hash: u64,
     /// What few need.
-    aside: Option<Box<Aside>>,
+    spill: Option<Box<Spill<C>>>,
     /// The client that is nearly always the only one.
-    first: Option<First>,
-    /// The query slots of its attempts, for the first few; see [`Aside`] for the rest.
-    query_slots: [Option<QuerySlot>; NEAR_SLOTS],
+    first: Option<First<C>>,
+    /// The query slots of the first few attempts; see [`Spill`] for the rest.
+    slots: [Option<QuerySlot>; NEAR_SLOTS],
     /// The time for which a timer is set.
     armed: Option<Offset>,
     /// When those who wait are given a stale answer.
     stale_at: Option<Offset>,
-    /// The worker's number of its pool.
-    pub(super) pool: u16,
+    /// Its pool.
+    pub(super) pool: PoolSlot,
     /// Octets of the question and the OPT record.
     body_len: u16,
     /// Where in them the OPT record starts; their end if there is none.
@@ -80,41 +80,84 @@ pub(super) struct Entry {
     is_stale_given: bool,
 }
 
-/// What few races need: it stands aside so that the others stay small, and is used again with its buffers.
-#[derive(Default)]
-pub(super) struct Aside {
+/// What few races need, so that the others stay small.
+pub(super) struct Spill<C> {
     /// The best reply that was not accepted.
     kept: Vec<u8>,
     /// The clients but the first.
-    waiters: Vec<Waiter>,
+    waiters: Vec<Waiter<C>>,
     /// Question and OPT record, if they are long.
     body: Vec<u8>,
     /// A query with a TSIG record, as it came.
     signed: Vec<u8>,
     /// The query slots of the attempts after the first few.
-    query_slots: [Option<QuerySlot>; FAR_SLOTS],
+    slots: [Option<QuerySlot>; FAR_SLOTS],
     /// When an attempt was asked again last.
     again_at: Option<Offset>,
 }
 
-impl Aside {
+impl<C> Default for Spill<C> {
+    fn default() -> Self {
+        Self {
+            kept: Vec::new(),
+            waiters: Vec::new(),
+            body: Vec::new(),
+            signed: Vec::new(),
+            slots: [None; FAR_SLOTS],
+            again_at: None,
+        }
+    }
+}
+
+impl<C> Spill<C> {
     /// Makes it as good as new, but for buffers of a usual size.
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.waiters.clear();
         self.waiters.shrink_to(WAITERS_KEPT);
         for buffer in [&mut self.body, &mut self.kept, &mut self.signed] {
             buffer.clear();
             buffer.shrink_to(OCTETS_KEPT);
         }
-        self.query_slots = [None; FAR_SLOTS];
+        self.slots = [None; FAR_SLOTS];
         self.again_at = None;
     }
 }
 
+/// What was spilled by entries that are gone, for the next that need it.
+pub(super) struct Spills<C>(
+    #[expect(clippy::vec_box, reason = "an entry takes the box, not what is in it")] Vec<Box<Spill<C>>>,
+);
+
+impl<C> Spills<C> {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self(Vec::with_capacity(MAX_SPILLS))
+    }
+
+    /// One that was used before, or a new one.
+    fn take(&mut self) -> Box<Spill<C>> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes one back.
+    fn give_back(&mut self, mut spill: Box<Spill<C>>) {
+        if self.0.len() < MAX_SPILLS {
+            spill.clear();
+            self.0.push(spill);
+        }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// The first client: times count from the start of the race, and the name is spelled as in the query to backends.
-struct First {
+struct First<C> {
     /// Who it is.
-    client: Client,
+    client: C,
     /// The rest of its form.
     form: PlainForm,
     /// The cookie of its own, if its form says that it has shown one.
@@ -128,11 +171,11 @@ struct First {
 }
 
 /// What a new race starts with.
-pub(super) struct Start {
+pub(super) struct Start<C> {
     /// The race.
     pub(super) race: Race,
-    /// The worker's number of its pool.
-    pub(super) pool: u16,
+    /// Its pool.
+    pub(super) pool: PoolSlot,
     /// The hash of its question.
     pub(super) hash: u64,
     /// Whether this worker holds the claim for that hash.
@@ -140,22 +183,22 @@ pub(super) struct Start {
     /// RD, CD and DO.
     pub(super) flags: QuestionFlags,
     /// Who waits for it; `None`: it is to refresh an answer.
-    pub(super) waiter: Option<Waiter>,
+    pub(super) waiter: Option<Waiter<C>>,
     /// Whether those who wait may be given a stale answer.
     pub(super) stale: StaleAnswer,
 }
 
-impl Entry {
+impl<C: Client> Entry<C> {
     /// A race that starts. `query` goes to backends; its OPT record starts at `opt_at`.
-    pub(super) fn new(start: Start, query: &[u8], opt_at: usize, aside: Option<Box<Aside>>) -> Self {
+    pub(super) fn new(start: Start<C>, query: &[u8], opt_at: usize, spills: &mut Spills<C>) -> Self {
         let Start { race, pool, hash, is_claimed, flags, waiter, stale } = start;
         let (header, body) = query.split_at(HEADER_LEN.min(query.len()));
         let mut entry = Self {
             race,
             hash,
-            aside,
+            spill: None,
             first: None,
-            query_slots: [None; NEAR_SLOTS],
+            slots: [None; NEAR_SLOTS],
             armed: None,
             stale_at: None,
             pool,
@@ -171,33 +214,25 @@ impl Entry {
         };
         match entry.near_body.get_mut(..body.len()) {
             Some(near) => near.copy_from_slice(body),
-            None => entry.aside.get_or_insert_default().body.extend_from_slice(body),
+            None => entry.spill(spills).body.extend_from_slice(body),
         }
         entry.set_stale(stale);
         if let Some(waiter) = waiter {
-            entry.add_waiter(waiter);
+            entry.add_waiter(waiter, spills);
         }
         entry
     }
 
-    /// Whether a query of so many octets is too long to be held near.
-    pub(super) fn is_long(query: &[u8]) -> bool {
-        query.len() > HEADER_LEN + NEAR_BODY
+    /// Where what few need goes.
+    fn spill(&mut self, spills: &mut Spills<C>) -> &mut Spill<C> {
+        self.spill.get_or_insert_with(|| spills.take())
     }
 
-    /// What stands aside, to be used by another.
-    pub(super) fn take_aside(&mut self) -> Option<Box<Aside>> {
-        self.aside.take()
-    }
-
-    /// Whether nothing stands aside.
-    pub(super) fn needs_aside(&self) -> bool {
-        self.aside.is_none()
-    }
-
-    /// Gives it a place aside.
-    pub(super) fn set_aside(&mut self, aside: Box<Aside>) {
-        self.aside = Some(aside);
+    /// Gives back what was spilled: the entry is going.
+    pub(super) fn give_back_spill(&mut self, spills: &mut Spills<C>) {
+        if let Some(spill) = self.spill.take() {
+            spills.give_back(spill);
+        }
     }
 
     /// Name, type and class as asked.
@@ -211,9 +246,9 @@ impl Entry {
     }
 
     /// The query bears a TSIG record: this is how it came, and goes to backends.
-    pub(super) fn sign(&mut self, message: &[u8]) {
+    pub(super) fn sign(&mut self, message: &[u8], spills: &mut Spills<C>) {
         self.flags = self.flags.signed();
-        self.aside.get_or_insert_default().signed.extend_from_slice(message);
+        self.spill(spills).signed.extend_from_slice(message);
     }
 
     /// Whether the query bears a TSIG record: it goes to backends as it came, their replies go back as they come, and nobody
@@ -226,7 +261,7 @@ impl Entry {
     /// without. Returns where that starts. One with a TSIG record is written as it came, and as one without OPT.
     pub(super) fn write_query(&self, with_opt: bool, out: &mut Vec<u8>) -> usize {
         if self.is_signed() {
-            out.extend_from_slice(self.aside.as_ref().map_or(&[], |aside| &aside.signed));
+            out.extend_from_slice(self.spill.as_ref().map_or(&[], |spill| &spill.signed));
             return out.len();
         }
         let [high, low] = self.header_flags;
@@ -239,62 +274,64 @@ impl Entry {
 
     /// The best reply that was not accepted; empty if there is none.
     pub(super) fn kept(&self) -> &[u8] {
-        self.aside.as_ref().map_or(&[], |aside| &aside.kept)
+        self.spill.as_ref().map_or(&[], |spill| &spill.kept)
     }
 
     /// Keeps a reply in place of the one kept before.
-    pub(super) fn keep(&mut self, reply: &[u8]) {
-        let kept = &mut self.aside.get_or_insert_default().kept;
+    pub(super) fn keep(&mut self, reply: &[u8], spills: &mut Spills<C>) {
+        let kept = &mut self.spill(spills).kept;
         kept.clear();
         kept.extend_from_slice(reply);
     }
 
     /// Takes the kept reply out for the time of a borrow.
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
-        self.aside.as_mut().map(|aside| std::mem::take(&mut aside.kept)).unwrap_or_default()
+        self.spill.as_mut().map(|spill| std::mem::take(&mut spill.kept)).unwrap_or_default()
     }
 
     /// Puts it back.
     pub(super) fn put_back_kept(&mut self, kept: Vec<u8>) {
-        if let Some(aside) = &mut self.aside {
-            aside.kept = kept;
+        if let Some(spill) = &mut self.spill {
+            spill.kept = kept;
         }
     }
 
-    /// Whether the query slot of this attempt is held near.
-    pub(super) fn is_near(attempt: AttemptId) -> bool {
-        usize::from(attempt.0) < NEAR_SLOTS
-    }
-
-    /// Remembers what an attempt waits with; `None`: it waits no more.
-    pub(super) fn set_query_slot(&mut self, attempt: AttemptId, key: Option<QuerySlot>) {
+    /// Notes the query slot of an attempt; `None`: nothing is waited for any more.
+    pub(super) fn set_query_slot(&mut self, attempt: AttemptId, slot: Option<QuerySlot>, spills: &mut Spills<C>) {
         let at = usize::from(attempt.0);
         match at.checked_sub(NEAR_SLOTS) {
-            None => self.query_slots[at] = key,
-            Some(at) => self.aside.get_or_insert_default().query_slots[at] = key,
+            None => self.slots[at] = slot,
+            Some(at) => self.spill(spills).slots[at] = slot,
         }
     }
 
     /// Notes that an attempt was asked again.
-    pub(super) fn asked_again(&mut self, now: Instant) {
-        self.aside.get_or_insert_default().again_at = Some(Offset::between(self.race.started(), now));
+    pub(super) fn asked_again(&mut self, now: Instant, spills: &mut Spills<C>) {
+        let again_at = Offset::between(self.race.started(), now);
+        self.spill(spills).again_at = Some(again_at);
     }
 
     /// When the query of an attempt was sent, the last time if that was more than once.
     pub(super) fn sent_at(&self, attempt: &Attempt, proof: Proof) -> Instant {
-        let aside = self.aside.as_ref().filter(|_| proof.has(Proof::AGAIN));
-        let again = aside.and_then(|aside| aside.again_at);
+        let spill = self.spill.as_ref().filter(|_| proof.has(Proof::AGAIN));
+        let again = spill.and_then(|spill| spill.again_at);
         again.map_or(attempt.asked_at, |again| again.since(self.race.started()))
     }
 
-    /// Takes out what all attempts wait with, by attempt.
-    pub(super) fn take_query_slots(&mut self) -> impl Iterator<Item = (AttemptId, QuerySlot)> + use<> {
+    /// The query slots of all attempts.
+    pub(super) fn query_slots(&self) -> impl Iterator<Item = (AttemptId, QuerySlot)> + '_ {
+        let far = self.spill.iter().flat_map(|spill| spill.slots);
+        (0..).map(AttemptId).zip(self.slots.into_iter().chain(far)).filter_map(|(attempt, slot)| Some((attempt, slot?)))
+    }
+
+    /// Takes out the query slots of all attempts.
+    pub(super) fn take_query_slots(&mut self) -> impl Iterator<Item = (AttemptId, QuerySlot)> + use<C> {
         let mut taken = [None; MAX_ATTEMPTS];
-        let near = std::mem::take(&mut self.query_slots);
-        let far = self.aside.as_mut().map(|aside| std::mem::take(&mut aside.query_slots)).unwrap_or_default();
+        let near = std::mem::take(&mut self.slots);
+        let far = self.spill.as_mut().map(|spill| std::mem::take(&mut spill.slots)).unwrap_or_default();
         taken[..NEAR_SLOTS].copy_from_slice(&near);
         taken[NEAR_SLOTS..].copy_from_slice(&far);
-        (0..).map(AttemptId).zip(taken).filter_map(|(attempt, key)| Some((attempt, key?)))
+        (0..).map(AttemptId).zip(taken).filter_map(|(attempt, slot)| Some((attempt, slot?)))
     }
 
     /// The time for which a timer is set.
@@ -343,13 +380,13 @@ impl Entry {
     }
 
     /// Those who wait.
-    pub(super) fn waiters(&self) -> impl Iterator<Item = Waiter> + '_ {
+    pub(super) fn waiters(&self) -> impl Iterator<Item = Waiter<C>> + '_ {
         let first = self.first.as_ref().map(|first| self.whole(first));
         first.into_iter().chain(self.further_waiters().iter().cloned())
     }
 
     /// Adds one who waits.
-    pub(super) fn add_waiter(&mut self, waiter: Waiter) {
+    pub(super) fn add_waiter(&mut self, waiter: Waiter<C>, spills: &mut Spills<C>) {
         if !self.has_waiters() {
             let Waiter { client, form, cookie: _, queries, since, place } = waiter;
             let since = Offset::between(self.race.started(), since);
@@ -357,13 +394,13 @@ impl Entry {
             self.first = Some(First { client, form: form.plain(), cookie: own_cookie(&form), queries, since, place });
             form.restore_case(self.qname_mut());
         } else {
-            self.aside.get_or_insert_default().waiters.push(waiter);
+            self.spill(spills).waiters.push(waiter);
         }
     }
 
     /// Lets go of those whom `is_kept` does not keep: they do not count any more.
-    pub(super) fn retain_waiters(&mut self, clients: &Clients, mut is_kept: impl FnMut(&Waiter) -> bool) {
-        let mut is_kept = |waiter: &Waiter| {
+    pub(super) fn retain_waiters(&mut self, clients: &Clients, mut is_kept: impl FnMut(&Waiter<C>) -> bool) {
+        let mut is_kept = |waiter: &Waiter<C>| {
             let is_kept = is_kept(waiter);
             if !is_kept {
                 clients.end_wait(waiter.place);
@@ -375,8 +412,8 @@ impl Entry {
         {
             self.first = None;
         }
-        if let Some(aside) = &mut self.aside {
-            aside.waiters.retain(is_kept);
+        if let Some(spill) = &mut self.spill {
+            spill.waiters.retain(is_kept);
         }
     }
 
@@ -385,8 +422,8 @@ impl Entry {
         if let Some(First { place, .. }) = self.first.take() {
             clients.end_wait(place);
         }
-        if let Some(aside) = &mut self.aside {
-            aside.waiters.drain(..).for_each(|waiter| clients.end_wait(waiter.place));
+        if let Some(spill) = &mut self.spill {
+            spill.waiters.drain(..).for_each(|waiter| clients.end_wait(waiter.place));
         }
     }
 
@@ -396,7 +433,7 @@ impl Entry {
     }
 
     /// Counts one more query of a client that waits already, if it is one: the same socket and the same ID.
-    pub(super) fn count_again(&mut self, client: &Client, form: &ClientForm) -> bool {
+    pub(super) fn count_again(&mut self, client: &C, form: &ClientForm) -> bool {
         // It may have been put in another form, and the client may know only the last.
         if let Some(first) = &mut self.first
             && first.form.id == form.id
@@ -408,7 +445,7 @@ impl Entry {
             form.restore_case(self.qname_mut());
             return true;
         }
-        let further = self.aside.iter_mut().flat_map(|aside| &mut aside.waiters).take(RETRANSMISSIONS_SEEN);
+        let further = self.spill.iter_mut().flat_map(|spill| &mut spill.waiters).take(RETRANSMISSIONS_SEEN);
         let mut same = further.filter(|known| known.form.id == form.id && known.client.is_same_socket(client));
         let Some(known) = same.next() else { return false };
         known.queries += 1;
@@ -417,7 +454,7 @@ impl Entry {
     }
 
     /// The first client, as any other.
-    fn whole(&self, first: &First) -> Waiter {
+    fn whole(&self, first: &First<C>) -> Waiter<C> {
         let question = self.question();
         let qname = question.get(..question.len().saturating_sub(QTYPE_QCLASS)).unwrap_or_default();
         Waiter {
@@ -431,20 +468,20 @@ impl Entry {
     }
 
     /// The clients but the first.
-    fn further_waiters(&self) -> &[Waiter] {
-        self.aside.as_ref().map_or(&[], |aside| &aside.waiters)
+    fn further_waiters(&self) -> &[Waiter<C>] {
+        self.spill.as_ref().map_or(&[], |spill| &spill.waiters)
     }
 
     /// Question and OPT record.
     fn body(&self) -> &[u8] {
         let near = self.near_body.get(..usize::from(self.body_len));
-        near.or_else(|| self.aside.as_ref().map(|aside| &aside.body[..])).unwrap_or_default()
+        near.or_else(|| self.spill.as_ref().map(|spill| &spill.body[..])).unwrap_or_default()
     }
 
     /// The name that is asked for.
     fn qname_mut(&mut self) -> &mut [u8] {
         let near = self.near_body.get_mut(..usize::from(self.body_len));
-        let body = near.or_else(|| self.aside.as_mut().map(|aside| &mut aside.body[..])).unwrap_or_default();
+        let body = near.or_else(|| self.spill.as_mut().map(|spill| &mut spill.body[..])).unwrap_or_default();
         body.get_mut(..usize::from(self.opt_at).saturating_sub(QTYPE_QCLASS)).unwrap_or_default()
     }
 }
@@ -465,6 +502,9 @@ const FAR_SLOTS: usize = MAX_ATTEMPTS - NEAR_SLOTS;
 
 /// Waiters for which there is room when it is used again; what many clients had joined gives the rest back.
 const WAITERS_KEPT: usize = 8;
+
+/// How many spills are kept to be used again.
+const MAX_SPILLS: usize = 1024;
 
 /// Octets of each buffer that are kept when it is used again: enough for nearly all queries and most replies.
 const OCTETS_KEPT: usize = 512;

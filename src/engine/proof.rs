@@ -1,12 +1,9 @@
 //! What a reply must bear besides address, port, ID and question, so that who sees neither query nor reply cannot forge one:
 //! the question's name in the random case that it was asked in (DNS 0x20), and our cookie (RFC 7873).
 
-use std::io;
-
-use rand::TryRng;
 use siphasher::sip::SipHasher24;
 
-use crate::net::backend_sockets::QuerySlot;
+use crate::policy::query_slots::QuerySlot;
 use crate::wire::{self, ClientCookie, Reply};
 
 /// How an attempt was sent, and so what the reply to it must bear.
@@ -59,25 +56,20 @@ impl Proof {
     }
 }
 
-/// What makes proofs that nobody can foresee, from the randomness of the operating system.
+/// What makes proofs that nobody can foresee.
 pub(super) struct Secret(SipHasher24);
 
 impl Secret {
-    /// A new one.
-    ///
-    /// # Errors
-    /// If the operating system has no randomness.
-    pub(super) fn new() -> io::Result<Self> {
-        let mut key = [0; 16];
-        rand::rngs::SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
-        Ok(Self(SipHasher24::new_with_key(&key)))
+    /// Of a key that nobody else knows.
+    pub(super) fn new(key: &[u8; 16]) -> Self {
+        Self(SipHasher24::new_with_key(key))
     }
 
     /// How the name of a question with this hash is spelled in the message at this place (see [`wire::set_case`]). Made of what
     /// is known when the reply comes, so that nothing has to be kept.
-    pub(super) fn case(&self, key: QuerySlot, hash: u64) -> u64 {
+    pub(super) fn case(&self, slot: QuerySlot, hash: u64) -> u64 {
         let mut seed = [0; 12];
-        seed[..4].copy_from_slice(&key.number().to_be_bytes());
+        seed[..4].copy_from_slice(&slot.number().to_be_bytes());
         seed[4..].copy_from_slice(&hash.to_be_bytes());
         self.0.hash(&seed)
     }
@@ -87,14 +79,14 @@ impl Secret {
     pub(super) fn lacking(
         &self,
         proof: Proof,
-        key: QuerySlot,
+        slot: QuerySlot,
         hash: u64,
         reply: &Reply<'_>,
         cookie: impl FnOnce() -> Option<ClientCookie>,
     ) -> Proof {
         let mut lacking = Proof::NONE;
         if proof.has(Proof::CASE) {
-            let bits = self.case(key, hash);
+            let bits = self.case(slot, hash);
             if !reply.question().is_some_and(|question| wire::has_case(question.qname(), bits)) {
                 lacking = lacking.with(Proof::CASE);
             }
@@ -115,19 +107,20 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::policy::query_slots::SocketId;
 
     #[test]
     fn case_is_another_for_each_place_question_and_secret() {
-        let key = |port, id| QuerySlot::new(port, id).expect("a socket that may be open");
-        let (one, two) = (Secret::new().expect("randomness"), Secret::new().expect("randomness"));
+        let slot = |socket, id| QuerySlot::new(SocketId(socket), id).expect("a socket that may be open");
+        let (one, two) = (Secret::new(&[1; 16]), Secret::new(&[2; 16]));
         let cases = [
-            one.case(key(0, 1), 1),
-            one.case(key(0, 2), 1),
-            one.case(key(1, 1), 1),
-            one.case(key(0, 1), 2),
-            two.case(key(0, 1), 1),
+            one.case(slot(0, 1), 1),
+            one.case(slot(0, 2), 1),
+            one.case(slot(1, 1), 1),
+            one.case(slot(0, 1), 2),
+            two.case(slot(0, 1), 1),
         ];
-        assert_eq!(one.case(key(0, 1), 1), cases[0], "it is made anew when the reply comes");
+        assert_eq!(one.case(slot(0, 1), 1), cases[0], "it is made anew when the reply comes");
         assert_eq!(HashSet::from(cases).len(), cases.len());
     }
 }

@@ -4,21 +4,20 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::entry::{Aside, Entry, Start};
+use super::entry::{Entry, Spills, Start};
+use super::io::Client;
 use super::slots::{RaceRef, Slots};
 use crate::limit::Clients;
-use crate::policy::race::AttemptId;
 use crate::wire::{self, QuestionFlags};
 
 /// The queries in flight of one worker.
-pub(super) struct InFlight {
+pub(super) struct InFlight<C: Client> {
     /// All of them.
-    slots: Slots<Entry>,
+    slots: Slots<Entry<C>>,
     /// Places by the hash of their question.
     by_question: HashTable<Mark>,
-    /// What stood aside of entries that are gone, with its buffers, for the next that need something aside.
-    #[expect(clippy::vec_box, reason = "an entry takes the box, not what is in it")]
-    spare: Vec<Box<Aside>>,
+    /// What was spilled by entries that are gone.
+    spills: Spills<C>,
     /// Where queries are written before they find their place.
     scratch: Vec<u8>,
     /// Where those who wait count.
@@ -41,13 +40,13 @@ impl Mark {
     }
 }
 
-impl InFlight {
+impl<C: Client> InFlight<C> {
     /// Room for some, before anything has to grow.
     pub(super) fn new(clients: Arc<Clients>) -> Self {
         Self {
             slots: Slots::new(),
             by_question: HashTable::with_capacity(WARM),
-            spare: Vec::with_capacity(SPARE),
+            spills: Spills::new(),
             scratch: Vec::with_capacity(SCRATCH),
             clients,
         }
@@ -73,38 +72,28 @@ impl InFlight {
     }
 
     /// Adds a race; `write_query` writes the query for backends and returns where its OPT starts.
-    pub(super) fn insert(&mut self, start: Start, write_query: impl FnOnce(&mut Vec<u8>) -> usize) -> RaceRef {
+    pub(super) fn insert(&mut self, start: Start<C>, write_query: impl FnOnce(&mut Vec<u8>) -> usize) -> RaceRef {
         let hash = start.hash as u32;
         let opt_at = write_query(&mut self.scratch);
-        let aside = Entry::is_long(&self.scratch).then(|| self.spare.pop().unwrap_or_default());
-        let at = self.slots.insert(Entry::new(start, &self.scratch, opt_at, aside));
+        let at = self.slots.insert(Entry::new(start, &self.scratch, opt_at, &mut self.spills));
         let mark = Mark { hash, index: at.index() };
         self.by_question.insert_unique(mark.hash(), mark, Mark::hash);
         at
     }
 
     /// The race at `at`, unless it is over.
-    pub(super) fn get(&self, at: RaceRef) -> Option<&Entry> {
+    pub(super) fn get(&self, at: RaceRef) -> Option<&Entry<C>> {
         self.slots.get(at)
     }
 
-    /// The race at `at`, unless it is over.
-    pub(super) fn get_mut(&mut self, at: RaceRef) -> Option<&mut Entry> {
-        self.slots.get_mut(at)
+    /// Lends the race at `at`, unless it is over, and what it may spill into.
+    pub(super) fn lend(&mut self, at: RaceRef) -> Option<(&mut Entry<C>, &mut Spills<C>)> {
+        Some((self.slots.get_mut(at)?, &mut self.spills))
     }
 
-    /// The race at `at`, unless it is over, with something aside.
-    pub(super) fn with_aside(&mut self, at: RaceRef) -> Option<&mut Entry> {
-        let entry = self.slots.get_mut(at)?;
-        if entry.needs_aside() {
-            entry.set_aside(self.spare.pop().unwrap_or_default());
-        }
-        Some(entry)
-    }
-
-    /// The race at `at`, unless it is over, with room for the query slot of this attempt.
-    pub(super) fn with_query_slot(&mut self, at: RaceRef, attempt: AttemptId) -> Option<&mut Entry> {
-        if Entry::is_near(attempt) { self.get_mut(at) } else { self.with_aside(at) }
+    /// All races.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RaceRef, &Entry<C>)> + Clone {
+        self.slots.iter()
     }
 
     /// Ends a race. Its place is free, its question may be raced anew, and who waited still does so no more.
@@ -112,12 +101,7 @@ impl InFlight {
         let Some(entry) = self.slots.get_mut(at) else { return };
         entry.release_waiters(&self.clients);
         let mark = Mark { hash: entry.hash as u32, index: at.index() };
-        if let Some(mut aside) = entry.take_aside()
-            && self.spare.len() < SPARE
-        {
-            aside.clear();
-            self.spare.push(aside);
-        }
+        entry.give_back_spill(&mut self.spills);
         self.slots.remove(at);
         if let Ok(place) = self.by_question.find_entry(mark.hash(), |other| other.index == mark.index) {
             place.remove();
@@ -130,7 +114,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl<C: Client> Drop for InFlight<C> {
     /// A worker that ends with races in flight leaves nobody counted.
     fn drop(&mut self) {
         let clients = &self.clients;
@@ -140,9 +124,6 @@ impl Drop for InFlight {
 
 /// Queries in flight for which there is room at once.
 const WARM: usize = 1024;
-
-/// How much of what stood aside is kept to be used again.
-const SPARE: usize = 1024;
 
 /// Octets for which the place to write queries at has room at once.
 const SCRATCH: usize = 512;

@@ -4,10 +4,10 @@
 //! wait, and would take its memory twice meanwhile. The free place in the lowest chunk is used first, so that after a peak the
 //! upper ones become empty; their memory is given back, but for a few.
 
-/// A race's place, and which of the races that have had it. Octets, so that an [`Outstanding`](super::Outstanding), which is one of these and an attempt, has
-/// no gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RaceRef {
+/// A race's place, and which of the races that have had it. Octets, so that an [`Outstanding`](super::Outstanding), which is one
+/// of these and an attempt, has no gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RaceRef {
     /// The number of the place.
     index: [u8; 4],
     /// Counts the races at that place, and starts anew after 16 million: nothing that refers to one lasts for so many.
@@ -21,8 +21,14 @@ impl RaceRef {
         Self { index: index.to_le_bytes(), generation: [a, b, c] }
     }
 
+    /// The first race at a place.
+    #[cfg(test)]
+    pub(crate) fn first_at(index: u32) -> Self {
+        Self::new(index, 0)
+    }
+
     /// The number of the place, which no other race has while this one lasts.
-    pub(super) fn index(self) -> u32 {
+    pub fn index(self) -> u32 {
         u32::from_le_bytes(self.index)
     }
 }
@@ -129,6 +135,14 @@ impl<E> Slots<E> {
                 chunk.give_back();
             }
         }
+    }
+
+    /// All entries, with where they are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RaceRef, &E)> + Clone {
+        let places = self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
+            chunk.slots.iter().enumerate().map(move |(at, slot)| ((number * CHUNK + at) as u32, slot))
+        });
+        places.filter_map(|(index, slot)| Some((RaceRef::new(index, slot.generation), slot.entry.as_ref()?)))
     }
 
     /// All entries.

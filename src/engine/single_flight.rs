@@ -1,4 +1,4 @@
-//! Which worker runs the races of a question: the one thing about queries that workers have to agree on.
+//! Single-flight among workers: which of them runs the races of a question, the one thing about queries that they have to agree on.
 //!
 //! Equal queries must join one race (docs/src/contract.md, Races), but the kernel hands them to whichever worker it likes. So a
 //! worker that starts a race claims a slot chosen by the question's hash, and holds it until the race is over; another
@@ -13,20 +13,20 @@ pub struct WorkerId(pub u16);
 
 /// The slots, shared by all workers.
 #[derive(Debug)]
-pub struct Claims {
+pub struct SingleFlight {
     /// Each 0, or the holder's number + 1 in the upper 12 bits and its count of races in the lower 20. Empty if there is
     /// one worker only.
     slots: Box<[AtomicU32]>,
 }
 
-impl Claims {
+impl SingleFlight {
     /// Slots for so many workers.
     pub fn new(workers: usize) -> Self {
         let slots = if workers > 1 { SLOTS } else { 0 };
         Self { slots: (0..slots).map(|_| AtomicU32::new(0)).collect() }
     }
 
-    /// Claims the slot of `hash`, once more if it is held already.
+    /// SingleFlight the slot of `hash`, once more if it is held already.
     ///
     /// # Errors
     /// The worker that holds it.
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_slot_belongs_to_its_holder_until_the_last_release() {
-        let claims = Claims::new(2);
+        let claims = SingleFlight::new(2);
         let (a, b) = (WorkerId(0), WorkerId(1));
         assert_eq!(claims.take(7, a), Ok(()));
         assert_eq!(claims.take(7, a), Ok(()));
@@ -87,14 +87,14 @@ mod tests {
 
     #[test]
     fn hashes_far_apart_do_not_meet() {
-        let claims = Claims::new(2);
+        let claims = SingleFlight::new(2);
         assert_eq!(claims.take(0, WorkerId(0)), Ok(()));
         assert_eq!(claims.take(u64::MAX, WorkerId(1)), Ok(()));
     }
 
     #[test]
     fn a_single_worker_claims_nothing() {
-        let claims = Claims::new(1);
+        let claims = SingleFlight::new(1);
         assert_eq!(claims.take(1, WorkerId(0)), Ok(()));
         claims.release(1);
         assert!(claims.slots.is_empty());
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn of_many_threads_one_holds_a_slot_at_a_time() {
-        let claims = Claims::new(4);
+        let claims = SingleFlight::new(4);
         let holders = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for me in 0..4 {

@@ -1,4 +1,4 @@
-//! A pool as one worker sees it: its sockets to the backends, what it has learnt of their latency, whose turn it is.
+//! A pool as one worker sees it: the sockets of its backends, what it has learnt of their latency, whose turn it is.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -8,21 +8,84 @@ use foldhash::fast::FixedState;
 use rand::Rng;
 
 use super::QTYPE_QCLASS;
-use super::claims::WorkerId;
+use super::io::Io;
 use super::proof::Proof;
+use super::single_flight::WorkerId;
+use super::tell_prober;
 use crate::config::Case;
 use crate::metrics::BackendCounters;
-use crate::net::backend_sockets::{BackendSockets, SocketSetId};
 use crate::policy::backend_load::{BackendLoad, End};
 use crate::policy::balance::{Balance, BalanceInput, Balancer};
+use crate::policy::health::HealthState;
 use crate::policy::latency;
 use crate::policy::latency::Latency;
 use crate::policy::ordering::{BackendStats, order};
+use crate::policy::query_slots::SocketSetId;
 use crate::policy::race::{BackendIndex, Candidates, RaceContext};
 use crate::policy::{Hedge, Rules};
 use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
-use crate::state::{ManualHealth, SharedBackend, SharedPool};
+use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
 use crate::wire::{self, CookiePair, Name, QuestionHasher, Reply};
+
+/// Where a worker has its part of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PoolSlot(u16);
+
+/// The pools of a worker.
+#[derive(Default)]
+pub(super) struct Pools(Vec<Option<Pool>>);
+
+impl Pools {
+    /// Adds a pool.
+    pub(super) fn insert(&mut self, pool: Pool) -> PoolSlot {
+        let place = self.0.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.0.push(None);
+            self.0.len() - 1
+        });
+        self.0[place] = Some(pool);
+        PoolSlot(place as u16)
+    }
+
+    /// The pool that is meant.
+    pub(super) fn find(&self, is_meant: impl Fn(&Pool) -> bool) -> Option<PoolSlot> {
+        self.iter().find(|(_, pool)| is_meant(pool)).map(|(slot, _)| slot)
+    }
+
+    /// The pool in a slot, if it is still there.
+    pub(super) fn get(&self, slot: PoolSlot) -> Option<&Pool> {
+        self.0.get(usize::from(slot.0))?.as_ref()
+    }
+
+    /// The pool in a slot, if it is still there.
+    pub(super) fn get_mut(&mut self, slot: PoolSlot) -> Option<&mut Pool> {
+        self.0.get_mut(usize::from(slot.0))?.as_mut()
+    }
+
+    /// The pool of a race, which is kept for as long as it has races.
+    pub(super) fn at(&mut self, slot: PoolSlot) -> &mut Pool {
+        self.get_mut(slot).expect("a pool with races is kept")
+    }
+
+    /// Takes a pool out.
+    pub(super) fn take_if(&mut self, slot: PoolSlot, is_meant: impl FnOnce(&Pool) -> bool) -> Option<Pool> {
+        self.0.get_mut(usize::from(slot.0))?.take_if(|pool| is_meant(pool))
+    }
+
+    /// All slots, free ones included.
+    pub(super) fn slots(&self) -> impl Iterator<Item = PoolSlot> + use<> {
+        (0..self.0.len() as u16).map(PoolSlot)
+    }
+
+    /// All pools.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PoolSlot, &Pool)> {
+        self.slots().zip(&self.0).filter_map(|(slot, pool)| Some((slot, pool.as_ref()?)))
+    }
+
+    /// How many slots there are, free ones included.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// A worker's part of a pool.
 pub(super) struct Pool {
@@ -53,7 +116,7 @@ pub(super) struct Pool {
 /// A worker's view of one backend.
 struct Member {
     /// Its sockets.
-    socket_set: SocketSetId,
+    sockets: SocketSetId,
     /// Whether it was up when we last looked.
     is_up: bool,
     /// It refused OPT, and is asked without until then.
@@ -70,9 +133,9 @@ struct Member {
 
 impl Pool {
     /// A worker's part of `shared`. What `earlier` has learnt of the same backends is taken over.
-    pub(super) fn new<T: Copy, L: Copy>(
+    pub(super) fn new<I: Io>(
         shared: Arc<SharedPool>,
-        backend_sockets: &mut BackendSockets<T, L>,
+        io: &mut I,
         earlier: Option<&Self>,
         me: WorkerId,
         now: Instant,
@@ -94,7 +157,7 @@ impl Pool {
         let members = shared.backends.iter().map(|backend| {
             let known = known(backend).map(|(pool, index)| &pool.members[index]);
             Member {
-                socket_set: backend_sockets.add(backend.address, USUAL_QUERY),
+                sockets: io.add_backend(backend.address),
                 is_up: backend.is_up(),
                 without_opt_until: known.and_then(|member| member.without_opt_until),
                 case_lost_until: known.and_then(|member| member.case_lost_until),
@@ -257,9 +320,34 @@ impl Pool {
         }
     }
 
+    /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
+    pub(super) fn learn<I: Io>(&mut self, io: &mut I, index: BackendIndex, is_charged: bool, end: End, now: Instant) {
+        self.ended(index, end, is_charged, now);
+        let backend = &self.shared.backends[index.get()];
+        // Asked before this worker knew, it may have said that before it died.
+        if backend.health() != HealthState::Up && self.knows_health(index) {
+            // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
+            if backend.set_health(HealthState::Up) {
+                self.shared.state.announce();
+                tracing::info!(pool = self.shared.config.name, backend = backend.name, "up: replied");
+            }
+            tell_prober(io, backend, HealthSignal::Replied);
+        }
+    }
+
     /// What this worker counts of a backend.
     pub(super) fn counters(&self, backend: BackendIndex) -> &BackendCounters {
         &self.shared.backends[backend.get()].counters[self.me]
+    }
+
+    /// All backends.
+    pub(super) fn backends(&self) -> impl Iterator<Item = BackendIndex> + use<> {
+        (0..self.members.len() as u16).map(BackendIndex)
+    }
+
+    /// What the pool and one of its backends are called.
+    pub(super) fn labels(&self, backend: BackendIndex) -> (&str, &str) {
+        (&self.shared.config.name, &self.shared.backends[backend.get()].name)
     }
 
     /// The backend that has this identity, if the pool has it still.
@@ -286,21 +374,21 @@ impl Pool {
     }
 
     /// The sockets of a backend.
-    pub(super) fn socket_set(&self, backend: BackendIndex) -> SocketSetId {
-        self.members[usize::from(backend.0)].socket_set
+    pub(super) fn sockets(&self, backend: BackendIndex) -> SocketSetId {
+        self.members[backend.get()].sockets
     }
 
     /// Closes the sockets. What still waits on them, after every race is over, is not waited for.
-    pub(super) fn forget<T: Copy, L: Copy>(self, backend_sockets: &mut BackendSockets<T, L>) {
+    pub(super) fn forget<I: Io>(self, io: &mut I) {
         for (member, backend) in self.members.iter().zip(&self.shared.backends) {
-            let forgotten = backend_sockets.remove(member.socket_set);
+            let forgotten = io.remove_backend(member.sockets);
             backend.counters[self.me].in_flight.subtract(forgotten as u64);
         }
     }
 
-    /// The backend that a set of sockets leads to.
-    pub(super) fn backend(&self, socket_set: SocketSetId) -> Option<BackendIndex> {
-        let index = self.members.iter().position(|member| member.socket_set == socket_set)?;
+    /// The backend with these sockets.
+    pub(super) fn backend(&self, sockets: SocketSetId) -> Option<BackendIndex> {
+        let index = self.members.iter().position(|member| member.sockets == sockets)?;
         Some(BackendIndex(index as u16))
     }
 
@@ -379,11 +467,6 @@ impl Pool {
     }
 }
 
-/// The pool of a race, which is kept for as long as it has races.
-pub(super) fn pool_at(pools: &mut [Option<Pool>], place: u16) -> &mut Pool {
-    pools[usize::from(place)].as_mut().expect("a pool with races is kept")
-}
-
 /// Of so many queries that may be out to one backend, how many each worker is sure of: all if it is alone, some if there are
 /// many, so that it seldom reads what others write. Where there are few, one worker may need them all.
 fn sure(most: u64, workers: u64) -> u64 {
@@ -415,9 +498,6 @@ fn turns(shared: &SharedPool) -> Balancer {
 fn name_hash(hasher: &QuestionHasher, qname: &[u8]) -> u64 {
     hasher.hash_one(qname)
 }
-
-/// Octets for which a query's buffer has room at once; longer names make it grow, once.
-const USUAL_QUERY: usize = 128;
 
 /// How long a backend that knows no EDNS is asked without (RFC 6891 section 6.2.2 leaves it open). Such servers are
 /// rarely mended, and a mended one loses nothing but a few minutes of EDNS.

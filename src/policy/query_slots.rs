@@ -5,12 +5,27 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use rand::RngExt;
 use rand::rngs::StdRng;
+
+/// A socket to a backend, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId(pub u32);
+
+impl SocketId {
+    /// The number as an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The set of sockets that are connected to one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketSetId(pub u32);
 
 /// The slot of an outstanding query: a socket and a message ID on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,32 +33,32 @@ pub struct QuerySlot(NonZeroU32);
 
 impl QuerySlot {
     /// Sockets that can be told apart. No host can bind more to its ports.
-    pub(super) const MAX_SOCKETS: usize = u16::MAX as usize;
+    pub const MAX_SOCKETS: usize = u16::MAX as usize;
 
-    /// The slot of `id` on socket number `socket`, if there is such a socket.
-    pub(crate) fn new(socket: u32, id: u16) -> Option<Self> {
+    /// The slot of `id` on a socket, if there is such a socket.
+    pub fn new(socket: SocketId, id: u16) -> Option<Self> {
         // One more, for 0 is no slot.
-        let socket = u16::try_from(socket).ok()?.checked_add(1)?;
+        let socket = u16::try_from(socket.0).ok()?.checked_add(1)?;
         NonZeroU32::new(u32::from(socket) << 16 | u32::from(id)).map(Self)
     }
 
-    /// The socket's number.
-    pub(super) fn socket(self) -> u32 {
-        (self.0.get() >> 16) - 1
+    /// The socket.
+    pub fn socket(self) -> SocketId {
+        SocketId((self.0.get() >> 16) - 1)
     }
 
     /// The socket's number and one, in two octets.
-    pub(super) fn socket_tag(self) -> u16 {
+    pub fn socket_tag(self) -> u16 {
         (self.0.get() >> 16) as u16
     }
 
     /// Socket and ID in one.
-    pub(crate) fn number(self) -> u32 {
+    pub fn number(self) -> u32 {
         self.0.get()
     }
 
     /// The message ID.
-    pub(super) fn id(self) -> u16 {
+    pub fn id(self) -> u16 {
         self.0.get() as u16
     }
 }
@@ -58,7 +73,7 @@ pub enum SlotState<T, L> {
 }
 
 /// The query slots that are taken.
-pub(super) struct QuerySlots<T, L> {
+pub struct QuerySlots<T, L> {
     /// By queries in flight.
     in_flight: HashMap<QuerySlot, T, RandomState>,
     /// By queries in quarantine.
@@ -89,7 +104,7 @@ struct End {
 
 impl<T: Copy, L: Copy> QuerySlots<T, L> {
     /// None yet, and room for some.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let hasher = RandomState::default();
         Self {
             in_flight: HashMap::with_capacity_and_hasher(WARM, hasher.clone()),
@@ -100,7 +115,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 
     /// Takes a free ID of an open socket for a query, drawn uniformly (RFC 5452 section 4.3).
-    pub(super) fn draw(&mut self, socket: u32, user_data: T, rng: &mut StdRng) -> QuerySlot {
+    pub fn draw(&mut self, socket: SocketId, user_data: T, rng: &mut StdRng) -> QuerySlot {
         loop {
             let slot = QuerySlot::new(socket, rng.random()).expect("no more sockets are open than there are slots for");
             if self.quarantined.contains_key(&slot) {
@@ -114,7 +129,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 
     /// What is held at this place.
-    pub(super) fn find(&self, slot: QuerySlot) -> Option<SlotState<T, L>> {
+    pub fn find(&self, slot: QuerySlot) -> Option<SlotState<T, L>> {
         let in_flight = self.in_flight.get(&slot).map(|user_data| SlotState::InFlight(*user_data));
         in_flight.or_else(|| self.quarantined.get(&slot).map(|quarantined| SlotState::Quarantined(quarantined.note)))
     }
@@ -134,7 +149,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 
     /// Takes out what is held at this place.
-    pub(super) fn remove(&mut self, slot: QuerySlot) -> Option<SlotState<T, L>> {
+    pub fn remove(&mut self, slot: QuerySlot) -> Option<SlotState<T, L>> {
         let in_flight = self.in_flight.remove(&slot).map(SlotState::InFlight);
         if self.in_flight.capacity() > 8 * WARM {
             self.shrink();
@@ -143,7 +158,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 
     /// Puts a query in flight into quarantine until `end`, which never lies before that of an earlier one.
-    pub(super) fn quarantine(&mut self, slot: QuerySlot, end: Instant, note: impl FnOnce(T) -> L) {
+    pub fn quarantine(&mut self, slot: QuerySlot, end: Instant, note: impl FnOnce(T) -> L) {
         let Some(user_data) = self.in_flight.remove(&slot) else { return };
         if self.ends.len() == self.ends.capacity() {
             self.forget_ended();
@@ -154,12 +169,12 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 
     /// Whether something is held at this place.
-    pub(super) fn has(&self, slot: QuerySlot) -> bool {
+    pub fn has(&self, slot: QuerySlot) -> bool {
         self.in_flight.contains_key(&slot) || self.quarantined.contains_key(&slot)
     }
 
     /// Takes out a query whose quarantine is over.
-    pub(super) fn pop_ended(&mut self, now: Instant) -> Option<(QuerySlot, L)> {
+    pub fn pop_ended(&mut self, now: Instant) -> Option<(QuerySlot, L)> {
         loop {
             let &End { at, slot, serial } = self.ends.front()?;
             let is_held = is_held(&self.quarantined, slot, serial);
@@ -174,8 +189,18 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         }
     }
 
+    /// All slots that are taken, in no order.
+    pub fn taken(&self) -> impl Iterator<Item = QuerySlot> + '_ {
+        self.in_flight.keys().chain(self.quarantined.keys()).copied()
+    }
+
+    /// Whether none is taken.
+    pub fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.quarantined.is_empty()
+    }
+
     /// When the next quarantine is over.
-    pub(super) fn next_end(&self) -> Option<Instant> {
+    pub fn next_end(&self) -> Option<Instant> {
         self.ends.front().map(|end| end.at)
     }
 
@@ -191,13 +216,22 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
     }
 }
 
+impl<T: Copy, L: Copy> Default for QuerySlots<T, L> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Whether there is a quarantine that ends with this serial, and not a later use of its ID.
 fn is_held<L>(quarantined: &HashMap<QuerySlot, Quarantined<L>, RandomState>, slot: QuerySlot, serial: u32) -> bool {
     quarantined.get(&slot).is_some_and(|quarantined| quarantined.serial == serial)
 }
 
-/// Tickets for which there is room before anything has to grow.
+/// Queries for which there is room before anything has to grow.
 const WARM: usize = 4096;
+
+/// How long an ID stays taken after its attempt was given up.
+pub const QUARANTINE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -210,10 +244,10 @@ mod tests {
     #[test]
     fn keys_tell_sockets_and_ids_apart() {
         for (socket, id) in [(0, 0), (0, u16::MAX), (1, 0), (QuerySlot::MAX_SOCKETS as u32 - 1, u16::MAX)] {
-            let slot = QuerySlot::new(socket, id).expect("a socket that may be open");
-            assert_eq!((slot.socket(), slot.id()), (socket, id));
+            let slot = QuerySlot::new(SocketId(socket), id).expect("a socket that may be open");
+            assert_eq!((slot.socket(), slot.id()), (SocketId(socket), id));
         }
-        assert_eq!(QuerySlot::new(QuerySlot::MAX_SOCKETS as u32, 0), None);
+        assert_eq!(QuerySlot::new(SocketId(QuerySlot::MAX_SOCKETS as u32), 0), None);
         assert_eq!(size_of::<Option<QuerySlot>>(), 4);
     }
 
@@ -221,7 +255,7 @@ mod tests {
     fn quarantine_of_an_earlier_use_does_not_end_a_later_one() {
         let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
-        let slot = slots.draw(0, 1, &mut StdRng::seed_from_u64(1));
+        let slot = slots.draw(SocketId(0), 1, &mut StdRng::seed_from_u64(1));
         slots.quarantine(slot, now, |user_data| user_data);
         // A late reply came, and then the same ID was drawn again and put into quarantine later.
         assert_eq!(slots.remove(slot), Some(SlotState::Quarantined(1)));
@@ -237,13 +271,13 @@ mod tests {
     fn id_that_is_taken_is_not_drawn() {
         let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
         let free = 0x5555;
-        for slot in (0..=u16::MAX).filter(|id| *id != free).filter_map(|id| QuerySlot::new(7, id)) {
+        for slot in (0..=u16::MAX).filter(|id| *id != free).filter_map(|id| QuerySlot::new(SocketId(7), id)) {
             slots.in_flight.insert(slot, 0);
             if slot.id() % 2 == 0 {
                 slots.quarantine(slot, Instant::now(), |user_data| user_data);
             }
         }
-        assert_eq!(Some(slots.draw(7, 1, &mut StdRng::seed_from_u64(1))), QuerySlot::new(7, free));
+        assert_eq!(Some(slots.draw(SocketId(7), 1, &mut StdRng::seed_from_u64(1))), QuerySlot::new(SocketId(7), free));
     }
 
     #[test]
@@ -253,7 +287,7 @@ mod tests {
             [slots.in_flight.capacity(), slots.quarantined.capacity(), slots.ends.capacity()].into_iter().max()
         };
         let before = sizes(&slots);
-        let drawn: Vec<_> = (0..100_000).map(|number| slots.draw(number % 64, 0, &mut rng)).collect();
+        let drawn: Vec<_> = (0..100_000).map(|number| slots.draw(SocketId(number % 64), 0, &mut rng)).collect();
         drawn.iter().for_each(|slot| slots.quarantine(*slot, now, |user_data| user_data));
         assert!(sizes(&slots) >= Some(100_000));
         let mut ended = 0;
@@ -269,10 +303,10 @@ mod tests {
     fn ends_of_what_is_replied_to_take_no_room() {
         let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
         let (capacity, now, mut rng) = (slots.ends.capacity(), Instant::now(), StdRng::seed_from_u64(1));
-        let lost = slots.draw(0, 0, &mut rng);
+        let lost = slots.draw(SocketId(0), 0, &mut rng);
         slots.quarantine(lost, now, |user_data| user_data);
         for user_data in 0..3 * capacity as u32 {
-            let slot = slots.draw(0, user_data, &mut rng);
+            let slot = slots.draw(SocketId(0), user_data, &mut rng);
             slots.quarantine(slot, now, |user_data| user_data);
             assert!(slots.remove(slot).is_some());
         }

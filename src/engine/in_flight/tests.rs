@@ -1,17 +1,18 @@
-//! What a query in flight takes, and that it holds what it is given, near or aside.
+//! What a query in flight takes, and that it holds what it is given, near or spilled.
 
 use std::time::{Duration, Instant};
 
 use super::super::Outstanding;
-use super::super::client::Client;
 use super::super::entry::{StaleAnswer, Waiter};
+use super::super::pool::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
+use crate::forwarder::Client;
 use crate::limit::Place;
-use crate::net::backend_sockets::QuerySlot;
 use crate::policy::Rules;
 use crate::policy::budget::Budget;
-use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
+use crate::policy::query_slots::{QuerySlot, SocketId};
+use crate::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext};
 use crate::policy::timers::timer_size;
 use crate::wire::{ClientForm, QuestionKey, read_query, write_query};
 
@@ -33,7 +34,7 @@ fn clients() -> Arc<Clients> {
 }
 
 /// A client with this port, whose query this is.
-fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter {
+fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter<Client> {
     let peer = std::net::SocketAddr::from(([192, 0, 2, 1], port)).into();
     let form = ClientForm::of(&read_query(query).expect("a query"));
     let client = Client::Udp { listener: 0, peer, local: None };
@@ -41,7 +42,7 @@ fn waiter(port: u16, query: &[u8], since: Instant) -> Waiter {
 }
 
 /// Puts a query in flight, for its client.
-fn insert(in_flight: &mut InFlight, message: &[u8], now: Instant) -> RaceRef {
+fn insert(in_flight: &mut InFlight<Client>, message: &[u8], now: Instant) -> RaceRef {
     let (rules, budget) = (Rules::default(), Budget::new(1.0));
     let context = RaceContext { rules: &rules, latency: &[], budget: &budget };
     let race = Race::start(&context, &Candidates::of([BackendIndex(0)], false), now);
@@ -49,7 +50,7 @@ fn insert(in_flight: &mut InFlight, message: &[u8], now: Instant) -> RaceRef {
     let waiter = Some(waiter(1, message, now));
     let start = Start {
         race,
-        pool: 0,
+        pool: PoolSlot::default(),
         hash: 1,
         is_claimed: false,
         flags: QuestionFlags::of_octet(1),
@@ -68,8 +69,8 @@ fn a_hundred_thousand_queries_in_flight_take_less_than_410_octets_each() {
     // Each bucket has an octet besides.
     let bucket = size_of::<(QuerySlot, Outstanding)>() + 1 + size_of::<Mark>() + 1;
     let timers = QUERIES.next_power_of_two() * timer_size::<RaceRef>();
-    let octets = place_size::<Entry>() + (buckets * bucket + timers).div_ceil(QUERIES);
-    assert!(octets < 410, "{octets}, of which the place {}", place_size::<Entry>());
+    let octets = place_size::<Entry<Client>>() + (buckets * bucket + timers).div_ceil(QUERIES);
+    assert!(octets < 410, "{octets}, of which the place {}", place_size::<Entry<Client>>());
 }
 
 #[test]
@@ -107,8 +108,8 @@ fn each_client_has_its_own_form() {
         let mut in_flight = InFlight::new(clients());
         let spelled = [b"www", b"WWW", b"wWw"].map(|label| query(7, &name(label, labels)));
         let at = insert(&mut in_flight, &spelled[0], now);
-        let entry = in_flight.with_aside(at).expect("it is in flight");
-        entry.add_waiter(waiter(2, &spelled[1], later));
+        let (entry, spills) = in_flight.lend(at).expect("it is in flight");
+        entry.add_waiter(waiter(2, &spelled[1], later), spills);
         // The first asks again, spelled otherwise, and so does the second; a third is another, and so is another ID.
         for (port, form, expected) in [(1, 2, true), (2, 2, true), (3, 0, false)] {
             let again = waiter(port, &spelled[form], later);
@@ -126,43 +127,43 @@ fn each_client_has_its_own_form() {
         assert_eq!((entry.waiters().count(), entry.has_waiters()), (1, true));
         entry.retain_waiters(&clients, |_| false);
         assert!(!entry.has_waiters());
-        entry.add_waiter(waiter(9, &spelled[0], later));
+        entry.add_waiter(waiter(9, &spelled[0], later), spills);
         assert_eq!(entry.waiters().next().map(|waiter| waiter.form), Some(waiter(9, &spelled[0], later).form));
     }
 }
 
 #[test]
-fn tickets_of_all_attempts_are_held() {
+fn query_slots_of_all_attempts_are_held() {
     let mut in_flight = InFlight::new(clients());
     let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), Instant::now());
-    let keys: Vec<_> = (0..MAX_ATTEMPTS as u8)
-        .filter_map(|number| Some((AttemptId(number), QuerySlot::new(number.into(), 1)?)))
+    let slots: Vec<_> = (0..MAX_ATTEMPTS as u8)
+        .filter_map(|number| Some((AttemptId(number), QuerySlot::new(SocketId(number.into()), 1)?)))
         .collect();
-    for (attempt, key) in &keys {
-        in_flight.with_query_slot(at, *attempt).expect("it is in flight").set_query_slot(*attempt, Some(*key));
+    let (entry, spills) = in_flight.lend(at).expect("it is in flight");
+    for (attempt, slot) in &slots {
+        entry.set_query_slot(*attempt, Some(*slot), spills);
     }
-    let entry = in_flight.get_mut(at).expect("it is in flight");
     for gone in [0, 7] {
-        entry.set_query_slot(AttemptId(gone), None);
+        entry.set_query_slot(AttemptId(gone), None, spills);
     }
-    assert_eq!(entry.take_query_slots().collect::<Vec<_>>(), keys[1..7]);
+    assert_eq!(entry.take_query_slots().collect::<Vec<_>>(), slots[1..7]);
     assert_eq!(entry.take_query_slots().count(), 0);
 }
 
 #[test]
-fn what_stood_aside_serves_the_next() {
+fn what_was_spilled_serves_the_next() {
     let (now, mut in_flight) = (Instant::now(), InFlight::new(clients()));
     for _ in 0..2 {
         let at = insert(&mut in_flight, &query(1, &name(b"www", 1)), now);
         assert!(in_flight.get(at).is_some_and(|entry| entry.kept().is_empty()));
-        let entry = in_flight.with_aside(at).expect("it is in flight");
+        let (entry, spills) = in_flight.lend(at).expect("it is in flight");
         assert!(entry.kept().is_empty() && entry.waiters().count() == 1);
-        entry.keep(b"reply");
+        entry.keep(b"reply", spills);
         let kept = entry.take_kept();
         assert_eq!(kept, b"reply");
         entry.put_back_kept(kept);
         in_flight.remove(at);
         assert!(in_flight.get(at).is_none());
-        assert_eq!(in_flight.spare.len(), 1);
+        assert_eq!(in_flight.spills.len(), 1);
     }
 }

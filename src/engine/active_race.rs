@@ -1,0 +1,198 @@
+//! A race during one event: what it says is done.
+
+use std::time::Instant;
+
+use super::attempt::Outstanding;
+use super::entry::{Entry, Spills};
+use super::io::{Io, NotSent};
+use super::pool::Pool;
+use super::proof::Proof;
+use super::slots::RaceRef;
+use super::{QTYPE_QCLASS, Worker, shortage};
+use crate::metrics::Want;
+use crate::policy::Rank;
+use crate::policy::race::{Attempt, AttemptId, BackendIndex, Heard, Kind, OptRefusal, Step};
+use crate::policy::timers::Timers;
+use crate::wire::{self, Reply};
+
+use super::reply::{is_opt_refusal, rank};
+
+/// A race during one event: its entry, lent once, and all that the event may touch.
+pub(super) struct ActiveRace<'e, I: Io> {
+    /// Which race it is.
+    pub(super) at: RaceRef,
+    /// The query in flight.
+    pub(super) entry: &'e mut Entry<I::Client>,
+    /// Where it finds room for what few need.
+    pub(super) spills: &'e mut Spills<I::Client>,
+    /// Its pool.
+    pub(super) pool: &'e mut Pool,
+    /// What all races look at.
+    pub(super) worker: &'e Worker,
+    /// When races have to be looked at.
+    pub(super) timers: &'e mut Timers<RaceRef>,
+    /// Where messages are written that nobody is sent.
+    pub(super) scratch: &'e mut Vec<u8>,
+    /// Who does what it wants done.
+    pub(super) io: &'e mut I,
+    /// When the event happens.
+    pub(super) now: Instant,
+    /// All who waited have been responded to: the entry is to be removed.
+    pub(super) is_over: bool,
+}
+
+/// A reply at hand, which the race may let win.
+#[derive(Clone, Copy)]
+pub(super) struct AtHand<'a> {
+    /// The attempt that it answers.
+    pub(super) attempt: AttemptId,
+    /// The reply.
+    pub(super) reply: &'a Reply<'a>,
+}
+
+impl<I: Io> ActiveRace<'_, I> {
+    /// Does what the race says until it waits or is over.
+    pub(super) fn drive(&mut self, at_hand: Option<AtHand<'_>>) {
+        while !self.entry.is_fetching {
+            let context = self.pool.race_context(self.entry.has_waiters());
+            match self.entry.race.next_step(&context, self.now) {
+                Step::Ask { attempt, backend, kind, edns } => {
+                    if self.ask(attempt, backend, edns) {
+                        self.pool.counters(backend).attempts[number(kind)].increment();
+                    }
+                }
+                // RFC 8767 section 5: the client response timer. The race goes on.
+                Step::WaitUntil(_) if self.is_stale_due() => self.respond_stale(),
+                Step::WaitUntil(until) => return self.wake_at(until),
+                Step::Finished(outcome) => return self.finish(outcome, at_hand),
+            }
+        }
+        // The fetch has its own time; only those who wait for it may be given a stale answer meanwhile.
+        if self.is_stale_due() {
+            self.respond_stale();
+        }
+        if let Some(due) = self.entry.stale_due() {
+            self.wake_at(due);
+        }
+    }
+
+    /// Whether it is time for a stale answer.
+    fn is_stale_due(&self) -> bool {
+        self.entry.stale_due().is_some_and(|due| due <= self.now)
+    }
+
+    /// Sees to it that the race is looked at by then, or when it is time for a stale answer.
+    fn wake_at(&mut self, until: Instant) {
+        let until = self.entry.stale_due().map_or(until, |due| until.min(due));
+        if self.entry.armed().is_none_or(|armed| until < armed) {
+            self.timers.push(self.entry.arm(until), self.at);
+        }
+    }
+
+    /// Makes an attempt: queues the query for a backend. Returns whether that could be done.
+    fn ask(&mut self, attempt: AttemptId, backend: BackendIndex, edns: bool) -> bool {
+        if !self.pool.has_place(backend) {
+            self.on_unsent(attempt, Want::InFlight);
+            return false;
+        }
+        let sent = self.send(attempt, backend, edns, Proof::NONE);
+        match sent {
+            Ok(()) => self.pool.asked(backend, self.now),
+            Err(NotSent::Unreachable) => self.entry.race.on_failure(attempt),
+            Err(NotSent::Want(want)) => self.on_unsent(attempt, want),
+        }
+        sent.is_ok()
+    }
+
+    /// Queues the query of an attempt. `proof`: why it is sent, to which comes what its reply must bear.
+    pub(super) fn send(
+        &mut self,
+        attempt: AttemptId,
+        backend: BackendIndex,
+        edns: bool,
+        proof: Proof,
+    ) -> Result<(), NotSent> {
+        let Self { at, entry, pool, worker, now, .. } = self;
+        let (now, entry) = (*now, &**entry);
+        let with_opt = edns && !pool.is_without_opt(backend, now);
+        // Of a query with a TSIG record nothing may be changed.
+        let is_case_random = pool.is_case_random(backend, now) && !entry.is_signed();
+        let proof = if is_case_random { proof.with(Proof::CASE) } else { proof };
+        let has_cookies = pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
+        let proof = if has_cookies { proof.with(Proof::COOKIE) } else { proof };
+        let is_test = (is_case_random || has_cookies) && pool.take_doubt(backend);
+        let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
+        let cookies = pool.cookies(backend).filter(|_| has_cookies);
+        let (secret, own_udp_size) = (&worker.secret, worker.state.edns_udp_size);
+        let outstanding = Outstanding::new(*at, attempt, proof);
+        let slot = self.io.send(pool.sockets(backend), outstanding, now, |slot, out| {
+            let opt_at = entry.write_query(with_opt, out);
+            if let Some(cookies) = cookies {
+                wire::add_cookie(out, opt_at, cookies, own_udp_size);
+            }
+            if is_case_random {
+                let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
+                wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(slot, entry.hash));
+            }
+        })?;
+        self.entry.set_query_slot(attempt, Some(slot), self.spills);
+        Ok(())
+    }
+
+    /// An attempt could not leave for want of something of our own, which says nothing about its backend.
+    pub(super) fn on_unsent(&mut self, attempt: AttemptId, want: Want) {
+        let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
+        let pool = &self.pool;
+        self.worker.shared.shortage.note(want, &pool.shared, backend, pool.counters(backend), self.now);
+        self.entry.race.on_unsent(attempt, shortage::retry(want), pool.shared.budget());
+    }
+
+    /// Nothing waits for the reply to an attempt any more.
+    pub(super) fn clear_slot(&mut self, attempt: AttemptId) {
+        self.entry.set_query_slot(attempt, None, self.spills);
+    }
+
+    /// An attempt has failed: there is no way to its backend, or that is down.
+    pub(super) fn fail(&mut self, attempt: AttemptId) {
+        if !self.entry.is_fetching {
+            self.clear_slot(attempt);
+            self.entry.race.on_failure(attempt);
+            self.drive(None);
+        }
+    }
+
+    /// Lets the race judge a reply that passed every check.
+    pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {
+        let Self { entry, pool, .. } = self;
+        let attempt = outstanding.attempt();
+        // Where the client sent none, the query may have had one for our cookie.
+        let has_opt = entry.has_opt() || outstanding.proof().has(Proof::COOKIE);
+        let asked = entry.race.attempt(attempt);
+        if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
+            return self.drive(None);
+        }
+        if !is_opt_refusal(reply)
+            && let Some(asked) = asked
+            && !asked.edns
+        {
+            pool.remember_without_opt(asked.backend, self.now);
+        }
+        // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
+        let is_worthless = entry.is_signed() && !reply.is_signed();
+        let rank = if is_worthless { Rank::Failure } else { rank(reply) };
+        match entry.race.on_reply(attempt, rank, self.now) {
+            Heard::Accepted | Heard::NotNeeded => {}
+            Heard::Kept => entry.keep(reply.as_wire(), self.spills),
+        }
+        self.drive(Some(AtHand { attempt, reply }));
+    }
+}
+
+/// Where attempts of a kind are counted.
+pub(super) fn number(kind: Kind) -> usize {
+    match kind {
+        Kind::First => 0,
+        Kind::Hedge => 1,
+        Kind::Failover => 2,
+    }
+}

@@ -1,0 +1,66 @@
+//! What must hold between two events, whatever has happened: for tests and for the fuzzer, which look after each event.
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use super::io::Client;
+use super::slots::RaceRef;
+
+impl<C: Client> Engine<C> {
+    /// Checks the invariants of an engine between two events.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn audit(&self) -> Result<(), String> {
+        let mut named = BTreeSet::new();
+        for (at, entry) in self.in_flight.iter() {
+            self.audit_race(at)?;
+            let key = (entry.question().to_ascii_lowercase(), entry.flags.octet());
+            if !entry.is_signed() && !named.insert(key) {
+                return Err(format!("{at:?}: two races for one question"));
+            }
+        }
+        for (slot, pool) in self.pools.iter() {
+            let races = self.in_flight.iter().filter(|(_, entry)| entry.pool == slot);
+            let is_current = self.pool_slots.contains(&slot);
+            if races.clone().count() != pool.in_flight {
+                return Err(format!("{slot:?}: {} races are counted", pool.in_flight));
+            }
+            if pool.in_flight == 0 && !is_current && self.pools.len() > self.pool_slots.len() {
+                return Err(format!("{slot:?}: a pool of an earlier state is kept without a race"));
+            }
+            for index in pool.backends() {
+                let asked = races
+                    .clone()
+                    .flat_map(|(_, entry)| entry.query_slots().filter_map(|(attempt, _)| entry.race.attempt(attempt)));
+                let waited_for = asked.filter(|attempt| attempt.backend == index).count();
+                let counted = pool.counters(index).waited_for.get();
+                if counted != waited_for as u64 {
+                    return Err(format!("{slot:?} {index:?}: {counted} are waited for, and {waited_for} are"));
+                }
+            }
+        }
+        let waiting: usize = self.in_flight.iter().map(|(_, entry)| entry.waiter_count()).sum();
+        let counted = self.worker.shared.clients.waiting();
+        if counted != waiting as u64 {
+            return Err(format!("{counted} waiting clients are counted, and {waiting} wait"));
+        }
+        Ok(())
+    }
+
+    /// Checks that a race goes on by itself, or is being fetched: nobody waits for ever.
+    fn audit_race(&self, at: RaceRef) -> Result<(), String> {
+        let Some(entry) = self.in_flight.get(at) else { return Ok(()) };
+        if entry.is_fetching {
+            return Ok(());
+        }
+        if entry.race.is_finished() {
+            return Err(format!("{at:?}: a race that is over is in flight"));
+        }
+        match entry.armed() {
+            Some(armed) if armed <= entry.race.deadline() => Ok(()),
+            Some(_) => Err(format!("{at:?}: it sleeps beyond its deadline")),
+            None => Err(format!("{at:?}: nobody wakes it up")),
+        }
+    }
+}

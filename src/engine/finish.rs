@@ -1,0 +1,259 @@
+//! The end of a race: what it has come to is remembered, its slots are quarantined, and each client that waits gets one response.
+
+use super::active_race::{ActiveRace, AtHand};
+use super::attempt::Quarantined;
+use super::entry::Waiter;
+use super::explain::RaceReport;
+use super::fallback::FallbackAnswer;
+use super::io::{Client, FetchQuery, Io, Said};
+use super::reply::rank;
+use super::{Engine, tell_prober};
+use crate::cache::ResponseFor;
+use crate::metrics::{Fetched, Source, Transport};
+use crate::policy::race::{Attempt, AttemptId, BackendIndex, Kind, Outcome};
+use crate::policy::{Dispatch, Rank};
+use crate::state::HealthSignal;
+use crate::wire::{self, ClientForm, Reply};
+use std::time::Instant;
+
+use super::slots::RaceRef;
+
+impl<I: Io> ActiveRace<'_, I> {
+    /// The race is over: responds to all who wait, or has the whole answer fetched for those who came by TCP.
+    pub(super) fn finish(&mut self, outcome: Outcome, at_hand: Option<AtHand<'_>>) {
+        let winning = at_hand.filter(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
+        let late_above = self.remember(outcome, winning.map(|at_hand| at_hand.reply));
+        self.quarantine_slots(late_above);
+        // One that waited is the best kept one.
+        let kept = || self.entry.race.kept().map(|(_, rank)| rank);
+        let won_by = winning.map(|at_hand| rank(at_hand.reply)).or_else(kept);
+        self.report(outcome, winning.is_none());
+        if won_by.is_none_or(|rank| rank == Rank::Failure) {
+            // RFC 8767 section 4: a failure is no reason to withhold an answer that was good not long ago.
+            self.respond_stale();
+        }
+        match outcome {
+            Outcome::Reply(attempt) => self.finish_won(attempt, winning, won_by),
+            Outcome::Failed => self.respond_fallback(FallbackAnswer::FAILED),
+            Outcome::Unsent => self.respond_fallback(FallbackAnswer::UNSENT),
+            Outcome::Nothing => {
+                let shared = &self.pool.shared;
+                let is_any_up =
+                    self.entry.race.attempts().any(|attempt| shared.backends[attempt.backend.get()].is_up());
+                self.respond_fallback(FallbackAnswer::of_silence(shared.rules(), is_any_up));
+            }
+        }
+        self.is_over |= !self.entry.is_fetching;
+    }
+
+    /// Nobody needs the replies any more that have not come. Backends are charged for the time that they took.
+    fn quarantine_slots(&mut self, above: Option<Rank>) {
+        let Self { entry, pool, io, now, .. } = self;
+        for (attempt, slot) in entry.take_query_slots() {
+            let Some(asked) = entry.race.attempt(attempt) else { continue };
+            let backend = asked.backend;
+            io.quarantine(slot, *now, |outstanding| {
+                let proof = outstanding.proof();
+                let sent = entry.sent_at(&asked, proof);
+                let is_charged = pool.charge(backend, sent);
+                let (hash, flags, pool) = (entry.hash, entry.flags, entry.pool);
+                Quarantined { sent, hash, pool, backend, is_charged, flags, proof, above }
+            });
+        }
+    }
+
+    /// Counts and tells what the race has come to, and of whom there is suspicion now.
+    fn report(&mut self, outcome: Outcome, is_kept: bool) {
+        let Self { at, entry, pool, worker, io, now, .. } = self;
+        let (rules, now) = (pool.shared.rules(), *now);
+        let counters = worker.counters_of(&pool.shared);
+        counters.hedges_denied.add(entry.race.hedges_denied().into());
+        let is_wasted =
+            |attempt: &Attempt| attempt.kind == Kind::Hedge && attempt.is_sent && outcome != Outcome::Reply(attempt.id);
+        counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
+        let (race, question, pool_shared) = (&entry.race, entry.question(), &*pool.shared);
+        io.race_over(RaceReport {
+            id: *at,
+            race,
+            question,
+            pool: pool_shared,
+            outcome,
+            is_prefetch: entry.is_refresh,
+            is_kept,
+            now,
+        });
+        for attempt in entry.race.attempts() {
+            let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
+            if is_silent {
+                pool.counters(attempt.backend).timeouts.increment();
+                tell_prober(*io, &pool.shared.backends[attempt.backend.get()], HealthSignal::Silent);
+            }
+        }
+    }
+
+    /// The race is won: tells the policies, and gives the reply to all who wait.
+    fn finish_won(&mut self, attempt: AttemptId, winning: Option<AtHand<'_>>, won_by: Option<Rank>) {
+        let Self { entry, pool, worker, .. } = self;
+        let is_hedged = pool.shared.rules().dispatch == Dispatch::Hedge && !entry.is_refresh;
+        if is_hedged && won_by.is_some_and(|rank| rank > Rank::Failure) {
+            pool.shared.budget().earn(1);
+        }
+        let Some(won) = entry.race.attempt(attempt) else { return };
+        if entry.has_waiters() {
+            pool.counters(won.backend).wins[super::active_race::number(won.kind)].increment();
+        }
+        match winning {
+            Some(AtHand { reply, .. }) => {
+                if won_by == Some(Rank::Positive) {
+                    pool.learn_place(won.backend, entry.question(), &worker.shared.hasher);
+                }
+                self.respond_with(&won, reply);
+            }
+            None => {
+                // Out of the entry for the time of the borrow; its buffer goes back.
+                let kept = entry.take_kept();
+                if let Ok(reply) = wire::read_reply(&kept) {
+                    self.respond_with(&won, &reply);
+                }
+                if self.entry.kept().is_empty() {
+                    self.entry.put_back_kept(kept);
+                }
+            }
+        }
+    }
+
+    /// Gives the winning reply to all who wait. A TC reply is all that a UDP client needs, for it comes back; whoever came
+    /// by TCP gets the whole answer, fetched by TCP. So does the cache, if nobody waits and it is all for the cache.
+    fn respond_with(&mut self, winner: &Attempt, reply: &Reply<'_>) {
+        let (is_signed, is_truncated) = (self.entry.is_signed(), reply.is_truncated());
+        let is_for_nobody = !self.entry.has_waiters();
+        let Self { entry, pool, worker, io, now, .. } = self;
+        let counters = worker.counters_of(&pool.shared);
+        entry.retain_waiters(&worker.shared.clients, |waiter| {
+            let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
+            if !needs_more {
+                counters.duration.record(now.saturating_duration_since(waiter.since));
+                relay(*io, waiter, reply, is_signed, *now);
+            }
+            needs_more
+        });
+        if is_truncated && (is_for_nobody || entry.has_waiters()) {
+            entry.is_fetching = true;
+            // For clients by UDP that ask meanwhile.
+            entry.keep(reply.as_wire(), self.spills);
+            if self.fetch(winner) {
+                self.drive(None);
+            } else {
+                self.fail_fetch(Fetched::Unsent);
+            }
+        }
+    }
+
+    /// Has the whole answer fetched, from the backend whose reply was truncated or else from another. Returns whether there is
+    /// room for that.
+    fn fetch(&mut self, winner: &Attempt) -> bool {
+        let Self { entry, pool, now, .. } = self;
+        let (shared, now) = (&pool.shared, *now);
+        let others = (0..shared.backends.len() as u16).map(BackendIndex);
+        let others = others.filter(|other| *other != winner.backend && shared.backends[other.get()].takes_queries());
+        let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
+        let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
+        let address = |(backend, edns): (BackendIndex, bool)| (shared.backends[backend.get()].address, edns);
+        let mut message = Vec::new();
+        let opt_at = entry.write_query(true, &mut message);
+        let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport() == Transport::Tcp);
+        let query = FetchQuery {
+            backends: backends.chain(others).map(address).collect(),
+            message,
+            opt_at,
+            question: entry.question().to_vec(),
+            patience: shared.rules().attempt_timeout,
+            deadline: entry.race.deadline(),
+            client: by_tcp.next().map(|waiter| waiter.client.ip()),
+        };
+        self.io.fetch(self.at, query, now)
+    }
+
+    /// The whole answer was fetched: keeps it, and gives it to all who wait.
+    fn finish_fetch(&mut self, reply: &Reply<'_>) {
+        self.count_fetch(Fetched::Whole);
+        self.remember_whole(reply);
+        let Self { entry, pool, worker, io, now, .. } = self;
+        let counters = worker.counters_of(&pool.shared);
+        for waiter in entry.waiters() {
+            counters.duration.record(now.saturating_duration_since(waiter.since));
+            relay(*io, &waiter, reply, entry.is_signed(), *now);
+        }
+        self.is_over = true;
+    }
+
+    /// The whole answer could not be fetched.
+    fn fail_fetch(&mut self, result: Fetched) {
+        self.count_fetch(result);
+        self.respond_stale();
+        let unsent = result == Fetched::Unsent;
+        self.respond_fallback(if unsent { FallbackAnswer::UNSENT } else { FallbackAnswer::NOT_WHOLE });
+        // So that whoever still drives it sees that there is nothing to drive.
+        self.is_over = true;
+    }
+
+    /// Counts what became of a fetch.
+    fn count_fetch(&self, result: Fetched) {
+        self.worker.counters_of(&self.pool.shared).fetches[result as usize].increment();
+    }
+
+    /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
+    /// could not take, nor depend on whether that can be had.
+    pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
+        if let Ok(reply) = wire::read_reply(self.entry.kept()) {
+            let counters = self.worker.counters_of(&self.pool.shared);
+            counters.duration.record(self.now.saturating_duration_since(waiter.since));
+            relay(self.io, waiter, &reply, false, self.now);
+        }
+    }
+
+    /// Gives a response without records to all who wait.
+    fn respond_fallback(&mut self, fallback: FallbackAnswer) {
+        let Self { entry, pool, worker, io, now, .. } = self;
+        for waiter in entry.waiters() {
+            if fallback.rcode.is_some() {
+                worker.counters_of(&pool.shared).duration.record(now.saturating_duration_since(waiter.since));
+            }
+            fallback.give(*io, &worker.counters, &waiter, entry.question(), *now);
+        }
+    }
+}
+
+impl<C: Client> Engine<C> {
+    /// A whole answer was fetched for a race.
+    pub fn on_fetched<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, reply: &Reply<'_>, now: Instant) {
+        self.with_race(io, race, now, |race| race.finish_fetch(reply));
+    }
+
+    /// The whole answer for a race could not be fetched.
+    pub fn on_fetch_failed<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, result: Fetched, now: Instant) {
+        self.with_race(io, race, now, |race| race.fail_fetch(result));
+    }
+}
+
+/// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
+fn relay<I: Io>(io: &mut I, waiter: &Waiter<I::Client>, reply: &Reply<'_>, is_signed: bool, now: Instant) {
+    io.respond(waiter, now, |receiver, out| {
+        let ResponseFor { form, own_udp_size, limit } = *receiver;
+        // The backend was told the client's own size.
+        if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {
+            wire::write_unchanged(reply, waiter.form.id, out);
+        } else {
+            wire::write_response(reply, form, own_udp_size, limit, out);
+        }
+        Some(Said { source: Source::Backend, rcode: reply.rcode() })
+    });
+}
+
+/// How long a response may be, octets.
+pub fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) -> usize {
+    match transport {
+        Transport::Udp => form.udp_limit(own_udp_size),
+        Transport::Tcp => usize::from(u16::MAX),
+    }
+}

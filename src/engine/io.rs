@@ -1,0 +1,173 @@
+//! What an engine has done for it: the one trait between decisions and the world.
+//!
+//! `forwarder` implements it with sockets and connections, `sim` with modelled backends and a clock of its own. Nothing here
+//! waits, and nothing calls back into the engine: what could not be done at once is reported later, as an event.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::attempt::{Outstanding, Quarantined, TakenSlot};
+use super::entry::Waiter;
+use super::explain::RaceReport;
+use super::slots::RaceRef;
+use crate::cache::ResponseFor;
+use crate::metrics::{Source, Transport, Want};
+use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
+use crate::state::{HealthSignal, SharedBackend};
+use crate::wire::Rcode;
+
+use super::single_flight::WorkerId;
+
+/// A client, as whoever moves its bytes knows it: who asked, and the way back.
+pub trait Client: Clone {
+    /// Its address.
+    fn ip(&self) -> IpAddr;
+
+    /// How it asked.
+    fn transport(&self) -> Transport;
+
+    /// Whether two queries came from one socket to one of our addresses. By TCP nothing is sent twice.
+    fn is_same_socket(&self, other: &Self) -> bool;
+}
+
+/// The I/O of an engine.
+pub trait Io {
+    /// Its clients.
+    type Client: Client;
+
+    /// Makes a backend known, to which there will be sockets.
+    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId;
+
+    /// Forgets a backend and its sockets. Returns how many queries to it were in flight or quarantined.
+    fn remove_backend(&mut self, sockets: SocketSetId) -> usize;
+
+    /// Queues a query for a backend: `write` is told its place and writes it, with any ID.
+    ///
+    /// # Errors
+    /// If it cannot leave.
+    fn send(
+        &mut self,
+        sockets: SocketSetId,
+        outstanding: Outstanding,
+        now: Instant,
+        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, NotSent>;
+
+    /// What waits on this socket for a message with this ID.
+    fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)>;
+
+    /// Whether this ID was in use on this socket not long ago.
+    fn was_in_use(&self, socket: SocketId, id: u16) -> bool;
+
+    /// The reply came: the slot is free.
+    fn release(&mut self, slot: QuerySlot, now: Instant);
+
+    /// Nobody needs the reply any more, but the slot stays taken for a while; `note` says what is to be known of it then.
+    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> Quarantined);
+
+    /// Nobody waits for the reply, nor wants to know of it: the query was sent once more from elsewhere.
+    fn withdraw(&mut self, slot: QuerySlot);
+
+    /// Sends nothing more from the socket of a slot, if there is another: somebody may know its port.
+    fn shun(&mut self, slot: QuerySlot);
+
+    /// Counts a datagram on this socket that answers nothing that was asked there, and says whether there were too many.
+    fn is_suspicious(&mut self, socket: SocketId) -> bool;
+
+    /// Believes nothing on this socket any more, and takes back all that waits there.
+    fn void(&mut self, socket: SocketId, now: Instant, taken: &mut Vec<TakenSlot>);
+
+    /// The backend that a socket leads to.
+    fn set_of(&self, socket: SocketId) -> Option<SocketSetId>;
+
+    /// Tells of the queries that an ICMP error on this socket is about, of each once.
+    fn tell_struck(&mut self, socket: SocketId, told: &mut Vec<Outstanding>);
+
+    /// Takes those back, quarantined ones included.
+    fn take_struck(&mut self, socket: SocketId, taken: &mut Vec<TakenSlot>);
+
+    /// Takes back all queries to a backend, quarantined ones included.
+    fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>);
+
+    /// Asks by TCP what forgers must not answer. Returns whether there is room for that; if so,
+    /// [`on_reply_by_tcp`](super::Engine::on_reply_by_tcp) tells what came.
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery) -> bool;
+
+    /// Fetches a whole answer by TCP. Returns whether there is room for that; if so, [`on_fetched`](super::Engine::on_fetched) or
+    /// [`on_fetch_failed`](super::Engine::on_fetch_failed) tells what came of it.
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, now: Instant) -> bool;
+
+    /// Responds to a client: `write` writes the response in the form that the client wants, and says what it is; `None`, if there
+    /// is none, and the client waits on.
+    fn respond(
+        &mut self,
+        waiter: &Waiter<Self::Client>,
+        now: Instant,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+    );
+
+    /// A client gets no response, which a connection has to be told.
+    fn respond_nothing(&mut self, client: &Self::Client);
+
+    /// Hands a query over to the worker that races for its question.
+    fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Self::Client);
+
+    /// Tells the prober what a query has met.
+    fn tell_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal);
+
+    /// A race is over, and those who wait for it are about to be answered.
+    fn race_over(&mut self, report: RaceReport<'_>);
+}
+
+/// Why a query could not leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// There is no way to the backend.
+    Unreachable,
+    /// For want of something of our own.
+    Want(Want),
+}
+
+/// What a client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Where that comes from.
+    pub source: Source,
+    /// Its response code.
+    pub rcode: Rcode,
+}
+
+/// A query that is asked by TCP.
+#[derive(Debug)]
+pub struct TcpQuery {
+    /// Whom to ask.
+    pub address: SocketAddr,
+    /// The query, with any ID.
+    pub message: Vec<u8>,
+    /// Its question.
+    pub question: Vec<u8>,
+    /// How long the backend is waited for.
+    pub patience: Duration,
+    /// Until when it matters.
+    pub deadline: Instant,
+}
+
+/// What is to be fetched, and from whom.
+#[derive(Debug)]
+pub struct FetchQuery {
+    /// Whom to ask, in order, and whether with OPT.
+    pub backends: Vec<(SocketAddr, bool)>,
+    /// The query as it goes to backends.
+    pub message: Vec<u8>,
+    /// Where the OPT record starts in it.
+    pub opt_at: usize,
+    /// Its question.
+    pub question: Vec<u8>,
+    /// How long one backend is waited for.
+    pub patience: Duration,
+    /// Until when it matters.
+    pub deadline: Instant,
+    /// The client that waits for it, if one came by TCP.
+    pub client: Option<IpAddr>,
+}

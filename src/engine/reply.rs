@@ -1,0 +1,199 @@
+//! What comes from backends: which attempt it answers, whether it is to be believed, and what it is worth.
+
+use std::time::Instant;
+
+use super::Engine;
+use super::active_race::ActiveRace;
+use super::attempt::{Outstanding, Quarantined};
+use super::cached::{key_of_reply, split};
+use super::io::{Client, Io};
+use super::proof::Proof;
+use crate::metrics::Dropped;
+use crate::policy::Rank;
+use crate::policy::backend_load::End;
+use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
+use crate::state::backend_cookies::Urgency;
+use crate::wire::{self, CookiePair, Rcode, Reply};
+
+/// Whether a datagram answers what was asked from its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// It does, or may.
+    Plausible,
+    /// It does not, or lacks what the reply must bear: likely a forgery attempt.
+    NearMiss,
+}
+
+impl<C: Client> Engine<C> {
+    /// Takes one datagram that a backend socket has received.
+    ///
+    /// RFC 5452 section 9.1: ID, addresses and question must all agree. What does not is likely a forgery attempt: it is
+    /// counted and the wait goes on; failing the attempt would hand the forger a cheap win.
+    pub fn on_reply<I: Io<Client = C>>(&mut self, io: &mut I, socket: SocketId, message: &[u8], now: Instant) {
+        let Some(header) = wire::Header::read(message) else { return self.on_near_miss(io, socket, now) };
+        let Some((slot, taken_by)) = io.find(socket, header.id()) else {
+            return match io.was_in_use(socket, header.id()) {
+                true => self.worker.counters.dropped(Dropped::Late),
+                false => self.on_near_miss(io, socket, now),
+            };
+        };
+        let Ok(reply) = wire::read_reply(message) else {
+            return self.worker.counters.dropped(Dropped::Malformed);
+        };
+        let found = match taken_by {
+            // What waits has a race that runs, for at its end that quarantines its slots.
+            SlotState::InFlight(outstanding) => {
+                self.with_race(io, outstanding.race, now, |race| race.on_reply(outstanding, slot, &reply))
+            }
+            SlotState::Quarantined(quarantined) => Some(self.on_late_reply(io, slot, &quarantined, &reply, now)),
+        };
+        if found == Some(Match::NearMiss) {
+            self.on_near_miss(io, socket, now);
+        }
+    }
+
+    /// Takes a reply whose race is over. Nothing is learnt from one whose question is not the one that was asked: neither how
+    /// long the backend takes, nor that it is up, nor that the ID is free.
+    fn on_late_reply<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        slot: QuerySlot,
+        late: &Quarantined,
+        reply: &Reply<'_>,
+        now: Instant,
+    ) -> Match {
+        if reply.is_bare_failure() {
+            // It lacks the question, and so proves nothing.
+            self.worker.counters.dropped(Dropped::Late);
+            return Match::Plausible;
+        }
+        let key = key_of_reply(reply);
+        let question = key.as_ref().and_then(|key| split(key, late.flags, late.hash));
+        // The question itself is gone with its race, but not its hash, which nobody outside can aim at.
+        let Some(question) = question.filter(|asked| self.worker.shared.hash(asked.octets) == late.hash) else {
+            return Match::NearMiss;
+        };
+        let pool = self.pools.get(late.pool);
+        let cookie = || pool.and_then(|pool| pool.cookies(late.backend)).map(CookiePair::client);
+        let lacking = self.worker.secret.lacking(late.proof, slot, late.hash, reply, cookie);
+        let is_to_be_had = !lacking.is_none() && pool.is_some_and(|pool| pool.gives(lacking, late.backend, now));
+        if is_to_be_had && !late.proof.has(Proof::LENIENT) {
+            return Match::NearMiss;
+        }
+        if !self.remember_late(late, question, reply, now) {
+            self.worker.counters.dropped(Dropped::Late);
+        }
+        io.release(slot, now);
+        let end = End::Reply(now.saturating_duration_since(late.sent));
+        if let Some(pool) = self.pools.get_mut(late.pool) {
+            pool.learn(io, late.backend, late.is_charged, end, now);
+        }
+        Match::Plausible
+    }
+
+    /// Takes the reply to an attempt that was made by TCP, or that there is none: then there is another try by UDP, which a
+    /// forger may have tired of.
+    pub fn on_reply_by_tcp<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        outstanding: Outstanding,
+        reply: Option<&Reply<'_>>,
+        now: Instant,
+    ) {
+        self.with_race(io, outstanding.race, now, |race| {
+            let is_open = |race: &ActiveRace<'_, I>| {
+                race.entry.race.attempt(outstanding.attempt()).is_some_and(|asked| asked.open)
+            };
+            if race.entry.is_fetching || !is_open(race) {
+                return;
+            }
+            match reply {
+                // No word for a race nor for a client, neither of which knows of cookies to backends.
+                Some(reply) if is_badcookie(reply) && outstanding.proof().has(Proof::COOKIE) => {
+                    race.ask_elsewhere_or_fail(outstanding);
+                }
+                Some(reply) => race.judge(outstanding, reply),
+                None => race.ask_elsewhere_or_fail(outstanding),
+            }
+        });
+    }
+}
+
+impl<I: Io> ActiveRace<'_, I> {
+    /// Takes a reply to an attempt that waits for it in this slot.
+    fn on_reply(&mut self, outstanding: Outstanding, slot: QuerySlot, reply: &Reply<'_>) -> Match {
+        let Self { entry, pool, now, .. } = self;
+        let (attempt, proof, now) = (outstanding.attempt(), outstanding.proof(), *now);
+        let Some(asked) = entry.race.attempt(attempt) else { return Match::Plausible };
+        if reply.is_bare_failure() {
+            // It lacks the question, and so proves little: the true reply may still come.
+            let has_opt = entry.has_opt() || proof.has(Proof::COOKIE);
+            if is_opt_refusal(reply) && has_opt {
+                entry.race.on_bare_opt_refused(attempt);
+            } else {
+                entry.race.on_bare_failure(attempt);
+            }
+            self.drive(None);
+            return Match::Plausible;
+        }
+        if !reply.answers_question(entry.question()) {
+            return Match::NearMiss;
+        }
+        let cookie = || pool.cookies(asked.backend).map(CookiePair::client);
+        let lacking = self.worker.secret.lacking(proof, slot, entry.hash, reply, cookie);
+        // Of one that was found not to give it meanwhile, nothing more is to be had.
+        if !lacking.is_none() && !proof.has(Proof::LENIENT) && pool.gives(lacking, asked.backend, now) {
+            self.doubt(outstanding, slot, lacking);
+            return Match::NearMiss;
+        }
+        let rank = rank(reply);
+        if rank == Rank::Failure && proof.has(Proof::COOKIE) && is_badcookie(reply) {
+            self.on_badcookie(outstanding, slot, lacking, reply);
+            return Match::Plausible;
+        }
+        if proof.has(Proof::COOKIE) {
+            pool.renew_cookies(asked.backend, reply, Urgency::CanWait, now);
+        }
+        let latency = now.saturating_duration_since(entry.sent_at(&asked, proof));
+        let end = if rank == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
+        self.settle(outstanding, slot, end);
+        if !lacking.is_none() && proof.has(Proof::LENIENT) {
+            self.pool.learn_lacking(asked.backend, lacking, rank, now);
+        }
+        self.judge(outstanding, reply);
+        Match::Plausible
+    }
+
+    /// The reply to an attempt came: its slot is free, and something is learnt of its backend.
+    pub(super) fn settle(&mut self, outstanding: Outstanding, slot: QuerySlot, end: End) {
+        self.io.release(slot, self.now);
+        self.clear_slot(outstanding.attempt());
+        if let Some(asked) = self.entry.race.attempt(outstanding.attempt()) {
+            self.pool.is_waited_for_no_more(asked.backend);
+            self.pool.learn(self.io, asked.backend, false, end, self.now);
+        }
+    }
+}
+
+/// How a reply ranks (docs/src/contract.md, Races).
+pub fn rank(reply: &Reply<'_>) -> Rank {
+    match reply.rcode() {
+        Rcode::NOERROR if reply.is_truncated() || reply.has_answers() || reply.is_referral() => Rank::Positive,
+        Rcode::NOERROR if reply.header().is_authoritative() => Rank::NodataAuthoritative,
+        Rcode::NOERROR => Rank::Nodata,
+        Rcode::NXDOMAIN if reply.is_truncated() => Rank::Positive,
+        Rcode::NXDOMAIN => Rank::Nxdomain,
+        _ => Rank::Failure,
+    }
+}
+
+/// Whether a reply to a query with OPT may say that its sender knows no EDNS (RFC 6891 section 7: FORMERR; older servers:
+/// NOTIMP). Some put an OPT record into the very reply, so that proves nothing.
+pub(super) fn is_opt_refusal(reply: &Reply<'_>) -> bool {
+    matches!(reply.rcode(), Rcode::FORMERR | Rcode::NOTIMP)
+}
+
+/// Whether a reply says that the cookie of the query was not good (RFC 7873 section 5.2.3).
+pub(super) fn is_badcookie(reply: &Reply<'_>) -> bool {
+    reply.rcode() == Rcode::BADCOOKIE
+}

@@ -1,0 +1,177 @@
+//! What happens besides queries and replies: time passes, backends change, ICMP errors come, queries do not leave.
+
+use std::time::Instant;
+
+use super::attempt::{Quarantined, TakenSlot};
+use super::io::{Client, Io, NotSent};
+use super::pool::{Pool, PoolSlot};
+use super::{Engine, tell_prober};
+use crate::policy::backend_load::End;
+use crate::policy::health::HealthState;
+use crate::policy::query_slots::{SlotState, SocketId, SocketSetId};
+use crate::policy::race::BackendIndex;
+use crate::state::HealthSignal;
+
+impl<C: Client> Engine<C> {
+    /// Looks at the races whose time has come, and at the state of all backends.
+    pub fn on_time<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
+        while let Some((due, at)) = self.timers.pop_due(now) {
+            self.with_race(io, at, now, |race| {
+                if race.entry.armed() == Some(due) {
+                    race.entry.disarm();
+                    race.drive(None);
+                }
+            });
+        }
+        self.refresh_pools(io, now);
+    }
+
+    /// Looks at the state of all backends.
+    pub fn refresh_pools<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
+        for slot in self.pools.slots() {
+            self.refresh(io, slot, now);
+        }
+    }
+
+    /// Adapts to changes of the backends' state. What waits for one that went down will not be answered.
+    pub(super) fn refresh<I: Io<Client = C>>(&mut self, io: &mut I, slot: PoolSlot, now: Instant) {
+        let Some(pool) = self.pools.get_mut(slot) else { return };
+        let mut dead = Vec::new();
+        pool.refresh(now, |backend| dead.push(backend));
+        for backend in dead {
+            let Some(sockets) = self.pools.get(slot).map(|pool| pool.sockets(backend)) else { continue };
+            let mut taken = std::mem::take(&mut self.taken);
+            io.take_waiting(sockets, &mut taken);
+            self.fail_all(io, taken, (slot, backend), now);
+        }
+    }
+
+    /// ICMP says that what was sent from a socket has met nobody. That may be forged, for it takes no ID: the races of those
+    /// attempts move on, and a probe is to find out at once. If probes have found the backend down, the attempts have failed.
+    pub fn on_unreachable<I: Io<Client = C>>(&mut self, io: &mut I, socket: SocketId, now: Instant) {
+        let Some((slot, index)) = io.set_of(socket).and_then(|sockets| self.owner(sockets)) else { return };
+        let pool = self.pools.at(slot);
+        pool.counters(index).unreachable.increment();
+        let backend = &pool.shared.backends[index.get()];
+        if backend.health() != HealthState::Up {
+            // If that is news to this worker, all that was asked of it has failed.
+            self.refresh(io, slot, now);
+            let mut taken = std::mem::take(&mut self.taken);
+            io.take_struck(socket, &mut taken);
+            return self.fail_all(io, taken, (slot, index), now);
+        }
+        tell_prober(io, backend, HealthSignal::Unreachable);
+        let mut struck = std::mem::take(&mut self.struck);
+        io.tell_struck(socket, &mut struck);
+        for outstanding in struck.drain(..) {
+            self.with_race(io, outstanding.race, now, |race| {
+                if !race.entry.is_fetching {
+                    race.entry.race.on_unreachable(outstanding.attempt());
+                    race.drive(None);
+                }
+            });
+        }
+        self.struck = struck;
+    }
+
+    /// A query that was queued could not be sent; this had taken its slot.
+    pub fn on_unsent<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        sockets: SocketSetId,
+        taken_by: &TakenSlot,
+        why: NotSent,
+        now: Instant,
+    ) {
+        let end = match why {
+            NotSent::Unreachable => End::Unreachable,
+            NotSent::Want(_) => End::Unsent,
+        };
+        if let Some((slot, index)) = self.owner(sockets) {
+            let pool = self.pools.at(slot);
+            pool.end_without_reply(index, taken_by, end, now);
+            if why == NotSent::Unreachable {
+                // The system has no way to it: a probe is to find out at once whether that lasts.
+                tell_prober(io, &pool.shared.backends[index.get()], HealthSignal::Unreachable);
+            }
+        }
+        let SlotState::InFlight(outstanding) = taken_by else { return };
+        let attempt = outstanding.attempt();
+        self.with_race(io, outstanding.race, now, |race| match why {
+            NotSent::Unreachable => race.fail(attempt),
+            NotSent::Want(want) => {
+                race.clear_slot(attempt);
+                race.on_unsent(attempt, want);
+                race.drive(None);
+            }
+        });
+    }
+
+    /// The quarantine of a slot is over, and no reply has come.
+    pub fn on_quarantine_over(&mut self, late: &Quarantined, now: Instant) {
+        if let Some(pool) = self.pools.get_mut(late.pool) {
+            let end = End::Silence(now.saturating_duration_since(late.sent));
+            pool.ended(late.backend, end, late.is_charged, now);
+        }
+    }
+
+    /// Ends a tick, when all that was queued has left and all that could not was reported.
+    pub fn end_tick<I: Io<Client = C>>(&mut self, io: &mut I) {
+        // Only now: until here something that was taken back may still have had to be counted for such a pool.
+        if self.pools.len() > self.pool_slots.len() {
+            self.remove_unused_pools(io);
+        }
+        let in_flight = &self.in_flight;
+        self.timers.discard(|due, at| in_flight.get(*at).is_none_or(|entry| entry.armed() != Some(due)));
+        debug_assert!(
+            !self.is_empty() || self.pools.iter().all(|(_, pool)| pool.is_not_waited_for()),
+            "what is waited for belongs to a race"
+        );
+    }
+
+    /// When [`on_time`](Self::on_time) has something to do next.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.timers.peek()
+    }
+
+    /// The pool that has these sockets, and to which of its backends they lead.
+    fn owner(&self, sockets: SocketSetId) -> Option<(PoolSlot, BackendIndex)> {
+        self.pools.iter().find_map(|(slot, pool)| Some((slot, pool.backend(sockets)?)))
+    }
+
+    /// Fails attempts that were taken back from a backend that is down.
+    fn fail_all<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        mut taken: Vec<TakenSlot>,
+        (slot, backend): (PoolSlot, BackendIndex),
+        now: Instant,
+    ) {
+        if let Some(pool) = self.pools.get_mut(slot) {
+            taken.iter().for_each(|taken_by| pool.end_without_reply(backend, taken_by, End::Unreachable, now));
+        }
+        for taken_by in taken.drain(..) {
+            match taken_by {
+                SlotState::InFlight(outstanding) => {
+                    self.with_race(io, outstanding.race, now, |race| race.fail(outstanding.attempt()));
+                }
+                SlotState::Quarantined(_) => {}
+            }
+        }
+        self.taken = taken;
+    }
+}
+
+impl Pool {
+    /// Notes that an attempt ended without a reply: there is no way to its backend, or it never left.
+    fn end_without_reply(&mut self, backend: BackendIndex, taken_by: &TakenSlot, end: End, now: Instant) {
+        let is_charged = match taken_by {
+            SlotState::InFlight(_) => {
+                self.is_waited_for_no_more(backend);
+                false
+            }
+            SlotState::Quarantined(late) => late.is_charged,
+        };
+        self.ended(backend, end, is_charged, now);
+    }
+}

@@ -1,0 +1,178 @@
+//! The I/O of a worker's engine: backend sockets, connections, listeners, and the ways to other workers and to the prober.
+
+use std::cell::{OnceCell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::by_tcp::ByTcp;
+use super::fetches::Fetches;
+use super::responses::Way;
+use super::{Client, Forwarder, HandOver, Shared};
+use crate::cache::ResponseFor;
+use crate::engine::single_flight::WorkerId;
+use crate::engine::{
+    FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Said, TakenSlot, TcpQuery, Waiter,
+};
+use crate::metrics::{Counters, Dropped};
+use crate::net::backend_sockets::{BackendSockets, Refused};
+use crate::net::refusal::Refusal;
+use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
+use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend};
+
+/// What a worker's engine decides with.
+pub(super) struct Outside {
+    /// The worker's number.
+    pub(super) me: WorkerId,
+    /// The forwarder, for tasks that come back later.
+    pub(super) this: Rc<OnceCell<Weak<RefCell<Forwarder>>>>,
+    /// The state in force.
+    pub(super) state: Arc<ForwarderState>,
+    /// What the workers share.
+    pub(super) shared: Arc<Shared>,
+    /// The sockets to the backends, and what waits on them.
+    pub(super) backend_sockets: BackendSockets<Outstanding, Quarantined>,
+    /// Queries that could not be sent, for the engine to hear of before the tick ends.
+    pub(super) refused: Vec<Refused<Outstanding, Quarantined>>,
+    /// Whole answers that are fetched by TCP.
+    pub(super) fetches: Fetches,
+    /// Attempts that are being made by TCP.
+    pub(super) by_tcp: ByTcp,
+    /// The way out to the clients.
+    pub(super) way: Way,
+    /// What is counted.
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Io for Outside {
+    type Client = Client;
+
+    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
+        self.backend_sockets.add(address, USUAL_QUERY)
+    }
+
+    fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
+        self.backend_sockets.remove(sockets)
+    }
+
+    fn send(
+        &mut self,
+        sockets: SocketSetId,
+        outstanding: Outstanding,
+        now: Instant,
+        write: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, NotSent> {
+        if self.backend_sockets.is_full(sockets) {
+            self.backend_sockets.flush(&mut self.refused);
+        }
+        self.backend_sockets.queue(sockets, outstanding, now, write).map_err(not_sent)
+    }
+
+    fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
+        self.backend_sockets.find(socket, id)
+    }
+
+    fn was_in_use(&self, socket: SocketId, id: u16) -> bool {
+        self.backend_sockets.was_in_use(socket, id)
+    }
+
+    fn release(&mut self, slot: QuerySlot, now: Instant) {
+        self.backend_sockets.release(slot, now);
+    }
+
+    fn quarantine(&mut self, slot: QuerySlot, now: Instant, note: impl FnOnce(Outstanding) -> Quarantined) {
+        self.backend_sockets.quarantine(slot, now, note);
+    }
+
+    fn withdraw(&mut self, slot: QuerySlot) {
+        self.backend_sockets.withdraw(slot);
+    }
+
+    fn shun(&mut self, slot: QuerySlot) {
+        self.backend_sockets.shun(slot, &mut self.refused);
+    }
+
+    fn is_suspicious(&mut self, socket: SocketId) -> bool {
+        self.backend_sockets.is_suspicious(socket)
+    }
+
+    fn void(&mut self, socket: SocketId, now: Instant, taken: &mut Vec<TakenSlot>) {
+        self.backend_sockets.flush(&mut self.refused);
+        self.backend_sockets.void(socket, now, taken);
+    }
+
+    fn set_of(&self, socket: SocketId) -> Option<SocketSetId> {
+        self.backend_sockets.set_of(socket)
+    }
+
+    fn tell_struck(&mut self, socket: SocketId, told: &mut Vec<Outstanding>) {
+        self.backend_sockets.tell_struck(socket, told);
+    }
+
+    fn take_struck(&mut self, socket: SocketId, taken: &mut Vec<TakenSlot>) {
+        self.backend_sockets.take_struck(socket, taken);
+    }
+
+    fn take_waiting(&mut self, sockets: SocketSetId, taken: &mut Vec<TakenSlot>) {
+        self.backend_sockets.take_waiting(sockets, taken);
+    }
+
+    fn ask_by_tcp(&mut self, outstanding: Outstanding, query: TcpQuery) -> bool {
+        self.by_tcp.ask(outstanding, query, self.this.get().cloned().unwrap_or_default())
+    }
+
+    fn fetch(&mut self, race: RaceRef, query: FetchQuery, now: Instant) -> bool {
+        self.fetches.add(race, query, now)
+    }
+
+    fn respond(
+        &mut self,
+        waiter: &Waiter<Client>,
+        now: Instant,
+        write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+    ) {
+        self.respond_in_form(waiter, now, write);
+    }
+
+    fn respond_nothing(&mut self, client: &Client) {
+        match client {
+            Client::Udp { .. } => {}
+            Client::Tcp(responder) => responder.respond(|_| {}),
+        }
+    }
+
+    fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Client) {
+        let worker = self.shared.workers.get(usize::from(to.0));
+        let Some(Ok(place)) = worker.map(|worker| worker.try_reserve()) else {
+            // More come than it can take; who asked does so again.
+            self.counters.dropped(Dropped::Overload);
+            return self.respond_nothing(&client);
+        };
+        self.shared.on_the_way[usize::from(to.0)].fetch_add(1, Relaxed);
+        place.send(HandOver { message: message.to_vec(), client });
+    }
+
+    fn tell_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal) {
+        // If it is gone, the process is ending.
+        let _ = self.shared.health_events.send(HealthEvent { backend: Arc::clone(backend), what: signal });
+    }
+
+    fn race_over(&mut self, report: RaceReport<'_>) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            tracing::debug!("{report}");
+        }
+    }
+}
+
+/// Why a query could not leave, in the engine's words.
+pub(super) fn not_sent(why: Refusal) -> NotSent {
+    match why {
+        Refusal::Unreachable => NotSent::Unreachable,
+        Refusal::Unsent(want) => NotSent::Want(want),
+    }
+}
+
+/// Octets for which a query's buffer has room at once; longer names make it grow, once.
+const USUAL_QUERY: usize = 128;

@@ -1,0 +1,107 @@
+//! Ticks of the event loop: the worker is woken, hears what the backends have said, lets the engine look at the races whose time
+//! has come, and at the end sends everything that was queued.
+
+use std::time::Instant;
+
+use super::Forwarder;
+use super::outside::not_sent;
+use crate::engine::Io;
+use crate::metrics::Dropped;
+use crate::net::backend_sockets::{Event, RecvError, Refused};
+use crate::net::batch::RecvBatch;
+use crate::policy::query_slots::SocketId;
+
+impl Forwarder {
+    /// Takes what the backend sockets have: replies, ICMP errors, the alarm.
+    pub fn hear_backends(&mut self, events: &mut Vec<Event>, batch: &mut RecvBatch, now: Instant) -> bool {
+        let has_more = self.outside.backend_sockets.ready(events);
+        events.extend(self.unread.drain(..).map(Event::Socket));
+        let mut is_time = false;
+        for event in events.drain(..) {
+            match event {
+                Event::Alarm => is_time = true,
+                Event::Socket(socket) => self.drain_socket(socket, batch, now),
+            }
+        }
+        // Last, or a hedge would be paid for an attempt whose reply is here already.
+        if is_time {
+            self.engine.on_time(&mut self.outside, now);
+            self.on_fetches_due(now);
+        }
+        self.end_tick(now);
+        has_more || !self.unread.is_empty()
+    }
+
+    /// Reads a backend socket until it is empty, or until others have waited long enough: it is not reported again, so it is
+    /// remembered for the next tick.
+    fn drain_socket(&mut self, socket: SocketId, batch: &mut RecvBatch, now: Instant) {
+        for _ in 0..BATCHES_A_TICK {
+            match self.outside.backend_sockets.recv(socket, batch) {
+                Ok(_) => {
+                    batch.each_chunk(|chunk| self.take_replies(socket, chunk, now));
+                    if !batch.is_full() {
+                        return;
+                    }
+                }
+                Err(RecvError::Unreachable) => self.engine.on_unreachable(&mut self.outside, socket, now),
+                Err(RecvError::Other) => {}
+            }
+        }
+        self.unread.push(socket);
+    }
+
+    /// Takes the datagrams that a backend socket has received.
+    fn take_replies(&mut self, socket: SocketId, batch: &RecvBatch, now: Instant) {
+        for index in 0..batch.len() {
+            match batch.datagram(index) {
+                Some(datagram) if !datagram.is_truncated => {
+                    self.engine.on_reply(&mut self.outside, socket, datagram.bytes, now);
+                }
+                _ => self.outside.counters.dropped(Dropped::Malformed),
+            }
+        }
+    }
+
+    /// Looks at the state of all backends.
+    pub fn refresh_all(&mut self, now: Instant) {
+        self.engine.refresh_pools(&mut self.outside, now);
+        self.end_tick(now);
+    }
+
+    /// Ends a tick: everything that was queued leaves, and the alarm is set for what is next.
+    pub(super) fn end_tick(&mut self, now: Instant) {
+        let Self { engine, outside, .. } = self;
+        loop {
+            outside.backend_sockets.flush(&mut outside.refused);
+            if let Some(socket) = outside.backend_sockets.pop_struck() {
+                engine.on_unreachable(outside, socket, now);
+                continue;
+            }
+            let Some(Refused { state, socket_set, why }) = outside.refused.pop() else { break };
+            engine.on_unsent(outside, socket_set, &state, not_sent(why), now);
+        }
+        engine.end_tick(outside);
+        outside.way.flush(&outside.counters, now);
+        outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));
+        let next = [
+            engine.next_due(),
+            outside.fetches.next_due(),
+            outside.backend_sockets.next_tidy(),
+            outside.way.paced.next_due(),
+        ];
+        if let Some(next) = next.into_iter().flatten().min() {
+            outside.backend_sockets.wake_at(next, now);
+        }
+        if self.is_idle() {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Tells a client, or its connection, that there is no response.
+    pub(super) fn respond_nothing(&mut self, client: &super::Client) {
+        self.outside.respond_nothing(client);
+    }
+}
+
+/// Batches that are read from one backend socket in a tick: some 500 replies, or half a millisecond.
+const BATCHES_A_TICK: usize = 8;
