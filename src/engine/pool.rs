@@ -119,10 +119,6 @@ struct Member {
     sockets: SocketSetId,
     /// Whether it was up when we last looked.
     is_up: bool,
-    /// It refused OPT, and is asked without until then.
-    without_opt_until: Option<Instant>,
-    /// It does not keep the case of names, and is asked in the client's case until then.
-    case_lost_until: Option<Instant>,
     /// A reply lacked what it must bear, and its query could not be sent once more: the next one is to find out.
     is_doubted: bool,
     /// It gives cookies, and queries to it bear these.
@@ -154,17 +150,12 @@ impl Pool {
         let (latency, loads) = (latency.collect(), loads.collect());
         // Before a look at the backends: what changes meanwhile is then seen as a change.
         let epoch = shared.state.epoch();
-        let members = shared.backends.iter().map(|backend| {
-            let known = known(backend).map(|(pool, index)| &pool.members[index]);
-            Member {
-                sockets: io.add_backend(backend.address),
-                is_up: backend.is_up(),
-                without_opt_until: known.and_then(|member| member.without_opt_until),
-                case_lost_until: known.and_then(|member| member.case_lost_until),
-                is_doubted: false,
-                cookies: known_cookies(&shared, backend),
-                cookies_since: now,
-            }
+        let members = shared.backends.iter().map(|backend| Member {
+            sockets: io.add_backend(backend.address),
+            is_up: backend.is_up(),
+            is_doubted: false,
+            cookies: known_cookies(&shared, backend),
+            cookies_since: now,
         });
         let members = members.collect();
         let turns = turns(&shared);
@@ -394,13 +385,12 @@ impl Pool {
 
     /// Whether a backend is asked without OPT for now.
     pub(super) fn is_without_opt(&self, backend: BackendIndex, now: Instant) -> bool {
-        self.members[usize::from(backend.0)].without_opt_until.is_some_and(|until| now < until)
+        self.shared.backends[backend.get()].is_without_opt(now)
     }
 
     /// Whether a backend is asked in a case drawn by chance (DNS 0x20).
     pub(super) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
-        let lost_until = || self.members[usize::from(backend.0)].case_lost_until;
-        self.shared.config.case == Case::Random && lost_until().is_none_or(|until| until <= now)
+        self.shared.config.case == Case::Random && !self.shared.backends[backend.get()].is_case_lost(now)
     }
 
     /// Whether a backend is taken to give what a reply of it lacks.
@@ -457,13 +447,13 @@ impl Pool {
     /// A backend does not keep the case of names. Returns whether that was not known before.
     pub(super) fn remember_case_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
         let is_news = self.is_case_random(backend, now);
-        self.members[usize::from(backend.0)].case_lost_until = Some(now + CASE_LOST);
+        self.shared.backends[backend.get()].set_case_lost(now);
         is_news
     }
 
     /// A backend that had refused OPT has answered the same question without.
-    pub(super) fn remember_without_opt(&mut self, backend: BackendIndex, now: Instant) {
-        self.members[usize::from(backend.0)].without_opt_until = Some(now + WITHOUT_OPT);
+    pub(super) fn remember_without_opt(&self, backend: BackendIndex, now: Instant) {
+        self.shared.backends[backend.get()].set_without_opt(now);
     }
 }
 
@@ -498,11 +488,3 @@ fn turns(shared: &SharedPool) -> Balancer {
 fn name_hash(hasher: &QuestionHasher, qname: &[u8]) -> u64 {
     hasher.hash_one(qname)
 }
-
-/// How long a backend that knows no EDNS is asked without (RFC 6891 section 6.2.2 leaves it open). Such servers are
-/// rarely mended, and a mended one loses nothing but a few minutes of EDNS.
-const WITHOUT_OPT: Duration = Duration::from_secs(600);
-
-/// How long a backend that does not keep the case of names is asked in the client's. It may be mended, or another may have taken
-/// its place; to find that out costs one query a second asking.
-const CASE_LOST: Duration = Duration::from_secs(600);

@@ -160,9 +160,18 @@ impl Io for Outside {
     }
 
     fn race_over(&mut self, report: RaceReport<'_>) {
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            tracing::debug!("{report}");
-        }
+        tracing::debug!(
+            pool = report.pool.config.name,
+            qname = %report.qname(),
+            qtype = %report.qtype(),
+            outcome = report.outcome(),
+            winner = report.winner(),
+            kept = report.kept().map(|(what, backend)| tracing::field::display(format!("{what} of {backend}"))),
+            took_us = report.took().as_micros() as u64,
+            hedges_denied = report.race.hedges_denied(),
+            attempts = %report,
+            "race over"
+        );
     }
 }
 

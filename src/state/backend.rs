@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::backend_cookies::BackendCookies;
 use crate::config::BackendConfig;
@@ -29,6 +29,10 @@ pub struct SharedBackend {
     pub cookies: BackendCookies,
     /// What probes and replies say: a [`HealthState`].
     health: AtomicU8,
+    /// It refused OPT, and is asked without until then.
+    without_opt: Until,
+    /// It does not keep the case of names (DNS 0x20), and is asked in the client's case until then.
+    case_lost: Until,
     /// What the operator says: a [`ManualHealth`].
     manual: AtomicU8,
     /// It gets no more queries, by the operator's wish.
@@ -37,6 +41,32 @@ pub struct SharedBackend {
     since: AtomicU64,
     /// The signs that were told and that nobody has acted on yet: a bit for each [`HealthSignal`].
     told: AtomicU8,
+}
+
+/// A time that is over one day, or has never been set. Workers look at it for every query, and write it rarely.
+#[derive(Debug)]
+struct Until {
+    /// What it counts from.
+    base: Instant,
+    /// Milliseconds from there; 0: it was never set.
+    millis: AtomicU64,
+}
+
+impl Default for Until {
+    fn default() -> Self {
+        Self { base: Instant::now(), millis: AtomicU64::new(0) }
+    }
+}
+
+impl Until {
+    fn is_after(&self, now: Instant) -> bool {
+        let millis = self.millis.load(Relaxed);
+        millis != 0 && now < self.base + Duration::from_millis(millis)
+    }
+
+    fn set(&self, at: Instant) {
+        self.millis.store(at.saturating_duration_since(self.base).as_millis() as u64, Relaxed);
+    }
 }
 
 /// What the operator says of a backend, by hand.
@@ -62,6 +92,8 @@ impl SharedBackend {
             unreachable_probes: Counter::default(),
             cookies: BackendCookies::default(),
             health: AtomicU8::new(health as u8),
+            without_opt: Until::default(),
+            case_lost: Until::default(),
             manual: AtomicU8::new(ManualHealth::Auto as u8),
             is_draining: AtomicBool::new(false),
             since: AtomicU64::new(unix_millis()),
@@ -134,6 +166,27 @@ impl SharedBackend {
         self.since.store(unix_millis(), Relaxed);
     }
 
+    /// Whether it is asked without OPT for now.
+    pub fn is_without_opt(&self, now: Instant) -> bool {
+        self.without_opt.is_after(now)
+    }
+
+    /// It had refused OPT and has answered the same question without. All workers ask it without for a while, so that this is
+    /// found out once.
+    pub fn set_without_opt(&self, now: Instant) {
+        self.without_opt.set(now + WITHOUT_OPT);
+    }
+
+    /// Whether it is asked in the client's case for now.
+    pub fn is_case_lost(&self, now: Instant) -> bool {
+        self.case_lost.is_after(now)
+    }
+
+    /// It does not keep the case of names.
+    pub fn set_case_lost(&self, now: Instant) {
+        self.case_lost.set(now + CASE_LOST);
+    }
+
     /// Notes that a worker has met a sign; true if that is to be told, for nobody has told it since it was acted on. So no more
     /// than one of each is on its way to the prober, however many a stranger causes.
     pub fn is_first(&self, sign: HealthSignal) -> bool {
@@ -151,6 +204,14 @@ impl SharedBackend {
         self.told.store(0, Relaxed);
     }
 }
+
+/// How long a backend that knows no EDNS is asked without (RFC 6891 section 6.2.2 leaves it open). Such servers are
+/// rarely mended, and a mended one loses nothing but a few minutes of EDNS.
+const WITHOUT_OPT: Duration = Duration::from_secs(600);
+
+/// How long a backend that does not keep the case of names is asked in the client's. It may be mended, or another may have taken
+/// its place; to find that out costs one query a second asking.
+const CASE_LOST: Duration = Duration::from_secs(600);
 
 const NEW: u8 = HealthState::New as u8;
 const UP: u8 = HealthState::Up as u8;
@@ -201,6 +262,21 @@ impl HealthSignal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_backend_does_not_take_is_known_to_all_for_ten_minutes() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 53));
+        let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
+        let backend = SharedBackend::new(&config, 0, HealthState::Up, 1);
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert!(!backend.is_without_opt(now) && !backend.is_case_lost(now));
+        backend.set_without_opt(now);
+        assert!(backend.is_without_opt(now) && backend.is_without_opt(at(599)) && !backend.is_without_opt(at(601)));
+        assert!(!backend.is_case_lost(now));
+        backend.set_case_lost(at(700));
+        assert!(backend.is_case_lost(at(1299)) && !backend.is_case_lost(at(1301)));
+    }
 
     #[test]
     fn of_each_sign_one_is_on_its_way() {

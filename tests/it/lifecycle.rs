@@ -61,17 +61,16 @@ fn ts_serves_without_a_config_file() {
 fn debug_log_explains_a_race() {
     let (missing, known) = (Backend::new(nxdomain()), Backend::new(answer(ADDRESS)));
     let [first, second] = [&missing, &known].map(|backend| backend.address().to_string());
-    let options = ["--log", "debug", "ls", "-l", "127.0.0.1:0", "--dispatch", "sequential", "--balance", "ordered"];
-    let server = Server::run(options.into_iter().chain([first.as_str(), second.as_str()]));
+    let options = ["--log", "info,hedgerow::forwarder=debug", "ls", "-l", "127.0.0.1:0"];
+    let pool = ["--dispatch", "sequential", "--balance", "ordered", &first, &second];
+    let server = Server::run(options.into_iter().chain(pool));
     let client = Client::of(server.listener("forwarder"));
     assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
-    let line = server.process.wait_for_log(" wins after ");
+    let line = server.process.wait_for_log("race over");
     for part in [
-        "www.example. A:".to_owned(),
-        format!(" {first} first at 0 µs, ended;"),
-        format!(" {second} failover at "),
-        format!(" NXDOMAIN of {first} kept;"),
-        format!(" {second} wins after "),
+        " qname=www.example. qtype=A outcome=\"won\" ".to_owned(),
+        format!(" winner=\"{second}\" kept=NXDOMAIN of {first} "),
+        format!(" attempts={first} first at 0 µs, ended; {second} failover at "),
     ] {
         assert!(line.contains(&part), "no {part:?} in {line}");
     }
@@ -79,19 +78,28 @@ fn debug_log_explains_a_race() {
 
 #[test]
 fn json_log_tells_the_same() {
-    let backend = Backend::new(answer(ADDRESS));
-    let address = backend.address().to_string();
-    for arguments in [
-        ["--log-format", "json", "ls", "-l", "127.0.0.1:0", &address],
-        ["ls", "--log-format", "json", "-l", "127.0.0.1:0", &address],
-    ] {
+    let (missing, known) = (Backend::new(nxdomain()), Backend::new(answer(ADDRESS)));
+    let [first, second] = [&missing, &known].map(|backend| backend.address().to_string());
+    let json = ["--log", "debug", "--log-format", "json"];
+    let pool = ["-l", "127.0.0.1:0", "--dispatch", "sequential", "--balance", "ordered", &first, &second];
+    for arguments in [[&json[..], &["ls"], &pool].concat(), [&["ls"], &json[..], &pool].concat()] {
         let process = Process::run(arguments);
-        let line = process.wait_for_log("ready");
-        let event: serde_json::Value = serde_json::from_str(&line).expect("a line is an object");
-        let message = event["fields"]["message"].as_str().expect("an event has a message");
+        let fields = |text: &str| {
+            let line = process.wait_for_log(text);
+            let event: serde_json::Value = serde_json::from_str(&line).expect("a line is an object");
+            event["fields"].clone()
+        };
+        let ready = fields("\"ready ");
+        let message = ready["message"].as_str().expect("an event has a message");
         let listener = message.strip_prefix("ready forwarder=").expect("the only listener");
         let client = Client::of(listener.parse().expect("an address"));
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
+        // A race can be queried by what it was about.
+        let race = fields("race over");
+        assert_eq!((&race["qname"], &race["qtype"]), (&"www.example.".into(), &"A".into()));
+        assert_eq!((&race["outcome"], &race["winner"]), (&"won".into(), &second.as_str().into()));
+        assert_eq!((&race["kept"], &race["hedges_denied"]), (&format!("NXDOMAIN of {first}").into(), &0.into()));
+        assert!(race["took_us"].as_u64().is_some_and(|took| took > 0) && race["pool"].is_string(), "{race}");
     }
 }
 

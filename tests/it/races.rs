@@ -427,6 +427,21 @@ fn refused_opt_is_left_out_once_more_and_from_then_on() {
 }
 
 #[test]
+fn refused_opt_is_found_out_once_and_not_by_each_worker() {
+    let backend = Backend::new(refuses_opt(FORMERR, ONE));
+    let server = Forwarder::to(&[&backend], "").workers(4).start();
+    assert_eq!(server.client().ask(&query("first.example", A).edns(1232)).answers(), [ONE]);
+    assert_eq!(backend.queries().len(), 2, "with OPT, and then without");
+    // Clients of different ports come to different workers.
+    for i in 0..40 {
+        assert_eq!(server.client().ask(&query(&format!("{i}.example"), A).edns(1232)).answers(), [ONE]);
+    }
+    let queries = backend.queries();
+    assert!(queries[2..].iter().all(|query| query.options().is_none()), "OPT was sent again");
+    assert_eq!(queries.len(), 42);
+}
+
+#[test]
 fn formerr_to_a_query_without_opt_is_a_failure_like_any_other() {
     let failing = Backend::new(rcode(FORMERR));
     let backend = Backend::new(answer(ONE));
