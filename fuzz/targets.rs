@@ -18,11 +18,11 @@ use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use hedgerow::wire::{
     ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
-    QuestionKey, Rcode, Rejected, TtlBounds, clamp_ttls, first_message, read_query, read_reply, write_cacheable,
-    write_cached, write_error, write_plain_query, write_query, write_response, write_synthesized,
+    QuestionKey, Rcode, Rejected, Transport, TtlBounds, clamp_ttls, first_message, read_query, read_reply,
+    write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response, write_synthesized,
 };
 use hedgerow::zone::master::{self, Source, Task};
-use hedgerow::zone::{Miss, Transport, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
+use hedgerow::zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 use hickory_proto::op::Message;
 
 /// A target: its name, and what it does with octets.

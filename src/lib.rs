@@ -102,6 +102,7 @@ pub mod forwarder;
 pub mod health;
 pub mod limit;
 pub mod load;
+pub mod log_linear;
 pub mod metrics;
 pub mod net;
 pub mod notify;

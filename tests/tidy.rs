@@ -16,7 +16,10 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests"
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
-    ("cli", &["server", "load", "admin", "sim", "config", "net", "policy", "transfer", "limit", "zone", "wire"]),
+    (
+        "cli",
+        &["server", "load", "admin", "sim", "config", "net", "policy", "transfer", "limit", "zone", "wire", "files"],
+    ),
     (
         "server",
         &[
@@ -55,7 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
-    ("sim", &["policy"]),
+    ("sim", &["policy", "log_linear"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `limit`: who may connect and for how long is decided there.
@@ -67,10 +70,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("zone", &["wire"]),
     // To `wire`: a cookie comes and goes as an option of a message.
     ("limit", &["wire"]),
-    ("policy", &[]),
+    ("policy", &["log_linear"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
-    ("metrics", &["wire"]),
+    ("metrics", &["wire", "log_linear"]),
     ("wire", &[]),
+    ("log_linear", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
 ];

@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use hedgerow::wire::Rcode;
+use hedgerow::wire::{Rcode, Transport};
 use hedgerow::zone::master::Source;
-use hedgerow::zone::{DeferredZoneBuilder, Miss, Reaction, Tables, Transport, ZoneDb, respond};
+use hedgerow::zone::{DeferredZoneBuilder, Miss, Reaction, Tables, ZoneDb, respond};
 
 use super::master::read_zone;
 use super::message::{UDP_SIZE, query};

@@ -19,7 +19,7 @@ pub use self::notify::{PendingNotifies, ReceivedNotify};
 use self::special::{Handled, Special, is_special, truncate};
 pub use self::state::{AuthorityState, Source, ZoneTransfers};
 use crate::limit::{Access, Decision, OnDenied, OwnAddresses, ResponseRate};
-use crate::metrics::{self, Counters, Dropped, Limit, Limited, Transport};
+use crate::metrics::{self, Counters, Dropped, Limit, Limited};
 use crate::net::batch::{BATCH, Datagram, RecvBatch, SendBatch};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::clock;
@@ -28,7 +28,7 @@ use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::wire::{
-    Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, read_query, write_error, write_prohibited,
+    Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, Transport, read_query, write_error, write_prohibited,
 };
 use crate::zone::{self, RateKey, Reaction, ZoneDb};
 
@@ -225,10 +225,6 @@ impl Authority {
     ) -> Handled {
         #[cfg(feature = "faults")]
         crate::faults::on_message(arrival.message);
-        let transport = match transport {
-            Transport::Udp => zone::Transport::Udp,
-            Transport::Tcp => zone::Transport::Tcp,
-        };
         let Arrival { message, read, cookie } = arrival;
         let cookie = cookie.as_ref();
         if !state.access.admits(peer.ip()) {

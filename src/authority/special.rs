@@ -18,8 +18,10 @@ use crate::transfer::{
     MESSAGE_LIMIT, Offer, Serial, TransferKind, TransferQuery, Writer, differences, read_notify, read_transfer_query,
     whole, write_datagram,
 };
-use crate::wire::{Cookie, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, write_error};
-use crate::zone::{Reaction, Record, Transport, Zone, respond_to};
+use crate::wire::{
+    Cookie, Flag, HEADER_LEN, Header, Name, Opcode, Query, Rcode, RecordType, Rejected, Transport, write_error,
+};
+use crate::zone::{Reaction, Record, Zone, respond_to};
 
 /// Whether a message is more than a plain query.
 pub(super) fn is_special(read: &Result<Query<'_>, Rejected>, message: &[u8]) -> bool {

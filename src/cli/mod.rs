@@ -5,7 +5,6 @@ mod ctl;
 mod log;
 mod lookup;
 mod ls;
-mod new_file;
 mod run;
 mod serve;
 mod signals;

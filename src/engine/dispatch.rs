@@ -11,10 +11,10 @@ use super::slots::RaceRef;
 use super::{Engine, tell_prober};
 use crate::config::PoolIndex;
 use crate::limit::{Place, TooMuch};
-use crate::metrics::{Limit, Transport};
+use crate::metrics::Limit;
 use crate::policy::race::Race;
 use crate::state::HealthSignal;
-use crate::wire::{self, ClientForm, Cookie, Query};
+use crate::wire::{self, ClientForm, Cookie, Query, Transport};
 
 /// A valid query, and what has been made of it.
 #[derive(Clone, Copy)]

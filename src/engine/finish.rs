@@ -9,11 +9,11 @@ use super::io::{Client, FetchQuery, Io, Said};
 use super::reply::rank;
 use super::{Engine, tell_prober};
 use crate::cache::ResponseFor;
-use crate::metrics::{Fetched, Source, Transport};
+use crate::metrics::{Fetched, Source};
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Kind, Outcome};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
-use crate::wire::{self, ClientForm, Reply};
+use crate::wire::{self, ClientForm, Reply, Transport};
 use std::time::Instant;
 
 use super::slots::RaceRef;

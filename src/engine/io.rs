@@ -12,10 +12,10 @@ use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::slots::RaceRef;
 use crate::cache::ResponseFor;
-use crate::metrics::{Source, Transport, Want};
+use crate::metrics::{Source, Want};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{HealthSignal, SharedBackend};
-use crate::wire::Rcode;
+use crate::wire::{Rcode, Transport};
 
 use super::single_flight::WorkerId;
 

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use crate::engine;
-use crate::metrics::Transport;
 use crate::net::batch::LocalAddress;
 use crate::net::tcp::Responder;
+use crate::wire::Transport;
 
 /// Who asked, and the way back.
 #[derive(Clone, Debug)]

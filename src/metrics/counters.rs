@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
-use crate::wire::{Cookie, CookieState, MalformedCookie};
+use crate::wire::{Cookie, CookieState, MalformedCookie, Transport};
 
 /// A number that one thread increases and any thread reads.
 #[derive(Debug, Default)]
@@ -34,25 +34,6 @@ impl Counter {
     /// The sum so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
-    }
-}
-
-/// How a query came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// In a datagram.
-    Udp,
-    /// In a stream.
-    Tcp,
-}
-
-impl Transport {
-    /// The label in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        }
     }
 }
 

@@ -394,11 +394,12 @@ const BOUNDS: [u64; 16] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::counters::{CookieKind, Dropped, Source, Transport};
+    use super::super::counters::{CookieKind, Dropped, Source};
     use super::super::histogram::Histogram;
     use super::super::limited::Limit;
     use super::super::snapshot::{Attempts, BackendState, LastReload, Wins};
     use super::*;
+    use crate::wire::Transport;
 
     /// Replies after so many microseconds.
     fn measured(micros: &[u64]) -> HistogramSnapshot {

@@ -1,12 +1,12 @@
 //! How long things took: a log-linear histogram of microseconds that one thread fills and any thread reads.
 //!
-//! Up to 8 µs each microsecond has a bucket; above, each doubling has 8, so that a bucket is at most an eighth of its lower
-//! border wide. 192 buckets reach to 67 s, and longer ones count as that. A snapshot adds up histograms of many workers.
+//! A bucket is at most an eighth of its lower border wide. 192 of them reach to 67 s, and longer ones count as that. A snapshot adds up histograms of many workers.
 
 use std::array;
 use std::time::Duration;
 
 use super::counters::Counter;
+use crate::log_linear::{LogLinear, quantile};
 
 /// What one thread has measured. About 1.5 KiB, no heap.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Histogram {
 impl Histogram {
     /// Adds one.
     pub fn record(&self, duration: Duration) {
-        self.counts[bucket(duration)].increment();
+        self.counts[Buckets::bucket_of(duration, MAX_MICROS)].increment();
         self.nanos.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 }
@@ -63,20 +63,14 @@ impl HistogramSnapshot {
 
     /// What this part (0.0 to 1.0) of them keeps, at most a sixteenth off; `None` if there are none.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let count = self.count();
-        let rank = (part.clamp(0.0, 1.0) * count as f64).ceil().max(1.0) as u64;
-        let mut sum = 0;
-        let place = self.counts.iter().position(|count| {
-            sum += count;
-            sum >= rank
-        })?;
-        Some(Duration::from_micros((border(place) + border(place + 1) - 1) / 2))
+        let place = quantile(&self.counts, part)?;
+        Some(Duration::from_micros((Buckets::border(place) + Buckets::border(place + 1) - 1) / 2))
     }
 
     /// The buckets that are not empty: lower border, upper border, how many. The lower one is in the bucket, the upper one is not.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, Duration, u64)> + '_ {
         let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        let at = |bucket| Duration::from_micros(border(bucket));
+        let at = |bucket| Duration::from_micros(Buckets::border(bucket));
         filled.map(move |(bucket, &count)| (at(bucket), at(bucket + 1), count))
     }
 
@@ -84,7 +78,12 @@ impl HistogramSnapshot {
     /// two is left out, so that a quantile read from such counts is never too good; it is too bad by an eighth at most.
     pub fn at_most(&self, bound: Duration) -> u64 {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
-        self.counts.iter().zip(1..).take_while(|&(_, next)| border(next) <= micros).map(|(count, _)| count).sum()
+        self.counts
+            .iter()
+            .zip(1..)
+            .take_while(|&(_, next)| Buckets::border(next) <= micros)
+            .map(|(count, _)| count)
+            .sum()
     }
 }
 
@@ -95,33 +94,15 @@ impl Default for HistogramSnapshot {
     }
 }
 
-/// The bucket of a duration; what is below a microsecond is cut off.
-fn bucket(duration: Duration) -> usize {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
-    if micros < STEPS {
-        return micros as usize;
-    }
-    let doubling = micros.ilog2() - STEPS.ilog2();
-    let step = (micros >> doubling) - STEPS;
-    (STEPS + u64::from(doubling) * STEPS + step) as usize
-}
-
-/// The lower border of a bucket, in µs: the upper one of the bucket before, which does not hold it.
-fn border(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    if bucket < STEPS {
-        return bucket;
-    }
-    let (doubling, step) = ((bucket - STEPS) / STEPS, (bucket - STEPS) % STEPS);
-    (STEPS + step) << doubling
-}
+/// One is at most an eighth wide.
+type Buckets = LogLinear<STEPS>;
 
 /// Buckets for each doubling.
 const STEPS: u64 = 8;
 /// Longer ones, in µs, count as this: 67 s, more than any timeout that a config may set.
 const MAX_MICROS: u64 = (1 << 26) - 1;
-/// The linear ones, and 23 doublings from 2^3 to 2^26.
-const BUCKETS: usize = (STEPS + 23 * STEPS) as usize;
+/// Up to and with that of the longest.
+const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
 
 #[cfg(test)]
 mod tests {
@@ -147,9 +128,8 @@ mod tests {
 
     #[test]
     fn the_longest_has_the_last_bucket() {
-        assert_eq!(bucket(Duration::from_micros(MAX_MICROS)), BUCKETS - 1);
-        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
-        assert_eq!(border(BUCKETS), MAX_MICROS + 1);
+        assert_eq!(Buckets::bucket_of(Duration::MAX, MAX_MICROS), BUCKETS - 1);
+        assert_eq!((BUCKETS, Buckets::border(BUCKETS)), (192, MAX_MICROS + 1));
     }
 
     #[test]
@@ -184,14 +164,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_duration_lies_between_the_borders_of_its_bucket(micros in 0..=MAX_MICROS) {
-            let bucket = bucket(Duration::from_micros(micros));
-            let (lower, upper) = (border(bucket), border(bucket + 1));
-            prop_assert!((lower..upper).contains(&micros), "{lower} <= {micros} < {upper}");
-            prop_assert!(upper - lower == 1 || (upper - lower) * STEPS <= lower);
-        }
-
         #[test]
         fn quantiles_agree_with_sorting(
             mut samples in prop::collection::vec(0..60_000_000_u64, 1..300),

@@ -12,7 +12,7 @@ pub mod snapshot;
 
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary,
-    Transport, Want,
+    Want,
 };
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use limited::{Limit, Limited};

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::counters::{Cause, CookieKind, Dropped, Source, Transport, Want};
+use super::counters::{Cause, CookieKind, Dropped, Source, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
+use crate::wire::Transport;
 
 /// The numbers of the whole server.
 #[derive(Clone, Debug, Default)]

@@ -2,13 +2,13 @@
 //! change is when a primary last confirmed that it is up to date.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::SecondaryZone;
-use crate::files;
+use crate::files::{self, NewFile, Readers};
 use crate::transfer::Records;
 use crate::wire::{Name, display_name};
 use crate::zone::master::{self, Source, Task};
@@ -86,21 +86,17 @@ fn parse(file: &Path, octets: Vec<u8>, name: &Name) -> Result<Zone, String> {
 /// # Errors
 /// If the file cannot be written; then what was there before still is.
 pub(super) fn save(file: &Path, zone: &Zone) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
-    let mut out = BufWriter::with_capacity(BUFFER, draft.as_file_mut());
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut out = NewFile::open(file, Readers::Owner)?;
     writeln!(out, "; Saved by hedgerow, which replaces it: edits are lost. Confirmed by a primary when last changed.")?;
     for record in zone.iter() {
         let (owner, rdata) = (display_name(record.owner), rdata_to_text(record.rtype, record.rdata));
         writeln!(out, "{owner} {} IN {} {rdata}", record.ttl, record.rtype)?;
     }
-    out.flush()?;
-    drop(out);
-    // Whole before it has its name, and under its name before anybody is told: a crash leaves the old one or the new one.
-    draft.as_file().sync_all()?;
-    draft.persist(file).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
+    // Under its name before anybody is told.
+    out.finish()
 }
 
 /// Notes that a primary has confirmed what was saved.
@@ -110,9 +106,6 @@ pub(super) fn save(file: &Path, zone: &Zone) -> io::Result<()> {
 pub(super) fn confirm(file: &Path) -> io::Result<()> {
     File::options().append(true).open(file)?.set_modified(SystemTime::now())
 }
-
-/// Octets written at a time.
-const BUFFER: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {

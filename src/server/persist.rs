@@ -3,16 +3,12 @@
 //! A file that is there is whole, for it is written beside its place and moved there when all of it is on the disk. What is wrong
 //! with it costs its content and a line in the log, never the start.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, BufReader};
 use std::time::{Duration, Instant, SystemTime};
-
-use tempfile::NamedTempFile;
 
 use crate::cache::LoadError;
 use crate::config::CacheConfig;
-use crate::files;
+use crate::files::{self, NewFile, Readers};
 use crate::forwarder::Shared;
 use crate::state::ForwarderState;
 
@@ -47,27 +43,15 @@ pub(super) fn save(state: &ForwarderState) {
     else {
         return;
     };
-    let saved = replace(file, |out| cache.save(rules, Instant::now(), wall_clock(), out));
+    // Readable by its owner only, as names that people ask for are their own business.
+    let saved = NewFile::open(file, Readers::Owner).and_then(|mut out| {
+        let answers = cache.save(rules, Instant::now(), wall_clock(), &mut out)?;
+        out.finish().map(|()| answers)
+    });
     match saved {
         Ok(answers) => tracing::info!(answers, file = %file.display(), "cache: saved"),
         Err(error) => tracing::error!(file = %file.display(), %error, "cache: cannot be saved"),
     }
-}
-
-/// Writes a file whole or not at all.
-fn replace<T>(file: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    // Of one file system with its place, or it could not be moved; readable by its owner only, as names that people ask for are
-    // their own business.
-    let (image, beside) = NamedTempFile::new_in(folder)?.into_parts();
-    let mut out = BufWriter::new(image);
-    let written = write(&mut out)?;
-    out.flush()?;
-    out.get_ref().sync_all()?;
-    beside.persist(file)?;
-    // Only now is the new name on the disk too.
-    File::open(folder)?.sync_all()?;
-    Ok(written)
 }
 
 /// The time since 1970, by the clock that goes on while no process runs.

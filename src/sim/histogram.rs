@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::log_linear::{LogLinear, quantile};
+
 /// Counts of times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
@@ -16,7 +18,7 @@ pub struct Histogram {
 impl Histogram {
     /// Adds one.
     pub fn record(&mut self, time: Duration) {
-        let bucket = bucket(time);
+        let bucket = Buckets::bucket_of(time, u64::MAX);
         if bucket >= self.counts.len() {
             self.counts.resize(bucket + 1, 0);
         }
@@ -32,13 +34,8 @@ impl Histogram {
 
     /// What this part (0.0 to 1.0) of them keeps; `None` if there are none.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let rank = (part.clamp(0.0, 1.0) * self.count as f64).ceil().max(1.0) as u64;
-        let mut sum = 0;
-        let place = self.counts.iter().position(|count| {
-            sum += count;
-            sum >= rank
-        })?;
-        let middle = Duration::from_micros((border(place) + border(place + 1)) / 2);
+        let place = quantile(&self.counts, part)?;
+        let middle = Duration::from_micros((Buckets::border(place) + Buckets::border(place + 1)) / 2);
         Some(middle.min(self.max))
     }
 
@@ -48,35 +45,15 @@ impl Histogram {
         let mut points = Vec::new();
         for (place, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             left -= count;
-            let upper = Duration::from_micros(border(place + 1)).min(self.max);
+            let upper = Duration::from_micros(Buckets::border(place + 1)).min(self.max);
             points.push((upper, left as f64 / self.count as f64));
         }
         points
     }
 }
 
-/// The bucket of a time; what is below a microsecond is cut off.
-fn bucket(time: Duration) -> usize {
-    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    if micros < STEPS {
-        return micros as usize;
-    }
-    let doubling = micros.ilog2() - STEPS.ilog2();
-    (STEPS + u64::from(doubling) * STEPS + ((micros >> doubling) - STEPS)) as usize
-}
-
-/// The lower border of a bucket, in µs.
-fn border(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    if bucket < STEPS {
-        return bucket;
-    }
-    let (doubling, step) = ((bucket - STEPS) / STEPS, (bucket - STEPS) % STEPS);
-    (STEPS + step) << doubling
-}
-
-/// Buckets for each doubling: the middle of one is at most 1/256 off.
-const STEPS: u64 = 128;
+/// There are 128 for each doubling: the middle of one is at most 1/256 off.
+type Buckets = LogLinear<128>;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! NOTIFY (RFC 1996): a primary tells its secondaries that a zone has changed.
 //!
-//! [`Targets`] says whom to tell, [`NotifyRound`] when, [`write_notify`] and [`read_notify`] how. The response to a NOTIFY
+//! [`Targets`] says whom to tell, [`NotifyAttempts`] when, [`write_notify`] and [`read_notify`] how. The response to a NOTIFY
 //! is a header and the question: `wire::write_error` with NOERROR, or what else there is to say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

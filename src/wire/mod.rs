@@ -38,6 +38,7 @@ mod sample;
 mod sections;
 mod synthesis;
 mod text;
+mod transport;
 
 pub use cached::{Freshness, TtlBounds, clamp_ttls, write_cacheable, write_cached};
 pub use case::{has_case, set_case};
@@ -60,8 +61,7 @@ pub use question::Question;
 pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, read_reply};
-pub use sections::{
-    Broken, FRAME_PREFIX, Message, Section, SectionRecord, SectionRecords, append_frame, first_message, is_reply_to,
-};
+pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_reply_to};
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
+pub use transport::{FRAME_PREFIX, Transport, append_frame, first_message};

@@ -176,25 +176,6 @@ impl Iterator for SectionRecords<'_> {
     }
 }
 
-/// The first message of some octets of a stream, if it is whole, and where its frame ends.
-pub fn first_message(octets: &[u8]) -> Option<(&[u8], usize)> {
-    // RFC 1035 section 4.2.2: two octets of length before each message.
-    let (prefix, rest) = octets.split_first_chunk::<FRAME_PREFIX>()?;
-    let length = usize::from(u16::from_be_bytes(*prefix));
-    Some((rest.get(..length)?, FRAME_PREFIX + length))
-}
-
-/// Appends a message in its frame; `None`, and nothing is appended, if it is longer than a frame holds.
-pub fn append_frame(message: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let length = u16::try_from(message.len()).ok()?;
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(message);
-    Some(())
-}
-
-/// Octets before each message.
-pub const FRAME_PREFIX: usize = 2;
-
 #[cfg(test)]
 mod tests {
     use super::super::sample::{EXAMPLE, QUESTION, REPLY, WWW, a, message, opt, record};

@@ -22,7 +22,7 @@ mod tables;
 mod zone;
 mod zone_db;
 
-pub use answer::{Identity, RateKey, Reaction, Text, Transport, prefetch_memory, respond, respond_to};
+pub use answer::{Identity, RateKey, Reaction, Text, prefetch_memory, respond, respond_to};
 pub use load::{
     DeferredZoneBuilder, Diagnostic, DiagnosticList, Diagnostics, FileError, FileErrors, FileProblem, LineError,
     TableErrors, TablesBuilder, ZoneBuilder, ZoneError, ZoneWarning, is_master_file, master, read_table,

@@ -1,8 +1,8 @@
 //! What a server says of itself: only what it was told to say (RFC 4892, RFC 5001).
 
 use crate::support::zones::*;
-use hedgerow::wire::{Header, OptionCode, Rcode, RecordClass, read_query};
-use hedgerow::zone::{Identity, Text, Transport, ZoneDb, respond};
+use hedgerow::wire::{Header, OptionCode, Rcode, RecordClass, Transport, read_query};
+use hedgerow::zone::{Identity, Text, ZoneDb, respond};
 
 /// A zone to ask.
 const ZONE: &str = "z. 300 SOA a. b. 1 2 3 4 60\nz. NS ns.elsewhere.\n";

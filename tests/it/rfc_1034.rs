@@ -1,8 +1,8 @@
 //! RFC 1034 section 4.3.2: the algorithm of an authority, and what later documents say of its steps.
 
 use crate::support::zones::*;
-use hedgerow::wire::{HEADER_LEN, Rcode, RecordClass};
-use hedgerow::zone::{Miss, Reaction, Transport, respond};
+use hedgerow::wire::{HEADER_LEN, Rcode, RecordClass, Transport};
+use hedgerow::zone::{Miss, Reaction, respond};
 
 /// A zone with a bit of everything.
 const ZONE: &str = "\

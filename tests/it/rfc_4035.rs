@@ -2,7 +2,7 @@
 //! say here only which type they are for, which is all that an authority looks at.
 
 use crate::support::zones::*;
-use hedgerow::wire::{Header, Rcode};
+use hedgerow::wire::{Header, Rcode, Transport};
 
 /// The zone of RFC 4035 appendix A.
 const ZONE: &str = "\
@@ -184,7 +184,7 @@ fn section_3_1_6_ad_and_cd_are_clear() {
     let mut query = asked("xx.example.", "A").with_do().message();
     query[3] |= 0x30;
     let mut out = Vec::new();
-    hedgerow::zone::respond(&zone_db(&[ZONE]), &query, hedgerow::zone::Transport::Udp, UDP_SIZE, &mut out);
+    hedgerow::zone::respond(&zone_db(&[ZONE]), &query, Transport::Udp, UDP_SIZE, &mut out);
     let header = Header::read(&out).expect("a header");
     assert_eq!(header.rcode(), Rcode::NOERROR);
     assert!(!header.authentic_data() && !header.checking_disabled());

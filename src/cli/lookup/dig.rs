@@ -39,7 +39,7 @@ fn write_answer(
     {
         write_section(text, title, records)?;
     }
-    let (address, transport) = (server.address, answer.transport.name().to_uppercase());
+    let (address, transport) = (server.address, answer.transport.label().to_uppercase());
     writeln!(text, ";; Query time: {} msec", resolution.elapsed.as_millis())?;
     writeln!(text, ";; SERVER: {ip}#{}({ip}) ({transport})", address.port(), ip = address.ip())?;
     writeln!(text, ";; MSG SIZE  rcvd: {}\n", reply.size)

@@ -17,7 +17,7 @@ use tokio::time;
 
 use super::message::{Reply, write_query};
 use crate::net::client::{TcpClient, UdpClient};
-use crate::wire::{Name, Rcode, RecordType};
+use crate::wire::{Name, Rcode, RecordType, Transport};
 
 /// The server and how it is asked.
 #[derive(Debug)]
@@ -140,25 +140,6 @@ pub(super) struct Answer {
     pub(super) reply: Reply,
     /// How it came.
     pub(super) transport: Transport,
-}
-
-/// How a reply came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
-    /// In a datagram.
-    Udp,
-    /// Over a connection.
-    Tcp,
-}
-
-impl Transport {
-    /// The word for it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
 }
 
 /// Why the last try brought no whole reply.

@@ -77,7 +77,7 @@ fn json(server: &Server, question: &Question, resolution: &Resolution) -> String
         rcode: last.map(|answer| answer.reply.rcode.to_string()),
         answers: resolution.answers().iter().map(JsonRecord::new).collect(),
         server: server.address.to_string(),
-        transport: last.map(|answer| answer.transport.name()),
+        transport: last.map(|answer| answer.transport.label()),
         time_us: resolution.elapsed.as_micros(),
         tries: resolution.tries,
         error: (resolution.verdict != Verdict::Answered).then(|| resolution.verdict.to_string()),

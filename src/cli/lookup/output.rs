@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::io::{AsyncWriteExt, Stdout, stdout};
 
 use super::tally::Progress;
-use crate::cli::new_file::NewFile;
+use crate::files::{NewFile, Readers};
 
 /// The open output. Dropped before `finish`, it leaves no trace in the file system.
 pub(super) enum Output {
@@ -23,7 +23,7 @@ impl Output {
     /// Opens the output; no path or `-` is stdout.
     pub(super) fn open(path: Option<&Path>) -> io::Result<Self> {
         if let Some(path) = path.filter(|path| *path != Path::new("-")) {
-            return NewFile::open(path).map(Self::File);
+            return NewFile::open(path, Readers::Usual).map(Self::File);
         }
         let terminal = io::stdout();
         let is_seen = terminal.is_terminal();

@@ -27,7 +27,7 @@ use self::settings::{Mistake, Settings};
 use super::EXIT_USAGE;
 use super::ctl::Trouble;
 use super::ctl::connection::Target;
-use super::new_file::NewFile;
+use crate::files::{NewFile, Readers};
 use crate::policy::Rules;
 use crate::sim::{Course, Model, Scenario, Tally};
 
@@ -120,7 +120,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 fn simulate(args: &Args) -> Result<String, Trouble> {
     let Plan { scenario, policies, setting } = plan(args)?;
     // Opened first: nobody wants to wait for a plot that has no place.
-    let open = |path| NewFile::open(path).map_err(|error| unwritten(path, error));
+    let open = |path| NewFile::open(path, Readers::Usual).map_err(|error| unwritten(path, error));
     let plot = args.plot.as_deref().map(|path| open(path).map(|file| (path, file)));
     let plot = plot.transpose()?;
     let played = play(&scenario, policies, setting.seed);

@@ -1,10 +1,11 @@
 //! The latencies of a while: how many replies took how long, in an epoch that is filled and the one before.
 //!
-//! Buckets are log-linear: each microsecond has its own at first, and then each doubling has [`STEPS`]. Within a bucket
-//! samples are taken to lie evenly. When an epoch is over, the one before is forgotten.
+//! Buckets are log-linear. Within a bucket samples are taken to lie evenly. When an epoch is over, the one before is forgotten.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
+
+use crate::log_linear::LogLinear;
 
 /// When an epoch is over.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +115,7 @@ impl Window {
         let place = self.place_of(rank);
         let below = place.checked_sub(1).map_or(0, |place| self.sums[place]);
         let count = self.sums[place].saturating_sub(below).max(1);
-        let (lowest, width) = bounds(place);
+        let (lowest, width) = (Buckets::border(place), Buckets::border(place + 1) - Buckets::border(place));
         // A bucket of one microsecond is exact.
         let inside = if width > 1 { width * u64::from(rank - below) / u64::from(count) } else { 0 };
         Duration::from_micros(lowest + inside)
@@ -146,59 +147,21 @@ impl Window {
     }
 }
 
+/// The bucket of a latency.
 pub(super) fn bucket(latency: Duration) -> u16 {
-    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(MAX_MICROS);
-    if micros < LINEAR {
-        return micros as u16;
-    }
-    let doubling = micros.ilog2();
-    let step = (micros >> (doubling - STEPS.ilog2())) - STEPS;
-    (LINEAR + u64::from(doubling - LINEAR.ilog2()) * STEPS + step) as u16
+    Buckets::bucket_of(latency, MAX_MICROS) as u16
 }
 
-/// The shortest latency of a bucket, and its width, both in µs.
-fn bounds(bucket: usize) -> (u64, u64) {
-    let bucket = bucket as u64;
-    if bucket < LINEAR {
-        return (bucket, 1);
-    }
-    let (doubling, step) = ((bucket - LINEAR) / STEPS, (bucket - LINEAR) % STEPS);
-    // A step of the first doubling is LINEAR / STEPS wide.
-    let width = (LINEAR / STEPS) << doubling;
-    ((STEPS + step) * width, width)
-}
+/// One is at most 1/32 wide.
+type Buckets = LogLinear<STEPS>;
 
-/// Latencies below this, in µs, are counted exactly.
-const LINEAR: u64 = 64;
-/// Buckets for each doubling above: one is at most 1/32 wide.
+/// Buckets for each doubling.
 const STEPS: u64 = 32;
 /// Longer ones, in µs, count as this: 16.8 s, more than any attempt worth waiting for.
 pub(super) const MAX_MICROS: u64 = (1 << 24) - 1;
-/// The linear ones, and 18 doublings from 2^6 to 2^24.
-pub(super) const BUCKETS: usize = (LINEAR + 18 * STEPS) as usize;
+/// Up to and with that of the longest.
+pub(super) const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
 /// What is this far outside the middle half of the replies is unusual: a quarter of a doubling.
 const BEYOND: u16 = STEPS as u16 / 4;
 /// No epoch has more samples than this, or a bucket might overflow.
 const MAX_SAMPLES: u32 = u16::MAX as u32;
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn the_longest_has_the_last_bucket() {
-        assert_eq!(usize::from(bucket(Duration::from_micros(MAX_MICROS))), BUCKETS - 1);
-        assert_eq!(usize::from(bucket(Duration::MAX)), BUCKETS - 1);
-    }
-
-    proptest! {
-        #[test]
-        fn a_bucket_holds_its_latencies_and_is_narrow(micros in 0..=MAX_MICROS) {
-            let (lowest, width) = bounds(bucket(Duration::from_micros(micros)).into());
-            prop_assert!((lowest..lowest + width).contains(&micros), "{} us: {} and {} more", micros, lowest, width);
-            prop_assert!(width == 1 || width * 32 <= micros, "{} us: {} wide", micros, width);
-        }
-    }
-}

@@ -18,4 +18,4 @@ mod writer;
 pub use identity::{Identity, Text};
 pub use memory_prefetch::prefetch_memory;
 pub use rate_key::RateKey;
-pub use respond::{Reaction, Transport, respond, respond_to};
+pub use respond::{Reaction, respond, respond_to};

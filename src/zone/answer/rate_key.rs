@@ -70,8 +70,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::wire::{RecordType, write_plain_query};
-    use crate::zone::{Place, Record, Tables, Transport, ZoneBuilder, respond};
+    use crate::wire::{RecordType, Transport, write_plain_query};
+    use crate::zone::{Place, Record, Tables, ZoneBuilder, respond};
 
     /// A zone database of one zone.
     fn zone_db() -> ZoneDb {

@@ -7,21 +7,12 @@ use super::builder;
 use super::identity::{OPTION_LEN, Text, append_nsid, append_text};
 use super::writer::Writer;
 use crate::wire::{
-    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected, read_query,
-    write_error,
+    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected, Transport,
+    read_query, write_error,
 };
 use crate::zone::store::names::NameBuf;
 use crate::zone::tables::Answer;
 use crate::zone::zone_db::ZoneDb;
-
-/// How a query came and its response goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// In a datagram: the response is as long as the client's EDNS allows.
-    Udp,
-    /// In a stream: the response is at most 65535 octets long (RFC 1035 section 4.2.2).
-    Tcp,
-}
 
 /// What becomes of a message that reached an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

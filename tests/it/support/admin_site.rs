@@ -17,8 +17,9 @@ use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
     Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, ReloadSnapshot,
-    Snapshot, Source, Transport, Wins,
+    Snapshot, Source, Wins,
 };
+use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, channel};

@@ -6,11 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hedgerow::wire::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType};
+use hedgerow::wire::{Flag, HEADER_LEN, Header, Name, OptRecord, Rcode, RecordClass, RecordType, Transport};
 use hedgerow::zone::master::{self, Source, Task};
-use hedgerow::zone::{
-    Diagnostics, Miss, Place, Reaction, Record, Tables, Transport, Zone, ZoneBuilder, ZoneDb, respond,
-};
+use hedgerow::zone::{Diagnostics, Miss, Place, Reaction, Record, Tables, Zone, ZoneBuilder, ZoneDb, respond};
 
 /// The largest UDP message of the server in tests.
 pub(crate) const UDP_SIZE: u16 = 1232;

@@ -9,7 +9,7 @@ use hickory_proto::rr::RData;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::Name;
+use crate::wire::{Name, Transport};
 use crate::zone::Miss;
 
 /// Our UDP size in these tests.

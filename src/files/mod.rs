@@ -1,9 +1,14 @@
-//! Reading the files that an operator names: regular ones alone, so that nobody at another end is waited for.
+//! The files that an operator names. Read are regular ones alone, so that nobody at another end is waited for; written are
+//! whole ones ([`NewFile`]).
 //!
 //! A FIFO, a device or a socket gives what its other end writes, whenever that is, and perhaps something else each time, while all that
 //! is read here is read again at a reload. Each of them is refused before it is opened: opening a FIFO waits, and opening some
 //! devices does something. What may still take for ever is a disk that is stalled, and so nothing here is called on a thread that
 //! others wait for.
+
+mod new_file;
+
+pub use self::new_file::{NewFile, Readers};
 
 use std::fs::{self, File, FileType, Metadata};
 use std::io::{self, Read};

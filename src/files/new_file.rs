@@ -1,4 +1,4 @@
-//! A file that a command writes: there whole, under its name, or not at all.
+//! A file that is written: there whole, under its name, or not at all.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -7,8 +7,18 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempPath};
 
+/// Who may read a file that was not there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Whom the umask lets. One that was there keeps its permissions.
+    Usual,
+    /// Its owner alone, whoever could read the one that was there.
+    Owner,
+}
+
 /// An open file. Dropped before [`NewFile::finish`], it leaves no trace in the file system.
-pub(super) enum NewFile {
+#[derive(Debug)]
+pub enum NewFile {
     /// A new file beside the one asked for, that takes its place at the end.
     Replacing {
         /// The new file.
@@ -24,45 +34,70 @@ pub(super) enum NewFile {
 
 impl NewFile {
     /// Opens the file. What stands under that name stays as it is, for now.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If that is a folder, or there can be no file beside it.
+    pub fn open(path: &Path, readers: Readers) -> io::Result<Self> {
         // A link stays a link: what it points to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let permissions = match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(metadata) if !metadata.is_file() => {
-                return Ok(Self::Special(BufWriter::new(File::options().write(true).open(&path)?)));
+                let file = File::options().write(true).open(&path)?;
+                return Ok(Self::Special(BufWriter::with_capacity(BUFFER, file)));
             }
             Ok(metadata) => Some(metadata.permissions()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        // As any new file: what the umask leaves of rw-rw-rw-.
-        let new = Builder::new().prefix(".hedgerow-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
+        let folder = folder_of(&path);
+        let mode = match readers {
+            // As any new file: what the umask leaves of rw-rw-rw-.
+            Readers::Usual => 0o666,
+            Readers::Owner => 0o600,
+        };
+        let new = Builder::new().prefix(".hedgerow-").permissions(Permissions::from_mode(mode)).tempfile_in(folder);
         // The folder is what is wrong then, not a temporary name that nobody has heard of.
         let new = new.map_err(|error| {
             let kind = error.kind();
             io::Error::new(kind, format!("{kind}: folder {}", folder.display()))
         })?;
         let (file, temporary) = new.into_parts();
-        if let Some(permissions) = permissions {
+        if let Some(permissions) = permissions.filter(|_| readers == Readers::Usual) {
             file.set_permissions(permissions)?;
         }
-        Ok(Self::Replacing { file: BufWriter::new(file), temporary, path })
+        Ok(Self::Replacing { file: BufWriter::with_capacity(BUFFER, file), temporary, path })
     }
 
-    /// Makes what was written appear under the name asked for.
-    pub(super) fn finish(self) -> io::Result<()> {
+    /// Makes what was written appear under the name asked for: on the disk, so that after a crash there is the old file or the
+    /// new one.
+    ///
+    /// # Errors
+    /// If there is no room, or the name cannot be had.
+    pub fn finish(self) -> io::Result<()> {
         match self {
             Self::Special(mut file) => file.flush(),
             Self::Replacing { file, temporary, path } => {
                 // Renaming may reach the disk before the data does: a crash would leave an empty file.
                 file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-                temporary.persist(path).map_err(|error| error.error)
+                temporary.persist(&path).map_err(|error| error.error)?;
+                // Only now is the new name on the disk too. A folder that we may write to, but not read, takes its time.
+                match File::open(folder_of(&path)) {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                    folder => folder?.sync_all(),
+                }
             }
         }
     }
 }
+
+/// The folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// Octets written at a time.
+const BUFFER: usize = 256 << 10;
 
 impl Write for NewFile {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
@@ -86,7 +121,7 @@ mod tests {
 
     /// Writes these words to a file, to its end.
     fn write(path: &Path, words: &str) {
-        let mut file = NewFile::open(path).expect("a folder that can be written to");
+        let mut file = NewFile::open(path, Readers::Usual).expect("a folder that can be written to");
         file.write_all(words.as_bytes()).expect("room for a few words");
         file.finish().expect("a name that is free, or a file that may be replaced");
     }
@@ -105,7 +140,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let path = folder.path().join("out.txt");
         write(&path, "first");
-        let mut given_up = NewFile::open(&path).expect("the folder is still there");
+        let mut given_up = NewFile::open(&path, Readers::Usual).expect("the folder is still there");
         given_up.write_all(b"half").expect("room for a word");
         given_up.flush().expect("room for a word");
         drop(given_up);
@@ -131,9 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_be_for_its_owner_alone() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("out.txt");
+        write(&path, "first");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("a file of the test");
+        NewFile::open(&path, Readers::Owner).and_then(NewFile::finish).expect("a file that may be replaced");
+        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
     fn a_folder_is_named_if_it_is_not_there_and_is_no_file() {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let open = |path: &Path| NewFile::open(path).err().expect("no file can be there");
+        let open = |path: &Path| NewFile::open(path, Readers::Usual).expect_err("no file can be there");
         let gone = folder.path().join("gone");
         assert_eq!(open(&gone.join("out.txt")).to_string(), format!("entity not found: folder {}", gone.display()));
         assert_eq!(open(folder.path()).kind(), io::ErrorKind::IsADirectory);

@@ -1,0 +1,39 @@
+//! How messages are carried: each in a datagram, or behind one another in a stream.
+
+/// How a message came, and how what follows it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a datagram: a response is as long as the client's EDNS allows.
+    Udp,
+    /// In a stream: a message is at most 65535 octets long (RFC 1035 section 4.2.2).
+    Tcp,
+}
+
+impl Transport {
+    /// The word for it in metrics and results.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// The first message of some octets of a stream, if it is whole, and where its frame ends.
+pub fn first_message(octets: &[u8]) -> Option<(&[u8], usize)> {
+    // RFC 1035 section 4.2.2: two octets of length before each message.
+    let (prefix, rest) = octets.split_first_chunk::<FRAME_PREFIX>()?;
+    let length = usize::from(u16::from_be_bytes(*prefix));
+    Some((rest.get(..length)?, FRAME_PREFIX + length))
+}
+
+/// Appends a message in its frame; `None`, and nothing is appended, if it is longer than a frame holds.
+pub fn append_frame(message: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let length = u16::try_from(message.len()).ok()?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(message);
+    Some(())
+}
+
+/// Octets before each message.
+pub const FRAME_PREFIX: usize = 2;
