@@ -4,13 +4,13 @@
 #![allow(dead_code)]
 
 #[path = "../../src/sync.rs"]
-pub mod sync;
+mod sync;
 
-#[path = "../../src/forwarder"]
-pub mod forwarder {
+#[path = "../../src/engine"]
+pub mod engine {
     //! Single-flight: which worker has the race of a question.
 
-    pub mod claims;
+    pub mod single_flight;
 }
 
 #[path = "../../src/policy"]

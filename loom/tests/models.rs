@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use hedgerow_loom::forwarder::claims::{Claims, WorkerId};
+use hedgerow_loom::engine::single_flight::{SingleFlight, WorkerId};
 use hedgerow_loom::limit::Rates;
 use hedgerow_loom::limit::clients::{Clients, Holding, TooMuch, WaitRules};
 use hedgerow_loom::policy::affinity::Affinity;
@@ -43,7 +43,7 @@ fn threads<T: Send + 'static, const COUNT: usize>(run: impl Fn(u16) -> T + Send 
 #[test]
 fn one_worker_at_a_time_has_the_race_of_a_question() {
     model("single-flight", || {
-        let shared = Arc::new((Claims::new(2), AtomicUsize::new(0)));
+        let shared = Arc::new((SingleFlight::new(2), AtomicUsize::new(0)));
         let claimed: [_; 2] = threads({
             let shared = Arc::clone(&shared);
             move |me| {
