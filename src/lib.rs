@@ -112,6 +112,7 @@ pub mod secondary;
 pub mod server;
 pub mod sim;
 pub mod state;
+mod sync;
 pub mod transfer;
 pub mod wire;
 pub mod zone;

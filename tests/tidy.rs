@@ -55,7 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("forwarder", &["engine", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
     ("authority", &["net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
-    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics"]),
+    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     ("sim", &["policy", "log_linear"]),
@@ -68,15 +68,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
     ("transfer", &["limit", "zone", "wire"]),
     ("zone", &["wire"]),
-    // To `wire`: a cookie comes and goes as an option of a message.
-    ("limit", &["wire"]),
-    ("policy", &["log_linear"]),
+    // To `wire`: a cookie comes and goes as an option of a message. To `sync`: atomics come from there where a model tries them.
+    ("limit", &["wire", "sync"]),
+    ("policy", &["log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire", "log_linear"]),
     ("wire", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
+    ("sync", &[]),
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.

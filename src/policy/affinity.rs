@@ -17,7 +17,7 @@
 //! many, or write one name twice, of which the younger is believed; and of 2^32 names of one set two share a tag. All of
 //! that costs a query a detour, never its answer.
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
 /// A bounded map from names to backends.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ fn tag(name: u64) -> u32 {
 }
 
 /// Words in a set: what fits in a cache line.
-const WAYS: usize = 8;
+const WAYS: usize = if cfg!(loom) { 2 } else { 8 };
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! stops by itself. It never waits and never goes below zero; while it is full, which is nearly always,
 //! earning only reads.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use crate::sync::{AtomicI64, Ordering};
 
 /// The hedges that a pool can pay for.
 ///

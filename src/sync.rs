@@ -1,0 +1,7 @@
+//! The atomics of what workers share without a lock. They are those of the standard library; in a model, those of loom, which tries
+//! every order of their operations (`loom/`).
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
