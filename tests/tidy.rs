@@ -167,6 +167,28 @@ const WORDS: &[(&str, &str)] = &[
     ("summarise", "summarize"),
 ];
 
+/// Terms by which those who know the field look for what is here: each stands in a comment of `src`.
+const TERMS: &[&str] = &[
+    "GSO",
+    "GRO",
+    "busy poll",
+    "single-flight",
+    "DNS 0x20",
+    "DNS cookies",
+    "power of two choices",
+    "rendezvous",
+    "HRW",
+    "Peak EWMA",
+    "slow start",
+    "token bucket",
+    "serve-stale",
+    "negative caching",
+    "S3-FIFO",
+    "RRL",
+    "xfrd",
+    "journal",
+];
+
 /// Terms of others that hold a word which is not ours.
 const FOREIGN_TERMS: &[&str] = &["packet-info"];
 
@@ -360,6 +382,23 @@ fn promises_name_tests_that_are_there() {
     let (there, missing): (Vec<_>, Vec<_>) = named.partition(|(room, name)| is_there(room, name));
     assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:?}");
     assert!(there.len() > 50, "promises are read as they are written: {there:?}");
+}
+
+#[test]
+fn what_the_field_knows_is_found_by_its_name() {
+    let comments = || below(&["src"]).flat_map(|source| &source.lines).map(|line| line.comment.to_lowercase());
+    let missing = TERMS.iter().filter(|term| !comments().any(|comment| comment.contains(&term.to_lowercase())));
+    let missing = missing.map(|term| format!("src: nobody who looks for {term:?} finds it"));
+    report(&missing.collect::<Vec<_>>());
+}
+
+#[test]
+fn bounds_are_minima_and_maxima() {
+    let bounds = ["LEAST_", "MOST_", "LONGEST_", "SHORTEST_", "LARGEST_", "SMALLEST_", "FEWEST_"];
+    check_lines(&["src", "tests", "benches"], "a bound is named MIN_ or MAX_", |_, line| {
+        let name = line.code.split_once("const ").map(|(_, rest)| rest.trim_start());
+        name.is_some_and(|name| bounds.iter().any(|bound| name.starts_with(bound)))
+    });
 }
 
 #[test]

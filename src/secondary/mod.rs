@@ -1,4 +1,4 @@
-//! Secondary zones: keeps the zones that come from other servers up to date, on the control thread.
+//! Secondary zones: keeps the zones that come from other servers up to date, on the control thread (what NSD calls xfrd).
 //!
 //! Each zone has a task that asks [`transfer::Secondary`](Secondary) what to do, does it (`client.rs`), makes a zone of what
 //! came (`version.rs`), saves it (`saved.rs`), and hands it over as a [`ZoneUpdate`]. What of that takes the processor for long
