@@ -18,12 +18,14 @@ use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use hedgerow::wire::{
     ClientForm, CookieOption, CookieState, ExtendedError, FRAME_PREFIX, Freshness, HEADER_LEN, Header, Name,
-    QuestionKey, Rcode, Rejected, Transport, TtlBounds, clamp_ttls, first_message, read_query, read_reply,
+    QuestionKey, Rcode, RecordType, Rejected, Transport, TtlBounds, clamp_ttls, first_message, read_query, read_reply,
     write_cacheable, write_cached, write_error, write_plain_query, write_query, write_response, write_synthesized,
 };
 use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{Miss, ZoneBuilder, ZoneDb, is_master_file, rdata_to_text, read_table, respond};
 use hickory_proto::op::Message;
+use hickory_proto::rr::Name as HickoryName;
+use hickory_proto::serialize::binary::BinDecodable;
 
 /// A target: its name, and what it does with octets.
 pub type Target = (&'static str, fn(&[u8]));
@@ -37,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("table", table),
     ("master", master_file),
+    ("rdata", rdata),
+    ("name", name),
     ("image", image),
     ("cookie", cookie),
     ("frames", frames),
@@ -215,6 +219,56 @@ pub fn master_file(octets: &[u8]) {
     }
 }
 
+/// RDATA of a type, which the first two octets say: from wire to text and back, and from text to wire and back.
+pub fn rdata(octets: &[u8]) {
+    let Some((&rtype, content)) = octets.split_first_chunk() else { return };
+    let rtype = RecordType(u16::from_be_bytes(rtype));
+    let text = rdata_to_text(rtype, content);
+    // RFC 3597 section 5: what does not fit its type can be written all the same, but need not be read.
+    let must_be_read = !rtype.is_meta() && !text.starts_with(r"\#");
+    match rdata_of(rtype, &text) {
+        Some(again) => assert_eq!(again, content, "{rtype} {text}"),
+        None => assert!(!must_be_read, "{rtype} {text}"),
+    }
+    let Ok(text) = str::from_utf8(content) else { return };
+    let Some(read) = rdata_of(rtype, text) else { return };
+    let written = rdata_to_text(rtype, &read);
+    assert_eq!(rdata_of(rtype, &written), Some(read), "{rtype} {text} is written as {written}");
+}
+
+/// The data of the one record of this type that a line of a master file makes of a text.
+fn rdata_of(rtype: RecordType, text: &str) -> Option<Vec<u8>> {
+    let source = Source { name: "line".to_owned(), octets: format!(". 300 {rtype} {text}\n").into_bytes() };
+    let origin = Name::root();
+    let mut include = |name: &str| Err(format!("there is no {name}"));
+    let task = Task { origin: Some(&origin), default_ttl: Some(300), include: &mut include };
+    let mut all = Vec::new();
+    let read = master::read(&source, task, &mut |record, _| all.push((record.rtype, record.rdata.to_vec())));
+    match (read, all.as_slice()) {
+        (Ok(_), [(found, rdata)]) if *found == rtype => Some(rdata.clone()),
+        _ => None,
+    }
+}
+
+/// A name, as text and as wire.
+pub fn name(octets: &[u8]) {
+    let read = [Name::from_wire(octets).ok(), str::from_utf8(octets).ok().and_then(|text| text.parse().ok())];
+    for name in read.iter().flatten() {
+        let wire = name.as_wire();
+        assert!(wire.len() <= 255 && name.labels().all(|label| (1..=63).contains(&label.len())), "{name}");
+        let text = name.to_string();
+        let again: Name = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(again.as_wire(), wire, "{text}");
+        let oracle = HickoryName::from_bytes(wire).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert!(oracle.iter().eq(name.labels()), "{text}");
+        assert_eq!(name.folded().folded().as_wire(), name.folded().as_wire());
+        assert!(name.folded().is_at_or_below(name) && name.is_at_or_below(&Name::root()), "{text}");
+        let above =
+            std::iter::successors(name.parent(), Name::parent).inspect(|above| assert!(name.is_at_or_below(above)));
+        assert_eq!(above.count(), name.labels().count(), "{text}");
+    }
+}
+
 /// A saved cache.
 pub fn image(octets: &[u8]) {
     let now = Instant::now();
@@ -375,7 +429,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let plain = |name: &str, rtype: u16| {
         let mut octets = Vec::new();
         let name: Name = name.parse().expect("a name");
-        write_plain_query(7, &name, hedgerow::wire::RecordType(rtype), &mut octets);
+        write_plain_query(7, &name, RecordType(rtype), &mut octets);
         octets
     };
     let with_opt = |mut octets: Vec<u8>, options: &[u8]| {
@@ -406,6 +460,35 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "config" => vec![include_bytes!("../config.toml").to_vec()],
         "table" => vec![b"a.b 192.0.2.1 A\n# c\nd - NS\nd ::1 AAAA\n".to_vec()],
         "master" => vec![ZONE.as_bytes().to_vec(), b"$ORIGIN a.\n$TTL 1h\n$GENERATE 1-3 h$ A 192.0.2.$\n".to_vec()],
+        "rdata" => {
+            let of = |rtype: u16, rdata: &[u8]| [&rtype.to_be_bytes(), rdata].concat();
+            let texts = [
+                (1, "192.0.2.1"),
+                (6, "ns mail 1 2h 3 4 5"),
+                (16, r#""a b" c\;d "\"\255""#),
+                (29, "52 22 23.0 N 4 53 32.0 E -2.0m 0.0m 10000m 10m"),
+                (35, r#"100 50 "s" "http" "" _http._tcp"#),
+                (42, "1:192.168.38.0/28 !2:2001:db8::/32"),
+                (43, "1 8 2 0123456789abcdef"),
+                (45, "10 1 2 192.0.2.38 AQNR"),
+                (46, "A 8 3 300 20260101000000 20251201000000 7 example AQNR"),
+                (47, "host.example. A MX RRSIG NSEC TYPE1234"),
+                (50, "1 1 12 aabbccdd 2t7b4g4vsa5smi47k61mv5bv1a22bojr MX DNSKEY"),
+                (64, "1 . alpn=h2,h3 port=53 ipv4hint=192.0.2.1 key667=x"),
+                (257, r#"0 issue "ca.example; a=b""#),
+                (65280, r"\# 3 010203"),
+            ];
+            let texts = texts.map(|(rtype, text)| (rtype, text.as_bytes().to_vec()));
+            let read = texts
+                .iter()
+                .filter_map(|(rtype, text)| Some((*rtype, rdata_of(RecordType(*rtype), str::from_utf8(text).ok()?)?)));
+            let read: Vec<_> = read.collect();
+            assert_eq!(read.len(), texts.len(), "each of these texts is right");
+            texts.iter().chain(&read).map(|(rtype, content)| of(*rtype, content)).collect()
+        }
+        "name" => [r".", r"www.example.org.", r"a\.b\\c.\000\255.x", "\x03www\x07Example\0", "xn--bcher-kva.example"]
+            .map(|text| text.as_bytes().to_vec())
+            .to_vec(),
         "image" => {
             let (now, rules) = (Instant::now(), CacheRules::default());
             let mut saved = Vec::new();

@@ -38,7 +38,8 @@ pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
     push(text, format_args!(" {sign}{}.{:02}m", altitude.abs() / 100, altitude.abs() % 100));
     for precision in precisions {
         let (mantissa, exponent) = (precision >> 4, precision & 0x0F);
-        if mantissa > 9 || exponent > 9 {
+        // A zero has one form as text, and so one exponent.
+        if mantissa > 9 || exponent > 9 || (mantissa == 0 && exponent > 0) {
             return None;
         }
         let centimeters = u64::from(mantissa) * 10_u64.pow(u32::from(exponent));

@@ -145,8 +145,7 @@ impl Site {
             }
             [assignment] if assignment.contains('=') => return self.variables.push_str(&format!("{typed}; ")),
             [program @ ("dig" | "curl"), ..] if !is_there(program) => {
-                assert!(std::env::var_os("HEDGEROW_REQUIRED").is_none(), "there is no {program} here");
-                return eprintln!("{place}: left out, there is no {program} here: {command}");
+                return leave_out(&format!("{place}: {command}"), &format!("there is no {program}"));
             }
             _ => {}
         }

@@ -56,6 +56,13 @@ pub(crate) fn free_address() -> std::net::SocketAddr {
     }
 }
 
+/// Says that something is not tested, for want of something that this machine lacks. That is a failure where `HEDGEROW_REQUIRED` is
+/// set, for there all that tests need must be there.
+pub(crate) fn leave_out(test: &str, why: &str) {
+    assert!(std::env::var_os("HEDGEROW_REQUIRED").is_none(), "{test} cannot be tested: {why}");
+    eprintln!("{test}: not tested, {why}");
+}
+
 /// Repeats `attempt` until it gives a value; for what the server does in its own time, such as finding
 /// a backend dead. Each attempt is a question and its answer, so this does not spin.
 pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {

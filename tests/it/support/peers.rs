@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::leave_out;
+
 /// The zone that all have.
 pub(crate) const ZONE: &str = "example.net";
 
@@ -75,7 +77,7 @@ impl Peer {
     /// Starts one at this address; `None` with a message if it is not installed.
     pub(crate) fn start(kind: Kind, address: SocketAddr, role: Role) -> Option<Self> {
         let Some(program) = kind.find() else {
-            eprintln!("{} is not installed: not tested with it", kind.program());
+            leave_out("transfers", &format!("{} is not installed", kind.program()));
             return None;
         };
         let folder = TempDir::new().expect("a temporary folder");
