@@ -372,11 +372,11 @@ mod tests {
         assert_eq!(clamp_ttls(&mut octets, FREE), Some(50));
         assert_eq!(octets, before);
         // The same owner, spelled out and in another case.
-        let shouted = b"\x03WWW\x07EXAMPLE\x03ORG\0";
-        let records = [a_for(300), lasting(a(shouted), 17, 50)].concat();
+        let upper = b"\x03WWW\x07EXAMPLE\x03ORG\0";
+        let records = [a_for(300), lasting(a(upper), 17, 50)].concat();
         let mut octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &records]);
         clamp_ttls(&mut octets, FREE);
-        assert_eq!(octets, message(REPLY, [1, 2, 0, 0], &[QUESTION, &a_for(50), &lasting(a(shouted), 17, 50)]));
+        assert_eq!(octets, message(REPLY, [1, 2, 0, 0], &[QUESTION, &a_for(50), &lasting(a(upper), 17, 50)]));
         // RRSIG records beside each other sign different RRsets.
         let sig = |ttl| lasting(record(WWW, RecordType::RRSIG, &[0; 20]), 2, ttl);
         let mut octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &sig(300), &sig(50)]);

@@ -69,10 +69,10 @@ mod tests {
     #[test]
     fn letters_alone_have_a_case() {
         let check = |name: &[u8], bits: u64, expected: &[u8]| {
-            let mut spelled = name.to_vec();
-            set_case(&mut spelled, bits);
-            assert_eq!(spelled, expected);
-            assert!(has_case(&spelled, bits));
+            let mut cased = name.to_vec();
+            set_case(&mut cased, bits);
+            assert_eq!(cased, expected);
+            assert!(has_case(&cased, bits));
         };
         check(b"\x03www\x02Ex\0", 0, b"\x03www\x02ex\0");
         check(b"\x03www\x02Ex\0", u64::MAX, b"\x03WWW\x02EX\0");
@@ -85,14 +85,14 @@ mod tests {
     proptest! {
         #[test]
         fn every_letter_counts(name in prop::collection::vec(any::<u8>(), 0..=255), bits: u64, at: prop::sample::Index) {
-            let mut spelled = name.clone();
-            set_case(&mut spelled, bits);
-            prop_assert!(spelled.eq_ignore_ascii_case(&name));
-            prop_assert!(has_case(&spelled, bits));
-            let letters: Vec<_> = (0..spelled.len()).filter(|at| spelled[*at].is_ascii_alphabetic()).collect();
+            let mut cased = name.clone();
+            set_case(&mut cased, bits);
+            prop_assert!(cased.eq_ignore_ascii_case(&name));
+            prop_assert!(has_case(&cased, bits));
+            let letters: Vec<_> = (0..cased.len()).filter(|at| cased[*at].is_ascii_alphabetic()).collect();
             if !letters.is_empty() {
-                spelled[letters[at.index(letters.len())]] ^= CASE_BIT;
-                prop_assert!(!has_case(&spelled, bits));
+                cased[letters[at.index(letters.len())]] ^= CASE_BIT;
+                prop_assert!(!has_case(&cased, bits));
             }
         }
 

@@ -196,8 +196,8 @@ mod tests {
         let check = |query: &[u8], reply: &[u8], expected: &[u8]| {
             assert_eq!(response(query, reply, 1232), expected, "{reply:?}");
         };
-        let shouted = QUESTION.to_ascii_uppercase();
-        let mut other_id = message(0x85F0, [1, 1, 0, 0], &[&shouted, &a(WWW)]);
+        let upper = QUESTION.to_ascii_uppercase();
+        let mut other_id = message(0x85F0, [1, 1, 0, 0], &[&upper, &a(WWW)]);
         other_id[..2].copy_from_slice(&[0xAB, 0xCD]);
         check(&plain(), &other_id, &message(0x85F0, [1, 1, 0, 0], &[QUESTION, &a(WWW)]));
 

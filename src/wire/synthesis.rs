@@ -9,7 +9,7 @@ use super::header::{Flag, Header};
 use super::query::Query;
 use super::question::{Question, qname};
 
-/// Writes a response without records into `out`: QR and RA as told, AA clear, the question as the client spelled it, and
+/// Writes a response without records into `out`: QR and RA as told, AA clear, the question in the case of the client, and
 /// an OPT record if the client sent one, with the Extended DNS Error and its text for people.
 ///
 /// `question_wire` is the client's question in any case.

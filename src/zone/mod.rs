@@ -1,16 +1,19 @@
 //! Zones: records in, an immutable store out, and responses from it.
 //!
-//! Two kinds of zone share one store. Tables are sets of hosts: [`ZoneDb::build`] reads them. Zones are trees: [`master`]
-//! reads their records, [`ZoneBuilder`] checks them as a whole and compiles them. Either way everything that is wrong is
-//! reported, and nothing is loaded by halves. [`respond`] is the whole story of one query at an authority, octets to octets.
-//! This room opens no files, knows no clock, and allocates only while it builds.
+//! Two kinds of zone share one store. Tables are sets of hosts: [`Tables::build`] reads them. Zones are trees: [`master`] reads
+//! their records, [`ZoneBuilder`] checks them as a whole and compiles them. Either way everything that is wrong is reported,
+//! and nothing is loaded by halves. A [`ZoneDb`] is all zones and tables of one authority. [`respond`] is the whole way of one
+//! query there, octets to octets. This room opens no files, knows no clock, and allocates only while it builds.
 //!
 //! ```text
-//! (file, octets)... -> table -> StoreBuilder -> Tables { Store, Referral, Miss } -------------+
-//! master -> (Record, Place)... -> ZoneBuilder -> StoreBuilder -> Zone { Store, Denial } ------+-> ZoneDb
-//!                                                                                      |
-//! query -> wire::read_query -> zone_of -> lookup -> answer, denial -> writer -> response
-//!                                  \-> tables: look up, copy ready records --/
+//! load/    (file, octets)... -> table -> TablesBuilder --> Tables { Store, Referral, Miss } --+
+//!          master -> (Record, Place)... -> ZoneBuilder --> Zone { Store, Denial } ------------+-> ZoneDb
+//! store/                                       \-> StoreBuilder -> Store
+//!
+//! answer/  query -> wire::read_query -> zone_of -> lookup -> builder, denial -> writer -> response
+//!                                           \-> tables: look up, copy ready records --/
+//!
+//! rdata/   the data of a record between text and wire, for master files and for whoever shows a record
 //! ```
 
 mod answer;

@@ -116,7 +116,7 @@ struct Expansion<'c> {
 struct Here<'c, 'n> {
     /// The zone that the name is in.
     zone: &'c Zone,
-    /// The name, in the client's or the zone's spelling.
+    /// The name, in the case of the client or of the zone.
     name: &'n [u8],
     /// The same in canonical form.
     folded: &'n [u8],

@@ -23,7 +23,7 @@ impl NameBuf {
         Self { len: 1, octets: [0; Name::MAX_LEN] }
     }
 
-    /// A copy of a name, as it is spelled. What is too long to be a name becomes the root.
+    /// A copy of a name, in its case. What is too long to be a name becomes the root.
     #[inline]
     pub(in crate::zone) fn new(name: &[u8]) -> Self {
         let mut buf = Self::root();
