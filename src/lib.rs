@@ -73,7 +73,8 @@
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics (the state
 //!   of backends, the turn of round-robin, the hedge budget, single-flight) and the cache, whose locks are many and held for one copy.
 //! - After warm-up a query by UDP, forwarded or answered from the cache or a zone, allocates nothing, starts no task and
-//!   logs nothing (`tests/allocations.rs`). Without a cache it takes no lock.
+//!   logs nothing (`tests/allocations.rs`). Without a cache it takes no lock. A query for whose question another worker has a race
+//!   is handed over to that, for which its octets are copied: one allocation.
 //! - What was made up is never kept, nor is what failed a check; what one pool said answers for no other. Nothing is made up
 //!   where somebody who was to be asked could not be.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
