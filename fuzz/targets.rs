@@ -14,6 +14,7 @@ use hedgerow::policy::budget::Budget;
 use hedgerow::policy::latency::Latency;
 use hedgerow::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Race, RaceContext, Step};
 use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, Rank, Rules};
+use hedgerow::sim::{Move, lead};
 use hedgerow::transfer::tsig::{Algorithm, Key, Keys, verify_query};
 use hedgerow::transfer::{is_notify_response, read_notify, read_soa_reply, read_transfer_query};
 use hedgerow::wire::{
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("cookie", cookie),
     ("frames", frames),
     ("race", race),
+    ("engine", engine),
 ];
 
 /// Our own UDP size.
@@ -330,24 +332,14 @@ pub fn frames(octets: &[u8]) {
 
 /// A race among some backends: each octet is an input, or time that passes.
 pub fn race(octets: &[u8]) {
-    let Some((&[shape, accept, timing], events)) = octets.split_first_chunk() else { return };
-    let backends = u16::from(shape & 7) + 1;
-    let rules = Rules {
-        dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential][usize::from(shape >> 3) % 3],
-        fanout: u16::from(timing & 3),
-        accept: [Accept::Any, Accept::Conclusive, Accept::Positive][usize::from(accept) % 3],
-        grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
-        timeout: Duration::from_millis(300),
-        attempt_timeout: Duration::from_millis(u64::from(timing) + 1),
-        tries: (accept >> 5) + 1,
-        hedge: Hedge { max: timing >> 4, ..Hedge::default() },
-        ..Rules::default()
-    };
+    let Some((&shape, events)) = octets.split_first_chunk::<3>() else { return };
+    let (backends, is_down) = (u16::from(shape[0] & 7) + 1, shape[0] >> 7 == 1);
+    let rules = rules([shape[0] >> 3, shape[1], shape[2]]);
     let start = Instant::now();
     let latency = vec![Latency::new(start); usize::from(backends)];
     let budget = Budget::new(rules.hedge.budget);
     let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
-    let candidates = Candidates::of((0..backends).map(BackendIndex), shape >> 7 == 1);
+    let candidates = Candidates::of((0..backends).map(BackendIndex), is_down);
     let mut race = Race::start(&context, &candidates, start);
     let (mut now, mut made) = (start, 0_u8);
     for event in events.iter().map(Some).chain([None]) {
@@ -386,6 +378,53 @@ pub fn race(octets: &[u8]) {
         }
     }
     assert!(race.is_finished(), "no race outlives its deadline");
+}
+
+/// The engine of a worker with two pools: after the rules that it has, in turn, each two octets are an event, or time that
+/// passes. Its invariants are checked after each.
+pub fn engine(octets: &[u8]) {
+    let Some((&[shape, a, b, c, d, e], events)) = octets.split_first_chunk() else { return };
+    let rules = [rules([shape, a, b]), rules([c, d, e])];
+    let ttl = (shape >> 7 == 1).then_some(Duration::from_secs(1));
+    let backends = usize::from(shape >> 4 & 3) + 1;
+    let moves = events.chunks_exact(2).map(|pair| {
+        let slot = pair[1];
+        match pair[0] % 16 {
+            0..=3 => Move::Query { name: slot },
+            4 => Move::Retransmission { client: slot },
+            5 => Move::Reply { slot, rank: Rank::Failure },
+            6 => Move::Reply { slot, rank: [Rank::Nodata, Rank::Nxdomain][usize::from(pair[0] >> 7)] },
+            7 => Move::Reply { slot, rank: [Rank::NodataAuthoritative, Rank::Positive][usize::from(pair[0] >> 7)] },
+            8 => Move::OptRefused { slot },
+            9 => Move::Bare { slot },
+            10 => Move::Forged { slot },
+            11 => Move::Unreachable { slot },
+            12 => Move::Unsent { slot, is_unreachable: pair[0] >> 7 == 1 },
+            13 => Move::Health { backend: slot, is_up: pair[0] >> 7 == 1 },
+            14 => Move::Reload { rules: slot },
+            _ => Move::Wait { millis: u16::from(slot) * u16::from(pair[0] >> 4) },
+        }
+    });
+    let led = lead(&rules, backends, ttl, Instant::now(), moves.take(MAX_MOVES));
+    assert_eq!(led.queries, led.responses, "each query has one response");
+}
+
+/// Events of one engine, so that a run is short.
+const MAX_MOVES: usize = 200;
+
+/// Rules of a pool, made of three octets.
+fn rules([shape, accept, timing]: [u8; 3]) -> Rules {
+    Rules {
+        dispatch: [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential][usize::from(shape) % 3],
+        fanout: u16::from(timing & 3),
+        accept: [Accept::Any, Accept::Conclusive, Accept::Positive][usize::from(accept) % 3],
+        grace: [Grace::Off, Grace::Auto, Grace::After(Duration::from_millis(7))][usize::from(accept >> 2) % 3],
+        timeout: Duration::from_millis(300),
+        attempt_timeout: Duration::from_millis(u64::from(timing) + 1),
+        tries: (accept >> 5) + 1,
+        hedge: Hedge { max: timing >> 4, ..Hedge::default() },
+        ..Rules::default()
+    }
 }
 
 /// What we write, others can read.
@@ -505,6 +544,14 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "frames" => vec![b"\x03\x00\x04abcd\x00\x00\x00\x01x\x00\x09abc".to_vec()],
         "race" => vec![vec![0, 0, 0], (0..=255).collect(), vec![0x4a, 0x25, 0x33, 0x28, 0x50, 0x08, 0xff, 0x20, 0x11]],
+        "engine" => vec![
+            vec![0, 0, 40, 1, 0, 40, 0, 0, 0, 0, 0x87, 0, 4, 0],
+            vec![
+                0x91, 8, 20, 2, 9, 90, 0, 1, 1, 3, 0x1F, 90, 14, 1, 0, 1, 11, 0, 0x8C, 1, 6, 0, 0x2F, 250, 13, 0, 0, 5,
+                0x8D, 0,
+            ],
+            (0..=255).collect(),
+        ],
         _ => Vec::new(),
     }
 }

@@ -54,11 +54,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
     ("forwarder", &["engine", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
     ("authority", &["net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
+    // It drives the engine, and so makes what that is made of.
+    ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
     ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
-    ("sim", &["policy", "log_linear"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `limit`: who may connect and for how long is decided there.

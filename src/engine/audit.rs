@@ -1,10 +1,13 @@
 //! What must hold between two events, whatever has happened: for tests and for the fuzzer, which look after each event.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Engine;
+use super::entry::Entry;
 use super::io::Client;
 use super::slots::RaceRef;
+use crate::policy::race::Attempt;
 
 impl<C: Client> Engine<C> {
     /// Checks the invariants of an engine between two events.
@@ -30,11 +33,17 @@ impl<C: Client> Engine<C> {
                 return Err(format!("{slot:?}: a pool of an earlier state is kept without a race"));
             }
             for index in pool.backends() {
-                let asked = races
-                    .clone()
-                    .flat_map(|(_, entry)| entry.query_slots().filter_map(|(attempt, _)| entry.race.attempt(attempt)));
-                let waited_for = asked.filter(|attempt| attempt.backend == index).count();
-                let counted = pool.counters(index).waited_for.get();
+                let backend = &pool.shared.backends[index.get()];
+                let is_asked = |entry: &&Entry<C>, attempt: &Attempt| {
+                    // A pool of an earlier state may have races with the same backend.
+                    let pool = self.pools.get(entry.pool);
+                    pool.is_some_and(|pool| Arc::ptr_eq(&pool.shared.backends[attempt.backend.get()], backend))
+                };
+                let waited_for = self.in_flight.iter().flat_map(|(_, entry)| {
+                    let asked = entry.query_slots().filter_map(|(attempt, _)| entry.race.attempt(attempt));
+                    asked.filter(move |attempt| is_asked(&entry, attempt))
+                });
+                let (counted, waited_for) = (pool.counters(index).waited_for.get(), waited_for.count());
                 if counted != waited_for as u64 {
                     return Err(format!("{slot:?} {index:?}: {counted} are waited for, and {waited_for} are"));
                 }

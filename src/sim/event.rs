@@ -1,47 +1,44 @@
-//! What happens in a scenario: what is going to happen to the world, and what is told of a query to whoever observes.
+//! What happens in a scenario: what is going to happen to the world, and what is told of it to whoever observes.
 
 use std::time::Duration;
 
-use super::slab::Key;
+use super::message::Answer;
+use crate::engine::{Outstanding, RaceRef, RaceReport, Said};
 use crate::policy::Rank;
-use crate::policy::race::{AttemptId, BackendIndex, Heard, Kind, Outcome};
+use crate::policy::query_slots::QuerySlot;
+use crate::policy::race::AttemptId;
 
-/// Something that happens to a query.
+/// Something that happens in a scenario.
 #[derive(Clone, Copy, Debug)]
-pub enum Happening {
-    /// It comes.
-    Came {
-        /// When its client must have the response, counted from now.
-        deadline: Duration,
-    },
-    /// An attempt is made.
-    Asked {
-        /// Who is asked.
-        backend: BackendIndex,
-        /// Why.
-        kind: Kind,
-        /// Whether with OPT.
-        edns: bool,
-    },
-    /// A reply comes, perhaps after the end.
+pub enum Happening<'a> {
+    /// A query comes.
+    Came,
+    /// A reply comes to an attempt.
     Replied {
-        /// To which attempt.
+        /// Of this race.
+        race: RaceRef,
+        /// The attempt.
         attempt: AttemptId,
-        /// Its rank.
+        /// The rank of the reply.
         rank: Rank,
-        /// What the race made of it.
-        heard: Heard,
+        /// The race was over before.
+        is_late: bool,
     },
-    /// A bare failure comes.
-    FailedBare,
-    /// Its race is over.
-    Finished {
-        /// How.
-        outcome: Outcome,
-        /// The kind of the attempt that won, if one did.
-        winner: Option<Kind>,
-        /// How often a hedge was due but denied.
-        hedges_denied: u8,
+    /// A bare failure comes to an attempt.
+    FailedBare {
+        /// Of this race.
+        race: RaceRef,
+    },
+    /// A race is over.
+    RaceOver(RaceReport<'a>),
+    /// The client of a query has its response.
+    Responded {
+        /// The number of the query.
+        query: u32,
+        /// How long the client has waited.
+        waited: Duration,
+        /// What it was told; `None`: nothing, which its pool answers silence with.
+        said: Option<Said>,
     },
 }
 
@@ -53,35 +50,38 @@ pub(super) enum Event {
     /// A second has passed.
     Second,
     /// The client of this query asks again.
-    Retransmission(Key),
-    /// The race of this query wanted to be woken.
-    Wake(Key),
-    /// Something comes back to an attempt of this query.
-    Back(Key, AttemptId, Back),
-    /// Nobody waits any more for what has not come back to this query.
-    Forget(Key),
+    Retransmission(u32),
+    /// Something comes back to a query that a backend was sent.
+    Back {
+        /// Where it is waited for.
+        slot: QuerySlot,
+        /// What waited there when the query was sent.
+        outstanding: Outstanding,
+        /// The name that was asked for.
+        name: u32,
+        /// What it is.
+        back: Back,
+    },
     /// The prober of this backend wanted to be woken.
-    Probe(BackendIndex),
+    Probe(usize),
     /// Something comes back to this probe of a backend.
     ProbeBack {
         /// The backend.
-        backend: BackendIndex,
+        backend: usize,
         /// The number of the probe.
         probe: u32,
         /// Whether it is a reply, and not ICMP.
         is_reply: bool,
     },
+    /// The config is loaded again, as this entry of the scenario has it.
+    Reload(usize),
 }
 
 /// What comes back to an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Back {
     /// A reply.
-    Reply(Rank),
-    /// FORMERR, because of OPT.
-    OptRefused,
-    /// Twelve octets.
-    Bare,
+    Reply(Answer),
     /// ICMP.
     Unreachable,
 }

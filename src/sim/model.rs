@@ -1,41 +1,61 @@
-//! What is played: a pool of modelled backends, and the queries that come to it.
+//! What is played: pools of modelled backends, and the queries that come to them.
 
 use std::time::Duration;
 
 use super::delay::Delay;
+use super::names::Names;
 use super::spells::{Course, When};
 use crate::policy::{Rank, Rules};
 
-/// A pool, and the queries that come to it.
+/// Pools, and the queries that come to them.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// The rules of the pool.
-    pub rules: Rules,
-    /// Its backends.
-    pub backends: Vec<Model>,
-    /// How many queries come, each for a name of its own.
+    /// The pools, which get queries in turn; at least one.
+    pub pools: Vec<PoolModel>,
+    /// How many queries come.
     pub queries: usize,
-    /// The mean time between two of them, which come by chance.
+    /// What they ask for.
+    pub names: Names,
+    /// The time to live of all answers, which are cached. `None`: there is no cache.
+    pub ttl: Option<Duration>,
+    /// The mean time between two queries, which come by chance.
     pub gap: Duration,
     /// How long a client waits before it asks again, if it does.
     pub resend: Option<Duration>,
     /// How many times longer than usual all backends take: what they share is busy.
     pub slow: Course<f64>,
-    /// Whether backends are probed, and so found to be down or up again. Otherwise each stays what it was at the start.
+    /// Whether backends are probed, and so found to be down or up again. Otherwise each stays what it was at the
+    /// start, until a reply shows that it is up.
     pub is_probed: bool,
+    /// When the config is loaded again, and the rules that each pool has then.
+    pub reloads: Vec<(Duration, Vec<Rules>)>,
+    /// Whether the invariants of the engine are checked after each event.
+    pub is_audited: bool,
 }
 
-impl Default for Scenario {
-    /// Two backends that always reply after a millisecond.
-    fn default() -> Self {
+/// A pool of modelled backends.
+#[derive(Clone, Debug)]
+pub struct PoolModel {
+    /// Its rules.
+    pub rules: Rules,
+    /// Its backends.
+    pub backends: Vec<Model>,
+}
+
+impl Scenario {
+    /// One pool, and 1,000 queries a second for a second, each for a name of its own.
+    pub fn of_pool(rules: Rules, backends: Vec<Model>) -> Self {
         Self {
-            rules: Rules::default(),
-            backends: vec![Model::default(); 2],
+            pools: vec![PoolModel { rules, backends }],
             queries: 1_000,
+            names: Names::Unique,
+            ttl: None,
             gap: Duration::from_millis(1),
             resend: None,
             slow: Course::always(1.0),
             is_probed: false,
+            reloads: Vec::new(),
+            is_audited: false,
         }
     }
 }

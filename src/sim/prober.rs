@@ -12,6 +12,8 @@ use crate::policy::health::{Health, Step};
 pub(super) struct Prober {
     /// Decides.
     pub(super) health: Health,
+    /// Whether the backend was up when that was told last.
+    was_up: bool,
     /// The number of the probe that is out.
     probe: u32,
     /// When it wants to be woken. Timers for another time are stale.
@@ -20,7 +22,7 @@ pub(super) struct Prober {
 
 /// What is to be done for a prober.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum Task {
     /// Send the question of this probe.
     Send(u32),
     /// Come back at this time.
@@ -28,9 +30,16 @@ pub(super) enum Errand {
 }
 
 impl Prober {
-    /// Of a backend that is up until shown otherwise.
-    pub(super) fn new(rules: HealthRules, now: Instant) -> Self {
-        Self { health: Health::new(rules, now), probe: 0, wake: now }
+    /// Of a backend that is up, or down, until shown otherwise.
+    pub(super) fn new(rules: HealthRules, is_up: bool, now: Instant) -> Self {
+        let health = if is_up { Health::new(rules, now) } else { Health::new_down(rules, now) };
+        Self { health, was_up: is_up, probe: 0, wake: now }
+    }
+
+    /// Whether the backend is up, if that is news.
+    pub(super) fn take_news(&mut self) -> Option<bool> {
+        let is_up = self.health.is_up();
+        (std::mem::replace(&mut self.was_up, is_up) != is_up).then_some(is_up)
     }
 
     /// There is something to do at this time, whatever was said before.
@@ -49,16 +58,16 @@ impl Prober {
     }
 
     /// What to do next, until that is to wait.
-    pub(super) fn next_errand(&mut self, now: Instant, rng: &mut impl Rng) -> Errand {
+    pub(super) fn next_task(&mut self, now: Instant, rng: &mut impl Rng) -> Task {
         match self.health.next_step(now, rng) {
             Step::Probe => {
                 self.probe = self.probe.wrapping_add(1);
-                Errand::Send(self.probe)
+                Task::Send(self.probe)
             }
-            Step::Repeat => Errand::Send(self.probe),
+            Step::Repeat => Task::Send(self.probe),
             Step::WaitUntil(at) => {
                 self.wake = at;
-                Errand::Wake(at)
+                Task::Wake(at)
             }
         }
     }

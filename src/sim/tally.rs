@@ -1,11 +1,13 @@
 //! What came of a scenario, added up.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::event::Happening;
 use super::histogram::Histogram;
 use super::model::Scenario;
 use super::world::play;
+use crate::engine::{RaceReport, Said};
+use crate::metrics::Source;
 use crate::policy::race::{Kind, Outcome};
 
 /// The sums of a scenario.
@@ -27,13 +29,17 @@ pub struct Tally {
     pub hedges_won: u64,
     /// Hedges not made because the budget was spent.
     pub hedges_denied: u64,
+    /// Queries answered from the cache, stale answers included.
+    pub cached: u64,
+    /// Races that a client waited for at their end; the other queries joined one of them, or were cached.
+    pub races: u64,
 }
 
 impl Tally {
     /// Plays a scenario.
     pub fn of(scenario: &Scenario, start: Instant, seed: u64) -> Self {
         let mut tally = Self::default();
-        play(scenario, start, seed, |_, at, happening| tally.add(at, happening));
+        play(scenario, start, seed, |_, happening| tally.add(happening));
         tally
     }
 
@@ -43,19 +49,41 @@ impl Tally {
         (attempts as f64 - self.queries as f64) / self.queries.max(1) as f64
     }
 
-    /// Adds what happened to a query, so long after it came.
-    fn add(&mut self, at: Duration, happening: Happening) {
+    /// Queries that waited for a race which another had begun.
+    pub fn joined(&self) -> u64 {
+        self.queries.saturating_sub(self.cached + self.races)
+    }
+
+    /// Adds what happened.
+    fn add(&mut self, happening: Happening<'_>) {
         match happening {
-            Happening::Came { .. } => self.queries += 1,
-            Happening::Asked { kind: Kind::First, .. } => self.first += 1,
-            Happening::Asked { kind: Kind::Hedge, .. } => self.hedges += 1,
-            Happening::Asked { kind: Kind::Failover, .. } => self.failovers += 1,
-            Happening::Replied { .. } | Happening::FailedBare => {}
-            Happening::Finished { outcome, winner, hedges_denied } => {
-                self.latency.record(at);
-                self.hedges_denied += u64::from(hedges_denied);
-                self.hedges_won += u64::from(winner == Some(Kind::Hedge));
-                self.lost += u64::from(!matches!(outcome, Outcome::Reply(_)));
+            Happening::Came => self.queries += 1,
+            Happening::Replied { .. } | Happening::FailedBare { .. } => {}
+            Happening::RaceOver(report) => self.add_race(&report),
+            Happening::Responded { waited, said, .. } => {
+                self.latency.record(waited);
+                match said.map(|Said { source, .. }| source) {
+                    Some(Source::Cache | Source::Stale) => self.cached += 1,
+                    Some(Source::Backend) => {}
+                    Some(Source::Synthesized | Source::Error | Source::Authority) | None => self.lost += 1,
+                }
+            }
+        }
+    }
+
+    /// Adds a race that is over.
+    fn add_race(&mut self, report: &RaceReport<'_>) {
+        let race = report.race;
+        self.races += u64::from(!report.is_prefetch);
+        self.hedges_denied += u64::from(race.hedges_denied());
+        for attempt in race.attempts() {
+            match attempt.kind {
+                Kind::First => self.first += 1,
+                Kind::Hedge => {
+                    self.hedges += 1;
+                    self.hedges_won += u64::from(report.outcome == Outcome::Reply(attempt.id));
+                }
+                Kind::Failover => self.failovers += 1,
             }
         }
     }

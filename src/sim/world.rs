@@ -1,168 +1,211 @@
-//! Everything there is in a scenario, and what happens in it, one event after the other.
-//!
-//! What `forwarder` does with datagrams, this does with events: it starts races, does what they say, tells them what comes
-//! back, and learns from it.
+//! Everything there is in a scenario, and what happens in it, one event after the other: what the forwarder's sockets and
+//! clock do, this does with models, and drives the same engine.
 
-use std::hash::BuildHasher;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::quality::FixedState;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 
 use super::backend::{Backend, Fate};
 use super::delay::exponential;
 use super::event::{Back, Event, Happening};
-use super::model::Scenario;
-use super::pool::Pool;
-use super::prober::{Errand, Prober};
-use super::slab::{Key, Slab};
+use super::message::{self, Answer};
+use super::model::{PoolModel, Scenario};
+use super::names::NameDraw;
+use super::network::{Caller, Network, UDP_SIZE, Waiting, address};
+use super::prober::{Prober, Task};
 use super::spells::Unfolding;
-use crate::policy::backend_load::End;
-use crate::policy::race::{AttemptId, BackendIndex, Heard, MAX_ATTEMPTS, OptRefusal, Outcome, Race, Step};
-use crate::policy::timers::Timers;
-use crate::policy::{Dispatch, Rank};
+use crate::cache::Cache;
+use crate::config::{BackendConfig, CacheConfig, PoolConfig, PoolIndex, ProbeConfig};
+use crate::engine::shortage::Shortage;
+use crate::engine::single_flight::{SingleFlight, WorkerId};
+use crate::engine::{self, Engine, HashedQuestion, Reason, Seeds, ValidQuery};
+use crate::limit::{Access, AccessRules, Clients, WaitRules};
+use crate::metrics::{Counters, Limited};
+use crate::policy::Rules;
+use crate::policy::health::HealthState;
+use crate::policy::query_slots::{QuerySlot, SlotState};
+use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
+use crate::wire::{self, HashSeed, Name};
 
-/// Plays a scenario from `start` to its end. `observe` is told what happens: to which query, in the order of their coming,
-/// and how long after that one came.
-pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(usize, Duration, Happening)) {
+/// Plays a scenario from `start` to its end. `observe` is told what happens, and how long after the start.
+pub fn play(scenario: &Scenario, start: Instant, seed: u64, observe: impl FnMut(Duration, Happening<'_>)) {
     let mut world = World::new(scenario, start, seed, observe);
     world.schedule(start, Event::Query);
-    if scenario.is_probed {
-        backend_indexes(scenario).for_each(|backend| world.look_after(backend));
-    }
     world.schedule(start + SECOND, Event::Second);
-    // Probes and seconds go on for ever.
-    while !world.is_over()
-        && let Some(at) = world.events.peek()
-    {
-        world.now = at;
-        if let Some((_, event)) = world.events.pop_due(at) {
-            world.on_event(event);
-        }
+    for (number, (at, _)) in scenario.reloads.iter().enumerate() {
+        world.schedule(start + *at, Event::Reload(number));
     }
-}
-
-/// One query and its race.
-#[derive(Debug)]
-struct Query {
-    /// The number of the query.
-    number: usize,
-    /// When it came.
-    came: Instant,
-    /// Its race.
-    race: Race,
-    /// When the race is going to be woken. Timers for another time are stale.
-    armed: Option<Instant>,
-    /// Which attempts count as in flight, a bit for each.
-    out: u8,
-    /// Of which of them the backend's latency was charged with being late.
-    charged: u8,
-    /// The rank of the best reply so far.
-    best: Option<Rank>,
+    for backend in 0..world.probers.len() {
+        world.look_after(backend);
+    }
+    // Probes and seconds go on for ever.
+    while !world.is_over() && world.step() {}
 }
 
 /// Everything there is, now.
-struct World<'a, F> {
+pub(super) struct World<'a, F> {
     /// What is played.
-    scenario: &'a Scenario,
-    /// Who is told.
-    observe: F,
-    /// When it began.
-    start: Instant,
-    /// The fake clock.
-    now: Instant,
+    pub(super) scenario: &'a Scenario,
+    /// Decides.
+    pub(super) engine: Engine<Caller>,
+    /// What the engine is told its questions by.
+    shared: Arc<engine::Shared>,
+    /// The backends, and who waits for them.
+    pub(super) network: Network<'a, F>,
     /// When queries come. Chances of one kind have a generator of their own, so that all policies meet the same queries.
     arrivals: Xoshiro256PlusPlus,
-    /// Tells which names a backend knows.
-    knowledge: u64,
-    /// The backends.
-    backends: Vec<Backend<'a>>,
-    /// Who watches them; nobody if they are not probed.
+    /// What they ask for, and of which pool.
+    names: NameDraw,
+    /// Chance of the probers.
+    probing: Xoshiro256PlusPlus,
+    /// Who watches the backends; nobody if they are not probed.
     probers: Vec<Prober>,
-    /// How slow everything is.
-    slow: Unfolding<'a, f64>,
-    /// What is known of them.
-    pool: Pool<'a>,
+    /// The backends of all pools as the engine knows them, and what their pools share.
+    pub(super) known: Vec<(Arc<SharedBackend>, Arc<PoolState>)>,
+    /// For each pool, how many queries had come by each of the last seconds.
+    by_second: Vec<VecDeque<u64>>,
     /// How many queries have come.
-    came: usize,
-    /// What is going to happen.
-    events: Timers<Event>,
-    /// The queries that are not over, or that something may still come back to.
-    queries: Slab<Query>,
+    pub(super) came: u32,
+    /// Where queries and replies are written.
+    pub(super) message: Vec<u8>,
+    /// Where questions are folded.
+    folded: Vec<u8>,
 }
 
-impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
+impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
     /// A world in which nothing has happened.
-    fn new(scenario: &'a Scenario, start: Instant, seed: u64, observe: F) -> Self {
+    pub(super) fn new(scenario: &'a Scenario, start: Instant, seed: u64, observe: F) -> Self {
         let mut seeds = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut seeds = || seeds.random();
         let arrivals = Xoshiro256PlusPlus::seed_from_u64(seeds());
-        let pool = Pool::new(scenario, seeds(), start);
-        let knowledge = seeds();
+        let (policy, hasher, proof) = (seeds(), HashSeed([seeds(), seeds()]), seeds());
         let slow = Unfolding::new(&scenario.slow, &mut seeds);
-        let backends: Vec<_> = scenario.backends.iter().map(|model| Backend::new(model, &mut seeds)).collect();
-        let probed = if scenario.is_probed { backends.len() } else { 0 };
+        let models = scenario.pools.iter().flat_map(|pool| &pool.backends);
+        let backends: Vec<_> = models.clone().map(|model| Backend::new(model, &mut seeds)).collect();
+        let mut network = Network::new(start, backends, slow, &mut seeds, observe);
+        let state = Arc::new(state(scenario, start));
+        let known: Vec<_> = state
+            .pools
+            .iter()
+            .flat_map(|pool| pool.backends.iter().map(|backend| (Arc::clone(backend), Arc::clone(&pool.state))))
+            .collect();
+        for ((backend, _), model) in known.iter().zip(models) {
+            if !model.up {
+                backend.set_health(HealthState::Down);
+            }
+        }
+        let rules = scenario.pools.iter().flat_map(|pool| vec![pool.rules.health; pool.backends.len()]);
+        let prober = |((backend, _), rules): (&(Arc<SharedBackend>, _), _)| Prober::new(rules, backend.is_up(), start);
+        let probers = known.iter().zip(rules).map(prober);
+        let probers = if scenario.is_probed { probers.collect() } else { Vec::new() };
+        let shared = Arc::new(engine::Shared {
+            single_flight: SingleFlight::new(1),
+            hasher: hasher.question_hasher(),
+            clients: Arc::new(Clients::new(CLIENTS, seeds())),
+            limited: Arc::new(Limited::new("")),
+            shortage: Shortage::new(start),
+        });
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&proof.to_be_bytes());
+        let seeds_of_engine = Seeds { policy, proof: key };
+        let (engines, counters) = (Arc::clone(&shared), Arc::new(Counters::default()));
+        let engine = Engine::new(&mut network, WorkerId(0), engines, counters, state, seeds_of_engine, start);
         Self {
             scenario,
-            observe,
-            start,
-            now: start,
+            engine,
+            shared,
+            network,
             arrivals,
-            pool,
-            knowledge,
-            probers: (0..probed).map(|_| Prober::new(scenario.rules.health, start)).collect(),
-            slow,
+            names: NameDraw::new(&scenario.names),
+            probing: Xoshiro256PlusPlus::seed_from_u64(seeds()),
+            probers,
+            known,
+            by_second: vec![VecDeque::new(); scenario.pools.len()],
             came: 0,
-            events: Timers::new(),
-            queries: Slab::new(),
-            backends,
+            message: Vec::new(),
+            folded: Vec::new(),
         }
     }
 
     /// Whether all queries have come and gone.
     fn is_over(&self) -> bool {
-        self.came == self.scenario.queries && self.queries.is_empty()
+        self.came as usize == self.scenario.queries && self.engine.is_empty() && self.network.slots.is_empty()
+    }
+
+    /// Lets the next thing happen. Returns whether there was one.
+    pub(super) fn step(&mut self) -> bool {
+        let Some(next) = self.next_at() else { return false };
+        // What is due when it is set is due at once.
+        let now = next.max(self.network.now);
+        self.network.now = now;
+        if let Some((_, event)) = self.network.events.pop_due(now) {
+            self.on_event(event);
+        } else if let Some((_, late)) = self.network.slots.pop_ended(now) {
+            self.engine.on_quarantine_over(&late, now);
+        } else {
+            // Last, or a hedge would be paid for an attempt whose reply is here already.
+            self.engine.on_time(&mut self.network, now);
+        }
+        self.end_event();
+        true
+    }
+
+    /// When the next thing happens.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        let Network { events, slots, .. } = &self.network;
+        [events.peek(), slots.next_end(), self.engine.next_due()].into_iter().flatten().min()
+    }
+
+    /// Ends an event: the probers hear of it, and the engine ends its tick.
+    pub(super) fn end_event(&mut self) {
+        self.heed_signals();
+        self.engine.end_tick(&mut self.network);
+        if self.scenario.is_audited {
+            self.engine.audit().expect("what must hold between two events");
+        }
+    }
+
+    /// Whether no client waits and no race runs.
+    pub(super) fn has_answered_all(&self) -> bool {
+        self.engine.is_empty() && self.network.clients.values().all(|client| client.told > 0)
     }
 
     /// Something happens now.
     fn on_event(&mut self, event: Event) {
+        let now = self.network.now;
         match event {
             Event::Query => self.on_query(),
-            Event::Second => {
-                self.pool.on_second();
-                self.schedule(self.now + SECOND, Event::Second);
+            Event::Second => self.on_second(),
+            Event::Retransmission(number) => {
+                self.ask_again(number);
             }
-            Event::Retransmission(key) => {
-                if let Some(query) = self.queries.get_mut(key).filter(|query| !query.race.is_finished()) {
-                    query.race.on_retransmission();
-                    self.drive(key);
+            Event::Back { slot, outstanding, name, back } => match back {
+                Back::Reply(answer) => self.on_reply(slot, (outstanding.race(), outstanding.attempt()), name, answer),
+                Back::Unreachable => {
+                    self.network.strike(slot);
+                    self.engine.on_unreachable(&mut self.network, slot.socket(), now);
                 }
-            }
-            Event::Wake(key) => {
-                let now = self.now;
-                if let Some(query) = self.queries.get_mut(key).filter(|query| query.armed == Some(now)) {
-                    query.armed = None;
-                    if !query.race.is_finished() {
-                        self.drive(key);
-                    }
-                }
-            }
-            Event::Back(key, attempt, back) => self.on_back(key, attempt, back),
-            Event::Forget(key) => self.on_forget(key),
+            },
             Event::Probe(backend) => {
-                if self.probers[backend.get()].is_woken_at(self.now) {
+                if self.probers[backend].is_woken_at(now) {
                     self.look_after(backend);
                 }
             }
             Event::ProbeBack { backend, probe, is_reply } => {
-                let prober = &mut self.probers[backend.get()];
+                let prober = &mut self.probers[backend];
                 match is_reply {
                     _ if !prober.is_out(probe) => return,
-                    true => prober.health.on_probe_reply(self.now),
-                    false => prober.health.on_probe_unreachable(self.now),
+                    true => prober.health.on_probe_reply(now),
+                    false => prober.health.on_probe_unreachable(now),
                 }
                 self.look_after(backend);
+            }
+            Event::Reload(number) => {
+                let (_, rules) = &self.scenario.reloads[number];
+                self.reload(rules);
             }
         }
     }
@@ -170,314 +213,217 @@ impl<'a, F: FnMut(usize, Duration, Happening)> World<'a, F> {
     /// A query comes.
     fn on_query(&mut self) {
         let number = self.came;
-        if number == self.scenario.queries {
+        if number as usize == self.scenario.queries {
             return;
         }
         self.came += 1;
+        let now = self.network.now;
         let gap = exponential(self.scenario.gap, &mut self.arrivals);
-        self.schedule(self.now + gap, Event::Query);
-        self.count_for_probes();
-        let candidates = self.pool.candidates(self.now);
-        let race = Race::start(&self.pool.race_context(), &candidates, self.now);
-        (self.observe)(number, Duration::ZERO, Happening::Came { deadline: race.deadline() - self.now });
-        let query = Query { number, came: self.now, race, armed: None, out: 0, charged: 0, best: None };
-        let key = self.queries.insert(query);
+        self.schedule(now + gap, Event::Query);
+        let name = self.names.next(&mut self.arrivals);
+        let pool = number as usize % self.scenario.pools.len();
+        self.network.clients.insert(number, Waiting { since: now, name, pool, asked: 1, told: 0 });
+        self.network.tell(Happening::Came);
         if let Some(wait) = self.scenario.resend {
-            self.schedule(self.now + wait, Event::Retransmission(key));
+            self.schedule(now + wait, Event::Retransmission(number));
         }
-        self.drive(key);
+        self.query(number, name, pool);
     }
 
-    /// Something comes back to an attempt.
-    fn on_back(&mut self, key: Key, attempt: AttemptId, back: Back) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        let before = query.race.is_finished();
-        match back {
-            Back::Reply(rank) => {
-                self.learn(key, attempt, rank == Rank::Failure);
-                self.judge(key, attempt, rank);
+    /// A client asks again, if it waits still.
+    pub(super) fn ask_again(&mut self, number: u32) {
+        let waiting = self.network.clients.get_mut(&number).filter(|client| client.told == 0);
+        if let Some(Waiting { name, pool, asked, .. }) = waiting {
+            *asked += 1;
+            let (name, pool) = (*name, *pool);
+            self.query(number, name, pool);
+        }
+    }
+
+    /// The engine gets a query.
+    pub(super) fn query(&mut self, number: u32, name: u32, pool: usize) {
+        message::write_query(number as u16, name, pool, &mut self.message);
+        let query = wire::read_query(&self.message).expect("it is a sound query");
+        self.folded.clear();
+        let flags = query.fold_question(&mut self.folded);
+        let octets = &self.folded[..];
+        let question = HashedQuestion { octets, flags, hash: self.shared.hash(octets) };
+        let pool = self.engine.state().routes.find(question.qname()).expect("each name has a pool");
+        let valid = ValidQuery { message: &self.message, query: &query, cookie: None, question, pool };
+        let now = self.network.now;
+        self.engine.on_query(&mut self.network, valid, Caller(number), Reason::Query, now);
+    }
+
+    /// A reply comes.
+    fn on_reply(&mut self, slot: QuerySlot, (race, attempt): AttemptOf, name: u32, answer: Answer) {
+        let waits = |taken: &SlotState<engine::Outstanding, _>| match taken {
+            SlotState::InFlight(outstanding) => (outstanding.race(), outstanding.attempt()) == (race, attempt),
+            SlotState::Quarantined(_) => false,
+        };
+        let is_late = !self.network.slots.find(slot).is_some_and(|taken| waits(&taken));
+        match answer {
+            Answer::Ranked(rank) => self.network.tell(Happening::Replied { race, attempt, rank, is_late }),
+            Answer::Bare if !is_late => self.network.tell(Happening::FailedBare { race }),
+            Answer::Bare | Answer::OptRefused => {}
+        }
+        let Some(backend) = self.network.backend_of(slot.socket()) else { return };
+        let pool = self.pool_of(backend);
+        let ttl = self.scenario.ttl.map_or(0, |ttl| ttl.as_secs() as u32);
+        message::write_reply(slot.id(), name, pool, answer, ttl, &mut self.message);
+        let now = self.network.now;
+        self.engine.on_reply(&mut self.network, slot.socket(), &self.message, now);
+    }
+
+    /// The config is loaded again, with these rules of its pools.
+    pub(super) fn reload(&mut self, rules: &[Rules]) {
+        let configs = configs(self.scenario, rules);
+        let state = Arc::new(self.engine.state().with_pools(&configs, 1));
+        let now = self.network.now;
+        self.engine.set_state(&mut self.network, state, now);
+    }
+
+    /// The pool of a backend.
+    pub(super) fn pool_of(&self, backend: usize) -> usize {
+        let mut before = 0;
+        let is_in = |pool: &PoolModel| {
+            before += pool.backends.len();
+            backend < before
+        };
+        self.scenario.pools.iter().position(is_in).unwrap_or_default()
+    }
+
+    /// A second has passed: the bucket of each budget is fitted to the queries of the last minute.
+    fn on_second(&mut self) {
+        for (by_second, pool) in self.by_second.iter_mut().zip(&self.engine.state().pools) {
+            let queries = pool.state.queries();
+            by_second.push_back(queries);
+            if by_second.len() > MINUTE {
+                by_second.pop_front();
             }
-            Back::OptRefused => {
-                self.learn(key, attempt, true);
-                let refusal = self.queries.get_mut(key).map(|query| query.race.on_opt_refused(attempt));
-                match refusal {
-                    Some(OptRefusal::IsFailure) => self.judge(key, attempt, Rank::Failure),
-                    Some(OptRefusal::AskedAgain) | None => {}
-                }
+            let before = by_second.front().copied().unwrap_or(0);
+            pool.budget().set_recent_queries(queries - before);
+        }
+        self.schedule(self.network.now + SECOND, Event::Second);
+    }
+
+    /// Hands what queries have met to the probers, which are woken a moment later.
+    fn heed_signals(&mut self) {
+        let now = self.network.now;
+        while let Some((backend, signal)) = self.network.signals.pop() {
+            let (shared, _) = &self.known[backend];
+            let Some(prober) = self.probers.get_mut(backend) else {
+                shared.take_signal(signal);
+                continue;
+            };
+            if !signal.is_suspicion() {
+                shared.take_signal(signal);
             }
-            Back::Bare => {
-                query.race.on_bare_failure(attempt);
-                (self.observe)(query.number, self.now - query.came, Happening::FailedBare);
+            match signal {
+                HealthSignal::Unreachable => prober.health.on_unreachable(now),
+                HealthSignal::Replied => prober.health.on_reply(now),
+                HealthSignal::Silent => prober.health.on_silence(now),
+                HealthSignal::ProbeDue => prober.health.on_queries(now),
             }
-            Back::Unreachable => return self.on_unreachable(key, attempt),
-        }
-        let Some(query) = self.queries.get_mut(key) else { return };
-        // A late one must change nothing: if it does, there is a second outcome.
-        if !before || !query.race.is_finished() {
-            self.drive(key);
-        }
-        self.remove_if_over(key);
-    }
-
-    /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
-    fn learn(&mut self, key: Key, attempt: AttemptId, is_error: bool) {
-        let end = if is_error { End::Failure } else { End::Reply };
-        let Some(backend) = self.ended(key, attempt, end) else { return };
-        if !self.pool.is_up(backend)
-            && let Some(prober) = self.probers.get_mut(backend.get())
-        {
-            prober.health.on_reply(self.now);
-            self.look_after(backend);
+            prober.wake_at(now);
+            self.network.events.push(now, Event::Probe(backend));
         }
     }
 
-    /// An attempt has ended, perhaps long after its race. Returns its backend if that is news.
-    fn ended(&mut self, key: Key, attempt: AttemptId, end: fn(Duration) -> End) -> Option<BackendIndex> {
-        let query = self.queries.get_mut(key)?;
-        let asked = query.race.attempt(attempt)?;
-        let is_charged = take_bit(&mut query.charged, attempt);
-        if !take_bit(&mut query.out, attempt) {
-            return None;
-        }
-        self.pool.ended(asked.backend, end(self.now - asked.asked_at), is_charged, self.now);
-        Some(asked.backend)
-    }
-
-    /// Lets a race judge a reply.
-    fn judge(&mut self, key: Key, attempt: AttemptId, rank: Rank) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        let heard = query.race.on_reply(attempt, rank, self.now);
-        match heard {
-            Heard::Accepted | Heard::Kept => query.best = Some(rank),
-            Heard::NotNeeded => {}
-        }
-        (self.observe)(query.number, self.now - query.came, Happening::Replied { attempt, rank, heard });
-    }
-
-    /// ICMP comes to an attempt: its race moves on, and a probe is to find out. If the backend is known to be down, the attempt
-    /// has failed.
-    fn on_unreachable(&mut self, key: Key, attempt: AttemptId) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        let Some(backend) = query.race.attempt(attempt).map(|asked| asked.backend) else { return };
-        let was_finished = query.race.is_finished();
-        if self.pool.is_up(backend) {
-            query.race.on_unreachable(attempt);
-        } else {
-            query.race.on_failure(attempt);
-            self.ended(key, attempt, |_| End::Unreachable);
-        }
-        if !was_finished {
-            self.drive(key);
-        }
-        self.remove_if_over(key);
-        if let Some(prober) = self.probers.get_mut(backend.get()) {
-            prober.health.on_unreachable(self.now);
-            self.look_after(backend);
-        }
-    }
-
-    /// Does what a race says until it waits or is over.
-    fn drive(&mut self, key: Key) {
+    /// Lets the prober of a backend do what is due, and tells what it finds.
+    fn look_after(&mut self, backend: usize) {
         loop {
-            let Some(query) = self.queries.get_mut(key) else { return };
-            let at = self.now - query.came;
-            match query.race.next_step(&self.pool.race_context(), self.now) {
-                Step::Ask { attempt, backend, kind, edns } => {
-                    query.out |= 1 << attempt.0;
-                    (self.observe)(query.number, at, Happening::Asked { backend, kind, edns });
-                    self.pool.asked(backend, self.now);
-                    self.send(key, attempt, backend, edns);
-                }
-                Step::WaitUntil(wake) => {
-                    assert!(self.now < wake && wake <= query.race.deadline(), "a race waits for {wake:?}");
-                    if query.armed.is_none_or(|armed| wake < armed) {
-                        query.armed = Some(wake);
-                        self.events.push(wake, Event::Wake(key));
-                    }
-                    return;
-                }
-                Step::Finished(outcome) => return self.finish(key, outcome),
-            }
-        }
-    }
-
-    /// An attempt goes out: what is going to come back, and when?
-    fn send(&mut self, key: Key, attempt: AttemptId, index: BackendIndex, edns: bool) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        let now = self.now - self.start;
-        let slow = *self.slow.at(now);
-        let backend = &mut self.backends[index.get()];
-        let model = backend.model;
-        let mut at = match backend.ask(now, slow) {
-            Fate::Lost => return,
-            Fate::Unreachable(at) => {
-                return self.schedule(self.start + at, Event::Back(key, attempt, Back::Unreachable));
-            }
-            Fate::Replied(at) => self.start + at,
-        };
-        if backend.rng.random_bool(model.bare) {
-            self.events.push(at, Event::Back(key, attempt, Back::Bare));
-            at += exponential(at - self.now, &mut backend.rng);
-        }
-        let back = if backend.rng.random_bool(model.unreachable) {
-            Some(Back::Unreachable)
-        } else if edns && model.refuses_opt {
-            Some(Back::OptRefused)
-        } else if backend.rng.random_bool(model.failure) {
-            Some(Back::Reply(Rank::Failure))
-        } else if knows(self.knowledge, query.number, index, model.knows) {
-            Some(Back::Reply(Rank::Positive))
-        } else {
-            model.miss.map(Back::Reply)
-        };
-        if let Some(back) = back {
-            self.events.push(at, Event::Back(key, attempt, back));
-        }
-    }
-
-    /// A race is over.
-    fn finish(&mut self, key: Key, outcome: Outcome) {
-        let Some(query) = self.queries.get_mut(key) else { return };
-        let rules = &self.scenario.rules;
-        let winner = match outcome {
-            Outcome::Reply(attempt) => query.race.attempt(attempt).map(|attempt| attempt.kind),
-            Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
-        };
-        let hedges_denied = query.race.hedges_denied();
-        let finished = Happening::Finished { outcome, winner, hedges_denied };
-        (self.observe)(query.number, self.now - query.came, finished);
-        let is_success = winner.is_some() && query.best > Some(Rank::Failure);
-        if is_success && rules.dispatch == Dispatch::Hedge {
-            self.pool.earn();
-        }
-        for attempt in query.race.attempts().filter(|attempt| attempt.open) {
-            let backend = attempt.backend;
-            if self.pool.charge(backend, attempt.asked_at) {
-                query.charged |= 1 << attempt.id.0;
-            }
-            // Silence raises suspicion. The prober is woken a moment later, when this race is done with.
-            if self.now - attempt.asked_at >= rules.attempt_timeout
-                && let Some(prober) = self.probers.get_mut(backend.get())
-            {
-                prober.health.on_silence(self.now);
-                prober.wake_at(self.now);
-                self.events.push(self.now, Event::Probe(backend));
-            }
-        }
-        if query.out != 0 {
-            self.schedule(self.now + QUARANTINE, Event::Forget(key));
-        }
-        self.remove_if_over(key);
-    }
-
-    /// Nobody waits any longer for what has not come back to a query.
-    fn on_forget(&mut self, key: Key) {
-        for attempt in attempt_ids() {
-            self.ended(key, attempt, End::Silence);
-        }
-        self.remove_if_over(key);
-    }
-
-    /// Forgets a query that is over and that nothing can come back to.
-    fn remove_if_over(&mut self, key: Key) {
-        if self.queries.get_mut(key).is_some_and(|query| query.race.is_finished() && query.out == 0) {
-            self.queries.remove(key);
-        }
-    }
-
-    /// Lets the prober of a backend do what is due, and heeds what it finds.
-    fn look_after(&mut self, backend: BackendIndex) {
-        loop {
-            let Some(prober) = self.probers.get_mut(backend.get()) else { return };
-            match prober.next_errand(self.now, self.pool.rng()) {
-                Errand::Send(probe) => {
-                    let now = self.now - self.start;
-                    let slow = *self.slow.at(now);
-                    let (at, is_reply) = match self.backends[backend.get()].ask(now, slow) {
+            let now = self.network.now;
+            let prober = &mut self.probers[backend];
+            match prober.next_task(now, &mut self.probing) {
+                Task::Send(probe) => {
+                    self.known[backend].0.take_signals();
+                    let (at, is_reply) = match self.network.ask(backend) {
                         Fate::Lost => continue,
                         Fate::Unreachable(at) => (at, false),
                         Fate::Replied(at) => (at, true),
                     };
-                    self.schedule(self.start + at, Event::ProbeBack { backend, probe, is_reply });
+                    self.schedule(self.network.at(at), Event::ProbeBack { backend, probe, is_reply });
                 }
-                Errand::Wake(at) => {
-                    let is_up = prober.health.is_up();
+                Task::Wake(at) => {
+                    let news = prober.take_news();
                     self.schedule(at, Event::Probe(backend));
-                    if self.pool.set_up(backend, is_up, self.now) && !is_up {
-                        self.fail_all(backend);
+                    if let Some(is_up) = news {
+                        let (shared, pool) = &self.known[backend];
+                        let health = if is_up { HealthState::Up } else { HealthState::Down };
+                        if shared.set_health(health) {
+                            pool.announce();
+                        }
+                        self.engine.refresh_pools(&mut self.network, now);
                     }
                     return;
                 }
-            }
-        }
-    }
-
-    /// A backend is down: what was asked of it is not going to be replied to.
-    fn fail_all(&mut self, backend: BackendIndex) {
-        let is_meant = |query: &Query, id: AttemptId| {
-            let attempt = query.race.attempt(id);
-            query.out & 1 << id.0 != 0 && attempt.is_some_and(|attempt| attempt.backend == backend)
-        };
-        let waits = |query: &Query| attempt_ids().any(|id| is_meant(query, id));
-        let keys: Vec<_> = self.queries.iter().filter(|(_, query)| waits(query)).map(|(key, _)| key).collect();
-        for key in keys {
-            let Some(query) = self.queries.get_mut(key) else { continue };
-            let was_finished = query.race.is_finished();
-            let failed: Vec<_> = attempt_ids().filter(|id| is_meant(query, *id)).collect();
-            failed.iter().for_each(|id| query.race.on_failure(*id));
-            for id in failed {
-                self.ended(key, id, |_| End::Unreachable);
-            }
-            if !was_finished {
-                self.drive(key);
-            }
-            self.remove_if_over(key);
-        }
-    }
-
-    /// Counts a query that comes, for probes that are due after so many.
-    fn count_for_probes(&mut self) {
-        let every = self.scenario.rules.health.every_queries as usize;
-        if every > 0 && self.came.is_multiple_of(every) {
-            for (backend, prober) in backend_indexes(self.scenario).zip(&mut self.probers) {
-                prober.health.on_queries(self.now);
-                prober.wake_at(self.now);
-                self.events.push(self.now, Event::Probe(backend));
             }
         }
     }
 
     /// Sets a timer.
     fn schedule(&mut self, at: Instant, event: Event) {
-        self.events.push(at, event);
+        self.network.events.push(at, event);
     }
 }
 
-/// All backends.
-fn backend_indexes(scenario: &Scenario) -> impl Iterator<Item = BackendIndex> + use<> {
-    (0..=u16::MAX).take(scenario.backends.len()).map(BackendIndex)
+/// An attempt, and its race.
+type AttemptOf = (engine::RaceRef, crate::policy::race::AttemptId);
+
+/// The run-time state of a scenario.
+fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
+    let suffix = |pool: usize| {
+        let mut suffix = Vec::new();
+        message::write_suffix(pool, &mut suffix);
+        Name::from_wire(&suffix).expect("it is a sound name")
+    };
+    let suffixes: Vec<_> = (0..scenario.pools.len()).map(suffix).collect();
+    let routes = suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool)));
+    let cache_config = scenario.ttl.map(|_| {
+        let rules = crate::cache::Rules::default();
+        CacheConfig { size: CacheConfig::SIZE, rules, persist: None }
+    });
+    let empty = ForwarderState {
+        edns_udp_size: UDP_SIZE,
+        access: Arc::new(Access::new(&AccessRules::of(&AccessRules::EVERYBODY))),
+        limits: WaitRules { waiting: u32::MAX, in_flight: u32::MAX },
+        rate: None,
+        routes: Arc::new(Routes::new(routes)),
+        pools: Vec::new(),
+        cache: cache_config.as_ref().map(|config| Arc::new(Cache::new(config.size, start))),
+        cache_config,
+        cookies: None,
+    };
+    let rules: Vec<_> = scenario.pools.iter().map(|pool| pool.rules.clone()).collect();
+    empty.with_pools(&configs(scenario, &rules), 1)
 }
 
-/// Whether a backend knows the name of a query: the same in each attempt.
-fn knows(knowledge: u64, query: usize, backend: BackendIndex, part: f64) -> bool {
-    let ticket = || FixedState::with_seed(knowledge).hash_one((query, backend)) as f64 / u64::MAX as f64;
-    part >= 1.0 || (part > 0.0 && ticket() < part)
-}
-
-/// All attempts that a query can have.
-fn attempt_ids() -> impl Iterator<Item = AttemptId> {
-    (0..MAX_ATTEMPTS as u8).map(AttemptId)
-}
-
-/// Takes the bit of an attempt out, and tells whether it was there.
-fn take_bit(bits: &mut u8, attempt: AttemptId) -> bool {
-    let bit = 1 << attempt.0;
-    let was_there = *bits & bit != 0;
-    *bits &= !bit;
-    was_there
+/// The config of all pools of a scenario, with these rules.
+fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
+    let mut number = 0;
+    let pools = scenario.pools.iter().zip(rules).enumerate();
+    let config = |(place, (pool, rules)): (usize, (&PoolModel, &Rules))| {
+        let backends = pool.backends.iter().map(|model| {
+            number += 1;
+            BackendConfig { name: format!("backend{number}"), address: address(number - 1), weight: model.weight }
+        });
+        PoolConfig {
+            name: format!("pool{place}"),
+            backends: backends.collect(),
+            rules: rules.clone(),
+            probe: ProbeConfig::default(),
+            cache: true,
+            max_in_flight: PoolConfig::MAX_IN_FLIGHT,
+            case: PoolConfig::CASE,
+            cookies: false,
+        }
+    };
+    pools.map(config).collect()
 }
 
 /// A second.
 const SECOND: Duration = Duration::from_secs(1);
-/// How long something may still come back to an attempt when its race is over (as `net/backend_sockets.rs` keeps an ID).
-const QUARANTINE: Duration = Duration::from_secs(2);
+/// Seconds in a minute.
+const MINUTE: usize = 60;
+/// Clients that have a place of their own in the table of who holds what.
+const CLIENTS: usize = 1024;

@@ -1,14 +1,16 @@
-//! The race over thousands of seeds: random rules, random backends, a fake clock.
+//! Engines over thousands of seeds: many queries, several pools, random rules and backends, reloads under way, a fake clock. The
+//! invariants of the engine are checked after each event, those of races and responses at the end.
 //!
 //! A failure prints its seed; `HEDGEROW_SEED=n cargo test --test it race_seeds::` runs that one alone.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use hedgerow::metrics::Source;
 use hedgerow::policy::balance::Balance;
-use hedgerow::policy::race::{Heard, Kind, MAX_ATTEMPTS, Outcome};
+use hedgerow::policy::race::{Kind, MAX_ATTEMPTS, Outcome};
 use hedgerow::policy::{Accept, Dispatch, Grace, Hedge, HedgeDelay, Rank, Rules};
-use hedgerow::sim::{Course, Delay, Model, Record, Report, Scenario, run};
+use hedgerow::sim::{Course, Delay, Model, Names, PoolModel, Record, Report, Scenario, run};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -41,12 +43,17 @@ fn for_each_seed(check: impl Fn(&Scenario, &Report)) {
     }
 }
 
-/// Runs a check on each query of each seed.
-fn for_each_query(check: impl Fn(&Scenario, &Record)) {
+/// Runs a check on each race of each seed, with its pool.
+fn for_each_race(check: impl Fn(&Scenario, &PoolModel, &Record)) {
     for_each_seed(|scenario, report| {
-        assert_eq!(report.queries.len(), scenario.queries);
-        report.queries.iter().for_each(|query| check(scenario, query));
+        report.races.iter().for_each(|race| check(scenario, pool_of(scenario, race), race));
     });
+}
+
+/// The pool of a race.
+fn pool_of<'s>(scenario: &'s Scenario, race: &Record) -> &'s PoolModel {
+    let number: usize = race.pool.strip_prefix("pool").and_then(|number| number.parse().ok()).expect("a number");
+    &scenario.pools[number]
 }
 
 /// Names the seed if the test fails while it runs.
@@ -60,17 +67,32 @@ impl Drop for Blame {
     }
 }
 
-/// Any pool under any rules.
+/// Any pools under any rules, which may change under way.
 fn scenario(rng: &mut StdRng) -> Scenario {
-    let backends = rng.random_range(1..=10);
+    let pools = *pick(rng, &[1, 1, 2, 3]);
+    let pools: Vec<_> = (0..pools).map(|_| pool(rng)).collect();
+    let names = if rng.random_bool(0.5) { Names::Unique } else { Names::Zipf { exponent: 1.0, count: 8 } };
+    let mut reload = || (Duration::from_millis(rng.random_range(1..2_000)), pools.iter().map(|_| rules(rng)).collect());
+    let reloads = vec![reload(), reload()];
+    let reloads = if rng.random_bool(0.4) { reloads } else { Vec::new() };
     Scenario {
-        rules: rules(rng),
-        backends: (0..backends).map(|_| model(rng)).collect(),
+        pools,
         queries: 30,
+        names,
+        ttl: rng.random_bool(0.3).then(|| Duration::from_secs(rng.random_range(1..4))),
         gap: Duration::from_micros(rng.random_range(1..200_000)),
         resend: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(1..2_000))),
-        ..Scenario::default()
+        slow: Course::always(1.0),
+        is_probed: false,
+        reloads,
+        is_audited: true,
     }
+}
+
+/// Any pool.
+fn pool(rng: &mut StdRng) -> PoolModel {
+    let backends = rng.random_range(1..=10);
+    PoolModel { rules: rules(rng), backends: (0..backends).map(|_| model(rng)).collect() }
 }
 
 /// Any rules.
@@ -81,7 +103,7 @@ fn rules(rng: &mut StdRng) -> Rules {
     Rules {
         dispatch: *pick(rng, &[Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential]),
         fanout: rng.random_range(0..4),
-        balance: *pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random]),
+        balance: *pick(rng, &[Balance::Ordered, Balance::RoundRobin, Balance::Random, Balance::Sticky]),
         accept: *pick(rng, &[Accept::Positive, Accept::Conclusive, Accept::Any]),
         timeout: Duration::from_millis(rng.random_range(1..4_000)),
         grace,
@@ -119,111 +141,119 @@ fn pick<'a, T>(rng: &mut StdRng, choices: &'a [T]) -> &'a T {
     choices.choose(rng).expect("there is something to choose")
 }
 
-/// The rank of the reply that won, if one did.
-fn winning_rank(query: &Record) -> Option<Rank> {
-    match query.outcomes.first()?.1 {
-        Outcome::Reply(attempt) => {
-            let kept = |heard| matches!(heard, Heard::Accepted | Heard::Kept);
-            let mut winners = query.replies.iter().rev();
-            winners.find(|reply| reply.attempt == attempt && kept(reply.heard)).map(|reply| reply.rank)
-        }
-        Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
-    }
-}
-
 #[test]
-fn each_query_has_one_outcome_and_never_after_the_deadline() {
-    for_each_query(|_, query| {
-        assert_eq!(query.outcomes.len(), 1, "{query:?}");
-        assert!(query.outcomes[0].0 <= query.deadline, "{query:?}");
+fn each_query_has_one_response_and_each_race_one_outcome_in_time() {
+    for_each_seed(|scenario, report| {
+        assert_eq!(report.queries.len(), scenario.queries);
+        // Who joins a race that began before a reload waits as that does.
+        let rules = scenario.pools.iter().map(|pool| &pool.rules);
+        let rules = rules.chain(scenario.reloads.iter().flat_map(|(_, rules)| rules));
+        let longest = rules.map(|rules| rules.timeout).max().expect("a pool has rules");
+        for told in &report.queries {
+            assert!(matches!(told[..], [(waited, _)] if waited <= longest), "{told:?} within {longest:?}");
+        }
+        for race in &report.races {
+            assert!(matches!(race.outcomes[..], [(ended, _)] if ended <= race.deadline), "{race:?}");
+        }
     });
 }
 
 #[test]
 fn an_accepted_reply_never_loses_to_a_kept_one() {
-    for_each_query(|scenario, query| {
-        let (ended, _) = query.outcomes[0];
-        let accepts = |rank| scenario.rules.accept.accepts(rank);
-        let first = query.replies.iter().find(|reply| reply.at <= ended && accepts(reply.rank));
-        match first {
-            Some(reply) if reply.at < ended || reply.heard == Heard::Accepted => {
-                assert_eq!(query.outcomes[0], (reply.at, Outcome::Reply(reply.attempt)), "{query:?}");
-            }
-            // It came in the same microsecond as the end, but after it.
-            Some(_) | None => assert!(!winning_rank(query).is_some_and(accepts), "{query:?}"),
+    for_each_race(|_, pool, race| {
+        let accepts = |rank| race.rules.accept.accepts(rank);
+        match race.replies.iter().find(|reply| !reply.is_late && accepts(reply.rank)) {
+            Some(reply) => assert_eq!(race.outcomes[0], (reply.at, Outcome::Reply(reply.attempt)), "{race:?}"),
+            // Where any reply is accepted, a refusal of OPT may be.
+            None if pool.backends.iter().any(|model| model.refuses_opt) => {}
+            None => assert!(!race.won_by.is_some_and(accepts), "{race:?}"),
         }
     });
 }
 
 #[test]
 fn an_acceptable_reply_that_came_in_time_is_returned() {
-    for_each_query(|scenario, query| {
+    for_each_race(|_, _, race| {
         // With grace a kept negative may go out before, and after a bare failure SERVFAIL may.
-        if scenario.rules.grace != Grace::Off || query.bare_failure {
+        if race.rules.grace != Grace::Off || race.bare_failure {
             return;
         }
-        let accepts = |rank| scenario.rules.accept.accepts(rank);
-        if query.replies.iter().any(|reply| reply.at < query.deadline && accepts(reply.rank)) {
-            assert!(winning_rank(query).is_some_and(accepts), "{query:?}");
+        let accepts = |rank| race.rules.accept.accepts(rank);
+        if race.replies.iter().any(|reply| reply.at < race.deadline && accepts(reply.rank)) {
+            assert!(race.won_by.is_some_and(accepts), "{race:?}");
         }
     });
 }
 
 #[test]
-fn the_best_kept_reply_wins() {
-    for_each_query(|_, query| {
-        let in_time = query.replies.iter().filter(|reply| reply.heard != Heard::NotNeeded);
-        assert_eq!(winning_rank(query), in_time.map(|reply| reply.rank).max(), "{query:?}");
+fn the_best_reply_in_time_wins() {
+    for_each_race(|_, pool, race| {
+        let in_time = race.replies.iter().filter(|reply| !reply.is_late);
+        let best = in_time.map(|reply| reply.rank).max();
+        // A refusal of OPT may be kept as the failure that it is.
+        let refusal = pool.backends.iter().any(|model| model.refuses_opt).then_some(Rank::Failure);
+        assert!(race.won_by == best || best.is_none() && race.won_by == refusal, "{race:?}");
     });
 }
 
 #[test]
 fn nothing_is_said_while_somebody_who_may_know_better_is_out() {
-    for_each_query(|scenario, query| {
-        let (ended, outcome) = query.outcomes[0];
-        let early = ended < query.deadline && scenario.rules.grace == Grace::Off && !query.bare_failure;
+    for_each_race(|_, pool, race| {
+        let (ended, outcome) = race.outcomes[0];
+        let early = ended < race.deadline && race.rules.grace == Grace::Off && !race.bare_failure;
         if early && outcome == Outcome::Nothing {
-            assert!(query.replies.iter().all(|reply| reply.at > ended), "{query:?}");
+            assert!(race.replies.iter().all(|reply| reply.is_late), "{race:?}");
             let silent = |model: &Model| model.unreachable == 0.0;
-            let asked = query.asked.iter().map(|asked| &scenario.backends[asked.backend.get()]);
-            assert!(!asked.into_iter().any(silent), "{query:?}");
+            let asked = race.asked.iter().map(|asked| &pool.backends[asked.backend.get()]);
+            assert!(!asked.into_iter().any(silent), "{race:?}");
         }
     });
 }
 
 #[test]
 fn a_hedge_never_asks_the_same_backend_again() {
-    for_each_query(|_, query| {
-        for (place, hedge) in query.asked.iter().enumerate().filter(|(_, asked)| asked.kind == Kind::Hedge) {
-            let before = &query.asked[..place];
-            assert!(before.iter().all(|asked| asked.backend != hedge.backend), "{query:?}");
+    for_each_race(|_, _, race| {
+        for (place, hedge) in race.asked.iter().enumerate().filter(|(_, asked)| asked.kind == Kind::Hedge) {
+            let before = &race.asked[..place];
+            assert!(before.iter().all(|asked| asked.backend != hedge.backend), "{race:?}");
         }
     });
 }
 
 #[test]
 fn attempts_and_tries_are_bounded() {
-    for_each_query(|scenario, query| {
-        assert!(query.asked.len() <= MAX_ATTEMPTS, "{query:?}");
-        for (number, model) in scenario.backends.iter().enumerate() {
-            let asked = query.asked.iter().filter(|asked| asked.backend.get() == number);
+    for_each_race(|scenario, pool, race| {
+        assert!(race.asked.len() <= MAX_ATTEMPTS, "{race:?}");
+        if scenario.names != Names::Unique {
+            // Each of those who wait may have asked again.
+            return;
+        }
+        for (number, model) in pool.backends.iter().enumerate() {
+            let asked = race.asked.iter().filter(|asked| asked.backend.get() == number);
             // A retransmission and a refusal of OPT are worth one more each.
-            let tries = usize::from(scenario.rules.tries);
+            let tries = usize::from(race.rules.tries);
             let most = tries + usize::from(scenario.resend.is_some()) + usize::from(model.refuses_opt);
-            assert!(asked.count() <= most, "{query:?}");
+            assert!(asked.count() <= most, "{race:?}");
         }
     });
 }
 
 #[test]
 fn backends_that_are_down_are_asked_only_if_all_are() {
-    for_each_query(|scenario, query| {
-        if scenario.backends.iter().any(|model| model.up) {
-            assert!(query.asked.iter().all(|asked| scenario.backends[asked.backend.get()].up), "{query:?}");
-        } else {
-            assert!(query.deadline <= scenario.rules.attempt_timeout, "{query:?}");
-            let at_once = query.asked.iter().filter(|asked| asked.at == Duration::ZERO).count();
-            assert_eq!(at_once, scenario.backends.len().min(MAX_ATTEMPTS), "{query:?}");
+    for_each_seed(|scenario, report| {
+        for race in &report.races {
+            let pool = pool_of(scenario, race);
+            if pool.backends.iter().any(|model| model.up) {
+                assert!(race.asked.iter().all(|asked| pool.backends[asked.backend.get()].up), "{race:?}");
+            } else if race.all_down {
+                assert!(race.deadline <= race.rules.attempt_timeout, "{race:?}");
+                let at_once = race.asked.iter().filter(|asked| asked.at == Duration::ZERO).count();
+                assert_eq!(at_once, pool.backends.len().min(MAX_ATTEMPTS), "{race:?}");
+            } else if pool.backends.iter().all(|model| !model.refuses_opt) {
+                // Somebody has shown by a reply that he is up, and refusals of OPT are not among these.
+                let before = report.races.iter().filter(|other| other.pool == race.pool && other.began <= race.began);
+                assert!(before.flat_map(|other| &other.replies).next().is_some(), "{race:?}");
+            }
         }
     });
 }
@@ -231,18 +261,35 @@ fn backends_that_are_down_are_asked_only_if_all_are() {
 #[test]
 fn hedges_stay_within_the_rules_and_the_budget() {
     for_each_seed(|scenario, report| {
-        let hedge = &scenario.rules.hedge;
-        let hedges = |query: &Record| query.asked.iter().filter(|asked| asked.kind == Kind::Hedge).count();
-        let most = if scenario.rules.dispatch == Dispatch::Hedge { usize::from(hedge.max) } else { 0 };
-        assert!(report.queries.iter().all(|query| hedges(query) <= most));
-        let all: usize = report.queries.iter().map(hedges).sum();
-        let paid = if hedge.budget > 0.0 { 10.0 + hedge.budget * report.successes as f64 } else { 0.0 };
-        assert!(all as f64 <= paid + 1e-6, "{all} hedges, {paid} paid");
+        let hedges = |race: &Record| race.asked.iter().filter(|asked| asked.kind == Kind::Hedge).count();
+        let most = |rules: &Rules| if rules.dispatch == Dispatch::Hedge { usize::from(rules.hedge.max) } else { 0 };
+        assert!(report.races.iter().all(|race| hedges(race) <= most(&race.rules)));
+        for (number, pool) in scenario.pools.iter().enumerate() {
+            let of_pool = report.races.iter().filter(|race| race.pool == format!("pool{number}"));
+            let later = scenario.reloads.iter().map(|(_, rules)| &rules[number]);
+            let budgets = std::iter::once(&pool.rules).chain(later).map(|rules| rules.hedge.budget);
+            let budget = budgets.fold(0.0, f64::max);
+            let successes = of_pool.clone().filter(|race| race.won_by > Some(Rank::Failure)).count();
+            let all: usize = of_pool.map(hedges).sum();
+            let paid = if budget > 0.0 { 10.0 + budget * successes as f64 } else { 0.0 };
+            assert!(all as f64 <= paid + 1e-6, "{all} hedges, {paid} paid");
+        }
     });
 }
 
 #[test]
-fn the_same_replies_make_the_same_outcome() {
+fn equal_queries_share_a_race_or_an_answer() {
+    for_each_seed(|scenario, report| {
+        if scenario.names == Names::Unique && scenario.ttl.is_none() {
+            assert_eq!(report.races.len(), scenario.queries);
+        }
+        let cached = report.queries.iter().flatten().filter(|(_, source)| *source == Some(Source::Cache)).count();
+        assert!(scenario.ttl.is_some() || cached == 0, "there is no cache, and {cached} are answered from it");
+    });
+}
+
+#[test]
+fn the_same_seed_makes_the_same_report() {
     let later = Instant::now() + Duration::from_secs(1);
     for (seed, scenario, report) in played().iter().step_by(20) {
         let _blame = Blame(*seed);
@@ -252,25 +299,37 @@ fn the_same_replies_make_the_same_outcome() {
 
 #[test]
 fn the_seeds_reach_every_corner() {
-    let corners = std::cell::Cell::new([0_u32; 8]);
-    for_each_query(|_, query| {
-        let (ended, outcome) = query.outcomes[0];
-        let mut met = corners.get();
-        let has = |kind| query.asked.iter().any(|asked| asked.kind == kind);
+    let corners = std::cell::Cell::new([0_u32; 12]);
+    for_each_seed(|scenario, report| {
+        let races = report.races.iter();
+        let count = |is_seen: &dyn Fn(&&Record) -> bool| races.clone().filter(is_seen).count() as u32;
+        let has = |race: &Record, kind| race.asked.iter().any(|asked| asked.kind == kind);
+        let outcome = |race: &Record| race.outcomes[0].1;
+        let ended = |race: &Record| race.outcomes[0].0;
+        let (first_reload, _) = scenario.reloads.first().cloned().unwrap_or((Duration::MAX, Vec::new()));
+        let from = |source| report.queries.iter().flatten().filter(|(_, said)| *said == Some(source)).count() as u32;
         let seen = [
-            has(Kind::Hedge),
-            query.hedges_denied > 0,
-            query.asked.len() == MAX_ATTEMPTS,
-            query.asked.iter().any(|asked| !asked.edns),
-            outcome == Outcome::Failed,
-            outcome == Outcome::Nothing && ended < query.deadline,
-            matches!(outcome, Outcome::Reply(_)) && ended == query.deadline,
-            query.replies.iter().any(|reply| reply.at > ended),
+            count(&|race| has(race, Kind::Hedge)),
+            count(&|race| race.hedges_denied > 0),
+            count(&|race| race.asked.len() == MAX_ATTEMPTS),
+            count(&|race| race.asked.iter().any(|asked| !asked.edns)),
+            count(&|race| outcome(race) == Outcome::Failed),
+            count(&|race| outcome(race) == Outcome::Nothing && ended(race) < race.deadline),
+            count(&|race| matches!(outcome(race), Outcome::Reply(_)) && ended(race) == race.deadline),
+            count(&|race| race.replies.iter().any(|reply| reply.is_late)),
+            // A reload while it runs.
+            count(&|race| race.began < first_reload && first_reload < race.began + ended(race)),
+            // Queries that had no race of their own: cached ones, and those that joined another's.
+            from(Source::Cache),
+            from(Source::Stale),
+            (report.queries.len() as u32).saturating_sub(report.races.len() as u32 + from(Source::Cache)),
         ];
-        met.iter_mut().zip(seen).for_each(|(count, seen)| *count += u32::from(seen));
+        let mut met = corners.get();
+        met.iter_mut().zip(seen).for_each(|(count, seen)| *count += seen);
         corners.set(met);
     });
     if std::env::var_os("HEDGEROW_SEED").is_none() {
-        assert!(corners.get().iter().all(|&count| count >= 50), "{:?}", corners.get());
+        // Rarest is that nobody is waited for before the deadline: ICMP errors alone do not end an attempt.
+        assert!(corners.get().iter().all(|&count| count >= 10), "{:?}", corners.get());
     }
 }

@@ -83,7 +83,7 @@ fn json_is_for_scripts() {
     };
     // As docs/src/simulate.md has them: scripts rely on it.
     assert_eq!(keys(&found), "backends policies queries rate seed");
-    let expected = "attempts extra_load hedges_denied hedges_wasted hedges_won latency_ms lost policy";
+    let expected = "attempts cached extra_load hedges_denied hedges_wasted hedges_won joined latency_ms lost policy";
     assert_eq!(keys(policy), expected);
     assert_eq!(keys(&policy["attempts"]), "failover first hedge");
     assert_eq!(keys(&policy["latency_ms"]), "max p50 p90 p99 p99.9");

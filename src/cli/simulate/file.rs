@@ -4,6 +4,8 @@
 //! queries = 1_000_000
 //! rate = 3000
 //! slow = "20x@500ms/30s"
+//! names = "zipf(1.0, 10000)"
+//! ttl = "1m"
 //! policies = ["sequential", "hedge delay=p95 budget=5%"]
 //! [[backends]]
 //! latency = "1ms+1%:500ms"
@@ -62,7 +64,7 @@ fn parse(file: &str, text: &str) -> Result<Description, Mistake> {
 }
 
 /// All keys of a file.
-const KEYS: [&str; 6] = ["queries", "rate", "seed", "slow", "backends", "policies"];
+const KEYS: [&str; 8] = ["queries", "rate", "seed", "slow", "names", "ttl", "backends", "policies"];
 
 /// The text, to tell places in it.
 struct Source<'s> {
@@ -133,6 +135,8 @@ mod tests {
     use super::super::{backend, values};
     use super::*;
     use crate::policy::Dispatch;
+    use crate::sim::Names;
+    use std::time::Duration;
 
     #[test]
     fn a_file_says_what_the_command_line_can_say() {
@@ -140,6 +144,8 @@ mod tests {
 queries = 1_000
 rate = 2.5
 slow = "20x@500ms/30s"
+names = "zipf(1.0, 10000)"
+ttl = "1m"
 policies = ["first", { dispatch = "hedge", delay = "p90", budget = 0.02, max = 2 }]
 [[backends]]
 latency = "1ms+1%:500ms"
@@ -153,6 +159,8 @@ loss = 0.05
         assert_eq!(settings.take("seed", values::seed), Ok(None));
         let slow = settings.take("slow", |text| values::course(text, values::factor, Some(1.0)));
         assert!(slow.expect("a course").is_some());
+        assert_eq!(settings.take("names", values::names), Ok(Some(Names::Zipf { exponent: 1.0, count: 10_000 })));
+        assert_eq!(settings.take("ttl", values::ttl), Ok(Some(Duration::from_secs(60))));
         assert_eq!(settings.finish(), Ok(()));
         let counts = backends.into_iter().map(|settings| backend::read(settings).expect("a backend").len());
         assert_eq!(counts.collect::<Vec<_>>(), [2, 1]);
@@ -178,7 +186,7 @@ loss = 0.05
             ("backend = ['']", "s.toml:1:1: backend: unknown key, did you mean \"backends\"?"),
             (
                 "from = 'c'",
-                "s.toml:1:1: from: unknown key, expected one of queries, rate, seed, slow, backends, policies",
+                "s.toml:1:1: from: unknown key, expected one of queries, rate, seed, slow, names, ttl, backends, policies",
             ),
             ("backends = 1", "s.toml:1:12: backends: expected an array of texts, or of tables"),
             ("backends = [1]", "s.toml:1:13: backends[0]: expected a text, or a table"),

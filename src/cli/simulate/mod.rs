@@ -29,7 +29,7 @@ use super::ctl::Trouble;
 use super::ctl::connection::Target;
 use crate::files::{NewFile, Readers};
 use crate::policy::Rules;
-use crate::sim::{Course, Model, Scenario, Tally};
+use crate::sim::{Course, Model, Names, PoolModel, Scenario, Tally};
 
 /// Compare policies on modelled backends
 #[derive(Debug, clap::Args)]
@@ -47,6 +47,12 @@ pub(super) struct Args {
     /// Queries per second, which come by chance [default: that of the running server, or else 3000]
     #[arg(short, long, value_name = "N", value_parser = values::rate)]
     rate: Option<f64>,
+    /// What is asked for: unique, each name once, or zipf(EXPONENT,NAMES), some more often than others [default: unique]
+    #[arg(long, value_name = "NAMES", value_parser = values::names)]
+    names: Option<Names>,
+    /// Cache answers, which have this time to live
+    #[arg(long, value_name = "TIME", value_parser = values::ttl)]
+    ttl: Option<Duration>,
     /// How many times longer all backends take at times, such as 20x@500ms/30s
     #[arg(long, value_name = "COURSE", value_parser = slow)]
     slow: Option<Course<f64>>,
@@ -159,6 +165,8 @@ fn plan(args: &Args) -> Result<Plan, Trouble> {
     let rate = settings.take("rate", values::rate)?;
     let seed = settings.take("seed", values::seed)?;
     let slowness = settings.take("slow", slow)?;
+    let names = settings.take("names", values::names)?;
+    let ttl = settings.take("ttl", values::ttl)?;
     described.settings.finish()?;
 
     let pool = args.from.as_deref().map(|file| live::pool(file, args.pool.as_deref())).transpose()?;
@@ -172,17 +180,20 @@ fn plan(args: &Args) -> Result<Plan, Trouble> {
     let backends = backends(&args.backends, described.backends, found, pool.is_some())?;
     let queries = args.queries.or(queries).unwrap_or(USUAL_QUERIES);
     let seed = args.seed.or(seed).unwrap_or(1);
-    let setting = Setting { queries, rate, backends: backends.len(), seed };
+    let names = args.names.clone().or(names).unwrap_or(Names::Unique);
+    let ttl = args.ttl.or(ttl);
+    let has_repeats = names != Names::Unique || ttl.is_some();
+    let setting = Setting { queries, rate, backends: backends.len(), seed, has_repeats };
     let rules = pool.map(|pool| pool.rules);
     let policies = policies(&args.policies, described.policies, rules.as_ref())?;
     let scenario = Scenario {
-        rules: rules.unwrap_or_default(),
-        backends,
         queries,
+        names,
+        ttl,
         gap: Duration::from_secs_f64(1.0 / rate),
-        resend: None,
         slow: args.slow.clone().or(slowness).unwrap_or_else(|| Course::always(1.0)),
         is_probed: true,
+        ..Scenario::of_pool(rules.unwrap_or_default(), backends)
     };
     Ok(Plan { scenario, policies, setting })
 }
@@ -240,10 +251,11 @@ fn play(scenario: &Scenario, policies: Vec<Policy>, seed: u64) -> Vec<Played> {
         loop {
             let next = left.lock().expect("nothing panics while it is held").next();
             let Some((place, Policy { name, rules, is_first_only })) = next else { return played };
-            let mut scenario = Scenario { rules, ..scenario.clone() };
+            let mut backends = scenario.pools.iter().flat_map(|pool| pool.backends.clone()).collect::<Vec<_>>();
             if is_first_only {
-                scenario.backends.truncate(1);
+                backends.truncate(1);
             }
+            let scenario = Scenario { pools: vec![PoolModel { rules, backends }], ..scenario.clone() };
             played.push((place, Played { name, tally: Tally::of(&scenario, start, seed) }));
         }
     };

@@ -29,12 +29,15 @@ pub(super) struct Setting {
     pub(super) backends: usize,
     /// What chance began with.
     pub(super) seed: u64,
+    /// Whether names are asked for more than once, or cached, so that queries may go without a race of their own.
+    #[serde(skip)]
+    pub(super) has_repeats: bool,
 }
 
 impl Setting {
     /// In a line.
     pub(super) fn headline(&self) -> String {
-        let Self { queries, rate, backends, seed } = self;
+        let Self { queries, rate, backends, seed, .. } = self;
         let seconds = *queries as f64 / rate;
         // Nobody cares for the milliseconds of a minute.
         let steps = if seconds < 10.0 { 1e3 } else { 1.0 };
@@ -47,11 +50,16 @@ impl Setting {
 
 /// A line on the scenario, and a table of policies.
 pub(super) fn to_text(setting: &Setting, played: &[Played]) -> String {
-    format!("{}\n\n{}", setting.headline(), table(&COLUMNS, played.iter().map(row)))
+    let rows = played.iter().map(row);
+    let table = match COLUMNS.first_chunk::<USUAL>() {
+        Some(usual) if !setting.has_repeats => table(usual, rows.map(|row| row.into_iter().take(USUAL).collect())),
+        _ => table(&COLUMNS, rows),
+    };
+    format!("{}\n\n{table}", setting.headline())
 }
 
 /// The heads of the columns, with their alignment.
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; USUAL + 2] = [
     ("POLICY", CellAlignment::Left),
     ("P50 ms", CellAlignment::Right),
     ("P90 ms", CellAlignment::Right),
@@ -61,7 +69,12 @@ const COLUMNS: [Column; 9] = [
     ("EXTRA LOAD", CellAlignment::Right),
     ("HEDGES DENIED", CellAlignment::Right),
     ("LOST", CellAlignment::Right),
+    ("CACHED", CellAlignment::Right),
+    ("JOINED", CellAlignment::Right),
 ];
+
+/// Columns that always mean something; the last two do where names are asked for more than once, or cached.
+const USUAL: usize = 9;
 
 /// A policy under [`COLUMNS`].
 fn row(Played { name, tally }: &Played) -> Vec<String> {
@@ -69,7 +82,7 @@ fn row(Played { name, tally }: &Played) -> Vec<String> {
     let mut row = vec![name.clone()];
     row.extend([latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max].map(|ms| format!("{ms:.2}")));
     row.push(format!("{:.2} %", tally.extra_load() * 100.0));
-    row.extend([tally.hedges_denied.to_string(), tally.lost.to_string()]);
+    row.extend([tally.hedges_denied, tally.lost, tally.cached, tally.joined()].map(|count| count.to_string()));
     row
 }
 
@@ -84,6 +97,8 @@ pub(super) fn to_json(setting: &Setting, played: &[Played]) -> String {
         hedges_wasted: tally.hedges - tally.hedges_won,
         hedges_denied: tally.hedges_denied,
         lost: tally.lost,
+        cached: tally.cached,
+        joined: tally.joined(),
     });
     let document = Document { setting, policies: policies.collect() };
     serde_json::to_string_pretty(&document).expect("plain data with text for keys")
@@ -118,6 +133,10 @@ struct Outcome<'a> {
     hedges_denied: u64,
     /// Queries for which no backend's reply could be given.
     lost: u64,
+    /// Queries answered from the cache.
+    cached: u64,
+    /// Queries that waited for a race which another had begun.
+    joined: u64,
 }
 
 /// Attempts by kind.
@@ -202,7 +221,7 @@ mod tests {
             (2, 0.25, 2, "2 queries at 0.25/s (8s) to 2 backends, seed 7"),
             (20, 2.0 / 3.0, 2, "20 queries at 0.667/s (30s) to 2 backends, seed 7"),
         ] {
-            assert_eq!(Setting { queries, rate, backends, seed: 7 }.headline(), told);
+            assert_eq!(Setting { queries, rate, backends, seed: 7, has_repeats: false }.headline(), told);
         }
     }
 }

@@ -5,12 +5,13 @@
 //! DELAY    1ms, uniform(1ms,3ms), lognormal(1ms,0.5), pareto(1ms,1.5), each with any number of +SHARE:DELAY
 //! WHEN     30s..60s, 30s.. (for good), or 500ms/10s: by chance, for 500 ms in the mean, every 10 s in the mean
 //! COURSE   VALUE, then any number of ,VALUE@WHEN
+//! NAMES    unique, or zipf(1.0,10000): the exponent, and how many names there are
 //! ```
 
 use std::time::Duration;
 
 use crate::config::{limits, words};
-use crate::sim::{Course, Delay, When};
+use crate::sim::{Course, Delay, Names, When};
 
 /// Reads a share.
 pub(super) fn share(text: &str) -> Result<f64, String> {
@@ -32,6 +33,25 @@ pub(super) fn factor(text: &str) -> Result<f64, String> {
 pub(super) fn queries(text: &str) -> Result<usize, String> {
     let number = text.replace('_', "").parse().ok().filter(|number| (1..=MAX_QUERIES).contains(number));
     number.ok_or_else(|| format!("expected a number from 1 to {MAX_QUERIES}"))
+}
+
+/// Reads what is asked for.
+pub(super) fn names(text: &str) -> Result<Names, String> {
+    let expected = || format!("expected unique, or zipf(EXPONENT,NAMES) such as zipf(1.0,10000), of up to {MAX_NAMES}");
+    if text == "unique" {
+        return Ok(Names::Unique);
+    }
+    let arguments = text.strip_prefix("zipf(").and_then(|text| text.strip_suffix(')'));
+    let (exponent, count) = arguments.and_then(|text| text.split_once(',')).ok_or_else(expected)?;
+    let exponent = exponent.trim().parse().ok().filter(|exponent| (0.0..=10.0).contains(exponent));
+    let count = count.trim().replace('_', "").parse().ok().filter(|count| (1..=MAX_NAMES).contains(count));
+    exponent.zip(count).map(|(exponent, count)| Names::Zipf { exponent, count }).ok_or_else(expected)
+}
+
+/// Reads a time to live.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = words::ttl(text).map_err(|error| error.to_string())?;
+    if ttl.is_zero() { Err("expected at least 1s".to_owned()) } else { Ok(ttl) }
 }
 
 /// Reads a number of queries per second.
@@ -162,6 +182,9 @@ const DELAY: &str =
 const MAX_TIME: Duration = Duration::from_secs(3_600);
 /// A quarter of an hour of real time.
 const MAX_QUERIES: usize = 1_000_000_000;
+
+/// Names of Zipf's law: each takes eight octets while it is played.
+const MAX_NAMES: u32 = 10_000_000;
 /// More backends, or servers of one, than this are not told apart by what comes out.
 const MAX_COUNT: u16 = 1_000;
 

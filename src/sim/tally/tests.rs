@@ -1,11 +1,13 @@
 //! Scenarios whose outcome can be reckoned by hand, and the budget under any shift.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::policy::balance::Balance;
 use crate::policy::{Dispatch, Hedge, HedgeDelay, Rules};
-use crate::sim::{Capacity, Course, Delay, Empirical, Model, When, run};
+use crate::sim::{Capacity, Course, Delay, Empirical, Model, Names, Record, When, run};
 
 /// Milliseconds.
 fn ms(count: u64) -> Duration {
@@ -26,7 +28,7 @@ fn rules(dispatch: Dispatch) -> Rules {
 /// Two such backends, 3,000 queries a second.
 fn scenario(rules: Rules, model: Model, queries: usize) -> Scenario {
     let gap = Duration::from_secs(1) / 3_000;
-    Scenario { rules, backends: vec![model; 2], queries, gap, is_probed: true, ..Scenario::default() }
+    Scenario { queries, gap, is_probed: true, ..Scenario::of_pool(rules, vec![model; 2]) }
 }
 
 /// Plays it.
@@ -94,8 +96,9 @@ fn a_crash_is_known_at_once_and_a_stall_soon() {
     let stop = Model { stalls: gone(Duration::MAX), ..Model::default() };
     for ill in [crash, stop] {
         let hedge = rules(Dispatch::Hedge);
-        let backends = vec![ill, sound.clone()];
-        let tally = tally(&Scenario { backends, ..scenario(hedge, sound.clone(), 30_000) });
+        let mut scenario = scenario(hedge, sound.clone(), 30_000);
+        scenario.pools[0].backends[0] = ill;
+        let tally = tally(&scenario);
         assert_eq!(tally.lost, 0);
         assert!(quantile(&tally, 0.99) < 5.0, "{}", quantile(&tally, 0.99));
         // Once it is known, nobody asks it any more.
@@ -115,7 +118,7 @@ fn slowness_that_all_share_cannot_be_hedged_away() {
 fn the_first_backend_alone_is_a_pool_of_one() {
     let ordered = Rules { balance: Balance::Ordered, ..rules(Dispatch::Sequential) };
     let mut scenario = scenario(ordered, stumbling(0.01, ms(500)), 50_000);
-    scenario.backends.truncate(1);
+    scenario.pools[0].backends.truncate(1);
     assert!((quantile(&tally(&scenario), 0.999) - 500.0).abs() < 3.0);
 }
 
@@ -145,10 +148,11 @@ fn every_query_has_one_outcome_whatever_backends_do() {
         for dispatch in [Dispatch::Race, Dispatch::Hedge, Dispatch::Sequential] {
             let mut rules = Rules { attempt_timeout: ms(150), timeout: ms(500), tries: 2, ..rules(dispatch) };
             rules.health.every_queries = 100;
-            let backends = vec![one.clone(), other.clone()];
-            let scenario = Scenario { backends, ..scenario(rules, Model::default(), 2_000) };
+            let mut scenario = scenario(rules, Model::default(), 2_000);
+            scenario.pools[0].backends = vec![one.clone(), other.clone()];
             let report = run(&scenario, Instant::now(), seed);
-            assert!(report.queries.iter().all(|query| query.outcomes.len() == 1), "seed {seed}, {dispatch:?}");
+            assert!(report.races.iter().all(|race| race.outcomes.len() == 1), "seed {seed}, {dispatch:?}");
+            assert!(report.queries.iter().all(|query| query.len() == 1), "seed {seed}, {dispatch:?}");
         }
     }
 }
@@ -176,7 +180,7 @@ proptest! {
         // A second or so.
         let mut scenario = scenario(rules, model, 3_000);
         if !all_at_once {
-            scenario.backends[1] = Model::default();
+            scenario.pools[0].backends[1] = Model::default();
         }
         let tally = Tally::of(&scenario, Instant::now(), seed);
         prop_assert_eq!(tally.lost, 0);
@@ -184,4 +188,57 @@ proptest! {
         // The bucket starts with ten. What it holds later, up to a hundredth of the last minute's queries, was earned.
         prop_assert!(tally.extra_load() * 3_000.0 <= 3_000.0 * budget + 10.0 + 1e-6, "{:?}", tally);
     }
+}
+
+/// A pool with these rules in which only one name is asked for, 3,000 times a second.
+fn one_name(rules: Rules, model: Model) -> Scenario {
+    Scenario { names: Names::Zipf { exponent: 0.0, count: 1 }, ..scenario(rules, model, 10_000) }
+}
+
+#[test]
+fn names_that_are_asked_again_join_the_race_that_runs() {
+    let model = Model { delay: Course::always(Delay::Constant(ms(10))), ..Model::default() };
+    let tally = tally(&one_name(rules(Dispatch::Sequential), model));
+    // Of the 30 that come while one race runs, all but the first join it.
+    assert_eq!((tally.cached, tally.lost, tally.joined() + tally.races), (0, 0, 10_000));
+    assert!((250..450).contains(&tally.races), "{tally:?}");
+    assert!(tally.extra_load() < -0.95 && tally.first == tally.races, "{tally:?}");
+}
+
+#[test]
+fn names_that_are_asked_again_hit_the_cache_until_their_time_is_over() {
+    // Three seconds and a third, and so asked for at most four times, and refreshed before.
+    let scenario = one_name(rules(Dispatch::Sequential), Model::default());
+    let tally = tally(&Scenario { ttl: Some(Duration::from_secs(1)), ..scenario });
+    assert!((9_900..10_000).contains(&tally.cached), "{tally:?}");
+    assert!((1..=8).contains(&tally.first) && tally.lost == 0, "{tally:?}");
+}
+
+#[test]
+fn a_sticky_pool_asks_first_who_knew_the_name() {
+    // Each knows half of the names, and says of the others that there are none.
+    let model = Model { knows: 0.5, ..Model::default() };
+    let failovers = |balance| {
+        let rules = Rules { balance, ..rules(Dispatch::Sequential) };
+        let names = Names::Zipf { exponent: 0.0, count: 100 };
+        tally(&Scenario { names, ..scenario(rules, model.clone(), 20_000) }).failovers
+    };
+    // A quarter of the names is known to both, a quarter to nobody: whom to ask first matters for the other half.
+    let (sticky, turns) = (failovers(Balance::Sticky), failovers(Balance::RoundRobin));
+    assert!(sticky * 10 < turns * 6 && sticky > 0, "{sticky} against {turns}");
+}
+
+#[test]
+fn two_seeds_are_played_alike_in_one_process_and_with_several_pools() {
+    let mut scenario = scenario(rules(Dispatch::Hedge), stumbling(0.05, ms(50)), 5_000);
+    scenario.pools.push(scenario.pools[0].clone());
+    scenario.reloads = vec![(ms(500), vec![rules(Dispatch::Race), rules(Dispatch::Hedge)])];
+    let report = run(&scenario, Instant::now(), 3);
+    assert_eq!(report, run(&scenario, Instant::now() + ms(77), 3));
+    let of_pool = |name: &str| report.races.iter().filter(|race| race.pool == name).count();
+    assert_eq!((of_pool("pool0"), of_pool("pool1")), (2_500, 2_500));
+    // After the reload the first pool races, the other goes on as before.
+    let races = |race: &&Record| race.pool == "pool0" && race.rules.dispatch == Dispatch::Race;
+    assert!(report.races.iter().filter(races).all(|race| race.began >= ms(500) && race.asked.len() >= 2));
+    assert!(report.races.iter().any(|race| races(&race)));
 }
