@@ -184,7 +184,6 @@ impl Owner<'_> {
 
 /// Names in a message that others may point at: so many that typical responses find theirs, so few that a search is short.
 struct Known {
-    /// How many there are.
     count: usize,
     /// Where each starts, and its length when written in full.
     names: [(u16, u8); 32],
