@@ -19,13 +19,11 @@ use super::reply::{is_opt_refusal, rank};
 
 /// A race during one event: its entry, lent once, and all that the event may touch.
 pub(super) struct ActiveRace<'e, I: Io> {
-    /// Which race it is.
     pub(super) at: RaceRef,
     /// The query in flight.
     pub(super) entry: &'e mut Entry<I::Client>,
     /// Where it finds room for what few need.
     pub(super) spills: &'e mut Spills<I::Client>,
-    /// Its pool.
     pub(super) pool: &'e mut Pool,
     /// What all races look at.
     pub(super) worker: &'e Worker,
@@ -46,7 +44,6 @@ pub(super) struct ActiveRace<'e, I: Io> {
 pub(super) struct AtHand<'a> {
     /// The attempt that it answers.
     pub(super) attempt: AttemptId,
-    /// The reply.
     pub(super) reply: &'a Reply<'a>,
 }
 

@@ -13,7 +13,6 @@ use crate::wire::QuestionFlags;
 /// An attempt whose race runs: which that is, and how it was sent. All else is there.
 #[derive(Clone, Copy, Debug)]
 pub struct Outstanding {
-    /// The race.
     pub(super) race: RaceRef,
     /// Its attempt, in the lowest bits, and what the reply must bear: one octet, for there may be a hundred thousand of these.
     tag: u8,

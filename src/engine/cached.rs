@@ -31,14 +31,12 @@ use crate::policy::{self, Rank, Silence};
 use crate::state::{ForwarderState, SharedPool};
 use crate::wire::{self, ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
 
-/// The cache, for one pool.
 #[derive(Clone, Copy)]
 struct PoolCache<'a> {
     /// All that is kept.
     cache: &'a Cache,
     /// For how long.
     rules: &'a Rules,
-    /// The pool.
     pool: PoolId,
 }
 

@@ -250,7 +250,6 @@ struct Origin<'a, C> {
     signed: Option<&'a [u8]>,
 }
 
-/// The limit that was met.
 fn limit_met(too_much: TooMuch) -> Limit {
     match too_much {
         TooMuch::OfClient => Limit::Waiting,

@@ -58,7 +58,6 @@ pub(super) struct Entry<C> {
     armed: Option<Offset>,
     /// When those who wait are given a stale answer.
     stale_at: Option<Offset>,
-    /// Its pool.
     pub(super) pool: PoolSlot,
     /// Octets of the question and the OPT record.
     body_len: u16,
@@ -147,7 +146,6 @@ impl<C> Spills<C> {
         }
     }
 
-    /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
@@ -156,7 +154,6 @@ impl<C> Spills<C> {
 
 /// The first client: times count from the start of the race, and the name is spelled as in the query to backends.
 struct First<C> {
-    /// Who it is.
     client: C,
     /// The rest of its form.
     form: PlainForm,
@@ -172,9 +169,7 @@ struct First<C> {
 
 /// What a new race starts with.
 pub(super) struct Start<C> {
-    /// The race.
     pub(super) race: Race,
-    /// Its pool.
     pub(super) pool: PoolSlot,
     /// The hash of its question.
     pub(super) hash: u64,
@@ -289,7 +284,6 @@ impl<C: Client> Entry<C> {
         self.spill.as_mut().map(|spill| std::mem::take(&mut spill.kept)).unwrap_or_default()
     }
 
-    /// Puts it back.
     pub(super) fn put_back_kept(&mut self, kept: Vec<u8>) {
         if let Some(spill) = &mut self.spill {
             spill.kept = kept;
@@ -318,7 +312,6 @@ impl<C: Client> Entry<C> {
         again.map_or(attempt.asked_at, |again| again.since(self.race.started()))
     }
 
-    /// The query slots of all attempts.
     pub(super) fn query_slots(&self) -> impl Iterator<Item = (AttemptId, QuerySlot)> + '_ {
         let far = self.spill.iter().flat_map(|spill| spill.slots);
         (0..).map(AttemptId).zip(self.slots.into_iter().chain(far)).filter_map(|(attempt, slot)| Some((attempt, slot?)))

@@ -12,7 +12,6 @@ use crate::wire::{self, QuestionFlags};
 
 /// The queries in flight of one worker.
 pub(super) struct InFlight<C: Client> {
-    /// All of them.
     slots: Slots<Entry<C>>,
     /// Places by the hash of their question.
     by_question: HashTable<Mark>,
@@ -52,7 +51,6 @@ impl<C: Client> InFlight<C> {
         }
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }

@@ -46,7 +46,6 @@ impl Pools {
         PoolSlot(place as u16)
     }
 
-    /// The pool that is meant.
     pub(super) fn find(&self, is_meant: impl Fn(&Pool) -> bool) -> Option<PoolSlot> {
         self.iter().find(|(_, pool)| is_meant(pool)).map(|(slot, _)| slot)
     }
@@ -76,7 +75,6 @@ impl Pools {
         (0..self.0.len() as u16).map(PoolSlot)
     }
 
-    /// All pools.
     pub(super) fn iter(&self) -> impl Iterator<Item = (PoolSlot, &Pool)> {
         self.slots().zip(&self.0).filter_map(|(slot, pool)| Some((slot, pool.as_ref()?)))
     }
@@ -115,7 +113,6 @@ pub(super) struct Pool {
 
 /// A worker's view of one backend.
 struct Member {
-    /// Its sockets.
     sockets: SocketSetId,
     /// Whether it was up when we last looked.
     is_up: bool,
@@ -331,7 +328,6 @@ impl Pool {
         &self.shared.backends[backend.get()].counters[self.me]
     }
 
-    /// All backends.
     pub(super) fn backends(&self) -> impl Iterator<Item = BackendIndex> + use<> {
         (0..self.members.len() as u16).map(BackendIndex)
     }
@@ -364,7 +360,6 @@ impl Pool {
         RaceContext { rules, latency: &self.latency, budget: self.shared.budget() }
     }
 
-    /// The sockets of a backend.
     pub(super) fn sockets(&self, backend: BackendIndex) -> SocketSetId {
         self.members[backend.get()].sockets
     }

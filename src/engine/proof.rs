@@ -25,7 +25,6 @@ impl Proof {
     /// It was sent once more because the server's cookie was refused, with the one that came with the refusal.
     pub(super) const FRESH: Self = Self(1 << 4);
 
-    /// Its bits.
     pub(super) fn bits(self) -> u8 {
         self.0
     }

@@ -53,7 +53,6 @@ struct Chunk<E> {
     slots: Vec<Slot<E>>,
     /// The free place that is used next, or [`NONE`].
     free: u16,
-    /// How many are used.
     used: u16,
     /// Where the places count from whose memory was given back and taken again: beyond all that referred to them before.
     generation: u32,
@@ -145,7 +144,6 @@ impl<E> Slots<E> {
         places.filter_map(|(index, slot)| Some((RaceRef::new(index, slot.generation), slot.entry.as_ref()?)))
     }
 
-    /// All entries.
     pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut E> {
         self.chunks.iter_mut().flat_map(|chunk| &mut chunk.slots).filter_map(|slot| slot.entry.as_mut())
     }

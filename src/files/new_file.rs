@@ -126,7 +126,6 @@ mod tests {
         file.finish().expect("a name that is free, or a file that may be replaced");
     }
 
-    /// The names in a folder.
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).expect("a folder");
         let mut names: Vec<_> =

@@ -45,7 +45,6 @@ pub(super) struct Allowance<'a> {
     pub(super) pacing: &'a Pacing,
     /// Nothing is paced any more: the process ends.
     pub(super) is_draining: bool,
-    /// Now.
     pub(super) now: Instant,
 }
 
@@ -60,7 +59,6 @@ pub(super) enum Fate {
     AsksForCookie,
     /// It leaves at this time, perhaps cut.
     Later {
-        /// When.
         due: Instant,
         /// Whether it was cut.
         is_cut: bool,

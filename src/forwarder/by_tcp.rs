@@ -22,9 +22,7 @@ use crate::wire;
 ///
 /// Who forges for more questions than that at a time, and knows the ports of all, delays the rest.
 pub(super) struct ByTcp {
-    /// So many now.
     now: usize,
-    /// So many at most.
     most: usize,
     /// The tasks of this worker.
     tasks: Tasks,

@@ -55,7 +55,6 @@ impl engine::Client for Client {
 pub struct Peer {
     /// The address.
     ip: IpAddr,
-    /// The port.
     port: [u8; 2],
     /// The interface of a link-local address.
     scope: [u8; 4],

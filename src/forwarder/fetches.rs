@@ -45,17 +45,13 @@ pub(super) struct Fetches {
     connections: DynamicThreshold<SocketAddr>,
 }
 
-/// One fetch.
 pub(super) struct Fetch {
-    /// Its race.
     at: RaceRef,
-    /// Whom it is for.
     party: Party,
     /// What is asked.
     pub(super) query: FetchQuery,
     /// The place in the order of its backends of the one that is asked.
     asked: usize,
-    /// Where it is with that.
     stage: Stage,
     /// When it has to be looked at.
     due: Instant,
@@ -76,14 +72,12 @@ enum Stage {
     Sent {
         /// On this connection.
         on: StreamKey,
-        /// With this ID.
         id: u16,
         /// Since then.
         since: Instant,
     },
 }
 
-/// One backend.
 struct Backend {
     /// What waits for a place on its connections.
     queue: FairQueue<Party, RaceRef>,

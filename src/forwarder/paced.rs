@@ -13,7 +13,6 @@ use crate::net::batch::LocalAddress;
 pub(super) struct Paced {
     /// The next to leave first.
     queue: BinaryHeap<Later>,
-    /// Octets of all of them.
     octets: usize,
     /// Tells those of one time apart, in the order in which they came.
     serial: u64,
@@ -25,9 +24,7 @@ pub(super) struct Later {
     due: Instant,
     /// Which of those that leave then.
     serial: u64,
-    /// From which listener.
     pub(super) listener: u16,
-    /// To whom.
     pub(super) peer: Peer,
     /// From which address of ours.
     pub(super) local: Option<LocalAddress>,

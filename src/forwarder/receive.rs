@@ -130,7 +130,6 @@ struct Arrival<'m> {
     client: Client,
     /// What it gets for its COOKIE option.
     cookie: Result<Option<Cookie>, MalformedCookie>,
-    /// What it is.
     content: Content<'m>,
 }
 
@@ -158,7 +157,6 @@ enum Content<'m> {
         query: Query<'m>,
         /// The number of its pool in the state.
         pool: PoolIndex,
-        /// Its question.
         question: Folded,
     },
 }
@@ -169,7 +167,6 @@ struct Folded {
     at: Range<usize>,
     /// RD, CD and DO of its query.
     flags: QuestionFlags,
-    /// Its hash.
     hash: u64,
 }
 

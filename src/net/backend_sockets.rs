@@ -126,7 +126,6 @@ pub struct Refused<T, L> {
 
 /// The sockets to one backend.
 struct SocketSet {
-    /// Its address.
     address: SocketAddr,
     /// Numbers of the sockets that may be chosen.
     live: Vec<SocketId>,

@@ -503,7 +503,6 @@ fn receive(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     Ok(headers.len())
 }
 
-/// One `recvmmsg`.
 fn recvmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     #[cfg(test)]
     lacking::check_recvmmsg()?;
@@ -536,7 +535,6 @@ fn send(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     Ok(1)
 }
 
-/// One `sendmmsg`.
 fn sendmmsg(fd: RawFd, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
     #[cfg(test)]
     lacking::check_sendmmsg(headers)?;

@@ -19,9 +19,7 @@ use crate::wire::append_frame;
 /// Asks one server by UDP.
 #[derive(Debug)]
 pub struct UdpClient {
-    /// The socket.
     socket: UdpSocket,
-    /// The server.
     server: SocketAddr,
 }
 

@@ -22,7 +22,6 @@ pub(super) struct Received {
 pub(super) struct Segment {
     /// The number of its buffer.
     pub(super) buffer: usize,
-    /// Its octets there.
     pub(super) octets: Range<usize>,
     /// Its end is lost.
     pub(super) is_truncated: bool,

@@ -41,7 +41,6 @@ struct Transmit {
     first: u8,
     /// The number of the last.
     last: u8,
-    /// How many there are.
     count: u8,
     /// Where it begins in the order of leaving.
     start: u8,

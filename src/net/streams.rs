@@ -73,7 +73,6 @@ pub enum End {
 
 /// One connection as its owner sees it.
 pub struct Connection<T> {
-    /// Which of all it is.
     serial: u32,
     /// The backend.
     address: SocketAddr,
@@ -106,7 +105,6 @@ pub struct Waiting<T> {
 struct Line {
     /// Octets to be written, frames included.
     outbox: RefCell<Vec<u8>>,
-    /// How many wait.
     waiting: Cell<usize>,
     /// Since when nobody does.
     idle_since: Cell<Instant>,
@@ -197,7 +195,6 @@ impl<T: Copy> Streams<T> {
         self.connections.get(key.index as usize)?.as_ref().filter(|found| found.serial == key.serial)
     }
 
-    /// The same, to be changed.
     fn get_mut(&mut self, key: StreamKey) -> Option<&mut Connection<T>> {
         self.connections.get_mut(key.index as usize)?.as_mut().filter(|found| found.serial == key.serial)
     }

@@ -297,7 +297,6 @@ pub fn pass_on<T>(ended: Result<T, JoinError>) {
     }
 }
 
-/// The message of a panic.
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without a message").to_owned()

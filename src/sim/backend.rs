@@ -32,7 +32,6 @@ pub(super) struct Backend<'a> {
     loss: Unfolding<'a, f64>,
     /// When it stands still.
     stalls: Vec<Spells>,
-    /// When it is not there.
     crashes: Vec<Spells>,
     /// When each of its servers is free.
     servers: BinaryHeap<Reverse<Duration>>,

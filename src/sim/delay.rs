@@ -78,7 +78,6 @@ pub(super) fn exponential(mean: Duration, rng: &mut impl Rng) -> Duration {
 pub struct Empirical {
     /// The bins, each with how many there are up to and with it.
     bins: Vec<(u64, Duration, Duration)>,
-    /// How many there are.
     count: u64,
 }
 

@@ -9,7 +9,6 @@ use crate::log_linear::{LogLinear, quantile};
 pub struct Histogram {
     /// How many fell into each bucket, up to the highest that has any.
     counts: Vec<u64>,
-    /// How many there are.
     count: u64,
     /// The longest.
     max: Duration,

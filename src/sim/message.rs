@@ -95,7 +95,6 @@ const HEADER: usize = 12;
 const RD: [u8; 2] = [1, 0];
 /// The flags of a reply: QR, RD and RA.
 const REPLY: u16 = 0x8180;
-/// AA.
 const AA: u16 = 0x0400;
 
 #[cfg(test)]

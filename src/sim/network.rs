@@ -49,11 +49,8 @@ impl engine::Client for Caller {
 /// A client that waits, or has asked more than once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
-    /// Since when.
     pub(super) since: Instant,
-    /// For which name.
     pub(super) name: u32,
-    /// Of which pool.
     pub(super) pool: usize,
     /// How often it has asked.
     pub(super) asked: u32,
@@ -123,7 +120,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
         }
     }
 
-    /// Tells what happens.
     pub(super) fn tell(&mut self, happening: Happening<'_>) {
         (self.observe)(self.now - self.start, happening);
     }

@@ -50,7 +50,6 @@ impl<T> Course<T> {
 pub(super) struct Unfolding<'a, T> {
     /// What it is otherwise.
     usual: &'a T,
-    /// What it is at which times.
     at_times: Vec<(&'a T, Spells)>,
 }
 

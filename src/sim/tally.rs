@@ -54,7 +54,6 @@ impl Tally {
         self.queries.saturating_sub(self.cached + self.races)
     }
 
-    /// Adds what happened.
     fn add(&mut self, happening: Happening<'_>) {
         match happening {
             Happening::Came => self.queries += 1,

@@ -282,7 +282,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         self.engine.set_state(&mut self.network, state, now);
     }
 
-    /// The pool of a backend.
     pub(super) fn pool_of(&self, backend: usize) -> usize {
         let mut before = 0;
         let is_in = |pool: &PoolModel| {
@@ -367,7 +366,6 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
     }
 }
 
-/// An attempt, and its race.
 type AttemptOf = (engine::RaceRef, crate::policy::race::AttemptId);
 
 /// The run-time state of a scenario.
@@ -421,7 +419,6 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
     pools.map(config).collect()
 }
 
-/// A second.
 const SECOND: Duration = Duration::from_secs(1);
 /// Seconds in a minute.
 const MINUTE: usize = 60;

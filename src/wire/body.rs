@@ -105,7 +105,6 @@ pub(super) struct Record {
     pub(super) rdata: usize,
     /// Behind the RDATA.
     pub(super) end: usize,
-    /// Its type.
     pub(super) rtype: RecordType,
 }
 

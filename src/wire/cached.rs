@@ -170,7 +170,6 @@ impl Walk {
         Self::from(question.map_or(HEADER_LEN, |question| question.end()), message)
     }
 
-    /// The same, where it is known that the first record starts there.
     fn from(first: usize, message: &[u8]) -> Self {
         let header = Header::read(message).unwrap_or_default();
         let counts = [header.ancount(), header.nscount(), header.arcount()];
@@ -184,7 +183,6 @@ impl Walk {
         walk.at
     }
 
-    /// The next record.
     fn next(&mut self, message: &[u8]) -> Option<Record> {
         self.left = self.left.checked_sub(1)?;
         let record = Record::read(message, self.at)?;
@@ -269,7 +267,6 @@ mod tests {
     use super::super::sample::*;
     use super::*;
 
-    /// No bounds at all.
     const FREE: TtlBounds = TtlBounds { min: 0, max: u32::MAX, max_negative: None };
 
     #[test]

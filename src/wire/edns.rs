@@ -106,12 +106,10 @@ impl<'a> OptRecord<'a> {
         Self { cookie, ..self }
     }
 
-    /// The same with these options, sound and from at most one OPT record, so that they fit into one.
     pub(super) fn with_options(self, options: &'a [u8], passing: Passing) -> Self {
         Self { options, passing, ..self }
     }
 
-    /// The same with fewer options.
     pub(super) fn with_passing(self, passing: Passing) -> Self {
         Self { passing, ..self }
     }

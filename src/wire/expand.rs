@@ -20,7 +20,6 @@ pub(super) fn append_records(message: &[u8], from: usize, fixed: usize, limit: u
     }
 }
 
-/// Appends one record.
 fn append_record(message: &[u8], record: &Record, fixed: usize, out: &mut Vec<u8>) {
     append_name(message, record.start, fixed, out);
     append_octets(message, record.owner_end, record.rdata, out);

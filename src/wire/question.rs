@@ -11,7 +11,6 @@ pub struct Question<'a> {
     wire: &'a [u8],
     /// What is asked for.
     qtype: RecordType,
-    /// In which class.
     qclass: RecordClass,
 }
 

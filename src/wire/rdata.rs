@@ -150,7 +150,7 @@ impl RdataForm {
     }
 
     /// The form of a type; `None` if it is not known.
-    pub fn of(rtype: RecordType) -> Option<&'static Self> {
+    pub const fn of(rtype: RecordType) -> Option<&'static Self> {
         use Field::*;
         use NameRule::{AnyCase, AsTheyAre, Compressed, MayComeCompressed};
         /// A form that is made while this is compiled.
@@ -235,6 +235,13 @@ impl RdataForm {
         })
     }
 
+    /// The form of a type whose names we compress. Most that is ever sent has none, and is told so by one bit.
+    #[inline]
+    pub fn of_compressed(rtype: RecordType) -> Option<&'static Self> {
+        let is_compressed = rtype.0 < 64 && COMPRESSED >> rtype.0 & 1 == 1;
+        if is_compressed { Self::of(rtype) } else { None }
+    }
+
     /// Whether the data have a text form of their own, beside that of RFC 3597.
     pub fn has_text(&self) -> bool {
         !matches!(self.fields.last(), Some(Field::Opaque))
@@ -265,6 +272,18 @@ impl RdataForm {
 pub fn same_rdata(rtype: RecordType, a: &[u8], b: &[u8]) -> bool {
     a == b || (a.len() == b.len() && RdataForm::of(rtype).and_then(|form| form.is_same(a, b)).unwrap_or(false))
 }
+
+/// A bit for each type below 64 whose names we compress: all such types are of RFC 1035.
+const COMPRESSED: u64 = {
+    let (mut bits, mut number) = (0, 0);
+    while number < 64 {
+        if let Some(RdataForm { name_rule: NameRule::Compressed, .. }) = RdataForm::of(RecordType(number)) {
+            bits |= 1 << number;
+        }
+        number += 1;
+    }
+    bits
+};
 
 /// Algorithms of DNSSEC (RFC 4034 appendix A.1 and later).
 const ALGORITHMS: Mnemonics = &[
@@ -360,6 +379,8 @@ mod tests {
         };
         let compressed = "NS MD MF CNAME SOA MB MG MR PTR MINFO MX";
         assert_eq!(allowed(NameRule::Compressed), compressed);
+        let told = RecordType::NAMED.iter().filter(|(_, rtype)| RdataForm::of_compressed(*rtype).is_some());
+        assert_eq!(told.map(|(name, _)| *name).collect::<Vec<_>>().join(" "), compressed);
         let come = format!("{compressed} RP AFSDB RT SIG PX NXT SRV NAPTR KX DNAME");
         assert_eq!(allowed(NameRule::MayComeCompressed), come);
         assert_eq!(allowed(NameRule::AnyCase), format!("{come} RRSIG"));

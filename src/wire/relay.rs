@@ -36,7 +36,6 @@ struct Draft<'a> {
     header: Header,
     /// The counts, the OPT record not counted.
     counts: [u16; 4],
-    /// The OPT record.
     opt: Option<OptRecord<'a>>,
 }
 
@@ -67,7 +66,6 @@ impl<'a> Draft<'a> {
         self.opt.map_or(0, |opt| opt.wire_len())
     }
 
-    /// The same, after what does not fit has been left out of it and of the message so far.
     #[cold]
     fn cut(mut self, reply: &Reply<'_>, limit: usize, out: &mut Vec<u8>) -> Self {
         // RFC 8914 section 3: EDE options go before other data does.

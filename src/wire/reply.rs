@@ -14,7 +14,6 @@ use super::question::Question;
 pub struct Reply<'a> {
     /// The whole message.
     message: &'a [u8],
-    /// Its header.
     header: Header,
     /// Its question; `None` if the reply is bare.
     question: Option<Question<'a>>,
@@ -31,7 +30,6 @@ pub fn read_reply(message: &[u8]) -> Result<Reply<'_>, Malformed> {
     check_reply(message).ok_or(Malformed)
 }
 
-/// The same; `None` if anything is wrong.
 fn check_reply(message: &[u8]) -> Option<Reply<'_>> {
     let header = Header::read(message)?;
     if !header.is_response() || header.opcode() != Opcode::QUERY {

@@ -70,7 +70,6 @@ fn escaped(characters: &mut std::str::Chars<'_>) -> Result<u8, NameError> {
 struct Label {
     /// Octets in use.
     len: usize,
-    /// The octets.
     octets: [u8; Name::MAX_LABEL_LEN],
 }
 

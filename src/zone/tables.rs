@@ -142,7 +142,6 @@ mod tests {
         Tables::build(&sources(texts), 300, miss).expect("tables without errors")
     }
 
-    /// An answer in a word.
     fn word(answer: Answer<'_>) -> String {
         match answer {
             Answer::Records(rrset) => format!("{} {}", rrset.count, rrset.rtype),

@@ -27,7 +27,6 @@ pub struct Zone {
 /// Records of the apex with the TTL that negative answers have.
 #[derive(Debug, Default)]
 struct Negative {
-    /// How many.
     count: u16,
     /// As in [`Rrset::octets`].
     octets: Box<[u8]>,
@@ -127,7 +126,6 @@ impl Zone {
     }
 }
 
-/// The records of a node.
 fn records_of(node: Node<'_>) -> impl Iterator<Item = Record<'_>> {
     node.rrsets().flat_map(move |rrset| {
         let ttl = rrset.ttl();

@@ -83,7 +83,6 @@ struct Done {
     place: usize,
     /// What it came to.
     resolution: Resolution,
-    /// The same as text.
     text: String,
 }
 

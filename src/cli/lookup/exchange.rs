@@ -22,7 +22,6 @@ use crate::wire::{Name, Rcode, RecordType, Transport};
 /// The server and how it is asked.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its address.
     pub(super) address: SocketAddr,
     /// How long each try may take.
     pub(super) timeout: Duration,
@@ -48,7 +47,6 @@ impl Server {
         Ok(exchange)
     }
 
-    /// One try.
     async fn try_once(&self, name: &Name, rtype: RecordType, ignored: &mut u64) -> io::Result<Result<Answer, Lost>> {
         if self.tcp_only {
             return Ok(self.ask_tcp(name, rtype).await);
@@ -97,7 +95,6 @@ impl Server {
         Ok(done.and_then(|_| reply.ok_or(Lost::Silent)))
     }
 
-    /// Asks by TCP.
     async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<Answer, Lost> {
         let query = write_query(rand::random(), name, rtype, true);
         let talk = async {
@@ -136,7 +133,6 @@ pub(super) struct Exchange {
 /// A whole reply.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// The reply.
     pub(super) reply: Reply,
     /// How it came.
     pub(super) transport: Transport,

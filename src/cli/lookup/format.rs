@@ -91,7 +91,6 @@ fn json(server: &Server, question: &Question, resolution: &Resolution) -> String
     text
 }
 
-/// A result in JSON.
 #[derive(Serialize)]
 struct JsonResult<'a> {
     /// The name as it was asked.
@@ -118,12 +117,10 @@ struct JsonResult<'a> {
     ede: Vec<JsonExtendedError<'a>>,
 }
 
-/// A record in JSON.
 #[derive(Serialize)]
 struct JsonRecord<'a> {
     /// The owner name, with its final dot.
     name: String,
-    /// The type.
     r#type: String,
     /// The time to live, in seconds.
     ttl: u32,

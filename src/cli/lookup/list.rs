@@ -11,7 +11,6 @@ use crate::wire::{Name, RecordType};
 pub(super) struct Question {
     /// The name as it was given: results show it like this.
     pub(super) text: Box<str>,
-    /// The same, understood.
     pub(super) name: Name,
     /// The type asked for.
     pub(super) rtype: RecordType,
@@ -29,7 +28,6 @@ impl Question {
 pub(super) struct BadLine {
     /// The file.
     place: String,
-    /// The line, from 1.
     line: usize,
     /// The character in the line, from 1.
     column: usize,

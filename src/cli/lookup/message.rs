@@ -89,11 +89,8 @@ impl Reply {
 /// A resource record.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    /// The owner name.
     pub(super) owner: Name,
-    /// The type.
     pub(super) rtype: RecordType,
-    /// The class.
     pub(super) class: RecordClass,
     /// The time to live, in seconds.
     pub(super) ttl: u32,

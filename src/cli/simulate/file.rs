@@ -26,13 +26,10 @@ use super::settings::{Mistake, Settings};
 pub(super) struct Description {
     /// All but backends and policies.
     pub(super) settings: Settings,
-    /// The backends.
     pub(super) backends: Vec<Settings>,
-    /// The policies.
     pub(super) policies: Vec<Settings>,
 }
 
-/// Reads a file.
 pub(super) fn read(file: &Path) -> Result<Description, Mistake> {
     let name = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| Mistake::at(&name, format_args!("cannot be read: {error}")))?;
@@ -70,7 +67,6 @@ const KEYS: [&str; 8] = ["queries", "rate", "seed", "slow", "names", "ttl", "bac
 struct Source<'s> {
     /// Its name.
     file: &'s str,
-    /// All of it.
     text: &'s str,
 }
 

@@ -25,7 +25,6 @@ pub(super) struct Setting {
     pub(super) queries: usize,
     /// Queries per second.
     pub(super) rate: f64,
-    /// How many backends there are.
     pub(super) backends: usize,
     /// What chance began with.
     pub(super) seed: u64,
@@ -86,7 +85,6 @@ fn row(Played { name, tally }: &Played) -> Vec<String> {
     row
 }
 
-/// The same for scripts.
 pub(super) fn to_json(setting: &Setting, played: &[Played]) -> String {
     let policies = played.iter().map(|Played { name, tally }| Outcome {
         policy: name,

@@ -215,7 +215,6 @@ fn text(size: i32, color: RGBColor, flush: HPos) -> TextStyle<'static> {
     styled(size, color, flush, FontStyle::Normal)
 }
 
-/// The same, bold or slanted.
 fn styled(size: i32, color: RGBColor, flush: HPos, style: FontStyle) -> TextStyle<'static> {
     ("sans-serif", size, style).into_font().color(&color).pos(Pos::new(flush, VPos::Center))
 }

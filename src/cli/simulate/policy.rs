@@ -119,7 +119,6 @@ fn integer<T: std::str::FromStr + PartialOrd + fmt::Display>(text: &str, limits:
     number.ok_or_else(|| format!("expected a number {limits}"))
 }
 
-/// Sets what was said.
 fn set<T>(rule: &mut T, said: Option<T>) {
     if let Some(value) = said {
         *rule = value;

@@ -19,9 +19,7 @@ pub(super) struct Settings {
 /// One setting.
 #[derive(Clone, Debug)]
 struct Entry {
-    /// Its key.
     key: String,
-    /// Its value.
     value: String,
     /// Where it stands.
     place: String,

@@ -7,7 +7,6 @@
 pub(super) struct Room {
     /// How many may be open.
     most: usize,
-    /// How many are open.
     open: usize,
     /// How many are each backend's own, at least one.
     share: usize,

@@ -53,7 +53,6 @@ impl SentIds {
         &self.ids[..self.struck]
     }
 
-    /// All of them.
     pub(super) fn all(&self) -> &[u16] {
         &self.ids
     }

@@ -16,11 +16,9 @@ use crate::policy::query_slots::SocketSetId;
 
 /// One connected socket.
 pub(super) struct BackendSocket {
-    /// The socket.
     pub(super) udp: UdpSocket,
     /// The set that it belongs to.
     pub(super) set_id: SocketSetId,
-    /// When it was opened.
     pub(super) opened: Instant,
     /// Batches sent from it.
     pub(super) batches: u32,
@@ -80,7 +78,6 @@ impl Renewals {
 
     /// The rate: 500 a second. Up to that rate, every query leaves from a port of its own.
     pub(super) const EVERY: Duration = Duration::from_millis(2);
-    /// The burst.
     const BURST: u32 = 64;
 }
 

@@ -15,7 +15,6 @@ struct Fixture {
     sockets: BackendSockets<u32, u32>,
     /// The set of that backend.
     set_id: SocketSetId,
-    /// The backend.
     backend: UdpSocket,
     /// The time; it passes only if a test says so.
     now: Instant,
@@ -84,7 +83,6 @@ impl Fixture {
         from
     }
 
-    /// The open sockets.
     fn open(&self) -> impl Iterator<Item = &BackendSocket> {
         self.sockets.sockets.iter().flatten()
     }

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::io;
 
-/// What is lacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lacking {
     /// `recvmmsg` and `sendmmsg`: ENOSYS.

@@ -155,7 +155,6 @@ fn an_error_that_waited_is_told_and_all_segments_leave() {
     assert_eq!(got.into_iter().map(|(bytes, _)| bytes[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
-/// A socket with GRO.
 fn gro_socket(address: &str) -> UdpSocket {
     let socket = socket(address);
     enable_gro(&socket);

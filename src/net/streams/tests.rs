@@ -48,7 +48,6 @@ async fn next(told: &RefCell<Vec<Told>>, count: usize) -> Vec<Told> {
     told.take()
 }
 
-/// A backend, and where it is.
 async fn backend() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
     let address = listener.local_addr().expect("it is bound");

@@ -31,7 +31,6 @@ use crate::wire::{FRAME_PREFIX, Rcode, Rejected, first_message, read_query};
 
 /// One client's connection.
 pub(super) struct Connection {
-    /// The stream.
     stream: TcpStream,
     /// Its place among all connections.
     place: ConnectionSlot,

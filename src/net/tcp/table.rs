@@ -222,7 +222,6 @@ impl Seat {
         self.connections.unsent.fetch_add(octets, Relaxed);
     }
 
-    /// The same octets do not wait any more.
     pub(super) fn settle(&self, octets: usize) {
         if octets > 0 {
             self.waiting.fetch_sub(octets, Relaxed);

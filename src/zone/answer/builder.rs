@@ -91,7 +91,6 @@ struct AnswerBuilder<'c, 'w, 'o> {
 /// The chain of aliases so far.
 #[derive(Default)]
 struct Links<'c> {
-    /// How many there are.
     count: usize,
     /// The hash of each alias or DNAME owner, to end loops. One that two names share would end a chain early, which only
     /// makes the client ask for the rest.
@@ -118,9 +117,7 @@ struct Here<'c, 'n> {
     zone: &'c Zone,
     /// The name, in the case of the client or of the zone.
     name: &'n [u8],
-    /// The same in canonical form.
     folded: &'n [u8],
-    /// The same as an owner.
     owner: Owner<'n>,
 }
 

@@ -21,27 +21,21 @@ pub(in crate::zone) enum Denial {
 #[derive(Clone, Copy)]
 pub(in crate::zone) enum Claim<'n> {
     /// It is there, the type is not; or it is a delegation that is not signed.
-    Nodata {
-        /// The name.
-        name: &'n [u8],
-    },
+    Nodata { name: &'n [u8] },
     /// It is not there, and no wildcard matches.
     Nxdomain {
-        /// The name.
         name: &'n [u8],
         /// Octets of its closest encloser.
         encloser_len: usize,
     },
     /// It is not there, a wildcard matches, and the type is not there.
     WildcardNodata {
-        /// The name.
         name: &'n [u8],
         /// Octets of its closest encloser.
         encloser_len: usize,
     },
     /// It is not there: the answer comes from a wildcard.
     Expanded {
-        /// The name.
         name: &'n [u8],
         /// Octets of its closest encloser.
         encloser_len: usize,

@@ -32,7 +32,6 @@ pub fn prefetch_memory<'m>(zone_db: &ZoneDb, messages: impl Iterator<Item = &'m 
 /// A look-up that will be made.
 #[derive(Clone, Copy)]
 struct Lookup<'c> {
-    /// Where.
     store: &'c Store,
     /// Of which name.
     hash: u32,

@@ -11,7 +11,6 @@ use crate::zone::zone_db::ZoneDb;
 pub struct RateKey {
     /// The category.
     pub category: ResponseCategory,
-    /// The name.
     name: NameBuf,
 }
 

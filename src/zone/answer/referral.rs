@@ -11,7 +11,6 @@ use crate::zone::store::{MAX_RECORDS_LEN, Store};
 pub(in crate::zone) struct Referral {
     /// The NS records in wire form, without compression.
     authority: Vec<u8>,
-    /// How many they are.
     servers: u16,
     /// Addresses of the servers.
     glue: Vec<Glue>,

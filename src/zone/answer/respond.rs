@@ -168,7 +168,6 @@ fn write_table_answer(answer: Answer<'_>, limit: usize, out: &mut Vec<u8>) -> Op
 struct Tail<'a> {
     /// RFC 6891 section 6.1.1: OPT is answered with OPT. RFC 3225 section 3: DO is copied.
     opt: Option<OptRecord<'a>>,
-    /// An option in it.
     nsid: Option<&'a Text>,
 }
 
@@ -187,7 +186,6 @@ impl<'a> Tail<'a> {
         self.opt.map_or(0, |opt| opt.wire_len() + option)
     }
 
-    /// Appends it.
     fn append(&self, out: &mut Vec<u8>) {
         if let Some(opt) = self.opt {
             opt.append(out);

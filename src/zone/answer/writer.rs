@@ -3,7 +3,7 @@
 //! Owner names are compressed, and the names in RDATA of the types where that is allowed. A record that belongs to the
 //! question's name and has no such names is copied as it lies in the store, which is most of what is ever sent.
 
-use crate::wire::{HEADER_LEN, NameRule, RdataForm, RecordClass, RecordType, eq_ignore_case, suffixes};
+use crate::wire::{HEADER_LEN, RdataForm, RecordClass, RecordType, eq_ignore_case, suffixes};
 use crate::zone::store::names::{NameBuf, leading_name};
 use crate::zone::store::{QNAME_POINTER, Rrset};
 
@@ -62,7 +62,7 @@ impl<'o> Writer<'o> {
         rrset: Rrset<'_>,
     ) -> Result<usize, NoRoom> {
         let start = self.out.len();
-        let form = RdataForm::of(rrset.rtype).filter(|form| form.name_rule == NameRule::Compressed);
+        let form = RdataForm::of_compressed(rrset.rtype);
         match (owner, form) {
             (Owner::Question, None) => {
                 if start + rrset.octets.len() > self.limit {
@@ -184,7 +184,6 @@ impl Owner<'_> {
 
 /// Names in a message that others may point at: so many that typical responses find theirs, so few that a search is short.
 struct Known {
-    /// How many there are.
     count: usize,
     /// Where each starts, and its length when written in full.
     names: [(u16, u8); 32],

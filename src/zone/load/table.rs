@@ -143,7 +143,6 @@ fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// One field of a line and its place.
 #[derive(Clone, Copy)]
 struct Field<'a> {
-    /// The line.
     line: &'a str,
     /// Octets of the line before the field.
     at: usize,
@@ -220,7 +219,6 @@ const NO_ADDRESS: &str = "-";
 mod tests {
     use super::*;
 
-    /// An address entry.
     fn address(host: &str, address: &str) -> Entry {
         Entry::Address { host: host.parse().expect("a name"), address: address.parse().expect("an address") }
     }

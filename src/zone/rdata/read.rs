@@ -58,7 +58,6 @@ pub(super) fn form_with_text(rtype: RecordType) -> Option<&'static RdataForm> {
     RdataForm::of(rtype).filter(|form| form.has_text())
 }
 
-/// Reads one field.
 fn read_field(field: Field, words: &mut Words<'_, '_>, out: &mut Vec<u8>) -> Result<(), EntryError> {
     match field {
         Field::U8 => out.push(words.u8()?),
@@ -214,7 +213,6 @@ pub(super) fn append_decoded(encoding: &Encoding, digits: &[u8], out: &mut Vec<u
     Some(len)
 }
 
-/// The same with the length in front, in an octet.
 fn append_counted(encoding: &Encoding, digits: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let start = out.len();
     out.push(0);

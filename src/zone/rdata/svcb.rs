@@ -227,7 +227,6 @@ fn key_number(text: &[u8]) -> Option<u16> {
     number(digits).and_then(|number| u16::try_from(number).ok()).filter(|number| *number < u16::MAX)
 }
 
-/// The name of a key.
 fn key_name(key: u16) -> String {
     let name = KEYS.iter().find(|(_, number)| *number == key).map(|(name, _)| (*name).to_owned());
     name.unwrap_or_else(|| format!("key{key}"))
@@ -239,7 +238,6 @@ const MANDATORY: u16 = 0;
 const ALPN: u16 = 1;
 /// Only those.
 const NO_DEFAULT_ALPN: u16 = 2;
-/// The port.
 const PORT: u16 = 3;
 /// IPv4 addresses.
 const IPV4_HINT: u16 = 4;

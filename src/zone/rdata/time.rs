@@ -42,12 +42,10 @@ pub(super) fn text(seconds: u32) -> String {
     format!("{year:04}{month:02}{:02}{:02}{:02}{:02}", days + 1, rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-/// Days of a year.
 fn days_of_year(year: u64) -> u64 {
     if is_leap(year) { 366 } else { 365 }
 }
 
-/// Days of a month, from 1.
 fn days_of_month(year: u64, month: u64) -> u64 {
     match month {
         2 if is_leap(year) => 29,

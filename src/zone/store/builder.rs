@@ -19,13 +19,11 @@ use crate::zone::store::record::Place;
 pub(in crate::zone) struct StoreBuilder {
     /// Nodes, one behind the other.
     arena: Vec<u8>,
-    /// Where each is.
     index: Index,
     /// Every node in the arena, and where the first of its records was read. In order.
     places: Vec<(At, Place)>,
     /// Octets of nodes that have moved.
     garbage: usize,
-    /// How many records there are.
     records: usize,
 }
 

@@ -31,7 +31,6 @@ pub(super) struct Store {
     index: Index,
     /// How many names own records.
     owners: usize,
-    /// How many records there are.
     records: usize,
 }
 
@@ -64,7 +63,6 @@ impl Store {
         self.owners
     }
 
-    /// How many records there are.
     pub(super) fn records(&self) -> usize {
         self.records
     }

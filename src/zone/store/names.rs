@@ -17,7 +17,6 @@ pub(in crate::zone) struct NameBuf {
 }
 
 impl NameBuf {
-    /// The root.
     #[inline]
     pub(in crate::zone) fn root() -> Self {
         Self { len: 1, octets: [0; Name::MAX_LEN] }

@@ -50,7 +50,6 @@ pub(in crate::zone) enum Mark {
 /// One name of a store.
 #[derive(Clone, Copy)]
 pub(in crate::zone) struct Node<'a> {
-    /// Where it is.
     at: At,
     /// The arena from the node on.
     octets: &'a [u8],
@@ -111,7 +110,6 @@ impl<'a> Node<'a> {
 pub(in crate::zone) struct Rrsets<'a> {
     /// What has not been read, and more behind it.
     rest: &'a [u8],
-    /// How many are left.
     left: u16,
 }
 
@@ -135,11 +133,9 @@ impl<'a> Iterator for Rrsets<'a> {
 /// Records of one owner and type, ready to be copied into a response.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::zone) struct Rrset<'a> {
-    /// Their type.
     pub(in crate::zone) rtype: RecordType,
     /// Of signatures the type that they sign; otherwise 0.
     pub(in crate::zone) covered: RecordType,
-    /// How many they are.
     pub(in crate::zone) count: u16,
     /// Their wire form. The owner is a pointer to the question's name.
     pub(in crate::zone) octets: &'a [u8],
@@ -151,7 +147,6 @@ impl<'a> Rrset<'a> {
         split_records(self.octets).map(|record| &record[QNAME_POINTER.len()..])
     }
 
-    /// The RDATA one by one.
     pub(in crate::zone) fn rdata(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         split_records(self.octets).map(|record| &record[RECORD_LEN..])
     }

@@ -12,7 +12,6 @@ fn name(text: &str) -> Vec<u8> {
     text.parse::<Name>().expect("a name").folded().as_wire().to_vec()
 }
 
-/// Adds a record.
 fn add(builder: &mut StoreBuilder, owner: &str, rtype: RecordType, ttl: u32, rdata: &[u8]) -> Added {
     builder.open(&name(owner), Place::default());
     builder.add(rtype, ttl, rdata).expect("room")

@@ -155,7 +155,6 @@ fn extra_label(place: f64) -> String {
 mod tests {
     use super::*;
 
-    /// The labels of an axis.
     fn labels(axis: &Axis) -> Vec<String> {
         axis.bold.iter().map(|&place| (axis.label)(place)).collect()
     }

@@ -13,7 +13,6 @@ pub(super) struct Look {
     color: RGBColor,
     /// Length of a dash and of the gap behind it; `None` for a whole line.
     dash: Option<(i32, i32)>,
-    /// The marker.
     marker: Marker,
 }
 
@@ -45,7 +44,6 @@ const COLORS: [RGBColor; 7] = [
 ];
 /// Dashes and the gaps behind them.
 const DASHES: [Option<(i32, i32)>; 4] = [None, Some((26, 10)), Some((8, 8)), Some((54, 12))];
-/// Markers.
 const MARKERS: [Marker; 5] = [Marker::Disk, Marker::Square, Marker::Up, Marker::Diamond, Marker::Down];
 /// Width of a line: three, shown as one and a half.
 const LINE: u32 = 4;

@@ -35,9 +35,7 @@ fn zone_db(text: &str, miss: Miss) -> ZoneDb {
 struct Asked {
     /// The question's name.
     name: Name,
-    /// Its type.
     qtype: RecordType,
-    /// Its class.
     qclass: RecordClass,
     /// The header's flags, as sent.
     flags: [u8; 2],

@@ -252,7 +252,6 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Reads a TTL.
 fn read_ttl(word: Word<'_>) -> Result<u32, EntryError> {
     let seconds = seconds(word.text).and_then(|seconds| u32::try_from(seconds).ok());
     // RFC 2181 section 8: 31 bits.

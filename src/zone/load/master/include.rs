@@ -19,10 +19,8 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Files(Vec<File>);
 
-/// One file.
 #[derive(Debug)]
 struct File {
-    /// Its name.
     name: String,
     /// Where the `$INCLUDE` stands that opened it; the zone's own file has none.
     included: Option<Place>,
