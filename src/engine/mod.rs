@@ -18,7 +18,7 @@
 //! An [`Engine`] is single-threaded and never waits. `now` is an argument of each event, and all chance comes from seeds that it
 //! is made with, so that the same events make the same actions. What it wants done it asks of an [`Io`], at once and in
 //! order; bytes go there as views of what came, or are written in place by closures. The entry of a race is looked up
-//! once an event, and lent to an [`ActiveRace`](active_race::ActiveRace) with its pool.
+//! once an event, and lent to an `ActiveRace` with its pool.
 //!
 //! At the end of a tick whoever drives it sends what is queued, reports what could not leave, and then calls
 //! [`end_tick`](Engine::end_tick); it wakes the engine at [`next_due`](Engine::next_due).

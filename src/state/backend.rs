@@ -25,7 +25,7 @@ pub struct SharedBackend {
     pub probes: Counter,
     /// ICMP errors that came to probes.
     pub unreachable_probes: Counter,
-    /// What is known of its cookies; a change is announced by [`PoolState::announce`].
+    /// What is known of its cookies; a change is announced by [`PoolState::announce`](super::PoolState::announce).
     pub cookies: BackendCookies,
     /// What probes and replies say: a [`HealthState`].
     health: AtomicU8,

@@ -64,6 +64,6 @@ pub enum Retry {
 pub enum OptRefusal {
     /// The backend is asked once more without OPT; the reply is spent.
     AskedAgain,
-    /// It is a failure like any other: the caller hands it to [`on_reply`](super::race::Race::on_reply).
+    /// It is a failure like any other: the caller hands it to [`on_reply`](super::Race::on_reply).
     IsFailure,
 }

@@ -35,7 +35,7 @@ impl TablesBuilder {
         self.hosts.expect_many();
     }
 
-    /// Adds what a line says, as [`read_table`] hands it over.
+    /// Adds what a line says, as `read_table` hands it over.
     pub fn add(&mut self, record: &Record<'_>, place: Place) {
         let Record { owner, rtype, ttl, rdata } = *record;
         let problem = if rtype == RecordType::NS {
