@@ -39,8 +39,8 @@ pub(super) fn write(octets: &mut Octets<'_>, text: &mut String) -> Option<()> {
     while !octets.0.is_empty() {
         let (key, len) = (octets.u16()?, octets.u16()?);
         let value = octets.take(usize::from(len))?;
-        // RFC 9460 section 2.2: strictly in order.
-        if parameters.last().is_some_and(|(last, _)| *last >= key) {
+        // RFC 9460 section 2.2: strictly in order. The last key is reserved (RFC 9460 section 14.3.2).
+        if key == u16::MAX || parameters.last().is_some_and(|(last, _)| *last >= key) {
             return None;
         }
         if !parameters.is_empty() {
