@@ -394,6 +394,26 @@ fn what_the_field_knows_is_found_by_its_name() {
 }
 
 #[test]
+fn files_that_comments_name_are_there() {
+    let has = |path: &str| TREE.iter().any(|source| source.path == path);
+    let mut findings = Vec::new();
+    for source in below(&["src"]) {
+        let (stem, _) = source.path.rsplit_once('.').expect("a name with an extension");
+        let folder = stem.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
+        for (number, line) in source.lines.iter().enumerate() {
+            for name in files_named(&line.comment) {
+                let places = ["src", "", "tests", "tests/it", stem, folder, above];
+                if !places.iter().any(|place| has(format!("{place}/{name}").trim_start_matches('/'))) {
+                    findings.push(format!("{}:{}: there is no {name}", source.path, number + 1));
+                }
+            }
+        }
+    }
+    report(&findings);
+}
+
+#[test]
 fn bounds_are_minima_and_maxima() {
     let bounds = ["LEAST_", "MOST_", "LONGEST_", "SHORTEST_", "LARGEST_", "SMALLEST_", "FEWEST_"];
     check_lines(&["src", "tests", "benches"], "a bound is named MIN_ or MAX_", |_, line| {
@@ -428,6 +448,12 @@ fn check_lines(folders: &[&str], rule: &str, breaks: impl Fn(&Source, &Line) -> 
 /// The files below some folders.
 fn below(folders: &[&str]) -> impl Iterator<Item = &'static Source> {
     TREE.iter().filter(|source| source.path.split('/').next().is_some_and(|top| folders.contains(&top)))
+}
+
+/// The Rust files that a comment names.
+fn files_named(comment: &str) -> impl Iterator<Item = &str> {
+    let words = comment.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '/' | '.')));
+    words.map(|word| word.trim_end_matches('.')).filter(|word| word.len() > 3 && word.ends_with(".rs"))
 }
 
 /// Whether a text is the name of a module or a function.

@@ -25,7 +25,7 @@ pub struct Cache {
 /// In which form a client wants its response.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseFor<'a> {
-    /// ID, RD, spelling, EDNS.
+    /// ID, RD, QNAME case, EDNS.
     pub form: &'a ClientForm,
     /// The UDP size that we offer.
     pub own_udp_size: u16,

@@ -302,7 +302,7 @@ impl Fetches {
         let others = self.connections.of(&address) > 0;
         let mut failed = Vec::new();
         for waiting in connection.waiting() {
-            let at = waiting.ticket;
+            let at = waiting.user_data;
             let Some(fetch) = self.all.get_mut(&at.index()) else { continue };
             fetch.stage = Stage::Nowhere;
             if let Some(backend) = self.backends.get_mut(&address) {

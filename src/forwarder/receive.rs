@@ -1,9 +1,9 @@
-//! Taking queries in: each is read once, and what admits it is made ahead for a few at a time.
+//! Taking queries in: each is read once, and what the engine needs to know of it is made for a few at a time.
 //!
 //! ```text
 //!   first pass    every message: read it, look at its cookie, fold its question, hash that, find its pool
-//!   between       the cache fetches what it will look at for all of them (cache/ahead.rs)
-//!   second pass   every message, in the order in which they came: refuse it, or admit it with what was made
+//!   between       the cache fetches what it will look at for all of them (cache/memory_prefetch.rs)
+//!   second pass   every message, in the order in which they came: refuse it, or hand it to the engine with what was made
 //! ```
 //!
 //! Queries by datagram come in batches; one by TCP, or one that another worker hands over, is a batch of one. Nothing is decided
@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use super::{Client, Forwarder, HandOver};
 use crate::config::PoolIndex;
-use crate::engine::{self, Client as _, HashedQuestion, Reason, ValidQuery, prefetch_memory};
+use crate::engine::{self, Client as _, HashedQuestion, Io as _, Reason, ValidQuery, prefetch_memory};
 use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
@@ -90,7 +90,7 @@ impl Forwarder {
         arrivals[TOGETHER - 1].is_some()
     }
 
-    /// Takes one message that has been read: answers it at once if there is something wrong with it, else admits it.
+    /// Takes one message that has been read: answers it at once if there is something wrong with it, else hands it to the engine.
     fn take_one(&mut self, arrival: &Arrival<'_>, folded: &[u8], reason: Reason, now: Instant) {
         let Arrival { message, client, cookie, content } = arrival;
         #[cfg(feature = "faults")]
@@ -104,7 +104,7 @@ impl Forwarder {
         match content {
             Content::Nothing(reason) => {
                 self.outside.counters.dropped(*reason);
-                self.respond_nothing(client);
+                self.outside.respond_nothing(client);
             }
             Content::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
             Content::Prohibited(query) => self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),
@@ -151,7 +151,7 @@ enum Content<'m> {
     Refused(Rcode),
     /// A message of a client that is not to be answered, and its query, if it is one.
     Prohibited(Option<Query<'m>>),
-    /// A query to be admitted.
+    /// A query for the engine.
     Query {
         /// As it stands in its message.
         query: Query<'m>,

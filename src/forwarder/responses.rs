@@ -20,7 +20,7 @@ use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 pub(super) struct Listener {
     /// The socket; `serve` reads it.
     pub(super) socket: Rc<Socket>,
-    /// Responses of this turn.
+    /// Responses of this tick.
     pub(super) responses: SendBatch,
 }
 
@@ -45,6 +45,7 @@ impl Listener {
 
 // A bit for each response of a batch.
 const _: () = assert!(BATCH <= u64::BITS as usize);
+
 /// The way out to all clients by UDP.
 pub(super) struct Way {
     /// The sockets.

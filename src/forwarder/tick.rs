@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::Forwarder;
 use super::outside::not_sent;
-use crate::engine::Io;
 use crate::metrics::Dropped;
 use crate::net::backend_sockets::{Event, RecvError, Refused};
 use crate::net::batch::RecvBatch;
@@ -95,11 +94,6 @@ impl Forwarder {
         if self.is_idle() {
             self.idle.notify_waiters();
         }
-    }
-
-    /// Tells a client, or its connection, that there is no response.
-    pub(super) fn respond_nothing(&mut self, client: &super::Client) {
-        self.outside.respond_nothing(client);
     }
 }
 

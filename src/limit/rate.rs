@@ -14,7 +14,7 @@
 //! two accounts, that of the name decides, if it is over its rate. All accounts of a prefix share a cache line, so that to look
 //! them up is one read of memory: who asks for more names at once than have room there is left to `total`.
 //!
-//! The accounts themselves stand in `accounts.rs`.
+//! The accounts themselves stand in `rate_table.rs`.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! The way to the backends by TCP and back (RFC 7766): kept connections with several queries on each, and who waits for which
 //! reply. What [`super::backend_sockets`] is for datagrams.
 //!
-//! One worker owns its streams. A caller opens connections and queues messages on them with a ticket of its own making; the
-//! ID is drawn here, replies come in whatever order the backend likes (RFC 7766 section 7), and the ticket is found by the
+//! One worker owns its streams. A caller opens connections and queues messages on them with data of its own (`user_data`, as io_uring calls it); the
+//! ID is drawn here, replies come in whatever order the backend likes (RFC 7766 section 7), and that is found by the
 //! connection and the ID. Neither names nor limits are known here: how many connections there may be, which one a message
 //! takes and what follows when one ends, the caller decides.
 //!
@@ -25,7 +25,7 @@ use tokio::time::{sleep_until, timeout};
 use super::tasks::{TaskKind, Tasks};
 use crate::wire::{append_frame, first_message};
 
-/// The connections of one worker to its backends. `T` is the caller's ticket.
+/// The connections of one worker to its backends. `T` is the caller's data.
 pub struct Streams<T> {
     /// By number; `None` is free.
     connections: Vec<Option<Connection<T>>>,
@@ -96,7 +96,7 @@ pub struct Waiting<T> {
     /// Its ID on this connection.
     pub id: u16,
     /// The caller's own.
-    pub ticket: T,
+    pub user_data: T,
     /// When it was queued.
     pub since: Instant,
 }
@@ -168,7 +168,13 @@ impl<T: Copy> Streams<T> {
 
     /// Queues a message, which `fill` writes and whose first two octets become a fresh ID. Returns that, unless the
     /// connection is over or the message longer than a frame.
-    pub fn queue(&mut self, key: StreamKey, ticket: T, now: Instant, fill: impl FnOnce(&mut Vec<u8>)) -> Option<u16> {
+    pub fn queue(
+        &mut self,
+        key: StreamKey,
+        user_data: T,
+        now: Instant,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<u16> {
         let index = key.index as usize;
         let connection = self.connections.get_mut(index)?.as_mut().filter(|found| found.serial == key.serial)?;
         // RFC 7766 section 6.2.1: no two queries in flight on one connection have the same ID. Few are taken.
@@ -185,7 +191,7 @@ impl<T: Copy> Streams<T> {
         }
         // RFC 7766 section 8: in one write with its length.
         append_frame(&message, &mut connection.line.outbox.borrow_mut())?;
-        connection.waiting.push(Waiting { id, ticket, since: now });
+        connection.waiting.push(Waiting { id, user_data, since: now });
         connection.tell(now);
         Some(id)
     }
@@ -218,7 +224,7 @@ impl<T: Copy> Streams<T> {
             return Heard::Late;
         }
         let waiting = connection.waiting.iter().find(|waiting| waiting.id == id);
-        waiting.map_or(Heard::Unknown, |waiting| Heard::Waiting(waiting.ticket))
+        waiting.map_or(Heard::Unknown, |waiting| Heard::Waiting(waiting.user_data))
     }
 
     /// The reply came: the ID is free again.
@@ -255,7 +261,7 @@ impl<T: Copy> Streams<T> {
 /// For whom a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard<T> {
-    /// For the one with this ticket, who may settle it or wait on.
+    /// For the one with this data, who may settle it or wait on.
     Waiting(T),
     /// For one who waits no more.
     Late,

@@ -145,16 +145,16 @@ impl Balancer {
         let mut drawn = self.nobody();
         let mut total = self.total_weight;
         while total > 0 && !drawn.is_full() {
-            let mut ticket = rng.random_range(0..total);
+            let mut draw = rng.random_range(0..total);
             let left = self.members.iter().filter(|member| !drawn.contains(member.backend));
             for member in left {
                 let weight = u64::from(member.weight);
-                if ticket < weight {
+                if draw < weight {
                     drawn.push(member.backend);
                     total -= weight;
                     break;
                 }
-                ticket -= weight;
+                draw -= weight;
             }
         }
         drawn

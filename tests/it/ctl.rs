@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::admin_site::{Site, TOKEN, write};
+use crate::support::admin_site::{Site, TOKEN, check_output, write};
 use hedgerow::admin::{Change, ManualHealth};
 use tempfile::TempDir;
 
@@ -34,20 +34,12 @@ fn run(folder: &TempDir, words: &str) -> Output {
         .expect("cargo has built the binary")
 }
 
-/// Checks the exit code and what was printed.
-fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{out}{err}");
-    assert!(out.contains(stdout), "{out}{err}");
-    assert!(err.contains(stderr), "{out}{err}");
-}
-
 #[test]
 fn status_and_backends_are_tables() {
     let site = Site::start();
     let output = ctl(&site, "status");
-    check(&output, 0, "up 1h, 2 workers\n\nPOOL", "");
-    check(&output, 0, "down (by hand)  1m 3", "");
+    check_output(&output, 0, "up 1h, 2 workers\n\nPOOL", "");
+    check_output(&output, 0, "down (by hand)  1m 3", "");
     let output = ctl(&site, "backends");
     assert!(output.stdout.starts_with(b"POOL  BACKEND"), "{output:?}");
 }
@@ -64,11 +56,11 @@ fn json_is_for_scripts() {
 #[test]
 fn changes_are_carried_out_and_told() {
     let site = Site::start();
-    check(&ctl(&site, "add ts 192.0.2.9:53 --weight 5"), 0, "192.0.2.9:53 is added to ts with weight 5\n", "");
+    check_output(&ctl(&site, "add ts 192.0.2.9:53 --weight 5"), 0, "192.0.2.9:53 is added to ts with weight 5\n", "");
     for action in ["drain", "remove", "up", "down", "auto"] {
-        check(&ctl(&site, &format!("{action} ts ts1")), 0, "ts1 of ts is changed\n", "");
+        check_output(&ctl(&site, &format!("{action} ts ts1")), 0, "ts1 of ts is changed\n", "");
     }
-    check(&ctl(&site, "remove ts [::1]:53"), 0, "[::1]:53 of ts is changed\n", "");
+    check_output(&ctl(&site, "remove ts [::1]:53"), 0, "[::1]:53 of ts is changed\n", "");
     let place = || ("ts".to_owned(), "ts1".to_owned());
     let set = |to| {
         let (pool, backend) = place();
@@ -90,20 +82,20 @@ fn changes_are_carried_out_and_told() {
 #[test]
 fn a_no_of_the_server_is_told_from_silence() {
     let site = Site::start();
-    check(&ctl(&site, "reload"), 1, "", "says no: config.toml:1:1: nothing to run");
-    check(&ctl(&site, "drain ts bsuy"), 1, "", "there is no backend \"bsuy\", did you mean \"busy\"?");
-    check(&ctl(&site, "down ts busy"), 1, "", "busy is the last backend of ts");
-    check(&ctl(&site, "down ts ts1 --token-file wrong.token"), 1, "", "this is not the token");
+    check_output(&ctl(&site, "reload"), 1, "", "says no: config.toml:1:1: nothing to run");
+    check_output(&ctl(&site, "drain ts bsuy"), 1, "", "there is no backend \"bsuy\", did you mean \"busy\"?");
+    check_output(&ctl(&site, "down ts busy"), 1, "", "busy is the last backend of ts");
+    check_output(&ctl(&site, "down ts ts1 --token-file wrong.token"), 1, "", "this is not the token");
     // Port 0 is nobody's.
-    check(&ctl(&site, "status --admin http://127.0.0.1:0"), 1, "", "http://127.0.0.1:0 cannot be reached");
+    check_output(&ctl(&site, "status --admin http://127.0.0.1:0"), 1, "", "http://127.0.0.1:0 cannot be reached");
     assert_eq!(site.changes().len(), 3);
 }
 
 #[test]
 fn the_command_line_goes_before_the_config() {
     let (named, configured) = (Site::start(), Site::start());
-    check(&ctl(&configured, &format!("up ts ts1 --admin unix:{}", named.socket.display())), 0, "is changed", "");
-    check(
+    check_output(&ctl(&configured, &format!("up ts ts1 --admin unix:{}", named.socket.display())), 0, "is changed", "");
+    check_output(
         &ctl(&configured, &format!("--admin {} --token-file admin.token down ts ts1", named.address)),
         0,
         "is changed",
@@ -126,6 +118,6 @@ fn what_is_typed_wrong_is_exit_code_2() {
         ("status -c bad.toml", "name the admin server with --admin URL"),
         ("status -c no.toml", "no.toml: there is no such config file"),
     ] {
-        check(&ctl(&site, words), 2, "", message);
+        check_output(&ctl(&site, words), 2, "", message);
     }
 }

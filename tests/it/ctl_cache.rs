@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::admin_site::{HOST, JSON, Site, TOKEN, write};
+use crate::support::admin_site::{HOST, JSON, Site, TOKEN, check_output, write};
 use crate::support::cache::{Subject, a, answer, edns_query, query, reply, soa};
 use crate::support::{self, Backend, Forwarder};
 use hedgerow::admin::CacheAccess;
@@ -72,14 +72,6 @@ fn run(admin: &str, words: &str) -> Output {
         .expect("cargo has built the binary")
 }
 
-/// Checks the exit code and what was printed.
-fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{out}{err}");
-    assert!(out.contains(stdout), "{out}{err}");
-    assert!(err.contains(stderr), "{out}{err}");
-}
-
 /// The JSON that was printed.
 fn read(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
@@ -123,24 +115,24 @@ fn a_name_is_shown_as_a_table() {
     let site = site();
     let output = ctl(&site, "show www.example.org");
     assert!(output.stdout.starts_with(b"POOL  TYPE  CLASS  FLAGS  STATE    RCODE"), "{output:?}");
-    check(&output, 0, "\nts    A     IN     DO,CD  fresh    NOERROR", "");
-    check(&output, 0, "\n-     A     IN     -      fresh    NOERROR", "");
-    check(&ctl(&site, "show nothing.example.org"), 0, "nothing is kept of nothing.example.org.\n", "");
+    check_output(&output, 0, "\nts    A     IN     DO,CD  fresh    NOERROR", "");
+    check_output(&output, 0, "\n-     A     IN     -      fresh    NOERROR", "");
+    check_output(&ctl(&site, "show nothing.example.org"), 0, "nothing is kept of nothing.example.org.\n", "");
     assert_eq!(read(&ctl(&site, "show nothing.example.org --json")), json!([]));
     // Nothing of a name gets lost on the way, nor is taken for a part of the path.
     let strange = r"a\.b/c%2F?d\032.example.org";
-    check(&ctl(&site, &format!("show {strange}")), 0, "nothing is kept of a\\.b/c%2F?d\\032.example.org.", "");
-    check(&ctl(&site, "show ."), 0, "nothing is kept of .\n", "");
+    check_output(&ctl(&site, &format!("show {strange}")), 0, "nothing is kept of a\\.b/c%2F?d\\032.example.org.", "");
+    check_output(&ctl(&site, "show ."), 0, "nothing is kept of .\n", "");
 }
 
 #[test]
 fn a_flush_tells_how_much_is_gone() {
     let site = site();
-    check(&ctl(&site, "flush www.example.org"), 0, "6 entries of www.example.org. flushed\n", "");
-    check(&ctl(&site, "flush WWW.EXAMPLE.ORG"), 0, "0 entries of WWW.EXAMPLE.ORG. flushed\n", "");
-    check(&ctl(&site, "flush example.org --subtree"), 0, "2 entries at or below example.org. flushed\n", "");
-    check(&ctl(&site, "flush"), 0, "1 entry flushed\n", "");
-    check(&ctl(&site, "flush"), 0, "0 entries flushed\n", "");
+    check_output(&ctl(&site, "flush www.example.org"), 0, "6 entries of www.example.org. flushed\n", "");
+    check_output(&ctl(&site, "flush WWW.EXAMPLE.ORG"), 0, "0 entries of WWW.EXAMPLE.ORG. flushed\n", "");
+    check_output(&ctl(&site, "flush example.org --subtree"), 0, "2 entries at or below example.org. flushed\n", "");
+    check_output(&ctl(&site, "flush"), 0, "1 entry flushed\n", "");
+    check_output(&ctl(&site, "flush"), 0, "0 entries flushed\n", "");
     assert_eq!(read(&ctl(&site, "stats --json"))["entries"], 0);
 }
 
@@ -176,7 +168,7 @@ fn stats_stand_in_the_status_and_alone() {
     }
     let table = ctl(&site, "stats");
     assert!(table.stdout.starts_with(b"CACHE ENTRIES  OCTETS"), "{table:?}");
-    check(&table, 0, "4MiB   80.0", "");
+    check_output(&table, 0, "4MiB   80.0", "");
     let metrics = site.ask("GET /metrics").body;
     assert!(metrics.contains("\nhedgerow_cache_entries 9\n"), "{metrics}");
     assert!(metrics.contains("\nhedgerow_cache_hits_total 3\n"), "{metrics}");
@@ -186,9 +178,9 @@ fn stats_stand_in_the_status_and_alone() {
 #[test]
 fn without_a_cache_that_is_said() {
     let site = Site::start();
-    check(&ctl(&site, "stats"), 1, "", "the server has no cache: its config has no [cache]");
+    check_output(&ctl(&site, "stats"), 1, "", "the server has no cache: its config has no [cache]");
     for words in ["show example.org", "flush", "flush example.org", "flush example.org --subtree"] {
-        check(&ctl(&site, words), 1, "", "says no: there is no cache: the config has no [cache]");
+        check_output(&ctl(&site, words), 1, "", "says no: there is no cache: the config has no [cache]");
     }
     assert_eq!(site.ask_json("GET /api/v1/status")["cache"], Value::Null);
     assert_eq!(site.ask("GET /api/v1/cache/names/example.org").status, 404);
@@ -204,7 +196,7 @@ fn what_is_no_name_is_told() {
         ("flush --subtree", "NAME"),
         ("flsuh", "flush"),
     ] {
-        check(&ctl(&site, words), 2, "", message);
+        check_output(&ctl(&site, words), 2, "", message);
     }
     for what in ["GET /api/v1/cache/names/a..b", "DELETE /api/v1/cache/subtrees/a..b"] {
         let answer = site.ask(what);
@@ -221,7 +213,7 @@ fn what_is_no_name_is_told() {
 #[test]
 fn only_who_may_change_may_flush() {
     let site = site();
-    check(&run(&site.address.to_string(), "flush --token-file wrong.token"), 1, "", "this is not the token");
+    check_output(&run(&site.address.to_string(), "flush --token-file wrong.token"), 1, "", "this is not the token");
     for headers in [&[HOST][..], &["Host: evil.example", JSON], &[HOST, JSON, "X-Forwarded-For: 192.0.2.1"]] {
         for path in ["", "/names/example.org", "/subtrees/example.org"] {
             assert_eq!(site.ask_with(&format!("DELETE /api/v1/cache{path}"), headers, "").status, 403, "{headers:?}");
@@ -247,9 +239,9 @@ fn a_running_server_shows_and_flushes_what_it_keeps() {
     for (key, value) in [("size_bytes", 1 << 20), ("entries", 2), ("hits", 1), ("misses", 2), ("insertions", 2)] {
         assert_eq!(stats[key], value, "{key}");
     }
-    check(&run(&admin, "flush www.example.org"), 0, "1 entry of www.example.org. flushed\n", "");
+    check_output(&run(&admin, "flush www.example.org"), 0, "1 entry of www.example.org. flushed\n", "");
     ["www.example.org", "mail.example.org"].iter().for_each(|name| ask(name));
     let asked = |name| backend.queries_for(name).len();
     assert_eq!((asked("www.example.org"), asked("mail.example.org")), (2, 1));
-    check(&run(&admin, "flush"), 0, "2 entries flushed\n", "");
+    check_output(&run(&admin, "flush"), 0, "2 entries flushed\n", "");
 }

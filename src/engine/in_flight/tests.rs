@@ -16,7 +16,7 @@ use crate::policy::race::{AttemptId, BackendIndex, Candidates, MAX_ATTEMPTS, Rac
 use crate::policy::timers::timer_size;
 use crate::wire::{ClientForm, QuestionKey, read_query, write_query};
 
-/// A name of so many labels of four octets, in this spelling.
+/// A name of so many labels of four octets, in this case.
 fn name(label: &[u8; 3], labels: usize) -> Vec<u8> {
     let label = [&[3], &label[..]].concat();
     [label.repeat(labels), vec![0]].concat()

@@ -74,14 +74,16 @@ fn messages_share_a_connection_and_are_answered_in_any_order() {
         let ((listener, address), (mut streams, told)) = (backend().await, streams());
         let now = Instant::now();
         let key = streams.open(address, KEPT, now);
-        let ids = ['a', 'b', 'c'].map(|ticket| {
-            streams.queue(key, ticket, now, |out| out.extend([0, 0, ticket as u8])).expect("the connection is open")
+        let ids = ['a', 'b', 'c'].map(|user_data| {
+            streams
+                .queue(key, user_data, now, |out| out.extend([0, 0, user_data as u8]))
+                .expect("the connection is open")
         });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut asked = Vec::new();
-        for (id, ticket) in ids.iter().zip(*b"abc") {
+        for (id, user_data) in ids.iter().zip(*b"abc") {
             let message = read(&mut stream).await;
-            assert_eq!(message, [&id.to_be_bytes()[..], &[ticket]].concat());
+            assert_eq!(message, [&id.to_be_bytes()[..], &[user_data]].concat());
             asked.push(message);
         }
         asked.reverse();
@@ -94,8 +96,8 @@ fn messages_share_a_connection_and_are_answered_in_any_order() {
         stream.write_all(&replies[7..]).await.unwrap();
         let expected: Vec<_> = asked.into_iter().map(|message| Told::Message(key, message)).collect();
         assert_eq!(next(&told, 3).await, expected);
-        for (id, ticket) in ids.into_iter().zip(['a', 'b', 'c']).rev() {
-            assert_eq!(streams.hear(key, id, now), Heard::Waiting(ticket));
+        for (id, user_data) in ids.into_iter().zip(['a', 'b', 'c']).rev() {
+            assert_eq!(streams.hear(key, id, now), Heard::Waiting(user_data));
             streams.settle(key, id, now);
             assert_eq!(streams.hear(key, id, now), Heard::Unknown);
         }
@@ -151,7 +153,7 @@ fn end_by_the_backend_leaves_those_who_wait() {
         drop(stream);
         assert_eq!(next(&told, 1).await, [Told::Ended(key, "lost")]);
         let connection = streams.remove(key).unwrap();
-        assert_eq!(connection.waiting().iter().map(|waiting| waiting.ticket).collect::<Vec<_>>(), ['a']);
+        assert_eq!(connection.waiting().iter().map(|waiting| waiting.user_data).collect::<Vec<_>>(), ['a']);
         // Its number is another's then, and its key nobody's.
         let next_key = streams.open(address, KEPT, now);
         assert!(streams.get(key).is_none() && streams.get(next_key).is_some());

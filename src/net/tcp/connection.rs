@@ -5,7 +5,7 @@
 //! 1. Queries that are whole are handed over, while fewer than `in_flight` wait and there is room for their responses.
 //! 2. Responses that have come are framed, up to [`WAITING`] octets, and written as far as the kernel takes them.
 //! 3. That goes on until nothing of it can be done. Then the task waits for what comes first: a response, octets to read, room
-//!    to write, the drain, a sign that it has to make room, or the end of its patience (`limit/patience.rs`).
+//!    to write, the drain, a sign that it has to make room, or the end of its patience (`limit/timeouts.rs`).
 //!
 //! A client that sends without end and does not read is so slowed down by TCP itself. The connection ends when the client has
 //! closed and every answer is written (a half-close loses nothing), and when the server drains. Between two queries a

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -294,4 +295,12 @@ fn cache_snapshot(tally: CacheStats) -> CacheSnapshot {
         insertions: tally.insertions,
         evictions: tally.evictions,
     }
+}
+
+/// Checks the exit code of a command and what it has printed.
+pub(crate) fn check_output(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{out}{err}");
+    assert!(out.contains(stdout), "{out}{err}");
+    assert!(err.contains(stderr), "{out}{err}");
 }
