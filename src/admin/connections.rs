@@ -30,7 +30,7 @@ use tokio::time::sleep;
 use super::authorization::{Guard, Origin};
 use super::deadline::{Handing, Timed, Turn};
 use super::listeners::{Door, Stream};
-use super::routes::{HttpError, MAX_BODY, is_about_health, is_reload};
+use super::routes::{HttpError, MAX_BODY, is_about_health, may_wait};
 
 /// How much there may be at once by one door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(super) struct Parts {
     routes: TowerToHyperService<Router>,
     /// Requests that are being carried out.
     at_work: Cell<usize>,
-    /// Requests that wait for a reload.
+    /// Requests that wait for a reload or for another process.
     waiting: Cell<usize>,
     /// How much there may be.
     bounds: Bounds,
@@ -146,7 +146,7 @@ impl Parts {
                 Err(error) => return HttpError::Invalid(format!("the body: {error}")).into_response(),
             }
         };
-        let (taken, max) = match is_reload(head.uri.path()) {
+        let (taken, max) = match may_wait(head.uri.path()) {
             true => (&self.waiting, self.bounds.waiting),
             false => (&self.at_work, self.bounds.at_work),
         };

@@ -51,6 +51,8 @@ pub enum Request {
 pub enum Change {
     /// Read config and zones again.
     Reload,
+    /// Have another process serve, or none.
+    Processes(ProcessChange),
     /// A new backend, probed before it gets queries.
     Add {
         /// Name of the pool.
@@ -83,6 +85,34 @@ pub enum Change {
         /// The state.
         to: ManualHealth,
     },
+}
+
+/// A change of which process serves: carried out by whoever owns the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessChange {
+    /// Let a newcomer of the same program serve.
+    Restart {
+        /// Without the cache.
+        is_cold: bool,
+    },
+    /// Let a newcomer serve that runs the file at the path that the supervisor was started from.
+    Upgrade {
+        /// Without the cache.
+        is_cold: bool,
+    },
+    /// Drain and end, all processes.
+    Stop,
+}
+
+impl ProcessChange {
+    /// The word for people.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Restart { .. } => "restart",
+            Self::Upgrade { .. } => "upgrade",
+            Self::Stop => "stop",
+        }
+    }
 }
 
 /// Why a change was not carried out.

@@ -1,7 +1,8 @@
 //! What there is at the admin address: paths, methods, and what each of them answers.
 //!
 //! What fails is told as `{"error": ...}` with the status 400 (it makes no sense), 403 (not from there), 404 (no such thing),
-//! 405, 409 (not as things are), 503 (the server ends, or has enough to do) or 504 (a reload takes longer than is waited for it).
+//! 405, 409 (not as things are), 503 (the server ends, or has enough to do) or 504 (a reload, or a newcomer, takes longer than is
+//! waited for it).
 
 use std::net::SocketAddr;
 use std::str;
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
-use super::{Change, ManualHealth, Refused, Request};
+use super::{Change, ManualHealth, ProcessChange, Refused, Request};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
 use crate::net::tasks::blocking;
@@ -36,6 +37,9 @@ pub(super) fn router(requests: mpsc::Sender<Request>, is_ready: impl Fn() -> boo
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route(RELOAD, post(reload))
+        .route(RESTART, post(restart))
+        .route(UPGRADE, post(upgrade))
+        .route("/api/v1/stop", post(stop))
         .route("/api/v1/cache", delete(flush_all))
         .route("/api/v1/cache/names/{name}", get(show_name).delete(flush_name))
         .route("/api/v1/cache/subtrees/{name}", delete(flush_subtree))
@@ -72,6 +76,11 @@ impl Server {
         Ok(Json(Done { message }))
     }
 
+    /// Has a change carried out that may take long. It goes on if the client does not wait for it.
+    async fn patient_change(&self, change: Change, what: &'static str) -> Result<Json<Done>, HttpError> {
+        timeout(CHANGE_PATIENCE, self.change(change)).await.unwrap_or(Err(HttpError::StillGoing(what)))
+    }
+
     /// Goes through the cache, beside the control thread.
     async fn visit_cache<T: Send + 'static>(
         &self,
@@ -105,9 +114,9 @@ pub(super) fn is_about_health(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// Whether a path is that of a reload, which may wait for long.
-pub(super) fn is_reload(path: &str) -> bool {
-    path == RELOAD
+/// Whether a path is that of a change which may wait for long: until all is read again, by this process or by another.
+pub(super) fn may_wait(path: &str) -> bool {
+    [RELOAD, RESTART, UPGRADE].contains(&path)
 }
 
 /// `/readyz`.
@@ -128,9 +137,52 @@ async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, HttpE
     Ok(Json(Status::of(&snapshot, SystemTime::now())))
 }
 
-/// `/api/v1/reload`. It goes on if the client does not wait for it.
+/// `/api/v1/reload`.
 async fn reload(State(server): State<Arc<Server>>) -> Result<Json<Done>, HttpError> {
-    timeout(RELOAD_PATIENCE, server.change(Change::Reload)).await.unwrap_or(Err(HttpError::StillReloading))
+    server.patient_change(Change::Reload, "the reload still reads").await
+}
+
+/// How another process is to take over, as JSON. That is all there is to say: nobody names a file to run.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewProcess {
+    /// Without the cache.
+    #[serde(default)]
+    cold: bool,
+}
+
+impl NewProcess {
+    /// Reads it; nothing at all says nothing special.
+    fn read(body: &[u8]) -> Result<Self, HttpError> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let read = serde_json::from_slice(body);
+        read.map_err(|error| HttpError::Invalid(format!("{error}; expected JSON such as {{\"cold\": false}}")))
+    }
+}
+
+/// `/api/v1/restart`.
+async fn restart(
+    State(server): State<Arc<Server>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Done>, HttpError> {
+    let NewProcess { cold: is_cold } = NewProcess::read(&body?)?;
+    server.patient_change(Change::Processes(ProcessChange::Restart { is_cold }), NOT_YET_SERVING).await
+}
+
+/// `/api/v1/upgrade`.
+async fn upgrade(
+    State(server): State<Arc<Server>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Done>, HttpError> {
+    let NewProcess { cold: is_cold } = NewProcess::read(&body?)?;
+    server.patient_change(Change::Processes(ProcessChange::Upgrade { is_cold }), NOT_YET_SERVING).await
+}
+
+/// `/api/v1/stop`.
+async fn stop(State(server): State<Arc<Server>>) -> Result<Json<Done>, HttpError> {
+    server.change(Change::Processes(ProcessChange::Stop)).await
 }
 
 /// `DELETE /api/v1/cache`.
@@ -248,8 +300,8 @@ pub(super) enum HttpError {
     Ending,
     /// Too many others are being carried out.
     Busy,
-    /// A reload takes longer than is waited for it.
-    StillReloading,
+    /// What was asked for takes longer than is waited for it; says what it still does.
+    StillGoing(&'static str),
 }
 
 impl From<PathRejection> for HttpError {
@@ -279,11 +331,11 @@ impl IntoResponse for HttpError {
             }
             Self::Ending => (StatusCode::SERVICE_UNAVAILABLE, "the server is ending".to_owned()),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too much is asked at once, try again".to_owned()),
-            Self::StillReloading => (
+            Self::StillGoing(what) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
-                    "the reload still reads after {} s and goes on; what comes of it is in the log and in /api/v1/status",
-                    RELOAD_PATIENCE.as_secs()
+                    "{what} after {} s and goes on; what comes of it is in the log and in /api/v1/status",
+                    CHANGE_PATIENCE.as_secs()
                 ),
             ),
         };
@@ -293,8 +345,14 @@ impl IntoResponse for HttpError {
 
 /// Where a reload is asked for.
 const RELOAD: &str = "/api/v1/reload";
-/// How long a client is made to wait for a reload: less than `hedgerow ctl` waits. Tests of builds with faults wait for it.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "faults") { 3 } else { 50 });
+/// Where a restart is asked for.
+const RESTART: &str = "/api/v1/restart";
+/// Where an upgrade is asked for.
+const UPGRADE: &str = "/api/v1/upgrade";
+/// Said of a newcomer for which nobody waits any longer.
+const NOT_YET_SERVING: &str = "the newcomer does not serve yet";
+/// How long a client is made to wait for a change: less than `hedgerow ctl` waits. Tests of builds with faults wait for it.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "faults") { 3 } else { 50 });
 /// Said of paths that do not exist.
 const NO_SUCH_PATH: &str = "there is nothing here; see /metrics, /healthz, /readyz, /api/v1/status";
 /// Said of whatever is asked of a cache that is not there.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Shown, State};
 use crate::metrics::{
-    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, Snapshot,
+    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot, ProcessSnapshot, ReloadSnapshot,
+    Snapshot, SupervisorSnapshot,
 };
 
 /// The whole server.
@@ -32,6 +33,42 @@ pub struct Status {
     /// The reload that runs; null if there is none.
     #[serde(default)]
     pub reloading: Option<ReloadingStatus>,
+    /// The supervisor; null if there is none.
+    #[serde(default)]
+    pub supervisor: Option<SupervisorStatus>,
+    /// All processes.
+    #[serde(default)]
+    pub processes: Vec<ProcessStatus>,
+}
+
+/// The process that starts and watches the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorStatus {
+    /// Its process ID.
+    pub pid: u32,
+    /// Since when it is the supervisor (RFC 3339).
+    pub since: String,
+    /// How often a standby has succeeded a supervisor that died.
+    pub successions: u64,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Its process ID.
+    pub pid: u32,
+    /// supervisor, server, standby, starting, draining or failed.
+    pub role: String,
+    /// Of the program that it runs.
+    pub version: String,
+    /// The edition of the config that it has.
+    pub edition: u64,
+    /// When it came to this role (RFC 3339).
+    pub since: String,
+    /// How long ago that was.
+    pub since_seconds: u64,
+    /// What keeps it from its work; null if nothing does.
+    pub problem: Option<String>,
 }
 
 /// A reload that is over.
@@ -231,6 +268,30 @@ impl Status {
             edition: snapshot.reload.edition,
             reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
             reloading: ReloadingStatus::of(&snapshot.reload),
+            supervisor: snapshot.processes.supervisor.as_ref().map(SupervisorStatus::of),
+            processes: snapshot.processes.processes.iter().map(|process| ProcessStatus::of(process, now)).collect(),
+        }
+    }
+}
+
+impl SupervisorStatus {
+    fn of(supervisor: &SupervisorSnapshot) -> Self {
+        let SupervisorSnapshot { pid, since, successions } = *supervisor;
+        Self { pid, since: humantime::format_rfc3339_seconds(since).to_string(), successions }
+    }
+}
+
+impl ProcessStatus {
+    fn of(process: &ProcessSnapshot, now: SystemTime) -> Self {
+        let ProcessSnapshot { pid, role, version, edition, since, problem } = process;
+        Self {
+            pid: *pid,
+            role: role.label().to_owned(),
+            version: version.clone(),
+            edition: *edition,
+            since: humantime::format_rfc3339_seconds(*since).to_string(),
+            since_seconds: age(*since, now).as_secs(),
+            problem: problem.clone(),
         }
     }
 }
@@ -269,8 +330,6 @@ impl BackendStatus {
     /// Of a backend with these numbers.
     fn of(backend: &BackendSnapshot, now: SystemTime) -> Self {
         let BackendSnapshot { attempts, wins, .. } = backend;
-        // A wall clock may have been set back since.
-        let age = now.duration_since(backend.since).unwrap_or_default();
         Self {
             name: backend.name.clone(),
             address: backend.address,
@@ -278,7 +337,7 @@ impl BackendStatus {
             state: backend.state.label().to_owned(),
             by_hand: backend.by_hand,
             since: humantime::format_rfc3339_seconds(backend.since).to_string(),
-            since_seconds: age.as_secs(),
+            since_seconds: age(backend.since, now).as_secs(),
             in_flight: backend.in_flight,
             latency_ms: Percentiles::of(&backend.latency),
             latency_histogram: backend.latency.buckets().map(Bucket::of).collect(),
@@ -364,6 +423,11 @@ impl Percentiles {
         let part = |part| histogram.quantile(part).map(milliseconds);
         Self { p50: part(0.5), p95: part(0.95), p99: part(0.99) }
     }
+}
+
+/// The time since then. A wall clock may have been set back since.
+fn age(since: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(since).unwrap_or_default()
 }
 
 /// Seconds that have begun: clients are told the last second of a time to live as 1.

@@ -7,8 +7,9 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 
 use super::signals::{Blocked, SignalRequest};
+use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
-use crate::server::{Drained, Loss, Read, Server};
+use crate::server::{Drained, Loss, Read, STOPPING, Server, ServerEvent};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `read` reads config and zones again, on a thread that nobody
 /// waits for.
@@ -55,7 +56,21 @@ async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCod
                 }
                 Err(lost) => end_with(&Loss { worker: None, lost }),
             },
-            loss = server.supervise() => end_with(&loss),
+            event = server.supervise() => match event {
+                ServerEvent::Lost(loss) => end_with(&loss),
+                ServerEvent::Asked(ProcessChange::Stop, answer) => {
+                    tracing::info!("stop: {STOPPING}");
+                    let _ = answer.send(Ok(STOPPING.to_owned()));
+                    break;
+                }
+                ServerEvent::Asked(
+                    change @ (ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }),
+                    answer,
+                ) => {
+                    tracing::warn!("{} refused: {NO_SUPERVISOR}", change.label());
+                    let _ = answer.send(Err(Refused::Conflict(NO_SUPERVISOR.to_owned())));
+                }
+            },
         }
     }
     let (drained, summary) = server.drain().await;
@@ -76,3 +91,6 @@ fn end_with(loss: &Loss) -> ! {
     tracing::error!(task = loss.lost.kind.label(), worker = loss.worker, "{loss}; the process ends");
     std::process::exit(1);
 }
+
+/// What is said to whoever asks one process to have another take over.
+const NO_SUPERVISOR: &str = "there is no supervisor to start another process: set [supervisor] in the config and start hedgerow anew, the way it was started";

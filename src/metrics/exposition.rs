@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::counters::{Cause, FETCHED, Want};
 use super::histogram::HistogramSnapshot;
+use super::processes::{ProcessesSnapshot, Role, Takeover};
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
 use crate::wire::Rcode;
 
@@ -156,6 +157,18 @@ const RELOADING: Family = Family { name: "hedgerow_reload_in_progress", help: "W
 const RELOADS: Family = Family { name: "hedgerow_reloads", help: "Reloads that are over" };
 /// `hedgerow_tasks_lost_total`.
 const TASKS_LOST: Family = Family { name: "hedgerow_tasks_lost", help: "Tasks that have panicked or ended too early" };
+/// `hedgerow_worker_replacements_total`.
+const WORKER_REPLACEMENTS: Family = Family {
+    name: "hedgerow_worker_replacements",
+    help: "Workers that were replaced since one of their tasks was lost",
+};
+/// `hedgerow_takeovers_total`.
+const TAKEOVERS: Family =
+    Family { name: "hedgerow_takeovers", help: "Processes that have begun to serve in the place of another" };
+/// `hedgerow_successions_total`.
+const SUCCESSIONS: Family =
+    Family { name: "hedgerow_successions", help: "Standbys that have succeeded a supervisor that died" };
+const PROCESSES: Family = Family { name: "hedgerow_processes", help: "Processes, by what they are" };
 
 /// The families whose samples end in `_total`.
 const COUNTERS: &[&Family] = &[
@@ -181,6 +194,9 @@ const COUNTERS: &[&Family] = &[
     &CACHE_PREFETCHES,
     &RELOADS,
     &TASKS_LOST,
+    &WORKER_REPLACEMENTS,
+    &TAKEOVERS,
+    &SUCCESSIONS,
 ];
 
 /// The snapshot as a source of metrics.
@@ -199,6 +215,8 @@ impl Collector for Exposition {
             pools,
             reload,
             tasks_lost,
+            worker_replacements,
+            processes,
             uptime: _,
             workers: _,
         } = &self.0;
@@ -272,9 +290,19 @@ impl Collector for Exposition {
         histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))?;
         cache.iter().try_for_each(|cache| write_cache(encoder, cache, pools))?;
         write_reload(encoder, reload)?;
-        let mut encoder = encoder.encode_descriptor(TASKS_LOST.name, TASKS_LOST.help, None, MetricType::Counter)?;
-        encoder.encode_counter::<NoLabelSet, u64, f64>(tasks_lost, None)
+        plain_counter(encoder, &TASKS_LOST, *tasks_lost)?;
+        plain_counter(encoder, &WORKER_REPLACEMENTS, *worker_replacements)?;
+        write_processes(encoder, processes)
     }
+}
+
+/// Writes which processes there are, and how often one has taken over from another.
+fn write_processes(encoder: &mut DescriptorEncoder<'_>, processes: &ProcessesSnapshot) -> fmt::Result {
+    let takeovers = Takeover::ALL.iter().zip(processes.takeovers);
+    counter(encoder, &TAKEOVERS, takeovers.map(|(reason, n)| ([("reason", reason.label())], n)))?;
+    let successions = processes.supervisor.as_ref().map_or(0, |supervisor| supervisor.successions);
+    plain_counter(encoder, &SUCCESSIONS, successions)?;
+    gauge(encoder, &PROCESSES, Role::ALL.iter().map(|role| ([("role", role.label())], processes.count(*role))))
 }
 
 /// Writes what came of reading the config again.
@@ -308,8 +336,7 @@ fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot, pools
         (&CACHE_INSERTIONS, insertions),
         (&CACHE_EVICTIONS, evictions),
     ] {
-        let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
-        encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+        plain_counter(encoder, family, value)?;
     }
     counter(encoder, &CACHE_PREFETCHES, pools.iter().map(|pool| (by_pool(pool), pool.prefetches)))
 }
@@ -334,6 +361,12 @@ fn by_backend<'a>(pool: &'a PoolSnapshot, backend: &'a BackendSnapshot) -> Label
 /// The labels of what a backend has by kind of attempt.
 fn by_kind<'a>(pool: &'a PoolSnapshot, backend: &'a BackendSnapshot, kind: &'static str) -> Labels<'a, 3> {
     [("pool", &pool.name), ("backend", &backend.name), ("kind", kind)]
+}
+
+/// Writes a counter without labels.
+fn plain_counter(encoder: &mut DescriptorEncoder<'_>, family: &Family, value: u64) -> fmt::Result {
+    let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)
 }
 
 /// Writes a counter.
@@ -397,6 +430,7 @@ mod tests {
     use super::super::counters::{CookieKind, Dropped, Source};
     use super::super::histogram::Histogram;
     use super::super::limited::Limit;
+    use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
     use super::super::snapshot::{Attempts, BackendState, LastReload, Wins};
     use super::*;
     use crate::wire::Transport;
@@ -468,6 +502,20 @@ mod tests {
                 last: Some(LastReload { at: SystemTime::UNIX_EPOCH, error: Some("wrong".to_owned()) }),
             },
             tasks_lost: 45,
+            worker_replacements: 46,
+            processes: processes(),
+        }
+    }
+
+    /// A supervisor and two standbys.
+    fn processes() -> ProcessesSnapshot {
+        let since = SystemTime::UNIX_EPOCH;
+        let process =
+            |pid, role| ProcessSnapshot { pid, role, version: String::new(), edition: 5, since, problem: None };
+        ProcessesSnapshot {
+            supervisor: Some(SupervisorSnapshot { pid: 1, since, successions: 52 }),
+            processes: vec![process(1, Role::Supervisor), process(2, Role::Standby), process(3, Role::Standby)],
+            takeovers: [47, 48, 49, 50, 51],
         }
     }
 
@@ -515,6 +563,19 @@ hedgerow_reload_in_progress 1
 hedgerow_reloads_total{result="ok"} 4
 hedgerow_reloads_total{result="failed"} 44
 hedgerow_tasks_lost_total 45
+hedgerow_worker_replacements_total 46
+hedgerow_takeovers_total{reason="crash"} 47
+hedgerow_takeovers_total{reason="hang"} 48
+hedgerow_takeovers_total{reason="restart"} 49
+hedgerow_takeovers_total{reason="upgrade"} 50
+hedgerow_takeovers_total{reason="rollback"} 51
+hedgerow_successions_total 52
+hedgerow_processes{role="supervisor"} 1
+hedgerow_processes{role="server"} 0
+hedgerow_processes{role="standby"} 2
+hedgerow_processes{role="starting"} 0
+hedgerow_processes{role="draining"} 0
+hedgerow_processes{role="failed"} 0
 "#;
 
     /// Lines of a text that are samples, and fulfil a condition.
@@ -564,7 +625,7 @@ hedgerow_tasks_lost_total 45
             let text = write(sample(), format);
             lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
             assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 11);
+            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 12);
         };
         check(
             Format::Prometheus,

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod exposition;
 pub mod histogram;
 mod limited;
+pub mod processes;
 pub mod snapshot;
 
 pub use counters::{
@@ -16,6 +17,7 @@ pub use counters::{
 };
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use limited::{Limit, Limited};
+pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 pub use snapshot::{
     Attempts, BackendSnapshot, BackendState, CacheSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, Snapshot, Wins,
 };

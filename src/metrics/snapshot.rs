@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::counters::{Cause, CookieKind, Dropped, Source, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
+use super::processes::ProcessesSnapshot;
 use crate::wire::Transport;
 
 /// The numbers of the whole server.
@@ -33,6 +34,10 @@ pub struct Snapshot {
     pub reload: ReloadSnapshot,
     /// Tasks that have panicked, or ended too early.
     pub tasks_lost: u64,
+    /// Workers that were replaced since one of their tasks was lost.
+    pub worker_replacements: u64,
+    /// The processes of which this server is one.
+    pub processes: ProcessesSnapshot,
 }
 
 /// What came of reading the config again.

@@ -17,7 +17,9 @@ impl Server {
     /// Carries a change out, and says what was done.
     pub(super) fn change(&mut self, change: Change) -> Result<String, Refused> {
         match change {
-            Change::Reload => Err(Refused::Invalid("a reload is the command's business".to_owned())),
+            Change::Reload | Change::Processes(_) => {
+                Err(Refused::Invalid(format!("{change:?} is no change of the config")))
+            }
             Change::Add { pool, address, weight } => self.add(&pool, address, weight),
             Change::Drain { pool, backend } => {
                 let backend = self.backend(&pool, &backend)?;

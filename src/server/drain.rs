@@ -7,8 +7,10 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::reload::ending;
 use super::worker::{Command, LostWorker};
-use super::{Loss, Server, persist};
+use super::{Loss, Server, ServerEvent, persist};
+use crate::admin::ProcessChange;
 use crate::metrics::Summary;
 use crate::net::tasks::{TaskKind, blocking, blocking_task};
 
@@ -43,7 +45,7 @@ impl Server {
         };
         let mut drained = tokio::select! {
             result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
-            lost = self.supervise() => return (Drained::Lost(lost), self.summary),
+            lost = self.supervise_while_draining() => return (Drained::Lost(lost), self.summary),
         };
         self.tell(|| Command::Stop);
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
@@ -68,6 +70,22 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Takes care of the server while it drains, until something is lost. Who asks for another process to serve is told that it is
+    /// too late.
+    async fn supervise_while_draining(&mut self) -> Loss {
+        loop {
+            match self.supervise().await {
+                ServerEvent::Lost(loss) => return loss,
+                ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(STOPPING.to_owned()))),
+                ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
+                    drop(answer.send(Err(ending())));
+                }
+            }
+        }
+    }
+}
+
 /// Asks a worker to drain; what is returned ends when it has.
 fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
     let (done, drained) = oneshot::channel();
@@ -77,3 +95,6 @@ fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
 
 /// What a drain may take beyond the longest timeout of a pool.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
+
+/// What is said to whoever asks the server to stop.
+pub const STOPPING: &str = "taking no more queries, finishing those in flight";

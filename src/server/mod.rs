@@ -8,6 +8,7 @@ mod changes;
 mod connections;
 mod cookies;
 mod drain;
+mod event;
 mod persist;
 mod privileges;
 mod recent_queries;
@@ -18,12 +19,13 @@ mod status;
 mod worker;
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::time::Interval;
@@ -31,7 +33,8 @@ use tokio::time::Interval;
 use self::authorities::{ServedAuthority, ZoneChange};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
-pub use self::drain::Drained;
+pub use self::drain::{Drained, STOPPING};
+pub use self::event::{Answer, Loss, ServerEvent};
 use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
@@ -44,9 +47,9 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies};
-use crate::metrics::Summary;
+use crate::metrics::{ProcessesSnapshot, Summary};
 use crate::net::clock::SleepMeter;
-use crate::net::tasks::{Endless, Lost, TaskKind, Tasks, blocking};
+use crate::net::tasks::{Endless, TaskKind, Tasks, blocking};
 use crate::notify::Notifier;
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
@@ -82,11 +85,17 @@ pub struct Server {
     lost: UnboundedReceiver<LostWorker>,
     /// Tasks that were lost so far.
     tasks_lost: u64,
+    /// Workers that were replaced so far.
+    worker_replacements: u64,
+    /// The processes of which this is one, as the owner knows them; none if this one is all there is.
+    processes: Option<ProcessesSnapshot>,
     /// Reads the config again.
     reloads: Reloads,
     /// Whether it drains.
     is_ending: bool,
     started: std::time::Instant,
+    /// The same by the wall clock.
+    started_at: SystemTime,
     /// The secret of cookies of those that have none in a file.
     own_secret: OwnSecret,
     /// The TCP connections of clients.
@@ -128,9 +137,14 @@ impl Server {
         line
     }
 
-    /// Takes care of the running server: probes, the size of hedge buckets, reloads, what the admin server asks. Returns only when
-    /// something is lost; who goes on calling it goes on without that.
-    pub async fn supervise(&mut self) -> Loss {
+    /// Tells the server which processes there are, for whoever asks its admin server.
+    pub fn set_processes(&mut self, processes: ProcessesSnapshot) {
+        self.processes = Some(processes);
+    }
+
+    /// Takes care of the running server: probes, the size of hedge buckets, reloads, what the admin server asks. Returns what is not
+    /// its own to decide; who calls it again goes on. If something was lost, it goes on without that.
+    pub async fn supervise(&mut self) -> ServerEvent {
         loop {
             let (worker, lost) = tokio::select! {
                 Some(LostWorker { id, lost }) = self.lost.recv() => (Some(id), lost),
@@ -160,23 +174,27 @@ impl Server {
                     continue;
                 }
                 Some(request) = self.requests.recv() => {
-                    self.answer(request);
-                    continue;
+                    match self.answer(request) {
+                        Some(event) => return event,
+                        None => continue,
+                    }
                 }
             };
             self.tasks_lost += 1;
-            return Loss { worker: worker.map(|worker| worker.0), lost };
+            return ServerEvent::Lost(Loss { worker: worker.map(|worker| worker.0), lost });
         }
     }
 
-    /// Answers what the admin server asks.
-    fn answer(&mut self, request: Request) {
+    /// Answers what the admin server asks, unless that is not the server's own to decide.
+    fn answer(&mut self, request: Request) -> Option<ServerEvent> {
         match request {
             Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
+            Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
             Request::Change(change, answer) => drop(answer.send(self.change(change))),
         }
+        None
     }
 
     /// Does what is due each second.
@@ -241,25 +259,6 @@ impl Server {
     fn tell(&self, command: impl Fn() -> Command) {
         // A worker that is gone has logged why.
         self.workers.iter().for_each(|worker| drop(worker.commands.send(command())));
-    }
-}
-
-/// Something has ended that should not have. What it did is not done any more: some clients get no answer. Whoever owns the
-/// server decides what becomes of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// The number of the worker that has ended with it, if it was not on the control thread.
-    pub worker: Option<u16>,
-    /// What it was.
-    pub lost: Lost,
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.worker {
-            Some(worker) => write!(f, "worker {worker}: {}", self.lost),
-            None => write!(f, "control thread: {}", self.lost),
-        }
     }
 }
 

@@ -339,7 +339,7 @@ impl Server {
 }
 
 /// What is said to whoever asks for a reload of a server that ends.
-fn ending() -> Refused {
+pub(super) fn ending() -> Refused {
     Refused::Conflict("the server is ending".to_owned())
 }
 

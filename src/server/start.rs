@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::time::interval;
@@ -176,9 +176,12 @@ impl Server {
             tasks,
             lost,
             tasks_lost: 0,
+            worker_replacements: 0,
+            processes: None,
             reloads,
             is_ending: false,
             started: Instant::now(),
+            started_at: SystemTime::now(),
             own_secret,
             connections,
             authorities: zones.authorities,

@@ -7,7 +7,7 @@ use crate::admin::CacheAccess;
 use crate::cache::CacheStats;
 use crate::metrics::{
     Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
-    HistogramSnapshot, PoolSnapshot, Snapshot, Want, Wins,
+    HistogramSnapshot, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, Want, Wins,
 };
 use crate::policy::health::HealthState;
 use crate::state::{ForwarderState, ManualHealth, SharedBackend, SharedPool};
@@ -24,8 +24,23 @@ impl Server {
             limited: self.connections.limited(),
             reload: self.reloads.snapshot(),
             tasks_lost: self.tasks_lost,
+            worker_replacements: self.worker_replacements,
+            processes: self.processes.clone().unwrap_or_else(|| self.alone()),
             ..self.summary.snapshot()
         }
+    }
+
+    /// The processes, where this is all there are.
+    fn alone(&self) -> ProcessesSnapshot {
+        let process = ProcessSnapshot {
+            pid: std::process::id(),
+            role: if self.is_ending { Role::Draining } else { Role::Server },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            edition: self.reloads.snapshot().edition,
+            since: self.started_at,
+            problem: None,
+        };
+        ProcessesSnapshot { processes: vec![process], ..ProcessesSnapshot::default() }
     }
 
     /// The cache with what is needed to read its entries.

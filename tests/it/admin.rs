@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
 use crate::support::admin_site::{HOST, JSON, Site, TOKEN};
-use hedgerow::admin::{Change, ManualHealth};
+use hedgerow::admin::{Change, ManualHealth, ProcessChange};
 
 #[test]
 fn health_is_that_it_runs_and_readiness_that_it_takes_queries() {
@@ -95,6 +95,57 @@ fn changes_reach_the_control_thread_as_they_were_asked_for() {
     }
     let (pool, backend) = ("ts".to_owned(), "[::1]:53".to_owned());
     check("DELETE /api/v1/pools/ts/backends/%5B%3A%3A1%5D%3A53", "", Change::Remove { pool, backend });
+}
+
+#[test]
+fn changes_of_processes_reach_the_control_thread() {
+    let site = Site::start();
+    let mut expected = Vec::new();
+    for (what, body, change) in [
+        ("restart", "", ProcessChange::Restart { is_cold: false }),
+        ("restart", "{\"cold\": false}", ProcessChange::Restart { is_cold: false }),
+        ("upgrade", "{}", ProcessChange::Upgrade { is_cold: false }),
+        ("stop", "", ProcessChange::Stop),
+    ] {
+        let answer = site.change(&format!("POST /api/v1/{what}"), body);
+        assert_eq!((answer.status, answer.message()), (200, format!("{what} is done")), "{body}");
+        expected.push(Change::Processes(change));
+        assert_eq!(site.changes(), expected);
+    }
+    let cold = "{\"cold\": true}";
+    let check = |what: &str, body: &str, status: u16, message: &str| {
+        let answer = site.change(what, body);
+        assert_eq!(answer.status, status, "{what} {body}: {answer:?}");
+        assert!(answer.message().contains(message), "{what} {body}: {answer:?}");
+    };
+    check("POST /api/v1/restart", cold, 409, "another restart is under way");
+    check("POST /api/v1/upgrade", cold, 400, "the newcomer has ended: status 2");
+    let asked = site.changes().len();
+    // Nobody names a file to run.
+    check("POST /api/v1/upgrade", "{\"cold\": false, \"file\": \"/bin/sh\"}", 400, "unknown field `file`");
+    check("POST /api/v1/restart", "{\"cold\": 1}", 400, "expected JSON such as");
+    for what in ["restart", "upgrade", "stop"] {
+        let answer = site.ask_with(&format!("POST /api/v1/{what}"), &[HOST, JSON], "");
+        assert_eq!(answer.status, 403, "{what} without a token: {answer:?}");
+        assert_eq!(site.ask(&format!("GET /api/v1/{what}")).status, 405);
+    }
+    assert_eq!(site.changes().len(), asked);
+}
+
+#[test]
+fn status_tells_of_every_process() {
+    let status = Site::start().ask_json("GET /api/v1/status");
+    assert_eq!((&status["supervisor"]["pid"], &status["supervisor"]["successions"]), (&10.into(), &1.into()));
+    assert!(humantime::parse_rfc3339(status["supervisor"]["since"].as_str().expect("text")).is_ok());
+    let roles = [("supervisor", 10), ("server", 11), ("failed", 12)];
+    for (process, (role, pid)) in status["processes"].as_array().expect("a list").iter().zip(roles) {
+        assert_eq!((&process["role"], &process["pid"]), (&role.into(), &pid.into()));
+        assert_eq!((&process["version"], &process["edition"]), (&"1.2.3".into(), &4.into()));
+        assert!(process["since_seconds"].as_u64().is_some_and(|seconds| (90..300).contains(&seconds)), "{process}");
+        assert!(humantime::parse_rfc3339(process["since"].as_str().expect("text")).is_ok());
+    }
+    assert_eq!(status["processes"][1]["problem"], serde_json::Value::Null);
+    assert_eq!(status["processes"][2]["problem"], "a.txt:1: wrong");
 }
 
 #[test]

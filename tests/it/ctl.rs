@@ -80,6 +80,28 @@ fn changes_are_carried_out_and_told() {
 }
 
 #[test]
+fn processes_are_a_table_or_json() {
+    let site = Site::start();
+    let output = ctl(&site, "processes");
+    check_output(&output, 0, "PID  ROLE        VERSION  EDITION  FOR     PROBLEM\n 10  supervisor  1.2.3 ", "");
+    check_output(&output, 0, "a.txt:1: wrong\n", "");
+    let processes: serde_json::Value = serde_json::from_slice(&ctl(&site, "processes --json").stdout).expect("JSON");
+    assert_eq!((&processes[1]["pid"], &processes[1]["role"]), (&11.into(), &"server".into()));
+}
+
+#[test]
+fn another_process_is_asked_for_or_none() {
+    let site = Site::start();
+    check_output(&ctl(&site, "restart"), 0, "restart is done\n", "");
+    check_output(&ctl(&site, "upgrade"), 0, "upgrade is done\n", "");
+    check_output(&ctl(&site, "stop"), 0, "stop is done\n", "");
+    check_output(&ctl(&site, "restart --cold"), 1, "", "says no: another restart is under way");
+    check_output(&ctl(&site, "upgrade --cold"), 1, "", "says no: the newcomer has ended: status 2");
+    check_output(&ctl(&site, "upgrade /bin/sh"), 2, "", "unexpected argument");
+    assert_eq!(site.changes().len(), 5);
+}
+
+#[test]
 fn a_no_of_the_server_is_told_from_silence() {
     let site = Site::start();
     check_output(&ctl(&site, "reload"), 1, "", "says no: config.toml:1:1: nothing to run");

@@ -32,6 +32,7 @@ mod messages;
 mod nsd;
 mod persist;
 mod probes;
+mod processes;
 mod race_seeds;
 mod races;
 mod record_text;

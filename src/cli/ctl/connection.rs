@@ -322,6 +322,21 @@ impl Order {
         Self { path: "reload".to_owned(), kind: Kind::Post(String::new()) }
     }
 
+    /// Let a newcomer of this program serve.
+    pub(super) fn restart(is_cold: bool) -> Self {
+        Self { path: "restart".to_owned(), kind: Kind::Post(json!({ "cold": is_cold }).to_string()) }
+    }
+
+    /// Let a newcomer serve that runs the file that is there now.
+    pub(super) fn upgrade(is_cold: bool) -> Self {
+        Self { path: "upgrade".to_owned(), kind: Kind::Post(json!({ "cold": is_cold }).to_string()) }
+    }
+
+    /// Drain and end.
+    pub(super) fn stop() -> Self {
+        Self { path: "stop".to_owned(), kind: Kind::Post(String::new()) }
+    }
+
     /// A cache that forgets everything, or what it keeps of a name, with all below it or without.
     pub(super) fn flush(name: Option<&Name>, is_subtree: bool) -> Self {
         let path = match name {
@@ -340,7 +355,7 @@ fn encoded(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
 }
 
-/// How long a change may take: a reload may read large zones.
+/// How long a change may take: a reload or a newcomer may read large zones.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Largest answer, octets. The status of 10,000 backends has some 8 million.
 const MAX_ANSWER: usize = 64 << 20;

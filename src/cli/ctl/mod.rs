@@ -64,6 +64,14 @@ enum Action {
     Auto(WhichBackend),
     /// Read config and zones again
     Reload,
+    /// Show the processes: supervisor, server, standbys
+    Processes(Show),
+    /// Let a new process serve, with the config on the disk
+    Restart(NewProcess),
+    /// Let a new process of the program file as it is now serve
+    Upgrade(NewProcess),
+    /// Drain and end, with all processes
+    Stop,
     /// Show the cache, or make it forget
     #[command(subcommand)]
     Cache(cache::Action),
@@ -75,6 +83,14 @@ struct Show {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What a new process gets.
+#[derive(Debug, clap::Args)]
+struct NewProcess {
+    /// Leave the cache behind
+    #[arg(long)]
+    cold: bool,
 }
 
 /// Which backend.
@@ -144,6 +160,13 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Down(place) => connection.change(Order::act(&place.pool, &place.backend, "down")),
         Action::Auto(place) => connection.change(Order::act(&place.pool, &place.backend, "auto")),
         Action::Reload => connection.change(Order::reload()),
+        Action::Processes(show) => {
+            let processes = connection.status()?.processes;
+            Ok(if show.json { to_json(&processes) } else { table::processes(&processes) })
+        }
+        Action::Restart(NewProcess { cold }) => connection.change(Order::restart(*cold)),
+        Action::Upgrade(NewProcess { cold }) => connection.change(Order::upgrade(*cold)),
+        Action::Stop => connection.change(Order::stop()),
         Action::Cache(action) => cache::obey(connection, action),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::cache;
-use crate::admin::status::{BackendStatus, Percentiles, PoolStatus, Status};
+use crate::admin::status::{BackendStatus, Percentiles, PoolStatus, ProcessStatus, Status};
 
 /// The whole status: a line on the server, a table of pools, a table of backends, and one of the cache if there is one.
 pub(super) fn status(status: &Status) -> String {
@@ -106,6 +106,35 @@ fn backend_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
     row
 }
 
+/// The processes.
+pub(super) fn processes(processes: &[ProcessStatus]) -> String {
+    table(&PROCESS_COLUMNS, processes.iter().map(process_row))
+}
+
+/// The heads of the columns of processes, with their alignment.
+const PROCESS_COLUMNS: [Column; 6] = [
+    ("PID", CellAlignment::Right),
+    ("ROLE", CellAlignment::Left),
+    ("VERSION", CellAlignment::Left),
+    ("EDITION", CellAlignment::Right),
+    ("FOR", CellAlignment::Left),
+    ("PROBLEM", CellAlignment::Left),
+];
+
+/// A process under [`PROCESS_COLUMNS`].
+fn process_row(process: &ProcessStatus) -> Vec<String> {
+    // One line each, whatever a problem says.
+    let problem = process.problem.as_deref().and_then(|problem| problem.lines().next()).unwrap_or("-");
+    vec![
+        process.pid.to_string(),
+        process.role.clone(),
+        process.version.clone(),
+        process.edition.to_string(),
+        time(process.since_seconds),
+        problem.to_owned(),
+    ]
+}
+
 /// Percentiles, each for a cell.
 fn percentiles(of: Percentiles) -> [String; 3] {
     [of.p50, of.p95, of.p99].map(|value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}")))
@@ -170,7 +199,31 @@ mod tests {
             edition: 1,
             reload: None,
             reloading: None,
+            supervisor: None,
+            processes: Vec::new(),
         }
+    }
+
+    #[test]
+    fn processes_are_a_row_each() {
+        let process = |pid, role: &str, problem: Option<&str>| ProcessStatus {
+            pid,
+            role: role.to_owned(),
+            version: "1.2.3".to_owned(),
+            edition: 4,
+            since: "2026-01-01T00:00:00Z".to_owned(),
+            since_seconds: 90,
+            problem: problem.map(str::to_owned),
+        };
+        let expected = "\
+ PID  ROLE        VERSION  EDITION  FOR     PROBLEM
+   7  supervisor  1.2.3          4  1m 30s  -
+4711  failed      1.2.3          4  1m 30s  a.txt:1: wrong";
+        let shown = processes(&[
+            process(7, "supervisor", None),
+            process(4711, "failed", Some("a.txt:1: wrong\nb.txt:2: wrong")),
+        ]);
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -171,6 +171,8 @@ mod tests {
             edition: 1,
             reload: None,
             reloading: None,
+            supervisor: None,
+            processes: Vec::new(),
         }
     }
 

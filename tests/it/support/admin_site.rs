@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use hedgerow::admin::{self, CacheAccess, Change, Owner, Refused, Request, Socket, Token};
+use hedgerow::admin::{self, CacheAccess, Change, Owner, ProcessChange, Refused, Request, Socket, Token};
 use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
-    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot, ReloadSnapshot,
-    Snapshot, Source, Wins,
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot,
+    ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, Role, Snapshot, Source, SupervisorSnapshot, Wins,
 };
 use hedgerow::wire::Transport;
 use tempfile::TempDir;
@@ -213,6 +213,13 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
 /// What is said of a change.
 fn carry_out(change: &Change) -> Result<String, Refused> {
     let (pool, backend) = match change {
+        Change::Processes(ProcessChange::Restart { is_cold: true }) => {
+            return Err(Refused::Conflict("another restart is under way".to_owned()));
+        }
+        Change::Processes(ProcessChange::Upgrade { is_cold: true }) => {
+            return Err(Refused::Invalid("the newcomer has ended: status 2".to_owned()));
+        }
+        Change::Processes(change) => return Ok(format!("{} is done", change.label())),
         Change::Reload => return Err(Refused::Invalid("config.toml:1:1: nothing to run".to_owned())),
         Change::Add { pool, address, weight } => {
             known_pool(pool)?;
@@ -270,6 +277,8 @@ fn snapshot() -> Snapshot {
     Snapshot {
         reload: ReloadSnapshot::default(),
         tasks_lost: 0,
+        worker_replacements: 0,
+        processes: processes(),
         uptime: Duration::from_secs(3_600),
         workers: 2,
         queries: vec![(Transport::Udp, 13)],
@@ -279,6 +288,28 @@ fn snapshot() -> Snapshot {
         limited: Vec::new(),
         cache: None,
         pools: vec![pool],
+    }
+}
+
+/// A supervisor, its server, and a standby that cannot start.
+fn processes() -> ProcessesSnapshot {
+    let since = SystemTime::now() - Duration::from_secs(90);
+    let process = |pid, role, problem: Option<&str>| ProcessSnapshot {
+        pid,
+        role,
+        version: "1.2.3".to_owned(),
+        edition: 4,
+        since,
+        problem: problem.map(str::to_owned),
+    };
+    ProcessesSnapshot {
+        supervisor: Some(SupervisorSnapshot { pid: 10, since, successions: 1 }),
+        processes: vec![
+            process(10, Role::Supervisor, None),
+            process(11, Role::Server, None),
+            process(12, Role::Failed, Some("a.txt:1: wrong")),
+        ],
+        takeovers: [1, 0, 2, 0, 0],
     }
 }
 

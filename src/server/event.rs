@@ -1,0 +1,39 @@
+//! What a running server tells whoever owns it, and cannot decide by itself.
+
+use std::fmt;
+
+use tokio::sync::oneshot;
+
+use crate::admin::{ProcessChange, Refused};
+use crate::net::tasks::Lost;
+
+/// Something that the owner of a server has to do with.
+#[derive(Debug)]
+pub enum ServerEvent {
+    /// A part of the server is gone.
+    Lost(Loss),
+    /// The admin server is asked to have another process serve, or none.
+    Asked(ProcessChange, Answer),
+}
+
+/// The way back to whoever has asked for a change: what was done, or why not. Dropped, it says that the server ends.
+pub type Answer = oneshot::Sender<Result<String, Refused>>;
+
+/// Something has ended that should not have. What it did is not done any more: some clients get no answer. Whoever owns the
+/// server decides what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The number of the worker that has ended with it, if it was not on the control thread.
+    pub worker: Option<u16>,
+    /// What it was.
+    pub lost: Lost,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.worker {
+            Some(worker) => write!(f, "worker {worker}: {}", self.lost),
+            None => write!(f, "control thread: {}", self.lost),
+        }
+    }
+}
