@@ -39,8 +39,13 @@ pub(super) fn read(mut section: Section<'_>, folder: &Path) -> CacheConfig {
         failure_ttl: section.parsed("failure_ttl", ttl(limits::FAILURE_TTL), usual.failure_ttl),
     };
     let persist = section.take("persist").and_then(|node| node.parsed(words::file_name));
+    let persist_every = section.parsed(
+        "persist_every",
+        |text| limits::PERSIST_EVERY.parse_or_never(text),
+        Some(CacheConfig::PERSIST_EVERY),
+    );
     section.finish();
-    CacheConfig { size, rules, persist: persist.map(|file| folder.join(file)) }
+    CacheConfig { size, rules, persist: persist.map(|file| folder.join(file)), persist_every }
 }
 
 #[cfg(test)]
@@ -62,7 +67,12 @@ mod tests {
 
     #[test]
     fn an_empty_section_is_a_cache_of_defaults() {
-        let usual = CacheConfig { size: 64 << 20, rules: Rules::default(), persist: None };
+        let usual = CacheConfig {
+            size: 64 << 20,
+            rules: Rules::default(),
+            persist: None,
+            persist_every: Some(Duration::from_secs(900)),
+        };
         assert_eq!(read_section(""), usual);
     }
 
@@ -80,6 +90,7 @@ mod tests {
             prefetch = 0
             failure_ttl = "1s"
             persist = "cache.bin"
+            persist_every = "10s"
             "#,
         );
         let seconds = Duration::from_secs;
@@ -93,7 +104,9 @@ mod tests {
             prefetch: 0.0,
             failure_ttl: seconds(1),
         };
-        assert_eq!(read, CacheConfig { size: 1 << 30, rules, persist: Some("/etc/hedgerow/cache.bin".into()) });
+        let (persist, persist_every) = (Some("/etc/hedgerow/cache.bin".into()), Some(seconds(10)));
+        assert_eq!(read, CacheConfig { size: 1 << 30, rules, persist, persist_every });
+        assert_eq!(read_section("persist_every = \"0s\"").persist_every, None);
     }
 
     #[test]
@@ -123,6 +136,10 @@ mod tests {
                 "9: cache.stale: invalid value \"off\": expected a duration such as \"250ms\" or \"3s\"",
             ),
             ("stale = \"8d\"", "9: cache.stale: invalid value \"8d\": expected a duration from 0s to 7days"),
+            (
+                "persist_every = \"9s\"",
+                "17: cache.persist_every: invalid value \"9s\": expected a duration from 10s to 1day, or \"0s\" for never",
+            ),
             ("sice = \"1MiB\"", "1: cache: unknown key \"sice\", did you mean \"size\"?"),
         ] {
             check(&format!("[cache]\n{line}\n{REST}"), &[&format!("2:{expected}")]);

@@ -34,6 +34,14 @@ impl Limits<Duration> {
         Err(Expected::new(format!("a duration from {min} to {max}")))
     }
 
+    /// The same where "0s" says never.
+    pub fn parse_or_never(&self, text: &str) -> Result<Option<Duration>, Expected> {
+        match duration(text)? {
+            Duration::ZERO => Ok(None),
+            _ => self.parse(text).map(Some).map_err(|expected| expected.or("\"0s\" for never")),
+        }
+    }
+
     /// The same for what counts whole seconds, as times to live do.
     pub fn parse_seconds(&self, text: &str) -> Result<Duration, Expected> {
         let value = duration(text)?;
@@ -140,6 +148,10 @@ pub const PREFETCH: Limits<f64> = Limits { min: 0.0, max: 0.9 };
 
 /// For how long failures are remembered. RFC 9520 section 3.2: at least 1 s, at most 5 min.
 pub const FAILURE_TTL: Limits<Duration> = Limits { min: secs(1), max: secs(300) };
+
+/// Time between two saves of the cache; 0 is none but the last. Oftener, and a large cache would be written without end; more
+/// rarely, and a crash leaves nothing of use.
+pub const PERSIST_EVERY: Limits<Duration> = Limits { min: secs(10), max: secs(86_400) };
 
 /// Queries of one client that wait for backends. None at all would be no forwarder.
 pub const WAITING: Limits<u32> = Limits { min: 1, max: 100_000 };

@@ -295,9 +295,15 @@ pub struct CacheConfig {
     /// Where it is saved when the process ends, and loaded from when it starts. Already resolved against the folder of the config
     /// file.
     pub persist: Option<PathBuf>,
+    /// How often it is saved besides; none: when the process ends only.
+    pub persist_every: Option<Duration>,
 }
 
 impl CacheConfig {
+    /// The default of `persist_every`: what a crash loses is then not much of what is asked for most, and a save of the default
+    /// size writes less than 100 KB a second.
+    pub const PERSIST_EVERY: Duration = Duration::from_secs(15 * 60);
+
     /// The default of `size`: some 400,000 answers, and no burden on a small machine.
     pub const SIZE: usize = 64 << 20;
 }

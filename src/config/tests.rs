@@ -88,7 +88,12 @@ fn the_reference_shows_the_cache_commented_out() {
     let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
     let config = parse(&format!("{rest}[cache]\n{}", lines.join("\n")));
     let persist = Some("/etc/hedgerow/cache.bin".into());
-    let usual = CacheConfig { size: CacheConfig::SIZE, rules: crate::cache::Rules::default(), persist };
+    let usual = CacheConfig {
+        size: CacheConfig::SIZE,
+        rules: crate::cache::Rules::default(),
+        persist,
+        persist_every: Some(CacheConfig::PERSIST_EVERY),
+    };
     assert_eq!(config.cache, Some(usual));
     for key in ["size", "min_ttl", "max_ttl", "max_negative_ttl", "stale", "stale_answer_after", "stale_ttl"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");

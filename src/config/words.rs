@@ -43,6 +43,11 @@ impl Expected {
         Self { what, nearest: nearest(typed, words) }
     }
 
+    /// Something else would do as well.
+    pub(super) fn or(self, other: &str) -> Self {
+        Self { what: format!("{}, or {other}", self.what), ..self }
+    }
+
     /// What was expected, without the guess at what was meant.
     pub(super) fn what(&self) -> &str {
         &self.what

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reload::ending;
 use super::worker::{Command, LostWorker};
-use super::{Loss, Server, ServerEvent, persist};
+use super::{Loss, Server, ServerEvent};
 use crate::admin::ProcessChange;
 use crate::metrics::Summary;
 use crate::net::tasks::{TaskKind, blocking, blocking_task};
@@ -59,7 +59,7 @@ impl Server {
             drained = Drained::Lost(Loss { worker: Some(id.0), lost });
         }
         if let Some(state) = self.state.take() {
-            let saved = blocking_task(TaskKind::Persist, move || persist::save(&state)).await;
+            let saved = blocking_task(TaskKind::Persist, self.saves.last_one(&state)).await;
             if let Err(lost) = saved {
                 drained = Drained::Lost(Loss { worker: None, lost });
             }

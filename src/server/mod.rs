@@ -35,6 +35,7 @@ use self::connections::Tables;
 use self::cookies::OwnSecret;
 pub use self::drain::{Drained, STOPPING};
 pub use self::event::{Answer, Loss, ServerEvent};
+use self::persist::Saves;
 use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
@@ -71,6 +72,8 @@ pub struct Server {
     second: Interval,
     /// For the size of the hedge buckets.
     recent_queries: RecentQueries,
+    /// Saves the cache.
+    saves: Saves,
     /// Counts time asleep, for the cache.
     sleep: SleepMeter,
     /// What the admin server asks.
@@ -204,6 +207,7 @@ impl Server {
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
+            self.saves.tick(state, &self.tasks, std::time::Instant::now());
             if let Some(cache) = &state.cache {
                 cache.add_sleep(slept);
             }

@@ -1,16 +1,55 @@
-//! The cache in a file: saved when the process ends, loaded before it is ready.
+//! The cache in a file: saved when the process ends and now and then, for crashes; loaded before it is ready.
 //!
 //! A file that is there is whole, for it is written beside its place and moved there when all of it is on the disk. What is wrong
 //! with it costs its content and a line in the log, never the start.
 
 use std::io::{self, BufReader};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cache::LoadError;
 use crate::config::CacheConfig;
 use crate::files::{self, NewFile, Readers};
 use crate::forwarder::Shared;
+use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::state::ForwarderState;
+
+/// The saves of a cache, one at a time.
+pub(super) struct Saves {
+    /// When the last one began, or the process.
+    last: Instant,
+    /// Held by the one that runs.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Saves {
+    /// None yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last: now, turn: Arc::default() }
+    }
+
+    /// Begins a save if one is due, beside whatever else is done. One that failed is tried again when the next is due.
+    pub(super) fn tick(&mut self, state: &Arc<ForwarderState>, tasks: &Tasks, now: Instant) {
+        let config = state.cache_config.as_ref().filter(|config| config.persist.is_some());
+        let is_due = config.and_then(|config| config.persist_every).is_some_and(|every| now >= self.last + every);
+        // One that takes longer than `persist_every`, on a disk that stalls, is not joined by others.
+        if is_due && self.turn.try_lock().is_ok() {
+            self.last = now;
+            let save = self.last_one(state);
+            tasks.start_and_leave(TaskKind::Persist, blocking(save));
+        }
+    }
+
+    /// The save that comes after all others.
+    pub(super) fn last_one(&self, state: &Arc<ForwarderState>) -> impl FnOnce() + Send + 'static {
+        let (state, turn) = (Arc::clone(state), Arc::clone(&self.turn));
+        move || {
+            // There is nothing behind it that a panic could leave half done.
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            save(&state);
+        }
+    }
+}
 
 /// Loads what an earlier process has saved, if the config says where.
 pub(super) fn load(state: &ForwarderState, shared: &Shared) {
@@ -37,7 +76,7 @@ pub(super) fn load(state: &ForwarderState, shared: &Shared) {
 }
 
 /// Saves what is kept, if the config says where.
-pub(super) fn save(state: &ForwarderState) {
+fn save(state: &ForwarderState) {
     let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
         state.cache.as_ref().zip(state.cache_config.as_ref())
     else {

@@ -19,6 +19,7 @@ use tokio::time::interval;
 use super::authorities::{ServedAuthority, ZoneChange};
 use super::connections::Tables;
 use super::cookies::OwnSecret;
+use super::persist::Saves;
 use super::privileges::{self, PrivilegeError};
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
@@ -169,6 +170,7 @@ impl Server {
             pools,
             second: interval(Duration::from_secs(1)),
             recent_queries: RecentQueries::default(),
+            saves: Saves::new(Instant::now()),
             sleep: SleepMeter::new(),
             requests,
             is_ready,

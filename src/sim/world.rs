@@ -379,7 +379,7 @@ fn state(scenario: &Scenario, start: Instant) -> ForwarderState {
     let routes = suffixes.iter().enumerate().map(|(pool, suffix)| (suffix, PoolIndex(pool)));
     let cache_config = scenario.ttl.map(|_| {
         let rules = crate::cache::Rules::default();
-        CacheConfig { size: CacheConfig::SIZE, rules, persist: None }
+        CacheConfig { size: CacheConfig::SIZE, rules, persist: None, persist_every: None }
     });
     let empty = ForwarderState {
         edns_udp_size: UDP_SIZE,

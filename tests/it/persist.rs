@@ -39,6 +39,31 @@ fn answers_survive_a_restart_and_age_meanwhile() {
     end(server);
 }
 
+/// What a crash leaves.
+#[test]
+fn it_is_saved_now_and_then_and_a_failed_save_is_tried_again() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (blocked, kept) = (folder.path().join("blocked"), folder.path().join("kept"));
+    let backend = Backend::new(answer(ADDRESS));
+    let start = |file: &Path| {
+        let every = "\npersist_every = '10s'";
+        Forwarder::to(&[&backend], "").cache(&format!("persist = '{}'{every}", file.display())).start()
+    };
+    // In the place of the one there is a folder when the first save is due.
+    fs::create_dir(&blocked).expect("our own folder");
+    let servers = [start(&blocked), start(&kept)];
+    for server in &servers {
+        assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
+    }
+    servers[0].process.wait_for_log("cache: cannot be saved");
+    servers[1].process.wait_for_log("cache: saved answers=1 ");
+    fs::remove_dir(&blocked).expect("our own folder");
+    servers[0].process.wait_for_log("cache: saved answers=1 ");
+    drop(servers);
+    start(&kept).process.wait_for_log("cache: loaded answers=1 ");
+    start(&blocked).process.wait_for_log("cache: loaded answers=1 ");
+}
+
 #[test]
 fn what_a_pool_said_that_has_changed_is_not_loaded() {
     let folder = TempDir::new().expect("a temporary folder");
