@@ -1,16 +1,19 @@
 //! The command line: one file per command, all words of docs/src/contract.md, Commands.
 
 mod check;
+mod completions;
 mod ctl;
 mod log;
 mod lookup;
 mod ls;
+mod man;
 mod run;
 mod serve;
 mod signals;
 mod simulate;
 mod ts;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,6 +70,10 @@ enum Command {
         #[command(flatten)]
         args: ctl::Args,
     },
+    /// Write the manual pages
+    Man(man::Args),
+    /// Write what a shell needs to complete command lines
+    Completions(completions::Args),
 }
 
 /// The option of the commands that read a config file. Not a global one: to take it and read no file would mislead.
@@ -94,6 +101,21 @@ pub fn main() -> ExitCode {
         Command::Check { config: ConfigFile { config }, args } => check::run(config, &args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
+        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Prints on stdout; the exit status of a command that does no more than that.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        // The reader, such as `head`, has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("hedgerow: cannot write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
     }
 }
 
@@ -111,7 +133,12 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         Command::Serve(_) | Command::Check { .. } | Command::Ctl { .. } => {
             refusal("--config stands before and after the command, expected one")
         }
-        Command::Ls(_) | Command::Ts(_) | Command::Lookup(_) | Command::Simulate(_) => {
+        Command::Ls(_)
+        | Command::Ts(_)
+        | Command::Lookup(_)
+        | Command::Simulate(_)
+        | Command::Man(_)
+        | Command::Completions(_) => {
             refusal("--config before a command that reads no config file, expected serve, check or ctl")
         }
     }
@@ -137,6 +164,8 @@ mod tests {
             Command::Ts(_) => Ok(("ts", None)),
             Command::Lookup(_) => Ok(("lookup", None)),
             Command::Simulate(_) => Ok(("simulate", None)),
+            Command::Man(_) => Ok(("man", None)),
+            Command::Completions(_) => Ok(("completions", None)),
         }
     }
 
@@ -159,6 +188,8 @@ mod tests {
         check("check --dump example.org -c a.toml", "check", Some("a.toml"));
         check("--log debug --log-format json lookup a.example", "lookup", None);
         check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
+        check("man --dir pages", "man", None);
+        check("completions zsh", "completions", None);
         check("simulate --from a.toml --status 127.0.0.1:5380", "simulate", None);
     }
 

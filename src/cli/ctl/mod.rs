@@ -7,7 +7,6 @@ mod cache;
 pub(super) mod connection;
 pub(super) mod table;
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +15,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use self::connection::{Connection, Order, Target};
-use super::EXIT_USAGE;
+use super::{EXIT_USAGE, print};
 use crate::admin::status::{BackendStatus, Status};
 use crate::config::{limits, words};
 
@@ -114,14 +113,7 @@ pub(super) fn run(args: &Args, config: Option<&Path>) -> ExitCode {
     let answer = Connection::find(args.admin.as_ref(), args.token_file.as_deref(), config)
         .and_then(|connection| obey(&connection, &args.action));
     match answer {
-        Ok(text) => match writeln!(io::stdout(), "{text}") {
-            // The reader, such as `head`, has seen enough.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                eprintln!("hedgerow: cannot write to stdout: {error}");
-                ExitCode::FAILURE
-            }
-            Ok(()) | Err(_) => ExitCode::SUCCESS,
-        },
+        Ok(text) => print(format!("{text}\n").as_bytes()),
         Err(Trouble::Usage(message)) => {
             eprintln!("hedgerow: {message}");
             ExitCode::from(EXIT_USAGE)

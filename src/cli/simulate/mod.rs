@@ -14,7 +14,7 @@ mod settings;
 mod values;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 use self::output::{Played, Setting};
 use self::policy::Policy;
 use self::settings::{Mistake, Settings};
-use super::EXIT_USAGE;
 use super::ctl::Trouble;
 use super::ctl::connection::Target;
+use super::{EXIT_USAGE, print};
 use crate::files::{NewFile, Readers};
 use crate::policy::Rules;
 use crate::sim::{Course, Model, Names, PoolModel, Scenario, Tally};
@@ -112,14 +112,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match writeln!(io::stdout(), "{text}") {
-        // The reader, such as `head`, has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("hedgerow simulate: cannot write to stdout: {error}");
-            ExitCode::FAILURE
-        }
-        Ok(()) | Err(_) => ExitCode::SUCCESS,
-    }
+    print(format!("{text}\n").as_bytes())
 }
 
 /// Plays what is described; returns what to print.

@@ -10,3 +10,5 @@ mod names;
 mod readme;
 mod toml_blocks;
 mod transcripts;
+
+pub(crate) use markdown::top;

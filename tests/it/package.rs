@@ -1,0 +1,130 @@
+//! What a distribution and an operator get besides the program: the list of files of the Debian package, its scripts, units of
+//! systemd. That the package can be made and run is shown by `deploy/package-test`, which is run by hand: it compiles a release.
+
+use std::process::Command;
+
+use toml::{Table, Value};
+
+use super::docs::top;
+
+/// `[package.metadata.deb]` of Cargo.toml.
+fn metadata() -> Table {
+    let manifest = std::fs::read_to_string(top().join("Cargo.toml")).expect("it is there");
+    let manifest: Table = manifest.parse().expect("TOML");
+    manifest["package"]["metadata"]["deb"].as_table().expect("a section").clone()
+}
+
+/// The assets: source, target, mode.
+fn assets() -> Vec<[String; 3]> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let asset =
+        |value: &Value| <[String; 3]>::try_from(value.as_array().expect("three").iter().map(text).collect::<Vec<_>>());
+    metadata()["assets"].as_array().expect("a list").iter().map(|value| asset(value).expect("three")).collect()
+}
+
+#[test]
+fn the_package_lists_files_that_are_there() {
+    let assets = assets();
+    for [source, target, mode] in &assets {
+        let folder = top().join(source.trim_end_matches('*'));
+        let is_made = source == "target/release/hedgerow" || source.starts_with("target/package/");
+        assert!(is_made || folder.exists(), "Cargo.toml: there is no {source}");
+        assert!(!target.starts_with('/'), "{target}: is below /");
+        assert_eq!(mode, if source.ends_with("/hedgerow") { "755" } else { "644" }, "{source}");
+    }
+    for source in ["target/release/hedgerow", "config.toml", "target/package/man/*.1", "target/package/man/*.5"] {
+        assert!(assets.iter().any(|[asset, ..]| asset == source), "{source} is not in the package");
+    }
+    let script = std::fs::read_to_string(top().join("deploy/package")).expect("it is there");
+    // What the script makes is what is packed.
+    for [source, ..] in assets.iter().filter(|[source, ..]| source.starts_with("target/package/")) {
+        let below = source.trim_start_matches("target/package/");
+        let (folder, name) = below.split_once('/').expect("a folder");
+        assert!(script.contains(&format!("/{folder}")), "deploy/package makes no {folder}");
+        assert!(folder == "man" || script.contains(&format!(" {name}")), "deploy/package makes no {source}");
+    }
+}
+
+/// Everything that the packaged config names is in the package, where the config says.
+#[test]
+fn the_packaged_config_names_files_of_the_package() {
+    let config = std::fs::read_to_string(top().join("config.toml")).expect("it is there");
+    let config: Table = config.parse().expect("TOML");
+    for (name, authority) in config["authorities"].as_table().expect("a section") {
+        for zone in authority["zones"].as_array().expect("a list") {
+            let zone = zone.as_str().expect("a file");
+            assert!(top().join(zone).exists() && zone.starts_with("zones/"), "{name}: {zone}");
+        }
+    }
+    assert!(assets().iter().any(|[source, target, _]| source == "zones/*" && target == "etc/hedgerow/zones/"));
+}
+
+/// An upgrade of the package neither stops nor restarts the server.
+#[test]
+fn an_upgrade_of_the_package_upgrades_the_running_server() {
+    let metadata = metadata();
+    let units = metadata["systemd-units"].as_table().expect("a table");
+    for key in ["enable", "start", "restart-after-upgrade", "stop-on-upgrade"] {
+        assert_eq!(units[key].as_bool(), Some(false), "{key}");
+    }
+    let folder = top().join(metadata["maintainer-scripts"].as_str().expect("a folder"));
+    for script in ["postinst", "prerm", "postrm"] {
+        let text = std::fs::read_to_string(folder.join(script)).expect("it is there");
+        assert!(text.lines().any(|line| line == "#DEBHELPER#"), "{script}");
+        let stops = ["systemctl stop", "systemctl restart", "invoke stop", "invoke restart", "-TERM", "-KILL"];
+        assert!(!stops.iter().any(|stop| text.contains(stop)), "{script}");
+    }
+}
+
+/// The script is run with commands of our own in the place of those of Debian.
+#[test]
+fn the_postinst_tells_the_main_process() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let script = std::fs::read_to_string(top().join("deploy/debian/postinst")).expect("it is there");
+    // Only what is generated is left out; the test of what systemd has booted is made true.
+    let script = script.replace("#DEBHELPER#", "").replace("-d /run/systemd/system", "-d /");
+    let run = |main_pid: &str, arguments: &[&str]| {
+        let commands = format!(
+            "systemctl() {{ case $1 in show) echo {main_pid} ;; *) echo systemctl \"$@\" ;; esac; }}\n\
+             kill() {{ echo kill \"$@\"; }}\n\
+             deb-systemd-helper() {{ echo helper \"$@\" >&2; }}\n\
+             deb-systemd-invoke() {{ echo invoke \"$@\" >&2; }}\n"
+        );
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{commands}{script}"), "postinst"]).args(arguments).current_dir(folder.path());
+        let output = command.output().expect("there is bash");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8")
+    };
+    let upgraded = run("4711", &["configure", "0.1.0-1"]);
+    assert!(upgraded.contains("kill -USR2 4711"), "{upgraded}");
+    assert!(!upgraded.contains("invoke"), "{upgraded}");
+    let not_running = run("0", &["configure", "0.1.0-1"]);
+    assert!(!not_running.contains("kill") && !not_running.contains("invoke"), "{not_running}");
+    let installed = run("0", &["configure"]);
+    assert!(!installed.contains("kill "), "{installed}");
+    let aborted = run("4711", &["abort-upgrade", "0.1.0-1"]);
+    assert!(!aborted.contains("kill -USR2"), "{aborted}");
+}
+
+#[test]
+fn scripts_can_be_read_by_their_shells() {
+    let mut scripts = Vec::new();
+    for folder in ["deploy", "deploy/debian", ".ci", "fuzz", "bench"] {
+        let Ok(entries) = top().join(folder).read_dir() else { continue };
+        scripts.extend(entries.map(|entry| entry.expect("it can be read").path()));
+    }
+    let mut count = 0;
+    for script in scripts.into_iter().filter(|path| path.is_file()) {
+        let Ok(text) = std::fs::read_to_string(&script) else { continue };
+        let Some(first) = text.lines().next().and_then(|line| line.strip_prefix("#!")) else { continue };
+        let shell = if first.ends_with("bash") { "bash" } else { "sh" };
+        if !first.ends_with("sh") {
+            continue;
+        }
+        let read = Command::new(shell).arg("-n").arg(&script).output().expect("there is a shell");
+        assert!(read.status.success() && read.stderr.is_empty(), "{}: {read:?}", script.display());
+        count += 1;
+    }
+    assert!(count >= 6, "{count} scripts");
+}
