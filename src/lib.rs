@@ -6,7 +6,7 @@
 //! ```text
 //!                     control thread                                  worker threads, one runtime each
 //!        ┌──────────────────────────────────────┐        ┌─────────────────────────────────────────────────┐
-//!        │ cli ──▶ server ──▶ bind, start,      │commands│  net::udp ─┐                      ┌▶ net::batch │
+//!        │ cli ──▶ server ──▶ listeners, start, │commands│  net::udp ─┐                      ┌▶ net::batch │
 //! signals│           │        commit, drain ────┼───────▶│  net::tcp ─┤                      │  (sendmmsg) │ clients
 //!   HTTP │ admin ◀───┤                          │        │            ▼        responses     │             │
 //!        │           │      cache ◀─────────────┼─locks──┼▶        forwarder ───────────────┘             │

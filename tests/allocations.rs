@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hedgerow::config::Config;
-use hedgerow::load::Setup;
-use hedgerow::server::{Drained, Server};
+use hedgerow::load::{Confinement, Setup};
+use hedgerow::server::{Drained, Listeners, Server};
 use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
 use tokio::task::LocalSet;
@@ -195,7 +195,9 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> (u6
     let sockets = if setup.config.workers == Some(NonZeroUsize::MIN) { 1 } else { SOCKETS };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
-        let server = Server::start(setup, Box::new(|_| panic!("nobody asks for a reload"))).expect("the server starts");
+        let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("the address is free");
+        let read = Box::new(|_: &_| panic!("nobody asks for a reload"));
+        let server = Server::start(setup, listeners, Confinement::default(), read).expect("the server starts");
         let bound = server.bound();
         let (_, address) = bound.split_once('=').expect("a listener");
         let address = address.parse().expect("one address");

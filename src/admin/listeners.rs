@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::authorization::Origin;
-use super::socket::{self, Socket, SocketFile};
+use super::socket;
 
 /// A connection, of either kind.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -18,12 +18,7 @@ pub(super) enum Door {
     /// For hosts.
     Hosts(TcpListener),
     /// For the server's own user and root.
-    Owner {
-        /// Where they connect.
-        listener: UnixListener,
-        /// Goes with it.
-        _file: SocketFile,
-    },
+    Owner(UnixListener),
 }
 
 impl Door {
@@ -40,9 +35,8 @@ impl Door {
     ///
     /// # Errors
     /// If the runtime cannot watch it.
-    pub(super) fn owner(socket: Socket) -> io::Result<Self> {
-        let (listener, file) = socket.into_parts();
-        Ok(Self::Owner { listener: UnixListener::from_std(listener)?, _file: file })
+    pub(super) fn owner(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        UnixListener::from_std(listener).map(Self::Owner)
     }
 
     /// The next connection; none if it is one that is not taken. Loses nothing if it is dropped.
@@ -55,7 +49,7 @@ impl Door {
                 let (stream, peer) = listener.accept().await?;
                 Ok(Some((Box::new(stream), Origin::Host(peer.ip().to_canonical()))))
             }
-            Self::Owner { listener, .. } => {
+            Self::Owner(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // The mode of the file keeps others out already; but it is a file, and somebody may change that.
                 let uid = stream.peer_cred()?.uid();

@@ -19,6 +19,8 @@ pub mod status;
 mod token;
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::{fmt, io};
 
@@ -149,21 +151,21 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Serves until dropped; dropping it ends its connections, and removes the file of the socket. `is_ready` tells whether queries
-/// are taken, `connections` how many there may be. Must be called within a `LocalSet`.
+/// Serves until dropped; dropping it ends its connections. `socket` takes changes at the path beside it, `is_ready` tells whether
+/// queries are taken, `connections` how many there may be. Must be called within a `LocalSet`.
 ///
 /// # Errors
 /// If the runtime cannot watch the listeners, or something that serves a connection has panicked.
 pub async fn serve(
     listener: std::net::TcpListener,
-    socket: Option<Socket>,
+    socket: Option<(UnixListener, PathBuf)>,
     connections: usize,
     token: Option<Token>,
     requests: mpsc::Sender<Request>,
     is_ready: impl Fn() -> bool + Send + Sync + 'static,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let path = socket.as_ref().map(|socket| socket.path().to_owned());
+    let (socket, path) = socket.unzip();
     match &path {
         Some(path) => tracing::info!(socket = %path.display(), "admin: changes over the socket need no token"),
         None if token.is_none() => {

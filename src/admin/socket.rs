@@ -48,7 +48,7 @@ pub struct Socket {
 
 /// The file of a socket. It is removed when this value is dropped.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+struct SocketFile {
     path: PathBuf,
     /// What is at this place may be another's by now.
     identity: Identity,
@@ -65,22 +65,33 @@ impl Drop for SocketFile {
 }
 
 impl Socket {
-    /// Opens the socket that the config asks for, of a server whose admin address is this one.
+    /// Opens the socket that the config asks for, of a server whose admin address is this one. `passed` gives what another process
+    /// has bound to a path, if it has passed that to us.
     ///
     /// The usual place may be one that cannot be used, for whoever may write to the folder for temporary files may be in the way. That is told,
     /// and changes then need the token: it is no reason to answer no queries.
     ///
     /// # Errors
     /// If the place that the config names cannot be had, or a running process has it.
-    pub fn open(setting: &AdminSocket, address: SocketAddr, owner: Owner) -> Result<Option<Self>, SocketError> {
+    pub fn open(
+        setting: &AdminSocket,
+        address: SocketAddr,
+        owner: Owner,
+        passed: &mut dyn FnMut(&Path) -> Option<UnixListener>,
+    ) -> Result<Option<Self>, SocketError> {
+        let mut take_or_bind = |path: &Path| match passed(path).map(|listener| Self::adopt(path, listener)) {
+            Some(Ok(socket)) => Ok(socket),
+            // Somebody has removed its file: nobody finds it any more.
+            Some(Err(_)) | None => Self::bind(path, owner),
+        };
         match setting {
             AdminSocket::Off => return Ok(None),
-            AdminSocket::At(path) => return Self::bind(path, owner).map(Some),
+            AdminSocket::At(path) => return take_or_bind(path).map(Some),
             AdminSocket::Auto => {}
         }
         for folder in Folder::usual(owner.uid) {
             let path = folder.path().join(file_name(address));
-            match folder.prepare(owner).and_then(|()| Self::bind(&path, owner)) {
+            match folder.prepare(owner).and_then(|()| take_or_bind(&path)) {
                 Ok(socket) => return Ok(Some(socket)),
                 Err(error @ SocketError { what: Unfit::InUse(_), .. }) => return Err(error),
                 Err(error) => tracing::warn!("{error}"),
@@ -88,6 +99,16 @@ impl Socket {
         }
         tracing::warn!("admin: there is no socket for changes, they need the token; set admin.socket = \"PATH\"");
         Ok(None)
+    }
+
+    /// Takes what another process has bound to a path.
+    fn adopt(path: &Path, listener: UnixListener) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        if !found.file_type().is_socket() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, file: SocketFile { path: path.to_owned(), identity: identity(&found) } })
     }
 
     /// Binds a path. What a dead process has left there is replaced.
@@ -117,9 +138,12 @@ impl Socket {
         &self.file.path
     }
 
-    /// The socket itself, and its file, which is removed when that value is dropped.
-    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
-        (self.listener, self.file)
+    /// A duplicate of it, without its file.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn listener(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
     }
 }
 

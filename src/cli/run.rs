@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use super::signals::{Blocked, SignalRequest};
 use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
-use crate::server::{Drained, Loss, Read, STOPPING, Server, ServerEvent};
+use crate::server::{Drained, Listeners, Loss, Read, STOPPING, Server, ServerEvent, StartError, confine};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `read` reads config and zones again, on a thread that nobody
 /// waits for.
@@ -33,9 +33,16 @@ fn control(setup: Setup, read: Read) -> io::Result<ExitCode> {
     status
 }
 
+/// Opens what is listened on, gives up what is not needed any more, and starts to serve.
+fn start(setup: Setup, read: Read) -> Result<Server, StartError> {
+    let (listeners, _) = Listeners::open(&setup.config, Vec::new())?;
+    let confinement = confine(&setup, &listeners)?;
+    Server::start(setup, listeners, confinement, read)
+}
+
 /// The life of the control thread.
 async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCode> {
-    let mut server = match Server::start(setup, read) {
+    let mut server = match start(setup, read) {
         Ok(server) => server,
         Err(error) => {
             eprintln!("hedgerow: {error}");

@@ -1,24 +1,25 @@
-//! Binding listeners: for each configured address, one UDP and one TCP socket a worker, all on the same port.
+//! Binding listening sockets: for each configured address, one UDP and one TCP socket a worker, all on the same port.
 //!
 //! The kernel spreads clients over the workers' sockets (`SO_REUSEPORT`). That option would also let a second hedgerow
 //! share the port in silence, each answering half of the clients, so every address is first bound once without it.
+//! Sockets that another process has bound are taken as they are, with the options that ours have.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::options;
 
-/// One address, bound once for each worker.
+/// One address, bound by UDP and TCP.
 #[derive(Debug)]
-pub struct Listeners {
+pub struct Group {
     /// The address really bound: port 0 has become a port.
     pub address: SocketAddr,
-    /// A UDP socket for each worker, non-blocking.
+    /// UDP sockets, non-blocking.
     pub udp: Vec<UdpSocket>,
-    /// A TCP listener for each worker, non-blocking.
+    /// TCP listeners, non-blocking.
     pub tcp: Vec<TcpListener>,
 }
 
@@ -54,7 +55,7 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-impl Listeners {
+impl Group {
     /// Binds `address` for so many workers.
     ///
     /// # Errors
@@ -68,6 +69,54 @@ impl Listeners {
         let tcp = (0..workers).map(|_| tcp_listener(bound)).collect::<io::Result<_>>().map_err(fail("TCP"))?;
         Ok(Self { address: bound, udp, tcp })
     }
+
+    /// Takes sockets that another process has bound to `address`, and binds what is missing: one a worker of each kind where whoever
+    /// has bound them lets us join, and one at least.
+    ///
+    /// # Errors
+    /// If there is none of a kind, and none can be had; or if their options cannot be set.
+    pub fn complete(
+        address: SocketAddr,
+        udp: Vec<UdpSocket>,
+        tcp: Vec<TcpListener>,
+        workers: usize,
+    ) -> Result<Self, BindError> {
+        let fail = |transport| move |source| BindError { address, transport, source };
+        for socket in &udp {
+            set_udp_options(SockRef::from(socket), address).map_err(fail("UDP"))?;
+            options::disable_gro(socket);
+            options::stamp_arrivals(socket, false);
+        }
+        for listener in &tcp {
+            set_tcp_options(SockRef::from(listener)).map_err(fail("TCP"))?;
+        }
+        // As at a start: nobody else has what is bound anew.
+        if udp.is_empty() {
+            drop(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?);
+        }
+        if tcp.is_empty() {
+            drop(alone(address, Type::STREAM, 1).map_err(fail("TCP"))?);
+        }
+        let udp = fill(udp, workers, || udp_listener(address)).map_err(fail("UDP"))?;
+        let tcp = fill(tcp, workers, || tcp_listener(address)).map_err(fail("TCP"))?;
+        Ok(Self { address, udp, tcp })
+    }
+}
+
+/// Adds sockets until there are `count`, or no more can be had: one will do then, which workers share. A group of
+/// `SO_REUSEPORT` takes no sockets of another user, nor does an address that was bound without it.
+fn fill<S>(mut sockets: Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>) -> io::Result<Vec<S>> {
+    while sockets.len() < count {
+        match bind() {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if sockets.is_empty() => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, sockets = sockets.len(), workers = count, "workers share sockets of an address");
+                break;
+            }
+        }
+    }
+    Ok(sockets)
 }
 
 /// A TCP listener that no other shares, non-blocking: for what is not served by workers.
@@ -77,6 +126,16 @@ impl Listeners {
 pub fn stream_alone(address: SocketAddr) -> Result<TcpListener, BindError> {
     let socket = alone(address, Type::STREAM, TCP_BACKLOG);
     socket.map(Into::into).map_err(|source| BindError { address, transport: "TCP", source })
+}
+
+/// The same, of a listener that another process has bound.
+///
+/// # Errors
+/// If its options cannot be set.
+pub fn adopt_stream(listener: TcpListener, address: SocketAddr) -> Result<TcpListener, BindError> {
+    let fail = |source| BindError { address, transport: "TCP", source };
+    set_tcp_options(SockRef::from(&listener)).map_err(fail)?;
+    Ok(listener)
 }
 
 /// A UDP socket on a random port of the kernel's choice, for who asks servers of one family now and then.
@@ -129,14 +188,22 @@ fn alone(address: SocketAddr, kind: Type, backlog: i32) -> io::Result<Socket> {
 fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = unbound(address, Type::DGRAM)?;
     socket.set_reuse_port(true)?;
+    set_udp_options(SockRef::from(&socket), address)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Sets what a UDP socket of ours has, whoever has made it.
+fn set_udp_options(socket: SockRef<'_>, address: SocketAddr) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    options::ignore_path_mtu(&*socket, address.is_ipv6());
     // A burst of queries waits here while the worker is busy. The kernel grants what its limit allows.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     if address.ip().is_unspecified() {
-        options::tell_local_address(&socket, address.is_ipv6())?;
+        options::tell_local_address(&*socket, address.is_ipv6())?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(())
 }
 
 /// A worker's TCP listener.
@@ -145,8 +212,14 @@ fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
-    socket.listen(TCP_BACKLOG)?;
+    set_tcp_options(SockRef::from(&socket))?;
     Ok(socket.into())
+}
+
+/// Has a TCP socket listen as ours do. One that does so already goes on, with our backlog.
+fn set_tcp_options(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.listen(TCP_BACKLOG)
 }
 
 /// A non-blocking socket of the address's family. IPv6 sockets take IPv6 only, so that `0.0.0.0` and `[::]` can both be
@@ -185,7 +258,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_both_transports_on_one_port() {
-        let listeners = Listeners::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let listeners = Group::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         assert_ne!(listeners.address.port(), 0);
         assert_eq!((listeners.udp.len(), listeners.tcp.len()), (3, 3));
         for socket in &listeners.udp {
@@ -200,7 +273,7 @@ mod tests {
     fn no_socket_for_datagrams_believes_what_is_said_of_the_path_mtu() {
         for (address, is_ipv6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
             let address = address.parse().unwrap();
-            let mut sockets = Listeners::bind(address, 1).unwrap().udp;
+            let mut sockets = Group::bind(address, 1).unwrap().udp;
             sockets.push(unbound(address, Type::DGRAM).unwrap().into());
             for socket in sockets {
                 match is_ipv6 {
@@ -217,15 +290,15 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_even_if_its_owner_would_share_it() {
-        let first = Listeners::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let error = Listeners::bind(first.address, 1).unwrap_err().to_string();
+        let first = Group::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let error = Group::bind(first.address, 1).unwrap_err().to_string();
         assert!(error.contains(&format!("port {} is in use", first.address.port())), "{error}");
     }
 
     #[test]
     fn a_port_in_use_by_tcp_alone_is_found() {
         let owner = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = Listeners::bind(owner.local_addr().unwrap(), 1).unwrap_err().to_string();
+        let error = Group::bind(owner.local_addr().unwrap(), 1).unwrap_err().to_string();
         assert!(error.contains("(TCP)"), "{error}");
     }
 }

@@ -23,8 +23,8 @@ pub struct Demand {
     pub limit: usize,
     /// Workers.
     pub workers: usize,
-    /// Addresses that clients are listened to on; each worker has a UDP and a TCP socket for each.
-    pub addresses: usize,
+    /// Sockets that clients are listened to on: those of the process, and the duplicates that its workers read.
+    pub listeners: usize,
     /// Backends of all pools; none without a forwarder.
     pub backends: usize,
     /// Whether there is an admin server.
@@ -57,10 +57,9 @@ pub struct Shares {
 impl Shares {
     /// Divides what there is.
     pub fn of(demand: Demand) -> Self {
-        let Demand { workers, addresses, backends, has_admin, .. } = demand;
+        let Demand { workers, listeners, backends, has_admin, .. } = demand;
         let workers = workers.max(1);
         let limit = demand.limit.min(MAX_DESCRIPTORS);
-        let listeners = 2 * workers * addresses;
         let is_forwarder = backends > 0;
         let admin_listeners = if has_admin { ADMIN_LISTENERS } else { 0 };
         let open = PROCESS + workers * RUNTIME + listeners + admin_listeners;
@@ -133,8 +132,8 @@ const PROCESS: usize = 16;
 /// Open in every worker: its runtime, the epoll set of its backend sockets and their alarm.
 const RUNTIME: usize = 8;
 
-/// Sockets that the admin server listens on: TCP, and a unix socket.
-const ADMIN_LISTENERS: usize = 2;
+/// Sockets that the admin server listens on: TCP, and a unix socket, each of the process with the duplicate that is read.
+const ADMIN_LISTENERS: usize = 4;
 
 /// Connections with which an operator and a scrape can be served at once.
 const MIN_ADMIN: usize = 4;
@@ -160,9 +159,14 @@ mod tests {
 
     use super::*;
 
+    /// Each has a UDP and a TCP socket for each worker, which reads a duplicate.
+    fn of_addresses(addresses: usize, workers: usize) -> usize {
+        2 * 2 * addresses * workers
+    }
+
     /// What a forwarder with an admin server asks for.
     fn demand(limit: usize, workers: usize, addresses: usize, backends: usize) -> Demand {
-        Demand { limit, workers, addresses, backends, has_admin: true }
+        Demand { limit, workers, listeners: of_addresses(addresses, workers), backends, has_admin: true }
     }
 
     /// All that may be open at once.
@@ -180,29 +184,29 @@ mod tests {
             assert_eq!([connections, fetches, backend_sockets, probes, admin, files], expected, "{of:?}");
         };
         // Connections, fetches and sockets of one worker, probes, admin, files. The usual limits of systemd and of shells.
-        check(demand(524_288, 2, 1, 2), [262_144, 64, 130_940, 2, 64, 32]);
-        check(demand(1024, 2, 1, 2), [512, 47, 141, 2, 64, 32]);
-        check(demand(1024, 1, 1, 2), [512, 64, 322, 2, 64, 32]);
-        check(demand(256, 1, 1, 2), [112, 15, 45, 2, 27, 27]);
-        check(demand(64, 1, 1, 2), [14, 3, 9, 2, 4, 4]);
+        check(demand(524_288, 2, 1, 2), [262_144, 64, 130_937, 2, 64, 32]);
+        check(demand(1024, 2, 1, 2), [512, 46, 139, 2, 64, 32]);
+        check(demand(1024, 1, 1, 2), [512, 64, 318, 2, 64, 32]);
+        check(demand(256, 1, 1, 2), [110, 14, 44, 2, 27, 27]);
+        check(demand(64, 1, 1, 2), [12, 2, 8, 2, 4, 4]);
         // Many of everything.
-        check(demand(1024, 16, 4, 40), [28, 1, 40, 40, 6, 6]);
-        check(demand(65_536, 16, 4, 40), [32_768, 64, 1958, 40, 64, 32]);
+        check(demand(1152, 16, 4, 40), [26, 1, 40, 40, 6, 6]);
+        check(demand(65_536, 16, 4, 40), [32_768, 64, 1950, 40, 64, 32]);
         // Too few: what there is goes to what must never be without, in this order.
         check(demand(64, 4, 2, 8), [1, 1, 0, 0, 0, 0]);
-        check(demand(80, 2, 4, 4), [4, 1, 6, 4, 4, 4]);
+        check(demand(90, 2, 4, 4), [1, 1, 4, 4, 4, 4]);
         // An authority has no backends, and nothing to fetch.
         let authority = Demand { has_admin: false, ..demand(1024, 2, 1, 0) };
-        check(authority, [512, 0, 222, 0, 0, 32]);
+        check(authority, [512, 0, 220, 0, 0, 32]);
     }
 
     #[test]
     fn a_config_says_what_it_needs() {
         let shares = Shares::of(demand(64, 4, 2, 8));
-        assert_eq!((shares.least, shares.is_enough()), (122, false));
+        assert_eq!((shares.least, shares.is_enough()), (140, false));
         let told = shares.to_string();
-        assert!(told.starts_with("of 64 descriptors 16 listen"), "{told}");
-        assert!(Shares::of(demand(122, 4, 2, 8)).is_enough());
+        assert!(told.starts_with("of 64 descriptors 32 listen"), "{told}");
+        assert!(Shares::of(demand(140, 4, 2, 8)).is_enough());
     }
 
     proptest! {
@@ -214,7 +218,8 @@ mod tests {
             spare in 0..100_000_usize,
             has_admin: bool,
         ) {
-            let with = |limit| Demand { limit, workers, addresses, backends, has_admin };
+            let listeners = of_addresses(addresses, workers);
+            let with = |limit| Demand { limit, workers, listeners, backends, has_admin };
             let of = with(Shares::of(with(0)).least + spare);
             let shares = Shares::of(of);
             prop_assert!(shares.is_enough());

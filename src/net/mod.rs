@@ -9,6 +9,7 @@ pub mod clock;
 pub mod descriptors;
 mod gro;
 mod gso;
+pub mod listening;
 pub mod options;
 mod pressure;
 pub mod refusal;

@@ -27,6 +27,11 @@ pub fn enable_gro(socket: impl AsFd) {
     let _ = switch_on(socket, libc::SOL_UDP, libc::UDP_GRO);
 }
 
+/// Has the kernel hand over each datagram by itself again.
+pub fn disable_gro(socket: impl AsFd) {
+    let _ = set_flag(socket, libc::SOL_UDP, libc::UDP_GRO, false);
+}
+
 /// Keeps datagrams whole, whatever ICMP says of the way: no datagram is cut to a path MTU that somebody claims, and where IPv6
 /// lets a sender choose, none is cut at all. Second fragments can be forged without knowledge of port and ID (RFC 9715). A
 /// kernel that does not know these options goes on as ever.

@@ -64,7 +64,6 @@ impl Server {
                 drained = Drained::Lost(Loss { worker: None, lost });
             }
         }
-        // Its socket goes with it.
         self.admin.stop().await;
         (drained, self.summary)
     }

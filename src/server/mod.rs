@@ -9,6 +9,7 @@ mod connections;
 mod cookies;
 mod drain;
 mod event;
+mod listeners;
 mod persist;
 mod privileges;
 mod recent_queries;
@@ -35,7 +36,9 @@ use self::connections::Tables;
 use self::cookies::OwnSecret;
 pub use self::drain::{Drained, STOPPING};
 pub use self::event::{Answer, Loss, ServerEvent};
+pub use self::listeners::Listeners;
 use self::persist::Saves;
+pub use self::privileges::confine;
 use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
@@ -62,8 +65,8 @@ pub struct Server {
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
     workers: Vec<Worker>,
-    /// What is bound, by name, for the `ready` line.
-    bound: Vec<(String, Vec<SocketAddr>)>,
+    /// What it listens on.
+    listeners: Listeners,
     /// The pools as the config had them when it was last read.
     configured: Vec<PoolConfig>,
     /// The pools as they are configured now, by the file and by hand.
@@ -132,7 +135,7 @@ impl Server {
     /// What is bound: `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
     pub fn bound(&self) -> String {
         let mut line = String::new();
-        for (name, addresses) in &self.bound {
+        for (name, addresses) in self.listeners.addresses() {
             let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
             let separator = if line.is_empty() { "" } else { " " };
             let _ = write!(line, "{separator}{name}={}", addresses.join(","));
@@ -143,6 +146,11 @@ impl Server {
     /// Tells the server which processes there are, for whoever asks its admin server.
     pub fn set_processes(&mut self, processes: ProcessesSnapshot) {
         self.processes = Some(processes);
+    }
+
+    /// What it listens on, to be passed to other processes.
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
     }
 
     /// Takes care of the running server: probes, the size of hedge buckets, reloads, what the admin server asks. Returns what is not

@@ -17,9 +17,10 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-use crate::admin::Owner;
+use super::{Listeners, StartError};
+use crate::admin::{Owner, Socket};
 use crate::config::User;
-use crate::load::{Confinement, Files, folder_of};
+use crate::load::{Confinement, Files, Setup, folder_of};
 
 /// Who the process will be.
 pub(super) fn owner(user: Option<&User>) -> Owner {
@@ -29,15 +30,22 @@ pub(super) fn owner(user: Option<&User>) -> Owner {
     }
 }
 
+/// Gives up what a server does not need once it listens, if it is to: rights, and files that are not of its config. No thread runs
+/// yet: those to come have no more rights than this one.
+///
+/// # Errors
+/// If the process cannot become the user of the config.
+pub fn confine(setup: &Setup, listeners: &Listeners) -> Result<Confinement, StartError> {
+    let Some(files) = &setup.files else { return Ok(Confinement::default()) };
+    let socket = listeners.admin().and_then(|admin| admin.socket.as_ref());
+    give_up(setup.config.user.as_ref(), files, socket.map(Socket::path)).map_err(StartError::Privileges)
+}
+
 /// Becomes this user, if it is told to, keeps no capability, and reaches no files but these and the socket's.
 ///
 /// # Errors
 /// If it cannot become that user, or could become root again.
-pub(super) fn give_up(
-    user: Option<&User>,
-    files: &Files,
-    socket: Option<&Path>,
-) -> Result<Confinement, PrivilegeError> {
+fn give_up(user: Option<&User>, files: &Files, socket: Option<&Path>) -> Result<Confinement, PrivilegeError> {
     match user {
         Some(user) if !is(user) => {
             become_user(user)?;

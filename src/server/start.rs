@@ -1,31 +1,31 @@
 //! Starting: from a checked [`Setup`] to running threads.
 //!
-//! Everything that can fail does so before the first query is taken: addresses are bound first, then rights are given up, and
-//! only then do threads start, so that they have no more rights than this one.
+//! Everything that can fail does so before the first query is taken, in three steps: [`Listeners::open`] binds what was not passed
+//! to us, [`confine`](super::confine) gives rights up, and only then does [`Server::start`] start threads, so that they have no
+//! more rights than this one.
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::time::interval;
 
 use super::authorities::{ServedAuthority, ZoneChange};
 use super::connections::Tables;
 use super::cookies::OwnSecret;
+use super::listeners::{AdminListeners, Listeners};
 use super::persist::Saves;
-use super::privileges::{self, PrivilegeError};
+use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
 use super::worker::{self, AuthorityParts, Command, ForwarderParts, LostWorker, Parts};
 use super::{Server, Worker, forwarder_cookies, notify, persist};
-use crate::admin::{self, Socket, SocketError};
+use crate::admin::{self, SocketError};
 use crate::authority::ReceivedNotify;
 use crate::config::{Config, CookieConfig};
 use crate::engine;
@@ -36,7 +36,7 @@ use crate::health::Prober;
 use crate::limit::{Clients, Cookies, OwnAddresses, Pacing};
 use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Limited, Summary};
-use crate::net::bind::{self, BindError, Listeners};
+use crate::net::bind::BindError;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
@@ -93,14 +93,16 @@ impl From<io::Error> for StartError {
 }
 
 impl Server {
-    /// Binds, starts, and takes queries from then on. `read` reads the config again. Must be called within a `LocalSet`.
+    /// Starts to serve what listens already, and takes queries from then on. The process has given up what it does not need
+    /// ([`confine`](super::confine)), and threads have no more rights than it has. `read` reads the config again. Must be called
+    /// within a `LocalSet`.
     ///
     /// # Errors
-    /// If an address, a thread or a descriptor cannot be had; then nothing runs.
-    pub fn start(setup: Setup, read: Read) -> Result<Self, StartError> {
-        let Setup { config, zone_dbs, keys, cookie_secrets, token, files } = setup;
-        let (keys, count) = (Arc::new(keys), worker_count(&config));
-        let shares = share_descriptors(&config, count);
+    /// If a thread or a descriptor cannot be had; then nothing runs.
+    pub fn start(setup: Setup, listeners: Listeners, confinement: Confinement, read: Read) -> Result<Self, StartError> {
+        let Setup { config, zone_dbs, keys, cookie_secrets, token, files: _ } = setup;
+        let (keys, count) = (Arc::new(keys), listeners.workers());
+        let shares = share_descriptors(&config, &listeners);
         let own_secret = OwnSecret::new(Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
         let state = ForwarderState::new(&config, None, None, cookies, count).map(Arc::new);
@@ -111,19 +113,10 @@ impl Server {
         if let Some(state) = &state {
             persist::load(state, &shared);
         }
-        let mut bound = Bound::bind(&config, count)?;
         let tasks = Tasks::default();
         let mut zones =
             Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
         let changes = zones.take_saved();
-        // From here on nothing is bound, and no thread runs yet: those to come have no more rights than this one.
-        let confinement = match files {
-            Some(files) => {
-                let path = bound.admin_socket.as_ref().map(Socket::path);
-                privileges::give_up(config.user.as_ref(), &files, path).map_err(StartError::Privileges)?
-            }
-            None => Confinement::default(),
-        };
         let reloads = Reloads::start(read, confinement)?;
         // At most one for each worker.
         let (lost_sender, lost) = unbounded_channel();
@@ -137,14 +130,14 @@ impl Server {
             shared,
             connections: &connections,
             shares: &shares,
-            own: Arc::new(OwnAddresses::new(bound.for_queries())),
+            own: Arc::new(OwnAddresses::new(listeners.for_queries())),
+            listeners: &listeners,
             notifies: notify_sender,
             lost: lost_sender,
         };
         let mut workers = Vec::new();
-        // From the last to the first, so that each takes its sockets off the end.
-        for (number, handed_over) in handed_over.into_iter().enumerate().rev() {
-            workers.push(for_workers.start(number, handed_over, &mut bound, Arc::clone(&counters[number]))?);
+        for (number, handed_over) in handed_over.into_iter().enumerate() {
+            workers.push(for_workers.start(number, handed_over, Arc::clone(&counters[number]))?);
         }
         let mut prober = Prober::new(tasks.clone(), refresh(&workers));
         if let Some(state) = &state {
@@ -153,10 +146,12 @@ impl Server {
         let (asks, requests) = channel(ADMIN_REQUESTS);
         let is_ready = Arc::new(AtomicBool::new(true));
         let mut admin = Endless::new(TaskKind::Admin);
-        if let Some(listener) = bound.admin {
+        if let Some(AdminListeners { tcp, socket, .. }) = listeners.admin() {
             let is_ready = Arc::clone(&is_ready);
             let is_ready = move || is_ready.load(Relaxed);
-            admin.start(admin::serve(listener, bound.admin_socket, shares.admin, token, asks, is_ready));
+            let socket =
+                socket.as_ref().map(|socket| Ok::<_, io::Error>((socket.listener()?, socket.path().to_owned())));
+            admin.start(admin::serve(tcp.try_clone()?, socket.transpose()?, shares.admin, token, asks, is_ready));
         }
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
@@ -166,7 +161,7 @@ impl Server {
             config,
             state,
             workers,
-            bound: bound.addresses,
+            listeners,
             pools,
             second: interval(Duration::from_secs(1)),
             recent_queries: RecentQueries::default(),
@@ -253,49 +248,48 @@ struct ForWorkers<'a> {
     shares: &'a Shares,
     /// Where no client is.
     own: Arc<OwnAddresses>,
+    listeners: &'a Listeners,
     notifies: UnboundedSender<ReceivedNotify>,
     /// Where a worker tells that it has ended.
     lost: UnboundedSender<LostWorker>,
 }
 
 impl ForWorkers<'_> {
-    /// Starts the worker of this number. It takes the last of the sockets that are left.
-    fn start(
-        &self,
-        number: usize,
-        handed_over: Receiver<HandOver>,
-        bound: &mut Bound,
-        counters: Arc<Counters>,
-    ) -> io::Result<Worker> {
+    /// Starts the worker of this number.
+    fn start(&self, number: usize, handed_over: Receiver<HandOver>, counters: Arc<Counters>) -> io::Result<Worker> {
         // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
         let (commands, received) = unbounded_channel();
         let table = self.connections.forwarder.as_ref();
-        let forwarder = self.state.zip(table).map(|(state, table)| ForwarderParts {
-            shared: Arc::clone(&self.shared),
-            state: Arc::clone(state),
-            own: Arc::clone(&self.own),
-            handed_over,
-            sockets: bound.forwarder.pop().unwrap_or_default(),
-            backend_sockets: self.shares.backend_sockets,
-            connections: Arc::clone(table),
-            fetches: self.shares.fetches,
-        });
-        let tables = &self.connections.authorities;
-        let authorities = bound.authorities.iter_mut().zip(self.authorities).zip(tables).enumerate();
-        let authorities = authorities.map(|(number, ((sockets, served), table))| AuthorityParts {
-            number,
-            state: Arc::clone(served.state()),
-            own: Arc::clone(&self.own),
-            limited: table.limited(),
-            notifies: self.notifies.clone(),
-            sockets: sockets.pop().unwrap_or_default(),
-            connections: Arc::clone(table),
-        });
+        let forwarder = match self.state.zip(table) {
+            Some((state, table)) => Some(ForwarderParts {
+                shared: Arc::clone(&self.shared),
+                state: Arc::clone(state),
+                own: Arc::clone(&self.own),
+                handed_over,
+                sockets: self.listeners.of_forwarder(number)?,
+                backend_sockets: self.shares.backend_sockets,
+                connections: Arc::clone(table),
+                fetches: self.shares.fetches,
+            }),
+            None => None,
+        };
+        let mut authorities = Vec::new();
+        for (place, (served, table)) in self.authorities.iter().zip(&self.connections.authorities).enumerate() {
+            authorities.push(AuthorityParts {
+                number: place,
+                state: Arc::clone(served.state()),
+                own: Arc::clone(&self.own),
+                limited: table.limited(),
+                notifies: self.notifies.clone(),
+                sockets: self.listeners.of_authority(place, number)?,
+                connections: Arc::clone(table),
+            });
+        }
         let parts = Parts {
             id: WorkerId(number as u16),
             commands: received,
             forwarder,
-            authorities: authorities.collect(),
+            authorities,
             counters,
             busy_poll: BusyPoll::new(self.config.busy_poll),
         };
@@ -335,78 +329,13 @@ fn refresh(workers: &[Worker]) -> Rc<dyn Fn()> {
     Rc::new(move || commands.iter().for_each(|commands| drop(commands.send(Command::Refresh))))
 }
 
-/// The listeners of a config.
-struct Bound {
-    /// All addresses, by the name of who listens.
-    addresses: Vec<(String, Vec<SocketAddr>)>,
-    /// Those of the LS, by worker.
-    forwarder: Vec<Sockets>,
-    /// Those of each authority, by worker.
-    authorities: Vec<Vec<Sockets>>,
-    /// That of the admin server.
-    admin: Option<TcpListener>,
-    /// Where changes are taken.
-    admin_socket: Option<Socket>,
-}
-
-impl Bound {
-    fn bind(config: &Config, workers: usize) -> Result<Self, StartError> {
-        let mut all = Vec::new();
-        let mut bind = |name: &str, addresses: &[SocketAddr]| -> Result<Vec<Sockets>, StartError> {
-            let listeners = addresses.iter().map(|address| Listeners::bind(*address, workers));
-            let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-            all.push((name.to_owned(), listeners.iter().map(|listeners| listeners.address).collect()));
-            Ok(by_worker(listeners, workers))
-        };
-        let forwarder = match &config.forwarder {
-            Some(forwarder) => bind("forwarder", &forwarder.listen)?,
-            None => Vec::new(),
-        };
-        let authorities = config.authorities.iter().map(|authority| bind(&authority.name, &authority.listen));
-        let authorities = authorities.collect::<Result<_, _>>()?;
-        let mut bound = Self { addresses: all, forwarder, authorities, admin: None, admin_socket: None };
-        if let Some(admin) = &config.admin {
-            let listener = bind::stream_alone(admin.listen)?;
-            let address = listener.local_addr()?;
-            bound.admin_socket = Socket::open(&admin.socket, address, privileges::owner(config.user.as_ref()))?;
-            bound.addresses.push((ADMIN.to_owned(), vec![address]));
-            bound.admin = Some(listener);
-        }
-        Ok(bound)
-    }
-
-    /// The addresses that take queries.
-    fn for_queries(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().filter(|(name, _)| name != ADMIN).flat_map(|(_, addresses)| addresses.iter().copied())
-    }
-}
-
-/// Sockets of one worker for the addresses of one listener.
-type Sockets = Vec<(UdpSocket, TcpListener)>;
-
-/// Deals the sockets of all addresses out to the workers.
-fn by_worker(listeners: Vec<Listeners>, workers: usize) -> Vec<Sockets> {
-    let mut dealt: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
-    for listener in listeners {
-        let pairs = listener.udp.into_iter().zip(listener.tcp);
-        dealt.iter_mut().zip(pairs).for_each(|(worker, pair)| worker.push(pair));
-    }
-    dealt
-}
-
-/// How many workers a config asks for.
-fn worker_count(config: &Config) -> usize {
-    config.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
-}
-
 /// Divides the descriptors that the process may open among its parts, and tells the operator.
-fn share_descriptors(config: &Config, workers: usize) -> Shares {
-    let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen);
+fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
     let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
     let shares = Shares::of(Demand {
-        limit: raise_descriptor_limit(),
-        workers,
-        addresses: listen.chain(config.authorities.iter().flat_map(|authority| &authority.listen)).count(),
+        limit: descriptor_limit(),
+        workers: listeners.workers(),
+        listeners: listeners.descriptors(),
         backends: if config.forwarder.is_some() { backends } else { 0 },
         has_admin: config.admin.is_some(),
     });
@@ -421,18 +350,11 @@ fn share_descriptors(config: &Config, workers: usize) -> Shares {
     shares
 }
 
-/// Lets the process open as many descriptors as it is allowed to, and says how many that is.
-fn raise_descriptor_limit() -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
+/// How many descriptors the process may have open.
+fn descriptor_limit() -> usize {
     // No limit at all is told as `None`.
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
-
-/// What the admin server is called among those that listen.
-const ADMIN: &str = "admin";
 
 /// Requests of the admin server that wait for the control thread. Those beyond wait for a place.
 const ADMIN_REQUESTS: usize = 16;

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::net::{TcpListener, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
+use super::listeners::Sockets;
 use crate::authority::{self, Authority, AuthorityState, ReceivedNotify};
 use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
@@ -68,7 +68,7 @@ pub(super) struct ForwarderParts {
     pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
     pub(super) handed_over: Receiver<HandOver>,
-    pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    pub(super) sockets: Sockets,
     /// For how many sockets to backends it has room.
     pub(super) backend_sockets: usize,
     /// The connections of all workers.
@@ -88,7 +88,7 @@ pub(super) struct AuthorityParts {
     pub(super) limited: Arc<Limited>,
     /// Where NOTIFY goes.
     pub(super) notifies: mpsc::UnboundedSender<ReceivedNotify>,
-    pub(super) sockets: Vec<(UdpSocket, TcpListener)>,
+    pub(super) sockets: Sockets,
     /// The connections of all workers.
     pub(super) connections: Arc<Connections>,
 }
@@ -357,11 +357,8 @@ impl Site {
 type Registered = (Vec<Rc<Socket>>, Vec<tokio::net::TcpListener>);
 
 /// Lets this thread's runtime watch sockets.
-fn register(sockets: Vec<(UdpSocket, TcpListener)>) -> io::Result<Registered> {
-    let (mut udp, mut tcp) = (Vec::new(), Vec::new());
-    for (datagrams, listener) in sockets {
-        udp.push(Rc::new(Socket::new(datagrams)?));
-        tcp.push(tokio::net::TcpListener::from_std(listener)?);
-    }
-    Ok((udp, tcp))
+fn register(sockets: Sockets) -> io::Result<Registered> {
+    let udp = sockets.udp.into_iter().map(|socket| Socket::new(socket).map(Rc::new));
+    let tcp = sockets.tcp.into_iter().map(tokio::net::TcpListener::from_std);
+    Ok((udp.collect::<io::Result<_>>()?, tcp.collect::<io::Result<_>>()?))
 }

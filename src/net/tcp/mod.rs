@@ -11,11 +11,12 @@ mod responder;
 mod table;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -81,7 +82,9 @@ pub async fn serve(
         while let Ok(accepted) = listener.accept().and_then(|(stream, peer)| Ok((watched(stream)?, peer))) {
             accept(accepted, &mut connections);
         }
-        // It closes here: nobody connects any more, while those who have are served to the end.
+        // Closed it would go on for the others that hold it: so it listens no more, and who connects now hears so at once, while
+        // those who have connected are served to the end.
+        let _ = SockRef::from(&listener).shutdown(Shutdown::Read);
     }
     while let Some(ended) = connections.join_next().await {
         pass_on(ended);

@@ -74,17 +74,21 @@ impl Site {
         let token = has_token.then(token);
         let folder = TempDir::new().expect("a folder for the test");
         let path = folder.path().join("admin.sock");
-        let socket = Socket::open(&AdminSocket::At(path.clone()), address, Owner::current()).expect("a free path");
+        let place = AdminSocket::At(path.clone());
+        let socket = Socket::open(&place, address, Owner::current(), &mut |_| None).expect("a free path");
         let is_ready = Arc::new(AtomicBool::new(true));
         let changes = Arc::new(Mutex::default());
         let (end, ended) = oneshot::channel();
         let (requests, received) = channel(16);
         let (ready, control) = (Arc::clone(&is_ready), control(received, Arc::clone(&changes), cache));
         let thread = thread::spawn(move || {
+            // Its file goes with it.
+            let listener_of = |socket: &Socket| (socket.listener().expect("a descriptor"), socket.path().to_owned());
+            let door = socket.as_ref().map(listener_of);
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
                 tokio::select! {
-                    result = admin::serve(listener, socket, 64, token, requests, move || ready.load(Ordering::Relaxed)) => {
+                    result = admin::serve(listener, door, 64, token, requests, move || ready.load(Ordering::Relaxed)) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}
