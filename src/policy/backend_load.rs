@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::peak::{PeakEwma, kept};
 
 /// The load of one backend.
@@ -23,7 +25,37 @@ pub struct BackendLoad {
     returned: Option<Instant>,
 }
 
+/// What is known of a backend, to be told to another process. All of it fades with time, and has faded until then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadImage {
+    /// How long it takes to reply, in seconds.
+    latency: f64,
+    /// The part of its replies that were failures.
+    errors: f64,
+    /// How long ago it came back after it was down; none if it was up from the start.
+    returned: Option<Duration>,
+}
+
 impl BackendLoad {
+    /// What is known, for a successor, who has asked nothing.
+    pub fn image(&self, now: Instant) -> LoadImage {
+        LoadImage {
+            latency: self.latency.cost(now),
+            errors: self.errors.value(now),
+            returned: self.returned.map(|returned| now.saturating_duration_since(returned)),
+        }
+    }
+
+    /// What another process knew.
+    pub fn of_image(image: &LoadImage, now: Instant) -> Self {
+        Self {
+            errors: Errors { part: image.errors.clamp(0.0, 1.0), updated: now },
+            latency: PeakEwma::known(image.latency, now),
+            returned: image.returned.map(|ago| now.checked_sub(ago).unwrap_or(now)),
+            ..Self::new(now)
+        }
+    }
+
     /// An idle backend of which nothing is known.
     pub fn new(now: Instant) -> Self {
         Self { in_flight: 0, errors: Errors::new(now), latency: PeakEwma::new(now), silent_since: None, returned: None }

@@ -263,7 +263,7 @@ impl Server {
         };
         let (now, seen) = (SystemTime::now(), &mut self.reloads.seen);
         match &result {
-            Ok(_) => (seen.edition, seen.in_force_since) = (seen.edition + 1, now),
+            Ok(_) => (seen.edition, seen.succeeded, seen.in_force_since) = (seen.edition + 1, seen.succeeded + 1, now),
             Err(_) => seen.failed += 1,
         }
         seen.last = Some(LastReload { at: now, error: result.clone().err() });
