@@ -75,6 +75,12 @@ impl Prober {
         }
     }
 
+    /// Begins anew with backends that others have found to stand otherwise, as they stand now.
+    pub fn begin_anew(&mut self, state: &ForwarderState, is_meant: impl Fn(&SharedBackend) -> bool) {
+        self.watches.retain(|watch| !is_meant(&watch.subject.backend));
+        self.set_state(state);
+    }
+
     /// Passes on what a worker met.
     pub fn on_event(&self, health_events: &HealthEvent) {
         let watch = self.watches.iter().find(|watch| Arc::ptr_eq(&watch.subject.backend, &health_events.backend));

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hedgerow::config::Config;
 use hedgerow::load::{Confinement, Setup};
-use hedgerow::server::{Drained, Listeners, Server};
+use hedgerow::server::{Carried, Drained, Listeners, Server};
 use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
 use tokio::task::LocalSet;
@@ -197,7 +197,8 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> (u6
     runtime.block_on(LocalSet::new().run_until(async {
         let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("the address is free");
         let read = Box::new(|_: &_| panic!("nobody asks for a reload"));
-        let server = Server::start(setup, listeners, Confinement::default(), read).expect("the server starts");
+        let server = Server::start(setup, listeners, Confinement::default(), Carried::default(), read)
+            .expect("the server starts");
         let bound = server.bound();
         let (_, address) = bound.split_once('=').expect("a listener");
         let address = address.parse().expect("one address");

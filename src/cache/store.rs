@@ -145,6 +145,22 @@ impl Cache {
         self.shards.iter().map(|shard| lock(shard).stats).fold(CacheStats::default(), CacheStats::plus)
     }
 
+    /// Begins to count anew: what was loaded is nothing that has happened here.
+    pub fn reset_counts(&self) {
+        for shard in &self.shards {
+            let stats = &mut lock(shard).stats;
+            *stats = CacheStats { entries: stats.entries, bytes: stats.bytes, ..CacheStats::default() };
+        }
+    }
+
+    /// Adds what another process has counted. What is in its cache is not looked at.
+    pub fn add_counts(&self, counted: CacheStats) {
+        if let Some(shard) = self.shards.first() {
+            let stats = &mut lock(shard).stats;
+            *stats = stats.plus(CacheStats { entries: 0, bytes: 0, ..counted });
+        }
+    }
+
     pub(super) fn shards(&self) -> &[Mutex<Shard>] {
         &self.shards
     }

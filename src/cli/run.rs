@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use super::signals::{Blocked, SignalRequest};
 use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
-use crate::server::{Drained, Listeners, Loss, Read, STOPPING, Server, ServerEvent, StartError, confine};
+use crate::server::{Carried, Drained, Listeners, Loss, Read, STOPPING, Server, ServerEvent, StartError, confine};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `read` reads config and zones again, on a thread that nobody
 /// waits for.
@@ -37,7 +37,7 @@ fn control(setup: Setup, read: Read) -> io::Result<ExitCode> {
 fn start(setup: Setup, read: Read) -> Result<Server, StartError> {
     let (listeners, _) = Listeners::open(&setup.config, Vec::new())?;
     let confinement = confine(&setup, &listeners)?;
-    Server::start(setup, listeners, confinement, read)
+    Server::start(setup, listeners, confinement, Carried::default(), read)
 }
 
 /// The life of the control thread.
@@ -65,6 +65,8 @@ async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCod
             },
             event = server.supervise() => match event {
                 ServerEvent::Lost(loss) => end_with(&loss),
+                // There is nobody to tell.
+                ServerEvent::Known(_) => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => {
                     tracing::info!("stop: {STOPPING}");
                     let _ = answer.send(Ok(STOPPING.to_owned()));

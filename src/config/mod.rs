@@ -32,6 +32,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use clients::usual_rate_limit;
 pub use keys::KeyConfig;
 pub use limits::Limits;
@@ -214,7 +216,7 @@ pub enum Case {
 }
 
 /// One entry of `pools.*.backends`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendConfig {
     /// Where it is asked.
     pub address: SocketAddr,

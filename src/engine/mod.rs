@@ -35,6 +35,7 @@ mod fallback;
 mod finish;
 mod in_flight;
 pub mod io;
+mod learnt;
 mod pool;
 mod proof;
 mod reply;
@@ -57,6 +58,7 @@ pub use self::entry::Waiter;
 pub use self::explain::RaceReport;
 pub use self::finish::response_limit;
 pub use self::io::{Client, FetchQuery, Io, NotSent, Said, TcpQuery};
+pub use self::learnt::LearntBackend;
 pub use self::reply::rank;
 pub use self::slots::RaceRef;
 

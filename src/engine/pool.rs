@@ -14,11 +14,11 @@ use super::single_flight::WorkerId;
 use super::tell_prober;
 use crate::config::Case;
 use crate::metrics::BackendCounters;
-use crate::policy::backend_load::{BackendLoad, End};
+use crate::policy::backend_load::{BackendLoad, End, LoadImage};
 use crate::policy::balance::{Balance, BalanceInput, Balancer};
 use crate::policy::health::HealthState;
 use crate::policy::latency;
-use crate::policy::latency::Latency;
+use crate::policy::latency::{Latency, LatencyImage};
 use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::SocketSetId;
 use crate::policy::race::{BackendIndex, Candidates, RaceContext};
@@ -321,6 +321,17 @@ impl Pool {
             }
             tell_prober(io, backend, HealthSignal::Replied);
         }
+    }
+
+    /// What is known of the latency and the load of a backend.
+    pub(super) fn known(&self, index: usize) -> (&Latency, &BackendLoad) {
+        (&self.latency[index], &self.loads[index])
+    }
+
+    /// Takes what another process knew of a backend.
+    pub(super) fn learn_from(&mut self, index: usize, latency: &LatencyImage, load: &LoadImage, now: Instant) {
+        self.latency[index] = Latency::of_image(latency, now);
+        self.loads[index].learn(load, now);
     }
 
     /// What this worker counts of a backend.

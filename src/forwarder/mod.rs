@@ -47,7 +47,7 @@ use self::paced::Paced;
 use self::receive::TOGETHER;
 use self::responses::{Listener, Way};
 use crate::engine::single_flight::WorkerId;
-use crate::engine::{self, Engine, Seeds};
+use crate::engine::{self, Engine, LearntBackend, Seeds};
 use crate::limit::{OwnAddresses, Pacing};
 use crate::metrics::{Counters, Dropped};
 use crate::net::backend_sockets::BackendSockets;
@@ -168,6 +168,16 @@ impl Forwarder {
     pub fn set_state(&mut self, state: Arc<ForwarderState>, now: Instant) {
         self.outside.state = Arc::clone(&state);
         self.engine.set_state(&mut self.outside, state, now);
+    }
+
+    /// What is known of so many backends of the state in force, for a successor.
+    pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
+        self.engine.learnt(first, most, now)
+    }
+
+    /// Takes what a worker of another process has learnt.
+    pub fn learn(&mut self, learnt: &[LearntBackend], now: Instant) {
+        self.engine.learn(learnt, now);
     }
 
     /// Whether no race runs, none fetches its answer by TCP, and no query is on its way from another worker.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde::{Deserialize, Serialize};
+
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
 use crate::wire::{Cookie, CookieState, MalformedCookie, Transport};
@@ -38,7 +40,7 @@ impl Counter {
 }
 
 /// Where a response came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A backend's reply.
     Backend,
@@ -69,7 +71,7 @@ impl Source {
 }
 
 /// Why something was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dropped {
     /// A message too short or no query, or a reply that does not parse.
     Malformed,
@@ -113,7 +115,7 @@ impl Dropped {
 }
 
 /// What of our own an attempt was in want of that could not leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Want {
     /// File descriptors.
     Descriptors,
@@ -144,7 +146,7 @@ impl Want {
 }
 
 /// What the COOKIE option of a query was (RFC 7873 section 5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CookieKind {
     /// That of the client alone.
     ClientOnly,
@@ -202,18 +204,18 @@ const SOURCES: [Source; 6] =
     [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
 
 /// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
-const RCODES: usize = 24;
+pub(super) const RCODES: usize = 24;
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Client queries taken, by [`Transport`].
-    queries: [Counter; 2],
+    pub(super) queries: [Counter; 2],
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
-    responses: [[Counter; RCODES]; SOURCES.len()],
-    dropped: [Counter; REASONS.len()],
+    pub(super) responses: [[Counter; RCODES]; SOURCES.len()],
+    pub(super) dropped: [Counter; REASONS.len()],
     /// Queries with a COOKIE option, by [`CookieKind`].
-    cookies: [Counter; COOKIE_KINDS.len()],
+    pub(super) cookies: [Counter; COOKIE_KINDS.len()],
 }
 
 impl Counters {
@@ -288,7 +290,7 @@ pub struct PoolCounters {
 }
 
 /// Why a backend was asked again, from another socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// Too many replies with a wrong ID or question had come to the socket.
     NearMisses,

@@ -317,8 +317,7 @@ fn write_reload(encoder: &mut DescriptorEncoder<'_>, reload: &ReloadSnapshot) ->
     ] {
         encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?.encode_gauge(&value)?;
     }
-    // The first edition is that of the start.
-    let results = [("ok", reload.edition.saturating_sub(1)), ("failed", reload.failed)];
+    let results = [("ok", reload.succeeded), ("failed", reload.failed)];
     counter(encoder, &RELOADS, results.into_iter().map(|(result, n)| ([("result", result)], n)))
 }
 
@@ -496,6 +495,7 @@ mod tests {
             reload: ReloadSnapshot {
                 edition: 5,
                 in_force_since: SystemTime::UNIX_EPOCH + Duration::from_secs(43),
+                succeeded: 4,
                 failed: 44,
                 running: Some(Duration::ZERO),
                 is_next_waiting: false,

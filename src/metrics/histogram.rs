@@ -5,6 +5,8 @@
 use std::array;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::counters::Counter;
 use crate::log_linear::{LogLinear, quantile};
 
@@ -23,6 +25,14 @@ impl Histogram {
         self.counts[Buckets::bucket_of(duration, MAX_MICROS)].increment();
         self.nanos.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
+
+    /// Adds what another process has measured.
+    pub fn add(&self, measured: &HistogramSnapshot) {
+        for (sum, count) in self.counts.iter().zip(measured.counts) {
+            sum.add(count);
+        }
+        self.nanos.add(measured.nanos);
+    }
 }
 
 impl Default for Histogram {
@@ -33,7 +43,8 @@ impl Default for Histogram {
 }
 
 /// Histograms added up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Filled", into = "Filled")]
 pub struct HistogramSnapshot {
     /// How many fell into each bucket.
     counts: [u64; BUCKETS],
@@ -48,6 +59,12 @@ impl HistogramSnapshot {
             *sum += count.get();
         }
         self.nanos = self.nanos.saturating_add(histogram.nanos.get());
+    }
+
+    /// What was added since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let counts = array::from_fn(|bucket| self.counts[bucket].saturating_sub(earlier.counts[bucket]));
+        Self { counts, nanos: self.nanos.saturating_sub(earlier.nanos) }
     }
 
     /// How many there are.
@@ -84,6 +101,31 @@ impl HistogramSnapshot {
             .take_while(|&(_, next)| Buckets::border(next) <= micros)
             .map(|(count, _)| count)
             .sum()
+    }
+}
+
+/// The same as a process tells another: only the buckets that are not empty.
+#[derive(Serialize, Deserialize)]
+struct Filled {
+    /// The buckets by number, and how many fell into each.
+    counts: Vec<(usize, u64)>,
+    /// All of them together, in ns.
+    nanos: u64,
+}
+
+impl From<HistogramSnapshot> for Filled {
+    fn from(HistogramSnapshot { counts, nanos }: HistogramSnapshot) -> Self {
+        Self { counts: counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect(), nanos }
+    }
+}
+
+impl From<Filled> for HistogramSnapshot {
+    fn from(Filled { counts: filled, nanos }: Filled) -> Self {
+        let mut counts = [0; BUCKETS];
+        for (bucket, count) in filled {
+            counts[bucket.min(BUCKETS - 1)] += count;
+        }
+        Self { counts, nanos }
     }
 }
 

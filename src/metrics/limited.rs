@@ -3,8 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde::{Deserialize, Serialize};
+
 /// Which limit was met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Limit {
     /// `limits.waiting`: a query was answered with SERVFAIL, for its client has enough that wait.
     Waiting,
@@ -55,7 +57,12 @@ impl Limited {
 
     /// One was met.
     pub fn count(&self, limit: Limit) {
-        self.counts[limit as usize].fetch_add(1, Relaxed);
+        self.add(limit, 1);
+    }
+
+    /// One was met so often.
+    pub fn add(&self, limit: Limit, times: u64) {
+        self.counts[limit as usize].fetch_add(times, Relaxed);
     }
 
     /// All limits, and how often each was met.

@@ -4,6 +4,7 @@
 //! one moment, and [`exposition`] writes it down for Prometheus. Nothing here decides anything. Names and labels are those of
 //! docs/src/contract.md, Metrics.
 
+mod carried;
 pub mod counters;
 pub mod exposition;
 pub mod histogram;

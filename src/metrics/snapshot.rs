@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::counters::{Cause, CookieKind, Dropped, Source, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
@@ -10,7 +12,7 @@ use super::processes::ProcessesSnapshot;
 use crate::wire::Transport;
 
 /// The numbers of the whole server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Time since the start.
     pub uptime: Duration,
@@ -41,12 +43,14 @@ pub struct Snapshot {
 }
 
 /// What came of reading the config again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadSnapshot {
     /// How many configs have been in force, that of the start included.
     pub edition: u64,
     /// Since when the one in force is.
     pub in_force_since: SystemTime,
+    /// Reloads that came into force.
+    pub succeeded: u64,
     /// Reloads that failed.
     pub failed: u64,
     /// How long the reload that runs has taken so far; none if there is none.
@@ -63,6 +67,7 @@ impl Default for ReloadSnapshot {
         Self {
             edition: 1,
             in_force_since: SystemTime::UNIX_EPOCH,
+            succeeded: 0,
             failed: 0,
             running: None,
             is_next_waiting: false,
@@ -72,7 +77,7 @@ impl Default for ReloadSnapshot {
 }
 
 /// A reload that is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastReload {
     /// When that was.
     pub at: SystemTime,
@@ -81,7 +86,7 @@ pub struct LastReload {
 }
 
 /// The numbers of the cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheSnapshot {
     /// Octets that it may take in all.
     pub size: u64,
@@ -104,7 +109,7 @@ pub struct CacheSnapshot {
 }
 
 /// The numbers of a pool.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolSnapshot {
     /// Its name in the config.
     pub name: String,
@@ -125,7 +130,7 @@ pub struct PoolSnapshot {
 }
 
 /// The numbers of a backend.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendSnapshot {
     /// Its label.
     pub name: String,
@@ -160,7 +165,7 @@ pub struct BackendSnapshot {
 }
 
 /// Attempts by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
     /// Made when the race began.
     pub first: u64,
@@ -173,7 +178,7 @@ pub struct Attempts {
 }
 
 /// Wins by the kind of the attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wins {
     /// Of first attempts.
     pub first: u64,
@@ -184,7 +189,7 @@ pub struct Wins {
 }
 
 /// Whether a backend is asked, and why not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackendState {
     /// It is asked.
     Up,

@@ -93,6 +93,25 @@ impl Affinity {
         }
     }
 
+    /// All words, for a successor that hashes names as we do.
+    pub fn words(&self) -> Vec<u64> {
+        self.sets.iter().flat_map(|set| &set.0).map(|word| word.load(Relaxed)).collect()
+    }
+
+    /// Remembers what another process did. `number` tells what a backend of that is called here; names that lived at another are
+    /// forgotten. A memory of another size is left aside.
+    pub fn set_words(&self, words: &[u64], number: impl Fn(u16) -> Option<u16>) {
+        let own = self.sets.iter().flat_map(|set| &set.0);
+        if words.len() != self.sets.len() * WAYS {
+            return;
+        }
+        for (own, &content) in own.zip(words) {
+            let word = Word::read(content);
+            let known = number(word.backend).filter(|_| content != 0);
+            own.store(known.map_or(0, |backend| Word { backend, ..word }.write()), Relaxed);
+        }
+    }
+
     /// The words among which a name is looked for.
     fn set(&self, name: u64) -> &[AtomicU64; WAYS] {
         &self.sets[name as usize & (self.sets.len() - 1)].0
@@ -211,6 +230,20 @@ mod tests {
         for last in 199_992..200_000_u32 {
             assert_eq!(memory.get(name(last % 8)), Some((last % 1_000) as u16));
         }
+    }
+
+    #[test]
+    fn a_successor_remembers_names_by_its_own_numbers() {
+        let (memory, successor) = (Affinity::new(64), Affinity::new(64));
+        (0..40).for_each(|number| memory.insert(name(number) | u64::from(number % 8), (number % 3) as u16));
+        successor.set_words(&memory.words(), |number| [Some(7), None, Some(0)][usize::from(number)]);
+        for number in 0..40 {
+            let hash = name(number) | u64::from(number % 8);
+            let expected = memory.get(hash).and_then(|backend| [Some(7), None, Some(0)][usize::from(backend)]);
+            assert_eq!(successor.get(hash), expected, "{number}");
+        }
+        assert!((0..40).any(|number| successor.get(name(number) | u64::from(number % 8)) == Some(7)));
+        Affinity::new(8).set_words(&memory.words(), Some);
     }
 
     #[test]

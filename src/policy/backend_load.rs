@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::peak::{PeakEwma, kept};
 
 /// The load of one backend.
@@ -23,7 +25,34 @@ pub struct BackendLoad {
     returned: Option<Instant>,
 }
 
+/// What is known of a backend, to be told to another process. All of it fades with time, and has faded until then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadImage {
+    /// How long it takes to reply, in seconds.
+    latency: f64,
+    /// The part of its replies that were failures.
+    errors: f64,
+    /// How long ago it came back after it was down; none if it was up from the start.
+    returned: Option<Duration>,
+}
+
 impl BackendLoad {
+    /// What is known, for a successor, who has asked nothing.
+    pub fn image(&self, now: Instant) -> LoadImage {
+        LoadImage {
+            latency: self.latency.cost(now),
+            errors: self.errors.value(now),
+            returned: self.returned.map(|returned| now.saturating_duration_since(returned)),
+        }
+    }
+
+    /// Takes what another process knew. What is in flight here stays so.
+    pub fn learn(&mut self, image: &LoadImage, now: Instant) {
+        self.errors = Errors { part: image.errors.clamp(0.0, 1.0), updated: now };
+        self.latency = PeakEwma::known(image.latency, now);
+        self.returned = image.returned.map(|ago| now.checked_sub(ago).unwrap_or(now));
+    }
+
     /// An idle backend of which nothing is known.
     pub fn new(now: Instant) -> Self {
         Self { in_flight: 0, errors: Errors::new(now), latency: PeakEwma::new(now), silent_since: None, returned: None }
@@ -306,6 +335,29 @@ mod tests {
         assert!(load.was_heard_since(start + ms(10)));
         load.asked(start + ms(40));
         assert!(load.was_heard_since(start + ms(10)) && !load.was_heard_since(start + ms(40)));
+    }
+
+    /// A successor deals with it as we would have, at once and later on.
+    #[test]
+    fn a_successor_takes_it_for_what_it_was() {
+        let start = Instant::now();
+        let mut load = BackendLoad::new(start);
+        load.came_back(start + Duration::from_secs(2));
+        for reply in 0..20_u64 {
+            let now = start + ms(3_000 + reply);
+            load.asked(now);
+            load.ended(if reply % 3 == 0 { End::Failure(ms(reply)) } else { End::Reply(ms(reply)) }, now);
+        }
+        let now = start + Duration::from_secs(4);
+        let told = serde_json::to_string(&load.image(now)).expect("plain data");
+        let mut successor = BackendLoad::new(now);
+        successor.learn(&serde_json::from_str(&told).expect("what was written"), now);
+        for later in [0, 500, 5_000, 60_000] {
+            let then = now + ms(later);
+            assert!((successor.cost(then) - load.cost(then)).abs() < 1e-9, "{later} ms later");
+            assert!((successor.errors().value(then) - load.errors().value(then)).abs() < 1e-9, "{later} ms later");
+            assert_eq!(successor.share(then), load.share(then), "{later} ms later");
+        }
     }
 
     #[test]

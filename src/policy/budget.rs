@@ -66,6 +66,18 @@ impl Budget {
         self.tokens.fetch_min(capacity, Ordering::Relaxed);
     }
 
+    /// What is in the bucket and what it holds at most, in micro-tokens, for a successor.
+    pub fn level(&self) -> (i64, i64) {
+        (self.tokens.load(Ordering::Relaxed), self.capacity.load(Ordering::Relaxed))
+    }
+
+    /// Goes on from what another process had.
+    pub fn set_level(&self, (tokens, capacity): (i64, i64)) {
+        let capacity = capacity.clamp(MIN_BURST * TOKEN, MAX_BURST * TOKEN);
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.tokens.store(tokens.clamp(0, capacity), Ordering::Relaxed);
+    }
+
     /// Changes the rate, at a reload. What is in the bucket stays.
     pub fn set_rate(&self, rate: f64) {
         self.rate.store(micro(rate), Ordering::Relaxed);
@@ -143,6 +155,22 @@ mod tests {
         budget.set_recent_queries(u64::MAX);
         budget.earn(u32::MAX);
         assert!(budget.take());
+    }
+
+    #[test]
+    fn a_successor_pays_for_as_many_hedges() {
+        let (budget, successor) = (Budget::new(0.5), Budget::new(0.5));
+        budget.set_recent_queries(6_000);
+        budget.earn(1_000);
+        (0..33).for_each(|_| assert!(budget.take()));
+        successor.set_level(budget.level());
+        assert_eq!((successor.level(), successor.hedges_left()), (budget.level(), 27));
+        successor.set_level((i64::MAX, i64::MAX));
+        assert!(successor.take());
+        successor.set_level((-1, 0));
+        assert!(!successor.take());
+        successor.earn(1_000);
+        assert_eq!(drain(&successor), 10);
     }
 
     #[test]

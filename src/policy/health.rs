@@ -15,6 +15,7 @@
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 use super::rules::HealthRules;
 
@@ -56,7 +57,7 @@ pub struct Health {
 }
 
 /// What a backend is taken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthState {
     /// It was added while we run, and nothing was heard of it yet. It is not asked.
     New,

@@ -14,6 +14,7 @@
 //! not its latency.
 
 mod attempts;
+mod image;
 mod recent;
 mod window;
 
@@ -21,6 +22,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 pub use self::attempts::{charge, ended};
+pub use self::image::LatencyImage;
 use self::recent::Recent;
 use self::window::{Span, Window, bucket};
 use super::rules::{Hedge, HedgeDelay};

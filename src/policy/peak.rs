@@ -21,6 +21,11 @@ impl PeakEwma {
         Self { seconds: 0.0, updated: now }
     }
 
+    /// It is known to take so many seconds.
+    pub fn known(seconds: f64, now: Instant) -> Self {
+        Self { seconds: seconds.max(0.0), updated: now }
+    }
+
     /// It took so long.
     pub fn observe(&mut self, took: Duration, now: Instant) {
         let (took, kept) = (took.as_secs_f64(), kept(self.updated, now));

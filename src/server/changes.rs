@@ -7,7 +7,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::worker::Command;
 use super::{ReloadNotice, Server};
 use crate::admin::{Change, Refused};
 use crate::config::{BackendConfig, PoolConfig};
@@ -92,7 +91,7 @@ impl Server {
         if let Some(pool) = self.state.as_ref().and_then(|state| state.pool(pool)) {
             pool.state.announce();
         }
-        self.tell(|| Command::Refresh);
+        self.refresh();
     }
 
     /// Puts the pools as they are configured now in force.

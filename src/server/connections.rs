@@ -48,6 +48,14 @@ impl Tables {
         }
     }
 
+    /// Adds how often another process has met a limit of a section.
+    pub(super) fn add_limited(&self, section: &str, limit: Limit, times: u64) {
+        let mut tables = self.forwarder.iter().chain(&self.authorities);
+        if let Some(table) = tables.find(|table| table.name() == section) {
+            table.limited().add(limit, times);
+        }
+    }
+
     /// How often which limit of which section was met.
     pub(super) fn limited(&self) -> Vec<(String, Limit, u64)> {
         let tables = self.forwarder.iter().chain(&self.authorities).map(|table| table.limited());

@@ -76,6 +76,8 @@ impl Server {
         loop {
             match self.supervise().await {
                 ServerEvent::Lost(loss) => return loss,
+                // Who serves next was told what counts.
+                ServerEvent::Known(_) => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(STOPPING.to_owned()))),
                 ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
                     drop(answer.send(Err(ending())));

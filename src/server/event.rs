@@ -4,6 +4,7 @@ use std::fmt;
 
 use tokio::sync::oneshot;
 
+use super::carried::Known;
 use crate::admin::{ProcessChange, Refused};
 use crate::net::tasks::Lost;
 
@@ -14,6 +15,8 @@ pub enum ServerEvent {
     Lost(Loss),
     /// The admin server is asked to have another process serve, or none.
     Asked(ProcessChange, Answer),
+    /// By-hand changes or states of backends are these from now on; told if there are other processes.
+    Known(Known),
 }
 
 /// The way back to whoever has asked for a change: what was done, or why not. Dropped, it says that the server ends.

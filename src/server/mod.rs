@@ -4,6 +4,7 @@
 //! hands it to the workers (`worker.rs`); a change by hand (`changes.rs`) is a small one. It ends by a drain (`drain.rs`).
 
 mod authorities;
+mod carried;
 mod changes;
 mod connections;
 mod cookies;
@@ -23,15 +24,18 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::time::Interval;
 
 use self::authorities::{ServedAuthority, ZoneChange};
+pub use self::carried::{Carried, CarriedCache, Known, Learnt};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
 pub use self::drain::{Drained, STOPPING};
@@ -51,12 +55,13 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies};
-use crate::metrics::{ProcessesSnapshot, Summary};
+use crate::metrics::{Counters, ProcessesSnapshot, Summary};
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{Endless, TaskKind, Tasks, blocking};
 use crate::notify::Notifier;
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
+use crate::wire::HashSeed;
 
 /// A running server, held by the control thread.
 pub struct Server {
@@ -120,8 +125,14 @@ pub struct Server {
     prober: Prober,
     /// What workers met.
     health_events: UnboundedReceiver<HealthEvent>,
-    /// The counters of all workers.
+    /// The counters of all workers, and of the processes before.
     summary: Summary,
+    /// Those of the processes before, which this thread alone adds to.
+    carried_counters: Arc<Counters>,
+    /// How questions are hashed.
+    hash_seed: HashSeed,
+    /// Something of [`Known`] may have changed.
+    known_changes: Rc<Notify>,
 }
 
 /// A running worker.
@@ -180,6 +191,9 @@ impl Server {
                     self.secondaries.on_notify(notify.authority, &notify.zone, notify.primary, notify.take_serial());
                     continue;
                 }
+                () = self.known_changes.notified(), if self.processes.is_some() => {
+                    return ServerEvent::Known(self.known());
+                }
                 _ = self.second.tick() => {
                     self.on_second();
                     continue;
@@ -225,6 +239,7 @@ impl Server {
     /// Puts a state in force everywhere.
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.prober.set_state(&state);
+        self.known_changes.notify_one();
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);
         self.state = Some(state);
@@ -258,6 +273,12 @@ impl Server {
         let health_events = served.take(update);
         self.publish(number);
         health_events.into_iter().for_each(|health_events| notify(&mut self.notifier, health_events));
+    }
+
+    /// Has the workers look at the health of the backends again.
+    fn refresh(&self) {
+        self.known_changes.notify_one();
+        self.tell(|| Command::Refresh);
     }
 
     /// Has all workers answer from what an authority holds now.

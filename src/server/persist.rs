@@ -20,12 +20,14 @@ pub(super) struct Saves {
     last: Instant,
     /// Held by the one that runs.
     turn: Arc<Mutex<()>>,
+    /// There are no more: another process has the cache.
+    is_left: bool,
 }
 
 impl Saves {
     /// None yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: now, turn: Arc::default() }
+        Self { last: now, turn: Arc::default(), is_left: false }
     }
 
     /// Begins a save if one is due, beside whatever else is done. One that failed is tried again when the next is due.
@@ -33,20 +35,27 @@ impl Saves {
         let config = state.cache_config.as_ref().filter(|config| config.persist.is_some());
         let is_due = config.and_then(|config| config.persist_every).is_some_and(|every| now >= self.last + every);
         // One that takes longer than `persist_every`, on a disk that stalls, is not joined by others.
-        if is_due && self.turn.try_lock().is_ok() {
+        if is_due && !self.is_left && self.turn.try_lock().is_ok() {
             self.last = now;
             let save = self.last_one(state);
             tasks.start_and_leave(TaskKind::Persist, blocking(save));
         }
     }
 
-    /// The save that comes after all others.
+    /// Another process has the cache from now on.
+    pub(super) fn leave(&mut self) {
+        self.is_left = true;
+    }
+
+    /// The save that comes after all others, unless another process has the cache.
     pub(super) fn last_one(&self, state: &Arc<ForwarderState>) -> impl FnOnce() + Send + 'static {
-        let (state, turn) = (Arc::clone(state), Arc::clone(&self.turn));
+        let (state, turn, is_left) = (Arc::clone(state), Arc::clone(&self.turn), self.is_left);
         move || {
             // There is nothing behind it that a panic could leave half done.
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            save(&state);
+            if !is_left {
+                save(&state);
+            }
         }
     }
 }
@@ -94,6 +103,6 @@ fn save(state: &ForwarderState) {
 }
 
 /// The time since 1970, by the clock that goes on while no process runs.
-fn wall_clock() -> Duration {
+pub(super) fn wall_clock() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

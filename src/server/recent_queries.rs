@@ -10,6 +10,18 @@ use crate::state::{ForwarderState, PoolState};
 pub(super) struct RecentQueries(Vec<(Arc<PoolState>, VecDeque<u64>)>);
 
 impl RecentQueries {
+    /// What is known of a pool, for a successor that counts on from there.
+    pub(super) fn of(&self, pool: &Arc<PoolState>) -> Vec<u64> {
+        let known = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, pool));
+        known.map(|(_, totals)| totals.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Takes what another process knew of a pool.
+    pub(super) fn set(&mut self, pool: &Arc<PoolState>, totals: &[u64]) {
+        let latest = &totals[totals.len().saturating_sub(SECONDS)..];
+        self.0.push((Arc::clone(pool), latest.iter().copied().collect()));
+    }
+
     /// Called once a second.
     pub(super) fn count(&mut self, state: &ForwarderState) {
         self.0.retain(|(known, _)| state.pools.iter().any(|pool| Arc::ptr_eq(&pool.state, known)));
@@ -22,10 +34,13 @@ impl RecentQueries {
             let totals = &mut self.0[index].1;
             let total = pool.state.queries();
             totals.push_back(total);
-            if totals.len() > 60 {
+            if totals.len() > SECONDS {
                 totals.pop_front();
             }
-            pool.budget().set_recent_queries(total - totals.front().copied().unwrap_or(0));
+            pool.budget().set_recent_queries(total.saturating_sub(totals.front().copied().unwrap_or(0)));
         }
     }
 }
+
+/// Of so many seconds queries are counted.
+const SECONDS: usize = 60;

@@ -144,7 +144,7 @@ impl Reloads {
     ///
     /// # Errors
     /// If the operating system gives no thread.
-    pub(super) fn start(read: Read, confinement: Confinement) -> io::Result<Self> {
+    pub(super) fn start(read: Read, confinement: Confinement, edition: Option<u64>) -> io::Result<Self> {
         let (orders, received) = channel();
         // At most one for each order.
         let (done, prepared) = unbounded_channel();
@@ -155,7 +155,9 @@ impl Reloads {
                 let _ = done.send(Err(TaskKind::Reload.panicked(&*panic)));
             }
         })?;
-        let seen = ReloadSnapshot { in_force_since: SystemTime::now(), ..ReloadSnapshot::default() };
+        let fresh = ReloadSnapshot::default();
+        let edition = edition.unwrap_or(fresh.edition);
+        let seen = ReloadSnapshot { edition, in_force_since: SystemTime::now(), ..fresh };
         Ok(Self { orders, prepared, running: None, next: None, seen })
     }
 
@@ -164,6 +166,15 @@ impl Reloads {
         match self.prepared.recv().await {
             Some(loaded) => loaded,
             None => Err(TaskKind::Reload.ended(Ok(()))),
+        }
+    }
+
+    /// Adds what another process has counted.
+    pub(super) fn add_counted(&mut self, counted: &ReloadSnapshot) {
+        self.seen.succeeded += counted.succeeded;
+        self.seen.failed += counted.failed;
+        if self.seen.last.is_none() {
+            self.seen.last.clone_from(&counted.last);
         }
     }
 
@@ -263,7 +274,7 @@ impl Server {
         };
         let (now, seen) = (SystemTime::now(), &mut self.reloads.seen);
         match &result {
-            Ok(_) => (seen.edition, seen.in_force_since) = (seen.edition + 1, now),
+            Ok(_) => (seen.edition, seen.succeeded, seen.in_force_since) = (seen.edition + 1, seen.succeeded + 1, now),
             Err(_) => seen.failed += 1,
         }
         seen.last = Some(LastReload { at: now, error: result.clone().err() });

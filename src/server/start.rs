@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::time::interval;
 
 use super::authorities::{ServedAuthority, ZoneChange};
+use super::carried::{Carried, CarriedCache, Learnt};
 use super::connections::Tables;
 use super::cookies::OwnSecret;
 use super::listeners::{AdminListeners, Listeners};
@@ -45,7 +47,7 @@ use crate::notify::Notifier;
 use crate::secondary::{Saved, Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
 use crate::transfer::tsig::Keys;
-use crate::wire::HashSeed;
+use crate::wire::{HashSeed, QuestionHasher};
 use crate::zone::ZoneDb;
 
 /// A server could not start.
@@ -94,36 +96,62 @@ impl From<io::Error> for StartError {
 
 impl Server {
     /// Starts to serve what listens already, and takes queries from then on. The process has given up what it does not need
-    /// ([`confine`](super::confine)), and threads have no more rights than it has. `read` reads the config again. Must be called
-    /// within a `LocalSet`.
+    /// ([`confine`](super::confine)), and threads have no more rights than it has. `carried` is what it takes over from another
+    /// process, `read` reads the config again. Must be called within a `LocalSet`.
     ///
     /// # Errors
     /// If a thread or a descriptor cannot be had; then nothing runs.
-    pub fn start(setup: Setup, listeners: Listeners, confinement: Confinement, read: Read) -> Result<Self, StartError> {
-        let Setup { config, zone_dbs, keys, cookie_secrets, token, files: _ } = setup;
+    pub fn start(
+        setup: Setup,
+        listeners: Listeners,
+        confinement: Confinement,
+        carried: Carried,
+        read: Read,
+    ) -> Result<Self, StartError> {
+        let Carried { known, learnt, cache, edition } = carried;
+        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, files: _ } = setup;
         let (keys, count) = (Arc::new(keys), listeners.workers());
         let shares = share_descriptors(&config, &listeners);
         let own_secret = OwnSecret::new(Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
-        let state = ForwarderState::new(&config, None, None, cookies, count).map(Arc::new);
+        let configured = config.pools.clone();
+        config.pools = known.changed(&configured);
+        let sent = match &cache {
+            CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
+            CarriedCache::Persisted | CarriedCache::Cold => None,
+        };
+        let state = ForwarderState::new(&config, None, sent, cookies, count).map(Arc::new);
+        let mut recent_queries = RecentQueries::default();
+        if let Some(state) = &state {
+            known.set_standings(state);
+            learnt.iter().for_each(|learnt| learnt.restore(state, &mut recent_queries));
+        }
+        let (hash_seed, hasher) = match &learnt {
+            Some(learnt) => (learnt.seed, learnt.seed.carried_hasher()),
+            None => {
+                let seed = HashSeed(rand::random()).in_force();
+                (seed, seed.question_hasher())
+            }
+        };
         let connections = Tables::new(&config, shares.connections, Instant::now());
         // At most one of each signal for each backend: see `SharedBackend::is_first`.
         let (health_event_sender, health_events) = unbounded_channel();
-        let (shared, handed_over) = share(&config, &connections, health_event_sender, count);
-        if let Some(state) = &state {
+        let (shared, handed_over) = share(&config, &connections, hasher, health_event_sender, count);
+        if let (Some(state), CarriedCache::Persisted) = (&state, &cache) {
             persist::load(state, &shared);
         }
         let tasks = Tasks::default();
         let mut zones =
             Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
         let changes = zones.take_saved();
-        let reloads = Reloads::start(read, confinement)?;
+        let reloads = Reloads::start(read, confinement, edition)?;
         // At most one for each worker.
         let (lost_sender, lost) = unbounded_channel();
         // At most one for each zone and primary: see `authority::PendingNotifies`.
         let (notify_sender, notifies) = unbounded_channel();
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         let for_workers = ForWorkers {
+            learnt: learnt.as_ref(),
             config: &config,
             state: state.as_ref(),
             authorities: &zones.authorities,
@@ -139,7 +167,8 @@ impl Server {
         for (number, handed_over) in handed_over.into_iter().enumerate() {
             workers.push(for_workers.start(number, handed_over, Arc::clone(&counters[number]))?);
         }
-        let mut prober = Prober::new(tasks.clone(), refresh(&workers));
+        let known_changes: Rc<Notify> = Rc::default();
+        let mut prober = Prober::new(tasks.clone(), refresh(&workers, Rc::clone(&known_changes)));
         if let Some(state) = &state {
             prober.set_state(state);
         }
@@ -156,15 +185,16 @@ impl Server {
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
         let pools = config.pools.clone();
+        let carried_counters: Arc<Counters> = Arc::default();
         Ok(Self {
-            configured: pools.clone(),
+            configured,
             config,
             state,
             workers,
             listeners,
             pools,
             second: interval(Duration::from_secs(1)),
-            recent_queries: RecentQueries::default(),
+            recent_queries,
             saves: Saves::new(Instant::now()),
             sleep: SleepMeter::new(),
             requests,
@@ -188,7 +218,10 @@ impl Server {
             notifier,
             prober,
             health_events,
-            summary: Summary::of(counters),
+            summary: Summary::of(counters.into_iter().chain([Arc::clone(&carried_counters)]).collect()),
+            carried_counters,
+            hash_seed,
+            known_changes,
         })
     }
 }
@@ -240,6 +273,8 @@ impl Zones {
 
 /// What workers are made of.
 struct ForWorkers<'a> {
+    /// What they are to know from the beginning.
+    learnt: Option<&'a Learnt>,
     config: &'a Config,
     state: Option<&'a Arc<ForwarderState>>,
     authorities: &'a [ServedAuthority],
@@ -259,6 +294,9 @@ impl ForWorkers<'_> {
     fn start(&self, number: usize, handed_over: Receiver<HandOver>, counters: Arc<Counters>) -> io::Result<Worker> {
         // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
         let (commands, received) = unbounded_channel();
+        if let Some(learnt) = self.learnt.and_then(|learnt| learnt.of_worker(number)) {
+            let _ = commands.send(Command::Learn(learnt));
+        }
         let table = self.connections.forwarder.as_ref();
         let forwarder = match self.state.zip(table) {
             Some((state, table)) => Some(ForwarderParts {
@@ -301,6 +339,7 @@ impl ForWorkers<'_> {
 fn share(
     config: &Config,
     connections: &Tables,
+    hasher: QuestionHasher,
     health_events: UnboundedSender<HealthEvent>,
     workers: usize,
 ) -> (Arc<Shared>, Vec<Receiver<HandOver>>) {
@@ -308,7 +347,7 @@ fn share(
     let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
     let engines = engine::Shared {
         single_flight: SingleFlight::new(workers),
-        hasher: HashSeed(rand::random()).question_hasher(),
+        hasher,
         clients: Arc::new(Clients::new(may_wait, rand::random())),
         limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
         shortage: Shortage::new(Instant::now()),
@@ -323,10 +362,13 @@ fn share(
     (Arc::new(shared), handed_over)
 }
 
-/// Has the workers look at the health of the backends again.
-fn refresh(workers: &[Worker]) -> Rc<dyn Fn()> {
+/// Has the workers look at the health of the backends again, and whoever tells other processes of it.
+fn refresh(workers: &[Worker], known_changes: Rc<Notify>) -> Rc<dyn Fn()> {
     let commands: Vec<_> = workers.iter().map(|worker| worker.commands.clone()).collect();
-    Rc::new(move || commands.iter().for_each(|commands| drop(commands.send(Command::Refresh))))
+    Rc::new(move || {
+        known_changes.notify_one();
+        commands.iter().for_each(|commands| drop(commands.send(Command::Refresh)));
+    })
 }
 
 /// Divides the descriptors that the process may open among its parts, and tells the operator.

@@ -75,17 +75,17 @@ impl Server {
 
 /// What is known of a pool.
 fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
-    let counters = &pool.state.counters;
+    let counters = || pool.state.counters.iter().chain([&*pool.state.carried]);
     let mut duration = HistogramSnapshot::default();
-    counters.iter().for_each(|worker| duration.add(&worker.duration));
+    counters().for_each(|worker| duration.add(&worker.duration));
     PoolSnapshot {
         name: pool.config.name.clone(),
-        in_flight: counters.iter().map(|worker| worker.in_flight.get()).sum(),
+        in_flight: counters().map(|worker| worker.in_flight.get()).sum(),
         duration,
-        hedges_denied: counters.iter().map(|worker| worker.hedges_denied.get()).sum(),
-        fetches: FETCHED.map(|result| counters.iter().map(|worker| worker.fetches[result as usize].get()).sum()),
-        prefetches: counters.iter().map(|worker| worker.prefetches.get()).sum(),
-        hedges_wasted: counters.iter().map(|worker| worker.hedges_wasted.get()).sum(),
+        hedges_denied: counters().map(|worker| worker.hedges_denied.get()).sum(),
+        fetches: FETCHED.map(|result| counters().map(|worker| worker.fetches[result as usize].get()).sum()),
+        prefetches: counters().map(|worker| worker.prefetches.get()).sum(),
+        hedges_wasted: counters().map(|worker| worker.hedges_wasted.get()).sum(),
         backends: pool
             .backends
             .iter()
@@ -103,11 +103,11 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         (false, false, HealthState::New) => BackendState::New,
         (false, false, HealthState::Up | HealthState::Down) => BackendState::Down,
     };
-    let sum = |counter: &dyn Fn(&BackendCounters) -> &Counter| {
-        backend.counters.iter().map(|worker| counter(worker).get()).sum::<u64>()
-    };
+    let counters = || backend.counters.iter().chain([&*backend.carried]);
+    let sum =
+        |counter: &dyn Fn(&BackendCounters) -> &Counter| counters().map(|worker| counter(worker).get()).sum::<u64>();
     let mut latency = HistogramSnapshot::default();
-    backend.counters.iter().for_each(|worker| latency.add(&worker.latency));
+    counters().for_each(|worker| latency.add(&worker.latency));
     BackendSnapshot {
         name: backend.name.clone(),
         address: backend.address,

@@ -17,6 +17,7 @@ use tokio::task::LocalSet;
 
 use super::listeners::Sockets;
 use crate::authority::{self, Authority, AuthorityState, ReceivedNotify};
+use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
 use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
 use crate::limit::OwnAddresses;
@@ -36,6 +37,10 @@ pub(super) enum Command {
     SetAuthorityState(usize, Arc<AuthorityState>),
     /// The state of some backend has changed.
     Refresh,
+    /// Take what a worker of another process has learnt.
+    Learn(Vec<LearntBackend>),
+    /// Tell what is known of backends, from this number on; fewer than [`TOLD`] are the last.
+    TellLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
     /// Take no more queries for the LS, finish those in flight, and say so.
     Drain(oneshot::Sender<()>),
     /// The same for the authorities; then end.
@@ -160,6 +165,16 @@ async fn run(parts: Parts) -> Result<(), Lost> {
                 if let Some(balancer) = &balancer {
                     balancer.forwarder.borrow_mut().refresh_all(Instant::now());
                 }
+            }
+            Command::Learn(learnt) => {
+                if let Some(balancer) = &balancer {
+                    balancer.forwarder.borrow_mut().learn(&learnt, Instant::now());
+                }
+            }
+            Command::TellLearnt(first, answer) => {
+                let forwarder = balancer.as_ref().map(|balancer| balancer.forwarder.borrow());
+                let learnt = forwarder.map(|forwarder| forwarder.learnt(first, TOLD, Instant::now()));
+                let _ = answer.send(learnt.unwrap_or_default());
             }
             Command::Drain(done) => match &mut balancer {
                 // Commands are still taken meanwhile: a backend may die while we wait for it.
@@ -362,3 +377,6 @@ fn register(sockets: Sockets) -> io::Result<Registered> {
     let tcp = sockets.tcp.into_iter().map(tokio::net::TcpListener::from_std);
     Ok((udp.collect::<io::Result<_>>()?, tcp.collect::<io::Result<_>>()?))
 }
+
+/// Backends that are told of at a time: some 50 µs of the worker's time.
+pub(super) const TOLD: usize = 16;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::backend_cookies::BackendCookies;
 use crate::config::BackendConfig;
 use crate::metrics::{BackendCounters, Counter};
@@ -21,6 +23,8 @@ pub struct SharedBackend {
     pub affinity_number: u16,
     /// What each worker counts.
     pub counters: Box<[BackendCounters]>,
+    /// What earlier processes have counted.
+    pub carried: Box<BackendCounters>,
     /// Probes sent.
     pub probes: Counter,
     /// ICMP errors that came to probes.
@@ -70,7 +74,7 @@ impl Until {
 }
 
 /// What the operator says of a backend, by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum ManualHealth {
     /// As the probes find it.
@@ -81,6 +85,19 @@ pub enum ManualHealth {
     Down,
 }
 
+/// How a backend stands with probes and with the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What probes and replies say.
+    pub health: HealthState,
+    /// What the operator says.
+    pub manual: ManualHealth,
+    /// It gets no more queries, by the operator's wish.
+    pub is_draining: bool,
+    /// When any of these changed last, in milliseconds since the epoch of Unix.
+    pub since: u64,
+}
+
 impl SharedBackend {
     pub(super) fn new(config: &BackendConfig, affinity_number: u16, health: HealthState, workers: usize) -> Self {
         Self {
@@ -88,6 +105,7 @@ impl SharedBackend {
             name: config.name.clone(),
             affinity_number,
             counters: (0..workers).map(|_| BackendCounters::default()).collect(),
+            carried: Box::default(),
             probes: Counter::default(),
             unreachable_probes: Counter::default(),
             cookies: BackendCookies::default(),
@@ -164,6 +182,25 @@ impl SharedBackend {
     pub fn drain(&self) {
         self.is_draining.store(true, Relaxed);
         self.since.store(unix_millis(), Relaxed);
+    }
+
+    /// How it stands, for another process.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            health: self.health(),
+            manual: self.manual(),
+            is_draining: self.is_draining(),
+            since: self.since.load(Relaxed),
+        }
+    }
+
+    /// It stands as another process has found it. The caller announces that.
+    pub fn set_standing(&self, standing: Standing) {
+        let Standing { health, manual, is_draining, since } = standing;
+        self.health.store(health as u8, Relaxed);
+        self.manual.store(manual as u8, Relaxed);
+        self.is_draining.store(is_draining, Relaxed);
+        self.since.store(since, Relaxed);
     }
 
     /// Whether it is asked without OPT for now.

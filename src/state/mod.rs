@@ -12,7 +12,7 @@ mod routes;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend};
+pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::pool::{PoolState, SharedPool};
 pub use self::routes::Routes;
 use crate::cache::{Cache, PoolId};
@@ -86,6 +86,11 @@ impl ForwarderState {
     pub fn cached_pools(&self) -> Vec<PoolId> {
         let cached = self.pools.iter().filter(|pool| self.cache.is_some() && pool.config.cache);
         cached.map(|pool| pool.id).collect()
+    }
+
+    /// The same for pools that are configured so, before there is a state of them.
+    pub fn cached_pools_of(pools: &[PoolConfig]) -> Vec<PoolId> {
+        pools.iter().filter(|pool| pool.cache).map(pool::cache_identity).collect()
     }
 
     /// The pool of this name.

@@ -72,7 +72,7 @@ impl SharedPool {
 /// What a pool is to the cache: its name and what changes its answers, but nothing that only changes how quickly they come.
 ///
 /// A backend more may have a name that the others deny, one less may take names along: neither pool speaks for the other.
-fn cache_identity(config: &PoolConfig) -> PoolId {
+pub(super) fn cache_identity(config: &PoolConfig) -> PoolId {
     let mut addresses: Vec<String> = config.backends.iter().map(|backend| backend.address.to_string()).collect();
     addresses.sort_unstable();
     PoolId::of(&format!("{}\n{:?}\n{}", config.name, config.rules.accept, addresses.join(" ")))
@@ -85,6 +85,8 @@ pub struct PoolState {
     pub budget: Budget,
     /// What each worker counts.
     pub counters: Box<[PoolCounters]>,
+    /// What earlier processes have counted.
+    pub carried: Box<PoolCounters>,
     /// Counts the queries for which a turn was taken.
     turn: AtomicU64,
     /// Queries taken, for `every_queries` and the size of the hedge bucket.
@@ -99,6 +101,7 @@ impl PoolState {
         Self {
             budget: Budget::new(config.rules.hedge.budget),
             counters: (0..workers).map(|_| PoolCounters::default()).collect(),
+            carried: Box::default(),
             turn: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -118,6 +121,17 @@ impl PoolState {
     /// How many queries were counted.
     pub fn queries(&self) -> u64 {
         self.queries.load(Relaxed)
+    }
+
+    /// Turns taken and queries counted, for another process.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.turn.load(Relaxed), self.queries())
+    }
+
+    /// Goes on from where another process was.
+    pub fn set_progress(&self, (turn, queries): (u64, u64)) {
+        self.turn.store(turn, Relaxed);
+        self.queries.store(queries, Relaxed);
     }
 
     /// Changes with every change of a backend's health or cookies.

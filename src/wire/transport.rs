@@ -1,7 +1,9 @@
 //! How messages are carried: each in a datagram, or behind one another in a stream.
 
+use serde::{Deserialize, Serialize};
+
 /// How a message came, and how what follows it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     /// In a datagram: a response is as long as the client's EDNS allows.
     Udp,

@@ -12,6 +12,7 @@ mod busy_poll;
 mod cache;
 mod cache_model;
 mod cached;
+mod carried;
 mod changes;
 mod chaos;
 mod ctl;

@@ -5,6 +5,9 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use super::image::{age_millis, before};
 use crate::log_linear::LogLinear;
 
 /// When an epoch is over.
@@ -41,7 +44,53 @@ pub(super) struct Window {
     span: Span,
 }
 
+/// A window to be told to another process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WindowImage {
+    /// The buckets of this epoch that are not empty, by number.
+    current: Vec<(u16, u16)>,
+    /// The same of the epoch before.
+    previous: Vec<(u16, u16)>,
+    /// How many attempts were given up in this epoch, and how many in the one before.
+    unanswered: [u32; 2],
+    /// How long ago this epoch began, in milliseconds.
+    age: u64,
+}
+
 impl Window {
+    /// What it holds, for another process.
+    pub(super) fn image(&self, now: Instant) -> WindowImage {
+        let filled = |counts: &[u16; BUCKETS]| {
+            (0..).zip(counts).filter(|(_, count)| **count > 0).map(|(bucket, &count)| (bucket, count)).collect()
+        };
+        WindowImage {
+            current: filled(&self.current),
+            previous: filled(&self.previous),
+            unanswered: self.unanswered,
+            age: age_millis(self.began, now),
+        }
+    }
+
+    /// What another process had; a refresh is due.
+    pub(super) fn of_image(image: &WindowImage, span: Span, now: Instant) -> Self {
+        let counts = |filled: &[(u16, u16)]| {
+            let mut counts = [0; BUCKETS];
+            for &(bucket, count) in filled {
+                counts[usize::from(bucket).min(BUCKETS - 1)] = count;
+            }
+            counts
+        };
+        let samples = image.current.iter().map(|&(_, count)| u32::from(count)).sum();
+        Self {
+            current: counts(&image.current),
+            previous: counts(&image.previous),
+            samples,
+            unanswered: image.unanswered,
+            began: before(now, image.age),
+            ..Self::new(span, now)
+        }
+    }
+
     /// Nothing yet.
     pub(super) fn new(span: Span, now: Instant) -> Self {
         Self {

@@ -1,0 +1,64 @@
+//! What a worker has learnt of backends, as one process tells it to its successor.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::io::Client;
+use crate::policy::backend_load::LoadImage;
+use crate::policy::latency::LatencyImage;
+
+/// What a worker has learnt of one backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LearntBackend {
+    /// The name of its pool.
+    pub pool: String,
+    /// Its label.
+    pub name: String,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// How long it takes to reply.
+    pub latency: LatencyImage,
+    /// How it has done lately.
+    pub load: LoadImage,
+}
+
+impl<C: Client> Engine<C> {
+    /// What is known of so many backends of the state in force, counted over all pools.
+    pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
+        let pools = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));
+        let backends = pools.flat_map(|pool| (0..pool.shared.backends.len()).map(move |index| (pool, index)));
+        let learnt = backends.skip(first).take(most).map(|(pool, index)| {
+            let backend = &pool.shared.backends[index];
+            let (latency, load) = pool.known(index);
+            LearntBackend {
+                pool: pool.shared.config.name.clone(),
+                name: backend.name.clone(),
+                address: backend.address,
+                latency: latency.image(now),
+                load: load.image(now),
+            }
+        });
+        learnt.collect()
+    }
+
+    /// Takes what a worker of another process has learnt, as far as there are such backends here.
+    pub fn learn(&mut self, learnt: &[LearntBackend], now: Instant) {
+        let of_backend = |known: &'_ LearntBackend| (known.address, known.pool.clone(), known.name.clone());
+        let known: HashMap<_, _> = learnt.iter().map(|known| (of_backend(known), known)).collect();
+        for slot in &self.pool_slots {
+            let Some(pool) = self.pools.get_mut(*slot) else { continue };
+            let shared = Arc::clone(&pool.shared);
+            for (index, backend) in shared.backends.iter().enumerate() {
+                let place = (backend.address, shared.config.name.clone(), backend.name.clone());
+                if let Some(known) = known.get(&place) {
+                    pool.learn_from(index, &known.latency, &known.load, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Counters that go on in another process: what one has counted is added to what its successor counts.
+//!
+//! A [`Snapshot`] is what is told. The first one holds all that was counted so far; what a server counts while it drains follows as
+//! the difference of two. Gauges are nobody else's: they stay out of differences and are not added. Each of the sets that are added
+//! to has one writer, as all have, and is another than those of the workers.
+
+use super::counters::{BackendCounters, Counters, PoolCounters, RCODES};
+use super::snapshot::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
+
+impl Snapshot {
+    /// What was counted since `earlier`. What is not a counter is as now.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut counted = self.clone();
+        subtract(&mut counted.queries, &earlier.queries);
+        for (source, rcode, count) in &mut counted.responses {
+            let known = earlier.responses.iter().find(|(s, r, _)| (s, r) == (source, rcode));
+            *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
+        }
+        subtract(&mut counted.dropped, &earlier.dropped);
+        subtract(&mut counted.cookies, &earlier.cookies);
+        for (listener, limit, count) in &mut counted.limited {
+            let known = earlier.limited.iter().find(|(l, other, _)| l == listener && other == limit);
+            *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
+        }
+        if let (Some(cache), Some(earlier)) = (&mut counted.cache, &earlier.cache) {
+            *cache = cache.since(earlier);
+        }
+        for pool in &mut counted.pools {
+            if let Some(earlier) = earlier.pools.iter().find(|known| known.name == pool.name) {
+                *pool = pool.since(earlier);
+            }
+        }
+        counted.reload.succeeded = self.reload.succeeded.saturating_sub(earlier.reload.succeeded);
+        counted.reload.failed = self.reload.failed.saturating_sub(earlier.reload.failed);
+        counted.tasks_lost = self.tasks_lost.saturating_sub(earlier.tasks_lost);
+        counted.worker_replacements = self.worker_replacements.saturating_sub(earlier.worker_replacements);
+        counted
+    }
+}
+
+impl CacheSnapshot {
+    /// What was counted since `earlier`; zeros, if it is another cache by now.
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            hits: self.hits.saturating_sub(earlier.hits),
+            stale_hits: self.stale_hits.saturating_sub(earlier.stale_hits),
+            failure_hits: self.failure_hits.saturating_sub(earlier.failure_hits),
+            misses: self.misses.saturating_sub(earlier.misses),
+            insertions: self.insertions.saturating_sub(earlier.insertions),
+            evictions: self.evictions.saturating_sub(earlier.evictions),
+            ..*self
+        }
+    }
+}
+
+impl PoolSnapshot {
+    /// What was counted since `earlier`.
+    fn since(&self, earlier: &Self) -> Self {
+        let backends = self.backends.iter().map(|backend| {
+            let known = earlier.backends.iter().find(|known| backend.is_same(known));
+            known.map_or_else(|| backend.clone(), |earlier| backend.since(earlier))
+        });
+        Self {
+            name: self.name.clone(),
+            in_flight: self.in_flight,
+            duration: self.duration.since(&earlier.duration),
+            hedges_denied: self.hedges_denied.saturating_sub(earlier.hedges_denied),
+            hedges_wasted: self.hedges_wasted.saturating_sub(earlier.hedges_wasted),
+            prefetches: self.prefetches.saturating_sub(earlier.prefetches),
+            fetches: std::array::from_fn(|result| self.fetches[result].saturating_sub(earlier.fetches[result])),
+            backends: backends.collect(),
+        }
+    }
+}
+
+impl BackendSnapshot {
+    /// Whether both are of one backend.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.address == other.address
+    }
+
+    /// What was counted since `earlier`.
+    fn since(&self, earlier: &Self) -> Self {
+        let (attempts, wins) = (&earlier.attempts, &earlier.wins);
+        let mut counted = Self {
+            attempts: Attempts {
+                first: self.attempts.first.saturating_sub(attempts.first),
+                hedge: self.attempts.hedge.saturating_sub(attempts.hedge),
+                failover: self.attempts.failover.saturating_sub(attempts.failover),
+                probe: self.attempts.probe.saturating_sub(attempts.probe),
+            },
+            wins: Wins {
+                first: self.wins.first.saturating_sub(wins.first),
+                hedge: self.wins.hedge.saturating_sub(wins.hedge),
+                failover: self.wins.failover.saturating_sub(wins.failover),
+            },
+            errors: self.errors.saturating_sub(earlier.errors),
+            unreachable: self.unreachable.saturating_sub(earlier.unreachable),
+            timeouts: self.timeouts.saturating_sub(earlier.timeouts),
+            latency: self.latency.since(&earlier.latency),
+            ..self.clone()
+        };
+        subtract(&mut counted.again, &earlier.again);
+        subtract(&mut counted.unsent, &earlier.unsent);
+        counted
+    }
+}
+
+impl Counters {
+    /// Adds what another process has counted.
+    pub fn add(&self, counted: &Snapshot) {
+        counted.queries.iter().for_each(|&(transport, count)| self.queries[transport as usize].add(count));
+        for &(source, rcode, count) in &counted.responses {
+            self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(count);
+        }
+        counted.dropped.iter().for_each(|&(reason, count)| self.dropped[reason as usize].add(count));
+        counted.cookies.iter().for_each(|&(kind, count)| self.cookies[kind as usize].add(count));
+    }
+}
+
+impl PoolCounters {
+    /// Adds what another process has counted of the pool.
+    pub fn add(&self, counted: &PoolSnapshot) {
+        self.duration.add(&counted.duration);
+        self.hedges_denied.add(counted.hedges_denied);
+        self.hedges_wasted.add(counted.hedges_wasted);
+        self.prefetches.add(counted.prefetches);
+        self.fetches.iter().zip(counted.fetches).for_each(|(counter, count)| counter.add(count));
+    }
+}
+
+impl BackendCounters {
+    /// Adds what another process has counted of the backend, but for its probes.
+    pub fn add(&self, counted: &BackendSnapshot) {
+        let Attempts { first, hedge, failover, probe: _ } = counted.attempts;
+        self.attempts.iter().zip([first, hedge, failover]).for_each(|(counter, count)| counter.add(count));
+        let Wins { first, hedge, failover } = counted.wins;
+        self.wins.iter().zip([first, hedge, failover]).for_each(|(counter, count)| counter.add(count));
+        counted.again.iter().for_each(|&(cause, count)| self.again[cause as usize].add(count));
+        counted.unsent.iter().for_each(|&(want, count)| self.unsent[want as usize].add(count));
+        self.errors.add(counted.errors);
+        self.unreachable.add(counted.unreachable);
+        self.timeouts.add(counted.timeouts);
+        self.latency.add(&counted.latency);
+    }
+}
+
+/// Takes off each number what it was earlier.
+fn subtract<K: PartialEq>(counted: &mut [(K, u64)], earlier: &[(K, u64)]) {
+    for (key, count) in counted {
+        let known = earlier.iter().find(|(known, _)| known == key);
+        *count = count.saturating_sub(known.map_or(0, |(_, count)| *count));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::super::counters::{Cause, Dropped, Source, Summary, Want};
+    use super::super::histogram::HistogramSnapshot;
+    use super::super::snapshot::BackendState;
+    use super::*;
+    use crate::wire::Transport;
+
+    /// What a process counts for a while: each number says what happens.
+    fn count(events: &[u8], process: &Counters, pool: &PoolCounters, backend: &BackendCounters) {
+        for &event in events {
+            match event % 10 {
+                0 => process.query(Transport::Udp),
+                1 => process.query(Transport::Tcp),
+                2 => process.responses(Source::Cache, u16::from(event), 2),
+                3 => process.dropped(Dropped::Late),
+                4 => pool.duration.record(Duration::from_micros(u64::from(event) << 7)),
+                5 => pool.fetches[1].increment(),
+                6 => backend.latency.record(Duration::from_micros(u64::from(event) << 9)),
+                7 => backend.attempts[2].increment(),
+                8 => backend.unsent[Want::Ports as usize].increment(),
+                _ => backend.again[Cause::Cookie as usize].increment(),
+            }
+        }
+    }
+
+    /// What the counters of two writers say together: workers, and who adds what other processes have counted.
+    fn snapshot(process: &[&Arc<Counters>], pool: [&PoolCounters; 2], backend: [&BackendCounters; 2]) -> Snapshot {
+        let sum = |counter: &dyn Fn(&BackendCounters) -> u64| backend.iter().map(|counters| counter(counters)).sum();
+        let (mut latency, mut duration) = (HistogramSnapshot::default(), HistogramSnapshot::default());
+        backend.iter().for_each(|counters| latency.add(&counters.latency));
+        pool.iter().for_each(|counters| duration.add(&counters.duration));
+        let backend = BackendSnapshot {
+            name: "ts1".to_owned(),
+            address: "192.0.2.1:53".parse().expect("an address"),
+            weight: 1,
+            state: BackendState::Up,
+            by_hand: false,
+            since: SystemTime::UNIX_EPOCH,
+            in_flight: 7,
+            attempts: Attempts { failover: sum(&|of| of.attempts[2].get()), ..Attempts::default() },
+            wins: Wins::default(),
+            again: vec![(Cause::Cookie, sum(&|of| of.again[Cause::Cookie as usize].get()))],
+            errors: 0,
+            unreachable: 0,
+            timeouts: 0,
+            unsent: vec![(Want::Ports, sum(&|of| of.unsent[Want::Ports as usize].get()))],
+            latency,
+        };
+        let fetches = pool.iter().map(|counters| counters.fetches[1].get()).sum();
+        let pool = PoolSnapshot {
+            name: "ts".to_owned(),
+            duration,
+            fetches: [0, fetches, 0],
+            backends: vec![backend],
+            ..PoolSnapshot::default()
+        };
+        let workers = process.iter().map(|counters| Arc::clone(counters)).collect();
+        Snapshot { pools: vec![pool], ..Summary::of(workers).snapshot() }
+    }
+
+    proptest! {
+        /// What is counted before the switch, while the server drains, and by its successor, is all there at the end; and at no
+        /// time between does the successor say less than it has said before.
+        #[test]
+        fn nothing_that_was_counted_is_lost_on_the_way(
+            before in prop::collection::vec(any::<u8>(), 0..200),
+            draining in prop::collection::vec(any::<u8>(), 0..200),
+            after in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let none = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
+            let told = |process: &Arc<Counters>, pool: &PoolCounters, backend: &BackendCounters| {
+                let snapshot = snapshot(&[process], [pool, &none.1], [backend, &none.2]);
+                let text = serde_json::to_string(&snapshot).expect("plain data");
+                serde_json::from_str::<Snapshot>(&text).expect("what was written")
+            };
+            let old = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
+            count(&before, &old.0, &old.1, &old.2);
+            let first = told(&old.0, &old.1, &old.2);
+            count(&draining, &old.0, &old.1, &old.2);
+            let rest = told(&old.0, &old.1, &old.2).since(&first);
+
+            let own = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
+            let carried = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
+            let add = |counted: &Snapshot| {
+                carried.0.add(counted);
+                carried.1.add(&counted.pools[0]);
+                carried.2.add(&counted.pools[0].backends[0]);
+            };
+            add(&first);
+            count(&after, &own.0, &own.1, &own.2);
+            let between = snapshot(&[&own.0, &carried.0], [&own.1, &carried.1], [&own.2, &carried.2]);
+            add(&rest);
+            let found = snapshot(&[&own.0, &carried.0], [&own.1, &carried.1], [&own.2, &carried.2]);
+
+            let all = (Arc::<Counters>::default(), PoolCounters::default(), BackendCounters::default());
+            count(&[before, draining, after].concat(), &all.0, &all.1, &all.2);
+            prop_assert_eq!(&found, &snapshot(&[&all.0], [&all.1, &none.1], [&all.2, &none.2]));
+            let grown = found.since(&between);
+            prop_assert_eq!(grown.queries[0].1, found.queries[0].1 - between.queries[0].1);
+            prop_assert!(between.pools[0].duration.count() <= found.pools[0].duration.count());
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What one server hands over to the next: a server of the same config that is made from another's image behaves as that would have.
+//! Both run in this process, and what goes from one to the other goes as JSON and octets.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use hedgerow::load::{self, Confinement, Loader};
+use hedgerow::metrics::{ProcessesSnapshot, Snapshot};
+use hedgerow::server::{Carried, CarriedCache, Known, Learnt, Listeners, Server as HedgerowServer, ServerEvent};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
+
+use crate::support::*;
+
+const ADDRESS: &str = "192.0.2.1";
+
+/// Something to be done with a server, on its control thread.
+type Errand = Box<dyn FnOnce(&mut HedgerowServer) -> Pin<Box<dyn Future<Output = Box<dyn Any + Send>>>> + Send>;
+
+/// The way back of an errand.
+type WayBack = std::sync::mpsc::Sender<Box<dyn Any + Send>>;
+
+/// A server within this process.
+struct Running {
+    /// The way to its control thread, and the way back.
+    errands: Option<UnboundedSender<(Errand, WayBack)>>,
+    /// What it has told its owner.
+    told: Arc<Mutex<Vec<Known>>>,
+    /// Where it listens.
+    forwarder: SocketAddr,
+    admin: Admin,
+    thread: Option<JoinHandle<()>>,
+    /// Holds the config.
+    folder: TempDir,
+}
+
+impl Running {
+    /// Starts a server of a config with `[admin]`, with what `carry` makes of what was read.
+    fn start(config: &str, carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("config.toml");
+        let socket = folder.path().join("admin.sock");
+        std::fs::write(&file, config.replace("SOCKET", &socket.display().to_string())).expect("our own folder");
+        let (errands, mut received) = unbounded_channel::<(Errand, WayBack)>();
+        let (bound, is_bound) = std::sync::mpsc::channel();
+        let told: Arc<Mutex<Vec<Known>>> = Arc::default();
+        let known = Arc::clone(&told);
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(LocalSet::new().run_until(async {
+                let setup = read(&file);
+                let carried = carry(&setup);
+                let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("free ports");
+                let confinement = Confinement::default();
+                let read = Box::new(move |_: &Confinement| Ok(read(&file)));
+                let mut server =
+                    HedgerowServer::start(setup, listeners, confinement, carried, read).expect("nothing is short");
+                bound.send(server.bound()).expect("somebody waits");
+                loop {
+                    tokio::select! {
+                        event = server.supervise() => match event {
+                            ServerEvent::Known(change) => known.lock().expect("nothing panics here").push(change),
+                            event => panic!("{event:?}"),
+                        },
+                        errand = received.recv() => match errand {
+                            Some((errand, way_back)) => drop(way_back.send(errand(&mut server).await)),
+                            None => break,
+                        },
+                    }
+                }
+                let _ = server.drain().await;
+            }));
+        });
+        let line = is_bound.recv_timeout(PATIENCE).expect("it starts");
+        let address = |name: &str| {
+            let pair = line.split(' ').find_map(|pair| pair.strip_prefix(&format!("{name}="))).expect("it listens");
+            pair.parse().expect("an address")
+        };
+        let (forwarder, admin) = (address("forwarder"), Admin::of(address("admin"), socket));
+        Self { errands: Some(errands), told, forwarder, admin, thread: Some(thread), folder }
+    }
+
+    /// Does something on the control thread.
+    fn run<T: Send + 'static, F: Future<Output = T> + 'static>(
+        &self,
+        errand: impl FnOnce(&mut HedgerowServer) -> F + Send + 'static,
+    ) -> T {
+        let errand: Errand = Box::new(move |server| {
+            let done = errand(server);
+            Box::pin(async move { Box::new(done.await) as Box<dyn Any + Send> })
+        });
+        let (way_back, answer) = std::sync::mpsc::channel();
+        assert!(self.errands.as_ref().expect("it runs").send((errand, way_back)).is_ok(), "it runs");
+        let answer = answer.recv_timeout(PATIENCE).expect("an answer in time");
+        *answer.downcast().expect("what was sent")
+    }
+
+    fn known(&self) -> Known {
+        self.run(|server| std::future::ready(server.known()))
+    }
+
+    fn counted(&self) -> Snapshot {
+        self.run(|server| std::future::ready(server.counted()))
+    }
+
+    fn learnt(&self) -> Learnt {
+        self.run(|server| server.learnt())
+    }
+
+    /// The octets of its cache.
+    fn cache(&self) -> Vec<u8> {
+        self.run(|server| {
+            let save = server.save_cache();
+            async move {
+                let mut octets = Vec::new();
+                save.expect("a cache")(&mut octets).expect("there is memory");
+                octets
+            }
+        })
+    }
+
+    fn client(&self) -> Client {
+        Client::of(self.forwarder)
+    }
+
+    /// All counters but those of probes, which go on by themselves.
+    fn counters(&self) -> Vec<String> {
+        let is_counter = |line: &&str| {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !line.contains("\"probe\"")
+        };
+        self.admin.metrics().0.lines().filter(is_counter).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.errands.take();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("a server panicked in {}", self.folder.path().display());
+        }
+    }
+}
+
+/// Reads a config and all that it names.
+fn read(file: &Path) -> load::Setup {
+    let (config, _) = load::load(Some(file)).expect("a config");
+    load::load_files_to_serve(config, None, &mut Loader::default()).expect("nothing else is named")
+}
+
+/// What another process gets of a value.
+fn sent<T: Serialize + DeserializeOwned>(value: &T) -> T {
+    serde_json::from_str(&serde_json::to_string(value).expect("plain data")).expect("what was written")
+}
+
+/// A successor of a server with this config.
+fn successor(of: &Running, config: &str) -> Running {
+    let (known, learnt, counted, cache) = (sent(&of.known()), sent(&of.learnt()), sent(&of.counted()), of.cache());
+    let successor = Running::start(config, move |setup| {
+        let loaded = learnt.load_cache(&setup.config, &known, &cache[..]).expect("it is whole");
+        let (loaded, _) = loaded.expect("the config has a cache");
+        Carried { known, learnt: Some(learnt), cache: CarriedCache::Sent(loaded), edition: Some(7) }
+    });
+    successor.run(move |server| {
+        server.add_counted(&counted);
+        std::future::ready(())
+    });
+    successor
+}
+
+/// A config with a pool that is kept in the cache and a `sticky` one that is not.
+fn config(kept: &[&Backend], sticky: &[&Backend]) -> String {
+    let kept: Vec<&dyn Asked> = kept.iter().map(|backend| *backend as &dyn Asked).collect();
+    let sticky: Vec<&dyn Asked> = sticky.iter().map(|backend| *backend as &dyn Asked).collect();
+    let pools = Forwarder::to(&kept, "dispatch = 'hedge'\nbalance = 'round-robin'").workers(2);
+    let keys = "dispatch = 'sequential'\nbalance = 'sticky'\ncache = false";
+    let admin = "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n";
+    pools.pool("lived", "sticky.test", &sticky, keys).cache("").to_toml() + admin
+}
+
+#[test]
+fn a_successor_behaves_as_the_server_before_it() {
+    let kept = [Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS))];
+    let sticky = [Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS))];
+    let config = config(&[&kept[0], &kept[1]], &[&sticky[0], &sticky[1]]);
+    let first = Running::start(&config, |_| Carried::default());
+    let pool = |name: &str| format!("/api/v1/pools/{name}/backends");
+    first.admin.post(&pool("all"), &format!("{{\"address\": \"{}\", \"weight\": 3}}", kept[2].address()));
+    first.admin.wait_for_state(kept[2].address(), true);
+    first.admin.post(&format!("{}/{}/down", pool("all"), kept[0].address()), "");
+    let client = first.client();
+    let ask = |client: &Client, name: &str| assert_eq!(client.ask(&query(name, A)).answers(), [ADDRESS], "{name}");
+    (0..120).for_each(|number| ask(&client, &format!("n{number}.example")));
+    (0..30).for_each(|number| ask(&client, &format!("n{number}.sticky.test")));
+    let settled = |running: &Running| {
+        // The last attempts of a race end after its response.
+        until("nothing is in flight", || {
+            running.counted().pools.iter().flat_map(|pool| &pool.backends).all(|b| b.in_flight == 0).then_some(())
+        });
+    };
+    settled(&first);
+    let second = successor(&first, &config);
+    assert_eq!(second.counters(), first.counters());
+    assert_eq!(second.known(), first.known());
+    let status: Value = serde_json::from_str(&second.admin.get("/api/v1/status").body).expect("JSON");
+    assert_eq!(status["edition"], 7);
+    assert_eq!(second.admin.backend(&kept[2].address().to_string())["weight"], 3);
+    assert_eq!(second.admin.backend(&kept[0].address().to_string())["state"], "down");
+    assert_eq!(second.admin.backend(&kept[0].address().to_string())["by_hand"], true);
+    // What it has learnt is what it tells a successor of its own.
+    let image = |running: &Running| serde_json::to_value(running.learnt()).expect("plain data");
+    let (ours, theirs) = (image(&second), image(&first));
+    assert_eq!((&ours["seed"], &ours["pools"][0]["budget"]), (&theirs["seed"], &theirs["pools"][0]["budget"]));
+    assert_eq!(ours["pools"][1]["affinity"], theirs["pools"][1]["affinity"]);
+    assert_eq!(ours["workers"].as_array().map(Vec::len), Some(2));
+    let mut measured = 0;
+    for (ours, theirs) in ours["workers"].as_array().into_iter().zip(theirs["workers"].as_array()) {
+        for (ours, theirs) in ours.iter().flat_map(flat).zip(theirs.iter().flat_map(flat)) {
+            assert_eq!(ours["latency"]["short"]["current"], theirs["latency"]["short"]["current"]);
+            assert_eq!(ours["latency"]["long"]["previous"], theirs["latency"]["long"]["previous"]);
+            measured += theirs["latency"]["short"]["current"].as_array().expect("a list").len();
+        }
+    }
+    assert!(measured > 0, "{theirs}");
+    // The cache answers, and names go where they live.
+    let places = |backends: &[Backend]| -> Vec<Vec<String>> {
+        backends.iter().map(|b| b.queries().iter().map(|q| q.name().to_lowercase()).collect()).collect()
+    };
+    let (asked, lived) = (places(&kept), places(&sticky));
+    let client = second.client();
+    (0..120).for_each(|number| ask(&client, &format!("n{number}.example")));
+    assert_eq!(places(&kept), asked);
+    (0..30).for_each(|number| ask(&client, &format!("n{number}.sticky.test")));
+    for (before, after) in lived.iter().zip(places(&sticky)) {
+        let (mut before, mut again) = (before.clone(), after[before.len()..].to_vec());
+        before.sort_unstable();
+        again.sort_unstable();
+        assert_eq!(before, again);
+    }
+    // Neither has the first, which drains, ceased to count.
+    let earlier = first.counted();
+    let counted = second.counted();
+    let client = first.client();
+    (0..40).for_each(|number| ask(&client, &format!("late{number}.example")));
+    settled(&first);
+    let rest = sent(&first.counted().since(&earlier));
+    second.run(move |server| {
+        server.add_counted(&rest);
+        std::future::ready(())
+    });
+    let grown = second.counted().since(&counted);
+    assert_eq!(grown.queries.iter().map(|(_, count)| count).sum::<u64>(), 40);
+    assert_eq!(grown.pools[0].duration.count(), 40);
+    assert_eq!(grown.cache.map(|cache| (cache.misses, cache.insertions)), Some((40, 40)));
+}
+
+/// The backends that a worker has learnt of.
+fn flat(worker: &Value) -> impl Iterator<Item = &Value> {
+    worker.as_array().into_iter().flatten()
+}
+
+#[test]
+fn what_a_successor_does_not_have_is_left_aside() {
+    let (one, two, other) =
+        (Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)));
+    let first = Running::start(&config(&[&one, &two], &[&one, &two]), |_| Carried::default());
+    let client = first.client();
+    (0..20).for_each(|number| drop(client.ask(&query(&format!("n{number}.example"), A))));
+    // Without the second pool, and with other backends; fewer workers.
+    let changed = Forwarder::to(&[&one, &other], "").workers(1).cache("").to_toml()
+        + "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n";
+    let second = successor(&first, &changed);
+    assert_eq!(second.client().ask(&query("m.example", A)).answers(), [ADDRESS]);
+    second.admin.wait_for_state(other.address(), true);
+    let attempts = |running: &Running| running.admin.metrics().attempts(one.address(), None);
+    assert!(attempts(&second) >= 10, "{}", attempts(&second));
+}
+
+#[test]
+fn by_hand_changes_and_states_are_told_as_they_change() {
+    let backends = [Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS))];
+    let config = config(&[&backends[0], &backends[1]], &[&backends[0]]);
+    let first = Running::start(&config, |_| Carried::default());
+    first.run(|server| {
+        server.set_processes(ProcessesSnapshot::default());
+        std::future::ready(())
+    });
+    let told = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        until(what, || {
+            let told = first.told.lock().expect("nothing panics here");
+            let last = told.last().map(|known| serde_json::to_value(known).expect("plain data"));
+            last.filter(|known| is_so(&known["pools"][0]))
+        })
+    };
+    let standing = |pool: &Value, place: usize, key: &str| pool["backends"][place][2][key].clone();
+    let address = |place: usize| backends[place].address().to_string();
+    let pool = "/api/v1/pools/all/backends";
+    first.admin.post(&format!("{pool}/{}/drain", address(0)), "");
+    told("a drain", &|pool| standing(pool, 0, "is_draining") == true);
+    first.admin.post(pool, &format!("{{\"address\": \"{}\"}}", address(2)));
+    told("an addition", &|pool| pool["added"][0]["address"] == address(2).as_str());
+    assert_eq!(first.admin.try_delete(&format!("{pool}/{}", address(1))).status, 200);
+    told("a removal", &|pool| pool["removed"][0] == address(1).as_str());
+    backends[2].play_dead(true);
+    told("a death", &|pool| standing(pool, 1, "health") == "Down");
+    // What a process that knew the beginning only takes of that, while it runs.
+    let second = Running::start(&config, |_| Carried::default());
+    let known = first.told.lock().expect("nothing panics here").last().cloned().expect("something");
+    let expected = sent(&known);
+    second.run(move |server| {
+        server.take_known(&known);
+        std::future::ready(())
+    });
+    assert_eq!(second.known(), expected);
+    assert_eq!(second.admin.backend(&address(1)), Value::Null);
+    assert_eq!(second.admin.backend(&address(0))["state"], "draining");
+    // It is probed as what it stands for: it comes up when it is.
+    backends[2].play_dead(false);
+    second.admin.wait_for_state(backends[2].address(), true);
+}
