@@ -63,6 +63,9 @@
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that.
 //!
+//! The service manager that has started the process may have passed listening sockets, and keeps ours; it is told how we do
+//! (`service_manager/`).
+//!
 //! What all this decides stands in `engine/` and `policy/`, and needs no network to be tried: `sim/` drives the same engine among
 //! modelled backends, a million queries in a matter of seconds, for `hedgerow simulate` and for the tests.
 //!
@@ -111,6 +114,7 @@ pub mod policy;
 
 pub mod secondary;
 pub mod server;
+pub mod service_manager;
 pub mod sim;
 pub mod state;
 mod sync;

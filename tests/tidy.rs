@@ -18,7 +18,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
     (
         "cli",
-        &["server", "load", "admin", "sim", "config", "net", "policy", "transfer", "limit", "zone", "wire", "files"],
+        &[
+            "server",
+            "service_manager",
+            "load",
+            "admin",
+            "sim",
+            "config",
+            "net",
+            "policy",
+            "transfer",
+            "limit",
+            "zone",
+            "wire",
+            "files",
+        ],
     ),
     (
         "server",
@@ -44,6 +58,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "files",
         ],
     ),
+    // To `net`: what is passed from process to process is its type.
+    ("service_manager", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),

@@ -1,15 +1,20 @@
 //! Running a server in the foreground until a signal ends it: what `serve`, `ls` and `ts` have in common.
 
 use std::io;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::signals::{Blocked, SignalRequest};
 use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
+use crate::net::listening::ListeningSocket;
 use crate::server::{Carried, Drained, Listeners, Loss, Read, STOPPING, Server, ServerEvent, StartError, confine};
+use crate::service_manager::{Contact, ServiceManager, passed_sockets};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `read` reads config and zones again, on a thread that nobody
 /// waits for.
@@ -25,24 +30,36 @@ pub(super) fn foreground(
 
 /// Runs the control thread.
 fn control(setup: Setup, read: Read) -> io::Result<ExitCode> {
+    // Before anything is opened that stays open.
+    let passed = match passed_sockets() {
+        Ok(passed) => passed,
+        Err(error) => {
+            eprintln!("hedgerow: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let signals = Blocked::new()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(LocalSet::new().run_until(serve(setup, read, signals)));
+    let status = runtime.block_on(LocalSet::new().run_until(serve(setup, read, signals, passed)));
     // Threads that read or write files may hang in a stalled disk; they end with the process.
     runtime.shutdown_background();
     status
 }
 
 /// Opens what is listened on, gives up what is not needed any more, and starts to serve.
-fn start(setup: Setup, read: Read) -> Result<Server, StartError> {
-    let (listeners, _) = Listeners::open(&setup.config, Vec::new())?;
+fn start(setup: Setup, read: Read, passed: Vec<ListeningSocket>) -> Result<Server, StartError> {
+    let (listeners, unused) = Listeners::open(&setup.config, passed)?;
+    for socket in unused {
+        tracing::warn!(name = socket.name, "passed socket for {} closed: it is not in the config", socket.endpoint());
+    }
     let confinement = confine(&setup, &listeners)?;
     Server::start(setup, listeners, confinement, Carried::default(), read)
 }
 
 /// The life of the control thread.
-async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCode> {
-    let mut server = match start(setup, read) {
+async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<ListeningSocket>) -> io::Result<ExitCode> {
+    let mut manager = ServiceManager::new(Contact::from_environment(), &passed);
+    let mut server = match start(setup, read, passed) {
         Ok(server) => server,
         Err(error) => {
             eprintln!("hedgerow: {error}");
@@ -51,6 +68,11 @@ async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCod
     };
     let mut signals = signals.take()?;
     tracing::info!("ready {}", server.bound());
+    keep(&mut manager, &server);
+    manager.ready(&format!("serving {}", server.bound()));
+    // Never, without a manager.
+    let mut tick = interval(manager.interval().unwrap_or(Duration::from_secs(1)));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -63,6 +85,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCod
                 }
                 Err(lost) => end_with(&Loss { worker: None, lost }),
             },
+            _ = tick.tick(), if manager.interval().is_some() => manager.tick(true),
             event = server.supervise() => match event {
                 ServerEvent::Lost(loss) => end_with(&loss),
                 // There is nobody to tell.
@@ -79,10 +102,23 @@ async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCod
                     tracing::warn!("{} refused: {NO_SUPERVISOR}", change.label());
                     let _ = answer.send(Err(Refused::Conflict(NO_SUPERVISOR.to_owned())));
                 }
+                ServerEvent::Reloading => manager.reloading(),
+                ServerEvent::Reloaded { edition, error } => {
+                    keep(&mut manager, &server);
+                    let result = error.map_or_else(|| format!("edition {edition}"), |error| format!("reload failed: {error}"));
+                    manager.ready(&format!("serving {}; {result}", server.bound()));
+                }
             },
         }
     }
-    let (drained, summary) = server.drain().await;
+    manager.stopping();
+    let mut drain = pin!(server.drain());
+    let (drained, summary) = loop {
+        tokio::select! {
+            drained = &mut drain => break drained,
+            _ = tick.tick(), if manager.interval().is_some() => manager.tick(true),
+        }
+    };
     tracing::info!("{summary}");
     match drained {
         Drained::Whole => tracing::info!("drained"),
@@ -92,6 +128,14 @@ async fn serve(setup: Setup, read: Read, signals: Blocked) -> io::Result<ExitCod
     }
     // Threads may still run; they end with the process.
     std::process::exit(0)
+}
+
+/// Has the service manager keep what the server listens on.
+fn keep(manager: &mut ServiceManager, server: &Server) {
+    let kept = server.listeners().to_pass().and_then(|sockets| manager.keep(&sockets));
+    kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager does not keep what is listened on: raise the limit of descriptors");
+    });
 }
 
 /// Ends the process at once, since a part of it is lost. Going on would leave those clients without an answer for ever whom the kernel

@@ -132,6 +132,11 @@ impl PassedSocketError {
     pub fn closed(number: i32, name: String) -> Self {
         Self { number, name, what: Unusable::Closed }
     }
+
+    /// What is open of this number is no socket.
+    pub fn no_socket(number: i32, name: String) -> Self {
+        Self { number, name, what: Unusable::NoSocket }
+    }
 }
 
 /// What is wrong with a socket.

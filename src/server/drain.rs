@@ -82,6 +82,8 @@ impl Server {
                 ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
                     drop(answer.send(Err(ending())));
                 }
+                // It is over, or has been refused.
+                ServerEvent::Reloading | ServerEvent::Reloaded { .. } => {}
             }
         }
     }

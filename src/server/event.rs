@@ -17,6 +17,15 @@ pub enum ServerEvent {
     Asked(ProcessChange, Answer),
     /// By-hand changes or states of backends are these from now on; told if there are other processes.
     Known(Known),
+    /// A reload has begun; [`Reloaded`](Self::Reloaded) follows.
+    Reloading,
+    /// A reload is over, and with it other sockets may be listened on.
+    Reloaded {
+        /// The edition that is in force now.
+        edition: u64,
+        /// Why it is the one of before, if it is.
+        error: Option<String>,
+    },
 }
 
 /// The way back to whoever has asked for a change: what was done, or why not. Dropped, it says that the server ends.

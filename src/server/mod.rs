@@ -20,7 +20,7 @@ mod start;
 mod status;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -102,6 +102,8 @@ pub struct Server {
     processes: Option<ProcessesSnapshot>,
     /// Reads the config again.
     reloads: Reloads,
+    /// What the owner has not been told yet.
+    events: VecDeque<ServerEvent>,
     /// Whether it drains.
     is_ending: bool,
     started: std::time::Instant,
@@ -168,6 +170,9 @@ impl Server {
     /// its own to decide; who calls it again goes on. If something was lost, it goes on without that.
     pub async fn supervise(&mut self) -> ServerEvent {
         loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
             let (worker, lost) = tokio::select! {
                 Some(LostWorker { id, lost }) = self.lost.recv() => (Some(id), lost),
                 lost = self.tasks.lost() => (None, lost),

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use super::authorities::{Comparison, ServedAuthority, secondary_zones_of};
 use super::reload_notice::{ReloadNotice, needs_restart};
-use super::{Server, changes, forwarder_cookies, notify};
+use super::{Server, ServerEvent, changes, forwarder_cookies, notify};
 use crate::admin::Refused;
 use crate::authority::AuthorityState;
 use crate::cache::Cache;
@@ -259,6 +259,7 @@ impl Server {
         let base = Base { authorities, zones, cache_size: cache.map(|cache| cache.size) };
         // A thread that has ended says so by itself.
         let _ = self.reloads.orders.send(Order::Load(base));
+        self.events.push_back(ServerEvent::Reloading);
         self.reloads.running = Some(Running { since: Instant::now(), answers, is_told: false });
     }
 
@@ -282,6 +283,8 @@ impl Server {
             let edition = self.reloads.seen.edition;
             tracing::info!(edition, "reloaded: edition {edition}");
         }
+        let error = result.clone().err();
+        self.events.push_back(ServerEvent::Reloaded { edition: self.reloads.seen.edition, error });
         for answer in running.answers {
             let _ = answer.send(result.clone().map_err(Refused::Invalid));
         }

@@ -4,6 +4,7 @@
 //! to us, [`confine`](super::confine) gives rights up, and only then does [`Server::start`] start threads, so that they have no
 //! more rights than this one.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -206,6 +207,7 @@ impl Server {
             worker_replacements: 0,
             processes: None,
             reloads,
+            events: VecDeque::new(),
             is_ending: false,
             started: Instant::now(),
             started_at: SystemTime::now(),

@@ -56,6 +56,7 @@ mod rfc_8945;
 mod rfc_9018;
 mod rfc_9471;
 mod rfc_9520;
+mod service_manager;
 mod shifts;
 mod simulate;
 mod stale;

@@ -6,6 +6,7 @@ use std::process::Command;
 use toml::{Table, Value};
 
 use super::docs::top;
+use crate::support::*;
 
 /// `[package.metadata.deb]` of Cargo.toml.
 fn metadata() -> Table {
@@ -105,6 +106,66 @@ fn the_postinst_tells_the_main_process() {
     assert!(!installed.contains("kill "), "{installed}");
     let aborted = run("4711", &["abort-upgrade", "0.1.0-1"]);
     assert!(!aborted.contains("kill -USR2"), "{aborted}");
+}
+
+/// Keys of the unit without which a part of what is promised does not hold.
+#[test]
+fn the_unit_says_what_the_server_relies_on() {
+    let unit = std::fs::read_to_string(top().join("deploy/hedgerow.service")).expect("it is there");
+    let lines: Vec<_> = unit.lines().collect();
+    for line in [
+        "Type=notify",
+        "NotifyAccess=all",
+        "ExitType=cgroup",
+        "OOMPolicy=continue",
+        "DynamicUser=yes",
+        "StateDirectory=hedgerow",
+        "RuntimeDirectory=hedgerow",
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        "ExecStart=/usr/bin/hedgerow serve -c /etc/hedgerow/config.toml",
+    ] {
+        assert!(lines.contains(&line), "deploy/hedgerow.service: no {line}");
+    }
+    let value = |key: &str| -> u32 {
+        let line = lines.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("deploy/hedgerow.service: no {key}"))
+    };
+    assert!(value("FileDescriptorStoreMax") >= 512);
+    // The longest drain_delay, the longest timeout of a pool, and the second on top.
+    assert!(value("TimeoutStopSec") > 300 + 60 + 1);
+    // A worker that makes no progress for 10 s is taken to hang.
+    assert!(value("WatchdogSec") > 10);
+    let reloads: Vec<_> = lines.iter().filter(|line| line.starts_with("ExecReload=")).collect();
+    assert_eq!(reloads, [&"ExecReload=+/bin/systemctl reset-failed %n", &"ExecReload=/bin/kill -HUP $MAINPID"]);
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for unit in ["hedgerow.service", "hedgerow.socket"] {
+        let text = std::fs::read_to_string(top().join("deploy").join(unit)).expect("it is there");
+        // The program is to be there.
+        let text = text.replace("/usr/bin/hedgerow", env!("CARGO_BIN_EXE_hedgerow"));
+        std::fs::write(folder.path().join(unit), text).expect("our own folder");
+    }
+    let analyze = |arguments: &[&str], units: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        command.args(arguments).args(units.iter().map(|unit| folder.path().join(unit)));
+        let output = command.output().ok()?;
+        Some((output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
+    };
+    let Some((is_right, told)) = analyze(&["verify", "--man=no"], &["hedgerow.service", "hedgerow.socket"]) else {
+        return leave_out("systemd_takes_the_units", "there is no systemd-analyze");
+    };
+    // What it says of other units of this machine is not ours.
+    let ours: Vec<_> = told.lines().filter(|line| line.contains("hedgerow")).collect();
+    assert!(is_right && ours.is_empty(), "{told}");
+    let Some((is_tight, told)) =
+        analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"], &["hedgerow.service"])
+    else {
+        return;
+    };
+    assert!(is_tight, "{told}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(crate) mod namespace;
 pub(crate) mod peers;
 mod script;
 mod server;
+mod service_manager;
 pub(crate) mod transfers;
 pub(crate) mod zones;
 
@@ -35,6 +36,7 @@ pub(crate) use load::{Load, load_table, percentile};
 pub(crate) use message::*;
 pub(crate) use script::*;
 pub(crate) use server::{Process, Server};
+pub(crate) use service_manager::ServiceManager;
 
 /// How long a test waits for what must happen. Far above what it takes even on a busy machine: only a
 /// failing test ever waits so long.

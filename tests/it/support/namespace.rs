@@ -1,7 +1,8 @@
-//! A network namespace of its own for one test: there it may forge addresses, drop datagrams and use up ports, and no other
-//! test, nor the machine, meets any of it.
+//! A process, or a network namespace, of its own for one test: there it may forge addresses, drop datagrams and use up ports, and no
+//! other test, nor the machine, meets any of it.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::process::geteuid;
@@ -20,17 +21,36 @@ pub(crate) fn enter(test: &str) -> bool {
         super::leave_out(test, &format!("no network namespace can be made: {why}"));
         return false;
     }
-    let binary = env::current_exe().expect("the path of this test binary");
-    let mut inside = unshare();
-    inside.arg(binary).args([test, "--exact", "--nocapture", "--include-ignored"]).env(INSIDE, test);
-    let output = inside.stdin(Stdio::null()).output().expect("unshare was there a moment ago");
+    run_inside(unshare().arg(binary()), test);
+    false
+}
+
+/// Whether this process runs the test of this name, and no other: what it opens for its children no child of another test gets.
+///
+/// Elsewhere, the test runs once more by itself, and fails as that does; then there is nothing left to do.
+pub(crate) fn alone(test: &str) -> bool {
+    let is_alone = env::var(INSIDE).as_deref() == Ok(test);
+    if !is_alone {
+        run_inside(&mut Command::new(binary()), test);
+    }
+    is_alone
+}
+
+/// This test binary.
+fn binary() -> PathBuf {
+    env::current_exe().expect("the path of this test binary")
+}
+
+/// Runs one test by a command that ends in the test binary, and fails if that does.
+fn run_inside(command: &mut Command, test: &str) {
+    let inside = command.args([test, "--exact", "--nocapture", "--include-ignored"]).env(INSIDE, test);
+    let output = inside.stdin(Stdio::null()).output().expect("the command was there a moment ago");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // What it prints are figures that some tests are run for.
     eprint!("{stderr}");
     print!("{stdout}");
-    assert!(output.status.success(), "{test} failed in its namespace");
+    assert!(output.status.success(), "{test} failed where it ran by itself");
     assert!(stdout.contains("1 passed"), "there is no test {test}");
-    false
 }
 
 /// Why no namespace can be made here.

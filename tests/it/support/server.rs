@@ -57,6 +57,11 @@ impl Process {
         Self::spawn(command, |_| {})
     }
 
+    /// Runs a command that becomes `hedgerow` in the end, with what `set_up` changes of it.
+    pub(crate) fn run_by(command: Command, set_up: impl FnOnce(&mut Command)) -> Self {
+        Self::spawn(command, set_up)
+    }
+
     /// The same, with what `set_up` changes of the command: its user, its environment.
     pub(crate) fn run_as(
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -283,7 +288,7 @@ impl Server {
     }
 
     /// Waits for the `ready` line and reads the addresses.
-    fn ready(process: Process, folder: TempDir) -> Self {
+    pub(crate) fn ready(process: Process, folder: TempDir) -> Self {
         let line = process.wait_for_log(" ready ");
         let (_, pairs) = line.split_once(" ready ").expect("the line was found by it");
         let mut listeners = HashMap::new();

@@ -1,0 +1,293 @@
+//! With a service manager such as systemd, whose side the test plays: sockets that it passes, sockets that it keeps over a crash, and
+//! what it is told.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+
+use crate::support::*;
+
+/// A server of this authority, on this address.
+fn authority(listen: &str, workers: usize) -> String {
+    format!(
+        "workers = {workers}\n[authorities.ts]\nlisten = {listen}\nzones = ['hosts']\nmiss = 'nxdomain'\n\
+         [admin]\nlisten = '127.0.0.1:0'\n"
+    )
+}
+
+/// Its table.
+const HOSTS: &[(&str, &str)] = &[("hosts", "www.example 192.0.2.7 A\n")];
+
+/// Asks so many clients' questions; all must be answered.
+fn all_are_answered(address: SocketAddr, clients: usize) {
+    for _ in 0..clients {
+        let response = Client::of(address).ask(&query("www.example", A));
+        assert_eq!(response.answers(), ["192.0.2.7"]);
+    }
+}
+
+/// A UDP socket and a TCP listener of one port, both blocking, as systemd makes them.
+fn pair() -> (UdpSocket, TcpListener) {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().expect("it is bound")) {
+            return (udp, tcp);
+        }
+    }
+}
+
+/// Two sockets of each kind of one address, which a group may be added to.
+fn group() -> (SocketAddr, Vec<OwnedFd>) {
+    let socket = |address: SocketAddr, kind| {
+        let socket = Socket::new(Domain::IPV4, kind, None).expect("a socket");
+        socket.set_reuse_port(true).expect("an option");
+        socket.bind(&address.into()).expect("loopback");
+        if kind == Type::STREAM {
+            socket.listen(16).expect("it is bound");
+        }
+        socket
+    };
+    let first = socket("127.0.0.1:0".parse().expect("an address"), Type::DGRAM);
+    let address = first.local_addr().expect("it is bound").as_socket().expect("an IP address");
+    let others = [Type::DGRAM, Type::STREAM, Type::STREAM].map(|kind| socket(address, kind));
+    (address, [first].into_iter().chain(others).map(OwnedFd::from).collect())
+}
+
+#[test]
+fn sockets_in_the_store_keep_queries_over_a_kill() {
+    if !namespace::alone("service_manager::sockets_in_the_store_keep_queries_over_a_kill") {
+        return;
+    }
+    let mut manager = ServiceManager::new(&authority("['127.0.0.1:0']", 2), HOSTS);
+    let server = manager.start();
+    let address = server.listener("ts");
+    assert_eq!(manager.names(), ["admin.0", "ts.0", "ts.0", "ts.0", "ts.0"]);
+    for message in manager.told.iter().filter(|message| message[0] == "FDSTORE=1") {
+        assert!(message[1].starts_with("FDNAME=") && message[2] == "FDPOLL=0" && message.len() == 3, "{message:?}");
+    }
+    for round in 0..2 {
+        let server = if round == 0 { &server } else { &manager.start() };
+        assert_eq!((server.listener("ts"), server.listeners("admin").len()), (address, 1));
+        all_are_answered(address, 8);
+        // What the kernel has taken, and nobody reads any more.
+        server.process.signal(Signal::STOP);
+        let clients: Vec<_> = (0..100).map(|_| Client::of(address)).collect();
+        clients.iter().for_each(|client| client.send(&query("www.example", A)));
+        let mut by_tcp = TcpStream::connect(address).expect("the kernel accepts it");
+        by_tcp.write_all(&framed(&query("www.example", A).to_vec())).expect("the kernel takes it");
+        server.process.signal(Signal::KILL);
+        let next = manager.start();
+        for client in &clients {
+            assert_eq!(client.receive().answers(), ["192.0.2.7"]);
+        }
+        by_tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        by_tcp.read_exact(&mut [0; 2]).expect("a response");
+        // What it keeps already is not sent again.
+        assert_eq!(manager.names(), ["admin.0", "ts.0", "ts.0", "ts.0", "ts.0"]);
+        drop(next);
+    }
+}
+
+#[test]
+fn a_manager_is_told_of_reloads_and_of_the_end() {
+    if !namespace::alone("service_manager::a_manager_is_told_of_reloads_and_of_the_end") {
+        return;
+    }
+    let config = authority("['127.0.0.1:0']", 1);
+    let mut manager = ServiceManager::new(&config, HOSTS);
+    let mut server = manager.start();
+    let ready = manager.told.last().expect("a message").clone();
+    let serving = format!(
+        "STATUS=serving {}",
+        server.process.wait_for_log(" ready ").split(" ready ").nth(1).expect("it is there")
+    );
+    assert_eq!(ready, ["READY=1", &serving]);
+    // Each of them, the one that fails as well.
+    for (text, result) in [(config.as_str(), "edition 2"), ("worker = 1", "reload failed: ")] {
+        std::fs::write(manager.path("config.toml"), text).expect("our own folder");
+        server.process.signal(Signal::HUP);
+        let reloading = manager.wait_for("RELOADING=1");
+        let began = reloading[1].strip_prefix("MONOTONIC_USEC=").and_then(|usec| usec.parse::<u64>().ok());
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec as u64;
+        assert!(began.is_some_and(|began| now.abs_diff(began / 1_000_000) < 60), "{reloading:?}");
+        let ready = manager.wait_for("READY=1");
+        assert!(ready[1].starts_with(&serving) && ready[1].contains(result), "{ready:?}");
+    }
+    server.process.ctl(&[
+        "--admin",
+        &format!("unix:{}", server.process.admin_socket(server.listener("admin")).display()),
+        "reload",
+    ]);
+    manager.wait_for("RELOADING=1");
+    manager.wait_for("READY=1");
+    server.process.signal(Signal::TERM);
+    assert_eq!(manager.wait_for("STOPPING=1"), ["STOPPING=1", "STATUS=draining"]);
+    assert_eq!(server.process.wait_for_exit().code(), Some(0));
+    manager.read_all();
+    // No watchdog was asked for.
+    assert!(!manager.told.iter().flatten().any(|line| line.starts_with("WATCHDOG")), "{:?}", manager.told);
+}
+
+#[test]
+fn the_watchdog_hears_of_progress() {
+    if !namespace::alone("service_manager::the_watchdog_hears_of_progress") {
+        return;
+    }
+    let mut manager = ServiceManager::new(&authority("['127.0.0.1:0']", 1), HOSTS);
+    manager.environment = vec![("WATCHDOG_USEC", "300000".to_owned())];
+    let server = manager.start();
+    for _ in 0..5 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    // Three times in that span, not in each millisecond of it.
+    let begin = std::time::Instant::now();
+    (0..6).for_each(|_| drop(manager.wait_for("WATCHDOG=1")));
+    assert!(begin.elapsed() > Duration::from_millis(300), "{:?}", begin.elapsed());
+    drop(server);
+    // That of another process is not ours to feed.
+    manager.read_all();
+    manager.told.clear();
+    manager.environment.push(("WATCHDOG_PID", "1".to_owned()));
+    let server = manager.start();
+    server.process.signal(Signal::HUP);
+    manager.wait_for("RELOADING=1");
+    manager.wait_for("READY=1");
+    assert!(!manager.told.iter().flatten().any(|line| line == "WATCHDOG=1"), "{:?}", manager.told);
+}
+
+#[test]
+fn a_manager_that_does_not_read_is_told_of_once_and_not_waited_for() {
+    if !namespace::alone("service_manager::a_manager_that_does_not_read_is_told_of_once_and_not_waited_for") {
+        return;
+    }
+    let manager = ServiceManager::new(&authority("['127.0.0.1:0']", 1), HOSTS);
+    let full = manager.path("full");
+    let reader = UnixDatagram::bind(&full).expect("our own folder");
+    let writer = UnixDatagram::unbound().expect("a socket");
+    writer.set_nonblocking(true).expect("a flag");
+    while writer.send_to(b"X=1", &full).is_ok() {}
+    for path in [full, manager.path("nobody"), "/nowhere".into()] {
+        let mut manager = ServiceManager::new(&authority("['127.0.0.1:0']", 1), HOSTS);
+        manager.environment = vec![("NOTIFY_SOCKET", path.display().to_string())];
+        let mut server = Server::ready(manager.run(Vec::new()), tempfile::TempDir::new().expect("a temporary folder"));
+        all_are_answered(server.listener("ts"), 1);
+        server.process.signal(Signal::HUP);
+        server.process.wait_for_log("reloaded: edition 2");
+        server.process.signal(Signal::TERM);
+        assert_eq!(server.process.wait_for_exit().code(), Some(0));
+        let log = server.process.log();
+        let warnings = log.lines().filter(|line| line.contains("NOTIFY_SOCKET=")).count();
+        assert_eq!(warnings, 1, "{log}");
+    }
+    drop(reader);
+}
+
+#[test]
+fn passed_sockets_serve_listeners_by_address_or_by_name() {
+    if !namespace::alone("service_manager::passed_sockets_serve_listeners_by_address_or_by_name") {
+        return;
+    }
+    for (by_name, workers) in [(false, 1), (true, 1), (false, 3), (true, 3)] {
+        let (udp, tcp) = pair();
+        let address = udp.local_addr().expect("it is bound");
+        let (other, _) = pair();
+        let unused = other.local_addr().expect("it is bound");
+        let listen = if by_name { "['127.0.0.1:0']".to_owned() } else { format!("['{address}']") };
+        let manager = ServiceManager::new(&authority(&listen, workers), HOSTS);
+        let name = if by_name { "ts.0" } else { "hedgerow.socket" };
+        let process = manager.run(vec![(name, udp.into()), (name, tcp.into()), ("other", other.into())]);
+        let server = Server::ready(process, tempfile::TempDir::new().expect("a temporary folder"));
+        assert_eq!(server.listener("ts"), address);
+        // Fewer sockets than workers, which nobody may add to: some share one, and all are read.
+        all_are_answered(address, 20);
+        let mut by_tcp = TcpClient::of(address);
+        assert_eq!(by_tcp.ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
+        let line = server.process.wait_for_log("is not in the config");
+        assert!(line.contains(&unused.to_string()) && line.contains("closed"), "{line}");
+        UdpSocket::bind(unused).expect("it is closed");
+    }
+}
+
+#[test]
+fn several_passed_sockets_of_an_address_are_all_read() {
+    if !namespace::alone("service_manager::several_passed_sockets_of_an_address_are_all_read") {
+        return;
+    }
+    for workers in [1, 2, 5] {
+        let (address, sockets) = group();
+        let manager = ServiceManager::new(&authority(&format!("['{address}']"), workers), HOSTS);
+        let server = Server::ready(
+            manager.run(sockets.into_iter().map(|socket| ("any", socket)).collect()),
+            tempfile::TempDir::new().expect("a temporary folder"),
+        );
+        assert_eq!(server.listener("ts"), address);
+        // The kernel deals clients to all of them.
+        all_are_answered(address, 40);
+        for _ in 0..20 {
+            assert_eq!(TcpClient::of(address).ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
+        }
+    }
+}
+
+#[test]
+fn sockets_for_another_process_are_not_taken() {
+    if !namespace::alone("service_manager::sockets_for_another_process_are_not_taken") {
+        return;
+    }
+    let (udp, tcp) = pair();
+    let address = udp.local_addr().expect("it is bound");
+    let (udp, tcp): (OwnedFd, OwnedFd) = (udp.into(), tcp.into());
+    let mut manager = ServiceManager::new(&authority(&format!("['{address}']"), 1), HOSTS);
+    manager.environment = vec![("OTHER_PID", "1".to_owned())];
+    let mut process = manager.run_with(vec![&udp, &tcp], 2, "a:b");
+    assert_eq!(process.wait_for_exit().code(), Some(1));
+    assert!(process.log().contains(&format!("port {} is in use", address.port())), "{}", process.log());
+}
+
+#[test]
+fn wrong_sockets_are_refused_with_number_name_and_remedy() {
+    if !namespace::alone("service_manager::wrong_sockets_are_refused_with_number_name_and_remedy") {
+        return;
+    }
+    let manager = ServiceManager::new(&authority("['127.0.0.1:0']", 1), HOSTS);
+    let socket = |domain, kind| Socket::new(domain, kind, None).expect("a socket");
+    let any_v4: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let bound = socket(Domain::IPV4, Type::STREAM);
+    bound.bind(&any_v4.into()).expect("loopback");
+    let both = socket(Domain::IPV6, Type::DGRAM);
+    both.set_only_v6(false).expect("both families");
+    both.bind(&"[::]:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
+    let unix = UnixListener::bind(manager.path("other.sock")).expect("our own folder");
+    drop(unix);
+    let file = std::fs::File::open("/dev/null").expect("it is there");
+    let table: Vec<(OwnedFd, &str)> = vec![
+        (file.into(), "it is no socket; pass what is listened on"),
+        (socket(Domain::IPV4, Type::DGRAM).into(), "it is not bound to an address; bind it"),
+        (socket(Domain::IPV6, Type::DGRAM).into(), "it is not bound to an address; bind it"),
+        (bound.into(), "it does not listen; call listen()"),
+        (both.into(), "takes IPv4 too; set BindIPv6Only=ipv6-only"),
+        (
+            UnixDatagram::unbound().expect("a socket").into(),
+            "address family 1 or of a type that is not listened on; pass",
+        ),
+    ];
+    let good: OwnedFd = UdpSocket::bind("127.0.0.1:0").expect("loopback").into();
+    for (wrong, told) in &table {
+        let mut process = manager.run_with(vec![&good, wrong], 2, "ts.0:odd");
+        assert_eq!(process.wait_for_exit().code(), Some(1), "{}", process.log());
+        let log = process.log();
+        assert!(log.contains("passed socket 4 (odd): ") && log.contains(told), "{told}: {log}");
+    }
+    for (count, number) in [(2, 4), (1_000_000_000, 0)] {
+        let mut process = manager.run_with(vec![&good], count, "ts.0:gone");
+        assert_eq!(process.wait_for_exit().code(), Some(1), "{}", process.log());
+        let log = process.log();
+        assert!(log.contains("it is closed; LISTEN_FDS must count"), "{log}");
+        assert!(number == 0 || log.contains("passed socket 4 (gone): "), "{log}");
+    }
+}
