@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
 use crate::config::Config;
 use crate::limit::{Clients, ConnectionRules};
 use crate::metrics::Limit;
-use crate::net::tcp::Connections;
+use crate::net::tcp::{Connections, MovedConnection};
 
 /// The tables of all sections that listen.
 pub(super) struct Tables {
@@ -53,6 +55,22 @@ impl Tables {
         let mut tables = self.forwarder.iter().chain(&self.authorities);
         if let Some(table) = tables.find(|table| table.name() == section) {
             table.limited().add(limit, times);
+        }
+    }
+
+    /// Has all connections leave, each as it falls idle.
+    pub(super) fn move_out(&self) -> UnboundedReceiver<MovedConnection> {
+        // No more of them than connections are open.
+        let (way_out, moved) = unbounded_channel();
+        self.forwarder.iter().chain(&self.authorities).for_each(|table| table.move_out(way_out.clone()));
+        moved
+    }
+
+    /// Takes a connection that another process has given up, if its section is there.
+    pub(super) fn adopt(&self, moved: MovedConnection) {
+        let mut tables = self.forwarder.iter().chain(&self.authorities);
+        if let Some(table) = tables.find(|table| table.name() == moved.section) {
+            table.adopt(moved);
         }
     }
 

@@ -58,6 +58,7 @@ use crate::limit::{CookieSecrets, Cookies};
 use crate::metrics::{Counters, ProcessesSnapshot, Summary};
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{Endless, TaskKind, Tasks, blocking};
+use crate::net::tcp::MovedConnection;
 use crate::notify::Notifier;
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
@@ -159,6 +160,17 @@ impl Server {
     /// Tells the server which processes there are, for whoever asks its admin server.
     pub fn set_processes(&mut self, processes: ProcessesSnapshot) {
         self.processes = Some(processes);
+    }
+
+    /// Has the TCP connections of clients leave for another process, which serves by now: each comes as it falls idle between two
+    /// messages. What is still under way when the server has drained ends with it.
+    pub fn move_connections(&self) -> UnboundedReceiver<MovedConnection> {
+        self.connections.move_out()
+    }
+
+    /// Serves a connection that another process has given up. It counts as one that is made now.
+    pub fn adopt(&self, moved: MovedConnection) {
+        self.connections.adopt(moved);
     }
 
     /// What it listens on, to be passed to other processes.

@@ -1,164 +1,16 @@
 //! What one server hands over to the next: a server of the same config that is made from another's image behaves as that would have.
 //! Both run in this process, and what goes from one to the other goes as JSON and octets.
 
-use std::any::Any;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-
-use hedgerow::load::{self, Confinement, Loader};
-use hedgerow::metrics::{ProcessesSnapshot, Snapshot};
-use hedgerow::server::{Carried, CarriedCache, Known, Learnt, Listeners, Server as HedgerowServer, ServerEvent};
+use hedgerow::metrics::ProcessesSnapshot;
+use hedgerow::server::{Carried, CarriedCache};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::runtime;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 
+use crate::support::running::Running;
 use crate::support::*;
 
 const ADDRESS: &str = "192.0.2.1";
-
-/// Something to be done with a server, on its control thread.
-type Errand = Box<dyn FnOnce(&mut HedgerowServer) -> Pin<Box<dyn Future<Output = Box<dyn Any + Send>>>> + Send>;
-
-/// The way back of an errand.
-type WayBack = std::sync::mpsc::Sender<Box<dyn Any + Send>>;
-
-/// A server within this process.
-struct Running {
-    /// The way to its control thread, and the way back.
-    errands: Option<UnboundedSender<(Errand, WayBack)>>,
-    /// What it has told its owner.
-    told: Arc<Mutex<Vec<Known>>>,
-    /// Where it listens.
-    forwarder: SocketAddr,
-    admin: Admin,
-    thread: Option<JoinHandle<()>>,
-    /// Holds the config.
-    folder: TempDir,
-}
-
-impl Running {
-    /// Starts a server of a config with `[admin]`, with what `carry` makes of what was read.
-    fn start(config: &str, carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let file = folder.path().join("config.toml");
-        let socket = folder.path().join("admin.sock");
-        std::fs::write(&file, config.replace("SOCKET", &socket.display().to_string())).expect("our own folder");
-        let (errands, mut received) = unbounded_channel::<(Errand, WayBack)>();
-        let (bound, is_bound) = std::sync::mpsc::channel();
-        let told: Arc<Mutex<Vec<Known>>> = Arc::default();
-        let known = Arc::clone(&told);
-        let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(LocalSet::new().run_until(async {
-                let setup = read(&file);
-                let carried = carry(&setup);
-                let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("free ports");
-                let confinement = Confinement::default();
-                let read = Box::new(move |_: &Confinement| Ok(read(&file)));
-                let mut server =
-                    HedgerowServer::start(setup, listeners, confinement, carried, read).expect("nothing is short");
-                bound.send(server.bound()).expect("somebody waits");
-                loop {
-                    tokio::select! {
-                        event = server.supervise() => match event {
-                            ServerEvent::Known(change) => known.lock().expect("nothing panics here").push(change),
-                            event => panic!("{event:?}"),
-                        },
-                        errand = received.recv() => match errand {
-                            Some((errand, way_back)) => drop(way_back.send(errand(&mut server).await)),
-                            None => break,
-                        },
-                    }
-                }
-                let _ = server.drain().await;
-            }));
-        });
-        let line = is_bound.recv_timeout(PATIENCE).expect("it starts");
-        let address = |name: &str| {
-            let pair = line.split(' ').find_map(|pair| pair.strip_prefix(&format!("{name}="))).expect("it listens");
-            pair.parse().expect("an address")
-        };
-        let (forwarder, admin) = (address("forwarder"), Admin::of(address("admin"), socket));
-        Self { errands: Some(errands), told, forwarder, admin, thread: Some(thread), folder }
-    }
-
-    /// Does something on the control thread.
-    fn run<T: Send + 'static, F: Future<Output = T> + 'static>(
-        &self,
-        errand: impl FnOnce(&mut HedgerowServer) -> F + Send + 'static,
-    ) -> T {
-        let errand: Errand = Box::new(move |server| {
-            let done = errand(server);
-            Box::pin(async move { Box::new(done.await) as Box<dyn Any + Send> })
-        });
-        let (way_back, answer) = std::sync::mpsc::channel();
-        assert!(self.errands.as_ref().expect("it runs").send((errand, way_back)).is_ok(), "it runs");
-        let answer = answer.recv_timeout(PATIENCE).expect("an answer in time");
-        *answer.downcast().expect("what was sent")
-    }
-
-    fn known(&self) -> Known {
-        self.run(|server| std::future::ready(server.known()))
-    }
-
-    fn counted(&self) -> Snapshot {
-        self.run(|server| std::future::ready(server.counted()))
-    }
-
-    fn learnt(&self) -> Learnt {
-        self.run(|server| server.learnt())
-    }
-
-    /// The octets of its cache.
-    fn cache(&self) -> Vec<u8> {
-        self.run(|server| {
-            let save = server.save_cache();
-            async move {
-                let mut octets = Vec::new();
-                save.expect("a cache")(&mut octets).expect("there is memory");
-                octets
-            }
-        })
-    }
-
-    fn client(&self) -> Client {
-        Client::of(self.forwarder)
-    }
-
-    /// All counters but those of probes, which go on by themselves.
-    fn counters(&self) -> Vec<String> {
-        let is_counter = |line: &&str| {
-            let name = line.split(['{', ' ']).next().unwrap_or_default();
-            ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !line.contains("\"probe\"")
-        };
-        self.admin.metrics().0.lines().filter(is_counter).map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.errands.take();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("a server panicked in {}", self.folder.path().display());
-        }
-    }
-}
-
-/// Reads a config and all that it names.
-fn read(file: &Path) -> load::Setup {
-    let (config, _) = load::load(Some(file)).expect("a config");
-    load::load_files_to_serve(config, None, &mut Loader::default()).expect("nothing else is named")
-}
 
 /// What another process gets of a value.
 fn sent<T: Serialize + DeserializeOwned>(value: &T) -> T {

@@ -31,6 +31,7 @@ mod lifecycle;
 mod lookup;
 mod manual;
 mod messages;
+mod moved;
 mod nsd;
 mod package;
 mod persist;

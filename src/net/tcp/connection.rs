@@ -8,7 +8,7 @@
 //!    to write, the drain, a sign that it has to make room, or the end of its patience (`limit/timeouts.rs`).
 //!
 //! A client that sends without end and does not read is so slowed down by TCP itself. The connection ends when the client has
-//! closed and every answer is written (a half-close loses nothing), and when the server drains. Between two queries a
+//! closed and every answer is written (a half-close loses nothing), when it leaves for another process (`moved.rs`), and when the server drains. Between two queries a
 //! connection holds no buffers.
 
 use std::future::pending;
@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
+use super::moved::{MovedConnection, WayOut};
 use super::responder::{Responder, Response};
 use super::table::{ConnectionSlot, Seat, WAITING};
 use crate::limit::{Doing, Patience};
@@ -49,11 +50,21 @@ pub(super) struct Connection {
     malformed: u32,
     /// The client, the server's drain or the end of its lifetime has ended the input.
     is_at_end: bool,
+    /// It is to go to another process: nothing more is read of it nor handed over.
+    is_leaving: bool,
     /// How long it is waited for.
     patience: Patience,
 }
 
 impl Connection {
+    /// A connection that another process has served, which has read `input` and not handled it.
+    pub(super) fn adopted(stream: TcpStream, place: ConnectionSlot, input: Vec<u8>) -> Self {
+        let mut connection = Self::new(stream, place);
+        // Its client may be between two queries, and need not hurry.
+        connection.patience.on_activity(Instant::now());
+        Self { input, ..connection }
+    }
+
     /// A fresh connection.
     pub(super) fn new(stream: TcpStream, place: ConnectionSlot) -> Self {
         let socket = SockRef::from(&stream);
@@ -73,6 +84,7 @@ impl Connection {
             is_asked: false,
             malformed: 0,
             is_at_end: false,
+            is_leaving: false,
             patience: Patience::new(Instant::now()),
         }
     }
@@ -87,10 +99,13 @@ impl Connection {
         let rules = self.place.rules;
         let seat = Arc::clone(&self.place.seat);
         let mut pressure = self.place.pressure.clone();
+        let mut way_out = self.place.way_out.clone();
         let (responder, mut responses) = Responder::new(Arc::clone(&seat), peer, rules.in_flight);
         let mut turns = 0_u32;
         loop {
             turns = turns.wrapping_add(1);
+            // What is at its end stays to its end.
+            self.is_leaving = !self.is_at_end && way_out.borrow_and_update().is_some();
             if self.work(handle, &responder, &mut responses)? || turns.is_multiple_of(TURNS) {
                 // There may be more, but others have their turn first.
                 yield_now().await;
@@ -101,6 +116,9 @@ impl Connection {
             }
             if self.is_finished() {
                 return self.stream.shutdown().await;
+            }
+            if self.is_leaving && self.doing() == Doing::Reading {
+                return self.leave(&way_out);
             }
             let doing = self.doing();
             let can_read = self.can_read();
@@ -115,7 +133,13 @@ impl Connection {
                     self.read()?;
                 }
                 ready = self.stream.writable(), if doing == Doing::Writing => ready?,
-                _ = drain.wait_for(|drain| *drain), if !self.is_at_end => self.take_rest(),
+                _ = drain.wait_for(|drain| *drain), if !self.is_at_end && !self.is_leaving => {
+                    // Told of both at once, it leaves.
+                    if way_out.borrow().is_none() {
+                        self.take_rest();
+                    }
+                }
+                _ = way_out.changed() => {}
                 () = seat.closed() => return Ok(()),
                 _ = pressure.changed() => {}
                 () = at(alarm) => {
@@ -129,6 +153,17 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Gives the socket up, with what was read and not handled.
+    fn leave(self, way_out: &watch::Receiver<Option<WayOut>>) -> io::Result<()> {
+        let section = self.place.seat.section().to_owned();
+        // The runtime watches it no more; the other process may have it before we have closed our part of it.
+        let socket = self.stream.into_std()?.into();
+        if let Some(way_out) = &*way_out.borrow() {
+            let _ = way_out.send(MovedConnection { section, input: self.input, socket });
+        }
+        Ok(())
     }
 
     /// Hands over, takes and writes until there is nothing left to do, or enough was done for one turn; whether that is so.
@@ -191,7 +226,10 @@ impl Connection {
 
     /// Whether a message may be handed over, if there is one.
     fn can_hand_over(&self) -> bool {
-        self.in_flight < self.place.rules.in_flight && self.parts.is_none() && self.place.seat.has_room()
+        !self.is_leaving
+            && self.in_flight < self.place.rules.in_flight
+            && self.parts.is_none()
+            && self.place.seat.has_room()
     }
 
     /// Whether there is a use for more octets of the client.

@@ -7,6 +7,7 @@
 //! (`responder.rs`). What is decided about them is decided in `limit/`.
 
 mod connection;
+mod moved;
 mod responder;
 mod table;
 
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::connection::Connection;
+pub use self::moved::MovedConnection;
 pub use self::responder::Responder;
 pub use self::table::Connections;
 use super::tasks::pass_on;
@@ -41,7 +43,7 @@ pub async fn serve(
 ) {
     let handle = Rc::new(handle);
     let mut connections = JoinSet::new();
-    let accept = |(stream, peer): (TcpStream, SocketAddr), connections: &mut JoinSet<()>| {
+    let accept = |(stream, peer): (TcpStream, SocketAddr), input: Option<Vec<u8>>, connections: &mut JoinSet<()>| {
         if !admits(peer.ip()) {
             return;
         }
@@ -52,15 +54,26 @@ pub async fn serve(
         let (handle, drain) = (Rc::clone(&handle), drain.clone());
         connections.spawn_local(async move {
             // An error of a connection is its end; there is nobody to tell.
-            let _ = Connection::new(stream, place).run(peer, drain, &*handle).await;
+            let connection = match input {
+                Some(input) => Connection::adopted(stream, place, input),
+                None => Connection::new(stream, place),
+            };
+            let _ = connection.run(peer, drain, &*handle).await;
         });
+    };
+    let adopt = |MovedConnection { input, socket, .. }: MovedConnection, connections: &mut JoinSet<()>| {
+        let stream = watched(socket.into()).and_then(|stream| Ok((stream.peer_addr()?, stream)));
+        // One whose client has gone on the way is no loss.
+        if let Ok((peer, stream)) = stream {
+            accept((stream, peer), Some(input), connections);
+        }
     };
     let mut drained = drain.clone();
     let mut told: Option<Instant> = None;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(accepted) => accept(accepted, &mut connections),
+                Ok(accepted) => accept(accepted, None, &mut connections),
                 // The connection is still there to be accepted, so asking again at once would spin: who is connected is served
                 // on, who connects waits in the kernel's queue until there is a descriptor again.
                 Err(error) if is_exhausted(&error) => {
@@ -72,6 +85,7 @@ pub async fn serve(
                 }
                 Err(_) => {}
             },
+            moved = table.adopted() => adopt(moved, &mut connections),
             Some(ended) = connections.join_next(), if !connections.is_empty() => pass_on(ended),
             _ = drained.wait_for(|drain| *drain) => break,
         }
@@ -80,7 +94,7 @@ pub async fn serve(
     // runtime may not have heard of them yet.
     if let Ok(listener) = listener.into_std() {
         while let Ok(accepted) = listener.accept().and_then(|(stream, peer)| Ok((watched(stream)?, peer))) {
-            accept(accepted, &mut connections);
+            accept(accepted, None, &mut connections);
         }
         // Closed it would go on for the others that hold it: so it listens no more, and who connects now hears so at once, while
         // those who have connected are served to the end.

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::moved::{Adopted, MovedConnection, WayOut};
+
 use crate::limit::{Clients, Connected, ConnectionRules, ConnectionUse, Pressure, make_room};
 use crate::metrics::{Limit, Limited};
 
@@ -44,6 +46,10 @@ pub struct Connections {
     unsent: AtomicUsize,
     /// How many may.
     most_unsent: AtomicUsize,
+    /// Where connections go that fall idle, once they are to leave; every connection hears of it.
+    way_out: watch::Sender<Option<WayOut>>,
+    /// Those that another process has given up.
+    adopted: Adopted,
 }
 
 /// Who is connected.
@@ -68,6 +74,8 @@ impl Connections {
             pressure: watch::Sender::default(),
             unsent: AtomicUsize::new(0),
             most_unsent: AtomicUsize::new(rules.unsent),
+            way_out: watch::Sender::default(),
+            adopted: Adopted::default(),
         })
     }
 
@@ -87,6 +95,21 @@ impl Connections {
         let mut table = self.lock();
         table.rules = rules;
         self.tell_pressure(&table);
+    }
+
+    /// Has every connection leave, as it falls idle between two messages: no more is read of it, and what is in flight is answered.
+    pub fn move_out(&self, way_out: WayOut) {
+        self.way_out.send_replace(Some(way_out));
+    }
+
+    /// Takes a connection that another process has given up. Some worker of the section serves it, if its client may connect.
+    pub fn adopt(&self, moved: MovedConnection) {
+        self.adopted.push(moved);
+    }
+
+    /// The next of those. Loses nothing if it is dropped.
+    pub(super) async fn adopted(&self) -> MovedConnection {
+        self.adopted.next().await
     }
 
     /// Lets a client connect, if it may. Another connection may have to make room.
@@ -113,7 +136,8 @@ impl Connections {
         });
         table.seats.push((Arc::clone(&seat), connected));
         self.tell_pressure(&table);
-        Some(ConnectionSlot { seat, rules: table.rules, pressure: self.pressure.subscribe() })
+        let (pressure, way_out) = (self.pressure.subscribe(), self.way_out.subscribe());
+        Some(ConnectionSlot { seat, rules: table.rules, pressure, way_out })
     }
 
     /// A connection has ended.
@@ -263,6 +287,11 @@ impl Seat {
         self.waiting.load(Relaxed)
     }
 
+    /// The name of its section.
+    pub(super) fn section(&self) -> &str {
+        self.connections.name()
+    }
+
     /// Its place in the table.
     fn position(&self) -> Option<usize> {
         Some(self.position.load(Relaxed)).filter(|&position| position != GONE)
@@ -284,6 +313,8 @@ pub(super) struct ConnectionSlot {
     pub(super) rules: ConnectionRules,
     /// How full the table is.
     pub(super) pressure: watch::Receiver<Pressure>,
+    /// Where it goes when it falls idle, if it is to leave.
+    pub(super) way_out: watch::Receiver<Option<WayOut>>,
 }
 
 impl Drop for ConnectionSlot {

@@ -18,6 +18,7 @@ pub(crate) mod lookup;
 mod message;
 pub(crate) mod namespace;
 pub(crate) mod peers;
+pub(crate) mod running;
 mod script;
 mod server;
 mod service_manager;

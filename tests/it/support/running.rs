@@ -1,0 +1,176 @@
+//! A server within this process, whose owner is the test: what a supervisor does with one can be done without.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use hedgerow::load::{self, Confinement, Loader};
+use hedgerow::metrics::Snapshot;
+use hedgerow::server::{Carried, Known, Learnt, Listeners, Server as HedgerowServer, ServerEvent};
+use tempfile::TempDir;
+use tokio::runtime;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
+
+use super::{Admin, Client, PATIENCE};
+
+/// Something to be done with a server, on its control thread.
+type Errand = Box<dyn FnOnce(&mut HedgerowServer) -> Pin<Box<dyn Future<Output = Box<dyn Any + Send>>>> + Send>;
+
+/// The way back of an errand.
+type WayBack = std::sync::mpsc::Sender<Box<dyn Any + Send>>;
+
+/// A server within this process.
+pub(crate) struct Running {
+    /// The way to its control thread, and the way back.
+    errands: Option<UnboundedSender<(Errand, WayBack)>>,
+    /// What it has told its owner.
+    pub(crate) told: Arc<Mutex<Vec<Known>>>,
+    /// Where it listens.
+    pub(crate) forwarder: SocketAddr,
+    pub(crate) admin: Admin,
+    thread: Option<JoinHandle<()>>,
+    /// Holds the config.
+    folder: TempDir,
+}
+
+impl Running {
+    /// Starts a server of a config with `[admin]`, with what `carry` makes of what was read.
+    pub(crate) fn start(config: &str, carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("config.toml");
+        let socket = folder.path().join("admin.sock");
+        std::fs::write(&file, config.replace("SOCKET", &socket.display().to_string())).expect("our own folder");
+        let (errands, mut received) = unbounded_channel::<(Errand, WayBack)>();
+        let (bound, is_bound) = std::sync::mpsc::channel();
+        let told: Arc<Mutex<Vec<Known>>> = Arc::default();
+        let known = Arc::clone(&told);
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(LocalSet::new().run_until(async {
+                let setup = read(&file);
+                let carried = carry(&setup);
+                let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("free ports");
+                let confinement = Confinement::default();
+                let read = Box::new(move |_: &Confinement| Ok(read(&file)));
+                let mut server =
+                    HedgerowServer::start(setup, listeners, confinement, carried, read).expect("nothing is short");
+                bound.send(server.bound()).expect("somebody waits");
+                loop {
+                    tokio::select! {
+                        event = server.supervise() => match event {
+                            ServerEvent::Known(change) => known.lock().expect("nothing panics here").push(change),
+                            event => panic!("{event:?}"),
+                        },
+                        errand = received.recv() => match errand {
+                            Some((errand, way_back)) => drop(way_back.send(errand(&mut server).await)),
+                            None => break,
+                        },
+                    }
+                }
+                let _ = server.drain().await;
+            }));
+        });
+        let line = is_bound.recv_timeout(PATIENCE).expect("it starts");
+        let address = |name: &str| {
+            let pair = line.split(' ').find_map(|pair| pair.strip_prefix(&format!("{name}="))).expect("it listens");
+            pair.parse().expect("an address")
+        };
+        let (forwarder, admin) = (address("forwarder"), Admin::of(address("admin"), socket));
+        Self { errands: Some(errands), told, forwarder, admin, thread: Some(thread), folder }
+    }
+
+    /// Does something on the control thread.
+    pub(crate) fn run<T: Send + 'static, F: Future<Output = T> + 'static>(
+        &self,
+        errand: impl FnOnce(&mut HedgerowServer) -> F + Send + 'static,
+    ) -> T {
+        let errand: Errand = Box::new(move |server| {
+            let done = errand(server);
+            Box::pin(async move { Box::new(done.await) as Box<dyn Any + Send> })
+        });
+        let (way_back, answer) = std::sync::mpsc::channel();
+        assert!(self.errands.as_ref().expect("it runs").send((errand, way_back)).is_ok(), "it runs");
+        let answer = answer.recv_timeout(PATIENCE).expect("an answer in time");
+        *answer.downcast().expect("what was sent")
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        self.run(|server| std::future::ready(server.known()))
+    }
+
+    pub(crate) fn counted(&self) -> Snapshot {
+        self.run(|server| std::future::ready(server.counted()))
+    }
+
+    pub(crate) fn learnt(&self) -> Learnt {
+        self.run(|server| server.learnt())
+    }
+
+    /// The octets of its cache.
+    pub(crate) fn cache(&self) -> Vec<u8> {
+        self.run(|server| {
+            let save = server.save_cache();
+            async move {
+                let mut octets = Vec::new();
+                save.expect("a cache")(&mut octets).expect("there is memory");
+                octets
+            }
+        })
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::of(self.forwarder)
+    }
+
+    /// Has all TCP connections go to another server, each as it falls idle. Tells how many have gone.
+    pub(crate) fn move_connections_to(&self, other: &Self) -> Arc<AtomicUsize> {
+        let mut moved = self.run(|server| std::future::ready(server.move_connections()));
+        let errands = other.errands.as_ref().expect("it runs").downgrade();
+        let count = Arc::<AtomicUsize>::default();
+        let told = Arc::clone(&count);
+        // Ends with the server that gives them up.
+        thread::spawn(move || {
+            while let (Some(connection), Some(errands)) = (moved.blocking_recv(), errands.upgrade()) {
+                let adopt: Errand = Box::new(move |server| {
+                    server.adopt(connection);
+                    Box::pin(async { Box::new(()) as Box<dyn Any + Send> })
+                });
+                told.fetch_add(1, Ordering::Relaxed);
+                let _ = errands.send((adopt, std::sync::mpsc::channel().0));
+            }
+        });
+        count
+    }
+
+    /// All counters but those of probes, which go on by themselves.
+    pub(crate) fn counters(&self) -> Vec<String> {
+        let is_counter = |line: &&str| {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !line.contains("\"probe\"")
+        };
+        self.admin.metrics().0.lines().filter(is_counter).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.errands.take();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("a server panicked in {}", self.folder.path().display());
+        }
+    }
+}
+
+/// Reads a config and all that it names.
+fn read(file: &Path) -> load::Setup {
+    let (config, _) = load::load(Some(file)).expect("a config");
+    load::load_files_to_serve(config, None, &mut Loader::default()).expect("nothing else is named")
+}
