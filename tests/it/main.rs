@@ -66,6 +66,8 @@ mod tcp;
 mod transfer_peers;
 mod transfers;
 mod wire_oracle;
+#[cfg(feature = "faults")]
+mod workers;
 mod zone_checks;
 mod zone_model;
 mod zones;
