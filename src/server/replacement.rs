@@ -17,7 +17,7 @@ pub(super) struct Replacement {
     replaced: Option<Instant>,
     /// How often it has died young in a row.
     young: u32,
-    /// When it is to be replaced, if it is not alive.
+    /// When it is to be replaced.
     due: Option<Instant>,
 }
 
@@ -39,7 +39,7 @@ impl Replacement {
         (self.replaced, self.due) = (Some(now), None);
     }
 
-    /// When it is to be replaced, if it is not alive.
+    /// When it is to be replaced.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }

@@ -97,7 +97,10 @@ impl ForwarderState {
     pub fn forget_in_flight(&self, worker: usize) {
         for pool in &self.pools {
             pool.state.counters[worker].in_flight.clear();
-            pool.backends.iter().for_each(|backend| backend.counters[worker].in_flight.clear());
+            for backend in &pool.backends {
+                backend.counters[worker].in_flight.clear();
+                backend.counters[worker].waited_for.clear();
+            }
         }
     }
 

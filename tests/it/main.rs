@@ -66,8 +66,6 @@ mod tcp;
 mod transfer_peers;
 mod transfers;
 mod wire_oracle;
-#[cfg(feature = "faults")]
-mod workers;
 mod zone_checks;
 mod zone_model;
 mod zones;

@@ -1,6 +1,6 @@
 //! A worker that panics is replaced: nobody else notices, what it had in flight is given back, and its sockets go on.
 //!
-//! `cargo test --features faults --test it workers::`: in such a build, whoever asks for `panic.hedgerow.test.` has the worker panic
+//! `cargo test --features faults --test it hostile::workers::`: in such a build, whoever asks for `panic.hedgerow.test.` has the worker panic
 //! that takes the question.
 
 use std::process::Output;
@@ -42,7 +42,8 @@ fn one_worker_panics_under_load_and_the_others_go_on() {
     }
     assert!(queries() > taken, "counters are kept");
     let report = load.stop();
-    let (sent, lost, longest) = (report.queries.len(), report.lost_by_udp(), report.times(report.queries[0].at, Instant::now()));
+    let (sent, lost, longest) =
+        (report.queries.len(), report.lost_by_udp(), report.times(report.queries[0].at, Instant::now()));
     let longest = longest.last().copied().unwrap_or_default();
     eprintln!("{sent} sent, {lost} lost by UDP, {} connections closed, longest {longest:?}", report.closed);
     // What five workers had in flight, and the batch that held the question.
@@ -50,6 +51,27 @@ fn one_worker_panics_under_load_and_the_others_go_on() {
     assert!(report.closed <= 5 * 10, "{}", report.closed);
     let line = server.process.wait_for_log("; replaced");
     assert!(line.contains("worker ") && line.contains(" panicked: asked for panic.hedgerow.test.; replaced"), "{line}");
+}
+
+#[test]
+fn whichever_way_the_question_comes_only_one_worker_ends() {
+    let backend = Backend::new(answer("192.0.2.7"));
+    let ts = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n";
+    let config = Forwarder::to(&[&backend], "").workers(2).admin().to_toml() + ts;
+    let server = Server::start_with_files(&config, &[("a.txt", "a.example 192.0.2.1 A\n")]);
+    let mut count = 0;
+    for listener in ["forwarder", "ts"] {
+        let address = server.listener(listener);
+        let mut by_tcp = TcpClient::of(address);
+        let ways: [&mut dyn FnMut(); 2] = [&mut || Client::of(address).send(&fatal()), &mut || by_tcp.send(&[fatal()])];
+        for ask in ways {
+            ask();
+            count += 1;
+            wait_for_replacements(&server, count);
+            assert_eq!(server.client().ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
+            assert_eq!(Client::of(server.listener("ts")).ask(&query("a.example", A)).answers(), ["192.0.2.1"]);
+        }
+    }
 }
 
 #[test]
@@ -64,7 +86,7 @@ fn what_it_had_in_flight_is_given_back() {
         // One socket: one worker, as the kernel has it.
         let client = server.client();
         client.send(&query("silent.example", A));
-        backend.wait_for_name("silent.example.", round);
+        backend.wait_for_name("silent.example", round);
         assert_eq!(in_flight(), 1);
         let refused = client.ask(&query("other.example", A));
         assert_eq!(refused.rcode(), SERVFAIL, "one may wait");
@@ -77,7 +99,8 @@ fn what_it_had_in_flight_is_given_back() {
 
 #[test]
 fn authorities_and_connections_by_tcp_are_served_again() {
-    let config = "workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n[admin]\nlisten = '127.0.0.1:0'\n";
+    let config =
+        "workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n[admin]\nlisten = '127.0.0.1:0'\n";
     let server = Server::start_with_files(config, &[("a.txt", "a.example 192.0.2.1 A\n")]);
     let address = server.listener("ts");
     for count in 1..=3 {
@@ -130,7 +153,9 @@ fn datagrams_wait_for_the_replacement() {
     wait_for_replacements(&server, 1);
     client.send(&fatal());
     let queries: Vec<_> = (0..100).map(|number| query(&format!("q{number}.example"), A)).collect();
-    until("the socket is not read", || (server.admin().metrics().sum("hedgerow_tasks_lost_total", &[]) == 2).then_some(()));
+    until("the socket is not read", || {
+        (server.admin().metrics().sum("hedgerow_tasks_lost_total", &[]) == 2).then_some(())
+    });
     queries.iter().for_each(|query| client.send(query));
     for _ in &queries {
         assert_eq!(client.receive().answers(), ["192.0.2.7"]);
@@ -145,9 +170,9 @@ fn status(server: &Server) -> Output {
 
 #[test]
 fn a_worker_without_progress_is_seen_by_health_checks() {
-    let backend = Backend::new(answer("192.0.2.7"));
     // A worker that begins to fetch is stuck for ever.
-    let forwarder = Forwarder::to(&[&Backend::new(truncated().by_tcp(answer("192.0.2.7"))), &backend], "").admin().to_toml();
+    let backend = Backend::new(truncated().by_tcp(answer("192.0.2.7")));
+    let forwarder = Forwarder::to(&[&backend], "").admin().to_toml();
     let server = Server::start_as(&forwarder, &[], |command| {
         command.env("HEDGEROW_STUCK_TASK", "fetch");
     });
