@@ -62,8 +62,12 @@ fn whichever_way_the_question_comes_only_one_worker_ends() {
     let mut count = 0;
     for listener in ["forwarder", "ts"] {
         let address = server.listener(listener);
-        let mut by_tcp = TcpClient::of(address);
-        let ways: [&mut dyn FnMut(); 2] = [&mut || Client::of(address).send(&fatal()), &mut || by_tcp.send(&[fatal()])];
+        let by_tcp = || {
+            let mut client = TcpClient::of(address);
+            client.send(&[fatal()]);
+            client.expect_end();
+        };
+        let ways: [&dyn Fn(); 2] = [&|| Client::of(address).send(&fatal()), &by_tcp];
         for ask in ways {
             ask();
             count += 1;
