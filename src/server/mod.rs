@@ -173,6 +173,11 @@ impl Server {
         &self.listeners
     }
 
+    /// Whether all workers make progress.
+    pub fn makes_progress(&self) -> bool {
+        self.workers.stall(std::time::Instant::now()).is_none()
+    }
+
     /// Takes care of the running server: probes, the size of hedge buckets, reloads, what the admin server asks. Returns what is not
     /// its own to decide; who calls it again goes on. If something was lost, it goes on without that.
     pub async fn supervise(&mut self) -> ServerEvent {
