@@ -82,8 +82,9 @@
 //!   where somebody who was to be asked could not be.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
-//! - No task ends unseen: each is in a set that its thread polls (`net/tasks.rs`), and what is lost ends the process, since a socket
-//!   that nobody reads is worse than none. The control thread waits for no disk once it is ready, but for what it saves at the end.
+//! - No task ends unseen: each is in a set that its thread polls (`net/tasks.rs`), and what is lost ends that thread, since a socket
+//!   that nobody reads is worse than none. A worker is replaced (`server/workers.rs`); the control thread ends the process. It waits
+//!   for no disk once it is ready, but for what it saves at the end.
 //! - What a message can cause is never an error: it is an outcome, counted, then dropped or answered as the RFC says.
 //! - `unsafe` stands in `net/batch.rs`, `net/batch/control.rs` and `net/options.rs` alone.
 //!

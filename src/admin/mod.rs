@@ -10,6 +10,7 @@
 
 mod authorization;
 mod cache;
+mod condition;
 mod connections;
 mod deadline;
 mod listeners;
@@ -22,11 +23,13 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot};
 
 pub use cache::CacheAccess;
+pub use condition::Condition;
 pub use socket::{Owner, Socket, SocketError, usual_places};
 pub use token::{Token, TokenError};
 
@@ -151,8 +154,8 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Serves until dropped; dropping it ends its connections. `socket` takes changes at the path beside it, `is_ready` tells whether
-/// queries are taken, `connections` how many there may be. Must be called within a `LocalSet`.
+/// Serves until dropped; dropping it ends its connections. `socket` takes changes at the path beside it, `connections` is how many
+/// there may be, `condition` what health checks are told. Must be called within a `LocalSet`.
 ///
 /// # Errors
 /// If the runtime cannot watch the listeners, or something that serves a connection has panicked.
@@ -162,7 +165,7 @@ pub async fn serve(
     connections: usize,
     token: Option<Token>,
     requests: mpsc::Sender<Request>,
-    is_ready: impl Fn() -> bool + Send + Sync + 'static,
+    condition: Arc<Condition>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let (socket, path) = socket.unzip();
@@ -174,7 +177,7 @@ pub async fn serve(
         None => {}
     }
     let guard = Rc::new(Guard::new(token, address.ip(), path));
-    let router = routes::router(requests, is_ready);
+    let router = routes::router(requests, condition);
     // Whoever may use the socket always has a part.
     let owners = if socket.is_some() { connections / 4 } else { 0 };
     let bounds = Bounds::of(connections - owners);

@@ -22,17 +22,17 @@ use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
-use super::{Change, ManualHealth, ProcessChange, Refused, Request};
+use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
 use crate::net::tasks::blocking;
 use crate::wire::Name;
 
 /// All paths, for requests that may be asked and are there with all of their body.
-pub(super) fn router(requests: mpsc::Sender<Request>, is_ready: impl Fn() -> bool + Send + Sync + 'static) -> Router {
-    let server = Arc::new(Server { requests, is_ready: Box::new(is_ready), cache_turn: Arc::default() });
+pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>) -> Router {
+    let server = Arc::new(Server { requests, condition, cache_turn: Arc::default() });
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
@@ -55,8 +55,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, is_ready: impl Fn() -> boo
 struct Server {
     /// The way to the control thread.
     requests: mpsc::Sender<Request>,
-    /// Whether queries are taken.
-    is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+    condition: Arc<Condition>,
     /// Held by whoever goes through the cache: however many ask, workers meet no more than one of them there.
     cache_turn: Arc<Mutex<()>>,
 }
@@ -119,9 +118,21 @@ pub(super) fn may_wait(path: &str) -> bool {
     [RELOAD, RESTART, UPGRADE].contains(&path)
 }
 
+/// `/healthz`.
+async fn health(State(server): State<Arc<Server>>) -> (StatusCode, String) {
+    match server.condition.stall() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(stall) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stall}\n")),
+    }
+}
+
 /// `/readyz`.
 async fn readiness(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) {
-    if (server.is_ready)() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+    if server.condition.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
 }
 
 async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<impl IntoResponse, HttpError> {

@@ -85,7 +85,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
                 }
                 Err(lost) => end_with(&Loss { worker: None, lost }),
             },
-            _ = tick.tick(), if manager.interval().is_some() => manager.tick(true),
+            _ = tick.tick(), if manager.interval().is_some() => manager.tick(server.makes_progress()),
             event = server.supervise() => match event {
                 ServerEvent::Lost(loss) => end_with(&loss),
                 // There is nobody to tell.
@@ -116,6 +116,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
     let (drained, summary) = loop {
         tokio::select! {
             drained = &mut drain => break drained,
+            // It ends by itself.
             _ = tick.tick(), if manager.interval().is_some() => manager.tick(true),
         }
     };

@@ -26,7 +26,7 @@ impl SingleFlight {
         Self { slots: (0..slots).map(|_| AtomicU32::new(0)).collect() }
     }
 
-    /// SingleFlight the slot of `hash`, once more if it is held already.
+    /// Takes the slot of `hash`, once more if it is held already.
     ///
     /// # Errors
     /// The worker that holds it.
@@ -51,6 +51,15 @@ impl SingleFlight {
             _ => Some(held - 1),
         });
         debug_assert!(released.is_ok(), "a claim is released once");
+    }
+
+    /// Gives back whatever a worker holds that has ended with its races.
+    pub fn release_all(&self, of: WorkerId) {
+        let theirs = (u32::from(of.0) + 1) << COUNT_BITS;
+        for slot in &self.slots {
+            // Nobody but its holder changes a slot that is held, and that one is gone.
+            let _ = slot.fetch_update(AcqRel, Relaxed, |held| (held & !COUNT_MASK == theirs).then_some(0));
+        }
     }
 
     /// The slot of a hash, if claims matter at all.
@@ -83,6 +92,21 @@ mod tests {
         claims.release(7);
         assert_eq!(claims.take(7, b), Ok(()));
         assert_eq!(claims.take(7, a), Err(b));
+    }
+
+    #[test]
+    fn what_a_worker_held_that_has_ended_is_free() {
+        let claims = SingleFlight::new(3);
+        let (a, b) = (WorkerId(0), WorkerId(1));
+        for hash in [7, 7, u64::MAX] {
+            assert_eq!(claims.take(hash, a), Ok(()));
+        }
+        assert_eq!(claims.take(1 << 60, b), Ok(()));
+        claims.release_all(a);
+        for hash in [7, u64::MAX] {
+            assert_eq!(claims.take(hash, b), Ok(()));
+        }
+        assert_eq!(claims.take(1 << 60, a), Err(b));
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
+    /// Starts from 0 again: for what comes and goes, when all of it is gone. Its writer must have ended.
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// The sum so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

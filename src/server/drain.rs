@@ -1,6 +1,5 @@
 //! Draining: the server finishes what it has taken, and ends.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -8,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::reload::ending;
-use super::worker::{Command, LostWorker};
+use super::worker::Command;
 use super::{Loss, Server, ServerEvent};
 use crate::admin::ProcessChange;
 use crate::metrics::Summary;
@@ -31,9 +30,9 @@ impl Server {
     pub async fn drain(mut self) -> (Drained, Summary) {
         self.end_reloads();
         let timeouts = self.state.iter().flat_map(|state| &state.pools).map(|pool| pool.rules().timeout);
-        self.is_ready.store(false, Relaxed);
+        self.condition.set_ready(false);
         let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
-        let ways: Vec<_> = self.workers.iter().map(|worker| worker.commands.clone()).collect();
+        let ways = self.workers.ways();
         let drained = async {
             // Twice: the first time ends the intake of all, the second what they handed over to each other meanwhile.
             for _ in 0..2 {
@@ -48,15 +47,12 @@ impl Server {
             lost = self.supervise_while_draining() => return (Drained::Lost(lost), self.summary),
         };
         self.tell(|| Command::Stop);
-        let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
-        let joined = blocking(move || {
-            threads.into_iter().for_each(|thread| drop(thread.join()));
-        });
-        if timeout_at(deadline + DRAIN_MARGIN, joined).await.is_err() {
+        let (join, mut lost) = self.workers.join();
+        if timeout_at(deadline + DRAIN_MARGIN, blocking(join)).await.is_err() {
             drained = Drained::Late;
         }
-        if let Ok(LostWorker { id, lost }) = self.lost.try_recv() {
-            drained = Drained::Lost(Loss { worker: Some(id.0), lost });
+        if let Some(loss) = self.lost_worker.or_else(|| lost.try_recv().ok().map(Loss::from)) {
+            drained = Drained::Lost(loss);
         }
         if let Some(state) = self.state.take() {
             let saved = blocking_task(TaskKind::Persist, self.saves.last_one(&state)).await;

@@ -5,6 +5,7 @@ use std::fmt;
 use tokio::sync::oneshot;
 
 use super::carried::Known;
+use super::worker::LostWorker;
 use crate::admin::{ProcessChange, Refused};
 use crate::net::tasks::Lost;
 
@@ -39,6 +40,12 @@ pub struct Loss {
     pub worker: Option<u16>,
     /// What it was.
     pub lost: Lost,
+}
+
+impl From<LostWorker> for Loss {
+    fn from(LostWorker { id, lost }: LostWorker) -> Self {
+        Self { worker: Some(id.0), lost }
+    }
 }
 
 impl fmt::Display for Loss {

@@ -10,15 +10,18 @@ mod connections;
 mod cookies;
 mod drain;
 mod event;
+mod heartbeat;
 mod listeners;
 mod persist;
 mod privileges;
 mod recent_queries;
 mod reload;
 mod reload_notice;
+mod replacement;
 mod start;
 mod status;
 mod worker;
+mod workers;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -26,12 +29,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::Interval;
 
 use self::authorities::{ServedAuthority, ZoneChange};
@@ -48,13 +49,14 @@ pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
 pub use self::start::StartError;
-use self::worker::{Command, LostWorker};
-use crate::admin::{Change, Request};
+use self::worker::Command;
+use self::workers::{InForce, WorkerEvent, Workers};
+use crate::admin::{Change, Condition, Request};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::health::Prober;
-use crate::limit::{CookieSecrets, Cookies};
+use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
 use crate::metrics::{Counters, ProcessesSnapshot, Summary};
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{Endless, TaskKind, Tasks, blocking};
@@ -70,7 +72,7 @@ pub struct Server {
     config: Config,
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
-    workers: Vec<Worker>,
+    workers: Workers,
     /// What it listens on.
     listeners: Listeners,
     /// The pools as the config had them when it was last read.
@@ -87,18 +89,18 @@ pub struct Server {
     sleep: SleepMeter,
     /// What the admin server asks.
     requests: Receiver<Request>,
-    /// Whether queries are taken.
-    is_ready: Arc<AtomicBool>,
+    /// What health checks are told.
+    condition: Arc<Condition>,
     /// The admin server; it ends with this value.
     admin: Endless,
     /// All other tasks of this thread.
     tasks: Tasks,
-    /// Which workers have ended, and why.
-    lost: UnboundedReceiver<LostWorker>,
+    /// A worker that has ended during the drain.
+    lost_worker: Option<Loss>,
     /// Tasks that were lost so far.
     tasks_lost: u64,
-    /// Workers that were replaced so far.
-    worker_replacements: u64,
+    /// Where no client is.
+    own: Arc<OwnAddresses>,
     /// The processes of which this is one, as the owner knows them; none if this one is all there is.
     processes: Option<ProcessesSnapshot>,
     /// Reads the config again.
@@ -138,13 +140,6 @@ pub struct Server {
     known_changes: Rc<Notify>,
 }
 
-/// A running worker.
-struct Worker {
-    /// The way to it.
-    commands: UnboundedSender<Command>,
-    thread: JoinHandle<()>,
-}
-
 impl Server {
     /// What is bound: `forwarder=127.0.0.1:5300 ts1=127.0.0.1:5301`.
     pub fn bound(&self) -> String {
@@ -178,6 +173,11 @@ impl Server {
         &self.listeners
     }
 
+    /// Whether all workers make progress.
+    pub fn makes_progress(&self) -> bool {
+        self.workers.stall(std::time::Instant::now()).is_none()
+    }
+
     /// Takes care of the running server: probes, the size of hedge buckets, reloads, what the admin server asks. Returns what is not
     /// its own to decide; who calls it again goes on. If something was lost, it goes on without that.
     pub async fn supervise(&mut self) -> ServerEvent {
@@ -185,16 +185,19 @@ impl Server {
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
-            let (worker, lost) = tokio::select! {
-                Some(LostWorker { id, lost }) = self.lost.recv() => (Some(id), lost),
-                lost = self.tasks.lost() => (None, lost),
-                lost = self.admin.lost() => (None, lost),
+            let lost = tokio::select! {
+                event = self.workers.next_event() => {
+                    self.on_worker(event);
+                    continue;
+                }
+                lost = self.tasks.lost() => lost,
+                lost = self.admin.lost() => lost,
                 loaded = self.reloads.loaded() => match loaded {
                     Ok(loaded) => {
                         self.finish_reload(loaded);
                         continue;
                     }
-                    Err(lost) => (None, lost),
+                    Err(lost) => lost,
                 },
                 Some(health_events) = self.health_events.recv() => {
                     self.prober.on_event(&health_events);
@@ -223,7 +226,33 @@ impl Server {
                 }
             };
             self.tasks_lost += 1;
-            return ServerEvent::Lost(Loss { worker: worker.map(|worker| worker.0), lost });
+            return ServerEvent::Lost(Loss { worker: None, lost });
+        }
+    }
+
+    /// Has a worker that has died replaced. One that dies while the server drains is not: it would take queries.
+    fn on_worker(&mut self, event: WorkerEvent) {
+        let now = std::time::Instant::now();
+        match event {
+            WorkerEvent::Ended(lost) => {
+                self.tasks_lost += 1;
+                if self.is_ending {
+                    self.lost_worker = Some(lost.into());
+                } else {
+                    self.workers.on_end(lost, self.state.as_ref(), now);
+                }
+            }
+            WorkerEvent::Due(id) => {
+                let in_force = InForce {
+                    config: &self.config,
+                    state: self.state.as_ref(),
+                    authorities: &self.authorities,
+                    connections: &self.connections,
+                    listeners: &self.listeners,
+                    own: &self.own,
+                };
+                self.workers.replace(id, &in_force, now);
+            }
         }
     }
 
@@ -241,8 +270,11 @@ impl Server {
 
     /// Does what is due each second.
     fn on_second(&mut self) {
+        let now = std::time::Instant::now();
         self.reloads.tick();
-        self.own_secret.tick(std::time::Instant::now());
+        self.own_secret.tick(now);
+        self.workers.ping(now);
+        self.condition.set_stall(self.workers.stall(now));
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
@@ -308,7 +340,7 @@ impl Server {
     /// Tells all workers.
     fn tell(&self, command: impl Fn() -> Command) {
         // A worker that is gone has logged why.
-        self.workers.iter().for_each(|worker| drop(worker.commands.send(command())));
+        self.workers.tell(command);
     }
 }
 

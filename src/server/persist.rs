@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cache::LoadError;
 use crate::config::CacheConfig;
+use crate::engine;
 use crate::files::{self, NewFile, Readers};
-use crate::forwarder::Shared;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::state::ForwarderState;
 
@@ -61,7 +61,7 @@ impl Saves {
 }
 
 /// Loads what an earlier process has saved, if the config says where.
-pub(super) fn load(state: &ForwarderState, shared: &Shared) {
+pub(super) fn load(state: &ForwarderState, engines: &engine::Shared) {
     let Some((cache, CacheConfig { rules, persist: Some(file), .. })) =
         state.cache.as_ref().zip(state.cache_config.as_ref())
     else {
@@ -76,7 +76,7 @@ pub(super) fn load(state: &ForwarderState, shared: &Shared) {
             return tracing::warn!(file = %file.display(), error = %LoadError::Io(error), "cache: the file is ignored");
         }
     };
-    let hash = |question: &[u8]| shared.engines.hash(question);
+    let hash = |question: &[u8]| engines.hash(question);
     let known = state.cached_pools();
     match cache.load(rules, Instant::now(), wall_clock(), &known, hash, &mut BufReader::new(image)) {
         Ok(answers) => tracing::info!(answers, file = %file.display(), "cache: loaded"),

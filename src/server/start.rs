@@ -9,16 +9,15 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::interval;
 
 use super::authorities::{ServedAuthority, ZoneChange};
-use super::carried::{Carried, CarriedCache, Learnt};
+use super::carried::{Carried, CarriedCache};
 use super::connections::Tables;
 use super::cookies::OwnSecret;
 use super::listeners::{AdminListeners, Listeners};
@@ -26,29 +25,23 @@ use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
-use super::worker::{self, AuthorityParts, Command, ForwarderParts, LostWorker, Parts};
-use super::{Server, Worker, forwarder_cookies, notify, persist};
-use crate::admin::{self, SocketError};
-use crate::authority::ReceivedNotify;
+use super::workers::{InForce, Workers};
+use super::{Server, forwarder_cookies, notify, persist};
+use crate::admin::{self, Condition, SocketError};
 use crate::config::{Config, CookieConfig};
-use crate::engine;
-use crate::engine::shortage::Shortage;
-use crate::engine::single_flight::{SingleFlight, WorkerId};
-use crate::forwarder::{HAND_OVERS, HandOver, Shared};
 use crate::health::Prober;
-use crate::limit::{Clients, Cookies, OwnAddresses, Pacing};
+use crate::limit::{Cookies, OwnAddresses};
 use crate::load::{Confinement, Setup};
-use crate::metrics::{Counters, Limited, Summary};
+use crate::metrics::{Counters, Summary};
 use crate::net::bind::BindError;
-use crate::net::busy_poll::BusyPoll;
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::{Endless, TaskKind, Tasks};
 use crate::notify::Notifier;
 use crate::secondary::{Saved, Secondaries, ZoneUpdate};
-use crate::state::{ForwarderState, HealthEvent};
+use crate::state::ForwarderState;
 use crate::transfer::tsig::Keys;
-use crate::wire::{HashSeed, QuestionHasher};
+use crate::wire::HashSeed;
 use crate::zone::ZoneDb;
 
 /// A server could not start.
@@ -137,51 +130,48 @@ impl Server {
         let connections = Tables::new(&config, shares.connections, Instant::now());
         // At most one of each signal for each backend: see `SharedBackend::is_first`.
         let (health_event_sender, health_events) = unbounded_channel();
-        let (shared, handed_over) = share(&config, &connections, hasher, health_event_sender, count);
+        // At most one for each zone and primary: see `authority::PendingNotifies`.
+        let (notify_sender, notifies) = unbounded_channel();
+        let (admin_share, links) = (shares.admin, (health_event_sender, notify_sender));
+        let mut workers = Workers::new(count, &config, &connections, hasher, shares, links);
         if let (Some(state), CarriedCache::Persisted) = (&state, &cache) {
-            persist::load(state, &shared);
+            persist::load(state, workers.engines());
         }
         let tasks = Tasks::default();
         let mut zones =
             Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
         let changes = zones.take_saved();
         let reloads = Reloads::start(read, confinement, edition)?;
-        // At most one for each worker.
-        let (lost_sender, lost) = unbounded_channel();
-        // At most one for each zone and primary: see `authority::PendingNotifies`.
-        let (notify_sender, notifies) = unbounded_channel();
-        let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let for_workers = ForWorkers {
-            learnt: learnt.as_ref(),
+        let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
+        let in_force = InForce {
             config: &config,
             state: state.as_ref(),
             authorities: &zones.authorities,
-            shared,
             connections: &connections,
-            shares: &shares,
-            own: Arc::new(OwnAddresses::new(listeners.for_queries())),
             listeners: &listeners,
-            notifies: notify_sender,
-            lost: lost_sender,
+            own: &own,
         };
-        let mut workers = Vec::new();
-        for (number, handed_over) in handed_over.into_iter().enumerate() {
-            workers.push(for_workers.start(number, handed_over, Arc::clone(&counters[number]))?);
-        }
+        let counters = workers.start(&in_force, learnt.as_ref())?;
         let known_changes: Rc<Notify> = Rc::default();
-        let mut prober = Prober::new(tasks.clone(), refresh(&workers, Rc::clone(&known_changes)));
+        let mut prober = Prober::new(tasks.clone(), workers.refresher(Rc::clone(&known_changes)));
         if let Some(state) = &state {
             prober.set_state(state);
         }
         let (asks, requests) = channel(ADMIN_REQUESTS);
-        let is_ready = Arc::new(AtomicBool::new(true));
+        let condition = Arc::new(Condition::default());
+        condition.set_ready(true);
         let mut admin = Endless::new(TaskKind::Admin);
         if let Some(AdminListeners { tcp, socket, .. }) = listeners.admin() {
-            let is_ready = Arc::clone(&is_ready);
-            let is_ready = move || is_ready.load(Relaxed);
             let socket =
                 socket.as_ref().map(|socket| Ok::<_, io::Error>((socket.listener()?, socket.path().to_owned())));
-            admin.start(admin::serve(tcp.try_clone()?, socket.transpose()?, shares.admin, token, asks, is_ready));
+            admin.start(admin::serve(
+                tcp.try_clone()?,
+                socket.transpose()?,
+                admin_share,
+                token,
+                asks,
+                Arc::clone(&condition),
+            ));
         }
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
@@ -199,12 +189,12 @@ impl Server {
             saves: Saves::new(Instant::now()),
             sleep: SleepMeter::new(),
             requests,
-            is_ready,
+            condition,
             admin,
             tasks,
-            lost,
+            lost_worker: None,
             tasks_lost: 0,
-            worker_replacements: 0,
+            own,
             processes: None,
             reloads,
             events: VecDeque::new(),
@@ -271,106 +261,6 @@ impl Zones {
         }
         std::mem::take(&mut self.changes)
     }
-}
-
-/// What workers are made of.
-struct ForWorkers<'a> {
-    /// What they are to know from the beginning.
-    learnt: Option<&'a Learnt>,
-    config: &'a Config,
-    state: Option<&'a Arc<ForwarderState>>,
-    authorities: &'a [ServedAuthority],
-    shared: Arc<Shared>,
-    connections: &'a Tables,
-    shares: &'a Shares,
-    /// Where no client is.
-    own: Arc<OwnAddresses>,
-    listeners: &'a Listeners,
-    notifies: UnboundedSender<ReceivedNotify>,
-    /// Where a worker tells that it has ended.
-    lost: UnboundedSender<LostWorker>,
-}
-
-impl ForWorkers<'_> {
-    /// Starts the worker of this number.
-    fn start(&self, number: usize, handed_over: Receiver<HandOver>, counters: Arc<Counters>) -> io::Result<Worker> {
-        // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
-        let (commands, received) = unbounded_channel();
-        if let Some(learnt) = self.learnt.and_then(|learnt| learnt.of_worker(number)) {
-            let _ = commands.send(Command::Learn(learnt));
-        }
-        let table = self.connections.forwarder.as_ref();
-        let forwarder = match self.state.zip(table) {
-            Some((state, table)) => Some(ForwarderParts {
-                shared: Arc::clone(&self.shared),
-                state: Arc::clone(state),
-                own: Arc::clone(&self.own),
-                handed_over,
-                sockets: self.listeners.of_forwarder(number)?,
-                backend_sockets: self.shares.backend_sockets,
-                connections: Arc::clone(table),
-                fetches: self.shares.fetches,
-            }),
-            None => None,
-        };
-        let mut authorities = Vec::new();
-        for (place, (served, table)) in self.authorities.iter().zip(&self.connections.authorities).enumerate() {
-            authorities.push(AuthorityParts {
-                number: place,
-                state: Arc::clone(served.state()),
-                own: Arc::clone(&self.own),
-                limited: table.limited(),
-                notifies: self.notifies.clone(),
-                sockets: self.listeners.of_authority(place, number)?,
-                connections: Arc::clone(table),
-            });
-        }
-        let parts = Parts {
-            id: WorkerId(number as u16),
-            commands: received,
-            forwarder,
-            authorities,
-            counters,
-            busy_poll: BusyPoll::new(self.config.busy_poll),
-        };
-        Ok(Worker { commands, thread: worker::start(parts, self.lost.clone())? })
-    }
-}
-
-/// What the workers of the LS share, and what each of them gets of the others.
-fn share(
-    config: &Config,
-    connections: &Tables,
-    hasher: QuestionHasher,
-    health_events: UnboundedSender<HealthEvent>,
-    workers: usize,
-) -> (Arc<Shared>, Vec<Receiver<HandOver>>) {
-    let (hand_over, handed_over) = (0..workers).map(|_| channel(HAND_OVERS)).unzip();
-    let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
-    let engines = engine::Shared {
-        single_flight: SingleFlight::new(workers),
-        hasher,
-        clients: Arc::new(Clients::new(may_wait, rand::random())),
-        limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
-        shortage: Shortage::new(Instant::now()),
-    };
-    let shared = Shared {
-        engines: Arc::new(engines),
-        workers: hand_over,
-        on_the_way: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-        pacing: Pacing::new(rand::random(), Instant::now()),
-        health_events,
-    };
-    (Arc::new(shared), handed_over)
-}
-
-/// Has the workers look at the health of the backends again, and whoever tells other processes of it.
-fn refresh(workers: &[Worker], known_changes: Rc<Notify>) -> Rc<dyn Fn()> {
-    let commands: Vec<_> = workers.iter().map(|worker| worker.commands.clone()).collect();
-    Rc::new(move || {
-        known_changes.notify_one();
-        commands.iter().for_each(|commands| drop(commands.send(Command::Refresh)));
-    })
 }
 
 /// Divides the descriptors that the process may open among its parts, and tells the operator.

@@ -24,7 +24,7 @@ impl Server {
             limited: self.connections.limited(),
             reload: self.reloads.snapshot(),
             tasks_lost: self.tasks_lost,
-            worker_replacements: self.worker_replacements,
+            worker_replacements: self.workers.replaced(),
             processes: self.processes.clone().unwrap_or_else(|| self.alone()),
             ..self.summary.snapshot()
         }

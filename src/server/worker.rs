@@ -12,9 +12,10 @@ use std::time::Instant;
 
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
+use super::heartbeat::Ping;
 use super::listeners::Sockets;
 use crate::authority::{self, Authority, AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
@@ -41,6 +42,8 @@ pub(super) enum Command {
     Learn(Vec<LearntBackend>),
     /// Tell what is known of backends, from this number on; fewer than [`TOLD`] are the last.
     TellLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
+    /// Say that there is progress.
+    Ping(Ping),
     /// Take no more queries for the LS, finish those in flight, and say so.
     Drain(oneshot::Sender<()>),
     /// The same for the authorities; then end.
@@ -72,7 +75,7 @@ pub(super) struct ForwarderParts {
     /// Where no client is.
     pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
-    pub(super) handed_over: Receiver<HandOver>,
+    pub(super) handed_over: HandedOver,
     pub(super) sockets: Sockets,
     /// For how many sockets to backends it has room.
     pub(super) backend_sockets: usize,
@@ -81,6 +84,9 @@ pub(super) struct ForwarderParts {
     /// By how many connections it may fetch answers from backends.
     pub(super) fetches: usize,
 }
+
+/// What other workers hand over to a worker. It outlives the worker: what waits in it is taken by the next of that number.
+pub(super) type HandedOver = Arc<Mutex<Receiver<HandOver>>>;
 
 /// A worker's part of a TS.
 pub(super) struct AuthorityParts {
@@ -98,8 +104,8 @@ pub(super) struct AuthorityParts {
     pub(super) connections: Arc<Connections>,
 }
 
-/// A worker has lost a task, and has ended with it: its sockets are closed, and its queries have no answer. All that there is of
-/// it, its [`Parts`] apart, is gone, so that whoever is told could make another one.
+/// A worker has lost a task, and has ended with it: the queries that it had in flight have no answer. All that there is of it is
+/// gone, so that another can take its place.
 #[derive(Clone, Debug)]
 pub(super) struct LostWorker {
     pub(super) id: WorkerId,
@@ -176,6 +182,7 @@ async fn run(parts: Parts) -> Result<(), Lost> {
                 let learnt = forwarder.map(|forwarder| forwarder.learnt(first, TOLD, Instant::now()));
                 let _ = answer.send(learnt.unwrap_or_default());
             }
+            Command::Ping(ping) => ping.answer(),
             Command::Drain(done) => match &mut balancer {
                 // Commands are still taken meanwhile: a backend may die while we wait for it.
                 Some(balancer) => tasks.start_and_leave(TaskKind::Drain, balancer.drain(done)),
@@ -241,16 +248,8 @@ impl Turns {
         busy_poll: BusyPoll,
         tasks: Tasks,
     ) -> io::Result<Self> {
-        let ForwarderParts {
-            shared,
-            state,
-            own,
-            mut handed_over,
-            sockets,
-            backend_sockets,
-            connections: table,
-            fetches,
-        } = parts;
+        let ForwarderParts { shared, state, own, handed_over, sockets, backend_sockets, connections: table, fetches } =
+            parts;
         let (udp, tcp) = register(sockets)?;
         let idle = Rc::new(Notify::new());
         let (sockets, told) = (udp.clone(), Rc::clone(&idle));
@@ -283,6 +282,8 @@ impl Turns {
         let receiver = Rc::clone(&forwarder);
         let mut receiving = Endless::new(TaskKind::HandOver);
         receiving.start(async move {
+            // Of two workers of one number only one ever lives.
+            let mut handed_over = handed_over.lock().await;
             while let Some(query) = handed_over.recv().await {
                 receiver.borrow_mut().take_handed_over(&query, Instant::now());
             }

@@ -93,6 +93,17 @@ impl ForwarderState {
         pools.iter().filter(|pool| pool.cache).map(pool::cache_identity).collect()
     }
 
+    /// Nothing is in flight at this worker any more: it has ended with all that it had.
+    pub fn forget_in_flight(&self, worker: usize) {
+        for pool in &self.pools {
+            pool.state.counters[worker].in_flight.clear();
+            for backend in &pool.backends {
+                backend.counters[worker].in_flight.clear();
+                backend.counters[worker].waited_for.clear();
+            }
+        }
+    }
+
     /// The pool of this name.
     pub fn pool(&self, name: &str) -> Option<&Arc<SharedPool>> {
         self.pools.iter().find(|pool| pool.config.name == name)

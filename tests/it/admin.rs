@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::Ordering;
 
 use crate::support::admin_site::{HOST, JSON, Site, TOKEN};
 use hedgerow::admin::{Change, ManualHealth, ProcessChange};
@@ -12,9 +11,14 @@ fn health_is_that_it_runs_and_readiness_that_it_takes_queries() {
     let site = Site::start();
     assert_eq!(site.ask("GET /healthz").status, 200);
     assert_eq!(site.ask("GET /readyz").status, 200);
-    site.is_ready.store(false, Ordering::Relaxed);
+    site.condition.set_ready(false);
     assert_eq!(site.ask("GET /healthz").status, 200);
     assert_eq!(site.ask("GET /readyz").status, 503);
+    site.condition.set_stall(Some("worker 1 has made no progress for 10 s".to_owned()));
+    let sick = site.ask("GET /healthz");
+    assert_eq!((sick.status, &*sick.body), (503, "worker 1 has made no progress for 10 s\n"));
+    site.condition.set_stall(None);
+    assert_eq!(site.ask("GET /healthz").status, 200);
 }
 
 #[test]

@@ -19,7 +19,7 @@ impl Server {
         }
         self.reloads.add_counted(&counted.reload);
         self.tasks_lost += counted.tasks_lost;
-        self.worker_replacements += counted.worker_replacements;
+        self.workers.add_replaced(counted.worker_replacements);
         let Some(state) = &self.state else { return };
         if let (Some(cache), Some(counted)) = (&state.cache, &counted.cache) {
             let &CacheSnapshot { hits, stale_hits, failure_hits, misses, insertions, evictions, .. } = counted;

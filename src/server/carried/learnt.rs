@@ -95,7 +95,7 @@ impl Server {
     /// What it has learnt so far. The server goes on meanwhile: workers tell it bit by bit, and what is large is written
     /// by another thread.
     pub fn learnt(&self) -> impl Future<Output = Learnt> + use<> {
-        let workers: Vec<_> = self.workers.iter().map(|worker| worker.commands.clone()).collect();
+        let workers = self.workers.ways();
         let seed = self.hash_seed;
         let pools = self.state.iter().flat_map(|state| &state.pools).map(|pool| {
             let pool = Arc::clone(pool);

@@ -15,4 +15,6 @@ mod plane;
 mod privileges;
 mod shortage;
 mod unreachable;
+#[cfg(feature = "faults")]
+mod workers;
 mod zones;

@@ -207,37 +207,3 @@ fn a_reload_reaches_the_folders_of_the_config_and_no_others() {
     assert!(answer.body.contains(&expected), "{answer:?}");
     assert!(!has("other.example") && has("b.example"), "what was in force stays");
 }
-
-/// Tests of builds with the feature: `cargo test --features faults --test it hostile::privileges::`.
-#[cfg(feature = "faults")]
-mod faults {
-    use super::*;
-
-    /// The question that a worker does not survive.
-    const FATAL: &str = "panic.hedgerow.test";
-
-    /// Asks it, and checks that the process ends with status 1, and says why.
-    fn check(ask: impl Fn(&Server, &Query)) {
-        let backend = Backend::new(answer("192.0.2.7"));
-        let ts = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n";
-        let config = Forwarder::to(&[&backend], "").workers(2).to_toml() + ts;
-        let mut server = Server::start_with_files(&config, &[("a.txt", &table(&["a.example"]))]);
-        assert_eq!(server.client().ask(&query("www.example.org", A)).answers(), ["192.0.2.7"]);
-        ask(&server, &query(FATAL, A));
-        assert_eq!(server.process.wait_for_exit().code(), Some(1), "{}", server.process.log());
-        let told = server.process.wait_for_log("; the process ends");
-        assert!(told.contains("panicked: asked for panic.hedgerow.test."), "{told}");
-    }
-
-    #[test]
-    fn a_panic_in_a_listener_ends_the_process() {
-        check(|server, question| server.client().send(question));
-        check(|server, question| Client::of(server.listener("ts")).send(question));
-    }
-
-    #[test]
-    fn a_panic_in_a_connection_ends_the_process() {
-        check(|server, question| server.tcp_client().send(std::slice::from_ref(question)));
-        check(|server, question| TcpClient::of(server.listener("ts")).send(std::slice::from_ref(question)));
-    }
-}

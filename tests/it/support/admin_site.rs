@@ -8,12 +8,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use hedgerow::admin::{self, CacheAccess, Change, Owner, ProcessChange, Refused, Request, Socket, Token};
+use hedgerow::admin::{self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Socket, Token};
 use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
@@ -42,7 +41,7 @@ pub(crate) struct Site {
     /// Holds the socket.
     _folder: TempDir,
     /// What `/readyz` says.
-    pub(crate) is_ready: Arc<AtomicBool>,
+    pub(crate) condition: Arc<Condition>,
     /// What it was asked to change.
     changes: Arc<Mutex<Vec<Change>>>,
     /// Dropped, it ends the thread.
@@ -76,11 +75,12 @@ impl Site {
         let path = folder.path().join("admin.sock");
         let place = AdminSocket::At(path.clone());
         let socket = Socket::open(&place, address, Owner::current(), &mut |_| None).expect("a free path");
-        let is_ready = Arc::new(AtomicBool::new(true));
+        let condition = Arc::new(Condition::default());
+        condition.set_ready(true);
         let changes = Arc::new(Mutex::default());
         let (end, ended) = oneshot::channel();
         let (requests, received) = channel(16);
-        let (ready, control) = (Arc::clone(&is_ready), control(received, Arc::clone(&changes), cache));
+        let (told, control) = (Arc::clone(&condition), control(received, Arc::clone(&changes), cache));
         let thread = thread::spawn(move || {
             // Its file goes with it.
             let listener_of = |socket: &Socket| (socket.listener().expect("a descriptor"), socket.path().to_owned());
@@ -88,7 +88,7 @@ impl Site {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
                 tokio::select! {
-                    result = admin::serve(listener, door, 64, token, requests, move || ready.load(Ordering::Relaxed)) => {
+                    result = admin::serve(listener, door, 64, token, requests, told) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}
@@ -96,7 +96,7 @@ impl Site {
                 }
             }));
         });
-        Self { address, socket: path, _folder: folder, is_ready, changes, end: Some(end), thread: Some(thread) }
+        Self { address, socket: path, _folder: folder, condition, changes, end: Some(end), thread: Some(thread) }
     }
 
     /// What it was asked to change so far.

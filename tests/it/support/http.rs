@@ -155,7 +155,15 @@ impl Metrics {
 
     /// The values of all samples of this name that have these labels.
     fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<u64> {
-        let ours = self.0.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} "));
+        let split = |line: &'_ str| -> Option<(String, String)> {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = match rest.strip_prefix('{') {
+                Some(rest) => rest.split_once("} ")?,
+                None => ("", rest.strip_prefix(' ')?),
+            };
+            Some((labels.to_owned(), value.to_owned()))
+        };
+        let ours = self.0.lines().filter_map(split);
         let labelled = ours.filter(|(found, _)| labels.iter().all(|(k, v)| found.contains(&format!("{k}=\"{v}\""))));
         labelled.map(|(_, value)| value.trim().parse().expect("a whole number")).collect()
     }

@@ -1,7 +1,9 @@
-//! Load: different queries at an even pace from several ports, every answer checked and timed. Faults are scheduled by
-//! how many queries were sent, so that a test waits for the load and not for a clock.
+//! Load: different queries at an even pace from several ports and, where a test wants it, on several kept TCP connections; every
+//! answer is checked and timed, and every query is accounted for. Faults are scheduled by how many queries were sent, so that
+//! a test waits for the load and not for a clock.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::PATIENCE;
+use super::client::framed;
 use super::http::Admin;
 use super::message::*;
 
@@ -34,6 +37,8 @@ pub(crate) struct Load {
 pub(crate) struct Sent {
     /// When it was sent.
     pub(crate) at: Instant,
+    /// Whether it went by a TCP connection.
+    pub(crate) by_tcp: bool,
     /// What came back.
     pub(crate) answer: Option<Came>,
 }
@@ -48,13 +53,18 @@ pub(crate) struct Came {
 }
 
 impl Load {
-    /// Begins to ask, when no other load of this process does any more: they measure time.
+    /// Begins to ask by UDP, when no other load of this process does any more: they measure time.
     pub(crate) fn start(server: SocketAddr, rate: u32) -> Self {
+        Self::start_with(server, rate, 0)
+    }
+
+    /// Begins to ask by UDP, and on so many TCP connections, which are kept. Each way gets the same share.
+    pub(crate) fn start_with(server: SocketAddr, rate: u32, connections: usize) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = Arc::new(Shared::default());
         let thread = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || Run::new(server, rate).run(&shared)
+            move || Run::new(server, rate, connections).run(&shared)
         });
         Self { rate, shared, thread, _alone: alone }
     }
@@ -84,8 +94,12 @@ impl Load {
 pub(crate) struct Report {
     /// All queries, in the order of sending.
     pub(crate) queries: Vec<Sent>,
-    /// Responses that nobody waited for.
+    /// Responses that nobody waited for, such as a second one to the same query.
     pub(crate) strays: usize,
+    /// Connections that the server has closed.
+    pub(crate) closed: usize,
+    /// How often nobody listened where a query was sent, or a connection was to be opened.
+    pub(crate) refused: usize,
     /// The first of the answers that are not the table's, and how long each took.
     pub(crate) oddities: Vec<(Duration, Response)>,
 }
@@ -94,6 +108,11 @@ impl Report {
     /// Queries without an answer.
     pub(crate) fn lost(&self) -> usize {
         self.queries.iter().filter(|sent| sent.answer.is_none()).count()
+    }
+
+    /// Those of them that were sent by UDP.
+    pub(crate) fn lost_by_udp(&self) -> usize {
+        self.queries.iter().filter(|sent| sent.answer.is_none() && !sent.by_tcp).count()
     }
 
     /// Queries with an answer that is not the table's.
@@ -109,16 +128,19 @@ impl Report {
         times
     }
 
-    /// Fails unless every query that the server has taken had its one right answer. On a machine that is busy with other
+    /// Fails unless every query that the server has taken had its one right answer, and all connections are open. On a machine that is busy with other
     /// things the kernel may drop a few on their way to the server, which cannot know of them.
     pub(crate) fn check(&self, what: &str, admin: &Admin) {
         let sent = self.queries.len();
         let taken = usize::try_from(admin.metrics().sum("hedgerow_queries_total", &[])).expect("a count");
-        let (lost, wrong, strays) = (self.lost(), self.wrong(), self.strays);
-        let odd = &self.oddities;
-        let numbers =
-            format!("{what}: {sent} sent, {taken} taken: {lost} lost, {wrong} wrong, {strays} strays {odd:?}");
-        assert!(lost <= sent - taken && wrong == 0 && strays == 0, "{numbers}");
+        let (lost, by_udp, wrong, odd) = (self.lost(), self.lost_by_udp(), self.wrong(), &self.oddities);
+        let Self { strays, closed, refused, .. } = self;
+        let numbers = format!(
+            "{what}: {sent} sent, {taken} taken: {lost} lost ({by_udp} by UDP), {wrong} wrong, {strays} strays, {closed} connections closed, \
+             {refused} refused {odd:?}"
+        );
+        assert!(lost <= sent.saturating_sub(taken) && wrong == 0, "{numbers}");
+        assert_eq!((*strays, *closed, *refused), (0, 0, 0), "{numbers}");
         assert!(taken * 100 >= sent * 99, "too few to tell: {numbers}");
     }
 }
@@ -151,13 +173,12 @@ struct Progress {
 
 /// The thread of a load.
 struct Run {
+    server: SocketAddr,
     /// Queries a second.
     rate: f64,
     /// The clients.
-    sockets: Vec<UdpSocket>,
-    /// For each socket and ID, the query that waits for its answer.
-    waiting: Vec<Vec<Option<usize>>>,
-    /// So many of them.
+    ways: Vec<Way>,
+    /// Queries that wait for their answer.
     outstanding: usize,
     /// Queries without their ID, and the address to be answered, by number of the name.
     questions: Vec<(Vec<u8>, [u8; 4])>,
@@ -167,18 +188,19 @@ struct Run {
 
 impl Run {
     /// Nothing sent yet.
-    fn new(server: SocketAddr, rate: u32) -> Self {
-        let sockets = (0..SOCKETS).map(|_| {
+    fn new(server: SocketAddr, rate: u32, connections: usize) -> Self {
+        let udp = (0..SOCKETS).map(|_| {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
             socket.connect(server).expect("loopback can be reached");
             socket.set_nonblocking(true).expect("a socket can do so");
-            socket
+            Way::new(Link::Udp(socket))
         });
+        let tcp = (0..connections).map(|_| Way::new(Link::connect(server).expect("the server listens")));
         let questions = (0..NAMES).map(|number| (query(&name(number), A).to_vec(), ipv4(&address(number))));
         Self {
+            server,
             rate: rate.into(),
-            sockets: sockets.collect(),
-            waiting: vec![vec![None; 1 << 16]; SOCKETS],
+            ways: udp.chain(tcp).collect(),
             outstanding: 0,
             questions: questions.collect(),
             report: Report::default(),
@@ -215,32 +237,65 @@ impl Run {
     /// Sends the next query.
     fn send(&mut self) {
         let number = self.report.queries.len();
-        let (socket, id) = (number % SOCKETS, (number / SOCKETS) as u16);
+        let (at, id) = (number % self.ways.len(), (number / self.ways.len()) as u16);
+        let way = &mut self.ways[at];
+        if matches!(way.link, Link::Closed) {
+            match Link::connect(self.server) {
+                Ok(link) => way.link = link,
+                Err(_) => self.report.refused += 1,
+            }
+        }
         let query = &mut self.questions[number % NAMES].0;
         query[..2].copy_from_slice(&id.to_be_bytes());
-        self.waiting[socket][usize::from(id)] = Some(number);
+        let by_tcp = !matches!(way.link, Link::Udp(_));
+        self.report.queries.push(Sent { at: Instant::now(), by_tcp, answer: None });
+        way.waiting[usize::from(id)] = Some(number);
         self.outstanding += 1;
-        self.report.queries.push(Sent { at: Instant::now(), answer: None });
-        self.sockets[socket].send(query).expect("loopback takes a datagram");
+        if let Err(error) = way.link.send(query) {
+            self.fail(at, Some(id), &error);
+        }
+    }
+
+    /// A way has failed: nobody listens there, or the connection is closed.
+    fn fail(&mut self, at: usize, sent: Option<u16>, error: &io::Error) {
+        let way = &mut self.ways[at];
+        match way.link {
+            Link::Udp(_) if error.kind() == ErrorKind::ConnectionRefused => {
+                self.report.refused += 1;
+                let unsent = sent.and_then(|id| way.waiting[usize::from(id)].take());
+                self.outstanding -= usize::from(unsent.is_some());
+            }
+            Link::Udp(_) => panic!("loopback takes and gives datagrams: {error}"),
+            Link::Tcp { .. } => {
+                self.report.closed += 1;
+                self.outstanding -= way.give_up();
+            }
+            Link::Closed => self.outstanding -= way.give_up(),
+        }
     }
 
     /// Takes what has come, and waits for that at most so long.
     fn listen(&mut self, at_most: Duration) {
-        let mut watched: Vec<_> = self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        let open = self.ways.iter().enumerate().filter_map(|(at, way)| Some((at, way.link.watched()?)));
+        let (places, mut watched): (Vec<usize>, Vec<_>) = open.unzip();
         let at_most = Timespec::try_from(at_most).expect("a short time");
         poll(&mut watched, Some(&at_most)).expect("sockets can be polled");
-        let ready: Vec<usize> = (0..SOCKETS).filter(|&socket| !watched[socket].revents().is_empty()).collect();
-        let mut buffer = [0; 512];
-        for socket in ready {
-            while let Ok(length) = self.sockets[socket].recv(&mut buffer) {
-                self.take(socket, &buffer[..length]);
+        let is_ready: Vec<bool> = watched.iter().map(|watched| !watched.revents().is_empty()).collect();
+        let mut received = Vec::new();
+        for at in places.into_iter().zip(is_ready).filter_map(|(at, is_ready)| is_ready.then_some(at)) {
+            let result = self.ways[at].link.receive(&mut received);
+            for response in received.drain(..) {
+                self.take(at, &response);
+            }
+            if let Err(error) = result {
+                self.fail(at, None, &error);
             }
         }
     }
 
     /// Takes one response.
-    fn take(&mut self, socket: usize, response: &[u8]) {
-        let Some(number) = self.waiting[socket][usize::from(word(response, 0))].take() else {
+    fn take(&mut self, at: usize, response: &[u8]) {
+        let Some(number) = self.ways[at].waiting[usize::from(word(response, 0))].take() else {
             self.report.strays += 1;
             return;
         };
@@ -256,6 +311,111 @@ impl Run {
         sent.answer = Some(Came { took, is_right });
         if !is_right && self.report.oddities.len() < ODDITIES {
             self.report.oddities.push((took, Response { bytes: response.to_vec() }));
+        }
+    }
+}
+
+/// One client.
+struct Way {
+    link: Link,
+    /// By ID, the query that waits for its answer.
+    waiting: Vec<Option<usize>>,
+}
+
+impl Way {
+    fn new(link: Link) -> Self {
+        Self { link, waiting: vec![None; 1 << 16] }
+    }
+
+    /// Nothing comes by this connection any more; says how many queries waited.
+    fn give_up(&mut self) -> usize {
+        self.link = Link::Closed;
+        self.waiting.iter_mut().filter_map(Option::take).count()
+    }
+}
+
+/// How a client reaches the server.
+enum Link {
+    Udp(UdpSocket),
+    Tcp {
+        stream: TcpStream,
+        unwritten: Vec<u8>,
+        unread: Vec<u8>,
+    },
+    /// A connection that is no more, and is opened anew for the next query.
+    Closed,
+}
+
+impl Link {
+    fn connect(server: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(server)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self::Tcp { stream, unwritten: Vec::new(), unread: Vec::new() })
+    }
+
+    /// What is watched for responses, and for room where there is more to write.
+    fn watched(&self) -> Option<PollFd<'_>> {
+        match self {
+            Self::Udp(socket) => Some(PollFd::new(socket, PollFlags::IN)),
+            Self::Tcp { stream, unwritten, .. } if unwritten.is_empty() => Some(PollFd::new(stream, PollFlags::IN)),
+            Self::Tcp { stream, .. } => Some(PollFd::new(stream, PollFlags::IN | PollFlags::OUT)),
+            Self::Closed => None,
+        }
+    }
+
+    fn send(&mut self, query: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Udp(socket) => socket.send(query).map(drop),
+            Self::Tcp { unwritten, .. } => {
+                unwritten.extend(framed(query));
+                self.write()
+            }
+            Self::Closed => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Writes as much as is taken.
+    fn write(&mut self) -> io::Result<()> {
+        let Self::Tcp { stream, unwritten, .. } = self else { return Ok(()) };
+        while !unwritten.is_empty() {
+            match stream.write(unwritten) {
+                Ok(octets) => drop(unwritten.drain(..octets)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all whole responses that have come.
+    fn receive(&mut self, responses: &mut Vec<Vec<u8>>) -> io::Result<()> {
+        self.write()?;
+        let mut buffer = [0; 4096];
+        loop {
+            let result = match self {
+                Self::Udp(socket) => socket.recv(&mut buffer),
+                Self::Tcp { stream, .. } => stream.read(&mut buffer),
+                Self::Closed => return Ok(()),
+            };
+            let octets = match (result, &mut *self) {
+                (Ok(octets), Self::Udp(_)) => {
+                    responses.push(buffer[..octets].to_vec());
+                    continue;
+                }
+                (Ok(0), _) => return Err(ErrorKind::UnexpectedEof.into()),
+                (Ok(octets), _) => octets,
+                (Err(error), _) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                (Err(error), _) => return Err(error),
+            };
+            if let Self::Tcp { unread, .. } = self {
+                unread.extend(&buffer[..octets]);
+                while let Some(end) = unread.first_chunk().map(|length| 2 + usize::from(u16::from_be_bytes(*length)))
+                    && unread.len() >= end
+                {
+                    responses.push(unread.drain(..end).skip(2).collect());
+                }
+            }
         }
     }
 }
