@@ -6,13 +6,14 @@
 //! what it does not need, so that it has no more rights than the others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::exit;
+use std::process::{self, exit};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::{io, thread};
 
 use nix::sys::signal::{SigSet, Signal};
+use rustix::process::{WaitOptions, wait};
 use tokio::sync::{Notify, oneshot};
 
 use crate::net::tasks::{Lost, TaskKind};
@@ -23,7 +24,10 @@ pub(super) struct Blocked(SigSet);
 impl Blocked {
     /// Blocks them, for this thread and those that it will start.
     pub(super) fn new() -> io::Result<Self> {
-        let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+        let mut signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+        if is_init() {
+            signals.add(Signal::SIGCHLD);
+        }
         signals.thread_block()?;
         Ok(Self(signals))
     }
@@ -85,8 +89,13 @@ fn take(
     told: &mut Option<oneshot::Sender<Result<&'static str, Lost>>>,
 ) -> io::Error {
     TaskKind::Signals.begin();
+    // Of those that have ended before nobody may be told any more.
+    if is_init() {
+        reap();
+    }
     loop {
         match signals.wait() {
+            Ok(Signal::SIGCHLD) => reap(),
             Ok(Signal::SIGHUP) => hang_up.notify_one(),
             Ok(signal) => match told.take() {
                 Some(told) => drop(told.send(Ok(signal.as_str()))),
@@ -95,6 +104,16 @@ fn take(
             Err(error) => return error.into(),
         }
     }
+}
+
+/// Whether this is PID 1, as in a container: it inherits all whose parent has ended, and they stay as zombies until it waits for them.
+fn is_init() -> bool {
+    process::id() == 1
+}
+
+/// Waits for all that have ended. None of them were started here.
+fn reap() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 /// Ends the process with status 1. Who reads the log may not read any more, so that is not waited for.

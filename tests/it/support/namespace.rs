@@ -2,6 +2,7 @@
 //! other test, nor the machine, meets any of it.
 
 use std::env;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -51,6 +52,30 @@ fn run_inside(command: &mut Command, test: &str) {
     print!("{stdout}");
     assert!(output.status.success(), "{test} failed where it ran by itself");
     assert!(stdout.contains("1 passed"), "there is no test {test}");
+}
+
+/// The number of the user "nobody", and of its group: who is root runs these tests as an ordinary user nevertheless.
+const NOBODY: u32 = 65_534;
+
+/// A command of an ordinary user.
+pub(crate) fn ordinary(program: &str) -> Command {
+    let mut command = Command::new(program);
+    if geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    }
+    command
+}
+
+/// Whether an ordinary user may make these namespaces; says so if not.
+pub(crate) fn may(test: &str, unshare: &[&str]) -> bool {
+    let made = ordinary("unshare").args(unshare).args(["--", "true"]).output();
+    let why = match made {
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    super::leave_out(test, &format!("unshare {}: {why}", unshare.join(" ")));
+    false
 }
 
 /// Why no namespace can be made here.

@@ -1,0 +1,164 @@
+//! In a container: as its first process, without root, on a file system that cannot be written, without a folder for temporary files.
+//! Namespaces of an ordinary user are container enough; where that may not make any, it is said.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use hedgerow::config::Config;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::docs::top;
+use crate::support::*;
+
+/// A folder that everybody may read, with this config and the table of an authority.
+fn folder(config: &str) -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    fs::write(folder.path().join("config.toml"), config).expect("our own folder");
+    fs::write(folder.path().join("hosts"), "www.example 192.0.2.7 A\n").expect("our own folder");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+    folder
+}
+
+/// A config with that table.
+const CONFIG: &str = "workers = 2\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['hosts']\n\
+                      [admin]\nlisten = '127.0.0.1:0'\n";
+
+/// Starts the server by a script that ends in `exec /proc/self/fd/0 serve`, for the folder of the binary may be closed to others; the
+/// folder of the config is its first argument.
+fn start(unshare: &[&str], script: &str, folder: TempDir) -> Server {
+    let binary = File::open(env!("CARGO_BIN_EXE_hedgerow")).expect("cargo has built the binary");
+    let mut command = namespace::ordinary("unshare");
+    command.args(unshare).args(["--", "bash", "-ec", script, "bash"]).arg(folder.path());
+    let process = Process::run_by(command, |command| {
+        command.stdin(Stdio::from(binary)).env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR");
+    });
+    Server::ready(process, folder)
+}
+
+/// The processes whose parent this one is.
+fn children(parent: u32) -> Vec<u32> {
+    let processes =
+        fs::read_dir("/proc").expect("it is there").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let stat = |pid: &String| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    // Behind the name in parentheses: the state and the parent.
+    let parent_of = |stat: String| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let ours = processes.filter(|pid| stat(pid).and_then(parent_of) == Some(parent));
+    ours.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+#[test]
+fn as_the_first_process_it_reaps_what_it_did_not_start() {
+    let namespaces = ["-Urpf", "--mount-proc"];
+    if !namespace::may("as_the_first_process_it_reaps_what_it_did_not_start", &namespaces) {
+        return;
+    }
+    let folder = folder(CONFIG);
+    let fifo = folder.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    fs::set_permissions(&fifo, Permissions::from_mode(0o666)).expect("our own folder");
+    // Orphans: the subshells that start them end at once. They hold the FIFO open both ways until they have read their line.
+    let script = "for number in 1 2 3 4 5 6 7 8; do (exec 3<>\"$1/fifo\"; read -r line <&3 &) done
+                  (exit 0) &
+                  exec /proc/self/fd/0 serve -c \"$1/config.toml\"";
+    let mut server = start(&namespaces, script, folder);
+    let [first] = children(server.process.id())[..] else { panic!("one process, that of the namespace") };
+    let status = fs::read_to_string(format!("/proc/{first}/status")).expect("it is running");
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("a line");
+    assert_eq!(numbers.split_whitespace().last(), Some("1"), "{status}");
+    // The one that had ended before is gone already, or is soon.
+    until("eight orphans", || (children(first).len() == 8).then_some(()));
+    let mut fifo = File::options().read(true).write(true).open(&fifo).expect("it is there");
+    std::io::Write::write_all(&mut fifo, b"1\n2\n3\n4\n5\n6\n7\n8\n").expect("it takes that much");
+    until("nothing is left of them", || children(first).is_empty().then_some(()));
+    assert_eq!(Client::of(server.listener("ts")).ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
+    let first = Pid::from_raw(i32::try_from(first).expect("a number of a process")).expect("not 0");
+    kill_process(first, Signal::TERM).expect("it is ours");
+    assert_eq!(server.process.wait_for_exit().code(), Some(0), "{}", server.process.log());
+}
+
+#[test]
+fn it_needs_no_root_no_writable_file_and_no_temporary_folder() {
+    let namespaces = ["-Urm"];
+    if !namespace::may("it_needs_no_root_no_writable_file_and_no_temporary_folder", &namespaces) {
+        return;
+    }
+    let script = "mount --bind \"$1\" /mnt
+                  mount -o remount,bind,ro /mnt
+                  mount -t tmpfs -o ro,mode=000 none /tmp
+                  mount -o remount,bind,ro /
+                  cd /
+                  ! touch /mnt/new /var/new 2>/dev/null
+                  exec unshare --user --map-user=65534 --map-group=65534 -- /proc/self/fd/0 serve -c /mnt/config.toml";
+    let mut server = start(&namespaces, script, folder(CONFIG));
+    let status = fs::read_to_string(format!("/proc/{}/status", server.process.id())).expect("it is running");
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("a line");
+    assert_eq!(capabilities.trim().trim_start_matches('0'), "", "{status}");
+    assert_eq!(Client::of(server.listener("ts")).ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
+    assert_eq!(server.admin().get("/readyz").status, 200);
+    // There is no place for the socket, which is told; changes need the token then.
+    assert!(server.process.log().contains("admin: there is no socket for changes"), "{}", server.process.log());
+    server.process.signal(Signal::HUP);
+    server.process.wait_for_log("reloaded: edition 2");
+    server.process.signal(Signal::TERM);
+    assert_eq!(server.process.wait_for_exit().code(), Some(0), "{}", server.process.log());
+}
+
+/// No image can be built everywhere that tests run; but what it is built from must be there, and be enough for cargo.
+#[test]
+fn the_dockerfile_names_files_that_are_there_and_enough() {
+    let dockerfile = fs::read_to_string(top().join("Dockerfile")).expect("it is there");
+    let copies =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+    let folder = TempDir::new().expect("a temporary folder");
+    let ignored = fs::read_to_string(top().join(".dockerignore")).expect("it is there");
+    for copy in copies {
+        let words: Vec<_> = copy.split_whitespace().collect();
+        let (_, sources) = words.split_last().expect("a target");
+        for source in sources {
+            assert!(top().join(source).exists(), "Dockerfile: there is no {source}");
+            let is_sent =
+                ignored.lines().filter_map(|line| line.strip_prefix('!')).any(|line| match line.strip_suffix('*') {
+                    Some(begin) => source.starts_with(begin),
+                    None => *source == line,
+                });
+            assert!(is_sent, ".dockerignore leaves {source} out");
+            let copied = Command::new("cp").arg("-r").arg(top().join(source)).arg(folder.path()).status();
+            assert!(copied.is_ok_and(|status| status.success()));
+        }
+    }
+    let read = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--locked", "--no-deps", "--format-version=1"])
+        .current_dir(folder.path())
+        .output()
+        .expect("cargo runs this test");
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    // What the source has built in, tests apart.
+    let reference = top().join("src/config/reference.rs");
+    assert!(fs::read_to_string(reference).expect("it is there").contains("include_str!(\"../../config.toml\")"));
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");
+}
+
+#[test]
+fn the_config_of_the_manifest_is_right() {
+    let manifest = fs::read_to_string(top().join("deploy/kubernetes.yaml")).expect("it is there");
+    let (_, config) = manifest.split_once("  config.toml: |\n").expect("it holds a config");
+    let config: String =
+        config.lines().take_while(|line| *line != "---").map(|line| format!("{}\n", line.trim_start())).collect();
+    let config =
+        Config::parse(&config, "config.toml", std::path::Path::new("/etc/hedgerow")).expect("a config that is right");
+    let number = |key: &str| {
+        let value = manifest.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));
+        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {key}"))
+    };
+    let timeout = config.pools.iter().map(|pool| pool.rules.timeout.as_secs()).max().expect("a pool");
+    assert!(number("terminationGracePeriodSeconds") > timeout + 1);
+    let admin = config.admin.expect("probes ask it").listen;
+    assert!(manifest.contains(&format!("name: admin, containerPort: {}", admin.port())));
+    for path in ["/readyz", "/healthz"] {
+        assert!(manifest.contains(&format!("path: {path}, port: admin")), "no probe asks {path}");
+    }
+}
