@@ -55,6 +55,12 @@
 //! thread of its own, and compares there what it has read with what is in force; the control thread then swaps the two
 //! (`server/reload.rs`). Signals have a thread of their own as well (`cli/signals.rs`).
 //!
+//! With `watch` one more thread looks at the files now and then, and asks for a reload when they say something else (`load/watch`,
+//! `server/watch.rs`).
+//!
+//! What a server knows, has learnt and counted goes to the process that serves after it (`server/carried`), the cache as the octets
+//! that are saved of it, and the TCP connections of clients, each as it falls idle (`net/tcp/moved.rs`).
+//!
 //! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
 //! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/authorities.rs`, which makes a new
 //! state of the authority; `notify` tells who has copies. A worker takes NOTIFY, passes it on, and sends

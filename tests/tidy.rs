@@ -156,6 +156,7 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/admin/connections.rs", "the same for the admin server"),
     ("src/server/worker.rs", "the thread of a worker, which tells what it has lost"),
     ("src/server/reload.rs", "the thread that reads the config again, which tells the same"),
+    ("src/server/watch.rs", "the thread that watches its files, which tells the same"),
     ("src/cli/ctl/connection.rs", "the connection of a command that asks once and ends"),
     ("src/cli/signals.rs", "the thread that takes signals, which tells the same"),
 ];

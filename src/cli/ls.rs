@@ -74,6 +74,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         token: None,
         cookie_secrets: HashMap::new(),
         files: Some(Files::default()),
+        watch: None,
     };
     // There is no file to read again: a reload changes nothing, and loses nothing.
     run::foreground(setup(), move |_| Ok(setup()))
@@ -104,6 +105,7 @@ fn config(args: &Args) -> Config {
     Config {
         workers: NonZeroUsize::new(args.workers),
         user: None,
+        watch: Config::WATCH,
         busy_poll: Config::BUSY_POLL,
         forwarder: Some(ForwarderConfig {
             listen: args.listen.clone(),

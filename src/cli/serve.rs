@@ -28,6 +28,7 @@ fn read(
     user: Option<&User>,
     confinement: &Confinement,
 ) -> Result<Setup, LoadError> {
+    let _reading = loader.begin_read(file);
     // Who has become another user may not be able to look users up any more, and need not.
     let known = |name: &str| user.filter(|user| user.name == name).cloned().or_else(|| find_user(name));
     let (config, file) = load::load_among(file, &known)?;

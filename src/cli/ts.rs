@@ -69,6 +69,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
     let config = Config {
         workers: None,
         user: None,
+        watch: Config::WATCH,
         busy_poll: Config::BUSY_POLL,
         forwarder,
         pools,

@@ -47,6 +47,7 @@ fn note_syntax(notes: &Notes<'_>, text: &str, mut errors: Vec<toml::de::Error>) 
 fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Option<User>) -> Config {
     let workers = NonZeroUsize::new(document.integer("workers", limits::WORKERS, 0));
     let user = document.take("user").and_then(|node| node.parsed(|name| read_user(name, find_user)));
+    let watch = document.boolean("watch", Config::WATCH);
     let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), Config::BUSY_POLL);
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
@@ -83,7 +84,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, user, busy_poll, forwarder, pools, authorities, keys, cache, admin }
+    Config { workers, user, watch, busy_poll, forwarder, pools, authorities, keys, cache, admin }
 }
 
 /// Reads the name of the user that the process is to become.
@@ -152,7 +153,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, busy_poll, forwarder, pools, authorities, keys, cache, admin",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, forwarder, pools, authorities, keys, cache, admin",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

@@ -54,6 +54,8 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     /// Who the process becomes once it is bound, if it is to become somebody else.
     pub user: Option<User>,
+    /// Whether the config and the files that it names are read again when they change.
+    pub watch: bool,
     /// How long a worker stays awake after work, looking for more; zero is not at all.
     pub busy_poll: Duration,
     /// The LS, if the config has one.
@@ -71,6 +73,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// The default of `watch`: what is edited is not in force before somebody says so.
+    pub const WATCH: bool = false;
+
     /// The default of `busy_poll`: a worker that has nothing to do leaves its core to others.
     pub const BUSY_POLL: Duration = Duration::ZERO;
 

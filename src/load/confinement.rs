@@ -50,6 +50,14 @@ impl Files {
     }
 }
 
+impl Files {
+    /// Those that change at somebody else's hand alone, with those that zone files include.
+    pub(super) fn watched(&self, included: Vec<PathBuf>) -> Vec<PathBuf> {
+        let read = self.read.iter().cloned().chain(included);
+        read.filter(|file| !self.written.contains(file)).collect()
+    }
+}
+
 /// What a process may reach.
 #[derive(Debug, Default)]
 pub struct Confinement {

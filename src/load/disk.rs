@@ -33,7 +33,7 @@ impl Seen {
 /// What changes with a file's content, whoever changes it: an edit in place sets the times, a file that is moved here has
 /// another number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     /// Device and number of the file.
     file: (u64, u64),
     /// Octets.
@@ -55,12 +55,27 @@ impl Stamp {
         }
     }
 
+    /// Whether the last change was before this moment, by the clock of files.
+    pub(super) fn is_before(&self, moment: (i64, i64)) -> bool {
+        self.changed < moment
+    }
+
     /// Whether the last change is so long ago that another one would be seen in the stamp: clocks of file systems tick
     /// slowly, some of them once in two seconds.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         i64::try_from(now).is_ok_and(|now| self.changed.0 < now - 2)
     }
+}
+
+/// How a file looks from outside; none if it is not there.
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
+    fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
+}
+
+/// What a file says, by its digest; none if it cannot be read.
+pub(super) fn digest_of(path: &Path) -> Option<u64> {
+    files::read(path).ok().map(|octets| digest(&octets))
 }
 
 /// Reads a file.

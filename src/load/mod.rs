@@ -13,6 +13,7 @@ mod parallel;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod zones;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::zone::ZoneDb;
 pub use self::confinement::{Confinement, Files, Outside, folder_of};
 pub use self::cookies::CookieProblem;
 pub use self::keys::KeyProblem;
+pub use self::watch::{Reading, Watch, Watcher};
 pub use self::zones::{Loader, ZoneProblem};
 
 /// A config whose zones are loaded.
@@ -49,6 +51,8 @@ pub struct Setup {
     /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
     /// give up anything, since it is not a server alone.
     pub files: Option<Files>,
+    /// What watches the files, if there are any.
+    pub watch: Option<Watch>,
 }
 
 /// Where a config file is looked for unless one is named.
@@ -88,14 +92,20 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
-    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, files: None })
+    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, files: None, watch: None })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
 /// file, if there is one.
 pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loader) -> Result<Setup, LoadError> {
-    let files = Some(Files::of(&config, file));
-    let setup = Setup { files, ..load_files(config, loader)? };
+    let files = Files::of(&config, file);
+    let loaded = load_files(config, loader);
+    let included = loader.included();
+    let digests = loader.digests(loaded.is_ok());
+    let with_digest = |file: PathBuf| (digests.get(file.as_path()).copied(), file);
+    let watched = files.watched(included).into_iter().map(with_digest);
+    loader.watch().set_files(watched.map(|(digest, file)| (file, digest)).collect());
+    let setup = Setup { files: Some(files), watch: Some(loader.watch().clone()), ..loaded? };
     loader.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)

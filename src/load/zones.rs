@@ -8,11 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::FileProblems;
 use super::disk::{self, Seen};
 use super::parallel::{do_all, is_large, pipe};
+use super::watch::{Reading, Watch};
+use super::{FileProblems, USUAL_PLACES};
 use crate::config::{AuthorityConfig, Config};
 use crate::wire::Name;
 use crate::zone::master::{self, Source, Task};
@@ -30,6 +31,12 @@ pub struct Loader {
     tables: Vec<KnownTables>,
     /// What is odd in the files that were read for it.
     warnings: Vec<String>,
+    /// The files that zone files include, broken ones included.
+    included: Mutex<Vec<PathBuf>>,
+    /// The places of the config, with what stood there when it was read last, by its digest.
+    config: Vec<(Option<u64>, PathBuf)>,
+    /// Who is told which files are read.
+    watch: Watch,
 }
 
 /// What is loaded from a file: the same file is another zone with another origin.
@@ -87,7 +94,9 @@ impl Loader {
         let keys = distinct_keys(config);
         let mut problems = Vec::new();
         let mut fetched = HashMap::new();
-        let results = do_all(&keys, |key| fetch(key, self.known.get(key)));
+        let included = Mutex::new(Vec::new());
+        let results = do_all(&keys, |key| fetch(key, self.known.get(key), &included));
+        self.included = included;
         for (key, result) in keys.iter().zip(results) {
             match result {
                 Ok(found) => drop(fetched.insert(key, found)),
@@ -116,6 +125,33 @@ impl Loader {
             }
         }
         Ok(zone_dbs)
+    }
+
+    /// The config of this file, or of the usual places, and all that it names is about to be read, until the value that this returns is dropped: whoever watches the
+    /// files hears of that.
+    pub fn begin_read(&mut self, file: Option<&Path>) -> Reading {
+        let reading = self.watch.begin_read();
+        // Before it is read: if it is changed meanwhile, that is seen as a change.
+        let places = file.map_or_else(|| USUAL_PLACES.map(PathBuf::from).to_vec(), |file| vec![file.to_owned()]);
+        self.config = places.into_iter().map(|file| (disk::digest_of(&file), file)).collect();
+        reading
+    }
+
+    /// What the config says, and if it was loaded the zone files, by its digest.
+    pub(super) fn digests(&self, is_loaded: bool) -> HashMap<&Path, u64> {
+        let config = self.config.iter().filter_map(|(digest, file)| Some((file.as_path(), (*digest)?)));
+        let seen = self.known.values().filter(|_| is_loaded).flat_map(|known| &known.seen);
+        config.chain(seen.map(|seen| (seen.path.as_path(), seen.digest))).collect()
+    }
+
+    /// What watches the files.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// The files that zone files of the last config include, or would if they were there.
+    pub(super) fn included(&mut self) -> Vec<PathBuf> {
+        std::mem::take(self.included.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What is odd in the files that were read the last time, a line each, with file, line and column.
@@ -226,8 +262,14 @@ fn distinct_keys(config: &Config) -> Vec<Key> {
 }
 
 /// Finds out what is in a file, which was `known` the last time.
-fn fetch(key: &Key, known: Option<&Known>) -> Result<Fetched, ZoneProblem> {
-    let unchanged = |known: &Known| Fetched { known: known.clone(), table: None, warnings: Vec::new() };
+fn fetch(key: &Key, known: Option<&Known>, included: &Mutex<Vec<PathBuf>>) -> Result<Fetched, ZoneProblem> {
+    let includes = |files: &mut dyn Iterator<Item = PathBuf>| {
+        included.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+    };
+    let unchanged = |known: &Known| {
+        includes(&mut known.seen.iter().skip(1).map(|seen| seen.path.clone()));
+        Fetched { known: known.clone(), table: None, warnings: Vec::new() }
+    };
     if let Some(known) = known.filter(|known| known.seen.iter().all(Seen::is_same)) {
         return Ok(unchanged(known));
     }
@@ -240,7 +282,7 @@ fn fetch(key: &Key, known: Option<&Known>) -> Result<Fetched, ZoneProblem> {
     if let Some(known) = known.and_then(|known| said_again(known, &seen)) {
         return Ok(unchanged(&known));
     }
-    load_zone(file, origin.as_ref(), octets, seen)
+    load_zone(file, origin.as_ref(), octets, seen, |file| includes(&mut [file].into_iter()))
 }
 
 /// What is known of a zone, if its files say the same again, of which the first was read just now.
@@ -259,7 +301,13 @@ fn said_again(known: &Known, own: &Seen) -> Option<Known> {
 }
 
 /// Loads a zone from its file, which was read, and those that it includes.
-fn load_zone(file: &Path, origin: Option<&Name>, octets: Vec<u8>, seen: Seen) -> Result<Fetched, ZoneProblem> {
+fn load_zone(
+    file: &Path,
+    origin: Option<&Name>,
+    octets: Vec<u8>,
+    seen: Seen,
+    includes: impl Fn(PathBuf) + Sync,
+) -> Result<Fetched, ZoneProblem> {
     let len = octets.len();
     let source = Source { name: file.display().to_string(), octets };
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
@@ -271,6 +319,7 @@ fn load_zone(file: &Path, origin: Option<&Name>, octets: Vec<u8>, seen: Seen) ->
         // Moved in, so that the text is given back as soon as it is read.
         let (source, mut all_seen) = (source, vec![seen]);
         let mut include = |path: &str| {
+            includes(folder.join(path));
             let (octets, seen) = disk::read_below(folder, path)?;
             let source = Source { name: seen.path.display().to_string(), octets };
             all_seen.push(seen);

@@ -51,13 +51,15 @@ pub enum TaskKind {
     Persist,
     /// Reads config and zones again.
     Reload,
+    /// Watches the files of the config.
+    Watch,
     /// Takes signals.
     Signals,
 }
 
 impl TaskKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Listener,
         Self::Connections,
         Self::Replies,
@@ -73,6 +75,7 @@ impl TaskKind {
         Self::CacheFlush,
         Self::Persist,
         Self::Reload,
+        Self::Watch,
         Self::Signals,
     ];
 
@@ -94,6 +97,7 @@ impl TaskKind {
             Self::CacheFlush => "cache-flush",
             Self::Persist => "persist",
             Self::Reload => "reload",
+            Self::Watch => "watch",
             Self::Signals => "signals",
         }
     }

@@ -20,6 +20,7 @@ mod reload_notice;
 mod replacement;
 mod start;
 mod status;
+mod watch;
 mod worker;
 mod workers;
 
@@ -49,6 +50,7 @@ pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
 pub use self::start::StartError;
+use self::watch::Watching;
 use self::worker::Command;
 use self::workers::{InForce, WorkerEvent, Workers};
 use crate::admin::{Change, Condition, Request};
@@ -105,6 +107,8 @@ pub struct Server {
     processes: Option<ProcessesSnapshot>,
     /// Reads the config again.
     reloads: Reloads,
+    /// Notices when its files change.
+    watching: Watching,
     /// What the owner has not been told yet.
     events: VecDeque<ServerEvent>,
     /// Whether it drains.
@@ -195,6 +199,15 @@ impl Server {
                 loaded = self.reloads.loaded() => match loaded {
                     Ok(loaded) => {
                         self.finish_reload(loaded);
+                        continue;
+                    }
+                    Err(lost) => lost,
+                },
+                changed = self.watching.changed() => match changed {
+                    Ok(files) => {
+                        let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+                        tracing::info!("watch: {} changed, reading again", files.join(", "));
+                        self.reload(None);
                         continue;
                     }
                     Err(lost) => lost,

@@ -316,6 +316,7 @@ impl Server {
         let mut notices = needs_restart(&self.config, &config);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
         self.connections.reload(&config);
+        self.watching.set_on(config.watch);
         if self.state.is_some()
             && let Some(state) =
                 ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len())

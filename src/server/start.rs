@@ -25,6 +25,7 @@ use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
+use super::watch::Watching;
 use super::workers::{InForce, Workers};
 use super::{Server, forwarder_cookies, notify, persist};
 use crate::admin::{self, Condition, SocketError};
@@ -103,7 +104,9 @@ impl Server {
         read: Read,
     ) -> Result<Self, StartError> {
         let Carried { known, learnt, cache, edition } = carried;
-        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, files: _ } = setup;
+        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, files: _, watch } = setup;
+        let mut watching = Watching::new(watch);
+        watching.set_on(config.watch);
         let (keys, count) = (Arc::new(keys), listeners.workers());
         let shares = share_descriptors(&config, &listeners);
         let own_secret = OwnSecret::new(Instant::now())?;
@@ -197,6 +200,7 @@ impl Server {
             own,
             processes: None,
             reloads,
+            watching,
             events: VecDeque::new(),
             is_ending: false,
             started: Instant::now(),

@@ -67,6 +67,7 @@ mod system_resolver;
 mod tcp;
 mod transfer_peers;
 mod transfers;
+mod watch;
 mod wire_oracle;
 mod zone_checks;
 mod zone_model;
