@@ -62,16 +62,23 @@ impl Tables {
     pub(super) fn move_out(&self) -> UnboundedReceiver<MovedConnection> {
         // No more of them than connections are open.
         let (way_out, moved) = unbounded_channel();
-        self.forwarder.iter().chain(&self.authorities).for_each(|table| table.move_out(way_out.clone()));
+        for (section, table) in self.sections() {
+            table.move_out(section, way_out.clone());
+        }
         moved
     }
 
     /// Takes a connection that another process has given up, if its section is there.
     pub(super) fn adopt(&self, moved: MovedConnection) {
-        let mut tables = self.forwarder.iter().chain(&self.authorities);
-        if let Some(table) = tables.find(|table| table.name() == moved.section) {
+        if let Some((_, table)) = self.sections().find(|(section, _)| *section == moved.section) {
             table.adopt(moved);
         }
+    }
+
+    /// All tables, by the sections of the config: an authority may be called as the LS is.
+    fn sections(&self) -> impl Iterator<Item = (String, &Arc<Connections>)> {
+        let forwarder = self.forwarder.iter().map(|table| ("forwarder".to_owned(), table));
+        forwarder.chain(self.authorities.iter().map(|table| (format!("authorities.{}", table.name()), table)))
     }
 
     /// How often which limit of which section was met.

@@ -112,3 +112,25 @@ fn limits_count_anew() {
     let served = clients.iter_mut().filter_map(|client| client.try_ask(&query)).count();
     assert_eq!(served, 2, "the third is one too many for its client");
 }
+
+#[test]
+fn a_connection_goes_to_its_section_whatever_that_is_called() {
+    let backend = Backend::new(answer(ADDRESS));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let table = folder.path().join("hosts.txt");
+    std::fs::write(&table, "www.example 192.0.2.7 A\n").expect("our own folder");
+    let config = Forwarder::to(&[&backend], "").to_toml()
+        + "[admin]\nlisten = '127.0.0.1:0'\nsocket = 'SOCKET'\n"
+        + &format!("[authorities.forwarder]\nlisten = ['127.0.0.2:0']\nzones = ['{}']\n", table.display());
+    let (first, second) =
+        (Running::start(&config, |_| Carried::default()), Running::start(&config, |_| Carried::default()));
+    let mut clients = [first.forwarder, first.authority.expect("there is one")].map(TcpClient::of);
+    let answers = |clients: &mut [TcpClient; 2]| {
+        clients.each_mut().map(|client| client.ask(&query("www.example", A)).answers().concat())
+    };
+    assert_eq!(answers(&mut clients), [ADDRESS, "192.0.2.7"]);
+    let moved = first.move_connections_to(&second);
+    until("both have gone", || (moved.load(Ordering::Relaxed) == 2).then_some(()));
+    assert_eq!(answers(&mut clients), [ADDRESS, "192.0.2.7"]);
+    assert_eq!((taken(&first), taken(&second)), (2, 2));
+}

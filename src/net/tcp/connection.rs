@@ -157,11 +157,10 @@ impl Connection {
 
     /// Gives the socket up, with what was read and not handled.
     fn leave(self, way_out: &watch::Receiver<Option<WayOut>>) -> io::Result<()> {
-        let section = self.place.seat.section().to_owned();
         // The runtime watches it no more; the other process may have it before we have closed our part of it.
         let socket = self.stream.into_std()?.into();
-        if let Some(way_out) = &*way_out.borrow() {
-            let _ = way_out.send(MovedConnection { section, input: self.input, socket });
+        if let Some(WayOut { section, to }) = &*way_out.borrow() {
+            let _ = to.send(MovedConnection { section: section.clone(), input: self.input, socket });
         }
         Ok(())
     }

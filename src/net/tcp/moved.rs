@@ -20,7 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 /// A client's connection that no process serves at the moment.
 #[derive(Debug)]
 pub struct MovedConnection {
-    /// The name of the section that it belongs to: `forwarder`, or that of an authority.
+    /// The section that it belongs to, as its process has named it to [`Connections::move_out`](super::Connections::move_out).
     pub section: String,
     /// Octets that were read and not handled.
     pub input: Vec<u8>,
@@ -29,7 +29,13 @@ pub struct MovedConnection {
 }
 
 /// Where connections that are to leave go.
-pub(super) type WayOut = UnboundedSender<MovedConnection>;
+#[derive(Clone, Debug)]
+pub(super) struct WayOut {
+    /// What their section is called.
+    pub(super) section: String,
+    /// The way.
+    pub(super) to: UnboundedSender<MovedConnection>,
+}
 
 /// Connections that have come and that no worker has taken yet.
 #[derive(Debug, Default)]

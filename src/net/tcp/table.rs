@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 
 use super::moved::{Adopted, MovedConnection, WayOut};
@@ -98,8 +99,9 @@ impl Connections {
     }
 
     /// Has every connection leave, as it falls idle between two messages: no more is read of it, and what is in flight is answered.
-    pub fn move_out(&self, way_out: WayOut) {
-        self.way_out.send_replace(Some(way_out));
+    /// `section` is what they are told to belong to.
+    pub fn move_out(&self, section: String, to: UnboundedSender<MovedConnection>) {
+        self.way_out.send_replace(Some(WayOut { section, to }));
     }
 
     /// Takes a connection that another process has given up. Some worker of the section serves it, if its client may connect.
@@ -285,11 +287,6 @@ impl Seat {
     /// Octets that wait for the client.
     fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
-    }
-
-    /// The name of its section.
-    pub(super) fn section(&self) -> &str {
-        self.connections.name()
     }
 
     /// Its place in the table.

@@ -32,6 +32,8 @@ pub(crate) struct Running {
     pub(crate) told: Arc<Mutex<Vec<Known>>>,
     /// Where it listens.
     pub(crate) forwarder: SocketAddr,
+    /// Where the last of its authorities does.
+    pub(crate) authority: Option<SocketAddr>,
     pub(crate) admin: Admin,
     thread: Option<JoinHandle<()>>,
     /// Holds the config.
@@ -76,12 +78,16 @@ impl Running {
             }));
         });
         let line = is_bound.recv_timeout(PATIENCE).expect("it starts");
-        let address = |name: &str| {
-            let pair = line.split(' ').find_map(|pair| pair.strip_prefix(&format!("{name}="))).expect("it listens");
-            pair.parse().expect("an address")
-        };
-        let (forwarder, admin) = (address("forwarder"), Admin::of(address("admin"), socket));
-        Self { errands: Some(errands), told, forwarder, admin, thread: Some(thread), folder }
+        // LS, authorities, admin server.
+        let addresses = line.split(' ').map(|pair| {
+            let (_, address) = pair.split_once('=').expect("pairs of NAME=ADDRESS");
+            address.parse().expect("an address")
+        });
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let [forwarder, authorities @ .., admin] = &addresses[..] else { panic!("it listens: {line}") };
+        let (forwarder, authority) = (*forwarder, authorities.last().copied());
+        let admin = Admin::of(*admin, socket);
+        Self { errands: Some(errands), told, forwarder, authority, admin, thread: Some(thread), folder }
     }
 
     /// Does something on the control thread.
