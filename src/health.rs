@@ -81,6 +81,11 @@ impl Prober {
         self.set_state(state);
     }
 
+    /// Probes nobody any more.
+    pub fn stop(&mut self) {
+        self.watches.clear();
+    }
+
     /// Passes on what a worker met.
     pub fn on_event(&self, health_events: &HealthEvent) {
         let watch = self.watches.iter().find(|watch| Arc::ptr_eq(&watch.subject.backend, &health_events.backend));

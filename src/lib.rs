@@ -53,7 +53,9 @@
 //! at a time, and a large one by two threads, of which one reads and the other builds (`load/parallel.rs`). A
 //! `zone::ZoneDb` is all that one TS knows: zones, which a reload shares with the one before, and tables. A reload reads on a
 //! thread of its own, and compares there what it has read with what is in force; the control thread then swaps the two
-//! (`server/reload.rs`). Signals have a thread of their own as well (`cli/signals.rs`).
+//! (`server/reload.rs`). Addresses, authorities and the LS come and go by that: listening sockets belong to the process
+//! (`server/listeners.rs`), sections begin, move and end in the workers (`server/sections.rs`, `server/worker/`), and workers
+//! agree on when an address is read. Signals have a thread of their own as well (`cli/signals.rs`).
 //!
 //! With `watch` one more thread looks at the files now and then, and asks for a reload when they say something else (`load/watch`,
 //! `server/watch.rs`).

@@ -67,6 +67,11 @@ impl Notifier {
         });
         self.running.push((authority, name, task));
     }
+
+    /// Tells nobody any more of the zones of an authority.
+    pub fn forget(&mut self, authority: usize) {
+        self.running.retain(|(of, _, _)| *of != authority);
+    }
 }
 
 /// Whom to tell: those in the config, and if anybody may transfer the zone, the name servers that it names.

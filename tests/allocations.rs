@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hedgerow::config::Config;
 use hedgerow::load::{Confinement, Setup};
-use hedgerow::server::{Carried, Drained, Listeners, Server};
+use hedgerow::server::{Carried, Drained, Listeners, Rest, Server};
 use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
 use tokio::task::LocalSet;
@@ -215,7 +215,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> (u6
             ALLOCATIONS.load(Relaxed)
         });
         let counted = counted.await.expect("every query is answered");
-        let (drained, summary) = server.drain().await;
+        let (drained, summary) = server.drain(Rest::Taken).await;
         assert_eq!(drained, Drained::Whole);
         (counted, summary.to_string())
     }))

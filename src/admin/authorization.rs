@@ -4,8 +4,10 @@
 //! reaches the listener, the `Host` header must be a loopback one. Changes come over the unix socket, from the server's own user
 //! and root, or bear the token. That a request comes from a loopback address proves nothing: every user of this host has that.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -24,8 +26,8 @@ pub(super) enum Origin {
 /// The rules of one admin server.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// What lets anybody in.
-    token: Option<Token>,
+    /// What lets anybody in; a reload may bring another one.
+    token: Rc<RefCell<Option<Token>>>,
     /// Nobody else can reach the listener but this host.
     is_local: bool,
     /// Where changes are taken without a token.
@@ -34,14 +36,14 @@ pub(super) struct Guard {
 
 impl Guard {
     /// The rules for a listener at this address.
-    pub(super) fn new(token: Option<Token>, address: IpAddr, socket: Option<PathBuf>) -> Self {
+    pub(super) fn new(token: Rc<RefCell<Option<Token>>>, address: IpAddr, socket: Option<PathBuf>) -> Self {
         Self { token, is_local: address.to_canonical().is_loopback(), socket }
     }
 
     /// Lets a request pass or says why not.
     pub(super) fn check(&self, method: &Method, headers: &HeaderMap, peer: Origin) -> Result<(), Denied> {
         let credentials = headers.get(header::AUTHORIZATION);
-        if let (Some(token), Some(credentials)) = (&self.token, credentials)
+        if let (Some(token), Some(credentials)) = (&*self.token.borrow(), credentials)
             && bearer(credentials).is_some_and(|given| token.is(given))
         {
             return Ok(());
@@ -56,7 +58,9 @@ impl Guard {
             (Origin::Host(_), true) if !self.is_local => Ok(()),
             (Origin::Host(_), true) if headers.get_all(header::HOST).iter().all(is_loopback_host) => Ok(()),
             (Origin::Host(_), true) => Err(Denied::ForeignHost),
-            (Origin::Host(_), false) if credentials.is_some() && self.token.is_some() => Err(Denied::WrongToken),
+            (Origin::Host(_), false) if credentials.is_some() && self.token.borrow().is_some() => {
+                Err(Denied::WrongToken)
+            }
             (Origin::Host(_), false) => Err(Denied::NoToken),
         }
     }
@@ -77,7 +81,7 @@ impl Guard {
             }
             Denied::WrongToken => "this is not the token of admin.token_file".to_owned(),
             Denied::ThroughProxy => format!("changes through a proxy need {with_token}"),
-            Denied::NoToken => match (&self.token, over_socket) {
+            Denied::NoToken => match (&*self.token.borrow(), over_socket) {
                 (Some(_), Some(socket)) => format!("changes need {with_token}, or come over {socket}"),
                 (Some(_), None) => format!("changes need {with_token}"),
                 (None, Some(socket)) => {
@@ -140,7 +144,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file for the test");
         fs::write(file.path(), TOKEN).expect("a file of the test");
         let token = has_token.then(|| Token::read(file.path()).expect("a token"));
-        Guard::new(token, listen.parse().expect("an address"), Some("/run/admin.sock".into()))
+        Guard::new(Rc::new(RefCell::new(token)), listen.parse().expect("an address"), Some("/run/admin.sock".into()))
     }
 
     /// Headers of a request.

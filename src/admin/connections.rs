@@ -9,13 +9,15 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
@@ -24,6 +26,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::sleep;
 
@@ -85,18 +88,21 @@ impl Parts {
         })
     }
 
-    /// Serves whoever comes by a door, until dropped.
+    /// Serves whoever comes by a door, until `end` is true and all that was asked is answered.
     ///
     /// # Errors
     /// If something that serves a connection has panicked.
-    pub(super) async fn serve(self: Rc<Self>, door: Door) -> io::Result<()> {
+    pub(super) async fn serve(self: Rc<Self>, door: Door, end: watch::Receiver<bool>) -> io::Result<()> {
         let mut open = Connections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
+        let mut told = end.clone();
         loop {
             tokio::select! {
+                // Who has gone without a word has dropped it all.
+                _ = told.wait_for(|end| *end) => break,
                 accepted = door.accept() => match accepted {
                     Ok(Some((stream, peer))) => {
                         let turn = Turn::new();
-                        open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn));
+                        open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
                     }
                     Ok(None) => {}
                     Err(error) => {
@@ -108,24 +114,58 @@ impl Parts {
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended)?,
             }
         }
+        // Nobody connects any more.
+        for (stream, peer) in door.rest() {
+            let turn = Turn::new();
+            open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
+        }
+        while let Some(ended) = open.tasks.join_next_with_id().await {
+            open.forget(ended)?;
+        }
+        Ok(())
     }
 
     /// Answers the requests of one connection, until it ends or its client takes too long.
-    async fn converse(self: Rc<Self>, stream: Box<dyn Stream>, peer: Origin, turn: Rc<Turn>) {
-        let answering = Rc::clone(&turn);
+    async fn converse(
+        self: Rc<Self>,
+        stream: Box<dyn Stream>,
+        peer: Origin,
+        turn: Rc<Turn>,
+        mut end: watch::Receiver<bool>,
+    ) {
+        let (answering, is_ending) = (Rc::clone(&turn), end.clone());
+        let has_answered = Rc::new(Cell::new(false));
+        let answered = Rc::clone(&has_answered);
         let service = service_fn(move |request| {
             let (site, turn) = (Rc::clone(&self), Rc::clone(&answering));
+            let (answered, is_ending) = (Rc::clone(&answered), is_ending.clone());
             async move {
-                let response = site.answer(request, peer, &turn).await;
+                let mut response = site.answer(request, peer, &turn).await;
+                if *is_ending.borrow() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answered.set(true);
                 let handing = turn.is_answered();
                 Ok::<_, Infallible>(response.map(|body| Watched { body, _handing: handing }))
             }
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(IDLE);
-        let connection = http.serve_connection(TokioIo::new(Timed::new(stream, Rc::clone(&turn))), service);
+        let mut connection = pin!(http.serve_connection(TokioIo::new(Timed::new(stream, Rc::clone(&turn))), service));
+        let ended = async {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                _ = end.wait_for(|end| *end) => {}
+            }
+            // What is asked already is answered; then it closes. Of one that has not been heard of yet, hyper would take that for a wish to
+            // close it unheard.
+            if has_answered.get() {
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.await
+        };
         tokio::select! {
-            ended = connection => if let Err(error) = ended {
+            ended = ended => if let Err(error) = ended {
                 tracing::debug!(?peer, %error, "an admin connection broke off");
             },
             () = turn.overdue() => tracing::debug!(?peer, "a client of the admin server took too long"),

@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::authorization::Origin;
 use super::socket;
@@ -37,6 +37,34 @@ impl Door {
     /// If the runtime cannot watch it.
     pub(super) fn owner(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         UnixListener::from_std(listener).map(Self::Owner)
+    }
+
+    /// Those that have connected already, before it closes. The kernel is asked itself, for the runtime may not have heard of them.
+    pub(super) fn rest(self) -> Vec<(Box<dyn Stream>, Origin)> {
+        let mut rest: Vec<(Box<dyn Stream>, Origin)> = Vec::new();
+        match self {
+            Self::Hosts(listener) => {
+                let Ok(listener) = listener.into_std() else { return rest };
+                while let Ok((stream, peer)) = listener.accept()
+                    && stream.set_nonblocking(true).is_ok()
+                    && let Ok(stream) = TcpStream::from_std(stream)
+                {
+                    rest.push((Box::new(stream), Origin::Host(peer.ip().to_canonical())));
+                }
+            }
+            Self::Owner(listener) => {
+                let Ok(listener) = listener.into_std() else { return rest };
+                while let Ok((stream, _)) = listener.accept()
+                    && stream.set_nonblocking(true).is_ok()
+                    && let Ok(stream) = UnixStream::from_std(stream)
+                {
+                    if stream.peer_cred().is_ok_and(|peer| socket::may_change(peer.uid())) {
+                        rest.push((Box::new(stream), Origin::Owner));
+                    }
+                }
+            }
+        }
+        rest
     }
 
     /// The next connection; none if it is one that is not taken. Loses nothing if it is dropped.

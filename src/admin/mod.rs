@@ -19,6 +19,7 @@ mod socket;
 pub mod status;
 mod token;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -26,11 +27,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use cache::CacheAccess;
 pub use condition::Condition;
-pub use socket::{Owner, Socket, SocketError, usual_places};
+pub use socket::{Owner, Socket, SocketError, usual_folders, usual_places};
 pub use token::{Token, TokenError};
 
 use self::authorization::Guard;
@@ -155,7 +156,8 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// Serves until dropped; dropping it ends its connections. `socket` takes changes at the path beside it, `connections` is how many
-/// there may be, `condition` what health checks are told. Must be called within a `LocalSet`.
+/// there may be, `condition` what health checks are told. When `end` is true it takes no more connections, and ends when it has
+/// answered those that have asked. Must be called within a `LocalSet`.
 ///
 /// # Errors
 /// If the runtime cannot watch the listeners, or something that serves a connection has panicked.
@@ -163,15 +165,16 @@ pub async fn serve(
     listener: std::net::TcpListener,
     socket: Option<(UnixListener, PathBuf)>,
     connections: usize,
-    token: Option<Token>,
+    token: Rc<RefCell<Option<Token>>>,
     requests: mpsc::Sender<Request>,
     condition: Arc<Condition>,
+    end: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let (socket, path) = socket.unzip();
     match &path {
         Some(path) => tracing::info!(socket = %path.display(), "admin: changes over the socket need no token"),
-        None if token.is_none() => {
+        None if token.borrow().is_none() => {
             tracing::info!("admin: no changes are taken: there is neither socket nor token_file")
         }
         None => {}
@@ -181,11 +184,9 @@ pub async fn serve(
     // Whoever may use the socket always has a part.
     let owners = if socket.is_some() { connections / 4 } else { 0 };
     let bounds = Bounds::of(connections - owners);
-    let hosts = Parts::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?);
+    let hosts = Parts::new(Rc::clone(&guard), router.clone(), bounds).serve(Door::hosts(listener)?, end.clone());
     let Some(socket) = socket else { return hosts.await };
-    let owner = Parts::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?);
-    tokio::select! {
-        ended = hosts => ended,
-        ended = owner => ended,
-    }
+    let owner = Parts::new(guard, router, Bounds::of(owners)).serve(Door::owner(socket)?, end);
+    // Neither ends before it is told to, unless it fails.
+    tokio::try_join!(hosts, owner).map(|((), ())| ())
 }

@@ -169,6 +169,12 @@ pub fn usual_places(address: SocketAddr, uid: u32) -> Vec<PathBuf> {
     folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)).collect::<Vec<_>>()).collect()
 }
 
+/// The folders in which a server of this user looks for a place, as far as they are there and nobody else can have made them.
+pub fn usual_folders(uid: u32) -> Vec<PathBuf> {
+    let folders = Folder::usual(uid).into_iter().filter(|folder| folder.check(uid).is_ok());
+    folders.map(|folder| folder.path().to_owned()).collect()
+}
+
 /// The name of a socket's file.
 fn file_name(address: SocketAddr) -> String {
     format!("admin-{address}.sock")

@@ -34,12 +34,12 @@ use crate::zone::{self, RateKey, Reaction, ZoneDb};
 
 /// One worker's part of a TS.
 pub struct Authority {
-    /// Its number in the config.
+    /// Its number.
     number: usize,
     /// What it answers from.
     state: RefCell<Arc<AuthorityState>>,
     /// Where no client is.
-    own: Arc<OwnAddresses>,
+    own: RefCell<Arc<OwnAddresses>>,
     /// What is counted.
     counters: Arc<Counters>,
     /// How often clients met a limit.
@@ -71,12 +71,18 @@ impl Authority {
     pub fn new(number: usize, state: Arc<AuthorityState>, links: Links) -> Self {
         let Links { own, counters, limited, notifies, tasks } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
+        let own = RefCell::new(own);
         Self { number, state: RefCell::new(state), own, counters, limited, notifies, transfers, tasks }
     }
 
     /// Answers from another state from now on. Transfers that have begun go on from theirs.
     pub fn set_state(&self, state: Arc<AuthorityState>) {
         self.state.replace(state);
+    }
+
+    /// No client is at any of these addresses.
+    pub fn set_own_addresses(&self, own: Arc<OwnAddresses>) {
+        self.own.replace(own);
     }
 
     /// Whether a client at this address may connect. That one may not is counted.
@@ -122,7 +128,7 @@ impl Authority {
 
     /// Answers a batch of datagrams.
     fn answer_batch(&self, socket: &Socket, received: &RecvBatch, responses: &mut SendBatch) {
-        let state = self.state.borrow();
+        let (state, own) = (self.state.borrow(), self.own.borrow());
         let rate = state.rate.as_deref().map(|rate| (rate, Instant::now()));
         // The time of day, for cookies: few clients have any.
         let today = LazyCell::new(clock::unix_now_serial);
@@ -130,7 +136,7 @@ impl Authority {
         zone::prefetch_memory(&state.zone_db, datagrams.clone().map(|datagram| datagram.bytes));
         for datagram in datagrams {
             let Datagram { peer, local, .. } = datagram;
-            if self.own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
+            if own.are_source(peer.ip(), peer.port(), local.map(|local| local.ip())) {
                 self.counters.dropped(Dropped::Source);
                 continue;
             }

@@ -107,6 +107,7 @@ fn config(args: &Args) -> Config {
         user: None,
         watch: Config::WATCH,
         busy_poll: Config::BUSY_POLL,
+        drain_delay: Config::DRAIN_DELAY,
         forwarder: Some(ForwarderConfig {
             listen: args.listen.clone(),
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,

@@ -13,7 +13,7 @@ use super::signals::{Blocked, SignalRequest};
 use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::net::listening::ListeningSocket;
-use crate::server::{Carried, Drained, Listeners, Loss, Read, STOPPING, Server, ServerEvent, StartError, confine};
+use crate::server::{Carried, Drained, Listeners, Loss, Read, Rest, Server, ServerEvent, StartError, confine};
 use crate::service_manager::{Contact, ServiceManager, passed_sockets};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `read` reads config and zones again, on a thread that nobody
@@ -78,9 +78,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
             asked = signals.next() => match asked {
                 Ok(SignalRequest::Reload) => server.reload(None),
                 Ok(SignalRequest::End(name)) => {
-                    tracing::info!(
-                        "{name}: taking no more queries, finishing those in flight; a second signal ends at once"
-                    );
+                    tracing::info!("{name}: {}; a second signal ends at once", server.stopping());
                     break;
                 }
                 Err(lost) => end_with(&Loss { worker: None, lost }),
@@ -91,8 +89,8 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
                 // There is nobody to tell.
                 ServerEvent::Known(_) => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => {
-                    tracing::info!("stop: {STOPPING}");
-                    let _ = answer.send(Ok(STOPPING.to_owned()));
+                    tracing::info!("stop: {}", server.stopping());
+                    let _ = answer.send(Ok(server.stopping()));
                     break;
                 }
                 ServerEvent::Asked(
@@ -112,7 +110,8 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
         }
     }
     manager.stopping();
-    let mut drain = pin!(server.drain());
+    let rest = if manager.is_keeping() { Rest::Kept } else { Rest::Taken };
+    let mut drain = pin!(server.drain(rest));
     let (drained, summary) = loop {
         tokio::select! {
             drained = &mut drain => break drained,

@@ -71,6 +71,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         user: None,
         watch: Config::WATCH,
         busy_poll: Config::BUSY_POLL,
+        drain_delay: Config::DRAIN_DELAY,
         forwarder,
         pools,
         authorities,

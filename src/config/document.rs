@@ -49,6 +49,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let user = document.take("user").and_then(|node| node.parsed(|name| read_user(name, find_user)));
     let watch = document.boolean("watch", Config::WATCH);
     let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), Config::BUSY_POLL);
+    let drain_delay = document.parsed("drain_delay", |text| limits::DRAIN_DELAY.parse(text), Config::DRAIN_DELAY);
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
@@ -84,7 +85,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, user, watch, busy_poll, forwarder, pools, authorities, keys, cache, admin }
+    Config { workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin }
 }
 
 /// Reads the name of the user that the process is to become.
@@ -153,7 +154,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, forwarder, pools, authorities, keys, cache, admin",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),
@@ -181,6 +182,8 @@ mod tests {
         ] {
             check(&format!("busy_poll = {value}\n{one}"), &[&format!("1:13: busy_poll: {what}")]);
         }
+        let what = "invalid value \"6m\": expected a duration from 0s to 5m";
+        check(&format!("drain_delay = \"6m\"\n{one}"), &[&format!("1:15: drain_delay: {what}")]);
     }
 
     #[test]

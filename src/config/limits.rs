@@ -65,6 +65,9 @@ pub const WORKERS: Limits<usize> = Limits { min: 0, max: 1024 };
 /// How long a worker stays awake after work; 0 is not at all. Far beyond what a sleep costs it would never sleep again.
 pub const BUSY_POLL: Limits<Duration> = Limits { min: ms(0), max: ms(1) };
 
+/// `drain_delay`: who has not withdrawn a server by then does not watch it. systemd and Kubernetes kill what takes long to end.
+pub const DRAIN_DELAY: Limits<Duration> = Limits { min: ms(0), max: secs(300) };
+
 /// Largest UDP message, octets. RFC 6891 section 6.2.3: less than 512 means 512. Section 6.2.5: 4096
 /// is as much as one should offer; such messages already travel in fragments.
 pub const EDNS_UDP_SIZE: Limits<u16> = Limits { min: 512, max: 4096 };

@@ -58,6 +58,8 @@ pub struct Config {
     pub watch: bool,
     /// How long a worker stays awake after work, looking for more; zero is not at all.
     pub busy_poll: Duration,
+    /// How long all goes on when the process was told to end, while it says that it is not ready.
+    pub drain_delay: Duration,
     /// The LS, if the config has one.
     pub forwarder: Option<ForwarderConfig>,
     /// Pools in order of the file; routes point into it.
@@ -78,6 +80,9 @@ impl Config {
 
     /// The default of `busy_poll`: a worker that has nothing to do leaves its core to others.
     pub const BUSY_POLL: Duration = Duration::ZERO;
+
+    /// The default of `drain_delay`: nobody asks who is ready unless he was told to.
+    pub const DRAIN_DELAY: Duration = Duration::ZERO;
 
     /// Reads the text of a config file. `file` is its name in messages; file names in it are relative
     /// to `folder`.

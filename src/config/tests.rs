@@ -151,6 +151,7 @@ fn every_key_is_read() {
         r#"
         workers = 2
         busy_poll = "20us"
+        drain_delay = "15s"
         [forwarder]
         listen = ["[::1]:53", "127.0.0.1:0", "127.0.0.1:0"]
         edns_udp_size = 1400
@@ -188,6 +189,7 @@ fn every_key_is_read() {
         "#,
     );
     assert_eq!((config.workers, config.busy_poll), (NonZeroUsize::new(2), Duration::from_micros(20)));
+    assert_eq!(config.drain_delay, Duration::from_secs(15));
     let forwarder = config.forwarder.expect("a forwarder");
     assert_eq!(forwarder.listen.len(), 3);
     assert_eq!(forwarder.edns_udp_size, 1400);

@@ -13,7 +13,7 @@ use crate::wire::Transport;
 pub enum Client {
     /// By a datagram.
     Udp {
-        /// The listener's number; all workers have the same listeners in the same order.
+        /// The listener's number, the same in all workers.
         listener: u16,
         /// The client's address.
         peer: Peer,

@@ -86,8 +86,6 @@ pub struct HandOver {
 pub struct Links {
     /// What it shares with the other workers.
     pub shared: Arc<Shared>,
-    /// Its UDP sockets.
-    pub sockets: Vec<Rc<Socket>>,
     /// Where no client is.
     pub own: Arc<OwnAddresses>,
     /// For how many sockets to backends it has room.
@@ -124,10 +122,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, state: Arc<ForwarderState>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, sockets, backend_sockets, fetches, own, counters, idle, tasks } = links;
-        let response_size = usize::from(state.edns_udp_size);
-        let listener = |socket| Listener { socket, responses: SendBatch::new(BATCH, response_size) };
-        let listeners = sockets.into_iter().map(listener).collect();
+        let Links { shared, backend_sockets, fetches, own, counters, idle, tasks } = links;
         // Connections come back to the forwarder, which is not there yet.
         let this = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&this);
@@ -149,7 +144,7 @@ impl Forwarder {
             refused: Vec::with_capacity(BATCH),
             fetches,
             by_tcp: ByTcp::new(by_tcp, tasks),
-            way: Way { listeners, paced: Paced::default(), is_draining: false },
+            way: Way { listeners: Vec::new(), paced: Paced::default(), is_draining: false },
             counters: Arc::clone(&counters),
         };
         let engine = Engine::new(&mut outside, me, engines, counters, state, seeds, now);
@@ -178,6 +173,31 @@ impl Forwarder {
     /// Takes what a worker of another process has learnt.
     pub fn learn(&mut self, learnt: &[LearntBackend], now: Instant) {
         self.engine.learn(learnt, now);
+    }
+
+    /// Responds to the clients of the listener of this number by this socket. All workers have the same listeners, by the same numbers.
+    pub fn add_listener(&mut self, number: u16, socket: Rc<Socket>) {
+        let listeners = &mut self.outside.way.listeners;
+        let place = usize::from(number);
+        if listeners.len() <= place {
+            listeners.resize_with(place + 1, || None);
+        }
+        let responses = SendBatch::new(BATCH, usize::from(self.outside.state.edns_udp_size));
+        listeners[place] = Some(Listener { socket, responses });
+    }
+
+    /// Nothing is owed to the clients of this listener any more.
+    pub fn remove_listener(&mut self, number: u16) {
+        let Outside { way, counters, .. } = &mut self.outside;
+        way.flush(counters, Instant::now());
+        if let Some(listener) = way.listeners.get_mut(usize::from(number)) {
+            *listener = None;
+        }
+    }
+
+    /// No client is at any of these addresses.
+    pub fn set_own_addresses(&mut self, own: Arc<OwnAddresses>) {
+        self.own = own;
     }
 
     /// Whether no race runs, none fetches its answer by TCP, and no query is on its way from another worker.

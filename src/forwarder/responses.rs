@@ -48,8 +48,8 @@ const _: () = assert!(BATCH <= u64::BITS as usize);
 
 /// The way out to all clients by UDP.
 pub(super) struct Way {
-    /// The sockets.
-    pub(super) listeners: Vec<Listener>,
+    /// The sockets, by the number of the listener.
+    pub(super) listeners: Vec<Option<Listener>>,
     /// Responses that leave later.
     pub(super) paced: Paced,
     /// Whether all leave at once from now on.
@@ -62,13 +62,13 @@ impl Way {
         let Self { listeners, paced, is_draining } = self;
         let until = if *is_draining { paced.last_due().max(Some(now)).unwrap_or(now) } else { now };
         while let Some(Later { listener, peer, local, message, .. }) = paced.pop_due(until) {
-            let Some(listener) = listeners.get_mut(usize::from(listener)) else { continue };
+            let Some(Some(listener)) = listeners.get_mut(usize::from(listener)) else { continue };
             if listener.responses.is_full() {
                 listener.flush(counters);
             }
             listener.responses.push_unless_empty(peer.address(), local, |out| out.extend_from_slice(&message));
         }
-        for listener in listeners.iter_mut().filter(|listener| !listener.responses.is_empty()) {
+        for listener in listeners.iter_mut().flatten().filter(|listener| !listener.responses.is_empty()) {
             listener.flush(counters);
         }
     }
@@ -183,7 +183,10 @@ impl Outside {
                 let Way { listeners, paced, is_draining } = way;
                 let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
                 let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
-                let Some(listener) = listeners.get_mut(usize::from(*number)) else { return sent };
+                let Some(Some(listener)) = listeners.get_mut(usize::from(*number)) else {
+                    counters.dropped(Dropped::Unsent);
+                    return sent;
+                };
                 if listener.responses.is_full() {
                     listener.flush(counters);
                 }

@@ -1,7 +1,7 @@
 //! The files that a server may reach once it has started: those of its config, and no others.
 //!
 //! Landlock, where the kernel has it, denies everything else to the process from within, without any right: so that whoever
-//! takes it over by a message finds no other files, and opens no port that looks like ours. What is allowed are folders, not
+//! takes it over by a message finds no other files. What is allowed are folders, not
 //! files, for editors and tools replace a file by another under its name. A reload that names a file elsewhere is refused before
 //! anything is read, with the remedy.
 
@@ -10,8 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, path_beneath_rules,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, path_beneath_rules,
 };
 
 use crate::config::{Config, KeyConfig};
@@ -74,13 +74,12 @@ struct Folders {
 }
 
 impl Confinement {
-    /// Confines this thread, and those that it will start, to these files and the folder of this socket. An older kernel does less,
-    /// or nothing: that is said, and no error.
-    pub fn enforce(files: &Files, socket: Option<&Path>) -> Self {
+    /// Confines this thread, and those that it will start, to these files, and to these folders for unix sockets. An older kernel does
+    /// less, or nothing: that is said, and no error.
+    pub fn enforce(files: &Files, sockets: &[PathBuf]) -> Self {
         let read = folders_of(&files.read);
         let written = folders_of(&files.written);
-        let socket = socket.map(|path| folders_of(&[path.to_owned()])).unwrap_or_default();
-        match restrict(&read, &written, &socket) {
+        match restrict(&read, &written, sockets) {
             Ok(RulesetStatus::NotEnforced) => {
                 tracing::info!("this kernel has no landlock: the process may open whatever its user may");
                 Self::default()
@@ -145,8 +144,8 @@ impl fmt::Display for Outside {
 
 impl std::error::Error for Outside {}
 
-/// Has the kernel deny all but these folders, and new TCP listeners. Connections to others go on being made, as transfers need.
-fn restrict(read: &[PathBuf], written: &[PathBuf], socket: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+/// Has the kernel deny all but these folders. It does not deny addresses: a reload binds new ones, and transfers connect to others.
+fn restrict(read: &[PathBuf], written: &[PathBuf], sockets: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
     let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
     let replace_access: BitFlags<AccessFs> = read_access
         | AccessFs::WriteFile
@@ -157,12 +156,11 @@ fn restrict(read: &[PathBuf], written: &[PathBuf], socket: &[PathBuf]) -> Result
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
-        .handle_access(AccessNet::BindTcp)?
         .create()?
         .add_rules(path_beneath_rules(read, read_access))?
         .add_rules(path_beneath_rules(SYSTEM, read_access))?
         .add_rules(path_beneath_rules(written, replace_access))?
-        .add_rules(path_beneath_rules(socket, AccessFs::RemoveFile))?
+        .add_rules(path_beneath_rules(sockets, AccessFs::RemoveFile | AccessFs::MakeSock))?
         .restrict_self()?;
     Ok(status.ruleset)
 }
@@ -206,12 +204,13 @@ const SYSTEM: &[&str] = &["/proc/self", "/sys/devices/system/cpu", "/sys/fs/cgro
 mod tests {
     use std::io::ErrorKind;
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::UnixListener;
     use std::thread;
 
     use super::*;
 
     #[test]
-    fn the_kernel_denies_other_files_and_new_tcp_listeners() {
+    fn the_kernel_denies_other_files_and_other_sockets() {
         let (ours, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("it is bound");
@@ -223,7 +222,8 @@ mod tests {
             let files = Files { read: vec![zone.clone()], written: vec![ours.path().join("state/cache.bin")] };
             fs::create_dir(ours.path().join("state")).expect("our own folder");
             // Of this thread alone, and of those that it starts.
-            let confined = Confinement::enforce(&files, None);
+            let sockets = tempfile::tempdir().expect("a folder");
+            let confined = Confinement::enforce(&files, &[sockets.path().to_owned()]);
             if confined.folders.is_none() {
                 assert!(std::env::var_os("HEDGEROW_REQUIRED").is_none(), "this kernel has no landlock");
                 return eprintln!("not tested: this kernel has no landlock");
@@ -235,16 +235,13 @@ mod tests {
             assert_eq!(fs::read(&zone).expect("our own file"), b"a");
             fs::write(ours.path().join("state/new"), "c").expect("what is to be written");
             fs::rename(ours.path().join("state/new"), ours.path().join("state/cache.bin")).expect("the same");
-            match TcpListener::bind("127.0.0.1:0") {
-                Ok(_) => eprintln!("not tested: the landlock of this kernel knows no network (before Linux 6.7)"),
-                Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
-            }
+            TcpListener::bind("127.0.0.1:0").expect("a reload brings other addresses");
+            UnixListener::bind(sockets.path().join("admin.sock")).expect("a reload moves the socket for changes");
+            assert!(denied(UnixListener::bind(other.path().join("admin.sock")).map(drop)), "a socket elsewhere");
             TcpStream::connect(address).expect("others are reached");
             UdpSocket::bind("127.0.0.1:0").expect("sockets to backends are opened all the time");
         });
         confined.join().expect("no assertion failed");
-        // Not of this one.
-        TcpListener::bind("127.0.0.1:0").expect("loopback");
     }
 
     #[test]

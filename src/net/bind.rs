@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
+use rustix::net::connect_unspec;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::options;
@@ -32,6 +33,13 @@ pub struct BindError {
     transport: &'static str,
     /// What the kernel said.
     source: io::Error,
+}
+
+impl BindError {
+    /// Whether the process may not have this port.
+    pub fn is_denied(&self) -> bool {
+        self.source.kind() == io::ErrorKind::PermissionDenied
+    }
 }
 
 impl fmt::Display for BindError {
@@ -64,10 +72,19 @@ impl Group {
         let (bound, reserved) = reserve(address)?;
         // The reservation ends here; only a program that asks for this very port in this very moment could come between.
         drop(reserved);
+        Self::bind_beside(bound, workers).map_err(|error| BindError { address, ..error })
+    }
+
+    /// Binds `address` beside sockets of ours at addresses that stand for the same, which are to close. They have the port, and nobody else
+    /// has it.
+    ///
+    /// # Errors
+    /// If the address cannot be had, by UDP or by TCP.
+    pub fn bind_beside(address: SocketAddr, workers: usize) -> Result<Self, BindError> {
         let fail = |transport| move |source| BindError { address, transport, source };
-        let udp = (0..workers).map(|_| udp_listener(bound)).collect::<io::Result<_>>().map_err(fail("UDP"))?;
-        let tcp = (0..workers).map(|_| tcp_listener(bound)).collect::<io::Result<_>>().map_err(fail("TCP"))?;
-        Ok(Self { address: bound, udp, tcp })
+        let udp = (0..workers).map(|_| udp_listener(address)).collect::<io::Result<_>>().map_err(fail("UDP"))?;
+        let tcp = (0..workers).map(|_| tcp_listener(address)).collect::<io::Result<_>>().map_err(fail("TCP"))?;
+        Ok(Self { address, udp, tcp })
     }
 
     /// Takes sockets that another process has bound to `address`, and binds what is missing: one a worker of each kind where whoever
@@ -84,6 +101,10 @@ impl Group {
         let fail = |transport| move |source| BindError { address, transport, source };
         for socket in &udp {
             set_udp_options(SockRef::from(socket), address).map_err(fail("UDP"))?;
+            // Whoever had it may have ended while it left ([`Group::divert`]). One that is not connected could lose its port by this.
+            if socket.peer_addr().is_ok() {
+                let _ = connect_unspec(socket);
+            }
             options::disable_gro(socket);
             options::stamp_arrivals(socket, false);
         }
@@ -103,6 +124,25 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Has datagrams pass its UDP sockets by from now on: those of another address that stands for the same get them, or else their senders
+    /// hear that nobody is there. What has come already can be read, and responses leave by them as before. This holds for every
+    /// process that has them.
+    pub fn divert(&self) {
+        for socket in &self.udp {
+            // A connected socket takes what comes from its peer only, which is itself: and from there no query is taken.
+            let ip = match self.address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            };
+            if let Err(error) = socket.connect(SocketAddr::new(ip, self.address.port())) {
+                tracing::warn!(address = %self.address, %error, "datagrams may be lost while this address closes");
+            }
+        }
+    }
+}
+
 /// Adds sockets until there are `count`, or no more can be had: one will do then, which workers share. A group of
 /// `SO_REUSEPORT` takes no sockets of another user, nor does an address that was bound without it.
 fn fill<S>(mut sockets: Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>) -> io::Result<Vec<S>> {
@@ -119,13 +159,19 @@ fn fill<S>(mut sockets: Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>) 
     Ok(sockets)
 }
 
-/// A TCP listener that no other shares, non-blocking: for what is not served by workers.
+/// A TCP listener, non-blocking: for what is not served by workers. `is_beside`: one of ours has the port, which is to close.
 ///
 /// # Errors
 /// If the address cannot be had.
-pub fn stream_alone(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let socket = alone(address, Type::STREAM, TCP_BACKLOG);
-    socket.map(Into::into).map_err(|source| BindError { address, transport: "TCP", source })
+pub fn stream(address: SocketAddr, is_beside: bool) -> Result<TcpListener, BindError> {
+    let fail = |source| BindError { address, transport: "TCP", source };
+    if is_beside {
+        return tcp_listener(address).map_err(fail);
+    }
+    let reserved = alone(address, Type::STREAM, 1).map_err(fail)?;
+    let bound = reserved.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
+    drop(reserved);
+    tcp_listener(bound).map_err(fail)
 }
 
 /// The same, of a listener that another process has bound.

@@ -23,7 +23,7 @@ use crate::zone::{Zone, ZoneDb};
 
 /// What one authority holds.
 pub(super) struct ServedAuthority {
-    /// Its number in the config of the start, which is the workers'.
+    /// Its number, which no other authority of this process ever has.
     number: usize,
     config: AuthorityConfig,
     /// What it answers from.
@@ -78,15 +78,15 @@ pub(super) struct ZoneChange {
 }
 
 impl ServedAuthority {
-    /// What an authority holds at the start; all that it shares has changed.
+    /// What an authority holds that begins; all that it shares has changed.
     pub(super) fn new(
         number: usize,
         config: AuthorityConfig,
         loaded: Arc<ZoneDb>,
+        comparison: Comparison,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
     ) -> (Self, Vec<ZoneChange>) {
-        let comparison = Comparison::of(&config, &loaded, None);
         let state = empty_state(&config, loaded, keys, cookies);
         let mut served = Self { number, config, state: Arc::new(state) };
         let (changes, _) = served.fill(comparison, None);

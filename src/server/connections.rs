@@ -13,41 +13,51 @@ use crate::net::tcp::{Connections, MovedConnection};
 /// The tables of all sections that listen.
 pub(super) struct Tables {
     /// That of the LS, if there is one.
-    pub(super) forwarder: Option<Arc<Connections>>,
-    /// Those of the authorities, by number.
-    pub(super) authorities: Vec<Arc<Connections>>,
-    /// How many connections a section may have that does not say so.
-    share: usize,
+    forwarder: Option<Arc<Connections>>,
+    /// Those of the authorities, which are known by their names.
+    authorities: Vec<Arc<Connections>>,
+    /// How many connections there may be by the shares of descriptors.
+    all: usize,
 }
 
 impl Tables {
     /// The tables of a config. `all` is how many connections there may be by the shares of descriptors.
     pub(super) fn new(config: &Config, all: usize, now: Instant) -> Self {
+        let mut tables = Self { forwarder: None, authorities: Vec::new(), all };
+        tables.reload(config, now);
+        tables
+    }
+
+    /// Puts another config in force: sections that stay keep their tables.
+    pub(super) fn reload(&mut self, config: &Config, now: Instant) {
         let asked = config.forwarder.iter().map(|forwarder| forwarder.connections.max);
         let asked = asked.chain(config.authorities.iter().map(|authority| authority.connections.max));
-        let share = share(asked, all);
-        let table = |name: &str, rules| {
+        let share = share(asked, self.all);
+        let table = |known: Option<&Arc<Connections>>, name: &str, rules| {
             let rules = shared(rules, share);
+            if let Some(known) = known {
+                known.set_rules(rules);
+                return Arc::clone(known);
+            }
             let clients = Clients::new(rules.max.min(MAX_CLIENTS), rand::random());
             Connections::new(name, rules, Arc::new(clients), now)
         };
-        Self {
-            forwarder: config.forwarder.as_ref().map(|forwarder| table("forwarder", forwarder.connections)),
-            authorities: config.authorities.iter().map(|config| table(&config.name, config.connections)).collect(),
-            share,
-        }
+        let forwarder = config.forwarder.as_ref();
+        self.forwarder = forwarder.map(|config| table(self.forwarder.as_ref(), "forwarder", config.connections));
+        let authorities = config.authorities.iter();
+        let authorities =
+            authorities.map(|config| table(self.authority(&config.name), &config.name, config.connections));
+        self.authorities = authorities.collect();
     }
 
-    /// Puts the rules of another config in force.
-    pub(super) fn reload(&self, config: &Config) {
-        if let (Some(table), Some(forwarder)) = (&self.forwarder, &config.forwarder) {
-            table.set_rules(shared(forwarder.connections, self.share));
-        }
-        for table in &self.authorities {
-            if let Some(authority) = config.authorities.iter().find(|authority| authority.name == table.name()) {
-                table.set_rules(shared(authority.connections, self.share));
-            }
-        }
+    /// That of the LS, if there is one.
+    pub(super) fn forwarder(&self) -> Option<&Arc<Connections>> {
+        self.forwarder.as_ref()
+    }
+
+    /// That of the authority of this name.
+    pub(super) fn authority(&self, name: &str) -> Option<&Arc<Connections>> {
+        self.authorities.iter().find(|table| table.name() == name)
     }
 
     /// Adds how often another process has met a limit of a section.

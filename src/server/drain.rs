@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::listeners::SectionName;
 use super::reload::ending;
-use super::worker::Command;
+use super::sections::owed_for;
+use super::worker::{Command, Rest};
 use super::{Loss, Server, ServerEvent};
 use crate::admin::ProcessChange;
 use crate::metrics::Summary;
@@ -25,18 +27,33 @@ pub enum Drained {
 }
 
 impl Server {
-    /// Ends: the LS takes no more queries and finishes those in flight, while our own TS go on; then those end too.
-    /// Returns whether every query got its response within the longest timeout of a pool.
-    pub async fn drain(mut self) -> (Drained, Summary) {
+    /// What is said to whoever asks the server to stop.
+    pub fn stopping(&self) -> String {
+        match self.drain_delay.is_zero() {
+            true => STOPPING.to_owned(),
+            false => format!("not ready any more; after {:?} {STOPPING}", self.drain_delay),
+        }
+    }
+
+    /// Ends. At first all goes on for `drain_delay`, but for `/readyz`. Then the LS takes no more queries and finishes those in flight,
+    /// while our own TS go on; then those end too. Clients hear at once where nobody takes queries any more. If another process takes
+    /// over (`rest`), there is no delay, and nothing to hear. Returns whether every query got its response within the longest
+    /// timeout of a pool.
+    pub async fn drain(mut self, rest: Rest) -> (Drained, Summary) {
+        if rest != Rest::PassedOn {
+            self.condition.set_ready(false);
+            if let Ok(lost) = timeout(self.drain_delay, self.supervise_while_draining()).await {
+                return (Drained::Lost(lost), self.summary);
+            }
+        }
         self.end_reloads();
-        let timeouts = self.state.iter().flat_map(|state| &state.pools).map(|pool| pool.rules().timeout);
-        self.condition.set_ready(false);
-        let deadline = Instant::now() + timeouts.max().unwrap_or_default() + DRAIN_MARGIN;
+        let deadline = Instant::now() + owed_for(self.state.as_deref());
+        self.divert(rest, |name| *name == SectionName::Forwarder);
         let ways = self.workers.ways();
         let drained = async {
             // Twice: the first time ends the intake of all, the second what they handed over to each other meanwhile.
             for _ in 0..2 {
-                let answers: Vec<_> = ways.iter().map(ask_to_drain).collect();
+                let answers: Vec<_> = ways.iter().map(|worker| ask_to_drain(worker, rest)).collect();
                 for answer in answers {
                     let _ = answer.await;
                 }
@@ -46,7 +63,8 @@ impl Server {
             result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
             lost = self.supervise_while_draining() => return (Drained::Lost(lost), self.summary),
         };
-        self.tell(|| Command::Stop);
+        self.divert(rest, |name| *name != SectionName::Forwarder);
+        self.tell(|| Command::Stop(rest));
         let (join, mut lost) = self.workers.join();
         if timeout_at(deadline + DRAIN_MARGIN, blocking(join)).await.is_err() {
             drained = Drained::Late;
@@ -63,6 +81,14 @@ impl Server {
         self.admin.stop().await;
         (drained, self.summary)
     }
+
+    /// Has datagrams pass by the sections that end now, so that their senders hear that nobody is there.
+    fn divert(&self, rest: Rest, is_ending: impl Fn(&SectionName) -> bool) {
+        if rest == Rest::Taken {
+            let sections = self.listeners.sections().iter().filter(|section| is_ending(&section.name));
+            sections.flat_map(|section| &section.addresses).for_each(|address| address.divert());
+        }
+    }
 }
 
 impl Server {
@@ -74,7 +100,7 @@ impl Server {
                 ServerEvent::Lost(loss) => return loss,
                 // Who serves next was told what counts.
                 ServerEvent::Known(_) => {}
-                ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(STOPPING.to_owned()))),
+                ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(self.stopping()))),
                 ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
                     drop(answer.send(Err(ending())));
                 }
@@ -86,14 +112,14 @@ impl Server {
 }
 
 /// Asks a worker to drain; what is returned ends when it has.
-fn ask_to_drain(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
+fn ask_to_drain(worker: &UnboundedSender<Command>, rest: Rest) -> oneshot::Receiver<()> {
     let (done, drained) = oneshot::channel();
-    let _ = worker.send(Command::Drain(done));
+    let _ = worker.send(Command::Drain(rest, done));
     drained
 }
 
-/// What a drain may take beyond the longest timeout of a pool.
+/// What the end of the threads may take beyond that.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
 
-/// What is said to whoever asks the server to stop.
-pub const STOPPING: &str = "taking no more queries, finishing those in flight";
+/// What a server does that ends.
+const STOPPING: &str = "taking no more queries, finishing those in flight";

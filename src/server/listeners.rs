@@ -5,57 +5,111 @@
 //! There may be more sockets of an address than workers, or fewer: those that another process has bound are as many as it has
 //! bound. All are read: with `s` sockets and `w` workers, for each `k` below the larger of the two worker `k % w` reads socket
 //! `k % s`.
+//!
+//! A reload makes a new value of what there is: addresses that stay keep their sockets, whichever section they are of now, and
+//! those that come are bound before anything changes.
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::{mem, thread};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::{StartError, privileges};
-use crate::admin::Socket;
-use crate::config::{AdminConfig, Config};
-use crate::net::bind::{self, Group};
+use super::StartError;
+use super::privileges;
+use crate::admin::{Owner, Socket};
+use crate::config::{AdminConfig, AdminSocket, Config};
+use crate::net::bind::{self, BindError, Group};
 use crate::net::listening::{Endpoint, ListeningSocket};
+use crate::net::options;
 
 /// All listening sockets of the process.
 #[derive(Debug)]
 pub struct Listeners {
     /// For so many workers.
     workers: usize,
-    /// Those of the LS, if there is one.
-    forwarder: Option<Section>,
-    /// Those of the authorities, in order of the config.
-    authorities: Vec<Section>,
+    /// Those of the LS, if there is one, and of the authorities, in order of the config.
+    sections: Vec<Section>,
     admin: Option<AdminListeners>,
+    /// Addresses that have left, until their last response has, too.
+    leaving: Vec<Weak<Address>>,
+}
+
+/// Who takes queries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SectionName {
+    Forwarder,
+    Authority(String),
 }
 
 /// The sockets of one section of the config.
 #[derive(Debug)]
-struct Section {
-    name: String,
+pub(super) struct Section {
+    pub(super) name: SectionName,
     /// In order of `listen`.
-    groups: Vec<Group>,
+    pub(super) addresses: Vec<Arc<Address>>,
+}
+
+/// An address with its sockets. They close when everybody has let go of it.
+#[derive(Debug)]
+pub(super) struct Address {
+    /// No other address has this number as long as anybody holds this one.
+    pub(super) number: u16,
+    /// As it stands in the config.
+    configured: SocketAddr,
+    group: Group,
+    /// Whether a service manager keeps its sockets, so that they go on without us.
+    is_kept: bool,
 }
 
 /// Where the admin server is reached.
 #[derive(Debug)]
 pub(super) struct AdminListeners {
+    config: AdminConfig,
     pub(super) address: SocketAddr,
-    pub(super) tcp: TcpListener,
+    pub(super) tcp: Arc<TcpListener>,
     /// Where changes are taken without a token.
-    pub(super) socket: Option<Socket>,
+    pub(super) socket: Option<Arc<Socket>>,
 }
 
-/// The sockets that one worker reads of a section. There is at least one of each kind for each address.
-#[derive(Debug, Default)]
-pub(super) struct Sockets {
+/// The sockets of one address that one worker reads: there is at least one of each kind.
+#[derive(Debug)]
+pub(super) struct AddressSockets {
+    /// Held until nothing is owed to its clients any more.
+    pub(super) address: Arc<Address>,
     pub(super) udp: Vec<UdpSocket>,
     pub(super) tcp: Vec<TcpListener>,
 }
+
+/// An address of the config cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// Its key.
+    key: String,
+    source: BindError,
+    /// Whether the process had rights once that it lacks now.
+    is_confined: bool,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.source)?;
+        if self.is_confined && self.source.is_denied() {
+            f.write_str("; this process gave such rights up when it had started: restart it, or have a socket unit pass the port")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ListenError {}
 
 impl Listeners {
     /// Opens what a config listens on: takes the sockets that were passed to us, and binds the rest. Returns also what was passed and
@@ -66,24 +120,69 @@ impl Listeners {
     pub fn open(config: &Config, inherited: Vec<ListeningSocket>) -> Result<(Self, Vec<ListeningSocket>), StartError> {
         // Before many are opened.
         raise_descriptor_limit();
-        let workers = worker_count(config);
+        let nothing = Self { workers: worker_count(config), sections: Vec::new(), admin: None, leaving: Vec::new() };
         let mut inherited = Inherited(inherited);
-        let mut section = |name: &str, addresses: &[SocketAddr]| -> Result<Section, StartError> {
-            let groups = addresses.iter().enumerate().map(|(place, &address)| {
-                let (udp, tcp, bound) = inherited.take_group(&socket_name(name, place), address);
-                match udp.is_empty() && tcp.is_empty() {
-                    true => Group::bind(address, workers),
-                    false => Group::complete(bound, udp, tcp, workers),
-                }
-            });
-            Ok(Section { name: name.to_owned(), groups: groups.collect::<Result<_, _>>()? })
+        let owner = privileges::owner(config.user.as_ref());
+        let listeners = nothing.open_beside(config, owner, &mut inherited, false)?;
+        Ok((listeners, inherited.0))
+    }
+
+    /// What another config listens on, with the sockets that are here already. Nothing changes for these.
+    ///
+    /// # Errors
+    /// If an address cannot be had.
+    pub(super) fn reload(&self, config: &Config) -> Result<Self, StartError> {
+        self.open_beside(config, Owner::current(), &mut Inherited(Vec::new()), true)
+    }
+
+    fn open_beside(
+        &self,
+        config: &Config,
+        owner: Owner,
+        inherited: &mut Inherited,
+        is_confined: bool,
+    ) -> Result<Self, StartError> {
+        let admin = match &config.admin {
+            Some(admin) => Some(AdminListeners::open(admin, self.admin.as_ref(), owner, inherited, is_confined)?),
+            None => None,
         };
-        let forwarder = config.forwarder.as_ref().map(|forwarder| section(FORWARDER, &forwarder.listen)).transpose()?;
-        let authorities = config.authorities.iter().map(|authority| section(&authority.name, &authority.listen));
-        let authorities = authorities.collect::<Result<_, _>>()?;
-        let admin =
-            config.admin.as_ref().map(|admin| AdminListeners::open(admin, config, &mut inherited)).transpose()?;
-        Ok((Self { workers, forwarder, authorities, admin }, inherited.0))
+        let mut opening =
+            Opening { earlier: self, known: self.all().cloned().collect(), opened: Vec::new(), inherited };
+        let wanted = wanted(config);
+        // What stays comes first, so that it is known what leaves; and what takes datagrams from an address that leaves comes last, when
+        // hardly anything can fail any more.
+        let mut slots: Vec<Vec<Option<Arc<Address>>>> = Vec::new();
+        for (name, listen) in &wanted {
+            slots.push(
+                listen
+                    .iter()
+                    .enumerate()
+                    .map(|(place, at)| opening.keep(&socket_name(name.label(), place), *at))
+                    .collect(),
+            );
+        }
+        for is_beside in [false, true] {
+            for ((name, listen), slots) in wanted.iter().zip(&mut slots) {
+                for (place, (&configured, slot)) in listen.iter().zip(slots).enumerate() {
+                    if slot.is_none() && opening.is_beside(configured) == is_beside {
+                        let opened = opening.open(&socket_name(name.label(), place), configured);
+                        let key = || format!("{}.listen[{place}]", name.key());
+                        let opened = opened.map_err(|source| ListenError { key: key(), source, is_confined })?;
+                        *slot = Some(opened);
+                    }
+                }
+            }
+        }
+        let sections = wanted.into_iter().zip(slots);
+        let sections = sections
+            .map(|((name, _), addresses)| Section { name, addresses: addresses.into_iter().flatten().collect() });
+        let sections: Vec<_> = sections.collect();
+        let is_gone = |address: &&Arc<Address>| {
+            !sections.iter().flat_map(|section| &section.addresses).any(|other| Arc::ptr_eq(address, other))
+        };
+        let gone = self.all().filter(is_gone).map(Arc::downgrade);
+        let leaving = self.leaving.iter().filter(|address| address.strong_count() > 0).cloned().chain(gone).collect();
+        Ok(Self { workers: self.workers, sections, admin, leaving })
     }
 
     /// For how many workers they are.
@@ -93,15 +192,15 @@ impl Listeners {
 
     /// What is bound, by the name of who listens, in order of the config.
     pub(super) fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
-        let addresses = |section: &Section| section.groups.iter().map(|group| group.address).collect();
-        let sections = self.sections().map(|section| (section.name.clone(), addresses(section)));
+        let sections =
+            self.sections.iter().map(|section| (section.name.label().to_owned(), section.served().collect()));
         let admin = self.admin.iter().map(|admin| (ADMIN.to_owned(), vec![admin.address]));
         sections.chain(admin).collect()
     }
 
     /// The addresses that take queries.
     pub(super) fn for_queries(&self) -> impl Iterator<Item = SocketAddr> {
-        self.sections().flat_map(|section| section.groups.iter().map(|group| group.address))
+        self.sections.iter().flat_map(Section::served)
     }
 
     /// Descriptors that all of it takes: the sockets themselves, and the duplicates that workers read.
@@ -110,27 +209,45 @@ impl Listeners {
             let read = |sockets: usize| sockets + sockets.max(self.workers);
             read(group.udp.len()) + read(group.tcp.len())
         };
-        self.sections().flat_map(|section| &section.groups).map(of_group).sum()
+        self.all().map(|address| of_group(&address.group)).sum()
     }
 
-    /// Duplicates of what a worker of the LS reads.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
-    pub(super) fn of_forwarder(&self, worker: usize) -> io::Result<Sockets> {
-        self.forwarder
-            .as_ref()
-            .map_or_else(|| Ok(Sockets::default()), |section| section.of_worker(worker, self.workers))
+    /// All sections, in order of the config.
+    pub(super) fn sections(&self) -> &[Section] {
+        &self.sections
     }
 
-    /// Duplicates of what a worker of the authority at this place in the config reads.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
-    pub(super) fn of_authority(&self, place: usize, worker: usize) -> io::Result<Sockets> {
-        self.authorities
-            .get(place)
-            .map_or_else(|| Ok(Sockets::default()), |section| section.of_worker(worker, self.workers))
+    /// The sockets of a section, if it is there.
+    pub(super) fn section(&self, name: &SectionName) -> Option<&Section> {
+        self.sections.iter().find(|section| section.name == *name)
+    }
+
+    /// The addresses of all sections.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Address>> {
+        self.sections.iter().flat_map(|section| &section.addresses)
+    }
+
+    /// Whether there are the same sockets in the same sections as in another value.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let is_same_section = |(one, other): (&Section, &Section)| {
+            let mut addresses = one.addresses.iter().zip(&other.addresses);
+            one.name == other.name
+                && one.addresses.len() == other.addresses.len()
+                && addresses.all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        let is_same_admin = match (&self.admin, &other.admin) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        is_same_admin
+            && self.sections.len() == other.sections.len()
+            && self.sections.iter().zip(&other.sections).all(is_same_section)
+    }
+
+    /// Whether an address is among these, in whatever section.
+    pub(super) fn has(&self, address: &Arc<Address>) -> bool {
+        self.all().any(|other| Arc::ptr_eq(address, other))
     }
 
     /// Where the admin server is reached, if there is one.
@@ -144,69 +261,205 @@ impl Listeners {
     /// If there are no descriptors left.
     pub fn to_pass(&self) -> io::Result<Vec<ListeningSocket>> {
         let mut sockets = Vec::new();
-        let mut add = |name: &str, endpoint: Endpoint, fd: OwnedFd| {
-            sockets.push(ListeningSocket::new(name.to_owned(), false, endpoint, fd));
+        let mut add = |name: &str, is_kept: bool, endpoint: Endpoint, fd: OwnedFd| {
+            sockets.push(ListeningSocket::new(name.to_owned(), is_kept, endpoint, fd));
         };
-        for section in self.sections() {
-            for (place, group) in section.groups.iter().enumerate() {
-                let name = socket_name(&section.name, place);
+        for section in &self.sections {
+            for (place, address) in section.addresses.iter().enumerate() {
+                let (name, Address { group, is_kept, .. }) = (socket_name(section.name.label(), place), &**address);
                 for socket in &group.udp {
-                    add(&name, Endpoint::Udp(group.address), socket.try_clone()?.into());
+                    add(&name, *is_kept, Endpoint::Udp(group.address), socket.try_clone()?.into());
                 }
                 for listener in &group.tcp {
-                    add(&name, Endpoint::Tcp(group.address), listener.try_clone()?.into());
+                    add(&name, *is_kept, Endpoint::Tcp(group.address), listener.try_clone()?.into());
                 }
             }
         }
-        if let Some(AdminListeners { address, tcp, socket }) = &self.admin {
+        if let Some(AdminListeners { address, tcp, socket, .. }) = &self.admin {
             let name = socket_name(ADMIN, 0);
-            add(&name, Endpoint::Tcp(*address), tcp.try_clone()?.into());
+            add(&name, false, Endpoint::Tcp(*address), tcp.try_clone()?.into());
             if let Some(socket) = socket {
-                add(&name, Endpoint::Unix(socket.path().to_owned()), socket.listener()?.into());
+                add(&name, false, Endpoint::Unix(socket.path().to_owned()), socket.listener()?.into());
             }
         }
         Ok(sockets)
     }
+}
 
-    /// The sections that take queries.
-    fn sections(&self) -> impl Iterator<Item = &Section> {
-        self.forwarder.iter().chain(&self.authorities)
+impl SectionName {
+    /// The name of who listens.
+    fn label(&self) -> &str {
+        match self {
+            Self::Forwarder => FORWARDER,
+            Self::Authority(name) => name,
+        }
+    }
+
+    /// Where it stands in the config.
+    fn key(&self) -> String {
+        match self {
+            Self::Forwarder => FORWARDER.to_owned(),
+            Self::Authority(name) => format!("authorities.{name}"),
+        }
     }
 }
 
 impl Section {
-    fn of_worker(&self, worker: usize, workers: usize) -> io::Result<Sockets> {
-        let mut sockets = Sockets::default();
-        for group in &self.groups {
-            for socket in dealt(&group.udp, worker, workers) {
-                sockets.udp.push(socket.try_clone()?);
-            }
-            for listener in dealt(&group.tcp, worker, workers) {
-                sockets.tcp.push(listener.try_clone()?);
-            }
+    /// Where it takes queries.
+    pub(super) fn served(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addresses.iter().map(|address| address.bound())
+    }
+}
+
+impl Address {
+    /// The address really bound.
+    pub(super) fn bound(&self) -> SocketAddr {
+        self.group.address
+    }
+
+    /// Whether a service manager keeps its sockets.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// Has datagrams pass it by ([`Group::divert`]), unless its sockets go on without us.
+    pub(super) fn divert(&self) {
+        if !self.is_kept {
+            self.group.divert();
         }
-        Ok(sockets)
+    }
+
+    /// What another section has switched on is off again.
+    pub(super) fn reset_options(&self) {
+        self.group.udp.iter().for_each(options::disable_gro);
+    }
+
+    /// Duplicates of what a worker reads.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub(super) fn of_worker(self: &Arc<Self>, worker: usize, workers: usize) -> io::Result<AddressSockets> {
+        let udp = dealt(&self.group.udp, worker, workers).map(UdpSocket::try_clone);
+        let tcp = dealt(&self.group.tcp, worker, workers).map(TcpListener::try_clone);
+        Ok(AddressSockets {
+            address: Arc::clone(self),
+            udp: udp.collect::<io::Result<_>>()?,
+            tcp: tcp.collect::<io::Result<_>>()?,
+        })
+    }
+}
+
+/// Addresses that are being opened beside those that are open.
+struct Opening<'a> {
+    earlier: &'a Listeners,
+    /// Those of `earlier` that nobody has taken over yet: they are to leave.
+    known: Vec<Arc<Address>>,
+    /// What is new.
+    opened: Vec<Arc<Address>>,
+    inherited: &'a mut Inherited,
+}
+
+impl Opening<'_> {
+    /// Keeps an address that is open already. With port 0 it is the one that had this name.
+    fn keep(&mut self, name: &str, configured: SocketAddr) -> Option<Arc<Address>> {
+        let is_same = |address: &Arc<Address>| match configured.port() {
+            0 => address.configured == configured && self.earlier.name_of(address).is_some_and(|known| known == name),
+            _ => address.bound() == configured,
+        };
+        let place = self.known.iter().position(is_same)?;
+        Some(self.known.swap_remove(place))
+    }
+
+    /// Whether an address can only be bound beside sockets of ours, all of which leave.
+    fn is_beside(&self, configured: SocketAddr) -> bool {
+        let leaving = self.earlier.leaving.iter().filter_map(Weak::upgrade);
+        configured.port() != 0
+            && self.known.iter().cloned().chain(leaving).any(|address| meets(address.bound(), configured))
+    }
+
+    fn open(&mut self, name: &str, configured: SocketAddr) -> Result<Arc<Address>, BindError> {
+        let workers = self.earlier.workers;
+        let (udp, tcp, is_kept, bound) = self.inherited.take_group(name, configured);
+        let stays = |address: &&Arc<Address>| !self.known.iter().any(|known| Arc::ptr_eq(known, address));
+        let is_taken =
+            self.earlier.all().filter(stays).chain(&self.opened).any(|address| meets(address.bound(), configured));
+        let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(configured) && !is_taken) {
+            (false, _) => Group::complete(bound, udp, tcp, workers)?,
+            (true, true) => Group::bind_beside(configured, workers)?,
+            (true, false) => Group::bind(configured, workers)?,
+        };
+        let address = Arc::new(Address { number: self.free_number(), configured, group, is_kept });
+        self.opened.push(Arc::clone(&address));
+        Ok(address)
+    }
+
+    /// A number that no address has that anybody holds.
+    fn free_number(&self) -> u16 {
+        let leaving: Vec<_> = self.earlier.leaving.iter().filter_map(Weak::upgrade).collect();
+        let is_free =
+            |number: &u16| !self.earlier.all().chain(&self.opened).chain(&leaving).any(|other| other.number == *number);
+        (0..=u16::MAX).find(is_free).expect("there are fewer listeners than ports")
+    }
+}
+
+impl Listeners {
+    /// The name of the sockets of an address.
+    fn name_of(&self, address: &Arc<Address>) -> Option<String> {
+        self.sections.iter().find_map(|section| {
+            let place = section.addresses.iter().position(|other| Arc::ptr_eq(other, address))?;
+            Some(socket_name(section.name.label(), place))
+        })
     }
 }
 
 impl AdminListeners {
-    fn open(admin: &AdminConfig, config: &Config, inherited: &mut Inherited) -> Result<Self, StartError> {
+    fn open(
+        admin: &AdminConfig,
+        earlier: Option<&Self>,
+        owner: Owner,
+        inherited: &mut Inherited,
+        is_confined: bool,
+    ) -> Result<Self, StartError> {
         let (name, listen) = (socket_name(ADMIN, 0), admin.listen);
+        let fail = |source| ListenError { key: "admin.listen".to_owned(), source, is_confined };
+        let same = earlier.filter(|earlier| earlier.config.listen == listen || earlier.address == listen);
         let passed = inherited.take(|socket| match socket.endpoint() {
             Endpoint::Tcp(bound) => is_meant(listen, *bound) && (listen.port() != 0 || socket.name == name),
             Endpoint::Udp(_) | Endpoint::Unix(_) => false,
         });
-        let tcp = match passed {
-            Some(passed) => bind::adopt_stream(passed.into_fd().into(), listen)?,
-            None => bind::stream_alone(listen)?,
+        let tcp = match (same, passed) {
+            (Some(earlier), _) => Arc::clone(&earlier.tcp),
+            (None, Some(passed)) => Arc::new(bind::adopt_stream(passed.into_fd().into(), listen).map_err(fail)?),
+            (None, None) => {
+                let is_beside = listen.port() != 0 && earlier.is_some_and(|earlier| meets(earlier.address, listen));
+                Arc::new(bind::stream(listen, is_beside).map_err(fail)?)
+            }
         };
         let address = tcp.local_addr()?;
-        let mut passed = |path: &Path| {
-            let passed = inherited.take(|socket| *socket.endpoint() == Endpoint::Unix(path.to_owned()));
-            passed.map(|socket| socket.into_fd().into())
+        let known = earlier.and_then(|earlier| match (&admin.socket, &earlier.socket) {
+            (AdminSocket::At(path), Some(socket)) => (socket.path() == path).then(|| earlier.socket.clone()),
+            (AdminSocket::Auto, _) => {
+                (same.is_some() && earlier.config.socket == AdminSocket::Auto).then(|| earlier.socket.clone())
+            }
+            (AdminSocket::At(_) | AdminSocket::Off, _) => None,
+        });
+        let socket = match known {
+            Some(socket) => socket,
+            None => {
+                let mut passed = |path: &Path| {
+                    let passed = inherited.take(|socket| *socket.endpoint() == Endpoint::Unix(path.to_owned()));
+                    passed.map(|socket| socket.into_fd().into())
+                };
+                Socket::open(&admin.socket, address, owner, &mut passed)?.map(Arc::new)
+            }
         };
-        let socket = Socket::open(&admin.socket, address, privileges::owner(config.user.as_ref()), &mut passed)?;
-        Ok(Self { address, tcp, socket })
+        Ok(Self { config: admin.clone(), address, tcp, socket })
+    }
+
+    /// Whether another one is reached in the same ways.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let socket = |one: &Self| one.socket.as_ref().map(Arc::as_ptr);
+        Arc::ptr_eq(&self.tcp, &other.tcp) && socket(self) == socket(other)
     }
 }
 
@@ -220,32 +473,54 @@ impl Inherited {
         Some(self.0.remove(place))
     }
 
-    /// Takes all that listen on a configured address, and says which address that really is. Port 0 stands for the port that the
-    /// sockets of this name have.
-    fn take_group(&mut self, name: &str, configured: SocketAddr) -> (Vec<UdpSocket>, Vec<TcpListener>, SocketAddr) {
-        let is_named = |socket: &ListeningSocket| configured.port() != 0 || socket.name == name;
-        let found = self.0.iter().filter(|socket| is_named(socket)).find_map(|socket| match socket.endpoint() {
+    /// Takes all that listen on a configured address, and says whether they are kept, and which address that really is. Port 0 stands for
+    /// the port that the sockets of this name have.
+    fn take_group(
+        &mut self,
+        name: &str,
+        configured: SocketAddr,
+    ) -> (Vec<UdpSocket>, Vec<TcpListener>, bool, SocketAddr) {
+        let is_named = |socket: &&ListeningSocket| configured.port() != 0 || socket.name == name;
+        let found = self.0.iter().filter(is_named).find_map(|socket| match socket.endpoint() {
             Endpoint::Udp(bound) | Endpoint::Tcp(bound) => is_meant(configured, *bound).then_some(*bound),
             Endpoint::Unix(_) => None,
         });
-        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
-        let bound = found.unwrap_or(configured);
-        if found.is_some() {
+        let (mut udp, mut tcp, mut is_kept) = (Vec::new(), Vec::new(), false);
+        if let Some(bound) = found {
             for socket in mem::take(&mut self.0) {
+                let kept = socket.is_kept;
                 match socket.endpoint() {
                     Endpoint::Udp(address) if *address == bound => udp.push(socket.into_fd().into()),
                     Endpoint::Tcp(address) if *address == bound => tcp.push(socket.into_fd().into()),
-                    Endpoint::Udp(_) | Endpoint::Tcp(_) | Endpoint::Unix(_) => self.0.push(socket),
+                    Endpoint::Udp(_) | Endpoint::Tcp(_) | Endpoint::Unix(_) => {
+                        self.0.push(socket);
+                        continue;
+                    }
                 }
+                is_kept |= kept;
             }
         }
-        (udp, tcp, bound)
+        (udp, tcp, is_kept, found.unwrap_or(configured))
     }
+}
+
+/// What the sections of a config listen on.
+fn wanted(config: &Config) -> Vec<(SectionName, &[SocketAddr])> {
+    let forwarder = config.forwarder.iter().map(|forwarder| (SectionName::Forwarder, &*forwarder.listen));
+    let authorities = config.authorities.iter();
+    let authorities = authorities.map(|authority| (SectionName::Authority(authority.name.clone()), &*authority.listen));
+    forwarder.chain(authorities).collect()
 }
 
 /// Whether a socket that is bound to an address serves the one of the config.
 fn is_meant(configured: SocketAddr, bound: SocketAddr) -> bool {
     bound.ip() == configured.ip() && (configured.port() == 0 || bound.port() == configured.port())
+}
+
+/// Whether some datagram could come to either of two addresses.
+fn meets(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_any || one.ip() == other.ip())
 }
 
 /// Which of so many sockets a worker reads.
@@ -276,106 +551,3 @@ const FORWARDER: &str = "forwarder";
 
 /// What the admin server is called among them.
 const ADMIN: &str = "admin";
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    /// The config of a forwarder with two addresses, an authority and an admin server, for so many workers.
-    fn config(workers: usize, ports: [u16; 3]) -> Config {
-        let [first, second, authority] = ports;
-        let text = format!(
-            "workers = {workers}\n\
-             [forwarder]\nlisten = ['127.0.0.1:{first}', '127.0.0.2:{second}']\nroutes = {{ '.' = 'p' }}\n\
-             [pools.p]\nbackends = ['127.0.0.1:1']\n\
-             [authorities.ts1]\nlisten = ['127.0.0.1:{authority}']\nzones = ['a.txt']\n\
-             [admin]\nlisten = '127.0.0.1:0'\nsocket = 'off'\n"
-        );
-        Config::parse(&text, "config.toml", Path::new("")).expect("a sound config")
-    }
-
-    /// Opens what a config listens on. Returns also the names of what was passed in vain.
-    fn open(config: &Config, passed: Vec<ListeningSocket>) -> (Listeners, Vec<String>) {
-        let (listeners, unused) = Listeners::open(config, passed).expect("loopback is free");
-        (listeners, unused.into_iter().map(|socket| socket.name).collect())
-    }
-
-    /// The number of UDP sockets that each worker reads of the forwarder.
-    fn read_by_each(listeners: &Listeners) -> Vec<usize> {
-        let sockets = |worker| listeners.of_forwarder(worker).expect("there are descriptors");
-        (0..listeners.workers()).map(|worker| sockets(worker).udp.len()).collect()
-    }
-
-    #[test]
-    fn passed_sockets_keep_their_address_and_are_dealt_to_the_workers() {
-        let (first, _) = open(&config(3, [0; 3]), Vec::new());
-        assert_eq!(read_by_each(&first), [2, 2, 2]);
-        let bound = first.addresses();
-        // Port 0 is the port that the socket of this name has.
-        for (workers, read) in [(3, vec![2, 2, 2]), (2, vec![4, 2]), (5, vec![2; 5])] {
-            let passed = first.to_pass().expect("there are descriptors");
-            assert_eq!(passed.len(), 3 * 3 * 2 + 1);
-            let (second, unused) = open(&config(workers, [0; 3]), passed);
-            assert_eq!((second.addresses(), read_by_each(&second)), (bound.clone(), read));
-            assert_eq!(unused, [""; 0]);
-            let group = &second.forwarder.as_ref().expect("there is one").groups[0];
-            assert_eq!((group.udp.len(), group.tcp.len()), (workers.max(3), workers.max(3)));
-        }
-    }
-
-    #[test]
-    fn what_is_passed_and_not_in_the_config_is_handed_back() {
-        let (first, _) = open(&config(1, [0; 3]), Vec::new());
-        let [one, other, of_authority] = first.for_queries().map(|address| address.port()).collect::<Vec<_>>()[..]
-        else {
-            panic!("three addresses");
-        };
-        // By address, whatever its name is now; without a port of its own, by name.
-        let (second, unused) = open(&config(1, [other, 0, one]), {
-            let mut passed = first.to_pass().expect("there are descriptors");
-            passed.iter_mut().for_each(|socket| {
-                if socket.name == "forwarder.1" {
-                    socket.name = "other.1".to_owned();
-                }
-            });
-            passed
-        });
-        let ports: Vec<_> = second.for_queries().map(|address| address.port()).collect();
-        assert_eq!((ports[0], ports[2]), (other, one));
-        assert!(![one, other, of_authority].contains(&ports[1]), "{ports:?}");
-        // 127.0.0.2 has not become 127.0.0.1.
-        assert_eq!(unused, ["other.1", "other.1", "ts1.0", "ts1.0"]);
-    }
-
-    #[test]
-    fn sockets_that_nobody_may_join_are_shared() {
-        let alone = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let port = alone.local_addr().expect("it is bound").port();
-        let passed = ListeningSocket::inherited(alone.into(), String::new(), 3).expect("it is bound");
-        let (listeners, _) = open(&config(4, [port, 0, 0]), vec![passed]);
-        let group = &listeners.forwarder.as_ref().expect("there is one").groups[0];
-        assert_eq!((group.udp.len(), group.tcp.len()), (1, 4));
-        assert_eq!(read_by_each(&listeners), [2; 4]);
-    }
-
-    #[test]
-    fn every_socket_is_read_by_somebody_and_every_worker_reads_one() {
-        for workers in 1..9 {
-            for count in 1..9 {
-                let sockets: Vec<usize> = (0..count).collect();
-                let mut read: Vec<usize> = Vec::new();
-                for worker in 0..workers {
-                    let of_one: Vec<_> = dealt(&sockets, worker, workers).copied().collect();
-                    assert!(!of_one.is_empty(), "{workers} {count}");
-                    read.extend(of_one);
-                }
-                assert_eq!(read.len(), count.max(workers));
-                read.sort_unstable();
-                read.dedup();
-                assert_eq!(read, sockets);
-            }
-        }
-    }
-}

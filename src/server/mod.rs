@@ -3,6 +3,7 @@
 //! It is made whole before the first query is taken (`start.rs`). A reload (`reload.rs`) builds the new state whole and only then
 //! hands it to the workers (`worker.rs`); a change by hand (`changes.rs`) is a small one. It ends by a drain (`drain.rs`).
 
+mod admin_tasks;
 mod authorities;
 mod carried;
 mod changes;
@@ -18,6 +19,7 @@ mod recent_queries;
 mod reload;
 mod reload_notice;
 mod replacement;
+mod sections;
 mod start;
 mod status;
 mod watch;
@@ -30,17 +32,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::Interval;
 
+use self::admin_tasks::AdminTasks;
 use self::authorities::{ServedAuthority, ZoneChange};
 pub use self::carried::{Carried, CarriedCache, Known, Learnt};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
-pub use self::drain::{Drained, STOPPING};
+pub use self::drain::Drained;
 pub use self::event::{Answer, Loss, ServerEvent};
 pub use self::listeners::Listeners;
 use self::persist::Saves;
@@ -52,6 +55,7 @@ pub use self::reload_notice::ReloadNotice;
 pub use self::start::StartError;
 use self::watch::Watching;
 use self::worker::Command;
+pub use self::worker::Rest;
 use self::workers::{InForce, WorkerEvent, Workers};
 use crate::admin::{Change, Condition, Request};
 use crate::authority::ReceivedNotify;
@@ -61,7 +65,7 @@ use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
 use crate::metrics::{Counters, ProcessesSnapshot, Summary};
 use crate::net::clock::SleepMeter;
-use crate::net::tasks::{Endless, TaskKind, Tasks, blocking};
+use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::net::tcp::MovedConnection;
 use crate::notify::Notifier;
 use crate::secondary::{Secondaries, ZoneUpdate};
@@ -70,13 +74,13 @@ use crate::wire::HashSeed;
 
 /// A running server, held by the control thread.
 pub struct Server {
-    /// The config of the start: what is bound.
+    /// The config of the start: what needs a restart to change.
     config: Config,
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
     workers: Workers,
     /// What it listens on.
-    listeners: Listeners,
+    listeners: Arc<Listeners>,
     /// The pools as the config had them when it was last read.
     configured: Vec<PoolConfig>,
     /// The pools as they are configured now, by the file and by hand.
@@ -93,8 +97,8 @@ pub struct Server {
     requests: Receiver<Request>,
     /// What health checks are told.
     condition: Arc<Condition>,
-    /// The admin server; it ends with this value.
-    admin: Endless,
+    /// The admin server.
+    admin: AdminTasks,
     /// All other tasks of this thread.
     tasks: Tasks,
     /// A worker that has ended during the drain.
@@ -111,6 +115,8 @@ pub struct Server {
     watching: Watching,
     /// What the owner has not been told yet.
     events: VecDeque<ServerEvent>,
+    /// How long all goes on when it is told to end.
+    drain_delay: Duration,
     /// Whether it drains.
     is_ending: bool,
     started: std::time::Instant,
@@ -120,8 +126,10 @@ pub struct Server {
     own_secret: OwnSecret,
     /// The TCP connections of clients.
     connections: Tables,
-    /// The authorities that run, by number.
+    /// The authorities that run, in order of the config.
     authorities: Vec<ServedAuthority>,
+    /// The number of the next one that comes.
+    next_authority: usize,
     /// Looks after the zones that come from other servers.
     secondaries: Secondaries,
     /// What has become of those.
@@ -331,10 +339,11 @@ impl Server {
     /// Takes what has become of a zone of another server.
     fn take_update(&mut self, update: ZoneUpdate) {
         let number = update.authority;
-        let Some(served) = self.authorities.get_mut(number) else { return };
-        let health_events = served.take(update);
+        // One that has gone meanwhile wants nothing any more.
+        let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { return };
+        let change = served.take(update);
         self.publish(number);
-        health_events.into_iter().for_each(|health_events| notify(&mut self.notifier, health_events));
+        change.into_iter().for_each(|change| notify(&mut self.notifier, change));
     }
 
     /// Has the workers look at the health of the backends again.
@@ -345,7 +354,7 @@ impl Server {
 
     /// Has all workers answer from what an authority holds now.
     fn publish(&self, number: usize) {
-        if let Some(served) = self.authorities.get(number) {
+        if let Some(served) = self.authorities.iter().find(|served| served.number() == number) {
             self.tell(|| Command::SetAuthorityState(number, Arc::clone(served.state())));
         }
     }

@@ -6,7 +6,7 @@
 //! safe functions, and looks users up; rustix, which is used elsewhere, changes the calling thread alone.
 
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use nix::unistd::{Gid, Uid, initgroups, setresgid, setresuid, setuid};
@@ -18,7 +18,7 @@ use rustix::thread::{
 };
 
 use super::{Listeners, StartError};
-use crate::admin::{Owner, Socket};
+use crate::admin::{Owner, usual_folders};
 use crate::config::User;
 use crate::load::{Confinement, Files, Setup, folder_of};
 
@@ -37,15 +37,19 @@ pub(super) fn owner(user: Option<&User>) -> Owner {
 /// If the process cannot become the user of the config.
 pub fn confine(setup: &Setup, listeners: &Listeners) -> Result<Confinement, StartError> {
     let Some(files) = &setup.files else { return Ok(Confinement::default()) };
-    let socket = listeners.admin().and_then(|admin| admin.socket.as_ref());
-    give_up(setup.config.user.as_ref(), files, socket.map(Socket::path)).map_err(StartError::Privileges)
+    let user = setup.config.user.as_ref();
+    let socket =
+        listeners.admin().and_then(|admin| admin.socket.as_ref()).map(|socket| folder_of(socket.path()).to_owned());
+    // Where a reload may move it.
+    let sockets: Vec<_> = socket.into_iter().chain(usual_folders(owner(user).uid)).collect();
+    give_up(user, files, &sockets).map_err(StartError::Privileges)
 }
 
-/// Becomes this user, if it is told to, keeps no capability, and reaches no files but these and the socket's.
+/// Becomes this user, if it is told to, keeps no capability, and reaches no files but these, and sockets in these folders.
 ///
 /// # Errors
 /// If it cannot become that user, or could become root again.
-fn give_up(user: Option<&User>, files: &Files, socket: Option<&Path>) -> Result<Confinement, PrivilegeError> {
+fn give_up(user: Option<&User>, files: &Files, sockets: &[PathBuf]) -> Result<Confinement, PrivilegeError> {
     match user {
         Some(user) if !is(user) => {
             become_user(user)?;
@@ -74,7 +78,7 @@ fn give_up(user: Option<&User>, files: &Files, socket: Option<&Path>) -> Result<
     if let Some(user) = user {
         unusable(user, files).iter().for_each(|problem| tracing::warn!("{problem}"));
     }
-    Ok(Confinement::enforce(files, socket))
+    Ok(Confinement::enforce(files, sockets))
 }
 
 /// Whether this process is that user already.

@@ -26,15 +26,22 @@ use std::{io, mem, thread};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use super::admin_tasks::Doors;
 use super::authorities::{Comparison, ServedAuthority, secondary_zones_of};
+use super::listeners::{Listeners, SectionName};
+use super::recent_queries::RecentQueries;
 use super::reload_notice::{ReloadNotice, needs_restart};
-use super::{Server, ServerEvent, changes, forwarder_cookies, notify};
+use super::sections::{Dealt, Move, owed_for};
+use super::worker::Command;
+use super::{Server, ServerEvent, StartError, changes, forwarder_cookies, notify};
 use crate::admin::Refused;
 use crate::authority::AuthorityState;
 use crate::cache::Cache;
+use crate::config::Config;
+use crate::limit::OwnAddresses;
 use crate::load::{Confinement, LoadError, Setup};
 use crate::metrics::{LastReload, ReloadSnapshot};
-use crate::net::tasks::{Lost, TaskKind};
+use crate::net::tasks::{Lost, TaskKind, blocking};
 use crate::secondary::{Saved, SecondaryZone};
 use crate::state::ForwarderState;
 use crate::transfer::tsig::Keys;
@@ -101,6 +108,8 @@ struct Base {
     authorities: Vec<(usize, String, Arc<AuthorityState>)>,
     /// The zones of other servers that are looked after.
     zones: Vec<SecondaryZone>,
+    /// The number of the next authority that comes.
+    next_authority: usize,
     /// How large the cache is, if there is one.
     cache_size: Option<usize>,
 }
@@ -113,8 +122,8 @@ pub(super) struct Prepared {
     /// What was read.
     setup: Setup,
     keys: Arc<Keys>,
-    /// How its authorities differ from those that run; none for one that does not run.
-    comparisons: Vec<Option<Comparison>>,
+    /// How its authorities differ from those that run, if they do.
+    comparisons: Vec<Comparison>,
     /// What was saved of zones of other servers that are new.
     saved: Vec<(SecondaryZone, Saved)>,
     /// The cache, if it is to have another size.
@@ -126,10 +135,13 @@ impl Prepared {
     fn of(mut setup: Setup, base: &Base) -> Self {
         let keys = Arc::new(mem::take(&mut setup.keys));
         let (mut comparisons, mut zones) = (Vec::new(), Vec::new());
+        let mut next_authority = base.next_authority;
         for (config, zone_db) in setup.config.authorities.iter().zip(&setup.zone_dbs) {
             let known = base.authorities.iter().find(|(_, name, _)| *name == config.name);
-            comparisons.push(known.map(|(_, _, state)| Comparison::of(config, zone_db, Some(state))));
-            zones.extend(known.into_iter().flat_map(|(number, _, _)| secondary_zones_of(*number, config, &keys)));
+            comparisons.push(Comparison::of(config, zone_db, known.map(|(_, _, state)| &**state)));
+            let number = known.map_or(next_authority, |(number, _, _)| *number);
+            next_authority += usize::from(known.is_none());
+            zones.extend(secondary_zones_of(number, config, &keys));
         }
         let saved = Saved::load_all(zones.into_iter().filter(|secondary| !base.zones.contains(secondary)));
         let size = setup.config.cache.as_ref().map(|cache| cache.size);
@@ -256,7 +268,8 @@ impl Server {
         let authorities = self.authorities.iter().map(authority).collect();
         let zones = self.authorities.iter().flat_map(ServedAuthority::zones).collect();
         let cache = self.state.as_ref().and_then(|state| state.cache_config.as_ref());
-        let base = Base { authorities, zones, cache_size: cache.map(|cache| cache.size) };
+        let next_authority = self.next_authority;
+        let base = Base { authorities, zones, next_authority, cache_size: cache.map(|cache| cache.size) };
         // A thread that has ended says so by itself.
         let _ = self.reloads.orders.send(Order::Load(base));
         self.events.push_back(ServerEvent::Reloading);
@@ -266,13 +279,11 @@ impl Server {
     /// Puts what was read in force, or keeps what is; tells whoever has asked, and goes on to the next.
     pub(super) fn finish_reload(&mut self, loaded: Loaded) {
         let Some(running) = self.reloads.running.take() else { return };
-        let result = match loaded {
-            Ok(prepared) => Ok(self.commit_and_tell(*prepared)),
-            Err(problems) => {
-                tracing::error!("reload failed, what was in force stays:\n{problems}");
-                Err(problems.to_string())
-            }
-        };
+        let loaded = loaded.map_err(|problems| problems.to_string());
+        let result = loaded.and_then(|prepared| self.commit_and_tell(*prepared).map_err(|error| error.to_string()));
+        if let Err(problems) = &result {
+            tracing::error!("reload failed, what was in force stays:\n{problems}");
+        }
         let (now, seen) = (SystemTime::now(), &mut self.reloads.seen);
         match &result {
             Ok(_) => (seen.edition, seen.succeeded, seen.in_force_since) = (seen.edition + 1, seen.succeeded + 1, now),
@@ -300,50 +311,136 @@ impl Server {
     }
 
     /// Puts what was prepared in force. Says what an operator may not expect of it.
-    fn commit_and_tell(&mut self, prepared: Prepared) -> String {
+    fn commit_and_tell(&mut self, prepared: Prepared) -> Result<String, StartError> {
         let mut said = "reloaded".to_owned();
-        for notice in self.commit(prepared) {
+        for notice in self.commit(prepared)? {
             tracing::warn!("reload: {notice}");
             said.push_str(&format!("; {notice}"));
         }
-        said
+        Ok(said)
     }
 
-    /// Swaps what is in force, as far as that can be done while running.
-    fn commit(&mut self, prepared: Prepared) -> Vec<ReloadNotice> {
+    /// Swaps what is in force. What can fail comes first: to bind, and to duplicate for the workers what is bound.
+    ///
+    /// # Errors
+    /// If an address or a descriptor cannot be had; then nothing has changed.
+    fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
         let Prepared { setup, keys, comparisons, saved, new_cache } = prepared;
-        let Setup { config, zone_dbs, cookie_secrets, .. } = setup;
+        let Setup { config, zone_dbs, cookie_secrets, token, .. } = setup;
+        let listeners = Arc::new(self.listeners.reload(&config)?);
+        let dealt = Dealt::new(&listeners, Some(&self.listeners))?;
+        let doors = match (self.listeners.admin(), listeners.admin()) {
+            (Some(old), Some(new)) if old.is_same(new) => None,
+            (None, None) => None,
+            (_, new) => Some(new.map(Doors::new).transpose()?),
+        };
+
         let mut notices = needs_restart(&self.config, &config);
-        let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
-        self.connections.reload(&config);
+        self.drain_delay = config.drain_delay;
         self.watching.set_on(config.watch);
-        if self.state.is_some()
-            && let Some(state) =
-                ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len())
-                    .map(Arc::new)
-        {
-            notices.extend(self.is_cache_replaced(&state).then_some(ReloadNotice::CacheEmptied));
-            let earlier = self.state.as_ref().and_then(|state| state.cache.clone());
-            let is_kept = |old: &Arc<Cache>| state.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
-            self.free(earlier.filter(|old| !is_kept(old)).map(Old::Cache));
-            self.set_state(state);
-            notices.extend(changes::undone(&self.configured, &self.pools, &config.pools));
-            self.configured.clone_from(&config.pools);
-            self.pools = config.pools;
-        }
+        self.connections.reload(&config, Instant::now());
+        let mut moved = self.take_listeners(listeners, dealt);
+        let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
+        let state = ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len());
+        notices.extend(self.reload_forwarder(&config, state.map(Arc::new), &mut moved));
+        let mut earlier = mem::take(&mut self.authorities);
         for ((config, zone_db), comparison) in config.authorities.into_iter().zip(zone_dbs).zip(comparisons) {
-            // One that is gone keeps its zones until the restart, and a new one waits for that.
-            let position = self.authorities.iter().position(|served| served.name() == config.name);
-            let (Some(number), Some(comparison)) = (position, comparison) else { continue };
             let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
-            let earlier = Arc::clone(self.authorities[number].state());
-            let (changed, odd) = self.authorities[number].reload(config, zone_db, comparison, &keys, cookies);
-            notices.extend(odd);
-            self.publish(number);
-            self.free(Some(Old::AuthorityState(earlier)));
-            changed.into_iter().for_each(|change| notify(&mut self.notifier, change));
+            let changes = match earlier.iter().position(|served| served.name() == config.name) {
+                Some(place) => {
+                    let mut served = earlier.swap_remove(place);
+                    self.free(Some(Old::AuthorityState(Arc::clone(served.state()))));
+                    let (changes, odd) = served.reload(config, zone_db, comparison, &keys, cookies);
+                    notices.extend(odd);
+                    let (name, number) = (SectionName::Authority(served.name().to_owned()), served.number());
+                    self.authorities.push(served);
+                    self.publish(number);
+                    self.workers
+                        .tell_each(moved.change(&name), |change| Command::SetAuthorityAddresses(number, change));
+                    changes
+                }
+                None => {
+                    let number = self.next_authority;
+                    self.next_authority += 1;
+                    let (served, changes) = ServedAuthority::new(number, config, zone_db, comparison, &keys, cookies);
+                    let name = SectionName::Authority(served.name().to_owned());
+                    if let Some(table) = self.connections.authority(served.name()) {
+                        self.workers.begin_authority(&served, table, &self.own, moved.change(&name));
+                    }
+                    self.authorities.push(served);
+                    changes
+                }
+            };
+            changes.into_iter().for_each(|change| notify(&mut self.notifier, change));
+        }
+        for gone in earlier {
+            let (name, number) = (SectionName::Authority(gone.name().to_owned()), gone.number());
+            self.workers.tell_each(moved.change(&name), |change| Command::EndAuthority(number, change));
+            self.notifier.forget(number);
+            self.free(Some(Old::AuthorityState(Arc::clone(gone.state()))));
         }
         self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::zones).collect(), saved);
+        self.admin.set_token(token);
+        if let Some(doors) = doors {
+            self.admin.change_doors(doors, &self.tasks);
+        }
+        Ok(notices)
+    }
+
+    /// Takes queries elsewhere, as far as that is done here: addresses that leave are passed by.
+    fn take_listeners(&mut self, listeners: Arc<Listeners>, dealt: Dealt) -> Move {
+        let earlier = Arc::clone(&self.listeners);
+        let listeners = if listeners.is_same(&earlier) { Arc::clone(&earlier) } else { listeners };
+        if !Arc::ptr_eq(&earlier, &listeners) {
+            self.listeners = Arc::clone(&listeners);
+            earlier.all().filter(|address| !listeners.has(address)).for_each(|address| address.divert());
+            earlier.all().filter(|address| listeners.has(address)).for_each(|address| address.reset_options());
+            let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
+            self.own = Arc::clone(&own);
+            self.tell(|| Command::SetOwnAddresses(Arc::clone(&own)));
+        }
+        Move { earlier: Some(earlier), listeners, dealt, owed_for: owed_for(self.state.as_deref()) }
+    }
+
+    /// Has the LS follow a config, begin with it, or end. `state` is what it has then.
+    fn reload_forwarder(
+        &mut self,
+        config: &Config,
+        state: Option<Arc<ForwarderState>>,
+        moved: &mut Move,
+    ) -> Vec<ReloadNotice> {
+        let mut notices = Vec::new();
+        match (self.state.clone(), state) {
+            (None, None) => {}
+            (Some(earlier), Some(state)) => {
+                notices.extend(self.is_cache_replaced(&state).then_some(ReloadNotice::CacheEmptied));
+                let is_kept = |old: &Arc<Cache>| state.cache.as_ref().is_some_and(|new| Arc::ptr_eq(old, new));
+                self.free(earlier.cache.clone().filter(|old| !is_kept(old)).map(Old::Cache));
+                self.set_state(state);
+                self.workers.tell_each(moved.change(&SectionName::Forwarder), Command::SetForwarderAddresses);
+                notices.extend(changes::undone(&self.configured, &self.pools, &config.pools));
+            }
+            (None, Some(state)) => {
+                if let Some((forwarder, table)) = config.forwarder.as_ref().zip(self.connections.forwarder()) {
+                    let changes = moved.change(&SectionName::Forwarder);
+                    self.workers.begin_forwarder(forwarder, (&state, table, &self.own), changes);
+                    self.prober.set_state(&state);
+                    self.state = Some(state);
+                }
+            }
+            (Some(earlier), None) => {
+                self.workers.tell_each(moved.change(&SectionName::Forwarder), Command::EndForwarder);
+                self.workers.forget_forwarder();
+                self.prober.stop();
+                self.recent_queries = RecentQueries::default();
+                // What is known may be wanted when it comes back.
+                self.tasks.start_and_leave(TaskKind::Persist, blocking(self.saves.last_one(&earlier)));
+                self.free(earlier.cache.clone().map(Old::Cache));
+                self.state = None;
+            }
+        }
+        self.configured.clone_from(&config.pools);
+        self.pools.clone_from(&config.pools);
         notices
     }
 

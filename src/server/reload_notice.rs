@@ -59,7 +59,7 @@ impl fmt::Display for ReloadNotice {
     }
 }
 
-/// What of `new` takes effect only at the next start.
+/// What of `new` takes effect only at the next start: what threads are made with, and who the process is.
 pub(super) fn needs_restart(running: &Config, new: &Config) -> Vec<ReloadNotice> {
     let mut keys = Vec::new();
     if running.workers != new.workers {
@@ -71,24 +71,5 @@ pub(super) fn needs_restart(running: &Config, new: &Config) -> Vec<ReloadNotice>
     if running.busy_poll != new.busy_poll {
         keys.push("busy_poll".to_owned());
     }
-    if running.admin != new.admin {
-        keys.push("admin".to_owned());
-    }
-    match (&running.forwarder, &new.forwarder) {
-        (Some(old), Some(new)) if old.listen != new.listen => keys.push("forwarder.listen".to_owned()),
-        (Some(_), None) | (None, Some(_)) => keys.push("forwarder".to_owned()),
-        (Some(_), Some(_)) | (None, None) => {}
-    }
-    for old in &running.authorities {
-        match new.authorities.iter().find(|new| new.name == old.name) {
-            Some(new) if new.listen != old.listen => keys.push(format!("authorities.{}.listen", old.name)),
-            Some(_) => {}
-            None => keys.push(format!("authorities.{}", old.name)),
-        }
-    }
-    let is_known = |name: &str| running.authorities.iter().any(|old| old.name == name);
-    keys.extend(
-        new.authorities.iter().filter(|new| !is_known(&new.name)).map(|new| format!("authorities.{}", new.name)),
-    );
     keys.into_iter().map(ReloadNotice::NeedsRestart).collect()
 }

@@ -16,28 +16,28 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::interval;
 
-use super::authorities::{ServedAuthority, ZoneChange};
+use super::admin_tasks::{AdminTasks, Doors};
+use super::authorities::{Comparison, ServedAuthority, ZoneChange};
 use super::carried::{Carried, CarriedCache};
 use super::connections::Tables;
 use super::cookies::OwnSecret;
-use super::listeners::{AdminListeners, Listeners};
+use super::listeners::{ListenError, Listeners};
 use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
 use super::watch::Watching;
-use super::workers::{InForce, Workers};
+use super::workers::{InForce, Links, Workers};
 use super::{Server, forwarder_cookies, notify, persist};
-use crate::admin::{self, Condition, SocketError};
+use crate::admin::{Condition, SocketError};
 use crate::config::{Config, CookieConfig};
 use crate::health::Prober;
 use crate::limit::{Cookies, OwnAddresses};
 use crate::load::{Confinement, Setup};
 use crate::metrics::{Counters, Summary};
-use crate::net::bind::BindError;
 use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
-use crate::net::tasks::{Endless, TaskKind, Tasks};
+use crate::net::tasks::Tasks;
 use crate::notify::Notifier;
 use crate::secondary::{Saved, Secondaries, ZoneUpdate};
 use crate::state::ForwarderState;
@@ -48,8 +48,8 @@ use crate::zone::ZoneDb;
 /// A server could not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// An address could not be bound.
-    Bind(BindError),
+    /// An address could not be listened on.
+    Listen(ListenError),
     /// The socket for changes could not be bound.
     Socket(SocketError),
     /// It could not become the user that it is to be.
@@ -61,7 +61,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind(error) => error.fmt(f),
+            Self::Listen(error) => error.fmt(f),
             Self::Socket(error) => error.fmt(f),
             Self::Privileges(error) => error.fmt(f),
             Self::Resources(error) => write!(f, "cannot start: {error}"),
@@ -71,9 +71,9 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-impl From<BindError> for StartError {
-    fn from(error: BindError) -> Self {
-        Self::Bind(error)
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error)
     }
 }
 
@@ -135,10 +135,11 @@ impl Server {
         let (health_event_sender, health_events) = unbounded_channel();
         // At most one for each zone and primary: see `authority::PendingNotifies`.
         let (notify_sender, notifies) = unbounded_channel();
-        let (admin_share, links) = (shares.admin, (health_event_sender, notify_sender));
-        let mut workers = Workers::new(count, &config, &connections, hasher, shares, links);
-        if let (Some(state), CarriedCache::Persisted) = (&state, &cache) {
-            persist::load(state, workers.engines());
+        let admin_share = shares.admin;
+        let links = Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender };
+        let mut workers = Workers::new(count, &config, &connections, links);
+        if let (Some(state), Some(engines), CarriedCache::Persisted) = (&state, workers.engines(), &cache) {
+            persist::load(state, engines);
         }
         let tasks = Tasks::default();
         let mut zones =
@@ -163,29 +164,18 @@ impl Server {
         let (asks, requests) = channel(ADMIN_REQUESTS);
         let condition = Arc::new(Condition::default());
         condition.set_ready(true);
-        let mut admin = Endless::new(TaskKind::Admin);
-        if let Some(AdminListeners { tcp, socket, .. }) = listeners.admin() {
-            let socket =
-                socket.as_ref().map(|socket| Ok::<_, io::Error>((socket.listener()?, socket.path().to_owned())));
-            admin.start(admin::serve(
-                tcp.try_clone()?,
-                socket.transpose()?,
-                admin_share,
-                token,
-                asks,
-                Arc::clone(&condition),
-            ));
-        }
+        let doors = listeners.admin().map(Doors::new).transpose()?;
+        let admin = AdminTasks::start(doors, admin_share, token, asks, Arc::clone(&condition));
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
-        let pools = config.pools.clone();
+        let (pools, drain_delay) = (config.pools.clone(), config.drain_delay);
         let carried_counters: Arc<Counters> = Arc::default();
         Ok(Self {
             configured,
             config,
             state,
             workers,
-            listeners,
+            listeners: Arc::new(listeners),
             pools,
             second: interval(Duration::from_secs(1)),
             recent_queries,
@@ -202,11 +192,13 @@ impl Server {
             reloads,
             watching,
             events: VecDeque::new(),
+            drain_delay,
             is_ending: false,
             started: Instant::now(),
             started_at: SystemTime::now(),
             own_secret,
             connections,
+            next_authority: zones.authorities.len(),
             authorities: zones.authorities,
             secondaries: zones.secondaries,
             updates: zones.updates,
@@ -244,7 +236,8 @@ impl Zones {
     ) -> Self {
         let authorities = config.authorities.iter().zip(loaded).enumerate();
         let authorities = authorities.map(|(number, (config, loaded))| {
-            ServedAuthority::new(number, config.clone(), loaded, keys, cookies(&config.cookies))
+            let comparison = Comparison::of(config, &loaded, None);
+            ServedAuthority::new(number, config.clone(), loaded, comparison, keys, cookies(&config.cookies))
         });
         let (authorities, changes): (Vec<_>, Vec<_>) = authorities.unzip();
         // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
@@ -260,7 +253,7 @@ impl Zones {
         let saved = Saved::load_all(zones.iter().cloned());
         self.secondaries.set_zones(zones, saved);
         while let Ok(update) = self.updates.try_recv() {
-            let served = self.authorities.get_mut(update.authority);
+            let served = self.authorities.iter_mut().find(|served| served.number() == update.authority);
             self.changes.extend(served.and_then(|served| served.take(update)));
         }
         std::mem::take(&mut self.changes)

@@ -1,41 +1,60 @@
-//! A worker: one thread with a runtime of its own, and everything that the queries it takes ever touch.
+//! A worker: one thread with a runtime of its own, and everything that the queries it takes ever touch. Its thread starts with
+//! nothing; sections of the config begin in it and end by commands.
 
-use std::cell::RefCell;
+mod authority_tasks;
+mod forwarder_tasks;
+mod reading;
+
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
-use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use self::authority_tasks::AuthorityTasks;
+use self::forwarder_tasks::ForwarderTasks;
+pub(super) use self::reading::Checkpoint;
 use super::heartbeat::Ping;
-use super::listeners::Sockets;
-use crate::authority::{self, Authority, AuthorityState, ReceivedNotify};
+use super::listeners::{AddressSockets, Section};
+use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
-use crate::forwarder::{Forwarder, HandOver, Links, Shared, serve};
+use crate::forwarder::{HandOver, Shared};
 use crate::limit::OwnAddresses;
-use crate::metrics::{Counters, Dropped, Limited};
+use crate::metrics::{Counters, Limited};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
-use crate::net::tcp::{self, Connections};
-use crate::net::udp::Socket;
+use crate::net::tcp::{Connections, Served};
 use crate::state::ForwarderState;
 
 /// What a worker is told by the control thread.
 #[derive(Debug)]
 pub(super) enum Command {
+    /// Be an LS.
+    BeginForwarder(Box<ForwarderParts>),
+    /// Take queries for the LS at other addresses.
+    SetForwarderAddresses(Change),
     /// Put this state in force.
     SetForwarderState(Arc<ForwarderState>),
+    /// Be an LS no more: finish what is in flight.
+    EndForwarder(Change),
+    /// Be a TS.
+    BeginAuthority(AuthorityParts),
+    /// Answer as the authority of this number at other addresses.
+    SetAuthorityAddresses(usize, Change),
     /// Answer from this state, as the authority of this number.
     SetAuthorityState(usize, Arc<AuthorityState>),
+    /// Be the authority of this number no more.
+    EndAuthority(usize, Change),
+    /// No client is at any of these.
+    SetOwnAddresses(Arc<OwnAddresses>),
     /// The state of some backend has changed.
     Refresh,
     /// Take what a worker of another process has learnt.
@@ -45,21 +64,57 @@ pub(super) enum Command {
     /// Say that there is progress.
     Ping(Ping),
     /// Take no more queries for the LS, finish those in flight, and say so.
-    Drain(oneshot::Sender<()>),
+    Drain(Rest, oneshot::Sender<()>),
     /// The same for the authorities; then end.
-    Stop,
+    Stop(Rest),
 }
 
-/// What a worker is made of: all of it is bound and built before its thread starts.
+/// What becomes of queries that wait in sockets when a worker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It takes them, and the sockets refuse what comes later.
+    Taken,
+    /// They stay for whoever comes next: a service manager keeps the sockets.
+    Kept,
+    /// Another process takes them, now.
+    PassedOn,
+}
+
+/// How the addresses of a section change.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// Where it takes queries from now on.
+    pub(super) served: Served,
+    /// The sockets of the addresses among these that are new.
+    pub(super) new: Vec<AddressSockets>,
+    /// Where workers wait for each other.
+    pub(super) checkpoint: Checkpoint,
+    /// After so long nothing is owed any more to whoever has asked at an address that leaves.
+    pub(super) owed_for: Duration,
+}
+
+impl Change {
+    /// A section begins in the worker of this number, one of so many.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub(super) fn begin(section: &Section, worker: usize, workers: usize) -> io::Result<Self> {
+        let new = section.addresses.iter().map(|address| address.of_worker(worker, workers));
+        Ok(Self { new: new.collect::<io::Result<_>>()?, ..Self::to(Served::new(section.served(), [])) })
+    }
+
+    /// Nothing new.
+    fn to(served: Served) -> Self {
+        Self { served, new: Vec::new(), checkpoint: Checkpoint::new(), owed_for: Duration::ZERO }
+    }
+}
+
+/// What a worker is made of.
 pub(super) struct Parts {
     /// Its number.
     pub(super) id: WorkerId,
     /// What is told by the control thread.
     pub(super) commands: UnboundedReceiver<Command>,
-    /// The LS, if there is one.
-    pub(super) forwarder: Option<ForwarderParts>,
-    /// The TS, in order of the config.
-    pub(super) authorities: Vec<AuthorityParts>,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
     /// How long each loop that reads datagrams stays awake.
@@ -67,6 +122,7 @@ pub(super) struct Parts {
 }
 
 /// A worker's part of the LS.
+#[derive(Debug)]
 pub(super) struct ForwarderParts {
     /// What it shares with the other workers.
     pub(super) shared: Arc<Shared>,
@@ -76,7 +132,8 @@ pub(super) struct ForwarderParts {
     pub(super) own: Arc<OwnAddresses>,
     /// What other workers hand over.
     pub(super) handed_over: HandedOver,
-    pub(super) sockets: Sockets,
+    /// Where it takes queries.
+    pub(super) change: Change,
     /// For how many sockets to backends it has room.
     pub(super) backend_sockets: usize,
     /// The connections of all workers.
@@ -89,6 +146,7 @@ pub(super) struct ForwarderParts {
 pub(super) type HandedOver = Arc<Mutex<Receiver<HandOver>>>;
 
 /// A worker's part of a TS.
+#[derive(Debug)]
 pub(super) struct AuthorityParts {
     pub(super) number: usize,
     /// What it answers from.
@@ -99,9 +157,18 @@ pub(super) struct AuthorityParts {
     pub(super) limited: Arc<Limited>,
     /// Where NOTIFY goes.
     pub(super) notifies: mpsc::UnboundedSender<ReceivedNotify>,
-    pub(super) sockets: Sockets,
+    /// Where it takes queries.
+    pub(super) change: Change,
     /// The connections of all workers.
     pub(super) connections: Arc<Connections>,
+}
+
+/// What the sections of a worker have in common.
+struct Surroundings {
+    id: WorkerId,
+    counters: Arc<Counters>,
+    busy_poll: BusyPoll,
+    tasks: Tasks,
 }
 
 /// A worker has lost a task, and has ended with it: the queries that it had in flight have no answer. All that there is of it is
@@ -139,244 +206,135 @@ pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<LostWorker>) -> io
 /// If a task has panicked, or has ended that should not have.
 async fn run(parts: Parts) -> Result<(), Lost> {
     TaskKind::Worker.begin();
-    let tasks = Tasks::default();
     let unable = |error| TaskKind::Worker.ended(Err(error));
-    let Parts { id, mut commands, forwarder, authorities, counters, busy_poll } = parts;
-    let mut balancer = match forwarder {
-        Some(parts) => Some(Turns::start(id, parts, Arc::clone(&counters), busy_poll, tasks.clone()).map_err(unable)?),
-        None => None,
-    };
-    let sites = authorities.into_iter();
-    let sites = sites.map(|parts| Site::start(parts, Arc::clone(&counters), busy_poll, tasks.clone()));
-    let mut sites = sites.collect::<io::Result<Vec<_>>>().map_err(unable)?;
-    loop {
+    let Parts { id, mut commands, counters, busy_poll } = parts;
+    let around = Surroundings { id, counters, busy_poll, tasks: Tasks::default() };
+    let mut sections = Sections::default();
+    let rest = loop {
         let command = tokio::select! {
             command = commands.recv() => command,
-            lost = lost(balancer.as_mut(), &mut sites) => return Err(lost),
-            lost = tasks.lost() => return Err(lost),
+            lost = next_lost(sections.sets()) => return Err(lost),
+            lost = around.tasks.lost() => return Err(lost),
         };
-        let Some(command) = command else { break };
         match command {
-            Command::SetForwarderState(state) => {
-                if let Some(balancer) = &balancer {
-                    balancer.forwarder.borrow_mut().set_state(state, Instant::now());
-                }
-            }
-            Command::SetAuthorityState(number, state) => {
-                if let Some(site) = sites.get(number) {
-                    site.authority.set_state(state);
-                }
-            }
-            Command::Refresh => {
-                if let Some(balancer) = &balancer {
-                    balancer.forwarder.borrow_mut().refresh_all(Instant::now());
-                }
-            }
-            Command::Learn(learnt) => {
-                if let Some(balancer) = &balancer {
-                    balancer.forwarder.borrow_mut().learn(&learnt, Instant::now());
-                }
-            }
-            Command::TellLearnt(first, answer) => {
-                let forwarder = balancer.as_ref().map(|balancer| balancer.forwarder.borrow());
-                let learnt = forwarder.map(|forwarder| forwarder.learnt(first, TOLD, Instant::now()));
-                let _ = answer.send(learnt.unwrap_or_default());
-            }
-            Command::Ping(ping) => ping.answer(),
-            Command::Drain(done) => match &mut balancer {
-                // Commands are still taken meanwhile: a backend may die while we wait for it.
-                Some(balancer) => tasks.start_and_leave(TaskKind::Drain, balancer.drain(done)),
-                None => drop(done.send(())),
-            },
-            Command::Stop => break,
+            None => break Rest::Taken,
+            Some(Command::Stop(rest)) => break rest,
+            Some(command) => sections.obey(command, &around).map_err(unable)?,
         }
-    }
-    for site in sites {
-        site.stop().await;
+    };
+    for authority in sections.authorities {
+        authority.stop(rest != Rest::Taken).await;
     }
     Ok(())
 }
 
-/// Waits until one of the tasks is lost that take queries and replies for as long as a worker lives.
-async fn lost(balancer: Option<&mut Turns>, sites: &mut [Site]) -> Lost {
-    let mut sets = Vec::new();
-    if let Some(Turns { replies, handed_over, intake, .. }) = balancer {
-        sets.extend([replies, handed_over]);
-        // A drain takes them away, and ends them.
-        sets.extend(intake.iter_mut().flat_map(|intake| [&mut intake.readers, &mut intake.connections]));
+/// The sections of the config that a worker takes queries for.
+#[derive(Default)]
+struct Sections {
+    forwarder: Option<ForwarderTasks>,
+    authorities: Vec<AuthorityTasks>,
+}
+
+impl Sections {
+    /// Does what the control thread says.
+    ///
+    /// # Errors
+    /// If the process has no descriptors left, or the system no randomness.
+    fn obey(&mut self, command: Command, around: &Surroundings) -> io::Result<()> {
+        let now = Instant::now();
+        match command {
+            Command::BeginForwarder(parts) => self.forwarder = Some(ForwarderTasks::start(*parts, around)?),
+            Command::BeginAuthority(parts) => self.authorities.push(AuthorityTasks::start(parts, around)?),
+            Command::SetForwarderAddresses(change) => {
+                self.forwarder.as_mut().map_or(Ok(()), |forwarder| forwarder.listen(change))?;
+            }
+            Command::SetAuthorityAddresses(number, change) => {
+                self.authority(number).map_or(Ok(()), |authority| authority.listen(change))?;
+            }
+            Command::SetForwarderState(state) => {
+                if let Some(tasks) = &self.forwarder {
+                    tasks.forwarder.borrow_mut().set_state(state, now);
+                }
+            }
+            Command::SetAuthorityState(number, state) => {
+                if let Some(tasks) = self.authority(number) {
+                    tasks.authority.set_state(state);
+                }
+            }
+            Command::EndForwarder(change) => {
+                if let Some(forwarder) = self.forwarder.take() {
+                    around.tasks.start_and_leave(TaskKind::Drain, end(forwarder.end(change)));
+                }
+            }
+            Command::EndAuthority(number, change) => {
+                if let Some(place) = self.authorities.iter().position(|authority| authority.number == number) {
+                    let authority = self.authorities.swap_remove(place);
+                    around.tasks.start_and_leave(TaskKind::Drain, end(authority.end(change)));
+                }
+            }
+            Command::SetOwnAddresses(own) => {
+                if let Some(tasks) = &self.forwarder {
+                    tasks.forwarder.borrow_mut().set_own_addresses(Arc::clone(&own));
+                }
+                self.authorities.iter().for_each(|tasks| tasks.authority.set_own_addresses(Arc::clone(&own)));
+            }
+            Command::Refresh => {
+                if let Some(tasks) = &self.forwarder {
+                    tasks.forwarder.borrow_mut().refresh_all(now);
+                }
+            }
+            Command::Learn(learnt) => {
+                if let Some(tasks) = &self.forwarder {
+                    tasks.forwarder.borrow_mut().learn(&learnt, now);
+                }
+            }
+            Command::TellLearnt(first, answer) => {
+                let forwarder = self.forwarder.as_ref().map(|tasks| tasks.forwarder.borrow());
+                let learnt = forwarder.map(|forwarder| forwarder.learnt(first, TOLD, now));
+                let _ = answer.send(learnt.unwrap_or_default());
+            }
+            Command::Ping(ping) => ping.answer(),
+            Command::Drain(rest, done) => match &mut self.forwarder {
+                // Commands are still taken meanwhile: a backend may die while we wait for it.
+                Some(forwarder) => {
+                    let drain = forwarder.drain(rest != Rest::Taken, done);
+                    around.tasks.start_and_leave(TaskKind::Drain, drain);
+                }
+                None => drop(done.send(())),
+            },
+            // The end of the loop that has it.
+            Command::Stop(_) => {}
+        }
+        Ok(())
     }
-    sets.extend(sites.iter_mut().flat_map(|site| [&mut site.intake, &mut site.connections]));
+
+    /// The authority of this number.
+    fn authority(&mut self, number: usize) -> Option<&mut AuthorityTasks> {
+        self.authorities.iter_mut().find(|authority| authority.number == number)
+    }
+
+    /// The tasks that take queries and replies for as long as their section lives.
+    fn sets(&mut self) -> Vec<&mut Endless> {
+        let mut sets = self.forwarder.as_mut().map_or_else(Vec::new, ForwarderTasks::sets);
+        sets.extend(self.authorities.iter_mut().flat_map(AuthorityTasks::sets));
+        sets
+    }
+}
+
+/// Ends a section. What it has lost meanwhile is the loss of the task that does so.
+async fn end(section: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = section.await {
+        panic!("a section cannot end: {error}");
+    }
+}
+
+/// Waits until one of these tasks is lost.
+async fn next_lost(mut sets: Vec<&mut Endless>) -> Lost {
     poll_fn(|cx| {
         let mut lost = sets.iter_mut().map(|set| set.poll_lost(cx));
         lost.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
-}
-
-/// A worker's LS with its tasks.
-struct Turns {
-    /// The LS.
-    forwarder: Rc<RefCell<Forwarder>>,
-    /// What takes queries; gone once the LS drains.
-    intake: Option<Intake>,
-    /// Reads the replies of backends; ends with this value.
-    replies: Endless,
-    /// Takes what other workers hand over; ends with this value.
-    handed_over: Endless,
-    /// Told when the last race is over.
-    idle: Rc<Notify>,
-}
-
-/// What takes queries for an LS.
-struct Intake {
-    /// The UDP sockets.
-    sockets: Vec<Rc<Socket>>,
-    /// Tasks that read them.
-    readers: Endless,
-    /// Tasks that serve connections.
-    connections: Endless,
-    /// Tells connections to end.
-    drain: watch::Sender<bool>,
-}
-
-impl Turns {
-    /// Starts taking queries.
-    fn start(
-        id: WorkerId,
-        parts: ForwarderParts,
-        counters: Arc<Counters>,
-        busy_poll: BusyPoll,
-        tasks: Tasks,
-    ) -> io::Result<Self> {
-        let ForwarderParts { shared, state, own, handed_over, sockets, backend_sockets, connections: table, fetches } =
-            parts;
-        let (udp, tcp) = register(sockets)?;
-        let idle = Rc::new(Notify::new());
-        let (sockets, told) = (udp.clone(), Rc::clone(&idle));
-        let counted = Arc::clone(&counters);
-        let links = Links { shared, sockets, backend_sockets, fetches, own, counters: counted, idle: told, tasks };
-        let forwarder = Forwarder::new(id, links, state, Instant::now())?;
-        let mut readers = Endless::new(TaskKind::Listener);
-        for (number, socket) in udp.iter().enumerate() {
-            let (forwarder, socket) = (Rc::clone(&forwarder), Rc::clone(socket));
-            readers.start(serve::take_queries(forwarder, number as u16, socket, busy_poll));
-        }
-        let (drain, draining) = watch::channel(false);
-        let mut connections = Endless::new(TaskKind::Connections);
-        for listener in tcp {
-            let (forwarder, gate, counters) = (Rc::clone(&forwarder), Rc::clone(&forwarder), Arc::clone(&counters));
-            let handle = move |message: &[u8], responder: &tcp::Responder| {
-                forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
-            };
-            let refused = move || counters.dropped(Dropped::Overload);
-            let admits = move |client| gate.borrow().may_connect(client);
-            let table = Arc::clone(&table);
-            let serving = tcp::serve(listener, table, draining.clone(), admits, handle, refused);
-            connections.start(async {
-                serving.await;
-                Ok(())
-            });
-        }
-        let mut replies = Endless::new(TaskKind::Replies);
-        replies.start(serve::take_replies(Rc::clone(&forwarder), busy_poll));
-        let receiver = Rc::clone(&forwarder);
-        let mut receiving = Endless::new(TaskKind::HandOver);
-        receiving.start(async move {
-            // Of two workers of one number only one ever lives.
-            let mut handed_over = handed_over.lock().await;
-            while let Some(query) = handed_over.recv().await {
-                receiver.borrow_mut().take_handed_over(&query, Instant::now());
-            }
-            Ok(())
-        });
-        let intake = Intake { sockets: udp, readers, connections, drain };
-        Ok(Self { forwarder, intake: Some(intake), replies, handed_over: receiving, idle })
-    }
-
-    /// Takes what has arrived by now, and nothing more; says so when every query has its response. Asked a second time,
-    /// after all workers have said so, it also has finished what they handed over to each other at the last moment.
-    fn drain(&mut self, done: oneshot::Sender<()>) -> impl Future<Output = ()> + 'static {
-        let intake = self.intake.take();
-        let (forwarder, idle) = (Rc::clone(&self.forwarder), Rc::clone(&self.idle));
-        forwarder.borrow_mut().drain();
-        async move {
-            if let Some(intake) = intake {
-                intake.readers.stop().await;
-                for (number, socket) in intake.sockets.iter().enumerate() {
-                    serve::take_last_queries(&forwarder, number as u16, socket);
-                }
-                intake.drain.send_replace(true);
-                intake.connections.finish().await;
-            }
-            while !forwarder.borrow().is_idle() {
-                idle.notified().await;
-            }
-            let _ = done.send(());
-        }
-    }
-}
-
-/// A worker's TS with its tasks.
-struct Site {
-    /// The TS.
-    authority: Rc<Authority>,
-    /// Its UDP sockets.
-    sockets: Vec<Rc<Socket>>,
-    /// Tasks that take queries.
-    intake: Endless,
-    connections: Endless,
-    /// Tells connections to end.
-    drain: watch::Sender<bool>,
-}
-
-impl Site {
-    /// Starts answering.
-    fn start(parts: AuthorityParts, counters: Arc<Counters>, busy_poll: BusyPoll, tasks: Tasks) -> io::Result<Self> {
-        let AuthorityParts { number, state, own, limited, notifies, sockets, connections: table } = parts;
-        let (udp, tcp) = register(sockets)?;
-        let links = authority::Links { own, counters: Arc::clone(&counters), limited, notifies, tasks };
-        let authority = Rc::new(Authority::new(number, state, links));
-        let mut intake = Endless::new(TaskKind::Listener);
-        for socket in &udp {
-            let (authority, socket) = (Rc::clone(&authority), Rc::clone(socket));
-            intake.start(async move { authority.serve_udp(socket, busy_poll).await });
-        }
-        let (drain, draining) = watch::channel(false);
-        let mut connections = Endless::new(TaskKind::Connections);
-        for listener in tcp {
-            let (authority, gate, counters) = (Rc::clone(&authority), Rc::clone(&authority), Arc::clone(&counters));
-            let handle = move |message: &[u8], responder: &tcp::Responder| {
-                authority.answer_stream_query(message, responder);
-            };
-            let refused = move || counters.dropped(Dropped::Overload);
-            let admits = move |client| gate.may_connect(client);
-            let table = Arc::clone(&table);
-            let serving = tcp::serve(listener, table, draining.clone(), admits, handle, refused);
-            connections.start(async {
-                serving.await;
-                Ok(())
-            });
-        }
-        Ok(Self { authority, sockets: udp, intake, connections, drain })
-    }
-
-    /// Answers what has arrived by now, and ends.
-    async fn stop(self) {
-        self.intake.stop().await;
-        self.sockets.iter().for_each(|socket| self.authority.answer_last(socket));
-        self.drain.send_replace(true);
-        self.connections.finish().await;
-    }
-}
-
-/// UDP sockets and TCP listeners that the runtime watches.
-type Registered = (Vec<Rc<Socket>>, Vec<tokio::net::TcpListener>);
-
-/// Lets this thread's runtime watch sockets.
-fn register(sockets: Sockets) -> io::Result<Registered> {
-    let udp = sockets.udp.into_iter().map(|socket| Socket::new(socket).map(Rc::new));
-    let tcp = sockets.tcp.into_iter().map(tokio::net::TcpListener::from_std);
-    Ok((udp.collect::<io::Result<_>>()?, tcp.collect::<io::Result<_>>()?))
 }
 
 /// Backends that are told of at a time: some 50 µs of the worker's time.

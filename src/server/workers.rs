@@ -9,42 +9,44 @@ use std::future::pending;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep_until;
 
 use super::authorities::ServedAuthority;
 use super::carried::Learnt;
 use super::connections::Tables;
 use super::heartbeat::Heartbeat;
-use super::listeners::Listeners;
+use super::listeners::{Listeners, SectionName};
 use super::replacement::Replacement;
-use super::worker::{self, AuthorityParts, Command, ForwarderParts, HandedOver, LostWorker, Parts};
+use super::sections::HandOvers;
+use super::worker::{self, AuthorityParts, Change, Command, ForwarderParts, LostWorker, Parts};
 use crate::authority::ReceivedNotify;
-use crate::config::Config;
+use crate::config::{Config, ForwarderConfig};
 use crate::engine;
-use crate::engine::shortage::Shortage;
-use crate::engine::single_flight::{SingleFlight, WorkerId};
-use crate::forwarder::{HAND_OVERS, Shared};
-use crate::limit::{Clients, OwnAddresses, Pacing};
-use crate::metrics::{Counters, Limited};
+use crate::engine::single_flight::WorkerId;
+use crate::limit::OwnAddresses;
+use crate::metrics::Counters;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::descriptors::Shares;
+use crate::net::tcp::Connections;
 use crate::state::{ForwarderState, HealthEvent};
 use crate::wire::QuestionHasher;
 
 /// All workers.
 pub(super) struct Workers {
+    count: usize,
     /// By number.
     all: Vec<Worker>,
     ways: Ways,
     links: Links,
-    /// What is handed over to each, until it takes that.
-    queues: Vec<HandedOver>,
+    /// What they share if there is an LS.
+    hand_overs: Option<HandOvers>,
+    /// Where one tells that it has ended.
+    lost_sender: UnboundedSender<LostWorker>,
     /// Which have ended, and why.
     lost: UnboundedReceiver<LostWorker>,
     /// How many were replaced so far.
@@ -65,12 +67,14 @@ struct Worker {
 }
 
 /// What all workers are linked with for as long as the server lives.
-struct Links {
-    shared: Arc<Shared>,
-    shares: Shares,
-    notifies: UnboundedSender<ReceivedNotify>,
-    /// Where a worker tells that it has ended.
-    lost: UnboundedSender<LostWorker>,
+pub(super) struct Links {
+    pub(super) shares: Shares,
+    /// Hashes questions, as the cache does.
+    pub(super) hasher: QuestionHasher,
+    /// Where goes what they met of backends.
+    pub(super) health_events: UnboundedSender<HealthEvent>,
+    /// Where NOTIFY goes.
+    pub(super) notifies: UnboundedSender<ReceivedNotify>,
 }
 
 /// What is in force, and a worker begins with.
@@ -94,19 +98,12 @@ pub(super) enum WorkerEvent {
 
 impl Workers {
     /// What so many workers will share; none of them runs yet.
-    pub(super) fn new(
-        count: usize,
-        config: &Config,
-        connections: &Tables,
-        hasher: QuestionHasher,
-        shares: Shares,
-        (health_events, notifies): (UnboundedSender<HealthEvent>, UnboundedSender<ReceivedNotify>),
-    ) -> Self {
-        let (shared, queues) = share(config, connections, hasher, health_events, count);
+    pub(super) fn new(count: usize, config: &Config, connections: &Tables, links: Links) -> Self {
+        let forwarder = config.forwarder.as_ref().zip(connections.forwarder());
+        let hand_overs = forwarder.map(|(forwarder, table)| links.hand_overs(forwarder, table, count));
         // At most one for each life of a worker.
         let (lost_sender, lost) = unbounded_channel();
-        let links = Links { shared, shares, notifies, lost: lost_sender };
-        Self { all: Vec::new(), ways: Ways::default(), links, queues, lost, replaced: 0 }
+        Self { count, all: Vec::new(), ways: Ways::default(), links, hand_overs, lost_sender, lost, replaced: 0 }
     }
 
     /// Starts them. Returns what each counts. `learnt`: what they are to know from the beginning.
@@ -114,9 +111,9 @@ impl Workers {
     /// # Errors
     /// If a thread or a descriptor cannot be had.
     pub(super) fn start(&mut self, in_force: &InForce<'_>, learnt: Option<&Learnt>) -> io::Result<Vec<Arc<Counters>>> {
-        for (number, queue) in self.queues.iter().enumerate() {
+        for number in 0..self.count {
             let counters = Arc::default();
-            let (way, thread) = self.links.start(number, in_force, &counters, queue)?;
+            let (way, thread) = self.start_one(number, in_force, &counters)?;
             if let Some(learnt) = learnt.and_then(|learnt| learnt.of_worker(number)) {
                 let _ = way.send(Command::Learn(learnt));
             }
@@ -125,6 +122,71 @@ impl Workers {
             self.all.push(Worker { thread, counters, replacement, heartbeat, ended: None });
         }
         Ok(self.all.iter().map(|worker| Arc::clone(&worker.counters)).collect())
+    }
+
+    /// Starts the worker of this number, or another in its place: it begins with all sections that are in force. Returns the way
+    /// to it, and its thread.
+    fn start_one(
+        &self,
+        number: usize,
+        in_force: &InForce<'_>,
+        counters: &Arc<Counters>,
+    ) -> io::Result<(UnboundedSender<Command>, JoinHandle<()>)> {
+        let InForce { config, state, authorities, connections, listeners, own } = in_force;
+        // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
+        let (way, commands) = unbounded_channel();
+        let change =
+            |name| listeners.section(&name).map(|section| Change::begin(section, number, self.count)).transpose();
+        let forwarder = state.zip(connections.forwarder()).zip(self.hand_overs.as_ref());
+        if let (Some(((state, table), hand_overs)), Some(change)) = (forwarder, change(SectionName::Forwarder)?) {
+            let _ = way.send(self.links.forwarder(hand_overs, number, (state, table, own), change));
+        }
+        for served in *authorities {
+            let name = SectionName::Authority(served.name().to_owned());
+            if let Some((table, change)) = connections.authority(served.name()).zip(change(name)?) {
+                let _ = way.send(self.links.authority(served, table, own, change));
+            }
+        }
+        let busy_poll = BusyPoll::new(config.busy_poll);
+        let parts = Parts { id: WorkerId(number as u16), commands, counters: Arc::clone(counters), busy_poll };
+        Ok((way, worker::start(parts, self.lost_sender.clone())?))
+    }
+
+    /// Has all be an LS.
+    pub(super) fn begin_forwarder(
+        &mut self,
+        config: &ForwarderConfig,
+        in_force: (&Arc<ForwarderState>, &Arc<Connections>, &Arc<OwnAddresses>),
+        changes: Vec<Change>,
+    ) {
+        let hand_overs = self.links.hand_overs(config, in_force.1, self.count);
+        for (number, (way, change)) in self.ways.borrow().iter().zip(changes).enumerate() {
+            let _ = way.send(self.links.forwarder(&hand_overs, number, in_force, change));
+        }
+        self.hand_overs = Some(hand_overs);
+    }
+
+    /// Has all be an authority.
+    pub(super) fn begin_authority(
+        &self,
+        served: &ServedAuthority,
+        table: &Arc<Connections>,
+        own: &Arc<OwnAddresses>,
+        changes: Vec<Change>,
+    ) {
+        for (way, change) in self.ways.borrow().iter().zip(changes) {
+            let _ = way.send(self.links.authority(served, table, own, change));
+        }
+    }
+
+    /// Tells each its part of how the addresses of a section change.
+    pub(super) fn tell_each(&self, changes: Vec<Change>, command: impl Fn(Change) -> Command) {
+        self.ways.borrow().iter().zip(changes).for_each(|(way, change)| drop(way.send(command(change))));
+    }
+
+    /// There is no LS any more, but for what it finishes.
+    pub(super) fn forget_forwarder(&mut self) {
+        self.hand_overs = None;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -141,9 +203,9 @@ impl Workers {
         self.replaced += replaced;
     }
 
-    /// What the engines of all workers share.
-    pub(super) fn engines(&self) -> &Arc<engine::Shared> {
-        &self.links.shared.engines
+    /// What the engines of all workers share, if there is an LS.
+    pub(super) fn engines(&self) -> Option<&Arc<engine::Shared>> {
+        self.hand_overs.as_ref().map(|hand_overs| &hand_overs.shared.engines)
     }
 
     /// Tells all workers. One that has died hears nothing: what takes its place begins with what is in force then.
@@ -184,7 +246,9 @@ impl Workers {
     /// A worker has ended. What it held in common with others is given back; its place is to be filled.
     pub(super) fn on_end(&mut self, lost: LostWorker, state: Option<&Arc<ForwarderState>>, now: Instant) {
         let number = usize::from(lost.id.0);
-        self.engines().single_flight.release_all(lost.id);
+        if let Some(engines) = self.engines() {
+            engines.single_flight.release_all(lost.id);
+        }
         if let Some(state) = state {
             state.forget_in_flight(number);
         }
@@ -196,8 +260,9 @@ impl Workers {
     /// Has another take the place of one that has ended, with its number, sockets and counters.
     pub(super) fn replace(&mut self, id: WorkerId, in_force: &InForce<'_>, now: Instant) {
         let number = usize::from(id.0);
+        let started = self.start_one(number, in_force, &self.all[number].counters);
         let worker = &mut self.all[number];
-        match self.links.start(number, in_force, &worker.counters, &self.queues[number]) {
+        match started {
             Ok((way, thread)) => {
                 self.ways.borrow_mut()[number] = way;
                 (worker.thread, worker.heartbeat) = (thread, Heartbeat::new(now));
@@ -240,77 +305,47 @@ impl Workers {
 }
 
 impl Links {
-    /// Starts the worker of this number, or another in its place. Returns the way to it, and its thread.
-    fn start(
-        &self,
-        number: usize,
-        in_force: &InForce<'_>,
-        counters: &Arc<Counters>,
-        handed_over: &HandedOver,
-    ) -> io::Result<(UnboundedSender<Command>, JoinHandle<()>)> {
-        let InForce { config, state, authorities, connections, listeners, own } = in_force;
-        // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
-        let (way, commands) = unbounded_channel();
-        let forwarder = match state.zip(connections.forwarder.as_ref()) {
-            Some((state, table)) => Some(ForwarderParts {
-                shared: Arc::clone(&self.shared),
-                state: Arc::clone(state),
-                own: Arc::clone(own),
-                handed_over: Arc::clone(handed_over),
-                sockets: listeners.of_forwarder(number)?,
-                backend_sockets: self.shares.backend_sockets,
-                connections: Arc::clone(table),
-                fetches: self.shares.fetches,
-            }),
-            None => None,
-        };
-        let mut parts_of_authorities = Vec::new();
-        for (place, (served, table)) in authorities.iter().zip(&connections.authorities).enumerate() {
-            parts_of_authorities.push(AuthorityParts {
-                number: place,
-                state: Arc::clone(served.state()),
-                own: Arc::clone(own),
-                limited: table.limited(),
-                notifies: self.notifies.clone(),
-                sockets: listeners.of_authority(place, number)?,
-                connections: Arc::clone(table),
-            });
-        }
-        let parts = Parts {
-            id: WorkerId(number as u16),
-            commands,
-            forwarder,
-            authorities: parts_of_authorities,
-            counters: Arc::clone(counters),
-            busy_poll: BusyPoll::new(config.busy_poll),
-        };
-        Ok((way, worker::start(parts, self.lost.clone())?))
+    /// What workers share that begin to be an LS. `table` are its connections.
+    fn hand_overs(&self, config: &ForwarderConfig, table: &Connections, workers: usize) -> HandOvers {
+        HandOvers::new(config, table, self.hasher.clone(), self.health_events.clone(), workers)
     }
-}
 
-/// What the workers of the LS share, and what each of them gets of the others.
-fn share(
-    config: &Config,
-    connections: &Tables,
-    hasher: QuestionHasher,
-    health_events: UnboundedSender<HealthEvent>,
-    workers: usize,
-) -> (Arc<Shared>, Vec<HandedOver>) {
-    let (hand_over, handed_over): (Vec<_>, Vec<_>) = (0..workers).map(|_| channel(HAND_OVERS)).unzip();
-    let may_wait = config.forwarder.as_ref().map_or(0, |forwarder| forwarder.limits.in_flight as usize);
-    let engines = engine::Shared {
-        single_flight: SingleFlight::new(workers),
-        hasher,
-        clients: Arc::new(Clients::new(may_wait, rand::random())),
-        limited: connections.forwarder.as_ref().map_or_else(|| Arc::new(Limited::new("")), |table| table.limited()),
-        shortage: Shortage::new(Instant::now()),
-    };
-    let shared = Shared {
-        engines: Arc::new(engines),
-        workers: hand_over,
-        on_the_way: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-        pacing: Pacing::new(rand::random(), Instant::now()),
-        health_events,
-    };
-    (Arc::new(shared), handed_over.into_iter().map(|queue| Arc::new(Mutex::new(queue))).collect())
+    /// Has the worker of this number be an LS.
+    fn forwarder(
+        &self,
+        hand_overs: &HandOvers,
+        number: usize,
+        (state, table, own): (&Arc<ForwarderState>, &Arc<Connections>, &Arc<OwnAddresses>),
+        change: Change,
+    ) -> Command {
+        Command::BeginForwarder(Box::new(ForwarderParts {
+            shared: Arc::clone(&hand_overs.shared),
+            state: Arc::clone(state),
+            own: Arc::clone(own),
+            handed_over: Arc::clone(&hand_overs.queues[number]),
+            change,
+            backend_sockets: self.shares.backend_sockets,
+            connections: Arc::clone(table),
+            fetches: self.shares.fetches,
+        }))
+    }
+
+    /// Has a worker be an authority.
+    fn authority(
+        &self,
+        served: &ServedAuthority,
+        table: &Arc<Connections>,
+        own: &Arc<OwnAddresses>,
+        change: Change,
+    ) -> Command {
+        Command::BeginAuthority(AuthorityParts {
+            number: served.number(),
+            state: Arc::clone(served.state()),
+            own: Arc::clone(own),
+            limited: table.limited(),
+            notifies: self.notifies.clone(),
+            change,
+            connections: Arc::clone(table),
+        })
+    }
 }

@@ -97,6 +97,11 @@ impl ServiceManager {
         self.socket.as_ref().map(|_| least.clamp(MIN_INTERVAL, MAX_INTERVAL))
     }
 
+    /// Whether it keeps sockets for whoever comes after this process.
+    pub fn is_keeping(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// Sends what waits, and the sign for the watchdog if all workers make progress.
     pub fn tick(&mut self, is_progress_made: bool) {
         self.send_waiting();

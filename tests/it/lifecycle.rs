@@ -509,14 +509,3 @@ fn settings_that_need_a_restart_say_so_and_stay() {
     assert!(line.contains("workers"), "{line}");
     assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
 }
-
-#[test]
-fn changed_listener_needs_a_restart() {
-    let backend = Backend::new(answer(ADDRESS));
-    let config = Forwarder::to(&[&backend], "");
-    let server = config.start();
-    server.reload("config.toml", &config.listen("['127.0.0.2:0']").to_toml());
-    let line = server.process.wait_for_log("needs a restart");
-    assert!(line.contains("forwarder.listen"), "{line}");
-    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [ADDRESS]);
-}

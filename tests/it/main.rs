@@ -41,6 +41,7 @@ mod processes;
 mod race_seeds;
 mod races;
 mod record_text;
+mod reloads;
 mod rfc_1034;
 mod rfc_1982;
 mod rfc_1995;

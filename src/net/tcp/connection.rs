@@ -5,11 +5,11 @@
 //! 1. Queries that are whole are handed over, while fewer than `in_flight` wait and there is room for their responses.
 //! 2. Responses that have come are framed, up to [`WAITING`] octets, and written as far as the kernel takes them.
 //! 3. That goes on until nothing of it can be done. Then the task waits for what comes first: a response, octets to read, room
-//!    to write, the drain, a sign that it has to make room, or the end of its patience (`limit/timeouts.rs`).
+//!    to write, the end of its address, a sign that it has to make room, or the end of its patience (`limit/timeouts.rs`).
 //!
 //! A client that sends without end and does not read is so slowed down by TCP itself. The connection ends when the client has
-//! closed and every answer is written (a half-close loses nothing), when it leaves for another process (`moved.rs`), and when the server drains. Between two queries a
-//! connection holds no buffers.
+//! closed and every answer is written (a half-close loses nothing), when it leaves for another process (`moved.rs`), and when its
+//! address is not served any more. Between two queries a connection holds no buffers.
 
 use std::future::pending;
 use std::io::{self, ErrorKind, Read};
@@ -26,6 +26,7 @@ use tokio::time::sleep_until;
 
 use super::moved::{MovedConnection, WayOut};
 use super::responder::{Responder, Response};
+use super::served::Served;
 use super::table::{ConnectionSlot, Seat, WAITING};
 use crate::limit::{Doing, Patience};
 use crate::wire::{FRAME_PREFIX, Rcode, Rejected, first_message, read_query};
@@ -48,7 +49,7 @@ pub(super) struct Connection {
     is_asked: bool,
     /// Messages in a row that nobody can read.
     malformed: u32,
-    /// The client, the server's drain or the end of its lifetime has ended the input.
+    /// The client, the end of its address or the end of its lifetime has ended the input.
     is_at_end: bool,
     /// It is to go to another process: nothing more is read of it nor handed over.
     is_leaving: bool,
@@ -89,11 +90,12 @@ impl Connection {
         }
     }
 
-    /// Serves the connection to its end.
+    /// Serves the connection to its end; to the end of its queries where `local`, which it was made to, is not served any more.
     pub(super) async fn run(
         mut self,
         peer: SocketAddr,
-        mut drain: watch::Receiver<bool>,
+        local: SocketAddr,
+        mut served: watch::Receiver<Served>,
         handle: &impl Fn(&[u8], &Responder),
     ) -> io::Result<()> {
         let rules = self.place.rules;
@@ -133,7 +135,7 @@ impl Connection {
                     self.read()?;
                 }
                 ready = self.stream.writable(), if doing == Doing::Writing => ready?,
-                _ = drain.wait_for(|drain| *drain), if !self.is_at_end && !self.is_leaving => {
+                _ = served.wait_for(|served| !served.covers(local)), if !self.is_at_end && !self.is_leaving => {
                     // Told of both at once, it leaves.
                     if way_out.borrow().is_none() {
                         self.take_rest();

@@ -9,6 +9,7 @@
 mod connection;
 mod moved;
 mod responder;
+mod served;
 mod table;
 
 use std::io;
@@ -26,21 +27,24 @@ use tokio::time::timeout;
 use self::connection::Connection;
 pub use self::moved::MovedConnection;
 pub use self::responder::Responder;
+pub use self::served::Served;
 pub use self::table::Connections;
 use super::tasks::pass_on;
 
-/// Accepts connections until `drain` turns true, then lets them finish.
+/// Accepts connections as long as the address of the listener is among those that are served, then lets them finish: at once those
+/// to whose address nobody connects any more.
 ///
 /// Whom `admits` does not take, its connection is closed at once. `handle` gets each message and owes its [`Responder`] one
 /// call. `refused` is told of connections above the limits of `table`.
 pub async fn serve(
     listener: TcpListener,
     table: Arc<Connections>,
-    drain: watch::Receiver<bool>,
+    served: watch::Receiver<Served>,
     admits: impl Fn(IpAddr) -> bool,
     handle: impl Fn(&[u8], &Responder) + 'static,
     refused: impl Fn(),
 ) {
+    let Ok(address) = listener.local_addr() else { return };
     let handle = Rc::new(handle);
     let mut connections = JoinSet::new();
     let accept = |(stream, peer): (TcpStream, SocketAddr), input: Option<Vec<u8>>, connections: &mut JoinSet<()>| {
@@ -51,14 +55,18 @@ pub async fn serve(
             refused();
             return;
         };
-        let (handle, drain) = (Rc::clone(&handle), drain.clone());
+        let (handle, served) = (Rc::clone(&handle), served.clone());
+        // Who was connected to another process may have another address of the section, or one that only that process had.
+        let is_elsewhere = address.ip().is_unspecified() || input.is_some();
+        let local = if is_elsewhere { stream.local_addr().ok() } else { None };
+        let local = local.filter(|&local| served.borrow().covers(local)).unwrap_or(address);
         connections.spawn_local(async move {
             // An error of a connection is its end; there is nobody to tell.
             let connection = match input {
                 Some(input) => Connection::adopted(stream, place, input),
                 None => Connection::new(stream, place),
             };
-            let _ = connection.run(peer, drain, &*handle).await;
+            let _ = connection.run(peer, local, served, &*handle).await;
         });
     };
     let adopt = |MovedConnection { input, socket, .. }: MovedConnection, connections: &mut JoinSet<()>| {
@@ -68,7 +76,7 @@ pub async fn serve(
             accept((stream, peer), Some(input), connections);
         }
     };
-    let mut drained = drain.clone();
+    let mut left = served.clone();
     let mut told: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -81,18 +89,23 @@ pub async fn serve(
                         told = Some(Instant::now());
                         tracing::warn!(listener = table.name(), %error, "cannot accept connections, trying again");
                     }
-                    let _ = timeout(BREATH, drain.clone().wait_for(|drain| *drain)).await;
+                    let _ = timeout(BREATH, served.clone().wait_for(|served| !served.has(address))).await;
                 }
                 Err(_) => {}
             },
             moved = table.adopted() => adopt(moved, &mut connections),
             Some(ended) = connections.join_next(), if !connections.is_empty() => pass_on(ended),
-            _ = drained.wait_for(|drain| *drain) => break,
+            _ = left.wait_for(|served| !served.has(address)) => break,
         }
     }
-    // Whoever is in the kernel's queue has connected before the end: take them along. The kernel is asked itself, for the
-    // runtime may not have heard of them yet.
-    if let Ok(listener) = listener.into_std() {
+    // The runtime watches it no more, whoever else holds it.
+    let listener = listener.into_std();
+    let is_passed_on = served.borrow().is_passed_on(address);
+    if let Ok(listener) = listener
+        && !is_passed_on
+    {
+        // Whoever is in the kernel's queue has connected before the end: take them along. The kernel is asked itself, for the
+        // runtime may not have heard of them yet.
         while let Ok(accepted) = listener.accept().and_then(|(stream, peer)| Ok((watched(stream)?, peer))) {
             accept(accepted, None, &mut connections);
         }

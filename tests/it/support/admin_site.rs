@@ -3,11 +3,13 @@
 
 // Each file below `tests/` is a crate of its own and uses another part of this module, so what one of
 // them leaves aside is not dead; nor can anything here be reached from outside of its crate.
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -23,7 +25,7 @@ use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
 
 /// How long a test waits for what must happen.
@@ -87,8 +89,10 @@ impl Site {
             let door = socket.as_ref().map(listener_of);
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
+                let token = Rc::new(RefCell::new(token));
+                let (_open, end) = watch::channel(false);
                 tokio::select! {
-                    result = admin::serve(listener, door, 64, token, requests, told) => {
+                    result = admin::serve(listener, door, 64, token, requests, told, end) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use hedgerow::load::{self, Confinement, Loader};
 use hedgerow::metrics::Snapshot;
-use hedgerow::server::{Carried, Known, Learnt, Listeners, Server as HedgerowServer, ServerEvent};
+use hedgerow::server::{Carried, Known, Learnt, Listeners, Rest, Server as HedgerowServer, ServerEvent};
 use tempfile::TempDir;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -74,7 +74,7 @@ impl Running {
                         },
                     }
                 }
-                let _ = server.drain().await;
+                let _ = server.drain(Rest::Taken).await;
             }));
         });
         let line = is_bound.recv_timeout(PATIENCE).expect("it starts");

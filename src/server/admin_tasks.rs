@@ -1,0 +1,110 @@
+//! The admin server as a part of this one: it begins, moves to other addresses at a reload, and ends.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::listeners::AdminListeners;
+use crate::admin::{self, Condition, Request, Token};
+use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
+
+/// The admin server, if there is one.
+pub(super) struct AdminTasks {
+    /// Ends with this value.
+    running: Endless,
+    /// Tells it to end when it has answered.
+    end: watch::Sender<bool>,
+    /// What changes by HTTP must bear.
+    token: Rc<RefCell<Option<Token>>>,
+    /// What it asks.
+    asks: mpsc::Sender<Request>,
+    /// What health checks are told.
+    condition: Arc<Condition>,
+    /// How many connections there may be.
+    connections: usize,
+}
+
+/// Duplicates of what it listens on.
+pub(super) struct Doors {
+    tcp: TcpListener,
+    socket: Option<(UnixListener, PathBuf)>,
+}
+
+impl Doors {
+    /// Duplicates what it is to listen on.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub(super) fn new(listeners: &AdminListeners) -> io::Result<Self> {
+        let socket = match &listeners.socket {
+            Some(socket) => Some((socket.listener()?, socket.path().to_owned())),
+            None => None,
+        };
+        Ok(Self { tcp: listeners.tcp.try_clone()?, socket })
+    }
+}
+
+impl AdminTasks {
+    /// Begins to serve, if there is something to serve at.
+    pub(super) fn start(
+        doors: Option<Doors>,
+        connections: usize,
+        token: Option<Token>,
+        asks: mpsc::Sender<Request>,
+        condition: Arc<Condition>,
+    ) -> Self {
+        let mut this = Self {
+            running: Endless::new(TaskKind::Admin),
+            end: watch::Sender::new(false),
+            token: Rc::new(RefCell::new(token)),
+            asks,
+            condition,
+            connections,
+        };
+        this.serve(doors);
+        this
+    }
+
+    fn serve(&mut self, doors: Option<Doors>) {
+        let Some(Doors { tcp, socket }) = doors else { return };
+        let condition = Arc::clone(&self.condition);
+        let (token, asks, end) = (Rc::clone(&self.token), self.asks.clone(), self.end.subscribe());
+        self.running.start(admin::serve(tcp, socket, self.connections, token, asks, condition, end));
+    }
+
+    /// Takes another token in place of the one before.
+    pub(super) fn set_token(&self, token: Option<Token>) {
+        self.token.replace(token);
+    }
+
+    /// Serves elsewhere, or nowhere. Who is being answered still is, whoever has asked for this among them.
+    pub(super) fn change_doors(&mut self, doors: Option<Doors>, tasks: &Tasks) {
+        let earlier = std::mem::replace(&mut self.running, Endless::new(TaskKind::Admin));
+        std::mem::replace(&mut self.end, watch::Sender::new(false)).send_replace(true);
+        tasks.start_and_leave(TaskKind::Admin, async move {
+            let _ = timeout(PATIENCE, earlier.finish()).await;
+        });
+        self.serve(doors);
+    }
+
+    /// Waits until it is lost.
+    pub(super) async fn lost(&mut self) -> Lost {
+        self.running.lost().await
+    }
+
+    /// Ends it at once.
+    pub(super) async fn stop(self) {
+        self.running.stop().await;
+    }
+}
+
+/// How long responses may take to leave that an admin server owes which has moved: as long as a client has for each.
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,155 @@
+//! A worker's TS with its tasks: addresses come and go under it while it runs.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::reading::{Checkpoint, Reading};
+use super::{AuthorityParts, Change, Surroundings};
+use crate::authority::{self, Authority};
+use crate::metrics::{Counters, Dropped};
+use crate::net::busy_poll::BusyPoll;
+use crate::net::tasks::{Endless, TaskKind, Tasks};
+use crate::net::tcp::{self, Connections, Served};
+use crate::server::listeners::AddressSockets;
+
+/// A worker's TS.
+pub(super) struct AuthorityTasks {
+    pub(super) number: usize,
+    pub(super) authority: Rc<Authority>,
+    /// What takes queries.
+    readings: Vec<Reading>,
+    /// Tells connections which addresses are served.
+    served: watch::Sender<Served>,
+    /// Held by what has left and is still at work.
+    leaving: Rc<watch::Sender<()>>,
+    /// The connections of all workers.
+    connections: Arc<Connections>,
+    counters: Arc<Counters>,
+    busy_poll: BusyPoll,
+    tasks: Tasks,
+}
+
+impl AuthorityTasks {
+    /// Starts answering.
+    ///
+    /// # Errors
+    /// If the runtime's own descriptors are exhausted.
+    pub(super) fn start(parts: AuthorityParts, around: &Surroundings) -> io::Result<Self> {
+        let AuthorityParts { number, state, own, limited, notifies, change, connections } = parts;
+        let Surroundings { counters, busy_poll, tasks, .. } = around;
+        let links = authority::Links { own, counters: Arc::clone(counters), limited, notifies, tasks: tasks.clone() };
+        let mut this = Self {
+            number,
+            authority: Rc::new(Authority::new(number, state, links)),
+            readings: Vec::new(),
+            served: watch::Sender::default(),
+            leaving: Rc::default(),
+            connections,
+            counters: Arc::clone(counters),
+            busy_poll: *busy_poll,
+            tasks: tasks.clone(),
+        };
+        this.listen(change)?;
+        Ok(this)
+    }
+
+    /// Takes queries at other addresses from now on.
+    ///
+    /// # Errors
+    /// If the runtime's own descriptors are exhausted.
+    pub(super) fn listen(&mut self, change: Change) -> io::Result<()> {
+        let Change { served, new, checkpoint, owed_for: _ } = change;
+        let (stay, leave): (Vec<_>, Vec<_>) =
+            self.readings.drain(..).partition(|reading| served.has(reading.address.bound()));
+        self.readings = stay;
+        for reading in leave {
+            let is_passed_on = served.is_passed_on(reading.address.bound());
+            let work = self.leave(reading, is_passed_on, checkpoint.clone());
+            self.tasks.start_and_leave(TaskKind::Drain, work);
+        }
+        self.served.send_replace(served);
+        for sockets in new {
+            self.read(sockets)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to read an address.
+    fn read(&mut self, sockets: AddressSockets) -> io::Result<()> {
+        let (mut reading, listeners) = Reading::new(sockets)?;
+        for socket in &reading.sockets {
+            let (authority, socket, busy_poll) = (Rc::clone(&self.authority), Rc::clone(socket), self.busy_poll);
+            reading.readers.start(authority.serve_udp(socket, busy_poll));
+        }
+        for listener in listeners {
+            let (authority, gate) = (Rc::clone(&self.authority), Rc::clone(&self.authority));
+            let counters = Arc::clone(&self.counters);
+            let handle = move |message: &[u8], responder: &tcp::Responder| {
+                authority.answer_stream_query(message, responder);
+            };
+            let refused = move || counters.dropped(Dropped::Overload);
+            let admits = move |client| gate.may_connect(client);
+            let table = Arc::clone(&self.connections);
+            let serving = tcp::serve(listener, table, self.served.subscribe(), admits, handle, refused);
+            reading.connections.start(async {
+                serving.await;
+                Ok(())
+            });
+        }
+        self.readings.push(reading);
+        Ok(())
+    }
+
+    /// Answers what an address has received, and lets go of it.
+    fn leave(
+        &self,
+        reading: Reading,
+        is_passed_on: bool,
+        checkpoint: Checkpoint,
+    ) -> impl Future<Output = ()> + 'static {
+        let authority = Rc::clone(&self.authority);
+        let at_work = self.leaving.subscribe();
+        async move {
+            let Reading { address, sockets, readers, connections } = reading;
+            readers.stop().await;
+            let answer_rest = || {
+                let sockets = if is_passed_on { &[] } else { &*sockets };
+                sockets.iter().for_each(|socket| authority.answer_last(socket));
+            };
+            answer_rest();
+            checkpoint.pass().await;
+            // What the kernel was about to queue when the address left.
+            answer_rest();
+            drop((sockets, address));
+            connections.finish().await;
+            drop(at_work);
+        }
+    }
+
+    /// Answers what has arrived by now, and ends.
+    pub(super) async fn stop(mut self, is_passed_on: bool) {
+        let kept = self.readings.iter().map(|reading| &reading.address);
+        let kept = kept.filter(|address| is_passed_on || address.is_kept()).map(|address| address.bound());
+        let served = Served::nowhere(kept.collect::<Vec<_>>());
+        // Addresses have left before, or this is all that happens: nobody is waited for.
+        if let Err(error) = self.listen(Change::to(served)) {
+            tracing::warn!(%error, "an authority ends");
+        }
+        self.leaving.closed().await;
+    }
+
+    /// Ends while the worker goes on.
+    pub(super) async fn end(mut self, change: Change) -> io::Result<()> {
+        self.listen(change)?;
+        self.leaving.closed().await;
+        Ok(())
+    }
+
+    /// The tasks that are lost if they end.
+    pub(super) fn sets(&mut self) -> impl Iterator<Item = &mut Endless> {
+        self.readings.iter_mut().flat_map(Reading::sets)
+    }
+}

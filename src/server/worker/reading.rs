@@ -1,0 +1,77 @@
+//! What a worker reads of one address, and how workers agree on what they read.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::net::tasks::{Endless, TaskKind};
+use crate::net::udp::Socket;
+use crate::server::listeners::{Address, AddressSockets};
+
+/// What a worker reads of one address of a section.
+pub(super) struct Reading {
+    /// Held as long as responses to its clients may be owed.
+    pub(super) address: Arc<Address>,
+    /// Its UDP sockets; responses leave by the first.
+    pub(super) sockets: Vec<Rc<Socket>>,
+    /// Tasks that read them.
+    pub(super) readers: Endless,
+    /// Tasks that accept and serve connections.
+    pub(super) connections: Endless,
+}
+
+impl Reading {
+    /// Lets this thread's runtime watch the sockets of an address. Nothing is read yet.
+    ///
+    /// # Errors
+    /// If the runtime's own descriptors are exhausted.
+    pub(super) fn new(sockets: AddressSockets) -> io::Result<(Self, Vec<TcpListener>)> {
+        let AddressSockets { address, udp, tcp } = sockets;
+        let udp = udp.into_iter().map(|socket| Socket::new(socket).map(Rc::new));
+        let tcp = tcp.into_iter().map(TcpListener::from_std);
+        let (readers, connections) = (Endless::new(TaskKind::Listener), Endless::new(TaskKind::Connections));
+        Ok((
+            Self { address, sockets: udp.collect::<io::Result<_>>()?, readers, connections },
+            tcp.collect::<io::Result<_>>()?,
+        ))
+    }
+
+    /// The tasks that are lost if they end.
+    pub(super) fn sets(&mut self) -> [&mut Endless; 2] {
+        [&mut self.readers, &mut self.connections]
+    }
+}
+
+/// Where the workers wait for each other when addresses come and go: one reads a new address when all can answer its clients, and forgets
+/// an old one when nobody reads it. For what one worker reads, another may answer (single-flight).
+#[derive(Clone, Debug)]
+pub(in crate::server) struct Checkpoint {
+    all: Arc<watch::Sender<()>>,
+    /// Nobody is past it as long as somebody has this.
+    _mine: watch::Receiver<()>,
+}
+
+impl Checkpoint {
+    /// Each clone is to be passed.
+    pub(in crate::server) fn new() -> Self {
+        let (all, mine) = watch::channel(());
+        Self { all: Arc::new(all), _mine: mine }
+    }
+
+    /// Passes it; what is returned ends when all others have. One that hangs is not waited for long, and one that is gone has let
+    /// go of its own.
+    pub(super) fn pass(self) -> impl Future<Output = ()> + 'static {
+        let all = self.all;
+        async move {
+            let _ = timeout(PATIENCE, all.closed()).await;
+        }
+    }
+}
+
+/// How long a worker is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
