@@ -37,17 +37,6 @@ fn start(unshare: &[&str], script: &str, folder: TempDir) -> Server {
     Server::ready(process, folder)
 }
 
-/// The processes whose parent this one is.
-fn children(parent: u32) -> Vec<u32> {
-    let processes =
-        fs::read_dir("/proc").expect("it is there").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let stat = |pid: &String| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    // Behind the name in parentheses: the state and the parent.
-    let parent_of = |stat: String| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
-    let ours = processes.filter(|pid| stat(pid).and_then(parent_of) == Some(parent));
-    ours.filter_map(|pid| pid.parse().ok()).collect()
-}
-
 #[test]
 fn as_the_first_process_it_reaps_what_it_did_not_start() {
     let namespaces = ["-Urpf", "--mount-proc"];
@@ -64,15 +53,15 @@ fn as_the_first_process_it_reaps_what_it_did_not_start() {
                   (exit 0) &
                   exec /proc/self/fd/0 serve -c \"$1/config.toml\"";
     let mut server = start(&namespaces, script, folder);
-    let [first] = children(server.process.id())[..] else { panic!("one process, that of the namespace") };
+    let [first] = namespace::children(server.process.id())[..] else { panic!("one process, that of the namespace") };
     let status = fs::read_to_string(format!("/proc/{first}/status")).expect("it is running");
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("a line");
     assert_eq!(numbers.split_whitespace().last(), Some("1"), "{status}");
     // The one that had ended before is gone already, or is soon.
-    until("eight orphans", || (children(first).len() == 8).then_some(()));
+    until("eight orphans", || (namespace::children(first).len() == 8).then_some(()));
     let mut fifo = File::options().read(true).write(true).open(&fifo).expect("it is there");
     std::io::Write::write_all(&mut fifo, b"1\n2\n3\n4\n5\n6\n7\n8\n").expect("it takes that much");
-    until("nothing is left of them", || children(first).is_empty().then_some(()));
+    until("nothing is left of them", || namespace::children(first).is_empty().then_some(()));
     assert_eq!(Client::of(server.listener("ts")).ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
     let first = Pid::from_raw(i32::try_from(first).expect("a number of a process")).expect("not 0");
     kill_process(first, Signal::TERM).expect("it is ours");
@@ -155,7 +144,7 @@ fn the_config_of_the_manifest_is_right() {
         value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {key}"))
     };
     let timeout = config.pools.iter().map(|pool| pool.rules.timeout.as_secs()).max().expect("a pool");
-    assert!(number("terminationGracePeriodSeconds") > timeout + 1);
+    assert!(number("terminationGracePeriodSeconds") > config.drain_delay.as_secs() + timeout + 1);
     let admin = config.admin.expect("probes ask it").listen;
     assert!(manifest.contains(&format!("name: admin, containerPort: {}", admin.port())));
     for path in ["/readyz", "/healthz"] {

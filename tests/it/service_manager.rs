@@ -93,6 +93,76 @@ fn sockets_in_the_store_keep_queries_over_a_kill() {
     }
 }
 
+/// What the manager keeps goes on when the process drains: nothing of it is shut down.
+#[test]
+fn sockets_in_the_store_outlive_a_restart() {
+    if !namespace::alone("service_manager::sockets_in_the_store_outlive_a_restart") {
+        return;
+    }
+    let mut manager = ServiceManager::new(&authority("['127.0.0.1:0']", 2), HOSTS);
+    // Those that were bound, and those that were passed.
+    for _ in 0..3 {
+        let mut server = manager.start();
+        let address = server.listener("ts");
+        all_are_answered(address, 4);
+        server.process.signal(Signal::TERM);
+        assert_eq!(server.process.wait_for_exit().code(), Some(0), "{}", server.process.log());
+        manager.read_all();
+        let clients: Vec<_> = (0..50).map(|_| Client::of(address)).collect();
+        clients.iter().for_each(|client| client.send(&query("www.example", A)));
+        let mut by_tcp = TcpStream::connect(address).expect("the kernel accepts it");
+        by_tcp.write_all(&framed(&query("www.example", A).to_vec())).expect("the kernel takes it");
+        let next = manager.start();
+        assert_eq!(next.listener("ts"), address);
+        for client in &clients {
+            assert_eq!(client.receive().answers(), ["192.0.2.7"]);
+        }
+        by_tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        by_tcp.read_exact(&mut [0; 2]).expect("a response");
+        all_are_answered(address, 20);
+        assert_eq!(TcpClient::of(address).ask(&query("www.example", A)).answers(), ["192.0.2.7"]);
+        assert_eq!(next.admin().get("/readyz").status, 200);
+    }
+}
+
+#[test]
+fn what_leaves_the_config_leaves_the_store() {
+    if !namespace::alone("service_manager::what_leaves_the_config_leaves_the_store") {
+        return;
+    }
+    let [first, second, third] = std::array::from_fn(|_| free_address());
+    let config = |listen: &[SocketAddr]| {
+        let listen: Vec<_> = listen.iter().map(|address| format!("'{address}'")).collect();
+        authority(&format!("[{}]", listen.join(", ")), 1)
+    };
+    let mut manager = ServiceManager::new(&config(&[first, second]), HOSTS);
+    let mut server = manager.start();
+    assert_eq!(manager.names(), ["admin.0", "ts.0", "ts.0", "ts.1", "ts.1"]);
+    // The second stays, under the name that it is known by.
+    for (listen, names, edition) in [
+        (&[second, third][..], &["admin.0", "ts.1", "ts.1", "ts.1", "ts.1"][..], 2),
+        (&[second], &["admin.0", "ts.0", "ts.0"], 3),
+    ] {
+        std::fs::write(manager.path("config.toml"), config(listen)).expect("our own folder");
+        server.process.signal(Signal::HUP);
+        server.process.wait_for_log(&format!("reloaded: edition {edition}"));
+        manager.wait_for("READY=1");
+        assert_eq!(manager.names(), names);
+        listen.iter().for_each(|address| all_are_answered(*address, 4));
+    }
+    // What has left is free for others.
+    for address in [first, third] {
+        until("it is closed", || UdpSocket::bind(address).and_then(|_| TcpListener::bind(address)).ok());
+    }
+    // What stays is passed on.
+    server.process.signal(Signal::KILL);
+    server.process.wait_for_exit();
+    Client::of(second).send(&query("www.example", A));
+    let next = manager.start();
+    assert_eq!(next.listeners("ts"), [second]);
+    all_are_answered(second, 4);
+}
+
 #[test]
 fn a_manager_is_told_of_reloads_and_of_the_end() {
     if !namespace::alone("service_manager::a_manager_is_told_of_reloads_and_of_the_end") {

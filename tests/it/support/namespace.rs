@@ -1,10 +1,10 @@
 //! A process, or a network namespace, of its own for one test: there it may forge addresses, drop datagrams and use up ports, and no
 //! other test, nor the machine, meets any of it.
 
-use std::env;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::{env, fs};
 
 use rustix::process::geteuid;
 
@@ -76,6 +76,17 @@ pub(crate) fn may(test: &str, unshare: &[&str]) -> bool {
     };
     super::leave_out(test, &format!("unshare {}: {why}", unshare.join(" ")));
     false
+}
+
+/// The processes whose parent this one is.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let processes =
+        fs::read_dir("/proc").expect("it is there").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let stat = |pid: &String| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    // Behind the name in parentheses: the state and the parent.
+    let parent_of = |stat: String| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let ours = processes.filter(|pid| stat(pid).and_then(parent_of) == Some(parent));
+    ours.filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Why no namespace can be made here.
