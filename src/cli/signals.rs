@@ -75,7 +75,8 @@ impl Signals {
     pub(super) async fn next(&mut self) -> Result<SignalRequest, Lost> {
         tokio::select! {
             () = self.hang_up.notified() => Ok(SignalRequest::Reload),
-            ended = &mut self.end => {
+            // It is told once; who goes on after it hears of the others.
+            ended = &mut self.end, if !self.end.is_terminated() => {
                 ended.unwrap_or_else(|_| Err(TaskKind::Signals.ended(Ok(())))).map(SignalRequest::End)
             }
         }
