@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::sleep;
 
+use super::Ending;
 use super::authorization::{Guard, Origin};
 use super::deadline::{Handing, Timed, Turn};
 use super::listeners::{Door, Stream};
@@ -88,17 +89,17 @@ impl Parts {
         })
     }
 
-    /// Serves whoever comes by a door, until `end` is true and all that was asked is answered.
+    /// Serves whoever comes by a door, until there is an `end` and all that was asked is answered.
     ///
     /// # Errors
     /// If something that serves a connection has panicked.
-    pub(super) async fn serve(self: Rc<Self>, door: Door, end: watch::Receiver<bool>) -> io::Result<()> {
+    pub(super) async fn serve(self: Rc<Self>, door: Door, end: watch::Receiver<Option<Ending>>) -> io::Result<()> {
         let mut open = Connections { bounds: self.bounds, tasks: JoinSet::new(), open: Vec::new() };
         let mut told = end.clone();
         loop {
             tokio::select! {
                 // Who has gone without a word has dropped it all.
-                _ = told.wait_for(|end| *end) => break,
+                _ = told.wait_for(Option::is_some) => break,
                 accepted = door.accept() => match accepted {
                     Ok(Some((stream, peer))) => {
                         let turn = Turn::new();
@@ -114,8 +115,10 @@ impl Parts {
                 Some(ended) = open.tasks.join_next_with_id() => open.forget(ended)?,
             }
         }
+        let is_passed_on = *told.borrow() == Some(Ending::PassedOn);
         // Nobody connects any more.
-        for (stream, peer) in door.rest() {
+        let rest = if is_passed_on { Vec::new() } else { door.rest() };
+        for (stream, peer) in rest {
             let turn = Turn::new();
             open.admit(peer, Rc::clone(&turn), Rc::clone(&self).converse(stream, peer, turn, end.clone()));
         }
@@ -131,7 +134,7 @@ impl Parts {
         stream: Box<dyn Stream>,
         peer: Origin,
         turn: Rc<Turn>,
-        mut end: watch::Receiver<bool>,
+        mut end: watch::Receiver<Option<Ending>>,
     ) {
         let (answering, is_ending) = (Rc::clone(&turn), end.clone());
         let has_answered = Rc::new(Cell::new(false));
@@ -141,7 +144,7 @@ impl Parts {
             let (answered, is_ending) = (Rc::clone(&answered), is_ending.clone());
             async move {
                 let mut response = site.answer(request, peer, &turn).await;
-                if *is_ending.borrow() {
+                if is_ending.borrow().is_some() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 answered.set(true);
@@ -155,7 +158,7 @@ impl Parts {
         let ended = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
-                _ = end.wait_for(|end| *end) => {}
+                _ = end.wait_for(Option::is_some) => {}
             }
             // What is asked already is answered; then it closes. Of one that has not been heard of yet, hyper would take that for a wish to
             // close it unheard.

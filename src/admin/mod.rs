@@ -121,6 +121,15 @@ impl ProcessChange {
     }
 }
 
+/// How an admin server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Who has connected already is answered: nobody else would.
+    Closed,
+    /// Another process answers those who wait to be taken.
+    PassedOn,
+}
+
 /// Why a change was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -156,7 +165,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// Serves until dropped; dropping it ends its connections. `socket` takes changes at the path beside it, `connections` is how many
-/// there may be, `condition` what health checks are told. When `end` is true it takes no more connections, and ends when it has
+/// there may be, `condition` what health checks are told. When there is an `end` it takes no more connections, and ends when it has
 /// answered those that have asked. Must be called within a `LocalSet`.
 ///
 /// # Errors
@@ -168,7 +177,7 @@ pub async fn serve(
     token: Rc<RefCell<Option<Token>>>,
     requests: mpsc::Sender<Request>,
     condition: Arc<Condition>,
-    end: watch::Receiver<bool>,
+    end: watch::Receiver<Option<Ending>>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let (socket, path) = socket.unzip();

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::listeners::AdminListeners;
-use crate::admin::{self, Condition, Request, Token};
+use crate::admin::{self, Condition, Ending, Request, Token};
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
 
 /// The admin server, if there is one.
@@ -21,7 +21,7 @@ pub(super) struct AdminTasks {
     /// Ends with this value.
     running: Endless,
     /// Tells it to end when it has answered.
-    end: watch::Sender<bool>,
+    end: watch::Sender<Option<Ending>>,
     /// What changes by HTTP must bear.
     token: Rc<RefCell<Option<Token>>>,
     /// What it asks.
@@ -63,7 +63,7 @@ impl AdminTasks {
     ) -> Self {
         let mut this = Self {
             running: Endless::new(TaskKind::Admin),
-            end: watch::Sender::new(false),
+            end: watch::Sender::default(),
             token: Rc::new(RefCell::new(token)),
             asks,
             condition,
@@ -87,12 +87,21 @@ impl AdminTasks {
 
     /// Serves elsewhere, or nowhere. Who is being answered still is, whoever has asked for this among them.
     pub(super) fn change_doors(&mut self, doors: Option<Doors>, tasks: &Tasks) {
+        self.end(Ending::Closed, tasks);
+        self.serve(doors);
+    }
+
+    /// Another process serves those who come from now on; who is being answered still is.
+    pub(super) fn pass_on(&mut self, tasks: &Tasks) {
+        self.end(Ending::PassedOn, tasks);
+    }
+
+    fn end(&mut self, ending: Ending, tasks: &Tasks) {
         let earlier = std::mem::replace(&mut self.running, Endless::new(TaskKind::Admin));
-        std::mem::replace(&mut self.end, watch::Sender::new(false)).send_replace(true);
+        std::mem::take(&mut self.end).send_replace(Some(ending));
         tasks.start_and_leave(TaskKind::Admin, async move {
             let _ = timeout(PATIENCE, earlier.finish()).await;
         });
-        self.serve(doors);
     }
 
     /// Waits until it is lost.

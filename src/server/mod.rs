@@ -34,8 +34,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Interval;
 
 use self::admin_tasks::AdminTasks;
@@ -63,7 +63,7 @@ use crate::cache::Flush;
 use crate::config::{Config, PoolConfig};
 use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
-use crate::metrics::{Counters, ProcessesSnapshot, Summary};
+use crate::metrics::{Counters, ProcessesSnapshot, Snapshot, Summary};
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::net::tcp::MovedConnection;
@@ -146,6 +146,10 @@ pub struct Server {
     summary: Summary,
     /// Those of the processes before, which this thread alone adds to.
     carried_counters: Arc<Counters>,
+    /// What is told of all numbers, once another process counts on from there.
+    frozen: Option<Snapshot>,
+    /// Who has asked for numbers while the process before is to tell its own; none if it has, or is not to.
+    uncounted: Option<Vec<oneshot::Sender<Snapshot>>>,
     /// How questions are hashed.
     hash_seed: HashSeed,
     /// Something of [`Known`] may have changed.
@@ -280,7 +284,7 @@ impl Server {
     /// Answers what the admin server asks, unless that is not the server's own to decide.
     fn answer(&mut self, request: Request) -> Option<ServerEvent> {
         match request {
-            Request::Snapshot(answer) => drop(answer.send(self.snapshot())),
+            Request::Snapshot(answer) => self.answer_snapshot(answer),
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
             Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
@@ -294,6 +298,9 @@ impl Server {
         let now = std::time::Instant::now();
         self.reloads.tick();
         self.own_secret.tick(now);
+        if self.started.elapsed() >= COUNTED_PATIENCE {
+            self.end_wait_for_counted();
+        }
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
         let slept = self.sleep.take();
@@ -379,3 +386,6 @@ fn forwarder_cookies(
 fn notify(notifier: &mut Notifier, change: ZoneChange) {
     notifier.notify(change.authority, &change.zone, &change.sharing, change.key);
 }
+
+/// How long whoever asks for numbers waits for those of the process before, which are sent when that stops to serve.
+const COUNTED_PATIENCE: Duration = Duration::from_secs(1);

@@ -104,6 +104,8 @@ impl Server {
         read: Read,
     ) -> Result<Self, StartError> {
         let Carried { known, learnt, cache, edition } = carried;
+        // Who tells what it has learnt tells what it has counted when it stops to serve.
+        let uncounted = learnt.is_some().then(Vec::new);
         let Setup { mut config, zone_dbs, keys, cookie_secrets, token, files: _, watch } = setup;
         let mut watching = Watching::new(watch);
         watching.set_on(config.watch);
@@ -208,6 +210,8 @@ impl Server {
             health_events,
             summary: Summary::of(counters.into_iter().chain([Arc::clone(&carried_counters)]).collect()),
             carried_counters,
+            frozen: None,
+            uncounted,
             hash_seed,
             known_changes,
         })

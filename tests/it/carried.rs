@@ -1,6 +1,10 @@
 //! What one server hands over to the next: a server of the same config that is made from another's image behaves as that would have.
 //! Both run in this process, and what goes from one to the other goes as JSON and octets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use hedgerow::metrics::ProcessesSnapshot;
 use hedgerow::server::{Carried, CarriedCache};
 use serde::Serialize;
@@ -121,6 +125,46 @@ fn a_successor_behaves_as_the_server_before_it() {
 /// The backends that a worker has learnt of.
 fn flat(worker: &Value) -> impl Iterator<Item = &Value> {
     worker.as_array().into_iter().flatten()
+}
+
+/// Two processes hold the admin listener for a while, and whoever scrapes does not know which of them answers.
+#[test]
+fn whoever_scrapes_sees_no_counter_fall() {
+    let backend = Backend::new(answer(ADDRESS));
+    let config = config(&[&backend], &[&backend]);
+    let first = Running::start(&config, |_| Carried::default());
+    let client = first.client();
+    (0..50).for_each(|number| drop(client.ask(&query(&format!("n{number}.example"), A))));
+    let (stop, stopped) = (Arc::new(AtomicBool::new(false)), Admin::of(first.admin.address(), Default::default()));
+    let is_over = Arc::clone(&stop);
+    let scraper = thread::spawn(move || {
+        let mut seen = Vec::new();
+        while !is_over.load(Ordering::Relaxed) {
+            seen.push(stopped.metrics().sum("hedgerow_queries_total", &[]));
+        }
+        seen
+    });
+    let learnt = sent(&first.learnt());
+    let counted = first.run(|server| std::future::ready(server.hand_over_counted()));
+    let second = Running::beside(&first, &config, move |_| Carried { learnt: Some(learnt), ..Carried::default() });
+    let client = first.client();
+    (0..50).for_each(|number| drop(client.ask(&query(&format!("n{number}.example"), A))));
+    let (handed_over, told) = (sent(&counted), sent(&counted));
+    second.run(move |server| {
+        server.add_counted(&told);
+        std::future::ready(())
+    });
+    let (earlier, known) = (first.counted(), sent(&first.counted().since(&handed_over)));
+    second.run(move |server| {
+        server.add_counted(&known);
+        std::future::ready(())
+    });
+    let rest = sent(&first.counted().since(&earlier));
+    assert_eq!(rest.queries.iter().map(|(_, count)| count).sum::<u64>(), 0, "nobody asks any more");
+    second.admin.wait_for("all are counted", |metrics| metrics.sum("hedgerow_queries_total", &[]) == 100);
+    stop.store(true, Ordering::Relaxed);
+    let seen = scraper.join().expect("every scrape is answered");
+    assert!(seen.is_sorted() && seen.contains(&50), "{seen:?}");
 }
 
 #[test]

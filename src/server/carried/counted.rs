@@ -1,14 +1,44 @@
 //! Counters that go on: those of the process before stand beside those of the workers.
 
+use tokio::sync::oneshot;
+
 use super::super::Server;
 use crate::cache::CacheStats;
 use crate::metrics::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot};
 use crate::state::SharedPool;
 
+/// The way back to whoever asks for all numbers.
+type Answer = oneshot::Sender<Snapshot>;
+
 impl Server {
     /// All counters as of now. What is counted later, by a drain say, is told by [`Snapshot::since`].
     pub fn counted(&self) -> Snapshot {
         self.snapshot()
+    }
+
+    /// All counters as of now, for the process that serves next. Nobody reads later ones here, or they would be seen to fall when
+    /// the next process is asked: its admin server takes who comes from now on, and who has asked this one gets these.
+    pub fn hand_over_counted(&mut self) -> Snapshot {
+        let counted = self.snapshot();
+        self.admin.pass_on(&self.tasks);
+        self.frozen = Some(counted.clone());
+        counted
+    }
+
+    /// Answers who asks for all numbers: once they are known, if the process before is still to tell its own.
+    pub(in crate::server) fn answer_snapshot(&mut self, answer: Answer) {
+        match (&self.frozen, &mut self.uncounted) {
+            (Some(frozen), _) => drop(answer.send(frozen.clone())),
+            (None, Some(waiting)) => waiting.push(answer),
+            (None, None) => drop(answer.send(self.snapshot())),
+        }
+    }
+
+    /// Waits no longer for what the process before has counted: it was told, or that process has died.
+    pub(in crate::server) fn end_wait_for_counted(&mut self) {
+        for answer in self.uncounted.take().into_iter().flatten() {
+            let _ = answer.send(self.snapshot());
+        }
     }
 
     /// Adds what the process before has counted: all of it first, then what it counts while it drains.
@@ -20,6 +50,12 @@ impl Server {
         self.reloads.add_counted(&counted.reload);
         self.tasks_lost += counted.tasks_lost;
         self.workers.add_replaced(counted.worker_replacements);
+        self.add_to_state(counted);
+        self.end_wait_for_counted();
+    }
+
+    /// Adds what was counted of the cache and of pools.
+    fn add_to_state(&self, counted: &Snapshot) {
         let Some(state) = &self.state else { return };
         if let (Some(cache), Some(counted)) = (&state.cache, &counted.cache) {
             let &CacheSnapshot { hits, stale_hits, failure_hits, misses, insertions, evictions, .. } = counted;

@@ -5,8 +5,8 @@
 //!     known()      by-hand changes, states of backends ─────────▶ Carried::known      ──▶ pools, backends
 //!     learnt()     latency, budgets, sticky names, the seed ────▶ Carried::learnt     ──▶ workers, pools
 //!     save_cache() the cache, as octets ────────── load_cache ──▶ Carried::cache      ──▶ the first state
-//!     counted()    all counters; and at the end of the drain ───▶ add_counted()       ──▶ sets of their own
-//!                  the difference to that
+//!     hand_over_counted()  all counters, and at the end ────────▶ add_counted()       ──▶ sets of their own
+//!                  of the drain the difference to that
 //! ```
 //!
 //! Who hands over decides the order: what is learnt while the other goes on to serve, then what was changed by hand meanwhile

@@ -90,7 +90,7 @@ impl Site {
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
                 let token = Rc::new(RefCell::new(token));
-                let (_open, end) = watch::channel(false);
+                let (_open, end) = watch::channel(None);
                 tokio::select! {
                     result = admin::serve(listener, door, 64, token, requests, told, end) => {
                         result.expect("a listener that can be watched");

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use hedgerow::load::{self, Confinement, Loader};
 use hedgerow::metrics::Snapshot;
+use hedgerow::net::listening::ListeningSocket;
 use hedgerow::server::{Carried, Known, Learnt, Listeners, Rest, Server as HedgerowServer, ServerEvent};
 use tempfile::TempDir;
 use tokio::runtime;
@@ -43,6 +44,24 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a server of a config with `[admin]`, with what `carry` makes of what was read.
     pub(crate) fn start(config: &str, carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static) -> Self {
+        Self::on(config, Vec::new(), carry)
+    }
+
+    /// The same, on the listening sockets of another.
+    pub(crate) fn beside(
+        other: &Self,
+        config: &str,
+        carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static,
+    ) -> Self {
+        let sockets = other.run(|server| std::future::ready(server.listeners().to_pass()));
+        Self::on(config, sockets.expect("there are descriptors"), carry)
+    }
+
+    fn on(
+        config: &str,
+        sockets: Vec<ListeningSocket>,
+        carry: impl FnOnce(&load::Setup) -> Carried + Send + 'static,
+    ) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let file = folder.path().join("config.toml");
         let socket = folder.path().join("admin.sock");
@@ -56,7 +75,7 @@ impl Running {
             runtime.block_on(LocalSet::new().run_until(async {
                 let setup = read(&file);
                 let carried = carry(&setup);
-                let (listeners, _) = Listeners::open(&setup.config, Vec::new()).expect("free ports");
+                let (listeners, _) = Listeners::open(&setup.config, sockets).expect("free ports");
                 let confinement = Confinement::default();
                 let read = Box::new(move |_: &Confinement| Ok(read(&file)));
                 let mut server =
