@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use crate::forwarder::{HandOver, Shared};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Limited};
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
+use crate::net::tasks::{Lost, TaskKind, Tasks};
 use crate::net::tcp::{Connections, Served};
 use crate::state::ForwarderState;
 
@@ -213,7 +213,7 @@ async fn run(parts: Parts) -> Result<(), Lost> {
     let rest = loop {
         let command = tokio::select! {
             command = commands.recv() => command,
-            lost = next_lost(sections.sets()) => return Err(lost),
+            lost = poll_fn(|cx| sections.poll_lost(cx)) => return Err(lost),
             lost = around.tasks.lost() => return Err(lost),
         };
         match command {
@@ -313,11 +313,12 @@ impl Sections {
         self.authorities.iter_mut().find(|authority| authority.number == number)
     }
 
-    /// The tasks that take queries and replies for as long as their section lives.
-    fn sets(&mut self) -> Vec<&mut Endless> {
-        let mut sets = self.forwarder.as_mut().map_or_else(Vec::new, ForwarderTasks::sets);
-        sets.extend(self.authorities.iter_mut().flat_map(AuthorityTasks::sets));
-        sets
+    /// Whether a task is lost that takes queries or replies for as long as its section lives.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        let of_forwarder = self.forwarder.iter_mut().map(|tasks| tasks.poll_lost(cx)).find(Poll::is_ready);
+        let lost =
+            of_forwarder.or_else(|| self.authorities.iter_mut().map(|tasks| tasks.poll_lost(cx)).find(Poll::is_ready));
+        lost.unwrap_or(Poll::Pending)
     }
 }
 
@@ -326,15 +327,6 @@ async fn end(section: impl Future<Output = io::Result<()>>) {
     if let Err(error) = section.await {
         panic!("a section cannot end: {error}");
     }
-}
-
-/// Waits until one of these tasks is lost.
-async fn next_lost(mut sets: Vec<&mut Endless>) -> Lost {
-    poll_fn(|cx| {
-        let mut lost = sets.iter_mut().map(|set| set.poll_lost(cx));
-        lost.find(Poll::is_ready).unwrap_or(Poll::Pending)
-    })
-    .await
 }
 
 /// Backends that are told of at a time: some 50 µs of the worker's time.

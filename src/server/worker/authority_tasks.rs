@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::sync::watch;
 
@@ -11,7 +12,7 @@ use super::{AuthorityParts, Change, Surroundings};
 use crate::authority::{self, Authority};
 use crate::metrics::{Counters, Dropped};
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, TaskKind, Tasks};
+use crate::net::tasks::{Lost, TaskKind, Tasks};
 use crate::net::tcp::{self, Connections, Served};
 use crate::server::listeners::AddressSockets;
 
@@ -148,8 +149,8 @@ impl AuthorityTasks {
         Ok(())
     }
 
-    /// The tasks that are lost if they end.
-    pub(super) fn sets(&mut self) -> impl Iterator<Item = &mut Endless> {
-        self.readings.iter_mut().flat_map(Reading::sets)
+    /// Whether a task is lost that takes queries.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        self.readings.iter_mut().map(|reading| reading.poll_lost(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
     }
 }

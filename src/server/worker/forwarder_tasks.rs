@@ -4,20 +4,22 @@
 //! LS is idle for a moment, or when the last of these queries must have had its response.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use super::reading::{Checkpoint, Reading};
-use super::{Change, ForwarderParts, Surroundings, next_lost};
+use super::{Change, ForwarderParts, Surroundings};
 use crate::forwarder::{Forwarder, Links, serve};
 use crate::metrics::{Counters, Dropped};
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Endless, TaskKind, Tasks};
+use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
 use crate::net::tcp::{self, Connections, Served};
 use crate::server::listeners::AddressSockets;
 
@@ -224,15 +226,15 @@ impl ForwarderTasks {
         tokio::select! {
             // Connections may take longer: their clients are slow.
             _ = timeout(owed_for, leaving.closed()) => Ok(()),
-            lost = next_lost(self.sets()) => Err(io::Error::other(lost.to_string())),
+            lost = poll_fn(|cx| self.poll_lost(cx)) => Err(io::Error::other(lost.to_string())),
         }
     }
 
-    /// The tasks that are lost if they end.
-    pub(super) fn sets(&mut self) -> Vec<&mut Endless> {
-        let Self { readings, replies, handed_over, .. } = self;
-        let mut sets = vec![replies, handed_over];
-        sets.extend(readings.iter_mut().flat_map(Reading::sets));
-        sets
+    /// Whether a task is lost that takes queries or replies.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        let own =
+            [&mut self.replies, &mut self.handed_over].map(|set| set.poll_lost(cx)).into_iter().find(Poll::is_ready);
+        let lost = own.or_else(|| self.readings.iter_mut().map(|reading| reading.poll_lost(cx)).find(Poll::is_ready));
+        lost.unwrap_or(Poll::Pending)
     }
 }

@@ -3,13 +3,14 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::net::tasks::{Endless, TaskKind};
+use crate::net::tasks::{Endless, Lost, TaskKind};
 use crate::net::udp::Socket;
 use crate::server::listeners::{Address, AddressSockets};
 
@@ -41,9 +42,12 @@ impl Reading {
         ))
     }
 
-    /// The tasks that are lost if they end.
-    pub(super) fn sets(&mut self) -> [&mut Endless; 2] {
-        [&mut self.readers, &mut self.connections]
+    /// Whether one of its tasks is lost.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
+        match self.readers.poll_lost(cx) {
+            Poll::Ready(lost) => Poll::Ready(lost),
+            Poll::Pending => self.connections.poll_lost(cx),
+        }
     }
 }
 
