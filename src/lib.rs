@@ -55,7 +55,7 @@
 //! thread of its own, and compares there what it has read with what is in force; the control thread then swaps the two
 //! (`server/reload.rs`). Addresses, authorities and the LS come and go by that: listening sockets belong to the process
 //! (`server/listeners.rs`), sections begin, move and end in the workers (`server/sections.rs`, `server/worker/`), and workers
-//! agree on when an address is read. Signals have a thread of their own as well (`cli/signals.rs`).
+//! agree on when an address is read. Signals have a thread of their own as well (`signals.rs`).
 //!
 //! With `watch` one more thread looks at the files now and then, and asks for a reload when they say something else (`load/watch`,
 //! `server/watch.rs`).
@@ -73,6 +73,10 @@
 //!
 //! The service manager that has started the process may have passed listening sockets, and keeps ours; it is told how we do
 //! (`service_manager/`).
+//!
+//! With `[supervisor]` that is one process of several: a supervisor starts and watches it, and standbys hold the same listening
+//! sockets and wait for its lock (`supervisor/`). Which process is started, told or killed next a pure machine says
+//! (`supervisor/tree.rs`).
 //!
 //! What all this decides stands in `engine/` and `policy/`, and needs no network to be tried: `sim/` drives the same engine among
 //! modelled backends, a million queries in a matter of seconds, for `hedgerow simulate` and for the tests.
@@ -124,8 +128,10 @@ pub mod policy;
 pub mod secondary;
 pub mod server;
 pub mod service_manager;
+pub mod signals;
 pub mod sim;
 pub mod state;
+pub mod supervisor;
 mod sync;
 pub mod transfer;
 pub mod wire;

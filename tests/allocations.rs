@@ -147,6 +147,7 @@ fn answering(zone_db: ZoneDb) -> u64 {
             keys: Default::default(),
             token: None,
             cookie_secrets: Default::default(),
+            source: None,
             files: None,
             watch: None,
         },
@@ -181,6 +182,7 @@ fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u3
             keys: Default::default(),
             token: None,
             cookie_secrets: Default::default(),
+            source: None,
             files: None,
             watch: None,
         },
@@ -215,7 +217,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> (u6
             ALLOCATIONS.load(Relaxed)
         });
         let counted = counted.await.expect("every query is answered");
-        let (drained, summary) = server.drain(Rest::Taken).await;
+        let (drained, summary, _) = server.drain(Rest::Taken).await;
         assert_eq!(drained, Drained::Whole);
         (counted, summary.to_string())
     }))

@@ -19,8 +19,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "supervisor",
             "server",
             "service_manager",
+            "signals",
             "load",
             "admin",
             "sim",
@@ -34,6 +36,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "files",
         ],
     ),
+    // To `cache`: it goes from process to process. To `admin`: what is asked of a server is told to the supervisor.
+    ("supervisor", &["server", "service_manager", "signals", "load", "admin", "config", "net", "cache", "metrics"]),
     (
         "server",
         &[
@@ -60,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // To `net`: what is passed from process to process is its type.
     ("service_manager", &["net"]),
+    ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
@@ -158,7 +163,8 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/server/reload.rs", "the thread that reads the config again, which tells the same"),
     ("src/server/watch.rs", "the thread that watches its files, which tells the same"),
     ("src/cli/ctl/connection.rs", "the connection of a command that asks once and ends"),
-    ("src/cli/signals.rs", "the thread that takes signals, which tells the same"),
+    ("src/signals.rs", "the thread that takes signals, which tells the same"),
+    ("src/supervisor/locks.rs", "a thread that waits for a lock, and ends with that"),
 ];
 
 /// Words of the field that we do not use, and ours in their place.

@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{env, fmt, io};
 
 use rustix::fs::{Mode, fchmod};
@@ -52,11 +53,14 @@ struct SocketFile {
     path: PathBuf,
     /// What is at this place may be another's by now.
     identity: Identity,
+    /// Whether another process has it.
+    is_left: AtomicBool,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
+        let is_ours = !self.is_left.load(Relaxed)
+            && fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
         // Who has become another user may have no right to the folder; then the next process replaces it.
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, socket = %self.path.display(), "admin: the socket stays");
@@ -108,7 +112,10 @@ impl Socket {
             return Err(io::ErrorKind::NotFound.into());
         }
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, file: SocketFile { path: path.to_owned(), identity: identity(&found) } })
+        Ok(Self {
+            listener,
+            file: SocketFile { path: path.to_owned(), identity: identity(&found), is_left: AtomicBool::new(false) },
+        })
     }
 
     /// Binds a path. What a dead process has left there is replaced.
@@ -125,7 +132,8 @@ impl Socket {
             if owner.gid.is_some() {
                 lchown(path, Some(owner.uid), owner.gid)?;
             }
-            let file = SocketFile { path: path.to_owned(), identity: identity(&fs::symlink_metadata(path)?) };
+            let identity = identity(&fs::symlink_metadata(path)?);
+            let file = SocketFile { path: path.to_owned(), identity, is_left: AtomicBool::new(false) };
             socket.listen(BACKLOG)?;
             socket.set_nonblocking(true)?;
             Ok(Self { listener: socket.into(), file })
@@ -136,6 +144,11 @@ impl Socket {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// Leaves its file to another process that has it, too.
+    pub fn leave(&self) {
+        self.file.is_left.store(true, Relaxed);
     }
 
     /// A duplicate of it, without its file.

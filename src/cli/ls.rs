@@ -73,6 +73,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         keys: Keys::default(),
         token: None,
         cookie_secrets: HashMap::new(),
+        source: None,
         files: Some(Files::default()),
         watch: None,
     };
@@ -123,6 +124,7 @@ fn config(args: &Args) -> Config {
         keys: Vec::new(),
         cache: None,
         admin: None,
+        supervisor: None,
     }
 }
 

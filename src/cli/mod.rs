@@ -9,7 +9,6 @@ mod ls;
 mod man;
 mod run;
 mod serve;
-mod signals;
 mod simulate;
 mod ts;
 

@@ -9,12 +9,12 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::signals::{Blocked, SignalRequest};
 use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::net::listening::ListeningSocket;
 use crate::server::{Carried, Drained, Listeners, Loss, Read, Rest, Server, ServerEvent, StartError, confine};
 use crate::service_manager::{Contact, ServiceManager, passed_sockets};
+use crate::signals::{Blocked, SignalRequest};
 
 /// Serves until SIGTERM or SIGINT, and returns the exit status. `read` reads config and zones again, on a thread that nobody
 /// waits for.
@@ -52,7 +52,7 @@ fn start(setup: Setup, read: Read, passed: Vec<ListeningSocket>) -> Result<Serve
     for socket in unused {
         tracing::warn!(name = socket.name, "passed socket for {} closed: it is not in the config", socket.endpoint());
     }
-    let confinement = confine(&setup, &listeners)?;
+    let confinement = confine(&setup, listeners.admin_socket())?;
     Server::start(setup, listeners, confinement, Carried::default(), read)
 }
 
@@ -77,6 +77,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
         tokio::select! {
             asked = signals.next() => match asked {
                 Ok(SignalRequest::Reload) => server.reload(None),
+                Ok(SignalRequest::Upgrade) => tracing::warn!("SIGUSR2: upgrade refused: {NO_SUPERVISOR}"),
                 Ok(SignalRequest::End(name)) => {
                     tracing::info!("{name}: {}; a second signal ends at once", server.stopping());
                     break;
@@ -112,7 +113,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
     manager.stopping();
     let rest = if manager.is_keeping() { Rest::Kept } else { Rest::Taken };
     let mut drain = pin!(server.drain(rest));
-    let (drained, summary) = loop {
+    let (drained, summary, _) = loop {
         tokio::select! {
             drained = &mut drain => break drained,
             // It ends by itself.

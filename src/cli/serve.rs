@@ -1,37 +1,32 @@
 //! `hedgerow serve`: runs all that the config names.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{EXIT_USAGE, run};
-use crate::config::User;
-use crate::load::{self, Confinement, Files, LoadError, Loader, Setup, find_user};
+use crate::load::{ConfigText, Confinement, LoadError, Reader, find_user};
+use crate::supervisor;
 
 /// Runs the command.
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
-    let mut loader = Loader::default();
-    let setup = match read(file.as_deref(), &mut loader, None, &Confinement::default()) {
-        Ok(setup) => setup,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(EXIT_USAGE);
+    if supervisor::is_member() {
+        return supervisor::join(file);
+    }
+    let served = || -> Result<_, LoadError> {
+        let text = ConfigText::read(file.as_deref())?;
+        let config = text.parse(&find_user)?;
+        match config.supervisor {
+            // The server reads the zones, so that the supervisor stays small.
+            Some(rules) => Ok(supervisor::run(&rules)),
+            None => {
+                let mut reader = Reader::new(file.clone());
+                let setup = reader.read(Some(text), &Confinement::default())?;
+                Ok(run::foreground(setup, move |confinement| reader.read(None, confinement)))
+            }
         }
     };
-    let user = setup.config.user.clone();
-    run::foreground(setup, move |confinement| read(file.as_deref(), &mut loader, user.as_ref(), confinement))
-}
-
-/// Reads the config and all that it names, which must be in reach. `user` is who the process has become.
-fn read(
-    file: Option<&Path>,
-    loader: &mut Loader,
-    user: Option<&User>,
-    confinement: &Confinement,
-) -> Result<Setup, LoadError> {
-    let _reading = loader.begin_read(file);
-    // Who has become another user may not be able to look users up any more, and need not.
-    let known = |name: &str| user.filter(|user| user.name == name).cloned().or_else(|| find_user(name));
-    let (config, file) = load::load_among(file, &known)?;
-    confinement.check(&Files::of(&config, Some(&file))).map_err(LoadError::Outside)?;
-    load::load_files_to_serve(config, Some(&file), loader)
+    served().unwrap_or_else(|problems| {
+        eprintln!("{problems}");
+        ExitCode::from(EXIT_USAGE)
+    })
 }

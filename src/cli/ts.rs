@@ -78,6 +78,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         keys: Vec::new(),
         cache: None,
         admin: None,
+        supervisor: None,
     };
     load::load_files_to_serve(config, None, loader)
 }

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
 use super::words::Expected;
-use super::{Config, Problems, User, admin, authority, cache, forwarder, keys, limits, pool};
+use super::{Config, Problems, User, admin, authority, cache, forwarder, keys, limits, pool, supervisor};
 
 /// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(
@@ -56,6 +56,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let key_nodes = read_named(document.section("keys"));
     let cache_section = document.section("cache");
     let admin_section = document.section("admin");
+    let supervisor = document.section("supervisor").map(supervisor::read);
 
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
@@ -85,7 +86,20 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
     }
     document.finish();
-    Config { workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin }
+    Config {
+        workers,
+        user,
+        watch,
+        busy_poll,
+        drain_delay,
+        forwarder,
+        pools,
+        authorities,
+        keys,
+        cache,
+        admin,
+        supervisor,
+    }
 }
 
 /// Reads the name of the user that the process is to become.
@@ -154,7 +168,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

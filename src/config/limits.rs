@@ -68,6 +68,13 @@ pub const BUSY_POLL: Limits<Duration> = Limits { min: ms(0), max: ms(1) };
 /// `drain_delay`: who has not withdrawn a server by then does not watch it. systemd and Kubernetes kill what takes long to end.
 pub const DRAIN_DELAY: Limits<Duration> = Limits { min: ms(0), max: secs(300) };
 
+/// Processes that stand by. None is a server that is started anew when it has died; more than a few only take memory.
+pub const STANDBYS: Limits<usize> = Limits { min: 0, max: 8 };
+
+/// How long who makes no progress is waited for. In less a busy machine would have sound processes killed; after more no client is
+/// left to listen.
+pub const WATCHDOG: Limits<Duration> = Limits { min: secs(1), max: secs(600) };
+
 /// Largest UDP message, octets. RFC 6891 section 6.2.3: less than 512 means 512. Section 6.2.5: 4096
 /// is as much as one should offer; such messages already travel in fragments.
 pub const EDNS_UDP_SIZE: Limits<u16> = Limits { min: 512, max: 4096 };

@@ -1,8 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache` and `admin` each read one
-//! kind of section, `document` the file as a whole. None
+//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `supervisor` and `admin` each read
+//! one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. [`reference`] has all keys, as the manual tells of them. Nothing here opens a file.
@@ -22,6 +22,7 @@ mod problem;
 pub mod reference;
 mod section;
 mod suggest;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -72,6 +73,8 @@ pub struct Config {
     pub cache: Option<CacheConfig>,
     /// The admin server, if the config has one.
     pub admin: Option<AdminConfig>,
+    /// How processes stand beside the one that serves, if any do.
+    pub supervisor: Option<SupervisorConfig>,
 }
 
 impl Config {
@@ -113,7 +116,7 @@ impl Config {
 }
 
 /// `user`: a user of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct User {
     /// Its name.
     pub name: String,
@@ -319,6 +322,17 @@ impl CacheConfig {
 
     /// The default of `size`: some 400,000 answers, and no burden on a small machine.
     pub const SIZE: usize = 64 << 20;
+}
+
+/// `[supervisor]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupervisorConfig {
+    /// How many processes stand by.
+    pub standbys: usize,
+    /// Who makes no progress for so long is killed, if anybody ever is.
+    pub watchdog: Option<Duration>,
+    /// Whether a standby succeeds a supervisor that dies.
+    pub succession: bool,
 }
 
 /// `[admin]`.

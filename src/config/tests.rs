@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem};
+use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig};
 use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
@@ -96,6 +96,19 @@ fn the_reference_shows_the_cache_commented_out() {
     };
     assert_eq!(config.cache, Some(usual));
     for key in ["size", "min_ttl", "max_ttl", "max_negative_ttl", "stale", "stale_answer_after", "stale_ttl"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_shows_the_supervisor_commented_out() {
+    assert_eq!(parse(REFERENCE).supervisor, None);
+    let (rest, section) = REFERENCE.split_once("# [supervisor]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let config = parse(&format!("{rest}[supervisor]\n{}", lines.join("\n")));
+    assert_eq!(config.supervisor, Some(SupervisorConfig::default()));
+    for key in ["standbys", "watchdog", "succession"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
 }

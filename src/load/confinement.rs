@@ -14,6 +14,8 @@ use landlock::{
     RulesetStatus, path_beneath_rules,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Config, KeyConfig};
 
 /// The files that a config names, with its own. Whoever adds a key that names a file adds the file here.
@@ -23,6 +25,8 @@ pub struct Files {
     pub read: Vec<PathBuf>,
     /// Those that are replaced while the server runs or when it ends.
     pub written: Vec<PathBuf>,
+    /// Programs that are run: our own, if others of our processes may have to be started.
+    pub programs: Vec<PathBuf>,
 }
 
 impl Files {
@@ -46,6 +50,7 @@ impl Files {
                 .chain(cookies)
                 .collect(),
             written: secondaries.chain(cache).cloned().collect(),
+            programs: Vec::new(),
         }
     }
 }
@@ -59,14 +64,14 @@ impl Files {
 }
 
 /// What a process may reach.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Confinement {
     /// Folders, canonical; none if the kernel does not hold the process to them.
     folders: Option<Folders>,
 }
 
 /// Folders whose files may be reached, those below them too.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Folders {
     read: Vec<PathBuf>,
     /// To be read and replaced.
@@ -79,7 +84,8 @@ impl Confinement {
     pub fn enforce(files: &Files, sockets: &[PathBuf]) -> Self {
         let read = folders_of(&files.read);
         let written = folders_of(&files.written);
-        match restrict(&read, &written, sockets) {
+        let programs = folders_of(&files.programs);
+        match restrict(&read, &written, sockets, &programs) {
             Ok(RulesetStatus::NotEnforced) => {
                 tracing::info!("this kernel has no landlock: the process may open whatever its user may");
                 Self::default()
@@ -145,8 +151,15 @@ impl fmt::Display for Outside {
 impl std::error::Error for Outside {}
 
 /// Has the kernel deny all but these folders. It does not deny addresses: a reload binds new ones, and transfers connect to others.
-fn restrict(read: &[PathBuf], written: &[PathBuf], sockets: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+fn restrict(
+    read: &[PathBuf],
+    written: &[PathBuf],
+    sockets: &[PathBuf],
+    programs: &[PathBuf],
+) -> Result<RulesetStatus, RulesetError> {
     let read_access = AccessFs::ReadFile | AccessFs::ReadDir;
+    let run_access = read_access | AccessFs::Execute;
+    let of_programs = if programs.is_empty() { &[] } else { OF_PROGRAMS };
     let replace_access: BitFlags<AccessFs> = read_access
         | AccessFs::WriteFile
         | AccessFs::Truncate
@@ -161,6 +174,8 @@ fn restrict(read: &[PathBuf], written: &[PathBuf], sockets: &[PathBuf]) -> Resul
         .add_rules(path_beneath_rules(SYSTEM, read_access))?
         .add_rules(path_beneath_rules(written, replace_access))?
         .add_rules(path_beneath_rules(sockets, AccessFs::RemoveFile | AccessFs::MakeSock))?
+        .add_rules(path_beneath_rules(programs, run_access))?
+        .add_rules(path_beneath_rules(of_programs, run_access))?
         .restrict_self()?;
     Ok(status.ruleset)
 }
@@ -197,6 +212,9 @@ fn canonical(file: &Path) -> Option<PathBuf> {
 /// The newest rules that this is written for; a newer kernel may have more, and an older one less.
 const KNOWN: ABI = ABI::V5;
 
+/// What runs, even if its file has been replaced, and what the loader of programs reads and runs.
+const OF_PROGRAMS: &[&str] = &["/proc/self/exe", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"];
+
 /// What the C library and the runtime read by themselves, such as the number of processors.
 const SYSTEM: &[&str] = &["/proc/self", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
 
@@ -219,7 +237,11 @@ mod tests {
         }
         let zone = ours.path().join("a.zone");
         let confined = thread::spawn(move || {
-            let files = Files { read: vec![zone.clone()], written: vec![ours.path().join("state/cache.bin")] };
+            let files = Files {
+                read: vec![zone.clone()],
+                written: vec![ours.path().join("state/cache.bin")],
+                programs: Vec::new(),
+            };
             fs::create_dir(ours.path().join("state")).expect("our own folder");
             // Of this thread alone, and of those that it starts.
             let sockets = tempfile::tempdir().expect("a folder");
@@ -258,6 +280,7 @@ mod tests {
         let files = |read: &[&str], written: &[&str]| Files {
             read: read.iter().map(|path| at(path)).collect(),
             written: written.iter().map(|path| at(path)).collect(),
+            programs: Vec::new(),
         };
         let start = files(&["config/config.toml", "zones/a.zone"], &["state/cache.bin"]);
         let folders = Folders { read: folders_of(&start.read), written: folders_of(&start.written) };

@@ -10,6 +10,7 @@ mod disk;
 mod keys;
 pub mod loops;
 mod parallel;
+mod reader;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::zone::ZoneDb;
 pub use self::confinement::{Confinement, Files, Outside, folder_of};
 pub use self::cookies::CookieProblem;
 pub use self::keys::KeyProblem;
+pub use self::reader::Reader;
 pub use self::watch::{Reading, Watch, Watcher};
 pub use self::zones::{Loader, ZoneProblem};
 
@@ -48,11 +50,57 @@ pub struct Setup {
     pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
     /// What changes by HTTP must bear.
     pub token: Option<Token>,
+    /// The text that the config was read from, if it was.
+    pub source: Option<ConfigText>,
     /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
     /// give up anything, since it is not a server alone.
     pub files: Option<Files>,
     /// What watches the files, if there are any.
     pub watch: Option<Watch>,
+}
+
+/// The text of a config file. File names in it are relative to the folder of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigText {
+    /// Where it was read from.
+    pub file: PathBuf,
+    /// As it was read.
+    pub octets: Arc<[u8]>,
+}
+
+impl ConfigText {
+    /// Reads the config file that is named, or else the first of the usual places that has one.
+    pub fn read(file: Option<&Path>) -> Result<Self, LoadError> {
+        match file {
+            Some(file) => Self::read_first(&[file]),
+            None => Self::read_first(&USUAL_PLACES.map(Path::new)),
+        }
+    }
+
+    /// Reads the first of these files that exists.
+    fn read_first(places: &[&Path]) -> Result<Self, LoadError> {
+        for &file in places {
+            match files::read(file) {
+                Ok(octets) => return Ok(Self { file: file.to_owned(), octets: octets.into() }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // A file that is there was meant: the next place would be a surprise.
+                Err(error) => return Err(LoadError::Unreadable(file.to_owned(), error)),
+            }
+        }
+        Err(LoadError::NotFound(places.iter().map(PathBuf::from).collect()))
+    }
+
+    /// The config that it is, where `find_user` knows the users of this host.
+    pub fn parse(&self, find_user: &dyn Fn(&str) -> Option<User>) -> Result<Config, LoadError> {
+        let Self { file, octets } = self;
+        let text = str::from_utf8(octets).map_err(|error| {
+            let sound = octets.get(..error.valid_up_to()).unwrap_or_default();
+            let line = sound.iter().filter(|&&octet| octet == b'\n').count() + 1;
+            LoadError::NotText { file: file.clone(), line }
+        })?;
+        let folder = file.parent().unwrap_or_else(|| Path::new(""));
+        Config::parse_among(text, &file.display().to_string(), folder, find_user).map_err(LoadError::Wrong)
+    }
 }
 
 /// Where a config file is looked for unless one is named.
@@ -61,18 +109,8 @@ const USUAL_PLACES: [&str; 2] = ["config.toml", "/etc/hedgerow/config.toml"];
 /// Reads the config file that is named, or else the first of the usual places that has one. Tells
 /// which file it was.
 pub fn load(file: Option<&Path>) -> Result<(Config, PathBuf), LoadError> {
-    load_among(file, &find_user)
-}
-
-/// The same, where `find_user` knows the users of this host.
-pub fn load_among(
-    file: Option<&Path>,
-    find_user: &dyn Fn(&str) -> Option<User>,
-) -> Result<(Config, PathBuf), LoadError> {
-    match file {
-        Some(file) => load_first(&[file], find_user),
-        None => load_first(&USUAL_PLACES.map(Path::new), find_user),
-    }
+    let text = ConfigText::read(file)?;
+    Ok((text.parse(&find_user)?, text.file))
 }
 
 /// The user of this name on this host.
@@ -92,7 +130,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
-    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, files: None, watch: None })
+    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, source: None, files: None, watch: None })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -120,30 +158,6 @@ pub fn exposed_secrets(config: &Config, file: Option<&Path>) -> Vec<String> {
 fn load_token(config: &Config) -> Result<Option<Token>, LoadError> {
     let file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
     file.map(Token::read).transpose().map_err(LoadError::Token)
-}
-
-/// Reads the first of these files that exists.
-fn load_first(places: &[&Path], find_user: &dyn Fn(&str) -> Option<User>) -> Result<(Config, PathBuf), LoadError> {
-    for &file in places {
-        match files::read(file) {
-            Ok(bytes) => return Ok((parse(file, &bytes, find_user)?, file.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // A file that is there was meant: the next place would be a surprise.
-            Err(error) => return Err(LoadError::Unreadable(file.to_owned(), error)),
-        }
-    }
-    Err(LoadError::NotFound(places.iter().map(PathBuf::from).collect()))
-}
-
-/// Reads the bytes of a config file. File names in it are relative to its folder.
-fn parse(file: &Path, bytes: &[u8], find_user: &dyn Fn(&str) -> Option<User>) -> Result<Config, LoadError> {
-    let text = str::from_utf8(bytes).map_err(|error| {
-        let sound = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = sound.iter().filter(|&&octet| octet == b'\n').count() + 1;
-        LoadError::NotText { file: file.to_owned(), line }
-    })?;
-    let folder = file.parent().unwrap_or_else(|| Path::new(""));
-    Config::parse_among(text, &file.display().to_string(), folder, find_user).map_err(LoadError::Wrong)
 }
 
 /// All that is wrong with the files of one kind.

@@ -21,8 +21,9 @@ fn the_first_place_that_has_a_file_is_taken() {
     let folder = folder(&[("second.toml", CONFIG.as_bytes()), ("third.toml", b"broken")]);
     let places = ["first.toml", "second.toml", "third.toml"].map(|name| folder.path().join(name));
     let places = places.each_ref().map(PathBuf::as_path);
-    let (config, file) = load_first(&places, &|_| None).expect("the second");
-    assert_eq!(file, places[1]);
+    let text = ConfigText::read_first(&places).expect("the second");
+    assert_eq!(text.file, places[1]);
+    let config = text.parse(&|_| None).expect("it is right");
     assert_eq!(config.authorities[0].zones[0].file, folder.path().join("a.txt"));
 }
 
@@ -30,7 +31,7 @@ fn the_first_place_that_has_a_file_is_taken() {
 fn a_file_that_is_not_there_is_named() {
     let error = load(Some(Path::new("no/such.toml"))).expect_err("no file").to_string();
     assert_eq!(error, "no/such.toml: there is no such config file");
-    let error = load_first(&["no/a.toml", "no/b.toml"].map(Path::new), &|_| None).expect_err("no file").to_string();
+    let error = ConfigText::read_first(&["no/a.toml", "no/b.toml"].map(Path::new)).expect_err("no file").to_string();
     assert_eq!(error, "no config file, looked for no/a.toml, no/b.toml; name one with -c FILE");
 }
 

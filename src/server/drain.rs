@@ -12,7 +12,7 @@ use super::sections::owed_for;
 use super::worker::{Command, Rest};
 use super::{Loss, Server, ServerEvent};
 use crate::admin::ProcessChange;
-use crate::metrics::Summary;
+use crate::metrics::{Snapshot, Summary};
 use crate::net::tasks::{TaskKind, blocking, blocking_task};
 
 /// How a drain has ended.
@@ -38,12 +38,13 @@ impl Server {
     /// Ends. At first all goes on for `drain_delay`, but for `/readyz`. Then the LS takes no more queries and finishes those in flight,
     /// while our own TS go on; then those end too. Clients hear at once where nobody takes queries any more. If another process takes
     /// over (`rest`), there is no delay, and nothing to hear. Returns whether every query got its response within the longest
-    /// timeout of a pool.
-    pub async fn drain(mut self, rest: Rest) -> (Drained, Summary) {
+    /// timeout of a pool, and all numbers at the end.
+    pub async fn drain(mut self, rest: Rest) -> (Drained, Summary, Snapshot) {
         if rest != Rest::PassedOn {
             self.condition.set_ready(false);
             if let Ok(lost) = timeout(self.drain_delay, self.supervise_while_draining()).await {
-                return (Drained::Lost(lost), self.summary);
+                let counted = self.counted();
+                return (Drained::Lost(lost), self.summary, counted);
             }
         }
         self.end_reloads();
@@ -61,7 +62,10 @@ impl Server {
         };
         let mut drained = tokio::select! {
             result = timeout_at(deadline, drained) => if result.is_ok() { Drained::Whole } else { Drained::Late },
-            lost = self.supervise_while_draining() => return (Drained::Lost(lost), self.summary),
+            lost = self.supervise_while_draining() => {
+                let counted = self.counted();
+                return (Drained::Lost(lost), self.summary, counted);
+            }
         };
         self.divert(rest, |name| *name != SectionName::Forwarder);
         self.tell(|| Command::Stop(rest));
@@ -69,9 +73,10 @@ impl Server {
         if timeout_at(deadline + DRAIN_MARGIN, blocking(join)).await.is_err() {
             drained = Drained::Late;
         }
-        if let Some(loss) = self.lost_worker.or_else(|| lost.try_recv().ok().map(Loss::from)) {
+        if let Some(loss) = self.lost_worker.take().or_else(|| lost.try_recv().ok().map(Loss::from)) {
             drained = Drained::Lost(loss);
         }
+        let counted = self.counted();
         if let Some(state) = self.state.take() {
             let saved = blocking_task(TaskKind::Persist, self.saves.last_one(&state)).await;
             if let Err(lost) = saved {
@@ -79,7 +84,7 @@ impl Server {
             }
         }
         self.admin.stop().await;
-        (drained, self.summary)
+        (drained, self.summary, counted)
     }
 
     /// Has datagrams pass by the sections that end now, so that their senders hear that nobody is there.

@@ -255,6 +255,18 @@ impl Listeners {
         self.admin.as_ref()
     }
 
+    /// Leaves the file of the socket for changes to another process.
+    pub(super) fn leave(&self) {
+        if let Some(socket) = self.admin.as_ref().and_then(|admin| admin.socket.as_ref()) {
+            socket.leave();
+        }
+    }
+
+    /// Where changes are taken without a token.
+    pub fn admin_socket(&self) -> Option<&Path> {
+        self.admin.as_ref().and_then(|admin| admin.socket.as_ref()).map(|socket| socket.path())
+    }
+
     /// Duplicates of all sockets, to be passed to other processes.
     ///
     /// # Errors

@@ -60,9 +60,10 @@ use self::workers::{InForce, WorkerEvent, Workers};
 use crate::admin::{Change, Condition, Request};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
-use crate::config::{Config, PoolConfig};
+use crate::config::{Config, PoolConfig, SupervisorConfig};
 use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
+use crate::load::ConfigText;
 use crate::metrics::{Counters, ProcessesSnapshot, Snapshot, Summary};
 use crate::net::clock::SleepMeter;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
@@ -76,6 +77,8 @@ use crate::wire::HashSeed;
 pub struct Server {
     /// The config of the start: what needs a restart to change.
     config: Config,
+    /// The text of the config in force.
+    source: Option<ConfigText>,
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
     workers: Workers,
@@ -173,6 +176,11 @@ impl Server {
         self.processes = Some(processes);
     }
 
+    /// Another process has the socket for changes from now on: its file stays when this one ends.
+    pub fn leave_socket(&self) {
+        self.listeners.leave();
+    }
+
     /// Has the TCP connections of clients leave for another process, which serves by now: each comes as it falls idle between two
     /// messages. What is still under way when the server has drained ends with it.
     pub fn move_connections(&self) -> UnboundedReceiver<MovedConnection> {
@@ -182,6 +190,16 @@ impl Server {
     /// Serves a connection that another process has given up. It counts as one that is made now.
     pub fn adopt(&self, moved: MovedConnection) {
         self.connections.adopt(moved);
+    }
+
+    /// What the config in force says of other processes.
+    pub fn supervisor(&self) -> Option<&SupervisorConfig> {
+        self.config.supervisor.as_ref()
+    }
+
+    /// The text of the config in force, if it was read from a file.
+    pub fn source(&self) -> Option<&ConfigText> {
+        self.source.as_ref()
     }
 
     /// What it listens on, to be passed to other processes.

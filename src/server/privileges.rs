@@ -17,7 +17,7 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-use super::{Listeners, StartError};
+use super::StartError;
 use crate::admin::{Owner, usual_folders};
 use crate::config::User;
 use crate::load::{Confinement, Files, Setup, folder_of};
@@ -30,16 +30,15 @@ pub(super) fn owner(user: Option<&User>) -> Owner {
     }
 }
 
-/// Gives up what a server does not need once it listens, if it is to: rights, and files that are not of its config. No thread runs
-/// yet: those to come have no more rights than this one.
+/// Gives up what a server does not need once it listens, if it is to: rights, and files that are not of its config. `socket` is where
+/// changes are taken. No thread runs yet: those to come have no more rights than this one.
 ///
 /// # Errors
 /// If the process cannot become the user of the config.
-pub fn confine(setup: &Setup, listeners: &Listeners) -> Result<Confinement, StartError> {
+pub fn confine(setup: &Setup, socket: Option<&Path>) -> Result<Confinement, StartError> {
     let Some(files) = &setup.files else { return Ok(Confinement::default()) };
     let user = setup.config.user.as_ref();
-    let socket =
-        listeners.admin().and_then(|admin| admin.socket.as_ref()).map(|socket| folder_of(socket.path()).to_owned());
+    let socket = socket.map(|path| folder_of(path).to_owned());
     // Where a reload may move it.
     let sockets: Vec<_> = socket.into_iter().chain(usual_folders(owner(user).uid)).collect();
     give_up(user, files, &sockets).map_err(StartError::Privileges)

@@ -326,7 +326,7 @@ impl Server {
     /// If an address or a descriptor cannot be had; then nothing has changed.
     fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
         let Prepared { setup, keys, comparisons, saved, new_cache } = prepared;
-        let Setup { config, zone_dbs, cookie_secrets, token, .. } = setup;
+        let Setup { config, zone_dbs, cookie_secrets, token, source, .. } = setup;
         let listeners = Arc::new(self.listeners.reload(&config)?);
         let dealt = Dealt::new(&listeners, Some(&self.listeners))?;
         let doors = match (self.listeners.admin(), listeners.admin()) {
@@ -334,7 +334,8 @@ impl Server {
             (None, None) => None,
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
-
+        self.source = source;
+        self.config.supervisor.clone_from(&config.supervisor);
         let mut notices = needs_restart(&self.config, &config);
         self.drain_delay = config.drain_delay;
         self.watching.set_on(config.watch);

@@ -106,7 +106,7 @@ impl Server {
         let Carried { known, learnt, cache, edition } = carried;
         // Who tells what it has learnt tells what it has counted when it stops to serve.
         let uncounted = learnt.is_some().then(Vec::new);
-        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, files: _, watch } = setup;
+        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, source, files: _, watch } = setup;
         let mut watching = Watching::new(watch);
         watching.set_on(config.watch);
         let (keys, count) = (Arc::new(keys), listeners.workers());
@@ -175,6 +175,7 @@ impl Server {
         Ok(Self {
             configured,
             config,
+            source,
             state,
             workers,
             listeners: Arc::new(listeners),

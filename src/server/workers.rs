@@ -6,11 +6,11 @@
 
 use std::cell::RefCell;
 use std::future::pending;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
+use std::{io, mem};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -298,9 +298,10 @@ impl Workers {
     }
 
     /// Waits until all threads have ended, as they were told to. May take for ever.
-    pub(super) fn join(self) -> (impl FnOnce() + Send + 'static, UnboundedReceiver<LostWorker>) {
-        let threads: Vec<_> = self.all.into_iter().map(|worker| worker.thread).collect();
-        (move || threads.into_iter().for_each(|thread| drop(thread.join())), self.lost)
+    pub(super) fn join(&mut self) -> (impl FnOnce() + Send + use<>, UnboundedReceiver<LostWorker>) {
+        let lost = mem::replace(&mut self.lost, unbounded_channel().1);
+        let threads: Vec<_> = mem::take(&mut self.all).into_iter().map(|worker| worker.thread).collect();
+        (move || threads.into_iter().for_each(|thread| drop(thread.join())), lost)
     }
 }
 

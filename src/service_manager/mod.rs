@@ -41,6 +41,11 @@ pub struct Contact {
 }
 
 impl Contact {
+    /// Whether there is a manager.
+    pub fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// What the environment of this process says.
     pub fn from_environment() -> Self {
         let number = |name| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());

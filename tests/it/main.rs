@@ -63,6 +63,7 @@ mod service_manager;
 mod shifts;
 mod simulate;
 mod stale;
+mod supervisor;
 mod support;
 mod system_resolver;
 mod tcp;

@@ -19,12 +19,16 @@ use tokio::sync::{Notify, oneshot};
 use crate::net::tasks::{Lost, TaskKind};
 
 /// Signals that wait until they are taken.
-pub(super) struct Blocked(SigSet);
+pub struct Blocked(SigSet);
 
 impl Blocked {
     /// Blocks them, for this thread and those that it will start.
-    pub(super) fn new() -> io::Result<Self> {
-        let mut signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn new() -> io::Result<Self> {
+        let mut signals: SigSet =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect();
         if is_init() {
             signals.add(Signal::SIGCHLD);
         }
@@ -33,13 +37,16 @@ impl Blocked {
     }
 
     /// Starts the thread that takes them.
-    pub(super) fn take(self) -> io::Result<Signals> {
-        let hang_up = Arc::new(Notify::new());
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn take(self) -> io::Result<Signals> {
+        let (hang_up, upgrade) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (told, end) = oneshot::channel();
-        let signals = Signals { hang_up: Arc::clone(&hang_up), end };
+        let signals = Signals { hang_up: Arc::clone(&hang_up), upgrade: Arc::clone(&upgrade), end };
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut told = Some(told);
-            let taken = catch_unwind(AssertUnwindSafe(|| take(&self.0, &hang_up, &mut told)));
+            let taken = catch_unwind(AssertUnwindSafe(|| take(&self.0, &hang_up, &upgrade, &mut told)));
             let lost = match taken {
                 Ok(error) => TaskKind::Signals.ended(Err(error)),
                 Err(panic) => TaskKind::Signals.panicked(&*panic),
@@ -55,26 +62,34 @@ impl Blocked {
 }
 
 /// What signals say.
-pub(super) struct Signals {
+pub struct Signals {
     /// SIGHUP: reload. Several that nobody has heard of yet are one.
     hang_up: Arc<Notify>,
+    /// SIGUSR2: upgrade.
+    upgrade: Arc<Notify>,
     /// The first SIGTERM or SIGINT, by its name: drain and end.
     end: oneshot::Receiver<Result<&'static str, Lost>>,
 }
 
 /// What a signal asks for.
-pub(super) enum SignalRequest {
+pub enum SignalRequest {
     /// A reload.
     Reload,
+    /// An upgrade.
+    Upgrade,
     /// The end; the name of the signal.
     End(&'static str),
 }
 
 impl Signals {
     /// Waits for the next signal, or until the thread that would hear of it is lost. The end comes last.
-    pub(super) async fn next(&mut self) -> Result<SignalRequest, Lost> {
+    ///
+    /// # Errors
+    /// If that thread is lost.
+    pub async fn next(&mut self) -> Result<SignalRequest, Lost> {
         tokio::select! {
             () = self.hang_up.notified() => Ok(SignalRequest::Reload),
+            () = self.upgrade.notified() => Ok(SignalRequest::Upgrade),
             // It is told once; who goes on after it hears of the others.
             ended = &mut self.end, if !self.end.is_terminated() => {
                 ended.unwrap_or_else(|_| Err(TaskKind::Signals.ended(Ok(())))).map(SignalRequest::End)
@@ -87,6 +102,7 @@ impl Signals {
 fn take(
     signals: &SigSet,
     hang_up: &Notify,
+    upgrade: &Notify,
     told: &mut Option<oneshot::Sender<Result<&'static str, Lost>>>,
 ) -> io::Error {
     TaskKind::Signals.begin();
@@ -98,6 +114,7 @@ fn take(
         match signals.wait() {
             Ok(Signal::SIGCHLD) => reap(),
             Ok(Signal::SIGHUP) => hang_up.notify_one(),
+            Ok(Signal::SIGUSR2) => upgrade.notify_one(),
             Ok(signal) => match told.take() {
                 Some(told) => drop(told.send(Ok(signal.as_str()))),
                 None => end_at_once(format!("{} again: ending at once", signal.as_str())),

@@ -1,0 +1,240 @@
+//! What processes tell each other.
+//!
+//! ```text
+//!   handover: on the standard input of a process that is started, or becomes another by exec; then its sockets
+//!   introduction: from any process to whoever supervises, with the other end of its channel
+//!   upward:   from a process to the supervisor
+//!   downward: from the supervisor to a process
+//! ```
+//! A newer edition of the protocol may have messages that an older one does not know: who cannot read one leaves it aside.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use super::channel::{Channel, MAX_DESCRIPTORS};
+use super::tree::{ChangeKind, Rules, Word};
+use crate::config::User;
+use crate::load::Confinement;
+use crate::metrics::{ProcessesSnapshot, Role};
+use crate::net::listening::ListeningSocket;
+use crate::service_manager::Contact;
+
+/// The edition of all this. Processes of different editions share sockets and locks, and nothing else.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// What a process is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Part {
+    /// The first server. It reads the config on the disk, and says by its exit status what is wrong.
+    First,
+    /// One that stands by with the config in force.
+    Standby,
+    /// One that takes over from the server, with the config on the disk.
+    Newcomer {
+        /// For what.
+        kind: ChangeKind,
+        /// Whether it begins without a cache.
+        is_cold: bool,
+    },
+    /// The supervisor.
+    Supervisor {
+        /// Whether another one has died, or has only become another program.
+        is_succession: bool,
+    },
+}
+
+/// What a process begins with. With it come, in this order: the locks of who serves and who supervises, both ends of the way of
+/// introductions, the text of the config in force if it is told of, what is known, and for a newcomer its way to the server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Handover {
+    pub(super) protocol: u32,
+    pub(super) part: Part,
+    /// How the first supervisor was started.
+    pub(super) origin: Origin,
+    pub(super) rules: Rules,
+    pub(super) succession: bool,
+    /// The config in force.
+    pub(super) edition: Option<Edition>,
+    /// Whether what is known of backends is told.
+    pub(super) has_known: bool,
+    pub(super) view: ProcessesSnapshot,
+    /// The service manager.
+    pub(super) contact: Contact,
+    /// What whoever sends this has given up, and so whoever gets it has, too.
+    pub(super) given_up: Option<GivenUp>,
+}
+
+/// Rights that a process has given up, which no other that it starts can have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct GivenUp {
+    /// Who it has become.
+    pub(super) user: Option<User>,
+    /// The files that it can reach.
+    pub(super) confinement: Confinement,
+}
+
+/// How the first supervisor was started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Origin {
+    /// The path of its program, for an upgrade.
+    pub(super) path: PathBuf,
+    /// Its arguments, with its name.
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// An edition of the config. The text travels as a memory file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Edition {
+    pub(super) number: u64,
+    /// Where the text was read from.
+    pub(super) file: PathBuf,
+    pub(super) rules: Rules,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Introduction {
+    pub(super) protocol: u32,
+    pub(super) pid: u32,
+    pub(super) version: String,
+    pub(super) state: State,
+}
+
+/// What a process is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) role: Option<Role>,
+    /// Of the config that it has.
+    pub(super) edition: u64,
+    pub(super) problem: Option<String>,
+    /// How long a server had the lock before it served, in microseconds.
+    pub(super) took: u64,
+}
+
+/// What a process tells the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Upward {
+    /// It does something else now.
+    Says(State),
+    /// It makes progress.
+    Pong,
+    /// A server listens on these, which come along; `more` follow.
+    Sockets(Sockets),
+    /// This config is in force; its text comes along.
+    Edition(Edition),
+    /// This is known of the backends; it comes along.
+    Known,
+    /// An operator asks a server for this.
+    Ask {
+        /// A restart or an upgrade, or the end of all.
+        kind: Option<ChangeKind>,
+        /// Whether the next server begins without a cache.
+        is_cold: bool,
+    },
+    /// A server was told to end by a signal.
+    Leaving,
+    /// A server begins to read the config again.
+    Reloading,
+    /// It has; what came of it.
+    Reloaded(String),
+    /// A newcomer cannot serve.
+    GaveUp(String),
+    /// A server reads nothing more: whoever else holds the sockets may close them at the end.
+    Closed,
+}
+
+/// What the supervisor tells a process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Downward {
+    View(ProcessesSnapshot),
+    Word(Word),
+    /// Read the config again.
+    Reload,
+    /// These are listened on.
+    Sockets(Sockets),
+    /// This config is in force.
+    Edition(Edition),
+    /// This is known of the backends.
+    Known,
+    /// A newcomer takes over; the way to it comes along.
+    Successor,
+    /// What has become of what was asked for.
+    Changed(Result<(), String>),
+    /// It cannot be now.
+    Conflict(String),
+}
+
+/// The names of sockets that come along.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Sockets {
+    names: Vec<String>,
+    /// Whether these are the first: those that were told before are no more.
+    is_first: bool,
+    more: bool,
+}
+
+impl Sockets {
+    /// Sends all sockets by as many messages as that takes.
+    ///
+    /// # Errors
+    /// If the other end is closed, or does not read.
+    pub(super) fn send<M: Serialize>(
+        channel: &Channel,
+        sockets: &[ListeningSocket],
+        message: impl Fn(Self) -> M,
+    ) -> io::Result<()> {
+        let mut rest = sockets;
+        let mut is_first = true;
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(MAX_DESCRIPTORS));
+            let names = now.iter().map(|socket| socket.name.clone()).collect();
+            let descriptors: Vec<_> = now.iter().map(ListeningSocket::as_fd).collect();
+            channel.send(&message(Self { names, is_first, more: !later.is_empty() }), &descriptors)?;
+            if later.is_empty() {
+                return Ok(());
+            }
+            (rest, is_first) = (later, false);
+        }
+    }
+
+    /// Adds what came to the sockets that came before; returns whether those are all.
+    pub(super) fn add_to(self, sockets: &mut Vec<ListeningSocket>, descriptors: Vec<OwnedFd>) -> bool {
+        if self.is_first {
+            sockets.clear();
+        }
+        for (fd, name) in descriptors.into_iter().zip(self.names) {
+            // What another process of ours listens on can be used.
+            sockets.extend(ListeningSocket::inherited(fd, name, 0));
+        }
+        !self.more
+    }
+}
+
+/// A text in a memory file, so that it may be of any size.
+///
+/// # Errors
+/// If the system gives no memory.
+pub(super) fn to_memory(text: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("hedgerow-text", MemfdFlags::CLOEXEC)?);
+    file.write_all(text)?;
+    Ok(file.into())
+}
+
+/// The text of a memory file, which others may read too.
+///
+/// # Errors
+/// If it is none.
+pub(super) fn from_memory(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    // At places of our own: all descriptors of the file have one in common.
+    let file = File::from(fd.try_clone_to_owned()?);
+    let mut text = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or_default()];
+    file.read_exact_at(&mut text, 0)?;
+    Ok(text)
+}

@@ -1,0 +1,137 @@
+//! Starting processes, and becoming another program in place.
+//!
+//! What a process begins with waits on its standard input, which is a unix socket: the handover and its descriptors, so that no
+//! number of a descriptor is told to anybody. The same is done before `exec` in place, where the locks stay as they are.
+//!
+//! All processes stay in the process group of the first, and no other program is ever run but the image that runs, by
+//! `/proc/self/exe`, or for an upgrade the file from which the first was started.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::stdio::{dup2_stdin, stdin};
+
+use super::channel::{Channel, Received};
+use super::message::{Handover, Sockets};
+use super::tree::Pid;
+use crate::net::listening::ListeningSocket;
+use crate::service_manager::VARIABLES;
+
+/// A program that can be run, whatever lies at its path by now.
+#[derive(Debug)]
+pub(super) struct Image(OwnedFd);
+
+impl Image {
+    /// The program that this process runs, even if its file has been replaced.
+    ///
+    /// # Errors
+    /// If there is no /proc.
+    pub(super) fn running() -> io::Result<Self> {
+        Self::at(Path::new("/proc/self/exe"))
+    }
+
+    /// The program that lies there now.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?))
+    }
+
+    /// A path by which this process, and one that it forks, finds it.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+
+    /// Starts a process that begins with this, and is what it says.
+    ///
+    /// # Errors
+    /// If the system has no place for it, or cannot run the program.
+    pub(super) fn spawn(&self, luggage: &Luggage<'_>) -> io::Result<Pid> {
+        let stdin = luggage.pack()?;
+        let mut command = Command::new(self.path());
+        let mut arguments = luggage.handover.origin.arguments.iter();
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        command.args(arguments).stdin(Stdio::from(OwnedFd::from(stdin))).env(ROLE, "1");
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        // Whoever supervises reaps it; a handle that is dropped waits for nobody.
+        Ok(command.spawn()?.id())
+    }
+
+    /// Becomes this program, with the same number, children and locks. Returns only if that fails. What the locks are in has to be
+    /// made to outlast it before.
+    pub(super) fn become_it(&self, luggage: &Luggage<'_>) -> io::Error {
+        let go = || -> io::Result<()> {
+            dup2_stdin(luggage.pack()?.as_fd())?;
+            let text = |octets: &[u8]| CString::new(octets).map_err(io::Error::other);
+            let arguments = luggage.handover.origin.arguments.iter().map(|argument| text(argument.as_bytes()));
+            let arguments = arguments.collect::<io::Result<Vec<_>>>()?;
+            let is_kept = |name: &str| name != ROLE;
+            let variables = std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(is_kept));
+            let variables = variables.map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
+            let mut variables = variables.collect::<io::Result<Vec<_>>>()?;
+            variables.push(text(format!("{ROLE}=1").as_bytes())?);
+            // Not by `Command`, which would let signals through that wait until somebody takes them.
+            let path = text(self.path().as_os_str().as_bytes())?;
+            nix::unistd::execve(&path, &arguments, &variables)?;
+            Ok(())
+        };
+        go().err().unwrap_or_else(|| io::Error::other("exec has returned"))
+    }
+}
+
+/// What a process begins with.
+pub(super) struct Luggage<'a> {
+    pub(super) handover: Handover,
+    /// In the order that [`Handover`] says.
+    pub(super) descriptors: Vec<BorrowedFd<'a>>,
+    pub(super) sockets: &'a [ListeningSocket],
+}
+
+impl Luggage<'_> {
+    /// An end of a channel from which all of it can be read.
+    fn pack(&self) -> io::Result<Channel> {
+        let (ours, theirs) = Channel::pair()?;
+        ours.send(&self.handover, &self.descriptors)?;
+        Sockets::send(&ours, self.sockets, |sockets| sockets)?;
+        Ok(theirs)
+    }
+}
+
+/// Whether this process was started by another one of a tree.
+pub fn is_member() -> bool {
+    std::env::var_os(ROLE).is_some()
+}
+
+/// What waits on the standard input, which is nothing from then on.
+///
+/// # Errors
+/// If that is no handover.
+pub(super) fn unpack() -> io::Result<(Handover, Vec<OwnedFd>, Vec<ListeningSocket>)> {
+    let channel = Channel::from(stdin().try_clone_to_owned()?);
+    // Not /dev/null, which is out of reach for a process that is confined: a pipe at its end.
+    dup2_stdin(pipe_with(PipeFlags::CLOEXEC)?.0)?;
+    let missing = || io::Error::other(format!("{ROLE} is set, and the standard input is not what it should be"));
+    let Received::Message(handover, descriptors) = channel.receive()? else { return Err(missing()) };
+    let mut sockets = Vec::new();
+    loop {
+        let Received::Message(names, passed) = channel.receive::<Sockets>()? else { return Err(missing()) };
+        if names.add_to(&mut sockets, passed) {
+            return Ok((handover, descriptors, sockets));
+        }
+    }
+}
+
+/// Says that the standard input holds what a process begins with.
+const ROLE: &str = "HEDGEROW_PROCESS";
