@@ -314,7 +314,7 @@ impl Serving {
                 self.live.member.say(Role::Draining, None);
             }
             End::PassOn => {
-                let numbers = self.server.counted();
+                let numbers = self.server.hand_over_counted();
                 if let Some(way) = &self.way {
                     // If it has died meanwhile, a standby serves.
                     let _ = way.pass(&Passing::Known, &self.server.known());
