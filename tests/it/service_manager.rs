@@ -1,7 +1,7 @@
 //! With a service manager such as systemd, whose side the test plays: sockets that it passes, sockets that it keeps over a crash, and
 //! what it is told.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -44,18 +44,24 @@ fn pair() -> (UdpSocket, TcpListener) {
 /// Two sockets of each kind of one address, which a group may be added to.
 fn group() -> (SocketAddr, Vec<OwnedFd>) {
     let socket = |address: SocketAddr, kind| {
-        let socket = Socket::new(Domain::IPV4, kind, None).expect("a socket");
-        socket.set_reuse_port(true).expect("an option");
-        socket.bind(&address.into()).expect("loopback");
+        let socket = Socket::new(Domain::IPV4, kind, None)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
         if kind == Type::STREAM {
-            socket.listen(16).expect("it is bound");
+            socket.listen(16)?;
         }
-        socket
+        io::Result::Ok(socket)
     };
-    let first = socket("127.0.0.1:0".parse().expect("an address"), Type::DGRAM);
-    let address = first.local_addr().expect("it is bound").as_socket().expect("an IP address");
-    let others = [Type::DGRAM, Type::STREAM, Type::STREAM].map(|kind| socket(address, kind));
-    (address, [first].into_iter().chain(others).map(OwnedFd::from).collect())
+    // A port that is free by UDP may be taken by TCP.
+    until("a port that is free by both", || {
+        let first = socket("127.0.0.1:0".parse().expect("an address"), Type::DGRAM).ok()?;
+        let address = first.local_addr().ok()?.as_socket()?;
+        let mut sockets = vec![OwnedFd::from(first)];
+        for kind in [Type::DGRAM, Type::STREAM, Type::STREAM] {
+            sockets.push(socket(address, kind).ok()?.into());
+        }
+        Some((address, sockets))
+    })
 }
 
 #[test]
