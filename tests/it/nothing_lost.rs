@@ -50,6 +50,8 @@ impl Scene {
     fn start(standbys: usize) -> Self {
         let authority = Authority::start(&load_table());
         let forwarder = Forwarder::to(&[&authority], "timeout = '5s'").workers(2).admin().cache("").to_toml();
+        // All of the load comes from one address, and all at once after a pause.
+        let forwarder = format!("{forwarder}[forwarder.limits]\nwaiting = 100000\n");
         let config = format!("{forwarder}[supervisor]\nstandbys = {standbys}\n");
         let folder = TempDir::new().expect("a folder for the test");
         let program = folder.path().join("hedgerow");
@@ -231,6 +233,12 @@ impl Row {
     }
 }
 
+/// Whether there is such a process that has not ended.
+fn is_running(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 fn copy(program: &Path, to: &Path) {
     fs::copy(program, to).expect("a program of this system, and our own folder");
 }
@@ -298,7 +306,12 @@ fn restarts_and_upgrades_cost_nothing() {
     let row = scene.measure("upgrade", |course| {
         for _ in 0..if IS_WHOLE { 3 } else { 1 } {
             scene.replace_program(|path| copy(Path::new(env!("CARGO_BIN_EXE_hedgerow")), path));
-            course.event(|scene| scene.change(&["upgrade"]));
+            // The one before is on probation for 10 s.
+            until("the end of the probation", || {
+                course.load.run_for(ms(500));
+                scene.ctl(&["upgrade"]).status.success().then_some(())
+            });
+            course.event(|_| {});
         }
     });
     row.check_whole();
@@ -370,8 +383,9 @@ fn random_deaths_leave_somebody_who_serves() {
     let row = scene.measure("kill -9 at random", |course| {
         let began = Instant::now();
         while began.elapsed() < time {
-            // Never all at once: that is the end of it.
-            let members = scene.members();
+            // Never all of them: that is the end of it. The list may name some that have just died.
+            let mut members = scene.members();
+            members.retain(|member| is_running(member.pid) && member.role != "starting");
             if members.len() > 1
                 && let Some(member) = members.choose(&mut rng)
             {
@@ -379,7 +393,7 @@ fn random_deaths_leave_somebody_who_serves() {
                 kill(member.pid);
                 course.events += 1;
             }
-            course.load.run_for(ms(rng.random_range(50..400)));
+            course.load.run_for(ms(rng.random_range(300..1_200)));
         }
     });
     row.check_deaths(servers.max(1) * 2);
