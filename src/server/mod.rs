@@ -112,6 +112,8 @@ pub struct Server {
     own: Arc<OwnAddresses>,
     /// The processes of which this is one, as the owner knows them; none if this one is all there is.
     processes: Option<ProcessesSnapshot>,
+    /// Whether the config in force says something that only another process can put in force.
+    is_restart_due: bool,
     /// Reads the config again.
     reloads: Reloads,
     /// Notices when its files change.
@@ -174,6 +176,12 @@ impl Server {
     /// Tells the server which processes there are, for whoever asks its admin server.
     pub fn set_processes(&mut self, processes: ProcessesSnapshot) {
         self.processes = Some(processes);
+    }
+
+    /// Whether the config in force says something that only another process can put in force: how many workers there are, or how
+    /// they wait.
+    pub fn is_restart_due(&self) -> bool {
+        self.is_restart_due
     }
 
     /// Another process has the socket for changes from now on: its file stays when this one ends.

@@ -336,7 +336,8 @@ impl Server {
         };
         self.source = source;
         self.config.supervisor.clone_from(&config.supervisor);
-        let mut notices = needs_restart(&self.config, &config);
+        let mut notices = needs_restart(&self.config, &config, self.processes.is_some());
+        self.is_restart_due = notices.iter().any(|notice| matches!(notice, ReloadNotice::Restarts(_)));
         self.drain_delay = config.drain_delay;
         self.watching.set_on(config.watch);
         self.connections.reload(&config, Instant::now());

@@ -10,6 +10,8 @@ use crate::config::Config;
 pub enum ReloadNotice {
     /// The setting at this key differs from what runs and takes effect at the next start only.
     NeedsRestart(String),
+    /// The setting at this key differs from what runs, and another process puts it in force.
+    Restarts(String),
     /// The cache has another size, so it is another one.
     CacheEmptied,
     /// A zone has changed, but not its serial: no secondary will notice.
@@ -45,6 +47,7 @@ pub enum ReloadNotice {
 impl fmt::Display for ReloadNotice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Restarts(key) => write!(f, "{key} has changed, which a restart puts in force now"),
             Self::NeedsRestart(key) => write!(f, "{key} has changed, which needs a restart to take effect"),
             Self::CacheEmptied => f.write_str("cache.size has changed, so the cache starts empty"),
             Self::SameSerial { zone, serial } => {
@@ -59,17 +62,19 @@ impl fmt::Display for ReloadNotice {
     }
 }
 
-/// What of `new` takes effect only at the next start: what threads are made with, and who the process is.
-pub(super) fn needs_restart(running: &Config, new: &Config) -> Vec<ReloadNotice> {
-    let mut keys = Vec::new();
+/// What of `new` takes effect only at the next start: what threads are made with, which a supervisor brings about by itself, and who
+/// the process is.
+pub(super) fn needs_restart(running: &Config, new: &Config, is_supervised: bool) -> Vec<ReloadNotice> {
+    let of_threads = if is_supervised { ReloadNotice::Restarts } else { ReloadNotice::NeedsRestart };
+    let mut notices = Vec::new();
     if running.workers != new.workers {
-        keys.push("workers".to_owned());
+        notices.push(of_threads("workers".to_owned()));
     }
     if running.user != new.user {
-        keys.push("user".to_owned());
+        notices.push(ReloadNotice::NeedsRestart("user".to_owned()));
     }
     if running.busy_poll != new.busy_poll {
-        keys.push("busy_poll".to_owned());
+        notices.push(of_threads("busy_poll".to_owned()));
     }
-    keys.into_iter().map(ReloadNotice::NeedsRestart).collect()
+    notices
 }

@@ -192,6 +192,7 @@ impl Server {
             tasks_lost: 0,
             own,
             processes: None,
+            is_restart_due: false,
             reloads,
             watching,
             events: VecDeque::new(),

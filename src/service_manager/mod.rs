@@ -38,6 +38,9 @@ pub struct Contact {
     socket: Option<PathBuf>,
     /// How long it waits for a sign that we make progress, if it does.
     watchdog: Option<Duration>,
+    /// Whether the main process is another one than it has started.
+    #[serde(default)]
+    has_succeeded: bool,
 }
 
 impl Contact {
@@ -52,7 +55,7 @@ impl Contact {
         let is_watched = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|&span| is_watched && span > 0).map(Duration::from_micros);
         let socket = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()).map(PathBuf::from);
-        Self { socket, watchdog }
+        Self { socket, watchdog, has_succeeded: false }
     }
 }
 
@@ -68,8 +71,6 @@ pub struct ServiceManager {
     store: Store,
     /// Whether the log has told that nobody reads.
     is_told: bool,
-    /// Whether another process has been the main process before this one.
-    has_succeeded: bool,
 }
 
 impl ServiceManager {
@@ -88,7 +89,7 @@ impl ServiceManager {
             }
         });
         let store = Store::of(passed);
-        Self { contact, socket, waiting: VecDeque::new(), store, is_told: false, has_succeeded: false }
+        Self { contact, socket, waiting: VecDeque::new(), store, is_told: false }
     }
 
     /// How it is reached, for the process that talks to it next.
@@ -126,7 +127,7 @@ impl ServiceManager {
         let status = "STATUS=reloading";
         // A unit whose main process was succeeded keeps the result of the one that died: systemd would stop it once it is no longer
         // reloading.
-        if self.has_succeeded {
+        if self.contact.has_succeeded {
             return self.say(&[status]);
         }
         let now = clock_gettime(ClockId::Monotonic);
@@ -141,7 +142,7 @@ impl ServiceManager {
 
     /// This process is the main process from here on, after another one.
     pub fn succeed(&mut self) {
-        self.has_succeeded = true;
+        self.contact.has_succeeded = true;
         self.say(&[&format!("MAINPID={}", process::id())]);
     }
 

@@ -13,7 +13,7 @@ fn manager(watchdog: Option<Duration>) -> (TempDir, UnixDatagram, ServiceManager
     let path = folder.path().join("notify");
     let reader = UnixDatagram::bind(&path).expect("our own folder");
     reader.set_nonblocking(true).expect("a socket");
-    let contact = Contact { socket: Some(path), watchdog };
+    let contact = Contact { socket: Some(path), watchdog, ..Contact::default() };
     (folder, reader, ServiceManager::new(contact, &[]))
 }
 
@@ -103,14 +103,18 @@ fn abstract_addresses_are_told_by_their_first_character() {
     let name = format!("hedgerow-test-{}", process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
     let reader = UnixDatagram::bind_addr(&address).expect("nobody has it");
-    let contact = Contact { socket: Some(format!("@{name}").into()), watchdog: None };
+    let contact = Contact { socket: Some(format!("@{name}").into()), ..Contact::default() };
     ServiceManager::new(contact, &[]).stopping();
     assert_eq!(read(&reader).as_deref(), Some("STOPPING=1\nSTATUS=draining"));
 }
 
 #[test]
 fn a_contact_can_be_handed_over() {
-    let contact = Contact { socket: Some("/run/systemd/notify".into()), watchdog: Some(Duration::from_secs(30)) };
+    let contact = Contact {
+        socket: Some("/run/systemd/notify".into()),
+        watchdog: Some(Duration::from_secs(30)),
+        ..Contact::default()
+    };
     let text = serde_json::to_string(&contact).expect("JSON");
     assert_eq!(serde_json::from_str::<Contact>(&text).expect("the same"), contact);
 }

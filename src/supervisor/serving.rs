@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid as SystemPid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::live::{Had, Live, ended, next_message};
@@ -150,9 +151,14 @@ impl Serving {
                     self.tell_sockets();
                     self.tell_edition();
                 }
+                let is_restart_due = error.is_none() && self.server.is_restart_due();
                 let result =
                     error.map_or_else(|| format!("edition {edition}"), |error| format!("reload failed: {error}"));
                 self.live.member.tell(&Upward::Reloaded(result), None);
+                if is_restart_due {
+                    // Nobody waits for it; if it is refused, the log says so.
+                    self.ask(ChangeKind::Restart, false, oneshot::channel().0);
+                }
             }
             ServerEvent::Asked(ProcessChange::Stop, answer) => {
                 let _ = answer.send(Ok(self.server.stopping()));
@@ -314,7 +320,7 @@ impl Serving {
                 self.live.member.say(Role::Draining, None);
             }
             End::PassOn => {
-                let numbers = self.server.counted();
+                let numbers = self.server.hand_over_counted();
                 if let Some(way) = &self.way {
                     // If it has died meanwhile, a standby serves.
                     let _ = way.pass(&Passing::Known, &self.server.known());

@@ -128,6 +128,7 @@ impl Supervisor {
         let mut manager = ServiceManager::new(common.contact.clone(), &common.sockets);
         if is_succession {
             manager.succeed();
+            common.contact = manager.contact().clone();
             let successions = common.view.supervisor.as_ref().map_or(0, |supervisor| supervisor.successions);
             let supervisor = SupervisorSnapshot { pid: own, since: SystemTime::now(), successions: successions + 1 };
             common.view.supervisor = Some(supervisor);
@@ -535,7 +536,8 @@ impl Supervisor {
 
     /// A process has ended.
     fn on_end(&mut self, pid: Pid) {
-        // What it has said before.
+        // What it has said before, if only just.
+        self.take_introductions();
         self.listen_to(pid);
         self.take_signals();
         self.members.remove(&pid);
@@ -627,7 +629,8 @@ fn take_signals() -> io::Result<SignalFd> {
 
 /// Whether a process does not read what it is told. One that has ended may have said something before, which is still to be heard.
 fn is_full(error: &io::Error) -> bool {
-    error.kind() != io::ErrorKind::BrokenPipe
+    // Reset, if it has not read all that it was told.
+    !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn system_pid(pid: Pid) -> io::Result<SystemPid> {

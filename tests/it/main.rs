@@ -33,6 +33,7 @@ mod lookup;
 mod manual;
 mod messages;
 mod moved;
+mod nothing_lost;
 mod nsd;
 mod package;
 mod persist;

@@ -1,13 +1,13 @@
 //! With a service manager such as systemd, whose side the test plays: sockets that it passes, sockets that it keeps over a crash, and
 //! what it is told.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::*;
@@ -44,18 +44,24 @@ fn pair() -> (UdpSocket, TcpListener) {
 /// Two sockets of each kind of one address, which a group may be added to.
 fn group() -> (SocketAddr, Vec<OwnedFd>) {
     let socket = |address: SocketAddr, kind| {
-        let socket = Socket::new(Domain::IPV4, kind, None).expect("a socket");
-        socket.set_reuse_port(true).expect("an option");
-        socket.bind(&address.into()).expect("loopback");
+        let socket = Socket::new(Domain::IPV4, kind, None)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
         if kind == Type::STREAM {
-            socket.listen(16).expect("it is bound");
+            socket.listen(16)?;
         }
-        socket
+        io::Result::Ok(socket)
     };
-    let first = socket("127.0.0.1:0".parse().expect("an address"), Type::DGRAM);
-    let address = first.local_addr().expect("it is bound").as_socket().expect("an IP address");
-    let others = [Type::DGRAM, Type::STREAM, Type::STREAM].map(|kind| socket(address, kind));
-    (address, [first].into_iter().chain(others).map(OwnedFd::from).collect())
+    // A port that is free by UDP may be taken by TCP.
+    until("a port that is free by both", || {
+        let first = socket("127.0.0.1:0".parse().expect("an address"), Type::DGRAM).ok()?;
+        let address = first.local_addr().ok()?.as_socket()?;
+        let mut sockets = vec![OwnedFd::from(first)];
+        for kind in [Type::DGRAM, Type::STREAM, Type::STREAM] {
+            sockets.push(socket(address, kind).ok()?.into());
+        }
+        Some((address, sockets))
+    })
 }
 
 #[test]
@@ -228,6 +234,50 @@ fn the_watchdog_hears_of_progress() {
     manager.wait_for("RELOADING=1");
     manager.wait_for("READY=1");
     assert!(!manager.told.iter().flatten().any(|line| line == "WATCHDOG=1"), "{:?}", manager.told);
+}
+
+/// The supervisor alone talks to the manager; when it dies, its successor does, and says so.
+#[test]
+fn the_supervisor_talks_to_the_manager_and_its_successor_does() {
+    if !namespace::alone("service_manager::the_supervisor_talks_to_the_manager_and_its_successor_does") {
+        return;
+    }
+    let config = format!("{}[supervisor]\nstandbys = 2\n", authority("['127.0.0.1:0']", 1));
+    let mut manager = ServiceManager::new(&config, HOSTS);
+    manager.environment = vec![("WATCHDOG_USEC", "900000".to_owned())];
+    let server = manager.start();
+    let address = server.listener("ts");
+    until("its sockets are kept", || {
+        manager.read_all();
+        (manager.names() == ["admin.0", "ts.0", "ts.0"]).then_some(())
+    });
+    manager.wait_for("WATCHDOG=1");
+    let first = server.process.id();
+    let others = until("three others", || Some(namespace::children(first)).filter(|children| children.len() == 3));
+    for pid in &others {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("it is running");
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        for variable in ["NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+            assert!(!environment.contains(variable), "process {pid} has inherited {variable}");
+        }
+    }
+    server.process.signal(Signal::KILL);
+    let told = until("a successor", || {
+        manager.read_all();
+        manager.told.iter().flatten().find_map(|line| line.strip_prefix("MAINPID=")?.parse::<i32>().ok())
+    });
+    assert!(others.contains(&told.unsigned_abs()), "{told}");
+    all_are_answered(address, 8);
+    // A unit that was succeeded would be restarted if it said that it reloads.
+    manager.told.clear();
+    let successor = Pid::from_raw(told).expect("a number");
+    kill_process(successor, Signal::HUP).expect("it is ours");
+    manager.wait_for("STATUS=reloading");
+    manager.wait_for("READY=1");
+    assert!(!manager.told.iter().flatten().any(|line| line == "RELOADING=1"), "{:?}", manager.told);
+    kill_process(successor, Signal::TERM).expect("it is ours");
+    manager.wait_for("STOPPING=1");
+    until("all have ended", || (!std::path::Path::new(&format!("/proc/{told}")).exists()).then_some(()));
 }
 
 #[test]

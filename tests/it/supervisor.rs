@@ -380,7 +380,7 @@ fn the_edition_in_force_survives_a_kill_and_an_unread_edit_does_not_come_into_fo
     tree.wait_until_whole();
     edition(2);
     signal(tree.pid("supervisor"), Signal::HUP);
-    tree.server.process.wait_for_log("reloaded: edition 3");
+    tree.server.process.wait_for_log("reloaded: edition 4");
     assert_eq!(tree.address(), ADDRESS);
 }
 
@@ -502,6 +502,28 @@ fn queries_of_a_load_are_all_answered_over_restarts() {
     }
     is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().expect("each query was answered"));
+}
+
+#[test]
+fn a_reload_that_changes_the_workers_is_followed_by_a_restart() {
+    let tree = Tree::start("");
+    let server = tree.pid("server");
+    let text = std::fs::read_to_string(tree.server.path("config.toml")).expect("our own file");
+    tree.server.rewrite("config.toml", &text.replace("workers = 2", "workers = 3"));
+    tree.server.process.signal(Signal::HUP);
+    tree.server.process.wait_for_log("workers has changed, which a restart puts in force now");
+    tree.server.process.wait_for_log("(restart): ");
+    let status = || {
+        let answer = tree.server.admin().try_get("/api/v1/status")?;
+        serde_json::from_str::<Value>(&answer.body).ok()
+    };
+    until("three workers", || (status()?["workers"] == 3).then_some(()));
+    tree.wait_until_whole();
+    assert_ne!(tree.pid("server"), server);
+    // What is in force already needs none.
+    tree.server.process.signal(Signal::HUP);
+    tree.server.process.wait_for_log("reloaded: edition 4");
+    assert_eq!(tree.address(), ADDRESS);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The admin server as a script meets it: a few lines of HTTP/1.1, and the numbers of `/metrics`.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -44,6 +44,13 @@ impl Admin {
         self.send("GET", path, &[], "")
     }
 
+    /// Reads, if anybody serves just then.
+    pub(crate) fn try_get(&self, path: &str) -> Option<Answer> {
+        let stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        self.exchange(stream, "GET", path, &[], "").ok()
+    }
+
     /// Makes a change over the socket, as `ctl` does; it must be carried out.
     pub(crate) fn post(&self, path: &str, body: &str) {
         let answer = self.try_post(path, body);
@@ -64,14 +71,14 @@ impl Admin {
     pub(crate) fn send_over_socket(&self, method: &str, path: &str, body: &str) -> Answer {
         let stream = UnixStream::connect(&self.socket).expect("the admin server listens at its socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        self.exchange(stream, method, path, &[], body)
+        self.exchange(stream, method, path, &[], body).expect("an answer in time")
     }
 
     /// Sends a request by TCP with these header lines besides `Host`, unless that is one of them.
     pub(crate) fn send(&self, method: &str, path: &str, lines: &[(&str, &str)], body: &str) -> Answer {
         let stream = TcpStream::connect(self.address).expect("the admin server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        self.exchange(stream, method, path, lines, body)
+        self.exchange(stream, method, path, lines, body).expect("an answer in time")
     }
 
     /// One request and its answer.
@@ -82,7 +89,7 @@ impl Admin {
         path: &str,
         lines: &[(&str, &str)],
         body: &str,
-    ) -> Answer {
+    ) -> io::Result<Answer> {
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if lines.iter().all(|(name, _)| *name != "Host") {
@@ -91,12 +98,13 @@ impl Admin {
         for (name, value) in lines {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        stream.write_all(format!("{request}\r\n{body}").as_bytes()).expect("the server takes a request");
+        stream.write_all(format!("{request}\r\n{body}").as_bytes())?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer in time");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a header ends with an empty line");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Answer { status: status.expect("a status code"), body: body.to_owned() }
+        stream.read_to_string(&mut answer)?;
+        // A header ends with an empty line, and begins with a status code.
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(ErrorKind::InvalidData)?;
+        Ok(Answer { status, body: body.to_owned() })
     }
 
     /// All numbers as of now.

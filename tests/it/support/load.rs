@@ -220,7 +220,7 @@ impl Run {
                 self.send();
                 next += step;
             }
-            if ended.is_some_and(|ended| self.outstanding == 0 || ended.elapsed() > PATIENCE) {
+            if ended.is_some_and(|ended| self.outstanding == 0 || ended.elapsed() > LAST) {
                 return self.report;
             }
             self.listen(next.saturating_duration_since(now).max(step));
@@ -435,6 +435,8 @@ fn address(number: usize) -> String {
 const NAMES: usize = 30_000;
 /// Ports that are asked from: enough that each worker of the server gets its part.
 const SOCKETS: usize = 8;
+/// After so long no answer comes any more: longer than the timeouts of tests, shorter than a connection may be idle.
+const LAST: Duration = Duration::from_secs(7);
 /// By how much a query may be late before it is left out.
 const MAX_LAG: Duration = Duration::from_millis(10);
 /// How many answers that are not right are kept to be shown.

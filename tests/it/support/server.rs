@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, kill_process_group, prlimit};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -24,6 +25,8 @@ pub(crate) struct Process {
     runtime: TempDir,
     /// Filled by a thread that reads stderr.
     log: Arc<Log>,
+    /// Whether it leads a process group of its own, which ends with it.
+    leads: bool,
 }
 
 /// What the process has written to stderr.
@@ -72,6 +75,15 @@ impl Process {
         Self::spawn(command, set_up)
     }
 
+    /// Runs a program as a process group of its own, so that whatever it starts ends with the test too.
+    pub(crate) fn run_group(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).process_group(0);
+        let mut process = Self::spawn(command, |_| {});
+        process.leads = true;
+        process
+    }
+
     /// Starts it, and reads what it says.
     fn spawn(mut command: Command, set_up: impl FnOnce(&mut Command)) -> Self {
         let runtime = TempDir::new().expect("a temporary folder");
@@ -96,7 +108,7 @@ impl Process {
                 log.changed.notify_all();
             }
         });
-        Self { child, runtime, log }
+        Self { child, runtime, log, leads: false }
     }
 
     /// Where the socket for changes is, if the admin server has this address.
@@ -169,6 +181,8 @@ impl Process {
         // Its end closes stderr, and so does nothing else.
         let ended = self.wait(|written| written.ended.then_some(()));
         assert!(ended.is_some(), "still running: {}", self.log());
+        // Nor is anybody left of its group.
+        self.leads = false;
         self.child.wait().expect("the process is ours")
     }
 
@@ -182,6 +196,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.leads {
+            // The number is not given to another before the child was waited for.
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
@@ -229,6 +247,17 @@ impl Server {
         let file = folder.path().join("config.toml");
         write(&file, config);
         Self::ready(Process::run_as([OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()], set_up), folder)
+    }
+
+    /// The same by a program and all that it starts.
+    pub(crate) fn start_group(program: &Path, config: &str, files: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        for (name, content) in files {
+            write(&folder.path().join(name), content);
+        }
+        let file = folder.path().join("config.toml");
+        write(&file, config);
+        Self::ready(Process::run_group(program, [OsStr::new("serve"), OsStr::new("-c"), file.as_os_str()]), folder)
     }
 
     /// Any command that serves, such as `ls` and `ts`; files are named by their paths.
