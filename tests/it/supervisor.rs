@@ -380,7 +380,7 @@ fn the_edition_in_force_survives_a_kill_and_an_unread_edit_does_not_come_into_fo
     tree.wait_until_whole();
     edition(2);
     signal(tree.pid("supervisor"), Signal::HUP);
-    tree.server.process.wait_for_log("reloaded: edition 4");
+    tree.server.process.wait_for_log("reloaded: edition 3");
     assert_eq!(tree.address(), ADDRESS);
 }
 
