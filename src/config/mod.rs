@@ -5,7 +5,7 @@
 //! one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
-//! in [`limits`]. [`reference`] has all keys, as the manual tells of them. Nothing here opens a file.
+//! in [`limits`]. [`mod@reference`] has all keys, as the manual tells of them. Nothing here opens a file.
 
 mod admin;
 mod authority;

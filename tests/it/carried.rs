@@ -188,6 +188,8 @@ fn what_a_successor_does_not_have_is_left_aside() {
 fn by_hand_changes_and_states_are_told_as_they_change() {
     let backends = [Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS)), Backend::new(answer(ADDRESS))];
     let config = config(&[&backends[0], &backends[1]], &[&backends[0]]);
+    let probed = "balance = 'round-robin'\n[pools.all.health]\ninterval = '200ms'";
+    let config = config.replace("balance = 'round-robin'", probed);
     let first = Running::start(&config, |_| Carried::default());
     first.run(|server| {
         server.set_processes(ProcessesSnapshot::default());

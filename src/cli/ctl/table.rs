@@ -215,8 +215,8 @@ mod tests {
             since_seconds: 90,
             problem: problem.map(str::to_owned),
         };
-        let expected = "\
- PID  ROLE        VERSION  EDITION  FOR     PROBLEM
+        // Not behind a backslash, which would take the blank away.
+        let expected = " PID  ROLE        VERSION  EDITION  FOR     PROBLEM
    7  supervisor  1.2.3          4  1m 30s  -
 4711  failed      1.2.3          4  1m 30s  a.txt:1: wrong";
         let shown = processes(&[
