@@ -197,6 +197,8 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
     });
     let told = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
         until(what, || {
+            // A question and its answer: who only looked would keep the lock from who tells.
+            first.admin.get("/healthz");
             let told = first.told.lock().expect("nothing panics here");
             let last = told.last().map(|known| serde_json::to_value(known).expect("plain data"));
             last.filter(|known| is_so(&known["pools"][0]))
