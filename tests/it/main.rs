@@ -67,6 +67,7 @@ mod stale;
 mod supervisor;
 mod support;
 mod system_resolver;
+mod takeovers;
 mod tcp;
 mod transfer_peers;
 mod transfers;
