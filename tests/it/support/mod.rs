@@ -26,6 +26,8 @@ pub(crate) mod transfers;
 pub(crate) mod tree;
 pub(crate) mod zones;
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 pub(crate) use authority::Authority;
@@ -50,10 +52,14 @@ pub(crate) const fn ms(count: u64) -> Duration {
 }
 
 /// An address of this host whose port is free by UDP and by TCP, for who cannot tell which one the system gave. It is below
-/// those that the system gives out: another test would soon have one of them.
+/// those that the system gives out: another test would soon have one of them. No other test of this process gets the same.
 pub(crate) fn free_address() -> std::net::SocketAddr {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::random_range(0..COUNT)));
     loop {
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..32_000)));
+        let port = FIRST + NEXT.fetch_add(1, Relaxed) % COUNT;
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).expect("a port")));
         if std::net::UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok() {
             return address;
         }
