@@ -86,14 +86,23 @@ impl Tree {
         processes.map(process).collect()
     }
 
+    /// Those of a role that run. Who has just died may be listed yet.
     pub(crate) fn pids(&self, role: &str) -> Vec<u32> {
-        self.processes().into_iter().filter(|(_, found)| found == role).map(|(pid, _)| pid).collect()
+        let pids = self.processes().into_iter().filter(|(_, found)| found == role).map(|(pid, _)| pid);
+        pids.filter(|pid| is_running(*pid)).collect()
     }
 
+    /// The one of a role, which may be about to be told of.
     pub(crate) fn pid(&self, role: &str) -> u32 {
-        let pids = self.pids(role);
-        assert_eq!(pids.len(), 1, "one {role}: {:?}", self.processes());
-        pids[0]
+        until(&format!("one {role}"), || match self.pids(role)[..] {
+            [pid] => Some(pid),
+            _ => None,
+        })
+    }
+
+    /// A server that is none of these.
+    pub(crate) fn server_other_than(&self, others: &[u32]) -> u32 {
+        until("another server", || self.pids("server").into_iter().find(|pid| !others.contains(pid)))
     }
 
     /// Waits until there are a supervisor, a server and all that are to stand by, and nothing else.
