@@ -217,6 +217,8 @@ fn by_hand_changes_and_states_are_told_as_they_change() {
     told("a drain", &|pool| standing(pool, 0, "is_draining") == true);
     first.admin.post(pool, &format!("{{\"address\": \"{}\"}}", address(2)));
     told("an addition", &|pool| pool["added"][0]["address"] == address(2).as_str());
+    // One that was never up would not be found down either.
+    told("that it is up", &|pool| standing(pool, 2, "health") == "Up");
     assert_eq!(first.admin.try_delete(&format!("{pool}/{}", address(1))).status, 200);
     told("a removal", &|pool| pool["removed"][0] == address(1).as_str());
     backends[2].play_dead(true);

@@ -81,7 +81,7 @@ fn sockets_in_the_store_keep_queries_over_a_kill() {
         assert_eq!((server.listener("ts"), server.listeners("admin").len()), (address, 1));
         all_are_answered(address, 8);
         // What the kernel has taken, and nobody reads any more.
-        server.process.signal(Signal::STOP);
+        tree::stop(server.process.id());
         let clients: Vec<_> = (0..100).map(|_| Client::of(address)).collect();
         clients.iter().for_each(|client| client.send(&query("www.example", A)));
         let mut by_tcp = TcpStream::connect(address).expect("the kernel accepts it");

@@ -43,7 +43,7 @@ impl Authority {
 
     /// Keeps it from running: it says nothing, and its port stays open.
     pub(crate) fn stop(&self) {
-        self.process.signal(Signal::STOP);
+        super::tree::stop(self.process.id());
     }
 
     /// Lets it run on.
