@@ -128,6 +128,7 @@ pub mod policy;
 pub mod secondary;
 pub mod server;
 pub mod service_manager;
+pub mod sight;
 pub mod signals;
 pub mod sim;
 pub mod state;

@@ -95,6 +95,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("policy", &["log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire", "log_linear"]),
+    ("sight", &[]),
     ("wire", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),
@@ -103,7 +104,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.
-const PURE_ROOMS: &[&str] = &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim"];
+const PURE_ROOMS: &[&str] =
+    &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim", "sight"];
 
 /// What a pure room does not name outside its tests.
 const IMPURE: &[&str] = &[
