@@ -95,7 +95,8 @@ impl SlowRaces {
         let numbers = self.unsettled.iter().rev();
         for number in numbers {
             let Some(kept) = self.races.get_mut(number) else { continue };
-            let is_meant = kept.hash == late.hash && kept.race.pool == late.pool && kept.race.at <= late.asked_at + SLACK;
+            let is_meant =
+                kept.hash == late.hash && kept.race.pool == late.pool && kept.race.at <= late.asked_at + SLACK;
             if is_meant && kept.race.join(late) {
                 return true;
             }
@@ -212,7 +213,9 @@ mod tests {
     fn of_each_hour_of_a_day_some_stay() {
         let mut races = SlowRaces::new(10);
         for hour in 0..30 {
-            (0..50).for_each(|second| races.insert(race(f64::from(hour * 3_600 + second), f64::from(hour * 100 + second))));
+            (0..50).for_each(|second| {
+                races.insert(race(f64::from(hour * 3_600 + second), f64::from(hour * 100 + second)))
+            });
         }
         // The newest are among the slowest of the last hour.
         assert_eq!(races.list(&Filter::default(), 0.0).len(), 24 * 20);

@@ -29,13 +29,13 @@ pub fn why(race: &SlowRace) -> String {
 
 /// What an attempt has met.
 fn clause(race: &SlowRace, attempt: &SlowAttempt) -> Option<String> {
-    let SlowAttempt { backend, kind, took_ms, fate, rank, .. } = attempt;
+    let SlowAttempt { ref backend, kind, took_ms, fate, rank, .. } = *attempt;
     let after = took_ms.map(|took| format!(" in {}", time(took))).unwrap_or_default();
     Some(match fate {
         Fate::Won => format!("{backend} replied{after}"),
         Fate::Kept => match rank {
             Some(Rank::Failure) => format!("{backend} replied with a failure{after}"),
-            Some(rank) => format!("{backend} replied {}{after}, which is not accepted", rank_words(*rank)),
+            Some(rank) => format!("{backend} replied {}{after}, which is not accepted", rank_words(rank)),
             None => format!("{backend} replied{after}, which is not accepted"),
         },
         Fate::Failed => match (rank, took_ms) {
@@ -46,12 +46,12 @@ fn clause(race: &SlowRace, attempt: &SlowAttempt) -> Option<String> {
         Fate::Unreachable => format!("{backend} unreachable (ICMP)"),
         Fate::Silent => format!("{backend} silent"),
         Fate::Late => match took_ms {
-            Some(took) => format!("{backend} replied after {}, too late", time(*took)),
+            Some(took) => format!("{backend} replied after {}, too late", time(took)),
             None => format!("{backend} replied too late"),
         },
         // Who was beaten by a hedge was slow; a hedge that was beaten, or one of several asked at once, did no harm.
         Fate::Beaten if took_ms.is_some() => format!("{backend} replied{after}, and another was better"),
-        Fate::Beaten if *kind == Kind::First && is_overtaken(race, attempt) => {
+        Fate::Beaten if kind == Kind::First && is_overtaken(race, attempt) => {
             format!("{backend} has not replied yet")
         }
         Fate::Beaten => return None,
@@ -104,8 +104,7 @@ fn rank_words(rank: Rank) -> &'static str {
 }
 
 /// Milliseconds, as exactly as tells something: `0.35 ms`, `2 ms`, `180 ms`, `1.20 s`.
-pub fn time(ms: impl std::borrow::Borrow<f64>) -> String {
-    let ms = *ms.borrow();
+pub(super) fn time(ms: f64) -> String {
     match ms {
         _ if ms >= 999.5 => format!("{:.2} s", ms / 1e3),
         _ if ms >= 9.95 => format!("{ms:.0} ms"),
@@ -122,7 +121,14 @@ mod tests {
     use super::*;
 
     /// One attempt.
-    fn attempt(backend: &str, kind: Kind, at_ms: f64, took_ms: Option<f64>, fate: Fate, rank: Option<Rank>) -> SlowAttempt {
+    fn attempt(
+        backend: &str,
+        kind: Kind,
+        at_ms: f64,
+        took_ms: Option<f64>,
+        fate: Fate,
+        rank: Option<Rank>,
+    ) -> SlowAttempt {
         SlowAttempt { backend: backend.to_owned(), kind, at_ms, took_ms, fate, rank }
     }
 
@@ -297,9 +303,16 @@ mod tests {
 
     #[test]
     fn times_are_as_exact_as_tells_something() {
-        for (ms, expected) in
-            [(0.0, "0 ms"), (0.354, "0.35 ms"), (2.0, "2 ms"), (9.9, "9.9 ms"), (9.96, "10 ms"), (180.4, "180 ms"), (999.7, "1.00 s"), (3_000.0, "3.00 s")]
-        {
+        for (ms, expected) in [
+            (0.0, "0 ms"),
+            (0.354, "0.35 ms"),
+            (2.0, "2 ms"),
+            (9.9, "9.9 ms"),
+            (9.96, "10 ms"),
+            (180.4, "180 ms"),
+            (999.7, "1.00 s"),
+            (3_000.0, "3.00 s"),
+        ] {
             assert_eq!(time(ms), expected);
         }
     }
