@@ -79,6 +79,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
     ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sync"]),
+    // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
+    ("sight", &["policy", "wire"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
@@ -95,7 +97,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("policy", &["log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire", "log_linear"]),
-    ("sight", &[]),
     ("wire", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),

@@ -6,6 +6,8 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::candidates::BackendIndex;
 
 /// The most attempts that one race makes (docs/src/contract.md, Races).
@@ -16,7 +18,8 @@ pub const MAX_ATTEMPTS: usize = 8;
 pub struct AttemptId(pub u8);
 
 /// Why an attempt was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// It opened the race.
     First,
