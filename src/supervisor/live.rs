@@ -260,7 +260,7 @@ impl Live {
             edition,
             asked: None,
             ending: None,
-            orphaned: None,
+            orphaned: Some(Instant::now()),
             heard: Instant::now(),
             ticked: Instant::now(),
             way,

@@ -16,7 +16,7 @@ use super::locks;
 use super::message::{Downward, Edition, Part, Sockets, Upward, to_memory};
 use super::spawn::Image;
 use super::takeover::{Passing, Way, add_counted, unpack};
-use super::tree::{ChangeKind, Rules, Word};
+use super::tree::{ChangeKind, Pid, Rules, Word};
 use crate::admin::{ProcessChange, Refused};
 use crate::config::SupervisorConfig;
 use crate::load::ConfigText;
@@ -35,7 +35,8 @@ pub(super) struct Serving {
     pub(super) asked: Option<Answer>,
     /// When it drains at the latest, once a signal has told it to end.
     pub(super) ending: Option<Instant>,
-    /// Since when no supervisor is heard of.
+    /// Since when no supervisor is heard of: from the beginning, for a standby may have served and introduced itself anew when the last
+    /// one had gone already.
     pub(super) orphaned: Option<Instant>,
     /// When the supervisor was last heard of.
     pub(super) heard: Instant,
@@ -108,7 +109,9 @@ impl Serving {
                         }
                     }
                     None => {
-                        self.orphaned.get_or_insert_with(Instant::now);
+                        // The next one has its own time to say something.
+                        self.heard = Instant::now();
+                        self.orphaned.get_or_insert(self.heard);
                         self.live.introduce()?;
                         self.tell_all();
                     }
@@ -268,23 +271,29 @@ impl Serving {
             self.heard = now;
         }
         self.ticked = now;
-        let holder = || self.live.member.common.supervise.holder(locks::Part::Whole);
-        if let Some(since) = self.orphaned {
-            if now.duration_since(since) < ORPHANED || holder().is_some() {
-                return Ok(None);
+        match self.live.member.common.supervise.holder(locks::Part::Whole) {
+            None if self.orphaned.is_some_and(|since| now.duration_since(since) >= ORPHANED) => {
+                if !self.live.member.common.succession {
+                    tracing::warn!("the supervisor has ended, and nobody is to succeed it: draining");
+                    return Ok(Some(End::Drain));
+                }
+                // Nobody is left who waited for that.
+                self.orphaned = Some(now);
+                if let Err(error) = self.start_supervisor() {
+                    tracing::error!(%error, "no supervisor can be started; again in {} ms", ORPHANED.as_millis());
+                }
             }
-            if !self.live.member.common.succession {
-                tracing::warn!("the supervisor has ended, and nobody is to succeed it: draining");
-                return Ok(Some(End::Drain));
-            }
-            // Nobody is left who waited for that.
-            self.orphaned = Some(now);
-            if let Err(error) = self.start_supervisor() {
-                tracing::error!(%error, "no supervisor can be started; again in {} ms", ORPHANED.as_millis());
-            }
-        } else if let Some(watchdog) = self.rules.watchdog
+            Some(supervisor) => self.watch_supervisor(supervisor, now),
+            None => {}
+        }
+        Ok(None)
+    }
+
+    /// Kills a supervisor that has said nothing for too long.
+    fn watch_supervisor(&mut self, supervisor: Pid, now: Instant) {
+        if let Some(watchdog) = self.rules.watchdog
             && now.duration_since(self.heard) >= watchdog
-            && let Some(pid) = holder().and_then(|pid| SystemPid::from_raw(i32::try_from(pid).ok()?))
+            && let Some(pid) = i32::try_from(supervisor).ok().and_then(SystemPid::from_raw)
         {
             self.heard = now;
             tracing::warn!("the supervisor made no progress for {} s: killing it", watchdog.as_secs());
@@ -293,7 +302,6 @@ impl Serving {
                 tracing::error!(%error, "the supervisor cannot be killed");
             }
         }
-        Ok(None)
     }
 
     /// Starts a supervisor, which knows what this one knows.

@@ -317,13 +317,17 @@ fn whoever_is_left_brings_back_the_rest() {
     until("nobody is left", || tree.left().is_empty().then_some(()));
 }
 
+/// Which of the two locks it has first, and whether it has heard of the end before, is chance.
 #[test]
-fn the_last_standby_serves() {
+fn the_last_standby_serves_and_brings_back_the_rest_whatever_it_hears_of_first() {
     let tree = Tree::start("");
-    let left = tree.pids("standby")[0];
-    let others: Vec<_> = tree.processes().into_iter().map(|(pid, _)| pid).filter(|pid| *pid != left).collect();
-    tree.kill(&others);
-    assert_eq!(tree.address(), ADDRESS);
+    for _ in 0..10 {
+        let left = tree.pids("standby")[0];
+        let others: Vec<_> = tree.processes().into_iter().map(|(pid, _)| pid).filter(|pid| *pid != left).collect();
+        tree.kill(&others);
+        assert_eq!(tree.address(), ADDRESS);
+        tree.wait_until_whole();
+    }
 }
 
 #[test]
@@ -577,8 +581,9 @@ fn upgrades_to_what_cannot_serve_are_refused_and_nothing_changes() {
     refused("a script");
     replace(&program, b"no program\n");
     refused("a text");
-    replace(&program, &image[..image.len() / 2]);
-    refused("half a program");
+    // Half of it may be all that runs: the rest tells debuggers where things are.
+    replace(&program, &image[..65_536]);
+    refused("a program that was cut off");
     replace(&program, &std::fs::read("/bin/sleep").expect("there is one"));
     refused("another program");
     // And the same by signal.
