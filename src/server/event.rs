@@ -42,6 +42,14 @@ pub struct Loss {
     pub lost: Lost,
 }
 
+impl Loss {
+    /// Tells that the process ends for it. Going on would leave those clients without an answer for ever whom the kernel sends there;
+    /// a standby serves, or whoever started us starts us anew.
+    pub fn report(&self) {
+        tracing::error!(task = self.lost.kind.label(), worker = self.worker, "{self}; the process ends");
+    }
+}
+
 impl From<LostWorker> for Loss {
     fn from(LostWorker { id, lost }: LostWorker) -> Self {
         Self { worker: Some(id.0), lost }

@@ -22,7 +22,7 @@ use crate::config::SupervisorConfig;
 use crate::load::ConfigText;
 use crate::metrics::{ProcessesSnapshot, Role, Snapshot};
 use crate::net::tcp::MovedConnection;
-use crate::server::{Answer, Drained, Known, Loss, Rest, Server, ServerEvent};
+use crate::server::{Answer, Known, Loss, Rest, Server, ServerEvent};
 use crate::signals::SignalRequest;
 
 /// A process that serves.
@@ -323,9 +323,7 @@ impl Serving {
             End::Drain if self.live.member.common.contact.is_there() => rest = Rest::Kept,
             End::Drain => rest = Rest::Taken,
             End::HandOver => {
-                self.server.leave_socket();
-                self.live.member.common.serve.release(locks::Part::Whole)?;
-                self.live.member.say(Role::Draining, None);
+                self.give_up().await?;
             }
             End::PassOn => {
                 let numbers = self.server.hand_over_counted();
@@ -336,9 +334,7 @@ impl Serving {
                 }
                 counted = Some(numbers);
                 self.server.leave_cache();
-                self.server.leave_socket();
-                self.live.member.common.serve.release(locks::Part::Whole)?;
-                self.live.member.say(Role::Draining, None);
+                self.give_up().await?;
                 self.wait_for_newcomer().await;
                 connections = Some(self.server.move_connections());
             }
@@ -366,15 +362,17 @@ impl Serving {
         if let (Some(way), Some(counted)) = (&way, &counted) {
             let _ = way.pass(&Passing::Counted, &numbers.since(counted));
         }
-        tracing::info!("{summary}");
-        match drained {
-            Drained::Whole => tracing::info!("drained"),
-            // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
-            Drained::Late => tracing::warn!("not drained in time: some clients did not get their responses"),
-            Drained::Lost(loss) => end_with(&loss),
-        }
         // Threads may still run; they end with the process.
-        std::process::exit(0)
+        std::process::exit(drained.report(&summary))
+    }
+
+    /// Lets another process serve: reads no more, and then gives up the lock.
+    async fn give_up(&mut self) -> io::Result<()> {
+        self.server.leave_socket();
+        self.server.stop_reading().await;
+        self.live.member.common.serve.release(locks::Part::Whole)?;
+        self.live.member.say(Role::Draining, None);
+        Ok(())
     }
 
     /// Goes on until the newcomer serves, or has died.
@@ -439,7 +437,7 @@ pub(super) fn rules_of(config: Option<&SupervisorConfig>) -> Rules {
 
 /// Ends the process at once, since a part of it is lost: a standby serves.
 fn end_with(loss: &Loss) -> ! {
-    tracing::error!(task = loss.lost.kind.label(), worker = loss.worker, "{loss}; the process ends");
+    loss.report();
     std::process::exit(1);
 }
 
