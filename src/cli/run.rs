@@ -88,7 +88,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
             event = server.supervise() => match event {
                 ServerEvent::Lost(loss) => end_with(&loss),
                 // There is nobody to tell.
-                ServerEvent::Known(_) => {}
+                ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => {
                     tracing::info!("stop: {}", server.stopping());
                     let _ = answer.send(Ok(server.stopping()));

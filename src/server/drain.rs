@@ -132,7 +132,7 @@ impl Server {
             match self.supervise().await {
                 ServerEvent::Lost(loss) => return loss,
                 // Who serves next was told what counts.
-                ServerEvent::Known(_) => {}
+                ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(self.stopping()))),
                 ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
                     drop(answer.send(Err(ending())));

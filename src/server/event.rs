@@ -18,6 +18,8 @@ pub enum ServerEvent {
     Asked(ProcessChange, Answer),
     /// By-hand changes or states of backends are these from now on; told if there are other processes.
     Known(Known),
+    /// A zone of another server has another version, which is saved; told if there are other processes.
+    ZoneSaved,
     /// A reload has begun; [`Reloaded`](Self::Reloaded) follows.
     Reloading,
     /// A reload is over, and with it other sockets may be listened on.

@@ -144,6 +144,7 @@ impl Serving {
         match event {
             ServerEvent::Lost(loss) => end_with(&loss),
             ServerEvent::Known(known) => self.tell_known(&known),
+            ServerEvent::ZoneSaved => self.live.member.tell(&Upward::ZoneSaved, None),
             ServerEvent::Reloading => self.live.member.tell(&Upward::Reloading, None),
             ServerEvent::Reloaded { edition, error } => {
                 if error.is_none() {
@@ -214,7 +215,7 @@ impl Serving {
             Downward::Changed(result) => self.answer(result.map_err(Refused::Invalid)),
             Downward::Conflict(reason) => self.answer(Err(Refused::Conflict(reason))),
             // It is the server that tells these.
-            Downward::Sockets(_) | Downward::Edition(_) | Downward::Known => {}
+            Downward::Sockets(_) | Downward::Edition(_) | Downward::Known | Downward::ZoneSaved => {}
         }
         None
     }

@@ -565,6 +565,47 @@ fn replace(program: &std::path::Path, content: &[u8]) {
 }
 
 #[test]
+fn standbys_read_what_the_server_has_saved_before_they_serve() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("saved.zone");
+    // The copy asks each second for a newer one.
+    let text = |serial, address| {
+        format!("@ 300 SOA ns.elsewhere. h {serial} 1 1 86400 60\n@ NS ns.elsewhere.\nwww A {address}\n")
+    };
+    let primary = Server::start_with_files(
+        "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [{ file = 'z.zone', origin = 'example.org', \
+         transfer_to = ['127.0.0.1'] }]\n",
+        &[("z.zone", &text(1, ADDRESS))],
+    );
+    let keys = format!(
+        "[authorities.copy]\nlisten = ['127.0.0.1:0']\nzones = [{{ zone = 'example.org', primaries = ['{}'], \
+         file = '{}' }}]",
+        primary.listener("ts"),
+        file.display()
+    );
+    let tree = Tree::start_as(&keys, 2, |command| {
+        command.env("HEDGEROW_LOG", "hedgerow=debug");
+    });
+    let ask = || Client::of(tree.server.listener("copy")).try_ask(&query("www.example.org", A));
+    let has = |address: &str| ask().is_some_and(|response| response.answers() == [address]);
+    until("a copy", || has(ADDRESS).then_some(()));
+    primary.reload("z.zone", &text(2, OTHER));
+    until("a newer copy", || has(OTHER).then_some(()));
+    let read = "standby: has read what the server has saved zones=1";
+    until("two standbys have it", || (tree.server.process.log().matches(read).count() >= 2).then_some(()));
+    drop(primary);
+    // Another content of the same file and length: who reads it now finds no zone there.
+    let len = std::fs::metadata(&file).expect("what was saved").len();
+    std::fs::write(&file, vec![b'('; usize::try_from(len).expect("small")]).expect("our own file");
+    tree.kill(&[tree.pid("server")]);
+    until("the first answer", || {
+        let response = ask()?;
+        assert_eq!(response.answers(), [OTHER], "the standby has read it before");
+        Some(())
+    });
+}
+
+#[test]
 fn upgrades_to_what_cannot_serve_are_refused_and_nothing_changes() {
     let (tree, _folder, program) = start_copy();
     let before = tree.wait_until_whole();
