@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::admin::{ProcessChange, Refused};
 use crate::load::{Confinement, LoadError, Setup};
 use crate::net::listening::ListeningSocket;
-use crate::server::{Carried, Drained, Listeners, Loss, Read, Rest, Server, ServerEvent, StartError, confine};
+use crate::server::{Carried, Listeners, Loss, Read, Rest, Server, ServerEvent, StartError, confine};
 use crate::service_manager::{Contact, ServiceManager, passed_sockets};
 use crate::signals::{Blocked, SignalRequest};
 
@@ -88,7 +88,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
             event = server.supervise() => match event {
                 ServerEvent::Lost(loss) => end_with(&loss),
                 // There is nobody to tell.
-                ServerEvent::Known(_) => {}
+                ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => {
                     tracing::info!("stop: {}", server.stopping());
                     let _ = answer.send(Ok(server.stopping()));
@@ -120,15 +120,8 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
             _ = tick.tick(), if manager.interval().is_some() => manager.tick(true),
         }
     };
-    tracing::info!("{summary}");
-    match drained {
-        Drained::Whole => tracing::info!("drained"),
-        // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
-        Drained::Late => tracing::warn!("not drained in time: some clients did not get their responses"),
-        Drained::Lost(loss) => end_with(&loss),
-    }
     // Threads may still run; they end with the process.
-    std::process::exit(0)
+    std::process::exit(drained.report(&summary))
 }
 
 /// Has the service manager keep what the server listens on.
@@ -139,10 +132,9 @@ fn keep(manager: &mut ServiceManager, server: &Server) {
     });
 }
 
-/// Ends the process at once, since a part of it is lost. Going on would leave those clients without an answer for ever whom the kernel
-/// sends there; whoever started us starts us anew.
+/// Ends the process at once, since a part of it is lost.
 fn end_with(loss: &Loss) -> ! {
-    tracing::error!(task = loss.lost.kind.label(), worker = loss.worker, "{loss}; the process ends");
+    loss.report();
     std::process::exit(1);
 }
 

@@ -87,6 +87,11 @@ impl Config {
     /// The default of `drain_delay`: nobody asks who is ready unless he was told to.
     pub const DRAIN_DELAY: Duration = Duration::ZERO;
 
+    /// The zones that authorities have from other servers.
+    pub fn secondaries(&self) -> impl Iterator<Item = &SecondaryConfig> {
+        self.authorities.iter().flat_map(|authority| &authority.secondaries)
+    }
+
     /// Reads the text of a config file. `file` is its name in messages; file names in it are relative
     /// to `folder`.
     pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Self, Problems> {

@@ -4,7 +4,7 @@
 //! came (`version.rs`), saves it (`saved.rs`), and hands it over as a [`ZoneUpdate`]. What of that takes the processor for long
 //! happens on a thread of its own. A zone that is handed over is what workers answer from; until the first one, and when the
 //! last one has expired, that is an unserved zone. What an earlier process has saved is loaded by whoever has time for that
-//! ([`Saved`]).
+//! ([`SavedZones`]).
 
 mod client;
 mod saved;
@@ -25,7 +25,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep_until, timeout};
 
 use self::client::Primary;
-pub use self::saved::Saved;
+pub use self::saved::{Saved, SavedZones};
 use self::version::Fetched;
 use crate::config::SecondaryConfig;
 use crate::net::clock::SleepMeter;

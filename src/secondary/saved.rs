@@ -1,13 +1,17 @@
 //! A zone on disk, so that a restart needs no primary: a master file, written whole or not at all. The time of its last
 //! change is when a primary last confirmed that it is up to date.
 
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::path::Path;
+use std::mem;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::SecondaryZone;
+use crate::config::SecondaryConfig;
 use crate::files::{self, NewFile, Readers};
 use crate::transfer::Records;
 use crate::wire::{Name, display_name};
@@ -26,30 +30,81 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// What is saved of these zones. Takes as long as it takes to read them.
-    pub fn load_all(zones: impl IntoIterator<Item = SecondaryZone>) -> Vec<(SecondaryZone, Self)> {
-        let load = |secondary: SecondaryZone| {
-            let (zone, age) = load(&secondary.config.file, &secondary.config.zone)?;
-            let size = Records::size_of(zone.iter());
-            Some((secondary, Self { zone: Arc::new(zone), size, age, loaded: Instant::now() }))
-        };
-        zones.into_iter().filter_map(load).collect()
-    }
-
     /// How long ago it was confirmed.
     pub(super) fn age(&self) -> Duration {
         self.age + self.loaded.elapsed()
     }
 }
 
-/// Reads a zone that was saved, and how long ago it was confirmed. One that cannot be read is told, and is then as good as
-/// none.
-fn load(file: &Path, name: &Name) -> Option<(Zone, Duration)> {
-    let read = || -> io::Result<(Vec<u8>, SystemTime)> { Ok((files::read(file)?, fs::metadata(file)?.modified()?)) };
+/// What was read of saved zones, so that who waits to serve has only that to read which has changed since.
+#[derive(Clone, Debug, Default)]
+pub struct SavedZones(HashMap<PathBuf, Kept>);
+
+/// What was read of one file.
+#[derive(Clone, Debug)]
+struct Kept {
+    version: FileVersion,
+    zone: Arc<Zone>,
+    size: usize,
+}
+
+/// What tells a file from the one that takes its place. Not when it was changed last: that is when a primary has confirmed it. The
+/// number of a file that is gone is given to a new one, but not its time of birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileVersion {
+    inode: u64,
+    len: u64,
+    born: Option<SystemTime>,
+}
+
+impl FileVersion {
+    /// Of a file on a system that tells when it was born; otherwise the last change has to do.
+    fn of(metadata: &Metadata) -> Self {
+        let born = metadata.created().or_else(|_| metadata.modified()).ok();
+        Self { inode: metadata.ino(), len: metadata.len(), born }
+    }
+}
+
+impl SavedZones {
+    /// Reads what is saved of these zones and has changed, and forgets all others. Takes as long as it takes to read that. Returns how
+    /// many it has read.
+    pub fn read<'a>(&mut self, zones: impl IntoIterator<Item = &'a SecondaryConfig>) -> usize {
+        let mut known = mem::take(&mut self.0);
+        let mut read = 0;
+        for SecondaryConfig { file, zone: name, .. } in zones {
+            let kept = known.remove(file).filter(|kept| kept.zone.apex() == name);
+            let is_current = |kept: &Kept| fs::metadata(file).is_ok_and(|now| FileVersion::of(&now) == kept.version);
+            let kept = kept.filter(is_current).or_else(|| {
+                read += 1;
+                load(file, name)
+            });
+            self.0.extend(kept.map(|kept| (file.clone(), kept)));
+        }
+        read
+    }
+
+    /// What is saved of these zones.
+    pub fn load_all(mut self, zones: impl IntoIterator<Item = SecondaryZone>) -> Vec<(SecondaryZone, Saved)> {
+        let zones: Vec<_> = zones.into_iter().collect();
+        self.read(zones.iter().map(|secondary| &secondary.config));
+        let saved = |secondary: SecondaryZone| {
+            let file = &secondary.config.file;
+            let Kept { zone, size, .. } = self.0.get(file)?.clone();
+            // A clock that was set back since makes it as fresh as can be, which errs on the side of an answer.
+            let age = fs::metadata(file).and_then(|now| now.modified()).ok()?.elapsed().unwrap_or_default();
+            Some((secondary, Saved { zone, size, age, loaded: Instant::now() }))
+        };
+        zones.into_iter().filter_map(saved).collect()
+    }
+}
+
+/// Reads a zone that was saved. One that cannot be read is told, and is then as good as none.
+fn load(file: &Path, name: &Name) -> Option<Kept> {
     let complain = |error: String| {
         tracing::warn!(zone = %name, file = %file.display(), error, "its file is of no use, it is transferred anew");
     };
-    let (octets, confirmed) = match read() {
+    // Looked at first: what takes its place meanwhile is found to be another.
+    let (metadata, octets) = match fs::metadata(file).and_then(|metadata| Ok((metadata, files::read(file)?))) {
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
@@ -58,8 +113,10 @@ fn load(file: &Path, name: &Name) -> Option<(Zone, Duration)> {
         }
     };
     match parse(file, octets, name) {
-        // A clock that was set back since makes it as fresh as can be, which errs on the side of an answer.
-        Ok(zone) => Some((zone, confirmed.elapsed().unwrap_or_default())),
+        Ok(zone) => {
+            let size = Records::size_of(zone.iter());
+            Some(Kept { version: FileVersion::of(&metadata), zone: Arc::new(zone), size })
+        }
         Err(error) => {
             complain(error);
             None
@@ -110,6 +167,7 @@ pub(super) fn confirm(file: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::secondary::version::build;
     use crate::wire::RecordType;
     use crate::zone::Record;
@@ -124,22 +182,57 @@ mod tests {
         build(name, records.into_iter()).expect("a zone")
     }
 
+    /// A zone of a name, as the config has it.
+    fn secondary(name: &Name, file: &Path) -> SecondaryZone {
+        let text = format!(
+            "[authorities.ts1]\nlisten = [\"127.0.0.1:0\"]\nzones = [{{ zone = \"{name}\", file = \"{}\", primaries = [\"127.0.0.1:9\"] }}]",
+            file.display()
+        );
+        let config = Config::parse(&text, "config.toml", Path::new(".")).expect("a config");
+        let config = config.authorities[0].secondaries[0].clone();
+        SecondaryZone { authority: 0, config, key: None }
+    }
+
     #[test]
     fn what_is_saved_is_loaded() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("below").join("e.zone");
         let name: Name = "e.example".parse().expect("a name");
-        assert!(load(&file, &name).is_none());
+        let secondary = secondary(&name, &file);
+        let load = || SavedZones::default().load_all([secondary.clone()]).pop().map(|(_, saved)| saved);
+        assert!(load().is_none());
         let zone = zone(&name);
         save(&file, &zone).expect("the folder is ours");
-        let (loaded, age) = load(&file, &name).expect("what was saved");
-        assert!(loaded.canonical().eq(zone.canonical()) && age < Duration::from_secs(60));
+        let saved = load().expect("what was saved");
+        assert!(saved.zone.canonical().eq(zone.canonical()) && saved.age() < Duration::from_secs(60));
         let long_ago = SystemTime::now() - Duration::from_secs(5_000);
         File::options().append(true).open(&file).and_then(|file| file.set_modified(long_ago)).expect("ours");
-        assert!(load(&file, &name).is_some_and(|(_, age)| age >= Duration::from_secs(5_000)));
+        assert!(load().is_some_and(|saved| saved.age() >= Duration::from_secs(5_000)));
         confirm(&file).expect("it is there");
-        assert!(load(&file, &name).is_some_and(|(_, age)| age < Duration::from_secs(60)));
+        assert!(load().is_some_and(|saved| saved.age() < Duration::from_secs(60)));
         fs::write(&file, "nonsense").expect("ours");
-        assert!(load(&file, &name).is_none());
+        assert!(load().is_none());
+    }
+
+    #[test]
+    fn only_what_has_changed_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("e.zone");
+        let name: Name = "e.example".parse().expect("a name");
+        let secondary = secondary(&name, &file);
+        let mut known = SavedZones::default();
+        let read = |known: &mut SavedZones| known.read([&secondary.config]);
+        assert_eq!(read(&mut known), 1, "nothing is there yet");
+        let zone = zone(&name);
+        save(&file, &zone).expect("ours");
+        assert_eq!([read(&mut known), read(&mut known)], [1, 0]);
+        confirm(&file).expect("it is there");
+        assert_eq!(read(&mut known), 0, "it is as it was");
+        save(&file, &zone).expect("ours");
+        assert_eq!(read(&mut known), 1, "another file");
+        let saved = known.clone().load_all([secondary.clone()]);
+        assert!(matches!(&*saved, [(_, saved)] if saved.zone.canonical().eq(zone.canonical())));
+        known.read([]);
+        assert_eq!(read(&mut known), 1, "what nobody wants is forgotten");
     }
 }

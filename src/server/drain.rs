@@ -26,6 +26,23 @@ pub enum Drained {
     Lost(Loss),
 }
 
+impl Drained {
+    /// Tells how it has ended. Returns the exit status that goes with that.
+    pub fn report(&self, summary: &Summary) -> i32 {
+        tracing::info!("{summary}");
+        match self {
+            Self::Whole => tracing::info!("drained"),
+            // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
+            Self::Late => tracing::warn!("not drained in time: some clients did not get their responses"),
+            Self::Lost(loss) => {
+                loss.report();
+                return 1;
+            }
+        }
+        0
+    }
+}
+
 impl Server {
     /// What is said to whoever asks the server to stop.
     pub fn stopping(&self) -> String {
@@ -33,6 +50,17 @@ impl Server {
             true => STOPPING.to_owned(),
             false => format!("not ready any more; after {:?} {STOPPING}", self.drain_delay),
         }
+    }
+
+    /// Reads no more datagrams, so that another process can, alone. A worker that hangs is not waited for long.
+    pub async fn stop_reading(&self) {
+        let stopped: Vec<_> = self.workers.ways().iter().map(ask_to_stop_reading).collect();
+        let all = async {
+            for stopped in stopped {
+                let _ = stopped.await;
+            }
+        };
+        let _ = timeout(READING_PATIENCE, all).await;
     }
 
     /// Ends. At first all goes on for `drain_delay`, but for `/readyz`. Then the LS takes no more queries and finishes those in flight,
@@ -104,7 +132,7 @@ impl Server {
             match self.supervise().await {
                 ServerEvent::Lost(loss) => return loss,
                 // Who serves next was told what counts.
-                ServerEvent::Known(_) => {}
+                ServerEvent::Known(_) | ServerEvent::ZoneSaved => {}
                 ServerEvent::Asked(ProcessChange::Stop, answer) => drop(answer.send(Ok(self.stopping()))),
                 ServerEvent::Asked(ProcessChange::Restart { .. } | ProcessChange::Upgrade { .. }, answer) => {
                     drop(answer.send(Err(ending())));
@@ -115,6 +143,16 @@ impl Server {
         }
     }
 }
+
+/// Asks a worker to read no more; what is returned ends when it does not.
+fn ask_to_stop_reading(worker: &UnboundedSender<Command>) -> oneshot::Receiver<()> {
+    let (done, stopped) = oneshot::channel();
+    let _ = worker.send(Command::StopReading(done));
+    stopped
+}
+
+/// How long workers that are to read no more are waited for: another process waits for that to serve.
+const READING_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Asks a worker to drain; what is returned ends when it has.
 fn ask_to_drain(worker: &UnboundedSender<Command>, rest: Rest) -> oneshot::Receiver<()> {

@@ -18,6 +18,8 @@ pub enum ServerEvent {
     Asked(ProcessChange, Answer),
     /// By-hand changes or states of backends are these from now on; told if there are other processes.
     Known(Known),
+    /// A zone of another server has another version, which is saved; told if there are other processes.
+    ZoneSaved,
     /// A reload has begun; [`Reloaded`](Self::Reloaded) follows.
     Reloading,
     /// A reload is over, and with it other sockets may be listened on.
@@ -40,6 +42,14 @@ pub struct Loss {
     pub worker: Option<u16>,
     /// What it was.
     pub lost: Lost,
+}
+
+impl Loss {
+    /// Tells that the process ends for it. Going on would leave those clients without an answer for ever whom the kernel sends there;
+    /// a standby serves, or whoever started us starts us anew.
+    pub fn report(&self) {
+        tracing::error!(task = self.lost.kind.label(), worker = self.worker, "{self}; the process ends");
+    }
 }
 
 impl From<LostWorker> for Loss {

@@ -40,7 +40,7 @@ use tokio::time::Interval;
 
 use self::admin_tasks::AdminTasks;
 use self::authorities::{ServedAuthority, ZoneChange};
-pub use self::carried::{Carried, CarriedCache, Known, Learnt};
+pub use self::carried::{Carried, CarriedCache, Known, Learnt, SavedZones};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
 pub use self::drain::Drained;
@@ -376,6 +376,9 @@ impl Server {
         let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { return };
         let change = served.take(update);
         self.publish(number);
+        if self.processes.is_some() {
+            self.events.push_back(ServerEvent::ZoneSaved);
+        }
         change.into_iter().for_each(|change| notify(&mut self.notifier, change));
     }
 

@@ -42,7 +42,7 @@ use crate::limit::OwnAddresses;
 use crate::load::{Confinement, LoadError, Setup};
 use crate::metrics::{LastReload, ReloadSnapshot};
 use crate::net::tasks::{Lost, TaskKind, blocking};
-use crate::secondary::{Saved, SecondaryZone};
+use crate::secondary::{Saved, SavedZones, SecondaryZone};
 use crate::state::ForwarderState;
 use crate::transfer::tsig::Keys;
 
@@ -143,7 +143,8 @@ impl Prepared {
             next_authority += usize::from(known.is_none());
             zones.extend(secondary_zones_of(number, config, &keys));
         }
-        let saved = Saved::load_all(zones.into_iter().filter(|secondary| !base.zones.contains(secondary)));
+        let zones = zones.into_iter().filter(|secondary| !base.zones.contains(secondary));
+        let saved = SavedZones::default().load_all(zones);
         let size = setup.config.cache.as_ref().map(|cache| cache.size);
         let size = size.filter(|_| base.cache_size.is_some() && base.cache_size != size);
         let new_cache = size.map(|size| Arc::new(Cache::new(size, Instant::now())));

@@ -39,7 +39,7 @@ use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::Tasks;
 use crate::notify::Notifier;
-use crate::secondary::{Saved, Secondaries, ZoneUpdate};
+use crate::secondary::{SavedZones, Secondaries, ZoneUpdate};
 use crate::state::ForwarderState;
 use crate::transfer::tsig::Keys;
 use crate::wire::HashSeed;
@@ -103,7 +103,7 @@ impl Server {
         carried: Carried,
         read: Read,
     ) -> Result<Self, StartError> {
-        let Carried { known, learnt, cache, edition } = carried;
+        let Carried { known, learnt, cache, saved, edition } = carried;
         // Who tells what it has learnt tells what it has counted when it stops to serve.
         let uncounted = learnt.is_some().then(Vec::new);
         let Setup { mut config, zone_dbs, keys, cookie_secrets, token, source, files: _, watch } = setup;
@@ -146,7 +146,7 @@ impl Server {
         let tasks = Tasks::default();
         let mut zones =
             Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
-        let changes = zones.take_saved();
+        let changes = zones.take_saved(saved);
         let reloads = Reloads::start(read, confinement, edition)?;
         let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
         let in_force = InForce {
@@ -252,11 +252,11 @@ impl Zones {
         Self { authorities, changes: changes.into_iter().flatten().collect(), secondaries, updates }
     }
 
-    /// Takes what was saved of the zones of other servers, so that it is answered from with the first query. Returns all
-    /// zones whose copies are out of date.
-    fn take_saved(&mut self) -> Vec<ZoneChange> {
+    /// Takes what was saved of the zones of other servers, so that it is answered from with the first query; what is
+    /// known of it already is not read again. Returns all zones whose copies are out of date.
+    fn take_saved(&mut self, saved: SavedZones) -> Vec<ZoneChange> {
         let zones: Vec<_> = self.authorities.iter().flat_map(ServedAuthority::zones).collect();
-        let saved = Saved::load_all(zones.iter().cloned());
+        let saved = saved.load_all(zones.iter().cloned());
         self.secondaries.set_zones(zones, saved);
         while let Ok(update) = self.updates.try_recv() {
             let served = self.authorities.iter_mut().find(|served| served.number() == update.authority);

@@ -63,6 +63,8 @@ pub(super) enum Command {
     TellLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
     /// Say that there is progress.
     Ping(Ping),
+    /// Read no more datagrams, and say so: another process does from now on. Connections are served on.
+    StopReading(oneshot::Sender<()>),
     /// Take no more queries for the LS, finish those in flight, and say so.
     Drain(Rest, oneshot::Sender<()>),
     /// The same for the authorities; then end.
@@ -294,6 +296,17 @@ impl Sections {
                 let _ = answer.send(learnt.unwrap_or_default());
             }
             Command::Ping(ping) => ping.answer(),
+            Command::StopReading(done) => {
+                let of_forwarder = self.forwarder.iter_mut().flat_map(ForwarderTasks::take_readers);
+                let of_authorities = self.authorities.iter_mut().flat_map(AuthorityTasks::take_readers);
+                let readers: Vec<_> = of_forwarder.chain(of_authorities).collect();
+                around.tasks.start_and_leave(TaskKind::Drain, async {
+                    for readers in readers {
+                        readers.stop().await;
+                    }
+                    let _ = done.send(());
+                });
+            }
             Command::Drain(rest, done) => match &mut self.forwarder {
                 // Commands are still taken meanwhile: a backend may die while we wait for it.
                 Some(forwarder) => {

@@ -26,7 +26,7 @@ use super::takeover::{Passing, Told, Way, unpack};
 use crate::load::{ConfigText, Confinement, LoadError, Reader, Setup};
 use crate::metrics::Role;
 use crate::net::tasks::blocking;
-use crate::server::{Carried, CarriedCache, Listeners, Read, Server};
+use crate::server::{Carried, CarriedCache, Listeners, Read, SavedZones, Server};
 use crate::signals::{Blocked, SignalRequest, Signals};
 
 /// A process on its way through its roles.
@@ -46,7 +46,15 @@ pub(super) enum Had {
 }
 
 /// What a standby reads while it waits.
-type Loading = Pin<Box<dyn Future<Output = (Reader, Result<Setup, LoadError>, u64)>>>;
+type Loading = Pin<Box<dyn Future<Output = Loaded>>>;
+
+/// What it has read.
+struct Loaded {
+    reader: Reader,
+    /// Another edition of the config, if there was one, and its number.
+    newer: Option<(u64, Result<Setup, LoadError>)>,
+    saved: SavedZones,
+}
 
 impl Live {
     /// Goes through all of it; returns the exit status.
@@ -90,8 +98,9 @@ impl Live {
         let mut loading: Option<Loading> = None;
         self.member.say(Role::Standby, None);
         loop {
-            if loading.is_none() && self.edition() > self.member.state.edition {
-                loading = Some(self.load()?);
+            let is_newer = self.edition() > self.member.state.edition;
+            if loading.is_none() && (is_newer || self.member.is_zone_saved) {
+                loading = Some(self.load(&prepared)?);
             }
             tokio::select! {
                 message = next_message(&self.member, &self.watched) => match message {
@@ -110,20 +119,12 @@ impl Live {
                         self.member.succeed();
                     }
                 },
-                (reader, setup, edition) = ended(&mut loading) => {
+                Loaded { reader, newer, saved } = ended(&mut loading) => {
                     loading = None;
                     self.member.reader = reader;
-                    self.member.state.edition = edition;
-                    match setup {
-                        Ok(setup) => {
-                            prepared.setup = setup;
-                            prepared.edition = edition;
-                            self.member.say(Role::Standby, None);
-                        }
-                        Err(problem) => {
-                            tracing::warn!("standby keeps edition {}: {problem}", prepared.edition);
-                            self.member.say(Role::Standby, Some(problem.to_string()));
-                        }
+                    prepared.saved = saved;
+                    if let Some((edition, setup)) = newer {
+                        self.take_edition(edition, setup, &mut prepared);
                     }
                 }
                 asked = self.signals.next() => match asked {
@@ -214,15 +215,39 @@ impl Live {
         self.member.common.edition.as_ref().map_or(0, |(edition, _)| edition.number)
     }
 
-    /// Begins to read the edition in force.
-    fn load(&mut self) -> io::Result<Loading> {
+    /// Takes an edition that was read, or keeps the one that it has if that failed.
+    fn take_edition(&mut self, edition: u64, setup: Result<Setup, LoadError>, prepared: &mut Prepared) {
+        self.member.state.edition = edition;
+        match setup {
+            Ok(setup) => {
+                prepared.setup = setup;
+                prepared.edition = edition;
+                self.member.say(Role::Standby, None);
+            }
+            Err(problem) => {
+                tracing::warn!("standby keeps edition {}: {problem}", prepared.edition);
+                self.member.say(Role::Standby, Some(problem.to_string()));
+            }
+        }
+    }
+
+    /// Begins to read the edition in force, if it is another, and what the server has saved.
+    fn load(&mut self, prepared: &Prepared) -> io::Result<Loading> {
+        self.member.is_zone_saved = false;
         let mut reader = std::mem::take(&mut self.member.reader);
-        let edition = self.edition();
-        let text = self.member.common.edition.as_ref().map(|(edition, text)| text_of(edition, text)).transpose()?;
+        let newer = self.member.common.edition.as_ref().filter(|(newer, _)| newer.number > self.member.state.edition);
+        let newer = newer.map(|(newer, text)| Ok::<_, io::Error>((newer.number, text_of(newer, text)?))).transpose()?;
+        let mut saved = prepared.saved.clone();
+        let known: Vec<_> = prepared.setup.config.secondaries().cloned().collect();
         Ok(Box::pin(blocking(move || {
             // Its files are those of the server, which has looked whether they are in reach.
-            let setup = reader.read(text, &Confinement::default());
-            (reader, setup, edition)
+            let newer = newer.map(|(edition, text)| (edition, reader.read(Some(text), &Confinement::default())));
+            let read = match &newer {
+                Some((_, Ok(setup))) => saved.read(setup.config.secondaries()),
+                Some((_, Err(_))) | None => saved.read(&known),
+            };
+            tracing::debug!(zones = read, "standby: has read what the server has saved");
+            Loaded { reader, newer, saved }
         })))
     }
 
@@ -241,7 +266,8 @@ impl Live {
         carried: Carried,
         way: Option<Way>,
     ) -> io::Result<ExitCode> {
-        let Prepared { setup, listeners, confinement, edition } = prepared;
+        let Prepared { setup, saved, listeners, confinement, edition } = prepared;
+        let carried = Carried { saved, ..carried };
         let listeners = match listeners {
             Some(listeners) => listeners,
             None => Listeners::open(&setup.config, duplicates(&self.member.common.sockets)?).map_err(unable)?.0,
@@ -260,7 +286,7 @@ impl Live {
             edition,
             asked: None,
             ending: None,
-            orphaned: None,
+            orphaned: Some(Instant::now()),
             heard: Instant::now(),
             ticked: Instant::now(),
             way,

@@ -131,6 +131,8 @@ pub(super) enum Upward {
     Edition(Edition),
     /// This is known of the backends; it comes along.
     Known,
+    /// A server has saved a zone that it got from another.
+    ZoneSaved,
     /// An operator asks a server for this.
     Ask {
         /// A restart or an upgrade, or the end of all.
@@ -163,6 +165,8 @@ pub(super) enum Downward {
     Edition(Edition),
     /// This is known of the backends.
     Known,
+    /// The server has saved a zone.
+    ZoneSaved,
     /// A newcomer takes over; the way to it comes along.
     Successor,
     /// What has become of what was asked for.

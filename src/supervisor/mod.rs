@@ -71,7 +71,8 @@ fn try_to_join(file: Option<PathBuf>) -> io::Result<ExitCode> {
     let state = State { role: Some(Role::Starting), ..State::default() };
     let (mut reader, coming) = (Reader::new(file), Vec::new());
     reader.set_user(common.given_up.as_ref().and_then(|given_up| given_up.user.clone()));
-    let mut member = Member { common, part, channel, state, reader, coming, way, is_same_protocol };
+    let mut member =
+        Member { common, part, channel, state, reader, coming, way, is_zone_saved: false, is_same_protocol };
     member.introduce()?;
     let prepared = match member.prepare() {
         Ok(prepared) => prepared,

@@ -18,10 +18,10 @@ use super::locks;
 use super::message::{Downward, Edition, GivenUp, Introduction, PROTOCOL, Part, State, Upward, from_memory};
 use super::spawn::Image;
 use super::tree::Word;
-use crate::load::{ConfigText, Confinement, Reader, Setup};
+use crate::load::{ConfigText, Confinement, LoadError, Reader, Setup};
 use crate::metrics::Role;
 use crate::net::listening::{Endpoint, ListeningSocket};
-use crate::server::{Listeners, StartError, confine};
+use crate::server::{Listeners, SavedZones, StartError, confine};
 
 /// A process as far as it is before it serves.
 pub(super) struct Member {
@@ -34,6 +34,8 @@ pub(super) struct Member {
     pub(super) coming: Vec<ListeningSocket>,
     /// A newcomer's way to the server.
     pub(super) way: Option<OwnedFd>,
+    /// Whether the server has saved a zone that this one has not read.
+    pub(super) is_zone_saved: bool,
     /// Whether the server speaks as this one does.
     pub(super) is_same_protocol: bool,
 }
@@ -41,6 +43,8 @@ pub(super) struct Member {
 /// All that it takes to serve.
 pub(super) struct Prepared {
     pub(super) setup: Setup,
+    /// What the server has saved of zones of other servers.
+    pub(super) saved: SavedZones,
     /// Those of a process that binds what is new. One that stands by takes them when it serves: until then it binds nothing,
     /// for what waits in a socket that nobody reads is lost with it.
     pub(super) listeners: Option<Listeners>,
@@ -127,14 +131,17 @@ impl Member {
             let loading = scope.spawn(|| {
                 // Closed at its end, however it ends.
                 let _writer = writer;
-                reader.read(text, &confinement.unwrap_or_default())
+                let setup = reader.read(text, &confinement.unwrap_or_default())?;
+                let mut saved = SavedZones::default();
+                saved.read(setup.config.secondaries());
+                Ok((setup, saved))
             });
             self.attend(None, Some(&done));
             loading.join()
         });
         self.reader = reader;
-        let mut setup = match setup {
-            Ok(setup) => setup.map_err(|problems| Problem::Load(problems.to_string()))?,
+        let (mut setup, saved) = match setup {
+            Ok(setup) => setup.map_err(|problems: LoadError| Problem::Load(problems.to_string()))?,
             Err(_) => return Err(Problem::Start("loading has panicked".to_owned())),
         };
         let failed = |error: StartError| Problem::Start(error.to_string());
@@ -168,7 +175,7 @@ impl Member {
             Part::First | Part::Standby | Part::Supervisor { .. } => edition.unwrap_or(1),
         };
         self.state.edition = edition;
-        Ok(Prepared { setup, listeners, confinement, edition })
+        Ok(Prepared { setup, saved, listeners, confinement, edition })
     }
 
     /// Attends to the supervisor until a moment, or until a descriptor is readable.
@@ -224,6 +231,7 @@ impl Member {
                 }
             }
             Downward::Known => self.common.known = descriptors.pop(),
+            Downward::ZoneSaved => self.is_zone_saved = true,
             // For a server.
             Downward::Reload | Downward::Successor | Downward::Changed(_) | Downward::Conflict(_) => {}
         }

@@ -16,13 +16,13 @@ use super::locks;
 use super::message::{Downward, Edition, Part, Sockets, Upward, to_memory};
 use super::spawn::Image;
 use super::takeover::{Passing, Way, add_counted, unpack};
-use super::tree::{ChangeKind, Rules, Word};
+use super::tree::{ChangeKind, Pid, Rules, Word};
 use crate::admin::{ProcessChange, Refused};
 use crate::config::SupervisorConfig;
 use crate::load::ConfigText;
 use crate::metrics::{ProcessesSnapshot, Role, Snapshot};
 use crate::net::tcp::MovedConnection;
-use crate::server::{Answer, Drained, Known, Loss, Rest, Server, ServerEvent};
+use crate::server::{Answer, Known, Loss, Rest, Server, ServerEvent};
 use crate::signals::SignalRequest;
 
 /// A process that serves.
@@ -35,7 +35,8 @@ pub(super) struct Serving {
     pub(super) asked: Option<Answer>,
     /// When it drains at the latest, once a signal has told it to end.
     pub(super) ending: Option<Instant>,
-    /// Since when no supervisor is heard of.
+    /// Since when no supervisor is heard of: from the beginning, for a standby may have served and introduced itself anew when the last
+    /// one had gone already.
     pub(super) orphaned: Option<Instant>,
     /// When the supervisor was last heard of.
     pub(super) heard: Instant,
@@ -108,7 +109,9 @@ impl Serving {
                         }
                     }
                     None => {
-                        self.orphaned.get_or_insert_with(Instant::now);
+                        // The next one has its own time to say something.
+                        self.heard = Instant::now();
+                        self.orphaned.get_or_insert(self.heard);
                         self.live.introduce()?;
                         self.tell_all();
                     }
@@ -141,6 +144,7 @@ impl Serving {
         match event {
             ServerEvent::Lost(loss) => end_with(&loss),
             ServerEvent::Known(known) => self.tell_known(&known),
+            ServerEvent::ZoneSaved => self.live.member.tell(&Upward::ZoneSaved, None),
             ServerEvent::Reloading => self.live.member.tell(&Upward::Reloading, None),
             ServerEvent::Reloaded { edition, error } => {
                 if error.is_none() {
@@ -211,7 +215,7 @@ impl Serving {
             Downward::Changed(result) => self.answer(result.map_err(Refused::Invalid)),
             Downward::Conflict(reason) => self.answer(Err(Refused::Conflict(reason))),
             // It is the server that tells these.
-            Downward::Sockets(_) | Downward::Edition(_) | Downward::Known => {}
+            Downward::Sockets(_) | Downward::Edition(_) | Downward::Known | Downward::ZoneSaved => {}
         }
         None
     }
@@ -268,23 +272,29 @@ impl Serving {
             self.heard = now;
         }
         self.ticked = now;
-        let holder = || self.live.member.common.supervise.holder(locks::Part::Whole);
-        if let Some(since) = self.orphaned {
-            if now.duration_since(since) < ORPHANED || holder().is_some() {
-                return Ok(None);
+        match self.live.member.common.supervise.holder(locks::Part::Whole) {
+            None if self.orphaned.is_some_and(|since| now.duration_since(since) >= ORPHANED) => {
+                if !self.live.member.common.succession {
+                    tracing::warn!("the supervisor has ended, and nobody is to succeed it: draining");
+                    return Ok(Some(End::Drain));
+                }
+                // Nobody is left who waited for that.
+                self.orphaned = Some(now);
+                if let Err(error) = self.start_supervisor() {
+                    tracing::error!(%error, "no supervisor can be started; again in {} ms", ORPHANED.as_millis());
+                }
             }
-            if !self.live.member.common.succession {
-                tracing::warn!("the supervisor has ended, and nobody is to succeed it: draining");
-                return Ok(Some(End::Drain));
-            }
-            // Nobody is left who waited for that.
-            self.orphaned = Some(now);
-            if let Err(error) = self.start_supervisor() {
-                tracing::error!(%error, "no supervisor can be started; again in {} ms", ORPHANED.as_millis());
-            }
-        } else if let Some(watchdog) = self.rules.watchdog
+            Some(supervisor) => self.watch_supervisor(supervisor, now),
+            None => {}
+        }
+        Ok(None)
+    }
+
+    /// Kills a supervisor that has said nothing for too long.
+    fn watch_supervisor(&mut self, supervisor: Pid, now: Instant) {
+        if let Some(watchdog) = self.rules.watchdog
             && now.duration_since(self.heard) >= watchdog
-            && let Some(pid) = holder().and_then(|pid| SystemPid::from_raw(i32::try_from(pid).ok()?))
+            && let Some(pid) = i32::try_from(supervisor).ok().and_then(SystemPid::from_raw)
         {
             self.heard = now;
             tracing::warn!("the supervisor made no progress for {} s: killing it", watchdog.as_secs());
@@ -293,7 +303,6 @@ impl Serving {
                 tracing::error!(%error, "the supervisor cannot be killed");
             }
         }
-        Ok(None)
     }
 
     /// Starts a supervisor, which knows what this one knows.
@@ -315,9 +324,7 @@ impl Serving {
             End::Drain if self.live.member.common.contact.is_there() => rest = Rest::Kept,
             End::Drain => rest = Rest::Taken,
             End::HandOver => {
-                self.server.leave_socket();
-                self.live.member.common.serve.release(locks::Part::Whole)?;
-                self.live.member.say(Role::Draining, None);
+                self.give_up().await?;
             }
             End::PassOn => {
                 let numbers = self.server.hand_over_counted();
@@ -328,9 +335,7 @@ impl Serving {
                 }
                 counted = Some(numbers);
                 self.server.leave_cache();
-                self.server.leave_socket();
-                self.live.member.common.serve.release(locks::Part::Whole)?;
-                self.live.member.say(Role::Draining, None);
+                self.give_up().await?;
                 self.wait_for_newcomer().await;
                 connections = Some(self.server.move_connections());
             }
@@ -358,15 +363,17 @@ impl Serving {
         if let (Some(way), Some(counted)) = (&way, &counted) {
             let _ = way.pass(&Passing::Counted, &numbers.since(counted));
         }
-        tracing::info!("{summary}");
-        match drained {
-            Drained::Whole => tracing::info!("drained"),
-            // No failure of ours: a client by TCP that does not take its responses can keep us for longer than is waited.
-            Drained::Late => tracing::warn!("not drained in time: some clients did not get their responses"),
-            Drained::Lost(loss) => end_with(&loss),
-        }
         // Threads may still run; they end with the process.
-        std::process::exit(0)
+        std::process::exit(drained.report(&summary))
+    }
+
+    /// Lets another process serve: reads no more, and then gives up the lock.
+    async fn give_up(&mut self) -> io::Result<()> {
+        self.server.leave_socket();
+        self.server.stop_reading().await;
+        self.live.member.common.serve.release(locks::Part::Whole)?;
+        self.live.member.say(Role::Draining, None);
+        Ok(())
     }
 
     /// Goes on until the newcomer serves, or has died.
@@ -431,7 +438,7 @@ pub(super) fn rules_of(config: Option<&SupervisorConfig>) -> Rules {
 
 /// Ends the process at once, since a part of it is lost: a standby serves.
 fn end_with(loss: &Loss) -> ! {
-    tracing::error!(task = loss.lost.kind.label(), worker = loss.worker, "{loss}; the process ends");
+    loss.report();
     std::process::exit(1);
 }
 

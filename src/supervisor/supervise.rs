@@ -511,6 +511,11 @@ impl Supervisor {
                 }
                 self.common.known = Some(known);
             }
+            Upward::ZoneSaved => {
+                for follower in self.followers() {
+                    self.tell(follower, &Downward::ZoneSaved, None);
+                }
+            }
             Upward::Ask { kind: Some(kind), is_cold } => {
                 if !self.tree.is_ending() && self.asker.is_none() {
                     self.is_cold = is_cold;

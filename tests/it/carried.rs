@@ -27,7 +27,13 @@ fn successor(of: &Running, config: &str) -> Running {
     let successor = Running::start(config, move |setup| {
         let loaded = learnt.load_cache(&setup.config, &known, &cache[..]).expect("it is whole");
         let (loaded, _) = loaded.expect("the config has a cache");
-        Carried { known, learnt: Some(learnt), cache: CarriedCache::Sent(loaded), edition: Some(7) }
+        Carried {
+            known,
+            learnt: Some(learnt),
+            cache: CarriedCache::Sent(loaded),
+            edition: Some(7),
+            ..Carried::default()
+        }
     });
     successor.run(move |server| {
         server.add_counted(&counted);

@@ -349,6 +349,15 @@ fn the_death_of_a_server_costs_what_it_had_in_flight() {
     let row =
         scene.measure("kill -9 server and supervisor", |course| course.event(|scene| die(scene, &["supervisor"])));
     row.check_deaths(1);
+    let row = scene.measure("kill -9 all but a standby", |course| {
+        course.event(|scene| {
+            let (server, spared) = (scene.one("server"), scene.one("standby"));
+            let others = scene.members().into_iter().map(|member| member.pid).filter(|pid| *pid != spared);
+            others.for_each(kill);
+            until("another server", || (scene.one("server") != server).then_some(()));
+        });
+    });
+    row.check_deaths(1);
     let row = scene.measure("kill -9 all but the supervisor", |course| course.event(|scene| die(scene, &["standby"])));
     row.check_deaths(1);
     let row = scene.measure("kill -9 all but the server", |course| {
@@ -372,10 +381,10 @@ fn random_deaths_leave_somebody_who_serves() {
     let row = scene.measure("kill -9 at random", |course| {
         let began = Instant::now();
         while began.elapsed() < time {
-            // Never so many that one is left. The list may name some that have just died.
+            // Never all of them: that is the end of it. The list may name some that have just died.
             let mut members = scene.members();
             members.retain(|member| is_running(member.pid) && member.role != "starting");
-            if members.len() > 2
+            if members.len() > 1
                 && let Some(member) = members.choose(&mut rng)
             {
                 servers += usize::from(member.role == "server");

@@ -26,6 +26,7 @@ pub use self::learnt::Learnt;
 #[cfg(doc)]
 use super::Server;
 use crate::cache::Cache;
+pub use crate::secondary::SavedZones;
 
 /// What a server begins with. The default is nothing at all, as at a first start.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub struct Carried {
     pub learnt: Option<Learnt>,
     /// Where the content of the cache comes from.
     pub cache: CarriedCache,
+    /// What it has read already of the zones that an earlier process has saved.
+    pub saved: SavedZones,
     /// The edition of the config, if it is not the first.
     pub edition: Option<u64>,
 }

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use super::reading::{Checkpoint, Reading};
 use super::{AuthorityParts, Change, Surroundings};
 use crate::authority::{self, Authority};
-use crate::metrics::{Counters, Dropped};
+use crate::metrics::Counters;
 use crate::net::busy_poll::BusyPoll;
-use crate::net::tasks::{Lost, TaskKind, Tasks};
-use crate::net::tcp::{self, Connections, Served};
+use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
+use crate::net::tcp::{Connections, Responder, Served};
 use crate::server::listeners::AddressSockets;
 
 /// A worker's TS.
@@ -87,18 +87,10 @@ impl AuthorityTasks {
         }
         for listener in listeners {
             let (authority, gate) = (Rc::clone(&self.authority), Rc::clone(&self.authority));
-            let counters = Arc::clone(&self.counters);
-            let handle = move |message: &[u8], responder: &tcp::Responder| {
-                authority.answer_stream_query(message, responder);
-            };
-            let refused = move || counters.dropped(Dropped::Overload);
             let admits = move |client| gate.may_connect(client);
-            let table = Arc::clone(&self.connections);
-            let serving = tcp::serve(listener, table, self.served.subscribe(), admits, handle, refused);
-            reading.connections.start(async {
-                serving.await;
-                Ok(())
-            });
+            let handle = move |message: &[u8], responder: &Responder| authority.answer_stream_query(message, responder);
+            let served = self.served.subscribe();
+            reading.accept(listener, &self.connections, served, &self.counters, admits, handle);
         }
         self.readings.push(reading);
         Ok(())
@@ -128,6 +120,11 @@ impl AuthorityTasks {
             connections.finish().await;
             drop(at_work);
         }
+    }
+
+    /// Takes away what reads datagrams.
+    pub(super) fn take_readers(&mut self) -> impl Iterator<Item = Endless> {
+        self.readings.iter_mut().map(Reading::take_readers)
     }
 
     /// Answers what has arrived by now, and ends.

@@ -17,10 +17,10 @@ use tokio::time::timeout;
 use super::reading::{Checkpoint, Reading};
 use super::{Change, ForwarderParts, Surroundings};
 use crate::forwarder::{Forwarder, Links, serve};
-use crate::metrics::{Counters, Dropped};
+use crate::metrics::Counters;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
-use crate::net::tcp::{self, Connections, Served};
+use crate::net::tcp::{Connections, Responder, Served};
 use crate::server::listeners::AddressSockets;
 
 /// A worker's LS.
@@ -131,18 +131,12 @@ impl ForwarderTasks {
         }
         for listener in listeners {
             let (forwarder, gate) = (Rc::clone(&self.forwarder), Rc::clone(&self.forwarder));
-            let counters = Arc::clone(&self.counters);
-            let handle = move |message: &[u8], responder: &tcp::Responder| {
+            let admits = move |client| gate.borrow().may_connect(client);
+            let handle = move |message: &[u8], responder: &Responder| {
                 forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
             };
-            let refused = move || counters.dropped(Dropped::Overload);
-            let admits = move |client| gate.borrow().may_connect(client);
-            let table = Arc::clone(&self.connections);
-            let serving = tcp::serve(listener, table, self.served.subscribe(), admits, handle, refused);
-            reading.connections.start(async {
-                serving.await;
-                Ok(())
-            });
+            let served = self.served.subscribe();
+            reading.accept(listener, &self.connections, served, &self.counters, admits, handle);
         }
         self.readings.push(reading);
         Ok(())
@@ -180,6 +174,11 @@ impl ForwarderTasks {
             connections.finish().await;
             drop(at_work);
         }
+    }
+
+    /// Takes away what reads datagrams.
+    pub(super) fn take_readers(&mut self) -> impl Iterator<Item = Endless> {
+        self.readings.iter_mut().map(Reading::take_readers)
     }
 
     /// Takes what has arrived by now, and nothing more; says so when every query has its response. Asked a second time,

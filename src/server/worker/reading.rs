@@ -1,6 +1,8 @@
 //! What a worker reads of one address, and how workers agree on what they read.
 
 use std::io;
+use std::mem;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::metrics::{Counters, Dropped};
 use crate::net::tasks::{Endless, Lost, TaskKind};
+use crate::net::tcp::{self, Connections, Responder, Served};
 use crate::net::udp::Socket;
 use crate::server::listeners::{Address, AddressSockets};
 
@@ -40,6 +44,30 @@ impl Reading {
             Self { address, sockets: udp.collect::<io::Result<_>>()?, readers, connections },
             tcp.collect::<io::Result<_>>()?,
         ))
+    }
+
+    /// Accepts connections and serves them: those that `admits` takes; `handle` gets their queries.
+    pub(super) fn accept(
+        &mut self,
+        listener: TcpListener,
+        table: &Arc<Connections>,
+        served: watch::Receiver<Served>,
+        counters: &Arc<Counters>,
+        admits: impl Fn(IpAddr) -> bool + 'static,
+        handle: impl Fn(&[u8], &Responder) + 'static,
+    ) {
+        let counters = Arc::clone(counters);
+        let refused = move || counters.dropped(Dropped::Overload);
+        let serving = tcp::serve(listener, Arc::clone(table), served, admits, handle, refused);
+        self.connections.start(async {
+            serving.await;
+            Ok(())
+        });
+    }
+
+    /// Takes the readers away: stopped, they leave what waits in the sockets there.
+    pub(super) fn take_readers(&mut self) -> Endless {
+        mem::replace(&mut self.readers, Endless::new(TaskKind::Listener))
     }
 
     /// Whether one of its tasks is lost.
