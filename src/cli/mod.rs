@@ -8,6 +8,7 @@ mod lookup;
 mod ls;
 mod man;
 mod run;
+mod schema;
 mod serve;
 mod simulate;
 mod ts;
@@ -69,6 +70,8 @@ enum Command {
         #[command(flatten)]
         args: ctl::Args,
     },
+    /// Write the JSON Schema of the config file, for editors
+    Schema(schema::Args),
     /// Write the manual pages
     Man(man::Args),
     /// Write what a shell needs to complete command lines
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Check { config: ConfigFile { config }, args } => check::run(config, &args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
+        Command::Schema(args) => schema::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
@@ -136,6 +140,7 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         | Command::Ts(_)
         | Command::Lookup(_)
         | Command::Simulate(_)
+        | Command::Schema(_)
         | Command::Man(_)
         | Command::Completions(_) => {
             refusal("--config before a command that reads no config file, expected serve, check or ctl")
@@ -163,6 +168,7 @@ mod tests {
             Command::Ts(_) => Ok(("ts", None)),
             Command::Lookup(_) => Ok(("lookup", None)),
             Command::Simulate(_) => Ok(("simulate", None)),
+            Command::Schema(_) => Ok(("schema", None)),
             Command::Man(_) => Ok(("man", None)),
             Command::Completions(_) => Ok(("completions", None)),
         }
@@ -187,6 +193,7 @@ mod tests {
         check("check --dump example.org -c a.toml", "check", Some("a.toml"));
         check("--log debug --log-format json lookup a.example", "lookup", None);
         check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
+        check("schema --markdown", "schema", None);
         check("man --dir pages", "man", None);
         check("completions zsh", "completions", None);
         check("simulate --from a.toml --status 127.0.0.1:5380", "simulate", None);

@@ -38,7 +38,7 @@ fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expected> {
     match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
-        "" => Err(Expected::new("auto, off, or the path of a socket")),
+        "" => Err(Expected::new("auto, off, or the path of a socket").matching(words::NOT_EMPTY)),
         path => {
             let path = folder.join(path);
             if path.as_os_str().len() > MAX_SOCKET {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::description::Shape;
 use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
 use super::words::Expected;
@@ -29,6 +30,13 @@ pub(super) fn parse(
     let config = read(Section::document(document.get_ref(), &notes), folder, find_user);
     let found = notes.into_found();
     if found.is_empty() { Ok(config) } else { Err(Problems::new(found)) }
+}
+
+/// What the readers take, by having them read a document that has everything.
+pub(super) fn describe() -> Shape {
+    let notes = Notes::new("", "");
+    read(Section::described(&notes), Path::new(""), &|_| None);
+    Shape::of(notes.into_facts())
 }
 
 /// Notes what is no TOML, once for each line: what follows on the line is mostly an echo.
@@ -63,7 +71,6 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
     let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let pools = sections.map(|(name, section)| pool::read(name, section, &mut asked)).collect();
-    let nothing_to_run = forwarder_node.is_none() && authorities_node.is_none();
     let forwarder = forwarder_node
         .and_then(|node| node.section())
         .map(|section| forwarder::read(section, &pool_names, folder, &mut listeners));
@@ -82,9 +89,10 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let admin = admin_section.map(|section| admin::read(section, folder, &mut listeners));
 
     note_shared_listeners(listeners);
-    if nothing_to_run {
-        document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
-    }
+    document.need_any(
+        ["forwarder", "authorities"],
+        "nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]",
+    );
     document.finish();
     Config {
         workers,

@@ -4,11 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::words::{Expected, duration};
+use super::words::{DURATION, Expected, duration};
 use crate::cache::Cache;
 
 /// The smallest and the largest value that is taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits<T> {
     /// The smallest.
     pub min: T,
@@ -31,7 +31,7 @@ impl Limits<Duration> {
             return Ok(value);
         }
         let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
-        Err(Expected::new(format!("a duration from {min} to {max}")))
+        Err(Expected::new(format!("a duration from {min} to {max}")).matching(DURATION))
     }
 
     /// The same where "0s" says never.
@@ -49,7 +49,7 @@ impl Limits<Duration> {
             return Ok(value);
         }
         let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
-        Err(Expected::new(format!("whole seconds from {min} to {max}")))
+        Err(Expected::new(format!("whole seconds from {min} to {max}")).matching(DURATION))
     }
 }
 

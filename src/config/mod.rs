@@ -5,7 +5,8 @@
 //! one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
-//! in [`limits`]. [`mod@reference`] has all keys, as the manual tells of them. Nothing here opens a file.
+//! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
+//! and the [reference](mod@reference) are made. Nothing here opens a file.
 
 mod admin;
 mod authority;
@@ -13,6 +14,7 @@ mod cache;
 mod clients;
 mod connections;
 mod cookies;
+pub mod description;
 mod document;
 mod forwarder;
 mod keys;
@@ -20,6 +22,7 @@ pub mod limits;
 mod pool;
 mod problem;
 pub mod reference;
+pub mod schema;
 mod section;
 mod suggest;
 mod supervisor;

@@ -60,6 +60,7 @@ mod rfc_8945;
 mod rfc_9018;
 mod rfc_9471;
 mod rfc_9520;
+mod schema;
 mod service_manager;
 mod shifts;
 mod simulate;
