@@ -12,7 +12,7 @@ use std::rc::Rc;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::token::Token;
+use super::Settings;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(super) enum Origin {
 /// The rules of one admin server.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// What lets anybody in; a reload may bring another one.
-    token: Rc<RefCell<Option<Token>>>,
+    /// A reload may bring others.
+    settings: Rc<RefCell<Settings>>,
     /// Nobody else can reach the listener but this host.
     is_local: bool,
     /// Where changes are taken without a token.
@@ -36,14 +36,19 @@ pub(super) struct Guard {
 
 impl Guard {
     /// The rules for a listener at this address.
-    pub(super) fn new(token: Rc<RefCell<Option<Token>>>, address: IpAddr, socket: Option<PathBuf>) -> Self {
-        Self { token, is_local: address.to_canonical().is_loopback(), socket }
+    pub(super) fn new(settings: Rc<RefCell<Settings>>, address: IpAddr, socket: Option<PathBuf>) -> Self {
+        Self { settings, is_local: address.to_canonical().is_loopback(), socket }
+    }
+
+    /// Whether there is a page.
+    pub(super) fn has_page(&self) -> bool {
+        self.settings.borrow().has_page
     }
 
     /// Lets a request pass or says why not.
     pub(super) fn check(&self, method: &Method, headers: &HeaderMap, peer: Origin) -> Result<(), Denied> {
         let credentials = headers.get(header::AUTHORIZATION);
-        if let (Some(token), Some(credentials)) = (&*self.token.borrow(), credentials)
+        if let (Some(token), Some(credentials)) = (&self.settings.borrow().token, credentials)
             && bearer(credentials).is_some_and(|given| token.is(given))
         {
             return Ok(());
@@ -58,7 +63,7 @@ impl Guard {
             (Origin::Host(_), true) if !self.is_local => Ok(()),
             (Origin::Host(_), true) if headers.get_all(header::HOST).iter().all(is_loopback_host) => Ok(()),
             (Origin::Host(_), true) => Err(Denied::ForeignHost),
-            (Origin::Host(_), false) if credentials.is_some() && self.token.borrow().is_some() => {
+            (Origin::Host(_), false) if credentials.is_some() && self.settings.borrow().token.is_some() => {
                 Err(Denied::WrongToken)
             }
             (Origin::Host(_), false) => Err(Denied::NoToken),
@@ -81,7 +86,7 @@ impl Guard {
             }
             Denied::WrongToken => "this is not the token of admin.token_file".to_owned(),
             Denied::ThroughProxy => format!("changes through a proxy need {with_token}"),
-            Denied::NoToken => match (&*self.token.borrow(), over_socket) {
+            Denied::NoToken => match (&self.settings.borrow().token, over_socket) {
                 (Some(_), Some(socket)) => format!("changes need {with_token}, or come over {socket}"),
                 (Some(_), None) => format!("changes need {with_token}"),
                 (None, Some(socket)) => {
@@ -134,6 +139,7 @@ const FORWARDED: [HeaderName; 3] = [header::FORWARDED, HeaderName::from_static("
 mod tests {
     use std::fs;
 
+    use super::super::Token;
     use super::*;
 
     /// The token of the tests.
@@ -144,7 +150,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file for the test");
         fs::write(file.path(), TOKEN).expect("a file of the test");
         let token = has_token.then(|| Token::read(file.path()).expect("a token"));
-        Guard::new(Rc::new(RefCell::new(token)), listen.parse().expect("an address"), Some("/run/admin.sock".into()))
+        let settings = Settings { token, has_page: true };
+        Guard::new(Rc::new(RefCell::new(settings)), listen.parse().expect("an address"), Some("/run/admin.sock".into()))
     }
 
     /// Headers of a request.

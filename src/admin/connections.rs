@@ -34,6 +34,7 @@ use super::Ending;
 use super::authorization::{Guard, Origin};
 use super::deadline::{Handing, Timed, Turn};
 use super::listeners::{Door, Stream};
+use super::page;
 use super::routes::{HttpError, MAX_BODY, is_about_health, may_wait};
 
 /// How much there may be at once by one door.
@@ -179,6 +180,9 @@ impl Parts {
         let (head, body) = request.into_parts();
         if let Err(denied) = self.guard.check(&head.method, &head.headers, peer) {
             return HttpError::Denied(self.guard.remedy(denied)).into_response();
+        }
+        if page::is_part(head.uri.path()) && !self.guard.has_page() {
+            return HttpError::NoSuchPath.into_response();
         }
         // Who reads has nothing to say besides, and does not have to be heard out.
         let body = if head.method.is_safe() {

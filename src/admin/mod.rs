@@ -3,7 +3,7 @@
 //! It runs on the control thread and knows nothing of workers: it turns HTTP into [`Request`]s, which the control thread
 //! answers, and answers back into text and JSON. There are two ways in: a TCP listener, and a unix `socket` for changes
 //! (`door`). `connections` looks after those who come by them, and `turn` after the time that each takes; `guard` says who
-//! may, `routes` what there is, `cache` looks into the cache, [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
+//! may, `routes` what there is, `page` the page for browsers, `cache` looks into the cache, [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
 //! only that: backends that are down do not make it unready. They are mostly the same for all forwarders of a site, so that
 //! a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer that says what is
 //! wrong into silence.
@@ -14,6 +14,7 @@ mod condition;
 mod connections;
 mod deadline;
 mod listeners;
+mod page;
 mod routes;
 mod socket;
 pub mod status;
@@ -40,6 +41,15 @@ use self::listeners::Door;
 use crate::config::nearest;
 use crate::metrics::Snapshot;
 pub use crate::state::ManualHealth;
+
+/// What of an admin server a reload changes while it serves.
+#[derive(Debug)]
+pub struct Settings {
+    /// What lets anybody change something; none where there is no token.
+    pub token: Option<Token>,
+    /// Whether there is a page at `/`.
+    pub has_page: bool,
+}
 
 /// What the admin server asks of the control thread. A way back that is dropped says that the server ends.
 #[derive(Debug)]
@@ -174,7 +184,7 @@ pub async fn serve(
     listener: std::net::TcpListener,
     socket: Option<(UnixListener, PathBuf)>,
     connections: usize,
-    token: Rc<RefCell<Option<Token>>>,
+    settings: Rc<RefCell<Settings>>,
     requests: mpsc::Sender<Request>,
     condition: Arc<Condition>,
     end: watch::Receiver<Option<Ending>>,
@@ -183,12 +193,12 @@ pub async fn serve(
     let (socket, path) = socket.unzip();
     match &path {
         Some(path) => tracing::info!(socket = %path.display(), "admin: changes over the socket need no token"),
-        None if token.borrow().is_none() => {
+        None if settings.borrow().token.is_none() => {
             tracing::info!("admin: no changes are taken: there is neither socket nor token_file")
         }
         None => {}
     }
-    let guard = Rc::new(Guard::new(token, address.ip(), path));
+    let guard = Rc::new(Guard::new(settings, address.ip(), path));
     let router = routes::router(requests, condition);
     // Whoever may use the socket always has a part.
     let owners = if socket.is_some() { connections / 4 } else { 0 };

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
+use super::page;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
 use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request};
 use crate::config::{limits, words};
@@ -46,6 +47,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>)
         .route("/api/v1/pools/{pool}/backends", post(add))
         .route("/api/v1/pools/{pool}/backends/{backend}", delete(remove))
         .route("/api/v1/pools/{pool}/backends/{backend}/{action}", post(act))
+        .merge(page::routes())
         .fallback(any(async || HttpError::NoSuchPath))
         .method_not_allowed_fallback(async || HttpError::WrongMethod)
         .with_state(server)

@@ -353,6 +353,8 @@ pub struct AdminConfig {
     pub token_file: Option<PathBuf>,
     /// Where changes are taken without a token.
     pub socket: AdminSocket,
+    /// Whether there is a page at `/`.
+    pub page: bool,
 }
 
 /// `admin.socket`: a unix socket for changes.

@@ -200,7 +200,15 @@ fn the_reference_shows_how_zones_are_transferred() {
 fn the_reference_has_an_admin_server_for_this_host() {
     let admin = parse(REFERENCE).admin.expect("there is one");
     assert!(admin.listen.ip().is_loopback());
-    assert_eq!(admin, AdminConfig { listen: AdminConfig::LISTEN, token_file: None, socket: AdminConfig::SOCKET });
+    assert_eq!(
+        admin,
+        AdminConfig {
+            listen: AdminConfig::LISTEN,
+            token_file: None,
+            socket: AdminConfig::SOCKET,
+            page: AdminConfig::PAGE
+        }
+    );
     let with_token = parse(&REFERENCE.replace("# token_file", "token_file")).admin.expect("there is one");
     assert_eq!(with_token.token_file, Some("/etc/hedgerow/admin.token".into()));
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::interval;
 
-use super::admin_tasks::{AdminTasks, Doors};
+use super::admin_tasks::{AdminTasks, Doors, admin_settings};
 use super::authorities::{Comparison, ServedAuthority, ZoneChange};
 use super::carried::{Carried, CarriedCache};
 use super::connections::Tables;
@@ -167,7 +167,7 @@ impl Server {
         let condition = Arc::new(Condition::default());
         condition.set_ready(true);
         let doors = listeners.admin().map(Doors::new).transpose()?;
-        let admin = AdminTasks::start(doors, admin_share, token, asks, Arc::clone(&condition));
+        let admin = AdminTasks::start(doors, admin_share, admin_settings(&config, token), asks, Arc::clone(&condition));
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
         let (pools, drain_delay) = (config.pools.clone(), config.drain_delay);

@@ -36,6 +36,7 @@ mod moved;
 mod nothing_lost;
 mod nsd;
 mod package;
+mod page;
 mod persist;
 mod probes;
 mod processes;

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use hedgerow::admin::{self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Socket, Token};
+use hedgerow::admin::{
+    self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Settings, Socket, Token,
+};
 use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
@@ -89,10 +91,10 @@ impl Site {
             let door = socket.as_ref().map(listener_of);
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
-                let token = Rc::new(RefCell::new(token));
+                let settings = Rc::new(RefCell::new(Settings { token, has_page: true }));
                 let (_open, end) = watch::channel(None);
                 tokio::select! {
-                    result = admin::serve(listener, door, 64, token, requests, told, end) => {
+                    result = admin::serve(listener, door, 64, settings, requests, told, end) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}
