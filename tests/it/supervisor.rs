@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
@@ -285,10 +284,8 @@ fn the_supervisor_is_succeeded_three_times_in_a_row() {
     let client = tree.client();
     for round in 1..=3 {
         let supervisor = tree.pid("supervisor");
-        let before = Instant::now();
         tree.kill(&[supervisor]);
-        let line = tree.server.process.wait_for_log(&format!("succeeds {supervisor}"));
-        assert!(before.elapsed() < ms(2000), "{line}: {:?}", before.elapsed());
+        tree.server.process.wait_for_log(&format!("succeeds {supervisor}"));
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
         tree.wait_until_whole();
         assert_eq!(tree.pid("server"), server, "nobody else has to serve for that");
