@@ -155,7 +155,7 @@ impl Forwarder {
     }
 
     /// The descriptor that becomes readable when [`hear_backends`](Self::hear_backends) has something to do.
-    fn watched(&self) -> BorrowedFd<'_> {
+    pub fn watched(&self) -> BorrowedFd<'_> {
         self.outside.backend_sockets.watched()
     }
 

@@ -3,11 +3,14 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use tokio::io::unix::AsyncFd;
+
 use super::Forwarder;
-use crate::net::batch::{self, BATCH, RecvBatch};
+use crate::net::batch::{BATCH, RecvBatch};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::udp::{Socket, inbox};
 
@@ -44,13 +47,15 @@ pub fn take_last_queries(forwarder: &RefCell<Forwarder>, listener: u16, socket: 
     socket.receive_last(|batch| forwarder.borrow_mut().take_batch(listener, batch, Instant::now()));
 }
 
-/// Takes replies from all backends for as long as it is polled.
+/// Takes replies from all backends, whose sockets are `watched`, for as long as it is polled.
 ///
 /// # Errors
-/// If the runtime cannot watch the sockets.
-pub async fn take_replies(forwarder: Rc<RefCell<Forwarder>>, mut busy_poll: BusyPoll) -> io::Result<()> {
-    let watched = forwarder.borrow().watched().try_clone_to_owned()?;
-    let watched = batch::watch(watched)?;
+/// If the sockets have left the runtime.
+pub async fn take_replies(
+    forwarder: Rc<RefCell<Forwarder>>,
+    watched: AsyncFd<OwnedFd>,
+    mut busy_poll: BusyPoll,
+) -> io::Result<()> {
     let mut received = RecvBatch::for_gro(BATCH, MAX_REPLY);
     let mut events = Vec::with_capacity(BATCH);
     loop {

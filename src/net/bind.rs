@@ -87,17 +87,11 @@ impl Group {
         Ok(Self { address, udp, tcp })
     }
 
-    /// Takes sockets that another process has bound to `address`, and binds what is missing: one a worker of each kind where whoever
-    /// has bound them lets us join, and one at least.
+    /// Takes sockets that another process has bound to `address`, and binds one of a kind that is missing.
     ///
     /// # Errors
     /// If there is none of a kind, and none can be had; or if their options cannot be set.
-    pub fn complete(
-        address: SocketAddr,
-        udp: Vec<UdpSocket>,
-        tcp: Vec<TcpListener>,
-        workers: usize,
-    ) -> Result<Self, BindError> {
+    pub fn complete(address: SocketAddr, udp: Vec<UdpSocket>, tcp: Vec<TcpListener>) -> Result<Self, BindError> {
         let fail = |transport| move |source| BindError { address, transport, source };
         for socket in &udp {
             set_udp_options(SockRef::from(socket), address).map_err(fail("UDP"))?;
@@ -118,9 +112,21 @@ impl Group {
         if tcp.is_empty() {
             drop(alone(address, Type::STREAM, 1).map_err(fail("TCP"))?);
         }
-        let udp = fill(udp, workers, || udp_listener(address)).map_err(fail("UDP"))?;
-        let tcp = fill(tcp, workers, || tcp_listener(address)).map_err(fail("TCP"))?;
-        Ok(Self { address, udp, tcp })
+        let mut group = Self { address, udp, tcp };
+        if group.udp.is_empty() {
+            group.udp.push(udp_listener(address).map_err(fail("UDP"))?);
+        }
+        if group.tcp.is_empty() {
+            group.tcp.push(tcp_listener(address).map_err(fail("TCP"))?);
+        }
+        Ok(group)
+    }
+
+    /// Binds more sockets, until there is one of each kind a worker, if whoever has bound the others lets us join.
+    pub fn fill(&mut self, workers: usize) {
+        let address = self.address;
+        fill(&mut self.udp, workers, || udp_listener(address));
+        fill(&mut self.tcp, workers, || tcp_listener(address));
     }
 }
 
@@ -145,18 +151,16 @@ impl Group {
 
 /// Adds sockets until there are `count`, or no more can be had: one will do then, which workers share. A group of
 /// `SO_REUSEPORT` takes no sockets of another user, nor does an address that was bound without it.
-fn fill<S>(mut sockets: Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>) -> io::Result<Vec<S>> {
+fn fill<S>(sockets: &mut Vec<S>, count: usize, bind: impl Fn() -> io::Result<S>) {
     while sockets.len() < count {
         match bind() {
             Ok(socket) => sockets.push(socket),
-            Err(error) if sockets.is_empty() => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, sockets = sockets.len(), workers = count, "workers share sockets of an address");
                 break;
             }
         }
     }
-    Ok(sockets)
 }
 
 /// A TCP listener, non-blocking: for what is not served by workers. `is_beside`: one of ours has the port, which is to close.

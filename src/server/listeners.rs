@@ -118,6 +118,20 @@ impl Listeners {
     /// # Errors
     /// If an address cannot be had.
     pub fn open(config: &Config, inherited: Vec<ListeningSocket>) -> Result<(Self, Vec<ListeningSocket>), StartError> {
+        let (mut listeners, unused) = Self::inherit(config, inherited)?;
+        listeners.fill();
+        Ok((listeners, unused))
+    }
+
+    /// The same for a process that is to serve later, if nothing goes wrong: of an address that was passed it binds no more sockets for
+    /// workers that have none. What came to those would be lost with them. [`Self::fill`] binds them.
+    ///
+    /// # Errors
+    /// If an address cannot be had.
+    pub fn inherit(
+        config: &Config,
+        inherited: Vec<ListeningSocket>,
+    ) -> Result<(Self, Vec<ListeningSocket>), StartError> {
         // Before many are opened.
         raise_descriptor_limit();
         let nothing = Self { workers: worker_count(config), sections: Vec::new(), admin: None, leaving: Vec::new() };
@@ -125,6 +139,14 @@ impl Listeners {
         let owner = privileges::owner(config.user.as_ref());
         let listeners = nothing.open_beside(config, owner, &mut inherited, false)?;
         Ok((listeners, inherited.0))
+    }
+
+    /// Binds a socket of each kind for each worker that has none, where whoever has bound the others lets us join. All that is needed for
+    /// that must be ours yet.
+    pub fn fill(&mut self) {
+        let addresses = self.sections.iter_mut().flat_map(|section| &mut section.addresses);
+        // One that somebody reads already has all that it is to have.
+        addresses.filter_map(Arc::get_mut).for_each(|address| address.group.fill(self.workers));
     }
 
     /// What another config listens on, with the sockets that are here already. Nothing changes for these.
@@ -396,7 +418,7 @@ impl Opening<'_> {
         let is_taken =
             self.earlier.all().filter(stays).chain(&self.opened).any(|address| meets(address.bound(), configured));
         let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(configured) && !is_taken) {
-            (false, _) => Group::complete(bound, udp, tcp, workers)?,
+            (false, _) => Group::complete(bound, udp, tcp)?,
             (true, true) => Group::bind_beside(configured, workers)?,
             (true, false) => Group::bind(configured, workers)?,
         };

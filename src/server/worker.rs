@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -61,6 +62,8 @@ pub(super) enum Command {
     Learn(Vec<LearntBackend>),
     /// Tell what is known of backends, from this number on; fewer than [`TOLD`] are the last.
     TellLearnt(usize, oneshot::Sender<Vec<LearntBackend>>),
+    /// Say that all that was said before is done.
+    SayBegun(SyncSender<()>),
     /// Say that there is progress.
     Ping(Ping),
     /// Read no more datagrams, and say so: another process does from now on. Connections are served on.
@@ -295,6 +298,7 @@ impl Sections {
                 let learnt = forwarder.map(|forwarder| forwarder.learnt(first, TOLD, now));
                 let _ = answer.send(learnt.unwrap_or_default());
             }
+            Command::SayBegun(begun) => drop(begun.send(())),
             Command::Ping(ping) => ping.answer(),
             Command::StopReading(done) => {
                 let of_forwarder = self.forwarder.iter_mut().flat_map(ForwarderTasks::take_readers);

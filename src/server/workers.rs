@@ -8,8 +8,9 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use tokio::sync::Notify;
@@ -121,7 +122,23 @@ impl Workers {
             let (replacement, heartbeat) = (Replacement::default(), Heartbeat::new(Instant::now()));
             self.all.push(Worker { thread, counters, replacement, heartbeat, ended: None });
         }
+        self.wait_until_begun();
         Ok(self.all.iter().map(|worker| Arc::clone(&worker.counters)).collect())
+    }
+
+    /// Waits until all have all that they need, so that nothing can be wanting once the server is ready. One that cannot begin is
+    /// found to have ended, and one that takes long is not waited for: its clients are.
+    fn wait_until_begun(&self) {
+        let ask = |way: &UnboundedSender<Command>| {
+            let (said, begun) = sync_channel(1);
+            let _ = way.send(Command::SayBegun(said));
+            begun
+        };
+        let begun: Vec<_> = self.ways.borrow().iter().map(ask).collect();
+        let deadline = Instant::now() + BEGIN_PATIENCE;
+        for begun in begun {
+            let _ = begun.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
     }
 
     /// Starts the worker of this number, or another in its place: it begins with all sections that are in force. Returns the way
@@ -350,3 +367,6 @@ impl Links {
         })
     }
 }
+
+/// How long workers may take to begin before the server is ready without them.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(1);

@@ -269,7 +269,10 @@ impl Live {
         let Prepared { setup, saved, listeners, confinement, edition } = prepared;
         let carried = Carried { saved, ..carried };
         let listeners = match listeners {
-            Some(listeners) => listeners,
+            Some(mut listeners) => {
+                listeners.fill();
+                listeners
+            }
             None => Listeners::open(&setup.config, duplicates(&self.member.common.sockets)?).map_err(unable)?.0,
         };
         let rules = rules_of(setup.config.supervisor.as_ref());

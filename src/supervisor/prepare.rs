@@ -145,13 +145,14 @@ impl Member {
             Err(_) => return Err(Problem::Start("loading has panicked".to_owned())),
         };
         let failed = |error: StartError| Problem::Start(error.to_string());
+        let inherited = || duplicates(&self.common.sockets).map_err(unable);
         let listeners = match self.part {
             Part::Standby | Part::Supervisor { .. } => None,
-            Part::First | Part::Newcomer { .. } => {
-                let passed = duplicates(&self.common.sockets).map_err(unable)?;
-                Some(Listeners::open(&setup.config, passed).map_err(failed)?.0)
-            }
+            Part::First => Some(Listeners::open(&setup.config, inherited()?)),
+            // Whether it ever serves is to be seen.
+            Part::Newcomer { .. } => Some(Listeners::inherit(&setup.config, inherited()?)),
         };
+        let listeners = listeners.transpose().map_err(failed)?.map(|(listeners, _)| listeners);
         let passed = self.common.sockets.iter().find_map(|socket| match socket.endpoint() {
             Endpoint::Unix(path) => Some(path.as_path()),
             Endpoint::Udp(_) | Endpoint::Tcp(_) => None,

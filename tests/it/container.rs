@@ -69,6 +69,39 @@ fn as_the_first_process_it_reaps_what_it_did_not_start() {
 }
 
 #[test]
+fn as_the_first_process_a_supervisor_reaps_as_well_replaces_who_dies_and_ends_all() {
+    let namespaces = ["-Urpf", "--mount-proc"];
+    if !namespace::may("as_the_first_process_a_supervisor_reaps_as_well_replaces_who_dies_and_ends_all", &namespaces) {
+        return;
+    }
+    let folder = folder(&format!("{CONFIG}[supervisor]\nstandbys = 1\n"));
+    let fifo = folder.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    fs::set_permissions(&fifo, Permissions::from_mode(0o666)).expect("our own folder");
+    let script = "for number in 1 2 3; do (exec 3<>\"$1/fifo\"; read -r line <&3 &) done
+                  exec /proc/self/fd/0 serve -c \"$1/config.toml\"";
+    let mut server = start(&namespaces, script, folder);
+    let [first] = namespace::children(server.process.id())[..] else { panic!("one process, that of the namespace") };
+    // Orphans, the server, and one that stands by.
+    until("five children", || (namespace::children(first).len() == 5).then_some(()));
+    let mut fifo = File::options().read(true).write(true).open(&fifo).expect("it is there");
+    std::io::Write::write_all(&mut fifo, b"1\n2\n3\n").expect("it takes that much");
+    until("the orphans are gone", || (namespace::children(first).len() == 2).then_some(()));
+    let ask = || Client::of(server.listener("ts")).ask(&query("www.example", A)).answers();
+    assert_eq!(ask(), ["192.0.2.7"]);
+    let pid = |number: u32| Pid::from_raw(i32::try_from(number).expect("a number of a process")).expect("not 0");
+    for child in namespace::children(first) {
+        kill_process(pid(child), Signal::KILL).expect("it is ours");
+    }
+    assert_eq!(ask(), ["192.0.2.7"]);
+    until("two others", || (namespace::children(first).len() == 2).then_some(()));
+    kill_process(pid(first), Signal::TERM).expect("it is ours");
+    assert_eq!(server.process.wait_for_exit().code(), Some(0), "{}", server.process.log());
+    assert!(!server.process.log().contains("succeeds"), "{}", server.process.log());
+}
+
+#[test]
 fn it_needs_no_root_no_writable_file_and_no_temporary_folder() {
     let namespaces = ["-Urm"];
     if !namespace::may("it_needs_no_root_no_writable_file_and_no_temporary_folder", &namespaces) {

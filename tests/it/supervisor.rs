@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
@@ -285,10 +284,8 @@ fn the_supervisor_is_succeeded_three_times_in_a_row() {
     let client = tree.client();
     for round in 1..=3 {
         let supervisor = tree.pid("supervisor");
-        let before = Instant::now();
         tree.kill(&[supervisor]);
-        let line = tree.server.process.wait_for_log(&format!("succeeds {supervisor}"));
-        assert!(before.elapsed() < ms(2000), "{line}: {:?}", before.elapsed());
+        tree.server.process.wait_for_log(&format!("succeeds {supervisor}"));
         assert_eq!(client.ask(&query("www.example", A)).answers(), [ADDRESS]);
         tree.wait_until_whole();
         assert_eq!(tree.pid("server"), server, "nobody else has to serve for that");
@@ -562,6 +559,47 @@ fn replace(program: &std::path::Path, content: &[u8]) {
     std::fs::write(&new, content).expect("our own folder");
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).expect("our own file");
     std::fs::rename(&new, program).expect("our own folder");
+}
+
+/// Lets a process open no more descriptors than this from now on.
+fn limit_descriptors(pid: u32, current: Option<u64>) {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    prlimit(pid_of(pid), Resource::Nofile, Rlimit { current: current.or(maximum), maximum }).expect("it is ours");
+}
+
+#[test]
+fn a_supervisor_without_descriptors_tells_it_and_starts_others_when_there_are_some_again() {
+    let tree = Tree::start("");
+    let (supervisor, standby) = (tree.pid("supervisor"), tree.pids("standby")[0]);
+    // As many as it polls, or that would fail; it has them, and they stay.
+    limit_descriptors(supervisor, Some(10));
+    tree.kill(&[standby]);
+    tree.server.process.wait_for_log("standby failed: cannot start a process: ");
+    let (status, said) = ctl(&tree, &["restart"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("cannot start a process"), "{said}");
+    assert_eq!(tree.address(), ADDRESS, "the rest serves on");
+    limit_descriptors(supervisor, None);
+    tree.wait_until_whole();
+    assert_eq!(tree.pid("supervisor"), supervisor);
+}
+
+#[test]
+fn without_descriptors_for_its_locks_the_first_start_fails_and_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, config("")).expect("our own folder");
+    std::fs::write(folder.path().join("a.txt"), table(ADDRESS)).expect("our own folder");
+    // The limit is raised to what is allowed at most, so that is what is low.
+    for limit in [8, 16] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n \"$1\" && exec \"$2\" serve -c \"$3\"", "sh", &limit.to_string()]);
+        command.arg(env!("CARGO_BIN_EXE_hedgerow")).arg(&file);
+        let mut process = Process::run_by(command, |_| {});
+        assert_eq!(process.wait_for_exit().code(), Some(1), "{limit}: {}", process.log());
+        assert!(process.log().contains("Too many open files"), "{limit}: {}", process.log());
+    }
 }
 
 #[test]

@@ -51,6 +51,20 @@ fn passed_sockets_keep_their_address_and_are_dealt_to_the_workers() {
 }
 
 #[test]
+fn sockets_of_workers_that_have_none_are_bound_when_somebody_reads_them() {
+    let (first, _) = open(&config(1, [0; 3]), Vec::new());
+    let passed = first.to_pass().expect("there are descriptors");
+    let (mut second, _) = Listeners::inherit(&config(3, [0; 3]), passed).expect("nothing is bound");
+    let sockets = |listeners: &Listeners| {
+        let group = &listeners.sections[0].addresses[0].group;
+        [group.udp.len(), group.tcp.len()]
+    };
+    assert_eq!((sockets(&second), read_by_each(&second)), ([1, 1], vec![2; 3]));
+    second.fill();
+    assert_eq!((sockets(&second), read_by_each(&second)), ([3, 3], vec![2; 3]));
+}
+
+#[test]
 fn what_is_passed_and_not_in_the_config_is_handed_back() {
     let (first, _) = open(&config(1, [0; 3]), Vec::new());
     let [one, other, of_authority] = first.for_queries().map(|address| address.port()).collect::<Vec<_>>()[..] else {

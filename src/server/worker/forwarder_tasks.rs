@@ -18,6 +18,7 @@ use super::reading::{Checkpoint, Reading};
 use super::{Change, ForwarderParts, Surroundings};
 use crate::forwarder::{Forwarder, Links, serve};
 use crate::metrics::Counters;
+use crate::net::batch;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
 use crate::net::tcp::{Connections, Responder, Served};
@@ -65,7 +66,8 @@ impl ForwarderTasks {
         };
         let forwarder = Forwarder::new(*id, links, state, Instant::now())?;
         let mut replies = Endless::new(TaskKind::Replies);
-        replies.start(serve::take_replies(Rc::clone(&forwarder), *busy_poll));
+        let watched = batch::watch(forwarder.borrow().watched().try_clone_to_owned()?)?;
+        replies.start(serve::take_replies(Rc::clone(&forwarder), watched, *busy_poll));
         let receiver = Rc::clone(&forwarder);
         let mut receiving = Endless::new(TaskKind::HandOver);
         receiving.start(async move {
