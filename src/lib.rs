@@ -134,6 +134,7 @@ pub mod sim;
 pub mod state;
 pub mod supervisor;
 mod sync;
+pub mod taps;
 pub mod transfer;
 pub mod wire;
 pub mod zone;
