@@ -207,7 +207,7 @@ const LEN: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
     use std::thread;
 
     use super::*;
@@ -296,7 +296,7 @@ mod tests {
                             out.extend_from_slice(&record.to_be_bytes());
                             out.resize(out.len() + (count % 90) as usize, 0);
                         }) {
-                            dropped.fetch_add(1, Ordering::Relaxed);
+                            dropped.fetch_add(1, Relaxed);
                         }
                         if count % 7 == 0 {
                             worker.park();
@@ -316,6 +316,6 @@ mod tests {
         found.sort_unstable();
         found.dedup();
         assert_eq!(found.len() as u64, total, "none comes twice");
-        assert_eq!(total + dropped.load(Ordering::Relaxed), workers as u64 * each);
+        assert_eq!(total + dropped.load(Relaxed), workers as u64 * each);
     }
 }

@@ -217,7 +217,7 @@ fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
         stream.retry_at = None;
         match query_log {
             Some(log) if Arc::ptr_eq(&log.exchange, &stream.exchange) => is_known = true,
-            Some(_) | None => stream.until = stream.until.or(Some(Instant::now() + LEFT)),
+            Some(_) | None => stream.until = stream.until.or_else(|| Some(Instant::now() + LEFT)),
         }
     }
     if let Some(log) = query_log.filter(|_| !is_known) {
