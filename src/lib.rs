@@ -57,6 +57,9 @@
 //! (`server/listeners.rs`), sections begin, move and end in the workers (`server/sections.rs`, `server/worker/`), and workers
 //! agree on when an address is read. Signals have a thread of their own as well (`signals.rs`).
 //!
+//! What observes queries gets records through buffers that change hands with one thread at the end of a turn (`taps/`). It may lose
+//! records, and never delays a query.
+//!
 //! With `watch` one more thread looks at the files now and then, and asks for a reload when they say something else (`load/watch`,
 //! `server/watch.rs`).
 //!
@@ -134,6 +137,7 @@ pub mod sim;
 pub mod state;
 pub mod supervisor;
 mod sync;
+pub mod taps;
 pub mod transfer;
 pub mod wire;
 pub mod zone;

@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "forwarder",
             "engine",
             "authority",
+            "taps",
             "state",
             "config",
             "net",
@@ -73,8 +74,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
-    ("forwarder", &["engine", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
-    ("authority", &["net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
+    (
+        "forwarder",
+        &["engine", "taps", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"],
+    ),
+    ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
+    // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
+    ("taps", &["config", "net", "policy", "wire", "metrics"]),
     // It drives the engine, and so makes what that is made of.
     ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
@@ -148,6 +154,7 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/it/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
     ("tests/it/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
     ("src/admin/connections.rs", "out of descriptors: nothing tells when there is one again"),
+    ("src/taps/writer.rs", "who appends records must not pay for a wake-up, so the writer looks for them now and then"),
     ("src/faults.rs", "a disk that stalls, in builds for tests alone"),
 ];
 
@@ -165,6 +172,7 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/server/worker.rs", "the thread of a worker, which tells what it has lost"),
     ("src/server/reload.rs", "the thread that reads the config again, which tells the same"),
     ("src/server/watch.rs", "the thread that watches its files, which tells the same"),
+    ("src/taps/writer.rs", "the thread that writes what taps record, which tells the same"),
     ("src/cli/ctl/connection.rs", "the connection of a command that asks once and ends"),
     ("src/signals.rs", "the thread that takes signals, which tells the same"),
     ("src/supervisor/locks.rs", "a thread that waits for a lock, and ends with that"),

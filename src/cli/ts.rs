@@ -79,6 +79,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         cache: None,
         admin: None,
         supervisor: None,
+        query_log: None,
     };
     load::load_files_to_serve(config, None, loader)
 }

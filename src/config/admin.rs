@@ -43,18 +43,9 @@ fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expected> {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
         "" => Err(Expected::new("auto, off, or the path of a socket").matching(words::NOT_EMPTY)),
-        path => {
-            let path = folder.join(path);
-            if path.as_os_str().len() > MAX_SOCKET {
-                return Err(Expected::new(format!("a path of {MAX_SOCKET} octets at most, with its folder")));
-            }
-            Ok(AdminSocket::At(path))
-        }
+        path => words::socket_path(path, folder).map(AdminSocket::At),
     }
 }
-
-/// Longest path of a unix socket, octets: `sun_path` of unix(7) has 108, of which one ends it.
-const MAX_SOCKET: usize = 107;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use super::description::Shape;
 use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
 use super::words::Expected;
-use super::{Config, Problems, User, admin, authority, cache, forwarder, keys, limits, pool, supervisor};
+use super::{Config, Problems, User, admin, authority, cache, forwarder, keys, limits, pool, query_log, supervisor};
 
 /// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(
@@ -65,6 +65,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let cache_section = document.section("cache");
     let admin_section = document.section("admin");
     let supervisor = document.section("supervisor").map(supervisor::read);
+    let query_log = document.section("query_log").map(|section| query_log::read(section, folder));
 
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
@@ -107,6 +108,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         cache,
         admin,
         supervisor,
+        query_log,
     }
 }
 
@@ -176,7 +178,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, query_log",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

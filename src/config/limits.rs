@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::words::{DURATION, Expected, duration};
+use super::words::{DURATION, Expected, SIZE, SIZE_UNITS, duration, octets};
 use crate::cache::Cache;
 
 /// The smallest and the largest value that is taken.
@@ -51,6 +51,33 @@ impl Limits<Duration> {
         let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
         Err(Expected::new(format!("whole seconds from {min} to {max}")).matching(DURATION))
     }
+}
+
+impl Limits<usize> {
+    /// Reads a size with its unit and within these bounds.
+    pub fn parse_size(&self, text: &str) -> Result<usize, Expected> {
+        let value = octets(text)?;
+        if self.holds(&value) {
+            return Ok(value);
+        }
+        Err(Expected::new(format!("a size from {} to {}", size_text(self.min), size_text(self.max))).matching(SIZE))
+    }
+
+    /// The same where "off" says that there is no bound.
+    pub fn parse_size_or_off(&self, text: &str) -> Result<Option<usize>, Expected> {
+        match text {
+            "off" => Ok(None),
+            _ => {
+                self.parse_size(text).map(Some).map_err(|size| Expected::one_of(text, ["off"].into_iter(), Some(size)))
+            }
+        }
+    }
+}
+
+/// A size with the largest unit that leaves no rest.
+fn size_text(size: usize) -> String {
+    let unit = SIZE_UNITS.into_iter().find(|(_, shift)| size.trailing_zeros() >= *shift);
+    unit.map_or_else(|| size.to_string(), |(unit, shift)| format!("{}{unit}", size >> shift))
 }
 
 impl<T: fmt::Display> fmt::Display for Limits<T> {
@@ -202,6 +229,18 @@ pub const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max: secs(6
 
 /// For how long a connection takes queries. Below a second, every other query would meet a connection that closes.
 pub const CONNECTION_LIFETIME: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
+
+/// Share of the questions that are tapped.
+pub const SAMPLE: Limits<f64> = Limits { min: 0.0, max: 1.0 };
+
+/// Octets after which a file is rotated. Less would be hundreds of files a minute.
+pub const ROTATE: Limits<usize> = Limits { min: 1 << 20, max: 1 << 40 };
+
+/// Files that are kept of those that were rotated.
+pub const KEPT_FILES: Limits<u16> = Limits { min: 1, max: 1000 };
+
+/// Memory for records that wait to be written, octets. Less than a few buffers of the longest message change hands too often.
+pub const TAP_BUFFER: Limits<usize> = Limits { min: 1 << 20, max: 1 << 30 };
 
 /// Octets of the shortest secret of a key. RFC 8945 section 10 recommends as many as the algorithm gives, but servers of others
 /// have shorter ones, and the key is theirs too.

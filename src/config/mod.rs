@@ -1,8 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `supervisor` and `admin` each read
-//! one kind of section, `document` the file as a whole. None
+//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `supervisor` and
+//! `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
@@ -21,6 +21,7 @@ mod keys;
 pub mod limits;
 mod pool;
 mod problem;
+mod query_log;
 pub mod reference;
 pub mod schema;
 mod section;
@@ -42,6 +43,7 @@ pub use clients::usual_rate_limit;
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use problem::{Problem, Problems};
+pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail};
 pub use suggest::nearest;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
@@ -78,6 +80,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// How processes stand beside the one that serves, if any do.
     pub supervisor: Option<SupervisorConfig>,
+    /// The query log, if the config has one.
+    pub query_log: Option<QueryLogConfig>,
 }
 
 impl Config {
@@ -341,6 +345,29 @@ pub struct SupervisorConfig {
     pub watchdog: Option<Duration>,
     /// Whether a standby succeeds a supervisor that dies.
     pub succession: bool,
+}
+
+/// `[query_log]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryLogConfig {
+    /// Where lines go.
+    pub to: LogTarget,
+    /// What they look like.
+    pub format: LogFormat,
+    /// The share of the questions that are logged.
+    pub sample: f64,
+    /// What is logged besides.
+    pub always: Always,
+    /// How much of a client's address is told.
+    pub client: ClientDetail,
+    /// How much of a name is told.
+    pub names: NameDetail,
+    /// After how many octets the file is rotated, if it ever is.
+    pub rotate: Option<usize>,
+    /// How many of those that were rotated are kept.
+    pub keep: u16,
+    /// Memory for what waits to be written, octets.
+    pub buffer: usize,
 }
 
 /// `[admin]`.

@@ -161,6 +161,19 @@ fn the_reference_shows_the_supervisor_commented_out() {
 }
 
 #[test]
+fn the_reference_shows_the_query_log_commented_out() {
+    assert_eq!(parse(REFERENCE).query_log, None);
+    let (rest, section) = REFERENCE.split_once("# [query_log]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let shown = parse(&format!("{rest}[query_log]\n{}", lines.join("\n"))).query_log;
+    assert_eq!(shown, parse(&format!("{rest}[query_log]\n")).query_log);
+    for key in ["to", "format", "sample", "always", "client", "names", "rotate", "keep", "buffer"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
 fn the_reference_shows_transfers_commented_out() {
     let section = |header: &str, end: &str| {
         let (_, section) = REFERENCE.split_once(header).expect("the section");

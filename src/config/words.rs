@@ -6,8 +6,10 @@
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::query_log::{ClientDetail, LogFormat, NameDetail};
 use super::suggest::nearest;
 use super::{Case, limits};
 use crate::limit::{OnDenied, Prefix};
@@ -51,7 +53,7 @@ impl Expected {
     }
 
     /// One of these words was expected, or `other`, in place of `typed`.
-    fn one_of(typed: &str, words: impl Iterator<Item = &'static str> + Clone, other: Option<Self>) -> Self {
+    pub(super) fn one_of(typed: &str, words: impl Iterator<Item = &'static str> + Clone, other: Option<Self>) -> Self {
         let listed = words.clone().collect::<Vec<_>>().join(", ");
         let what = match &other {
             None => format!("one of {listed}"),
@@ -137,9 +139,52 @@ const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
 /// The word of `pools.*.hedge.delay` beside percentiles and durations.
 const HEDGE_DELAY: &Words<HedgeDelay> = &[("auto", HedgeDelay::Auto)];
 
+/// `query_log.format`.
+const LOG_FORMAT: &Words<LogFormat> = &[("json", LogFormat::Json), ("logfmt", LogFormat::Logfmt)];
+
+/// `client` of `[query_log]` and `[dnstap]`.
+const CLIENT_DETAIL: &Words<ClientDetail> =
+    &[("full", ClientDetail::Full), ("prefix", ClientDetail::Prefix), ("none", ClientDetail::None)];
+
+/// `query_log.names`.
+const NAME_DETAIL: &Words<NameDetail> =
+    &[("full", NameDetail::Full), ("parent", NameDetail::Parent), ("none", NameDetail::None)];
+
 /// Reads `pools.*.dispatch`.
 pub fn dispatch(text: &str) -> Result<Dispatch, Expected> {
     look_up(DISPATCH, text)
+}
+
+/// Reads `query_log.format`.
+pub fn log_format(text: &str) -> Result<LogFormat, Expected> {
+    look_up(LOG_FORMAT, text)
+}
+
+/// Reads `client` of `[query_log]` and `[dnstap]`.
+pub fn client_detail(text: &str) -> Result<ClientDetail, Expected> {
+    look_up(CLIENT_DETAIL, text)
+}
+
+/// Reads `query_log.names`.
+pub fn name_detail(text: &str) -> Result<NameDetail, Expected> {
+    look_up(NAME_DETAIL, text)
+}
+
+/// One of `query_log.always`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AlwaysWord {
+    Slow,
+    Failed,
+    Hedged,
+}
+
+/// `query_log.always`.
+const ALWAYS: &Words<AlwaysWord> =
+    &[("slow", AlwaysWord::Slow), ("failed", AlwaysWord::Failed), ("hedged", AlwaysWord::Hedged)];
+
+/// Reads one entry of `query_log.always`.
+pub(super) fn always(text: &str) -> Result<AlwaysWord, Expected> {
+    look_up(ALWAYS, text)
 }
 
 /// Reads `pools.*.balance`.
@@ -245,18 +290,25 @@ pub fn duration(text: &str) -> Result<Duration, Expected> {
     humantime::parse_duration(text).map_err(|_| error("a duration such as \"250ms\" or \"3s\"".to_owned()))
 }
 
-/// Reads a size, such as `cache.size`: a whole number with a binary unit.
+/// Reads `cache.size`.
 pub fn size(text: &str) -> Result<usize, Expected> {
+    limits::CACHE_SIZE.parse_size(text)
+}
+
+/// Reads a size: a whole number of octets with a binary unit.
+pub(super) fn octets(text: &str) -> Result<usize, Expected> {
     let read = |(unit, shift): (&str, u32)| {
         let number = text.strip_suffix(unit)?.trim_end();
         let number = Some(number).filter(|number| number.bytes().all(|octet| octet.is_ascii_digit()))?;
         number.parse::<usize>().ok()?.checked_mul(1 << shift)
     };
-    let octets = [("KiB", 10), ("MiB", 20), ("GiB", 30)].into_iter().find_map(read);
-    let error = |what: &str| Expected::new(what).matching(SIZE);
-    let octets = octets.ok_or_else(|| error("a size with its unit, KiB, MiB or GiB, such as \"64MiB\""))?;
-    if limits::CACHE_SIZE.holds(&octets) { Ok(octets) } else { Err(error("a size from 1MiB to 64GiB")) }
+    let octets = SIZE_UNITS.into_iter().find_map(read);
+    let error = || Expected::new("a size with its unit, KiB, MiB or GiB, such as \"64MiB\"").matching(SIZE);
+    octets.ok_or_else(error)
 }
+
+/// The units of sizes, as powers of two. TiB is for bounds.
+pub(super) const SIZE_UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 /// Reads `authorities.*.ttl`. A TTL counts whole seconds.
 pub fn ttl(text: &str) -> Result<Duration, Expected> {
@@ -317,6 +369,18 @@ pub(super) fn file_name(text: &str) -> Result<String, Expected> {
     non_empty(text, "the name of a file")
 }
 
+/// Reads the path of a unix socket, relative to `folder`.
+pub(super) fn socket_path(text: &str, folder: &Path) -> Result<PathBuf, Expected> {
+    let path = folder.join(non_empty(text, "the path of a socket")?);
+    if path.as_os_str().len() > MAX_SOCKET {
+        return Err(Expected::new(format!("a path of {MAX_SOCKET} octets at most, with its folder")));
+    }
+    Ok(path)
+}
+
+/// Longest path of a unix socket, octets: `sun_path` of unix(7) has 108, of which one ends it.
+pub(super) const MAX_SOCKET: usize = 107;
+
 /// Any text but none.
 fn non_empty(text: &str, what: &str) -> Result<String, Expected> {
     if text.is_empty() { Err(Expected::new(what).matching(NOT_EMPTY)) } else { Ok(text.to_owned()) }
@@ -343,7 +407,7 @@ fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expected>
 pub(super) const DURATION: &str = "^ *([0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y) *)+$";
 
 /// Sizes.
-pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB)$";
+pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
 
 /// Percentiles.
 const PERCENTILE: &str = "^p[0-9.]+$";
@@ -432,6 +496,35 @@ mod tests {
                 match value {
                     Algorithm::HmacSha256 => "hmac-sha256",
                     Algorithm::HmacSha512 => "hmac-sha512",
+                }
+            );
+        }
+        for &(word, value) in LOG_FORMAT {
+            assert_eq!(
+                word,
+                match value {
+                    LogFormat::Json => "json",
+                    LogFormat::Logfmt => "logfmt",
+                }
+            );
+        }
+        for &(word, value) in CLIENT_DETAIL {
+            assert_eq!(
+                word,
+                match value {
+                    ClientDetail::Full => "full",
+                    ClientDetail::Prefix => "prefix",
+                    ClientDetail::None => "none",
+                }
+            );
+        }
+        for &(word, value) in NAME_DETAIL {
+            assert_eq!(
+                word,
+                match value {
+                    NameDetail::Full => "full",
+                    NameDetail::Parent => "parent",
+                    NameDetail::None => "none",
                 }
             );
         }

@@ -20,7 +20,7 @@ use super::active_race::ActiveRace;
 use super::attempt::Quarantined;
 use super::entry::{Entry, StaleAnswer, Waiter};
 use super::fallback::FallbackAnswer;
-use super::io::{Client, Io, Said};
+use super::io::{Client, Io, Resolution, Said};
 use super::reply::rank;
 use super::{Engine, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CachedFailure, Found, Key, PoolId, Rules};
@@ -124,12 +124,13 @@ impl PoolCache<'_> {
         io: &mut I,
         key: &Key<'_>,
         waiter: &Waiter<I::Client>,
+        resolution: &Resolution<'_>,
         reason: Reason,
         now: Instant,
     ) -> Found {
         let Self { cache, rules, .. } = *self;
         let mut found = Found::Nothing;
-        io.respond(waiter, now, |receiver, out| {
+        io.respond(waiter, resolution, now, |receiver, out| {
             found = match reason {
                 Reason::Query => cache.look_up(key, receiver, rules, now, out),
                 Reason::HandedOver | Reason::Need => cache.look_stale(key, receiver, rules, now, out),
@@ -160,7 +161,8 @@ impl<C: Client> Engine<C> {
         let state = &self.worker.state;
         let shared = &state.pools[pool.0];
         let Some(cached) = PoolCache::of(state, shared) else { return CacheResult::Nothing };
-        let found = cached.give(io, &cached.key(question), waiter, reason, now);
+        let resolution = Resolution::at_once(question.hash, shared);
+        let found = cached.give(io, &cached.key(question), waiter, &resolution, reason, now);
         let result = match found {
             Found::Fresh { is_refresh_due: true } => CacheResult::RefreshDue,
             Found::Fresh { is_refresh_due: false } => CacheResult::Responded,
@@ -210,7 +212,8 @@ impl<C: Client> Engine<C> {
         }
         let waited = now.saturating_duration_since(waiter.since);
         self.worker.counters_of(&pool.shared).duration.record(waited);
-        fallback.give(io, &self.worker.counters, waiter, question.octets, now);
+        let resolution = Resolution::at_once(question.hash, &pool.shared);
+        fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
         true
     }
 
@@ -257,8 +260,9 @@ impl<I: Io> ActiveRace<'_, I> {
         let Some(question) = split(&folded, entry.flags, entry.hash) else { return };
         let key = cached.key(question);
         let counters = worker.counters_of(&pool.shared);
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, None);
         entry.retain_waiters(&worker.shared.clients, |waiter| {
-            let found = cached.give(*io, &key, waiter, Reason::Need, *now);
+            let found = cached.give(*io, &key, waiter, &resolution, Reason::Need, *now);
             let is_responded = Reason::Need.takes(found);
             if is_responded {
                 counters.duration.record(now.saturating_duration_since(waiter.since));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::cached::{CacheResult, HashedQuestion, Reason};
 use super::entry::{StaleAnswer, Start, Waiter};
 use super::fallback::FallbackAnswer;
-use super::io::{Client, Io};
+use super::io::{Client, Io, Resolution};
 use super::pool::PoolSlot;
 use super::slots::RaceRef;
 use super::{Engine, tell_prober};
@@ -234,7 +234,8 @@ impl<C: Client> Engine<C> {
             return;
         }
         let fallback = if limit == Limit::InFlight { FallbackAnswer::BUSY } else { FallbackAnswer::TOO_MANY };
-        fallback.give(io, &self.worker.counters, waiter, question.octets, now);
+        let resolution = Resolution::at_once(question.hash, &self.worker.state.pools[pool.0]);
+        fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
     }
 }
 

@@ -5,7 +5,7 @@ use super::attempt::Quarantined;
 use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
-use super::io::{Client, FetchQuery, Io, Said};
+use super::io::{Client, FetchQuery, Io, Resolution, Said};
 use super::reply::rank;
 use super::{Engine, tell_prober};
 use crate::cache::ResponseFor;
@@ -129,11 +129,12 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_for_nobody = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, Some(winner));
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
                 counters.duration.record(now.saturating_duration_since(waiter.since));
-                relay(*io, waiter, reply, is_signed, *now);
+                relay(*io, waiter, &resolution, reply, is_signed, *now);
             }
             needs_more
         });
@@ -180,9 +181,10 @@ impl<I: Io> ActiveRace<'_, I> {
         self.remember_whole(reply);
         let Self { entry, pool, worker, io, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
         for waiter in entry.waiters() {
             counters.duration.record(now.saturating_duration_since(waiter.since));
-            relay(*io, &waiter, reply, entry.is_signed(), *now);
+            relay(*io, &waiter, &resolution, reply, entry.is_signed(), *now);
         }
         self.is_over = true;
     }
@@ -205,21 +207,24 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
     /// could not take, nor depend on whether that can be had.
     pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
-        if let Ok(reply) = wire::read_reply(self.entry.kept()) {
-            let counters = self.worker.counters_of(&self.pool.shared);
-            counters.duration.record(self.now.saturating_duration_since(waiter.since));
-            relay(self.io, waiter, &reply, false, self.now);
+        let Self { entry, pool, worker, io, now, .. } = self;
+        if let Ok(reply) = wire::read_reply(entry.kept()) {
+            let counters = worker.counters_of(&pool.shared);
+            counters.duration.record(now.saturating_duration_since(waiter.since));
+            let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
+            relay(*io, waiter, &resolution, &reply, false, *now);
         }
     }
 
     /// Gives a response without records to all who wait.
     fn respond_fallback(&mut self, fallback: FallbackAnswer) {
         let Self { entry, pool, worker, io, now, .. } = self;
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, None);
         for waiter in entry.waiters() {
             if fallback.rcode.is_some() {
                 worker.counters_of(&pool.shared).duration.record(now.saturating_duration_since(waiter.since));
             }
-            fallback.give(*io, &worker.counters, &waiter, entry.question(), *now);
+            fallback.give(*io, &worker.counters, &waiter, &resolution, entry.question(), *now);
         }
     }
 }
@@ -237,8 +242,15 @@ impl<C: Client> Engine<C> {
 }
 
 /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
-fn relay<I: Io>(io: &mut I, waiter: &Waiter<I::Client>, reply: &Reply<'_>, is_signed: bool, now: Instant) {
-    io.respond(waiter, now, |receiver, out| {
+fn relay<I: Io>(
+    io: &mut I,
+    waiter: &Waiter<I::Client>,
+    resolution: &Resolution<'_>,
+    reply: &Reply<'_>,
+    is_signed: bool,
+    now: Instant,
+) {
+    io.respond(waiter, resolution, now, |receiver, out| {
         let ResponseFor { form, own_udp_size, limit } = *receiver;
         // The backend was told the client's own size.
         if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {

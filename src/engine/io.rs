@@ -14,7 +14,8 @@ use super::slots::RaceRef;
 use crate::cache::ResponseFor;
 use crate::metrics::{Source, Want};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::state::{HealthSignal, SharedBackend};
+use crate::policy::race::{Attempt, BackendIndex, Kind, Race};
+use crate::state::{HealthSignal, SharedBackend, SharedPool};
 use crate::wire::{Rcode, Transport};
 
 use super::single_flight::WorkerId;
@@ -103,12 +104,19 @@ pub trait Io {
     fn respond(
         &mut self,
         waiter: &Waiter<Self::Client>,
+        resolution: &Resolution<'_>,
         now: Instant,
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     );
 
-    /// A client gets no response, which a connection has to be told.
-    fn respond_nothing(&mut self, client: &Self::Client);
+    /// A client that has waited gets no response.
+    fn respond_nothing(
+        &mut self,
+        waiter: &Waiter<Self::Client>,
+        resolution: &Resolution<'_>,
+        question: &[u8],
+        now: Instant,
+    );
 
     /// Hands a query over to the worker that races for its question.
     fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Self::Client);
@@ -127,6 +135,34 @@ pub enum NotSent {
     Unreachable,
     /// For want of something of our own.
     Want(Want),
+}
+
+/// How a response has come about, for who observes.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolution<'a> {
+    /// The hash of the question.
+    pub hash: u64,
+    /// The pool that was to answer.
+    pub pool: &'a SharedPool,
+    /// How many attempts were made by then.
+    pub attempts: u8,
+    /// Whether a hedge was among them.
+    pub is_hedged: bool,
+    /// Whose reply it is, and why that was asked.
+    pub winner: Option<(BackendIndex, Kind)>,
+}
+
+impl<'a> Resolution<'a> {
+    /// Without a race, or before there is one.
+    pub(super) fn at_once(hash: u64, pool: &'a SharedPool) -> Self {
+        Self { hash, pool, attempts: 0, is_hedged: false, winner: None }
+    }
+
+    /// By a race so far.
+    pub(super) fn of_race(hash: u64, pool: &'a SharedPool, race: &Race, winner: Option<&Attempt>) -> Self {
+        let (attempts, is_hedged) = race.tally();
+        Self { hash, pool, attempts, is_hedged, winner: winner.map(|winner| (winner.backend, winner.kind)) }
+    }
 }
 
 /// What a client was told.

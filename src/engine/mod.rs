@@ -57,7 +57,7 @@ pub use self::dispatch::ValidQuery;
 pub use self::entry::Waiter;
 pub use self::explain::RaceReport;
 pub use self::finish::response_limit;
-pub use self::io::{Client, FetchQuery, Io, NotSent, Said, TcpQuery};
+pub use self::io::{Client, FetchQuery, Io, NotSent, Resolution, Said, TcpQuery};
 pub use self::learnt::LearntBackend;
 pub use self::reply::rank;
 pub use self::slots::RaceRef;

@@ -24,6 +24,16 @@ pub enum Client {
     Tcp(Arc<Responder>),
 }
 
+impl Client {
+    /// There is no response, which a connection has to be told.
+    pub(super) fn respond_nothing(&self) {
+        match self {
+            Self::Udp { .. } => {}
+            Self::Tcp(responder) => responder.respond(|_| {}),
+        }
+    }
+}
+
 impl engine::Client for Client {
     fn transport(&self) -> Transport {
         match self {

@@ -56,6 +56,7 @@ use crate::net::tasks::Tasks;
 use crate::net::udp::Socket;
 use crate::policy::query_slots::SocketId;
 use crate::state::{ForwarderState, HealthEvent};
+use crate::taps::WorkerTaps;
 use crate::wire::QuestionKey;
 
 /// What the workers of one LS share.
@@ -98,6 +99,8 @@ pub struct Links {
     pub idle: Rc<Notify>,
     /// The tasks of this worker.
     pub tasks: Tasks,
+    /// What observes queries.
+    pub taps: Rc<WorkerTaps>,
 }
 
 /// One worker's LS.
@@ -122,7 +125,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, state: Arc<ForwarderState>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, backend_sockets, fetches, own, counters, idle, tasks } = links;
+        let Links { shared, backend_sockets, fetches, own, counters, idle, tasks, taps } = links;
         // Connections come back to the forwarder, which is not there yet.
         let this = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&this);
@@ -146,6 +149,7 @@ impl Forwarder {
             by_tcp: ByTcp::new(by_tcp, tasks),
             way: Way { listeners: Vec::new(), paced: Paced::default(), is_draining: false },
             counters: Arc::clone(&counters),
+            taps,
         };
         let engine = Engine::new(&mut outside, me, engines, counters, state, seeds, now);
         let folded = Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN);

@@ -9,18 +9,20 @@ use std::time::Instant;
 
 use super::by_tcp::ByTcp;
 use super::fetches::Fetches;
-use super::responses::Way;
+use super::responses::{Delivery, Way};
 use super::{Client, Forwarder, HandOver, Shared};
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Said, TakenSlot, TcpQuery, Waiter,
+    FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said, TakenSlot, TcpQuery,
+    Waiter,
 };
 use crate::metrics::{Counters, Dropped};
 use crate::net::backend_sockets::{BackendSockets, Refused};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend};
+use crate::taps::WorkerTaps;
 
 /// What a worker's engine decides with.
 pub(super) struct Outside {
@@ -44,6 +46,8 @@ pub(super) struct Outside {
     pub(super) way: Way,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
+    /// What observes queries.
+    pub(super) taps: Rc<WorkerTaps>,
 }
 
 impl Io for Outside {
@@ -130,17 +134,19 @@ impl Io for Outside {
     fn respond(
         &mut self,
         waiter: &Waiter<Client>,
+        resolution: &Resolution<'_>,
         now: Instant,
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     ) {
-        self.respond_in_form(waiter, now, write);
+        self.respond_in_form(waiter, resolution, now, write);
     }
 
-    fn respond_nothing(&mut self, client: &Client) {
-        match client {
-            Client::Udp { .. } => {}
-            Client::Tcp(responder) => responder.respond(|_| {}),
+    fn respond_nothing(&mut self, waiter: &Waiter<Client>, resolution: &Resolution<'_>, question: &[u8], now: Instant) {
+        if self.taps.are_on() {
+            let delivery = Delivery::of(waiter, resolution, now);
+            self.taps.told(&delivery.told(Some(question), &[], None));
         }
+        waiter.client.respond_nothing();
     }
 
     fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Client) {
@@ -148,7 +154,7 @@ impl Io for Outside {
         let Some(Ok(place)) = worker.map(|worker| worker.try_reserve()) else {
             // More come than it can take; who asked does so again.
             self.counters.dropped(Dropped::Overload);
-            return self.respond_nothing(&client);
+            return client.respond_nothing();
         };
         self.shared.on_the_way[usize::from(to.0)].fetch_add(1, Relaxed);
         place.send(HandOver { message: message.to_vec(), client });

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use super::{Client, Forwarder, HandOver};
 use crate::config::PoolIndex;
-use crate::engine::{self, Client as _, HashedQuestion, Io as _, Reason, ValidQuery, prefetch_memory};
+use crate::engine::{self, Client as _, HashedQuestion, Reason, ValidQuery, prefetch_memory};
 use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
@@ -104,7 +104,7 @@ impl Forwarder {
         match content {
             Content::Nothing(reason) => {
                 self.outside.counters.dropped(*reason);
-                self.outside.respond_nothing(client);
+                client.respond_nothing();
             }
             Content::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
             Content::Prohibited(query) => self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),

@@ -18,6 +18,7 @@ impl Snapshot {
         }
         subtract(&mut counted.dropped, &earlier.dropped);
         subtract(&mut counted.cookies, &earlier.cookies);
+        subtract(&mut counted.taps, &earlier.taps);
         for (listener, limit, count) in &mut counted.limited {
             let known = earlier.limited.iter().find(|(l, other, _)| l == listener && other == limit);
             *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
@@ -115,6 +116,7 @@ impl Counters {
         }
         counted.dropped.iter().for_each(|&(reason, count)| self.dropped[reason as usize].add(count));
         counted.cookies.iter().for_each(|&(kind, count)| self.cookies[kind as usize].add(count));
+        counted.taps.iter().for_each(|&((tap, fate), count)| self.tapped(tap, fate, count));
     }
 }
 
@@ -160,7 +162,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::counters::{Cause, Dropped, Source, Summary, Want};
+    use super::super::counters::{Cause, Dropped, Source, Summary, Tap, TapFate, Want};
     use super::super::histogram::HistogramSnapshot;
     use super::super::snapshot::BackendState;
     use super::*;
@@ -169,7 +171,7 @@ mod tests {
     /// What a process counts for a while: each number says what happens.
     fn count(events: &[u8], process: &Counters, pool: &PoolCounters, backend: &BackendCounters) {
         for &event in events {
-            match event % 10 {
+            match event % 11 {
                 0 => process.query(Transport::Udp),
                 1 => process.query(Transport::Tcp),
                 2 => process.responses(Source::Cache, u16::from(event), 2),
@@ -179,6 +181,7 @@ mod tests {
                 6 => backend.latency.record(Duration::from_micros(u64::from(event) << 9)),
                 7 => backend.attempts[2].increment(),
                 8 => backend.unsent[Want::Ports as usize].increment(),
+                9 => process.tapped(Tap::QueryLog, TapFate::Dropped, 3),
                 _ => backend.again[Cause::Cookie as usize].increment(),
             }
         }

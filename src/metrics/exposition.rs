@@ -79,6 +79,9 @@ const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses 
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
 /// `hedgerow_cookies_total`.
 const COOKIES: Family = Family { name: "hedgerow_cookies", help: "Client queries with a DNS cookie" };
+/// `hedgerow_tap_records_total`.
+const TAP_RECORDS: Family =
+    Family { name: "hedgerow_tap_records", help: "Records of the query log and of other taps, by what became of them" };
 /// `hedgerow_limited_total`.
 const LIMITED: Family = Family { name: "hedgerow_limited", help: "What clients were not given because of a limit" };
 /// `hedgerow_attempts_total`.
@@ -176,6 +179,7 @@ const COUNTERS: &[&Family] = &[
     &RESPONSES,
     &DROPPED,
     &COOKIES,
+    &TAP_RECORDS,
     &LIMITED,
     &ATTEMPTS,
     &ASKED_AGAIN,
@@ -210,6 +214,7 @@ impl Collector for Exposition {
             responses,
             dropped,
             cookies,
+            taps,
             limited,
             cache,
             pools,
@@ -231,6 +236,8 @@ impl Collector for Exposition {
         )?;
         counter(encoder, &DROPPED, dropped.iter().map(|&(reason, n)| ([("reason", reason.label())], n)))?;
         counter(encoder, &COOKIES, cookies.iter().map(|&(kind, n)| ([("cookie", kind.label())], n)))?;
+        let records = taps.iter().map(|&((tap, fate), n)| ([("tap", tap.label()), ("fate", fate.label())], n));
+        counter(encoder, &TAP_RECORDS, records)?;
         let limited = limited.iter().map(|(by, limit, n)| ([("listener", by.as_str()), ("limit", limit.label())], *n));
         counter(encoder, &LIMITED, limited)?;
         counter(
@@ -426,7 +433,7 @@ const BOUNDS: [u64; 16] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::counters::{CookieKind, Dropped, Source};
+    use super::super::counters::{CookieKind, Dropped, Source, Tap, TapFate};
     use super::super::histogram::Histogram;
     use super::super::limited::Limit;
     use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
@@ -479,6 +486,7 @@ mod tests {
             responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
             dropped: vec![(Dropped::Late, 26)],
             cookies: vec![(CookieKind::Invalid, 40)],
+            taps: vec![((Tap::QueryLog, TapFate::Dropped), 41)],
             limited: vec![("ts1".to_owned(), Limit::Unsent, 40)],
             cache: Some(CacheSnapshot {
                 size: 30,
@@ -528,6 +536,7 @@ hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
 hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
 hedgerow_dropped_total{reason="late"} 26
 hedgerow_cookies_total{cookie="invalid"} 40
+hedgerow_tap_records_total{tap="query_log",fate="dropped"} 41
 hedgerow_limited_total{listener="ts1",limit="unsent"} 40
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
 hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11

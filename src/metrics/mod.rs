@@ -14,7 +14,7 @@ pub mod snapshot;
 
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary,
-    Want,
+    Tap, TapFate, Want,
 };
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use limited::{Limit, Limited};

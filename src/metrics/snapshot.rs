@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::counters::{Cause, CookieKind, Dropped, Source, Want};
+use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 use super::processes::ProcessesSnapshot;
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub dropped: Vec<(Dropped, u64)>,
     /// Queries with a cookie.
     pub cookies: Vec<(CookieKind, u64)>,
+    /// Records of taps.
+    pub taps: Vec<((Tap, TapFate), u64)>,
     /// How often which limit of which listener was met.
     pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.

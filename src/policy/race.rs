@@ -388,6 +388,20 @@ impl Race {
         self.hedges_denied
     }
 
+    /// How many attempts have left, and whether a hedge was among them.
+    pub fn tally(&self) -> (u8, bool) {
+        let left = self.attempts.iter().filter(|(_, entry)| entry.state != State::Unsent);
+        left.fold((0, false), |(count, is_hedged), (_, entry)| (count + 1, is_hedged || entry.kind == Kind::Hedge))
+    }
+
+    /// The attempt whose reply has won.
+    pub fn winner(&self) -> Option<Attempt> {
+        match self.outcome? {
+            Outcome::Reply(winner) => self.attempt(winner),
+            Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
+        }
+    }
+
     /// The attempts, oldest first.
     pub fn attempts(&self) -> impl Iterator<Item = Attempt> + '_ {
         self.attempts.iter().map(|(id, entry)| self.attempts.view(id, entry, self.start))

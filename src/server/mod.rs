@@ -71,6 +71,7 @@ use crate::net::tcp::MovedConnection;
 use crate::notify::Notifier;
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
+use crate::taps::Taps;
 use crate::wire::HashSeed;
 
 /// A running server, held by the control thread.
@@ -82,6 +83,8 @@ pub struct Server {
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
     workers: Workers,
+    /// What observes queries.
+    taps: Taps,
     /// What it listens on.
     listeners: Arc<Listeners>,
     /// The pools as the config had them when it was last read.
@@ -234,6 +237,7 @@ impl Server {
                 }
                 lost = self.tasks.lost() => lost,
                 lost = self.admin.lost() => lost,
+                lost = self.taps.lost() => lost,
                 loaded = self.reloads.loaded() => match loaded {
                     Ok(loaded) => {
                         self.finish_reload(loaded);
@@ -301,6 +305,7 @@ impl Server {
                     connections: &self.connections,
                     listeners: &self.listeners,
                     own: &self.own,
+                    taps: self.taps.set(),
                 };
                 self.workers.replace(id, &in_force, now);
             }

@@ -44,6 +44,7 @@ use crate::metrics::{LastReload, ReloadSnapshot};
 use crate::net::tasks::{Lost, TaskKind, blocking};
 use crate::secondary::{Saved, SavedZones, SecondaryZone};
 use crate::state::ForwarderState;
+use crate::taps::TapsConfig;
 use crate::transfer::tsig::Keys;
 
 /// How the config is read again: on the reload thread, by a process that may reach only so much. It may take for ever.
@@ -336,6 +337,8 @@ impl Server {
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
         let settings = admin_settings(&config, token);
+        self.taps.apply(&TapsConfig::of(&config))?;
+        self.tell(|| Command::SetTaps(self.taps.set().clone()));
         self.source = source;
         self.config.supervisor.clone_from(&config.supervisor);
         let mut notices = needs_restart(&self.config, &config, self.processes.is_some());

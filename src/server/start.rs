@@ -41,6 +41,7 @@ use crate::net::tasks::Tasks;
 use crate::notify::Notifier;
 use crate::secondary::{SavedZones, Secondaries, ZoneUpdate};
 use crate::state::ForwarderState;
+use crate::taps::{Taps, TapsConfig};
 use crate::transfer::tsig::Keys;
 use crate::wire::HashSeed;
 use crate::zone::ZoneDb;
@@ -138,6 +139,7 @@ impl Server {
         // At most one for each zone and primary: see `authority::PendingNotifies`.
         let (notify_sender, notifies) = unbounded_channel();
         let admin_share = shares.admin;
+        let mut taps = Taps::new(count, hasher.clone(), rand::random());
         let links = Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender };
         let mut workers = Workers::new(count, &config, &connections, links);
         if let (Some(state), Some(engines), CarriedCache::Persisted) = (&state, workers.engines(), &cache) {
@@ -149,6 +151,7 @@ impl Server {
         let changes = zones.take_saved(saved);
         let reloads = Reloads::start(read, confinement, edition)?;
         let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
+        taps.apply(&TapsConfig::of(&config))?;
         let in_force = InForce {
             config: &config,
             state: state.as_ref(),
@@ -156,6 +159,7 @@ impl Server {
             connections: &connections,
             listeners: &listeners,
             own: &own,
+            taps: taps.set(),
         };
         let counters = workers.start(&in_force, learnt.as_ref())?;
         let known_changes: Rc<Notify> = Rc::default();
@@ -178,6 +182,10 @@ impl Server {
             source,
             state,
             workers,
+            summary: Summary::of(
+                counters.into_iter().chain([&carried_counters, taps.counters()].map(Arc::clone)).collect(),
+            ),
+            taps,
             listeners: Arc::new(listeners),
             pools,
             second: interval(Duration::from_secs(1)),
@@ -210,7 +218,6 @@ impl Server {
             notifier,
             prober,
             health_events,
-            summary: Summary::of(counters.into_iter().chain([Arc::clone(&carried_counters)]).collect()),
             carried_counters,
             frozen: None,
             uncounted,

@@ -19,8 +19,8 @@ use super::spells::Unfolding;
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    self, FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Said, TakenSlot, TcpQuery, Waiter,
-    response_limit,
+    self, FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said, TakenSlot,
+    TcpQuery, Waiter, response_limit,
 };
 use crate::policy::Rank;
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
@@ -323,6 +323,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     fn respond(
         &mut self,
         waiter: &Waiter<Caller>,
+        _resolution: &Resolution<'_>,
         _now: Instant,
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     ) {
@@ -337,8 +338,8 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         }
     }
 
-    fn respond_nothing(&mut self, client: &Caller) {
-        self.responded(*client, None);
+    fn respond_nothing(&mut self, waiter: &Waiter<Caller>, _: &Resolution<'_>, _question: &[u8], _now: Instant) {
+        self.responded(waiter.client, None);
     }
 
     /// There is one worker, and so nobody to hand over to.

@@ -69,6 +69,7 @@ mod stale;
 mod supervisor;
 mod support;
 mod system_resolver;
+mod taps;
 mod tcp;
 mod transfer_peers;
 mod transfers;

@@ -295,6 +295,7 @@ fn snapshot() -> Snapshot {
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
         cookies: Vec::new(),
+        taps: Vec::new(),
         limited: Vec::new(),
         cache: None,
         pools: vec![pool],

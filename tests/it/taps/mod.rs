@@ -1,0 +1,3 @@
+//! Taps: what is written of queries while they are served, and that nothing is ever waited for.
+
+mod query_log;
