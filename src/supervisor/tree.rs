@@ -338,6 +338,8 @@ impl Tree {
         if let Some(Change::Asked(kind) | Change::Newcomer(kind, _)) = self.change {
             self.refuse(kind, "the server is ending".to_owned());
         }
+        // An upgrade that has not proven itself yet has nothing to prove any more.
+        self.change = None;
         self.phase = Phase::Ending { kill_at: now + END_WITHIN, is_draining: false };
         let pids: Vec<_> = self.processes.keys().copied().collect();
         pids.into_iter().for_each(|pid| self.end_one(pid));

@@ -70,6 +70,7 @@ mod supervisor;
 mod support;
 mod system_resolver;
 mod taps;
+mod takeovers;
 mod tcp;
 mod transfer_peers;
 mod transfers;

@@ -440,6 +440,18 @@ fn an_upgrade_is_rolled_back_if_the_new_server_dies_soon() {
 }
 
 #[test]
+fn an_upgrade_that_all_end_after_is_not_rolled_back() {
+    let mut world = World::new();
+    world.ask(ChangeKind::Upgrade).expect("nothing is under way");
+    world.until("it serves", |world| world.reasons() == [Takeover::Upgrade]);
+    let now = world.now;
+    world.tree.as_mut().expect("there is one").end(now);
+    world.until("over", |world| world.is_over.is_some());
+    assert_eq!(world.is_over, Some(0));
+    assert!(!world.has_said(|step| matches!(step, Step::RolledBack(_))), "{:?}", world.said);
+}
+
+#[test]
 fn a_server_that_is_told_to_end_is_followed_by_a_standby() {
     let mut world = World::new();
     let server = world.pid_of(Role::Server).expect("one serves");

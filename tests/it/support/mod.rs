@@ -25,6 +25,7 @@ mod server;
 mod service_manager;
 pub(crate) mod stand_in;
 pub(crate) mod transfers;
+pub(crate) mod tree;
 pub(crate) mod zones;
 
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub(crate) use service_manager::ServiceManager;
 
 /// How long a test waits for what must happen. Far above what it takes even on a busy machine: only a
 /// failing test ever waits so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// So many milliseconds.
 pub(crate) const fn ms(count: u64) -> Duration {

@@ -1,0 +1,191 @@
+//! All processes of one start with `[supervisor]`: who they are, as the admin server and the system have it, and what is done to them.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+
+use super::*;
+
+pub(crate) const ADDRESS: &str = "192.0.2.1";
+pub(crate) const OTHER_ADDRESS: &str = "192.0.2.2";
+
+/// All processes of one start, in a process group of their own.
+pub(crate) struct Tree {
+    pub(crate) server: Server,
+    group: Pid,
+    standbys: usize,
+}
+
+/// What all of them serve.
+pub(crate) fn config(keys: &str) -> String {
+    format!(
+        "workers = 2\n[authorities.a]\nlisten = ['127.0.0.1:0']\nzones = ['a.txt']\n[admin]\nlisten = '127.0.0.1:0'\n\
+         [supervisor]\n{keys}\n"
+    )
+}
+
+/// A table in which the name has this address.
+pub(crate) fn table(address: &str) -> String {
+    format!("www.example {address} A\n")
+}
+
+impl Tree {
+    pub(crate) fn start(keys: &str) -> Self {
+        Self::start_as(keys, 2, |_| {})
+    }
+
+    /// The same, by another file.
+    pub(crate) fn start_program(program: &std::path::Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, config("")).expect("our own folder");
+        std::fs::write(folder.path().join("a.txt"), table(ADDRESS)).expect("our own folder");
+        let mut command = Command::new(program);
+        command.args(["serve", "-c"]).arg(&file).process_group(0);
+        let server = Server::ready(Process::run_by(command, |_| {}), folder);
+        let group = Pid::from_child(server.process.child());
+        let tree = Self { server, group, standbys: 2 };
+        tree.wait_until_whole();
+        tree
+    }
+
+    pub(crate) fn start_as(keys: &str, standbys: usize, set_up: impl FnOnce(&mut Command)) -> Self {
+        let server = Server::start_as(&config(keys), &[("a.txt", &table(ADDRESS))], |command| {
+            command.process_group(0);
+            set_up(command);
+        });
+        let group = Pid::from_child(server.process.child());
+        let tree = Self { server, group, standbys };
+        tree.wait_until_whole();
+        tree
+    }
+
+    /// What the admin server says of all. Whoever is killed answers no more, so that it is asked again.
+    pub(crate) fn status(&self) -> Value {
+        until("a status", || {
+            let mut stream = TcpStream::connect(self.server.listener("admin")).ok()?;
+            stream.write_all(b"GET /api/v1/status HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+        })
+    }
+
+    /// All processes as the admin server lists them.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        let status: Value = self.status();
+        let processes = status["processes"].as_array().expect("a list").iter();
+        let process = |process: &Value| {
+            let pid = process["pid"].as_u64().expect("a number");
+            (u32::try_from(pid).expect("a small one"), process["role"].as_str().expect("a word").to_owned())
+        };
+        processes.map(process).collect()
+    }
+
+    pub(crate) fn pids(&self, role: &str) -> Vec<u32> {
+        self.processes().into_iter().filter(|(_, found)| found == role).map(|(pid, _)| pid).collect()
+    }
+
+    pub(crate) fn pid(&self, role: &str) -> u32 {
+        let pids = self.pids(role);
+        assert_eq!(pids.len(), 1, "one {role}: {:?}", self.processes());
+        pids[0]
+    }
+
+    /// Waits until there are a supervisor, a server and all that are to stand by, and nothing else.
+    pub(crate) fn wait_until_whole(&self) -> Vec<(u32, String)> {
+        let expected = [("supervisor", 1), ("server", 1), ("standby", self.standbys)];
+        until("a whole tree", || {
+            let processes = self.processes();
+            let count = |role: &str| processes.iter().filter(|(_, found)| found == role).count();
+            let is_whole = expected.iter().all(|(role, number)| count(role) == *number);
+            (is_whole && processes.len() == self.standbys + 2 && self.left().len() == processes.len())
+                .then_some(processes)
+        })
+    }
+
+    /// All processes of the group that run, as the system has them.
+    pub(crate) fn left(&self) -> Vec<u32> {
+        let folders = std::fs::read_dir("/proc").expect("a /proc").filter_map(Result::ok);
+        let pids = folders.filter_map(|folder| folder.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| state_of(*pid).is_some_and(|(_, group)| group == self.group.as_raw_nonzero().get())).collect()
+    }
+
+    /// Kills processes, all at once, and waits until they are dead.
+    pub(crate) fn kill(&self, pids: &[u32]) {
+        pids.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        for pid in pids {
+            until("its end", || (!is_running(*pid)).then_some(()));
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.client().ask(&query("www.example", A)).answers().remove(0)
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::of(self.server.listener("a"))
+    }
+
+    /// The first start's last words, when it was told to end.
+    pub(crate) fn assert_ended(&mut self) {
+        let status = self.server.process.wait_for_exit();
+        assert_eq!(status.code(), Some(0), "{}", self.server.process.log());
+        assert_eq!(self.left(), [0; 0]);
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = kill_process_group(self.group, Signal::KILL);
+    }
+}
+
+pub(crate) fn pid_of(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).expect("a small number"))
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let _ = kill_process(pid_of(pid).expect("a number above zero"), signal);
+}
+
+/// Stops a process, and waits until none of its threads runs: what comes then, it does not read.
+pub(crate) fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    until("all threads are stopped", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there").filter_map(Result::ok);
+        let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        states.all(|state| state.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))).then_some(())
+    });
+}
+
+/// What a process does, if it has not ended, and its process group.
+pub(crate) fn state_of(pid: u32) -> Option<(char, i32)> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = status.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?.chars().next()?;
+    let group = fields.nth(1)?.parse().ok()?;
+    (!matches!(state, 'Z' | 'X')).then_some((state, group))
+}
+
+/// Whether there is such a process that has not ended.
+pub(crate) fn is_running(pid: u32) -> bool {
+    state_of(pid).is_some()
+}
+
+/// `ctl restart` and the like; whether it was done, and what it said.
+pub(crate) fn ctl(tree: &Tree, words: &[&str]) -> (Option<i32>, String) {
+    let address = format!("http://{}", tree.server.listener("admin"));
+    let processes = tree.left();
+    let output = tree.server.process.ctl(&[&["--admin", &address], words].concat());
+    if output.status.success() {
+        // The one before takes requests until it has drained.
+        until("the end of the one before", || (!processes.iter().all(|pid| is_running(*pid))).then_some(()));
+    }
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).expect("text"))
+}
