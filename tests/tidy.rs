@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "net",
             "policy",
+            "sight",
             "transfer",
             "limit",
             "zone",
@@ -69,14 +70,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
-    ("admin", &["config", "net", "cache", "wire", "metrics", "state", "files"]),
+    ("admin", &["config", "net", "cache", "wire", "metrics", "sight", "state", "files"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
     (
         "forwarder",
-        &["engine", "taps", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"],
+        &["engine", "taps", "sight", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"],
     ),
     ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
@@ -84,7 +85,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // It drives the engine, and so makes what that is made of.
     ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
-    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sync"]),
+    // To `sight`: what is told of a race is its value.
+    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
     ("sight", &["policy", "wire"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.

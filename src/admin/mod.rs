@@ -13,6 +13,7 @@ mod cache;
 mod condition;
 mod connections;
 mod deadline;
+mod explain;
 mod listeners;
 mod page;
 mod routes;
@@ -32,6 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use cache::CacheAccess;
 pub use condition::Condition;
+pub use explain::Question;
 pub use socket::{Owner, Socket, SocketError, usual_folders, usual_places};
 pub use token::{Token, TokenError};
 
@@ -58,6 +60,8 @@ pub enum Request {
     Snapshot(oneshot::Sender<Snapshot>),
     /// The cache, if there is one.
     Cache(oneshot::Sender<Option<CacheAccess>>),
+    /// Ask a question for an operator, and tell what happens to it.
+    Explain(Box<Question>, oneshot::Sender<Result<(), Refused>>),
     /// Carry out a change; says what was done in a sentence for people.
     Change(Change, oneshot::Sender<Result<String, Refused>>),
 }

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
+use super::explain::{self, ExplainTurn};
 use super::page;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
 use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request};
@@ -31,12 +32,14 @@ use crate::wire::Name;
 
 /// All paths, for requests that may be asked and are there with all of their body.
 pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>) -> Router {
-    let server = Arc::new(Server { requests, condition, cache_turn: Arc::default() });
+    let server =
+        Arc::new(Server { requests, condition, cache_turn: Arc::default(), explain_turn: ExplainTurn::default() });
     Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
+        .route(EXPLAIN, post(explain::explain))
         .route(RELOAD, post(reload))
         .route(RESTART, post(restart))
         .route(UPGRADE, post(upgrade))
@@ -54,17 +57,19 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>)
 }
 
 /// What handlers ask.
-struct Server {
+pub(super) struct Server {
     /// The way to the control thread.
     requests: mpsc::Sender<Request>,
     condition: Arc<Condition>,
     /// Held by whoever goes through the cache: however many ask, workers meet no more than one of them there.
     cache_turn: Arc<Mutex<()>>,
+    /// Held by whoever has a question explained.
+    pub(super) explain_turn: ExplainTurn,
 }
 
 impl Server {
     /// Asks the control thread for something and waits for it.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, HttpError> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, HttpError> {
         let (way_back, answer) = oneshot::channel();
         self.requests.send(request(way_back)).await.map_err(|_| HttpError::Ending)?;
         answer.await.map_err(|_| HttpError::Ending)
@@ -115,9 +120,10 @@ pub(super) fn is_about_health(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// Whether a path is that of a change which may wait for long: until all is read again, by this process or by another.
+/// Whether a path is that of something which may wait for long: until all is read again, by this process or by another, or until the
+/// last late reply to a question that is explained.
 pub(super) fn may_wait(path: &str) -> bool {
-    [RELOAD, RESTART, UPGRADE].contains(&path)
+    [EXPLAIN, RELOAD, RESTART, UPGRADE].contains(&path)
 }
 
 /// `/healthz`.
@@ -356,6 +362,8 @@ impl IntoResponse for HttpError {
     }
 }
 
+/// Where a question is explained.
+const EXPLAIN: &str = "/api/v1/explain";
 /// Where a reload is asked for.
 const RELOAD: &str = "/api/v1/reload";
 /// Where a restart is asked for.

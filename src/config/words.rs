@@ -192,6 +192,16 @@ pub fn balance(text: &str) -> Result<Balance, Expected> {
     look_up(BALANCE, text)
 }
 
+/// The word for a value of `pools.*.dispatch`.
+pub fn dispatch_word(dispatch: Dispatch) -> &'static str {
+    word(DISPATCH, dispatch)
+}
+
+/// The word for a value of `pools.*.balance`.
+pub fn balance_word(balance: Balance) -> &'static str {
+    word(BALANCE, balance)
+}
+
 /// Reads `pools.*.accept`.
 pub fn accept(text: &str) -> Result<Accept, Expected> {
     look_up(ACCEPT, text)
@@ -395,6 +405,11 @@ pub fn domain_name(text: &str) -> Result<Name, Expected> {
 pub fn record_type(text: &str) -> Result<RecordType, Expected> {
     let expected = || Expected::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\"").matching(RECORD_TYPE);
     text.parse::<RecordType>().map_err(|_| expected())
+}
+
+/// The word for a value.
+fn word<T: Copy + PartialEq>(words: &'static Words<T>, value: T) -> &'static str {
+    words.iter().find(|&&(_, known)| known == value).map_or("?", |&(word, _)| word)
 }
 
 /// The value of a word, or the words that are known.

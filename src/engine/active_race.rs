@@ -60,7 +60,12 @@ impl<I: Io> ActiveRace<'_, I> {
                 }
                 // RFC 8767 section 5: the client response timer. The race goes on.
                 Step::WaitUntil(_) if self.is_stale_due() => self.respond_stale(),
-                Step::WaitUntil(until) => return self.wake_at(until),
+                Step::WaitUntil(until) => {
+                    if self.entry.race.hedges_denied() > 0 {
+                        self.entry.note_denied(self.now, self.spills);
+                    }
+                    return self.wake_at(until);
+                }
                 Step::Finished(outcome) => return self.finish(outcome, at_hand),
             }
         }
@@ -178,8 +183,12 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_worthless = entry.is_signed() && !reply.is_signed();
         let rank = if is_worthless { Rank::Failure } else { rank(reply) };
         match entry.race.on_reply(attempt, rank, self.now) {
-            Heard::Accepted | Heard::NotNeeded => {}
-            Heard::Kept => entry.keep(reply.as_wire(), self.spills),
+            Heard::Accepted => {}
+            Heard::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),
+            Heard::Kept => {
+                entry.note_reply(attempt, rank, self.now, self.spills);
+                entry.keep(reply.as_wire(), self.spills);
+            }
         }
         self.drive(Some(AtHand { attempt, reply }));
     }

@@ -62,6 +62,8 @@ pub struct Quarantined {
     pub(super) proof: Proof,
     /// A reply of a higher rank than this is better than what the race had come to.
     pub(super) above: Option<Rank>,
+    /// Somebody wants to know of a reply.
+    pub(super) is_told: bool,
 }
 
 /// What takes a query slot.

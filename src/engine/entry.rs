@@ -10,6 +10,8 @@ use super::io::Client;
 use super::pool::PoolSlot;
 use super::proof::Proof;
 use crate::limit::{Clients, Place};
+use crate::metrics::PoolCounters;
+use crate::policy::Rank;
 use crate::policy::query_slots::QuerySlot;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ShownCookie};
@@ -29,6 +31,15 @@ pub struct Waiter<C> {
     pub since: Instant,
     /// Where it counts among its client's queries that wait.
     pub place: Place,
+}
+
+impl<C: Client> Waiter<C> {
+    /// Counts how long it has waited for its response. An operator who has a question explained is no client.
+    pub(super) fn count_wait(&self, counters: &PoolCounters, now: Instant) {
+        if !self.client.is_admin() {
+            counters.duration.record(now.saturating_duration_since(self.since));
+        }
+    }
 }
 
 /// Whether the clients of a race may be given an answer whose time to live is over.
@@ -93,7 +104,18 @@ pub(super) struct Spill<C> {
     slots: [Option<QuerySlot>; FAR_SLOTS],
     /// When an attempt was asked again last.
     again_at: Option<Offset>,
+    /// The replies that did not win at once, by attempt: when each came, and its rank.
+    replies: Replies,
+    /// How many clients were given a stale answer.
+    stale_given: u32,
+    /// When the first hedge was denied.
+    denied_at: Option<Offset>,
+    /// Whether an operator wants to know all of it.
+    is_explained: bool,
 }
+
+/// The replies to the attempts of a race that did not win at once: when each came, and its rank.
+pub(super) type Replies = [Option<(Offset, Rank)>; MAX_ATTEMPTS];
 
 impl<C> Default for Spill<C> {
     fn default() -> Self {
@@ -104,6 +126,10 @@ impl<C> Default for Spill<C> {
             signed: Vec::new(),
             slots: [None; FAR_SLOTS],
             again_at: None,
+            replies: [None; MAX_ATTEMPTS],
+            stale_given: 0,
+            denied_at: None,
+            is_explained: false,
         }
     }
 }
@@ -119,6 +145,10 @@ impl<C> Spill<C> {
         }
         self.slots = [None; FAR_SLOTS];
         self.again_at = None;
+        self.replies = [None; MAX_ATTEMPTS];
+        self.stale_given = 0;
+        self.denied_at = None;
+        self.is_explained = false;
     }
 }
 
@@ -305,6 +335,54 @@ impl<C: Client> Entry<C> {
         self.spill(spills).again_at = Some(again_at);
     }
 
+    /// Notes a reply that does not win at once.
+    pub(super) fn note_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant, spills: &mut Spills<C>) {
+        let at = Offset::between(self.race.started(), now);
+        if let Some(place) = self.spill(spills).replies.get_mut(usize::from(attempt.0)) {
+            *place = Some((at, rank));
+        }
+    }
+
+    /// The replies that did not win at once, by attempt.
+    pub(super) fn replies(&self) -> Option<&Replies> {
+        self.spill.as_ref().map(|spill| &spill.replies)
+    }
+
+    /// Notes that an operator wants to know all of it.
+    pub(super) fn explain(&mut self, spills: &mut Spills<C>) {
+        self.spill(spills).is_explained = true;
+    }
+
+    /// Whether an operator wants to know all of it.
+    pub(super) fn is_explained(&self) -> bool {
+        self.spill.as_ref().is_some_and(|spill| spill.is_explained)
+    }
+
+    /// Notes that a hedge was denied by now.
+    pub(super) fn note_denied(&mut self, now: Instant, spills: &mut Spills<C>) {
+        let at = Offset::between(self.race.started(), now);
+        self.spill(spills).denied_at.get_or_insert(at);
+    }
+
+    /// When the first hedge was denied, if one was.
+    pub(super) fn denied_at(&self) -> Option<Instant> {
+        let at = self.spill.as_ref().and_then(|spill| spill.denied_at)?;
+        Some(at.since(self.race.started()))
+    }
+
+    /// Notes that so many clients were given a stale answer.
+    pub(super) fn note_stale_given(&mut self, clients: usize, spills: &mut Spills<C>) {
+        if clients > 0 {
+            let given = &mut self.spill(spills).stale_given;
+            *given = given.saturating_add(clients as u32);
+        }
+    }
+
+    /// How many clients were given a stale answer.
+    pub(super) fn stale_given(&self) -> u32 {
+        self.spill.as_ref().map_or(0, |spill| spill.stale_given)
+    }
+
     /// When the query of an attempt was sent, the last time if that was more than once.
     pub(super) fn sent_at(&self, attempt: &Attempt, proof: Proof) -> Instant {
         let spill = self.spill.as_ref().filter(|_| proof.has(Proof::AGAIN));
@@ -418,6 +496,11 @@ impl<C: Client> Entry<C> {
         if let Some(spill) = &mut self.spill {
             spill.waiters.drain(..).for_each(|waiter| clients.end_wait(waiter.place));
         }
+    }
+
+    /// Whether a client waits, who is not an operator that has the question explained.
+    pub(super) fn has_clients(&self) -> bool {
+        self.waiter_count() > usize::from(self.is_explained())
     }
 
     /// How many wait.

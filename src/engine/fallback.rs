@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::entry::Waiter;
-use super::io::{Io, Resolution, Said};
+use super::io::{Client, Io, Resolution, Said};
 use crate::cache::ResponseFor;
 use crate::metrics::{Counters, Dropped, Source};
 use crate::policy::{Rules, Silence};
@@ -69,7 +69,9 @@ impl FallbackAnswer {
     ) {
         let Self { source, rcode, error } = self;
         let Some(rcode) = rcode else {
-            (0..waiter.queries).for_each(|_| counters.dropped(Dropped::Unanswered));
+            if !waiter.client.is_admin() {
+                counters.dropped_many(Dropped::Unanswered, waiter.queries.into());
+            }
             return io.respond_nothing(waiter, resolution, question, now);
         };
         io.respond(waiter, resolution, now, |receiver, out| {

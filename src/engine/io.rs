@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::attempt::{Outstanding, Quarantined, TakenSlot};
 use super::entry::Waiter;
-use super::explain::RaceReport;
+use super::explain::{LateReport, RaceReport};
 use super::slots::RaceRef;
 use crate::cache::ResponseFor;
 use crate::metrics::{Source, Want};
@@ -27,6 +27,9 @@ pub trait Client: Clone {
 
     /// How it asked.
     fn transport(&self) -> Transport;
+
+    /// Whether it is an operator who has a question explained: no figure of clients counts that.
+    fn is_admin(&self) -> bool;
 
     /// Whether two queries came from one socket to one of our addresses. By TCP nothing is sent twice.
     fn is_same_socket(&self, other: &Self) -> bool;
@@ -124,8 +127,12 @@ pub trait Io {
     /// Tells the prober what a query has met.
     fn tell_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal);
 
-    /// A race is over, and those who wait for it are about to be answered.
-    fn race_over(&mut self, report: RaceReport<'_>);
+    /// A race is over, and those who wait for it are about to be answered. Returns whether replies that still come to its attempts
+    /// are to be told as well.
+    fn race_over(&mut self, report: RaceReport<'_>) -> bool;
+
+    /// A reply has come to an attempt whose race was over, and is to be told.
+    fn late_reply(&mut self, late: LateReport<'_>);
 }
 
 /// Why a query could not leave.

@@ -6,6 +6,7 @@ use super::Engine;
 use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, Quarantined};
 use super::cached::{key_of_reply, split};
+use super::explain::LateReport;
 use super::io::{Client, Io};
 use super::proof::Proof;
 use crate::metrics::Dropped;
@@ -84,6 +85,10 @@ impl<C: Client> Engine<C> {
             self.worker.counters.dropped(Dropped::Late);
         }
         io.release(slot, now);
+        if let Some(pool) = self.pools.get(late.pool).filter(|_| late.is_told) {
+            let (pool, backend) = (&*pool.shared, late.backend);
+            io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank: rank(reply), now });
+        }
         let end = End::Reply(now.saturating_duration_since(late.sent));
         if let Some(pool) = self.pools.get_mut(late.pool) {
             pool.learn(io, late.backend, late.is_charged, end, now);

@@ -1,11 +1,13 @@
 //! A client: who asked, and the way back. As small as can be, since each query in flight has one.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
+use super::explain::Operator;
 use crate::engine;
 use crate::net::batch::LocalAddress;
 use crate::net::tcp::Responder;
+use crate::sight::explain::Event;
 use crate::wire::Transport;
 
 /// Who asked, and the way back.
@@ -22,6 +24,8 @@ pub enum Client {
     },
     /// By a connection.
     Tcp(Arc<Responder>),
+    /// An operator who has a question explained.
+    Admin(Operator),
 }
 
 impl Client {
@@ -30,6 +34,7 @@ impl Client {
         match self {
             Self::Udp { .. } => {}
             Self::Tcp(responder) => responder.respond(|_| {}),
+            Self::Admin(operator) => operator.tell(Event::NoResponse),
         }
     }
 }
@@ -38,7 +43,15 @@ impl engine::Client for Client {
     fn transport(&self) -> Transport {
         match self {
             Self::Udp { .. } => Transport::Udp,
-            Self::Tcp(_) => Transport::Tcp,
+            // All of an answer is wanted.
+            Self::Tcp(_) | Self::Admin(_) => Transport::Tcp,
+        }
+    }
+
+    fn is_admin(&self) -> bool {
+        match self {
+            Self::Udp { .. } | Self::Tcp(_) => false,
+            Self::Admin(_) => true,
         }
     }
 
@@ -46,6 +59,7 @@ impl engine::Client for Client {
         match self {
             Self::Udp { peer, .. } => peer.ip,
             Self::Tcp(responder) => responder.peer().ip(),
+            Self::Admin(_) => Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -54,7 +68,7 @@ impl engine::Client for Client {
             (Self::Udp { listener, peer, local }, Self::Udp { listener: to, peer: from, local: at }) => {
                 (listener, peer, local) == (to, from, at)
             }
-            (Self::Udp { .. } | Self::Tcp(_), Self::Tcp(_)) | (Self::Tcp(_), Self::Udp { .. }) => false,
+            (_, Self::Tcp(_) | Self::Admin(_)) | (Self::Tcp(_) | Self::Admin(_), Self::Udp { .. }) => false,
         }
     }
 }

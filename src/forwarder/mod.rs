@@ -15,6 +15,7 @@
 mod allowance;
 mod by_tcp;
 mod client;
+mod explain;
 mod fetch;
 mod fetches;
 mod outside;
@@ -39,6 +40,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{Client, Peer};
+pub use self::explain::{Asked, Operator};
 
 use self::by_tcp::{BY_TCP, ByTcp};
 use self::fetches::Fetches;
@@ -150,6 +152,7 @@ impl Forwarder {
             way: Way { listeners: Vec::new(), paced: Paced::default(), is_draining: false },
             counters: Arc::clone(&counters),
             taps,
+            explained: None,
         };
         let engine = Engine::new(&mut outside, me, engines, counters, state, seeds, now);
         let folded = Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN);

@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::by_tcp::ByTcp;
+use super::explain::Explained;
 use super::fetches::Fetches;
 use super::responses::{Delivery, Way};
 use super::{Client, Forwarder, HandOver, Shared};
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said, TakenSlot, TcpQuery,
-    Waiter,
+    Client as _, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
+    TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
 use crate::net::backend_sockets::{BackendSockets, Refused};
@@ -48,6 +49,8 @@ pub(super) struct Outside {
     pub(super) counters: Arc<Counters>,
     /// What observes queries.
     pub(super) taps: Rc<WorkerTaps>,
+    /// The question that is being explained, if one is.
+    pub(super) explained: Option<Explained>,
 }
 
 impl Io for Outside {
@@ -142,7 +145,7 @@ impl Io for Outside {
     }
 
     fn respond_nothing(&mut self, waiter: &Waiter<Client>, resolution: &Resolution<'_>, question: &[u8], now: Instant) {
-        if self.taps.are_on() {
+        if self.taps.are_on() && !waiter.client.is_admin() {
             let delivery = Delivery::of(waiter, resolution, now);
             self.taps.told(&delivery.told(Some(question), &[], None));
         }
@@ -165,7 +168,7 @@ impl Io for Outside {
         let _ = self.shared.health_events.send(HealthEvent { backend: Arc::clone(backend), what: signal });
     }
 
-    fn race_over(&mut self, report: RaceReport<'_>) {
+    fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         tracing::debug!(
             pool = report.pool.config.name,
             qname = %report.qname(),
@@ -178,6 +181,11 @@ impl Io for Outside {
             attempts = %report,
             "race over"
         );
+        report.is_explained && self.explain_race(&report)
+    }
+
+    fn late_reply(&mut self, late: LateReport<'_>) {
+        self.explain_late(&late);
     }
 }
 

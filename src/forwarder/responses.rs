@@ -90,6 +90,9 @@ impl Outside {
         let form = late.as_ref().unwrap_or(&waiter.form);
         let limit = response_limit(waiter.client.transport(), form, own_udp_size);
         let receiver = ResponseFor { form, own_udp_size, limit };
+        if let Client::Admin(operator) = &waiter.client {
+            return operator.take_response(waiter.since, now, |out| write(&receiver, out));
+        }
         let delivery = Delivery::of(waiter, resolution, now);
         self.deliver(&delivery, |out| write(&receiver, out));
     }
@@ -164,6 +167,7 @@ impl Outside {
         let &Delivery { client, receiver, now, .. } = delivery;
         let Self { way, counters, state, shared, taps, .. } = self;
         match client {
+            Client::Admin(_) => client.respond_nothing(),
             Client::Tcp(responder) => {
                 let mut message = Vec::new();
                 if let Some(said) = fill(&mut message) {

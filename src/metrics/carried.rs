@@ -12,6 +12,7 @@ impl Snapshot {
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counted = self.clone();
         subtract(&mut counted.queries, &earlier.queries);
+        counted.explained = counted.explained.saturating_sub(earlier.explained);
         for (source, rcode, count) in &mut counted.responses {
             let known = earlier.responses.iter().find(|(s, r, _)| (s, r) == (source, rcode));
             *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
@@ -111,6 +112,7 @@ impl Counters {
     /// Adds what another process has counted.
     pub fn add(&self, counted: &Snapshot) {
         counted.queries.iter().for_each(|&(transport, count)| self.queries[transport as usize].add(count));
+        self.explained.add(counted.explained);
         for &(source, rcode, count) in &counted.responses {
             self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(count);
         }

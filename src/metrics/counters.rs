@@ -257,6 +257,8 @@ pub(super) const RCODES: usize = 24;
 pub struct Counters {
     /// Client queries taken, by [`Transport`].
     pub(super) queries: [Counter; 2],
+    /// Questions that an operator had explained.
+    pub explained: Counter,
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
     pub(super) responses: [[Counter; RCODES]; SOURCES.len()],
     pub(super) dropped: [Counter; REASONS.len()],
@@ -409,6 +411,7 @@ impl Summary {
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             queries: [Transport::Udp, Transport::Tcp].map(|transport| (transport, self.queries(transport))).to_vec(),
+            explained: self.sum(|worker| &worker.explained),
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
             cookies: COOKIE_KINDS.map(|kind| (kind, self.sum(|worker| &worker.cookies[kind as usize]))).to_vec(),
             taps: Tap::ALL

@@ -211,6 +211,7 @@ impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Snapshot {
             queries,
+            explained,
             responses,
             dropped,
             cookies,
@@ -226,7 +227,8 @@ impl Collector for Exposition {
             workers: _,
         } = &self.0;
         let encoder = &mut encoder;
-        counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
+        let queries = queries.iter().map(|&(by, n)| (by.label(), n)).chain([("admin", *explained)]);
+        counter(encoder, &QUERIES, queries.map(|(by, n)| ([("transport", by)], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
         let responses = responses.iter().zip(&rcodes);
         counter(
@@ -483,6 +485,7 @@ mod tests {
             uptime: Duration::from_secs(1),
             workers: 2,
             queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
+            explained: 23,
             responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
             dropped: vec![(Dropped::Late, 26)],
             cookies: vec![(CookieKind::Invalid, 40)],
@@ -531,6 +534,7 @@ mod tests {
     const SAMPLES: &str = r#"
 hedgerow_queries_total{transport="udp"} 21
 hedgerow_queries_total{transport="tcp"} 22
+hedgerow_queries_total{transport="admin"} 23
 hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
 hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
 hedgerow_responses_total{rcode="RCODE3841",source="error"} 25

@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub workers: usize,
     /// Client queries taken.
     pub queries: Vec<(Transport, u64)>,
+    /// Questions that an operator had explained: queries of transport `admin`, which no other figure counts.
+    pub explained: u64,
     /// Responses, by source and rcode (with the bits of the OPT record).
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.

@@ -38,8 +38,8 @@ mod step;
 
 use std::time::{Duration, Instant};
 
-pub use self::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
-use self::attempts::{AttemptRecord, Attempts, State};
+pub use self::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset, State};
+use self::attempts::{AttemptRecord, Attempts};
 pub use self::rank::{Accept, Rank};
 pub use self::step::{Heard, OptRefusal, Outcome, Retry, Step};
 use super::budget::Budget;
@@ -400,6 +400,16 @@ impl Race {
             Outcome::Reply(winner) => self.attempt(winner),
             Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
         }
+    }
+
+    /// Whom the next hedge would go to.
+    pub fn next_hedge(&self) -> Option<BackendIndex> {
+        self.unhedged().and_then(|place| self.candidates.get(usize::from(place)))
+    }
+
+    /// Who may be asked, in order.
+    pub fn candidates(&self) -> &Candidates {
+        &self.candidates
     }
 
     /// The attempts, oldest first.

@@ -317,6 +317,7 @@ impl Server {
         match request {
             Request::Snapshot(answer) => self.answer_snapshot(answer),
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
+            Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
             Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
             Request::Change(change, answer) => drop(answer.send(self.change(change))),

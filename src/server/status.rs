@@ -6,10 +6,9 @@ use super::Server;
 use crate::admin::CacheAccess;
 use crate::cache::CacheStats;
 use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
-    HistogramSnapshot, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, Want, Wins,
+    Attempts, BackendCounters, BackendSnapshot, CacheSnapshot, Cause, Counter, FETCHED, HistogramSnapshot,
+    PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, Want, Wins,
 };
-use crate::policy::health::HealthState;
 use crate::state::{ForwarderState, ManualHealth, SharedBackend, SharedPool};
 
 impl Server {
@@ -97,12 +96,6 @@ fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
 
 /// What is known of a backend.
 fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
-    let state = match (backend.is_draining(), backend.is_up(), backend.health()) {
-        (true, ..) => BackendState::Draining,
-        (false, true, _) => BackendState::Up,
-        (false, false, HealthState::New) => BackendState::New,
-        (false, false, HealthState::Up | HealthState::Down) => BackendState::Down,
-    };
     let counters = || backend.counters.iter().chain([&*backend.carried]);
     let sum =
         |counter: &dyn Fn(&BackendCounters) -> &Counter| counters().map(|worker| counter(worker).get()).sum::<u64>();
@@ -112,7 +105,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         name: backend.name.clone(),
         address: backend.address,
         weight,
-        state,
+        state: backend.state(),
         by_hand: backend.manual() != ManualHealth::Auto,
         since: backend.since(),
         in_flight: sum(&|worker| &worker.in_flight),

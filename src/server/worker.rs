@@ -28,7 +28,7 @@ use super::listeners::{AddressSockets, Section};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
-use crate::forwarder::{HandOver, Shared};
+use crate::forwarder::{Asked, HandOver, Shared};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Limited};
 use crate::net::busy_poll::BusyPoll;
@@ -62,6 +62,8 @@ pub(super) enum Command {
     SetTaps(Option<Arc<TapSet>>),
     /// The state of some backend has changed.
     Refresh,
+    /// Ask a question for an operator.
+    Explain(Box<Asked>),
     /// Take what a worker of another process has learnt.
     Learn(Vec<LearntBackend>),
     /// Tell what is known of backends, from this number on; fewer than [`TOLD`] are the last.
@@ -295,6 +297,11 @@ impl Sections {
             Command::Refresh => {
                 if let Some(tasks) = &self.forwarder {
                     tasks.forwarder.borrow_mut().refresh_all(now);
+                }
+            }
+            Command::Explain(asked) => {
+                if let Some(tasks) = &self.forwarder {
+                    tasks.forwarder.borrow_mut().explain(*asked, now);
                 }
             }
             Command::Learn(learnt) => {

@@ -19,8 +19,8 @@ use super::spells::Unfolding;
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    self, FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said, TakenSlot,
-    TcpQuery, Waiter, response_limit,
+    self, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
+    TakenSlot, TcpQuery, Waiter, response_limit,
 };
 use crate::policy::Rank;
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
@@ -39,6 +39,10 @@ impl engine::Client for Caller {
 
     fn transport(&self) -> Transport {
         Transport::Udp
+    }
+
+    fn is_admin(&self) -> bool {
+        false
     }
 
     fn is_same_socket(&self, other: &Self) -> bool {
@@ -351,9 +355,13 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         self.signals.push((usize::from(backend.address.port()) - 1, signal));
     }
 
-    fn race_over(&mut self, report: RaceReport<'_>) {
+    fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         self.tell(Happening::RaceOver(report));
+        false
     }
+
+    /// None is told.
+    fn late_reply(&mut self, _late: LateReport<'_>) {}
 }
 
 /// The address of a backend, by its number.

@@ -19,6 +19,7 @@ mod container;
 mod ctl;
 mod ctl_cache;
 mod docs;
+mod explained;
 mod failover;
 mod ferret;
 mod forging;

@@ -179,13 +179,18 @@ impl Connection {
         self.ask(Method::GET, path, String::new())
     }
 
-    /// Asks for a change; returns what was done.
-    pub(super) fn change(&self, order: Order) -> Result<String, Trouble> {
+    /// Asks for something that is more than to read.
+    pub(super) fn post<T: DeserializeOwned>(&self, order: Order) -> Result<T, Trouble> {
         let (method, body) = match order.kind {
             Kind::Post(body) => (Method::POST, body),
             Kind::Delete => (Method::DELETE, String::new()),
         };
-        self.ask(method, &order.path, body).map(|Done { message }| message)
+        self.ask(method, &order.path, body)
+    }
+
+    /// Asks for a change; returns what was done.
+    pub(super) fn change(&self, order: Order) -> Result<String, Trouble> {
+        self.post(order).map(|Done { message }| message)
     }
 
     /// Asks, and reads what the server answers.
@@ -320,6 +325,11 @@ impl Order {
     /// Read config and zones again.
     pub(super) fn reload() -> Self {
         Self { path: "reload".to_owned(), kind: Kind::Post(String::new()) }
+    }
+
+    /// Have a question explained.
+    pub(super) fn explain(question: &serde_json::Value) -> Self {
+        Self { path: "explain".to_owned(), kind: Kind::Post(question.to_string()) }
     }
 
     /// Let a newcomer of this program serve.

@@ -5,6 +5,7 @@
 
 mod cache;
 pub(super) mod connection;
+mod explain;
 pub(super) mod table;
 
 use std::net::SocketAddr;
@@ -71,6 +72,8 @@ enum Action {
     Upgrade(NewProcess),
     /// Drain and end, with all processes
     Stop,
+    /// Ask a question now, and tell who is asked, why, and what comes of it
+    Explain(explain::Asked),
     /// Show the cache, or make it forget
     #[command(subcommand)]
     Cache(cache::Action),
@@ -159,6 +162,7 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Restart(NewProcess { cold }) => connection.change(Order::restart(*cold)),
         Action::Upgrade(NewProcess { cold }) => connection.change(Order::upgrade(*cold)),
         Action::Stop => connection.change(Order::stop()),
+        Action::Explain(asked) => explain::obey(connection, asked),
         Action::Cache(action) => cache::obey(connection, action),
     }
 }

@@ -159,6 +159,24 @@ pub(in crate::cli) fn table<const N: usize>(columns: &[Column; N], rows: impl It
     table.trim_fmt()
 }
 
+/// Breaks a line at blanks where it would be longer; what follows begins with `indent`.
+pub(in crate::cli) fn wrap(line: &str, width: usize, indent: &str) -> String {
+    let mut lines = vec![String::new()];
+    let blanks = line.len() - line.trim_start().len();
+    for (place, word) in line[blanks..].split(' ').enumerate() {
+        let last = lines.last_mut().expect("there is a first line");
+        if place == 0 {
+            *last = format!("{}{word}", &line[..blanks]);
+        } else if last.chars().count() + 1 + word.chars().count() > width {
+            lines.push(format!("{indent}{word}"));
+        } else {
+            last.push(' ');
+            last.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +220,14 @@ mod tests {
             supervisor: None,
             processes: Vec::new(),
         }
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_blanks() {
+        assert_eq!(wrap("  one two three", 9, "    "), "  one two\n    three");
+        assert_eq!(wrap("one two", 7, ""), "one two");
+        assert_eq!(wrap("one two", 6, " "), "one\n two");
+        assert_eq!(wrap("seventeen letters", 4, ""), "seventeen\nletters");
     }
 
     #[test]

@@ -46,11 +46,13 @@ pub struct Attempt {
     pub open: bool,
     /// Whether it has left.
     pub is_sent: bool,
+    /// What has become of it.
+    pub state: State,
 }
 
 /// What has become of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     /// Nothing came yet.
     Silent,
     /// Nothing came but an ICMP error, which may be forged; a reply may still come.
@@ -287,6 +289,7 @@ impl Attempts {
             edns: self.has_opt(id),
             open: entry.state.is_open(),
             is_sent: entry.state != State::Unsent,
+            state: entry.state,
         }
     }
 

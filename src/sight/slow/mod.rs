@@ -10,7 +10,7 @@ mod why;
 use serde::{Deserialize, Serialize};
 
 pub use self::store::{Filter, LATE_REPLIES, SlowRaces};
-pub use self::why::why;
+pub use self::why::{time, why};
 use crate::policy::Rank;
 use crate::policy::race::Kind;
 
@@ -63,6 +63,8 @@ pub enum Outcome {
     Failed,
     /// An answer from the cache whose time to live was over.
     Stale,
+    /// There was no race, of a question that is explained: the cache had the answer.
+    Cached,
 }
 
 impl Outcome {
@@ -74,6 +76,7 @@ impl Outcome {
             Self::MadeUp => "made-up",
             Self::Failed => "failed",
             Self::Stale => "stale",
+            Self::Cached => "cached",
         }
     }
 }
@@ -167,6 +170,14 @@ pub struct LateReply {
     pub rank: Rank,
 }
 
+impl SlowAttempt {
+    /// Whether its reply may still come.
+    pub fn may_reply(&self) -> bool {
+        let is_out = matches!(self.fate, Fate::Beaten | Fate::Silent | Fate::Unreachable);
+        is_out && self.took_ms.is_none()
+    }
+}
+
 impl SlowRace {
     /// When it ended: Unix time, in seconds.
     pub fn ended_at(&self) -> f64 {
@@ -176,7 +187,7 @@ impl SlowRace {
     /// Joins a late reply to the attempt that it answers, if there is one here. Returns whether there is.
     pub fn join(&mut self, late: &LateReply) -> bool {
         let asked_ms = (late.asked_at - self.at) * 1e3;
-        let waits = |attempt: &&mut SlowAttempt| attempt.backend == late.backend && attempt.took_ms.is_none();
+        let waits = |attempt: &&mut SlowAttempt| attempt.backend == late.backend && attempt.may_reply();
         // A backend may have been asked twice.
         let distance = |attempt: &SlowAttempt| (attempt.at_ms - asked_ms).abs();
         let waiting = self.attempts.iter_mut().filter(waits);
@@ -257,7 +268,8 @@ mod tests {
 
     #[test]
     fn labels_are_the_words_of_the_json() {
-        for outcome in [Outcome::Won, Outcome::Kept, Outcome::MadeUp, Outcome::Failed, Outcome::Stale] {
+        for outcome in [Outcome::Won, Outcome::Kept, Outcome::MadeUp, Outcome::Failed, Outcome::Stale, Outcome::Cached]
+        {
             assert_eq!(serde_json::to_value(outcome).expect("plain data"), outcome.label());
         }
         use Fate::{Beaten, Failed, Kept, Late, Silent, Unreachable, Won};

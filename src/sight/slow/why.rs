@@ -74,7 +74,7 @@ fn denial(hedge: &super::Denied, denied: u32) -> String {
 fn end(race: &SlowRace) -> Option<String> {
     let rcode = race.rcode.as_deref();
     match race.outcome {
-        Outcome::Won => None,
+        Outcome::Won | Outcome::Cached => None,
         Outcome::Kept => {
             let winner = race.winner.as_deref().unwrap_or("a backend");
             Some(format!("no better reply came than that of {winner}"))
@@ -104,7 +104,7 @@ fn rank_words(rank: Rank) -> &'static str {
 }
 
 /// Milliseconds, as exactly as tells something: `0.35 ms`, `2 ms`, `180 ms`, `1.20 s`.
-pub(super) fn time(ms: f64) -> String {
+pub fn time(ms: f64) -> String {
     match ms {
         _ if ms >= 999.5 => format!("{:.2} s", ms / 1e3),
         _ if ms >= 9.95 => format!("{ms:.0} ms"),

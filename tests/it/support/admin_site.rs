@@ -207,6 +207,9 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
     while let Some(request) = received.recv().await {
         match request {
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
+            Request::Explain(_, way_back) => {
+                drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
+            }
             Request::Snapshot(way_back) => {
                 let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.stats()));
                 drop(way_back.send(Snapshot { cache, ..snapshot() }));
@@ -292,6 +295,7 @@ fn snapshot() -> Snapshot {
         uptime: Duration::from_secs(3_600),
         workers: 2,
         queries: vec![(Transport::Udp, 13)],
+        explained: 0,
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
         cookies: Vec::new(),
