@@ -73,6 +73,7 @@ mod system_resolver;
 mod takeovers;
 mod taps;
 mod tcp;
+mod top;
 mod transfer_peers;
 mod transfers;
 mod watch;
