@@ -3,6 +3,8 @@
 mod check;
 mod completions;
 mod ctl;
+#[cfg(test)]
+mod documented;
 mod log;
 mod lookup;
 mod ls;

@@ -41,6 +41,7 @@ mod page;
 mod persist;
 mod probes;
 mod processes;
+mod prometheus;
 mod race_seeds;
 mod races;
 mod record_text;
