@@ -15,7 +15,7 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests"
 /// reach, and a new arrow is a change of design, to be argued in the commit that adds it here.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
+    // To `admin` and `sight`: `ctl` and `top` read the JSON that the admin server writes, by the same types.
     (
         "cli",
         &[
@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "load",
             "admin",
             "sim",
+            "sight",
             "config",
             "net",
             "policy",

@@ -20,6 +20,7 @@ mod routes;
 mod socket;
 pub mod status;
 mod token;
+mod usage;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

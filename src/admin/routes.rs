@@ -24,6 +24,7 @@ use super::cache::{CacheAccess, Scope};
 use super::explain::{self, ExplainTurn};
 use super::page;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
+use super::usage::usage;
 use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
@@ -147,7 +148,7 @@ async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Resul
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted_by(accept);
     let snapshot = server.ask(Request::Snapshot).await?;
-    Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(snapshot, format)))
+    Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(snapshot, usage(), format)))
 }
 
 /// `/api/v1/status`.

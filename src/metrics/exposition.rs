@@ -17,6 +17,7 @@ use super::counters::{Cause, FETCHED, Want};
 use super::histogram::HistogramSnapshot;
 use super::processes::{ProcessesSnapshot, Role, Takeover};
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
+use super::usage::{USAGE_COUNTERS, Usage, UsageExposition};
 use crate::wire::Rcode;
 
 /// The form of the text.
@@ -43,17 +44,17 @@ impl Format {
     }
 }
 
-/// Writes a snapshot down.
-pub fn write(snapshot: Snapshot, format: Format) -> String {
+/// Writes a snapshot down, and what the process takes of the machine.
+pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exposition(snapshot)));
+    registry.register_collector(Box::new(UsageExposition(usage)));
     let mut text = String::new();
     encode_registry(&mut text, &registry).expect("a string takes everything");
     match format {
         Format::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
         Format::Prometheus => {
-            for family in COUNTERS {
-                let Family { name, .. } = family;
+            for name in COUNTERS.iter().map(|family| family.name).chain(USAGE_COUNTERS) {
                 text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
                 text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
             }
@@ -530,6 +531,19 @@ mod tests {
         }
     }
 
+    /// Of a process with two workers.
+    fn usage() -> Usage {
+        let workers = vec![(0, Duration::from_millis(1_500)), (1, Duration::from_secs(2))];
+        Usage {
+            cpu: Duration::from_millis(4_250),
+            workers,
+            resident: 53,
+            open_fds: 54,
+            max_fds: Some(1_024),
+            began: 55.5,
+        }
+    }
+
     /// The samples, without histograms.
     const SAMPLES: &str = r#"
 hedgerow_queries_total{transport="udp"} 21
@@ -589,6 +603,14 @@ hedgerow_processes{role="standby"} 2
 hedgerow_processes{role="starting"} 0
 hedgerow_processes{role="draining"} 0
 hedgerow_processes{role="failed"} 0
+hedgerow_build_info{version="0.1.0"} 1
+hedgerow_worker_cpu_seconds_total{worker="0"} 1.5
+hedgerow_worker_cpu_seconds_total{worker="1"} 2.0
+process_cpu_seconds_total 4.25
+process_resident_memory_bytes 53.0
+process_open_fds 54.0
+process_max_fds 1024.0
+process_start_time_seconds 55.5
 "#;
 
     /// Lines of a text that are samples, and fulfil a condition.
@@ -599,7 +621,7 @@ hedgerow_processes{role="failed"} 0
     #[test]
     fn names_and_labels_are_those_of_the_contract_in_both_formats() {
         for format in [Format::Prometheus, Format::OpenMetrics] {
-            let text = write(sample(), format);
+            let text = write(sample(), usage(), format);
             let expected: Vec<_> = SAMPLES.trim().lines().collect();
             assert_eq!(
                 samples(&text, |line| !["_bucket", "_sum", "_count"].iter().any(|part| line.contains(part))),
@@ -611,7 +633,7 @@ hedgerow_processes{role="failed"} 0
 
     #[test]
     fn histograms_have_fixed_bounds_and_agree_with_their_count() {
-        let text = write(sample(), Format::Prometheus);
+        let text = write(sample(), usage(), Format::Prometheus);
         let labels = r#"pool="a \"b\"",backend="[::1]:53"}"#;
         let lines = samples(&text, |line| line.starts_with("hedgerow_backend_latency_seconds"));
         assert_eq!(lines.len(), BOUNDS.len() + 3);
@@ -635,10 +657,10 @@ hedgerow_processes{role="failed"} 0
     #[test]
     fn each_format_names_its_families_as_it_should() {
         let check = |format, lines: [&str; 3], is_ended| {
-            let text = write(sample(), format);
+            let text = write(sample(), usage(), format);
             lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
             assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 12);
+            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + USAGE_COUNTERS.len() + 17);
         };
         check(
             Format::Prometheus,
@@ -662,7 +684,7 @@ hedgerow_processes{role="failed"} 0
 
     #[test]
     fn without_a_cache_there_is_nothing_of_it() {
-        let text = write(Snapshot { cache: None, ..sample() }, Format::Prometheus);
+        let text = write(Snapshot { cache: None, ..sample() }, usage(), Format::Prometheus);
         assert!(!text.contains("hedgerow_cache"), "{text}");
     }
 

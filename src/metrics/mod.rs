@@ -11,6 +11,7 @@ pub mod histogram;
 mod limited;
 pub mod processes;
 pub mod snapshot;
+mod usage;
 
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary,
@@ -22,3 +23,4 @@ pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot
 pub use snapshot::{
     Attempts, BackendSnapshot, BackendState, CacheSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, Snapshot, Wins,
 };
+pub use usage::Usage;

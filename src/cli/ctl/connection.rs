@@ -164,6 +164,11 @@ impl Connection {
         Ok(Self { target, token, closed })
     }
 
+    /// Where the server is.
+    pub(in crate::cli) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Asks how the server does.
     pub(in crate::cli) fn status(&self) -> Result<Status, Trouble> {
         self.get("status")
@@ -195,12 +200,32 @@ impl Connection {
 
     /// Asks, and reads what the server answers.
     fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, Trouble> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| self.unreachable(&error))?;
+        runtime.block_on(self.asked(method, path, body, PATIENCE))
+    }
+
+    /// Asks for what is below `/api/v1/`, for somebody who has other things to do meanwhile.
+    pub(in crate::cli) async fn fetch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<T, Trouble> {
+        self.asked(Method::GET, path, String::new(), patience).await
+    }
+
+    /// Asks, and reads what the server answers in time.
+    async fn asked<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        patience: Duration,
+    ) -> Result<T, Trouble> {
         let target = &self.target;
-        let (status, body) = self.exchange(method, path, body).map_err(|error| {
-            Trouble::Server(format!(
-                "{target} cannot be reached: {error}; is this the admin address of a server that is running?"
-            ))
-        })?;
+        let exchanged = timeout(patience, self.exchange(method, path, body)).await;
+        let exchanged = exchanged.map_err(io::Error::from).and_then(|exchanged| exchanged);
+        let (status, body) = exchanged.map_err(|error| self.unreachable(&error))?;
         let stranger =
             || Trouble::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"));
         if status.is_success() {
@@ -215,8 +240,15 @@ impl Connection {
         Err(Trouble::Server(message))
     }
 
+    /// What is said of a server that does not answer.
+    fn unreachable(&self, error: &io::Error) -> Trouble {
+        let target = &self.target;
+        let question = "is this the admin address of a server that is running?";
+        Trouble::Server(format!("{target} cannot be reached: {error}; {question}"))
+    }
+
     /// One request and its response.
-    fn exchange(&self, method: Method, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
+    async fn exchange(&self, method: Method, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
         let request = Request::builder()
             .method(method)
             .uri(format!("/api/v1/{path}"))
@@ -227,18 +259,14 @@ impl Connection {
             None => request,
         };
         let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
-        let exchange = async {
-            let stream = TokioIo::new(self.target.connect().await?);
-            let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
-            // It ends with this exchange.
-            let _driven = tokio::spawn(connection);
-            let response = sender.send_request(request).await.map_err(io::Error::other)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
-            Ok((status, body.to_bytes()))
-        };
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { timeout(PATIENCE, exchange).await })?
+        let stream = TokioIo::new(self.target.connect().await?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        // It ends with this exchange.
+        let _driven = tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
+        Ok((status, body.to_bytes()))
     }
 }
 
