@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "signals",
             "load",
             "admin",
+            "sight",
             "sim",
             "sight",
             "config",
@@ -45,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "load",
             "admin",
+            "sight",
             "health",
             "secondary",
             "notify",
@@ -71,7 +73,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
-    ("admin", &["config", "net", "cache", "wire", "metrics", "sight", "state", "files"]),
+    // To `sight`: the JSON is its type.
+    ("admin", &["config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
@@ -88,12 +91,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
     // To `sight`: what is told of a race is its value.
     ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
-    // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
-    ("sight", &["policy", "wire"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
+    // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
+    ("sight", &["policy", "metrics", "wire", "log_linear"]),
     // To `limit`: who may connect and for how long is decided there.
     // To `policy`: the table of query slots, with their quarantine, is pure, and `sim` has one too.
     ("net", &["policy", "limit", "wire", "metrics", "faults"]),

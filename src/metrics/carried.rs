@@ -67,6 +67,7 @@ impl PoolSnapshot {
             in_flight: self.in_flight,
             duration: self.duration.since(&earlier.duration),
             hedges_denied: self.hedges_denied.saturating_sub(earlier.hedges_denied),
+            tokens: self.tokens,
             hedges_wasted: self.hedges_wasted.saturating_sub(earlier.hedges_wasted),
             prefetches: self.prefetches.saturating_sub(earlier.prefetches),
             fetches: std::array::from_fn(|result| self.fetches[result].saturating_sub(earlier.fetches[result])),

@@ -232,7 +232,7 @@ const COOKIE_KINDS: [CookieKind; 4] =
     [CookieKind::ClientOnly, CookieKind::Valid, CookieKind::Invalid, CookieKind::Malformed];
 
 /// All reasons, in order of their number.
-const REASONS: [Dropped; 10] = [
+pub const REASONS: [Dropped; 10] = [
     Dropped::Malformed,
     Dropped::Spoofed,
     Dropped::Late,
@@ -246,7 +246,7 @@ const REASONS: [Dropped; 10] = [
 ];
 
 /// All sources, in order of their number.
-const SOURCES: [Source; 6] =
+pub const SOURCES: [Source; 6] =
     [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
 
 /// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).

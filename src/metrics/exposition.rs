@@ -172,6 +172,8 @@ const TAKEOVERS: Family =
 /// `hedgerow_successions_total`.
 const SUCCESSIONS: Family =
     Family { name: "hedgerow_successions", help: "Standbys that have succeeded a supervisor that died" };
+/// `hedgerow_verdict`.
+const VERDICT: Family = Family { name: "hedgerow_verdict", help: "Whether all is well: 0 well, 1 watch, 2 trouble" };
 const PROCESSES: Family = Family { name: "hedgerow_processes", help: "Processes, by what they are" };
 
 /// The families whose samples end in `_total`.
@@ -224,6 +226,8 @@ impl Collector for Exposition {
             tasks_lost,
             worker_replacements,
             processes,
+            verdict,
+            expired_zones: _,
             uptime: _,
             workers: _,
         } = &self.0;
@@ -302,6 +306,9 @@ impl Collector for Exposition {
         write_reload(encoder, reload)?;
         plain_counter(encoder, &TASKS_LOST, *tasks_lost)?;
         plain_counter(encoder, &WORKER_REPLACEMENTS, *worker_replacements)?;
+        if let Some(verdict) = verdict {
+            encoder.encode_descriptor(VERDICT.name, VERDICT.help, None, MetricType::Gauge)?.encode_gauge(verdict)?;
+        }
         write_processes(encoder, processes)
     }
 }
@@ -477,6 +484,7 @@ mod tests {
             in_flight: 19,
             duration: measured(&[]),
             hedges_denied: 20,
+            tokens: 54,
             hedges_wasted: 27,
             prefetches: 39,
             fetches: [40, 41, 42],
@@ -516,6 +524,8 @@ mod tests {
             tasks_lost: 45,
             worker_replacements: 46,
             processes: processes(),
+            verdict: Some(2),
+            expired_zones: Vec::new(),
         }
     }
 
@@ -591,6 +601,7 @@ hedgerow_reloads_total{result="ok"} 4
 hedgerow_reloads_total{result="failed"} 44
 hedgerow_tasks_lost_total 45
 hedgerow_worker_replacements_total 46
+hedgerow_verdict 2
 hedgerow_takeovers_total{reason="crash"} 47
 hedgerow_takeovers_total{reason="hang"} 48
 hedgerow_takeovers_total{reason="restart"} 49
@@ -660,7 +671,7 @@ process_start_time_seconds 55.5
             let text = write(sample(), usage(), format);
             lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
             assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + USAGE_COUNTERS.len() + 17);
+            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + USAGE_COUNTERS.len() + 18);
         };
         check(
             Format::Prometheus,

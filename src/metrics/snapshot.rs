@@ -44,6 +44,21 @@ pub struct Snapshot {
     pub worker_replacements: u64,
     /// The processes of which this server is one.
     pub processes: ProcessesSnapshot,
+    /// Whether all is well: 0 well, 1 watch, 2 trouble; none where nobody judges.
+    #[serde(default)]
+    pub verdict: Option<u64>,
+    /// The zones of other servers that have expired.
+    #[serde(default)]
+    pub expired_zones: Vec<ExpiredZone>,
+}
+
+/// A zone that is no longer served: no primary has confirmed it for too long.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExpiredZone {
+    /// The name of its authority in the config.
+    pub authority: String,
+    /// Its apex.
+    pub zone: String,
 }
 
 /// What came of reading the config again.
@@ -123,6 +138,9 @@ pub struct PoolSnapshot {
     pub duration: HistogramSnapshot,
     /// Hedges not made because the budget was spent.
     pub hedges_denied: u64,
+    /// Hedges that the budget pays for now.
+    #[serde(default)]
+    pub tokens: u64,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.

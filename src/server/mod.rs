@@ -20,6 +20,7 @@ mod reload;
 mod reload_notice;
 mod replacement;
 mod sections;
+mod seen;
 mod start;
 mod status;
 mod watch;
@@ -52,6 +53,7 @@ use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
+use self::seen::Seen;
 pub use self::start::StartError;
 use self::watch::Watching;
 use self::worker::Command;
@@ -162,6 +164,8 @@ pub struct Server {
     hash_seed: HashSeed,
     /// Something of [`Known`] may have changed.
     known_changes: Rc<Notify>,
+    /// What the admin server shows at a glance.
+    seen: Seen,
 }
 
 impl Server {
@@ -314,8 +318,16 @@ impl Server {
 
     /// Answers what the admin server asks, unless that is not the server's own to decide.
     fn answer(&mut self, request: Request) -> Option<ServerEvent> {
+        if self.seen.is_new() {
+            // Somebody is quicker than the first second.
+            self.see(std::time::Instant::now());
+        }
         match request {
             Request::Snapshot(answer) => self.answer_snapshot(answer),
+            Request::Status(snapshot, answer) => drop(answer.send(self.seen.status(&snapshot))),
+            Request::Second(answer) => self.seen.tell_second(answer),
+            Request::Seconds(listener) => self.seen.listen(listener),
+            Request::History(span, answer) => self.tell_history(span, answer),
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
             Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
@@ -335,6 +347,7 @@ impl Server {
         }
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
+        self.see(now);
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
@@ -380,6 +393,7 @@ impl Server {
         let number = update.authority;
         // One that has gone meanwhile wants nothing any more.
         let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { return };
+        self.seen.note_zone(served.name(), update.zone.apex(), update.is_expired);
         let change = served.take(update);
         self.publish(number);
         if self.processes.is_some() {

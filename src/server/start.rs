@@ -26,6 +26,7 @@ use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
+use super::seen::Seen;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
 use super::{Server, forwarder_cookies, notify, persist};
@@ -223,6 +224,7 @@ impl Server {
             uncounted,
             hash_seed,
             known_changes,
+            seen: Seen::default(),
         })
     }
 }

@@ -32,6 +32,9 @@ pub struct Second {
 pub struct Verdict {
     /// In a word.
     pub state: VerdictState,
+    /// Since when it is in this state.
+    #[serde(default)]
+    pub since: u64,
     /// Why, the gravest first; none if all is well.
     pub reasons: Vec<Reason>,
 }
@@ -85,7 +88,7 @@ pub struct CacheSecond {
 pub struct PoolSecond {
     /// Its name in the config.
     pub name: String,
-    /// Queries of clients that came to it, those included that the cache answered.
+    /// Queries of clients that were answered, from the cache included.
     pub queries: u64,
     /// Queries to its backends, probes left out.
     pub attempts: u64,
@@ -184,7 +187,7 @@ pub struct CacheHistory {
 pub struct PoolHistory {
     /// Its name in the config.
     pub name: String,
-    /// Queries of clients that came to it, those included that the cache answered.
+    /// Queries of clients that were answered, from the cache included.
     pub queries: Vec<Option<u64>>,
     /// Queries to its backends, probes left out.
     pub attempts: Vec<Option<u64>>,
@@ -235,7 +238,7 @@ pub struct BackendHistory {
 /// A pool in the last minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolMinute {
-    /// Queries of clients that came to it, those included that the cache answered.
+    /// Queries of clients that were answered, from the cache included.
     pub queries: u64,
     /// Queries to its backends, probes left out.
     pub attempts: u64,
@@ -268,6 +271,28 @@ pub struct BackendMinute {
     pub p50_ms: Option<f64>,
     /// One of 100 was slower.
     pub p99_ms: Option<f64>,
+}
+
+/// What a [`History`] is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Span {
+    /// Ten minutes by second.
+    #[default]
+    #[serde(rename = "10m")]
+    TenMinutes,
+    /// 24 hours by minute.
+    #[serde(rename = "24h")]
+    Day,
+}
+
+impl Span {
+    /// How long a step takes.
+    pub fn step_seconds(self) -> u64 {
+        match self {
+            Self::TenMinutes => 1,
+            Self::Day => 60,
+        }
+    }
 }
 
 /// Backends of a pool that a [`Second`] tells of.
@@ -319,6 +344,7 @@ mod tests {
             at: 1_767_225_600,
             verdict: Verdict {
                 state: VerdictState::Watch,
+                since: 1_767_225_560,
                 reasons: vec![Reason { code: "backend-down".to_owned(), text }],
             },
             queries: 5_000,
@@ -333,6 +359,7 @@ mod tests {
                 "at": 1_767_225_600,
                 "verdict": {
                     "state": "watch",
+                    "since": 1_767_225_560,
                     "reasons": [{"code": "backend-down", "text": "ts2 of pool ts is down for 40 s"}],
                 },
                 "queries": 5_000,
@@ -352,7 +379,10 @@ mod tests {
             }),
         );
         let idle = serde_json::to_value(Second::default()).expect("plain data");
-        assert_eq!((&idle["cache"], &idle["verdict"]), (&Value::Null, &json!({"state": "well", "reasons": []})));
+        assert_eq!(
+            (&idle["cache"], &idle["verdict"]),
+            (&Value::Null, &json!({"state": "well", "since": 0, "reasons": []}))
+        );
     }
 
     #[test]

@@ -66,6 +66,7 @@ mod rfc_9520;
 mod schema;
 mod service_manager;
 mod shifts;
+mod sight;
 mod simulate;
 mod stale;
 mod supervisor;

@@ -38,7 +38,7 @@ impl Fixture {
                 reason("backend-down", "ts1 of pool ts is down for 40 s"),
             ],
         };
-        Verdict { state: self.state, reasons }
+        Verdict { state: self.state, since: NOW - 40, reasons }
     }
 
     /// Of the backend in this place.

@@ -12,8 +12,9 @@ use std::process::Output;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use hedgerow::admin::status::Status;
 use hedgerow::admin::{
     self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Settings, Socket, Token,
 };
@@ -23,6 +24,7 @@ use hedgerow::metrics::{
     Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot,
     ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, Role, Snapshot, Source, SupervisorSnapshot, Wins,
 };
+use hedgerow::sight::Sight;
 use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
@@ -94,7 +96,7 @@ impl Site {
                 let settings = Rc::new(RefCell::new(Settings { token, has_page: true }));
                 let (_open, end) = watch::channel(None);
                 tokio::select! {
-                    result = admin::serve(listener, door, 64, settings, requests, told, end) => {
+                    result = admin::serve(listener, door, 96, settings, requests, told, end) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}
@@ -204,8 +206,23 @@ pub(crate) fn write(file: &Path, content: &str) {
 
 /// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but say so.
 async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>>>, cache: Option<CacheAccess>) {
+    let (start, began) = (Instant::now(), Duration::from_secs(1_767_225_600));
+    let mut sight = Sight::new(start, began, &snapshot());
+    let mut listeners = Vec::new();
     while let Some(request) = received.recv().await {
         match request {
+            Request::Status(snapshot, way_back) => {
+                drop(way_back.send(Status::of(&snapshot, Some(&sight), SystemTime::now())));
+            }
+            Request::Second(way_back) => drop(way_back.send(sight.latest().clone())),
+            Request::History(span, way_back) => drop(way_back.send(sight.history().show(span, &snapshot()))),
+            Request::Seconds(listener) => {
+                // A second passes whenever somebody begins to listen.
+                let passed = Duration::from_secs(listeners.len() as u64 + 1);
+                sight.take(start + passed, began + passed, &snapshot());
+                drop(listener.missed.send(sight.missed(listener.last.unwrap_or_default())));
+                listeners.push(listener.seconds);
+            }
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
             Request::Explain(_, way_back) => {
                 drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
@@ -281,6 +298,7 @@ fn snapshot() -> Snapshot {
         name: "ts".to_owned(),
         in_flight: 7,
         duration: latency,
+        tokens: 10,
         hedges_denied: 6,
         hedges_wasted: 9,
         prefetches: 8,
@@ -303,6 +321,8 @@ fn snapshot() -> Snapshot {
         limited: Vec::new(),
         cache: None,
         pools: vec![pool],
+        verdict: None,
+        expired_zones: Vec::new(),
     }
 }
 
