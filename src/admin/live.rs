@@ -39,7 +39,10 @@ pub(super) async fn second(
         return Ok(([(header::CACHE_CONTROL, "no-store")], Json(second)).into_response());
     }
     let place = Arc::clone(&server.streams).try_acquire_owned().map_err(|_| HttpError::NoPlace)?;
-    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.trim().parse().ok());
+    // An `EventSource` that is made anew has no way to send the header.
+    let asked = parameters(query.as_deref()).find(|(name, _)| *name == "last_event_id").map(|(_, id)| id);
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).or(asked);
+    let last = last.and_then(|id| id.trim().parse().ok());
     let (seconds, events) = mpsc::channel(BUFFERED);
     let ask = |missed: oneshot::Sender<_>| Request::Seconds(Listener { last, missed, seconds });
     let missed = server.ask(ask).await?;

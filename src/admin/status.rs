@@ -29,6 +29,12 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
     /// The cache; null if there is none.
     pub cache: Option<CacheStatus>,
+    /// The zones of the authorities, those first that are not answered from; at most [`ZoneStatus::MAX`].
+    #[serde(default)]
+    pub zones: Vec<ZoneStatus>,
+    /// How many zones more there are.
+    #[serde(default)]
+    pub more_zones: usize,
     /// How many configs have been in force, that of the start included.
     #[serde(default)]
     pub edition: u64,
@@ -44,6 +50,24 @@ pub struct Status {
     /// All processes.
     #[serde(default)]
     pub processes: Vec<ProcessStatus>,
+}
+
+/// A zone of an authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneStatus {
+    /// The name of the authority in the config.
+    pub authority: String,
+    /// Its apex.
+    pub name: String,
+    /// primary (from a file); or, of another server's, served, absent (it has never come) or expired.
+    pub state: String,
+    /// Of the version that is answered from; null if there is none.
+    pub serial: Option<u32>,
+}
+
+impl ZoneStatus {
+    /// How many are told.
+    pub const MAX: usize = 256;
 }
 
 /// The process that starts and watches the others.
@@ -278,6 +302,8 @@ impl Status {
             workers: snapshot.workers,
             pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, history, now)).collect(),
             cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
+            zones: Vec::new(),
+            more_zones: 0,
             edition: snapshot.reload.edition,
             reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
             reloading: ReloadingStatus::of(&snapshot.reload),

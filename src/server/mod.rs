@@ -324,7 +324,7 @@ impl Server {
         }
         match request {
             Request::Snapshot(answer) => self.answer_snapshot(answer),
-            Request::Status(snapshot, answer) => drop(answer.send(self.seen.status(&snapshot))),
+            Request::Status(snapshot, answer) => drop(answer.send(self.status(&snapshot))),
             Request::Second(answer) => self.seen.tell_second(answer),
             Request::Seconds(listener) => self.seen.listen(listener),
             Request::History(span, answer) => self.tell_history(span, answer),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Server;
+use super::authorities::ServedAuthority;
 use crate::admin::CacheAccess;
+use crate::admin::status::{Status, ZoneStatus};
 use crate::cache::CacheStats;
 use crate::metrics::{CacheSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
 use crate::state::ForwarderState;
@@ -26,6 +28,28 @@ impl Server {
             expired_zones: self.expired_zones(),
             ..self.summary.snapshot()
         }
+    }
+
+    /// The status that these numbers make, with the zones.
+    pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
+        let expired = self.expired_zones();
+        let all = || self.authorities.iter().flat_map(ServedAuthority::all_zones);
+        let (unserved, served): (Vec<_>, Vec<_>) = all().partition(|(_, zone, _)| !zone.is_served());
+        let told = unserved.iter().chain(&served).take(ZoneStatus::MAX).map(|(authority, zone, is_ours)| {
+            let (authority, name) = ((*authority).to_owned(), zone.apex().to_string());
+            let has_expired = || expired.iter().any(|other| other.authority == authority && other.zone == name);
+            let state = match (zone.is_served(), is_ours) {
+                (_, true) => "primary",
+                (true, false) => "served",
+                (false, false) if has_expired() => "expired",
+                (false, false) => "absent",
+            };
+            let serial = zone.is_served().then(|| zone.serial());
+            ZoneStatus { authority, name, state: state.to_owned(), serial }
+        });
+        let zones: Vec<_> = told.collect();
+        let more_zones = unserved.len() + served.len() - zones.len();
+        Status { zones, more_zones, ..self.seen.status(snapshot) }
     }
 
     /// The processes, where this is all there are.

@@ -193,9 +193,8 @@
     showStatus();
     show();
   });
-  const askDay = asking("api/v1/history?span=24h", 60000, () => view === "24h" || (last && last.verdict.state !== "well"), json => {
+  const askDay = asking("api/v1/history?span=24h", 60000, () => view === "24h", json => {
     long = pointsOfHistory(json).slice(-MINUTES);
-    showSince();
     showCharts();
   });
 
@@ -209,7 +208,7 @@
 
   // ---- The feed: the stream, or asking each five seconds
 
-  const feed = { source: null, id: "", mode: "waiting", heard: 0, timer: 0, why: "" };
+  const feed = { source: null, id: "", mode: "waiting", heard: 0, timer: 0, round: 0, why: "" };
 
   function take(second) {
     const isNext = last && second.at === last.at + 1;
@@ -226,10 +225,7 @@
       hasGap = true;
       askRecent();
     }
-    if (changed) {
-      askStatus();
-      askDay();
-    }
+    if (changed) askStatus();
     show();
   }
   // What the status says more of, when it changes.
@@ -295,19 +291,28 @@
     feed.mode = "polling";
     feed.why = why;
     const until = performance.now() + RETRY;
+    const round = feed.round;
+    let wasAway = false;
     const once = async () => {
+      let isThere = true;
       try {
         take((await ask("api/v1/live?once")).json);
-      } catch { /* it is told how old the data is */ }
-      if (feed.mode !== "polling" || document.hidden) return;
-      if (performance.now() > until) open();
-      feed.timer = setTimeout(once, POLL);
+      } catch {
+        // It is told how old the data is.
+        isThere = false;
+      }
+      if (feed.round !== round) return;
+      // A server that is back may have a stream again.
+      if (performance.now() > until || (wasAway && isThere)) open();
+      wasAway = !isThere;
+      feed.timer = setTimeout(once, isThere ? POLL : 1000);
     };
     showFeed();
     once();
   }
 
   function close() {
+    feed.round += 1;
     clearTimeout(feed.timer);
     feed.source?.close();
     feed.source = null;
@@ -362,7 +367,7 @@
   const WORDS = { well: "Well", watch: "Watch", trouble: "Trouble" };
 
   function showVerdict() {
-    const { state, reasons } = last.verdict;
+    const { state, since, reasons } = last.verdict;
     if ($("verdict").dataset.state !== state) $("verdict").dataset.state = state;
     put($("verdict-word"), WORDS[state] ?? state);
     const title = `${WORDS[state] ?? state} · hedgerow`;
@@ -372,24 +377,7 @@
     reasons.forEach((reason, place) => {
       put(list.children[place] ?? list.appendChild(make("li", { class: "name" })), reason.text);
     });
-    showSince();
-  }
-
-  // Since when the verdict is what it is, as far as it is known.
-  function showSince() {
-    if (!last) return;
-    const { state } = last.verdict;
-    let since = last.at, isBounded = false;
-    for (const points of [recent, long]) {
-      const earlier = points.filter(point => point.at <= since);
-      let place = earlier.length;
-      while (place > 0 && earlier[place - 1].state === state) place -= 1;
-      if (place < earlier.length) since = earlier[place].at;
-      isBounded = place > 0;
-      if (isBounded) break;
-    }
-    const passed = span(last.at - since);
-    put($("verdict-since"), isBounded ? `since ${day(since)}, for ${passed}` : `for ${passed} or longer`);
+    put($("verdict-since"), since ? `since ${day(since)}, for ${span(last.at - since)}` : "");
   }
 
   const tiles = new Map();
@@ -462,7 +450,7 @@
   function showBackends() {
     const age = (performance.now() - statusAt) / 1000;
     const rows = [];
-    let others = 0;
+    let others = 0, isCut = false;
     const statusPools = new Map((status?.pools ?? []).map(pool => [pool.name, pool]));
     for (const pool of last.pools) {
       others += pool.more_backends;
@@ -470,13 +458,15 @@
       const attempts = told.reduce((sum, backend) => sum + (backend.last_minute?.attempts ?? 0), 0);
       const of = new Map(told.map(backend => [backend.name, backend]));
       for (const backend of pool.backends) {
-        const more = of.get(backend.name), minute = more?.last_minute;
+        // Not every backend of a large pool has its minutes kept: then it is what the second says.
+        const more = of.get(backend.name), minute = more && (more.last_minute ?? backend);
+        isCut ||= more?.last_minute === null;
         rows.push({
           pool: pool.name, name: backend.name, state: backend.state, inFlight: backend.in_flight,
           byHand: more?.by_hand && more.state === backend.state,
           since: !more ? "–" : more.state === backend.state ? span(more.since_seconds + age) : "now",
           p50: minute?.p50_ms, p99: minute?.p99_ms, errors: minute?.errors, timeouts: minute?.timeouts,
-          share: minute ? percent(minute.attempts, attempts) : "–", hedgesWon: minute?.hedges_won,
+          share: minute ? percent(minute.attempts, minute === backend ? pool.attempts : attempts) : "–", hedgesWon: minute?.hedges_won,
         });
       }
     }
@@ -486,7 +476,7 @@
     others += Math.max(0, rows.length - MAX_ROWS);
     fillTable($("backends"), BACKENDS, rows.slice(0, MAX_ROWS));
     put($("more-backends"), others ? `and ${count(others)} more that do better` : "");
-    put($("minute-at"), status ? ` to ${clock(last.at - age)}` : "");
+    put($("minute-at"), (status ? ` to ${clock(last.at - age)}` : "") + (isCut ? ", or of the last second in pools too large for that" : ""));
   }
 
   const POOLS = [
@@ -590,7 +580,8 @@
     const zones = status.zones ?? [];
     $("zones-part").hidden = !zones.length;
     fillTable($("zones"), ZONES, zones.slice(0, MAX_ROWS));
-    put($("more-zones"), zones.length > MAX_ROWS ? `and ${count(zones.length - MAX_ROWS)} more` : "");
+    const moreZones = (status.more_zones ?? 0) + Math.max(0, zones.length - MAX_ROWS);
+    put($("more-zones"), moreZones ? `and ${count(moreZones)} more` : "");
     const sources = status.pools.flatMap(pool => (pool.sources ?? []).map(source => ({ pool: pool.name, ...source })));
     $("sources-part").hidden = !sources.length;
     fillTable($("sources"), MEMBERS, sources.slice(0, MAX_ROWS));
@@ -647,8 +638,9 @@
     const details = make("details", {}, make("summary", {}, "The same as a table"),
       make("div", { class: "wide", tabindex: "0", role: "group", "aria-label": `${spec.title}, as a table` }, table));
     $("charts").append(make("div", { class: "chart" }, make("h3", { id }, spec.title), legend, plot, when, details));
-    const columns = [column("Time", row => row.time, "head"), ...spec.series.map(([name], place) => column(name, row => spec.unit(row.values[place])))];
-    return { ...spec, plot, values, when, details, table, columns, uplot: null, data: null, chosen: null };
+    const columns = [column("Time", row => row.time, "head"), ...spec.series.map(([name], place) => column(name, row => spec.unit(row.values[place]))),
+      column("Verdict", row => WORDS[row.state] ?? "–", "text")];
+    return { ...spec, plot, values, when, details, table, columns, uplot: null, data: null, states: [], chosen: null };
   }
 
   function newPlot(chart) {
@@ -668,11 +660,27 @@
       series: [{}, ...chart.series.map(([label], place) => ({
         label, stroke: () => color(LINES[place].color), dash: LINES[place].dash, width: 2, points: { show: false }, spanGaps: false,
       }))],
-      hooks: { setCursor: [plot => { if (known(plot.cursor.idx)) { chart.chosen = null; readOut(chart, plot.cursor.idx); } else readOut(chart, null); }] },
+      hooks: { draw: [plot => drawVerdicts(chart, plot)], setCursor: [plot => { if (known(plot.cursor.idx)) { chart.chosen = null; readOut(chart, plot.cursor.idx); } else readOut(chart, null); }] },
     };
     const plot = new uPlot(options, chart.data, chart.plot);
     plot.over.addEventListener("click", event => pick(chart, plot.posToIdx(event.offsetX)));
     return plot;
+  }
+
+  // A strip on top where all was not well, higher where it was worse, in pixels.
+  const HEIGHTS = { watch: 4, trouble: 9 };
+  function drawVerdicts(chart, { ctx, bbox, valToPos }) {
+    const at = chart.data[0];
+    const colors = { watch: color("watch"), trouble: color("trouble") };
+    ctx.save();
+    chart.states.forEach((state, place) => {
+      if (!(state in HEIGHTS)) return;
+      const right = valToPos(at[place], "x", true);
+      const left = Math.max(bbox.left, valToPos(at[place] - stepOf(), "x", true));
+      ctx.fillStyle = colors[state];
+      ctx.fillRect(left, bbox.top, right - left + 1, HEIGHTS[state] * devicePixelRatio);
+    });
+    ctx.restore();
   }
 
   // What the chart says of a moment, or of the last one.
@@ -720,8 +728,10 @@
     }
   }
 
+  const stepOf = () => view === "10m" ? 1 : 60;
+
   function showCharts() {
-    const step = view === "10m" ? 1 : 60;
+    const step = stepOf();
     const points = view === "10m" ? recent : long;
     // Where nothing was counted there is a gap, not a line.
     const all = [];
@@ -737,6 +747,7 @@
         return chart.isLog && value !== null ? Math.max(value, 0.001) : value;
       }));
       chart.data = [all.map(point => point.at), ...lines];
+      chart.states = all.map(point => point.state);
       if (!all.length) continue;
       if (!chart.uplot) chart.uplot = newPlot(chart);
       else chart.uplot.setData(chart.data);
@@ -749,7 +760,7 @@
   function showTable(chart, step) {
     if (!chart.details.open) return;
     const at = chart.data[0];
-    const rows = at.map((time, place) => ({ time: step === 1 ? clock(time) : day(time), values: chart.data.slice(1).map(line => line[place]) }));
+    const rows = at.map((time, place) => ({ time: step === 1 ? clock(time) : day(time), state: chart.states[place], values: chart.data.slice(1).map(line => line[place]) }));
     fillTable(chart.table, chart.columns, rows.reverse());
   }
 

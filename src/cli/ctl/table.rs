@@ -256,6 +256,8 @@ mod tests {
             workers: 2,
             pools: vec![pool],
             cache: None,
+            zones: Vec::new(),
+            more_zones: 0,
             edition: 1,
             reload: None,
             reloading: None,

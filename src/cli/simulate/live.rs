@@ -167,6 +167,8 @@ mod tests {
         };
         Status {
             verdict: Verdict::default(),
+            zones: Vec::new(),
+            more_zones: 0,
             version: String::new(),
             uptime_seconds: 10,
             workers: 1,

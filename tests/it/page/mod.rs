@@ -5,6 +5,7 @@ mod fixture;
 
 use std::cell::Cell;
 use std::fs;
+use std::time::Instant;
 
 use hedgerow::sight::live::VerdictState;
 use serde_json::json;
@@ -61,6 +62,27 @@ fn a_reload_takes_the_page_away_and_brings_it_back() {
     }
 }
 
+/// What the page lists of zones.
+#[test]
+fn zones_are_told_with_their_state() {
+    let nobody = Closed::new();
+    let zone =
+        "$ORIGIN example.org.\n@ 300 SOA ns.elsewhere. h.example.org. 7 3600 600 86400 60\n@ 300 NS ns.elsewhere.\n";
+    let config = format!(
+        "[admin]\nlisten = '127.0.0.1:0'\n[authorities.ts1]\nlisten = ['127.0.0.1:0']\n\
+         zones = ['example.org.zone', {{ zone = 'example.net', primaries = ['{}'], file = 'net.saved' }}]\n",
+        nobody.address()
+    );
+    let server = Server::start_with_files(&config, &[("example.org.zone", zone)]);
+    let status = server.admin().get("/api/v1/status").body;
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let told = json!([
+        {"authority": "ts1", "name": "example.net.", "state": "absent", "serial": null},
+        {"authority": "ts1", "name": "example.org.", "state": "primary", "serial": 7},
+    ]);
+    assert_eq!((&status["zones"], &status["more_zones"]), (&told, &json!(0)));
+}
+
 #[test]
 fn what_is_told_is_shown_to_everybody() {
     let Some(browser) = Browser::start("the page") else { return };
@@ -71,7 +93,7 @@ fn what_is_told_is_shown_to_everybody() {
     stand_in.tell(fixture.second(NOW));
     browser.prefer("light");
     browser.open(&stand_in.url());
-    until("a stream is open", || (stand_in.told().streams == 1).then_some(()));
+    stand_in.wait_for_streams(1);
     stand_in.tell(fixture.second(NOW + 1));
     browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
 
@@ -109,7 +131,7 @@ fn what_is_told_is_shown_to_everybody() {
     browser.wait_for("[...document.querySelectorAll('details table')].every(table => table.rows.length === 601)");
     let row = browser
         .run("return document.querySelectorAll('details table')[1].rows[1].innerText.split('\\t').slice(1).join(' ')");
-    assert_eq!(row, "0.50 212 850");
+    assert_eq!(row, "0.50 212 850 Trouble");
     // A day of it, and back.
     browser.click("span-24h");
     browser.wait_for("document.querySelectorAll('details table')[0].rows.length === 1441");
@@ -185,7 +207,7 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
     };
     // A second after the other, until this is seen.
     let tell_until = |expression: &str| {
-        until(expression, || {
+        patiently(expression, || {
             tell(&fixture);
             let script = format!("setTimeout(() => done(Boolean({expression})), 100)");
             browser.run_until_done(&script).as_bool().filter(|&holds| holds)
@@ -198,7 +220,7 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
 
     // Hidden for a minute: nothing is asked for. Then it has all that it missed.
     browser.hide(true);
-    until("the stream is closed", || (stand_in.told().streams == 0).then_some(()));
+    stand_in.wait_for_streams(0);
     let (first, asked) = (now.get(), stand_in.told().asked.len());
     let changed = Fixture::new(VerdictState::Watch, &["ts1", "ts2"]);
     (0..60).for_each(|_| tell(&changed));
@@ -223,8 +245,9 @@ fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
     assert!(browser.text("feed").starts_with("asking each 5 s: other tabs"), "{}", browser.text("feed"));
     assert!((2..6).contains(&stand_in.told().streams), "{}", stand_in.told().streams);
     let before = stand_in.told().asked.iter().filter(|path| path.ends_with("live?once")).count();
-    until("it asks again", || {
+    patiently("it asks again", || {
         tell(&fixture);
+        browser.run_until_done("setTimeout(done, 100)");
         let count = stand_in.told().asked.iter().filter(|path| path.ends_with("live?once")).count();
         (count > before + 1).then_some(())
     });
@@ -250,7 +273,7 @@ fn two_thousand_backends_and_a_long_day_cost_no_more() {
     stand_in.told().answers.extend(fixture.answers());
     stand_in.tell(fixture.second(NOW));
     browser.open(&stand_in.url());
-    until("a stream is open", || (stand_in.told().streams == 1).then_some(()));
+    stand_in.wait_for_streams(1);
     browser.wait_for("document.querySelectorAll('#backends tbody tr').length === 64");
     assert_eq!(browser.text("more-backends"), "and 1,936 more that do better");
     assert!(browser.text("backends").lines().nth(1).is_some_and(|row| row.starts_with("down\tts1\t")));
@@ -277,6 +300,101 @@ fn two_thousand_backends_and_a_long_day_cost_no_more() {
     let (later_nodes, later_heap) = tell(1_800);
     assert_eq!(later_nodes, nodes);
     assert!(later_heap < heap * 1.25 + 1e6, "{heap} octets, then {later_heap}");
+}
+
+#[test]
+fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
+    let Some(browser) = Browser::start("the page of a real server") else { return };
+    // Names that begin with `slow` take their time.
+    let first = Backend::new(answer("192.0.2.1").except("slow", answer("192.0.2.1").after(ms(300))));
+    let second = Backend::new(answer("192.0.2.2"));
+    let admin = free_address();
+    let keys = "dispatch = 'sequential'\nbalance = 'ordered'\nattempt_timeout = '2s'\n\
+                [health]\ninterval = '100ms'\ntimeout = '80ms'\nfall = 1\nrise = 1";
+    let config = Forwarder::to(&[&first, &second], keys).to_toml() + &format!("[admin]\nlisten = '{admin}'\n");
+    let server = Server::start(&config);
+    let url = format!("http://{admin}/");
+    // Notes of each second what it says of the first backend, and what the page shows of it two frames later.
+    browser.command(
+        "Page.addScriptToEvaluateOnNewDocument",
+        json!({ "source": SECONDS.replace("NAME", &first.address().to_string()) }),
+    );
+    browser.open(&url);
+    browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
+    let row = |states: &[&str]| {
+        let words = json!(states);
+        format!("seconds.some(([told, shown]) => {words}.includes(told) && shown.startsWith(told))")
+    };
+    browser.wait_for(&row(&["up"]));
+
+    // In the second that tells it, it is shown.
+    for (is_dead, state) in [(true, "down"), (false, "up")] {
+        browser.run("seconds.length = 0");
+        first.play_dead(is_dead);
+        browser.wait_for(&row(&[state]));
+        let late = browser.run("return seconds.filter(([told, shown]) => !shown.startsWith(told))");
+        assert_eq!(late, json!([]), "told, and shown two frames later");
+    }
+
+    // Whose fault it is that answers take long.
+    let client = server.client();
+    let queries: Vec<_> = (0..20).map(|number| query(&format!("slow.n{number}.example"), A)).collect();
+    queries.iter().for_each(|query| client.send(query));
+    queries.iter().for_each(|_| drop(client.receive()));
+    let shown = |name: std::net::SocketAddr| {
+        format!(
+            "[...document.querySelectorAll('#backends tr')].find(row => row.cells[1].textContent === '{name}').cells[3].textContent"
+        )
+    };
+    browser.wait_for(&format!("parseFloat({}) >= 300", shown(first.address())));
+    assert_eq!(browser.run(&format!("return parseFloat({}) >= 300", shown(second.address()))), false);
+    assert!(browser.text("backends").lines().nth(1).is_some_and(|row| row.contains(&first.address().to_string())));
+
+    // A config that is wrong, and where.
+    server.reload("config.toml", &config.replace("[forwarder]", "[forwarder]\nlisen = 1"));
+    browser.wait_for("!document.getElementById('reload').hidden");
+    let error = browser.run("return document.getElementById('reload-error').textContent");
+    let error = error.as_str().expect("text");
+    assert!(error.contains("forwarder: unknown key \"lisen\"") && error.contains("^^^^^"), "{error}");
+
+    let requests = browser.requests();
+    assert!(requests.iter().all(|asked| asked.starts_with(&url)), "{requests:?}");
+    assert_eq!(browser.console(), Vec::<String>::new());
+
+    // The server goes, and comes back: the page says so, and goes on by itself.
+    drop(server);
+    browser.wait_for("['late', 'waiting'].includes(document.getElementById('feed').dataset.state)");
+    browser.run("seconds.length = 0");
+    let _server = Server::start(&config);
+    browser.wait_for(&row(&["up"]));
+    browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
+    browser.wait_for("document.getElementById('reload').hidden");
+}
+
+/// Notes what the events of a page tell of a backend, and what the page then shows of it.
+const SECONDS: &str = "
+    const seconds = [];
+    const Plain = EventSource;
+    EventSource = class extends Plain {
+        constructor(url) {
+            super(url);
+            this.addEventListener('second', event => {
+                const told = JSON.parse(event.data).pools[0].backends.find(({ name }) => name === 'NAME').state;
+                const look = () => [...document.querySelectorAll('#backends tr')].find(row => row.cells[1].textContent === 'NAME')?.innerText ?? '';
+                requestAnimationFrame(() => requestAnimationFrame(() => seconds.push([told, look()])));
+            });
+        }
+    };";
+
+/// Repeats `attempt` until it gives a value. Seven windows on a busy machine take longer than anything else here.
+fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + ms(60_000);
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+    }
 }
 
 /// What a browser calls this moment.

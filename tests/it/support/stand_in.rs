@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -42,6 +43,12 @@ pub(crate) struct Told {
 
 /// Where the stream is.
 const LIVE: &str = "/api/v1/live";
+
+/// How long a browser may take to come or to go.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a proxy adds: its client is on another host.
+const CLIENT: &str = "X-Forwarded-For: 192.0.2.7\r\n";
 
 /// Everything is below this.
 pub(crate) const PREFIX: &str = "/dns/ls1";
@@ -80,6 +87,13 @@ impl StandIn {
     /// What is told, to be looked at and changed.
     pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
         self.shared.told()
+    }
+
+    /// Waits until so many streams are open.
+    pub(crate) fn wait_for_streams(&self, streams: usize) {
+        let told = self.told();
+        let waited = self.shared.changed.wait_timeout_while(told, PATIENCE, |told| told.streams != streams);
+        assert!(!waited.expect("nothing panics here").1.timed_out(), "{streams} streams expected");
     }
 
     /// Another second: for the stream, and for who asks once.
@@ -136,15 +150,17 @@ impl Shared {
             }
             let last_id = query.strip_prefix("last_event_id=").and_then(|id| id.parse().ok()).or(last_id);
             self.told().streams += 1;
+            self.changed.notify_all();
             let _gone = self.stream(&stream, last_id);
             self.told().streams -= 1;
+            self.changed.notify_all();
         } else if let Some((status, json)) = told {
             let body = json.to_string();
             let head = format!("HTTP/1.1 {status} told\r\nConnection: close\r\nContent-Type: application/json");
             write!(&stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
         } else {
             let mut behind = TcpStream::connect(self.behind).ok()?;
-            write!(behind, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.behind).ok()?;
+            write!(behind, "GET {path} HTTP/1.1\r\nHost: {}\r\n{CLIENT}Connection: close\r\n\r\n", self.behind).ok()?;
             io::copy(&mut behind, &mut &stream).ok()?;
         }
         Some(())
