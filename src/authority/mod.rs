@@ -27,7 +27,7 @@ use crate::net::options::enable_gro;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
-use crate::taps::{Told, WorkerTaps};
+use crate::taps::{Side, Taken, Told, WorkerTaps};
 use crate::wire::{
     Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, Transport, read_query, write_error, write_prohibited,
 };
@@ -152,7 +152,7 @@ impl Authority {
                     // By UDP, a transfer is a datagram like any other.
                     Handled::Transfer(_) => Reaction::Silent,
                     Handled::Dropped(reason) => {
-                        return self.drop_query(reason, &arrival, (peer.ip(), Transport::Udp), out);
+                        return self.drop_query(reason, &arrival, (peer, Transport::Udp), out);
                     }
                 };
                 if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction)
@@ -167,11 +167,11 @@ impl Authority {
                         Decision::Pass => {}
                         Decision::Slip => reaction = Reaction::Respond(slip(&arrival, rcode, out)),
                         Decision::Drop => {
-                            return self.drop_query(Dropped::Limited, &arrival, (peer.ip(), Transport::Udp), out);
+                            return self.drop_query(Dropped::Limited, &arrival, (peer, Transport::Udp), out);
                         }
                     }
                 }
-                self.count(reaction, &arrival, (peer.ip(), Transport::Udp), out);
+                self.count(reaction, &arrival, (peer, Transport::Udp), out);
             });
         }
         // Straight to the socket: responses do not wait for it to become writable.
@@ -183,7 +183,7 @@ impl Authority {
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
         let state = Arc::clone(&self.state.borrow());
-        let asker = (responder.peer().ip(), Transport::Tcp);
+        let asker = (responder.peer(), Transport::Tcp);
         let arrival = self.read(&state, message, responder.peer().ip(), clock::unix_now_serial);
         let reaction = match self.react(&state, &arrival, responder.peer(), Transport::Tcp, &mut out) {
             Handled::Reaction(reaction) => reaction,
@@ -285,11 +285,16 @@ impl Authority {
     /// Tells the taps of a query and its response, if there is one.
     fn tell(&self, arrival: &Arrival<'_>, (client, transport): Asker, rcode: Option<Rcode>, response: &[u8]) {
         if self.taps.are_on() {
+            let (side, now) = (Side::Authority, Instant::now());
+            let (local, hash, message) = (None, None, arrival.message);
+            self.taps.taken(&Taken { side, client, local, transport, now, hash, message });
             self.taps.told(&Told {
+                side,
                 client,
+                local,
                 transport,
                 since: None,
-                now: Instant::now(),
+                now,
                 hash: None,
                 question: arrival.read.as_ref().ok().map(|query| query.question.as_wire()),
                 message: response,
@@ -302,7 +307,7 @@ impl Authority {
 }
 
 /// Who has asked, and how.
-type Asker = (IpAddr, Transport);
+type Asker = (SocketAddr, Transport);
 
 /// A message that has come, read.
 struct Arrival<'m> {

@@ -126,6 +126,7 @@ fn config(args: &Args) -> Config {
         admin: None,
         supervisor: None,
         query_log: None,
+        dnstap: None,
     }
 }
 

@@ -80,6 +80,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         admin: None,
         supervisor: None,
         query_log: None,
+        dnstap: None,
     };
     load::load_files_to_serve(config, None, loader)
 }

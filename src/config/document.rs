@@ -10,7 +10,9 @@ use super::description::Shape;
 use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
 use super::words::Expected;
-use super::{Config, Problems, User, admin, authority, cache, forwarder, keys, limits, pool, query_log, supervisor};
+use super::{
+    Config, Problems, User, admin, authority, cache, dnstap, forwarder, keys, limits, pool, query_log, supervisor,
+};
 
 /// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(
@@ -66,6 +68,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let admin_section = document.section("admin");
     let supervisor = document.section("supervisor").map(supervisor::read);
     let query_log = document.section("query_log").map(|section| query_log::read(section, folder));
+    let dnstap = document.section("dnstap").map(|section| dnstap::read(section, folder));
 
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
@@ -109,6 +112,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         admin,
         supervisor,
         query_log,
+        dnstap,
     }
 }
 
@@ -178,7 +182,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, query_log",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, query_log, dnstap",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

@@ -1,8 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `supervisor` and
-//! `admin` each read one kind of section, `document` the file as a whole. None
+//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `supervisor`
+//! and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
@@ -15,6 +15,7 @@ mod clients;
 mod connections;
 mod cookies;
 pub mod description;
+mod dnstap;
 mod document;
 mod forwarder;
 mod keys;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use clients::usual_rate_limit;
+pub use dnstap::{DnstapTarget, TappedMessages};
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use problem::{Problem, Problems};
@@ -82,6 +84,8 @@ pub struct Config {
     pub supervisor: Option<SupervisorConfig>,
     /// The query log, if the config has one.
     pub query_log: Option<QueryLogConfig>,
+    /// dnstap, if the config has it.
+    pub dnstap: Option<DnstapConfig>,
 }
 
 impl Config {
@@ -366,6 +370,25 @@ pub struct QueryLogConfig {
     pub rotate: Option<usize>,
     /// How many of those that were rotated are kept.
     pub keep: u16,
+    /// Memory for what waits to be written, octets.
+    pub buffer: usize,
+}
+
+/// `[dnstap]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnstapConfig {
+    /// Where frames go.
+    pub to: DnstapTarget,
+    /// Which messages are told.
+    pub messages: TappedMessages,
+    /// Who we are to the reader; none: the name of the host.
+    pub identity: Option<String>,
+    /// The share of the questions whose messages are told.
+    pub sample: f64,
+    /// How much of a client's address is told.
+    pub client: ClientDetail,
+    /// Whether messages are told with their octets.
+    pub names: NameDetail,
     /// Memory for what waits to be written, octets.
     pub buffer: usize,
 }

@@ -174,6 +174,20 @@ fn the_reference_shows_the_query_log_commented_out() {
 }
 
 #[test]
+fn the_reference_shows_dnstap_commented_out() {
+    assert_eq!(parse(REFERENCE).dnstap, None);
+    let (rest, section) = REFERENCE.split_once("# [dnstap]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").unwrap_or("#")).collect();
+    let shown = parse(&format!("{rest}[dnstap]\n{}", lines.join("\n"))).dnstap.expect("dnstap");
+    let usual = parse(&format!("{rest}[dnstap]\nto = 'unix:/run/dnstap.sock'\nidentity = 'ls1'\n")).dnstap;
+    assert_eq!(Some(shown), usual);
+    for key in ["to", "messages", "identity", "sample", "client", "names", "buffer"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
 fn the_reference_shows_transfers_commented_out() {
     let section = |header: &str, end: &str| {
         let (_, section) = REFERENCE.split_once(header).expect("the section");

@@ -182,6 +182,37 @@ pub(super) enum AlwaysWord {
 const ALWAYS: &Words<AlwaysWord> =
     &[("slow", AlwaysWord::Slow), ("failed", AlwaysWord::Failed), ("hedged", AlwaysWord::Hedged)];
 
+/// `dnstap.names`.
+const MESSAGE_DETAIL: &Words<NameDetail> = &[("full", NameDetail::Full), ("none", NameDetail::None)];
+
+/// Reads `dnstap.names`.
+pub(super) fn message_detail(text: &str) -> Result<NameDetail, Expected> {
+    look_up(MESSAGE_DETAIL, text)
+}
+
+/// One of `dnstap.messages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DnstapMessages {
+    Client,
+    Backend,
+    Authority,
+}
+
+/// `dnstap.messages`.
+const DNSTAP_MESSAGES: &Words<DnstapMessages> = &[
+    ("client", DnstapMessages::Client),
+    ("backend", DnstapMessages::Backend),
+    ("authority", DnstapMessages::Authority),
+];
+
+/// Reads one entry of `dnstap.messages`.
+pub(super) fn dnstap_messages(text: &str) -> Result<DnstapMessages, Expected> {
+    look_up(DNSTAP_MESSAGES, text)
+}
+
+/// Where dnstap goes.
+pub(super) const DNSTAP_TARGET: &str = "^(unix|tcp|file):.";
+
 /// Reads one entry of `query_log.always`.
 pub(super) fn always(text: &str) -> Result<AlwaysWord, Expected> {
     look_up(ALWAYS, text)

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::attempt::Outstanding;
 use super::entry::{Entry, Spills};
-use super::io::{Io, NotSent};
+use super::io::{Io, NotSent, SentAttempt};
 use super::pool::Pool;
 use super::proof::Proof;
 use super::slots::RaceRef;
@@ -127,7 +127,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let cookies = pool.cookies(backend).filter(|_| has_cookies);
         let (secret, own_udp_size) = (&worker.secret, worker.state.edns_udp_size);
         let outstanding = Outstanding::new(*at, attempt, proof);
-        let slot = self.io.send(pool.sockets(backend), outstanding, now, |slot, out| {
+        let (hash, since) = (entry.hash, entry.race.started());
+        let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
+        let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
+        let slot = self.io.send(pool.sockets(backend), outstanding, &report, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);

@@ -16,7 +16,7 @@ use crate::metrics::{Source, Want};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::policy::race::{Attempt, BackendIndex, Kind, Race};
 use crate::state::{HealthSignal, SharedBackend, SharedPool};
-use crate::wire::{Rcode, Transport};
+use crate::wire::{Rcode, Reply, Transport};
 
 use super::single_flight::WorkerId;
 
@@ -54,6 +54,7 @@ pub trait Io {
         &mut self,
         sockets: SocketSetId,
         outstanding: Outstanding,
+        attempt: &SentAttempt<'_>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent>;
@@ -63,6 +64,9 @@ pub trait Io {
 
     /// Whether this ID was in use on this socket not long ago.
     fn was_in_use(&self, socket: SocketId, id: u16) -> bool;
+
+    /// A reply came that is believed, to an attempt that is waited for or was.
+    fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant);
 
     /// The reply came: the slot is free.
     fn release(&mut self, slot: QuerySlot, now: Instant);
@@ -142,6 +146,21 @@ pub enum NotSent {
     Unreachable,
     /// For want of something of our own.
     Want(Want),
+}
+
+/// An attempt as it is sent, for who observes.
+#[derive(Clone, Copy, Debug)]
+pub struct SentAttempt<'a> {
+    /// The hash of the question.
+    pub hash: u64,
+    /// The pool.
+    pub pool: &'a SharedPool,
+    /// Who is asked.
+    pub backend: BackendIndex,
+    /// Why.
+    pub kind: Kind,
+    /// When its race began; of one that is over, when the attempt was made.
+    pub since: Instant,
 }
 
 /// How a response has come about, for who observes.

@@ -29,6 +29,14 @@ pub enum Client {
 }
 
 impl Client {
+    /// Its address and port.
+    pub(super) fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Udp { peer, .. } => peer.address(),
+            Self::Tcp(responder) => responder.peer(),
+        }
+    }
+
     /// There is no response, which a connection has to be told.
     pub(super) fn respond_nothing(&self) {
         match self {

@@ -27,7 +27,7 @@ mod tick;
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -182,15 +182,15 @@ impl Forwarder {
         self.engine.learn(learnt, now);
     }
 
-    /// Responds to the clients of the listener of this number by this socket. All workers have the same listeners, by the same numbers.
-    pub fn add_listener(&mut self, number: u16, socket: Rc<Socket>) {
+    /// Responds to the clients of the listener of this number and address by this socket. All workers have the same listeners, by the same numbers.
+    pub fn add_listener(&mut self, number: u16, address: SocketAddr, socket: Rc<Socket>) {
         let listeners = &mut self.outside.way.listeners;
         let place = usize::from(number);
         if listeners.len() <= place {
             listeners.resize_with(place + 1, || None);
         }
         let responses = SendBatch::new(BATCH, usize::from(self.outside.state.edns_udp_size));
-        listeners[place] = Some(Listener { socket, responses });
+        listeners[place] = Some(Listener { socket, address, responses });
     }
 
     /// Nothing is owed to the clients of this listener any more.

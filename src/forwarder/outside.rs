@@ -16,14 +16,15 @@ use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
     Client as _, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
-    TakenSlot, TcpQuery, Waiter,
+    SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
 use crate::net::backend_sockets::{BackendSockets, Refused};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend};
-use crate::taps::WorkerTaps;
+use crate::taps::{AttemptMessage, WorkerTaps};
+use crate::wire::{self, Reply};
 
 /// What a worker's engine decides with.
 pub(super) struct Outside {
@@ -68,13 +69,28 @@ impl Io for Outside {
         &mut self,
         sockets: SocketSetId,
         outstanding: Outstanding,
+        attempt: &SentAttempt<'_>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
         if self.backend_sockets.is_full(sockets) {
             self.backend_sockets.flush(&mut self.refused);
         }
-        self.backend_sockets.queue(sockets, outstanding, now, write).map_err(not_sent)
+        let Self { backend_sockets, taps, .. } = self;
+        let write = |slot: QuerySlot, out: &mut Vec<u8>| {
+            write(slot, out);
+            if taps.are_on() {
+                wire::set_id(out, slot.id());
+                taps.attempt(&told_attempt(attempt, now, None, out));
+            }
+        };
+        backend_sockets.queue(sockets, outstanding, now, write).map_err(not_sent)
+    }
+
+    fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
+        if self.taps.are_on() {
+            self.taps.attempt(&told_attempt(attempt, sent, Some(now), reply.as_wire()));
+        }
     }
 
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
@@ -187,6 +203,19 @@ impl Io for Outside {
     fn late_reply(&mut self, late: LateReport<'_>) {
         self.explain_late(&late);
     }
+}
+
+/// What is told of a message to a backend, or from one.
+fn told_attempt<'a>(
+    attempt: &SentAttempt<'a>,
+    sent: Instant,
+    received: Option<Instant>,
+    octets: &'a [u8],
+) -> AttemptMessage<'a> {
+    let SentAttempt { hash, pool, backend, kind, since } = *attempt;
+    let SharedBackend { name, address, .. } = &*pool.backends[backend.get()];
+    let (pool, address) = (&pool.config.name, *address);
+    AttemptMessage { pool, backend: name, address, kind, hash, since, sent, received, octets }
 }
 
 /// Why a query could not leave, in the engine's words.

@@ -1,5 +1,6 @@
 //! Responses to clients: each in its own form, queued for the end of the tick, as far as limits let it.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -11,22 +12,29 @@ use crate::cache::ResponseFor;
 use crate::engine::{Client as _, Resolution, Said, Waiter, response_limit};
 use crate::limit::OnDenied;
 use crate::metrics::{Counters, Dropped, Limit, Source};
-use crate::net::batch::{BATCH, SendBatch, is_too_long};
+use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
 use crate::net::udp::Socket;
 use crate::policy::race::{BackendIndex, Kind};
-use crate::taps::{self, Told, WorkerTaps};
+use crate::taps::{self, Side, Told, WorkerTaps};
 use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
     /// The socket; `serve` reads it.
     pub(super) socket: Rc<Socket>,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
     /// Responses of this tick.
     pub(super) responses: SendBatch,
 }
 
 impl Listener {
+    /// The address that a client has asked.
+    pub(super) fn asked_at(&self, local: Option<LocalAddress>) -> SocketAddr {
+        local.map_or(self.address, |local| SocketAddr::new(local.ip(), self.address.port()))
+    }
+
     /// Sends what waits. Not by way of the runtime: responses do not wait for a socket to become writable.
     pub(super) fn flush(&mut self, counters: &Counters) {
         let mut too_long = 0_u64;
@@ -172,7 +180,7 @@ impl Outside {
                 let mut message = Vec::new();
                 if let Some(said) = fill(&mut message) {
                     responder.respond(|out| {
-                        delivery.end(counters, taps, said, Sent::Response, &message);
+                        delivery.end(counters, taps, None, (said, Sent::Response), &message);
                         *out = message;
                     });
                 }
@@ -188,6 +196,7 @@ impl Outside {
                 if listener.responses.is_full() {
                     listener.flush(counters);
                 }
+                let at = listener.asked_at(*local);
                 listener.responses.push_unless_empty(peer.address(), *local, |out| {
                     let Some(said) = fill(out) else { return out.clear() };
                     if taps.are_on() {
@@ -215,7 +224,7 @@ impl Outside {
                             counters.dropped(Dropped::Limited);
                         }
                     }
-                    delivery.end(counters, taps, said, sent, out);
+                    delivery.end(counters, taps, Some(at), (said, sent), out);
                     if is_paced.is_some() {
                         out.clear();
                     }
@@ -248,7 +257,14 @@ impl<'a> Delivery<'a> {
     }
 
     /// Counts and tells what has become of it.
-    fn end(&self, counters: &Counters, taps: &WorkerTaps, said: Said, sent: Sent, message: &[u8]) {
+    fn end(
+        &self,
+        counters: &Counters,
+        taps: &WorkerTaps,
+        local: Option<SocketAddr>,
+        (said, sent): (Said, Sent),
+        message: &[u8],
+    ) {
         let said = match sent {
             Sent::Nothing => None,
             Sent::Response => Some((said.source, said.rcode)),
@@ -259,7 +275,7 @@ impl<'a> Delivery<'a> {
         }
         if taps.are_on() {
             let message = if said.is_some() { message } else { &[] };
-            taps.told(&self.told(None, message, said));
+            taps.told(&Told { local, ..self.told(None, message, said) });
         }
     }
 
@@ -282,7 +298,9 @@ impl<'a> Delivery<'a> {
             }
         });
         Told {
-            client: self.client.ip(),
+            side: Side::Forwarder,
+            client: self.client.peer(),
+            local: None,
             transport: self.client.transport(),
             since: Some(self.since),
             now: self.now,

@@ -191,16 +191,19 @@ impl From<Result<CookieState, MalformedCookie>> for CookieKind {
 pub enum Tap {
     /// `[query_log]`.
     QueryLog,
+    /// `[dnstap]`.
+    Dnstap,
 }
 
 impl Tap {
     /// All, in order of their number.
-    pub const ALL: [Self; 1] = [Self::QueryLog];
+    pub const ALL: [Self; 2] = [Self::QueryLog, Self::Dnstap];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::QueryLog => "query_log",
+            Self::Dnstap => "dnstap",
         }
     }
 }

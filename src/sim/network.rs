@@ -20,13 +20,13 @@ use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
     self, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
-    TakenSlot, TcpQuery, Waiter, response_limit,
+    SentAttempt, TakenSlot, TcpQuery, Waiter, response_limit,
 };
 use crate::policy::Rank;
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::policy::timers::Timers;
 use crate::state::{HealthSignal, SharedBackend};
-use crate::wire::Transport;
+use crate::wire::{Reply, Transport};
 
 /// The client of a query, by the number of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +243,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         &mut self,
         sockets: SocketSetId,
         outstanding: Outstanding,
+        _attempt: &SentAttempt<'_>,
         _now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -262,6 +263,8 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         self.post(index, slot, outstanding, name, has_opt);
         Ok(slot)
     }
+
+    fn heard(&mut self, _attempt: &SentAttempt<'_>, _sent: Instant, _reply: &Reply<'_>, _now: Instant) {}
 
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
         let slot = QuerySlot::new(socket, id)?;

@@ -3,7 +3,8 @@
 //! ```text
 //!   forwarder ──┐  told(...)             at the end of a turn              ┌──▶ query_log: file, stderr, unix socket
 //!               ├──────────▶ WorkerTaps ─── buffers change hands ──▶ writer┤
-//!   authority ──┘    chosen? cut, appended    (buffers.rs)      (one thread, woken by the clock)
+//!   authority ──┘    chosen? cut, appended    (buffers.rs)      (one       └──▶ dnstap: a collector, a file
+//!                                                               thread, woken by the clock)
 //! ```
 //!
 //! A worker decides by the hash of the question whether a query is tapped (`choice.rs`), cuts what may not be told
@@ -14,6 +15,7 @@
 
 mod buffers;
 mod choice;
+mod dnstap;
 mod privacy;
 mod query_log;
 mod record;
@@ -21,13 +23,14 @@ mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::buffers::Appender;
 use self::choice::Lottery;
+use self::dnstap::{ClientMessage, Dnstap};
 use self::query_log::QueryLog;
 pub use self::writer::{Taps, TapsConfig};
 use crate::metrics::{Counters, Source, Tap, TapFate};
@@ -42,13 +45,69 @@ pub struct TapSet {
     /// Hashes questions as engines do.
     hasher: QuestionHasher,
     query_log: Option<Arc<QueryLog>>,
+    dnstap: Option<Arc<Dnstap>>,
+}
+
+/// Whose clients they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The forwarder's.
+    Forwarder,
+    /// Those of an authority.
+    Authority,
+}
+
+/// A query that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'a> {
+    /// By whom.
+    pub side: Side,
+    /// Who has asked.
+    pub client: SocketAddr,
+    /// The address that was asked, as far as it is known.
+    pub local: Option<SocketAddr>,
+    /// How.
+    pub transport: Transport,
+    /// When.
+    pub now: Instant,
+    /// The hash of the question, if it is known already.
+    pub hash: Option<u64>,
+    /// The query.
+    pub message: &'a [u8],
+}
+
+/// A message to a backend, or from one.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptMessage<'a> {
+    /// The pool of the backend.
+    pub pool: &'a str,
+    /// The backend.
+    pub backend: &'a str,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Why it was asked.
+    pub kind: Kind,
+    /// The hash of the question.
+    pub hash: u64,
+    /// When the race began, by which it is chosen.
+    pub since: Instant,
+    /// When the query was sent.
+    pub sent: Instant,
+    /// When the reply came, if this is one.
+    pub received: Option<Instant>,
+    /// The message.
+    pub octets: &'a [u8],
 }
 
 /// What a client was told, or that it was told nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
+    /// By whom.
+    pub side: Side,
     /// Who has asked.
-    pub client: IpAddr,
+    pub client: SocketAddr,
+    /// The address that it has asked, as far as it is known.
+    pub local: Option<SocketAddr>,
     /// How.
     pub transport: Transport,
     /// When, if that was measured.
@@ -101,6 +160,7 @@ pub struct WorkerTaps {
 struct OpenTaps {
     set: Arc<TapSet>,
     query_log: Option<(Arc<QueryLog>, Appender)>,
+    dnstap: Option<(Arc<Dnstap>, Appender)>,
 }
 
 impl TapSet {
@@ -139,6 +199,10 @@ impl WorkerTaps {
                 let appender = Appender::new(Arc::clone(&log.exchange), self.worker);
                 (log, appender)
             }),
+            dnstap: set.dnstap.clone().map(|dnstap| {
+                let appender = Appender::new(Arc::clone(&dnstap.exchange), self.worker);
+                (dnstap, appender)
+            }),
             set,
         };
         self.is_on.set(set.is_some());
@@ -161,7 +225,7 @@ impl WorkerTaps {
     /// A client was told something, or nothing.
     pub fn told(&self, told: &Told<'_>) {
         let mut open = self.open.borrow_mut();
-        let Some(OpenTaps { set, query_log }) = &mut *open else { return };
+        let Some(OpenTaps { set, query_log, dnstap }) = &mut *open else { return };
         let noted = self.noted.borrow();
         let question = told.question.or_else(|| match told.message {
             [] => Some(&**noted),
@@ -169,14 +233,56 @@ impl WorkerTaps {
         });
         let told = &Told { question, ..*told };
         let hash = told.hash.unwrap_or_else(|| set.hash(question));
-        let number = set.lottery.number(hash, told.since.unwrap_or(told.now));
+        let since = told.since.unwrap_or(told.now);
+        let number = set.lottery.number(hash, since);
+        if let Some((dnstap, appender)) = dnstap
+            && !told.message.is_empty()
+            && dnstap.chooses(told.side, number)
+        {
+            let &Told { side, client, local, transport, now, message, .. } = told;
+            let query_time = set.clock.since_1970(since);
+            let response_time = Some(set.clock.since_1970(now));
+            let message = ClientMessage { side, client, local, transport, query_time, response_time, octets: message };
+            self.count_dropped(Tap::Dnstap, dnstap.append(appender, &message));
+        }
         if let Some((log, appender)) = query_log
             && let Some(is_certain) = log.chooses(number, told)
         {
-            let is_kept = log.append(appender, told, set.clock.since_1970(told.now), is_certain);
-            if !is_kept {
-                self.counters.tapped(Tap::QueryLog, TapFate::Dropped, 1);
-            }
+            let at = set.clock.since_1970(told.now);
+            self.count_dropped(Tap::QueryLog, log.append(appender, told, at, is_certain));
+        }
+    }
+
+    /// A query was taken, and is not yet looked at.
+    pub fn taken(&self, taken: &Taken<'_>) {
+        let mut open = self.open.borrow_mut();
+        let Some(OpenTaps { set, dnstap: Some((dnstap, appender)), .. }) = &mut *open else { return };
+        let &Taken { side, client, local, transport, now, hash, message } = taken;
+        let hash = hash.unwrap_or_else(|| set.hash(question_of(message)));
+        if dnstap.chooses(side, set.lottery.number(hash, now)) {
+            let query_time = set.clock.since_1970(now);
+            let message =
+                ClientMessage { side, client, local, transport, query_time, response_time: None, octets: message };
+            self.count_dropped(Tap::Dnstap, dnstap.append(appender, &message));
+        }
+    }
+
+    /// A query was sent to a backend, or a reply has come from there.
+    pub fn attempt(&self, message: &AttemptMessage<'_>) {
+        let mut open = self.open.borrow_mut();
+        let Some(OpenTaps { set, dnstap: Some((dnstap, appender)), .. }) = &mut *open else { return };
+        if dnstap.chooses_backends(set.lottery.number(message.hash, message.since)) {
+            let query_time = set.clock.since_1970(message.sent);
+            let response_time = message.received.map(|at| set.clock.since_1970(at));
+            let is_kept = dnstap.append_attempt(appender, message, query_time, response_time);
+            self.count_dropped(Tap::Dnstap, is_kept);
+        }
+    }
+
+    /// Counts a record that found no room.
+    fn count_dropped(&self, tap: Tap, is_kept: bool) {
+        if !is_kept {
+            self.counters.tapped(tap, TapFate::Dropped, 1);
         }
     }
 
@@ -185,9 +291,9 @@ impl WorkerTaps {
     pub fn end_turn(&self) {
         if self.are_on()
             && let Some(open) = &mut *self.open.borrow_mut()
-            && let Some((_, appender)) = &mut open.query_log
         {
-            appender.park();
+            let log = open.query_log.iter_mut().map(|(_, appender)| appender);
+            log.chain(open.dnstap.iter_mut().map(|(_, appender)| appender)).for_each(Appender::park);
         }
     }
 }

@@ -18,9 +18,10 @@ use tokio::time::timeout;
 
 use super::buffers::{Buffer, Exchange};
 use super::choice::Lottery;
+use super::dnstap::{Dnstap, Frames};
 use super::query_log::{Lines, QueryLog};
 use super::{TapClock, TapSet};
-use crate::config::{Config, QueryLogConfig};
+use crate::config::{Config, DnstapConfig, QueryLogConfig};
 use crate::metrics::{Counters, Tap, TapFate};
 use crate::net::tasks::{Lost, TaskKind};
 use crate::wire::QuestionHasher;
@@ -29,16 +30,17 @@ use crate::wire::QuestionHasher;
 #[derive(Clone, Debug, PartialEq)]
 pub struct TapsConfig {
     query_log: Option<QueryLogConfig>,
+    dnstap: Option<DnstapConfig>,
 }
 
 impl TapsConfig {
     /// Of a config.
     pub fn of(config: &Config) -> Self {
-        Self { query_log: config.query_log.clone() }
+        Self { query_log: config.query_log.clone(), dnstap: config.dnstap.clone() }
     }
 
     fn is_empty(&self) -> bool {
-        self.query_log.is_none()
+        self.query_log.is_none() && self.dnstap.is_none()
     }
 }
 
@@ -104,13 +106,19 @@ impl Taps {
             }
             self.writer = Some(self.start()?);
         }
-        let known = self.set.as_ref().and_then(|set| set.query_log.as_ref());
+        let earlier = self.set.as_deref();
+        let known = earlier.and_then(|set| set.query_log.as_ref());
         let query_log = config.query_log.as_ref().map(|config| match known {
             Some(known) if known.config == *config => Arc::clone(known),
             Some(_) | None => Arc::new(QueryLog::new(config, self.workers)),
         });
-        let set =
-            TapSet { clock: Arc::clone(&self.clock), lottery: self.lottery, hasher: self.hasher.clone(), query_log };
+        let known = earlier.and_then(|set| set.dnstap.as_ref());
+        let dnstap = config.dnstap.as_ref().map(|config| match known {
+            Some(known) if known.config == *config => Arc::clone(known),
+            Some(_) | None => Arc::new(Dnstap::new(config, &host_name(), self.workers)),
+        });
+        let (clock, hasher) = (Arc::clone(&self.clock), self.hasher.clone());
+        let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap };
         self.set = (!config.is_empty()).then(|| Arc::new(set));
         self.tell(Order::Set(self.set.clone()));
         Ok(())
@@ -172,14 +180,17 @@ pub(super) trait Outlet: Send {
     /// Writes what can be written without waiting. Returns how many records that were.
     fn write(&mut self) -> io::Result<u64>;
 
-    /// What becomes writable when a write that would have waited would not any more.
-    fn blocked_on(&self) -> Option<BorrowedFd<'_>>;
+    /// What to wait for, when a write would have waited.
+    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)>;
 
     /// Opens what it writes to anew.
     fn reopen(&mut self);
 
     /// Whether somebody else has the tap too, and may append to it.
     fn is_shared(&self) -> bool;
+
+    /// Nothing more is written: says so to who reads it, which takes until then at most.
+    fn end(&mut self, until: Instant);
 }
 
 /// The life of the writer thread.
@@ -211,17 +222,23 @@ fn run(orders: &Receiver<Order>, counters: &Counters, clock: &TapClock) {
 /// Has these taps written, and what is left of the earlier ones.
 fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
     let query_log = set.and_then(|set| set.query_log.as_ref());
-    let mut is_known = false;
+    let dnstap = set.and_then(|set| set.dnstap.as_ref());
+    let in_force = [query_log.map(|log| &log.exchange), dnstap.map(|dnstap| &dnstap.exchange)];
     for stream in streams.iter_mut() {
         stream.outlet.reopen();
         stream.retry_at = None;
-        match query_log {
-            Some(log) if Arc::ptr_eq(&log.exchange, &stream.exchange) => is_known = true,
-            Some(_) | None => stream.until = stream.until.or_else(|| Some(Instant::now() + LEFT)),
+        if !in_force.into_iter().flatten().any(|exchange| Arc::ptr_eq(exchange, &stream.exchange)) {
+            stream.until = stream.until.or_else(|| Some(Instant::now() + LEFT));
         }
     }
-    if let Some(log) = query_log.filter(|_| !is_known) {
+    let is_new = |streams: &[Stream], exchange: &Arc<Exchange>| {
+        !streams.iter().any(|stream| Arc::ptr_eq(&stream.exchange, exchange))
+    };
+    if let Some(log) = query_log.filter(|log| is_new(streams, &log.exchange)) {
         streams.push(Stream::new(Arc::clone(&log.exchange), Box::new(Lines::new(Arc::clone(log)))));
+    }
+    if let Some(dnstap) = dnstap.filter(|dnstap| is_new(streams, &dnstap.exchange)) {
+        streams.push(Stream::new(Arc::clone(&dnstap.exchange), Box::new(Frames::new(Arc::clone(dnstap)))));
     }
 }
 
@@ -241,6 +258,7 @@ fn work(streams: &mut Vec<Stream>, counters: &Counters) -> bool {
         match stream.until {
             Some(until) if stream.is_over() || now >= until => {
                 stream.abandon(counters);
+                stream.outlet.end(until);
                 false
             }
             Some(_) => {
@@ -266,7 +284,7 @@ fn end(mut streams: Vec<Stream>, counters: &Counters, deadline: Instant) {
 /// Sleeps until it is time to look again, until much has come, or until what could not be written can.
 fn pause(streams: &[Stream]) {
     let blocked = streams.iter().filter(|stream| stream.is_blocked).filter_map(|stream| stream.outlet.blocked_on());
-    let mut fds: Vec<_> = blocked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)).collect();
+    let mut fds: Vec<_> = blocked.map(|(fd, event)| PollFd::from_borrowed_fd(fd, event)).collect();
     if fds.is_empty() {
         return thread::park_timeout(TICK);
     }
@@ -395,6 +413,11 @@ impl Stream {
             None => tracing::warn!(dropped, "{tap}: more records come than can be written; {dropped} are dropped"),
         }
     }
+}
+
+/// The name of this host, by which a collector knows who tells it something.
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "hedgerow".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// How long records wait at most before it is looked for them.

@@ -122,7 +122,7 @@ impl ForwarderTasks {
         let (mut reading, listeners) = Reading::new(sockets)?;
         let number = reading.address.number;
         if let Some(socket) = reading.sockets.first() {
-            self.forwarder.borrow_mut().add_listener(number, Rc::clone(socket));
+            self.forwarder.borrow_mut().add_listener(number, reading.address.bound(), Rc::clone(socket));
         }
         for socket in &reading.sockets {
             let (forwarder, socket, busy_poll) = (Rc::clone(&self.forwarder), Rc::clone(socket), self.busy_poll);

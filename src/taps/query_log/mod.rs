@@ -10,6 +10,7 @@ mod output;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use self::line::label;
 pub(super) use self::output::Lines;
 use super::Told;
 use super::buffers::{Appender, Exchange};
@@ -66,7 +67,7 @@ impl QueryLog {
         let winner = resolution.and_then(|resolution| resolution.winner);
         let record = QueryRecord {
             at,
-            client: cut_client(self.config.client, told.client),
+            client: cut_client(self.config.client, told.client.ip()),
             transport: Some(told.transport),
             qname: cut_name(self.config.names, qname.unwrap_or_default()),
             qtype_qclass: rest,

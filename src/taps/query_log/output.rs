@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -82,13 +83,14 @@ impl Outlet for Lines {
         Ok(lines)
     }
 
-    fn blocked_on(&self) -> Option<BorrowedFd<'_>> {
-        match &self.output {
+    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let blocked = match &self.output {
             Output::File(file) => file.blocked_on(),
             // Its descriptor is open as long as there is a process.
             Output::Stderr => Some(rustix::stdio::stderr()),
             Output::Unix(datagrams) => datagrams.socket.as_ref().map(AsFd::as_fd),
-        }
+        };
+        blocked.map(|fd| (fd, PollFlags::OUT))
     }
 
     fn reopen(&mut self) {
@@ -102,6 +104,8 @@ impl Outlet for Lines {
     fn is_shared(&self) -> bool {
         Arc::strong_count(&self.log) > 1
     }
+
+    fn end(&mut self, _until: Instant) {}
 }
 
 /// How many lines end there.
