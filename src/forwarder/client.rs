@@ -34,6 +34,7 @@ impl Client {
         match self {
             Self::Udp { peer, .. } => peer.address(),
             Self::Tcp(responder) => responder.peer(),
+            Self::Admin(_) => (Ipv4Addr::LOCALHOST, 0).into(),
         }
     }
 

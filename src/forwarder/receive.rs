@@ -133,7 +133,7 @@ impl Forwarder {
                 let listener = self.outside.way.listeners.get(usize::from(*listener));
                 listener.and_then(Option::as_ref).map(|listener| listener.asked_at(*local))
             }
-            Client::Tcp(_) => None,
+            Client::Tcp(_) | Client::Admin(_) => None,
         };
         let hash = arrival.asked(folded).map(|(_, question)| question.hash);
         let (client, transport) = (client.peer(), client.transport());
