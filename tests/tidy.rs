@@ -74,7 +74,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type.
-    ("admin", &["config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
+    ("admin", &["taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
@@ -85,7 +85,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
-    ("taps", &["config", "net", "policy", "wire", "metrics"]),
+    ("taps", &["config", "net", "policy", "sight", "wire", "metrics"]),
     // It drives the engine, and so makes what that is made of.
     ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.

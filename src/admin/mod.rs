@@ -18,6 +18,7 @@ mod listeners;
 mod live;
 mod page;
 mod routes;
+mod slow;
 mod socket;
 pub mod status;
 mod token;
@@ -28,7 +29,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,6 +48,7 @@ use crate::config::nearest;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
 use crate::sight::live::{History, Second, Span};
+use crate::sight::slow::SlowRaces;
 pub use crate::state::ManualHealth;
 
 /// What of an admin server a reload changes while it serves.
@@ -73,6 +75,8 @@ pub enum Request {
     History(Span, oneshot::Sender<History>),
     /// The cache, if there is one.
     Cache(oneshot::Sender<Option<CacheAccess>>),
+    /// The slow races, if any are kept.
+    SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
     /// Ask a question for an operator, and tell what happens to it.
     Explain(Box<Question>, oneshot::Sender<Result<(), Refused>>),
     /// Carry out a change; says what was done in a sentence for people.

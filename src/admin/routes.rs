@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::cache::{CacheAccess, Scope};
 use super::explain::{self, ExplainTurn};
 use super::page;
+use super::slow;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
 use super::usage::usage;
 use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request, live};
@@ -48,6 +49,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>,
         .route(EXPLAIN, post(explain::explain))
         .route("/api/v1/live", get(live::second))
         .route("/api/v1/history", get(live::history))
+        .route("/api/v1/slow", get(slow::slow))
         .route(RELOAD, post(reload))
         .route(RESTART, post(restart))
         .route(UPGRADE, post(upgrade))

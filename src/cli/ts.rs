@@ -79,6 +79,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         cache: None,
         admin: None,
         supervisor: None,
+        slow: None,
         query_log: None,
         dnstap: None,
     };

@@ -11,7 +11,8 @@ use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
 use super::words::Expected;
 use super::{
-    Config, Problems, User, admin, authority, cache, dnstap, forwarder, keys, limits, pool, query_log, supervisor,
+    Config, Problems, SlowConfig, User, admin, authority, cache, dnstap, forwarder, keys, limits, pool, query_log,
+    slow, supervisor,
 };
 
 /// Reads the text of a config file; see [`Config::parse`].
@@ -67,6 +68,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let cache_section = document.section("cache");
     let admin_section = document.section("admin");
     let supervisor = document.section("supervisor").map(supervisor::read);
+    let slow = document.section("slow").map(slow::read);
     let query_log = document.section("query_log").map(|section| query_log::read(section, folder));
     let dnstap = document.section("dnstap").map(|section| dnstap::read(section, folder));
 
@@ -92,6 +94,8 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let cache = cache_section.map(|section| cache::read(section, folder));
     let admin = admin_section.map(|section| admin::read(section, folder, &mut listeners));
 
+    // Who can ask for them may want to.
+    let slow = slow.or_else(|| admin.is_some().then(SlowConfig::default));
     note_shared_listeners(listeners);
     document.need_any(
         ["forwarder", "authorities"],
@@ -111,6 +115,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         cache,
         admin,
         supervisor,
+        slow,
         query_log,
         dnstap,
     }
@@ -182,7 +187,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, query_log, dnstap",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, slow, query_log, dnstap",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

@@ -102,6 +102,12 @@ pub const STANDBYS: Limits<usize> = Limits { min: 0, max: 8 };
 /// left to listen.
 pub const WATCHDOG: Limits<Duration> = Limits { min: secs(1), max: secs(600) };
 
+/// Slow races that are kept. Fewer are gone before anybody looks; of so many each may take a kilobyte.
+pub const SLOW_KEPT: Limits<usize> = Limits { min: 10, max: 100_000 };
+
+/// From when on a race is slow. None takes longer than its pool's `timeout`.
+pub const SLOW_THRESHOLD: Limits<Duration> = Limits { min: Duration::from_micros(1), max: secs(60) };
+
 /// Largest UDP message, octets. RFC 6891 section 6.2.3: less than 512 means 512. Section 6.2.5: 4096
 /// is as much as one should offer; such messages already travel in fragments.
 pub const EDNS_UDP_SIZE: Limits<u16> = Limits { min: 512, max: 4096 };

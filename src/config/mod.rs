@@ -26,6 +26,7 @@ mod query_log;
 pub mod reference;
 pub mod schema;
 mod section;
+mod slow;
 mod suggest;
 mod supervisor;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use problem::{Problem, Problems};
 pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail};
+pub use slow::SlowThreshold;
 pub use suggest::nearest;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
@@ -82,6 +84,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// How processes stand beside the one that serves, if any do.
     pub supervisor: Option<SupervisorConfig>,
+    /// Which races are kept with all their attempts, if any are.
+    pub slow: Option<SlowConfig>,
     /// The query log, if the config has one.
     pub query_log: Option<QueryLogConfig>,
     /// dnstap, if the config has it.
@@ -338,6 +342,15 @@ impl CacheConfig {
 
     /// The default of `size`: some 400,000 answers, and no burden on a small machine.
     pub const SIZE: usize = 64 << 20;
+}
+
+/// `[slow]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowConfig {
+    /// From when on a race is slow.
+    pub threshold: SlowThreshold,
+    /// How many of the newest are kept.
+    pub keep: usize,
 }
 
 /// `[supervisor]`.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::query_log::{ClientDetail, LogFormat, NameDetail};
+use super::slow::SlowThreshold;
 use super::suggest::nearest;
 use super::{Case, limits};
 use crate::limit::{OnDenied, Prefix};
@@ -135,6 +136,9 @@ const ALGORITHM: &Words<Algorithm> = &[("hmac-sha256", Algorithm::HmacSha256), (
 
 /// The words of `pools.*.grace` beside durations.
 const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
+
+/// The words of `slow.threshold` beside durations.
+const SLOW_THRESHOLD: &Words<SlowThreshold> = &[("auto", SlowThreshold::Auto), ("off", SlowThreshold::Off)];
 
 /// The word of `pools.*.hedge.delay` beside percentiles and durations.
 const HEDGE_DELAY: &Words<HedgeDelay> = &[("auto", HedgeDelay::Auto)];
@@ -293,6 +297,17 @@ pub fn grace(text: &str) -> Result<Grace, Expected> {
         .parse(text)
         .map(Grace::After)
         .map_err(|expected| Expected::one_of(text, GRACE.iter().map(|&(word, _)| word), Some(expected)))
+}
+
+/// Reads `slow.threshold`: a word or a duration.
+pub fn slow_threshold(text: &str) -> Result<SlowThreshold, Expected> {
+    if let Ok(threshold) = look_up(SLOW_THRESHOLD, text) {
+        return Ok(threshold);
+    }
+    limits::SLOW_THRESHOLD
+        .parse(text)
+        .map(SlowThreshold::Above)
+        .map_err(|expected| Expected::one_of(text, SLOW_THRESHOLD.iter().map(|&(word, _)| word), Some(expected)))
 }
 
 /// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration.

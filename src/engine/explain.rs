@@ -108,7 +108,8 @@ impl<'a> RaceReport<'a> {
 
     /// Whether it is to be remembered: it took longer than its pool's races usually do, or came to no answer of a backend.
     pub fn is_slow(&self) -> bool {
-        self.took() > self.pool.state.slow_threshold() || self.has_failed()
+        let threshold = self.pool.state.slow_threshold();
+        self.took() > threshold || threshold < Duration::MAX && self.has_failed()
     }
 
     /// Whether its clients are told nothing that a backend has said, or SERVFAIL.

@@ -197,11 +197,28 @@ impl Io for Outside {
             attempts = %report,
             "race over"
         );
-        report.is_explained && self.explain_race(&report)
+        let is_explained = report.is_explained && self.explain_race(&report);
+        let is_told = self.taps.tell_slow_races() && report.is_slow() && self.tell_slow(&report);
+        is_explained || is_told
     }
 
     fn late_reply(&mut self, late: LateReport<'_>) {
         self.explain_late(&late);
+        if self.taps.tell_slow_races() {
+            self.taps.late_reply(late.sent, |asked_at| late.told(asked_at));
+        }
+    }
+}
+
+impl Outside {
+    /// Counts a slow race and tells of it. Returns whether it is told.
+    fn tell_slow(&self, report: &RaceReport<'_>) -> bool {
+        // What an operator alone has asked for is told to him.
+        if report.is_explained && report.waiters <= 1 {
+            return false;
+        }
+        report.pool.state.counters[usize::from(self.me.0)].slow_races.increment();
+        self.taps.slow_race(report.race.started(), report.now, |at| report.told(at))
     }
 }
 

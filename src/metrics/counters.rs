@@ -193,17 +193,20 @@ pub enum Tap {
     QueryLog,
     /// `[dnstap]`.
     Dnstap,
+    /// `[slow]`.
+    Slow,
 }
 
 impl Tap {
     /// All, in order of their number.
-    pub const ALL: [Self; 2] = [Self::QueryLog, Self::Dnstap];
+    pub const ALL: [Self; 3] = [Self::QueryLog, Self::Dnstap, Self::Slow];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::QueryLog => "query_log",
             Self::Dnstap => "dnstap",
+            Self::Slow => "slow",
         }
     }
 }
@@ -341,6 +344,8 @@ pub struct PoolCounters {
     pub hedges_denied: Counter,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: Counter,
+    /// Races that were slow or failed, as `[slow]` has it.
+    pub slow_races: Counter,
     /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
     pub prefetches: Counter,
     /// Whole answers that were to be fetched by TCP, by [`Fetched`].

@@ -100,6 +100,9 @@ const UNREACHABLE: Family =
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
+/// `hedgerow_slow_races_total`.
+const SLOW_RACES: Family =
+    Family { name: "hedgerow_slow_races", help: "Races that were slow or came to no answer of a backend" };
 /// `hedgerow_hedges_wasted_total`.
 const HEDGES_WASTED: Family =
     Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
@@ -278,6 +281,7 @@ impl Collector for Exposition {
         let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
         counter(encoder, &UNREACHABLE, unreachable)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
+        counter(encoder, &SLOW_RACES, pools.iter().map(|pool| (by_pool(pool), pool.slow_races)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
         counter(
             encoder,
@@ -486,6 +490,7 @@ mod tests {
             hedges_denied: 20,
             tokens: 54,
             hedges_wasted: 27,
+            slow_races: 28,
             prefetches: 39,
             fetches: [40, 41, 42],
             backends: vec![backend],

@@ -143,6 +143,8 @@ pub struct PoolSnapshot {
     pub tokens: u64,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: u64,
+    /// Races that were slow or failed, as `[slow]` has it.
+    pub slow_races: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.
     pub prefetches: u64,
     /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).

@@ -21,6 +21,7 @@ mod reload_notice;
 mod replacement;
 mod sections;
 mod seen;
+mod slow_threshold;
 mod start;
 mod status;
 mod watch;
@@ -54,6 +55,7 @@ pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
 use self::seen::Seen;
+use self::slow_threshold::SlowThresholds;
 pub use self::start::StartError;
 use self::watch::Watching;
 use self::worker::Command;
@@ -62,7 +64,7 @@ use self::workers::{InForce, WorkerEvent, Workers};
 use crate::admin::{Change, Condition, Request};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
-use crate::config::{Config, PoolConfig, SupervisorConfig};
+use crate::config::{Config, PoolConfig, SlowConfig, SupervisorConfig};
 use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
 use crate::load::ConfigText;
@@ -95,6 +97,10 @@ pub struct Server {
     pools: Vec<PoolConfig>,
     /// Ticks once a second.
     second: Interval,
+    /// From when on races are slow.
+    slow_thresholds: SlowThresholds,
+    /// Which races are slow, as the config in force says.
+    slow: Option<SlowConfig>,
     /// For the size of the hedge buckets.
     recent_queries: RecentQueries,
     /// Saves the cache.
@@ -329,6 +335,7 @@ impl Server {
             Request::Seconds(listener) => self.seen.listen(listener),
             Request::History(span, answer) => self.tell_history(span, answer),
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
+            Request::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
             Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
             Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
@@ -351,6 +358,7 @@ impl Server {
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
+            self.slow_thresholds.set(self.slow.as_ref(), state);
             self.saves.tick(state, &self.tasks, std::time::Instant::now());
             if let Some(cache) = &state.cache {
                 cache.add_sleep(slept);
@@ -361,6 +369,7 @@ impl Server {
     /// Puts a state in force everywhere.
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.prober.set_state(&state);
+        self.slow_thresholds.set(self.slow.as_ref(), &state);
         self.known_changes.notify_one();
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);

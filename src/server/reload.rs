@@ -338,6 +338,7 @@ impl Server {
         };
         let settings = admin_settings(&config, token);
         self.taps.apply(&TapsConfig::of(&config))?;
+        self.slow = config.slow;
         self.tell(|| Command::SetTaps(self.taps.set().clone()));
         self.source = source;
         self.config.supervisor.clone_from(&config.supervisor);

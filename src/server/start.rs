@@ -27,6 +27,7 @@ use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
 use super::seen::Seen;
+use super::slow_threshold::SlowThresholds;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
 use super::{Server, forwarder_cookies, notify, persist};
@@ -175,6 +176,7 @@ impl Server {
         let admin = AdminTasks::start(doors, admin_share, admin_settings(&config, token), asks, Arc::clone(&condition));
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
+        let slow = config.slow;
         let (pools, drain_delay) = (config.pools.clone(), config.drain_delay);
         let carried_counters: Arc<Counters> = Arc::default();
         Ok(Self {
@@ -191,6 +193,8 @@ impl Server {
             pools,
             second: interval(Duration::from_secs(1)),
             recent_queries,
+            slow_thresholds: SlowThresholds::default(),
+            slow,
             saves: Saves::new(Instant::now()),
             sleep: SleepMeter::new(),
             requests,

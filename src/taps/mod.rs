@@ -19,6 +19,7 @@ mod dnstap;
 mod privacy;
 mod query_log;
 mod record;
+mod slow;
 mod writer;
 
 use std::cell::{Cell, RefCell};
@@ -32,7 +33,11 @@ use self::buffers::Appender;
 use self::choice::Lottery;
 use self::dnstap::{ClientMessage, Dnstap};
 use self::query_log::QueryLog;
+pub use self::slow::lock;
+use self::slow::{SlowAppender, SlowTap};
 pub use self::writer::{Taps, TapsConfig};
+use serde::Serialize;
+
 use crate::metrics::{Counters, Source, Tap, TapFate};
 use crate::policy::race::Kind;
 use crate::wire::{Header, Question, QuestionFlags, QuestionHasher, QuestionKey, Rcode, Transport};
@@ -46,6 +51,7 @@ pub struct TapSet {
     hasher: QuestionHasher,
     query_log: Option<Arc<QueryLog>>,
     dnstap: Option<Arc<Dnstap>>,
+    slow: Option<Arc<SlowTap>>,
 }
 
 /// Whose clients they are.
@@ -148,8 +154,10 @@ pub struct Resolution<'a> {
 pub struct WorkerTaps {
     worker: usize,
     counters: Arc<Counters>,
-    /// Whether there are any: what a query looks at.
+    /// Whether there are any that observe queries: what a query looks at.
     is_on: Cell<bool>,
+    /// Whether slow races are told: what a race looks at.
+    tells_slow: Cell<bool>,
     open: RefCell<Option<OpenTaps>>,
     /// The question of a response that may have to be dropped.
     noted: RefCell<Vec<u8>>,
@@ -161,6 +169,7 @@ struct OpenTaps {
     set: Arc<TapSet>,
     query_log: Option<(Arc<QueryLog>, Appender)>,
     dnstap: Option<(Arc<Dnstap>, Appender)>,
+    slow: Option<(Arc<SlowTap>, SlowAppender)>,
 }
 
 impl TapSet {
@@ -185,6 +194,7 @@ impl WorkerTaps {
             worker,
             counters,
             is_on: Cell::new(false),
+            tells_slow: Cell::new(false),
             open: RefCell::default(),
             noted: RefCell::new(Vec::with_capacity(QuestionKey::MAX_LEN)),
         };
@@ -203,9 +213,14 @@ impl WorkerTaps {
                 let appender = Appender::new(Arc::clone(&dnstap.exchange), self.worker);
                 (dnstap, appender)
             }),
+            slow: set.slow.clone().map(|tap| {
+                let appender = SlowAppender::new(&tap, self.worker);
+                (tap, appender)
+            }),
             set,
         };
-        self.is_on.set(set.is_some());
+        self.is_on.set(set.as_ref().is_some_and(|set| set.query_log.is_some() || set.dnstap.is_some()));
+        self.tells_slow.set(set.as_ref().is_some_and(|set| set.slow.is_some()));
         self.open.replace(set.map(open));
     }
 
@@ -225,7 +240,7 @@ impl WorkerTaps {
     /// A client was told something, or nothing.
     pub fn told(&self, told: &Told<'_>) {
         let mut open = self.open.borrow_mut();
-        let Some(OpenTaps { set, query_log, dnstap }) = &mut *open else { return };
+        let Some(OpenTaps { set, query_log, dnstap, .. }) = &mut *open else { return };
         let noted = self.noted.borrow();
         let question = told.question.or_else(|| match told.message {
             [] => Some(&**noted),
@@ -284,6 +299,32 @@ impl WorkerTaps {
         if !is_kept {
             self.counters.tapped(tap, TapFate::Dropped, 1);
         }
+    }
+
+    /// Whether slow races are told.
+    #[inline]
+    pub fn tell_slow_races(&self) -> bool {
+        self.tells_slow.get()
+    }
+
+    /// Tells of a race that was slow: `told` makes what is told of when it started. Returns whether it is told.
+    pub fn slow_race<T: Serialize>(&self, started: Instant, now: Instant, told: impl FnOnce(f64) -> T) -> bool {
+        self.tell_slow(started, |appender, at| appender.race(&told(at), now))
+    }
+
+    /// Tells of a reply that has come late to such a race: `told` makes what is told of when its backend was asked.
+    pub fn late_reply<T: Serialize>(&self, asked: Instant, told: impl FnOnce(f64) -> T) {
+        self.tell_slow(asked, |appender, at| appender.late(&told(at)));
+    }
+
+    fn tell_slow(&self, at: Instant, tell: impl FnOnce(&mut SlowAppender, f64) -> bool) -> bool {
+        let mut open = self.open.borrow_mut();
+        let Some(OpenTaps { set, slow: Some((_, appender)), .. }) = &mut *open else { return false };
+        let is_told = tell(appender, set.clock.since_1970(at).as_micros() as f64 / 1e6);
+        if !is_told {
+            self.counters.tapped(Tap::Slow, TapFate::Dropped, 1);
+        }
+        is_told
     }
 
     /// A turn is over: what was appended may be written.

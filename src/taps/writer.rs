@@ -6,8 +6,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,12 @@ use super::buffers::{Buffer, Exchange};
 use super::choice::Lottery;
 use super::dnstap::{Dnstap, Frames};
 use super::query_log::{Lines, QueryLog};
+use super::slow::{SlowKeeper, SlowTap, lock};
 use super::{TapClock, TapSet};
 use crate::config::{Config, DnstapConfig, QueryLogConfig};
 use crate::metrics::{Counters, Tap, TapFate};
 use crate::net::tasks::{Lost, TaskKind};
+use crate::sight::slow::SlowRaces;
 use crate::wire::QuestionHasher;
 
 /// What the config says of taps.
@@ -31,16 +33,19 @@ use crate::wire::QuestionHasher;
 pub struct TapsConfig {
     query_log: Option<QueryLogConfig>,
     dnstap: Option<DnstapConfig>,
+    /// How many slow races are kept, if any are.
+    slow: Option<usize>,
 }
 
 impl TapsConfig {
     /// Of a config.
     pub fn of(config: &Config) -> Self {
-        Self { query_log: config.query_log.clone(), dnstap: config.dnstap.clone() }
+        let slow = config.slow.map(|slow| slow.keep);
+        Self { query_log: config.query_log.clone(), dnstap: config.dnstap.clone(), slow }
     }
 
     fn is_empty(&self) -> bool {
-        self.query_log.is_none() && self.dnstap.is_none()
+        self.query_log.is_none() && self.dnstap.is_none() && self.slow.is_none()
     }
 }
 
@@ -117,11 +122,24 @@ impl Taps {
             Some(known) if known.config == *config => Arc::clone(known),
             Some(_) | None => Arc::new(Dnstap::new(config, &host_name(), self.workers)),
         });
+        let known = earlier.and_then(|set| set.slow.as_ref());
+        let slow = config.slow.map(|keep| match known {
+            Some(known) => {
+                lock(known.races()).set_keep(keep);
+                Arc::clone(known)
+            }
+            None => Arc::new(SlowTap::new(Arc::new(Mutex::new(SlowRaces::new(keep))), self.workers)),
+        });
         let (clock, hasher) = (Arc::clone(&self.clock), self.hasher.clone());
-        let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap };
+        let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap, slow };
         self.set = (!config.is_empty()).then(|| Arc::new(set));
         self.tell(Order::Set(self.set.clone()));
         Ok(())
+    }
+
+    /// The slow races that are kept, if any are.
+    pub fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>> {
+        Some(Arc::clone(self.set.as_ref()?.slow.as_ref()?.races()))
     }
 
     /// Waits until the writer is lost.
@@ -223,7 +241,9 @@ fn run(orders: &Receiver<Order>, counters: &Counters, clock: &TapClock) {
 fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
     let query_log = set.and_then(|set| set.query_log.as_ref());
     let dnstap = set.and_then(|set| set.dnstap.as_ref());
-    let in_force = [query_log.map(|log| &log.exchange), dnstap.map(|dnstap| &dnstap.exchange)];
+    let slow = set.and_then(|set| set.slow.as_ref());
+    let in_force =
+        [query_log.map(|log| &log.exchange), dnstap.map(|dnstap| &dnstap.exchange), slow.map(|tap| &tap.exchange)];
     for stream in streams.iter_mut() {
         stream.outlet.reopen();
         stream.retry_at = None;
@@ -239,6 +259,9 @@ fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
     }
     if let Some(dnstap) = dnstap.filter(|dnstap| is_new(streams, &dnstap.exchange)) {
         streams.push(Stream::new(Arc::clone(&dnstap.exchange), Box::new(Frames::new(Arc::clone(dnstap)))));
+    }
+    if let Some(tap) = slow.filter(|tap| is_new(streams, &tap.exchange)) {
+        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(SlowKeeper::new(Arc::clone(tap)))));
     }
 }
 

@@ -68,6 +68,7 @@ mod service_manager;
 mod shifts;
 mod sight;
 mod simulate;
+mod slow;
 mod stale;
 mod supervisor;
 mod support;

@@ -184,6 +184,17 @@ impl Connection {
         self.ask(Method::GET, path, String::new())
     }
 
+    /// The same with a query string, of which what is not there is left out.
+    pub(super) fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, Option<&str>)],
+    ) -> Result<T, Trouble> {
+        let given = query.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={}", encoded(value))));
+        let given = given.collect::<Vec<_>>().join("&");
+        self.get(&if given.is_empty() { path.to_owned() } else { format!("{path}?{given}") })
+    }
+
     /// Asks for something that is more than to read.
     pub(super) fn post<T: DeserializeOwned>(&self, order: Order) -> Result<T, Trouble> {
         let (method, body) = match order.kind {

@@ -6,6 +6,7 @@
 mod cache;
 pub(super) mod connection;
 mod explain;
+mod slow;
 pub(super) mod table;
 
 use std::net::SocketAddr;
@@ -74,6 +75,8 @@ enum Action {
     Stop,
     /// Ask a question now, and tell who is asked, why, and what comes of it
     Explain(explain::Asked),
+    /// List the races that were slow or failed, newest first, each with the reason
+    Slow(slow::Which),
     /// Show the cache, or make it forget
     #[command(subcommand)]
     Cache(cache::Action),
@@ -163,6 +166,7 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Upgrade(NewProcess { cold }) => connection.change(Order::upgrade(*cold)),
         Action::Stop => connection.change(Order::stop()),
         Action::Explain(asked) => explain::obey(connection, asked),
+        Action::Slow(which) => slow::obey(connection, which),
         Action::Cache(action) => cache::obey(connection, action),
     }
 }

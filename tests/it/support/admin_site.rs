@@ -224,6 +224,7 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
                 listeners.push(listener.seconds);
             }
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
+            Request::SlowRaces(way_back) => drop(way_back.send(None)),
             Request::Explain(_, way_back) => {
                 drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
             }
@@ -301,6 +302,7 @@ fn snapshot() -> Snapshot {
         tokens: 10,
         hedges_denied: 6,
         hedges_wasted: 9,
+        slow_races: 0,
         prefetches: 8,
         fetches: [0; 3],
         backends: vec![backend],
