@@ -140,7 +140,7 @@ mod tests {
     fn dnstap_is_checked() {
         let to = "to = \"file:a\"\n";
         for (lines, expected) in [
-            ("", "1:2: dnstap: to is missing, write to = \"unix:/run/dnstap.sock\""),
+            ("", "1:1: dnstap: to is missing, write to = \"unix:/run/dnstap.sock\""),
             (
                 "to = \"/run/a\"",
                 "2:6: dnstap.to: invalid value \"/run/a\": expected unix:PATH, tcp:ADDRESS or file:PATH",

@@ -108,7 +108,9 @@ fn defaults_of_the_reference_are_those_of_the_readers() {
         for key in section.keys.iter().filter(is_shown) {
             // The reference with this key, or without.
             let with = |value: Option<toml::Value>| {
-                let mut document = toml(&format!("{REFERENCE}\n[keys.replica]\nsecret_file = \"replica.key\"\n"));
+                // Sections that are comments there, with what they must have.
+                let required = "[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n";
+                let mut document = toml(&format!("{REFERENCE}\n{required}"));
                 let steps = section.name.split('.').filter(|step| !step.is_empty());
                 let table = steps.fold(&mut document, |table, step| {
                     let below = table.entry(step).or_insert_with(|| toml::Table::new().into());
