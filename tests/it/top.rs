@@ -202,8 +202,8 @@ fn enter_folder(terminal: &Terminal) -> tempfile::TempDir {
     folder
 }
 
-/// The environment of a terminal as most are.
-const USUAL: [(&str, &str); 2] = [("TERM", "screen-256color"), ("LC_ALL", "C.UTF-8")];
+/// The environment of a terminal as most are. What a panic says is to fit on the screen.
+const USUAL: [(&str, &str); 3] = [("TERM", "screen-256color"), ("LC_ALL", "C.UTF-8"), ("RUST_BACKTRACE", "0")];
 
 #[test]
 fn a_death_is_seen_sorted_filtered_and_looked_at() {

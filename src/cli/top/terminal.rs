@@ -4,6 +4,7 @@
 use std::io::{self, Stdout, stdout};
 use std::panic;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
@@ -56,14 +57,22 @@ impl Drop for Screen {
     }
 }
 
+/// Whether the terminal is ours.
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+
 /// Makes the terminal ours.
 fn take() -> io::Result<()> {
+    IS_TAKEN.store(true, Relaxed);
     enable_raw_mode()?;
     execute!(stdout(), EnterAlternateScreen, Hide).inspect_err(|_| give_back())
 }
 
-/// Makes it as it was. Nothing can be done, nor told anywhere, where it is gone.
+/// Makes it as it was, once: to leave the other screen a second time would move the cursor into what a panic has told meanwhile.
+/// Nothing can be done, nor told anywhere, where the terminal is gone.
 fn give_back() {
+    if !IS_TAKEN.swap(false, Relaxed) {
+        return;
+    }
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
 }
