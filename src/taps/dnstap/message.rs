@@ -74,10 +74,10 @@ impl Message<'_> {
         // The length is written when it is known, in as many octets as the longest takes: a number may have leading zeros.
         write_key(MESSAGE, DELIMITED, out);
         let len_at = out.len();
-        out.extend_from_slice(&[0; LONGEST_LEN]);
+        out.extend_from_slice(&[0; LEN_OCTETS]);
         self.write_fields(out);
-        let len = out.len() - len_at - LONGEST_LEN;
-        if let Some(place) = out.get_mut(len_at..len_at + LONGEST_LEN) {
+        let len = out.len() - len_at - LEN_OCTETS;
+        if let Some(place) = out.get_mut(len_at..len_at + LEN_OCTETS) {
             place.copy_from_slice(&[len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8]);
         }
         debug_assert!(out.len() - start <= self.max_len(), "a message is longer than was said");
@@ -186,7 +186,7 @@ const RESPONSE_TIME_SEC: u8 = 12;
 const RESPONSE_MESSAGE: u8 = 14;
 
 /// Octets of the length of a message.
-const LONGEST_LEN: usize = 3;
+const LEN_OCTETS: usize = 3;
 
 /// Octets of all but the octets of the message, the names of `extra`, identity and version.
 const FIXED: usize = 160;

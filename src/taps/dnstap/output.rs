@@ -64,7 +64,7 @@ impl Frames {
     /// Gives the link up, and waits longer before the next.
     fn close(&mut self, now: Instant) {
         self.link = Link::Closed(Some(now + self.back_off));
-        self.back_off = (self.back_off * 2).min(LONGEST_BACK_OFF);
+        self.back_off = (self.back_off * 2).min(MAX_BACK_OFF);
         self.sent = 0;
     }
 
@@ -317,7 +317,7 @@ const FINISH: Duration = Duration::from_millis(200);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 
 /// The longest of those waits. A collector that is back is to be found soon.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
+const MAX_BACK_OFF: Duration = Duration::from_secs(10);
 
 /// Its owner writes it, its group may read it.
 const MODE: u32 = 0o640;
