@@ -190,6 +190,7 @@ const COUNTERS: &[&Family] = &[
     &ATTEMPTS,
     &ASKED_AGAIN,
     &WINS,
+    &SLOW_RACES,
     &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,

@@ -368,3 +368,31 @@ fn without_a_terminal_there_is_one_page_of_text() {
         assert_eq!(output.expect("cargo has built it").status.code(), Some(2), "{wrong}");
     }
 }
+
+/// The real server, and a backend that dies and returns.
+#[test]
+fn the_death_of_a_real_backend_is_seen() {
+    let Some(terminal) = Terminal::open("the_death_of_a_real", &USUAL) else { return };
+    let _folder = enter_folder(&terminal);
+    let backends = ["192.0.2.1", "192.0.2.2"].map(|address| Backend::new(answer(address)));
+    let server = Server::start(&format!(
+        "workers = 1\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n[pools.ts]\nbackends = [{{ \
+         address = '{}', name = 'one' }}, {{ address = '{}', name = 'other' }}]\n[pools.ts.health]\ninterval = '200ms'\n\
+         timeout = '2s'\n",
+        backends[0].address(),
+        backends[1].address()
+    ));
+    let line = format!("'{}' top --admin {}", env!("CARGO_BIN_EXE_hedgerow"), server.admin().address());
+    terminal.enter(&line);
+    let row = |screen: &str, start: &str| screen.lines().find(|line| line.starts_with(start)).map(str::to_owned);
+    let has = |screen: &str, name: &str, state: &str| row(screen, name).is_some_and(|row| row.contains(state));
+    terminal.wait("both up", |screen| has(screen, "ts/one ", " up ") && has(screen, "ts/other ", " up "));
+    backends[1].play_dead(true);
+    let screen =
+        terminal.wait("the death", |screen| has(screen, "ts/other ", " down ") && screen.starts_with(" watch "));
+    assert!(screen.contains("other of pool ts is down for "), "{screen}");
+    backends[1].play_dead(false);
+    terminal.wait("the return", |screen| has(screen, "ts/other ", " up ") && screen.starts_with(" well "));
+    terminal.press(&["q"]);
+    terminal.wait("the shell", |screen| screen.trim_end().ends_with("ready>"));
+}
