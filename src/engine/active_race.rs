@@ -189,8 +189,8 @@ impl<I: Io> ActiveRace<'_, I> {
             Heard::Accepted => {}
             Heard::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),
             Heard::Kept => {
-                entry.note_reply(attempt, rank, self.now, self.spills);
                 entry.keep(reply.as_wire(), self.spills);
+                entry.note_reply(attempt, rank, self.now, self.spills);
             }
         }
         self.drive(Some(AtHand { attempt, reply }));

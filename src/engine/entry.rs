@@ -158,9 +158,11 @@ pub(super) struct Spills<C>(
 );
 
 impl<C> Spills<C> {
-    /// None yet.
+    /// Some at hand, for what is noted only where that allocates nothing.
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(MAX_SPILLS))
+        let mut spills = Vec::with_capacity(MAX_SPILLS);
+        spills.resize_with(WARM_SPILLS, Box::default);
+        Self(spills)
     }
 
     /// One that was used before, or a new one.
@@ -253,6 +255,14 @@ impl<C: Client> Entry<C> {
         self.spill.get_or_insert_with(|| spills.take())
     }
 
+    /// The same for what can be done without, if there is one at hand: a query allocates nothing for that.
+    fn spill_at_hand(&mut self, spills: &mut Spills<C>) -> Option<&mut Spill<C>> {
+        if self.spill.is_none() {
+            self.spill = spills.0.pop();
+        }
+        self.spill.as_deref_mut()
+    }
+
     /// Gives back what was spilled: the entry is going.
     pub(super) fn give_back_spill(&mut self, spills: &mut Spills<C>) {
         if let Some(spill) = self.spill.take() {
@@ -338,7 +348,8 @@ impl<C: Client> Entry<C> {
     /// Notes a reply that does not win at once.
     pub(super) fn note_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant, spills: &mut Spills<C>) {
         let at = Offset::between(self.race.started(), now);
-        if let Some(place) = self.spill(spills).replies.get_mut(usize::from(attempt.0)) {
+        let spill = self.spill_at_hand(spills);
+        if let Some(place) = spill.and_then(|spill| spill.replies.get_mut(usize::from(attempt.0))) {
             *place = Some((at, rank));
         }
     }
@@ -361,7 +372,9 @@ impl<C: Client> Entry<C> {
     /// Notes that a hedge was denied by now.
     pub(super) fn note_denied(&mut self, now: Instant, spills: &mut Spills<C>) {
         let at = Offset::between(self.race.started(), now);
-        self.spill(spills).denied_at.get_or_insert(at);
+        if let Some(spill) = self.spill_at_hand(spills) {
+            spill.denied_at.get_or_insert(at);
+        }
     }
 
     /// When the first hedge was denied, if one was.
@@ -372,15 +385,17 @@ impl<C: Client> Entry<C> {
 
     /// Notes that so many clients were given a stale answer.
     pub(super) fn note_stale_given(&mut self, clients: usize, spills: &mut Spills<C>) {
-        if clients > 0 {
-            let given = &mut self.spill(spills).stale_given;
-            *given = given.saturating_add(clients as u32);
+        if clients > 0
+            && let Some(spill) = self.spill_at_hand(spills)
+        {
+            spill.stale_given = spill.stale_given.saturating_add(clients as u32);
         }
     }
 
-    /// How many clients were given a stale answer.
+    /// How many clients were given a stale answer; if that could not be noted, that somebody was.
     pub(super) fn stale_given(&self) -> u32 {
-        self.spill.as_ref().map_or(0, |spill| spill.stale_given)
+        let noted = self.spill.as_ref().map_or(0, |spill| spill.stale_given);
+        noted.max(u32::from(self.is_stale_given))
     }
 
     /// When the query of an attempt was sent, the last time if that was more than once.
@@ -578,6 +593,9 @@ const FAR_SLOTS: usize = MAX_ATTEMPTS - NEAR_SLOTS;
 
 /// Waiters for which there is room when it is used again; what many clients had joined gives the rest back.
 const WAITERS_KEPT: usize = 8;
+
+/// How many spills there are from the start.
+pub(super) const WARM_SPILLS: usize = 64;
 
 /// How many spills are kept to be used again.
 const MAX_SPILLS: usize = 1024;

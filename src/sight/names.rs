@@ -1,7 +1,7 @@
 //! The names asked for most: a bounded count by Space-Saving (Metwally, Agrawal, El Abbadi 2005: "Efficient computation of
 //! frequent and top-k elements in data streams"), minute by minute, for the last ten.
 //!
-//! A [`Minute`] has a thousand counters. A name that has none takes that of the name counted least, with its count as the error: so a
+//! A minute has a thousand counters. A name that has none takes that of the name counted least, with its count as the error: so a
 //! count is never too small, and too large by its error at most. Minutes are added up when somebody asks. Only some of the
 //! questions are counted, and all figures are multiplied by how many each stands for.
 

@@ -20,6 +20,9 @@ pub fn why(race: &SlowRace) -> String {
         clauses.extend(clause(race, attempt));
     }
     clauses.extend(denied.map(|hedge| denial(hedge, race.hedges_denied)));
+    if race.denied.is_none() && race.hedges_denied > 0 {
+        clauses.push("hedge denied: budget spent".to_owned());
+    }
     clauses.extend(end(race));
     if race.waiters == 0 && race.outcome != Outcome::Stale {
         clauses.push("nobody waited: it was to refresh the cache".to_owned());
@@ -180,6 +183,16 @@ mod tests {
             |race| (race.denied, race.hedges_denied) = (denied, 2),
             "ts1 silent; hedge to ts2 denied for 180 ms: budget spent (2 times); \
              no reply that counts: NXDOMAIN was made up after 1.20 s",
+        );
+    }
+
+    #[test]
+    fn a_denial_of_which_the_time_was_not_noted() {
+        check(
+            Outcome::Won,
+            &[attempt("ts1", Kind::First, 0.0, Some(1_200.0), Fate::Won, POSITIVE)],
+            |race| race.hedges_denied = 1,
+            "ts1 replied in 1.20 s; hedge denied: budget spent",
         );
     }
 
