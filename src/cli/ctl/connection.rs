@@ -185,7 +185,7 @@ impl Connection {
     }
 
     /// The same with a query string, of which what is not there is left out.
-    pub(super) fn get_with<T: DeserializeOwned>(
+    pub(super) fn fetch_with<T: DeserializeOwned>(
         &self,
         path: &str,
         query: &[(&str, Option<&str>)],

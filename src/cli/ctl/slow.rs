@@ -38,7 +38,7 @@ pub(super) fn obey(connection: &Connection, which: &Which) -> Result<String, Tro
     let since = since.map(|since| humantime::format_duration(since).to_string().replace(' ', ""));
     let limit = limit.to_string();
     let query = [("pool", pool.as_deref()), ("since", since.as_deref()), ("limit", Some(&limit))];
-    let races: Races = connection.get_with("slow", &query)?;
+    let races: Races = connection.fetch_with("slow", &query)?;
     Ok(if show.json { to_json(&races) } else { list(&races.races) })
 }
 
