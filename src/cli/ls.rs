@@ -125,6 +125,9 @@ fn config(args: &Args) -> Config {
         cache: None,
         admin: None,
         supervisor: None,
+        slow: None,
+        query_log: None,
+        dnstap: None,
     }
 }
 

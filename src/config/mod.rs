@@ -1,11 +1,12 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `supervisor` and `admin` each read
-//! one kind of section, `document` the file as a whole. None
+//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `supervisor`
+//! and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
-//! in [`limits`]. [`mod@reference`] has all keys, as the manual tells of them. Nothing here opens a file.
+//! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
+//! and the [reference](mod@reference) are made. Nothing here opens a file.
 
 mod admin;
 mod authority;
@@ -13,14 +14,19 @@ mod cache;
 mod clients;
 mod connections;
 mod cookies;
+pub mod description;
+mod dnstap;
 mod document;
 mod forwarder;
 mod keys;
 pub mod limits;
 mod pool;
 mod problem;
+mod query_log;
 pub mod reference;
+pub mod schema;
 mod section;
+mod slow;
 mod suggest;
 mod supervisor;
 #[cfg(test)]
@@ -36,9 +42,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use clients::usual_rate_limit;
+pub use dnstap::{DnstapTarget, TappedMessages};
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use problem::{Problem, Problems};
+pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail};
+pub use slow::SlowThreshold;
 pub use suggest::nearest;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
@@ -75,6 +84,12 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// How processes stand beside the one that serves, if any do.
     pub supervisor: Option<SupervisorConfig>,
+    /// Which races are kept with all their attempts, if any are.
+    pub slow: Option<SlowConfig>,
+    /// The query log, if the config has one.
+    pub query_log: Option<QueryLogConfig>,
+    /// dnstap, if the config has it.
+    pub dnstap: Option<DnstapConfig>,
 }
 
 impl Config {
@@ -329,6 +344,15 @@ impl CacheConfig {
     pub const SIZE: usize = 64 << 20;
 }
 
+/// `[slow]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowConfig {
+    /// From when on a race is slow.
+    pub threshold: SlowThreshold,
+    /// How many of the newest are kept.
+    pub keep: usize,
+}
+
 /// `[supervisor]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorConfig {
@@ -338,6 +362,48 @@ pub struct SupervisorConfig {
     pub watchdog: Option<Duration>,
     /// Whether a standby succeeds a supervisor that dies.
     pub succession: bool,
+}
+
+/// `[query_log]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryLogConfig {
+    /// Where lines go.
+    pub to: LogTarget,
+    /// What they look like.
+    pub format: LogFormat,
+    /// The share of the questions that are logged.
+    pub sample: f64,
+    /// What is logged besides.
+    pub always: Always,
+    /// How much of a client's address is told.
+    pub client: ClientDetail,
+    /// How much of a name is told.
+    pub names: NameDetail,
+    /// After how many octets the file is rotated, if it ever is.
+    pub rotate: Option<usize>,
+    /// How many of those that were rotated are kept.
+    pub keep: u16,
+    /// Memory for what waits to be written, octets.
+    pub buffer: usize,
+}
+
+/// `[dnstap]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnstapConfig {
+    /// Where frames go.
+    pub to: DnstapTarget,
+    /// Which messages are told.
+    pub messages: TappedMessages,
+    /// Who we are to the reader; none: the name of the host.
+    pub identity: Option<String>,
+    /// The share of the questions whose messages are told.
+    pub sample: f64,
+    /// How much of a client's address is told.
+    pub client: ClientDetail,
+    /// Whether messages are told with their octets.
+    pub names: NameDetail,
+    /// Memory for what waits to be written, octets.
+    pub buffer: usize,
 }
 
 /// `[admin]`.
@@ -350,6 +416,8 @@ pub struct AdminConfig {
     pub token_file: Option<PathBuf>,
     /// Where changes are taken without a token.
     pub socket: AdminSocket,
+    /// Whether there is a page at `/`.
+    pub page: bool,
 }
 
 /// `admin.socket`: a unix socket for changes.

@@ -1,0 +1,163 @@
+//! Slow races on their way from the workers to whoever asks for them: a worker writes each as JSON into a buffer, and the writer
+//! thread keeps it, with the late replies that follow.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::buffers::{Appender, Exchange};
+use super::writer::Outlet;
+use rustix::event::PollFlags;
+
+use crate::metrics::Tap;
+use crate::sight::slow::{LateReply, SlowRaces, ToldRace};
+
+/// The slow races of a server: the way of the workers, and what is kept.
+#[derive(Debug)]
+pub(super) struct SlowTap {
+    pub(super) exchange: Arc<Exchange>,
+    races: Arc<Mutex<SlowRaces>>,
+}
+
+impl SlowTap {
+    /// The way from so many workers to what is kept.
+    pub(super) fn new(races: Arc<Mutex<SlowRaces>>, workers: usize) -> Self {
+        // Two buffers for each worker: they are handed over at once, and a second's races fit into a few.
+        Self { exchange: Arc::new(Exchange::new(0, workers)), races }
+    }
+
+    /// What is kept.
+    pub(super) fn races(&self) -> &Arc<Mutex<SlowRaces>> {
+        &self.races
+    }
+}
+
+/// A worker's part: what it tells, and how much of it.
+#[derive(Debug)]
+pub(super) struct SlowAppender {
+    appender: Appender,
+    /// The second that is counted, and the races that were told in it.
+    second: Option<(Instant, u32)>,
+}
+
+impl SlowAppender {
+    /// That of the worker of this number.
+    pub(super) fn new(tap: &SlowTap, worker: usize) -> Self {
+        Self { appender: Appender::new(Arc::clone(&tap.exchange), worker), second: None }
+    }
+
+    /// Tells of a race, unless there were too many in this second. Returns whether it is told.
+    pub(super) fn race(&mut self, told: &impl Serialize, now: Instant) -> bool {
+        let (began, races) = match self.second {
+            Some((began, races)) if now.saturating_duration_since(began) < SECOND => (began, races),
+            Some(_) | None => (now, 0),
+        };
+        if races >= A_SECOND {
+            return false;
+        }
+        self.second = Some((began, races + 1));
+        self.append(RACE, told)
+    }
+
+    /// Tells of a reply that came late to a race that was told.
+    pub(super) fn late(&mut self, told: &impl Serialize) -> bool {
+        self.append(LATE, told)
+    }
+
+    /// Appends a record, which may be written at once: there are few.
+    fn append(&mut self, kind: u8, told: &impl Serialize) -> bool {
+        let mut is_whole = false;
+        let is_appended = self.appender.append(LONGEST, |out| {
+            out.push(kind);
+            is_whole = serde_json::to_writer(out, told).is_ok();
+        });
+        self.appender.park();
+        is_appended && is_whole
+    }
+}
+
+/// Keeps what the workers tell.
+pub(super) struct SlowKeeper {
+    tap: Arc<SlowTap>,
+    /// Records that were taken and not counted yet.
+    taken: u64,
+}
+
+impl SlowKeeper {
+    pub(super) fn new(tap: Arc<SlowTap>) -> Self {
+        Self { tap, taken: 0 }
+    }
+}
+
+impl Outlet for SlowKeeper {
+    fn tap(&self) -> Tap {
+        Tap::Slow
+    }
+
+    fn take(&mut self, record: &[u8]) {
+        self.taken += 1;
+        let Some((kind, json)) = record.split_first() else { return };
+        let mut races = lock(&self.tap.races);
+        match *kind {
+            RACE => {
+                if let Ok(told) = serde_json::from_slice::<ToldRace>(json) {
+                    races.insert(told);
+                }
+            }
+            _ => {
+                if let Ok(late) = serde_json::from_slice::<LateReply>(json) {
+                    races.join(&late);
+                }
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.taken < AT_A_TIME
+    }
+
+    fn waiting(&self) -> u64 {
+        self.taken
+    }
+
+    /// What was taken is kept already.
+    fn write(&mut self) -> io::Result<u64> {
+        Ok(std::mem::take(&mut self.taken))
+    }
+
+    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        None
+    }
+
+    fn reopen(&mut self) {}
+
+    fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.tap) > 1
+    }
+
+    fn end(&mut self, _until: Instant) {}
+}
+
+/// The races, whatever has become of who held them.
+pub fn lock(races: &Mutex<SlowRaces>) -> MutexGuard<'_, SlowRaces> {
+    races.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Races that a worker tells of in a second; those beyond are counted.
+const A_SECOND: u32 = 100;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Octets of the longest record: a name of 255 octets, each escaped, and eight attempts with long labels.
+const LONGEST: usize = 8 << 10;
+
+/// Records that are taken before they are counted.
+const AT_A_TIME: u64 = 256;
+
+/// A record of a race.
+const RACE: u8 = 0;
+/// A record of a late reply.
+const LATE: u8 = 1;

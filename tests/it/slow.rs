@@ -1,0 +1,119 @@
+//! Slow races: which are kept, in which order, with what reason, and who may read them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::*;
+
+const ONE: &str = "192.0.2.1";
+const TWO: &str = "192.0.2.2";
+
+/// The slow races that these words ask for.
+fn slow(server: &Server, words: &str) -> Vec<Value> {
+    let answer = server.admin().get(&format!("/api/v1/slow{words}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let json: Value = serde_json::from_str(&answer.body).expect("JSON");
+    json["races"].as_array().expect("a list").clone()
+}
+
+/// Waits until so many are kept.
+fn wait_for(server: &Server, count: usize) -> Vec<Value> {
+    until("slow races are kept", || Some(slow(server, "")).filter(|races| races.len() >= count))
+}
+
+/// A server that keeps these.
+fn keeping(backends: &[&dyn Asked], pool: &str, section: &str) -> Server {
+    let config = Forwarder::to(backends, pool).admin().to_toml();
+    Server::start(&format!("{config}[slow]\n{section}\n"))
+}
+
+/// The delays are far from the threshold on both sides, and what is quick here may be slow on a busy machine: so whatever is kept must
+/// have taken as long as it says, and all that had to be slow is there.
+#[test]
+fn all_slow_races_are_found_in_order_and_none_of_the_fast() {
+    const SLOW: Duration = Duration::from_millis(400);
+    let backend = Backend::new(answer(ONE).except("slow", answer(ONE).after(SLOW)));
+    let server = keeping(
+        &[&backend],
+        "dispatch = 'sequential'\ntimeout = '20s'\nattempt_timeout = '20s'",
+        "threshold = '300ms'\nkeep = 10000",
+    );
+    let client = server.client();
+    // Fewer than a hundred slow ones a second.
+    let mut asked = Vec::new();
+    for turn in 0..1_000 {
+        if turn % 25 == 0 {
+            asked.push(format!("{turn}.slow.example."));
+            client.send(&query(&format!("{turn}.slow.example"), A));
+        } else {
+            client.send(&query(&format!("{turn}.example"), A));
+        }
+    }
+    (0..1_000).for_each(|_| drop(client.receive()));
+    let races = wait_for(&server, asked.len());
+    let mut found: Vec<String> = Vec::new();
+    for race in &races {
+        assert!(race["took_ms"].as_f64().is_some_and(|took| took > 300.0), "{race}");
+        let name = race["name"].as_str().expect("a name").to_owned();
+        if name.contains(".slow.") {
+            found.push(name);
+        }
+    }
+    found.sort();
+    asked.sort();
+    assert_eq!(found, asked);
+    let ends: Vec<f64> =
+        races.iter().filter_map(|race| Some(race["at"].as_f64()? + race["took_ms"].as_f64()? / 1e3)).collect();
+    assert!(ends.windows(2).all(|pair| pair[0] + 0.01 >= pair[1]), "newest first: {ends:?}");
+    let counted = server.admin().metrics().sum("hedgerow_slow_races_total", &[("pool", "all")]);
+    assert_eq!(counted, races.len() as u64);
+}
+
+#[test]
+fn a_late_reply_joins_its_race() {
+    let late = Backend::new(answer(ONE).held());
+    let quick = Backend::new(answer(TWO));
+    let pool =
+        "dispatch = 'hedge'\nbalance = 'ordered'\ntimeout = '20s'\nattempt_timeout = '20s'\n[hedge]\ndelay = '20ms'";
+    let server = keeping(&[&late, &quick], pool, "threshold = '1ms'");
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [TWO]);
+    let races = wait_for(&server, 1);
+    assert_eq!(races[0]["attempts"][0]["fate"], "beaten");
+    late.release();
+    let race = until("the late reply is joined", || {
+        slow(&server, "").into_iter().find(|race| race["attempts"][0]["fate"] == "late")
+    });
+    assert_eq!(
+        (&race["attempts"][0]["rank"], &race["winner"]),
+        (&"positive".into(), &quick.address().to_string().into())
+    );
+    let why = race["why"].as_str().expect("a sentence");
+    assert!(why.starts_with(&format!("{} replied after ", late.address())) && why.contains("too late; "), "{why}");
+}
+
+#[test]
+fn what_failed_is_kept_however_quick_unless_nothing_is() {
+    let backend = Backend::new(servfail());
+    let server = keeping(&[&backend], "", "threshold = '1m'");
+    assert_eq!(server.client().ask(&query("www.example", A)).rcode(), SERVFAIL);
+    let races = wait_for(&server, 1);
+    assert_eq!((&races[0]["rcode"], &races[0]["outcome"]), (&"SERVFAIL".into(), &"kept".into()));
+    assert!(slow(&server, "?pool=other").is_empty());
+    assert_eq!(slow(&server, "?pool=all&since=10m&limit=1").len(), 1);
+    assert_eq!(server.admin().get("/api/v1/slow?limit=x").status, 400);
+    let url = format!("http://{}", server.listener("admin"));
+    let output = server.process.ctl(&["--admin", &url, "slow", "all", "--since", "10m"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("www.example. A") && text.contains("replied with a failure in "), "{output:?}");
+}
+
+#[test]
+fn names_of_slow_races_are_for_this_host() {
+    let backend = Backend::new(servfail());
+    let server = keeping(&[&backend], "", "");
+    let admin = server.admin();
+    assert_eq!(admin.send("GET", "/api/v1/slow", &[], "").status, 200);
+    assert_eq!(admin.send("GET", "/api/v1/slow", &[("Host", "evil.example")], "").status, 403);
+    assert_eq!(admin.send("GET", "/api/v1/slow", &[("X-Forwarded-For", "127.0.0.1")], "").status, 403);
+}

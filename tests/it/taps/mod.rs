@@ -1,0 +1,4 @@
+//! Taps: what is written of queries while they are served, and that nothing is ever waited for.
+
+mod dnstap;
+mod query_log;
