@@ -45,8 +45,6 @@ pub struct RaceReport<'a> {
     pub stale_given: u32,
     /// Whether it was started to refresh a cached answer, and not for a client.
     pub is_prefetch: bool,
-    /// Whether the reply that won was a kept one.
-    pub is_kept: bool,
     /// Whether an operator wants to know all of it.
     pub is_explained: bool,
     /// When it ended.
@@ -72,12 +70,17 @@ impl<'a> RaceReport<'a> {
     /// How it ended, in a word.
     pub fn outcome(&self) -> &'static str {
         match self.outcome {
-            Outcome::Reply(_) if self.is_kept => "kept",
+            Outcome::Reply(_) if self.is_kept() => "kept",
             Outcome::Reply(_) => "won",
             Outcome::Failed => "failed",
             Outcome::Nothing => "silence",
             Outcome::Unsent => "unsent",
         }
+    }
+
+    /// Whether the reply that won was not accepted, but the best that came.
+    pub fn is_kept(&self) -> bool {
+        self.race.kept().is_some_and(|(kept, _)| self.outcome == Outcome::Reply(kept))
     }
 
     /// The label of the backend whose reply went out, if one did.
@@ -129,7 +132,7 @@ impl<'a> RaceReport<'a> {
         match self.outcome {
             _ if self.stale_given > 0 && !is_answer => SlowOutcome::Stale,
             _ if self.stale_given > 0 && self.waiters == 0 => SlowOutcome::Stale,
-            Outcome::Reply(_) if self.is_kept => SlowOutcome::Kept,
+            Outcome::Reply(_) if self.is_kept() => SlowOutcome::Kept,
             Outcome::Reply(_) => SlowOutcome::Won,
             Outcome::Failed | Outcome::Unsent => SlowOutcome::Failed,
             Outcome::Nothing => SlowOutcome::MadeUp,
@@ -144,10 +147,12 @@ impl<'a> RaceReport<'a> {
         let is_winner = self.outcome == Outcome::Reply(attempt.id);
         let is_kept = self.race.kept().is_some_and(|(kept, _)| kept == attempt.id);
         let fate = match attempt.state {
-            State::Replied if is_winner && !self.is_kept => {
-                return (Fate::Won, Some(took(self.now)), self.won_by);
+            // The reply that ends a race is not noted: it is at hand.
+            State::Replied if is_winner && replied.is_none() => {
+                let fate = if is_kept { Fate::Kept } else { Fate::Won };
+                return (fate, Some(took(self.now)), self.won_by);
             }
-            State::Replied if is_kept && is_winner => Fate::Kept,
+            State::Replied if is_winner => Fate::Kept,
             State::Replied if replied.is_some_and(|(_, rank)| rank == Rank::Failure) => Fate::Failed,
             State::Replied if is_kept => Fate::Kept,
             State::Replied | State::Spoken => Fate::Beaten,

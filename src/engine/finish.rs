@@ -37,7 +37,7 @@ impl<I: Io> ActiveRace<'_, I> {
             (None, Some(fallback)) => fallback.rcode,
             (None, None) => wire::Header::read(self.entry.kept()).map(|header| header.rcode()),
         };
-        let are_late_told = self.report(outcome, won_by, rcode, waiters, winning.is_none());
+        let are_late_told = self.report(outcome, won_by, rcode, waiters);
         self.quarantine_slots(late_above, are_late_told);
         match (outcome, fallback) {
             (Outcome::Reply(attempt), _) => self.finish_won(attempt, winning, won_by),
@@ -79,14 +79,7 @@ impl<I: Io> ActiveRace<'_, I> {
     }
 
     /// Counts and tells what the race has come to, and of whom there is suspicion now. Returns whether late replies are to be told.
-    fn report(
-        &mut self,
-        outcome: Outcome,
-        won_by: Option<Rank>,
-        rcode: Option<Rcode>,
-        waiters: usize,
-        is_kept: bool,
-    ) -> bool {
+    fn report(&mut self, outcome: Outcome, won_by: Option<Rank>, rcode: Option<Rcode>, waiters: usize) -> bool {
         let Self { at, entry, pool, worker, io, now, .. } = self;
         let (rules, now) = (pool.shared.rules(), *now);
         let counters = worker.counters_of(&pool.shared);
@@ -109,7 +102,6 @@ impl<I: Io> ActiveRace<'_, I> {
             waiters,
             stale_given: entry.stale_given(),
             is_prefetch: entry.is_refresh,
-            is_kept,
             is_explained: entry.is_explained(),
             now,
         });

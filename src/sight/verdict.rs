@@ -67,7 +67,7 @@ pub struct PoolFacts<'a> {
     pub name: &'a str,
     /// Queries of the last minute that were answered.
     pub measured: u64,
-    /// Those of them that took at least as long as [`slow_bound`] of the usual p99 says.
+    /// Those of them that took at least as long as `slow_bound` makes of the usual p99.
     pub slow: u64,
     /// The p99 of the last minute, in µs.
     pub p99: Option<u64>,
@@ -92,7 +92,7 @@ pub struct BackendFacts<'a> {
     pub by_hand: bool,
     /// For how long it has been in it.
     pub state_for: Duration,
-    /// For how many seconds it has been slow ([`is_slow`]).
+    /// For how many seconds it has been slow, as `is_slow` says.
     pub slow_for: u64,
     /// Its median in the last seconds, in µs.
     pub p50: Option<u64>,

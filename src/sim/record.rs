@@ -145,7 +145,7 @@ impl Record {
             edns: attempt.edns,
         });
         let won_by = match report.outcome {
-            Outcome::Reply(_) if report.is_kept => race.kept().map(|(_, rank)| rank),
+            Outcome::Reply(_) if report.is_kept() => race.kept().map(|(_, rank)| rank),
             Outcome::Reply(attempt) => {
                 let reply = replies.iter().rev().find(|reply| reply.attempt == attempt);
                 // Where there is none, it was a refusal of OPT that was taken for the failure that it is.

@@ -39,24 +39,23 @@ fn all_slow_races_are_found_in_order_and_none_of_the_fast() {
         "dispatch = 'sequential'\ntimeout = '20s'\nattempt_timeout = '20s'",
         "threshold = '300ms'\nkeep = 10000",
     );
-    let client = server.client();
-    // Fewer than a hundred slow ones a second.
+    // Few at a time: so many at once would be slow on a busy machine, and of more than a hundred slow ones a second the rest is only
+    // counted.
+    let (slow, fast) = (server.client(), server.client());
     let mut asked = Vec::new();
-    for turn in 0..1_000 {
-        if turn % 25 == 0 {
-            asked.push(format!("{turn}.slow.example."));
-            client.send(&query(&format!("{turn}.slow.example"), A));
-        } else {
-            client.send(&query(&format!("{turn}.example"), A));
-        }
+    for turn in 0..40 {
+        asked.push(format!("slow.{turn}.example."));
+        slow.send(&query(&format!("slow.{turn}.example"), A));
+        (1..25).for_each(|number| fast.send(&query(&format!("{turn}.{number}.example"), A)));
+        (1..25).for_each(|_| drop(fast.receive()));
     }
-    (0..1_000).for_each(|_| drop(client.receive()));
+    asked.iter().for_each(|_| drop(slow.receive()));
     let races = wait_for(&server, asked.len());
     let mut found: Vec<String> = Vec::new();
     for race in &races {
         assert!(race["took_ms"].as_f64().is_some_and(|took| took > 300.0), "{race}");
         let name = race["name"].as_str().expect("a name").to_owned();
-        if name.contains(".slow.") {
+        if name.starts_with("slow.") {
             found.push(name);
         }
     }

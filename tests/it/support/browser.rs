@@ -100,16 +100,21 @@ impl Browser {
 
     /// Waits until this expression holds in the page.
     pub(crate) fn wait_for(&self, expression: &str) -> Value {
-        let script = format!(
-            "const end = Date.now() + {}; (function look() {{ let found = null; try {{ found = {expression}; }} catch (error) {{}} \
-             if (found) done(found); else if (Date.now() > end) done(null); else setTimeout(look, 50); }})()",
-            PATIENCE.as_millis() * 9 / 10
-        );
-        let found = self.run_until_done(&script);
+        let found = self.look_for(expression, PATIENCE * 9 / 10);
         if found.is_null() {
             panic!("waited in vain: {expression}\n{}", self.run("return document.body.innerText"));
         }
         found
+    }
+
+    /// Waits so long until this expression holds in the page; null if it does not.
+    pub(crate) fn look_for(&self, expression: &str, patience: Duration) -> Value {
+        let script = format!(
+            "const end = Date.now() + {}; (function look() {{ let found = null; try {{ found = {expression}; }} catch (error) {{}} \
+             if (found) done(found); else if (Date.now() > end) done(null); else setTimeout(look, 50); }})()",
+            patience.as_millis()
+        );
+        self.run_until_done(&script)
     }
 
     /// The text of the element with this ID.
