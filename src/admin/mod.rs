@@ -16,6 +16,7 @@ mod deadline;
 mod explain;
 mod listeners;
 mod live;
+mod names;
 mod page;
 mod routes;
 mod slow;
@@ -48,6 +49,7 @@ use crate::config::nearest;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
 use crate::sight::live::{History, Second, Span};
+use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
 pub use crate::state::ManualHealth;
 
@@ -77,6 +79,8 @@ pub enum Request {
     Cache(oneshot::Sender<Option<CacheAccess>>),
     /// The slow races, if any are kept.
     SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
+    /// The names that are counted, if any are.
+    TopNames(oneshot::Sender<Option<Arc<Mutex<TopNames>>>>),
     /// Ask a question for an operator, and tell what happens to it.
     Explain(Box<Question>, oneshot::Sender<Result<(), Refused>>),
     /// Carry out a change; says what was done in a sentence for people.

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
 use super::explain::{self, ExplainTurn};
+use super::names;
 use super::page;
 use super::slow;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
@@ -50,6 +51,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>,
         .route("/api/v1/live", get(live::second))
         .route("/api/v1/history", get(live::history))
         .route("/api/v1/slow", get(slow::slow))
+        .route("/api/v1/names", get(names::names))
         .route(RELOAD, post(reload))
         .route(RESTART, post(restart))
         .route(UPGRADE, post(upgrade))

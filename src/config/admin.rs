@@ -16,6 +16,9 @@ impl AdminConfig {
 
     /// The default of `page`: it shows what whoever reaches the listener can read anyway.
     pub const PAGE: bool = true;
+
+    /// The default of `names`: who asks for what is counted by nobody who was not told to.
+    pub const NAMES: bool = false;
 }
 
 /// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listeners`.
@@ -33,8 +36,9 @@ pub(super) fn read<'d>(
     let token_file = section.take("token_file").and_then(|node| node.parsed(words::file_name));
     let socket = section.parsed("socket", |text| read_socket(text, folder), AdminConfig::SOCKET);
     let page = section.boolean("page", AdminConfig::PAGE);
+    let names = section.boolean("names", AdminConfig::NAMES);
     section.finish();
-    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket, page }
+    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket, page, names }
 }
 
 /// Reads `auto`, `off`, or a path.
@@ -68,9 +72,9 @@ mod tests {
         let config =
             Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{text}\n{p}"));
         let listen = listen.parse().expect("an address");
-        let page = !content.contains("page = false");
+        let (page, names) = (!content.contains("page = false"), content.contains("names = true"));
         let token_file = token_file.map(PathBuf::from);
-        assert_eq!(config.admin, Some(AdminConfig { listen, token_file, socket, page }));
+        assert_eq!(config.admin, Some(AdminConfig { listen, token_file, socket, page, names }));
     }
 
     #[test]
@@ -80,6 +84,8 @@ mod tests {
         check_read("token_file = \"admin.token\"", "127.0.0.1:5380", Some("/etc/hedgerow/admin.token"));
         check_read("page = true", "127.0.0.1:5380", None);
         check_read("page = false", "127.0.0.1:5380", None);
+        check_read("names = true", "127.0.0.1:5380", None);
+        check_read("names = false", "127.0.0.1:5380", None);
         check_read("token_file = \"/run/token\"", "127.0.0.1:5380", Some("/run/token"));
         for (value, socket) in [
             ("auto", AdminSocket::Auto),
@@ -105,7 +111,10 @@ mod tests {
                  such as \"127.0.0.1:53\" or \"[::1]:53\", not an array",
             ),
             ("token_file = \"\"", "2:14: admin.token_file: invalid value \"\": expected the name of a file"),
-            ("token = \"x\"", "2:1: admin: unknown key \"token\", expected one of listen, token_file, socket, page"),
+            (
+                "token = \"x\"",
+                "2:1: admin: unknown key \"token\", expected one of listen, token_file, socket, page, names",
+            ),
             ("socket = \"\"", "2:10: admin.socket: invalid value \"\": expected auto, off, or the path of a socket"),
             ("page = \"no\"", "2:8: admin.page: expected true or false, not a string"),
             ("socket = true", "2:10: admin.socket: expected a string: put the boolean in quotes"),

@@ -418,6 +418,8 @@ pub struct AdminConfig {
     pub socket: AdminSocket,
     /// Whether there is a page at `/`.
     pub page: bool,
+    /// Whether the names are counted that are asked for most.
+    pub names: bool,
 }
 
 /// `admin.socket`: a unix socket for changes.

@@ -235,7 +235,8 @@ fn the_reference_has_an_admin_server_for_this_host() {
             listen: AdminConfig::LISTEN,
             token_file: None,
             socket: AdminConfig::SOCKET,
-            page: AdminConfig::PAGE
+            page: AdminConfig::PAGE,
+            names: AdminConfig::NAMES
         }
     );
     let with_token = parse(&REFERENCE.replace("# token_file", "token_file")).admin.expect("there is one");

@@ -336,6 +336,7 @@ impl Server {
             Request::History(span, answer) => self.tell_history(span, answer),
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
             Request::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
+            Request::TopNames(answer) => drop(answer.send(self.taps.top_names())),
             Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
             Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),

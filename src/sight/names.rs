@@ -52,6 +52,14 @@ pub struct NameCount {
 }
 
 impl TopNames {
+    /// Each question that is counted stands for so many.
+    pub const STANDS_FOR: u64 = 16;
+
+    /// The minute of a time, which is Unix time in seconds.
+    pub fn minute_of(unix_time: u64) -> u64 {
+        unix_time / 60
+    }
+
     /// Counts a question, in wire form and folded, that got this response code. `minute` is that of Unix time.
     pub fn count(&mut self, qname: &[u8], qtype: RecordType, rcode: Rcode, minute: u64) {
         if self.minutes.back().is_none_or(|last| last.number < minute) {
@@ -69,10 +77,10 @@ impl TopNames {
         }
     }
 
-    /// The names counted most, as of this minute. Each count stands for so many queries.
-    pub fn report(&mut self, minute: u64, stands_for: u64) -> NamesReport {
+    /// The names counted most, as of this minute.
+    pub fn report(&mut self, minute: u64) -> NamesReport {
         self.forget(minute);
-        let added = |of: fn(&Minute) -> &SpaceSaving| top(self.minutes.iter().map(of), stands_for);
+        let added = |of: fn(&Minute) -> &SpaceSaving| top(self.minutes.iter().map(of));
         NamesReport { names: added(|minute| &minute.asked), servfail: added(|minute| &minute.servfail) }
     }
 
@@ -141,7 +149,7 @@ impl SpaceSaving {
 }
 
 /// What several counts come to together: whatever one of them has no counter for, it may have counted as often as its least.
-fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone, stands_for: u64) -> Vec<NameCount> {
+fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone) -> Vec<NameCount> {
     let mut sums: HashMap<&Question, (u64, u64)> = HashMap::new();
     for question in counts.clone().flat_map(|one| one.counts.keys()) {
         sums.entry(question).or_insert_with(|| {
@@ -160,8 +168,8 @@ fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone, stands_for: u6
     let named = sums.into_iter().take(SHOWN).map(|(question, (count, error))| NameCount {
         name: wire::display_name(&question.0).to_string(),
         qtype: question.1.to_string(),
-        queries: count * stands_for,
-        error: error * stands_for,
+        queries: count * TopNames::STANDS_FOR,
+        error: error * TopNames::STANDS_FOR,
     });
     named.collect()
 }
@@ -196,7 +204,7 @@ mod tests {
             (0..times).for_each(|_| top.count(&name(number), RecordType::A, rcode, 7));
         }
         top.count(&name(2), RecordType::AAAA, Rcode::NOERROR, 8);
-        let report = top.report(8, 16);
+        let report = top.report(8);
         let shown = |list: &[NameCount]| {
             list.iter()
                 .map(|one| format!("{} {} {} ±{}", one.name, one.qtype, one.queries, one.error))
@@ -210,13 +218,13 @@ mod tests {
     fn minutes_are_forgotten_after_ten() {
         let mut top = TopNames::default();
         (0..12).for_each(|minute| top.count(&name(minute), RecordType::A, Rcode::NOERROR, minute));
-        assert_eq!(top.report(11, 1).names.len(), 10);
-        assert_eq!(top.report(20, 1).names.len(), 1);
-        assert_eq!(top.report(21, 1), NamesReport::default());
+        assert_eq!(top.report(11).names.len(), 10);
+        assert_eq!(top.report(20).names.len(), 1);
+        assert_eq!(top.report(21), NamesReport::default());
         // A clock that is set back counts on with what is newest.
         top.count(&name(1), RecordType::A, Rcode::NOERROR, 21);
         top.count(&name(1), RecordType::A, Rcode::NOERROR, 3);
-        assert_eq!(top.report(21, 1).names[0].queries, 2);
+        assert_eq!(top.report(21).names[0].queries, 2 * TopNames::STANDS_FOR);
     }
 
     #[test]
@@ -231,11 +239,11 @@ mod tests {
             top.count(&name(number), RecordType::A, Rcode::NOERROR, turn / 50_000);
         }
         assert!(truth.len() > 2 * COUNTERS, "{} names", truth.len());
-        let report = top.report(4, 1);
+        let report = top.report(4);
         assert_eq!(report.names.len(), SHOWN);
         for counted in &report.names {
             let number: u64 = counted.name[1..counted.name.len() - 1].parse().expect("a number");
-            let truth = truth[&number];
+            let truth = truth[&number] * TopNames::STANDS_FOR;
             assert!((counted.queries - counted.error..=counted.queries).contains(&truth), "{counted:?} {truth}");
         }
         let first: Vec<_> = report.names.iter().take(5).map(|one| one.name.as_str()).collect();

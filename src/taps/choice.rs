@@ -51,7 +51,7 @@ impl Share {
 }
 
 /// A number of which every bit depends on every bit of this one: the last steps of MurmurHash3.
-fn mix(mut number: u64) -> u64 {
+pub(super) fn mix(mut number: u64) -> u64 {
     number = (number ^ (number >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     number = (number ^ (number >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
     number ^ (number >> 33)

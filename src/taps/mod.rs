@@ -16,6 +16,7 @@
 mod buffers;
 mod choice;
 mod dnstap;
+mod names;
 mod privacy;
 mod query_log;
 mod record;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use self::buffers::Appender;
 use self::choice::Lottery;
 use self::dnstap::{ClientMessage, Dnstap};
+use self::names::{NamesAppender, NamesTap};
 use self::query_log::QueryLog;
 pub use self::slow::lock;
 use self::slow::{SlowAppender, SlowTap};
@@ -52,6 +54,7 @@ pub struct TapSet {
     query_log: Option<Arc<QueryLog>>,
     dnstap: Option<Arc<Dnstap>>,
     slow: Option<Arc<SlowTap>>,
+    names: Option<Arc<NamesTap>>,
 }
 
 /// Whose clients they are.
@@ -170,6 +173,7 @@ struct OpenTaps {
     query_log: Option<(Arc<QueryLog>, Appender)>,
     dnstap: Option<(Arc<Dnstap>, Appender)>,
     slow: Option<(Arc<SlowTap>, SlowAppender)>,
+    names: Option<NamesAppender>,
 }
 
 impl TapSet {
@@ -217,9 +221,11 @@ impl WorkerTaps {
                 let appender = SlowAppender::new(&tap, self.worker);
                 (tap, appender)
             }),
+            names: set.names.as_ref().map(|tap| NamesAppender::new(tap, self.worker)),
             set,
         };
-        self.is_on.set(set.as_ref().is_some_and(|set| set.query_log.is_some() || set.dnstap.is_some()));
+        let are_observed = |set: &Arc<TapSet>| set.query_log.is_some() || set.dnstap.is_some() || set.names.is_some();
+        self.is_on.set(set.as_ref().is_some_and(are_observed));
         self.tells_slow.set(set.as_ref().is_some_and(|set| set.slow.is_some()));
         self.open.replace(set.map(open));
     }
@@ -240,13 +246,19 @@ impl WorkerTaps {
     /// A client was told something, or nothing.
     pub fn told(&self, told: &Told<'_>) {
         let mut open = self.open.borrow_mut();
-        let Some(OpenTaps { set, query_log, dnstap, .. }) = &mut *open else { return };
+        let Some(OpenTaps { set, query_log, dnstap, names, .. }) = &mut *open else { return };
         let noted = self.noted.borrow();
         let question = told.question.or_else(|| match told.message {
             [] => Some(&**noted),
             response => question_of(response),
         });
         let told = &Told { question, ..*told };
+        if let Some(names) = names {
+            self.count_dropped(Tap::Names, names.append(told));
+        }
+        if query_log.is_none() && dnstap.is_none() {
+            return;
+        }
         let hash = told.hash.unwrap_or_else(|| set.hash(question));
         let since = told.since.unwrap_or(told.now);
         let number = set.lottery.number(hash, since);
@@ -334,7 +346,9 @@ impl WorkerTaps {
             && let Some(open) = &mut *self.open.borrow_mut()
         {
             let log = open.query_log.iter_mut().map(|(_, appender)| appender);
-            log.chain(open.dnstap.iter_mut().map(|(_, appender)| appender)).for_each(Appender::park);
+            let dnstap = open.dnstap.iter_mut().map(|(_, appender)| appender);
+            let names = open.names.iter_mut().map(|names| &mut names.appender);
+            log.chain(dnstap).chain(names).for_each(Appender::park);
         }
     }
 }

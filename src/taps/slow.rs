@@ -141,9 +141,9 @@ impl Outlet for SlowKeeper {
     fn end(&mut self, _until: Instant) {}
 }
 
-/// The races, whatever has become of who held them.
-pub fn lock(races: &Mutex<SlowRaces>) -> MutexGuard<'_, SlowRaces> {
-    races.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is kept, whatever has become of who held it.
+pub fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Races that a worker tells of in a second; those beyond are counted.

@@ -19,12 +19,14 @@ use tokio::time::timeout;
 use super::buffers::{Buffer, Exchange};
 use super::choice::Lottery;
 use super::dnstap::{Dnstap, Frames};
+use super::names::{NamesCounter, NamesTap};
 use super::query_log::{Lines, QueryLog};
 use super::slow::{SlowKeeper, SlowTap, lock};
-use super::{TapClock, TapSet};
+use super::{Side, TapClock, TapSet};
 use crate::config::{Config, DnstapConfig, QueryLogConfig};
 use crate::metrics::{Counters, Tap, TapFate};
 use crate::net::tasks::{Lost, TaskKind};
+use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
 use crate::wire::QuestionHasher;
 
@@ -35,17 +37,22 @@ pub struct TapsConfig {
     dnstap: Option<DnstapConfig>,
     /// How many slow races are kept, if any are.
     slow: Option<usize>,
+    /// Whose names are counted, if any are.
+    names: Option<Side>,
 }
 
 impl TapsConfig {
     /// Of a config.
     pub fn of(config: &Config) -> Self {
         let slow = config.slow.map(|slow| slow.keep);
-        Self { query_log: config.query_log.clone(), dnstap: config.dnstap.clone(), slow }
+        let are_counted = config.admin.as_ref().is_some_and(|admin| admin.names);
+        let side = if config.forwarder.is_some() { Side::Forwarder } else { Side::Authority };
+        let names = are_counted.then_some(side);
+        Self { query_log: config.query_log.clone(), dnstap: config.dnstap.clone(), slow, names }
     }
 
     fn is_empty(&self) -> bool {
-        self.query_log.is_none() && self.dnstap.is_none() && self.slow.is_none()
+        self.query_log.is_none() && self.dnstap.is_none() && self.slow.is_none() && self.names.is_none()
     }
 }
 
@@ -130,8 +137,13 @@ impl Taps {
             }
             None => Arc::new(SlowTap::new(Arc::new(Mutex::new(SlowRaces::new(keep))), self.workers)),
         });
+        let known = earlier.and_then(|set| set.names.as_ref());
+        let names = config.names.map(|side| match known {
+            Some(known) if known.side == side => Arc::clone(known),
+            Some(_) | None => Arc::new(NamesTap::new(side, self.workers)),
+        });
         let (clock, hasher) = (Arc::clone(&self.clock), self.hasher.clone());
-        let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap, slow };
+        let set = TapSet { clock, lottery: self.lottery, hasher, query_log, dnstap, slow, names };
         self.set = (!config.is_empty()).then(|| Arc::new(set));
         self.tell(Order::Set(self.set.clone()));
         Ok(())
@@ -140,6 +152,11 @@ impl Taps {
     /// The slow races that are kept, if any are.
     pub fn slow_races(&self) -> Option<Arc<Mutex<SlowRaces>>> {
         Some(Arc::clone(self.set.as_ref()?.slow.as_ref()?.races()))
+    }
+
+    /// The names that are counted, if any are.
+    pub fn top_names(&self) -> Option<Arc<Mutex<TopNames>>> {
+        Some(Arc::clone(self.set.as_ref()?.names.as_ref()?.names()))
     }
 
     /// Waits until the writer is lost.
@@ -242,8 +259,13 @@ fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
     let query_log = set.and_then(|set| set.query_log.as_ref());
     let dnstap = set.and_then(|set| set.dnstap.as_ref());
     let slow = set.and_then(|set| set.slow.as_ref());
-    let in_force =
-        [query_log.map(|log| &log.exchange), dnstap.map(|dnstap| &dnstap.exchange), slow.map(|tap| &tap.exchange)];
+    let names = set.and_then(|set| set.names.as_ref());
+    let in_force = [
+        query_log.map(|log| &log.exchange),
+        dnstap.map(|dnstap| &dnstap.exchange),
+        slow.map(|tap| &tap.exchange),
+        names.map(|tap| &tap.exchange),
+    ];
     for stream in streams.iter_mut() {
         stream.outlet.reopen();
         stream.retry_at = None;
@@ -262,6 +284,9 @@ fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
     }
     if let Some(tap) = slow.filter(|tap| is_new(streams, &tap.exchange)) {
         streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(SlowKeeper::new(Arc::clone(tap)))));
+    }
+    if let Some(tap) = names.filter(|tap| is_new(streams, &tap.exchange)) {
+        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(NamesCounter::new(Arc::clone(tap)))));
     }
 }
 

@@ -34,6 +34,7 @@ mod lookup;
 mod manual;
 mod messages;
 mod moved;
+mod names;
 mod nothing_lost;
 mod nsd;
 mod package;

@@ -6,6 +6,7 @@
 mod cache;
 pub(super) mod connection;
 mod explain;
+mod names;
 mod slow;
 pub(super) mod table;
 
@@ -77,6 +78,8 @@ enum Action {
     Explain(explain::Asked),
     /// List the races that were slow or failed, newest first, each with the reason
     Slow(slow::Which),
+    /// Show the names asked for most in the last ten minutes, and those that got SERVFAIL most
+    Names(Show),
     /// Show the cache, or make it forget
     #[command(subcommand)]
     Cache(cache::Action),
@@ -167,6 +170,7 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Stop => connection.change(Order::stop()),
         Action::Explain(asked) => explain::obey(connection, asked),
         Action::Slow(which) => slow::obey(connection, which),
+        Action::Names(show) => names::obey(connection, show),
         Action::Cache(action) => cache::obey(connection, action),
     }
 }

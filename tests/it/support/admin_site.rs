@@ -225,6 +225,7 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
             }
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
             Request::SlowRaces(way_back) => drop(way_back.send(None)),
+            Request::TopNames(way_back) => drop(way_back.send(None)),
             Request::Explain(_, way_back) => {
                 drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
             }
