@@ -66,6 +66,8 @@ pub struct Quarantined {
     pub(super) above: Option<Rank>,
     /// Somebody wants to know of a reply.
     pub(super) is_told: bool,
+    /// It counts as silent already: who wants to know of a reply is all that it is still waited for.
+    pub(super) is_silent: bool,
 }
 
 /// What takes a query slot.

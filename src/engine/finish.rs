@@ -73,7 +73,9 @@ impl<I: Io> ActiveRace<'_, I> {
                 let sent = entry.sent_at(&asked, proof);
                 let is_charged = pool.charge(backend, sent);
                 let (hash, flags, pool) = (entry.hash, entry.flags, entry.pool);
-                Quarantined { sent, hash, pool, backend, kind: asked.kind, is_charged, flags, proof, above, is_told }
+                let kind = asked.kind;
+                let is_silent = false;
+                Quarantined { sent, hash, pool, backend, kind, is_charged, flags, proof, above, is_told, is_silent }
             });
         }
     }

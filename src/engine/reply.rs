@@ -96,7 +96,7 @@ impl<C: Client> Engine<C> {
             io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank: rank(reply), now });
         }
         let end = End::Reply(now.saturating_duration_since(late.sent));
-        if let Some(pool) = self.pools.get_mut(late.pool) {
+        if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
             pool.learn(io, late.backend, late.is_charged, end, now);
         }
         Match::Plausible

@@ -26,7 +26,7 @@ use crate::limit::{Access, AccessRules, Clients, WaitRules};
 use crate::metrics::{Counters, Limited};
 use crate::policy::Rules;
 use crate::policy::health::HealthState;
-use crate::policy::query_slots::{QuerySlot, SlotState};
+use crate::policy::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
 use crate::wire::{self, HashSeed, Name};
 
@@ -143,8 +143,10 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         self.network.now = now;
         if let Some((_, event)) = self.network.events.pop_due(now) {
             self.on_event(event);
-        } else if let Some((_, late)) = self.network.slots.pop_ended(now) {
-            self.engine.on_quarantine_over(&late, now);
+        } else if let Some((slot, late)) = self.network.slots.pop_ended(now) {
+            if let Some(note) = self.engine.on_quarantine_over(&late, now) {
+                self.network.slots.prolong(slot, now + PROLONGED, note);
+            }
         } else {
             // Last, or a hedge would be paid for an attempt whose reply is here already.
             self.engine.on_time(&mut self.network, now);

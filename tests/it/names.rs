@@ -74,8 +74,7 @@ fn names_are_counted_for_who_says_so_and_told_to_this_host() {
 
 #[test]
 fn without_a_forwarder_the_questions_of_an_authority_are_counted() {
-    let config =
-        "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['hosts']\n[admin]\nlisten = '127.0.0.1:0'\nnames = true\n";
+    let config = "[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['hosts']\n[admin]\nlisten = '127.0.0.1:0'\nnames = true\n";
     let server = Server::start_with_files(config, &[("hosts", "www.example 192.0.2.7 A\n")]);
     let client = Client::of(server.listener("ts"));
     until("a name is counted", || {

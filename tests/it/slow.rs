@@ -91,6 +91,26 @@ fn a_late_reply_joins_its_race() {
     assert!(why.starts_with(&format!("{} replied after ", late.address())) && why.contains("too late; "), "{why}");
 }
 
+/// After that time an ID is free again, unless somebody wants to know.
+#[test]
+fn a_reply_that_is_seconds_late_joins_its_race() {
+    const LATE: Duration = Duration::from_millis(2_500);
+    let late = Backend::new(answer(ONE).after(LATE));
+    let quick = Backend::new(answer(TWO));
+    let pool =
+        "dispatch = 'hedge'\nbalance = 'ordered'\ntimeout = '20s'\nattempt_timeout = '20s'\n[hedge]\ndelay = '1ms'";
+    let server = keeping(&[&late, &quick], pool, "threshold = '1us'");
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), [TWO]);
+    let race = until("the late reply is joined", || {
+        slow(&server, "").into_iter().find(|race| race["attempts"][0]["fate"] == "late")
+    });
+    let took = race["attempts"][0]["took_ms"].as_f64().expect("a time");
+    assert!(took >= LATE.as_secs_f64() * 1e3, "{race}");
+    // It was silent before it was late, and is counted once.
+    let attempts = server.admin().metrics().attempts(late.address(), None);
+    assert_eq!(attempts, 1);
+}
+
 #[test]
 fn what_failed_is_kept_however_quick_unless_nothing_is() {
     let backend = Backend::new(servfail());

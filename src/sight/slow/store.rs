@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{LateReply, SlowRace, ToldRace};
+use crate::policy::query_slots::{PROLONGED, QUARANTINE};
 
 /// The slow races of a server. The newest are kept, so many as the config says, and of each hour the slowest besides, since a burst
 /// of a minute would else push out what an operator comes to look for in the morning.
@@ -150,7 +151,7 @@ impl SlowRaces {
 }
 
 /// How long after the end of a race the replies of its losers are waited for.
-pub const LATE_REPLIES: Duration = Duration::from_secs(5);
+pub const LATE_REPLIES: Duration = QUARANTINE.saturating_add(PROLONGED);
 
 /// How many of the slowest of an hour are kept.
 const SLOWEST: usize = 20;
