@@ -68,6 +68,7 @@ impl BackendStats<'_> {
     }
 
     /// Whether a backend has fallen silent, so that others are asked first.
+    #[inline]
     pub fn is_stalled(&self, backend: BackendIndex, longest: Duration) -> bool {
         let load = self.loads.get(backend.get());
         // What is cheap to know first: nearly always that is enough.

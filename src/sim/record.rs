@@ -107,7 +107,7 @@ impl Recorder {
     /// Writes down what happens at a time that counts from the start.
     fn add(&mut self, at: Duration, happening: Happening<'_>) {
         match happening {
-            Happening::Came => {}
+            Happening::Came | Happening::Second { .. } => {}
             Happening::Replied { race, attempt, rank, is_late } => {
                 let reply = Reply { at, attempt, rank, is_late };
                 match self.places.get(&race).map(|place| &mut self.over[*place]) {

@@ -69,6 +69,8 @@ pub(super) struct World<'a, F> {
     by_second: Vec<VecDeque<u64>>,
     /// How many queries have come.
     pub(super) came: u32,
+    /// What the engine counts.
+    counters: Arc<Counters>,
     /// Where queries and replies are written.
     pub(super) message: Vec<u8>,
     /// Where questions are folded.
@@ -112,7 +114,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         key[..8].copy_from_slice(&proof.to_be_bytes());
         let seeds_of_engine = Seeds { policy, proof: key };
         let (engines, counters) = (Arc::clone(&shared), Arc::new(Counters::default()));
-        let engine = Engine::new(&mut network, WorkerId(0), engines, counters, state, seeds_of_engine, start);
+        let engine =
+            Engine::new(&mut network, WorkerId(0), engines, Arc::clone(&counters), state, seeds_of_engine, start);
         Self {
             scenario,
             engine,
@@ -125,6 +128,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             known,
             by_second: vec![VecDeque::new(); scenario.pools.len()],
             came: 0,
+            counters,
             message: Vec::new(),
             folded: Vec::new(),
         }
@@ -304,6 +308,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             let before = by_second.front().copied().unwrap_or(0);
             pool.budget().set_recent_queries(queries - before);
         }
+        self.network.tell(Happening::Second { pools: &self.engine.state().pools, counters: &self.counters });
         self.schedule(self.network.now + SECOND, Event::Second);
     }
 
