@@ -195,11 +195,13 @@ pub enum Tap {
     Dnstap,
     /// `[slow]`.
     Slow,
+    /// `[traces]`.
+    Traces,
 }
 
 impl Tap {
     /// All, in order of their number.
-    pub const ALL: [Self; 3] = [Self::QueryLog, Self::Dnstap, Self::Slow];
+    pub const ALL: [Self; 4] = [Self::QueryLog, Self::Dnstap, Self::Slow, Self::Traces];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -207,6 +209,7 @@ impl Tap {
             Self::QueryLog => "query_log",
             Self::Dnstap => "dnstap",
             Self::Slow => "slow",
+            Self::Traces => "traces",
         }
     }
 }
