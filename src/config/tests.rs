@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::description::ANY_KEY;
 use super::reference::{self, Key, KeyDefault, Section};
-use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig};
+use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig};
 use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
@@ -186,6 +186,19 @@ fn the_reference_shows_dnstap_commented_out() {
     let usual = parse(&format!("{rest}[dnstap]\nto = 'unix:/run/dnstap.sock'\nidentity = 'ls1'\n")).dnstap;
     assert_eq!(Some(shown), usual);
     for key in ["to", "messages", "identity", "sample", "client", "names", "buffer"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_shows_traces_commented_out() {
+    assert_eq!(parse(REFERENCE).traces, None);
+    let (rest, section) = REFERENCE.split_once("# [traces]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let shown = parse(&format!("{rest}[traces]\n{}\n[slow]", lines.join("\n"))).traces.expect("traces");
+    assert_eq!((shown.otlp.path.as_str(), shown.names), ("/v1/traces", TracesConfig::NAMES));
+    for key in ["otlp", "names"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
 }
