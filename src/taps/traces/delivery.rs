@@ -87,7 +87,8 @@ fn read(status: StatusCode, answer: &[u8]) -> Result<Option<String>, Undelivered
             // Numbers of 64 bits are strings in this JSON; not everybody keeps to that.
             let rejected = rejected_spans.as_u64().or_else(|| rejected_spans.as_str()?.parse().ok()).unwrap_or(0);
             let is_content = rejected == 0 && error_message.is_empty();
-            Ok((!is_content).then(|| format!("the collector has rejected {rejected} spans: {error_message}")))
+            let message: String = error_message.chars().take(MAX_MESSAGE).collect();
+            Ok((!is_content).then(|| format!("the collector has rejected {rejected} spans: {message:?}")))
         }
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
@@ -103,6 +104,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Octets of an answer at most.
 const MAX_ANSWER: usize = 64 << 10;
 
+/// How much of what the collector says goes to the log, in characters.
+const MAX_MESSAGE: usize = 200;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +119,7 @@ mod tests {
         {
             assert_eq!(ok(content), None, "{content}");
         }
-        let complaint = Some("the collector has rejected 3 spans: too old".to_owned());
+        let complaint = Some("the collector has rejected 3 spans: \"too old\"".to_owned());
         assert_eq!(ok("{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"too old\"}}"), complaint);
         assert_eq!(ok("{\"partialSuccess\":{\"rejectedSpans\":3,\"errorMessage\":\"too old\"}}"), complaint);
         assert_eq!(read(StatusCode::ACCEPTED, b""), Ok(None));

@@ -216,7 +216,9 @@ impl Courier {
         match result {
             Ok(complaint) => {
                 self.counters.tapped(Tap::Traces, TapFate::Written, count);
-                self.trouble.problem = complaint.or(self.trouble.problem.take());
+                if complaint.is_some() {
+                    self.trouble.problem = complaint;
+                }
             }
             Err(Undelivered::Later(problem)) if has_next => {
                 let dropped = self.queue.put_back(batch, Instant::now());

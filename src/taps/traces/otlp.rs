@@ -47,7 +47,7 @@ impl Trace<'_> {
 
     /// The number of a span: part of that of the trace, and never zero.
     fn span_id(&self, number: u64) -> String {
-        format!("{:016x}", self.id as u64 & !0xFF | number + 1)
+        format!("{:016x}", (self.id as u64 & !0xFF) | (number + 1))
     }
 
     /// Nanoseconds since 1970, so many milliseconds after the start of the race, which is known to the microsecond.
