@@ -128,6 +128,7 @@ fn config(args: &Args) -> Config {
         slow: None,
         query_log: None,
         dnstap: None,
+        traces: None,
     }
 }
 

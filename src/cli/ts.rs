@@ -82,6 +82,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         slow: None,
         query_log: None,
         dnstap: None,
+        traces: None,
     };
     load::load_files_to_serve(config, None, loader)
 }

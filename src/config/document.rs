@@ -12,7 +12,7 @@ use super::transfer::Claims;
 use super::words::Expected;
 use super::{
     Config, Problems, SlowConfig, User, admin, authority, cache, dnstap, forwarder, keys, limits, pool, query_log,
-    slow, supervisor,
+    slow, supervisor, traces,
 };
 
 /// Reads the text of a config file; see [`Config::parse`].
@@ -71,6 +71,9 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let slow = document.section("slow").map(slow::read);
     let query_log = document.section("query_log").map(|section| query_log::read(section, folder));
     let dnstap = document.section("dnstap").map(|section| dnstap::read(section, folder));
+    let traces_section = document.section("traces");
+    let traces_spot = traces_section.as_ref().map(|section| section.spot.clone());
+    let traces = traces_section.map(traces::read);
 
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
@@ -96,6 +99,9 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
 
     // Who can ask for them may want to.
     let slow = slow.or_else(|| admin.is_some().then(SlowConfig::default));
+    if let Some(spot) = &traces_spot {
+        traces::check_source(spot, slow, forwarder.is_some());
+    }
     note_shared_listeners(listeners);
     document.need_any(
         ["forwarder", "authorities"],
@@ -118,6 +124,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         slow,
         query_log,
         dnstap,
+        traces,
     }
 }
 
@@ -187,7 +194,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, slow, query_log, dnstap",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, slow, query_log, dnstap, traces",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

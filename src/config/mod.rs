@@ -1,8 +1,8 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `supervisor`
-//! and `admin` each read one kind of section, `document` the file as a whole. None
+//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `traces`,
+//! `supervisor` and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
@@ -31,6 +31,7 @@ mod suggest;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod transfer;
 pub mod words;
 
@@ -49,6 +50,7 @@ pub use problem::{Problem, Problems};
 pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail};
 pub use slow::SlowThreshold;
 pub use suggest::nearest;
+pub use traces::OtlpTarget;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
 
@@ -90,6 +92,8 @@ pub struct Config {
     pub query_log: Option<QueryLogConfig>,
     /// dnstap, if the config has it.
     pub dnstap: Option<DnstapConfig>,
+    /// Where slow races go as traces, if they go anywhere.
+    pub traces: Option<TracesConfig>,
 }
 
 impl Config {
@@ -404,6 +408,15 @@ pub struct DnstapConfig {
     pub names: NameDetail,
     /// Memory for what waits to be written, octets.
     pub buffer: usize,
+}
+
+/// `[traces]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracesConfig {
+    /// Where they go.
+    pub otlp: OtlpTarget,
+    /// How much of a name is told.
+    pub names: NameDetail,
 }
 
 /// `[admin]`.

@@ -48,7 +48,7 @@ pub enum ClientDetail {
     None,
 }
 
-/// `query_log.names`: how much of a name is told.
+/// `names`: how much of a name is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameDetail {
     /// All of it.

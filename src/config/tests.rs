@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::description::ANY_KEY;
 use super::reference::{self, Key, KeyDefault, Section};
-use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig};
+use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig};
 use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
@@ -109,7 +109,8 @@ fn defaults_of_the_reference_are_those_of_the_readers() {
             // The reference with this key, or without.
             let with = |value: Option<toml::Value>| {
                 // Sections that are comments there, with what they must have.
-                let required = "[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n";
+                let required = "[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n\
+                                [traces]\notlp = \"http://192.0.2.1:4318/\"\n";
                 let mut document = toml(&format!("{REFERENCE}\n{required}"));
                 let steps = section.name.split('.').filter(|step| !step.is_empty());
                 let table = steps.fold(&mut document, |table, step| {
@@ -185,6 +186,19 @@ fn the_reference_shows_dnstap_commented_out() {
     let usual = parse(&format!("{rest}[dnstap]\nto = 'unix:/run/dnstap.sock'\nidentity = 'ls1'\n")).dnstap;
     assert_eq!(Some(shown), usual);
     for key in ["to", "messages", "identity", "sample", "client", "names", "buffer"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_shows_traces_commented_out() {
+    assert_eq!(parse(REFERENCE).traces, None);
+    let (rest, section) = REFERENCE.split_once("# [traces]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let shown = parse(&format!("{rest}[traces]\n{}\n[slow]", lines.join("\n"))).traces.expect("traces");
+    assert_eq!((shown.otlp.path.as_str(), shown.names), ("/v1/traces", TracesConfig::NAMES));
+    for key in ["otlp", "names"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
 }

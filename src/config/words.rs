@@ -150,7 +150,7 @@ const LOG_FORMAT: &Words<LogFormat> = &[("json", LogFormat::Json), ("logfmt", Lo
 const CLIENT_DETAIL: &Words<ClientDetail> =
     &[("full", ClientDetail::Full), ("prefix", ClientDetail::Prefix), ("none", ClientDetail::None)];
 
-/// `query_log.names`.
+/// `names` of `[query_log]` and `[traces]`.
 const NAME_DETAIL: &Words<NameDetail> =
     &[("full", NameDetail::Full), ("parent", NameDetail::Parent), ("none", NameDetail::None)];
 
@@ -169,7 +169,7 @@ pub fn client_detail(text: &str) -> Result<ClientDetail, Expected> {
     look_up(CLIENT_DETAIL, text)
 }
 
-/// Reads `query_log.names`.
+/// Reads `names` of `[query_log]` and `[traces]`.
 pub fn name_detail(text: &str) -> Result<NameDetail, Expected> {
     look_up(NAME_DETAIL, text)
 }

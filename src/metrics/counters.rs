@@ -195,13 +195,15 @@ pub enum Tap {
     Dnstap,
     /// `[slow]`.
     Slow,
+    /// `[traces]`.
+    Traces,
     /// `admin.names`.
     Names,
 }
 
 impl Tap {
     /// All, in order of their number.
-    pub const ALL: [Self; 4] = [Self::QueryLog, Self::Dnstap, Self::Slow, Self::Names];
+    pub const ALL: [Self; 5] = [Self::QueryLog, Self::Dnstap, Self::Slow, Self::Traces, Self::Names];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -209,6 +211,7 @@ impl Tap {
             Self::QueryLog => "query_log",
             Self::Dnstap => "dnstap",
             Self::Slow => "slow",
+            Self::Traces => "traces",
             Self::Names => "names",
         }
     }

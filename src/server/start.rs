@@ -141,13 +141,13 @@ impl Server {
         // At most one for each zone and primary: see `authority::PendingNotifies`.
         let (notify_sender, notifies) = unbounded_channel();
         let admin_share = shares.admin;
-        let mut taps = Taps::new(count, hasher.clone(), rand::random());
+        let tasks = Tasks::default();
+        let mut taps = Taps::new(count, hasher.clone(), rand::random(), tasks.clone());
         let links = Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender };
         let mut workers = Workers::new(count, &config, &connections, links);
         if let (Some(state), Some(engines), CarriedCache::Persisted) = (&state, workers.engines(), &cache) {
             persist::load(state, engines);
         }
-        let tasks = Tasks::default();
         let mut zones =
             Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
         let changes = zones.take_saved(saved);
@@ -186,7 +186,10 @@ impl Server {
             state,
             workers,
             summary: Summary::of(
-                counters.into_iter().chain([&carried_counters, taps.counters()].map(Arc::clone)).collect(),
+                counters
+                    .into_iter()
+                    .chain([&carried_counters].into_iter().chain(taps.counters()).map(Arc::clone))
+                    .collect(),
             ),
             taps,
             listeners: Arc::new(listeners),

@@ -7,6 +7,8 @@
 //!                                                               thread, woken by the clock)
 //! ```
 //!
+//! Slow races take the same way (`slow.rs`), and go from the writer to who asks for them and to a collector of traces (`traces/mod.rs`).
+//!
 //! A worker decides by the hash of the question whether a query is tapped (`choice.rs`), cuts what may not be told
 //! (`privacy.rs`), and appends a compact record to a buffer of its own. That is all that a query pays: no lock, no allocation, no
 //! message. With no tap in the config it is one look at a flag. Each tap has buffers of its own, so that one whose reader
@@ -21,6 +23,7 @@ mod privacy;
 mod query_log;
 mod record;
 mod slow;
+mod traces;
 mod writer;
 
 use std::cell::{Cell, RefCell};

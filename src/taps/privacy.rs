@@ -34,6 +34,27 @@ pub(super) fn cut_name(detail: NameDetail, qname: &[u8]) -> &[u8] {
     }
 }
 
+/// A name in text, octets that are no plain text escaped as in master files, as it may be told.
+pub(super) fn cut_name_text(detail: NameDetail, name: &str) -> &str {
+    match detail {
+        NameDetail::Full => name,
+        NameDetail::Parent => {
+            let mut is_escaped = false;
+            let is_end = |c: char| {
+                let is_dot = c == '.' && !is_escaped;
+                is_escaped = c == '\\' && !is_escaped;
+                is_dot
+            };
+            match name.split_once(is_end) {
+                Some((_, "")) => ".",
+                Some((_, parent)) => parent,
+                None => "",
+            }
+        }
+        NameDetail::None => "",
+    }
+}
+
 /// A site of many hosts.
 const IPV4_PREFIX: u8 = 24;
 
@@ -71,6 +92,22 @@ mod tests {
             (NameDetail::None, www, b""),
         ] {
             assert_eq!(cut_name(detail, name), expected, "{detail:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_text_are_cut() {
+        for (detail, name, expected) in [
+            (NameDetail::Full, "www.example.", "www.example."),
+            (NameDetail::Parent, "www.example.", "example."),
+            (NameDetail::Parent, "a\\.b\\\\.example.", "example."),
+            (NameDetail::Parent, "\\046a.example.", "example."),
+            (NameDetail::Parent, "example.", "."),
+            (NameDetail::Parent, ".", "."),
+            (NameDetail::Parent, "short", ""),
+            (NameDetail::None, "www.example.", ""),
+        ] {
+            assert_eq!(cut_name_text(detail, name), expected, "{detail:?} {name:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::buffers::{Appender, Exchange};
+use super::traces::TraceSender;
 use super::writer::Outlet;
 use rustix::event::PollFlags;
 
@@ -20,18 +21,25 @@ use crate::sight::slow::{LateReply, SlowRaces, ToldRace};
 pub(super) struct SlowTap {
     pub(super) exchange: Arc<Exchange>,
     races: Arc<Mutex<SlowRaces>>,
+    /// Where they go besides, if there are traces.
+    traces: Mutex<Option<Arc<TraceSender>>>,
 }
 
 impl SlowTap {
     /// The way from so many workers to what is kept.
     pub(super) fn new(races: Arc<Mutex<SlowRaces>>, workers: usize) -> Self {
         // Two buffers for each worker: they are handed over at once, and a second's races fit into a few.
-        Self { exchange: Arc::new(Exchange::new(0, workers)), races }
+        Self { exchange: Arc::new(Exchange::new(0, workers)), races, traces: Mutex::default() }
     }
 
     /// What is kept.
     pub(super) fn races(&self) -> &Arc<Mutex<SlowRaces>> {
         &self.races
+    }
+
+    /// Has races go there besides, from now on.
+    pub(super) fn set_traces(&self, traces: Option<Arc<TraceSender>>) {
+        *lock(&self.traces) = traces;
     }
 }
 
@@ -100,15 +108,18 @@ impl Outlet for SlowKeeper {
     fn take(&mut self, record: &[u8]) {
         self.taken += 1;
         let Some((kind, json)) = record.split_first() else { return };
+        let traces = lock(&self.tap.traces).clone();
         let mut races = lock(&self.tap.races);
         match *kind {
             RACE => {
                 if let Ok(told) = serde_json::from_slice::<ToldRace>(json) {
+                    traces.iter().for_each(|traces| traces.race(&told));
                     races.insert(told);
                 }
             }
             _ => {
                 if let Ok(late) = serde_json::from_slice::<LateReply>(json) {
+                    traces.iter().for_each(|traces| traces.late(&late));
                     races.join(&late);
                 }
             }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::buffers::{Buffer, Exchange};
 use super::choice::Lottery;
@@ -22,10 +22,11 @@ use super::dnstap::{Dnstap, Frames};
 use super::names::{NamesCounter, NamesTap};
 use super::query_log::{Lines, QueryLog};
 use super::slow::{SlowKeeper, SlowTap, lock};
+use super::traces::{Backends, Traces};
 use super::{Side, TapClock, TapSet};
-use crate::config::{Config, DnstapConfig, QueryLogConfig};
+use crate::config::{Config, DnstapConfig, QueryLogConfig, TracesConfig};
 use crate::metrics::{Counters, Tap, TapFate};
-use crate::net::tasks::{Lost, TaskKind};
+use crate::net::tasks::{Lost, TaskKind, Tasks};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
 use crate::wire::QuestionHasher;
@@ -37,6 +38,10 @@ pub struct TapsConfig {
     dnstap: Option<DnstapConfig>,
     /// How many slow races are kept, if any are.
     slow: Option<usize>,
+    /// Where they go besides.
+    traces: Option<TracesConfig>,
+    /// Where the backends are that have names.
+    backends: Backends,
     /// Whose names are counted, if any are.
     names: Option<Side>,
 }
@@ -48,7 +53,11 @@ impl TapsConfig {
         let are_counted = config.admin.as_ref().is_some_and(|admin| admin.names);
         let side = if config.forwarder.is_some() { Side::Forwarder } else { Side::Authority };
         let names = are_counted.then_some(side);
-        Self { query_log: config.query_log.clone(), dnstap: config.dnstap.clone(), slow, names }
+        let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&pool.name, backend)));
+        let backends =
+            backends.map(|(pool, backend)| ((pool.clone(), backend.name.clone()), backend.address)).collect();
+        let (query_log, dnstap, traces) = (config.query_log.clone(), config.dnstap.clone(), config.traces.clone());
+        Self { query_log, dnstap, slow, traces, backends, names }
     }
 
     fn is_empty(&self) -> bool {
@@ -57,7 +66,6 @@ impl TapsConfig {
 }
 
 /// The taps of a server, as the control thread has them.
-#[derive(Debug)]
 pub struct Taps {
     workers: usize,
     /// What the writer counts.
@@ -67,6 +75,7 @@ pub struct Taps {
     hasher: QuestionHasher,
     /// Those in force.
     set: Option<Arc<TapSet>>,
+    traces: Traces,
     writer: Option<Writer>,
     lost_sender: UnboundedSender<Lost>,
     lost: UnboundedReceiver<Lost>,
@@ -88,18 +97,20 @@ enum Order {
 }
 
 impl Taps {
-    /// None yet, for so many workers, which hash questions like this. `seed` is for the choice among those.
-    pub fn new(workers: usize, hasher: QuestionHasher, seed: u64) -> Self {
+    /// None yet, for so many workers, which hash questions like this. `seed` is for the choice among those. Tasks of this thread are
+    /// among `tasks`.
+    pub fn new(workers: usize, hasher: QuestionHasher, seed: u64, tasks: Tasks) -> Self {
         // One loss at most.
         let (lost_sender, lost) = unbounded_channel();
         let clock = Arc::new(TapClock::new());
         let lottery = Lottery::new(clock.start, seed);
-        Self { workers, counters: Arc::default(), clock, lottery, hasher, set: None, writer: None, lost_sender, lost }
+        let (counters, traces) = (Arc::default(), Traces::new(tasks));
+        Self { workers, counters, clock, lottery, hasher, set: None, traces, writer: None, lost_sender, lost }
     }
 
-    /// What the writer counts.
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+    /// What the writer counts, and what is counted on this thread.
+    pub fn counters(&self) -> [&Arc<Counters>; 2] {
+        [&self.counters, self.traces.counters()]
     }
 
     /// Those in force, for workers.
@@ -108,6 +119,7 @@ impl Taps {
     }
 
     /// Puts the taps of a config in force: those that have not changed go on, with their files opened anew. Workers are to be told.
+    /// Must be called within a `LocalSet`.
     ///
     /// # Errors
     /// If the operating system gives no thread; then nothing has changed.
@@ -137,6 +149,10 @@ impl Taps {
             }
             None => Arc::new(SlowTap::new(Arc::new(Mutex::new(SlowRaces::new(keep))), self.workers)),
         });
+        let traces = self.traces.apply(config.traces.as_ref(), &config.backends, &self.counters);
+        if let Some(slow) = &slow {
+            slow.set_traces(traces);
+        }
         let known = earlier.and_then(|set| set.names.as_ref());
         let names = config.names.map(|side| match known {
             Some(known) if known.side == side => Arc::clone(known),
@@ -170,10 +186,12 @@ impl Taps {
     /// Ends, when nothing is appended any more. What cannot be written within half a second is dropped.
     pub async fn end(&mut self) {
         let (done, ended) = oneshot::channel();
+        let deadline = Instant::now() + END;
         self.set = None;
-        self.tell(Order::End(Instant::now() + END, done));
-        // It says so in time, unless a disk hangs.
-        let _ = timeout(END + END_MARGIN, ended).await;
+        self.tell(Order::End(deadline, done));
+        // It says so in time, unless a disk hangs. Then it has let go of what leads to the traces, which end too.
+        let _ = timeout_at((deadline + END_MARGIN).into(), ended).await;
+        self.traces.end(deadline, END_MARGIN).await;
     }
 
     fn tell(&self, order: Order) {
@@ -464,7 +482,7 @@ impl Stream {
 }
 
 /// The name of this host, by which a collector knows who tells it something.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     nix::unistd::gethostname().map_or_else(|_| "hedgerow".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 

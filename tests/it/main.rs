@@ -78,6 +78,7 @@ mod takeovers;
 mod taps;
 mod tcp;
 mod top;
+mod traces;
 mod transfer_peers;
 mod transfers;
 mod watch;

@@ -170,6 +170,14 @@ pub struct LateReply {
     pub rank: Rank,
 }
 
+impl ToldRace {
+    /// Joins a late reply to it, if that is for it. Returns whether it is.
+    pub fn join(&mut self, late: &LateReply) -> bool {
+        let is_meant = self.hash == late.hash && self.race.pool == late.pool && self.race.at <= late.asked_at + SLACK;
+        is_meant && self.race.join(late)
+    }
+}
+
 impl SlowAttempt {
     /// Whether its reply may still come.
     pub fn may_reply(&self) -> bool {
@@ -243,6 +251,9 @@ impl SlowRace {
         race
     }
 }
+
+/// By how much the wall clock may be off between two readings, in seconds.
+const SLACK: f64 = 0.001;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ pub struct SlowRaces {
     /// How many of the newest are kept.
     keep: usize,
     /// All that are kept, by their number.
-    races: BTreeMap<u64, Kept>,
+    races: BTreeMap<u64, ToldRace>,
     /// The number of the next one.
     next: u64,
     /// How many there are from the oldest of the newest on.
@@ -22,14 +22,6 @@ pub struct SlowRaces {
     hours: BTreeMap<u64, Vec<(f64, u64)>>,
     /// Those that late replies may still come for, oldest first.
     unsettled: VecDeque<u64>,
-}
-
-/// A race that is kept.
-#[derive(Debug)]
-struct Kept {
-    /// The hash of its question.
-    hash: u64,
-    race: SlowRace,
 }
 
 /// Which races are asked for.
@@ -73,7 +65,7 @@ impl SlowRaces {
         let place = slowest.partition_point(|(took, _)| *took >= race.took_ms);
         slowest.insert(place, (race.took_ms, number));
         let fell_out = (slowest.len() > SLOWEST).then(|| slowest.pop()).flatten();
-        self.races.insert(number, Kept { hash, race });
+        self.races.insert(number, ToldRace { hash, race });
         self.newest.push_back(number);
         self.unsettled.push_back(number);
         if let Some((_, number)) = fell_out.filter(|(_, number)| !self.is_new(*number)) {
@@ -95,10 +87,7 @@ impl SlowRaces {
     pub fn join(&mut self, late: &LateReply) -> bool {
         let numbers = self.unsettled.iter().rev();
         for number in numbers {
-            let Some(kept) = self.races.get_mut(number) else { continue };
-            let is_meant =
-                kept.hash == late.hash && kept.race.pool == late.pool && kept.race.at <= late.asked_at + SLACK;
-            if is_meant && kept.race.join(late) {
+            if self.races.get_mut(number).is_some_and(|kept| kept.join(late)) {
                 return true;
             }
         }
@@ -158,9 +147,6 @@ const SLOWEST: usize = 20;
 
 /// For how many hours.
 const HOURS: usize = 24;
-
-/// By how much the wall clock may be off between two readings, in seconds.
-const SLACK: f64 = 0.001;
 
 #[cfg(test)]
 mod tests {
