@@ -13,6 +13,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::tree::Tree;
 use crate::support::*;
 
 const ONE: &str = "192.0.2.1";
@@ -433,6 +434,29 @@ fn what_was_logged_is_written_before_the_end() {
     server.process.signal(Signal::TERM);
     assert!(server.process.wait_for_exit().success());
     assert_eq!(read_lines(&server.path("queries.jsonl")).len(), 500);
+}
+
+#[test]
+fn lines_of_the_next_server_go_on_in_the_same_file() {
+    let tree = Tree::start("[query_log]");
+    let log = tree.server.path("queries.jsonl");
+    let ask = || {
+        let client = tree.client();
+        (0..10).for_each(|_| drop(client.ask(&query("www.example", A))));
+    };
+    ask();
+    wait_for_lines(&log, 10);
+    let killed = tree.pid("server");
+    tree.kill(&[killed]);
+    tree.server_other_than(&[killed]);
+    ask();
+    wait_for_lines(&log, 20);
+    tree.wait_until_whole();
+    tree.server.admin().post("/api/v1/restart", "");
+    ask();
+    let lines = wait_for_lines(&log, 30);
+    assert_eq!(lines.len(), 30);
+    assert!(lines.iter().all(|line| text(line, "name") == "www.example."), "{lines:?}");
 }
 
 #[test]
