@@ -106,6 +106,15 @@ impl Config {
     /// The default of `drain_delay`: nobody asks who is ready unless he was told to.
     pub const DRAIN_DELAY: Duration = Duration::ZERO;
 
+    /// From when on a race is slow. None is where slow races are neither kept nor logged.
+    pub fn slow_threshold(&self) -> SlowThreshold {
+        match (&self.slow, &self.query_log) {
+            (Some(slow), _) => slow.threshold,
+            (None, Some(_)) => SlowConfig::THRESHOLD,
+            (None, None) => SlowThreshold::Off,
+        }
+    }
+
     /// The zones that authorities have from other servers.
     pub fn secondaries(&self) -> impl Iterator<Item = &SecondaryConfig> {
         self.authorities.iter().flat_map(|authority| &authority.secondaries)

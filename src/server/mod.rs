@@ -64,7 +64,7 @@ use self::workers::{InForce, WorkerEvent, Workers};
 use crate::admin::{Change, Condition, Request};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
-use crate::config::{Config, PoolConfig, SlowConfig, SupervisorConfig};
+use crate::config::{Config, PoolConfig, SlowThreshold, SupervisorConfig};
 use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
 use crate::load::ConfigText;
@@ -100,7 +100,7 @@ pub struct Server {
     /// From when on races are slow.
     slow_thresholds: SlowThresholds,
     /// Which races are slow, as the config in force says.
-    slow: Option<SlowConfig>,
+    slow: SlowThreshold,
     /// For the size of the hedge buckets.
     recent_queries: RecentQueries,
     /// Saves the cache.
@@ -359,7 +359,7 @@ impl Server {
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
-            self.slow_thresholds.set(self.slow.as_ref(), state);
+            self.slow_thresholds.set(self.slow, state);
             self.saves.tick(state, &self.tasks, std::time::Instant::now());
             if let Some(cache) = &state.cache {
                 cache.add_sleep(slept);
@@ -370,7 +370,7 @@ impl Server {
     /// Puts a state in force everywhere.
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.prober.set_state(&state);
-        self.slow_thresholds.set(self.slow.as_ref(), &state);
+        self.slow_thresholds.set(self.slow, &state);
         self.known_changes.notify_one();
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);

@@ -338,7 +338,7 @@ impl Server {
         };
         let settings = admin_settings(&config, token);
         self.taps.apply(&TapsConfig::of(&config))?;
-        self.slow = config.slow;
+        self.slow = config.slow_threshold();
         self.tell(|| Command::SetTaps(self.taps.set().clone()));
         self.source = source;
         self.config.supervisor.clone_from(&config.supervisor);
@@ -430,6 +430,7 @@ impl Server {
             }
             (None, Some(state)) => {
                 if let Some((forwarder, table)) = config.forwarder.as_ref().zip(self.connections.forwarder()) {
+                    self.slow_thresholds.set(self.slow, &state);
                     let changes = moved.change(&SectionName::Forwarder);
                     self.workers.begin_forwarder(forwarder, (&state, table, &self.own), changes);
                     self.prober.set_state(&state);

@@ -18,8 +18,7 @@ pub(super) struct SlowThresholds {
 
 impl SlowThresholds {
     /// Called once a second, and when pools or the config change.
-    pub(super) fn set(&mut self, config: Option<&SlowConfig>, state: &ForwarderState) {
-        let threshold = config.map_or(SlowThreshold::Off, |config| config.threshold);
+    pub(super) fn set(&mut self, threshold: SlowThreshold, state: &ForwarderState) {
         if threshold != SlowThreshold::Auto {
             self.known.clear();
         }
@@ -63,3 +62,75 @@ const STEP: usize = 5;
 
 /// How many of them are a minute.
 const STEPS: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// A state with one pool and one worker.
+    fn state() -> ForwarderState {
+        let text = "[forwarder]\nlisten = ['127.0.0.1:5300']\n[pools.p]\nbackends = ['127.0.0.1:5301']\n";
+        let config = Config::parse(text, "c.toml", Path::new("")).expect("the config is right");
+        ForwarderState::new(&config, None, None, None, 1).expect("it has a forwarder")
+    }
+
+    /// Notes races of the only pool, each of which took so long.
+    fn note(state: &ForwarderState, races: usize, took: Duration) {
+        (0..races).for_each(|_| state.pools[0].state.counters[0].duration.record(took));
+    }
+
+    /// Lets so many seconds pass; returns the threshold of the only pool then.
+    fn after(
+        thresholds: &mut SlowThresholds,
+        seconds: usize,
+        threshold: SlowThreshold,
+        state: &ForwarderState,
+    ) -> Duration {
+        (0..seconds).for_each(|_| thresholds.set(threshold, state));
+        state.pools[0].state.slow_threshold()
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn auto_is_what_nearly_all_races_of_the_last_minute_kept() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        let mut pass = |seconds| after(&mut thresholds, seconds, SlowThreshold::Auto, &state);
+        assert_eq!(pass(1), MS, "nothing is known yet");
+        note(&state, 2_000, 10 * MS);
+        note(&state, 1, 500 * MS);
+        // A histogram tells it a sixteenth off at most.
+        let is_near = |threshold: Duration, of: Duration| threshold.abs_diff(of) <= of / 16;
+        let threshold = pass(STEP);
+        assert!(is_near(threshold, 10 * MS), "one of two thousand is the tail: {threshold:?}");
+        note(&state, 9, 500 * MS);
+        let threshold = pass(STEP);
+        assert!(is_near(threshold, 500 * MS), "ten are not: {threshold:?}");
+        let threshold = pass(STEP * (STEPS - 2));
+        assert!(is_near(threshold, 500 * MS), "it is still the same minute: {threshold:?}");
+        assert_eq!(pass(STEP * 2), MS, "a minute later none of them counts");
+    }
+
+    #[test]
+    fn auto_is_never_below_a_millisecond() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        after(&mut thresholds, 1, SlowThreshold::Auto, &state);
+        note(&state, 1_000, MS / 5);
+        assert_eq!(after(&mut thresholds, STEP, SlowThreshold::Auto, &state), MS);
+    }
+
+    #[test]
+    fn what_the_config_says_is_in_force_at_once() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        after(&mut thresholds, 1, SlowThreshold::Auto, &state);
+        note(&state, 1_000, 100 * MS);
+        after(&mut thresholds, STEP, SlowThreshold::Auto, &state);
+        let mut set = |threshold| after(&mut thresholds, 1, threshold, &state);
+        assert_eq!(set(SlowThreshold::Above(7 * MS)), 7 * MS);
+        assert_eq!(set(SlowThreshold::Off), Duration::MAX);
+        assert_eq!(set(SlowThreshold::Auto), MS, "what was before is forgotten");
+    }
+}

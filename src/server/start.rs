@@ -128,6 +128,8 @@ impl Server {
             known.set_standings(state);
             learnt.iter().for_each(|learnt| learnt.restore(state, &mut recent_queries));
         }
+        let (slow, mut slow_thresholds) = (config.slow_threshold(), SlowThresholds::default());
+        state.iter().for_each(|state| slow_thresholds.set(slow, state));
         let (hash_seed, hasher) = match &learnt {
             Some(learnt) => (learnt.seed, learnt.seed.carried_hasher()),
             None => {
@@ -176,7 +178,6 @@ impl Server {
         let admin = AdminTasks::start(doors, admin_share, admin_settings(&config, token), asks, Arc::clone(&condition));
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
-        let slow = config.slow;
         let (pools, drain_delay) = (config.pools.clone(), config.drain_delay);
         let carried_counters: Arc<Counters> = Arc::default();
         Ok(Self {
@@ -196,7 +197,7 @@ impl Server {
             pools,
             second: interval(Duration::from_secs(1)),
             recent_queries,
-            slow_thresholds: SlowThresholds::default(),
+            slow_thresholds,
             slow,
             saves: Saves::new(Instant::now()),
             sleep: SleepMeter::new(),

@@ -144,9 +144,12 @@ impl PoolState {
         self.epoch.load(Acquire)
     }
 
-    /// How long a query takes at most that is not slow.
+    /// How long a query takes at most that is not slow; the longest time of all: none is.
     pub fn slow_threshold(&self) -> Duration {
-        Duration::from_nanos(self.slow_threshold.load(Relaxed))
+        match self.slow_threshold.load(Relaxed) {
+            u64::MAX => Duration::MAX,
+            nanos => Duration::from_nanos(nanos),
+        }
     }
 
     /// A query that takes longer is slow from now on.

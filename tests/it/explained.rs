@@ -1,7 +1,9 @@
 //! `POST /api/v1/explain` and `hedgerow ctl explain` against backends that are slow, silent, failing or down: the words are right, and
 //! no figure of clients counts them.
 
+use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -183,6 +185,43 @@ fn what_the_cache_has_is_not_asked_again_unless_that_is_wanted() {
     assert_eq!(backend.queries().len(), 2);
 }
 
+#[test]
+fn a_question_waits_until_the_one_before_is_explained_and_a_third_is_refused() {
+    let backend = Backend::new(answer(ONE).held().then(answer(ONE)));
+    let server = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").admin().start();
+    let (told, answers) = channel();
+    thread::scope(|scope| {
+        for number in 0..3 {
+            let (server, told) = (&server, told.clone());
+            scope.spawn(move || {
+                let body = json!({ "name": format!("{number}.example") }).to_string();
+                told.send(server.admin().try_post("/api/v1/explain", &body))
+            });
+        }
+        let next = || answers.recv_timeout(PATIENCE).expect("an answer");
+        let refused = next();
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.body.contains("too much is asked at once, try again"), "{refused:?}");
+        backend.wait_for(1);
+        let released = Instant::now();
+        backend.release();
+        assert_eq!([next().status, next().status], [200, 200]);
+        let [_, second] = &backend.queries()[..] else { panic!("two were asked") };
+        assert!(second.at >= released, "it was asked before the first was explained");
+    });
+}
+
+#[test]
+fn ten_questions_a_second_are_explained() {
+    let backend = Backend::new(answer(ONE));
+    let server = Forwarder::to(&[&backend], "").admin().start();
+    let began = Instant::now();
+    (0..6).for_each(|number| drop(explain(&server, &format!("{number}.example"), false)));
+    // The first at once, and each of the others a tenth of a second later.
+    assert!(began.elapsed() >= ms(500), "{:?}", began.elapsed());
+    assert_eq!(backend.queries().len(), 6);
+}
+
 /// Whichever worker holds the question: who asks has it from there.
 #[test]
 fn a_question_in_flight_is_joined_at_the_worker_that_has_it() {
@@ -248,14 +287,26 @@ fn no_figure_of_clients_counts_it() {
 #[test]
 fn only_who_may_change_things_may_ask() {
     let backend = Backend::new(answer(ONE));
-    let server = Forwarder::new().pool("all", "example", &[&backend], "").admin().start();
+    let config = Forwarder::new().pool("all", "example", &[&backend], "").admin().to_toml();
     let body = json!({ "name": "www.example" }).to_string();
-    assert_eq!(server.admin().send("POST", "/api/v1/explain", &[], &body).status, 403);
+    let without = Server::start(&config);
+    assert_eq!(without.admin().send("POST", "/api/v1/explain", &[], &body).status, 403);
+    let config = format!("{config}token_file = 'token'\n");
+    let server = Server::start_with_files(&config, &[("token", "correct-horse-battery")]);
+    let by_tcp = |headers: &[(&str, &str)]| {
+        let headers = [&[("Content-Type", "application/json")], headers].concat();
+        server.admin().send("POST", "/api/v1/explain", &headers, &body).status
+    };
+    assert_eq!(by_tcp(&[]), 403);
+    assert_eq!(by_tcp(&[("Authorization", "Bearer wrong-horse-battery")]), 403);
+    assert_eq!(backend.queries().len(), 0, "nobody was asked");
+    assert_eq!(by_tcp(&[("Authorization", "Bearer correct-horse-battery")]), 200);
+    assert_eq!(backend.queries().len(), 1);
     assert_eq!(server.admin().try_post("/api/v1/explain", "{}").status, 400);
     // A name that no route covers.
     let refused = explain(&server, "example.org", false);
     check_why(&refused, &["no route covers the name"]);
-    assert_eq!((&refused["rcode"], backend.queries().len()), (&json!("REFUSED"), 0));
+    assert_eq!((&refused["rcode"], backend.queries().len()), (&json!("REFUSED"), 1));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Slow races: which are kept, in which order, with what reason, and who may read them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,6 +15,11 @@ fn slow(server: &Server, words: &str) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let json: Value = serde_json::from_str(&answer.body).expect("JSON");
     json["races"].as_array().expect("a list").clone()
+}
+
+/// How many there were, kept or not.
+fn counted(server: &Server) -> u64 {
+    server.admin().metrics().sum("hedgerow_slow_races_total", &[("pool", "all")])
 }
 
 /// Waits until so many are kept.
@@ -125,6 +130,70 @@ fn what_failed_is_kept_however_quick_unless_nothing_is() {
     let output = server.process.ctl(&["--admin", &url, "slow", "all", "--since", "10m"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("www.example. A") && text.contains("replied with a failure in "), "{output:?}");
+    let server = keeping(&[&backend], "", "threshold = 'off'");
+    let client = server.client();
+    for name in ["one", "two"] {
+        assert_eq!(client.ask(&query(name, A)).rcode(), SERVFAIL);
+    }
+    assert_eq!(counted(&server), 0);
+    assert!(slow(&server, "").is_empty());
+}
+
+#[test]
+fn of_many_slow_races_a_hundred_a_second_are_told_and_all_are_counted() {
+    let backend = Backend::new(answer(ONE));
+    let pool = "dispatch = 'sequential'\ntimeout = '20s'\nattempt_timeout = '20s'";
+    let server = keeping(&[&backend], pool, "threshold = '1us'\nkeep = 100000");
+    let (client, admin) = (server.client(), server.admin());
+    let records =
+        |metrics: &Metrics, fate| metrics.sum("hedgerow_tap_records_total", &[("tap", "slow"), ("fate", fate)]);
+    let mut asked = 0;
+    let mut ask = |count: u64| {
+        (asked..asked + count).for_each(|number| client.send(&query(&format!("q{number}.example"), A)));
+        (0..count).for_each(|_| drop(client.receive()));
+        asked += count;
+        asked
+    };
+    let began = Instant::now();
+    until("more come than are told", || {
+        for _ in 0..20 {
+            ask(20);
+        }
+        (records(&admin.metrics(), "dropped") > 0).then_some(())
+    });
+    let seconds = began.elapsed().as_secs() + 1;
+    let asked = ask(1);
+    let metrics = admin.wait_for("each is told or dropped", |metrics| {
+        records(metrics, "written") + records(metrics, "dropped") == asked
+    });
+    assert_eq!(metrics.sum("hedgerow_slow_races_total", &[("pool", "all")]), asked);
+    let told = records(&metrics, "written");
+    assert!((100..=100 * seconds + 1).contains(&told), "{told} in {seconds} seconds");
+    assert_eq!(slow(&server, "").len() as u64, told);
+    until("the next second has room", || {
+        ask(1);
+        (records(&admin.metrics(), "written") > told).then_some(())
+    });
+}
+
+/// What is quick here may be slow once on a busy machine, but not each time.
+#[test]
+fn auto_follows_what_the_pool_takes() {
+    let quick = answer(ONE).after(ms(10));
+    let backend = Backend::new(answer(ONE).after(ms(300)).except("quick", quick));
+    let server = keeping(&[&backend], "dispatch = 'sequential'\ntimeout = '20s'\nattempt_timeout = '20s'", "");
+    let client = server.client();
+    let mut number = 0;
+    let mut is_slow = || {
+        number += 1;
+        let before = counted(&server);
+        client.ask(&query(&format!("quick.{number}.example"), A));
+        counted(&server) > before
+    };
+    assert!(is_slow(), "as long as nothing is known, a millisecond is long");
+    (0..20).for_each(|number| client.send(&query(&format!("usual.{number}.example"), A)));
+    (0..20).for_each(|_| drop(client.receive()));
+    until("what is usual is known", || (!is_slow()).then_some(()));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::super::writer::Outlet;
@@ -138,7 +139,7 @@ impl Frames {
                     file.set_len(*len + whole as u64)?;
                 }
                 *len += whole as u64;
-                if whole == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(whole) }
+                if whole == 0 { Err(Errno::NOSPC.into()) } else { Ok(whole) }
             }
         }
     }

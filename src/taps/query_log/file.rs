@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// A file of lines.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl LogFile {
             false => drop(open.file.write(b"\n")),
         }
         open.len = end;
-        if whole == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(whole) }
+        if whole == 0 { Err(Errno::NOSPC.into()) } else { Ok(whole) }
     }
 
     /// The open file.

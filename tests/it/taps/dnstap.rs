@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -398,6 +399,41 @@ fn collectors_that_hang_or_talk_nonsense_cost_frames_and_no_query() {
     assert_eq!(reader.join().expect("whole frames"), records(&metrics, "written"));
 }
 
+/// The end takes half a second for it; on a busy machine more, but far less than such a collector is waited for while there is time.
+#[test]
+fn a_collector_that_hangs_does_not_hold_up_the_end() {
+    // Whether it shakes hands, and how many times as much is asked as there is room for.
+    for (shakes_hands, is_full) in [(false, false), (true, false), (true, true)] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("tap.sock");
+        let listener = UnixListener::bind(&path).expect("our own folder");
+        let backend = Backend::new(answer_for(3600, ONE));
+        let forwarder = Forwarder::to(&[&backend], "").cache("size = '4MiB'").admin().to_toml();
+        let dnstap = format!("[dnstap]\nto = 'unix:{}'\nmessages = ['client']\nbuffer = '1MiB'", path.display());
+        let mut server = Server::start(&format!("{forwarder}\n{dnstap}"));
+        let (client, admin) = (server.client(), server.admin());
+        let names = vec!["www.test".to_owned(); 100];
+        ask_all(&client, &names);
+        let stream = if shakes_hands { accept(&listener) } else { listener.accept().expect("it connects").0 };
+        if is_full {
+            until("there is no room any more", || {
+                (0..40).for_each(|_| ask_all(&client, &names));
+                (records(&admin.metrics(), "dropped") > 0).then_some(())
+            });
+        } else if shakes_hands {
+            admin.wait_for("all is written", |metrics| records(metrics, "written") == 200);
+        }
+        let began = Instant::now();
+        server.process.signal(Signal::TERM);
+        assert!(server.process.wait_for_exit().success());
+        assert!(began.elapsed() < Duration::from_secs(5), "{shakes_hands} {is_full}: {:?}", began.elapsed());
+        let is_told =
+            server.process.log().contains("dnstap: ") && server.process.log().contains("could not be written in time");
+        assert_eq!(is_told, is_full || !shakes_hands, "{}", server.process.log());
+        drop(stream);
+    }
+}
+
 /// A program that is ended with its test.
 struct Program(Child);
 
@@ -444,6 +480,11 @@ fn fstrm_capture_collects_it_though_it_was_stopped_and_dnstap_read_reads_it() {
     let metrics = admin.wait_for("what was not dropped is written", |metrics| {
         records(metrics, "written") + records(metrics, "dropped") == all
     });
+    let dropped = records(&metrics, "dropped");
+    ask_all(&client, &vec!["www.test".to_owned(); 1000]);
+    let metrics =
+        admin.wait_for("it goes on", |metrics| records(metrics, "written") + records(metrics, "dropped") == all + 2000);
+    assert_eq!(records(&metrics, "dropped"), dropped, "there is room again");
     server.process.signal(Signal::TERM);
     assert!(server.process.wait_for_exit().success());
     kill_process(Pid::from_child(&capture.0), Signal::TERM).expect("it is ours");

@@ -8,22 +8,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::tree::Tree;
 use crate::support::*;
 
 const ONE: &str = "192.0.2.1";
 
 /// The lines of a log, each as it was written; the last one has to be whole too.
-fn read_lines(path: &Path) -> Vec<Value> {
+pub(super) fn read_lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "the last line is torn: {:?}", text.lines().last());
     text.lines().map(parse).collect()
 }
 
-fn parse(line: &str) -> Value {
+pub(super) fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
@@ -42,7 +44,7 @@ fn text<'v>(line: &'v Value, key: &str) -> &'v str {
 }
 
 /// Asks for these names, a few at a time, and waits for all responses.
-fn ask_all(client: &Client, names: &[String]) {
+pub(super) fn ask_all(client: &Client, names: &[String]) {
     for (index, names) in names.chunks(20).enumerate() {
         for (number, name) in names.iter().enumerate() {
             client.send(&query(name, A).id((index * 20 + number) as u16));
@@ -58,7 +60,7 @@ fn logging(backend: &Backend, keys: &str) -> Server {
 }
 
 /// Lines that were written and dropped, as the metrics have them.
-fn records(metrics: &Metrics, fate: &str) -> u64 {
+pub(super) fn records(metrics: &Metrics, fate: &str) -> u64 {
     metrics.sum("hedgerow_tap_records_total", &[("tap", "query_log"), ("fate", fate)])
 }
 
@@ -195,6 +197,73 @@ fn failed_and_hedged_queries_are_logged_whatever_the_sample() {
     assert!(lines[0].contains(&expected) && lines[0].ends_with(" weight=1"), "{log}");
     assert!(lines[1].contains(" name=a.late.test. ") && lines[1].contains(" kind=hedge "), "{log}");
     assert!(!log.contains("client="), "{log}");
+}
+
+/// What is quick may be slow on a busy machine: so whatever is logged has taken as long as it says, and all that had to be slow is there.
+#[test]
+fn slow_queries_are_logged_whatever_the_sample_and_quick_ones_are_not() {
+    let backend = Backend::new(answer(ONE).except("slow", answer(ONE).held()));
+    let forwarder = Forwarder::to(&[&backend], "timeout = '20s'\nattempt_timeout = '20s'").admin().to_toml();
+    let log = "[query_log]\nsample = 0\nalways = ['slow']\n[slow]\nthreshold = '300ms'";
+    let server = Server::start(&format!("{forwarder}\n{log}"));
+    let (quick, slow, again) = (server.client(), server.client(), server.client());
+    let began = Instant::now();
+    let names: Vec<_> = (0..20).map(|number| format!("slow.q{number}.test")).collect();
+    names.iter().for_each(|name| slow.send(&query(name, A)));
+    // One of them is asked for by somebody else as well, and that twice.
+    (0..2).for_each(|_| again.send(&query(&names[0], A).id(7)));
+    backend.wait_for(names.len());
+    let mut asked = 0;
+    until("the slow ones have taken long enough", || {
+        ask_all(&quick, &(asked..asked + 20).map(|number| format!("q{number}.test")).collect::<Vec<_>>());
+        asked += 20;
+        (began.elapsed() > ms(400)).then_some(())
+    });
+    server.admin().wait_for("all are taken", |metrics| metrics.sum("hedgerow_queries_total", &[]) == 22 + asked);
+    backend.release();
+    names.iter().for_each(|_| drop(slow.receive()));
+    assert_eq!(again.receive().id(), 7);
+    let lines = wait_for_lines(&server.path("queries.jsonl"), names.len() + 1);
+    let mut weights: BTreeMap<&str, f64> = BTreeMap::new();
+    for line in &lines {
+        assert!(line["took_ms"].as_f64() > Some(300.0), "{line}");
+        *weights.entry(text(line, "name")).or_default() += line["weight"].as_f64().expect("a number");
+    }
+    weights.retain(|name, _| name.starts_with("slow."));
+    let expected = names.iter().enumerate().map(|(number, _)| if number == 0 { 3.0 } else { 1.0 });
+    let expected: BTreeMap<_, _> = names.iter().map(|name| format!("{name}.")).zip(expected).collect();
+    assert_eq!(
+        weights.into_iter().map(|(name, weight)| (name.to_owned(), weight)).collect::<BTreeMap<_, _>>(),
+        expected
+    );
+}
+
+#[test]
+fn slow_queries_are_logged_where_nobody_keeps_slow_races() {
+    let backend = Backend::new(answer(ONE).except("slow", answer(ONE).after(ms(50))));
+    let forwarder = Forwarder::to(&[&backend], "").to_toml();
+    let server = Server::start(&format!("{forwarder}\n[query_log]\nsample = 0"));
+    ask_all(&server.client(), &["slow.test".into()]);
+    let line = &wait_for_lines(&server.path("queries.jsonl"), 1)[0];
+    assert_eq!((text(line, "name"), line["weight"].as_f64()), ("slow.test.", Some(1.0)));
+}
+
+/// Those of `always` stand for themselves, those of the sample for others too.
+#[test]
+fn a_failure_that_the_sample_has_not_weighs_one() {
+    let backend = Backend::new(answer(ONE).except("bad", servfail()));
+    let forwarder = Forwarder::to(&[&backend], "").admin().to_toml();
+    let server = Server::start(&format!("{forwarder}\n[query_log]\nsample = 0.01\nalways = ['failed']"));
+    let names: Vec<_> = (0..100).map(|number| format!("bad.q{number}.test")).collect();
+    ask_all(&server.client(), &names);
+    let lines = wait_for_lines(&server.path("queries.jsonl"), names.len());
+    let mut logged: Vec<_> = lines.iter().map(|line| text(line, "name")).collect();
+    logged.sort_unstable();
+    logged.dedup();
+    assert_eq!((lines.len(), logged.len()), (names.len(), names.len()));
+    for line in &lines {
+        assert_eq!((text(line, "rcode"), line["weight"].as_f64()), ("SERVFAIL", Some(1.0)), "{line}");
+    }
 }
 
 #[test]
@@ -365,6 +434,29 @@ fn what_was_logged_is_written_before_the_end() {
     server.process.signal(Signal::TERM);
     assert!(server.process.wait_for_exit().success());
     assert_eq!(read_lines(&server.path("queries.jsonl")).len(), 500);
+}
+
+#[test]
+fn lines_of_the_next_server_go_on_in_the_same_file() {
+    let tree = Tree::start("[query_log]");
+    let log = tree.server.path("queries.jsonl");
+    let ask = || {
+        let client = tree.client();
+        (0..10).for_each(|_| drop(client.ask(&query("www.example", A))));
+    };
+    ask();
+    wait_for_lines(&log, 10);
+    let killed = tree.pid("server");
+    tree.kill(&[killed]);
+    tree.server_other_than(&[killed]);
+    ask();
+    wait_for_lines(&log, 20);
+    tree.wait_until_whole();
+    tree.server.admin().post("/api/v1/restart", "");
+    ask();
+    let lines = wait_for_lines(&log, 30);
+    assert_eq!(lines.len(), 30);
+    assert!(lines.iter().all(|line| text(line, "name") == "www.example."), "{lines:?}");
 }
 
 #[test]
