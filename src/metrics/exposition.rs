@@ -175,6 +175,11 @@ const TAKEOVERS: Family =
 /// `hedgerow_successions_total`.
 const SUCCESSIONS: Family =
     Family { name: "hedgerow_successions", help: "Standbys that have succeeded a supervisor that died" };
+/// `hedgerow_expired_zones`.
+const EXPIRED_ZONES: Family = Family {
+    name: "hedgerow_expired_zones",
+    help: "Zones of other servers that could not be confirmed for too long, and are answered with SERVFAIL",
+};
 /// `hedgerow_verdict`.
 const VERDICT: Family = Family { name: "hedgerow_verdict", help: "Whether all is well: 0 well, 1 watch, 2 trouble" };
 const PROCESSES: Family = Family { name: "hedgerow_processes", help: "Processes, by what they are" };
@@ -231,7 +236,7 @@ impl Collector for Exposition {
             worker_replacements,
             processes,
             verdict,
-            expired_zones: _,
+            expired_zones,
             uptime: _,
             workers: _,
         } = &self.0;
@@ -311,6 +316,9 @@ impl Collector for Exposition {
         write_reload(encoder, reload)?;
         plain_counter(encoder, &TASKS_LOST, *tasks_lost)?;
         plain_counter(encoder, &WORKER_REPLACEMENTS, *worker_replacements)?;
+        encoder
+            .encode_descriptor(EXPIRED_ZONES.name, EXPIRED_ZONES.help, None, MetricType::Gauge)?
+            .encode_gauge(&(expired_zones.len() as u64))?;
         if let Some(verdict) = verdict {
             encoder.encode_descriptor(VERDICT.name, VERDICT.help, None, MetricType::Gauge)?.encode_gauge(verdict)?;
         }

@@ -18,6 +18,7 @@
 mod buffers;
 mod choice;
 mod dnstap;
+mod in_memory;
 mod names;
 mod privacy;
 mod query_log;

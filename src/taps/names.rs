@@ -1,15 +1,10 @@
 //! Questions on their way to the count of names: one of sixteen responses, drawn by chance, tells its question.
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
-
-use rustix::event::PollFlags;
 
 use super::buffers::{Appender, Exchange};
 use super::choice::mix;
-use super::writer::Outlet;
+use super::in_memory::Keeper;
 use super::{Side, Told, lock};
 use crate::metrics::Tap;
 use crate::net::clock;
@@ -74,56 +69,15 @@ impl NamesAppender {
     }
 }
 
-/// Counts what the workers tell.
-pub(super) struct NamesCounter {
-    tap: Arc<NamesTap>,
-    /// Records that were taken and not told of yet.
-    taken: u64,
-}
+impl Keeper for NamesTap {
+    const TAP: Tap = Tap::Names;
 
-impl NamesCounter {
-    pub(super) fn new(tap: Arc<NamesTap>) -> Self {
-        Self { tap, taken: 0 }
-    }
-}
-
-impl Outlet for NamesCounter {
-    fn tap(&self) -> Tap {
-        Tap::Names
-    }
-
-    fn take(&mut self, record: &[u8]) {
-        self.taken += 1;
+    fn keep(&self, record: &[u8]) {
         let Some((&[high, low, type_high, type_low], name)) = record.split_first_chunk::<HEAD>() else { return };
         let rcode = Rcode(u16::from_be_bytes([high, low]));
         let qtype = RecordType(u16::from_be_bytes([type_high, type_low]));
-        lock(&self.tap.names).count(name, qtype, rcode, TopNames::minute_of(clock::unix_now()));
+        lock(&self.names).count(name, qtype, rcode, TopNames::minute_of(clock::unix_now()));
     }
-
-    fn has_room(&self) -> bool {
-        self.taken < AT_A_TIME
-    }
-
-    fn waiting(&self) -> u64 {
-        self.taken
-    }
-
-    /// What was taken is counted already.
-    fn write(&mut self) -> io::Result<u64> {
-        Ok(std::mem::take(&mut self.taken))
-    }
-
-    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        None
-    }
-
-    fn reopen(&mut self) {}
-
-    fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.tap) > 1
-    }
-
-    fn end(&mut self, _until: Instant) {}
 }
 
 /// Octets before the name: response code and type.
@@ -131,6 +85,3 @@ const HEAD: usize = 4;
 
 /// Octets behind the name of a question.
 const QTYPE_QCLASS: usize = 4;
-
-/// Records that are taken before others have their turn.
-const AT_A_TIME: u64 = 1_024;

@@ -1,18 +1,14 @@
 //! Slow races on their way from the workers to whoever asks for them: a worker writes each as JSON into a buffer, and the writer
 //! thread keeps it, with the late replies that follow.
 
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::buffers::{Appender, Exchange};
+use super::in_memory::Keeper;
 use super::traces::TraceSender;
-use super::writer::Outlet;
-use rustix::event::PollFlags;
-
 use crate::metrics::Tap;
 use crate::sight::slow::{LateReply, SlowRaces, ToldRace};
 
@@ -87,29 +83,13 @@ impl SlowAppender {
     }
 }
 
-/// Keeps what the workers tell.
-pub(super) struct SlowKeeper {
-    tap: Arc<SlowTap>,
-    /// Records that were taken and not counted yet.
-    taken: u64,
-}
+impl Keeper for SlowTap {
+    const TAP: Tap = Tap::Slow;
 
-impl SlowKeeper {
-    pub(super) fn new(tap: Arc<SlowTap>) -> Self {
-        Self { tap, taken: 0 }
-    }
-}
-
-impl Outlet for SlowKeeper {
-    fn tap(&self) -> Tap {
-        Tap::Slow
-    }
-
-    fn take(&mut self, record: &[u8]) {
-        self.taken += 1;
+    fn keep(&self, record: &[u8]) {
         let Some((kind, json)) = record.split_first() else { return };
-        let traces = lock(&self.tap.traces).clone();
-        let mut races = lock(&self.tap.races);
+        let traces = lock(&self.traces).clone();
+        let mut races = lock(&self.races);
         match *kind {
             RACE => {
                 if let Ok(told) = serde_json::from_slice::<ToldRace>(json) {
@@ -125,31 +105,6 @@ impl Outlet for SlowKeeper {
             }
         }
     }
-
-    fn has_room(&self) -> bool {
-        self.taken < AT_A_TIME
-    }
-
-    fn waiting(&self) -> u64 {
-        self.taken
-    }
-
-    /// What was taken is kept already.
-    fn write(&mut self) -> io::Result<u64> {
-        Ok(std::mem::take(&mut self.taken))
-    }
-
-    fn blocked_on(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        None
-    }
-
-    fn reopen(&mut self) {}
-
-    fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.tap) > 1
-    }
-
-    fn end(&mut self, _until: Instant) {}
 }
 
 /// What is kept, whatever has become of who held it.
@@ -164,9 +119,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Octets of the longest record: a name of 255 octets, each escaped, and eight attempts with long labels.
 const LONGEST: usize = 8 << 10;
-
-/// Records that are taken before they are counted.
-const AT_A_TIME: u64 = 256;
 
 /// A record of a race.
 const RACE: u8 = 0;

@@ -19,9 +19,10 @@ use tokio::time::timeout_at;
 use super::buffers::{Buffer, Exchange};
 use super::choice::Lottery;
 use super::dnstap::{Dnstap, Frames};
-use super::names::{NamesCounter, NamesTap};
+use super::in_memory::InMemory;
+use super::names::NamesTap;
 use super::query_log::{Lines, QueryLog};
-use super::slow::{SlowKeeper, SlowTap, lock};
+use super::slow::{SlowTap, lock};
 use super::traces::{Backends, Traces};
 use super::{Side, TapClock, TapSet};
 use crate::config::{Config, DnstapConfig, QueryLogConfig, TracesConfig};
@@ -301,10 +302,10 @@ fn set_streams(streams: &mut Vec<Stream>, set: Option<&TapSet>) {
         streams.push(Stream::new(Arc::clone(&dnstap.exchange), Box::new(Frames::new(Arc::clone(dnstap)))));
     }
     if let Some(tap) = slow.filter(|tap| is_new(streams, &tap.exchange)) {
-        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(SlowKeeper::new(Arc::clone(tap)))));
+        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
     }
     if let Some(tap) = names.filter(|tap| is_new(streams, &tap.exchange)) {
-        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(NamesCounter::new(Arc::clone(tap)))));
+        streams.push(Stream::new(Arc::clone(&tap.exchange), Box::new(InMemory::new(Arc::clone(tap)))));
     }
 }
 

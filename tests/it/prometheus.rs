@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use hedgerow::sight::verdict::{RULES, Rule};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -43,6 +44,17 @@ fn rules_are_right_on_both_sides_of_their_bounds() {
         let told = tests.matches(&format!("alertname: {alert}\n        exp_alerts")).count();
         let silent = tests.matches(&format!("alertname: {alert} }}")).count();
         assert!(told > 0 && silent > 0, "{alert} is tried on one side of its bound only, or on none");
+    }
+}
+
+/// What the page says and what wakes people has the same names, and is as bad.
+#[test]
+fn every_rule_of_the_verdict_has_an_alert() {
+    let rules = deployed("prometheus/hedgerow.rules.yml");
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("labels: { severity: ")).collect();
+    for Rule { code, state, .. } in RULES {
+        let alert = format!("{}, code: {code} }}", state.label());
+        assert!(alerts.contains(&alert.as_str()), "no alert is labelled {alert}: {alerts:?}");
     }
 }
 

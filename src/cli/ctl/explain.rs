@@ -10,10 +10,9 @@ use super::table::{Column, table, wrap};
 use super::{Show, Trouble, to_json};
 use crate::cli::lookup::message::Reply;
 use crate::config::words;
-use crate::policy::Rank;
 use crate::policy::race::Kind;
 use crate::sight::explain::{Candidate, Explained, Plan, Response};
-use crate::sight::slow::{Fate, Outcome, SlowAttempt, SlowRace, time};
+use crate::sight::slow::{Fate, Outcome, SlowAttempt, SlowRace, rank_words, time};
 use crate::wire::{Name, RecordType};
 
 /// What is asked.
@@ -144,7 +143,7 @@ fn timeline(race: &SlowRace, response: Option<&Response>) -> String {
 /// What an attempt met, and when.
 fn met(attempt: &SlowAttempt, race: &SlowRace) -> Option<(f64, String)> {
     let SlowAttempt { backend, at_ms, took_ms, fate, rank, .. } = attempt;
-    let what = rank.map_or("something", said);
+    let what = rank.map_or("something", rank_words);
     let after = |took: f64| (at_ms + took, format!(" after {}", time(took)));
     match (fate, took_ms) {
         (Fate::Won, Some(took)) => {
@@ -177,17 +176,6 @@ fn outcome(race: &SlowRace) -> String {
         Outcome::Failed => format!("nothing but failures, {rcode}"),
         Outcome::Stale => "a stale answer helps out".to_owned(),
         Outcome::Cached => "the cache had it".to_owned(),
-    }
-}
-
-/// What a reply says, by its rank.
-fn said(rank: Rank) -> &'static str {
-    match rank {
-        Rank::Failure => "with a failure",
-        Rank::Nodata => "NODATA without AA",
-        Rank::Nxdomain => "NXDOMAIN",
-        Rank::NodataAuthoritative => "NODATA",
-        Rank::Positive => "with an answer",
     }
 }
 
@@ -240,6 +228,7 @@ const WIDTH: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Rank;
     use crate::sight::explain::CacheSeen;
 
     /// A question whose first backend is silent.

@@ -4,7 +4,7 @@ use super::super::counters::{CookieKind, Dropped, Source, Tap, TapFate};
 use super::super::histogram::Histogram;
 use super::super::limited::Limit;
 use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
-use super::super::snapshot::{Attempts, BackendState, LastReload, Wins};
+use super::super::snapshot::{Attempts, BackendState, ExpiredZone, LastReload, Wins};
 use super::*;
 use crate::wire::Transport;
 
@@ -83,7 +83,7 @@ fn sample() -> Snapshot {
         worker_replacements: 46,
         processes: processes(),
         verdict: Some(2),
-        expired_zones: Vec::new(),
+        expired_zones: vec![ExpiredZone { authority: "ts1".to_owned(), zone: "example.org.".to_owned() }],
     }
 }
 
@@ -152,6 +152,7 @@ hedgerow_reloads_total{result="ok"} 4
 hedgerow_reloads_total{result="failed"} 44
 hedgerow_tasks_lost_total 45
 hedgerow_worker_replacements_total 46
+hedgerow_expired_zones 1
 hedgerow_verdict 2
 hedgerow_takeovers_total{reason="crash"} 47
 hedgerow_takeovers_total{reason="hang"} 48

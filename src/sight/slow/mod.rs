@@ -10,7 +10,7 @@ mod why;
 use serde::{Deserialize, Serialize};
 
 pub use self::store::{Filter, LATE_REPLIES, SlowRaces};
-pub use self::why::{time, why};
+pub use self::why::{rank_words, time, why};
 use crate::policy::Rank;
 use crate::policy::race::Kind;
 

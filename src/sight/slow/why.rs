@@ -96,7 +96,7 @@ fn end(race: &SlowRace) -> Option<String> {
 }
 
 /// What a reply said, by its rank.
-fn rank_words(rank: Rank) -> &'static str {
+pub fn rank_words(rank: Rank) -> &'static str {
     match rank {
         Rank::Failure => "with a failure",
         Rank::Nodata => "NODATA without AA",
