@@ -208,8 +208,11 @@ impl Taps {
         let (counters, clock, lost) = (Arc::clone(&self.counters), Arc::clone(&self.clock), self.lost_sender.clone());
         // Nobody waits for its end for long: it may hang in a disk.
         let handle = thread::Builder::new().name("taps".to_owned()).spawn(move || {
-            TaskKind::Taps.begin();
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&received, &counters, &clock))) {
+            let live = || {
+                TaskKind::Taps.begin();
+                run(&received, &counters, &clock);
+            };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(live)) {
                 let _ = lost.send(TaskKind::Taps.panicked(&*panic));
             }
         })?;

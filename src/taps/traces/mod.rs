@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   writer thread                      control thread
-//!   SlowKeeper ── names cut, Told ──▶ Courier: TraceQueue ── a batch ──▶ POST ──▶ collector
+//!   SlowTap ───── names cut, Told ──▶ Courier: TraceQueue ── a batch ──▶ POST ──▶ collector
 //!                 (try_send)                      ▲               │ 429, 502, 503, 504
 //!                                                 └───── once ────┘
 //! ```
