@@ -57,6 +57,9 @@
 //! (`server/listeners.rs`), sections begin, move and end in the workers (`server/sections.rs`, `server/worker/`), and workers
 //! agree on when an address is read. Signals have a thread of their own as well (`signals.rs`).
 //!
+//! What observes queries gets records through buffers that change hands with one thread at the end of a turn (`taps/`). It may lose
+//! records, and never delays a query.
+//!
 //! With `watch` one more thread looks at the files now and then, and asks for a reload when they say something else (`load/watch`,
 //! `server/watch.rs`).
 //!
@@ -69,7 +72,8 @@
 //! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp/`).
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
-//! thread; `hedgerow ctl` is a client of that.
+//! thread; `hedgerow ctl` is a client of that. Once a second the control thread shows all counters to `sight`, which keeps what was
+//! added, judges it, and tells whoever listens (`server/seen.rs`).
 //!
 //! The service manager that has started the process may have passed listening sockets, and keeps ours; it is told how we do
 //! (`service_manager/`).
@@ -83,7 +87,7 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit`, `engine` and `sim` are pure: `now`, bytes and a
+//! - `config`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit`, `engine`, `sim` and `sight` are pure: `now`, bytes and a
 //!   seeded generator are arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics (the state
 //!   of backends, the turn of round-robin, the hedge budget, single-flight) and the cache, whose locks are many and held for one copy.
@@ -128,11 +132,13 @@ pub mod policy;
 pub mod secondary;
 pub mod server;
 pub mod service_manager;
+pub mod sight;
 pub mod signals;
 pub mod sim;
 pub mod state;
 pub mod supervisor;
 mod sync;
+pub mod taps;
 pub mod transfer;
 pub mod wire;
 pub mod zone;

@@ -1,13 +1,14 @@
 //! After warm-up, a query allocates nothing (the hot path's first rule), whether it is forwarded, answered from the cache, or
-//! answered by an authority.
+//! answered by an authority, and whether it is tapped or not.
 //!
 //! The server runs in this process, so that its allocations can be counted; the client and the backends run in threads
-//! that are not counted. The test is alone in its file: another test's allocations would be counted too.
+//! that are not counted, and nor is the writer of the taps, for which no query waits. The test is alone in its file: another
+//! test's allocations would be counted too.
 //!
-//! What grows to a new peak may allocate, so the peak is the same while warming up and while counting, however busy the
-//! machine is: the client asks again only when the backends too are done with what it asked before. Otherwise the slower one,
-//! which no race waits for, falls behind until its socket overflows, and of each attempt that is lost the server keeps a note
-//! for the time of its quarantine.
+//! What grows to a new peak may allocate, so the peak comes while the server warms up, however busy the machine is: from the
+//! second half of that on, the client asks again only when the backends too are done with what it asked before. Otherwise the
+//! slower one, which no race waits for, falls behind until its socket overflows, and of each attempt that is lost the server keeps
+//! a note for the time of its quarantine.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -16,10 +17,12 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use hedgerow::config::Config;
 use hedgerow::load::{Confinement, Setup};
+use hedgerow::metrics::{Snapshot, Tap};
 use hedgerow::server::{Carried, Drained, Listeners, Rest, Server};
 use hedgerow::zone::master::{self, Source, Task};
 use hedgerow::zone::{DeferredZoneBuilder, Tables, ZoneDb};
@@ -47,9 +50,18 @@ fn count() {
     if !HAS_BEGUN.load(Relaxed) {
         // A thread of the test harness, which may report in the midst of it all that the test takes long.
         let _ = IS_EXEMPT.try_with(|is_exempt| is_exempt.set(true));
-    } else if IS_COUNTING.load(Relaxed) && !IS_EXEMPT.try_with(Cell::get).unwrap_or(true) {
+    } else if IS_COUNTING.load(Relaxed) && !IS_EXEMPT.try_with(Cell::get).unwrap_or(true) && !is_writer() {
         ALLOCATIONS.fetch_add(1, Relaxed);
     }
+}
+
+/// Whether this thread is the writer of the taps.
+fn is_writer() -> bool {
+    // To ask may allocate.
+    IS_EXEMPT.set(true);
+    let is_writer = thread::current().name() == Some("taps");
+    IS_EXEMPT.set(is_writer);
+    is_writer
 }
 
 // SAFETY: everything is passed on to the system's allocator as it is.
@@ -95,22 +107,46 @@ fn after_warm_up_a_query_allocates_nothing() {
     HAS_BEGUN.store(true, Relaxed);
     for (dispatch, cookies) in [("race", false), ("race", true), ("hedge", true), ("sequential", true)] {
         let keys = format!("dispatch = {dispatch:?}\ncookies = {cookies}");
-        assert_eq!(allocations(1, &keys, "", ALL_NEW, 1).0, 0, "{COUNTED} queries, {keys}");
+        assert_eq!(allocations(1, &keys, "", ALL_NEW, 1).allocated, 0, "{COUNTED} queries, {keys}");
         assert_eq!(BORE_COOKIES.swap(0, Relaxed) >= WARM_UP, cookies, "who gives cookies gets them back, {keys}");
     }
-    let allocated = allocations(2, "", "", ALL_NEW, 1).0;
+    let allocated = allocations(2, "", "", ALL_NEW, 1).allocated;
     assert!(allocated <= BY_CHANCE, "{allocated} for {COUNTED} queries to two workers");
     // Each question comes twice, from two sockets. If the kernel hands them to two workers, one hands its query over to the other,
     // which takes the octets of that, and a block of the channel for each 32 at most.
-    let (allocated, twice) = (allocations(2, "", "", ALL_NEW, 2).0, u64::from(COUNTED / 2));
+    let (allocated, twice) = (allocations(2, "", "", ALL_NEW, 2).allocated, u64::from(COUNTED / 2));
     assert!(allocated <= twice + twice / 32 + BY_CHANCE, "{allocated} for {twice} queries that join a race");
-    assert_eq!(allocations(1, "", "[cache]", ALL_NEW, 1).0, 0, "{COUNTED} queries whose replies are kept");
-    let (allocated, summary) = allocations(1, "", "[cache]", FEW, 1);
+    // So small that it is full once the server is warm.
+    let kept = allocations(1, "", "[cache]\nsize = '1MiB'", ALL_NEW, 1);
+    assert_eq!(kept.allocated, 0, "{COUNTED} queries whose replies are kept");
+    let Measured { allocated, summary, .. } = allocations(1, "", "[cache]", FEW, 1);
     assert_eq!(allocated, 0, "{COUNTED} queries answered from the cache");
     assert!(summary.contains(&format!(" {} cache,", WARM_UP + COUNTED - FEW)), "{summary}");
     for records in ZONES {
-        assert_eq!(answering(zone_db_of(records)), 0, "{COUNTED} queries answered from {records:?}");
+        assert_eq!(answering(zone_db_of(records), "").allocated, 0, "{COUNTED} queries answered from {records:?}");
     }
+    // How many sockets hedges need at most is a matter of chance.
+    for dispatch in ["race", "sequential"] {
+        let keys = format!("dispatch = {dispatch:?}");
+        check_tapped(&keys, WARM_UP + COUNTED, |taps| allocations(1, &keys, taps, ALL_NEW, 1));
+    }
+    check_tapped("the cache", FEW, |taps| allocations(1, "", &format!("[cache]\n{taps}"), FEW, 1));
+    check_tapped("an authority", 0, |taps| answering(zone_db_of(ZONES[0]), taps));
+}
+
+/// Checks that nothing is allocated while the query log and dnstap tell of every query, and each of so many races is slow.
+fn check_tapped(what: &str, races: u32, measure: impl FnOnce(&str) -> Measured) {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let place = folder.path().display();
+    let Measured { allocated, counted, .. } = measure(&format!(
+        "[query_log]\nto = '{place}/log'\nalways = ['slow', 'failed', 'hedged']\n\
+         [dnstap]\nto = 'file:{place}/tap'\nmessages = ['client', 'backend', 'authority']\n\
+         [slow]\nthreshold = '1us'\n"
+    ));
+    assert_eq!(allocated, 0, "{COUNTED} queries that are tapped, {what}");
+    let records = |tap| counted.taps.iter().filter(|((of, _), _)| *of == tap).map(|(_, records)| records).sum::<u64>();
+    assert!(records(Tap::QueryLog) > 0 && records(Tap::Dnstap) > 0, "{what}: {:?}", counted.taps);
+    assert_eq!(counted.pools.iter().map(|pool| pool.slow_races).sum::<u64>(), u64::from(races), "{what}");
 }
 
 /// Records of the root zone that make different answers to the client's queries: each ends with the same four octets.
@@ -136,10 +172,10 @@ fn zone_db_of(records: &str) -> ZoneDb {
     ZoneDb::new(Arc::new(Tables::none())).with_zone(Arc::new(zone))
 }
 
-/// What a server with an authority that has this zone database allocates for [`COUNTED`] queries.
-fn answering(zone_db: ZoneDb) -> u64 {
-    let text = "workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['zone']\n";
-    let config = Config::parse(text, "test.toml", Path::new("")).expect("the config is right");
+/// Measures a server with an authority that has this zone database, and further sections in its config.
+fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
+    let text = format!("workers = 1\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = ['zone']\n{sections}");
+    let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
     measure(
         Setup {
             config,
@@ -155,12 +191,11 @@ fn answering(zone_db: ZoneDb) -> u64 {
         1,
         &[],
     )
-    .0
 }
 
-/// Starts a server with so many workers, two backends, keys of their pool, and further sections in its config; returns what it
-/// allocates for [`COUNTED`] queries for so many names in turn, of which each is asked for so many times at once, and its summary.
-fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u32) -> (u64, String) {
+/// Measures a server with so many workers, two backends, keys of their pool, and further sections in its config, by queries for so
+/// many names in turn, of which each is asked for so many times at once.
+fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u32) -> Measured {
     let backends = [backend(), backend()];
     let text = format!(
         "workers = {workers}\n\
@@ -192,9 +227,18 @@ fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u3
     )
 }
 
-/// Runs a server with one listener and these backends; returns what it allocates for [`COUNTED`] queries for so many names in
-/// turn, of which each is asked for so many times at once, and its summary.
-fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> (u64, String) {
+/// What was seen of a server.
+struct Measured {
+    /// What it has allocated for [`COUNTED`] queries.
+    allocated: u64,
+    /// What it says at its end.
+    summary: String,
+    /// What it has counted by then.
+    counted: Snapshot,
+}
+
+/// Runs a server with one listener and these backends, and asks for so many names in turn, for each of them so many times at once.
+fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> Measured {
     let backends = backends.to_vec();
     let sockets = if setup.config.workers == Some(NonZeroUsize::MIN) { 1 } else { SOCKETS };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -206,20 +250,22 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> (u6
         let bound = server.bound();
         let (_, address) = bound.split_once('=').expect("a listener");
         let address = address.parse().expect("one address");
-        let counted = tokio::task::spawn_blocking(move || {
+        let allocated = tokio::task::spawn_blocking(move || {
             IS_EXEMPT.set(true);
             let client = Client::new(address, sockets, names, times, backends);
-            client.ask(WARM_UP);
+            client.ask(WARM_UP / 2, false);
+            client.ask(WARM_UP / 2, true);
             ALLOCATIONS.store(0, Relaxed);
             IS_COUNTING.store(true, Relaxed);
-            client.ask(COUNTED);
+            client.ask(COUNTED, true);
             IS_COUNTING.store(false, Relaxed);
             ALLOCATIONS.load(Relaxed)
         });
-        let counted = counted.await.expect("every query is answered");
+        let allocated = allocated.await.expect("every query is answered");
+        let counted = server.counted();
         let (drained, summary, _) = server.drain(Rest::Taken).await;
         assert_eq!(drained, Drained::Whole);
-        (counted, summary.to_string())
+        Measured { allocated, summary: summary.to_string(), counted }
     }))
 }
 
@@ -227,7 +273,7 @@ fn measure(setup: Setup, names: u32, times: u32, backends: &[SocketAddr]) -> (u6
 fn backend() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
     let address = socket.local_addr().expect("it is bound");
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         IS_EXEMPT.set(true);
         let mut message = [0; 512];
         while let Ok((length, peer)) = socket.recv_from(&mut message) {
@@ -260,23 +306,25 @@ struct Client {
     names: u32,
     /// How many times it asks for each, one after the other from different sockets.
     times: u32,
+    /// How many queries it has sent.
+    sent: Cell<u32>,
 }
 
 impl Client {
     /// A client of `server`, which has these backends.
     fn new(server: SocketAddr, sockets: usize, names: u32, times: u32, backends: Vec<SocketAddr>) -> Self {
         let sockets = (0..sockets).map(|_| connected(server)).collect();
-        Self { sockets, backends: backends.into_iter().map(connected).collect(), names, times }
+        Self { sockets, backends: backends.into_iter().map(connected).collect(), names, times, sent: Cell::new(0) }
     }
 
-    /// Sends so many queries, and waits for every answer and for the backends.
-    fn ask(&self, queries: u32) {
+    /// Sends so many queries, and waits for every answer, and for the backends if it is to.
+    fn ask(&self, queries: u32, waits_for_backends: bool) {
         let mut response = [0; 512];
-        for batch in 0..queries / AT_ONCE {
+        for _ in 0..queries / AT_ONCE {
             for number in 0..AT_ONCE {
                 let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x04test\0\0\x01\0\x01";
                 query[..2].copy_from_slice(&(number as u16).to_be_bytes());
-                let serial = (batch * AT_ONCE + number) / self.times % self.names;
+                let serial = (self.sent.get() + number) / self.times % self.names;
                 (0..8).for_each(|digit| query[13 + digit] = b'a' + (serial >> (4 * digit) & 15) as u8);
                 self.socket(number).send(&query).expect("loopback takes a datagram");
             }
@@ -284,7 +332,10 @@ impl Client {
                 let length = self.socket(number).recv(&mut response).expect("a response comes");
                 assert_eq!(&response[length - 4..length], [192, 0, 2, 1]);
             }
-            self.wait_for_backends();
+            self.sent.set(self.sent.get() + AT_ONCE);
+            if waits_for_backends {
+                self.wait_for_backends();
+            }
         }
     }
 

@@ -15,7 +15,7 @@ static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| read_tree(&["src", "tests"
 /// reach, and a new arrow is a change of design, to be argued in the commit that adds it here.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    // To `admin`: `ctl` reads the JSON that the admin server writes, by the same types.
+    // To `admin` and `sight`: `ctl` and `top` read the JSON that the admin server writes, by the same types.
     (
         "cli",
         &[
@@ -25,10 +25,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "signals",
             "load",
             "admin",
+            "sight",
             "sim",
+            "sight",
             "config",
             "net",
             "policy",
+            "sight",
             "transfer",
             "limit",
             "zone",
@@ -43,12 +46,14 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "load",
             "admin",
+            "sight",
             "health",
             "secondary",
             "notify",
             "forwarder",
             "engine",
             "authority",
+            "taps",
             "state",
             "config",
             "net",
@@ -68,21 +73,30 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
-    ("admin", &["config", "net", "cache", "wire", "metrics", "state", "files"]),
+    // To `sight`: the JSON is its type.
+    ("admin", &["taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
-    ("forwarder", &["engine", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"]),
-    ("authority", &["net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
+    (
+        "forwarder",
+        &["engine", "taps", "sight", "state", "config", "net", "policy", "cache", "limit", "wire", "metrics", "faults"],
+    ),
+    ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
+    // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
+    ("taps", &["config", "net", "policy", "sight", "wire", "metrics"]),
     // It drives the engine, and so makes what that is made of.
     ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
-    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sync"]),
+    // To `sight`: what is told of a race is its value.
+    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
+    // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
+    ("sight", &["policy", "metrics", "wire", "log_linear"]),
     // To `limit`: who may connect and for how long is decided there.
     // To `policy`: the table of query slots, with their quarantine, is pure, and `sim` has one too.
     ("net", &["policy", "limit", "wire", "metrics", "faults"]),
@@ -103,7 +117,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.
-const PURE_ROOMS: &[&str] = &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim"];
+const PURE_ROOMS: &[&str] =
+    &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim", "sight"];
 
 /// What a pure room does not name outside its tests.
 const IMPURE: &[&str] = &[
@@ -145,6 +160,7 @@ const SLEEPING_FILES: &[(&str, &str)] = &[
     ("tests/it/support/backend.rs", "a scripted backend that is slow: the delay is what is tested"),
     ("tests/it/support/http.rs", "the state of a server is asked for now and then: nothing tells when it changes"),
     ("src/admin/connections.rs", "out of descriptors: nothing tells when there is one again"),
+    ("src/taps/writer.rs", "who appends records must not pay for a wake-up, so the writer looks for them now and then"),
     ("src/faults.rs", "a disk that stalls, in builds for tests alone"),
 ];
 
@@ -162,6 +178,7 @@ const STARTING_FILES: &[(&str, &str)] = &[
     ("src/server/worker.rs", "the thread of a worker, which tells what it has lost"),
     ("src/server/reload.rs", "the thread that reads the config again, which tells the same"),
     ("src/server/watch.rs", "the thread that watches its files, which tells the same"),
+    ("src/taps/writer.rs", "the thread that writes what taps record, which tells the same"),
     ("src/cli/ctl/connection.rs", "the connection of a command that asks once and ends"),
     ("src/signals.rs", "the thread that takes signals, which tells the same"),
     ("src/supervisor/locks.rs", "a thread that waits for a lock, and ends with that"),

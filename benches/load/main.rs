@@ -9,6 +9,7 @@
 //!
 //! `--overload` measures what is left of a server that is asked more than it can do. Not through `chrt`: programs that only use
 //! time share its core, and would never yield it.
+//! `--watched` measures what history, pages, query log and dnstap cost beside none of them.
 //! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
 //!
 //! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
@@ -26,6 +27,7 @@ mod report;
 mod settings;
 mod subject;
 mod tool;
+mod watched;
 
 use std::error::Error;
 use std::fs;
@@ -88,6 +90,9 @@ struct Options {
     /// Only what is left of a server at once, twice and five times what it can do.
     #[arg(long)]
     overload: bool,
+    /// Only what it costs to be watched: history, a page, names, query log, dnstap, each beside nothing of them.
+    #[arg(long)]
+    watched: bool,
     /// Where every sample is written; without it, a file in the target folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -160,7 +165,11 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         None if options.quick => Vec::new(),
         None => Peers::installed().0,
     };
-    let mut subjects = if options.large { large_subjects() } else { subjects(&peers) };
+    let mut subjects = match (options.large, options.watched) {
+        (true, _) => large_subjects(),
+        (false, true) => watched::subjects(ECHO),
+        (false, false) => subjects(&peers),
+    };
     if let Some(text) = &options.only {
         subjects.retain(|&subject| subject == ECHO || subject.name().contains(text));
     }

@@ -16,6 +16,7 @@ use crate::instructions;
 use crate::launch::{Knocker, Launch};
 use crate::peer::Peer;
 use crate::settings::Setup;
+use crate::watched::{self, Watch};
 
 /// What a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub(crate) enum Answerer {
     CoupledEcho,
     /// The release binary. The dispatch matters where it forwards.
     Hedgerow(Dispatch),
+    /// The same with sequential dispatch, watched.
+    Watched(Watch),
     /// A server by other people.
     Peer(Peer),
 }
@@ -206,6 +209,7 @@ impl Subject {
                 format!("hedgerow {}", dispatch.word())
             }
             Answerer::Hedgerow(_) => "hedgerow".to_owned(),
+            Answerer::Watched(watch) => format!("hedgerow {}", watch.name()),
             Answerer::Peer(peer) => peer.name(),
         }
     }
@@ -279,14 +283,19 @@ impl Subject {
         let backends: Vec<_> = responders.iter().map(|responder| responder.address).collect();
         let knocker = Knocker::new(scenario.names(), lengths)?;
         let setup = Setup { scenario, listen: knocker.address, backends: &backends, hosts: &hosts, folder };
+        let admin = watched::free_address()?;
         let launch = match self.answerer {
             Answerer::Echo => return Running::echo(&["echo"], core),
             Answerer::CoupledEcho => return Running::echo(&["echo", "--coupled"], core),
-            Answerer::Hedgerow(dispatch) => hedgerow(&setup, dispatch)?,
+            Answerer::Hedgerow(dispatch) => hedgerow(&setup, dispatch, "")?,
+            Answerer::Watched(watch) => hedgerow(&setup, Dispatch::Sequential, &watch.config(admin))?,
             Answerer::Peer(peer) => peer.launch(&setup)?,
         };
         let longest = START_TIMEOUT + LOAD_TIMEOUT * (scenario.names() / 100_000);
         let (server, first_answer) = knocker.start(&launch, folder, core, longest)?;
+        if let Answerer::Watched(watch) = self.answerer {
+            watch.open(admin)?;
+        }
         Ok(Running { server, _responders: responders, first_answer: Some(first_answer) })
     }
 }
@@ -326,8 +335,8 @@ pub(crate) fn responder(ttl: u32, core: Option<usize>) -> io::Result<Server> {
     Server::role(&["fast-responder".to_owned(), "--ttl".to_owned(), ttl.to_string()], core)
 }
 
-/// Writes the config of the release binary and tells how to start it.
-fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch) -> io::Result<Launch> {
+/// Writes the config of the release binary, with these lines besides, and tells how to start it.
+fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch, besides: &str) -> io::Result<Launch> {
     let Setup { scenario, listen, backends, hosts, folder } = *setup;
     let config = match scenario {
         Scenario::Echo | Scenario::Forward => {
@@ -338,7 +347,7 @@ fn hedgerow(setup: &Setup<'_>, dispatch: Dispatch) -> io::Result<Launch> {
         Scenario::Zone(_) => authority(listen, &format!("{{ file = {hosts:?}, origin = \"bench.test\" }}")),
         Scenario::Table(_) => authority(listen, &format!("{hosts:?}")),
     };
-    launch_hedgerow(&config, folder)
+    launch_hedgerow(&format!("{config}\n{besides}"), folder)
 }
 
 /// Tells how to start the release binary with a config.

@@ -1,7 +1,8 @@
 //! Who may read and who may change, by where a request comes from and what it bears.
 //!
-//! Reading is open to whoever reaches the listener, but for web pages whose own name was rebound to 127.0.0.1: where only this host
-//! reaches the listener, the `Host` header must be a loopback one. Changes come over the unix socket, from the server's own user
+//! Reading is open to whoever reaches the listener, but for web pages: those of other sites, which browsers tell by `Sec-Fetch-Site`
+//! (W3C Fetch Metadata), and those whose own name was rebound to 127.0.0.1: where only this host reaches the listener, the `Host` header
+//! must be a loopback one. Names that clients ask for are private: they are for this host, and for who bears the token. Changes come over the unix socket, from the server's own user
 //! and root, or bear the token. That a request comes from a loopback address proves nothing: every user of this host has that.
 
 use std::cell::RefCell;
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::token::Token;
+use super::Settings;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(super) enum Origin {
 /// The rules of one admin server.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// What lets anybody in; a reload may bring another one.
-    token: Rc<RefCell<Option<Token>>>,
+    /// A reload may bring others.
+    settings: Rc<RefCell<Settings>>,
     /// Nobody else can reach the listener but this host.
     is_local: bool,
     /// Where changes are taken without a token.
@@ -36,29 +37,44 @@ pub(super) struct Guard {
 
 impl Guard {
     /// The rules for a listener at this address.
-    pub(super) fn new(token: Rc<RefCell<Option<Token>>>, address: IpAddr, socket: Option<PathBuf>) -> Self {
-        Self { token, is_local: address.to_canonical().is_loopback(), socket }
+    pub(super) fn new(settings: Rc<RefCell<Settings>>, address: IpAddr, socket: Option<PathBuf>) -> Self {
+        Self { settings, is_local: address.to_canonical().is_loopback(), socket }
+    }
+
+    /// Whether there is a page.
+    pub(super) fn has_page(&self) -> bool {
+        self.settings.borrow().has_page
     }
 
     /// Lets a request pass or says why not.
-    pub(super) fn check(&self, method: &Method, headers: &HeaderMap, peer: Origin) -> Result<(), Denied> {
+    pub(super) fn check(&self, method: &Method, path: &str, headers: &HeaderMap, peer: Origin) -> Result<(), Denied> {
+        // Before all else: a browser may have been given a token, and a proxy may come over the socket.
+        if is_api(path) && !headers.get_all(SEC_FETCH_SITE).iter().all(is_own_site) {
+            return Err(Denied::ForeignSite);
+        }
         let credentials = headers.get(header::AUTHORIZATION);
-        if let (Some(token), Some(credentials)) = (&*self.token.borrow(), credentials)
+        if let (Some(token), Some(credentials)) = (&self.settings.borrow().token, credentials)
             && bearer(credentials).is_some_and(|given| token.is(given))
         {
             return Ok(());
         }
+        let is_forwarded = FORWARDED.iter().any(|name| headers.contains_key(name));
+        let is_here = || headers.get_all(header::HOST).iter().all(is_loopback_host);
         match (peer, method.is_safe()) {
-            (Origin::Owner, true) => Ok(()),
             // A proxy that runs as root proves nothing of those behind it.
-            (Origin::Owner, false) if FORWARDED.iter().any(|name| headers.contains_key(name)) => {
-                Err(Denied::ThroughProxy)
-            }
+            (Origin::Owner, true) if is_forwarded && is_private(path) => Err(Denied::Private),
+            (Origin::Owner, true) => Ok(()),
+            (Origin::Owner, false) if is_forwarded => Err(Denied::ThroughProxy),
             (Origin::Owner, false) => Ok(()),
+            (Origin::Host(ip), true)
+                if is_private(path) && (is_forwarded || !ip.to_canonical().is_loopback() || !is_here()) =>
+            {
+                Err(Denied::Private)
+            }
             (Origin::Host(_), true) if !self.is_local => Ok(()),
-            (Origin::Host(_), true) if headers.get_all(header::HOST).iter().all(is_loopback_host) => Ok(()),
+            (Origin::Host(_), true) if is_here() => Ok(()),
             (Origin::Host(_), true) => Err(Denied::ForeignHost),
-            (Origin::Host(_), false) if credentials.is_some() && self.token.borrow().is_some() => {
+            (Origin::Host(_), false) if credentials.is_some() && self.settings.borrow().token.is_some() => {
                 Err(Denied::WrongToken)
             }
             (Origin::Host(_), false) => Err(Denied::NoToken),
@@ -79,9 +95,17 @@ impl Guard {
                 "without the token, the Host header must name this host: 127.0.0.1, [::1] or localhost, with the port"
                     .to_owned()
             }
+            Denied::ForeignSite => "a page of another site may not ask for this (Sec-Fetch-Site)".to_owned(),
+            Denied::Private => {
+                let over_socket = over_socket.map(|socket| format!(", over {socket}")).unwrap_or_default();
+                format!(
+                    "names are private: read them on this host, at 127.0.0.1, [::1] or localhost and not through a proxy{over_socket}, or \
+                     with {with_token}"
+                )
+            }
             Denied::WrongToken => "this is not the token of admin.token_file".to_owned(),
             Denied::ThroughProxy => format!("changes through a proxy need {with_token}"),
-            Denied::NoToken => match (&*self.token.borrow(), over_socket) {
+            Denied::NoToken => match (&self.settings.borrow().token, over_socket) {
                 (Some(_), Some(socket)) => format!("changes need {with_token}, or come over {socket}"),
                 (Some(_), None) => format!("changes need {with_token}"),
                 (None, Some(socket)) => {
@@ -98,6 +122,10 @@ impl Guard {
 /// Why a request does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
+    /// A web page of another site has asked.
+    ForeignSite,
+    /// It asks for names, from elsewhere.
+    Private,
     /// It names another host than this one.
     ForeignHost,
     /// It bears a token, but not ours.
@@ -127,6 +155,24 @@ fn is_loopback_host(host: &HeaderValue) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
+/// Whether a path is below that of the API.
+fn is_api(path: &str) -> bool {
+    path.strip_prefix("/api").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether what there is to read at a path are names that clients have asked for.
+fn is_private(path: &str) -> bool {
+    matches!(path, "/api/v1/slow" | "/api/v1/names") || path.starts_with("/api/v1/cache/names/")
+}
+
+/// Whether a browser says that a page of our own asks, or nobody's page.
+fn is_own_site(site: &HeaderValue) -> bool {
+    [&b"same-origin"[..], b"none"].contains(&site.as_bytes())
+}
+
+/// What browsers say of the page that asks.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// What proxies add.
 const FORWARDED: [HeaderName; 3] = [header::FORWARDED, HeaderName::from_static("x-forwarded-for"), header::VIA];
 
@@ -134,6 +180,7 @@ const FORWARDED: [HeaderName; 3] = [header::FORWARDED, HeaderName::from_static("
 mod tests {
     use std::fs;
 
+    use super::super::Token;
     use super::*;
 
     /// The token of the tests.
@@ -144,7 +191,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file for the test");
         fs::write(file.path(), TOKEN).expect("a file of the test");
         let token = has_token.then(|| Token::read(file.path()).expect("a token"));
-        Guard::new(Rc::new(RefCell::new(token)), listen.parse().expect("an address"), Some("/run/admin.sock".into()))
+        let settings = Settings { token, has_page: true };
+        Guard::new(Rc::new(RefCell::new(settings)), listen.parse().expect("an address"), Some("/run/admin.sock".into()))
     }
 
     /// Headers of a request.
@@ -166,9 +214,68 @@ mod tests {
         elsewhere: Option<Denied>,
     ) {
         for (listen, expected) in [("127.0.0.1", at_loopback), ("0.0.0.0", elsewhere)] {
-            let found = guard(listen, true).check(&method, &headers(lines), peer).err();
+            let found = guard(listen, true).check(&method, "/api/v1/status", &headers(lines), peer).err();
             assert_eq!(found, expected, "{method} at {listen} with {lines:?}");
         }
+    }
+
+    /// The answers to who asks for names, for other things of the API, and for what is not of the API.
+    fn check_paths(method: &Method, peer: Origin, lines: &[(&str, &str)], expected: [Option<Denied>; 3]) {
+        let [names, api, other] = expected;
+        for (path, expected) in [
+            ("/api/v1/slow", names),
+            ("/api/v1/names", names),
+            ("/api/v1/cache/names/example.org", names),
+            ("/api/v1/live", api),
+            ("/api", api),
+            ("/metrics", other),
+            ("/", other),
+            ("/apiary", other),
+        ] {
+            let found = guard("0.0.0.0", true).check(method, path, &headers(lines), peer).err();
+            assert_eq!(found, expected, "{method} {path} from {peer:?} with {lines:?}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused_below_the_api() {
+        let token = ("authorization", "Bearer 0123456789abcdef");
+        let denied = Some(Denied::ForeignSite);
+        for peer in [host("127.0.0.1"), host("192.0.2.1"), Origin::Owner] {
+            for site in ["cross-site", "same-site", "Same-Origin", "same-origin, none", ""] {
+                let lines = [("sec-fetch-site", site), token, ("host", "localhost")];
+                check_paths(&Method::GET, peer, &lines, [denied, denied, None]);
+                check_paths(&Method::POST, peer, &lines, [denied, denied, None]);
+            }
+            for site in ["same-origin", "none"] {
+                check_paths(&Method::GET, peer, &[("sec-fetch-site", site), token], [None; 3]);
+            }
+            let two = [("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"), token];
+            check_paths(&Method::GET, peer, &two, [denied, denied, None]);
+        }
+    }
+
+    #[test]
+    fn names_are_for_this_host_and_for_the_token() {
+        let (local, token) = (("host", "localhost:5380"), ("authorization", "Bearer 0123456789abcdef"));
+        let private = [Some(Denied::Private), None, None];
+        for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            check_paths(&Method::GET, host(here), &[local], [None; 3]);
+            // A name that was rebound, and a proxy on this host.
+            check_paths(&Method::GET, host(here), &[("host", "evil.example")], private);
+            check_paths(&Method::GET, host(here), &[("host", "ls1.example:5380")], private);
+            for name in ["x-forwarded-for", "forwarded", "via"] {
+                check_paths(&Method::GET, host(here), &[local, (name, "127.0.0.1")], private);
+            }
+        }
+        for elsewhere in ["192.0.2.1", "2001:db8::1"] {
+            check_paths(&Method::GET, host(elsewhere), &[local], private);
+            check_paths(&Method::GET, host(elsewhere), &[("host", "ls1.example"), token], [None; 3]);
+            let wrong = ("authorization", "Bearer 0123456789abcdeg");
+            check_paths(&Method::GET, host(elsewhere), &[local, wrong], private);
+        }
+        check_paths(&Method::GET, Origin::Owner, &[], [None; 3]);
+        check_paths(&Method::GET, Origin::Owner, &[("x-forwarded-for", "192.0.2.1")], private);
     }
 
     fn host(address: &str) -> Origin {
@@ -224,8 +331,12 @@ mod tests {
 
     #[test]
     fn without_a_token_file_no_token_is_right() {
-        let found =
-            guard("0.0.0.0", false).check(&Method::POST, &headers(&[("authorization", "Bearer ")]), host("127.0.0.1"));
+        let found = guard("0.0.0.0", false).check(
+            &Method::POST,
+            "/api/v1/reload",
+            &headers(&[("authorization", "Bearer ")]),
+            host("127.0.0.1"),
+        );
         assert_eq!(found, Err(Denied::NoToken));
     }
 

@@ -30,11 +30,12 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::sleep;
 
-use super::Ending;
 use super::authorization::{Guard, Origin};
 use super::deadline::{Handing, Timed, Turn};
 use super::listeners::{Door, Stream};
+use super::page;
 use super::routes::{HttpError, MAX_BODY, is_about_health, may_wait};
+use super::{Ending, live};
 
 /// How much there may be at once by one door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +149,13 @@ impl Parts {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 answered.set(true);
-                let handing = turn.is_answered();
-                Ok::<_, Infallible>(response.map(|body| Watched { body, _handing: handing }))
+                let is_stream = response.extensions().get::<live::Stream>().is_some();
+                let handing = if is_stream { turn.is_streamed() } else { turn.is_answered() };
+                let end = is_stream.then(|| -> Pin<Box<dyn Future<Output = ()>>> {
+                    let mut end = is_ending.clone();
+                    Box::pin(async move { drop(end.wait_for(Option::is_some).await) })
+                });
+                Ok::<_, Infallible>(response.map(|body| Watched { body, handing, end }))
             }
         });
         let mut http = http1::Builder::new();
@@ -177,8 +183,11 @@ impl Parts {
 
     async fn answer(&self, request: Request<Incoming>, peer: Origin, turn: &Turn) -> Response {
         let (head, body) = request.into_parts();
-        if let Err(denied) = self.guard.check(&head.method, &head.headers, peer) {
+        if let Err(denied) = self.guard.check(&head.method, head.uri.path(), &head.headers, peer) {
             return HttpError::Denied(self.guard.remedy(denied)).into_response();
+        }
+        if page::is_part(head.uri.path()) && !self.guard.has_page() {
+            return HttpError::NoSuchPath.into_response();
         }
         // Who reads has nothing to say besides, and does not have to be heard out.
         let body = if head.method.is_safe() {
@@ -226,7 +235,9 @@ impl Drop for ConnectionPermit<'_> {
 struct Watched {
     body: Body,
     /// Dropped with it.
-    _handing: Handing,
+    handing: Handing,
+    /// Waits until it is to end, if it does not by itself.
+    end: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl hyper::body::Body for Watched {
@@ -237,7 +248,16 @@ impl hyper::body::Body for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            self.handing.hand();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -291,10 +311,12 @@ impl Connections {
     /// Lets a connection in; if there are too many, another one ends for it.
     fn admit(&mut self, peer: Origin, turn: Rc<Turn>, serve: impl Future<Output = ()> + 'static) {
         let holder = Holder::of(peer);
-        let held = self.open.iter().filter(|open| open.holder == holder).count();
+        // Those who listen have places of their own.
+        let others = || self.open.iter().filter(|open| !open.turn.is_streaming());
+        let held = others().filter(|open| open.holder == holder).count();
         if held >= self.bounds.per_peer {
             self.make_room(|open| open.holder == holder);
-        } else if self.open.len() >= self.bounds.connections {
+        } else if others().count() >= self.bounds.connections {
             self.make_room(|_| true);
         }
         let end = self.tasks.spawn_local(serve);

@@ -7,6 +7,8 @@
 //!    └──────────────────────── all of it has left ─────────────────────────────────────┘
 //! ```
 //!
+//! A response without end is Streaming instead of Writing: each piece of it must leave in time.
+//!
 //! What the client takes to send its request and to read the response counts; what we take to do what it asks does not. A
 //! [`Turn`] is shared by the stream of a connection, which tells of octets, by whoever answers its requests, and by whoever decides
 //! which connection makes room for another. Nothing here closes anything.
@@ -58,6 +60,11 @@ enum Phase {
         /// Whether all of the response is in the buffer of the connection.
         is_whole: bool,
     },
+    /// Its response has no end.
+    Streaming {
+        /// A piece of it has been waiting to leave since then.
+        since: Option<Instant>,
+    },
 }
 
 impl Turn {
@@ -71,7 +78,9 @@ impl Turn {
         let spent = match self.phase.get() {
             Phase::Reading { since } => since.elapsed(),
             // It came together with the one before.
-            Phase::Idle { .. } | Phase::Working { .. } | Phase::Writing { .. } => Duration::ZERO,
+            Phase::Idle { .. } | Phase::Working { .. } | Phase::Writing { .. } | Phase::Streaming { .. } => {
+                Duration::ZERO
+            }
         };
         self.set(Phase::Working { spent });
     }
@@ -82,10 +91,21 @@ impl Turn {
             Phase::Working { spent } => spent,
             // Refused before it was read.
             Phase::Reading { since } => since.elapsed(),
-            Phase::Idle { .. } | Phase::Writing { .. } => Duration::ZERO,
+            Phase::Idle { .. } | Phase::Writing { .. } | Phase::Streaming { .. } => Duration::ZERO,
         };
         self.set(Phase::Writing { since: Instant::now(), spent, is_whole: false });
         Handing(Rc::clone(self))
+    }
+
+    /// The response to the request is made, and has no end. What is returned is dropped if it ends all the same.
+    pub(super) fn is_streamed(self: &Rc<Self>) -> Handing {
+        self.set(Phase::Streaming { since: Some(Instant::now()) });
+        Handing(Rc::clone(self))
+    }
+
+    /// Whether its response has no end.
+    pub(super) fn is_streaming(&self) -> bool {
+        matches!(self.phase.get(), Phase::Streaming { .. })
     }
 
     /// Waits until the client has taken longer than it may.
@@ -105,16 +125,17 @@ impl Turn {
             Phase::Idle { .. } | Phase::Working { .. } => None,
             Phase::Reading { since } => Some(since + PATIENCE),
             Phase::Writing { since, spent, .. } => Some(since + PATIENCE.saturating_sub(spent)),
+            Phase::Streaming { since } => since.map(|since| since + PATIENCE),
         }
     }
 
     /// How soon the connection makes room for another, the least first: those without a request, the longest idle of them first;
-    /// then those whose clients take their time. None for one whose request is being carried out.
+    /// then those whose clients take their time. None for one whose request is being carried out, or whose client listens.
     pub(super) fn claim(&self) -> Option<(bool, Instant)> {
         match self.phase.get() {
             Phase::Idle { since } => Some((false, since)),
             Phase::Reading { since } | Phase::Writing { since, .. } => Some((true, since)),
-            Phase::Working { .. } => None,
+            Phase::Working { .. } | Phase::Streaming { .. } => None,
         }
     }
 
@@ -127,8 +148,14 @@ impl Turn {
 
     /// The buffer of the connection is empty.
     fn flushed(&self) {
-        if let Phase::Writing { is_whole: true, .. } = self.phase.get() {
-            self.set(Phase::Idle { since: Instant::now() });
+        match self.phase.get() {
+            Phase::Writing { is_whole: true, .. } => self.set(Phase::Idle { since: Instant::now() }),
+            Phase::Streaming { since: Some(_) } => self.set(Phase::Streaming { since: None }),
+            Phase::Idle { .. }
+            | Phase::Reading { .. }
+            | Phase::Working { .. }
+            | Phase::Writing { .. }
+            | Phase::Streaming { since: None } => {}
         }
     }
 
@@ -143,10 +170,24 @@ impl Turn {
 #[derive(Debug)]
 pub(super) struct Handing(Rc<Turn>);
 
+impl Handing {
+    /// A piece of it is in the buffer of the connection.
+    pub(super) fn hand(&self) {
+        if let Phase::Streaming { since: None } = self.0.phase.get() {
+            self.0.set(Phase::Streaming { since: Some(Instant::now()) });
+        }
+    }
+}
+
 impl Drop for Handing {
     fn drop(&mut self) {
-        if let Phase::Writing { since, spent, .. } = self.0.phase.get() {
-            self.0.set(Phase::Writing { since, spent, is_whole: true });
+        match self.0.phase.get() {
+            Phase::Writing { since, spent, .. } => self.0.set(Phase::Writing { since, spent, is_whole: true }),
+            Phase::Streaming { since } => {
+                let since = since.unwrap_or_else(Instant::now);
+                self.0.set(Phase::Writing { since, spent: Duration::ZERO, is_whole: true });
+            }
+            Phase::Idle { .. } | Phase::Reading { .. } | Phase::Working { .. } => {}
         }
     }
 }
@@ -223,6 +264,27 @@ mod tests {
         assert!(turn.due().is_some(), "the rest is in the buffer");
         turn.flushed();
         assert_eq!(turn.due(), None, "all of it has left");
+    }
+
+    #[test]
+    fn who_listens_must_take_each_piece_in_time() {
+        let turn = Turn::new();
+        turn.hear();
+        turn.is_read();
+        let handing = turn.is_streamed();
+        assert!(turn.due().is_some_and(|due| due <= Instant::now() + PATIENCE), "its head is to leave");
+        turn.flushed();
+        assert_eq!((turn.due(), turn.claim()), (None, None), "there is nothing to take");
+        handing.hand();
+        let due = turn.due().expect("a piece is to leave");
+        handing.hand();
+        assert_eq!(turn.due(), Some(due), "the first piece still waits");
+        turn.flushed();
+        assert_eq!(turn.due(), None);
+        drop(handing);
+        assert!(turn.due().is_some() && !turn.is_streaming(), "its end is to leave");
+        turn.flushed();
+        assert!(turn.claim().is_some(), "idle again");
     }
 
     #[test]

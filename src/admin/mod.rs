@@ -3,7 +3,7 @@
 //! It runs on the control thread and knows nothing of workers: it turns HTTP into [`Request`]s, which the control thread
 //! answers, and answers back into text and JSON. There are two ways in: a TCP listener, and a unix `socket` for changes
 //! (`door`). `connections` looks after those who come by them, and `turn` after the time that each takes; `guard` says who
-//! may, `routes` what there is, `cache` looks into the cache, [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
+//! may, `routes` what there is, `live` tells each second to whoever listens, `page` is for browsers, `cache` looks into the cache, [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
 //! only that: backends that are down do not make it unready. They are mostly the same for all forwarders of a site, so that
 //! a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer that says what is
 //! wrong into silence.
@@ -13,43 +13,89 @@ mod cache;
 mod condition;
 mod connections;
 mod deadline;
+mod explain;
 mod listeners;
+mod live;
+mod names;
+mod page;
 mod routes;
+mod slow;
 mod socket;
 pub mod status;
 mod token;
+mod usage;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use cache::CacheAccess;
 pub use condition::Condition;
+pub use explain::Question;
 pub use socket::{Owner, Socket, SocketError, usual_folders, usual_places};
 pub use token::{Token, TokenError};
 
 use self::authorization::Guard;
 use self::connections::{Bounds, Parts};
 use self::listeners::Door;
+use self::status::Status;
 use crate::config::nearest;
 use crate::metrics::Snapshot;
+use crate::sight::Event;
+use crate::sight::live::{History, Second, Span};
+use crate::sight::names::TopNames;
+use crate::sight::slow::SlowRaces;
 pub use crate::state::ManualHealth;
+
+/// What of an admin server a reload changes while it serves.
+#[derive(Debug)]
+pub struct Settings {
+    /// What lets anybody change something; none where there is no token.
+    pub token: Option<Token>,
+    /// Whether there is a page at `/`.
+    pub has_page: bool,
+}
 
 /// What the admin server asks of the control thread. A way back that is dropped says that the server ends.
 #[derive(Debug)]
 pub enum Request {
     /// All numbers as of now.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// The status that these numbers make, with the verdict and the last minute.
+    Status(Box<Snapshot>, oneshot::Sender<Status>),
+    /// The last second.
+    Second(oneshot::Sender<Second>),
+    /// The seconds as they come.
+    Seconds(Listener),
+    /// What was.
+    History(Span, oneshot::Sender<History>),
     /// The cache, if there is one.
     Cache(oneshot::Sender<Option<CacheAccess>>),
+    /// The slow races, if any are kept.
+    SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
+    /// The names that are counted, if any are.
+    TopNames(oneshot::Sender<Option<Arc<Mutex<TopNames>>>>),
+    /// Ask a question for an operator, and tell what happens to it.
+    Explain(Box<Question>, oneshot::Sender<Result<(), Refused>>),
     /// Carry out a change; says what was done in a sentence for people.
     Change(Change, oneshot::Sender<Result<String, Refused>>),
+}
+
+/// Who wants to be told each second.
+#[derive(Debug)]
+pub struct Listener {
+    /// The last second that it was told; those after it come first, as far as they are kept.
+    pub last: Option<u64>,
+    /// Where those go that were missed.
+    pub missed: oneshot::Sender<Vec<Event>>,
+    /// Where the others go. It is dropped if there is no more room: who comes again gets what it has missed.
+    pub seconds: mpsc::Sender<Event>,
 }
 
 /// A change to the running server.
@@ -174,7 +220,7 @@ pub async fn serve(
     listener: std::net::TcpListener,
     socket: Option<(UnixListener, PathBuf)>,
     connections: usize,
-    token: Rc<RefCell<Option<Token>>>,
+    settings: Rc<RefCell<Settings>>,
     requests: mpsc::Sender<Request>,
     condition: Arc<Condition>,
     end: watch::Receiver<Option<Ending>>,
@@ -183,13 +229,16 @@ pub async fn serve(
     let (socket, path) = socket.unzip();
     match &path {
         Some(path) => tracing::info!(socket = %path.display(), "admin: changes over the socket need no token"),
-        None if token.borrow().is_none() => {
+        None if settings.borrow().token.is_none() => {
             tracing::info!("admin: no changes are taken: there is neither socket nor token_file")
         }
         None => {}
     }
-    let guard = Rc::new(Guard::new(token, address.ip(), path));
-    let router = routes::router(requests, condition);
+    let guard = Rc::new(Guard::new(settings, address.ip(), path));
+    // Of a client that listens nobody knows when it ends: such connections have a part of their own.
+    let streams = live::MAX_STREAMS.min(connections / 3);
+    let connections = connections - streams;
+    let router = routes::router(requests, condition, streams);
     // Whoever may use the socket always has a part.
     let owners = if socket.is_some() { connections / 4 } else { 0 };
     let bounds = Bounds::of(connections - owners);

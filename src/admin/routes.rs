@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::str;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -17,25 +17,41 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
+use super::explain::{self, ExplainTurn};
+use super::names;
+use super::page;
+use super::slow;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
-use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request};
+use super::usage::usage;
+use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request, live};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
 use crate::net::tasks::blocking;
 use crate::wire::Name;
 
 /// All paths, for requests that may be asked and are there with all of their body.
-pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>) -> Router {
-    let server = Arc::new(Server { requests, condition, cache_turn: Arc::default() });
+pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>, streams: usize) -> Router {
+    let server = Arc::new(Server {
+        requests,
+        condition,
+        cache_turn: Arc::default(),
+        explain_turn: ExplainTurn::default(),
+        streams: Arc::new(Semaphore::new(streams)),
+    });
     Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
+        .route(EXPLAIN, post(explain::explain))
+        .route("/api/v1/live", get(live::second))
+        .route("/api/v1/history", get(live::history))
+        .route("/api/v1/slow", get(slow::slow))
+        .route("/api/v1/names", get(names::names))
         .route(RELOAD, post(reload))
         .route(RESTART, post(restart))
         .route(UPGRADE, post(upgrade))
@@ -46,23 +62,28 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>)
         .route("/api/v1/pools/{pool}/backends", post(add))
         .route("/api/v1/pools/{pool}/backends/{backend}", delete(remove))
         .route("/api/v1/pools/{pool}/backends/{backend}/{action}", post(act))
+        .merge(page::routes())
         .fallback(any(async || HttpError::NoSuchPath))
         .method_not_allowed_fallback(async || HttpError::WrongMethod)
         .with_state(server)
 }
 
 /// What handlers ask.
-struct Server {
+pub(super) struct Server {
     /// The way to the control thread.
     requests: mpsc::Sender<Request>,
+    /// Places for those who listen.
+    pub(super) streams: Arc<Semaphore>,
     condition: Arc<Condition>,
     /// Held by whoever goes through the cache: however many ask, workers meet no more than one of them there.
     cache_turn: Arc<Mutex<()>>,
+    /// Held by whoever has a question explained.
+    pub(super) explain_turn: ExplainTurn,
 }
 
 impl Server {
     /// Asks the control thread for something and waits for it.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, HttpError> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, HttpError> {
         let (way_back, answer) = oneshot::channel();
         self.requests.send(request(way_back)).await.map_err(|_| HttpError::Ending)?;
         answer.await.map_err(|_| HttpError::Ending)
@@ -113,9 +134,10 @@ pub(super) fn is_about_health(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-/// Whether a path is that of a change which may wait for long: until all is read again, by this process or by another.
+/// Whether a path is that of something which may wait for long: until all is read again, by this process or by another, or until the
+/// last late reply to a question that is explained.
 pub(super) fn may_wait(path: &str) -> bool {
-    [RELOAD, RESTART, UPGRADE].contains(&path)
+    [EXPLAIN, RELOAD, RESTART, UPGRADE].contains(&path)
 }
 
 /// `/healthz`.
@@ -139,13 +161,13 @@ async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Resul
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted_by(accept);
     let snapshot = server.ask(Request::Snapshot).await?;
-    Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(snapshot, format)))
+    Ok(([(header::CONTENT_TYPE, format.content_type())], exposition::write(snapshot, usage(), format)))
 }
 
 /// `/api/v1/status`.
 async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, HttpError> {
-    let snapshot = server.ask(Request::Snapshot).await?;
-    Ok(Json(Status::of(&snapshot, SystemTime::now())))
+    let snapshot = Box::new(server.ask(Request::Snapshot).await?);
+    server.ask(|way_back| Request::Status(snapshot, way_back)).await.map(Json)
 }
 
 /// `/api/v1/reload`.
@@ -311,6 +333,8 @@ pub(super) enum HttpError {
     Ending,
     /// Too many others are being carried out.
     Busy,
+    /// Too many listen already.
+    NoPlace,
     /// What was asked for takes longer than is waited for it; says what it still does.
     StillGoing(&'static str),
 }
@@ -342,6 +366,7 @@ impl IntoResponse for HttpError {
             }
             Self::Ending => (StatusCode::SERVICE_UNAVAILABLE, "the server is ending".to_owned()),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too much is asked at once, try again".to_owned()),
+            Self::NoPlace => (StatusCode::SERVICE_UNAVAILABLE, NO_PLACE.to_owned()),
             Self::StillGoing(what) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
@@ -354,6 +379,8 @@ impl IntoResponse for HttpError {
     }
 }
 
+/// Where a question is explained.
+const EXPLAIN: &str = "/api/v1/explain";
 /// Where a reload is asked for.
 const RELOAD: &str = "/api/v1/reload";
 /// Where a restart is asked for.
@@ -365,7 +392,10 @@ const NOT_YET_SERVING: &str = "the newcomer does not serve yet";
 /// How long a client is made to wait for a change: less than `hedgerow ctl` waits. Tests of builds with faults wait for it.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(if cfg!(feature = "faults") { 3 } else { 50 });
 /// Said of paths that do not exist.
-const NO_SUCH_PATH: &str = "there is nothing here; see /metrics, /healthz, /readyz, /api/v1/status";
+const NO_SUCH_PATH: &str =
+    "there is nothing here; see /metrics, /healthz, /readyz, /api/v1/status, /api/v1/live, /api/v1/history";
+/// Said of a stream too many.
+const NO_PLACE: &str = "as many listen already as may; /api/v1/live?once gives one second";
 /// Said of whatever is asked of a cache that is not there.
 const NO_CACHE: &str = "there is no cache: the config has no [cache]";
 /// Largest body, octets. A new backend takes 60.

@@ -10,10 +10,15 @@ use crate::metrics::{
     BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot, ProcessSnapshot, ReloadSnapshot,
     Snapshot, SupervisorSnapshot,
 };
+use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
+use crate::sight::{History, Sight};
 
 /// The whole server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// Whether all is well.
+    #[serde(default)]
+    pub verdict: Verdict,
     /// Of this program.
     pub version: String,
     /// Seconds since the start.
@@ -24,6 +29,12 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
     /// The cache; null if there is none.
     pub cache: Option<CacheStatus>,
+    /// The zones of the authorities, those first that are not answered from; at most [`ZoneStatus::MAX`].
+    #[serde(default)]
+    pub zones: Vec<ZoneStatus>,
+    /// How many zones more there are.
+    #[serde(default)]
+    pub more_zones: usize,
     /// How many configs have been in force, that of the start included.
     #[serde(default)]
     pub edition: u64,
@@ -39,6 +50,24 @@ pub struct Status {
     /// All processes.
     #[serde(default)]
     pub processes: Vec<ProcessStatus>,
+}
+
+/// A zone of an authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneStatus {
+    /// The name of the authority in the config.
+    pub authority: String,
+    /// Its apex.
+    pub name: String,
+    /// primary (from a file); or, of another server's, served, absent (it has never come) or expired.
+    pub state: String,
+    /// Of the version that is answered from; null if there is none.
+    pub serial: Option<u32>,
+}
+
+impl ZoneStatus {
+    /// How many are told.
+    pub const MAX: usize = 256;
 }
 
 /// The process that starts and watches the others.
@@ -104,6 +133,9 @@ pub struct PoolStatus {
     pub hedges_denied: u64,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: u64,
+    /// The last minute; null if there are too many pools for each to be kept.
+    #[serde(default)]
+    pub last_minute: Option<PoolMinute>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }
@@ -140,6 +172,9 @@ pub struct BackendStatus {
     pub errors: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
+    /// The last minute; null if there are too many backends for each to be kept.
+    #[serde(default)]
+    pub last_minute: Option<BackendMinute>,
 }
 
 /// The cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
@@ -257,14 +292,18 @@ pub struct Failed {
 }
 
 impl Status {
-    /// Of a server with these numbers.
-    pub fn of(snapshot: &Snapshot, now: SystemTime) -> Self {
+    /// Of a server with these numbers, and what was seen of it.
+    pub fn of(snapshot: &Snapshot, sight: Option<&Sight>, now: SystemTime) -> Self {
+        let history = sight.map(Sight::history);
         Self {
+            verdict: sight.map(|sight| sight.verdict().clone()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: snapshot.uptime.as_secs(),
             workers: snapshot.workers,
-            pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, now)).collect(),
+            pools: snapshot.pools.iter().map(|pool| PoolStatus::of(pool, history, now)).collect(),
             cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
+            zones: Vec::new(),
+            more_zones: 0,
             edition: snapshot.reload.edition,
             reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
             reloading: ReloadingStatus::of(&snapshot.reload),
@@ -314,14 +353,19 @@ impl ReloadingStatus {
 
 impl PoolStatus {
     /// Of a pool with these numbers.
-    fn of(pool: &PoolSnapshot, now: SystemTime) -> Self {
+    fn of(pool: &PoolSnapshot, history: Option<&History>, now: SystemTime) -> Self {
+        let backend = |backend| {
+            let last_minute = history.and_then(|history| history.backend_minute(&pool.name, backend));
+            BackendStatus { last_minute, ..BackendStatus::of(backend, now) }
+        };
         Self {
             name: pool.name.clone(),
             in_flight: pool.in_flight,
             duration_ms: Percentiles::of(&pool.duration),
             hedges_denied: pool.hedges_denied,
             hedges_wasted: pool.hedges_wasted,
-            backends: pool.backends.iter().map(|backend| BackendStatus::of(backend, now)).collect(),
+            last_minute: history.and_then(|history| history.pool_minute(pool)),
+            backends: pool.backends.iter().map(backend).collect(),
         }
     }
 }
@@ -350,6 +394,7 @@ impl BackendStatus {
             wins: ByKind { first: wins.first, hedge: wins.hedge, failover: wins.failover, probe: None },
             errors: backend.errors,
             timeouts: backend.timeouts,
+            last_minute: None,
         }
     }
 }

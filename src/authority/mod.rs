@@ -27,6 +27,7 @@ use crate::net::options::enable_gro;
 use crate::net::tasks::{TaskKind, Tasks};
 use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
+use crate::taps::{Side, Taken, Told, WorkerTaps};
 use crate::wire::{
     Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, Transport, read_query, write_error, write_prohibited,
 };
@@ -50,6 +51,8 @@ pub struct Authority {
     transfers: Arc<Semaphore>,
     /// The tasks of this worker.
     tasks: Tasks,
+    /// What observes queries.
+    taps: Rc<WorkerTaps>,
 }
 
 /// What a worker's part of a TS is linked with.
@@ -64,15 +67,17 @@ pub struct Links {
     pub notifies: mpsc::UnboundedSender<ReceivedNotify>,
     /// The tasks of the worker, its transfers among them.
     pub tasks: Tasks,
+    /// What observes queries.
+    pub taps: Rc<WorkerTaps>,
 }
 
 impl Authority {
     /// Answers from `state`, as the authority of this number.
     pub fn new(number: usize, state: Arc<AuthorityState>, links: Links) -> Self {
-        let Links { own, counters, limited, notifies, tasks } = links;
+        let Links { own, counters, limited, notifies, tasks, taps } = links;
         let transfers = Arc::new(Semaphore::new(TRANSFERS));
         let own = RefCell::new(own);
-        Self { number, state: RefCell::new(state), own, counters, limited, notifies, transfers, tasks }
+        Self { number, state: RefCell::new(state), own, counters, limited, notifies, transfers, tasks, taps }
     }
 
     /// Answers from another state from now on. Transfers that have begun go on from theirs.
@@ -146,7 +151,9 @@ impl Authority {
                     Handled::Reaction(reaction) => reaction,
                     // By UDP, a transfer is a datagram like any other.
                     Handled::Transfer(_) => Reaction::Silent,
-                    Handled::Dropped(reason) => return self.drop_query(reason, Transport::Udp, out),
+                    Handled::Dropped(reason) => {
+                        return self.drop_query(reason, &arrival, (peer, Transport::Udp), out);
+                    }
                 };
                 if let (Some((rate, now)), Reaction::Respond(rcode)) = (rate, reaction)
                     && rate.limits(peer.ip())
@@ -159,27 +166,32 @@ impl Authority {
                     match decision {
                         Decision::Pass => {}
                         Decision::Slip => reaction = Reaction::Respond(slip(&arrival, rcode, out)),
-                        Decision::Drop => return self.drop_query(Dropped::Limited, Transport::Udp, out),
+                        Decision::Drop => {
+                            return self.drop_query(Dropped::Limited, &arrival, (peer, Transport::Udp), out);
+                        }
                     }
                 }
-                self.count(reaction, Transport::Udp, out);
+                self.count(reaction, &arrival, (peer, Transport::Udp), out);
             });
         }
         // Straight to the socket: responses do not wait for it to become writable.
         responses.flush(socket, |_, _| self.counters.dropped(Dropped::Unsent));
+        self.taps.end_turn();
     }
 
     /// Answers a query that came by TCP.
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
         let state = Arc::clone(&self.state.borrow());
+        let asker = (responder.peer(), Transport::Tcp);
         let arrival = self.read(&state, message, responder.peer().ip(), clock::unix_now_serial);
         let reaction = match self.react(&state, &arrival, responder.peer(), Transport::Tcp, &mut out) {
             Handled::Reaction(reaction) => reaction,
             Handled::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
                     let parts = responder.respond_in_parts();
-                    self.count(Reaction::Respond(Rcode::NOERROR), Transport::Tcp, &mut out);
+                    self.count(Reaction::Respond(Rcode::NOERROR), &arrival, asker, &mut out);
+                    self.taps.end_turn();
                     self.tasks.start_and_leave(TaskKind::Transfer, async move {
                         transfer.send(parts).await;
                         drop(permit);
@@ -193,11 +205,13 @@ impl Authority {
                 }
             },
             Handled::Dropped(reason) => {
-                self.drop_query(reason, Transport::Tcp, &mut out);
+                self.drop_query(reason, &arrival, asker, &mut out);
+                self.taps.end_turn();
                 return responder.respond(|_| {});
             }
         };
-        self.count(reaction, Transport::Tcp, &mut out);
+        self.count(reaction, &arrival, asker, &mut out);
+        self.taps.end_turn();
         responder.respond(|response| *response = out);
     }
 
@@ -245,25 +259,55 @@ impl Authority {
     }
 
     /// Says nothing to a query, and counts why.
-    fn drop_query(&self, reason: Dropped, transport: Transport, out: &mut Vec<u8>) {
-        self.counters.query(transport);
+    fn drop_query(&self, reason: Dropped, arrival: &Arrival<'_>, asker: Asker, out: &mut Vec<u8>) {
+        self.counters.query(asker.1);
         self.counters.dropped(reason);
         out.clear();
+        self.tell(arrival, asker, None, out);
     }
 
     /// Counts what became of a message. `out` stays empty if there is nothing to say.
-    fn count(&self, reaction: Reaction, transport: Transport, out: &mut Vec<u8>) {
-        if reaction != Reaction::Malformed {
-            self.counters.query(transport);
-        }
+    fn count(&self, reaction: Reaction, arrival: &Arrival<'_>, asker: Asker, out: &mut Vec<u8>) {
         match reaction {
-            Reaction::Respond(rcode) => return self.counters.responses(metrics::Source::Authority, rcode.0, 1),
-            Reaction::Silent => self.counters.dropped(Dropped::Silent),
-            Reaction::Malformed => self.counters.dropped(Dropped::Malformed),
+            Reaction::Respond(rcode) => {
+                self.counters.query(asker.1);
+                self.counters.responses(metrics::Source::Authority, rcode.0, 1);
+                self.tell(arrival, asker, Some(rcode), out);
+            }
+            Reaction::Silent => self.drop_query(Dropped::Silent, arrival, asker, out),
+            Reaction::Malformed => {
+                self.counters.dropped(Dropped::Malformed);
+                out.clear();
+            }
         }
-        out.clear();
+    }
+
+    /// Tells the taps of a query and its response, if there is one.
+    fn tell(&self, arrival: &Arrival<'_>, (client, transport): Asker, rcode: Option<Rcode>, response: &[u8]) {
+        if self.taps.are_on() {
+            let (side, now) = (Side::Authority, Instant::now());
+            let (local, hash, message) = (None, None, arrival.message);
+            self.taps.taken(&Taken { side, client, local, transport, now, hash, message });
+            self.taps.told(&Told {
+                side,
+                client,
+                local,
+                transport,
+                since: None,
+                now,
+                hash: None,
+                question: arrival.read.as_ref().ok().map(|query| query.question.as_wire()),
+                message: response,
+                said: rcode.map(|rcode| (metrics::Source::Authority, rcode)),
+                queries: 1,
+                resolution: None,
+            });
+        }
     }
 }
+
+/// Who has asked, and how.
+type Asker = (SocketAddr, Transport);
 
 /// A message that has come, read.
 struct Arrival<'m> {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::entry::{Head, State};
-use super::key::PoolId;
+use super::key::{Key, PoolId};
 use super::rules::Rules;
 use super::shard::Retain;
 use super::store::{Cache, lock};
@@ -86,6 +86,14 @@ impl Cache {
         shown.sort_by_key(|entry| (entry.pool.0, entry.qtype, entry.qclass, entry.checking_disabled, entry.dnssec_ok));
         shown.dedup_by_key(|entry| (entry.pool, entry.qtype, entry.qclass, entry.checking_disabled, entry.dnssec_ok));
         shown
+    }
+
+    /// What is kept of one question, if it is not yet gone. That is no hit.
+    pub fn peek(&self, key: &Key<'_>, rules: &Rules, now: Instant) -> Option<Shown> {
+        let now = self.millis(now);
+        let shard = self.shard(key);
+        let (head, kept) = shard.find(key).and_then(|slot| shard.entry(slot))?;
+        if head.is_gone(now, rules.stale) { None } else { show(&head, kept, rules, now) }
     }
 
     /// Shows a visitor every entry.

@@ -125,6 +125,10 @@ fn config(args: &Args) -> Config {
         cache: None,
         admin: None,
         supervisor: None,
+        slow: None,
+        query_log: None,
+        dnstap: None,
+        traces: None,
     }
 }
 

@@ -9,7 +9,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::{Cli, print};
-use crate::config::reference::{Key, KeyDefault, Section, sections};
+use crate::config::description::Shape;
+use crate::config::reference::{Key, KeyDefault, Section, sections, shape};
 
 /// The options.
 #[derive(Debug, clap::Args)]
@@ -101,6 +102,7 @@ fn config_page() -> Vec<u8> {
         bold("hedgerow check"),
         roman(" tells every problem of a file, with its place and what would be right."),
     ]);
+    let shape = shape();
     for section in sections() {
         match section.name.as_str() {
             "" => roff.control("SH", ["TOP LEVEL"]),
@@ -113,7 +115,7 @@ fn config_page() -> Vec<u8> {
             roff.control("PP", []);
             verbatim(&mut roff, section.example.iter().map(String::as_str));
         }
-        section.keys.iter().for_each(|key| add_key(&mut roff, &section, key));
+        section.keys.iter().for_each(|key| add_key(&mut roff, &section, key, &shape));
     }
     roff.control("SH", ["SEE ALSO"]);
     roff.text([roman("hedgerow(1), hedgerow-check(1), hedgerow-serve(1)")]);
@@ -121,16 +123,16 @@ fn config_page() -> Vec<u8> {
 }
 
 /// Adds a key with its default, what it takes, and why.
-fn add_key(roff: &mut Roff, section: &Section, key: &Key) {
+fn add_key(roff: &mut Roff, section: &Section, key: &Key, shape: &Shape) {
     let value = roman(format!(" = {}", key.value));
-    let default = match section.default_of(key) {
+    let default = match section.default_of(key, shape) {
         KeyDefault::Shown => "the default",
         KeyDefault::Nothing => "an example, no default",
         KeyDefault::Required => "an example, must be there",
     };
     roff.control("TP", []).text([bold(key.name.as_str()), value, roman(format!("   ({default})"))]);
     roff.text([roman(key.comment.join(" "))]);
-    match section.takes(key) {
+    match section.takes(key, shape) {
         takes if takes.is_empty() => {}
         takes => drop(roff.control("br", []).text([roman(format!("Takes {takes}."))])),
     }

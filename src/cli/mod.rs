@@ -3,13 +3,17 @@
 mod check;
 mod completions;
 mod ctl;
+#[cfg(test)]
+mod documented;
 mod log;
 mod lookup;
 mod ls;
 mod man;
 mod run;
+mod schema;
 mod serve;
 mod simulate;
+mod top;
 mod ts;
 
 use std::io::{self, Write};
@@ -69,6 +73,17 @@ enum Command {
         #[command(flatten)]
         args: ctl::Args,
     },
+    /// Watch a running server in the terminal
+    Top {
+        /// The config file that names the admin server [default: ./config.toml, then /etc/hedgerow/config.toml]
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// How it is watched.
+        #[command(flatten)]
+        args: top::Args,
+    },
+    /// Write the JSON Schema of the config file, for editors
+    Schema(schema::Args),
     /// Write the manual pages
     Man(man::Args),
     /// Write what a shell needs to complete command lines
@@ -100,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::Check { config: ConfigFile { config }, args } => check::run(config, &args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Ctl { config, args } => ctl::run(&args, config.as_deref()),
+        Command::Top { config, args } => top::run(&args, config.as_deref()),
+        Command::Schema(args) => schema::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
@@ -129,16 +146,18 @@ fn settle(command: Option<Command>, before: ConfigFile) -> Result<Command, clap:
         Command::Ctl { config, args } if config.is_none() || config == before.config => {
             Ok(Command::Ctl { config: before.config, args })
         }
-        Command::Serve(_) | Command::Check { .. } | Command::Ctl { .. } => {
+        Command::Top { config: None, args } => Ok(Command::Top { config: before.config, args }),
+        Command::Serve(_) | Command::Check { .. } | Command::Ctl { .. } | Command::Top { .. } => {
             refusal("--config stands before and after the command, expected one")
         }
         Command::Ls(_)
         | Command::Ts(_)
         | Command::Lookup(_)
         | Command::Simulate(_)
+        | Command::Schema(_)
         | Command::Man(_)
         | Command::Completions(_) => {
-            refusal("--config before a command that reads no config file, expected serve, check or ctl")
+            refusal("--config before a command that reads no config file, expected serve, check, ctl or top")
         }
     }
 }
@@ -163,6 +182,8 @@ mod tests {
             Command::Ts(_) => Ok(("ts", None)),
             Command::Lookup(_) => Ok(("lookup", None)),
             Command::Simulate(_) => Ok(("simulate", None)),
+            Command::Top { config, .. } => Ok(("top", config)),
+            Command::Schema(_) => Ok(("schema", None)),
             Command::Man(_) => Ok(("man", None)),
             Command::Completions(_) => Ok(("completions", None)),
         }
@@ -187,6 +208,8 @@ mod tests {
         check("check --dump example.org -c a.toml", "check", Some("a.toml"));
         check("--log debug --log-format json lookup a.example", "lookup", None);
         check("ts -l 127.0.0.1:0 a.txt --log debug", "ts", None);
+        check("-c a.toml top --once", "top", Some("a.toml"));
+        check("schema --markdown", "schema", None);
         check("man --dir pages", "man", None);
         check("completions zsh", "completions", None);
         check("simulate --from a.toml --status 127.0.0.1:5380", "simulate", None);
@@ -195,9 +218,9 @@ mod tests {
     #[test]
     fn a_config_file_that_would_not_be_read_is_refused() {
         for (line, told) in [
-            ("-c a.toml lookup a.example", "expected serve, check or ctl"),
-            ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve, check or ctl"),
-            ("-c a.toml simulate", "expected serve, check or ctl"),
+            ("-c a.toml lookup a.example", "expected serve, check, ctl or top"),
+            ("-c a.toml ts -l 127.0.0.1:0 a.txt", "expected serve, check, ctl or top"),
+            ("-c a.toml simulate", "expected serve, check, ctl or top"),
             ("ls -l 127.0.0.1:0 -c a.toml 127.0.0.1:1", "unexpected argument '-c'"),
             ("-c a.toml serve -c b.toml", "expected one"),
         ] {

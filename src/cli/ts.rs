@@ -79,6 +79,10 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         cache: None,
         admin: None,
         supervisor: None,
+        slow: None,
+        query_log: None,
+        dnstap: None,
+        traces: None,
     };
     load::load_files_to_serve(config, None, loader)
 }

@@ -1,4 +1,4 @@
-//! `[admin]`: where the admin server listens, and by which ways it takes changes.
+//! `[admin]`: where the admin server listens, by which ways it takes changes, and what it shows.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -13,6 +13,12 @@ impl AdminConfig {
 
     /// The default of `socket`: `hedgerow ctl` finds it without being told.
     pub const SOCKET: AdminSocket = AdminSocket::Auto;
+
+    /// The default of `page`: it shows what whoever reaches the listener can read anyway.
+    pub const PAGE: bool = true;
+
+    /// The default of `names`: who asks for what is counted by nobody who was not told to.
+    pub const NAMES: bool = false;
 }
 
 /// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listeners`.
@@ -29,8 +35,10 @@ pub(super) fn read<'d>(
     listeners.push((listen, spot));
     let token_file = section.take("token_file").and_then(|node| node.parsed(words::file_name));
     let socket = section.parsed("socket", |text| read_socket(text, folder), AdminConfig::SOCKET);
+    let page = section.boolean("page", AdminConfig::PAGE);
+    let names = section.boolean("names", AdminConfig::NAMES);
     section.finish();
-    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket }
+    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket, page, names }
 }
 
 /// Reads `auto`, `off`, or a path.
@@ -38,19 +46,10 @@ fn read_socket(text: &str, folder: &Path) -> Result<AdminSocket, Expected> {
     match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
-        "" => Err(Expected::new("auto, off, or the path of a socket")),
-        path => {
-            let path = folder.join(path);
-            if path.as_os_str().len() > MAX_SOCKET {
-                return Err(Expected::new(format!("a path of {MAX_SOCKET} octets at most, with its folder")));
-            }
-            Ok(AdminSocket::At(path))
-        }
+        "" => Err(Expected::new("auto, off, or the path of a socket").matching(words::NOT_EMPTY)),
+        path => words::socket_path(path, folder).map(AdminSocket::At),
     }
 }
-
-/// Longest path of a unix socket, octets: `sun_path` of unix(7) has 108, of which one ends it.
-const MAX_SOCKET: usize = 107;
 
 #[cfg(test)]
 mod tests {
@@ -73,7 +72,9 @@ mod tests {
         let config =
             Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).unwrap_or_else(|p| panic!("{text}\n{p}"));
         let listen = listen.parse().expect("an address");
-        assert_eq!(config.admin, Some(AdminConfig { listen, token_file: token_file.map(PathBuf::from), socket }));
+        let (page, names) = (!content.contains("page = false"), content.contains("names = true"));
+        let token_file = token_file.map(PathBuf::from);
+        assert_eq!(config.admin, Some(AdminConfig { listen, token_file, socket, page, names }));
     }
 
     #[test]
@@ -81,6 +82,10 @@ mod tests {
         check_read("", "127.0.0.1:5380", None);
         check_read("listen = \"[::]:0\"", "[::]:0", None);
         check_read("token_file = \"admin.token\"", "127.0.0.1:5380", Some("/etc/hedgerow/admin.token"));
+        check_read("page = true", "127.0.0.1:5380", None);
+        check_read("page = false", "127.0.0.1:5380", None);
+        check_read("names = true", "127.0.0.1:5380", None);
+        check_read("names = false", "127.0.0.1:5380", None);
         check_read("token_file = \"/run/token\"", "127.0.0.1:5380", Some("/run/token"));
         for (value, socket) in [
             ("auto", AdminSocket::Auto),
@@ -106,8 +111,12 @@ mod tests {
                  such as \"127.0.0.1:53\" or \"[::1]:53\", not an array",
             ),
             ("token_file = \"\"", "2:14: admin.token_file: invalid value \"\": expected the name of a file"),
-            ("token = \"x\"", "2:1: admin: unknown key \"token\", expected one of listen, token_file, socket"),
+            (
+                "token = \"x\"",
+                "2:1: admin: unknown key \"token\", expected one of listen, token_file, socket, page, names",
+            ),
             ("socket = \"\"", "2:10: admin.socket: invalid value \"\": expected auto, off, or the path of a socket"),
+            ("page = \"no\"", "2:8: admin.page: expected true or false, not a string"),
             ("socket = true", "2:10: admin.socket: expected a string: put the boolean in quotes"),
             (
                 "listen = \"127.0.0.1:5301\"",

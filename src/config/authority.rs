@@ -80,7 +80,7 @@ fn read_zone<'d>(
     let Some(mut section) = item.table() else {
         return Some(ZoneSource { file: folder.join(item.parsed(words::file_name)?), origin: None });
     };
-    if let Some(zone) = section.take("zone") {
+    if let Some(zone) = section.take_discriminator("zone") {
         transfers.read_secondary(&zone, section, folder, claims);
         return None;
     }

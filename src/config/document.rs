@@ -6,10 +6,14 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::description::Shape;
 use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
 use super::words::Expected;
-use super::{Config, Problems, User, admin, authority, cache, forwarder, keys, limits, pool, supervisor};
+use super::{
+    Config, Problems, SlowConfig, User, admin, authority, cache, dnstap, forwarder, keys, limits, pool, query_log,
+    slow, supervisor, traces,
+};
 
 /// Reads the text of a config file; see [`Config::parse`].
 pub(super) fn parse(
@@ -29,6 +33,13 @@ pub(super) fn parse(
     let config = read(Section::document(document.get_ref(), &notes), folder, find_user);
     let found = notes.into_found();
     if found.is_empty() { Ok(config) } else { Err(Problems::new(found)) }
+}
+
+/// What the readers take, by having them read a document that has everything.
+pub(super) fn describe() -> Shape {
+    let notes = Notes::new("", "");
+    read(Section::described(&notes), Path::new(""), &|_| None);
+    Shape::of(notes.into_facts())
 }
 
 /// Notes what is no TOML, once for each line: what follows on the line is mostly an echo.
@@ -57,13 +68,18 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let cache_section = document.section("cache");
     let admin_section = document.section("admin");
     let supervisor = document.section("supervisor").map(supervisor::read);
+    let slow = document.section("slow").map(slow::read);
+    let query_log = document.section("query_log").map(|section| query_log::read(section, folder));
+    let dnstap = document.section("dnstap").map(|section| dnstap::read(section, folder));
+    let traces_section = document.section("traces");
+    let traces_spot = traces_section.as_ref().map(|section| section.spot.clone());
+    let traces = traces_section.map(traces::read);
 
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
     let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let pools = sections.map(|(name, section)| pool::read(name, section, &mut asked)).collect();
-    let nothing_to_run = forwarder_node.is_none() && authorities_node.is_none();
     let forwarder = forwarder_node
         .and_then(|node| node.section())
         .map(|section| forwarder::read(section, &pool_names, folder, &mut listeners));
@@ -81,10 +97,16 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let cache = cache_section.map(|section| cache::read(section, folder));
     let admin = admin_section.map(|section| admin::read(section, folder, &mut listeners));
 
-    note_shared_listeners(listeners);
-    if nothing_to_run {
-        document.spot.note("nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]");
+    // Who can ask for them may want to.
+    let slow = slow.or_else(|| admin.is_some().then(SlowConfig::default));
+    if let Some(spot) = &traces_spot {
+        traces::check_source(spot, slow, forwarder.is_some());
     }
+    note_shared_listeners(listeners);
+    document.need_any(
+        ["forwarder", "authorities"],
+        "nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]",
+    );
     document.finish();
     Config {
         workers,
@@ -99,6 +121,10 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         cache,
         admin,
         supervisor,
+        slow,
+        query_log,
+        dnstap,
+        traces,
     }
 }
 
@@ -168,7 +194,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, slow, query_log, dnstap, traces",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

@@ -54,27 +54,16 @@ fn read_key(name: &str, node: &Node<'_>, folder: &Path) -> Option<KeyConfig> {
         }
     };
     let algorithm = section.parsed("algorithm", words::algorithm, KeyConfig::ALGORITHM);
-    let secret = section.take("secret");
-    let file = section.take("secret_file");
-    let spot = section.spot.clone();
+    let examples = "the secret is missing, write secret_file = \"a-file\" or secret = \"base64\"";
+    let [secret, file] = section.take_either(["secret", "secret_file"], examples);
     section.finish();
+    let secret = secret.map(|secret| secret.parsed_unseen(words::secret));
+    let file = file.map(|file| file.parsed(words::file_name));
     match (secret, file) {
-        (Some(secret), None) => {
-            let secret = secret.parsed_unseen(words::secret)?;
-            Some(KeyConfig::Given(Key::new(&name?, algorithm, &secret)))
-        }
-        (None, Some(file)) => {
-            let file = folder.join(file.parsed(words::file_name)?);
-            Some(KeyConfig::InFile { name: name?, algorithm, file })
-        }
-        (Some(_), Some(file)) => {
-            file.key.note("there is a secret already, write either secret or secret_file");
-            None
-        }
-        (None, None) => {
-            spot.note("the secret is missing, write secret_file = \"a-file\" or secret = \"base64\"");
-            None
-        }
+        (Some(secret), None) => Some(KeyConfig::Given(Key::new(&name?, algorithm, &secret?))),
+        (None, Some(file)) => Some(KeyConfig::InFile { name: name?, algorithm, file: folder.join(file?) }),
+        // Noted already.
+        (Some(_), Some(_)) | (None, None) => None,
     }
 }
 
@@ -134,8 +123,8 @@ mod tests {
                 "2:13: keys.k.algorithm: invalid value \"hmac-md5\": expected one of hmac-sha256, hmac-sha512",
             ),
             (
-                "secret = \"YQ==\"\nsecret_file = \"f\"",
-                "3:1: keys.k.secret_file: there is a secret already, write either secret or secret_file",
+                "secret = \"c2VjcmV0IG9mIDE2IG9j\"\nsecret_file = \"f\"",
+                "3:1: keys.k.secret_file: write either secret or secret_file, not both",
             ),
             ("secert = \"YQ==\"\nsecret_file = \"f\"", "2:1: keys.k: unknown key \"secert\", did you mean \"secret\"?"),
         ] {

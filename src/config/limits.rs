@@ -4,11 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::words::{Expected, duration};
+use super::words::{DURATION, Expected, SIZE, SIZE_UNITS, duration, octets};
 use crate::cache::Cache;
 
 /// The smallest and the largest value that is taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits<T> {
     /// The smallest.
     pub min: T,
@@ -31,7 +31,7 @@ impl Limits<Duration> {
             return Ok(value);
         }
         let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
-        Err(Expected::new(format!("a duration from {min} to {max}")))
+        Err(Expected::new(format!("a duration from {min} to {max}")).matching(DURATION))
     }
 
     /// The same where "0s" says never.
@@ -49,8 +49,35 @@ impl Limits<Duration> {
             return Ok(value);
         }
         let (min, max) = (humantime::format_duration(self.min), humantime::format_duration(self.max));
-        Err(Expected::new(format!("whole seconds from {min} to {max}")))
+        Err(Expected::new(format!("whole seconds from {min} to {max}")).matching(DURATION))
     }
+}
+
+impl Limits<usize> {
+    /// Reads a size with its unit and within these bounds.
+    pub fn parse_size(&self, text: &str) -> Result<usize, Expected> {
+        let value = octets(text)?;
+        if self.holds(&value) {
+            return Ok(value);
+        }
+        Err(Expected::new(format!("a size from {} to {}", size_text(self.min), size_text(self.max))).matching(SIZE))
+    }
+
+    /// The same where "off" says that there is no bound.
+    pub fn parse_size_or_off(&self, text: &str) -> Result<Option<usize>, Expected> {
+        match text {
+            "off" => Ok(None),
+            _ => {
+                self.parse_size(text).map(Some).map_err(|size| Expected::one_of(text, ["off"].into_iter(), Some(size)))
+            }
+        }
+    }
+}
+
+/// A size with the largest unit that leaves no rest.
+fn size_text(size: usize) -> String {
+    let unit = SIZE_UNITS.into_iter().find(|(_, shift)| size.trailing_zeros() >= *shift);
+    unit.map_or_else(|| size.to_string(), |(unit, shift)| format!("{}{unit}", size >> shift))
 }
 
 impl<T: fmt::Display> fmt::Display for Limits<T> {
@@ -74,6 +101,12 @@ pub const STANDBYS: Limits<usize> = Limits { min: 0, max: 8 };
 /// How long who makes no progress is waited for. In less a busy machine would have sound processes killed; after more no client is
 /// left to listen.
 pub const WATCHDOG: Limits<Duration> = Limits { min: secs(1), max: secs(600) };
+
+/// Slow races that are kept. Fewer are gone before anybody looks; of so many each may take a kilobyte.
+pub const SLOW_KEPT: Limits<usize> = Limits { min: 10, max: 100_000 };
+
+/// From when on a race is slow. None takes longer than its pool's `timeout`.
+pub const SLOW_THRESHOLD: Limits<Duration> = Limits { min: Duration::from_micros(1), max: secs(60) };
 
 /// Largest UDP message, octets. RFC 6891 section 6.2.3: less than 512 means 512. Section 6.2.5: 4096
 /// is as much as one should offer; such messages already travel in fragments.
@@ -202,6 +235,18 @@ pub const CONNECTION_IDLE: Limits<Duration> = Limits { min: ms(100), max: secs(6
 
 /// For how long a connection takes queries. Below a second, every other query would meet a connection that closes.
 pub const CONNECTION_LIFETIME: Limits<Duration> = Limits { min: secs(1), max: secs(7 * 86_400) };
+
+/// Share of the questions that are tapped.
+pub const SAMPLE: Limits<f64> = Limits { min: 0.0, max: 1.0 };
+
+/// Octets after which a file is rotated. Less would be hundreds of files a minute.
+pub const ROTATE: Limits<usize> = Limits { min: 1 << 20, max: 1 << 40 };
+
+/// Files that are kept of those that were rotated.
+pub const KEPT_FILES: Limits<u16> = Limits { min: 1, max: 1000 };
+
+/// Memory for records that wait to be written, octets. Less than a few buffers of the longest message change hands too often.
+pub const TAP_BUFFER: Limits<usize> = Limits { min: 1 << 20, max: 1 << 30 };
 
 /// Octets of the shortest secret of a key. RFC 8945 section 10 recommends as many as the algorithm gives, but servers of others
 /// have shorter ones, and the key is theirs too.

@@ -1,11 +1,12 @@
 //! The configuration: TOML in, a [`Config`] out that is right by construction.
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
-//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `supervisor` and `admin` each read
-//! one kind of section, `document` the file as a whole. None
+//! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `traces`,
+//! `supervisor` and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
-//! in [`limits`]. [`mod@reference`] has all keys, as the manual tells of them. Nothing here opens a file.
+//! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
+//! and the [reference](mod@reference) are made. Nothing here opens a file.
 
 mod admin;
 mod authority;
@@ -13,18 +14,24 @@ mod cache;
 mod clients;
 mod connections;
 mod cookies;
+pub mod description;
+mod dnstap;
 mod document;
 mod forwarder;
 mod keys;
 pub mod limits;
 mod pool;
 mod problem;
+mod query_log;
 pub mod reference;
+pub mod schema;
 mod section;
+mod slow;
 mod suggest;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod transfer;
 pub mod words;
 
@@ -36,10 +43,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use clients::usual_rate_limit;
+pub use dnstap::{DnstapTarget, TappedMessages};
 pub use keys::KeyConfig;
 pub use limits::Limits;
 pub use problem::{Problem, Problems};
+pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail};
+pub use slow::SlowThreshold;
 pub use suggest::nearest;
+pub use traces::OtlpTarget;
 pub use transfer::{SecondaryConfig, SharedZone, Sharing};
 pub use words::Expected;
 
@@ -75,6 +86,14 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// How processes stand beside the one that serves, if any do.
     pub supervisor: Option<SupervisorConfig>,
+    /// Which races are kept with all their attempts, if any are.
+    pub slow: Option<SlowConfig>,
+    /// The query log, if the config has one.
+    pub query_log: Option<QueryLogConfig>,
+    /// dnstap, if the config has it.
+    pub dnstap: Option<DnstapConfig>,
+    /// Where slow races go as traces, if they go anywhere.
+    pub traces: Option<TracesConfig>,
 }
 
 impl Config {
@@ -86,6 +105,15 @@ impl Config {
 
     /// The default of `drain_delay`: nobody asks who is ready unless he was told to.
     pub const DRAIN_DELAY: Duration = Duration::ZERO;
+
+    /// From when on a race is slow. None is where slow races are neither kept nor logged.
+    pub fn slow_threshold(&self) -> SlowThreshold {
+        match (&self.slow, &self.query_log) {
+            (Some(slow), _) => slow.threshold,
+            (None, Some(_)) => SlowConfig::THRESHOLD,
+            (None, None) => SlowThreshold::Off,
+        }
+    }
 
     /// The zones that authorities have from other servers.
     pub fn secondaries(&self) -> impl Iterator<Item = &SecondaryConfig> {
@@ -329,6 +357,15 @@ impl CacheConfig {
     pub const SIZE: usize = 64 << 20;
 }
 
+/// `[slow]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowConfig {
+    /// From when on a race is slow.
+    pub threshold: SlowThreshold,
+    /// How many of the newest are kept.
+    pub keep: usize,
+}
+
 /// `[supervisor]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupervisorConfig {
@@ -338,6 +375,57 @@ pub struct SupervisorConfig {
     pub watchdog: Option<Duration>,
     /// Whether a standby succeeds a supervisor that dies.
     pub succession: bool,
+}
+
+/// `[query_log]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryLogConfig {
+    /// Where lines go.
+    pub to: LogTarget,
+    /// What they look like.
+    pub format: LogFormat,
+    /// The share of the questions that are logged.
+    pub sample: f64,
+    /// What is logged besides.
+    pub always: Always,
+    /// How much of a client's address is told.
+    pub client: ClientDetail,
+    /// How much of a name is told.
+    pub names: NameDetail,
+    /// After how many octets the file is rotated, if it ever is.
+    pub rotate: Option<usize>,
+    /// How many of those that were rotated are kept.
+    pub keep: u16,
+    /// Memory for what waits to be written, octets.
+    pub buffer: usize,
+}
+
+/// `[dnstap]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnstapConfig {
+    /// Where frames go.
+    pub to: DnstapTarget,
+    /// Which messages are told.
+    pub messages: TappedMessages,
+    /// Who we are to the reader; none: the name of the host.
+    pub identity: Option<String>,
+    /// The share of the questions whose messages are told.
+    pub sample: f64,
+    /// How much of a client's address is told.
+    pub client: ClientDetail,
+    /// Whether messages are told with their octets.
+    pub names: NameDetail,
+    /// Memory for what waits to be written, octets.
+    pub buffer: usize,
+}
+
+/// `[traces]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracesConfig {
+    /// Where they go.
+    pub otlp: OtlpTarget,
+    /// How much of a name is told.
+    pub names: NameDetail,
 }
 
 /// `[admin]`.
@@ -350,6 +438,10 @@ pub struct AdminConfig {
     pub token_file: Option<PathBuf>,
     /// Where changes are taken without a token.
     pub socket: AdminSocket,
+    /// Whether there is a page at `/`.
+    pub page: bool,
+    /// Whether the names are counted that are asked for most.
+    pub names: bool,
 }
 
 /// `admin.socket`: a unix socket for changes.

@@ -1,13 +1,10 @@
-//! The reference of the configuration: the sections and keys of `config.toml`, which is built in, each with its default, what it
-//! takes, and what is said of it. What a key takes is asked of the reader of configs, which is shown a wrong value.
+//! The reference of the configuration: the sections and keys of `config.toml`, which is built in, each with its default and what
+//! is said of it. What a key takes, and whether it must be there, is told by the [description](mod@super::description).
 //!
-//! The manual hedgerow.toml(5) and docs/src/configuration.md are made from this.
+//! The JSON Schema, the manual hedgerow.toml(5) and docs/src/configuration.md are made from both.
 
-use std::path::Path;
-
-use toml::{Table, Value};
-
-use super::Config;
+use super::description::{ANY_KEY, Shape};
+use super::document;
 
 /// What all of this is made from.
 const TEXT: &str = include_str!("../../config.toml");
@@ -49,60 +46,52 @@ pub enum KeyDefault {
 }
 
 impl Section {
+    /// Where it stands in the description of what the readers take.
+    pub fn path(&self) -> String {
+        let mut steps: Vec<_> = self.name.split('.').collect();
+        if let [_, name, ..] = &mut steps[..]
+            && is_named(&self.name)
+        {
+            *name = ANY_KEY;
+        }
+        steps.join(".")
+    }
+
     /// What holds where a key is not there.
-    pub fn default_of(&self, key: &Key) -> KeyDefault {
-        let mut config = base();
-        let table = table_of(&mut config, &self.name);
-        table.remove(&key.name);
-        let problems = Config::parse(&toml::to_string(&config).expect("a table"), "c.toml", Path::new("/"));
-        let is_missing =
-            problems.is_err_and(|problems| problems.to_string().contains(&format!("{} is missing", key.name)));
+    pub fn default_of(&self, key: &Key, shape: &Shape) -> KeyDefault {
+        let table = shape.at(&self.path()).and_then(Shape::table);
+        let is_required = table.is_some_and(|table| table.required.contains(&key.name.as_str()));
         // A section that is there as a whole, as a comment, shows defaults; so does a key that is no comment.
         let is_example =
             key.is_comment && !self.is_comment() || key.comment.iter().any(|line| line.contains("no default"));
-        match (is_missing, is_example) {
+        match (is_required, is_example) {
             (true, _) => KeyDefault::Required,
             (false, true) => KeyDefault::Nothing,
             (false, false) => KeyDefault::Shown,
         }
     }
 
-    /// What the reader of configs says that a key takes: it is shown what nobody can mean.
-    pub fn takes(&self, key: &Key) -> String {
-        let wrong = [
-            Value::String("999999d".into()),
-            Value::Integer(i64::MIN),
-            Value::Float(-1.5),
-            Value::String("?".into()),
-            Value::String(String::new()),
-            Value::Integer(0),
-            Value::Table(Table::new()),
-        ];
-        let shown: Value = format!("x = {}", key.value).parse::<Table>().expect("a value")["x"].clone();
-        let is_like = |value: &Value| value.same_type(&shown);
-        let mut order: Vec<_> = wrong.iter().filter(|value| is_like(value)).collect();
-        order.extend(wrong.iter().filter(|value| !is_like(value)));
-        for value in order {
-            let mut config = base();
-            table_of(&mut config, &self.name).insert(key.name.clone(), value.clone());
-            let text = toml::to_string(&config).expect("a table");
-            let Err(problems) = Config::parse(&text, "c.toml", Path::new("/")) else { continue };
-            let path = if self.name.is_empty() { key.name.clone() } else { format!("{}.{}", self.name, key.name) };
-            let problem =
-                problems.iter().map(|problem| problem.headline()).find(|line| line.contains(&format!(" {path}")));
-            if let Some((_, takes)) = problem.as_deref().and_then(|line| line.split_once("expected ")) {
-                let behind = ["; did you mean", ", not ", ": put the "];
-                let end = behind.iter().filter_map(|mark| takes.find(mark)).min().unwrap_or(takes.len());
-                return takes[..end].to_owned();
-            }
-        }
-        String::new()
+    /// What the reader of configs takes there, in words.
+    pub fn takes(&self, key: &Key, shape: &Shape) -> String {
+        let table = shape.at(&self.path()).and_then(Shape::table);
+        let taken = table.and_then(|table| table.key(&key.name).or_else(|| table.key(ANY_KEY)));
+        taken.map(Shape::what).unwrap_or_default()
     }
 
     /// Whether a whole section is a comment.
     fn is_comment(&self) -> bool {
         self.keys.iter().all(|key| key.is_comment)
     }
+}
+
+/// Whether the second word of a section's name is one that the operator chooses.
+fn is_named(section: &str) -> bool {
+    ["pools.", "authorities.", "keys."].iter().any(|start| section.starts_with(start))
+}
+
+/// What the readers take.
+pub fn shape() -> Shape {
+    document::describe()
 }
 
 /// Reads the sections of the reference, those too that stand there as comments.
@@ -163,20 +152,4 @@ fn split_value(rest: &str) -> (String, Option<String>) {
         }
     }
     (rest.trim().to_owned(), None)
-}
-
-/// The config that a wrong value is put into.
-fn base() -> Table {
-    let mut config: Table = TEXT.parse().expect("the reference is TOML");
-    let key = "[keys.replica]\nsecret_file = \"replica.key\"".parse::<Table>().expect("TOML");
-    config.extend(key);
-    config
-}
-
-/// The table of a section, made if need be.
-fn table_of<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
-    name.split('.').filter(|part| !part.is_empty()).fold(config, |table, part| {
-        let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        entry.as_table_mut().expect("a section")
-    })
 }

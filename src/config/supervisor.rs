@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::section::Section;
-use super::words::{Expected, duration};
+use super::words::{DURATION, Expected, duration};
 use super::{SupervisorConfig, limits};
 
 impl SupervisorConfig {
@@ -41,7 +41,7 @@ fn read_watchdog(text: &str) -> Result<Option<Duration>, Expected> {
         Ok(_) => {
             let (min, max) = (limits::WATCHDOG.min, limits::WATCHDOG.max);
             let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-            Err(Expected::new(format!("a duration from {min} to {max}, or 0s for never")))
+            Err(Expected::new(format!("a duration from {min} to {max}, or 0s for never")).matching(DURATION))
         }
         Err(error) => Err(error),
     }

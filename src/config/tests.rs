@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig};
+use super::description::ANY_KEY;
+use super::reference::{self, Key, KeyDefault, Section};
+use super::{AdminConfig, CacheConfig, Case, Config, ProbeConfig, Problem, SupervisorConfig, TracesConfig};
 use crate::limit::ConnectionRules;
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Rules, Silence};
@@ -54,29 +56,77 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(config.forwarder.expect("there is one").connections, ConnectionRules::default());
 }
 
-/// A key that the reference leaves out would be one that nobody finds.
+/// A key that the reference leaves out would be one that nobody finds, and one that no reader takes would be an error. What is not
+/// in a section of its own is told of where the key is that it belongs to.
 #[test]
 fn the_reference_shows_every_key() {
-    let forwarder = ["forwarder", "forwarder.limits", "forwarder.connections"];
-    for table in
-        forwarder.into_iter().chain(["pools.ts", "pools.ts.hedge", "pools.ts.health", "authorities.ts1", "admin"])
-    {
-        let header = format!("[{table}]\n");
-        assert!(REFERENCE.contains(&header), "{header}");
-        let text = REFERENCE.replacen(&header, &format!("{header}no_such_key = 1\n"), 1);
-        let problems = Config::parse(&text, "c.toml", Path::new("")).expect_err("unknown key");
-        let message = problems.to_string();
-        let (_, keys) = message.split_once("expected one of ").expect("the known keys");
-        let keys = keys.lines().next().expect("a line").split(", ");
-        let (_, section) = REFERENCE.split_once(&header).expect("the section");
-        let section = section.split("\n[authorities.ts2]").next().expect("its text");
-        for key in keys {
-            // What has no default is shown as a comment.
-            let shown = section.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} ")))
-                || REFERENCE.contains(&format!("[{table}.{key}]\n"));
-            assert!(shown, "{table}.{key} is not in config.toml");
+    let (shape, sections) = (reference::shape(), reference::sections());
+    let mut tables = vec![(String::new(), shape.table().expect("the document is a table"))];
+    let mut count = 0;
+    while let Some((path, table)) = tables.pop() {
+        let section = sections.iter().find(|section| section.path() == path && !section.keys.is_empty());
+        for (key, below) in &table.keys {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let is_told = section.is_some_and(|section| section.keys.iter().any(|told| told.name == *key));
+            match below.table() {
+                Some(table) if !is_told => tables.push((path, table)),
+                Some(_) => {}
+                // Sections of one name have the same keys, and one of them shows all.
+                None => {
+                    let name = path.rsplit('.').nth(1).unwrap_or_default();
+                    let mut alike = sections.iter().filter(|section| section.path().rsplit('.').next() == Some(name));
+                    let is_told = |section: &Section| {
+                        let mut comments = section.keys.iter().flat_map(|told| &told.comment);
+                        section.keys.iter().any(|told| told.name == *key || *key == ANY_KEY)
+                            || comments.any(|line| line.contains(&format!("{key} = ")))
+                    };
+                    assert!(alike.any(is_told), "config.toml says nothing of {path}");
+                    count += 1;
+                }
+            }
         }
     }
+    assert!(count >= 80, "{count} keys");
+    for section in &sections {
+        let shape = shape.at(&section.path()).unwrap_or_else(|| panic!("no reader takes [{}]", section.name));
+        for key in &section.keys {
+            let table = shape.table().unwrap_or_else(|| panic!("[{}] is no table", section.name));
+            let taken = table.key(&key.name).or_else(|| table.key(ANY_KEY));
+            assert!(taken.is_some(), "no reader takes {} in [{}]", key.name, section.name);
+        }
+    }
+}
+
+/// What the reference, and with it the schema and the manual, calls a default is what holds without the key.
+#[test]
+fn defaults_of_the_reference_are_those_of_the_readers() {
+    let shape = reference::shape();
+    let toml = |text: &str| text.parse::<toml::Table>().expect("TOML");
+    let mut count = 0;
+    for section in reference::sections() {
+        let is_shown = |key: &&Key| section.default_of(key, &shape) == KeyDefault::Shown;
+        for key in section.keys.iter().filter(is_shown) {
+            // The reference with this key, or without.
+            let with = |value: Option<toml::Value>| {
+                // Sections that are comments there, with what they must have.
+                let required = "[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n\
+                                [traces]\notlp = \"http://192.0.2.1:4318/\"\n";
+                let mut document = toml(&format!("{REFERENCE}\n{required}"));
+                let steps = section.name.split('.').filter(|step| !step.is_empty());
+                let table = steps.fold(&mut document, |table, step| {
+                    let below = table.entry(step).or_insert_with(|| toml::Table::new().into());
+                    below.as_table_mut().expect("a section")
+                });
+                table.remove(key.name.trim_matches('"'));
+                table.extend(value.map(|value| (key.name.trim_matches('"').to_owned(), value)));
+                parse(&toml::to_string(&document).expect("a table"))
+            };
+            let shown = toml(&format!("x = {}", key.value))["x"].clone();
+            assert_eq!(with(Some(shown)), with(None), "{} in [{}]", key.name, section.name);
+            count += 1;
+        }
+    }
+    assert!(count >= 75, "{count} defaults");
 }
 
 /// A section that is off unless asked for shows its defaults too, and every key.
@@ -109,6 +159,46 @@ fn the_reference_shows_the_supervisor_commented_out() {
     let config = parse(&format!("{rest}[supervisor]\n{}", lines.join("\n")));
     assert_eq!(config.supervisor, Some(SupervisorConfig::default()));
     for key in ["standbys", "watchdog", "succession"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_shows_the_query_log_commented_out() {
+    assert_eq!(parse(REFERENCE).query_log, None);
+    let (rest, section) = REFERENCE.split_once("# [query_log]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let shown = parse(&format!("{rest}[query_log]\n{}", lines.join("\n"))).query_log;
+    assert_eq!(shown, parse(&format!("{rest}[query_log]\n")).query_log);
+    for key in ["to", "format", "sample", "always", "client", "names", "rotate", "keep", "buffer"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_shows_dnstap_commented_out() {
+    assert_eq!(parse(REFERENCE).dnstap, None);
+    let (rest, section) = REFERENCE.split_once("# [dnstap]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").unwrap_or("#")).collect();
+    let shown = parse(&format!("{rest}[dnstap]\n{}", lines.join("\n"))).dnstap.expect("dnstap");
+    let usual = parse(&format!("{rest}[dnstap]\nto = 'unix:/run/dnstap.sock'\nidentity = 'ls1'\n")).dnstap;
+    assert_eq!(Some(shown), usual);
+    for key in ["to", "messages", "identity", "sample", "client", "names", "buffer"] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}
+
+#[test]
+fn the_reference_shows_traces_commented_out() {
+    assert_eq!(parse(REFERENCE).traces, None);
+    let (rest, section) = REFERENCE.split_once("# [traces]\n").expect("the section");
+    let section = section.split("\n\n").next().expect("its text");
+    let lines: Vec<_> = section.lines().map(|line| line.strip_prefix("# ").expect("a comment")).collect();
+    let shown = parse(&format!("{rest}[traces]\n{}\n[slow]", lines.join("\n"))).traces.expect("traces");
+    assert_eq!((shown.otlp.path.as_str(), shown.names), ("/v1/traces", TracesConfig::NAMES));
+    for key in ["otlp", "names"] {
         assert!(lines.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
 }
@@ -153,7 +243,16 @@ fn the_reference_shows_how_zones_are_transferred() {
 fn the_reference_has_an_admin_server_for_this_host() {
     let admin = parse(REFERENCE).admin.expect("there is one");
     assert!(admin.listen.ip().is_loopback());
-    assert_eq!(admin, AdminConfig { listen: AdminConfig::LISTEN, token_file: None, socket: AdminConfig::SOCKET });
+    assert_eq!(
+        admin,
+        AdminConfig {
+            listen: AdminConfig::LISTEN,
+            token_file: None,
+            socket: AdminConfig::SOCKET,
+            page: AdminConfig::PAGE,
+            names: AdminConfig::NAMES
+        }
+    );
     let with_token = parse(&REFERENCE.replace("# token_file", "token_file")).admin.expect("there is one");
     assert_eq!(with_token.token_file, Some("/etc/hedgerow/admin.token".into()));
 }

@@ -6,8 +6,11 @@
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::query_log::{ClientDetail, LogFormat, NameDetail};
+use super::slow::SlowThreshold;
 use super::suggest::nearest;
 use super::{Case, limits};
 use crate::limit::{OnDenied, Prefix};
@@ -25,22 +28,40 @@ pub struct Expected {
     what: String,
     /// The word that was perhaps meant.
     nearest: Option<&'static str>,
+    /// What is taken, for programs that cannot ask; none: not told.
+    forms: Vec<Form>,
+}
+
+/// Texts that a reader may take: what a JSON Schema can say of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// This word.
+    Word(&'static str),
+    /// Texts in which this regular expression is found; not all of them need be right.
+    Matching(&'static str),
 }
 
 impl Expected {
     /// Something was expected that is told by `what`.
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), nearest: None }
+        Self { what: what.into(), nearest: None, forms: Vec::new() }
     }
 
-    /// One of these words was expected, or what `other` tells, in place of `typed`.
-    fn one_of(typed: &str, words: impl Iterator<Item = &'static str> + Clone, other: &str) -> Self {
+    /// The same, and all texts that are right match this regular expression.
+    pub(super) fn matching(mut self, pattern: &'static str) -> Self {
+        self.forms.push(Form::Matching(pattern));
+        self
+    }
+
+    /// One of these words was expected, or `other`, in place of `typed`.
+    pub(super) fn one_of(typed: &str, words: impl Iterator<Item = &'static str> + Clone, other: Option<Self>) -> Self {
         let listed = words.clone().collect::<Vec<_>>().join(", ");
-        let what = match other {
-            "" => format!("one of {listed}"),
-            other => format!("{listed} or {other}"),
+        let what = match &other {
+            None => format!("one of {listed}"),
+            Some(other) => format!("{listed} or {}", other.what),
         };
-        Self { what, nearest: nearest(typed, words) }
+        let forms = words.clone().map(Form::Word).chain(other.into_iter().flat_map(|other| other.forms)).collect();
+        Self { what, nearest: nearest(typed, words), forms }
     }
 
     /// Something else would do as well.
@@ -51,6 +72,11 @@ impl Expected {
     /// What was expected, without the guess at what was meant.
     pub(super) fn what(&self) -> &str {
         &self.what
+    }
+
+    /// What is taken, for programs; nothing is any text.
+    pub(super) fn forms(&self) -> &[Form] {
+        &self.forms
     }
 }
 
@@ -111,17 +137,104 @@ const ALGORITHM: &Words<Algorithm> = &[("hmac-sha256", Algorithm::HmacSha256), (
 /// The words of `pools.*.grace` beside durations.
 const GRACE: &Words<Grace> = &[("off", Grace::Off), ("auto", Grace::Auto)];
 
+/// The words of `slow.threshold` beside durations.
+const SLOW_THRESHOLD: &Words<SlowThreshold> = &[("auto", SlowThreshold::Auto), ("off", SlowThreshold::Off)];
+
 /// The word of `pools.*.hedge.delay` beside percentiles and durations.
 const HEDGE_DELAY: &Words<HedgeDelay> = &[("auto", HedgeDelay::Auto)];
+
+/// `query_log.format`.
+const LOG_FORMAT: &Words<LogFormat> = &[("json", LogFormat::Json), ("logfmt", LogFormat::Logfmt)];
+
+/// `client` of `[query_log]` and `[dnstap]`.
+const CLIENT_DETAIL: &Words<ClientDetail> =
+    &[("full", ClientDetail::Full), ("prefix", ClientDetail::Prefix), ("none", ClientDetail::None)];
+
+/// `names` of `[query_log]` and `[traces]`.
+const NAME_DETAIL: &Words<NameDetail> =
+    &[("full", NameDetail::Full), ("parent", NameDetail::Parent), ("none", NameDetail::None)];
 
 /// Reads `pools.*.dispatch`.
 pub fn dispatch(text: &str) -> Result<Dispatch, Expected> {
     look_up(DISPATCH, text)
 }
 
+/// Reads `query_log.format`.
+pub fn log_format(text: &str) -> Result<LogFormat, Expected> {
+    look_up(LOG_FORMAT, text)
+}
+
+/// Reads `client` of `[query_log]` and `[dnstap]`.
+pub fn client_detail(text: &str) -> Result<ClientDetail, Expected> {
+    look_up(CLIENT_DETAIL, text)
+}
+
+/// Reads `names` of `[query_log]` and `[traces]`.
+pub fn name_detail(text: &str) -> Result<NameDetail, Expected> {
+    look_up(NAME_DETAIL, text)
+}
+
+/// One of `query_log.always`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AlwaysWord {
+    Slow,
+    Failed,
+    Hedged,
+}
+
+/// `query_log.always`.
+const ALWAYS: &Words<AlwaysWord> =
+    &[("slow", AlwaysWord::Slow), ("failed", AlwaysWord::Failed), ("hedged", AlwaysWord::Hedged)];
+
+/// `dnstap.names`.
+const MESSAGE_DETAIL: &Words<NameDetail> = &[("full", NameDetail::Full), ("none", NameDetail::None)];
+
+/// Reads `dnstap.names`.
+pub(super) fn message_detail(text: &str) -> Result<NameDetail, Expected> {
+    look_up(MESSAGE_DETAIL, text)
+}
+
+/// One of `dnstap.messages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DnstapMessages {
+    Client,
+    Backend,
+    Authority,
+}
+
+/// `dnstap.messages`.
+const DNSTAP_MESSAGES: &Words<DnstapMessages> = &[
+    ("client", DnstapMessages::Client),
+    ("backend", DnstapMessages::Backend),
+    ("authority", DnstapMessages::Authority),
+];
+
+/// Reads one entry of `dnstap.messages`.
+pub(super) fn dnstap_messages(text: &str) -> Result<DnstapMessages, Expected> {
+    look_up(DNSTAP_MESSAGES, text)
+}
+
+/// Where dnstap goes.
+pub(super) const DNSTAP_TARGET: &str = "^(unix|tcp|file):.";
+
+/// Reads one entry of `query_log.always`.
+pub(super) fn always(text: &str) -> Result<AlwaysWord, Expected> {
+    look_up(ALWAYS, text)
+}
+
 /// Reads `pools.*.balance`.
 pub fn balance(text: &str) -> Result<Balance, Expected> {
     look_up(BALANCE, text)
+}
+
+/// The word for a value of `pools.*.dispatch`.
+pub fn dispatch_word(dispatch: Dispatch) -> &'static str {
+    word(DISPATCH, dispatch)
+}
+
+/// The word for a value of `pools.*.balance`.
+pub fn balance_word(balance: Balance) -> &'static str {
+    word(BALANCE, balance)
 }
 
 /// Reads `pools.*.accept`.
@@ -151,7 +264,8 @@ pub fn on_denied(text: &str) -> Result<OnDenied, Expected> {
 
 /// Reads one entry of `allow` or `deny`.
 pub fn prefix(text: &str) -> Result<Prefix, Expected> {
-    text.parse::<Prefix>().map_err(|error| Expected::new(format!("an address or a prefix ({error})")))
+    let expected = |error| Expected::new(format!("an address or a prefix ({error})")).matching(PREFIX);
+    text.parse::<Prefix>().map_err(expected)
 }
 
 /// Reads `keys.*.algorithm`.
@@ -182,7 +296,18 @@ pub fn grace(text: &str) -> Result<Grace, Expected> {
     limits::GRACE
         .parse(text)
         .map(Grace::After)
-        .map_err(|expected| Expected::one_of(text, GRACE.iter().map(|&(word, _)| word), expected.what()))
+        .map_err(|expected| Expected::one_of(text, GRACE.iter().map(|&(word, _)| word), Some(expected)))
+}
+
+/// Reads `slow.threshold`: a word or a duration.
+pub fn slow_threshold(text: &str) -> Result<SlowThreshold, Expected> {
+    if let Ok(threshold) = look_up(SLOW_THRESHOLD, text) {
+        return Ok(threshold);
+    }
+    limits::SLOW_THRESHOLD
+        .parse(text)
+        .map(SlowThreshold::Above)
+        .map_err(|expected| Expected::one_of(text, SLOW_THRESHOLD.iter().map(|&(word, _)| word), Some(expected)))
 }
 
 /// Reads `pools.*.hedge.delay`: a word, a percentile such as `p95`, or a duration.
@@ -194,8 +319,9 @@ pub fn hedge_delay(text: &str) -> Result<HedgeDelay, Expected> {
         return Ok(HedgeDelay::Percentile(percent / 100.0));
     }
     limits::HEDGE_DELAY.parse(text).map(HedgeDelay::Fixed).map_err(|expected| {
-        let other = format!("a percentile from \"p50\" to \"p99.9\" or {}", expected.what());
-        Expected::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), &other)
+        let what = format!("a percentile from \"p50\" to \"p99.9\" or {}", expected.what);
+        let other = Expected { what, ..expected }.matching(PERCENTILE);
+        Expected::one_of(text, HEDGE_DELAY.iter().map(|&(word, _)| word), Some(other))
     })
 }
 
@@ -213,23 +339,32 @@ fn percentile(text: &str) -> Option<f64> {
 /// [`Limits::parse`](super::Limits::parse).
 pub fn duration(text: &str) -> Result<Duration, Expected> {
     // humantime takes a bare 0, and what is not zero would leave it to the reader to guess the unit.
+    let error = |what: String| Expected::new(what).matching(DURATION);
     if text.parse::<f64>().is_ok() {
-        return Err(Expected::new(format!("a duration with its unit, such as \"{text}s\" or \"{text}ms\"")));
+        return Err(error(format!("a duration with its unit, such as \"{text}s\" or \"{text}ms\"")));
     }
-    humantime::parse_duration(text).map_err(|_| Expected::new("a duration such as \"250ms\" or \"3s\""))
+    humantime::parse_duration(text).map_err(|_| error("a duration such as \"250ms\" or \"3s\"".to_owned()))
 }
 
-/// Reads a size, such as `cache.size`: a whole number with a binary unit.
+/// Reads `cache.size`.
 pub fn size(text: &str) -> Result<usize, Expected> {
+    limits::CACHE_SIZE.parse_size(text)
+}
+
+/// Reads a size: a whole number of octets with a binary unit.
+pub(super) fn octets(text: &str) -> Result<usize, Expected> {
     let read = |(unit, shift): (&str, u32)| {
         let number = text.strip_suffix(unit)?.trim_end();
         let number = Some(number).filter(|number| number.bytes().all(|octet| octet.is_ascii_digit()))?;
         number.parse::<usize>().ok()?.checked_mul(1 << shift)
     };
-    let octets = [("KiB", 10), ("MiB", 20), ("GiB", 30)].into_iter().find_map(read);
-    let octets = octets.ok_or_else(|| Expected::new("a size with its unit, KiB, MiB or GiB, such as \"64MiB\""))?;
-    if limits::CACHE_SIZE.holds(&octets) { Ok(octets) } else { Err(Expected::new("a size from 1MiB to 64GiB")) }
+    let octets = SIZE_UNITS.into_iter().find_map(read);
+    let error = || Expected::new("a size with its unit, KiB, MiB or GiB, such as \"64MiB\"").matching(SIZE);
+    octets.ok_or_else(error)
 }
+
+/// The units of sizes, as powers of two. TiB is for bounds.
+pub(super) const SIZE_UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 /// Reads `authorities.*.ttl`. A TTL counts whole seconds.
 pub fn ttl(text: &str) -> Result<Duration, Expected> {
@@ -237,7 +372,7 @@ pub fn ttl(text: &str) -> Result<Duration, Expected> {
     if value.subsec_nanos() == 0 && limits::TTL.holds(&value) {
         return Ok(value);
     }
-    Err(Expected::new(format!("whole seconds, at most {}s", limits::TTL.max.as_secs())))
+    Err(Expected::new(format!("whole seconds, at most {}s", limits::TTL.max.as_secs())).matching(DURATION))
 }
 
 /// Reads an address to listen on: IP and port, where port 0 lets the system choose.
@@ -267,16 +402,17 @@ fn socket_address(text: &str) -> Result<SocketAddr, Expected> {
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         let example = SocketAddr::new(ip, 53);
-        return Err(Expected::new(format!("an address with its port, such as \"{example}\"")));
+        return Err(Expected::new(format!("an address with its port, such as \"{example}\"")).matching(ADDRESS));
     }
     let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let is_name = host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':');
-    Err(Expected::new(if is_name {
+    let what = if is_name {
         format!("an IP address with its port, not a host name, {example}")
     } else {
         format!("an IP address with its port, {example}")
-    }))
+    };
+    Err(Expected::new(what).matching(ADDRESS))
 }
 
 /// Reads the name of a pool or a backend.
@@ -289,9 +425,21 @@ pub(super) fn file_name(text: &str) -> Result<String, Expected> {
     non_empty(text, "the name of a file")
 }
 
+/// Reads the path of a unix socket, relative to `folder`.
+pub(super) fn socket_path(text: &str, folder: &Path) -> Result<PathBuf, Expected> {
+    let path = folder.join(non_empty(text, "the path of a socket")?);
+    if path.as_os_str().len() > MAX_SOCKET {
+        return Err(Expected::new(format!("a path of {MAX_SOCKET} octets at most, with its folder")));
+    }
+    Ok(path)
+}
+
+/// Longest path of a unix socket, octets: `sun_path` of unix(7) has 108, of which one ends it.
+pub(super) const MAX_SOCKET: usize = 107;
+
 /// Any text but none.
 fn non_empty(text: &str, what: &str) -> Result<String, Expected> {
-    if text.is_empty() { Err(Expected::new(what)) } else { Ok(text.to_owned()) }
+    if text.is_empty() { Err(Expected::new(what).matching(NOT_EMPTY)) } else { Ok(text.to_owned()) }
 }
 
 /// Reads a domain name; the final dot may be left out.
@@ -301,14 +449,41 @@ pub fn domain_name(text: &str) -> Result<Name, Expected> {
 
 /// Reads a record type by its mnemonic or number.
 pub fn record_type(text: &str) -> Result<RecordType, Expected> {
-    text.parse::<RecordType>().map_err(|_| Expected::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\""))
+    let expected = || Expected::new("a record type such as \"NS\", \"AAAA\" or \"TYPE65\"").matching(RECORD_TYPE);
+    text.parse::<RecordType>().map_err(|_| expected())
+}
+
+/// The word for a value.
+fn word<T: Copy + PartialEq>(words: &'static Words<T>, value: T) -> &'static str {
+    words.iter().find(|&&(_, known)| known == value).map_or("?", |&(word, _)| word)
 }
 
 /// The value of a word, or the words that are known.
 fn look_up<T: Copy>(words: &'static Words<T>, text: &str) -> Result<T, Expected> {
     let found = words.iter().find(|&&(word, _)| word == text);
-    found.map(|&(_, value)| value).ok_or_else(|| Expected::one_of(text, words.iter().map(|&(word, _)| word), ""))
+    found.map(|&(_, value)| value).ok_or_else(|| Expected::one_of(text, words.iter().map(|&(word, _)| word), None))
 }
+
+/// Durations, as humantime reads them.
+pub(super) const DURATION: &str = "^ *([0-9]+(\\.[0-9]+)? *(nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds|second|secs|sec|s|minutes|minute|mins|min|m|hours|hour|hrs|hr|h|days|day|d|weeks|week|wks|wk|w|months|month|M|years|year|yrs|yr|y) *)+$";
+
+/// Sizes.
+pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
+
+/// Percentiles.
+const PERCENTILE: &str = "^p[0-9.]+$";
+
+/// Addresses with a port.
+const ADDRESS: &str = "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):[0-9]+$";
+
+/// Addresses and prefixes.
+const PREFIX: &str = "^[0-9A-Fa-f:.]+(/[0-9]+)?$";
+
+/// Types of records.
+const RECORD_TYPE: &str = "^[A-Za-z0-9-]+$";
+
+/// Whatever is something.
+pub(super) const NOT_EMPTY: &str = ".";
 
 #[cfg(test)]
 mod tests {
@@ -382,6 +557,35 @@ mod tests {
                 match value {
                     Algorithm::HmacSha256 => "hmac-sha256",
                     Algorithm::HmacSha512 => "hmac-sha512",
+                }
+            );
+        }
+        for &(word, value) in LOG_FORMAT {
+            assert_eq!(
+                word,
+                match value {
+                    LogFormat::Json => "json",
+                    LogFormat::Logfmt => "logfmt",
+                }
+            );
+        }
+        for &(word, value) in CLIENT_DETAIL {
+            assert_eq!(
+                word,
+                match value {
+                    ClientDetail::Full => "full",
+                    ClientDetail::Prefix => "prefix",
+                    ClientDetail::None => "none",
+                }
+            );
+        }
+        for &(word, value) in NAME_DETAIL {
+            assert_eq!(
+                word,
+                match value {
+                    NameDetail::Full => "full",
+                    NameDetail::Parent => "parent",
+                    NameDetail::None => "none",
                 }
             );
         }

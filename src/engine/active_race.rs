@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::attempt::Outstanding;
 use super::entry::{Entry, Spills};
-use super::io::{Io, NotSent};
+use super::io::{Io, NotSent, SentAttempt};
 use super::pool::Pool;
 use super::proof::Proof;
 use super::slots::RaceRef;
@@ -60,7 +60,12 @@ impl<I: Io> ActiveRace<'_, I> {
                 }
                 // RFC 8767 section 5: the client response timer. The race goes on.
                 Step::WaitUntil(_) if self.is_stale_due() => self.respond_stale(),
-                Step::WaitUntil(until) => return self.wake_at(until),
+                Step::WaitUntil(until) => {
+                    if self.entry.race.hedges_denied() > 0 {
+                        self.entry.note_denied(self.now, self.spills);
+                    }
+                    return self.wake_at(until);
+                }
                 Step::Finished(outcome) => return self.finish(outcome, at_hand),
             }
         }
@@ -122,7 +127,10 @@ impl<I: Io> ActiveRace<'_, I> {
         let cookies = pool.cookies(backend).filter(|_| has_cookies);
         let (secret, own_udp_size) = (&worker.secret, worker.state.edns_udp_size);
         let outstanding = Outstanding::new(*at, attempt, proof);
-        let slot = self.io.send(pool.sockets(backend), outstanding, now, |slot, out| {
+        let (hash, since) = (entry.hash, entry.race.started());
+        let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
+        let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
+        let slot = self.io.send(pool.sockets(backend), outstanding, &report, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
@@ -178,8 +186,12 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_worthless = entry.is_signed() && !reply.is_signed();
         let rank = if is_worthless { Rank::Failure } else { rank(reply) };
         match entry.race.on_reply(attempt, rank, self.now) {
-            Heard::Accepted | Heard::NotNeeded => {}
-            Heard::Kept => entry.keep(reply.as_wire(), self.spills),
+            Heard::Accepted => {}
+            Heard::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),
+            Heard::Kept => {
+                entry.keep(reply.as_wire(), self.spills);
+                entry.note_reply(attempt, rank, self.now, self.spills);
+            }
         }
         self.drive(Some(AtHand { attempt, reply }));
     }

@@ -39,7 +39,7 @@ impl<C: Client> Engine<C> {
                     self.with_race(io, outstanding.race, now, |race| race.move_on(outstanding));
                 }
                 SlotState::Quarantined(late) => {
-                    if let Some(pool) = self.pools.get_mut(late.pool) {
+                    if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
                         pool.ended(late.backend, End::Void, late.is_charged, now);
                     }
                 }

@@ -7,7 +7,7 @@ use super::proof::Proof;
 use super::slots::RaceRef;
 use crate::policy::Rank;
 use crate::policy::query_slots::SlotState;
-use crate::policy::race::{AttemptId, BackendIndex, MAX_ATTEMPTS};
+use crate::policy::race::{AttemptId, BackendIndex, Kind, MAX_ATTEMPTS};
 use crate::wire::QuestionFlags;
 
 /// An attempt whose race runs: which that is, and how it was sent. All else is there.
@@ -54,6 +54,8 @@ pub struct Quarantined {
     pub(super) pool: PoolSlot,
     /// Whom it went to.
     pub(super) backend: BackendIndex,
+    /// Why.
+    pub(super) kind: Kind,
     /// The latency of its backend has been charged with that.
     pub(super) is_charged: bool,
     /// RD, CD and DO of the query.
@@ -62,6 +64,10 @@ pub struct Quarantined {
     pub(super) proof: Proof,
     /// A reply of a higher rank than this is better than what the race had come to.
     pub(super) above: Option<Rank>,
+    /// Somebody wants to know of a reply.
+    pub(super) is_told: bool,
+    /// It counts as silent already: who wants to know of a reply is all that it is still waited for.
+    pub(super) is_silent: bool,
 }
 
 /// What takes a query slot.

@@ -20,7 +20,7 @@ use super::active_race::ActiveRace;
 use super::attempt::Quarantined;
 use super::entry::{Entry, StaleAnswer, Waiter};
 use super::fallback::FallbackAnswer;
-use super::io::{Client, Io, Said};
+use super::io::{Client, Io, Resolution, Said};
 use super::reply::rank;
 use super::{Engine, QTYPE_QCLASS};
 use crate::cache::{self, Cache, CachedFailure, Found, Key, PoolId, Rules};
@@ -31,24 +31,25 @@ use crate::policy::{self, Rank, Silence};
 use crate::state::{ForwarderState, SharedPool};
 use crate::wire::{self, ClientForm, Query, QuestionFlags, QuestionKey, Rcode, Reply};
 
+/// The cache, as a pool has it.
 #[derive(Clone, Copy)]
-struct PoolCache<'a> {
+pub(super) struct PoolCache<'a> {
     /// All that is kept.
-    cache: &'a Cache,
+    pub(super) cache: &'a Cache,
     /// For how long.
-    rules: &'a Rules,
+    pub(super) rules: &'a Rules,
     pool: PoolId,
 }
 
 impl<'a> PoolCache<'a> {
     /// That of a pool, unless it does without.
-    fn of(state: &'a ForwarderState, pool: &SharedPool) -> Option<Self> {
+    pub(super) fn of(state: &'a ForwarderState, pool: &SharedPool) -> Option<Self> {
         let (cache, config) = state.cache.as_deref().zip(state.cache_config.as_ref())?;
         pool.config.cache.then_some(Self { cache, rules: &config.rules, pool: pool.id })
     }
 
     /// What an answer is found by.
-    fn key<'q>(&self, question: HashedQuestion<'q>) -> Key<'q> {
+    pub(super) fn key<'q>(&self, question: HashedQuestion<'q>) -> Key<'q> {
         Key::new(self.pool, question.octets, question.flags, question.hash)
     }
 
@@ -124,12 +125,13 @@ impl PoolCache<'_> {
         io: &mut I,
         key: &Key<'_>,
         waiter: &Waiter<I::Client>,
+        resolution: &Resolution<'_>,
         reason: Reason,
         now: Instant,
     ) -> Found {
         let Self { cache, rules, .. } = *self;
         let mut found = Found::Nothing;
-        io.respond(waiter, now, |receiver, out| {
+        io.respond(waiter, resolution, now, |receiver, out| {
             found = match reason {
                 Reason::Query => cache.look_up(key, receiver, rules, now, out),
                 Reason::HandedOver | Reason::Need => cache.look_stale(key, receiver, rules, now, out),
@@ -160,7 +162,8 @@ impl<C: Client> Engine<C> {
         let state = &self.worker.state;
         let shared = &state.pools[pool.0];
         let Some(cached) = PoolCache::of(state, shared) else { return CacheResult::Nothing };
-        let found = cached.give(io, &cached.key(question), waiter, reason, now);
+        let resolution = Resolution::at_once(question.hash, shared);
+        let found = cached.give(io, &cached.key(question), waiter, &resolution, reason, now);
         let result = match found {
             Found::Fresh { is_refresh_due: true } => CacheResult::RefreshDue,
             Found::Fresh { is_refresh_due: false } => CacheResult::Responded,
@@ -178,8 +181,7 @@ impl<C: Client> Engine<C> {
             }
             Found::Nothing => return CacheResult::Nothing,
         };
-        let waited = now.saturating_duration_since(waiter.since);
-        self.worker.counters_of(shared).duration.record(waited);
+        waiter.count_wait(self.worker.counters_of(shared), now);
         result
     }
 
@@ -208,9 +210,9 @@ impl<C: Client> Engine<C> {
         if fallback.rcode != Some(Rcode::SERVFAIL) {
             return false;
         }
-        let waited = now.saturating_duration_since(waiter.since);
-        self.worker.counters_of(&pool.shared).duration.record(waited);
-        fallback.give(io, &self.worker.counters, waiter, question.octets, now);
+        waiter.count_wait(self.worker.counters_of(&pool.shared), now);
+        let resolution = Resolution::at_once(question.hash, &pool.shared);
+        fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
         true
     }
 
@@ -257,14 +259,17 @@ impl<I: Io> ActiveRace<'_, I> {
         let Some(question) = split(&folded, entry.flags, entry.hash) else { return };
         let key = cached.key(question);
         let counters = worker.counters_of(&pool.shared);
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, None);
+        let waited = entry.waiter_count();
         entry.retain_waiters(&worker.shared.clients, |waiter| {
-            let found = cached.give(*io, &key, waiter, Reason::Need, *now);
+            let found = cached.give(*io, &key, waiter, &resolution, Reason::Need, *now);
             let is_responded = Reason::Need.takes(found);
             if is_responded {
-                counters.duration.record(now.saturating_duration_since(waiter.since));
+                waiter.count_wait(counters, *now);
             }
             !is_responded
         });
+        entry.note_stale_given(waited - entry.waiter_count(), self.spills);
         // Whoever still waits came to nothing: it had to make room for others meanwhile.
         if !entry.has_waiters() {
             entry.set_stale(StaleAnswer::Given);

@@ -5,14 +5,14 @@ use std::time::Instant;
 use super::cached::{CacheResult, HashedQuestion, Reason};
 use super::entry::{StaleAnswer, Start, Waiter};
 use super::fallback::FallbackAnswer;
-use super::io::{Client, Io};
+use super::io::{Client, Io, Resolution};
 use super::pool::PoolSlot;
 use super::slots::RaceRef;
 use super::{Engine, tell_prober};
 use crate::config::PoolIndex;
 use crate::limit::{Place, TooMuch};
 use crate::metrics::Limit;
-use crate::policy::race::Race;
+use crate::policy::race::{Candidates, Race};
 use crate::state::HealthSignal;
 use crate::wire::{self, ClientForm, Cookie, Query, Transport};
 
@@ -71,7 +71,8 @@ impl<C: Client> Engine<C> {
         }
         let slot = self.pool_slots[pool.0];
         self.count_for_probes(io, slot);
-        let origin = Origin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None };
+        let origin =
+            Origin { waiter: Some(waiter), stale, is_claimed: claim.is_ok(), signed: None, is_explained: false };
         self.start(io, query, question, slot, origin, now);
     }
 
@@ -91,8 +92,13 @@ impl<C: Client> Engine<C> {
         }
         let slot = self.pool_slots[pool.0];
         self.count_for_probes(io, slot);
-        let origin =
-            Origin { waiter: Some(waiter), stale: StaleAnswer::Unknown, is_claimed: false, signed: Some(message) };
+        let origin = Origin {
+            waiter: Some(waiter),
+            stale: StaleAnswer::Unknown,
+            is_claimed: false,
+            signed: Some(message),
+            is_explained: false,
+        };
         // Its OPT record is a part of what is signed.
         self.start(io, &Query { edns: None, ..*query }, question, slot, origin, now);
     }
@@ -109,7 +115,7 @@ impl<C: Client> Engine<C> {
 
     /// Starts a race that nobody waits for, to refresh an answer that is good still; unless somebody races for it already, or
     /// the worker has better things to do, or there is nobody to ask.
-    fn refresh_answer<I: Io<Client = C>>(
+    pub(super) fn refresh_answer<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         query: &Query<'_>,
@@ -127,12 +133,13 @@ impl<C: Client> Engine<C> {
             return;
         }
         self.worker.counters_of(shared).prefetches.increment();
-        let origin = Origin { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None };
+        let origin =
+            Origin { waiter: None, stale: StaleAnswer::Unknown, is_claimed: true, signed: None, is_explained: false };
         self.start(io, query, question, self.pool_slots[pool.0], origin, now);
     }
 
-    /// Starts a race, for a client or for nobody.
-    fn start<I: Io<Client = C>>(
+    /// Starts a race, for a client or for nobody. Returns who may be asked.
+    pub(super) fn start<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         query: &Query<'_>,
@@ -140,8 +147,8 @@ impl<C: Client> Engine<C> {
         slot: PoolSlot,
         origin: Origin<'_, C>,
         now: Instant,
-    ) {
-        let Origin { waiter, stale, is_claimed, signed } = origin;
+    ) -> Candidates {
+        let Origin { waiter, stale, is_claimed, signed, is_explained } = origin;
         self.refresh(io, slot, now);
         let own_udp_size = self.worker.state.edns_udp_size;
         let pool = self.pools.at(slot);
@@ -156,12 +163,16 @@ impl<C: Client> Engine<C> {
             if let Some(message) = signed {
                 race.entry.sign(message, race.spills);
             }
+            if is_explained {
+                race.entry.explain(race.spills);
+            }
             race.drive(None);
         });
+        candidates
     }
 
     /// Lets a query wait for a race that runs already. The client's own query, sent again, is a hint of loss.
-    fn join<I: Io<Client = C>>(
+    pub(super) fn join<I: Io<Client = C>>(
         &mut self,
         io: &mut I,
         at: RaceRef,
@@ -188,7 +199,12 @@ impl<C: Client> Engine<C> {
             if race.entry.waiter_count() >= MAX_WAITERS {
                 return Some((Limit::Waiting, waiter));
             }
-            match race.worker.shared.clients.wait(waiter.client.ip(), race.worker.state.limits) {
+            let clients = &race.worker.shared.clients;
+            let place = match waiter.client.is_admin() {
+                true => Ok(clients.wait_regardless()),
+                false => clients.wait(waiter.client.ip(), race.worker.state.limits),
+            };
+            match place {
                 Ok(place) => waiter.place = place,
                 Err(too_much) => return Some((limit_met(too_much), waiter)),
             }
@@ -234,20 +250,23 @@ impl<C: Client> Engine<C> {
             return;
         }
         let fallback = if limit == Limit::InFlight { FallbackAnswer::BUSY } else { FallbackAnswer::TOO_MANY };
-        fallback.give(io, &self.worker.counters, waiter, question.octets, now);
+        let resolution = Resolution::at_once(question.hash, &self.worker.state.pools[pool.0]);
+        fallback.give(io, &self.worker.counters, waiter, &resolution, question.octets, now);
     }
 }
 
 /// Why a race starts.
-struct Origin<'a, C> {
+pub(super) struct Origin<'a, C> {
     /// Who waits for it; `None`: it is to refresh an answer.
-    waiter: Option<Waiter<C>>,
+    pub(super) waiter: Option<Waiter<C>>,
     /// Whether those who wait may be given a stale answer.
-    stale: StaleAnswer,
+    pub(super) stale: StaleAnswer,
     /// Whether this worker holds the claim for the question.
-    is_claimed: bool,
+    pub(super) is_claimed: bool,
     /// The query as it came, if it bears a TSIG record.
-    signed: Option<&'a [u8]>,
+    pub(super) signed: Option<&'a [u8]>,
+    /// Whether an operator wants to know all of it.
+    pub(super) is_explained: bool,
 }
 
 fn limit_met(too_much: TooMuch) -> Limit {

@@ -10,6 +10,8 @@ use super::io::Client;
 use super::pool::PoolSlot;
 use super::proof::Proof;
 use crate::limit::{Clients, Place};
+use crate::metrics::PoolCounters;
+use crate::policy::Rank;
 use crate::policy::query_slots::QuerySlot;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
 use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ShownCookie};
@@ -29,6 +31,15 @@ pub struct Waiter<C> {
     pub since: Instant,
     /// Where it counts among its client's queries that wait.
     pub place: Place,
+}
+
+impl<C: Client> Waiter<C> {
+    /// Counts how long it has waited for its response. An operator who has a question explained is no client.
+    pub(super) fn count_wait(&self, counters: &PoolCounters, now: Instant) {
+        if !self.client.is_admin() {
+            counters.duration.record(now.saturating_duration_since(self.since));
+        }
+    }
 }
 
 /// Whether the clients of a race may be given an answer whose time to live is over.
@@ -93,7 +104,18 @@ pub(super) struct Spill<C> {
     slots: [Option<QuerySlot>; FAR_SLOTS],
     /// When an attempt was asked again last.
     again_at: Option<Offset>,
+    /// The replies that did not win at once, by attempt: when each came, and its rank.
+    replies: Replies,
+    /// How many clients were given a stale answer.
+    stale_given: u32,
+    /// When the first hedge was denied.
+    denied_at: Option<Offset>,
+    /// Whether an operator wants to know all of it.
+    is_explained: bool,
 }
+
+/// The replies to the attempts of a race that did not win at once: when each came, and its rank.
+pub(super) type Replies = [Option<(Offset, Rank)>; MAX_ATTEMPTS];
 
 impl<C> Default for Spill<C> {
     fn default() -> Self {
@@ -104,6 +126,10 @@ impl<C> Default for Spill<C> {
             signed: Vec::new(),
             slots: [None; FAR_SLOTS],
             again_at: None,
+            replies: [None; MAX_ATTEMPTS],
+            stale_given: 0,
+            denied_at: None,
+            is_explained: false,
         }
     }
 }
@@ -119,6 +145,10 @@ impl<C> Spill<C> {
         }
         self.slots = [None; FAR_SLOTS];
         self.again_at = None;
+        self.replies = [None; MAX_ATTEMPTS];
+        self.stale_given = 0;
+        self.denied_at = None;
+        self.is_explained = false;
     }
 }
 
@@ -128,9 +158,11 @@ pub(super) struct Spills<C>(
 );
 
 impl<C> Spills<C> {
-    /// None yet.
+    /// Some at hand, for what is noted only where that allocates nothing.
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(MAX_SPILLS))
+        let mut spills = Vec::with_capacity(MAX_SPILLS);
+        spills.resize_with(WARM_SPILLS, Box::default);
+        Self(spills)
     }
 
     /// One that was used before, or a new one.
@@ -223,6 +255,14 @@ impl<C: Client> Entry<C> {
         self.spill.get_or_insert_with(|| spills.take())
     }
 
+    /// The same for what can be done without, if there is one at hand: a query allocates nothing for that.
+    fn spill_at_hand(&mut self, spills: &mut Spills<C>) -> Option<&mut Spill<C>> {
+        if self.spill.is_none() {
+            self.spill = spills.0.pop();
+        }
+        self.spill.as_deref_mut()
+    }
+
     /// Gives back what was spilled: the entry is going.
     pub(super) fn give_back_spill(&mut self, spills: &mut Spills<C>) {
         if let Some(spill) = self.spill.take() {
@@ -303,6 +343,59 @@ impl<C: Client> Entry<C> {
     pub(super) fn asked_again(&mut self, now: Instant, spills: &mut Spills<C>) {
         let again_at = Offset::between(self.race.started(), now);
         self.spill(spills).again_at = Some(again_at);
+    }
+
+    /// Notes a reply that does not win at once.
+    pub(super) fn note_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant, spills: &mut Spills<C>) {
+        let at = Offset::between(self.race.started(), now);
+        let spill = self.spill_at_hand(spills);
+        if let Some(place) = spill.and_then(|spill| spill.replies.get_mut(usize::from(attempt.0))) {
+            *place = Some((at, rank));
+        }
+    }
+
+    /// The replies that did not win at once, by attempt.
+    pub(super) fn replies(&self) -> Option<&Replies> {
+        self.spill.as_ref().map(|spill| &spill.replies)
+    }
+
+    /// Notes that an operator wants to know all of it.
+    pub(super) fn explain(&mut self, spills: &mut Spills<C>) {
+        self.spill(spills).is_explained = true;
+    }
+
+    /// Whether an operator wants to know all of it.
+    pub(super) fn is_explained(&self) -> bool {
+        self.spill.as_ref().is_some_and(|spill| spill.is_explained)
+    }
+
+    /// Notes that a hedge was denied by now.
+    pub(super) fn note_denied(&mut self, now: Instant, spills: &mut Spills<C>) {
+        let at = Offset::between(self.race.started(), now);
+        if let Some(spill) = self.spill_at_hand(spills) {
+            spill.denied_at.get_or_insert(at);
+        }
+    }
+
+    /// When the first hedge was denied, if one was.
+    pub(super) fn denied_at(&self) -> Option<Instant> {
+        let at = self.spill.as_ref().and_then(|spill| spill.denied_at)?;
+        Some(at.since(self.race.started()))
+    }
+
+    /// Notes that so many clients were given a stale answer.
+    pub(super) fn note_stale_given(&mut self, clients: usize, spills: &mut Spills<C>) {
+        if clients > 0
+            && let Some(spill) = self.spill_at_hand(spills)
+        {
+            spill.stale_given = spill.stale_given.saturating_add(clients as u32);
+        }
+    }
+
+    /// How many clients were given a stale answer; if that could not be noted, that somebody was.
+    pub(super) fn stale_given(&self) -> u32 {
+        let noted = self.spill.as_ref().map_or(0, |spill| spill.stale_given);
+        noted.max(u32::from(self.is_stale_given))
     }
 
     /// When the query of an attempt was sent, the last time if that was more than once.
@@ -420,6 +513,11 @@ impl<C: Client> Entry<C> {
         }
     }
 
+    /// Whether a client waits, who is not an operator that has the question explained.
+    pub(super) fn has_clients(&self) -> bool {
+        self.waiter_count() > usize::from(self.is_explained())
+    }
+
     /// How many wait.
     pub(super) fn waiter_count(&self) -> usize {
         usize::from(self.first.is_some()) + self.further_waiters().len()
@@ -495,6 +593,9 @@ const FAR_SLOTS: usize = MAX_ATTEMPTS - NEAR_SLOTS;
 
 /// Waiters for which there is room when it is used again; what many clients had joined gives the rest back.
 const WAITERS_KEPT: usize = 8;
+
+/// How many spills there are from the start.
+pub(super) const WARM_SPILLS: usize = 64;
 
 /// How many spills are kept to be used again.
 const MAX_SPILLS: usize = 1024;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::entry::Waiter;
-use super::io::{Io, Said};
+use super::io::{Client, Io, Resolution, Said};
 use crate::cache::ResponseFor;
 use crate::metrics::{Counters, Dropped, Source};
 use crate::policy::{Rules, Silence};
@@ -63,15 +63,18 @@ impl FallbackAnswer {
         io: &mut I,
         counters: &Counters,
         waiter: &Waiter<I::Client>,
+        resolution: &Resolution<'_>,
         question: &[u8],
         now: Instant,
     ) {
         let Self { source, rcode, error } = self;
         let Some(rcode) = rcode else {
-            (0..waiter.queries).for_each(|_| counters.dropped(Dropped::Unanswered));
-            return io.respond_nothing(&waiter.client);
+            if !waiter.client.is_admin() {
+                counters.dropped_many(Dropped::Unanswered, waiter.queries.into());
+            }
+            return io.respond_nothing(waiter, resolution, question, now);
         };
-        io.respond(waiter, now, |receiver, out| {
+        io.respond(waiter, resolution, now, |receiver, out| {
             let ResponseFor { form, own_udp_size, .. } = *receiver;
             wire::write_synthesized(question, form, rcode, error, true, own_udp_size, out);
             Some(Said { source, rcode })

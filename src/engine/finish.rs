@@ -5,7 +5,7 @@ use super::attempt::Quarantined;
 use super::entry::Waiter;
 use super::explain::RaceReport;
 use super::fallback::FallbackAnswer;
-use super::io::{Client, FetchQuery, Io, Said};
+use super::io::{Client, FetchQuery, Io, Resolution, Said};
 use super::reply::rank;
 use super::{Engine, tell_prober};
 use crate::cache::ResponseFor;
@@ -13,7 +13,7 @@ use crate::metrics::{Fetched, Source};
 use crate::policy::race::{Attempt, AttemptId, BackendIndex, Kind, Outcome};
 use crate::policy::{Dispatch, Rank};
 use crate::state::HealthSignal;
-use crate::wire::{self, ClientForm, Reply, Transport};
+use crate::wire::{self, ClientForm, Rcode, Reply, Transport};
 use std::time::Instant;
 
 use super::slots::RaceRef;
@@ -23,31 +23,47 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn finish(&mut self, outcome: Outcome, at_hand: Option<AtHand<'_>>) {
         let winning = at_hand.filter(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
         let late_above = self.remember(outcome, winning.map(|at_hand| at_hand.reply));
-        self.quarantine_slots(late_above);
         // One that waited is the best kept one.
         let kept = || self.entry.race.kept().map(|(_, rank)| rank);
         let won_by = winning.map(|at_hand| rank(at_hand.reply)).or_else(kept);
-        self.report(outcome, winning.is_none());
+        let fallback = self.fallback(outcome);
+        let waiters = self.entry.waiter_count();
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
             // RFC 8767 section 4: a failure is no reason to withhold an answer that was good not long ago.
             self.respond_stale();
         }
-        match outcome {
-            Outcome::Reply(attempt) => self.finish_won(attempt, winning, won_by),
-            Outcome::Failed => self.respond_fallback(FallbackAnswer::FAILED),
-            Outcome::Unsent => self.respond_fallback(FallbackAnswer::UNSENT),
-            Outcome::Nothing => {
-                let shared = &self.pool.shared;
-                let is_any_up =
-                    self.entry.race.attempts().any(|attempt| shared.backends[attempt.backend.get()].is_up());
-                self.respond_fallback(FallbackAnswer::of_silence(shared.rules(), is_any_up));
-            }
+        let rcode = match (winning, fallback) {
+            (Some(AtHand { reply, .. }), _) => Some(reply.rcode()),
+            (None, Some(fallback)) => fallback.rcode,
+            (None, None) => wire::Header::read(self.entry.kept()).map(|header| header.rcode()),
+        };
+        let are_late_told = self.report(outcome, won_by, rcode, waiters);
+        self.quarantine_slots(late_above, are_late_told);
+        match (outcome, fallback) {
+            (Outcome::Reply(attempt), _) => self.finish_won(attempt, winning, won_by),
+            (Outcome::Failed | Outcome::Unsent | Outcome::Nothing, Some(fallback)) => self.respond_fallback(fallback),
+            (Outcome::Failed | Outcome::Unsent | Outcome::Nothing, None) => {}
         }
         self.is_over |= !self.entry.is_fetching;
     }
 
+    /// What those who wait are told if no reply can be given to them.
+    fn fallback(&self, outcome: Outcome) -> Option<FallbackAnswer> {
+        match outcome {
+            Outcome::Reply(_) => None,
+            Outcome::Failed => Some(FallbackAnswer::FAILED),
+            Outcome::Unsent => Some(FallbackAnswer::UNSENT),
+            Outcome::Nothing => {
+                let shared = &self.pool.shared;
+                let is_any_up =
+                    self.entry.race.attempts().any(|attempt| shared.backends[attempt.backend.get()].is_up());
+                Some(FallbackAnswer::of_silence(shared.rules(), is_any_up))
+            }
+        }
+    }
+
     /// Nobody needs the replies any more that have not come. Backends are charged for the time that they took.
-    fn quarantine_slots(&mut self, above: Option<Rank>) {
+    fn quarantine_slots(&mut self, above: Option<Rank>, is_told: bool) {
         let Self { entry, pool, io, now, .. } = self;
         for (attempt, slot) in entry.take_query_slots() {
             let Some(asked) = entry.race.attempt(attempt) else { continue };
@@ -57,13 +73,15 @@ impl<I: Io> ActiveRace<'_, I> {
                 let sent = entry.sent_at(&asked, proof);
                 let is_charged = pool.charge(backend, sent);
                 let (hash, flags, pool) = (entry.hash, entry.flags, entry.pool);
-                Quarantined { sent, hash, pool, backend, is_charged, flags, proof, above }
+                let kind = asked.kind;
+                let is_silent = false;
+                Quarantined { sent, hash, pool, backend, kind, is_charged, flags, proof, above, is_told, is_silent }
             });
         }
     }
 
-    /// Counts and tells what the race has come to, and of whom there is suspicion now.
-    fn report(&mut self, outcome: Outcome, is_kept: bool) {
+    /// Counts and tells what the race has come to, and of whom there is suspicion now. Returns whether late replies are to be told.
+    fn report(&mut self, outcome: Outcome, won_by: Option<Rank>, rcode: Option<Rcode>, waiters: usize) -> bool {
         let Self { at, entry, pool, worker, io, now, .. } = self;
         let (rules, now) = (pool.shared.rules(), *now);
         let counters = worker.counters_of(&pool.shared);
@@ -72,14 +90,21 @@ impl<I: Io> ActiveRace<'_, I> {
             |attempt: &Attempt| attempt.kind == Kind::Hedge && attempt.is_sent && outcome != Outcome::Reply(attempt.id);
         counters.hedges_wasted.add(entry.race.attempts().filter(is_wasted).count() as u64);
         let (race, question, pool_shared) = (&entry.race, entry.question(), &*pool.shared);
-        io.race_over(RaceReport {
+        let are_late_told = io.race_over(RaceReport {
             id: *at,
             race,
             question,
+            hash: entry.hash,
             pool: pool_shared,
             outcome,
+            won_by,
+            rcode,
+            replies: entry.replies(),
+            denied_at: entry.denied_at(),
+            waiters,
+            stale_given: entry.stale_given(),
             is_prefetch: entry.is_refresh,
-            is_kept,
+            is_explained: entry.is_explained(),
             now,
         });
         for attempt in entry.race.attempts() {
@@ -89,6 +114,7 @@ impl<I: Io> ActiveRace<'_, I> {
                 tell_prober(*io, &pool.shared.backends[attempt.backend.get()], HealthSignal::Silent);
             }
         }
+        are_late_told
     }
 
     /// The race is won: tells the policies, and gives the reply to all who wait.
@@ -99,7 +125,7 @@ impl<I: Io> ActiveRace<'_, I> {
             pool.shared.budget().earn(1);
         }
         let Some(won) = entry.race.attempt(attempt) else { return };
-        if entry.has_waiters() {
+        if entry.has_clients() {
             pool.counters(won.backend).wins[super::active_race::number(won.kind)].increment();
         }
         match winning {
@@ -129,11 +155,12 @@ impl<I: Io> ActiveRace<'_, I> {
         let is_for_nobody = !self.entry.has_waiters();
         let Self { entry, pool, worker, io, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, Some(winner));
         entry.retain_waiters(&worker.shared.clients, |waiter| {
             let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
             if !needs_more {
-                counters.duration.record(now.saturating_duration_since(waiter.since));
-                relay(*io, waiter, reply, is_signed, *now);
+                waiter.count_wait(counters, *now);
+                relay(*io, waiter, &resolution, reply, is_signed, *now);
             }
             needs_more
         });
@@ -180,9 +207,10 @@ impl<I: Io> ActiveRace<'_, I> {
         self.remember_whole(reply);
         let Self { entry, pool, worker, io, now, .. } = self;
         let counters = worker.counters_of(&pool.shared);
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
         for waiter in entry.waiters() {
-            counters.duration.record(now.saturating_duration_since(waiter.since));
-            relay(*io, &waiter, reply, entry.is_signed(), *now);
+            waiter.count_wait(counters, *now);
+            relay(*io, &waiter, &resolution, reply, entry.is_signed(), *now);
         }
         self.is_over = true;
     }
@@ -205,21 +233,23 @@ impl<I: Io> ActiveRace<'_, I> {
     /// Gives the TC reply to a client by UDP that asks while the whole answer is being fetched: it need not wait for what it
     /// could not take, nor depend on whether that can be had.
     pub(super) fn respond_meanwhile(&mut self, waiter: &Waiter<I::Client>) {
-        if let Ok(reply) = wire::read_reply(self.entry.kept()) {
-            let counters = self.worker.counters_of(&self.pool.shared);
-            counters.duration.record(self.now.saturating_duration_since(waiter.since));
-            relay(self.io, waiter, &reply, false, self.now);
+        let Self { entry, pool, worker, io, now, .. } = self;
+        if let Ok(reply) = wire::read_reply(entry.kept()) {
+            waiter.count_wait(worker.counters_of(&pool.shared), *now);
+            let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, entry.race.winner().as_ref());
+            relay(*io, waiter, &resolution, &reply, false, *now);
         }
     }
 
     /// Gives a response without records to all who wait.
     fn respond_fallback(&mut self, fallback: FallbackAnswer) {
         let Self { entry, pool, worker, io, now, .. } = self;
+        let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, None);
         for waiter in entry.waiters() {
             if fallback.rcode.is_some() {
-                worker.counters_of(&pool.shared).duration.record(now.saturating_duration_since(waiter.since));
+                waiter.count_wait(worker.counters_of(&pool.shared), *now);
             }
-            fallback.give(*io, &worker.counters, &waiter, entry.question(), *now);
+            fallback.give(*io, &worker.counters, &waiter, &resolution, entry.question(), *now);
         }
     }
 }
@@ -237,8 +267,15 @@ impl<C: Client> Engine<C> {
 }
 
 /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.
-fn relay<I: Io>(io: &mut I, waiter: &Waiter<I::Client>, reply: &Reply<'_>, is_signed: bool, now: Instant) {
-    io.respond(waiter, now, |receiver, out| {
+fn relay<I: Io>(
+    io: &mut I,
+    waiter: &Waiter<I::Client>,
+    resolution: &Resolution<'_>,
+    reply: &Reply<'_>,
+    is_signed: bool,
+    now: Instant,
+) {
+    io.respond(waiter, resolution, now, |receiver, out| {
         let ResponseFor { form, own_udp_size, limit } = *receiver;
         // The backend was told the client's own size.
         if is_signed && reply.as_wire().len() <= response_limit(waiter.client.transport(), &waiter.form, u16::MAX) {

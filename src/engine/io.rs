@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::attempt::{Outstanding, Quarantined, TakenSlot};
 use super::entry::Waiter;
-use super::explain::RaceReport;
+use super::explain::{LateReport, RaceReport};
 use super::slots::RaceRef;
 use crate::cache::ResponseFor;
 use crate::metrics::{Source, Want};
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::state::{HealthSignal, SharedBackend};
-use crate::wire::{Rcode, Transport};
+use crate::policy::race::{Attempt, BackendIndex, Kind, Race};
+use crate::state::{HealthSignal, SharedBackend, SharedPool};
+use crate::wire::{Rcode, Reply, Transport};
 
 use super::single_flight::WorkerId;
 
@@ -26,6 +27,9 @@ pub trait Client: Clone {
 
     /// How it asked.
     fn transport(&self) -> Transport;
+
+    /// Whether it is an operator who has a question explained: no figure of clients counts that.
+    fn is_admin(&self) -> bool;
 
     /// Whether two queries came from one socket to one of our addresses. By TCP nothing is sent twice.
     fn is_same_socket(&self, other: &Self) -> bool;
@@ -50,6 +54,7 @@ pub trait Io {
         &mut self,
         sockets: SocketSetId,
         outstanding: Outstanding,
+        attempt: &SentAttempt<'_>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent>;
@@ -59,6 +64,9 @@ pub trait Io {
 
     /// Whether this ID was in use on this socket not long ago.
     fn was_in_use(&self, socket: SocketId, id: u16) -> bool;
+
+    /// A reply came that is believed, to an attempt that is waited for or was.
+    fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant);
 
     /// The reply came: the slot is free.
     fn release(&mut self, slot: QuerySlot, now: Instant);
@@ -103,12 +111,19 @@ pub trait Io {
     fn respond(
         &mut self,
         waiter: &Waiter<Self::Client>,
+        resolution: &Resolution<'_>,
         now: Instant,
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     );
 
-    /// A client gets no response, which a connection has to be told.
-    fn respond_nothing(&mut self, client: &Self::Client);
+    /// A client that has waited gets no response.
+    fn respond_nothing(
+        &mut self,
+        waiter: &Waiter<Self::Client>,
+        resolution: &Resolution<'_>,
+        question: &[u8],
+        now: Instant,
+    );
 
     /// Hands a query over to the worker that races for its question.
     fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Self::Client);
@@ -116,8 +131,12 @@ pub trait Io {
     /// Tells the prober what a query has met.
     fn tell_prober(&mut self, backend: &Arc<SharedBackend>, signal: HealthSignal);
 
-    /// A race is over, and those who wait for it are about to be answered.
-    fn race_over(&mut self, report: RaceReport<'_>);
+    /// A race is over, and those who wait for it are about to be answered. Returns whether replies that still come to its attempts
+    /// are to be told as well.
+    fn race_over(&mut self, report: RaceReport<'_>) -> bool;
+
+    /// A reply has come to an attempt whose race was over, and is to be told.
+    fn late_reply(&mut self, late: LateReport<'_>);
 }
 
 /// Why a query could not leave.
@@ -127,6 +146,49 @@ pub enum NotSent {
     Unreachable,
     /// For want of something of our own.
     Want(Want),
+}
+
+/// An attempt as it is sent, for who observes.
+#[derive(Clone, Copy, Debug)]
+pub struct SentAttempt<'a> {
+    /// The hash of the question.
+    pub hash: u64,
+    /// The pool.
+    pub pool: &'a SharedPool,
+    /// Who is asked.
+    pub backend: BackendIndex,
+    /// Why.
+    pub kind: Kind,
+    /// When its race began; of one that is over, when the attempt was made.
+    pub since: Instant,
+}
+
+/// How a response has come about, for who observes.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolution<'a> {
+    /// The hash of the question.
+    pub hash: u64,
+    /// The pool that was to answer.
+    pub pool: &'a SharedPool,
+    /// How many attempts were made by then.
+    pub attempts: u8,
+    /// Whether a hedge was among them.
+    pub is_hedged: bool,
+    /// Whose reply it is, and why that was asked.
+    pub winner: Option<(BackendIndex, Kind)>,
+}
+
+impl<'a> Resolution<'a> {
+    /// Without a race, or before there is one.
+    pub(super) fn at_once(hash: u64, pool: &'a SharedPool) -> Self {
+        Self { hash, pool, attempts: 0, is_hedged: false, winner: None }
+    }
+
+    /// By a race so far.
+    pub(super) fn of_race(hash: u64, pool: &'a SharedPool, race: &Race, winner: Option<&Attempt>) -> Self {
+        let (attempts, is_hedged) = race.tally();
+        Self { hash, pool, attempts, is_hedged, winner: winner.map(|winner| (winner.backend, winner.kind)) }
+    }
 }
 
 /// What a client was told.

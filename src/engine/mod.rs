@@ -25,6 +25,7 @@
 
 mod active_race;
 mod again;
+mod asked;
 mod attempt;
 mod audit;
 mod cached;
@@ -51,13 +52,14 @@ use std::time::Instant;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+pub use self::asked::Explaining;
 pub use self::attempt::{Outstanding, Quarantined, TakenSlot};
 pub use self::cached::{HashedQuestion, Reason, prefetch_memory};
 pub use self::dispatch::ValidQuery;
 pub use self::entry::Waiter;
-pub use self::explain::RaceReport;
+pub use self::explain::{LateReport, RaceReport};
 pub use self::finish::response_limit;
-pub use self::io::{Client, FetchQuery, Io, NotSent, Said, TcpQuery};
+pub use self::io::{Client, FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery};
 pub use self::learnt::LearntBackend;
 pub use self::reply::rank;
 pub use self::slots::RaceRef;

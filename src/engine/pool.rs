@@ -323,6 +323,11 @@ impl Pool {
         }
     }
 
+    /// What each has to do, by [`BackendIndex`].
+    pub(super) fn loads(&self) -> &[BackendLoad] {
+        &self.loads
+    }
+
     /// What is known of the latency and the load of a backend.
     pub(super) fn known(&self, index: usize) -> (&Latency, &BackendLoad) {
         (&self.latency[index], &self.loads[index])

@@ -6,12 +6,14 @@ use super::Engine;
 use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, Quarantined};
 use super::cached::{key_of_reply, split};
-use super::io::{Client, Io};
+use super::explain::LateReport;
+use super::io::{Client, Io, SentAttempt};
 use super::proof::Proof;
 use crate::metrics::Dropped;
 use crate::policy::Rank;
 use crate::policy::backend_load::End;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId};
+use crate::policy::race::Attempt;
 use crate::state::backend_cookies::Urgency;
 use crate::wire::{self, CookiePair, Rcode, Reply};
 
@@ -80,12 +82,21 @@ impl<C: Client> Engine<C> {
         if is_to_be_had && !late.proof.has(Proof::LENIENT) {
             return Match::NearMiss;
         }
+        if let Some(pool) = self.pools.get(late.pool) {
+            let (hash, backend, kind) = (late.hash, late.backend, late.kind);
+            let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since: late.sent };
+            io.heard(&report, late.sent, reply, now);
+        }
         if !self.remember_late(late, question, reply, now) {
             self.worker.counters.dropped(Dropped::Late);
         }
         io.release(slot, now);
+        if let Some(pool) = self.pools.get(late.pool).filter(|_| late.is_told) {
+            let (pool, backend) = (&*pool.shared, late.backend);
+            io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank: rank(reply), now });
+        }
         let end = End::Reply(now.saturating_duration_since(late.sent));
-        if let Some(pool) = self.pools.get_mut(late.pool) {
+        if let Some(pool) = self.pools.get_mut(late.pool).filter(|_| !late.is_silent) {
             pool.learn(io, late.backend, late.is_charged, end, now);
         }
         Match::Plausible
@@ -126,6 +137,8 @@ impl<I: Io> ActiveRace<'_, I> {
         let (attempt, proof, now) = (outstanding.attempt(), outstanding.proof(), *now);
         let Some(asked) = entry.race.attempt(attempt) else { return Match::Plausible };
         if reply.is_bare_failure() {
+            self.tell_heard(&asked, proof, reply);
+            let entry = &mut self.entry;
             // It lacks the question, and so proves little: the true reply may still come.
             let has_opt = entry.has_opt() || proof.has(Proof::COOKIE);
             if is_opt_refusal(reply) && has_opt {
@@ -146,6 +159,8 @@ impl<I: Io> ActiveRace<'_, I> {
             self.doubt(outstanding, slot, lacking);
             return Match::NearMiss;
         }
+        self.tell_heard(&asked, proof, reply);
+        let Self { pool, entry, .. } = self;
         let rank = rank(reply);
         if rank == Rank::Failure && proof.has(Proof::COOKIE) && is_badcookie(reply) {
             self.on_badcookie(outstanding, slot, lacking, reply);
@@ -162,6 +177,14 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         self.judge(outstanding, reply);
         Match::Plausible
+    }
+
+    /// Tells who observes of a reply.
+    fn tell_heard(&mut self, asked: &Attempt, proof: Proof, reply: &Reply<'_>) {
+        let Self { entry, pool, io, now, .. } = self;
+        let (hash, since, sent) = (entry.hash, entry.race.started(), entry.sent_at(asked, proof));
+        let report = SentAttempt { hash, pool: &pool.shared, backend: asked.backend, kind: asked.kind, since };
+        io.heard(&report, sent, reply, *now);
     }
 
     /// The reply to an attempt came: its slot is free, and something is learnt of its backend.

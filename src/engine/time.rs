@@ -107,12 +107,17 @@ impl<C: Client> Engine<C> {
         });
     }
 
-    /// The quarantine of a slot is over, and no reply has come.
-    pub fn on_quarantine_over(&mut self, late: &Quarantined, now: Instant) {
+    /// The quarantine of a slot is over, and no reply has come. Returns what is to be known of one that comes still, if somebody wants to
+    /// be told of that: then the quarantine is prolonged.
+    pub fn on_quarantine_over(&mut self, late: &Quarantined, now: Instant) -> Option<Quarantined> {
+        if late.is_silent {
+            return None;
+        }
         if let Some(pool) = self.pools.get_mut(late.pool) {
             let end = End::Silence(now.saturating_duration_since(late.sent));
             pool.ended(late.backend, end, late.is_charged, now);
         }
+        late.is_told.then_some(Quarantined { is_silent: true, is_charged: false, ..*late })
     }
 
     /// Ends a tick, when all that was queued has left and all that could not was reported.
@@ -170,6 +175,7 @@ impl Pool {
                 self.is_waited_for_no_more(backend);
                 false
             }
+            SlotState::Quarantined(late) if late.is_silent => return,
             SlotState::Quarantined(late) => late.is_charged,
         };
         self.ended(backend, end, is_charged, now);

@@ -1,11 +1,13 @@
 //! A client: who asked, and the way back. As small as can be, since each query in flight has one.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
+use super::explain::Operator;
 use crate::engine;
 use crate::net::batch::LocalAddress;
 use crate::net::tcp::Responder;
+use crate::sight::explain::Event;
 use crate::wire::Transport;
 
 /// Who asked, and the way back.
@@ -22,13 +24,43 @@ pub enum Client {
     },
     /// By a connection.
     Tcp(Arc<Responder>),
+    /// An operator who has a question explained.
+    Admin(Operator),
+}
+
+impl Client {
+    /// Its address and port.
+    pub(super) fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Udp { peer, .. } => peer.address(),
+            Self::Tcp(responder) => responder.peer(),
+            Self::Admin(_) => (Ipv4Addr::LOCALHOST, 0).into(),
+        }
+    }
+
+    /// There is no response, which a connection has to be told.
+    pub(super) fn respond_nothing(&self) {
+        match self {
+            Self::Udp { .. } => {}
+            Self::Tcp(responder) => responder.respond(|_| {}),
+            Self::Admin(operator) => operator.tell(Event::NoResponse),
+        }
+    }
 }
 
 impl engine::Client for Client {
     fn transport(&self) -> Transport {
         match self {
             Self::Udp { .. } => Transport::Udp,
-            Self::Tcp(_) => Transport::Tcp,
+            // All of an answer is wanted.
+            Self::Tcp(_) | Self::Admin(_) => Transport::Tcp,
+        }
+    }
+
+    fn is_admin(&self) -> bool {
+        match self {
+            Self::Udp { .. } | Self::Tcp(_) => false,
+            Self::Admin(_) => true,
         }
     }
 
@@ -36,6 +68,7 @@ impl engine::Client for Client {
         match self {
             Self::Udp { peer, .. } => peer.ip,
             Self::Tcp(responder) => responder.peer().ip(),
+            Self::Admin(_) => Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -44,7 +77,7 @@ impl engine::Client for Client {
             (Self::Udp { listener, peer, local }, Self::Udp { listener: to, peer: from, local: at }) => {
                 (listener, peer, local) == (to, from, at)
             }
-            (Self::Udp { .. } | Self::Tcp(_), Self::Tcp(_)) | (Self::Tcp(_), Self::Udp { .. }) => false,
+            (_, Self::Tcp(_) | Self::Admin(_)) | (Self::Tcp(_) | Self::Admin(_), Self::Udp { .. }) => false,
         }
     }
 }

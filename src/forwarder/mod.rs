@@ -15,6 +15,7 @@
 mod allowance;
 mod by_tcp;
 mod client;
+mod explain;
 mod fetch;
 mod fetches;
 mod outside;
@@ -26,7 +27,7 @@ mod tick;
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
 pub use self::client::{Client, Peer};
+pub use self::explain::{Asked, Operator};
 
 use self::by_tcp::{BY_TCP, ByTcp};
 use self::fetches::Fetches;
@@ -56,6 +58,7 @@ use crate::net::tasks::Tasks;
 use crate::net::udp::Socket;
 use crate::policy::query_slots::SocketId;
 use crate::state::{ForwarderState, HealthEvent};
+use crate::taps::WorkerTaps;
 use crate::wire::QuestionKey;
 
 /// What the workers of one LS share.
@@ -98,6 +101,8 @@ pub struct Links {
     pub idle: Rc<Notify>,
     /// The tasks of this worker.
     pub tasks: Tasks,
+    /// What observes queries.
+    pub taps: Rc<WorkerTaps>,
 }
 
 /// One worker's LS.
@@ -122,7 +127,7 @@ impl Forwarder {
     /// # Errors
     /// If the process has no descriptors left, or the system no randomness.
     pub fn new(me: WorkerId, links: Links, state: Arc<ForwarderState>, now: Instant) -> io::Result<Rc<RefCell<Self>>> {
-        let Links { shared, backend_sockets, fetches, own, counters, idle, tasks } = links;
+        let Links { shared, backend_sockets, fetches, own, counters, idle, tasks, taps } = links;
         // Connections come back to the forwarder, which is not there yet.
         let this = Rc::new(OnceCell::<Weak<RefCell<Self>>>::new());
         let owner = Rc::clone(&this);
@@ -146,6 +151,8 @@ impl Forwarder {
             by_tcp: ByTcp::new(by_tcp, tasks),
             way: Way { listeners: Vec::new(), paced: Paced::default(), is_draining: false },
             counters: Arc::clone(&counters),
+            taps,
+            explained: None,
         };
         let engine = Engine::new(&mut outside, me, engines, counters, state, seeds, now);
         let folded = Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN);
@@ -175,15 +182,15 @@ impl Forwarder {
         self.engine.learn(learnt, now);
     }
 
-    /// Responds to the clients of the listener of this number by this socket. All workers have the same listeners, by the same numbers.
-    pub fn add_listener(&mut self, number: u16, socket: Rc<Socket>) {
+    /// Responds to the clients of the listener of this number and address by this socket. All workers have the same listeners, by the same numbers.
+    pub fn add_listener(&mut self, number: u16, address: SocketAddr, socket: Rc<Socket>) {
         let listeners = &mut self.outside.way.listeners;
         let place = usize::from(number);
         if listeners.len() <= place {
             listeners.resize_with(place + 1, || None);
         }
         let responses = SendBatch::new(BATCH, usize::from(self.outside.state.edns_udp_size));
-        listeners[place] = Some(Listener { socket, responses });
+        listeners[place] = Some(Listener { socket, address, responses });
     }
 
     /// Nothing is owed to the clients of this listener any more.

@@ -8,19 +8,23 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::by_tcp::ByTcp;
+use super::explain::Explained;
 use super::fetches::Fetches;
-use super::responses::Way;
+use super::responses::{Delivery, Way};
 use super::{Client, Forwarder, HandOver, Shared};
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Said, TakenSlot, TcpQuery, Waiter,
+    Client as _, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
+    SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
 use crate::net::backend_sockets::{BackendSockets, Refused};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
 use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend};
+use crate::taps::{AttemptMessage, WorkerTaps};
+use crate::wire::{self, Reply};
 
 /// What a worker's engine decides with.
 pub(super) struct Outside {
@@ -44,6 +48,10 @@ pub(super) struct Outside {
     pub(super) way: Way,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
+    /// What observes queries.
+    pub(super) taps: Rc<WorkerTaps>,
+    /// The question that is being explained, if one is.
+    pub(super) explained: Option<Explained>,
 }
 
 impl Io for Outside {
@@ -61,13 +69,28 @@ impl Io for Outside {
         &mut self,
         sockets: SocketSetId,
         outstanding: Outstanding,
+        attempt: &SentAttempt<'_>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
         if self.backend_sockets.is_full(sockets) {
             self.backend_sockets.flush(&mut self.refused);
         }
-        self.backend_sockets.queue(sockets, outstanding, now, write).map_err(not_sent)
+        let Self { backend_sockets, taps, .. } = self;
+        let write = |slot: QuerySlot, out: &mut Vec<u8>| {
+            write(slot, out);
+            if taps.are_on() {
+                wire::set_id(out, slot.id());
+                taps.attempt(&told_attempt(attempt, now, None, out));
+            }
+        };
+        backend_sockets.queue(sockets, outstanding, now, write).map_err(not_sent)
+    }
+
+    fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
+        if self.taps.are_on() {
+            self.taps.attempt(&told_attempt(attempt, sent, Some(now), reply.as_wire()));
+        }
     }
 
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
@@ -130,17 +153,19 @@ impl Io for Outside {
     fn respond(
         &mut self,
         waiter: &Waiter<Client>,
+        resolution: &Resolution<'_>,
         now: Instant,
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     ) {
-        self.respond_in_form(waiter, now, write);
+        self.respond_in_form(waiter, resolution, now, write);
     }
 
-    fn respond_nothing(&mut self, client: &Client) {
-        match client {
-            Client::Udp { .. } => {}
-            Client::Tcp(responder) => responder.respond(|_| {}),
+    fn respond_nothing(&mut self, waiter: &Waiter<Client>, resolution: &Resolution<'_>, question: &[u8], now: Instant) {
+        if self.taps.are_on() && !waiter.client.is_admin() {
+            let delivery = Delivery::of(waiter, resolution, now);
+            self.taps.told(&delivery.told(Some(question), &[], None));
         }
+        waiter.client.respond_nothing();
     }
 
     fn hand_over(&mut self, to: WorkerId, message: &[u8], client: Client) {
@@ -148,7 +173,7 @@ impl Io for Outside {
         let Some(Ok(place)) = worker.map(|worker| worker.try_reserve()) else {
             // More come than it can take; who asked does so again.
             self.counters.dropped(Dropped::Overload);
-            return self.respond_nothing(&client);
+            return client.respond_nothing();
         };
         self.shared.on_the_way[usize::from(to.0)].fetch_add(1, Relaxed);
         place.send(HandOver { message: message.to_vec(), client });
@@ -159,7 +184,7 @@ impl Io for Outside {
         let _ = self.shared.health_events.send(HealthEvent { backend: Arc::clone(backend), what: signal });
     }
 
-    fn race_over(&mut self, report: RaceReport<'_>) {
+    fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         tracing::debug!(
             pool = report.pool.config.name,
             qname = %report.qname(),
@@ -172,7 +197,42 @@ impl Io for Outside {
             attempts = %report,
             "race over"
         );
+        let is_explained = report.is_explained && self.explain_race(&report);
+        let is_told = self.taps.tell_slow_races() && report.is_slow() && self.tell_slow(&report);
+        is_explained || is_told
     }
+
+    fn late_reply(&mut self, late: LateReport<'_>) {
+        self.explain_late(&late);
+        if self.taps.tell_slow_races() {
+            self.taps.late_reply(late.sent, |asked_at| late.told(asked_at));
+        }
+    }
+}
+
+impl Outside {
+    /// Counts a slow race and tells of it. Returns whether it is told.
+    fn tell_slow(&self, report: &RaceReport<'_>) -> bool {
+        // What an operator alone has asked for is told to him.
+        if report.is_explained && report.waiters <= 1 {
+            return false;
+        }
+        report.pool.state.counters[usize::from(self.me.0)].slow_races.increment();
+        self.taps.slow_race(report.race.started(), report.now, |at| report.told(at))
+    }
+}
+
+/// What is told of a message to a backend, or from one.
+fn told_attempt<'a>(
+    attempt: &SentAttempt<'a>,
+    sent: Instant,
+    received: Option<Instant>,
+    octets: &'a [u8],
+) -> AttemptMessage<'a> {
+    let SentAttempt { hash, pool, backend, kind, since } = *attempt;
+    let SharedBackend { name, address, .. } = &*pool.backends[backend.get()];
+    let (pool, address) = (&pool.config.name, *address);
+    AttemptMessage { pool, backend: name, address, kind, hash, since, sent, received, octets }
 }
 
 /// Why a query could not leave, in the engine's words.

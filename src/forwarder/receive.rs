@@ -18,13 +18,14 @@ use std::time::Instant;
 
 use super::{Client, Forwarder, HandOver};
 use crate::config::PoolIndex;
-use crate::engine::{self, Client as _, HashedQuestion, Io as _, Reason, ValidQuery, prefetch_memory};
+use crate::engine::{self, Client as _, HashedQuestion, Reason, ValidQuery, prefetch_memory};
 use crate::limit::{Access, Cookies, OwnAddresses};
 use crate::metrics::Dropped;
 use crate::net::batch::{Datagram, RecvBatch};
 use crate::net::clock;
 use crate::net::tcp::Responder;
 use crate::state::{ForwarderState, Routes};
+use crate::taps::{Side, Taken};
 use crate::wire::{self, Cookie, MalformedCookie, Query, QuestionFlags, Rcode, RecordType, Rejected};
 
 impl Forwarder {
@@ -99,12 +100,15 @@ impl Forwarder {
         if reason == Reason::Query && !matches!(content, Content::Nothing(_)) {
             self.outside.counters.query(client.transport());
             self.outside.counters.cookie(cookie);
+            if self.outside.taps.are_on() {
+                self.tell_taken(arrival, folded, now);
+            }
         }
         let cookie = cookie.ok().flatten();
         match content {
             Content::Nothing(reason) => {
                 self.outside.counters.dropped(*reason);
-                self.outside.respond_nothing(client);
+                client.respond_nothing();
             }
             Content::Refused(rcode) => self.outside.refuse(message, *rcode, cookie.as_ref(), client, now),
             Content::Prohibited(query) => self.outside.prohibit(message, query.as_ref(), cookie.as_ref(), client, now),
@@ -119,6 +123,21 @@ impl Forwarder {
                 self.engine.on_query(&mut self.outside, valid, client.clone(), reason, now);
             }
         }
+    }
+
+    /// Tells who observes of a query.
+    fn tell_taken(&self, arrival: &Arrival<'_>, folded: &[u8], now: Instant) {
+        let Arrival { message, client, .. } = arrival;
+        let local = match client {
+            Client::Udp { listener, local, .. } => {
+                let listener = self.outside.way.listeners.get(usize::from(*listener));
+                listener.and_then(Option::as_ref).map(|listener| listener.asked_at(*local))
+            }
+            Client::Tcp(_) | Client::Admin(_) => None,
+        };
+        let hash = arrival.asked(folded).map(|(_, question)| question.hash);
+        let (client, transport) = (client.peer(), client.transport());
+        self.outside.taps.taken(&Taken { side: Side::Forwarder, client, local, transport, now, hash, message });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Responses to clients: each in its own form, queued for the end of the tick, as far as limits let it.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -8,23 +9,32 @@ use super::allowance::{Allowance, Fate, Receiver};
 use super::outside::Outside;
 use super::paced::{Later, Paced};
 use crate::cache::ResponseFor;
-use crate::engine::{Client as _, Io, Said, Waiter, response_limit};
+use crate::engine::{Client as _, Resolution, Said, Waiter, response_limit};
 use crate::limit::OnDenied;
 use crate::metrics::{Counters, Dropped, Limit, Source};
-use crate::net::batch::{BATCH, SendBatch, is_too_long};
+use crate::net::batch::{BATCH, LocalAddress, SendBatch, is_too_long};
 use crate::net::clock;
 use crate::net::udp::Socket;
+use crate::policy::race::{BackendIndex, Kind};
+use crate::taps::{self, Side, Told, WorkerTaps};
 use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
     /// The socket; `serve` reads it.
     pub(super) socket: Rc<Socket>,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
     /// Responses of this tick.
     pub(super) responses: SendBatch,
 }
 
 impl Listener {
+    /// The address that a client has asked.
+    pub(super) fn asked_at(&self, local: Option<LocalAddress>) -> SocketAddr {
+        local.map_or(self.address, |local| SocketAddr::new(local.ip(), self.address.port()))
+    }
+
     /// Sends what waits. Not by way of the runtime: responses do not wait for a socket to become writable.
     pub(super) fn flush(&mut self, counters: &Counters) {
         let mut too_long = 0_u64;
@@ -79,6 +89,7 @@ impl Outside {
     pub(super) fn respond_in_form(
         &mut self,
         waiter: &Waiter<Client>,
+        resolution: &Resolution<'_>,
         now: Instant,
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     ) {
@@ -87,11 +98,11 @@ impl Outside {
         let form = late.as_ref().unwrap_or(&waiter.form);
         let limit = response_limit(waiter.client.transport(), form, own_udp_size);
         let receiver = ResponseFor { form, own_udp_size, limit };
-        let mut said = None;
-        let sent = self.deliver(&waiter.client, Receiver::of(waiter, now), now, |out| said = write(&receiver, out));
-        if let Some(said) = said {
-            self.count(sent, said, waiter.queries);
+        if let Client::Admin(operator) = &waiter.client {
+            return operator.take_response(waiter.since, now, |out| write(&receiver, out));
         }
+        let delivery = Delivery::of(waiter, resolution, now);
+        self.deliver(&delivery, |out| write(&receiver, out));
     }
 
     /// The form of one client with what it gets for its cookie, if it has waited and so its form lacks that.
@@ -132,7 +143,7 @@ impl Outside {
         match self.state.access.on_denied() {
             OnDenied::Drop => {
                 self.counters.dropped(Dropped::Denied);
-                self.respond_nothing(client);
+                client.respond_nothing();
             }
             OnDenied::Refused => self.reject(client, Rcode::REFUSED, cookie, now, |own_udp_size, out| {
                 wire::write_prohibited(message, query, cookie, own_udp_size, out);
@@ -151,70 +162,155 @@ impl Outside {
     ) {
         let own_udp_size = self.state.edns_udp_size;
         let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited: false };
-        let sent = self.deliver(client, receiver, now, |out| write(own_udp_size, out));
-        self.count(sent, Said { source: Source::Error, rcode }, 1);
+        let delivery = Delivery { client, receiver, queries: 1, since: now, now, resolution: None };
+        self.deliver(&delivery, |out| {
+            write(own_udp_size, out);
+            Some(Said { source: Source::Error, rcode })
+        });
     }
 
-    /// Counts what has become of the response to so many queries.
-    fn count(&self, sent: Sent, said: Said, queries: u32) {
-        match sent {
-            Sent::Nothing => {}
-            Sent::Response => self.counters.responses(said.source, said.rcode.0, queries.into()),
-            Sent::BadCookie => self.counters.responses(Source::Error, Rcode::BADCOOKIE.0, queries.into()),
-        }
-    }
-
-    /// Sends one response, or queues it for the end of the tick, as far as limits let it. If it is left empty, there is none.
-    fn deliver(&mut self, client: &Client, receiver: Receiver, now: Instant, fill: impl FnOnce(&mut Vec<u8>)) -> Sent {
-        let mut sent = Sent::Nothing;
+    /// Sends one response, or queues it for the end of the tick, as far as limits let it, and counts what has become of it. If `fill`
+    /// says that there is none, there is none.
+    fn deliver(&mut self, delivery: &Delivery<'_>, fill: impl FnOnce(&mut Vec<u8>) -> Option<Said>) {
+        let &Delivery { client, receiver, now, .. } = delivery;
+        let Self { way, counters, state, shared, taps, .. } = self;
         match client {
+            Client::Admin(_) => client.respond_nothing(),
             Client::Tcp(responder) => {
                 let mut message = Vec::new();
-                fill(&mut message);
-                if !message.is_empty() {
+                if let Some(said) = fill(&mut message) {
                     responder.respond(|out| {
+                        delivery.end(counters, taps, None, (said, Sent::Response), &message);
                         *out = message;
-                        sent = Sent::Response;
                     });
                 }
             }
             Client::Udp { listener: number, peer, local } => {
-                let Self { way, counters, state, shared, .. } = self;
                 let Way { listeners, paced, is_draining } = way;
                 let (rate, is_draining) = (state.rate.as_deref(), *is_draining);
                 let allowance = Allowance { rate, pacing: &shared.pacing, is_draining, now };
                 let Some(Some(listener)) = listeners.get_mut(usize::from(*number)) else {
                     counters.dropped(Dropped::Unsent);
-                    return sent;
+                    return;
                 };
                 if listener.responses.is_full() {
                     listener.flush(counters);
                 }
+                let at = listener.asked_at(*local);
                 listener.responses.push_unless_empty(peer.address(), *local, |out| {
-                    fill(out);
-                    let fate = allowance.apply(receiver, out);
-                    let mut is_empty = out.is_empty();
-                    let mut is_limited = matches!(fate, Fate::Limited | Fate::AsksForCookie);
-                    if let Fate::Later { due, is_cut } = fate {
-                        is_empty = !paced.push(due, (*number, *peer, *local), out);
-                        is_limited = is_cut || is_empty;
-                        out.clear();
+                    let Some(said) = fill(out) else { return out.clear() };
+                    if taps.are_on() {
+                        taps.note_question(out);
                     }
+                    let fate = allowance.apply(receiver, out);
+                    let is_paced = match fate {
+                        Fate::Later { due, .. } => Some(paced.push(due, (*number, *peer, *local), out)),
+                        Fate::Leaves | Fate::Limited | Fate::AsksForCookie => None,
+                    };
+                    let is_empty = is_paced.map_or(out.is_empty(), |has_room| !has_room);
+                    let sent = match (is_empty, fate) {
+                        (true, _) => Sent::Nothing,
+                        (false, Fate::AsksForCookie) => Sent::BadCookie,
+                        (false, Fate::Leaves | Fate::Limited | Fate::Later { .. }) => Sent::Response,
+                    };
+                    let is_limited = match fate {
+                        Fate::Leaves => false,
+                        Fate::Limited | Fate::AsksForCookie => true,
+                        Fate::Later { is_cut, .. } => is_cut || is_empty,
+                    };
                     if is_limited {
                         shared.engines.limited.count(Limit::Rate);
                         if is_empty {
                             counters.dropped(Dropped::Limited);
                         }
                     }
-                    sent = match (is_empty, fate) {
-                        (true, _) => Sent::Nothing,
-                        (false, Fate::AsksForCookie) => Sent::BadCookie,
-                        (false, Fate::Leaves | Fate::Limited | Fate::Later { .. }) => Sent::Response,
-                    };
+                    delivery.end(counters, taps, Some(at), (said, sent), out);
+                    if is_paced.is_some() {
+                        out.clear();
+                    }
                 });
             }
         }
-        sent
+    }
+}
+
+/// A response on its way out: to whom it goes, and what is told of it.
+#[derive(Clone, Copy)]
+pub(super) struct Delivery<'a> {
+    client: &'a Client,
+    receiver: Receiver,
+    /// How many queries it answers.
+    queries: u32,
+    /// When the first of them came.
+    since: Instant,
+    now: Instant,
+    /// How it has come about; none if no pool was to answer.
+    resolution: Option<&'a Resolution<'a>>,
+}
+
+impl<'a> Delivery<'a> {
+    /// To a client that waits.
+    pub(super) fn of(waiter: &'a Waiter<Client>, resolution: &'a Resolution<'a>, now: Instant) -> Self {
+        let Waiter { client, queries, since, .. } = waiter;
+        let receiver = Receiver::of(waiter, now);
+        Self { client, receiver, queries: *queries, since: *since, now, resolution: Some(resolution) }
+    }
+
+    /// Counts and tells what has become of it.
+    fn end(
+        &self,
+        counters: &Counters,
+        taps: &WorkerTaps,
+        local: Option<SocketAddr>,
+        (said, sent): (Said, Sent),
+        message: &[u8],
+    ) {
+        let said = match sent {
+            Sent::Nothing => None,
+            Sent::Response => Some((said.source, said.rcode)),
+            Sent::BadCookie => Some((Source::Error, Rcode::BADCOOKIE)),
+        };
+        if let Some((source, rcode)) = said {
+            counters.responses(source, rcode.0, self.queries.into());
+        }
+        if taps.are_on() {
+            let message = if said.is_some() { message } else { &[] };
+            taps.told(&Told { local, ..self.told(None, message, said) });
+        }
+    }
+
+    /// What is told of it. Without a question, that of the message counts, or the one that was noted.
+    pub(super) fn told(
+        &self,
+        question: Option<&'a [u8]>,
+        message: &'a [u8],
+        said: Option<(Source, Rcode)>,
+    ) -> Told<'a> {
+        let resolution = self.resolution.map(|resolution| {
+            let pool = resolution.pool;
+            let backend = |(backend, kind): (BackendIndex, Kind)| (&*pool.backends[backend.get()].name, kind);
+            taps::Resolution {
+                pool: &pool.config.name,
+                slow_threshold: pool.state.slow_threshold(),
+                winner: resolution.winner.map(backend),
+                attempts: resolution.attempts,
+                is_hedged: resolution.is_hedged,
+            }
+        });
+        Told {
+            side: Side::Forwarder,
+            client: self.client.peer(),
+            local: None,
+            transport: self.client.transport(),
+            since: Some(self.since),
+            now: self.now,
+            hash: self.resolution.map(|resolution| resolution.hash),
+            question,
+            message,
+            said,
+            queries: self.queries,
+            resolution,
+        }
     }
 }
 

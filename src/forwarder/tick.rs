@@ -81,6 +81,7 @@ impl Forwarder {
         }
         engine.end_tick(outside);
         outside.way.flush(&outside.counters, now);
+        outside.taps.end_turn();
         outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));
         let next = [
             engine.next_due(),

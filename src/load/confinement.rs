@@ -16,7 +16,7 @@ use landlock::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, KeyConfig};
+use crate::config::{Config, DnstapTarget, KeyConfig, LogTarget};
 
 /// The files that a config names, with its own. Whoever adds a key that names a file adds the file here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,8 +40,17 @@ impl Files {
             KeyConfig::InFile { file, .. } => Some(file),
             KeyConfig::Given(_) => None,
         });
+        let dnstap = config.dnstap.as_ref().and_then(|dnstap| match &dnstap.to {
+            DnstapTarget::File(file) => Some(file),
+            DnstapTarget::Unix(_) | DnstapTarget::Tcp(_) => None,
+        });
         let cookies = config.cookie_secrets_files().into_iter().map(Path::to_owned);
         let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_ref());
+        let log = config.query_log.as_ref().and_then(|log| match &log.to {
+            LogTarget::File(file) => Some(file),
+            // The kernel does not hold a process to folders where it connects to sockets.
+            LogTarget::Stderr | LogTarget::Unix(_) => None,
+        });
         Self {
             read: file
                 .map(Path::to_owned)
@@ -49,7 +58,7 @@ impl Files {
                 .chain(zones.chain(token).chain(keys).cloned())
                 .chain(cookies)
                 .collect(),
-            written: secondaries.chain(cache).cloned().collect(),
+            written: secondaries.chain(cache).chain(log).chain(dnstap).cloned().collect(),
             programs: Vec::new(),
         }
     }

@@ -12,12 +12,14 @@ impl Snapshot {
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counted = self.clone();
         subtract(&mut counted.queries, &earlier.queries);
+        counted.explained = counted.explained.saturating_sub(earlier.explained);
         for (source, rcode, count) in &mut counted.responses {
             let known = earlier.responses.iter().find(|(s, r, _)| (s, r) == (source, rcode));
             *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
         }
         subtract(&mut counted.dropped, &earlier.dropped);
         subtract(&mut counted.cookies, &earlier.cookies);
+        subtract(&mut counted.taps, &earlier.taps);
         for (listener, limit, count) in &mut counted.limited {
             let known = earlier.limited.iter().find(|(l, other, _)| l == listener && other == limit);
             *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
@@ -65,7 +67,9 @@ impl PoolSnapshot {
             in_flight: self.in_flight,
             duration: self.duration.since(&earlier.duration),
             hedges_denied: self.hedges_denied.saturating_sub(earlier.hedges_denied),
+            tokens: self.tokens,
             hedges_wasted: self.hedges_wasted.saturating_sub(earlier.hedges_wasted),
+            slow_races: self.slow_races.saturating_sub(earlier.slow_races),
             prefetches: self.prefetches.saturating_sub(earlier.prefetches),
             fetches: std::array::from_fn(|result| self.fetches[result].saturating_sub(earlier.fetches[result])),
             backends: backends.collect(),
@@ -110,11 +114,13 @@ impl Counters {
     /// Adds what another process has counted.
     pub fn add(&self, counted: &Snapshot) {
         counted.queries.iter().for_each(|&(transport, count)| self.queries[transport as usize].add(count));
+        self.explained.add(counted.explained);
         for &(source, rcode, count) in &counted.responses {
             self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(count);
         }
         counted.dropped.iter().for_each(|&(reason, count)| self.dropped[reason as usize].add(count));
         counted.cookies.iter().for_each(|&(kind, count)| self.cookies[kind as usize].add(count));
+        counted.taps.iter().for_each(|&((tap, fate), count)| self.tapped(tap, fate, count));
     }
 }
 
@@ -124,6 +130,7 @@ impl PoolCounters {
         self.duration.add(&counted.duration);
         self.hedges_denied.add(counted.hedges_denied);
         self.hedges_wasted.add(counted.hedges_wasted);
+        self.slow_races.add(counted.slow_races);
         self.prefetches.add(counted.prefetches);
         self.fetches.iter().zip(counted.fetches).for_each(|(counter, count)| counter.add(count));
     }
@@ -160,7 +167,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::counters::{Cause, Dropped, Source, Summary, Want};
+    use super::super::counters::{Cause, Dropped, Source, Summary, Tap, TapFate, Want};
     use super::super::histogram::HistogramSnapshot;
     use super::super::snapshot::BackendState;
     use super::*;
@@ -169,7 +176,7 @@ mod tests {
     /// What a process counts for a while: each number says what happens.
     fn count(events: &[u8], process: &Counters, pool: &PoolCounters, backend: &BackendCounters) {
         for &event in events {
-            match event % 10 {
+            match event % 11 {
                 0 => process.query(Transport::Udp),
                 1 => process.query(Transport::Tcp),
                 2 => process.responses(Source::Cache, u16::from(event), 2),
@@ -179,6 +186,7 @@ mod tests {
                 6 => backend.latency.record(Duration::from_micros(u64::from(event) << 9)),
                 7 => backend.attempts[2].increment(),
                 8 => backend.unsent[Want::Ports as usize].increment(),
+                9 => process.tapped(Tap::QueryLog, TapFate::Dropped, 3),
                 _ => backend.again[Cause::Cookie as usize].increment(),
             }
         }

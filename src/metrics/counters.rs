@@ -186,12 +186,65 @@ impl From<Result<CookieState, MalformedCookie>> for CookieKind {
     }
 }
 
+/// What observes queries, beside all that serves them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tap {
+    /// `[query_log]`.
+    QueryLog,
+    /// `[dnstap]`.
+    Dnstap,
+    /// `[slow]`.
+    Slow,
+    /// `[traces]`.
+    Traces,
+    /// `admin.names`.
+    Names,
+}
+
+impl Tap {
+    /// All, in order of their number.
+    pub const ALL: [Self; 5] = [Self::QueryLog, Self::Dnstap, Self::Slow, Self::Traces, Self::Names];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::QueryLog => "query_log",
+            Self::Dnstap => "dnstap",
+            Self::Slow => "slow",
+            Self::Traces => "traces",
+            Self::Names => "names",
+        }
+    }
+}
+
+/// What has become of a record of a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TapFate {
+    /// It was written.
+    Written,
+    /// There was no room for it, or it could not be written before the end.
+    Dropped,
+}
+
+impl TapFate {
+    /// All, in order of their number.
+    pub const ALL: [Self; 2] = [Self::Written, Self::Dropped];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// All kinds of cookies, in order of their number.
 const COOKIE_KINDS: [CookieKind; 4] =
     [CookieKind::ClientOnly, CookieKind::Valid, CookieKind::Invalid, CookieKind::Malformed];
 
 /// All reasons, in order of their number.
-const REASONS: [Dropped; 10] = [
+pub const REASONS: [Dropped; 10] = [
     Dropped::Malformed,
     Dropped::Spoofed,
     Dropped::Late,
@@ -205,7 +258,7 @@ const REASONS: [Dropped; 10] = [
 ];
 
 /// All sources, in order of their number.
-const SOURCES: [Source; 6] =
+pub const SOURCES: [Source; 6] =
     [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
 
 /// Rcodes that are told apart: all that are assigned for messages (RFC 6895 section 2.3).
@@ -216,11 +269,15 @@ pub(super) const RCODES: usize = 24;
 pub struct Counters {
     /// Client queries taken, by [`Transport`].
     pub(super) queries: [Counter; 2],
+    /// Questions that an operator had explained.
+    pub explained: Counter,
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
     pub(super) responses: [[Counter; RCODES]; SOURCES.len()],
     pub(super) dropped: [Counter; REASONS.len()],
     /// Queries with a COOKIE option, by [`CookieKind`].
     pub(super) cookies: [Counter; COOKIE_KINDS.len()],
+    /// Records of taps, by [`Tap`] and [`TapFate`].
+    pub(super) taps: [[Counter; TapFate::ALL.len()]; Tap::ALL.len()],
 }
 
 impl Counters {
@@ -242,6 +299,11 @@ impl Counters {
     /// `n` were dropped.
     pub fn dropped_many(&self, reason: Dropped, n: u64) {
         self.dropped[reason as usize].add(n);
+    }
+
+    /// So many records of a tap have ended so.
+    pub fn tapped(&self, tap: Tap, fate: TapFate, n: u64) {
+        self.taps[tap as usize][fate as usize].add(n);
     }
 
     /// A query had a COOKIE option, or none, which is not counted.
@@ -288,6 +350,8 @@ pub struct PoolCounters {
     pub hedges_denied: Counter,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: Counter,
+    /// Races that were slow or failed, as `[slow]` has it.
+    pub slow_races: Counter,
     /// Races for nobody, by which an answer of the cache is refreshed before it runs out.
     pub prefetches: Counter,
     /// Whole answers that were to be fetched by TCP, by [`Fetched`].
@@ -361,8 +425,14 @@ impl Summary {
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
             queries: [Transport::Udp, Transport::Tcp].map(|transport| (transport, self.queries(transport))).to_vec(),
+            explained: self.sum(|worker| &worker.explained),
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
             cookies: COOKIE_KINDS.map(|kind| (kind, self.sum(|worker| &worker.cookies[kind as usize]))).to_vec(),
+            taps: Tap::ALL
+                .iter()
+                .flat_map(|tap| TapFate::ALL.map(|fate| (*tap, fate)))
+                .map(|of| (of, self.tapped(of)))
+                .collect(),
             ..Snapshot::default()
         };
         for source in SOURCES {
@@ -388,6 +458,11 @@ impl Summary {
 
     fn dropped(&self, reason: Dropped) -> u64 {
         self.sum(|worker| &worker.dropped[reason as usize])
+    }
+
+    /// Records of a tap that have ended so.
+    pub fn tapped(&self, (tap, fate): (Tap, TapFate)) -> u64 {
+        self.sum(|thread| &thread.taps[tap as usize][fate as usize])
     }
 
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
@@ -425,6 +500,12 @@ mod tests {
         }
         for (number, kind) in COOKIE_KINDS.iter().enumerate() {
             assert_eq!(*kind as usize, number);
+        }
+        for (number, tap) in Tap::ALL.iter().enumerate() {
+            assert_eq!(*tap as usize, number);
+        }
+        for (number, fate) in TapFate::ALL.iter().enumerate() {
+            assert_eq!(*fate as usize, number);
         }
         for (number, result) in FETCHED.iter().enumerate() {
             assert_eq!(*result as usize, number);

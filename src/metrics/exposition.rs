@@ -17,6 +17,7 @@ use super::counters::{Cause, FETCHED, Want};
 use super::histogram::HistogramSnapshot;
 use super::processes::{ProcessesSnapshot, Role, Takeover};
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
+use super::usage::{USAGE_COUNTERS, Usage, UsageExposition};
 use crate::wire::Rcode;
 
 /// The form of the text.
@@ -43,17 +44,17 @@ impl Format {
     }
 }
 
-/// Writes a snapshot down.
-pub fn write(snapshot: Snapshot, format: Format) -> String {
+/// Writes a snapshot down, and what the process takes of the machine.
+pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exposition(snapshot)));
+    registry.register_collector(Box::new(UsageExposition(usage)));
     let mut text = String::new();
     encode_registry(&mut text, &registry).expect("a string takes everything");
     match format {
         Format::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
         Format::Prometheus => {
-            for family in COUNTERS {
-                let Family { name, .. } = family;
+            for name in COUNTERS.iter().map(|family| family.name).chain(USAGE_COUNTERS) {
                 text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
                 text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
             }
@@ -79,6 +80,9 @@ const RESPONSES: Family = Family { name: "hedgerow_responses", help: "Responses 
 const DROPPED: Family = Family { name: "hedgerow_dropped", help: "Messages and queries dropped" };
 /// `hedgerow_cookies_total`.
 const COOKIES: Family = Family { name: "hedgerow_cookies", help: "Client queries with a DNS cookie" };
+/// `hedgerow_tap_records_total`.
+const TAP_RECORDS: Family =
+    Family { name: "hedgerow_tap_records", help: "Records of the query log and of other taps, by what became of them" };
 /// `hedgerow_limited_total`.
 const LIMITED: Family = Family { name: "hedgerow_limited", help: "What clients were not given because of a limit" };
 /// `hedgerow_attempts_total`.
@@ -96,6 +100,9 @@ const UNREACHABLE: Family =
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
+/// `hedgerow_slow_races_total`.
+const SLOW_RACES: Family =
+    Family { name: "hedgerow_slow_races", help: "Races that were slow or came to no answer of a backend" };
 /// `hedgerow_hedges_wasted_total`.
 const HEDGES_WASTED: Family =
     Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
@@ -168,6 +175,13 @@ const TAKEOVERS: Family =
 /// `hedgerow_successions_total`.
 const SUCCESSIONS: Family =
     Family { name: "hedgerow_successions", help: "Standbys that have succeeded a supervisor that died" };
+/// `hedgerow_expired_zones`.
+const EXPIRED_ZONES: Family = Family {
+    name: "hedgerow_expired_zones",
+    help: "Zones of other servers that could not be confirmed for too long, and are answered with SERVFAIL",
+};
+/// `hedgerow_verdict`.
+const VERDICT: Family = Family { name: "hedgerow_verdict", help: "Whether all is well: 0 well, 1 watch, 2 trouble" };
 const PROCESSES: Family = Family { name: "hedgerow_processes", help: "Processes, by what they are" };
 
 /// The families whose samples end in `_total`.
@@ -176,10 +190,12 @@ const COUNTERS: &[&Family] = &[
     &RESPONSES,
     &DROPPED,
     &COOKIES,
+    &TAP_RECORDS,
     &LIMITED,
     &ATTEMPTS,
     &ASKED_AGAIN,
     &WINS,
+    &SLOW_RACES,
     &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
@@ -207,9 +223,11 @@ impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Snapshot {
             queries,
+            explained,
             responses,
             dropped,
             cookies,
+            taps,
             limited,
             cache,
             pools,
@@ -217,11 +235,14 @@ impl Collector for Exposition {
             tasks_lost,
             worker_replacements,
             processes,
+            verdict,
+            expired_zones,
             uptime: _,
             workers: _,
         } = &self.0;
         let encoder = &mut encoder;
-        counter(encoder, &QUERIES, queries.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
+        let queries = queries.iter().map(|&(by, n)| (by.label(), n)).chain([("admin", *explained)]);
+        counter(encoder, &QUERIES, queries.map(|(by, n)| ([("transport", by)], n)))?;
         let rcodes: Vec<_> = responses.iter().map(|&(_, rcode, _)| Rcode(rcode).to_string()).collect();
         let responses = responses.iter().zip(&rcodes);
         counter(
@@ -231,6 +252,8 @@ impl Collector for Exposition {
         )?;
         counter(encoder, &DROPPED, dropped.iter().map(|&(reason, n)| ([("reason", reason.label())], n)))?;
         counter(encoder, &COOKIES, cookies.iter().map(|&(kind, n)| ([("cookie", kind.label())], n)))?;
+        let records = taps.iter().map(|&((tap, fate), n)| ([("tap", tap.label()), ("fate", fate.label())], n));
+        counter(encoder, &TAP_RECORDS, records)?;
         let limited = limited.iter().map(|(by, limit, n)| ([("listener", by.as_str()), ("limit", limit.label())], *n));
         counter(encoder, &LIMITED, limited)?;
         counter(
@@ -264,6 +287,7 @@ impl Collector for Exposition {
         let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
         counter(encoder, &UNREACHABLE, unreachable)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
+        counter(encoder, &SLOW_RACES, pools.iter().map(|pool| (by_pool(pool), pool.slow_races)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
         counter(
             encoder,
@@ -292,6 +316,12 @@ impl Collector for Exposition {
         write_reload(encoder, reload)?;
         plain_counter(encoder, &TASKS_LOST, *tasks_lost)?;
         plain_counter(encoder, &WORKER_REPLACEMENTS, *worker_replacements)?;
+        encoder
+            .encode_descriptor(EXPIRED_ZONES.name, EXPIRED_ZONES.help, None, MetricType::Gauge)?
+            .encode_gauge(&(expired_zones.len() as u64))?;
+        if let Some(verdict) = verdict {
+            encoder.encode_descriptor(VERDICT.name, VERDICT.help, None, MetricType::Gauge)?.encode_gauge(verdict)?;
+        }
         write_processes(encoder, processes)
     }
 }
@@ -425,240 +455,4 @@ const BOUNDS: [u64; 16] = [
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::super::counters::{CookieKind, Dropped, Source};
-    use super::super::histogram::Histogram;
-    use super::super::limited::Limit;
-    use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
-    use super::super::snapshot::{Attempts, BackendState, LastReload, Wins};
-    use super::*;
-    use crate::wire::Transport;
-
-    /// Replies after so many microseconds.
-    fn measured(micros: &[u64]) -> HistogramSnapshot {
-        let histogram = Histogram::default();
-        micros.iter().for_each(|&micros| histogram.record(Duration::from_micros(micros)));
-        let mut snapshot = HistogramSnapshot::default();
-        snapshot.add(&histogram);
-        snapshot
-    }
-
-    /// One of everything.
-    fn sample() -> Snapshot {
-        let backend = BackendSnapshot {
-            name: "[::1]:53".to_owned(),
-            address: "[::1]:53".parse().expect("an address"),
-            weight: 1,
-            state: BackendState::Draining,
-            by_hand: false,
-            since: SystemTime::UNIX_EPOCH,
-            in_flight: 1,
-            attempts: Attempts { first: 10, hedge: 11, failover: 12, probe: 13 },
-            wins: Wins { first: 14, hedge: 15, failover: 16 },
-            again: vec![(Cause::Case, 40)],
-            errors: 17,
-            timeouts: 18,
-            unsent: vec![(Want::Ports, 40)],
-            unreachable: 40,
-            latency: measured(&[150, 1_500, 20_000_000]),
-        };
-        let pool = PoolSnapshot {
-            name: "a \"b\"".to_owned(),
-            in_flight: 19,
-            duration: measured(&[]),
-            hedges_denied: 20,
-            hedges_wasted: 27,
-            prefetches: 39,
-            fetches: [40, 41, 42],
-            backends: vec![backend],
-        };
-        Snapshot {
-            uptime: Duration::from_secs(1),
-            workers: 2,
-            queries: vec![(Transport::Udp, 21), (Transport::Tcp, 22)],
-            responses: vec![(Source::Backend, 0, 23), (Source::Synthesized, 3, 24), (Source::Error, 3841, 25)],
-            dropped: vec![(Dropped::Late, 26)],
-            cookies: vec![(CookieKind::Invalid, 40)],
-            limited: vec![("ts1".to_owned(), Limit::Unsent, 40)],
-            cache: Some(CacheSnapshot {
-                size: 30,
-                entries: 31,
-                bytes: 32,
-                hits: 33,
-                stale_hits: 34,
-                failure_hits: 35,
-                misses: 36,
-                insertions: 37,
-                evictions: 38,
-            }),
-            pools: vec![pool],
-            reload: ReloadSnapshot {
-                edition: 5,
-                in_force_since: SystemTime::UNIX_EPOCH + Duration::from_secs(43),
-                succeeded: 4,
-                failed: 44,
-                running: Some(Duration::ZERO),
-                is_next_waiting: false,
-                last: Some(LastReload { at: SystemTime::UNIX_EPOCH, error: Some("wrong".to_owned()) }),
-            },
-            tasks_lost: 45,
-            worker_replacements: 46,
-            processes: processes(),
-        }
-    }
-
-    /// A supervisor and two standbys.
-    fn processes() -> ProcessesSnapshot {
-        let since = SystemTime::UNIX_EPOCH;
-        let process =
-            |pid, role| ProcessSnapshot { pid, role, version: String::new(), edition: 5, since, problem: None };
-        ProcessesSnapshot {
-            supervisor: Some(SupervisorSnapshot { pid: 1, since, successions: 52 }),
-            processes: vec![process(1, Role::Supervisor), process(2, Role::Standby), process(3, Role::Standby)],
-            takeovers: [47, 48, 49, 50, 51],
-        }
-    }
-
-    /// The samples, without histograms.
-    const SAMPLES: &str = r#"
-hedgerow_queries_total{transport="udp"} 21
-hedgerow_queries_total{transport="tcp"} 22
-hedgerow_responses_total{rcode="NOERROR",source="backend"} 23
-hedgerow_responses_total{rcode="NXDOMAIN",source="synthesized"} 24
-hedgerow_responses_total{rcode="RCODE3841",source="error"} 25
-hedgerow_dropped_total{reason="late"} 26
-hedgerow_cookies_total{cookie="invalid"} 40
-hedgerow_limited_total{listener="ts1",limit="unsent"} 40
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 10
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 11
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 12
-hedgerow_attempts_total{pool="a \"b\"",backend="[::1]:53",kind="probe"} 13
-hedgerow_asked_again_total{pool="a \"b\"",backend="[::1]:53",cause="case"} 40
-hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
-hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
-hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
-hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
-hedgerow_hedges_denied_total{pool="a \"b\""} 20
-hedgerow_hedges_wasted_total{pool="a \"b\""} 27
-hedgerow_unsent_attempts_total{pool="a \"b\"",backend="[::1]:53",cause="ports"} 40
-hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
-hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
-hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42
-hedgerow_in_flight{pool="a \"b\""} 19
-hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
-hedgerow_cache_size_bytes 30
-hedgerow_cache_entries 31
-hedgerow_cache_bytes 32
-hedgerow_cache_hits_total 33
-hedgerow_cache_stale_hits_total 34
-hedgerow_cache_failure_hits_total 35
-hedgerow_cache_misses_total 36
-hedgerow_cache_insertions_total 37
-hedgerow_cache_evictions_total 38
-hedgerow_cache_prefetches_total{pool="a \"b\""} 39
-hedgerow_config_edition 5
-hedgerow_config_last_reload_successful 0
-hedgerow_config_last_reload_success_timestamp_seconds 43
-hedgerow_reload_in_progress 1
-hedgerow_reloads_total{result="ok"} 4
-hedgerow_reloads_total{result="failed"} 44
-hedgerow_tasks_lost_total 45
-hedgerow_worker_replacements_total 46
-hedgerow_takeovers_total{reason="crash"} 47
-hedgerow_takeovers_total{reason="hang"} 48
-hedgerow_takeovers_total{reason="restart"} 49
-hedgerow_takeovers_total{reason="upgrade"} 50
-hedgerow_takeovers_total{reason="rollback"} 51
-hedgerow_successions_total 52
-hedgerow_processes{role="supervisor"} 1
-hedgerow_processes{role="server"} 0
-hedgerow_processes{role="standby"} 2
-hedgerow_processes{role="starting"} 0
-hedgerow_processes{role="draining"} 0
-hedgerow_processes{role="failed"} 0
-"#;
-
-    /// Lines of a text that are samples, and fulfil a condition.
-    fn samples(text: &str, condition: impl Fn(&str) -> bool) -> Vec<&str> {
-        text.lines().filter(|line| !line.starts_with('#') && condition(line)).collect()
-    }
-
-    #[test]
-    fn names_and_labels_are_those_of_the_contract_in_both_formats() {
-        for format in [Format::Prometheus, Format::OpenMetrics] {
-            let text = write(sample(), format);
-            let expected: Vec<_> = SAMPLES.trim().lines().collect();
-            assert_eq!(
-                samples(&text, |line| !["_bucket", "_sum", "_count"].iter().any(|part| line.contains(part))),
-                expected,
-                "{format:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn histograms_have_fixed_bounds_and_agree_with_their_count() {
-        let text = write(sample(), Format::Prometheus);
-        let labels = r#"pool="a \"b\"",backend="[::1]:53"}"#;
-        let lines = samples(&text, |line| line.starts_with("hedgerow_backend_latency_seconds"));
-        assert_eq!(lines.len(), BOUNDS.len() + 3);
-        for (name, bound, value) in [
-            ("bucket", Some("0.0001"), "0"),
-            ("bucket", Some("0.0002"), "1"),
-            ("bucket", Some("0.001"), "1"),
-            ("bucket", Some("0.002"), "2"),
-            ("bucket", Some("10.0"), "2"),
-            ("bucket", Some("+Inf"), "3"),
-            ("count", None, "3"),
-            ("sum", None, "20.00165"),
-        ] {
-            let le = bound.map(|bound| format!("le=\"{bound}\",")).unwrap_or_default();
-            let expected = format!("hedgerow_backend_latency_seconds_{name}{{{le}{labels} {value}");
-            assert!(lines.contains(&expected.as_str()), "{expected}\n{text}");
-        }
-        assert!(text.contains("hedgerow_query_duration_seconds_count{pool=\"a \\\"b\\\"\"} 0\n"), "{text}");
-    }
-
-    #[test]
-    fn each_format_names_its_families_as_it_should() {
-        let check = |format, lines: [&str; 3], is_ended| {
-            let text = write(sample(), format);
-            lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
-            assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-            assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + 12);
-        };
-        check(
-            Format::Prometheus,
-            [
-                "# TYPE hedgerow_queries_total counter",
-                "# HELP hedgerow_queries_total Client queries taken",
-                "# TYPE hedgerow_query_duration_seconds histogram",
-            ],
-            false,
-        );
-        check(
-            Format::OpenMetrics,
-            [
-                "# TYPE hedgerow_queries counter",
-                "# HELP hedgerow_queries Client queries taken",
-                "# TYPE hedgerow_in_flight gauge",
-            ],
-            true,
-        );
-    }
-
-    #[test]
-    fn without_a_cache_there_is_nothing_of_it() {
-        let text = write(Snapshot { cache: None, ..sample() }, Format::Prometheus);
-        assert!(!text.contains("hedgerow_cache"), "{text}");
-    }
-
-    #[test]
-    fn the_format_is_what_was_asked_for() {
-        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
-        assert_eq!(Format::accepted_by(prometheus), Format::OpenMetrics);
-        for other in ["", "*/*", "text/html,*/*", "text/plain;version=0.0.4"] {
-            assert_eq!(Format::accepted_by(other), Format::Prometheus, "{other}");
-        }
-    }
-}
+mod tests;

@@ -80,8 +80,12 @@ impl HistogramSnapshot {
 
     /// What this part (0.0 to 1.0) of them keeps, at most a sixteenth off; `None` if there are none.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let place = quantile(&self.counts, part)?;
-        Some(Duration::from_micros((Buckets::border(place) + Buckets::border(place + 1) - 1) / 2))
+        quantile(&self.counts, part).map(time_of_bucket)
+    }
+
+    /// How many fell into each bucket.
+    pub fn counts(&self) -> &[u64; BUCKETS] {
+        &self.counts
     }
 
     /// The buckets that are not empty: lower border, upper border, how many. The lower one is in the bucket, the upper one is not.
@@ -136,6 +140,11 @@ impl Default for HistogramSnapshot {
     }
 }
 
+/// The time that stands for a bucket: its middle.
+pub fn time_of_bucket(bucket: usize) -> Duration {
+    Duration::from_micros((Buckets::border(bucket) + Buckets::border(bucket + 1) - 1) / 2)
+}
+
 /// One is at most an eighth wide.
 type Buckets = LogLinear<STEPS>;
 
@@ -144,7 +153,7 @@ const STEPS: u64 = 8;
 /// Longer ones, in µs, count as this: 67 s, more than any timeout that a config may set.
 const MAX_MICROS: u64 = (1 << 26) - 1;
 /// Up to and with that of the longest.
-const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
+pub const BUCKETS: usize = Buckets::bucket(MAX_MICROS) + 1;
 
 #[cfg(test)]
 mod tests {

@@ -11,14 +11,17 @@ pub mod histogram;
 mod limited;
 pub mod processes;
 pub mod snapshot;
+mod usage;
 
 pub use counters::{
-    BackendCounters, Cause, CookieKind, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, Source, Summary,
-    Want,
+    BackendCounters, Cause, CookieKind, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, REASONS, SOURCES,
+    Source, Summary, Tap, TapFate, Want,
 };
-pub use histogram::{Histogram, HistogramSnapshot};
+pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use limited::{Limit, Limited};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 pub use snapshot::{
-    Attempts, BackendSnapshot, BackendState, CacheSnapshot, LastReload, PoolSnapshot, ReloadSnapshot, Snapshot, Wins,
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, ExpiredZone, LastReload, PoolSnapshot, ReloadSnapshot,
+    Snapshot, Wins,
 };
+pub use usage::Usage;

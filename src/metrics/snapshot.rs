@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::counters::{Cause, CookieKind, Dropped, Source, Want};
+use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 use super::processes::ProcessesSnapshot;
@@ -20,12 +20,16 @@ pub struct Snapshot {
     pub workers: usize,
     /// Client queries taken.
     pub queries: Vec<(Transport, u64)>,
+    /// Questions that an operator had explained: queries of transport `admin`, which no other figure counts.
+    pub explained: u64,
     /// Responses, by source and rcode (with the bits of the OPT record).
     pub responses: Vec<(Source, u16, u64)>,
     /// What was dropped.
     pub dropped: Vec<(Dropped, u64)>,
     /// Queries with a cookie.
     pub cookies: Vec<(CookieKind, u64)>,
+    /// Records of taps.
+    pub taps: Vec<((Tap, TapFate), u64)>,
     /// How often which limit of which listener was met.
     pub limited: Vec<(String, Limit, u64)>,
     /// The cache, if there is one.
@@ -40,6 +44,21 @@ pub struct Snapshot {
     pub worker_replacements: u64,
     /// The processes of which this server is one.
     pub processes: ProcessesSnapshot,
+    /// Whether all is well: 0 well, 1 watch, 2 trouble; none where nobody judges.
+    #[serde(default)]
+    pub verdict: Option<u64>,
+    /// The zones of other servers that have expired.
+    #[serde(default)]
+    pub expired_zones: Vec<ExpiredZone>,
+}
+
+/// A zone that is no longer served: no primary has confirmed it for too long.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExpiredZone {
+    /// The name of its authority in the config.
+    pub authority: String,
+    /// Its apex.
+    pub zone: String,
 }
 
 /// What came of reading the config again.
@@ -119,8 +138,13 @@ pub struct PoolSnapshot {
     pub duration: HistogramSnapshot,
     /// Hedges not made because the budget was spent.
     pub hedges_denied: u64,
+    /// Hedges that the budget pays for now.
+    #[serde(default)]
+    pub tokens: u64,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: u64,
+    /// Races that were slow or failed, as `[slow]` has it.
+    pub slow_races: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.
     pub prefetches: u64,
     /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).

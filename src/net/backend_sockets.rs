@@ -52,7 +52,7 @@ use self::void::{Returned, Voided};
 use super::batch::{BATCH, RecvBatch, SendBatch};
 use super::options::enable_gro;
 use super::refusal::{Refusal, is_unreachable};
-use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
+use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 
 /// The sockets of one worker to all its backends. `T` is what the caller keeps with a query in flight, and `L` with one in
 /// quarantine.
@@ -439,12 +439,15 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         sockets.filter(|(_, socket)| is_its(socket)).map(|(number, _)| number).collect()
     }
 
-    /// Ends quarantines, of which `ended` is told the replies that never came, and closes sockets. For the end of a turn, when
+    /// Ends quarantines, of which `ended` is told the replies that never came, and prolongs those for which it gives another note; closes
+    /// sockets. For the end of a turn, when
     /// all that somebody waits for is on its way.
-    pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&L)) {
+    pub fn tidy(&mut self, now: Instant, mut ended: impl FnMut(&L) -> Option<L>) {
         while let Some((slot, late)) = self.slots.pop_ended(now) {
-            ended(&late);
-            self.is_over(slot, now);
+            match ended(&late) {
+                Some(note) => self.slots.prolong(slot, now + PROLONGED, note),
+                None => self.is_over(slot, now),
+            }
         }
         while let Some(number) = self.voided.pop_due(now) {
             self.close(number);

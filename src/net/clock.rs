@@ -9,6 +9,12 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// When something was by the time of day, in seconds since 1970 to the microsecond, that is `ago` now.
+pub fn unix_seconds(ago: Duration) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(ago).as_micros() as f64 / 1e6
+}
+
 /// The same as DNS cookies have it: a serial number (RFC 9018 section 4.3).
 pub fn unix_now_serial() -> u32 {
     unix_now() as u32

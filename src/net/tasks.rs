@@ -55,11 +55,13 @@ pub enum TaskKind {
     Watch,
     /// Takes signals.
     Signals,
+    /// Writes what taps have recorded.
+    Taps,
 }
 
 impl TaskKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Listener,
         Self::Connections,
         Self::Replies,
@@ -77,6 +79,7 @@ impl TaskKind {
         Self::Reload,
         Self::Watch,
         Self::Signals,
+        Self::Taps,
     ];
 
     /// The word for people and tests.
@@ -99,6 +102,7 @@ impl TaskKind {
             Self::Reload => "reload",
             Self::Watch => "watch",
             Self::Signals => "signals",
+            Self::Taps => "taps",
         }
     }
 

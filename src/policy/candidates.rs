@@ -88,6 +88,11 @@ impl Candidates {
         (0..self.len()).map(|at| self.hedges.get(at))
     }
 
+    /// Whom the first hedge of a race goes to that has asked the first.
+    pub fn next_hedge(&self) -> Option<BackendIndex> {
+        self.hedge_places().find(|place| *place > 0).and_then(|place| self.get(usize::from(place)))
+    }
+
     /// The backend at this place of the order.
     pub fn get(&self, place: usize) -> Option<BackendIndex> {
         self.as_slice().get(place).copied()

@@ -54,14 +54,7 @@ impl BackendStats<'_> {
     /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
     /// and the one that is silent for good must not get its turn again whenever that happens.
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
-        let shortest = MIN_PATIENCE.min(longest);
-        let is_stalled = |backend: &BackendIndex| {
-            let load = self.loads.get(backend.get());
-            // What is cheap to know first: nearly always that is enough.
-            let is_stalled = |patience| load.is_some_and(|load| load.is_stalled(patience, self.now));
-            is_stalled(shortest) && is_stalled(self.patience(*backend, longest))
-        };
-        let fit = candidates.iter().filter(|backend| !is_stalled(backend));
+        let fit = candidates.iter().filter(|backend| !self.is_stalled(*backend, longest));
         if candidates.all_down() || fit.clone().count() == candidates.len() {
             return (*candidates, candidates.len());
         }
@@ -74,8 +67,17 @@ impl BackendStats<'_> {
         (list, fit.count())
     }
 
+    /// Whether a backend has fallen silent, so that others are asked first.
+    #[inline]
+    pub fn is_stalled(&self, backend: BackendIndex, longest: Duration) -> bool {
+        let load = self.loads.get(backend.get());
+        // What is cheap to know first: nearly always that is enough.
+        let is_stalled = |patience| load.is_some_and(|load| load.is_stalled(patience, self.now));
+        is_stalled(MIN_PATIENCE.min(longest)) && is_stalled(self.patience(backend, longest))
+    }
+
     /// How long a backend with attempts out has been silent.
-    fn silence(&self, backend: BackendIndex) -> Duration {
+    pub fn silence(&self, backend: BackendIndex) -> Duration {
         self.loads.get(backend.get()).map_or(Duration::ZERO, |load| load.silence(self.now))
     }
 

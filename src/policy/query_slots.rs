@@ -80,6 +80,8 @@ pub struct QuerySlots<T, L> {
     quarantined: HashMap<QuerySlot, Quarantined<L>, RandomState>,
     /// The ends of quarantines, in the order of time; those that ended early are left out when they are met.
     ends: VecDeque<End>,
+    /// The same of those that were prolonged.
+    prolonged: VecDeque<End>,
     /// Tells an ID's present use from an earlier one.
     serial: u32,
 }
@@ -110,6 +112,7 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
             in_flight: HashMap::with_capacity_and_hasher(WARM, hasher.clone()),
             quarantined: HashMap::with_capacity_and_hasher(WARM, hasher),
             ends: VecDeque::with_capacity(WARM),
+            prolonged: VecDeque::with_capacity(WARM),
             serial: 0,
         }
     }
@@ -143,8 +146,10 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         if is_sparse(self.quarantined.len(), self.quarantined.capacity()) {
             self.quarantined.shrink_to(2 * self.quarantined.len().max(WARM));
         }
-        if is_sparse(self.ends.len(), self.ends.capacity()) {
-            self.ends.shrink_to(2 * self.ends.len().max(WARM));
+        for ends in [&mut self.ends, &mut self.prolonged] {
+            if is_sparse(ends.len(), ends.capacity()) {
+                ends.shrink_to(2 * ends.len().max(WARM));
+            }
         }
     }
 
@@ -168,6 +173,14 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
         self.ends.push_back(End { at: end, slot, serial: self.serial });
     }
 
+    /// Puts a query whose quarantine is over into quarantine once more, until `end`, which never lies before that of an earlier one.
+    /// Few are worth it.
+    pub fn prolong(&mut self, slot: QuerySlot, end: Instant, note: L) {
+        self.serial = self.serial.wrapping_add(1);
+        self.quarantined.insert(slot, Quarantined { note, serial: self.serial });
+        self.prolonged.push_back(End { at: end, slot, serial: self.serial });
+    }
+
     /// Whether something is held at this place.
     pub fn has(&self, slot: QuerySlot) -> bool {
         self.in_flight.contains_key(&slot) || self.quarantined.contains_key(&slot)
@@ -175,18 +188,23 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
 
     /// Takes out a query whose quarantine is over.
     pub fn pop_ended(&mut self, now: Instant) -> Option<(QuerySlot, L)> {
-        loop {
-            let &End { at, slot, serial } = self.ends.front()?;
-            let is_held = is_held(&self.quarantined, slot, serial);
-            if is_held && at > now {
-                return None;
+        let Self { quarantined, ends, prolonged, .. } = self;
+        let mut pop = |ends: &mut VecDeque<End>| {
+            while let Some(&End { at, slot, serial }) = ends.front() {
+                let is_held = is_held(quarantined, slot, serial);
+                if is_held && at > now {
+                    break;
+                }
+                ends.pop_front();
+                if is_held {
+                    return quarantined.remove(&slot).map(|quarantined| (slot, quarantined.note));
+                }
             }
-            self.ends.pop_front();
-            self.shrink();
-            if is_held {
-                return self.quarantined.remove(&slot).map(|quarantined| (slot, quarantined.note));
-            }
-        }
+            None
+        };
+        let ended = pop(ends).or_else(|| pop(prolonged));
+        self.shrink();
+        ended
     }
 
     /// All slots that are taken, in no order.
@@ -201,7 +219,8 @@ impl<T: Copy, L: Copy> QuerySlots<T, L> {
 
     /// When the next quarantine is over.
     pub fn next_end(&self) -> Option<Instant> {
-        self.ends.front().map(|end| end.at)
+        let fronts = [self.ends.front(), self.prolonged.front()];
+        fronts.into_iter().flatten().map(|end| end.at).min()
     }
 
     /// Makes room for ends: of those that were replied to behind one that was not, the ends are still there, and where one
@@ -232,6 +251,9 @@ const WARM: usize = 4096;
 
 /// How long an ID stays taken after its attempt was given up.
 pub const QUARANTINE: Duration = Duration::from_secs(2);
+
+/// How much longer it stays taken, if somebody wants to be told of a reply.
+pub const PROLONGED: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -265,6 +287,33 @@ mod tests {
         assert_eq!(slots.find(slot), Some(SlotState::Quarantined(2)));
         assert_eq!(slots.pop_ended(later), Some((slot, 2)));
         assert_eq!((slots.find(slot), slots.next_end()), (None, None));
+    }
+
+    #[test]
+    fn prolonged_quarantine_ends_later() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut slots: QuerySlots<u32, u32> = QuerySlots::new();
+        let draw = |slots: &mut QuerySlots<u32, u32>, number| {
+            let slot = slots.draw(SocketId(0), number, &mut StdRng::seed_from_u64(number.into()));
+            slots.quarantine(slot, at(2), |user_data| user_data);
+            slot
+        };
+        let [prolonged, replied] = [1, 2].map(|number| draw(&mut slots, number));
+        for slot in [prolonged, replied] {
+            let (ended, note) = slots.pop_ended(at(2)).expect("its time is over");
+            assert_eq!(ended, slot);
+            slots.prolong(ended, at(5), note + 10);
+        }
+        let other = draw(&mut slots, 3);
+        // What was due before is looked at first, whichever it is.
+        assert_eq!((slots.next_end(), slots.pop_ended(at(2))), (Some(at(2)), Some((other, 3))));
+        assert_eq!(slots.find(prolonged), Some(SlotState::Quarantined(11)));
+        assert_eq!(slots.remove(replied), Some(SlotState::Quarantined(12)));
+        assert_eq!((slots.next_end(), slots.pop_ended(at(4))), (Some(at(5)), None));
+        assert_eq!(slots.pop_ended(at(5)), Some((prolonged, 11)));
+        assert_eq!((slots.pop_ended(at(9)), slots.next_end()), (None, None));
+        assert!(slots.is_empty());
     }
 
     #[test]

@@ -38,8 +38,8 @@ mod step;
 
 use std::time::{Duration, Instant};
 
-pub use self::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset};
-use self::attempts::{AttemptRecord, Attempts, State};
+pub use self::attempts::{Attempt, AttemptId, Kind, MAX_ATTEMPTS, Offset, State};
+use self::attempts::{AttemptRecord, Attempts};
 pub use self::rank::{Accept, Rank};
 pub use self::step::{Heard, OptRefusal, Outcome, Retry, Step};
 use super::budget::Budget;
@@ -386,6 +386,30 @@ impl Race {
     /// How many attempts were late but had their hedge denied for lack of budget, at first or for good.
     pub fn hedges_denied(&self) -> u8 {
         self.hedges_denied
+    }
+
+    /// How many attempts have left, and whether a hedge was among them.
+    pub fn tally(&self) -> (u8, bool) {
+        let left = self.attempts.iter().filter(|(_, entry)| entry.state != State::Unsent);
+        left.fold((0, false), |(count, is_hedged), (_, entry)| (count + 1, is_hedged || entry.kind == Kind::Hedge))
+    }
+
+    /// The attempt whose reply has won.
+    pub fn winner(&self) -> Option<Attempt> {
+        match self.outcome? {
+            Outcome::Reply(winner) => self.attempt(winner),
+            Outcome::Failed | Outcome::Nothing | Outcome::Unsent => None,
+        }
+    }
+
+    /// Whom the next hedge would go to.
+    pub fn next_hedge(&self) -> Option<BackendIndex> {
+        self.unhedged().and_then(|place| self.candidates.get(usize::from(place)))
+    }
+
+    /// Who may be asked, in order.
+    pub fn candidates(&self) -> &Candidates {
+        &self.candidates
     }
 
     /// The attempts, oldest first.

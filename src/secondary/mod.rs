@@ -46,6 +46,8 @@ pub struct ZoneUpdate {
     pub size: usize,
     /// How it came to be, from the version before; empty if that is not known, or of no use to anybody.
     pub steps: Vec<Difference>,
+    /// Whether there is nothing to answer from since it has expired.
+    pub is_expired: bool,
 }
 
 /// Looks after all secondary zones.
@@ -361,7 +363,13 @@ impl ZoneTask {
                 self.machine.on_transferred(version, now, &mut self.rng);
                 self.service = Some(Service::Served);
                 self.zone = Some((Arc::clone(&zone), size));
-                let _ = self.updates.send(ZoneUpdate { authority: self.secondary.authority, zone, size, steps });
+                let _ = self.updates.send(ZoneUpdate {
+                    authority: self.secondary.authority,
+                    zone,
+                    size,
+                    steps,
+                    is_expired: false,
+                });
             }
         }
     }
@@ -379,7 +387,13 @@ impl ZoneTask {
             (Service::Served, Some((zone, size))) => (Arc::clone(zone), *size),
             (Service::Served | Service::Absent | Service::Expired, _) => (Arc::new(Zone::unserved(apex)), 0),
         };
-        let _ = self.updates.send(ZoneUpdate { authority: self.secondary.authority, zone, size, steps: Vec::new() });
+        let _ = self.updates.send(ZoneUpdate {
+            authority: self.secondary.authority,
+            zone,
+            size,
+            steps: Vec::new(),
+            is_expired: service == Service::Expired,
+        });
     }
 
     /// Notes in the file that a primary has just confirmed the version in it.

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::listeners::AdminListeners;
-use crate::admin::{self, Condition, Ending, Request, Token};
+use crate::admin::{self, Condition, Ending, Request, Settings, Token};
+use crate::config::Config;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
 
 /// The admin server, if there is one.
@@ -22,8 +23,8 @@ pub(super) struct AdminTasks {
     running: Endless,
     /// Tells it to end when it has answered.
     end: watch::Sender<Option<Ending>>,
-    /// What changes by HTTP must bear.
-    token: Rc<RefCell<Option<Token>>>,
+    /// What a reload changes.
+    settings: Rc<RefCell<Settings>>,
     /// What it asks.
     asks: mpsc::Sender<Request>,
     /// What health checks are told.
@@ -57,14 +58,14 @@ impl AdminTasks {
     pub(super) fn start(
         doors: Option<Doors>,
         connections: usize,
-        token: Option<Token>,
+        settings: Settings,
         asks: mpsc::Sender<Request>,
         condition: Arc<Condition>,
     ) -> Self {
         let mut this = Self {
             running: Endless::new(TaskKind::Admin),
             end: watch::Sender::default(),
-            token: Rc::new(RefCell::new(token)),
+            settings: Rc::new(RefCell::new(settings)),
             asks,
             condition,
             connections,
@@ -76,13 +77,13 @@ impl AdminTasks {
     fn serve(&mut self, doors: Option<Doors>) {
         let Some(Doors { tcp, socket }) = doors else { return };
         let condition = Arc::clone(&self.condition);
-        let (token, asks, end) = (Rc::clone(&self.token), self.asks.clone(), self.end.subscribe());
-        self.running.start(admin::serve(tcp, socket, self.connections, token, asks, condition, end));
+        let (settings, asks, end) = (Rc::clone(&self.settings), self.asks.clone(), self.end.subscribe());
+        self.running.start(admin::serve(tcp, socket, self.connections, settings, asks, condition, end));
     }
 
-    /// Takes another token in place of the one before.
-    pub(super) fn set_token(&self, token: Option<Token>) {
-        self.token.replace(token);
+    /// Takes other settings in place of those before.
+    pub(super) fn set(&self, settings: Settings) {
+        self.settings.replace(settings);
     }
 
     /// Serves elsewhere, or nowhere. Who is being answered still is, whoever has asked for this among them.
@@ -113,6 +114,11 @@ impl AdminTasks {
     pub(super) async fn stop(self) {
         self.running.stop().await;
     }
+}
+
+/// What a config says of the admin server beside where it is, with the token that it names.
+pub(super) fn admin_settings(config: &Config, token: Option<Token>) -> Settings {
+    Settings { token, has_page: config.admin.as_ref().is_some_and(|admin| admin.page) }
 }
 
 /// How long responses may take to leave that an admin server owes which has moved: as long as a client has for each.

@@ -108,6 +108,12 @@ impl ServedAuthority {
         secondary_zones_of(self.number, &self.config, &self.state.keys)
     }
 
+    /// All its zones, each with the name of this authority and whether it is its own.
+    pub(super) fn all_zones(&self) -> impl Iterator<Item = (&str, &Arc<Zone>, bool)> {
+        let is_ours = |zone: &Zone| self.state.transfers.get(zone.apex()).is_none_or(|zone| zone.source.is_none());
+        self.state.zone_db.zones().iter().map(move |zone| (self.name(), zone, is_ours(zone)))
+    }
+
     pub(super) fn number(&self) -> usize {
         self.number
     }

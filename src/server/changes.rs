@@ -7,9 +7,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{ReloadNotice, Server};
-use crate::admin::{Change, Refused};
+use super::{Command, ReloadNotice, Server};
+use crate::admin::{Change, Question, Refused};
 use crate::config::{BackendConfig, PoolConfig};
+use crate::engine::Explaining;
+use crate::forwarder::Asked;
 use crate::state::{ManualHealth, SharedBackend};
 
 impl Server {
@@ -38,6 +40,21 @@ impl Server {
                 })
             }
         }
+    }
+
+    /// Has a worker ask a question for an operator: the one that is known to have it, or else whichever takes queries, which says if
+    /// another has it.
+    pub(super) fn explain(&self, question: Question) -> Result<(), Refused> {
+        let Question { name, qtype, is_fresh, worker, events } = question;
+        if self.state.is_none() {
+            return Err(Refused::NotFound("there is no forwarder: the config has no [forwarder]".to_owned()));
+        }
+        let ways = self.workers.ways();
+        let number = usize::from(worker.unwrap_or(0));
+        let how = Explaining { is_fresh, is_handed_over: worker.is_some() };
+        let asked = Asked { name, qtype, how, events };
+        let told = ways.get(number).is_some_and(|way| way.send(Command::Explain(Box::new(asked))).is_ok());
+        if told { Ok(()) } else { Err(Refused::Conflict(format!("worker {number} does not take queries"))) }
     }
 
     /// Adds a backend to a pool. It gets queries once a probe has found it up.

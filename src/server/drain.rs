@@ -101,6 +101,7 @@ impl Server {
         if timeout_at(deadline + DRAIN_MARGIN, blocking(join)).await.is_err() {
             drained = Drained::Late;
         }
+        self.taps.end().await;
         if let Some(loss) = self.lost_worker.take().or_else(|| lost.try_recv().ok().map(Loss::from)) {
             drained = Drained::Lost(loss);
         }

@@ -20,6 +20,8 @@ mod reload;
 mod reload_notice;
 mod replacement;
 mod sections;
+mod seen;
+mod slow_threshold;
 mod start;
 mod status;
 mod watch;
@@ -52,6 +54,8 @@ use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
+use self::seen::Seen;
+use self::slow_threshold::SlowThresholds;
 pub use self::start::StartError;
 use self::watch::Watching;
 use self::worker::Command;
@@ -60,7 +64,7 @@ use self::workers::{InForce, WorkerEvent, Workers};
 use crate::admin::{Change, Condition, Request};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
-use crate::config::{Config, PoolConfig, SupervisorConfig};
+use crate::config::{Config, PoolConfig, SlowThreshold, SupervisorConfig};
 use crate::health::Prober;
 use crate::limit::{CookieSecrets, Cookies, OwnAddresses};
 use crate::load::ConfigText;
@@ -71,6 +75,7 @@ use crate::net::tcp::MovedConnection;
 use crate::notify::Notifier;
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
+use crate::taps::Taps;
 use crate::wire::HashSeed;
 
 /// A running server, held by the control thread.
@@ -82,6 +87,8 @@ pub struct Server {
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
     workers: Workers,
+    /// What observes queries.
+    taps: Taps,
     /// What it listens on.
     listeners: Arc<Listeners>,
     /// The pools as the config had them when it was last read.
@@ -90,6 +97,10 @@ pub struct Server {
     pools: Vec<PoolConfig>,
     /// Ticks once a second.
     second: Interval,
+    /// From when on races are slow.
+    slow_thresholds: SlowThresholds,
+    /// Which races are slow, as the config in force says.
+    slow: SlowThreshold,
     /// For the size of the hedge buckets.
     recent_queries: RecentQueries,
     /// Saves the cache.
@@ -159,6 +170,8 @@ pub struct Server {
     hash_seed: HashSeed,
     /// Something of [`Known`] may have changed.
     known_changes: Rc<Notify>,
+    /// What the admin server shows at a glance.
+    seen: Seen,
 }
 
 impl Server {
@@ -234,6 +247,7 @@ impl Server {
                 }
                 lost = self.tasks.lost() => lost,
                 lost = self.admin.lost() => lost,
+                lost = self.taps.lost() => lost,
                 loaded = self.reloads.loaded() => match loaded {
                     Ok(loaded) => {
                         self.finish_reload(loaded);
@@ -301,6 +315,7 @@ impl Server {
                     connections: &self.connections,
                     listeners: &self.listeners,
                     own: &self.own,
+                    taps: self.taps.set(),
                 };
                 self.workers.replace(id, &in_force, now);
             }
@@ -309,9 +324,20 @@ impl Server {
 
     /// Answers what the admin server asks, unless that is not the server's own to decide.
     fn answer(&mut self, request: Request) -> Option<ServerEvent> {
+        if self.seen.is_new() {
+            // Somebody is quicker than the first second.
+            self.see(std::time::Instant::now());
+        }
         match request {
             Request::Snapshot(answer) => self.answer_snapshot(answer),
+            Request::Status(snapshot, answer) => drop(answer.send(self.status(&snapshot))),
+            Request::Second(answer) => self.seen.tell_second(answer),
+            Request::Seconds(listener) => self.seen.listen(listener),
+            Request::History(span, answer) => self.tell_history(span, answer),
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
+            Request::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
+            Request::TopNames(answer) => drop(answer.send(self.taps.top_names())),
+            Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
             Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
             Request::Change(change, answer) => drop(answer.send(self.change(change))),
@@ -329,9 +355,11 @@ impl Server {
         }
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
+        self.see(now);
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
+            self.slow_thresholds.set(self.slow, state);
             self.saves.tick(state, &self.tasks, std::time::Instant::now());
             if let Some(cache) = &state.cache {
                 cache.add_sleep(slept);
@@ -342,6 +370,7 @@ impl Server {
     /// Puts a state in force everywhere.
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.prober.set_state(&state);
+        self.slow_thresholds.set(self.slow, &state);
         self.known_changes.notify_one();
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);
@@ -374,6 +403,7 @@ impl Server {
         let number = update.authority;
         // One that has gone meanwhile wants nothing any more.
         let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { return };
+        self.seen.note_zone(served.name(), update.zone.apex(), update.is_expired);
         let change = served.take(update);
         self.publish(number);
         if self.processes.is_some() {

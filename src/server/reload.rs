@@ -26,7 +26,7 @@ use std::{io, mem, thread};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::admin_tasks::Doors;
+use super::admin_tasks::{Doors, admin_settings};
 use super::authorities::{Comparison, ServedAuthority, secondary_zones_of};
 use super::listeners::{Listeners, SectionName};
 use super::recent_queries::RecentQueries;
@@ -44,6 +44,7 @@ use crate::metrics::{LastReload, ReloadSnapshot};
 use crate::net::tasks::{Lost, TaskKind, blocking};
 use crate::secondary::{Saved, SavedZones, SecondaryZone};
 use crate::state::ForwarderState;
+use crate::taps::TapsConfig;
 use crate::transfer::tsig::Keys;
 
 /// How the config is read again: on the reload thread, by a process that may reach only so much. It may take for ever.
@@ -335,6 +336,10 @@ impl Server {
             (None, None) => None,
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
+        let settings = admin_settings(&config, token);
+        self.taps.apply(&TapsConfig::of(&config))?;
+        self.slow = config.slow_threshold();
+        self.tell(|| Command::SetTaps(self.taps.set().clone()));
         self.source = source;
         self.config.supervisor.clone_from(&config.supervisor);
         let mut notices = needs_restart(&self.config, &config, self.processes.is_some());
@@ -383,7 +388,7 @@ impl Server {
             self.free(Some(Old::AuthorityState(Arc::clone(gone.state()))));
         }
         self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::zones).collect(), saved);
-        self.admin.set_token(token);
+        self.admin.set(settings);
         if let Some(doors) = doors {
             self.admin.change_doors(doors, &self.tasks);
         }
@@ -425,6 +430,7 @@ impl Server {
             }
             (None, Some(state)) => {
                 if let Some((forwarder, table)) = config.forwarder.as_ref().zip(self.connections.forwarder()) {
+                    self.slow_thresholds.set(self.slow, &state);
                     let changes = moved.change(&SectionName::Forwarder);
                     self.workers.begin_forwarder(forwarder, (&state, table, &self.own), changes);
                     self.prober.set_state(&state);

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::interval;
 
-use super::admin_tasks::{AdminTasks, Doors};
+use super::admin_tasks::{AdminTasks, Doors, admin_settings};
 use super::authorities::{Comparison, ServedAuthority, ZoneChange};
 use super::carried::{Carried, CarriedCache};
 use super::connections::Tables;
@@ -26,6 +26,8 @@ use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
+use super::seen::Seen;
+use super::slow_threshold::SlowThresholds;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
 use super::{Server, forwarder_cookies, notify, persist};
@@ -41,6 +43,7 @@ use crate::net::tasks::Tasks;
 use crate::notify::Notifier;
 use crate::secondary::{SavedZones, Secondaries, ZoneUpdate};
 use crate::state::ForwarderState;
+use crate::taps::{Taps, TapsConfig};
 use crate::transfer::tsig::Keys;
 use crate::wire::HashSeed;
 use crate::zone::ZoneDb;
@@ -125,6 +128,8 @@ impl Server {
             known.set_standings(state);
             learnt.iter().for_each(|learnt| learnt.restore(state, &mut recent_queries));
         }
+        let (slow, mut slow_thresholds) = (config.slow_threshold(), SlowThresholds::default());
+        state.iter().for_each(|state| slow_thresholds.set(slow, state));
         let (hash_seed, hasher) = match &learnt {
             Some(learnt) => (learnt.seed, learnt.seed.carried_hasher()),
             None => {
@@ -138,17 +143,19 @@ impl Server {
         // At most one for each zone and primary: see `authority::PendingNotifies`.
         let (notify_sender, notifies) = unbounded_channel();
         let admin_share = shares.admin;
+        let tasks = Tasks::default();
+        let mut taps = Taps::new(count, hasher.clone(), rand::random(), tasks.clone());
         let links = Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender };
         let mut workers = Workers::new(count, &config, &connections, links);
         if let (Some(state), Some(engines), CarriedCache::Persisted) = (&state, workers.engines(), &cache) {
             persist::load(state, engines);
         }
-        let tasks = Tasks::default();
         let mut zones =
             Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
         let changes = zones.take_saved(saved);
         let reloads = Reloads::start(read, confinement, edition)?;
         let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
+        taps.apply(&TapsConfig::of(&config))?;
         let in_force = InForce {
             config: &config,
             state: state.as_ref(),
@@ -156,6 +163,7 @@ impl Server {
             connections: &connections,
             listeners: &listeners,
             own: &own,
+            taps: taps.set(),
         };
         let counters = workers.start(&in_force, learnt.as_ref())?;
         let known_changes: Rc<Notify> = Rc::default();
@@ -167,7 +175,7 @@ impl Server {
         let condition = Arc::new(Condition::default());
         condition.set_ready(true);
         let doors = listeners.admin().map(Doors::new).transpose()?;
-        let admin = AdminTasks::start(doors, admin_share, token, asks, Arc::clone(&condition));
+        let admin = AdminTasks::start(doors, admin_share, admin_settings(&config, token), asks, Arc::clone(&condition));
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
         let (pools, drain_delay) = (config.pools.clone(), config.drain_delay);
@@ -178,10 +186,19 @@ impl Server {
             source,
             state,
             workers,
+            summary: Summary::of(
+                counters
+                    .into_iter()
+                    .chain([&carried_counters].into_iter().chain(taps.counters()).map(Arc::clone))
+                    .collect(),
+            ),
+            taps,
             listeners: Arc::new(listeners),
             pools,
             second: interval(Duration::from_secs(1)),
             recent_queries,
+            slow_thresholds,
+            slow,
             saves: Saves::new(Instant::now()),
             sleep: SleepMeter::new(),
             requests,
@@ -210,12 +227,12 @@ impl Server {
             notifier,
             prober,
             health_events,
-            summary: Summary::of(counters.into_iter().chain([Arc::clone(&carried_counters)]).collect()),
             carried_counters,
             frozen: None,
             uncounted,
             hash_seed,
             known_changes,
+            seen: Seen::default(),
         })
     }
 }

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use super::Server;
+use super::authorities::ServedAuthority;
 use crate::admin::CacheAccess;
+use crate::admin::status::{Status, ZoneStatus};
 use crate::cache::CacheStats;
-use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, BackendState, CacheSnapshot, Cause, Counter, FETCHED,
-    HistogramSnapshot, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, Want, Wins,
-};
-use crate::policy::health::HealthState;
-use crate::state::{ForwarderState, ManualHealth, SharedBackend, SharedPool};
+use crate::metrics::{CacheSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
+use crate::state::ForwarderState;
 
 impl Server {
     /// All counters of all workers, added up now.
@@ -19,15 +17,39 @@ impl Server {
         Snapshot {
             uptime: self.started.elapsed(),
             workers: self.workers.len(),
-            pools: pools.map(|pool| pool_snapshot(pool)).collect(),
+            pools: pools.map(|pool| pool.snapshot()).collect(),
             cache: self.cache_snapshot(),
             limited: self.connections.limited(),
             reload: self.reloads.snapshot(),
             tasks_lost: self.tasks_lost,
             worker_replacements: self.workers.replaced(),
             processes: self.processes.clone().unwrap_or_else(|| self.alone()),
+            verdict: self.seen.verdict_number(),
+            expired_zones: self.expired_zones(),
             ..self.summary.snapshot()
         }
+    }
+
+    /// The status that these numbers make, with the zones.
+    pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
+        let expired = self.expired_zones();
+        let all = || self.authorities.iter().flat_map(ServedAuthority::all_zones);
+        let (unserved, served): (Vec<_>, Vec<_>) = all().partition(|(_, zone, _)| !zone.is_served());
+        let told = unserved.iter().chain(&served).take(ZoneStatus::MAX).map(|(authority, zone, is_ours)| {
+            let (authority, name) = ((*authority).to_owned(), zone.apex().to_string());
+            let has_expired = || expired.iter().any(|other| other.authority == authority && other.zone == name);
+            let state = match (zone.is_served(), is_ours) {
+                (_, true) => "primary",
+                (true, false) => "served",
+                (false, false) if has_expired() => "expired",
+                (false, false) => "absent",
+            };
+            let serial = zone.is_served().then(|| zone.serial());
+            ZoneStatus { authority, name, state: state.to_owned(), serial }
+        });
+        let zones: Vec<_> = told.collect();
+        let more_zones = unserved.len() + served.len() - zones.len();
+        Status { zones, more_zones, ..self.seen.status(snapshot) }
     }
 
     /// The processes, where this is all there are.
@@ -70,68 +92,5 @@ impl Server {
             insertions,
             evictions,
         })
-    }
-}
-
-/// What is known of a pool.
-fn pool_snapshot(pool: &SharedPool) -> PoolSnapshot {
-    let counters = || pool.state.counters.iter().chain([&*pool.state.carried]);
-    let mut duration = HistogramSnapshot::default();
-    counters().for_each(|worker| duration.add(&worker.duration));
-    PoolSnapshot {
-        name: pool.config.name.clone(),
-        in_flight: counters().map(|worker| worker.in_flight.get()).sum(),
-        duration,
-        hedges_denied: counters().map(|worker| worker.hedges_denied.get()).sum(),
-        fetches: FETCHED.map(|result| counters().map(|worker| worker.fetches[result as usize].get()).sum()),
-        prefetches: counters().map(|worker| worker.prefetches.get()).sum(),
-        hedges_wasted: counters().map(|worker| worker.hedges_wasted.get()).sum(),
-        backends: pool
-            .backends
-            .iter()
-            .zip(&pool.config.backends)
-            .map(|(backend, config)| backend_snapshot(backend, config.weight))
-            .collect(),
-    }
-}
-
-/// What is known of a backend.
-fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
-    let state = match (backend.is_draining(), backend.is_up(), backend.health()) {
-        (true, ..) => BackendState::Draining,
-        (false, true, _) => BackendState::Up,
-        (false, false, HealthState::New) => BackendState::New,
-        (false, false, HealthState::Up | HealthState::Down) => BackendState::Down,
-    };
-    let counters = || backend.counters.iter().chain([&*backend.carried]);
-    let sum =
-        |counter: &dyn Fn(&BackendCounters) -> &Counter| counters().map(|worker| counter(worker).get()).sum::<u64>();
-    let mut latency = HistogramSnapshot::default();
-    counters().for_each(|worker| latency.add(&worker.latency));
-    BackendSnapshot {
-        name: backend.name.clone(),
-        address: backend.address,
-        weight,
-        state,
-        by_hand: backend.manual() != ManualHealth::Auto,
-        since: backend.since(),
-        in_flight: sum(&|worker| &worker.in_flight),
-        attempts: Attempts {
-            first: sum(&|worker| &worker.attempts[0]),
-            hedge: sum(&|worker| &worker.attempts[1]),
-            failover: sum(&|worker| &worker.attempts[2]),
-            probe: backend.probes.get(),
-        },
-        wins: Wins {
-            first: sum(&|worker| &worker.wins[0]),
-            hedge: sum(&|worker| &worker.wins[1]),
-            failover: sum(&|worker| &worker.wins[2]),
-        },
-        errors: sum(&|worker| &worker.errors),
-        unreachable: sum(&|worker| &worker.unreachable) + backend.unreachable_probes.get(),
-        again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
-        timeouts: sum(&|worker| &worker.timeouts),
-        unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
-        latency,
     }
 }

@@ -8,6 +8,7 @@ mod reading;
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll};
@@ -27,13 +28,14 @@ use super::listeners::{AddressSockets, Section};
 use crate::authority::{AuthorityState, ReceivedNotify};
 use crate::engine::LearntBackend;
 use crate::engine::single_flight::WorkerId;
-use crate::forwarder::{HandOver, Shared};
+use crate::forwarder::{Asked, HandOver, Shared};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Limited};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Lost, TaskKind, Tasks};
 use crate::net::tcp::{Connections, Served};
 use crate::state::ForwarderState;
+use crate::taps::{TapSet, WorkerTaps};
 
 /// What a worker is told by the control thread.
 #[derive(Debug)]
@@ -56,8 +58,12 @@ pub(super) enum Command {
     EndAuthority(usize, Change),
     /// No client is at any of these.
     SetOwnAddresses(Arc<OwnAddresses>),
+    /// Have these observe queries from now on.
+    SetTaps(Option<Arc<TapSet>>),
     /// The state of some backend has changed.
     Refresh,
+    /// Ask a question for an operator.
+    Explain(Box<Asked>),
     /// Take what a worker of another process has learnt.
     Learn(Vec<LearntBackend>),
     /// Tell what is known of backends, from this number on; fewer than [`TOLD`] are the last.
@@ -124,6 +130,8 @@ pub(super) struct Parts {
     pub(super) counters: Arc<Counters>,
     /// How long each loop that reads datagrams stays awake.
     pub(super) busy_poll: BusyPoll,
+    /// What observes queries, if anything does.
+    pub(super) taps: Option<Arc<TapSet>>,
 }
 
 /// A worker's part of the LS.
@@ -174,6 +182,7 @@ struct Surroundings {
     counters: Arc<Counters>,
     busy_poll: BusyPoll,
     tasks: Tasks,
+    taps: Rc<WorkerTaps>,
 }
 
 /// A worker has lost a task, and has ended with it: the queries that it had in flight have no answer. All that there is of it is
@@ -212,8 +221,9 @@ pub(super) fn start(parts: Parts, lost: mpsc::UnboundedSender<LostWorker>) -> io
 async fn run(parts: Parts) -> Result<(), Lost> {
     TaskKind::Worker.begin();
     let unable = |error| TaskKind::Worker.ended(Err(error));
-    let Parts { id, mut commands, counters, busy_poll } = parts;
-    let around = Surroundings { id, counters, busy_poll, tasks: Tasks::default() };
+    let Parts { id, mut commands, counters, busy_poll, taps } = parts;
+    let taps = Rc::new(WorkerTaps::new(id.0.into(), Arc::clone(&counters), taps));
+    let around = Surroundings { id, counters, busy_poll, tasks: Tasks::default(), taps };
     let mut sections = Sections::default();
     let rest = loop {
         let command = tokio::select! {
@@ -283,9 +293,15 @@ impl Sections {
                 }
                 self.authorities.iter().for_each(|tasks| tasks.authority.set_own_addresses(Arc::clone(&own)));
             }
+            Command::SetTaps(set) => around.taps.set(set),
             Command::Refresh => {
                 if let Some(tasks) = &self.forwarder {
                     tasks.forwarder.borrow_mut().refresh_all(now);
+                }
+            }
+            Command::Explain(asked) => {
+                if let Some(tasks) = &self.forwarder {
+                    tasks.forwarder.borrow_mut().explain(*asked, now);
                 }
             }
             Command::Learn(learnt) => {

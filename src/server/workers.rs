@@ -35,6 +35,7 @@ use crate::net::busy_poll::BusyPoll;
 use crate::net::descriptors::Shares;
 use crate::net::tcp::Connections;
 use crate::state::{ForwarderState, HealthEvent};
+use crate::taps::TapSet;
 use crate::wire::QuestionHasher;
 
 /// All workers.
@@ -87,6 +88,8 @@ pub(super) struct InForce<'a> {
     pub(super) listeners: &'a Listeners,
     /// Where no client is.
     pub(super) own: &'a Arc<OwnAddresses>,
+    /// What observes queries, if anything does.
+    pub(super) taps: &'a Option<Arc<TapSet>>,
 }
 
 /// What has become of a worker.
@@ -149,7 +152,7 @@ impl Workers {
         in_force: &InForce<'_>,
         counters: &Arc<Counters>,
     ) -> io::Result<(UnboundedSender<Command>, JoinHandle<()>)> {
-        let InForce { config, state, authorities, connections, listeners, own } = in_force;
+        let InForce { config, state, authorities, connections, listeners, own, taps } = in_force;
         // The control thread alone sends, at the pace of operators, probes and transfers, and must not wait for a worker.
         let (way, commands) = unbounded_channel();
         let change =
@@ -165,7 +168,8 @@ impl Workers {
             }
         }
         let busy_poll = BusyPoll::new(config.busy_poll);
-        let parts = Parts { id: WorkerId(number as u16), commands, counters: Arc::clone(counters), busy_poll };
+        let (id, counters) = (WorkerId(number as u16), Arc::clone(counters));
+        let parts = Parts { id, commands, counters, busy_poll, taps: Option::clone(taps) };
         Ok((way, worker::start(parts, self.lost_sender.clone())?))
     }
 

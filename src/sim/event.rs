@@ -1,12 +1,15 @@
 //! What happens in a scenario: what is going to happen to the world, and what is told of it to whoever observes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::message::Answer;
 use crate::engine::{Outstanding, RaceRef, RaceReport, Said};
+use crate::metrics::Counters;
 use crate::policy::Rank;
 use crate::policy::query_slots::QuerySlot;
 use crate::policy::race::AttemptId;
+use crate::state::SharedPool;
 
 /// Something that happens in a scenario.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,13 @@ pub enum Happening<'a> {
         waited: Duration,
         /// What it was told; `None`: nothing, which its pool answers silence with.
         said: Option<Said>,
+    },
+    /// A second has passed.
+    Second {
+        /// The pools, with all that was counted of them.
+        pools: &'a [Arc<SharedPool>],
+        /// What was counted besides.
+        counters: &'a Arc<Counters>,
     },
 }
 

@@ -19,14 +19,14 @@ use super::spells::Unfolding;
 use crate::cache::ResponseFor;
 use crate::engine::single_flight::WorkerId;
 use crate::engine::{
-    self, FetchQuery, Io, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Said, TakenSlot, TcpQuery, Waiter,
-    response_limit,
+    self, FetchQuery, Io, LateReport, NotSent, Outstanding, Quarantined, RaceRef, RaceReport, Resolution, Said,
+    SentAttempt, TakenSlot, TcpQuery, Waiter, response_limit,
 };
 use crate::policy::Rank;
 use crate::policy::query_slots::{QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
 use crate::policy::timers::Timers;
 use crate::state::{HealthSignal, SharedBackend};
-use crate::wire::Transport;
+use crate::wire::{Reply, Transport};
 
 /// The client of a query, by the number of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ impl engine::Client for Caller {
 
     fn transport(&self) -> Transport {
         Transport::Udp
+    }
+
+    fn is_admin(&self) -> bool {
+        false
     }
 
     fn is_same_socket(&self, other: &Self) -> bool {
@@ -239,6 +243,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         &mut self,
         sockets: SocketSetId,
         outstanding: Outstanding,
+        _attempt: &SentAttempt<'_>,
         _now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -258,6 +263,8 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         self.post(index, slot, outstanding, name, has_opt);
         Ok(slot)
     }
+
+    fn heard(&mut self, _attempt: &SentAttempt<'_>, _sent: Instant, _reply: &Reply<'_>, _now: Instant) {}
 
     fn find(&self, socket: SocketId, id: u16) -> Option<(QuerySlot, TakenSlot)> {
         let slot = QuerySlot::new(socket, id)?;
@@ -323,6 +330,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     fn respond(
         &mut self,
         waiter: &Waiter<Caller>,
+        _resolution: &Resolution<'_>,
         _now: Instant,
         write: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
     ) {
@@ -337,8 +345,8 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         }
     }
 
-    fn respond_nothing(&mut self, client: &Caller) {
-        self.responded(*client, None);
+    fn respond_nothing(&mut self, waiter: &Waiter<Caller>, _: &Resolution<'_>, _question: &[u8], _now: Instant) {
+        self.responded(waiter.client, None);
     }
 
     /// There is one worker, and so nobody to hand over to.
@@ -350,9 +358,13 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         self.signals.push((usize::from(backend.address.port()) - 1, signal));
     }
 
-    fn race_over(&mut self, report: RaceReport<'_>) {
+    fn race_over(&mut self, report: RaceReport<'_>) -> bool {
         self.tell(Happening::RaceOver(report));
+        false
     }
+
+    /// None is told.
+    fn late_reply(&mut self, _late: LateReport<'_>) {}
 }
 
 /// The address of a backend, by its number.

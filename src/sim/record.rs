@@ -107,7 +107,7 @@ impl Recorder {
     /// Writes down what happens at a time that counts from the start.
     fn add(&mut self, at: Duration, happening: Happening<'_>) {
         match happening {
-            Happening::Came => {}
+            Happening::Came | Happening::Second { .. } => {}
             Happening::Replied { race, attempt, rank, is_late } => {
                 let reply = Reply { at, attempt, rank, is_late };
                 match self.places.get(&race).map(|place| &mut self.over[*place]) {
@@ -145,7 +145,7 @@ impl Record {
             edns: attempt.edns,
         });
         let won_by = match report.outcome {
-            Outcome::Reply(_) if report.is_kept => race.kept().map(|(_, rank)| rank),
+            Outcome::Reply(_) if report.is_kept() => race.kept().map(|(_, rank)| rank),
             Outcome::Reply(attempt) => {
                 let reply = replies.iter().rev().find(|reply| reply.attempt == attempt);
                 // Where there is none, it was a refusal of OPT that was taken for the failure that it is.

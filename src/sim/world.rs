@@ -26,7 +26,7 @@ use crate::limit::{Access, AccessRules, Clients, WaitRules};
 use crate::metrics::{Counters, Limited};
 use crate::policy::Rules;
 use crate::policy::health::HealthState;
-use crate::policy::query_slots::{QuerySlot, SlotState};
+use crate::policy::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
 use crate::wire::{self, HashSeed, Name};
 
@@ -69,6 +69,8 @@ pub(super) struct World<'a, F> {
     by_second: Vec<VecDeque<u64>>,
     /// How many queries have come.
     pub(super) came: u32,
+    /// What the engine counts.
+    counters: Arc<Counters>,
     /// Where queries and replies are written.
     pub(super) message: Vec<u8>,
     /// Where questions are folded.
@@ -112,7 +114,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         key[..8].copy_from_slice(&proof.to_be_bytes());
         let seeds_of_engine = Seeds { policy, proof: key };
         let (engines, counters) = (Arc::clone(&shared), Arc::new(Counters::default()));
-        let engine = Engine::new(&mut network, WorkerId(0), engines, counters, state, seeds_of_engine, start);
+        let engine =
+            Engine::new(&mut network, WorkerId(0), engines, Arc::clone(&counters), state, seeds_of_engine, start);
         Self {
             scenario,
             engine,
@@ -125,6 +128,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             known,
             by_second: vec![VecDeque::new(); scenario.pools.len()],
             came: 0,
+            counters,
             message: Vec::new(),
             folded: Vec::new(),
         }
@@ -143,8 +147,10 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
         self.network.now = now;
         if let Some((_, event)) = self.network.events.pop_due(now) {
             self.on_event(event);
-        } else if let Some((_, late)) = self.network.slots.pop_ended(now) {
-            self.engine.on_quarantine_over(&late, now);
+        } else if let Some((slot, late)) = self.network.slots.pop_ended(now) {
+            if let Some(note) = self.engine.on_quarantine_over(&late, now) {
+                self.network.slots.prolong(slot, now + PROLONGED, note);
+            }
         } else {
             // Last, or a hedge would be paid for an attempt whose reply is here already.
             self.engine.on_time(&mut self.network, now);
@@ -302,6 +308,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
             let before = by_second.front().copied().unwrap_or(0);
             pool.budget().set_recent_queries(queries - before);
         }
+        self.network.tell(Happening::Second { pools: &self.engine.state().pools, counters: &self.counters });
         self.schedule(self.network.now + SECOND, Event::Second);
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend_cookies::BackendCookies;
 use crate::config::BackendConfig;
-use crate::metrics::{BackendCounters, Counter};
+use crate::metrics::{BackendCounters, BackendState, Counter};
 use crate::policy::health::HealthState;
 
 /// A backend as all workers see it.
@@ -131,6 +131,16 @@ impl SharedBackend {
     /// Whether it gets queries.
     pub fn takes_queries(&self) -> bool {
         self.is_up() && !self.is_draining()
+    }
+
+    /// Whether it is asked, and why not.
+    pub fn state(&self) -> BackendState {
+        match (self.is_draining(), self.is_up(), self.health()) {
+            (true, ..) => BackendState::Draining,
+            (false, true, _) => BackendState::Up,
+            (false, false, HealthState::New) => BackendState::New,
+            (false, false, HealthState::Up | HealthState::Down) => BackendState::Down,
+        }
     }
 
     /// What probes and replies say.

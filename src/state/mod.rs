@@ -8,6 +8,7 @@ mod backend;
 pub mod backend_cookies;
 mod pool;
 mod routes;
+mod snapshot;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::time::Duration;
 
 use super::backend::SharedBackend;
 use crate::cache::PoolId;
@@ -93,6 +94,8 @@ pub struct PoolState {
     queries: AtomicU64,
     /// Grows with every change of a backend's health or cookies, so that workers see that there was one.
     epoch: AtomicU64,
+    /// Nanoseconds above which a query is slow.
+    slow_threshold: AtomicU64,
 }
 
 impl PoolState {
@@ -105,6 +108,8 @@ impl PoolState {
             turn: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
+            // As long as nothing is known of what is usual: what made a race move on is slow by any measure.
+            slow_threshold: AtomicU64::new(config.rules.attempt_timeout.as_nanos() as u64),
         }
     }
 
@@ -137,6 +142,19 @@ impl PoolState {
     /// Changes with every change of a backend's health or cookies.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)
+    }
+
+    /// How long a query takes at most that is not slow; the longest time of all: none is.
+    pub fn slow_threshold(&self) -> Duration {
+        match self.slow_threshold.load(Relaxed) {
+            u64::MAX => Duration::MAX,
+            nanos => Duration::from_nanos(nanos),
+        }
+    }
+
+    /// A query that takes longer is slow from now on.
+    pub fn set_slow_threshold(&self, threshold: Duration) {
+        self.slow_threshold.store(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Lets all workers know that the health of some backend has changed, or what is known of its cookies.

@@ -32,16 +32,21 @@ impl Routes {
 
     /// The pool for a folded name in wire form.
     pub fn find(&self, qname: &[u8]) -> Option<PoolIndex> {
+        self.route(qname).map(|(_, pool)| pool)
+    }
+
+    /// The same, and the suffix that has led to it.
+    pub fn route<'n>(&self, qname: &'n [u8]) -> Option<(&'n [u8], PoolIndex)> {
         let mut rest = if self.by_suffix.is_empty() { &[] } else { qname };
         while let Some((&length, below)) = rest.split_first()
             && length > 0
         {
             if let Some(pool) = self.by_suffix.get(rest) {
-                return Some(*pool);
+                return Some((rest, *pool));
             }
             rest = below.get(usize::from(length)..)?;
         }
-        self.root
+        self.root.map(|pool| (&[0][..], pool))
     }
 }
 
@@ -65,6 +70,8 @@ mod tests {
             ("a.b.c.example.org", 2),
         ] {
             assert_eq!(routes.find(name(qname).as_wire()), Some(PoolIndex(pool)), "{qname}");
+            let suffix = [&root, &org, &example][pool].folded();
+            assert_eq!(routes.route(name(qname).as_wire()), Some((suffix.as_wire(), PoolIndex(pool))), "{qname}");
         }
         let without_root = Routes::new([(&org, PoolIndex(1))].into_iter());
         assert_eq!(without_root.find(name("example.com").as_wire()), None);

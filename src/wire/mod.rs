@@ -60,7 +60,7 @@ pub use query::{
 pub use question::Question;
 pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
-pub use reply::{Malformed, Reply, read_reply};
+pub use reply::{Malformed, Reply, extended_error, read_reply};
 pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_reply_to};
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;

@@ -1,7 +1,7 @@
 //! Replies: what a backend sent, checked from the first octet to the last, and what kind of reply it is.
 
 use super::body::{Body, Opt};
-use super::codes::{Opcode, Rcode};
+use super::codes::{Opcode, OptionCode, Rcode};
 use super::cookie::CookieOption;
 use super::edns::Edns;
 use super::header::{HEADER_LEN, Header};
@@ -28,6 +28,16 @@ pub struct Malformed;
 /// Takes a backend's message as a reply.
 pub fn read_reply(message: &[u8]) -> Result<Reply<'_>, Malformed> {
     check_reply(message).ok_or(Malformed)
+}
+
+/// The code of the first extended error of a response (RFC 8914 section 2), if it has one.
+pub fn extended_error(response: &[u8]) -> Option<u16> {
+    if Header::read(response)?.arcount() == 0 {
+        return None;
+    }
+    let mut options = check_reply(response)?.edns()?.iter_options();
+    let (_, data) = options.find(|(code, _)| *code == OptionCode::EXTENDED_ERROR)?;
+    data.first_chunk().map(|code| u16::from_be_bytes(*code))
 }
 
 fn check_reply(message: &[u8]) -> Option<Reply<'_>> {

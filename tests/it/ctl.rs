@@ -38,7 +38,13 @@ fn run(folder: &TempDir, words: &str) -> Output {
 fn status_and_backends_are_tables() {
     let site = Site::start();
     let output = ctl(&site, "status");
-    check_output(&output, 0, "up 1h, 2 workers\n\nPOOL", "");
+    check_output(
+        &output,
+        0,
+        "trouble since 2026-01-01T00:00:00Z\n  pool-down: no backend of pool ts is up: ts1 is down",
+        "",
+    );
+    check_output(&output, 0, "up 1h, 2 workers\n\nin the last minute:\nPOOL", "");
     check_output(&output, 0, "down (by hand)  1m 3", "");
     let output = ctl(&site, "backends");
     assert!(output.stdout.starts_with(b"POOL  BACKEND"), "{output:?}");

@@ -164,6 +164,11 @@ impl Connection {
         Ok(Self { target, token, closed })
     }
 
+    /// Where the server is.
+    pub(in crate::cli) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Asks how the server does.
     pub(in crate::cli) fn status(&self) -> Result<Status, Trouble> {
         self.get("status")
@@ -179,23 +184,59 @@ impl Connection {
         self.ask(Method::GET, path, String::new())
     }
 
-    /// Asks for a change; returns what was done.
-    pub(super) fn change(&self, order: Order) -> Result<String, Trouble> {
+    /// The same with a query string, of which what is not there is left out.
+    pub(super) fn fetch_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, Option<&str>)],
+    ) -> Result<T, Trouble> {
+        let given = query.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={}", encoded(value))));
+        let given = given.collect::<Vec<_>>().join("&");
+        self.get(&if given.is_empty() { path.to_owned() } else { format!("{path}?{given}") })
+    }
+
+    /// Asks for something that is more than to read.
+    pub(super) fn post<T: DeserializeOwned>(&self, order: Order) -> Result<T, Trouble> {
         let (method, body) = match order.kind {
             Kind::Post(body) => (Method::POST, body),
             Kind::Delete => (Method::DELETE, String::new()),
         };
-        self.ask(method, &order.path, body).map(|Done { message }| message)
+        self.ask(method, &order.path, body)
+    }
+
+    /// Asks for a change; returns what was done.
+    pub(super) fn change(&self, order: Order) -> Result<String, Trouble> {
+        self.post(order).map(|Done { message }| message)
     }
 
     /// Asks, and reads what the server answers.
     fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: String) -> Result<T, Trouble> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| self.unreachable(&error))?;
+        runtime.block_on(self.asked(method, path, body, PATIENCE))
+    }
+
+    /// Asks for what is below `/api/v1/`, for somebody who has other things to do meanwhile.
+    pub(in crate::cli) async fn fetch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<T, Trouble> {
+        self.asked(Method::GET, path, String::new(), patience).await
+    }
+
+    /// Asks, and reads what the server answers in time.
+    async fn asked<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+        patience: Duration,
+    ) -> Result<T, Trouble> {
         let target = &self.target;
-        let (status, body) = self.exchange(method, path, body).map_err(|error| {
-            Trouble::Server(format!(
-                "{target} cannot be reached: {error}; is this the admin address of a server that is running?"
-            ))
-        })?;
+        let exchanged = timeout(patience, self.exchange(method, path, body)).await;
+        let exchanged = exchanged.map_err(io::Error::from).and_then(|exchanged| exchanged);
+        let (status, body) = exchanged.map_err(|error| self.unreachable(&error))?;
         let stranger =
             || Trouble::Server(format!("{target} answers {status}, but not as the admin server of hedgerow does"));
         if status.is_success() {
@@ -210,8 +251,15 @@ impl Connection {
         Err(Trouble::Server(message))
     }
 
+    /// What is said of a server that does not answer.
+    fn unreachable(&self, error: &io::Error) -> Trouble {
+        let target = &self.target;
+        let question = "is this the admin address of a server that is running?";
+        Trouble::Server(format!("{target} cannot be reached: {error}; {question}"))
+    }
+
     /// One request and its response.
-    fn exchange(&self, method: Method, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
+    async fn exchange(&self, method: Method, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
         let request = Request::builder()
             .method(method)
             .uri(format!("/api/v1/{path}"))
@@ -222,18 +270,14 @@ impl Connection {
             None => request,
         };
         let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
-        let exchange = async {
-            let stream = TokioIo::new(self.target.connect().await?);
-            let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
-            // It ends with this exchange.
-            let _driven = tokio::spawn(connection);
-            let response = sender.send_request(request).await.map_err(io::Error::other)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
-            Ok((status, body.to_bytes()))
-        };
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { timeout(PATIENCE, exchange).await })?
+        let stream = TokioIo::new(self.target.connect().await?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        // It ends with this exchange.
+        let _driven = tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
+        Ok((status, body.to_bytes()))
     }
 }
 
@@ -320,6 +364,11 @@ impl Order {
     /// Read config and zones again.
     pub(super) fn reload() -> Self {
         Self { path: "reload".to_owned(), kind: Kind::Post(String::new()) }
+    }
+
+    /// Have a question explained.
+    pub(super) fn explain(question: &serde_json::Value) -> Self {
+        Self { path: "explain".to_owned(), kind: Kind::Post(question.to_string()) }
     }
 
     /// Let a newcomer of this program serve.

@@ -5,6 +5,9 @@
 
 mod cache;
 pub(super) mod connection;
+mod explain;
+mod names;
+mod slow;
 pub(super) mod table;
 
 use std::net::SocketAddr;
@@ -71,6 +74,12 @@ enum Action {
     Upgrade(NewProcess),
     /// Drain and end, with all processes
     Stop,
+    /// Ask a question now, and tell who is asked, why, and what comes of it
+    Explain(explain::Asked),
+    /// List the races that were slow or failed, newest first, each with the reason
+    Slow(slow::Which),
+    /// Show the names asked for most in the last ten minutes, and those that got SERVFAIL most
+    Names(Show),
     /// Show the cache, or make it forget
     #[command(subcommand)]
     Cache(cache::Action),
@@ -159,6 +168,9 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Restart(NewProcess { cold }) => connection.change(Order::restart(*cold)),
         Action::Upgrade(NewProcess { cold }) => connection.change(Order::upgrade(*cold)),
         Action::Stop => connection.change(Order::stop()),
+        Action::Explain(asked) => explain::obey(connection, asked),
+        Action::Slow(which) => slow::obey(connection, which),
+        Action::Names(show) => names::obey(connection, show),
         Action::Cache(action) => cache::obey(connection, action),
     }
 }

@@ -1,16 +1,19 @@
 //! A status as tables for a terminal: no frames, so that `grep` and `awk` can read them too.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::cache;
-use crate::admin::status::{BackendStatus, Percentiles, PoolStatus, ProcessStatus, Status};
+use crate::admin::status::{BackendStatus, PoolStatus, ProcessStatus, Status};
+use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 
-/// The whole status: a line on the server, a table of pools, a table of backends, and one of the cache if there is one.
+/// The whole status: the verdict, a line on the server, a table of pools and one of backends, both of the last minute, and one of the
+/// cache, since the start, if there is one.
 pub(super) fn status(status: &Status) -> String {
-    let Status { version, uptime_seconds, workers, pools, cache, .. } = status;
-    let mut server = format!("hedgerow {version}, up {}, {workers} workers", time(*uptime_seconds));
+    let Status { verdict, version, uptime_seconds, workers, pools, cache, .. } = status;
+    let verdict = self::verdict(verdict);
+    let mut server = format!("{verdict}\nhedgerow {version}, up {}, {workers} workers", time(*uptime_seconds));
     if pools.is_empty() {
         server.push_str(", no pools");
     }
@@ -20,7 +23,15 @@ pub(super) fn status(status: &Status) -> String {
     }
     let cache = cache.as_ref().map(|cache| format!("\n\n{}", cache::stats(cache))).unwrap_or_default();
     let pools = table(&POOL_COLUMNS, pools.iter().map(pool_row));
-    format!("{server}\n\n{pools}\n\n{}{cache}", backends(status))
+    format!("{server}\n\nin the last minute:\n{pools}\n\n{}{cache}", backends(status))
+}
+
+/// The verdict, and a line for each reason.
+fn verdict(verdict: &Verdict) -> String {
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(verdict.since);
+    let since = humantime::format_rfc3339_seconds(since);
+    let reasons = verdict.reasons.iter().map(|reason| format!("\n  {}: {}", reason.code, reason.text));
+    format!("{} since {since}{}", verdict.state.label(), reasons.collect::<String>())
 }
 
 /// A line on the last reload, and one on the reload that runs.
@@ -47,27 +58,37 @@ pub(super) fn backends(status: &Status) -> String {
 }
 
 /// The heads of the columns of pools, with their alignment.
-const POOL_COLUMNS: [Column; 7] = [
+const POOL_COLUMNS: [Column; 11] = [
     ("POOL", CellAlignment::Left),
     ("UP", CellAlignment::Left),
     ("IN FLIGHT", CellAlignment::Right),
+    ("QUERIES", CellAlignment::Right),
     ("P50 ms", CellAlignment::Right),
-    ("P95 ms", CellAlignment::Right),
     ("P99 ms", CellAlignment::Right),
-    ("HEDGES DENIED", CellAlignment::Right),
+    ("P99.9 ms", CellAlignment::Right),
+    ("HEDGES", CellAlignment::Right),
+    ("WON", CellAlignment::Right),
+    ("DENIED", CellAlignment::Right),
+    ("BUDGET", CellAlignment::Right),
 ];
 
 /// A pool under [`POOL_COLUMNS`].
 fn pool_row(pool: &PoolStatus) -> Vec<String> {
     let up = pool.backends.iter().filter(|backend| backend.state == "up").count();
     let mut row = vec![pool.name.clone(), format!("{up} of {}", pool.backends.len()), pool.in_flight.to_string()];
-    row.extend(percentiles(pool.duration_ms));
-    row.push(pool.hedges_denied.to_string());
+    match &pool.last_minute {
+        Some(PoolMinute { queries, attempts: _, p50_ms, p99_ms, p999_ms, hedges }) => {
+            row.push(queries.to_string());
+            row.extend([p50_ms, p99_ms, p999_ms].map(|value| millis(*value)));
+            row.extend([hedges.sent, hedges.won, hedges.denied, hedges.tokens].map(|count| count.to_string()));
+        }
+        None => row.resize_with(POOL_COLUMNS.len(), nothing),
+    }
     row
 }
 
 /// The heads of the columns of backends, with their alignment.
-const BACKEND_COLUMNS: [Column; 15] = [
+const BACKEND_COLUMNS: [Column; 14] = [
     ("POOL", CellAlignment::Left),
     ("BACKEND", CellAlignment::Left),
     ("ADDRESS", CellAlignment::Left),
@@ -81,7 +102,6 @@ const BACKEND_COLUMNS: [Column; 15] = [
     ("ERRORS", CellAlignment::Right),
     ("TIMEOUTS", CellAlignment::Right),
     ("P50 ms", CellAlignment::Right),
-    ("P95 ms", CellAlignment::Right),
     ("P99 ms", CellAlignment::Right),
 ];
 
@@ -96,13 +116,14 @@ fn backend_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
         format!("{}{by_hand}", backend.state),
         time(backend.since_seconds),
         backend.in_flight.to_string(),
-        backend.attempts.queries().to_string(),
-        backend.attempts.hedge.to_string(),
-        backend.wins.queries().to_string(),
-        backend.errors.to_string(),
-        backend.timeouts.to_string(),
     ];
-    row.extend(percentiles(backend.latency_ms));
+    match &backend.last_minute {
+        Some(BackendMinute { attempts, hedges, wins, hedges_won: _, errors, timeouts, p50_ms, p99_ms }) => {
+            row.extend([attempts, hedges, wins, errors, timeouts].map(|count| count.to_string()));
+            row.extend([p50_ms, p99_ms].map(|value| millis(*value)));
+        }
+        None => row.resize_with(BACKEND_COLUMNS.len(), nothing),
+    }
     row
 }
 
@@ -135,9 +156,14 @@ fn process_row(process: &ProcessStatus) -> Vec<String> {
     ]
 }
 
-/// Percentiles, each for a cell.
-fn percentiles(of: Percentiles) -> [String; 3] {
-    [of.p50, of.p95, of.p99].map(|value| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}")))
+/// Milliseconds for a cell.
+fn millis(millis: Option<f64>) -> String {
+    millis.map_or_else(nothing, |millis| format!("{millis:.2}"))
+}
+
+/// What stands where nothing was measured.
+fn nothing() -> String {
+    "-".to_owned()
 }
 
 /// A time as its two largest units, which tell enough.
@@ -159,10 +185,29 @@ pub(in crate::cli) fn table<const N: usize>(columns: &[Column; N], rows: impl It
     table.trim_fmt()
 }
 
+/// Breaks a line at blanks where it would be longer; what follows begins with `indent`.
+pub(in crate::cli) fn wrap(line: &str, width: usize, indent: &str) -> String {
+    let mut lines = vec![String::new()];
+    let blanks = line.len() - line.trim_start().len();
+    for (place, word) in line[blanks..].split(' ').enumerate() {
+        let last = lines.last_mut().expect("there is a first line");
+        if place == 0 {
+            *last = format!("{}{word}", &line[..blanks]);
+        } else if last.chars().count() + 1 + word.chars().count() > width {
+            lines.push(format!("{indent}{word}"));
+        } else {
+            last.push(' ');
+            last.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::{ByKind, CacheStatus, ReloadStatus, ReloadingStatus};
+    use crate::admin::status::{ByKind, CacheStatus, Percentiles, ReloadStatus, ReloadingStatus};
+    use crate::sight::live::{HedgesSecond, Reason, VerdictState};
 
     /// A server with one pool of two backends.
     fn sample() -> Status {
@@ -181,27 +226,52 @@ mod tests {
             wins: ByKind { first: 9, hedge: 1, failover: 0, probe: None },
             errors: 3,
             timeouts: 4,
+            last_minute: (!by_hand).then_some(BackendMinute {
+                attempts: 13,
+                hedges: 2,
+                wins: 10,
+                hedges_won: 1,
+                errors: 3,
+                timeouts: 4,
+                p50_ms: Some(0.4),
+                p99_ms: Some(12.345),
+            }),
         };
+        let hedges = HedgesSecond { sent: 2, won: 1, denied: 6, tokens: 9 };
+        let minute =
+            PoolMinute { queries: 11, attempts: 13, p50_ms: Some(0.5), p99_ms: Some(12.345), p999_ms: None, hedges };
         let pool = PoolStatus {
             name: "ts".to_owned(),
             in_flight: 5,
             duration_ms: Percentiles { p50: None, p95: None, p99: None },
             hedges_denied: 6,
             hedges_wasted: 8,
+            last_minute: Some(minute),
             backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
         };
         Status {
+            verdict: Verdict { since: 1_767_225_600, ..Verdict::default() },
             version: "1.2.3".to_owned(),
             uptime_seconds: 93_784,
             workers: 2,
             pools: vec![pool],
             cache: None,
+            zones: Vec::new(),
+            more_zones: 0,
             edition: 1,
             reload: None,
             reloading: None,
             supervisor: None,
             processes: Vec::new(),
         }
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_blanks() {
+        assert_eq!(wrap("  one two three", 9, "    "), "  one two\n    three");
+        assert_eq!(wrap("one two", 7, ""), "one two");
+        assert_eq!(wrap("one two", 6, " "), "one\n two");
+        assert_eq!(wrap("seventeen letters", 4, ""), "seventeen\nletters");
     }
 
     #[test]
@@ -227,27 +297,49 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_a_line_and_two_tables() {
+    fn a_status_is_the_verdict_a_line_and_two_tables() {
         let expected = "\
+well since 2026-01-01T00:00:00Z
 hedgerow 1.2.3, up 1day 2h, 2 workers
 
-POOL  UP      IN FLIGHT  P50 ms  P95 ms  P99 ms  HEDGES DENIED
-ts    1 of 2          5       -       -       -              6
+in the last minute:
+POOL  UP      IN FLIGHT  QUERIES  P50 ms  P99 ms  P99.9 ms  HEDGES  WON  DENIED  BUDGET
+ts    1 of 2          5       11    0.50   12.35         -       2    1       6       9
 
-POOL  BACKEND       ADDRESS       WEIGHT  STATE           FOR     IN FLIGHT  ATTEMPTS  HEDGES  WINS  ERRORS  TIMEOUTS  P50 ms  P95 ms  P99 ms
-ts    192.0.2.1:53  192.0.2.1:53       1  up              1m 30s          2        13       2    10       3         4    0.40    1.00   12.35
-ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2        13       2    10       3         4    0.40    1.00   12.35";
+POOL  BACKEND       ADDRESS       WEIGHT  STATE           FOR     IN FLIGHT  ATTEMPTS  HEDGES  WINS  ERRORS  TIMEOUTS  P50 ms  P99 ms
+ts    192.0.2.1:53  192.0.2.1:53       1  up              1m 30s          2        13       2    10       3         4    0.40   12.35
+ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2         -       -     -       -         -       -       -";
         let shown = status(&sample());
         assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
     }
 
     #[test]
-    fn reloads_are_told_below_the_first_line() {
+    fn reasons_of_the_verdict_come_first() {
+        let reason = |code: &str, text: &str| Reason { code: code.to_owned(), text: text.to_owned() };
+        let verdict = Verdict {
+            state: VerdictState::Trouble,
+            since: 1_767_225_600,
+            reasons: vec![
+                reason("pool-down", "no backend of pool ts is up"),
+                reason("tail-high", "p99 of pool b is high"),
+            ],
+        };
+        let expected = "\
+trouble since 2026-01-01T00:00:00Z
+  pool-down: no backend of pool ts is up
+  tail-high: p99 of pool b is high
+hedgerow 1.2.3, up 1day 2h, 2 workers
+";
+        assert!(status(&Status { verdict, ..sample() }).starts_with(expected));
+    }
+
+    #[test]
+    fn reloads_are_told_below_the_first_lines() {
         let at = "2026-01-01T00:00:00Z".to_owned();
         let shown = |error: Option<&str>, reloading| {
             let reload = ReloadStatus { at: at.clone(), ok: error.is_none(), error: error.map(str::to_owned) };
             let status_of = Status { edition: 3, reload: Some(reload), reloading, ..sample() };
-            status(&status_of).lines().skip(1).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+            status(&status_of).lines().skip(2).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
         };
         assert_eq!(shown(None, None), format!("last reload at {at}, edition 3 is in force"));
         let running = ReloadingStatus { for_seconds: 75, next_waits: true };
@@ -282,6 +374,7 @@ ts    b             192.0.2.1:53       1  down (by hand)  1m 30s          2     
     #[test]
     fn a_server_without_pools_has_no_tables() {
         let status_without = Status { pools: Vec::new(), ..sample() };
-        assert_eq!(status(&status_without), "hedgerow 1.2.3, up 1day 2h, 2 workers, no pools");
+        let expected = "well since 2026-01-01T00:00:00Z\nhedgerow 1.2.3, up 1day 2h, 2 workers, no pools";
+        assert_eq!(status(&status_without), expected);
     }
 }

@@ -21,23 +21,23 @@ pub(super) fn write_query(id: u16, name: &Name, rtype: RecordType, with_opt: boo
 
 /// A reply that belongs to the query.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(in crate::cli) struct Reply {
     /// ID, opcode and flags.
-    pub(super) header: Header,
+    pub(in crate::cli) header: Header,
     /// The response code, all 12 bits of it.
-    pub(super) rcode: Rcode,
+    pub(in crate::cli) rcode: Rcode,
     /// Whether the question was echoed; failures may come without.
     pub(super) has_question: bool,
     /// The answer section.
-    pub(super) answers: Vec<Record>,
+    pub(in crate::cli) answers: Vec<Record>,
     /// The authority section.
-    pub(super) authorities: Vec<Record>,
+    pub(in crate::cli) authorities: Vec<Record>,
     /// The additional section without OPT.
-    pub(super) additionals: Vec<Record>,
+    pub(in crate::cli) additionals: Vec<Record>,
     /// The OPT record.
-    pub(super) opt: Option<Opt>,
+    pub(in crate::cli) opt: Option<Opt>,
     /// Octets of the message.
-    pub(super) size: usize,
+    pub(in crate::cli) size: usize,
 }
 
 impl Reply {
@@ -46,7 +46,12 @@ impl Reply {
     /// A truncated reply is read only as far as the question: it may end in the middle of a record, and the
     /// client comes back by TCP.
     pub(super) fn read(octets: &[u8], query: &[u8]) -> Option<Self> {
-        let message = Message::read(octets).ok().filter(|_| is_reply_to(octets, query))?;
+        Self::of(octets).filter(|_| is_reply_to(octets, query))
+    }
+
+    /// Reads what is known to be a reply. `None`: it is broken.
+    pub(in crate::cli) fn of(octets: &[u8]) -> Option<Self> {
+        let message = Message::read(octets).ok()?;
         let header = message.header;
         let mut reply = Self {
             header,
@@ -88,14 +93,14 @@ impl Reply {
 
 /// A resource record.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) owner: Name,
-    pub(super) rtype: RecordType,
+pub(in crate::cli) struct Record {
+    pub(in crate::cli) owner: Name,
+    pub(in crate::cli) rtype: RecordType,
     pub(super) class: RecordClass,
     /// The time to live, in seconds.
-    pub(super) ttl: u32,
+    pub(in crate::cli) ttl: u32,
     /// The data in master-file form.
-    pub(super) data: String,
+    pub(in crate::cli) data: String,
     /// Where a CNAME leads.
     pub(super) target: Option<Name>,
 }
@@ -117,7 +122,7 @@ impl Record {
 
 /// What an OPT record says (RFC 6891 section 6.1).
 #[derive(Debug)]
-pub(super) struct Opt {
+pub(in crate::cli) struct Opt {
     /// The EDNS version.
     pub(super) version: u8,
     /// The DO flag.
@@ -125,7 +130,7 @@ pub(super) struct Opt {
     /// The UDP size that the server takes.
     pub(super) udp_size: u16,
     /// Extended DNS Errors, each with its text.
-    pub(super) errors: Vec<(ExtendedError, String)>,
+    pub(in crate::cli) errors: Vec<(ExtendedError, String)>,
     /// All other options.
     pub(super) options: Vec<(OptionCode, Vec<u8>)>,
 }

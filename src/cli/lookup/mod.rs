@@ -11,7 +11,7 @@ mod dig;
 mod exchange;
 mod format;
 mod list;
-mod message;
+pub(super) mod message;
 mod name;
 mod output;
 mod resolve;

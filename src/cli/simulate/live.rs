@@ -108,6 +108,7 @@ fn rate(status: &Status, pool: &PoolStatus, rules: &Rules) -> f64 {
 mod tests {
     use super::*;
     use crate::admin::status::{Bucket, ByKind, Percentiles};
+    use crate::sight::live::Verdict;
 
     /// The config of two pools.
     const CONFIG: &str = "[forwarder]\nlisten = ['127.0.0.1:0']\n[forwarder.routes]\n'.' = 'one'\n'x.' = 'other'\n\
@@ -153,6 +154,7 @@ mod tests {
             wins: ByKind { first: 0, hedge: 0, failover: 0, probe: None },
             errors: 9,
             timeouts: 4,
+            last_minute: None,
         };
         let pool = PoolStatus {
             name: "one".to_owned(),
@@ -160,9 +162,13 @@ mod tests {
             duration_ms: none,
             hedges_denied: 0,
             hedges_wasted: 0,
+            last_minute: None,
             backends: vec![backend],
         };
         Status {
+            verdict: Verdict::default(),
+            zones: Vec::new(),
+            more_zones: 0,
             version: String::new(),
             uptime_seconds: 10,
             workers: 1,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::Outstanding;
-use super::super::entry::{StaleAnswer, Waiter};
+use super::super::entry::{StaleAnswer, WARM_SPILLS, Waiter};
 use super::super::pool::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
@@ -164,6 +164,6 @@ fn what_was_spilled_serves_the_next() {
         entry.put_back_kept(kept);
         in_flight.remove(at);
         assert!(in_flight.get(at).is_none());
-        assert_eq!(in_flight.spills.len(), 1);
+        assert_eq!(in_flight.spills.len(), WARM_SPILLS);
     }
 }

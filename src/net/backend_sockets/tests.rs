@@ -236,9 +236,9 @@ fn id_in_quarantine_stays_taken() {
     assert_eq!(fixture.sockets.find(slot.socket(), slot.id()), Some((slot, SlotState::Quarantined(7))));
     let end = fixture.now + QUARANTINE;
     assert_eq!(fixture.sockets.next_tidy(), Some(end));
-    fixture.sockets.tidy(end - Duration::from_nanos(1), |_| {});
+    fixture.sockets.tidy(end - Duration::from_nanos(1), |_| None);
     assert!(fixture.sockets.find(slot.socket(), slot.id()).is_some());
-    fixture.sockets.tidy(end, |_| {});
+    fixture.sockets.tidy(end, |_| None);
     assert!(fixture.sockets.find(slot.socket(), slot.id()).is_none());
     assert_eq!((fixture.sockets.slots.next_end(), fixture.open().count()), (None, 1));
 }
@@ -379,11 +379,11 @@ fn idle_sockets_are_closed_after_their_time() {
     assert_eq!(fixture.open().count(), 2);
     let end = fixture.now + SOCKET_LIFETIME;
     assert_eq!(fixture.sockets.next_tidy(), Some(end));
-    fixture.sockets.tidy(end, |_| {});
+    fixture.sockets.tidy(end, |_| None);
     assert_eq!(fixture.open().count(), 1, "something waits on the other");
     fixture.sockets.release(waits, end);
     let end = end + SOCKET_LIFETIME;
-    fixture.sockets.tidy(end, |_| {});
+    fixture.sockets.tidy(end, |_| None);
     assert_eq!((fixture.open().count(), fixture.sockets.next_tidy()), (0, None));
 }
 
@@ -396,13 +396,13 @@ fn last_socket_of_a_backend_that_is_asked_is_not_idle() {
     fixture.sockets.room.divide([1, 100].into_iter());
     for _ in 0..3 {
         fixture.now += SOCKET_LIFETIME;
-        fixture.sockets.tidy(fixture.now, |_| {});
+        fixture.sockets.tidy(fixture.now, |_| None);
         assert_eq!(fixture.round_trip().port(), port);
     }
     let asked_last = fixture.now;
     for _ in 0..2 {
         fixture.now += SOCKET_LIFETIME;
-        fixture.sockets.tidy(fixture.now, |_| {});
+        fixture.sockets.tidy(fixture.now, |_| None);
     }
     assert_eq!((fixture.open().count(), fixture.now - asked_last), (0, 2 * SOCKET_LIFETIME));
 }
@@ -428,7 +428,7 @@ fn taking_back_what_waits_leaves_other_backends_alone() {
     assert!(fixture.sockets.find(kept.socket(), kept.id()).is_some());
     assert!(fixture.flush().is_empty());
     assert_eq!(fixture.open().filter(|socket| socket.taken_slots > 0).count(), 1);
-    fixture.sockets.tidy(fixture.now, |_| {});
+    fixture.sockets.tidy(fixture.now, |_| None);
     assert_eq!(fixture.sockets.slots.next_end(), None);
 }
 
@@ -441,7 +441,7 @@ fn removed_backend_leaves_nothing_behind() {
     assert_eq!(fixture.open().count(), 0);
     assert!(slots.iter().all(|slot| !fixture.sockets.slots.has(*slot)));
     assert!(fixture.flush().is_empty());
-    fixture.sockets.tidy(fixture.now, |_| {});
+    fixture.sockets.tidy(fixture.now, |_| None);
     assert_eq!(fixture.sockets.next_tidy(), None);
     assert_eq!(fixture.sockets.address(fixture.set_id), None);
     // The place is free for another.

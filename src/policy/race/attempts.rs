@@ -6,6 +6,8 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::candidates::BackendIndex;
 
 /// The most attempts that one race makes (docs/src/contract.md, Races).
@@ -16,7 +18,8 @@ pub const MAX_ATTEMPTS: usize = 8;
 pub struct AttemptId(pub u8);
 
 /// Why an attempt was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// It opened the race.
     First,
@@ -43,11 +46,13 @@ pub struct Attempt {
     pub open: bool,
     /// Whether it has left.
     pub is_sent: bool,
+    /// What has become of it.
+    pub state: State,
 }
 
 /// What has become of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     /// Nothing came yet.
     Silent,
     /// Nothing came but an ICMP error, which may be forged; a reply may still come.
@@ -284,6 +289,7 @@ impl Attempts {
             edns: self.has_opt(id),
             open: entry.state.is_open(),
             is_sent: entry.state != State::Unsent,
+            state: entry.state,
         }
     }
 

@@ -1,7 +1,10 @@
 //! How replies rank, and which of them end a race at once.
 
+use serde::{Deserialize, Serialize};
+
 /// The rank of a reply, worst first (docs/src/contract.md, Races). A better rank replaces a kept one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Rank {
     /// Every rcode but NOERROR and NXDOMAIN.
     Failure,

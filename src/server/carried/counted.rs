@@ -51,6 +51,7 @@ impl Server {
         self.tasks_lost += counted.tasks_lost;
         self.workers.add_replaced(counted.worker_replacements);
         self.add_to_state(counted);
+        self.seen.carry(counted);
         self.end_wait_for_counted();
     }
 

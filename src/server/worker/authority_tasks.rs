@@ -40,8 +40,10 @@ impl AuthorityTasks {
     /// If the runtime's own descriptors are exhausted.
     pub(super) fn start(parts: AuthorityParts, around: &Surroundings) -> io::Result<Self> {
         let AuthorityParts { number, state, own, limited, notifies, change, connections } = parts;
-        let Surroundings { counters, busy_poll, tasks, .. } = around;
-        let links = authority::Links { own, counters: Arc::clone(counters), limited, notifies, tasks: tasks.clone() };
+        let Surroundings { counters, busy_poll, tasks, taps, .. } = around;
+        let (counters, taps) = (Arc::clone(counters), Rc::clone(taps));
+        let links =
+            authority::Links { own, counters: Arc::clone(&counters), limited, notifies, tasks: tasks.clone(), taps };
         let mut this = Self {
             number,
             authority: Rc::new(Authority::new(number, state, links)),
@@ -49,7 +51,7 @@ impl AuthorityTasks {
             served: watch::Sender::default(),
             leaving: Rc::default(),
             connections,
-            counters: Arc::clone(counters),
+            counters,
             busy_poll: *busy_poll,
             tasks: tasks.clone(),
         };

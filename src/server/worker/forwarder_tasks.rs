@@ -53,7 +53,7 @@ impl ForwarderTasks {
     /// If the process has no descriptors left, or the system no randomness.
     pub(super) fn start(parts: ForwarderParts, around: &Surroundings) -> io::Result<Self> {
         let ForwarderParts { shared, state, own, handed_over, change, backend_sockets, connections, fetches } = parts;
-        let Surroundings { id, counters, busy_poll, tasks } = around;
+        let Surroundings { id, counters, busy_poll, tasks, taps } = around;
         let idle = Rc::new(Notify::new());
         let links = Links {
             shared,
@@ -63,6 +63,7 @@ impl ForwarderTasks {
             counters: Arc::clone(counters),
             idle: Rc::clone(&idle),
             tasks: tasks.clone(),
+            taps: Rc::clone(taps),
         };
         let forwarder = Forwarder::new(*id, links, state, Instant::now())?;
         let mut replies = Endless::new(TaskKind::Replies);
@@ -121,7 +122,7 @@ impl ForwarderTasks {
         let (mut reading, listeners) = Reading::new(sockets)?;
         let number = reading.address.number;
         if let Some(socket) = reading.sockets.first() {
-            self.forwarder.borrow_mut().add_listener(number, Rc::clone(socket));
+            self.forwarder.borrow_mut().add_listener(number, reading.address.bound(), Rc::clone(socket));
         }
         for socket in &reading.sockets {
             let (forwarder, socket, busy_poll) = (Rc::clone(&self.forwarder), Rc::clone(socket), self.busy_poll);

@@ -51,7 +51,7 @@ fn metrics_of_the_contract_are_there() {
 
 /// Whether the values of a label are words of ours: they are always the same.
 fn is_of_words(label: &str) -> bool {
-    !["pool", "backend", "rcode", "listener"].contains(&label)
+    !["pool", "backend", "rcode", "listener", "version", "worker"].contains(&label)
 }
 
 /// What a server with all its parts shows after a query.

@@ -11,4 +11,5 @@ mod readme;
 mod toml_blocks;
 mod transcripts;
 
-pub(crate) use markdown::top;
+pub(crate) use markdown::{Document, top};
+pub(crate) use toml_blocks::completed_fragment;

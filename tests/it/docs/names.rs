@@ -72,7 +72,7 @@ fn commands_are_those_of_the_program() {
 
 #[test]
 fn paths_of_the_admin_server_are_there() {
-    let config = "[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+    let config = "[cache]\n[admin]\nlisten = '127.0.0.1:0'\nnames = true\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
                   [pools.all]\nbackends = ['127.0.0.1:9']\n";
     let server = Server::start(config);
     let rows = Document::read("docs/src/admin.md").table("Path");

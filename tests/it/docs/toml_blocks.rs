@@ -27,7 +27,7 @@ fn toml_blocks_are_configs() {
     let mut count = 0;
     for document in Document::all() {
         for block in document.blocks().iter().filter(|block| block.has("toml")) {
-            let text = if block.has("fragment") { completed(AROUND, &block.text) } else { block.text.clone() };
+            let text = if block.has("fragment") { completed_fragment(&block.text) } else { block.text.clone() };
             let read = Config::parse(&text, "config.toml", Path::new("/etc/hedgerow"));
             match read {
                 Ok(_) => assert!(!block.has("wrong"), "{}:{}: nothing is wrong with it", document.path, block.line),
@@ -37,6 +37,11 @@ fn toml_blocks_are_configs() {
         }
     }
     assert!(count >= 8, "{count} blocks were found");
+}
+
+/// A fragment as a whole config.
+pub(crate) fn completed_fragment(fragment: &str) -> String {
+    completed(AROUND, fragment)
 }
 
 /// A config with what a fragment says put into it.

@@ -12,15 +12,19 @@ use std::process::Output;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use hedgerow::admin::{self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Socket, Token};
+use hedgerow::admin::status::Status;
+use hedgerow::admin::{
+    self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Settings, Socket, Token,
+};
 use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
     Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot,
     ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, Role, Snapshot, Source, SupervisorSnapshot, Wins,
 };
+use hedgerow::sight::Sight;
 use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
@@ -89,10 +93,10 @@ impl Site {
             let door = socket.as_ref().map(listener_of);
             let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(LocalSet::new().run_until(async {
-                let token = Rc::new(RefCell::new(token));
+                let settings = Rc::new(RefCell::new(Settings { token, has_page: true }));
                 let (_open, end) = watch::channel(None);
                 tokio::select! {
-                    result = admin::serve(listener, door, 64, token, requests, told, end) => {
+                    result = admin::serve(listener, door, 96, settings, requests, told, end) => {
                         result.expect("a listener that can be watched");
                     }
                     () = control => {}
@@ -202,9 +206,29 @@ pub(crate) fn write(file: &Path, content: &str) {
 
 /// The control thread's part: knows the pool "ts" with the backends "ts1" and "busy", and does nothing but say so.
 async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>>>, cache: Option<CacheAccess>) {
+    let (start, began) = (Instant::now(), Duration::from_secs(1_767_225_600));
+    let mut sight = Sight::new(start, began, &snapshot());
+    let mut listeners = Vec::new();
     while let Some(request) = received.recv().await {
         match request {
+            Request::Status(snapshot, way_back) => {
+                drop(way_back.send(Status::of(&snapshot, Some(&sight), SystemTime::now())));
+            }
+            Request::Second(way_back) => drop(way_back.send(sight.latest().clone())),
+            Request::History(span, way_back) => drop(way_back.send(sight.history().show(span, &snapshot()))),
+            Request::Seconds(listener) => {
+                // A second passes whenever somebody begins to listen.
+                let passed = Duration::from_secs(listeners.len() as u64 + 1);
+                sight.take(start + passed, began + passed, &snapshot());
+                drop(listener.missed.send(sight.missed(listener.last.unwrap_or_default())));
+                listeners.push(listener.seconds);
+            }
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
+            Request::SlowRaces(way_back) => drop(way_back.send(None)),
+            Request::TopNames(way_back) => drop(way_back.send(None)),
+            Request::Explain(_, way_back) => {
+                drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
+            }
             Request::Snapshot(way_back) => {
                 let cache = cache.as_ref().map(|access| cache_snapshot(access.cache.stats()));
                 drop(way_back.send(Snapshot { cache, ..snapshot() }));
@@ -276,8 +300,10 @@ fn snapshot() -> Snapshot {
         name: "ts".to_owned(),
         in_flight: 7,
         duration: latency,
+        tokens: 10,
         hedges_denied: 6,
         hedges_wasted: 9,
+        slow_races: 0,
         prefetches: 8,
         fetches: [0; 3],
         backends: vec![backend],
@@ -290,12 +316,16 @@ fn snapshot() -> Snapshot {
         uptime: Duration::from_secs(3_600),
         workers: 2,
         queries: vec![(Transport::Udp, 13)],
+        explained: 0,
         responses: vec![(Source::Backend, 0, 13)],
         dropped: Vec::new(),
         cookies: Vec::new(),
+        taps: Vec::new(),
         limited: Vec::new(),
         cache: None,
         pools: vec![pool],
+        verdict: None,
+        expired_zones: Vec::new(),
     }
 }
 

@@ -3,11 +3,12 @@
 //! condition with a deadline. Nothing of this knows a type of hedgerow: the tests meet it as a user does.
 //!
 //! Tests of one room share a file beside that, which does know its types: [`admin_site`], [`cache`], [`transfers`] and [`zones`];
-//! [`lookup`] and [`peers`] run commands.
+//! [`browser`], [`lookup`] and [`peers`] run commands.
 
 pub(crate) mod admin_site;
 mod authority;
 mod backend;
+pub(crate) mod browser;
 pub(crate) mod cache;
 mod client;
 mod config;
@@ -22,6 +23,7 @@ pub(crate) mod running;
 mod script;
 mod server;
 mod service_manager;
+pub(crate) mod stand_in;
 pub(crate) mod transfers;
 pub(crate) mod tree;
 pub(crate) mod zones;

@@ -1,5 +1,5 @@
-//! A process, or a network namespace, of its own for one test: there it may forge addresses, drop datagrams and use up ports, and no
-//! other test, nor the machine, meets any of it.
+//! A process, or a namespace, of its own for one test: there it may forge addresses, drop datagrams, use up ports and mount file
+//! systems, and no other test, nor the machine, meets any of it.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use rustix::process::geteuid;
 
-/// Whether this process is inside the namespace of the test of this name, which is its path below the crate.
+/// Whether this process is inside the network namespace of the test of this name, which is its path below the crate.
 ///
 /// Outside, the test runs once more by itself in a namespace that is made for it, and fails as that does; then there is
 /// nothing left to do. Where no namespace can be made, that is said, and is a failure only where `HEDGEROW_REQUIRED` is set.
@@ -18,12 +18,25 @@ pub(crate) fn enter(test: &str) -> bool {
         assert!(up.is_ok_and(|status| status.success()), "the loopback device of a new namespace goes up");
         return true;
     }
-    if let Err(why) = can_be_made() {
-        super::leave_out(test, &format!("no network namespace can be made: {why}"));
-        return false;
-    }
-    run_inside(unshare().arg(binary()), test);
+    run_in_namespace("--net", &["ip", "link", "set", "lo", "up"], test);
     false
+}
+
+/// The same of a mount namespace, where file systems can be mounted.
+pub(crate) fn enter_mounts(test: &str) -> bool {
+    let is_inside = env::var(INSIDE).as_deref() == Ok(test);
+    if !is_inside {
+        run_in_namespace("--mount", &["mount", "-t", "tmpfs", "none", "/tmp"], test);
+    }
+    is_inside
+}
+
+/// Runs one test in a new namespace of this kind, if one can be made in which this command succeeds.
+fn run_in_namespace(kind: &str, trial: &[&str], test: &str) {
+    match can_be_made(kind, trial) {
+        Ok(()) => run_inside(unshare(kind).arg(binary()), test),
+        Err(why) => super::leave_out(test, &format!("no namespace can be made by unshare {kind}: {why}")),
+    }
 }
 
 /// Whether this process runs the test of this name, and no other: what it opens for its children no child of another test gets.
@@ -89,9 +102,9 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
     ours.filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Why no namespace can be made here.
-fn can_be_made() -> Result<(), String> {
-    let made = unshare().args(["ip", "link", "set", "lo", "up"]).output();
+/// Why no namespace of this kind can be made here, in which this command succeeds.
+fn can_be_made(kind: &str, trial: &[&str]) -> Result<(), String> {
+    let made = unshare(kind).args(trial).output();
     match made {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -99,10 +112,10 @@ fn can_be_made() -> Result<(), String> {
     }
 }
 
-/// The command that runs another in a new network namespace. Who is not root becomes root of a user namespace for that.
-fn unshare() -> Command {
+/// The command that runs another in a new namespace of this kind. Who is not root becomes root of a user namespace for that.
+fn unshare(kind: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.arg("--net");
+    command.arg(kind);
     if !geteuid().is_root() {
         command.arg("--map-root-user");
     }

@@ -172,11 +172,12 @@ impl Running {
         count
     }
 
-    /// All counters but those of probes, which go on by themselves.
+    /// All counters but those of probes and of the process, which go on by themselves.
     pub(crate) fn counters(&self) -> Vec<String> {
         let is_counter = |line: &&str| {
             let name = line.split(['{', ' ']).next().unwrap_or_default();
-            ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !line.contains("\"probe\"")
+            let is_by_itself = name.starts_with("process_") || name.contains("_cpu_") || line.contains("\"probe\"");
+            ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end)) && !is_by_itself
         };
         self.admin.metrics().0.lines().filter(is_counter).map(str::to_owned).collect()
     }

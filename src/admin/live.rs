@@ -1,0 +1,116 @@
+//! `/api/v1/live`, which tells each second to whoever listens, and `/api/v1/history`.
+//!
+//! A stream of server-sent events (the `EventSource` of the HTML standard) has no end. So those who listen have places of their own, of
+//! which there are [`MAX_STREAMS`]; whoever does not take what it is told loses its connection (`deadline`) or its stream, and
+//! gets what it has missed when it comes again.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::routes::{HttpError, Server};
+use super::{Listener, Request};
+use crate::sight::Event;
+use crate::sight::live::{History, Span};
+
+/// Marks a response that has no end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stream;
+
+/// `/api/v1/live`.
+pub(super) async fn second(
+    State(server): State<Arc<Server>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    if parameters(query.as_deref()).any(|(name, value)| name == "once" && value != "0") {
+        let second = server.ask(Request::Second).await?;
+        return Ok(([(header::CACHE_CONTROL, "no-store")], Json(second)).into_response());
+    }
+    let place = Arc::clone(&server.streams).try_acquire_owned().map_err(|_| HttpError::NoPlace)?;
+    // An `EventSource` that is made anew has no way to send the header.
+    let asked = parameters(query.as_deref()).find(|(name, _)| *name == "last_event_id").map(|(_, id)| id);
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).or(asked);
+    let last = last.and_then(|id| id.trim().parse().ok());
+    let (seconds, events) = mpsc::channel(BUFFERED);
+    let ask = |missed: oneshot::Sender<_>| Request::Seconds(Listener { last, missed, seconds });
+    let missed = server.ask(ask).await?;
+    let first = Bytes::from_static(RETRY.as_bytes());
+    let waiting = std::iter::once(first).chain(missed.iter().map(written)).collect();
+    let head = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Asks nginx not to wait for more.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    let mut response = (head, Body::new(Events { waiting, events, _place: place })).into_response();
+    response.extensions_mut().insert(Stream);
+    Ok(response)
+}
+
+/// `/api/v1/history`.
+pub(super) async fn history(
+    State(server): State<Arc<Server>>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<History>, HttpError> {
+    let span = match parameters(query.as_deref()).find(|(name, _)| *name == "span") {
+        None | Some((_, "10m")) => Span::TenMinutes,
+        Some((_, "24h")) => Span::Day,
+        Some((_, other)) => return Err(HttpError::Invalid(format!("span {other:?}: expected 10m or 24h"))),
+    };
+    server.ask(|way_back| Request::History(span, way_back)).await.map(Json)
+}
+
+/// The parameters of a query, each with its value.
+fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
+    query.unwrap_or_default().split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+}
+
+/// An event as it is sent.
+fn written(event: &Event) -> Bytes {
+    // JSON has no line breaks, which would end the event.
+    let mut text = String::with_capacity(event.data.len() + 64);
+    let _ = write!(text, "id: {}\nevent: second\ndata: {}\n\n", event.id, event.data);
+    text.into()
+}
+
+/// The body of a stream.
+struct Events {
+    /// What is sent first.
+    waiting: VecDeque<Bytes>,
+    /// What comes.
+    events: mpsc::Receiver<Event>,
+    /// Dropped with it.
+    _place: OwnedSemaphorePermit,
+}
+
+impl hyper::body::Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(octets) = self.waiting.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(octets))));
+        }
+        self.events.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(written(&event)))))
+    }
+}
+
+/// Those who listen at once.
+pub(super) const MAX_STREAMS: usize = 32;
+/// Seconds that wait for a client that does not take them.
+const BUFFERED: usize = 8;
+/// How soon a client comes again that has lost its stream, in ms.
+const RETRY: &str = "retry: 1000\n\n";
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

@@ -1,0 +1,897 @@
+// The page at / of the admin server: asks for the last ten minutes, then listens to /api/v1/live, and shows what it hears.
+//
+// It reads and never writes. Whatever comes from the server goes into text nodes, never into markup. All that it keeps is bounded:
+// 600 seconds, 1,440 minutes, 64 backends; rows of tables are used again, not made anew.
+"use strict";
+(() => {
+  // How much is kept and shown.
+  const SECONDS = 600, MINUTES = 1440, MAX_ROWS = 64, MAX_RACES = 100;
+  // Streams of one browser: it has six connections to a host, and pages must still load.
+  const MAX_STREAMS = 4;
+  // How long other tabs have to tell of theirs, milliseconds.
+  const HEARSAY = 500;
+  // Data that is older than this is told to be old; who cannot have the stream asks so often; milliseconds.
+  const OLD = 5000, POLL = 5000;
+  // The stream is tried again so long after it could not be had.
+  const RETRY = 60000;
+  // What is asked for now and then: not more often than this, and no more octets a second.
+  const PAUSE = 10000, OCTETS = 20000;
+
+  // ---- Text
+
+  const $ = id => document.getElementById(id);
+
+  // Characters that nobody sees, or that turn round what stands beside them, are shown by their number.
+  const UNSEEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+  function put(node, text) {
+    text = String(text).replace(UNSEEN, c => `\\u{${c.charCodeAt(0).toString(16)}}`);
+    if (node.textContent !== text) node.textContent = text;
+  }
+
+  function make(tag, attributes, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes ?? {})) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  }
+
+  const known = value => value !== null && value !== undefined;
+  const grouped = value => String(value).replace(/\B(?=(\d{3})+$)/g, ",");
+
+  // Three digits that mean something.
+  function number(value) {
+    if (!known(value)) return "–";
+    if (value === 0 || value >= 100) return grouped(Math.round(value));
+    return value >= 10 ? value.toFixed(1) : value >= 0.01 ? value.toFixed(2) : value.toPrecision(1);
+  }
+  const count = value => known(value) ? grouped(value) : "–";
+  const millis = value => known(value) ? number(value) + " ms" : "–";
+  const percent = (part, whole) => whole ? number(100 * part / whole) + " %" : "–";
+
+  // How long, in its two largest units.
+  function span(seconds) {
+    seconds = Math.max(0, Math.floor(seconds));
+    const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+    const first = parts.findIndex(([size]) => seconds >= size);
+    if (first < 0) return "0 s";
+    const [size, unit] = parts[first];
+    const next = parts[first + 1];
+    const rest = next ? Math.floor(seconds % size / next[0]) : 0;
+    return `${Math.floor(seconds / size)} ${unit}` + (rest ? ` ${rest} ${next[1]}` : "");
+  }
+
+  const two = value => String(value).padStart(2, "0");
+  function clock(at, withSeconds = true) {
+    const date = new Date(at * 1000);
+    return `${two(date.getHours())}:${two(date.getMinutes())}` + (withSeconds ? `:${two(date.getSeconds())}` : "");
+  }
+  function day(at) {
+    const date = new Date(at * 1000);
+    const isToday = date.toDateString() === new Date().toDateString();
+    return (isToday ? "" : `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `) + clock(at);
+  }
+  const moment = at => typeof at === "number" ? at : Date.parse(at) / 1000;
+
+  // ---- Tables: rows are used again, and only what has changed is written.
+
+  // A column: its heading, how a row's cell is filled, and the class of the cell.
+  const column = (title, fill, kind = "") => ({ title, fill, kind });
+
+  function fillTable(table, columns, rows) {
+    if (table.columns !== columns) {
+      table.columns = columns;
+      const heads = columns.map(({ title, kind }) => make("th", { scope: "col", class: kind && "text" }, title));
+      table.replaceChildren(make("thead", {}, make("tr", {}, ...heads)), make("tbody"));
+    }
+    const body = table.tBodies[0];
+    while (body.rows.length > rows.length) body.deleteRow(-1);
+    rows.forEach((row, place) => {
+      const line = body.rows[place] ?? body.appendChild(make("tr", {}, ...columns.map(newCell)));
+      columns.forEach(({ fill }, index) => {
+        const cell = line.cells[index];
+        const found = fill(row, cell);
+        if (found !== undefined) put(cell, found);
+      });
+    });
+  }
+  const newCell = ({ kind }) => kind === "head" ? make("th", { scope: "row", class: "name" }) : make("td", { class: kind });
+
+  function mark(cell, isBad) {
+    cell.classList.toggle("bad", isBad);
+  }
+
+  // ---- What is known
+
+  // Points of the last ten minutes and of the last day: {at, state, queries, responses, dropped, cache, pools: Map of name to figures}.
+  let recent = [], long = [];
+  // The last second as it came, and the last status, with when that came.
+  let last = null, status = null, statusAt = 0;
+  let view = "10m", choice = "";
+
+  function pointOfSecond(second) {
+    const pools = new Map(second.pools.map(pool => [pool.name, {
+      queries: pool.queries, p50: pool.p50_ms, p99: pool.p99_ms, p999: pool.p999_ms,
+      sent: pool.hedges.sent, won: pool.hedges.won, denied: pool.hedges.denied, tokens: pool.hedges.tokens,
+    }]));
+    const { at, queries, responses, dropped, cache } = second;
+    return { at, state: second.verdict.state, queries, responses, dropped, cache, pools };
+  }
+
+  function pointsOfHistory(history) {
+    const pick = (arrays, place) => Object.fromEntries(Object.entries(arrays).map(([key, values]) => [key, values[place]]));
+    return history.at.map((at, place) => ({
+      at,
+      state: history.verdict[place],
+      queries: history.queries[place],
+      responses: pick(history.responses, place),
+      dropped: pick(history.dropped, place),
+      cache: history.cache && known(history.cache.hits[place]) ? pick(history.cache, place) : null,
+      pools: new Map(history.pools.filter(pool => known(pool.queries[place])).map(pool => [pool.name, {
+        queries: pool.queries[place], p50: pool.p50_ms[place], p99: pool.p99_ms[place], p999: pool.p999_ms[place],
+        sent: pool.hedges.sent[place], won: pool.hedges.won[place], denied: pool.hedges.denied[place], tokens: pool.hedges.tokens[place],
+      }])),
+    }));
+  }
+
+  // Adds points to others, by their time; the newer one of two of one time stays.
+  function merge(points, others, max) {
+    const all = new Map(points.map(point => [point.at, point]));
+    others.forEach(point => all.set(point.at, point));
+    return [...all.values()].sort((one, other) => one.at - other.at).slice(-max);
+  }
+
+  const lastMinute = () => last ? recent.filter(point => point.at > last.at - 60) : [];
+
+  function addUp(points, of) {
+    const sums = {};
+    for (const point of points) {
+      for (const [key, value] of Object.entries(of(point) ?? {})) sums[key] = (sums[key] ?? 0) + value;
+    }
+    return sums;
+  }
+
+  // ---- Asking
+
+  async function ask(path) {
+    const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    const text = await response.text();
+    let json = null;
+    try { json = JSON.parse(text); } catch { /* told by the status */ }
+    if (!response.ok || json === null) {
+      const error = new Error(json?.error ?? `HTTP ${response.status}`);
+      error.status = response.status;
+      throw error;
+    }
+    return { json, octets: text.length };
+  }
+
+  // Something that is asked for again and again while the page is shown: as soon as it is wanted, else when its pause is over.
+  function asking(path, least, isWanted, take) {
+    let timer = 0, isAsking = false, again = false;
+    async function now() {
+      if (isAsking) { again = true; return; }
+      if (document.hidden || !isWanted()) return;
+      clearTimeout(timer);
+      isAsking = true;
+      let pause = least;
+      try {
+        const { json, octets } = await ask(path);
+        pause = Math.max(least, 1000 * octets / OCTETS);
+        take(json);
+      } catch { /* the feed says that nothing comes */ }
+      isAsking = false;
+      timer = setTimeout(now, again ? 1000 : pause);
+      again = false;
+    }
+    return now;
+  }
+
+  const askStatus = asking("api/v1/status", PAUSE, () => true, json => {
+    status = json;
+    statusAt = performance.now();
+    showStatus();
+    show();
+  });
+  const askDay = asking("api/v1/history?span=24h", 60000, () => view === "24h", json => {
+    long = pointsOfHistory(json).slice(-MINUTES);
+    showCharts();
+  });
+
+  // The last ten minutes: at the start, after a gap, and where the stream is not to be had.
+  let hasGap = true;
+  const askRecent = asking("api/v1/history?span=10m", POLL, () => hasGap || feed.mode === "polling", json => {
+    hasGap = false;
+    recent = merge(recent, pointsOfHistory(json), SECONDS);
+    show();
+  });
+
+  // ---- The feed: the stream, or asking each five seconds
+
+  const feed = { source: null, id: "", mode: "waiting", heard: 0, timer: 0, round: 0, why: "" };
+
+  function take(second) {
+    const isNext = last && second.at === last.at + 1;
+    const changed = !last || marksOf(second) !== marksOf(last);
+    // A clock that was set back.
+    if (last && second.at < last.at) recent = recent.filter(point => point.at < second.at);
+    last = second;
+    feed.heard = performance.now();
+    if (isNext) {
+      recent.push(pointOfSecond(second));
+      if (recent.length > SECONDS) recent.splice(0, recent.length - SECONDS);
+    } else {
+      recent = merge(recent, [pointOfSecond(second)], SECONDS);
+      hasGap = true;
+      askRecent();
+    }
+    if (changed) askStatus();
+    show();
+  }
+  // What the status says more of, when it changes.
+  const marksOf = second => JSON.stringify([
+    second.verdict.reasons.map(reason => reason.code),
+    second.pools.map(pool => [pool.name, pool.backends.map(backend => backend.name + " " + backend.state).sort()]),
+  ]);
+
+  // Tabs of one browser share its connections to this host. A tab that wants a stream asks the others who has one.
+  const me = Math.random();
+  const tabs = "BroadcastChannel" in window ? new BroadcastChannel("hedgerow-streams") : null;
+  let isWanting = false, others = 0;
+  if (tabs) {
+    tabs.onmessage = ({ data }) => {
+      if (data.ask !== undefined && (feed.source || (isWanting && me < data.ask))) tabs.postMessage({ to: data.ask });
+      else if (data.to === me) others += 1;
+    };
+  }
+
+  function open() {
+    if (document.hidden || feed.source || isWanting) return;
+    isWanting = true;
+    others = 0;
+    tabs?.postMessage({ ask: me });
+    setTimeout(() => {
+      isWanting = false;
+      if (document.hidden) return;
+      if (others >= MAX_STREAMS) poll("other tabs of this browser have the streams that it can hold");
+      else listen();
+    }, tabs ? HEARSAY : 0);
+  }
+
+  function listen() {
+    close();
+    feed.mode = "waiting";
+    const source = new EventSource("api/v1/live" + (feed.id && `?last_event_id=${encodeURIComponent(feed.id)}`));
+    feed.source = source;
+    // One that is let in nowhere says nothing at all.
+    feed.timer = setTimeout(() => poll("the event stream does not open"), OLD);
+    source.onopen = () => clearTimeout(feed.timer);
+    source.addEventListener("second", event => {
+      clearTimeout(feed.timer);
+      feed.id = event.lastEventId;
+      feed.mode = "live";
+      take(JSON.parse(event.data));
+    });
+    source.onerror = () => {
+      if (feed.source !== source) return;
+      if (source.readyState === EventSource.CLOSED) poll("the event stream is refused");
+      else if (feed.mode === "live") retry(1000);
+    };
+  }
+
+  // A server that restarts is back in moments: sooner than a browser would try again.
+  function retry(pause) {
+    close();
+    feed.mode = "waiting";
+    feed.timer = setTimeout(open, pause);
+  }
+
+  function poll(why) {
+    close();
+    feed.mode = "polling";
+    feed.why = why;
+    const until = performance.now() + RETRY;
+    const round = feed.round;
+    let wasAway = false;
+    const once = async () => {
+      let isThere = true;
+      try {
+        take((await ask("api/v1/live?once")).json);
+      } catch {
+        // It is told how old the data is.
+        isThere = false;
+      }
+      if (feed.round !== round) return;
+      // A server that is back may have a stream again.
+      if (performance.now() > until || (wasAway && isThere)) open();
+      wasAway = !isThere;
+      feed.timer = setTimeout(once, isThere ? POLL : 1000);
+    };
+    showFeed();
+    once();
+  }
+
+  function close() {
+    feed.round += 1;
+    clearTimeout(feed.timer);
+    feed.source?.close();
+    feed.source = null;
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      close();
+    } else {
+      open();
+      askStatus();
+      askDay();
+    }
+  });
+  window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", open);
+
+  // ---- Showing
+
+  // However many seconds come at once, they are shown once.
+  let isDue = false;
+  function show() {
+    if (isDue || !last || document.hidden) return;
+    isDue = true;
+    requestAnimationFrame(showAll);
+  }
+
+  function showAll() {
+    isDue = false;
+    showFeed();
+    showVerdict();
+    showTiles();
+    showBackends();
+    showPools();
+    showAnswers();
+    showCharts();
+  }
+
+  function showFeed() {
+    const age = (performance.now() - feed.heard) / 1000;
+    const isOld = feed.heard > 0 && age > (feed.mode === "polling" ? (POLL + OLD) / 1000 : OLD / 1000);
+    $("verdict").classList.toggle("old", isOld);
+    const [state, text] = isOld ? ["late", `data is ${span(age)} old: the server does not answer`]
+      : !last ? ["waiting", "connecting"]
+      : feed.mode === "polling" ? ["polling", `asking each ${POLL / 1000} s: ${feed.why}`]
+      : feed.mode === "waiting" ? ["waiting", "connecting again"]
+      : ["live", "live"];
+    $("feed").dataset.state = state;
+    put($("feed"), text);
+  }
+
+  const WORDS = { well: "Well", watch: "Watch", trouble: "Trouble" };
+
+  function showVerdict() {
+    const { state, since, reasons } = last.verdict;
+    if ($("verdict").dataset.state !== state) $("verdict").dataset.state = state;
+    put($("verdict-word"), WORDS[state] ?? state);
+    const title = `${WORDS[state] ?? state} · hedgerow`;
+    if (document.title !== title) document.title = title;
+    const list = $("reasons");
+    while (list.children.length > reasons.length) list.lastChild.remove();
+    reasons.forEach((reason, place) => {
+      put(list.children[place] ?? list.appendChild(make("li", { class: "name" })), reason.text);
+    });
+    put($("verdict-since"), since ? `since ${day(since)}, for ${span(last.at - since)}` : "");
+  }
+
+  const tiles = new Map();
+  function tile(title, value, isBad = false) {
+    let node = tiles.get(title);
+    if (!node) {
+      node = make("dd");
+      tiles.set(title, node);
+      $("tiles").append(make("div", {}, make("dt", {}, title), node));
+    }
+    put(node, value);
+    mark(node, isBad);
+  }
+
+  // The worst of all pools.
+  function worst(values) {
+    const found = values.filter(known);
+    return found.length ? Math.max(...found) : null;
+  }
+
+  function showTiles() {
+    const now = recent.filter(point => point.at > last.at - 10);
+    const minute = lastMinute();
+    const answers = addUp(minute, point => point.responses);
+    const all = Object.values(answers).reduce((sum, value) => sum + value, 0);
+    const queries = minute.reduce((sum, point) => sum + point.queries, 0);
+    const hedges = addUp(minute.flatMap(point => [...point.pools.values()]), ({ sent }) => ({ sent }));
+    const made = (answers.synthesized ?? 0) + (answers.error ?? 0);
+    const of = key => worst((status?.pools ?? []).map(pool => pool.last_minute?.[key]));
+    tile("Queries a second", now.length ? number(now.reduce((sum, point) => sum + point.queries, 0) / now.length) : "–");
+    tile("p50", millis(of("p50_ms")));
+    tile("p99", millis(of("p99_ms")));
+    tile("p99.9", millis(of("p999_ms")));
+    tile("From the cache", percent((answers.cache ?? 0) + (answers.stale ?? 0), all));
+    tile("Hedges", percent(hedges.sent ?? 0, queries));
+    tile("Made up or failed", percent(made, all));
+  }
+
+  // Lower is worse.
+  const RANKS = { down: 0, behind: 1, new: 2, draining: 3, up: 4 };
+  const rank = state => RANKS[state] ?? 0;
+
+  function stateCell({ state, byHand }, cell) {
+    if (!cell.firstChild) cell.append(make("span", { class: "state" }, make("span", { class: "shape", "aria-hidden": "true" }), document.createElement("span")));
+    const span = cell.firstChild;
+    if (span.dataset.state !== state) span.dataset.state = state;
+    put(span.lastChild, state + (byHand ? " (by hand)" : ""));
+  }
+
+  const alarm = of => (row, cell) => {
+    const value = of(row);
+    mark(cell, value > 0);
+    return count(value);
+  };
+
+  const BACKENDS = [
+    column("State", stateCell, "text"),
+    column("Backend", row => row.name, "head"),
+    column("Since", row => row.since),
+    column("p99", row => millis(row.p99)),
+    column("Errors", alarm(row => row.errors)),
+    column("Timeouts", alarm(row => row.timeouts)),
+    column("p50", row => millis(row.p50)),
+    column("Share", row => row.share),
+    column("In flight", row => count(row.inFlight)),
+    column("Hedges won", row => count(row.hedgesWon)),
+    column("Pool", row => row.pool, "name"),
+  ];
+
+  function showBackends() {
+    const age = (performance.now() - statusAt) / 1000;
+    const rows = [];
+    let others = 0, isCut = false;
+    const statusPools = new Map((status?.pools ?? []).map(pool => [pool.name, pool]));
+    for (const pool of last.pools) {
+      others += pool.more_backends;
+      const told = statusPools.get(pool.name)?.backends ?? [];
+      const attempts = told.reduce((sum, backend) => sum + (backend.last_minute?.attempts ?? 0), 0);
+      const of = new Map(told.map(backend => [backend.name, backend]));
+      for (const backend of pool.backends) {
+        // Not every backend of a large pool has its minutes kept: then it is what the second says.
+        const more = of.get(backend.name), minute = more && (more.last_minute ?? backend);
+        isCut ||= more?.last_minute === null;
+        rows.push({
+          pool: pool.name, name: backend.name, state: backend.state, inFlight: backend.in_flight,
+          byHand: more?.by_hand && more.state === backend.state,
+          since: !more ? "–" : more.state === backend.state ? span(more.since_seconds + age) : "now",
+          p50: minute?.p50_ms, p99: minute?.p99_ms, errors: minute?.errors, timeouts: minute?.timeouts,
+          share: minute ? percent(minute.attempts, minute === backend ? pool.attempts : attempts) : "–", hedgesWon: minute?.hedges_won,
+        });
+      }
+    }
+    const failures = row => (row.errors ?? 0) + (row.timeouts ?? 0);
+    rows.sort((one, other) => rank(one.state) - rank(other.state) || failures(other) - failures(one)
+      || (other.p99 ?? -1) - (one.p99 ?? -1) || one.pool.localeCompare(other.pool) || one.name.localeCompare(other.name));
+    others += Math.max(0, rows.length - MAX_ROWS);
+    fillTable($("backends"), BACKENDS, rows.slice(0, MAX_ROWS));
+    put($("more-backends"), others ? `and ${count(others)} more that do better` : "");
+    put($("minute-at"), (status ? ` to ${clock(last.at - age)}` : "") + (isCut ? ", or of the last second in pools too large for that" : ""));
+  }
+
+  const POOLS = [
+    column("Pool", row => row.name, "head"),
+    column("Up", (row, cell) => {
+      mark(cell, row.up < row.all);
+      return `${row.isCut ? "at least " : ""}${count(row.up)} of ${count(row.all)}`;
+    }),
+    column("Queries/s", row => known(row.minute) ? number(row.minute.queries / 60) : "–"),
+    column("p50", row => millis(row.minute?.p50_ms)),
+    column("p99", row => millis(row.minute?.p99_ms)),
+    column("p99.9", row => millis(row.minute?.p999_ms)),
+    column("In flight", row => count(row.inFlight)),
+    column("Hedges sent", row => count(row.hedges.sent)),
+    column("won", row => count(row.hedges.won)),
+    column("denied", alarm(row => row.hedges.denied)),
+    column("Budget left", row => count(row.tokens)),
+  ];
+
+  function showPools() {
+    const minute = lastMinute();
+    const told = new Map((status?.pools ?? []).map(pool => [pool.name, pool]));
+    fillTable($("pools"), POOLS, last.pools.slice(0, MAX_ROWS).map(pool => {
+      const sick = pool.backends.filter(backend => backend.state !== "up").length;
+      const all = pool.backends.length + pool.more_backends;
+      const isCut = pool.more_backends > 0 && sick === pool.backends.length;
+      const up = isCut ? (told.get(pool.name)?.backends ?? []).filter(backend => backend.state === "up").length : all - sick;
+      return {
+        name: pool.name, up, all, isCut: false, inFlight: pool.in_flight, tokens: pool.hedges.tokens,
+        minute: told.get(pool.name)?.last_minute,
+        hedges: addUp(minute.map(point => point.pools.get(pool.name)), figures => figures && { sent: figures.sent, won: figures.won, denied: figures.denied }),
+      };
+    }));
+    const names = ["", ...last.pools.map(pool => pool.name)];
+    const select = $("pool");
+    if (names.length > 2 && select.names !== names.join("\n")) {
+      select.names = names.join("\n");
+      select.replaceChildren(...names.map(name => make("option", { value: name }, name || "the slowest of all")));
+      if (!names.includes(choice)) choice = "";
+      select.value = choice;
+    }
+    $("pool-choice").hidden = names.length <= 2;
+  }
+
+  const SOURCES = {
+    backend: "a backend", cache: "the cache", stale: "the cache, stale", synthesized: "made up here", authority: "a zone here", error: "an error",
+  };
+  const SHARES = [
+    column("Source", row => row.name, "head"),
+    column("Last minute", row => count(row.count)),
+    column("Share", (row, cell) => {
+      if (!cell.firstChild) cell.append(document.createElement("span"), make("span", { class: "gauge" }, document.createElement("span")));
+      put(cell.firstChild, percent(row.count, row.all));
+      cell.lastChild.firstChild.style.width = row.all ? `${100 * row.count / row.all}%` : "0";
+    }),
+  ];
+  const LOOKUPS = [column("Look-ups", row => row.name, "head"), SHARES[1], SHARES[2]];
+  const DROPS = [column("Reason", row => row.name, "head"), SHARES[1]];
+
+  function shares(sums, words) {
+    const all = Object.values(sums).reduce((sum, value) => sum + value, 0);
+    return Object.entries(sums).map(([key, count]) => ({ name: words[key] ?? key, count, all })).sort((one, other) => other.count - one.count);
+  }
+
+  function showAnswers() {
+    const minute = lastMinute();
+    fillTable($("answers"), SHARES, shares(addUp(minute, point => point.responses), SOURCES));
+    $("cache-part").hidden = !last.cache;
+    if (last.cache) {
+      fillTable($("cache"), LOOKUPS, shares(addUp(minute, point => point.cache), { hits: "hits", stale_hits: "stale hits", misses: "misses" }));
+    }
+    const drops = shares(addUp(minute, point => point.dropped), {}).filter(row => row.count > 0);
+    $("dropped-part").hidden = !drops.length;
+    fillTable($("dropped"), DROPS, drops.slice(0, MAX_ROWS));
+  }
+
+  // ---- Status: what is not of a second
+
+  const ZONES = [
+    column("State", stateCell, "text"),
+    column("Zone", row => row.name, "head"),
+    column("Authority", row => row.authority, "name"),
+    column("Serial", row => row.serial ?? "–"),
+  ];
+  const MEMBERS = [
+    column("State", stateCell, "text"),
+    column("Pool", row => row.pool, "head"),
+    column("Source", row => row.kind, "name"),
+    column("Members", row => count(row.members)),
+    column("Age", row => known(row.age_seconds) ? span(row.age_seconds) : "–"),
+    column("Refused", row => (row.refused ?? []).map(({ entry, reason }) => `${entry}: ${reason}`).join("\n"), "name"),
+  ];
+
+  function showStatus() {
+    const failed = status.reload && !status.reload.ok ? status.reload : null;
+    $("reload").hidden = !failed;
+    if (failed) {
+      put($("reload-when"), `At ${day(moment(failed.at))}. What was in force before still is: edition ${status.edition} of the config.`);
+      put($("reload-error"), failed.error ?? "");
+    }
+    const zones = status.zones ?? [];
+    $("zones-part").hidden = !zones.length;
+    fillTable($("zones"), ZONES, zones.slice(0, MAX_ROWS));
+    const moreZones = (status.more_zones ?? 0) + Math.max(0, zones.length - MAX_ROWS);
+    put($("more-zones"), moreZones ? `and ${count(moreZones)} more` : "");
+    const sources = status.pools.flatMap(pool => (pool.sources ?? []).map(source => ({ pool: pool.name, ...source })));
+    $("sources-part").hidden = !sources.length;
+    fillTable($("sources"), MEMBERS, sources.slice(0, MAX_ROWS));
+    const problems = (status.processes ?? []).filter(process => process.problem);
+    const parts = [
+      `hedgerow ${status.version}`, `up ${span(status.uptime_seconds)}`, `${count(status.workers)} workers`,
+      `edition ${status.edition} of the config`,
+      ...problems.map(process => `process ${process.pid} (${process.role}): ${process.problem}`),
+    ];
+    put($("server"), parts.join(" · "));
+  }
+
+  // ---- Charts
+
+  // A color of the style sheet as it is just now.
+  const probe = document.body.appendChild(make("span", { hidden: "" }));
+  function color(name) {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  }
+
+  const LINES = [{ color: "one", dash: [] }, { color: "two", dash: [6, 4] }, { color: "three", dash: [2, 3] }];
+
+  // The figures of the chosen pool, or of all: the slowest of each moment, or all together.
+  const inPools = (point, of, join) => join((choice ? [point.pools.get(choice)] : [...point.pools.values()]).filter(known).map(of));
+  const slowest = key => point => inPools(point, figures => figures[key], worst);
+  const sum = key => (point, step) => inPools(point, figures => figures[key], values => values.length ? values.reduce((a, b) => a + b, 0) / step : null);
+  const answered = (...keys) => (point, step) => choice ? null : keys.reduce((all, key) => all + (point.responses[key] ?? 0), 0) / step;
+
+  const charts = [
+    {
+      title: "Queries a second", unit: number, isLog: false,
+      series: [
+        ["queries", (point, step) => choice ? sum("queries")(point, step) : point.queries / step],
+        ["from the cache", answered("cache", "stale")],
+        ["made up or failed", answered("synthesized", "error")],
+      ],
+    },
+    { title: "Time to answer, ms", unit: number, isLog: true, series: [["p50", slowest("p50")], ["p99", slowest("p99")], ["p99.9", slowest("p999")]] },
+    { title: "Hedges a second", unit: number, isLog: false, series: [["sent", sum("sent")], ["won", sum("won")], ["denied", sum("denied")]] },
+  ].map(makeChart);
+
+  function makeChart(spec) {
+    const id = "chart-" + spec.title.split(" ")[0].toLowerCase();
+    const values = spec.series.map(() => make("b"));
+    const legend = make("ul", { class: "legend" }, ...spec.series.map(([name], place) =>
+      make("li", {}, make("span", { class: `line ${LINES[place].color}`, "aria-hidden": "true" }), name + " ", values[place])));
+    const plot = make("div", {
+      class: "plot", tabindex: "0", role: "slider", "aria-label": `${spec.title}: a moment`, "aria-orientation": "horizontal",
+      "aria-valuemin": "0", "aria-valuemax": "0", "aria-valuenow": "0", "aria-valuetext": "no data yet",
+    });
+    const when = make("span", { class: "soft" });
+    const table = make("table");
+    const details = make("details", {}, make("summary", {}, "The same as a table"),
+      make("div", { class: "wide", tabindex: "0", role: "group", "aria-label": `${spec.title}, as a table` }, table));
+    $("charts").append(make("div", { class: "chart" }, make("h3", { id }, spec.title), legend, plot, when, details));
+    const columns = [column("Time", row => row.time, "head"), ...spec.series.map(([name], place) => column(name, row => spec.unit(row.values[place]))),
+      column("Verdict", row => WORDS[row.state] ?? "–", "text")];
+    return { ...spec, plot, values, when, details, table, columns, uplot: null, data: null, states: [], chosen: null };
+  }
+
+  function newPlot(chart) {
+    const ink = () => color("soft"), grid = { stroke: () => color("grid"), width: 1 };
+    const axis = { stroke: ink, grid, ticks: grid, font: "12px system-ui, sans-serif" };
+    const range = (plot, min, max) => !known(min) || !known(max) ? (chart.isLog ? [0.1, 10] : [0, 1])
+      : chart.isLog ? uPlot.rangeLog(min, max, 10, true) : [0, Math.max(max * 1.1, 1)];
+    const options = {
+      width: Math.max(chart.plot.clientWidth, 100), height: Math.max(chart.plot.clientHeight, 100),
+      legend: { show: false },
+      cursor: { sync: { key: "time" }, drag: { x: false, y: false }, points: { show: false } },
+      scales: { x: { time: true }, y: chart.isLog ? { distr: 3, range } : { range } },
+      axes: [
+        { ...axis, space: 60, values: (plot, ticks) => ticks.map(at => clock(at, ticks.length > 1 && ticks[1] - ticks[0] < 60)) },
+        { ...axis, size: 52, values: (plot, ticks) => ticks.map(tick => known(tick) ? grouped(tick) : "") },
+      ],
+      series: [{}, ...chart.series.map(([label], place) => ({
+        label, stroke: () => color(LINES[place].color), dash: LINES[place].dash, width: 2, points: { show: false }, spanGaps: false,
+      }))],
+      hooks: { draw: [plot => drawVerdicts(chart, plot)], setCursor: [plot => { if (known(plot.cursor.idx)) { chart.chosen = null; readOut(chart, plot.cursor.idx); } else readOut(chart, null); }] },
+    };
+    const plot = new uPlot(options, chart.data, chart.plot);
+    plot.over.addEventListener("click", event => pick(chart, plot.posToIdx(event.offsetX)));
+    return plot;
+  }
+
+  // A strip on top where all was not well, higher where it was worse, in pixels.
+  const HEIGHTS = { watch: 4, trouble: 9 };
+  function drawVerdicts(chart, { ctx, bbox, valToPos }) {
+    const at = chart.data[0];
+    const colors = { watch: color("watch"), trouble: color("trouble") };
+    ctx.save();
+    chart.states.forEach((state, place) => {
+      if (!(state in HEIGHTS)) return;
+      const right = valToPos(at[place], "x", true);
+      const left = Math.max(bbox.left, valToPos(at[place] - stepOf(), "x", true));
+      ctx.fillStyle = colors[state];
+      ctx.fillRect(left, bbox.top, right - left + 1, HEIGHTS[state] * devicePixelRatio);
+    });
+    ctx.restore();
+  }
+
+  // What the chart says of a moment, or of the last one.
+  function readOut(chart, place) {
+    const at = chart.data[0];
+    const shown = known(place) ? place : at.length - 1;
+    chart.values.forEach((node, line) => put(node, at.length ? chart.unit(chart.data[line + 1][shown]) : ""));
+    put(chart.when, known(place) && at.length ? `at ${day(at[shown])}` : "");
+  }
+
+  function pick(chart, place) {
+    const at = chart.data[0][place];
+    if (known(at)) askSlow(at);
+  }
+
+  // By the keyboard: arrows choose a moment, Enter asks for its slow races.
+  function onKey(chart, event) {
+    const at = chart.data?.[0];
+    if (!at?.length) return;
+    const before = chart.chosen ? at.findIndex(other => other >= chart.chosen) : -1;
+    const place = before < 0 ? at.length - 1 : before;
+    const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -30, PageUp: 30, Home: -at.length, End: at.length }[event.key];
+    if (event.key === "Enter" || event.key === " ") pick(chart, place);
+    else if (step === undefined) return;
+    else {
+      chart.chosen = at[Math.min(at.length - 1, Math.max(0, place + step))];
+      showChosen(chart);
+    }
+    event.preventDefault();
+  }
+
+  function showChosen(chart) {
+    const at = chart.data[0];
+    const found = chart.chosen ? at.findIndex(other => other >= chart.chosen) : -1;
+    const place = found < 0 ? at.length - 1 : found;
+    const said = chart.series.map(([name], line) => `${name} ${chart.unit(chart.data[line + 1][place])}`);
+    const set = (name, value) => { if (chart.plot.getAttribute(name) !== String(value)) chart.plot.setAttribute(name, value); };
+    set("aria-valuemin", at[0] ?? 0);
+    set("aria-valuemax", at[at.length - 1] ?? 0);
+    set("aria-valuenow", at[place] ?? 0);
+    set("aria-valuetext", at.length ? `${clock(at[place])}: ${said.join(", ")}` : "no data yet");
+    if (chart.chosen && chart.uplot) {
+      readOut(chart, place);
+      chart.uplot.setCursor({ left: chart.uplot.valToPos(at[place], "x"), top: -10 }, false);
+    }
+  }
+
+  const stepOf = () => view === "10m" ? 1 : 60;
+
+  function showCharts() {
+    const step = stepOf();
+    const points = view === "10m" ? recent : long;
+    // Where nothing was counted there is a gap, not a line.
+    const all = [];
+    points.forEach((point, place) => {
+      const before = points[place - 1];
+      if (before && point.at - before.at > 1.5 * step) all.push({ at: before.at + step, isGap: true });
+      all.push(point);
+    });
+    for (const chart of charts) {
+      const lines = chart.series.map(([, of]) => all.map(point => {
+        const value = point.isGap ? null : of(point, step);
+        // A logarithm has no zero.
+        return chart.isLog && value !== null ? Math.max(value, 0.001) : value;
+      }));
+      chart.data = [all.map(point => point.at), ...lines];
+      chart.states = all.map(point => point.state);
+      if (!all.length) continue;
+      if (!chart.uplot) chart.uplot = newPlot(chart);
+      else chart.uplot.setData(chart.data);
+      readOut(chart, chart.uplot.cursor.idx ?? null);
+      showChosen(chart);
+      showTable(chart, step);
+    }
+  }
+
+  function showTable(chart, step) {
+    if (!chart.details.open) return;
+    const at = chart.data[0];
+    const rows = at.map((time, place) => ({ time: step === 1 ? clock(time) : day(time), state: chart.states[place], values: chart.data.slice(1).map(line => line[place]) }));
+    fillTable(chart.table, chart.columns, rows.reverse());
+  }
+
+  for (const chart of charts) {
+    chart.plot.addEventListener("keydown", event => onKey(chart, event));
+    chart.plot.addEventListener("blur", () => { chart.chosen = null; });
+    chart.details.addEventListener("toggle", () => {
+      if (chart.details.open) showCharts();
+      else chart.table.tBodies[0]?.replaceChildren();
+    });
+    new ResizeObserver(() => {
+      const { clientWidth: width, clientHeight: height } = chart.plot;
+      if (chart.uplot && width > 0 && (width !== chart.uplot.width || height !== chart.uplot.height)) chart.uplot.setSize({ width, height });
+    }).observe(chart.plot);
+  }
+
+  function setView(wanted) {
+    view = wanted;
+    $("span-10m").setAttribute("aria-pressed", view === "10m");
+    $("span-24h").setAttribute("aria-pressed", view === "24h");
+    charts.forEach(chart => { chart.chosen = null; });
+    askDay();
+    showCharts();
+  }
+  $("span-10m").addEventListener("click", () => setView("10m"));
+  $("span-24h").addEventListener("click", () => setView("24h"));
+  $("pool").addEventListener("change", () => {
+    choice = $("pool").value;
+    showCharts();
+  });
+
+  // ---- On demand: slow races, names
+
+  const RACES = [
+    column("At", row => day(moment(row.at)), "head"),
+    column("Took", row => millis(row.took_ms)),
+    column("Pool", row => row.pool, "name"),
+    column("Name", row => `${row.name} ${row.type}`, "name"),
+    column("Outcome", row => [row.outcome, row.rcode].filter(known).join(", "), "text"),
+    column("Why", (row, cell) => {
+      if (!cell.firstChild) cell.append(document.createElement("span"), document.createElement("ul"));
+      put(cell.firstChild, row.why ?? "");
+      cell.lastChild.replaceChildren(...(row.attempts ?? []).map(attempt => {
+        const item = make("li");
+        put(item, attemptText(attempt));
+        return item;
+      }));
+    }, "why"),
+  ];
+  const attemptText = ({ backend, kind, at_ms, took_ms, fate }) =>
+    `${backend}: ${kind} after ${millis(at_ms)}, ${fate}` + (known(took_ms) ? ` in ${millis(took_ms)}` : "");
+
+  // Asks for what only this host may see, and says how to see it where that is not so.
+  async function askPrivate(path, note, way, fill) {
+    put(note, "asking");
+    try {
+      fill((await ask(path)).json);
+    } catch (error) {
+      const remedy = `Names are shown on the server's own host only: forward the port, as with ssh -L, and open the page there, or run ${way} on it.`;
+      put(note, error.status === 403 ? `${remedy} (${error.message})` : `It cannot be told: ${error.message}`);
+    }
+  }
+
+  function showList(table, columns, rows) {
+    fillTable(table, columns, rows);
+    table.parentNode.hidden = !rows.length;
+  }
+
+  function askSlow(at) {
+    if (!last) return;
+    // A moment of the chart and what lies close to it.
+    const reach = view === "10m" ? 5 : 60;
+    const [from, to] = at ? [at - reach, at + reach] : [last.at - SECONDS, Infinity];
+    const since = Math.ceil(last.at + (performance.now() - feed.heard) / 1000 - from) + 5;
+    const title = at ? `Slow races from ${day(from)} to ${clock(to)}` : "Slow races of the last 10 minutes";
+    const pool = choice ? `&pool=${encodeURIComponent(choice)}` : "";
+    showList($("slow-table"), RACES, []);
+    put($("slow-title"), title);
+    askPrivate(`api/v1/slow?since=${since}s&limit=1000${pool}`, $("slow-note"), "hedgerow ctl slow", ({ races }) => {
+      const found = races.filter(race => moment(race.at) >= from && moment(race.at) <= to);
+      showList($("slow-table"), RACES, found.slice(0, MAX_RACES));
+      put($("slow-note"), !found.length ? "There was none."
+        : found.length > MAX_RACES ? `${count(MAX_RACES)} of ${count(found.length)}, the newest` : `${count(found.length)} in all`);
+    });
+    if (at) $("slow-title").focus();
+  }
+  $("slow-all").addEventListener("click", () => askSlow(0));
+
+  const NAMES = [
+    column("Name", row => row.name, "head"),
+    column("Type", row => row.type, "name"),
+    column("Queries", row => count(row.queries)),
+    column("Too many by, at most", row => count(row.error)),
+  ];
+  $("names-show").addEventListener("click", () => askPrivate("api/v1/names", $("names-note"), "hedgerow ctl names", json => {
+    put($("names-note"), json.names.length ? "" : "None was asked for.");
+    showList($("names"), NAMES, json.names.slice(0, MAX_ROWS));
+    const failed = json.servfail ?? [];
+    $("servfail-title").hidden = !failed.length;
+    showList($("servfail"), NAMES, failed.slice(0, MAX_ROWS));
+  }));
+
+  // ---- Light and dark
+
+  const THEMES = ["system", "light", "dark"];
+  function setTheme(theme) {
+    if (theme === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    put($("theme"), `Theme: ${theme}`);
+    charts.forEach(chart => chart.uplot?.redraw());
+  }
+  function kept() {
+    try {
+      const theme = localStorage.getItem("hedgerow-theme");
+      return THEMES.includes(theme) ? theme : "system";
+    } catch { return "system"; }
+  }
+  let theme = kept();
+  $("theme").addEventListener("click", () => {
+    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+    try { localStorage.setItem("hedgerow-theme", theme); } catch { /* for this time only */ }
+    setTheme(theme);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(theme));
+  setTheme(theme);
+
+  put($("host"), location.host);
+  setInterval(() => {
+    if (!document.hidden && feed.heard) showFeed();
+  }, 1000);
+  // The first word does not wait for the stream.
+  ask("api/v1/live?once").then(({ json }) => { if (!last) take(json); }, () => { /* the stream may do better */ });
+  open();
+})();

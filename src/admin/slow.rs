@@ -1,0 +1,85 @@
+//! The slow races by HTTP: those of a pool, of the last minutes, so many.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+
+use super::routes::{HttpError, Server};
+use super::{Refused, Request};
+use crate::config::words;
+use crate::net::clock;
+use crate::net::tasks::blocking;
+use crate::sight::slow::{Filter, SlowRace};
+use crate::taps;
+
+/// The races as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct Races {
+    races: Vec<SlowRace>,
+}
+
+/// `GET /api/v1/slow`.
+pub(super) async fn slow(
+    State(server): State<Arc<Server>>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Races>, HttpError> {
+    let filter = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
+    let races = server.ask(Request::SlowRaces).await?;
+    let races = races.ok_or_else(|| HttpError::Refused(Refused::NotFound(NONE.to_owned())))?;
+    // A hundred thousand take a while.
+    let list = move || {
+        let now = clock::unix_seconds(Duration::ZERO);
+        let mut races = taps::lock(&races);
+        races.settle(now);
+        races.list(&filter, now)
+    };
+    Ok(Json(Races { races: blocking(list).await }))
+}
+
+/// Reads which ones are asked for.
+fn read(query: &str) -> Result<Filter, String> {
+    let mut filter = Filter::default();
+    for (key, value) in
+        query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
+    {
+        let value = percent_decode_str(value).decode_utf8().map_err(|_| format!("{key}: expected UTF-8"))?;
+        match key {
+            "pool" => filter.pool = Some(value.into_owned()),
+            "since" => {
+                let since = words::duration(&value).map_err(|expected| format!("since {value:?}: {expected}"))?;
+                filter.since = Some(since);
+            }
+            "limit" => filter.limit = Some(value.parse().map_err(|_| format!("limit {value:?}: expected a number"))?),
+            key => return Err(format!("there is no {key:?}, expected one of pool, since, limit")),
+        }
+    }
+    Ok(filter)
+}
+
+/// Said where none are kept.
+const NONE: &str = "no slow races are kept";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_races_are_asked_for_is_read_or_explained() {
+        assert_eq!(read(""), Ok(Filter::default()));
+        let expected = Filter { pool: Some("a b".to_owned()), since: Some(Duration::from_secs(600)), limit: Some(3) };
+        assert_eq!(read("pool=a%20b&since=10m&limit=3"), Ok(expected));
+        for (query, expected) in [
+            ("since=10", "since \"10\": "),
+            ("limit=-1", "limit \"-1\": "),
+            ("pol=ts", "there is no \"pol\""),
+            ("pool=%ff", "pool: expected UTF-8"),
+        ] {
+            let error = read(query).expect_err("it makes no sense");
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! `hedgerow ctl explain`: where a question goes, who is asked and why, what each does and when, and what comes of it, in a page of
+//! text for a terminal of 100 columns.
+
+use comfy_table::CellAlignment;
+use data_encoding::BASE64;
+use serde_json::json;
+
+use super::connection::{Connection, Order};
+use super::table::{Column, table, wrap};
+use super::{Show, Trouble, to_json};
+use crate::cli::lookup::message::Reply;
+use crate::config::words;
+use crate::policy::race::Kind;
+use crate::sight::explain::{Candidate, Explained, Plan, Response};
+use crate::sight::slow::{Fate, Outcome, SlowAttempt, SlowRace, rank_words, time};
+use crate::wire::{Name, RecordType};
+
+/// What is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Asked {
+    /// The name; the last dot may be left out
+    #[arg(value_parser = words::domain_name)]
+    name: Name,
+    /// The type
+    #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "A", value_parser = words::record_type)]
+    qtype: RecordType,
+    /// Ask backends even if the cache has an answer
+    #[arg(long)]
+    fresh: bool,
+    /// How it is shown.
+    #[command(flatten)]
+    show: Show,
+}
+
+/// Has a question explained; returns what to print.
+pub(super) fn obey(connection: &Connection, asked: &Asked) -> Result<String, Trouble> {
+    let Asked { name, qtype, fresh, show } = asked;
+    let body = json!({ "name": name.to_string(), "type": qtype.to_string(), "fresh": fresh });
+    let explained: Explained = connection.post(Order::explain(&body))?;
+    Ok(if show.json { to_json(&explained) } else { text(&explained) })
+}
+
+/// All of it, as text.
+fn text(explained: &Explained) -> String {
+    let Explained { race, plan, response } = explained;
+    let mut paragraphs = vec![head(race, plan)];
+    if !plan.candidates.is_empty() {
+        paragraphs.push(table(&COLUMNS, plan.candidates.iter().map(row)));
+    }
+    let events = timeline(race, response.as_ref());
+    if !events.is_empty() {
+        paragraphs.push(events);
+    }
+    paragraphs.push(wrap(&format!("Why: {}.", race.why), WIDTH, "     "));
+    paragraphs.extend(response.as_ref().map(answer));
+    paragraphs.join("\n\n")
+}
+
+/// Where the question goes, and what is known before anybody is asked.
+fn head(race: &SlowRace, plan: &Plan) -> String {
+    let SlowRace { name, qtype, pool, .. } = race;
+    if plan.route.is_empty() {
+        return format!("{name} {qtype}: no route");
+    }
+    let Plan { route, worker, cache, balance, dispatch, hedge_delay_ms, hedge_delay_from, tokens, .. } = plan;
+    let mut lines = vec![format!("{name} {qtype}: pool {pool} by route {route}, worker {worker}")];
+    let cached = match (cache.state.as_str(), cache.ttl_seconds, cache.stale_seconds) {
+        ("off", ..) => "off for this pool".to_owned(),
+        ("none", ..) => "has nothing".to_owned(),
+        ("stale", _, Some(stale)) => format!("stale, may be given out for {stale} s more"),
+        (state, Some(ttl), _) => format!("{state}, for {ttl} s more"),
+        (state, ..) => state.to_owned(),
+    };
+    let hits = cache.hits.map(|hits| format!(", {hits} hits")).unwrap_or_default();
+    lines.push(format!("  cache   {cached}{hits}"));
+    lines.push(format!("  order   {balance}"));
+    let hedge = match (hedge_delay_ms, hedge_delay_from) {
+        (Some(delay), Some(from)) => {
+            let tokens = tokens.map(|tokens| format!("; budget for {tokens} more")).unwrap_or_default();
+            format!(", a hedge after {}: {from}{tokens}", time(*delay))
+        }
+        _ => String::new(),
+    };
+    lines.push(wrap(&format!("  asking  {dispatch}{hedge}"), WIDTH, "          "));
+    lines.join("\n")
+}
+
+/// The heads of the columns of candidates, with their alignment.
+const COLUMNS: [Column; 7] = [
+    ("#", CellAlignment::Right),
+    ("BACKEND", CellAlignment::Left),
+    ("STATE", CellAlignment::Left),
+    ("P50 ms", CellAlignment::Right),
+    ("P99 ms", CellAlignment::Right),
+    ("IN FLIGHT", CellAlignment::Right),
+    ("WHY HERE", CellAlignment::Left),
+];
+
+/// A candidate under [`COLUMNS`].
+fn row(candidate: &Candidate) -> Vec<String> {
+    let Candidate { backend, place, state, p50_ms, p99_ms, in_flight, why } = candidate;
+    let measured = |value: &Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+    vec![
+        place.map_or_else(|| "-".to_owned(), |place| place.to_string()),
+        backend.clone(),
+        state.clone(),
+        measured(p50_ms),
+        measured(p99_ms),
+        in_flight.to_string(),
+        why.clone(),
+    ]
+}
+
+/// What happened when, a line for each, from the start of the race to the last late reply.
+fn timeline(race: &SlowRace, response: Option<&Response>) -> String {
+    let mut events: Vec<(f64, String)> = Vec::new();
+    for attempt in &race.attempts {
+        let SlowAttempt { backend, kind, at_ms, .. } = attempt;
+        let asked = match kind {
+            Kind::First => format!("{backend} is asked"),
+            Kind::Hedge => format!("{backend} is asked besides: a hedge"),
+            Kind::Failover => format!("{backend} is asked next: a failover"),
+        };
+        events.push((*at_ms, asked));
+        events.extend(met(attempt, race));
+    }
+    if let Some(denied) = &race.denied {
+        let to = denied.to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+        events.push((denied.at_ms, format!("a hedge{to} is due and denied: the budget is spent")));
+    }
+    if race.outcome != Outcome::Cached {
+        events.push((race.took_ms, format!("the race is over: {}", outcome(race))));
+    }
+    if let Some(Response { took_ms, rcode, source, .. }) = response {
+        events.push((*took_ms, format!("the response leaves: {rcode} from {}", origin(source))));
+    }
+    // What happens at the same time stays in this order.
+    events.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let lines = events.iter().map(|(at, what)| wrap(&format!("{at:>10.3} ms  {what}"), WIDTH, "               "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What an attempt met, and when.
+fn met(attempt: &SlowAttempt, race: &SlowRace) -> Option<(f64, String)> {
+    let SlowAttempt { backend, at_ms, took_ms, fate, rank, .. } = attempt;
+    let what = rank.map_or("something", rank_words);
+    let after = |took: f64| (at_ms + took, format!(" after {}", time(took)));
+    match (fate, took_ms) {
+        (Fate::Won, Some(took)) => {
+            Some((after(*took).0, format!("{backend} replies {what}{}, which wins", after(*took).1)))
+        }
+        (Fate::Kept, Some(took)) => {
+            Some((after(*took).0, format!("{backend} replies {what}{}, which is kept", after(*took).1)))
+        }
+        (Fate::Failed | Fate::Beaten, Some(took)) => {
+            Some((after(*took).0, format!("{backend} replies {what}{}, which does not win", after(*took).1)))
+        }
+        (Fate::Late, Some(took)) => {
+            Some((after(*took).0, format!("{backend} replies {what}{}, too late", after(*took).1)))
+        }
+        (Fate::Failed, None) => Some((*at_ms, format!("{backend} fails"))),
+        (Fate::Unreachable, _) => Some((*at_ms, format!("{backend} is unreachable (ICMP)"))),
+        (Fate::Silent, _) => Some((race.took_ms.max(*at_ms), format!("{backend} is silent to the end"))),
+        (Fate::Won | Fate::Kept | Fate::Late | Fate::Beaten, None) => None,
+    }
+}
+
+/// What a race came to, in words.
+fn outcome(race: &SlowRace) -> String {
+    let winner = race.winner.as_deref().unwrap_or("nobody");
+    let rcode = race.rcode.as_deref().unwrap_or("nothing");
+    match race.outcome {
+        Outcome::Won => format!("{winner} has won"),
+        Outcome::Kept => format!("the kept reply of {winner} is the best"),
+        Outcome::MadeUp => format!("no reply that counts, {rcode} is made up"),
+        Outcome::Failed => format!("nothing but failures, {rcode}"),
+        Outcome::Stale => "a stale answer helps out".to_owned(),
+        Outcome::Cached => "the cache had it".to_owned(),
+    }
+}
+
+/// Where a response comes from, in words.
+fn origin(source: &str) -> &str {
+    match source {
+        "backend" => "a backend",
+        "cache" => "the cache",
+        "stale" => "the cache, stale",
+        "synthesized" => "nobody, made up here",
+        "error" => "this server: a failure",
+        other => other,
+    }
+}
+
+/// The response: its code, flags and records.
+fn answer(response: &Response) -> String {
+    let Response { rcode, message, .. } = response;
+    let octets = BASE64.decode(message.as_bytes()).unwrap_or_default();
+    let Some(reply) = Reply::of(&octets) else { return format!("Response: {rcode}") };
+    let header = reply.header;
+    let flags = [
+        ("aa", header.is_authoritative()),
+        ("tc", header.is_truncated()),
+        ("ra", header.recursion_available()),
+        ("ad", header.authentic_data()),
+    ];
+    let flags: String = flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| format!(" {flag}")).collect();
+    let mut text =
+        format!("Response: {}, {} octets{}{flags}", reply.rcode, reply.size, if flags.is_empty() { "" } else { "," });
+    for (code, extra) in reply.opt.iter().flat_map(|opt| &opt.errors) {
+        let purpose = code.purpose().map(|purpose| format!(" ({purpose})")).unwrap_or_default();
+        let extra = if extra.is_empty() { String::new() } else { format!(": {extra}") };
+        text.push_str(&format!("\n  EDE {}{purpose}{extra}", code.0));
+    }
+    let sections = [("answer", &reply.answers), ("authority", &reply.authorities), ("additional", &reply.additionals)];
+    for (section, records) in sections {
+        for record in records {
+            let line = format!("  {section:<10}  {} {} {} {}", record.owner, record.ttl, record.rtype, record.data);
+            text.push('\n');
+            text.push_str(&wrap(&line, WIDTH, "              "));
+        }
+    }
+    text
+}
+
+/// Columns of the terminal that it is for.
+const WIDTH: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Rank;
+    use crate::sight::explain::CacheSeen;
+
+    /// A question whose first backend is silent.
+    fn sample() -> Explained {
+        let candidate = |backend: &str, place, state: &str, why: &str| Candidate {
+            backend: backend.to_owned(),
+            place,
+            state: state.to_owned(),
+            p50_ms: place.map(|_| 0.4),
+            p99_ms: place.map(|_| 12.345),
+            in_flight: 2,
+            why: why.to_owned(),
+        };
+        let cache = CacheSeen { state: "none".to_owned(), ..CacheSeen::default() };
+        let plan = Plan {
+            route: ".".to_owned(),
+            worker: 1,
+            cache,
+            balance: "sticky".to_owned(),
+            dispatch: "hedge".to_owned(),
+            candidates: vec![
+                candidate("ts1", Some(1), "up", "the name lives here, or it was its turn"),
+                candidate("ts2", Some(2), "up", "a hedge would go here"),
+                candidate("ts3", None, "down", "down: asked when no backend is up"),
+            ],
+            hedge_delay_ms: Some(4.0),
+            hedge_delay_from: Some("what the budget of 5 % pays, by the latency of ts1".to_owned()),
+            tokens: Some(0),
+            ..Plan::default()
+        };
+        // A response with one address, as a server makes it.
+        let message = [
+            &[0, 0, 0x84, 0, 0, 1, 0, 1, 0, 0, 0, 0][..],
+            b"\x03www\x07example\x03org\x00\x00\x01\x00\x01",
+            b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x01",
+        ];
+        let message = BASE64.encode(&message.concat());
+        let (source, rcode) = ("backend".to_owned(), "NOERROR".to_owned());
+        let response = Response { source, rcode, took_ms: 186.1, message };
+        Explained { race: SlowRace::sample(), plan, response: Some(response) }
+    }
+
+    #[test]
+    fn a_page_of_text_tells_all() {
+        let expected = "\
+www.example.org. A: pool ts by route ., worker 1
+  cache   has nothing
+  order   sticky
+  asking  hedge, a hedge after 4 ms: what the budget of 5 % pays, by the latency of ts1; budget for
+          0 more
+
+#  BACKEND  STATE  P50 ms  P99 ms  IN FLIGHT  WHY HERE
+1  ts1      up       0.40   12.35          2  the name lives here, or it was its turn
+2  ts2      up       0.40   12.35          2  a hedge would go here
+-  ts3      down        -       -          2  down: asked when no backend is up
+
+     0.000 ms  ts1 is asked
+     4.000 ms  a hedge to ts2 is due and denied: the budget is spent
+   184.000 ms  ts2 is asked besides: a hedge
+   186.000 ms  ts1 is silent to the end
+   186.000 ms  ts2 replies with an answer after 2 ms, which wins
+   186.000 ms  the race is over: ts2 has won
+   186.100 ms  the response leaves: NOERROR from a backend
+
+Why: ts1 silent; hedge to ts2 denied for 180 ms: budget spent; ts2 replied in 2 ms.
+
+Response: NOERROR, 49 octets, aa
+  answer      www.example.org. 300 A 192.0.2.1";
+        let shown = text(&sample());
+        assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_line_is_longer_than_a_hundred_columns() {
+        let mut explained = sample();
+        explained.race.why = "ts1 replied with a failure in 3 ms; ".repeat(9);
+        explained.plan.hedge_delay_from = Some("hedge.min_delay, as what the budget of 5 % pays is less ".repeat(3));
+        let shown = text(&explained);
+        assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
+    }
+
+    #[test]
+    fn what_came_late_stands_behind_the_response() {
+        let mut explained = sample();
+        let first = &mut explained.race.attempts[0];
+        (first.fate, first.took_ms, first.rank) = (Fate::Late, Some(400.0), Some(Rank::Nxdomain));
+        let shown = text(&explained);
+        let at = |what: &str| shown.find(what).unwrap_or_else(|| panic!("{what} in {shown}"));
+        assert!(at("the response leaves") < at("   400.000 ms  ts1 replies NXDOMAIN after 400 ms, too late"));
+    }
+
+    #[test]
+    fn an_answer_from_the_cache_has_no_race() {
+        let mut explained = sample();
+        explained.race = SlowRace {
+            outcome: Outcome::Cached,
+            took_ms: 0.1,
+            attempts: Vec::new(),
+            denied: None,
+            why: "the cache had the answer, fresh for 7 s more: nobody was asked (--fresh asks)".to_owned(),
+            ..explained.race
+        };
+        explained.plan.cache =
+            CacheSeen { state: "fresh".to_owned(), ttl_seconds: Some(7), stale_seconds: Some(0), hits: Some(3) };
+        explained.response.iter_mut().for_each(|response| response.source = "cache".to_owned());
+        let shown = text(&explained);
+        assert!(shown.contains("  cache   fresh, for 7 s more, 3 hits\n"), "{shown}");
+        assert!(shown.contains("NOERROR from the cache\n") && !shown.contains("the race is over"), "{shown}");
+    }
+
+    #[test]
+    fn a_name_without_a_route_is_short() {
+        let mut explained = sample();
+        explained.plan = Plan::default();
+        explained.race.attempts.clear();
+        explained.race.denied = None;
+        explained.response = None;
+        assert!(text(&explained).starts_with("www.example.org. A: no route\n"), "{}", text(&explained));
+    }
+}

@@ -1,0 +1,88 @@
+//! `hedgerow ctl slow`: the races that were slow or failed, newest first, each with the reason in words.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::connection::Connection;
+use super::table::wrap;
+use super::{Show, Trouble, to_json};
+use crate::config::words;
+use crate::sight::slow::{SlowRace, time};
+
+/// Which ones.
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// Name of the pool [default: all]
+    pool: Option<String>,
+    /// Those that ended within this time
+    #[arg(long, value_name = "TIME", value_parser = words::duration)]
+    since: Option<Duration>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// How they are shown.
+    #[command(flatten)]
+    show: Show,
+}
+
+/// The races as JSON.
+#[derive(Debug, Deserialize, Serialize)]
+struct Races {
+    races: Vec<SlowRace>,
+}
+
+/// Asks for them; returns what to print.
+pub(super) fn obey(connection: &Connection, which: &Which) -> Result<String, Trouble> {
+    let Which { pool, since, limit, show } = which;
+    let since = since.map(|since| humantime::format_duration(since).to_string().replace(' ', ""));
+    let limit = limit.to_string();
+    let query = [("pool", pool.as_deref()), ("since", since.as_deref()), ("limit", Some(&limit))];
+    let races: Races = connection.fetch_with("slow", &query)?;
+    Ok(if show.json { to_json(&races) } else { list(&races.races) })
+}
+
+/// A paragraph for each.
+fn list(races: &[SlowRace]) -> String {
+    if races.is_empty() {
+        return "no slow races".to_owned();
+    }
+    races.iter().map(paragraph).collect::<Vec<_>>().join("\n\n")
+}
+
+/// A race: what it was and came to, and why.
+fn paragraph(race: &SlowRace) -> String {
+    let SlowRace { at, pool, name, qtype, took_ms, outcome, rcode, waiters, why, .. } = race;
+    let at =
+        UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(*at).unwrap_or_default()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let at = humantime::format_rfc3339_millis(at);
+    let rcode = rcode.as_ref().map(|rcode| format!(" {rcode}")).unwrap_or_default();
+    let clients = match waiters {
+        0 => "for nobody".to_owned(),
+        1 => "1 client".to_owned(),
+        many => format!("{many} clients"),
+    };
+    let head = format!("{at}  {pool}  {name} {qtype}  {}  {}{rcode}  {clients}", time(*took_ms), outcome.label());
+    format!("{head}\n{}", wrap(&format!("  {why}"), WIDTH, "  "))
+}
+
+/// Columns of the terminal that it is for.
+const WIDTH: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn races_are_two_lines_each() {
+        let expected = "\
+2026-09-21T14:13:20.250Z  ts  www.example.org. A  186 ms  won NOERROR  1 client
+  ts1 silent; hedge to ts2 denied for 180 ms: budget spent; ts2 replied in 2 ms
+
+2026-09-21T14:13:20.250Z  ts  www.example.org. A  186 ms  won  3 clients
+  ts1 silent; hedge to ts2 denied for 180 ms: budget spent; ts2 replied in 2 ms";
+        let second = SlowRace { rcode: None, waiters: 3, ..SlowRace::sample() };
+        assert_eq!(list(&[SlowRace::sample(), second]), expected);
+        assert_eq!(list(&[]), "no slow races");
+    }
+}

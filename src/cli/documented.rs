@@ -1,0 +1,110 @@
+//! The command lines in the documents, each parsed as the program would: those in blocks to be typed, and those within sentences.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use super::{Cli, settle};
+
+/// The command lines of a document, each with its number, and whether it is a whole one.
+fn command_lines(text: &str) -> Vec<(usize, String, bool)> {
+    let mut found = Vec::new();
+    let mut block: Option<&str> = None;
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
+        let number = index + 1;
+        if let Some(flags) = line.trim_start().strip_prefix("```") {
+            block = if block.is_some() { None } else { Some(flags.split(',').next().unwrap_or_default()) };
+            continue;
+        }
+        let typed = match block {
+            Some("console") => line.strip_prefix("$ "),
+            Some("sh") => Some(line),
+            // Drawings, configs, and what programs say.
+            Some(_) => None,
+            None => {
+                // Behind the last mark of a line whose marks are odd, a span only begins.
+                let closed = line.matches('`').count() / 2;
+                let spans = line.split('`').skip(1).step_by(2).take(closed);
+                let spans = spans.filter(|span| span.starts_with("hedgerow "));
+                // What may be left out, or stands for more, is no command line.
+                let is_whole = |span: &&str| !["[", "...", "COMMAND", "SHELL"].iter().any(|mark| span.contains(mark));
+                found.extend(spans.filter(is_whole).map(|span| (number, span.to_owned(), false)));
+                None
+            }
+        };
+        let typed = typed.map(|typed| typed.strip_prefix("sudo ").unwrap_or(typed));
+        let Some(typed) = typed.filter(|typed| typed.starts_with("hedgerow ")) else { continue };
+        let mut typed = typed.to_owned();
+        while let Some(more) = typed.strip_suffix('\\') {
+            typed = format!("{more} {}", lines.next().map(|(_, line)| line.trim()).unwrap_or_default());
+        }
+        found.push((number, typed, true));
+    }
+    found
+}
+
+/// The words of a line as a shell splits them, up to where its command ends.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in line.chars() {
+        let word = words.last_mut().expect("there is one");
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '|' | '>' | '&' | ';' | '#') => break,
+            (None, ' ') if word.is_empty() => {}
+            (None, ' ') => words.push(String::new()),
+            (_, c) => word.push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[test]
+fn every_command_line_of_the_documents_parses() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![top.join("README.md"), top.join("SECURITY.md")];
+    let pages = fs::read_dir(top.join("docs/src")).expect("a folder of ours");
+    documents.extend(pages.map(|page| page.expect("it can be read").path()));
+    let mut whole = 0;
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        let text = fs::read_to_string(document).expect("it can be read");
+        for (number, line, is_whole) in command_lines(&text) {
+            let parsed = Cli::try_parse_from(words(&line)).and_then(|cli| settle(cli.command, cli.config));
+            let is_right = match parsed.as_ref().map_err(clap::Error::kind) {
+                Ok(_) | Err(ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => true,
+                // A sentence may name a command alone.
+                Err(
+                    ErrorKind::MissingRequiredArgument
+                    | ErrorKind::MissingSubcommand
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+                ) => !is_whole,
+                Err(_) => false,
+            };
+            let error = parsed.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(is_right, "{}:{number}: {line}\n{error}", document.display());
+            whole += usize::from(is_whole);
+        }
+    }
+    assert!(whole >= 25, "{whole} command lines");
+}
+
+#[test]
+fn command_lines_are_told_from_the_rest() {
+    let text = "Say `hedgerow ctl [--admin URL]` or `hedgerow check -c FILE`.\n```sh\nhedgerow top --once | head -3  # a page\n\
+                sudo hedgerow serve\nls\n```\n```console\n$ hedgerow check \\\n  -c a.toml\nhedgerow 0.1.0\n```\n";
+    let expected = [
+        (1, "hedgerow check -c FILE", false),
+        (3, "hedgerow top --once | head -3  # a page", true),
+        (4, "hedgerow serve", true),
+        (8, "hedgerow check  -c a.toml", true),
+    ];
+    assert_eq!(command_lines(text), expected.map(|(number, line, is_whole)| (number, line.to_owned(), is_whole)));
+    assert_eq!(words("hedgerow top --once | head -3"), ["hedgerow", "top", "--once"]);
+    assert_eq!(words("hedgerow simulate -p 'race tries=2' # two"), ["hedgerow", "simulate", "-p", "race tries=2"]);
+}

@@ -1,0 +1,666 @@
+//! What `hedgerow top` knows and what is looked at: a value that takes data and keys. It asks nobody and draws nothing.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use crate::sight::live::{BackendHistory, BackendSecond, History, PoolSecond, Second};
+use crate::sight::slow::SlowRace;
+
+/// All of it.
+pub(super) struct State {
+    target: String,
+    interval: Duration,
+    /// The last second that was told.
+    second: Option<Second>,
+    /// When it came.
+    told: Option<Instant>,
+    /// Why the last question was not answered, and since when none is.
+    trouble: Option<(String, Instant)>,
+    /// When the server was asked last.
+    asked: Option<Instant>,
+    /// The last ten minutes as the server tells them, and when it did.
+    history: Option<(History, Instant)>,
+    /// Queries a second.
+    queries: VecDeque<Option<f64>>,
+    /// p99 of each pool by second.
+    p99: HashMap<String, VecDeque<Option<f64>>>,
+    /// Slow races, or why there are none.
+    races: Option<Result<Vec<SlowRace>, String>>,
+    /// Whether a key has asked for them.
+    are_races_asked: bool,
+    view: View,
+    sort: Sort,
+    filter: String,
+    is_typing: bool,
+    is_paused: bool,
+    /// Pool and name of the backend that is marked.
+    marked: Option<(String, String)>,
+    /// How many slow races are scrolled away.
+    scrolled: usize,
+    /// When it began.
+    begun: Instant,
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    /// Pools and backends.
+    All,
+    /// The backend that is marked.
+    Backend,
+    /// Slow races.
+    Races,
+    /// What the keys do.
+    Help,
+}
+
+/// What backends are sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// Those that are sick or slow first.
+    Worst,
+    /// p99, the largest first.
+    P99,
+    /// Queries, the most first.
+    Queries,
+    /// Pool and name.
+    Name,
+}
+
+impl Sort {
+    /// The next one.
+    fn next(self) -> Self {
+        match self {
+            Self::Worst => Self::P99,
+            Self::P99 => Self::Queries,
+            Self::Queries => Self::Name,
+            Self::Name => Self::Worst,
+        }
+    }
+
+    /// In a word.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Worst => "worst first",
+            Self::P99 => "by p99",
+            Self::Queries => "by queries",
+            Self::Name => "by name",
+        }
+    }
+}
+
+/// What a key asks for that is not the state's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// To be gone.
+    Leave,
+    /// To stop until the shell lets it go on.
+    Suspend,
+}
+
+/// What the server is to be asked for, besides the last second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wants {
+    /// The last ten minutes.
+    pub(super) history: bool,
+    /// Slow races.
+    pub(super) races: bool,
+}
+
+/// What the server has answered.
+pub(super) struct Data {
+    /// The last second, or why it is not told.
+    pub(super) second: Result<Second, String>,
+    /// The last ten minutes.
+    pub(super) history: Option<History>,
+    /// Slow races, or why they are not told.
+    pub(super) races: Option<Result<Vec<SlowRace>, String>>,
+}
+
+/// A backend among those of all pools.
+pub(super) struct Row<'s> {
+    /// Its pool.
+    pub(super) pool: &'s PoolSecond,
+    /// What it did in the last second.
+    pub(super) backend: &'s BackendSecond,
+    /// What failed in the last minute, of the second if no more is known.
+    pub(super) errors: u64,
+    /// What was silent in the last minute.
+    pub(super) timeouts: u64,
+}
+
+impl State {
+    /// Nothing is known yet.
+    pub(super) fn new(target: String, interval: Duration, now: Instant) -> Self {
+        Self {
+            target,
+            interval,
+            second: None,
+            told: None,
+            trouble: None,
+            asked: None,
+            history: None,
+            queries: VecDeque::new(),
+            p99: HashMap::new(),
+            races: None,
+            are_races_asked: false,
+            view: View::All,
+            sort: Sort::Worst,
+            filter: String::new(),
+            is_typing: false,
+            is_paused: false,
+            marked: None,
+            scrolled: 0,
+            begun: now,
+        }
+    }
+
+    /// What to ask the server for now, if it is time. Call it when the last question is answered.
+    pub(super) fn wants(&mut self, now: Instant) -> Option<Wants> {
+        let is_due = self.asked.is_none_or(|asked| now.duration_since(asked) >= self.interval);
+        if !std::mem::take(&mut self.are_races_asked) && (self.is_paused || !is_due) {
+            return None;
+        }
+        self.asked = Some(now);
+        let is_old = |&(_, told): &(History, Instant)| now.duration_since(told) >= HISTORY_EVERY;
+        let history = self.trouble.is_some() || self.history.as_ref().is_none_or(is_old);
+        Some(Wants { history, races: self.view == View::Races })
+    }
+
+    /// Takes what the server has answered.
+    pub(super) fn take(&mut self, data: Data, now: Instant) {
+        match data.second {
+            Ok(second) => {
+                self.trouble = None;
+                self.told = Some(now);
+                if let Some(history) = data.history {
+                    self.begin_curves(&history);
+                    self.history = Some((history, now));
+                }
+                if self.second.as_ref().map(|known| known.at) != Some(second.at) {
+                    self.continue_curves(&second);
+                }
+                self.second = Some(second);
+                self.races = data.races.or_else(|| self.races.take());
+            }
+            Err(message) => {
+                let since = self.trouble.take().map_or(now, |(_, since)| since);
+                self.trouble = Some((message, since));
+            }
+        }
+    }
+
+    /// Begins the curves with what the server remembers, which has the last second too if it ends with it.
+    fn begin_curves(&mut self, history: &History) {
+        self.queries = history.queries.iter().map(|&count| Some(count as f64)).collect();
+        let p99 = history.pools.iter().map(|pool| (pool.name.clone(), pool.p99_ms.iter().copied().collect()));
+        self.p99 = p99.collect();
+        if let (Some(second), Some(&last)) = (&self.second, history.at.last())
+            && second.at > last
+        {
+            let second = second.clone();
+            self.continue_curves(&second);
+        }
+    }
+
+    /// Goes on with a second more.
+    fn continue_curves(&mut self, second: &Second) {
+        let is_known = self.history.as_ref().and_then(|(history, _)| history.at.last()) >= Some(&second.at);
+        if is_known {
+            return;
+        }
+        push(&mut self.queries, Some(second.queries as f64));
+        self.p99.retain(|name, _| second.pools.iter().any(|pool| pool.name == *name));
+        for pool in &second.pools {
+            push(self.p99.entry(pool.name.clone()).or_default(), pool.p99_ms);
+        }
+    }
+
+    /// Takes a key.
+    pub(super) fn press(&mut self, key: KeyEvent) -> Option<Act> {
+        if key.kind == KeyEventKind::Release {
+            return None;
+        }
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return match key.code {
+                KeyCode::Char('c') => Some(Act::Leave),
+                KeyCode::Char('z') => Some(Act::Suspend),
+                _ => None,
+            };
+        }
+        if self.is_typing {
+            self.type_filter(key.code);
+            return None;
+        }
+        match key.code {
+            KeyCode::Char('q') => return Some(Act::Leave),
+            KeyCode::Char('?' | 'h') => self.turn_to(View::Help),
+            KeyCode::Char('l') => {
+                self.races = None;
+                self.are_races_asked = true;
+                self.scrolled = 0;
+                self.turn_to(View::Races);
+            }
+            KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
+            KeyCode::Char('s') => self.sort = self.sort.next(),
+            KeyCode::Char('/') => {
+                self.view = View::All;
+                self.is_typing = true;
+            }
+            KeyCode::Enter if self.view == View::All && !self.rows().is_empty() => {
+                // Whoever is first, if nobody is marked, stays the one that is looked at.
+                self.mark(0);
+                self.view = View::Backend;
+            }
+            KeyCode::Esc if self.view == View::All => self.filter.clear(),
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Backspace => self.view = View::All,
+            KeyCode::Up | KeyCode::Char('k') => self.step(-1),
+            KeyCode::Down | KeyCode::Char('j') => self.step(1),
+            KeyCode::PageUp => self.step(-10),
+            KeyCode::PageDown => self.step(10),
+            KeyCode::Home => self.step(isize::MIN / 2),
+            KeyCode::End => self.step(isize::MAX / 2),
+            _ => {
+                #[cfg(feature = "faults")]
+                assert!(key.code != KeyCode::Char('!'), "asked to panic");
+            }
+        }
+        None
+    }
+
+    /// A view, or all again if it is there already.
+    fn turn_to(&mut self, view: View) {
+        self.view = if self.view == view { View::All } else { view };
+    }
+
+    /// A key of what is typed behind `/`.
+    fn type_filter(&mut self, code: KeyCode) {
+        match code {
+            KeyCode::Char(c) => self.filter.push(c),
+            KeyCode::Backspace => drop(self.filter.pop()),
+            KeyCode::Esc => {
+                self.filter.clear();
+                self.is_typing = false;
+            }
+            KeyCode::Enter => self.is_typing = false,
+            _ => {}
+        }
+    }
+
+    /// Moves the mark, or what is scrolled.
+    fn step(&mut self, by: isize) {
+        if self.view == View::Races {
+            let last = self.races().map_or(0, |races| races.len().saturating_sub(1));
+            self.scrolled = self.scrolled.saturating_add_signed(by).min(last);
+        } else {
+            self.mark(by);
+        }
+    }
+
+    /// Marks a backend so many rows from the one that is marked now.
+    fn mark(&mut self, by: isize) {
+        let rows = self.rows();
+        let index = self.marked_row(&rows).saturating_add_signed(by).min(rows.len().saturating_sub(1));
+        let marked = rows.get(index).map(|row| (row.pool.name.clone(), row.backend.name.clone()));
+        self.marked = marked;
+    }
+
+    /// The row that is marked; the first one if the backend is gone.
+    pub(super) fn marked_row(&self, rows: &[Row<'_>]) -> usize {
+        let Some((pool, backend)) = &self.marked else { return 0 };
+        rows.iter().position(|row| row.pool.name == *pool && row.backend.name == *backend).unwrap_or(0)
+    }
+
+    /// The backends of all pools, as far as the filter leaves them, in their order.
+    pub(super) fn rows(&self) -> Vec<Row<'_>> {
+        let pools = self.second.iter().flat_map(|second| &second.pools);
+        let all = pools.flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+        let wanted = self.filter.to_lowercase();
+        let is_wanted = |name: &str| name.to_lowercase().contains(&wanted);
+        let mut rows: Vec<Row<'_>> = all
+            .filter(|(pool, backend)| is_wanted(&pool.name) || is_wanted(&backend.name))
+            .map(|(pool, backend)| {
+                let minute = self.backend_history(&pool.name, &backend.name).map(|backend| {
+                    let sum = |counts: &[Option<u64>]| counts.iter().rev().take(MINUTE).flatten().sum::<u64>();
+                    (sum(&backend.errors), sum(&backend.timeouts))
+                });
+                let (errors, timeouts) = minute.unwrap_or_default();
+                let (errors, timeouts) = (errors.max(backend.errors), timeouts.max(backend.timeouts));
+                Row { pool, backend, errors, timeouts }
+            })
+            .collect();
+        let by_name = |a: &Row<'_>, b: &Row<'_>| (&a.pool.name, &a.backend.name).cmp(&(&b.pool.name, &b.backend.name));
+        rows.sort_by(|a, b| {
+            let order = match self.sort {
+                Sort::Worst => {
+                    let faults = |row: &Row<'_>| row.errors + row.timeouts;
+                    let state = state_rank(&a.backend.state).cmp(&state_rank(&b.backend.state));
+                    state.then(faults(b).cmp(&faults(a))).then_with(|| worst_first(a.backend, b.backend))
+                }
+                Sort::P99 => slowest_first(a.backend, b.backend),
+                Sort::Queries => b.backend.attempts.cmp(&a.backend.attempts),
+                Sort::Name => Ordering::Equal,
+            };
+            order.then_with(|| by_name(a, b))
+        });
+        rows
+    }
+
+    /// The last ten minutes of a backend.
+    pub(super) fn backend_history(&self, pool: &str, backend: &str) -> Option<&BackendHistory> {
+        let (history, _) = self.history.as_ref()?;
+        let pool = history.pools.iter().find(|known| known.name == pool)?;
+        pool.backends.iter().find(|known| known.name == backend)
+    }
+
+    /// Where the server is.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// How often it is asked.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The last second that was told.
+    pub(super) fn second(&self) -> Option<&Second> {
+        self.second.as_ref()
+    }
+
+    /// Queries a second, the newest last.
+    pub(super) fn queries(&self) -> &VecDeque<Option<f64>> {
+        &self.queries
+    }
+
+    /// p99 of a pool by second, the newest last.
+    pub(super) fn p99(&self, pool: &str) -> Option<&VecDeque<Option<f64>>> {
+        self.p99.get(pool)
+    }
+
+    /// Why the server does not answer, and for how long.
+    pub(super) fn trouble(&self, now: Instant) -> Option<(&str, Duration)> {
+        self.trouble.as_ref().map(|(message, since)| (message.as_str(), now.duration_since(*since)))
+    }
+
+    /// How old what is shown is, where that must be told: nothing new has come for 5 s, though it was asked for.
+    pub(super) fn stale_for(&self, now: Instant) -> Option<Duration> {
+        let age = now.duration_since(self.told.unwrap_or(self.begun));
+        (!self.is_paused && age > STALE.max(2 * self.interval)).then_some(age)
+    }
+
+    /// Slow races, the newest first, from the first that is shown.
+    pub(super) fn races(&self) -> Option<&[SlowRace]> {
+        self.races.as_ref()?.as_deref().ok()
+    }
+
+    /// Why slow races are not told.
+    pub(super) fn no_races(&self) -> Option<&str> {
+        self.races.as_ref()?.as_ref().err().map(String::as_str)
+    }
+
+    /// How many of them are scrolled away.
+    pub(super) fn scrolled(&self) -> usize {
+        self.scrolled
+    }
+
+    /// What is looked at.
+    pub(super) fn view(&self) -> View {
+        self.view
+    }
+
+    /// What backends are sorted by.
+    pub(super) fn sort(&self) -> Sort {
+        self.sort
+    }
+
+    /// What names of pools and backends must contain, and whether it is being typed.
+    pub(super) fn filter(&self) -> (&str, bool) {
+        (&self.filter, self.is_typing)
+    }
+
+    /// Whether nothing new is asked for.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+}
+
+/// Orders backends: those that are sick first, then those with faults, then the slow ones.
+pub(super) fn worst_first(a: &BackendSecond, b: &BackendSecond) -> Ordering {
+    let faults = |backend: &BackendSecond| backend.errors + backend.timeouts;
+    state_rank(&a.state).cmp(&state_rank(&b.state)).then(faults(b).cmp(&faults(a))).then(slowest_first(a, b))
+}
+
+/// Orders backends by p99; those that nothing was measured of come last.
+fn slowest_first(a: &BackendSecond, b: &BackendSecond) -> Ordering {
+    let p99 = |backend: &BackendSecond| backend.p99_ms.unwrap_or(-1.0);
+    p99(b).total_cmp(&p99(a))
+}
+
+/// How bad a state is, the worst first.
+fn state_rank(state: &str) -> u8 {
+    match state {
+        "down" => 0,
+        "up" => 2,
+        _ => 1,
+    }
+}
+
+/// Adds a value to a curve of bounded length.
+fn push(curve: &mut VecDeque<Option<f64>>, value: Option<f64>) {
+    if curve.len() >= CURVE {
+        curve.pop_front();
+    }
+    curve.push_back(value);
+}
+
+/// Values of a curve at most: no terminal is wider.
+const CURVE: usize = 600;
+
+/// How often the last ten minutes are asked for: backends are counted in steps of ten seconds.
+const HISTORY_EVERY: Duration = Duration::from_secs(10);
+
+/// Such steps in a minute.
+const MINUTE: usize = 6;
+
+/// From when on the age of what is shown is told.
+const STALE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::sight::live::{CacheSecond, HedgesSecond, PoolHistory};
+
+    /// A backend.
+    fn backend(name: &str, state: &str, attempts: u64, p99_ms: Option<f64>) -> BackendSecond {
+        let p50_ms = p99_ms.map(|p99| p99 / 3.0);
+        BackendSecond { name: name.to_owned(), state: state.to_owned(), attempts, p50_ms, p99_ms, ..Default::default() }
+    }
+
+    /// A second of a server with a pool of three backends, of which one is down and one has a name to be wary of.
+    pub(in crate::cli::top) fn second() -> Second {
+        let counts = |of: &[(&str, u64)]| of.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect();
+        let down = BackendSecond { timeouts: 3, in_flight: 4, ..backend("ts2", "down", 0, None) };
+        let well = BackendSecond { wins: 800, in_flight: 1, ..backend("ts1", "up", 500, Some(0.9)) };
+        let slow = BackendSecond { wins: 100, in_flight: 2, ..backend("slow\u{1b}", "up", 500, Some(9.0)) };
+        let pool = PoolSecond {
+            name: "ts".to_owned(),
+            queries: 1_000,
+            attempts: 1_020,
+            in_flight: 7,
+            p50_ms: Some(0.4),
+            p99_ms: Some(4.0),
+            p999_ms: Some(21.5),
+            hedges: HedgesSecond { sent: 20, won: 18, denied: 1, tokens: 9 },
+            backends: vec![well, down, slow],
+            more_backends: 3,
+        };
+        let reason = json!({ "code": "backend-down", "text": "ts2 of pool ts is down for 40 s" });
+        Second {
+            at: 1_767_225_600,
+            verdict: serde_json::from_value(json!({ "state": "watch", "reasons": [reason] })).expect("a verdict"),
+            queries: 1_000,
+            responses: counts(&[("backend", 900), ("cache", 100), ("made-up", 0)]),
+            dropped: counts(&[("late", 2)]),
+            cache: Some(CacheSecond { hits: 80, stale_hits: 0, misses: 20 }),
+            pools: vec![pool],
+        }
+    }
+
+    /// The history of that server, which ends a second before.
+    pub(in crate::cli::top) fn history() -> History {
+        let backend = BackendHistory {
+            name: "ts1".to_owned(),
+            p50_ms: vec![Some(0.3); 60],
+            p99_ms: vec![Some(0.9); 60],
+            errors: vec![Some(1); 60],
+            timeouts: vec![Some(0); 60],
+        };
+        let pool = PoolHistory {
+            name: "ts".to_owned(),
+            p99_ms: vec![Some(1.0), None, Some(2.0)],
+            backends: vec![backend],
+            ..Default::default()
+        };
+        History {
+            step_seconds: 1,
+            at: vec![1_767_225_597, 1_767_225_598, 1_767_225_599],
+            queries: vec![10, 20, 30],
+            responses: BTreeMap::new(),
+            pools: vec![pool],
+            backend_step_seconds: 10,
+            ..Default::default()
+        }
+    }
+
+    /// A server that is watched, and has answered once.
+    pub(in crate::cli::top) fn watched(now: Instant) -> State {
+        let mut state = State::new("http://127.0.0.1:5380".to_owned(), Duration::from_secs(1), now);
+        assert_eq!(state.wants(now), Some(Wants { history: true, races: false }));
+        state.take(Data { second: Ok(second()), history: Some(history()), races: None }, now);
+        state
+    }
+
+    /// Presses keys, one after another.
+    pub(in crate::cli::top) fn press(state: &mut State, keys: &str) -> Option<Act> {
+        let code = |c| match c {
+            '\n' => KeyCode::Enter,
+            '\u{1b}' => KeyCode::Esc,
+            'v' => KeyCode::Down,
+            c => KeyCode::Char(c),
+        };
+        keys.chars().map(|c| state.press(KeyEvent::from(code(c)))).last().flatten()
+    }
+
+    /// The backends in their order.
+    fn names(state: &State) -> Vec<&str> {
+        state.rows().iter().map(|row| row.backend.name.trim_end_matches('\u{1b}')).collect()
+    }
+
+    #[test]
+    fn backends_are_sorted_as_asked_and_filtered() {
+        let mut state = watched(Instant::now());
+        // ts1 has failed six times in the last minute.
+        assert_eq!(names(&state), ["ts2", "ts1", "slow"]);
+        for expected in [["slow", "ts1", "ts2"], ["slow", "ts1", "ts2"], ["slow", "ts1", "ts2"]] {
+            press(&mut state, "s");
+            assert_eq!(names(&state), expected, "{:?}", state.sort());
+        }
+        press(&mut state, "s/TS1");
+        assert_eq!((names(&state), state.filter()), (vec!["ts1"], ("TS1", true)));
+    }
+
+    #[test]
+    fn a_filter_is_typed_kept_and_left() {
+        let mut state = watched(Instant::now());
+        state.second.as_mut().expect("one").pools[0].name = "zone".to_owned();
+        assert_eq!(press(&mut state, "/q"), None, "a letter of the filter");
+        assert_eq!(names(&state), Vec::<&str>::new());
+        state.press(KeyEvent::from(KeyCode::Backspace));
+        press(&mut state, "Ts\n");
+        assert_eq!((names(&state), state.filter()), (vec!["ts2", "ts1"], ("Ts", false)));
+        press(&mut state, "\u{1b}");
+        assert_eq!(names(&state).len(), 3);
+    }
+
+    #[test]
+    fn the_mark_stays_with_its_backend() {
+        let mut state = watched(Instant::now());
+        press(&mut state, "v");
+        assert_eq!(state.marked_row(&state.rows()), 1);
+        press(&mut state, "s");
+        assert_eq!(state.rows()[state.marked_row(&state.rows())].backend.name, "ts1");
+        press(&mut state, "vvvvvv");
+        assert_eq!(state.marked_row(&state.rows()), 2);
+        press(&mut state, "\n");
+        assert_eq!(state.view(), View::Backend);
+        press(&mut state, "\n");
+        assert_eq!(state.view(), View::All);
+    }
+
+    #[test]
+    fn curves_begin_with_the_history_and_have_no_second_twice() {
+        let now = Instant::now();
+        let mut state = watched(now);
+        assert_eq!(state.queries(), &[Some(10.0), Some(20.0), Some(30.0), Some(1_000.0)]);
+        assert_eq!(state.p99("ts").expect("known"), &[Some(1.0), None, Some(2.0), Some(4.0)]);
+        state.take(Data { second: Ok(second()), history: None, races: None }, now);
+        assert_eq!(state.queries().len(), 4);
+        let next = Second { at: second().at + 1, ..second() };
+        state.take(Data { second: Ok(next.clone()), history: None, races: None }, now);
+        assert_eq!(state.queries().len(), 5);
+        // A history that has that second already.
+        let mut longer = history();
+        longer.at.extend([next.at - 1, next.at]);
+        longer.queries.extend([1_000, 1_000]);
+        state.take(Data { second: Ok(next), history: Some(longer), races: None }, now);
+        assert_eq!(state.queries().len(), 5);
+    }
+
+    #[test]
+    fn the_server_is_asked_in_time_and_not_while_paused() {
+        let now = Instant::now();
+        let mut state = watched(now);
+        assert_eq!(state.wants(now + Duration::from_millis(999)), None);
+        assert_eq!(state.wants(now + Duration::from_secs(1)), Some(Wants { history: false, races: false }));
+        assert!(state.wants(now + Duration::from_secs(10)).expect("due").history);
+        press(&mut state, "p");
+        assert_eq!(state.wants(now + Duration::from_secs(60)), None);
+        assert_eq!(state.stale_for(now + Duration::from_secs(60)), None);
+        press(&mut state, "l");
+        assert!(state.wants(now + Duration::from_secs(60)).expect("asked for by a key").races);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_is_told_and_asked_again() {
+        let now = Instant::now();
+        let mut state = watched(now);
+        let gone = || Data { second: Err("refused".to_owned()), history: None, races: None };
+        state.take(gone(), now + Duration::from_secs(1));
+        state.take(gone(), now + Duration::from_secs(2));
+        assert_eq!(state.trouble(now + Duration::from_secs(4)), Some(("refused", Duration::from_secs(3))));
+        assert_eq!(state.stale_for(now + Duration::from_secs(5)), None);
+        assert_eq!(state.stale_for(now + Duration::from_secs(6)), Some(Duration::from_secs(6)));
+        assert!(state.second().is_some(), "what was known is still shown");
+        assert!(state.wants(now + Duration::from_secs(6)).expect("due").history, "what was missed");
+        state.take(Data { second: Ok(second()), history: None, races: None }, now + Duration::from_secs(6));
+        assert_eq!(state.trouble(now + Duration::from_secs(6)), None);
+    }
+
+    #[test]
+    fn keys_leave() {
+        let mut state = watched(Instant::now());
+        assert_eq!(press(&mut state, "?q"), Some(Act::Leave));
+        for (c, act) in [('c', Act::Leave), ('z', Act::Suspend)] {
+            let key = KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
+            assert_eq!(state.press(key), Some(act));
+        }
+    }
+}

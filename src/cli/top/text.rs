@@ -1,0 +1,124 @@
+//! One page of plain text: the verdict with its reasons, then tables without frames, for pipes and scripts.
+
+use comfy_table::CellAlignment;
+
+use super::look::{Look, count, ms};
+use super::state::worst_first;
+use crate::cli::ctl::connection::Target;
+use crate::cli::ctl::table::{Column, table};
+use crate::sight::live::{PoolSecond, Second};
+
+/// The page.
+pub(super) fn page(second: &Second, target: &Target) -> String {
+    // A pipe takes all of UTF-8.
+    let look = Look { has_colors: false, is_ascii: false };
+    let mut text = format!("{}  {target}\n", second.verdict.state.label());
+    for reason in &second.verdict.reasons {
+        text.push_str(&format!("  {}: {}\n", reason.code, look.text(&reason.text)));
+    }
+    text.push_str(&format!("\n{}\n", totals(second)));
+    if second.pools.is_empty() {
+        return text;
+    }
+    let pools = second.pools.iter().map(|pool| [vec![look.text(&pool.name)], pool_figures(pool)].concat());
+    text.push_str(&format!("\n{}\n", table(&columns::<10>("POOL", &POOL_HEADS), pools)));
+    let backends = second.pools.iter().flat_map(|pool| {
+        let mut backends: Vec<_> = pool.backends.iter().collect();
+        backends.sort_by(|a, b| worst_first(a, b));
+        backends.into_iter().map(|backend| {
+            vec![
+                format!("{}/{}", look.text(&pool.name), look.text(&backend.name)),
+                backend.state.clone(),
+                count(backend.attempts),
+                count(backend.wins),
+                count(backend.errors),
+                count(backend.timeouts),
+                count(backend.in_flight),
+                ms(backend.p50_ms),
+                ms(backend.p99_ms),
+            ]
+        })
+    });
+    text.push_str(&format!("\n{}\n", table(&columns::<9>("POOL/BACKEND", &BACKEND_HEADS), backends)));
+    let more: u64 = second.pools.iter().map(|pool| pool.more_backends).sum();
+    if more > 0 {
+        text.push_str(&format!("and {more} more\n"));
+    }
+    text
+}
+
+/// The columns of a table: names to the left, figures to the right.
+fn columns<const N: usize>(name: &'static str, heads: &[&'static str]) -> [Column; N] {
+    std::array::from_fn(|index| match index.checked_sub(1) {
+        None => (name, CellAlignment::Left),
+        Some(index) => (heads[index], CellAlignment::Right),
+    })
+}
+
+/// What the whole server did in the second, in a line.
+pub(super) fn totals(second: &Second) -> String {
+    let named = |counts: &std::collections::BTreeMap<String, u64>| {
+        let counts = counts.iter().filter(|(_, count)| **count > 0);
+        counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = vec![format!("{} queries a second", second.queries)];
+    let (responses, dropped) = (named(&second.responses), named(&second.dropped));
+    parts.extend((!responses.is_empty()).then(|| format!("answers: {responses}")));
+    parts.extend((!dropped.is_empty()).then(|| format!("dropped: {dropped}")));
+    if let Some(cache) = &second.cache {
+        let looked_up = cache.hits + cache.stale_hits + cache.misses;
+        let share = (cache.hits + cache.stale_hits) as f64 / looked_up.max(1) as f64;
+        parts.extend((looked_up > 0).then(|| format!("cache hits {:.1} %", share * 100.0)));
+    }
+    parts.join("; ")
+}
+
+/// The heads of a table of pools, behind the name.
+pub(super) const POOL_HEADS: [&str; 9] =
+    ["Q/S", "IN FLIGHT", "P50 ms", "P99 ms", "P99.9 ms", "HEDGES", "WON", "DENIED", "TOKENS"];
+
+/// The figures of a pool under these heads.
+pub(super) fn pool_figures(pool: &PoolSecond) -> Vec<String> {
+    vec![
+        count(pool.queries),
+        count(pool.in_flight),
+        ms(pool.p50_ms),
+        ms(pool.p99_ms),
+        ms(pool.p999_ms),
+        count(pool.hedges.sent),
+        count(pool.hedges.won),
+        count(pool.hedges.denied),
+        count(pool.hedges.tokens),
+    ]
+}
+
+/// The heads of a table of backends, behind the name.
+const BACKEND_HEADS: [&str; 8] = ["STATE", "Q/S", "WINS", "ERRORS", "TIMEOUTS", "IN FLIGHT", "P50 ms", "P99 ms"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::top::state::tests::second;
+
+    #[test]
+    fn a_page_has_the_verdict_first_and_the_worst_backend_first() {
+        let target: Target = "http://127.0.0.1:5380".parse().expect("a target");
+        let page = page(&second(), &target);
+        let expected = "\
+watch  http://127.0.0.1:5380
+  backend-down: ts2 of pool ts is down for 40 s
+
+1000 queries a second; answers: backend 900, cache 100; dropped: late 2; cache hits 80.0 %
+
+POOL   Q/S  IN FLIGHT  P50 ms  P99 ms  P99.9 ms  HEDGES  WON  DENIED  TOKENS
+ts    1000          7    0.40    4.00      21.5      20   18       1       9
+
+POOL/BACKEND  STATE  Q/S  WINS  ERRORS  TIMEOUTS  IN FLIGHT  P50 ms  P99 ms
+ts/ts2         down    0     0       0         3          4       -       -
+ts/slow?         up  500   100       0         0          2    3.00    9.00
+ts/ts1           up  500   800       0         0          1    0.30    0.90
+and 3 more
+";
+        assert_eq!(page, expected, "\n{page}");
+    }
+}

@@ -1,0 +1,168 @@
+//! The JSON Schema of the configuration (draft-07, of it what draft-04 has too, which is what editors of TOML know): keys, kinds,
+//! words and bounds from the [description](mod@super::description) of what the readers take, what a key is for and its default
+//! from the [reference](mod@super::reference).
+//!
+//! It takes every config that the readers take. It cannot tell all that they refuse, such as a duration out of bounds or a route to
+//! a pool that there is not: `hedgerow check` does.
+
+use serde_json::{Map, Value, json};
+
+use super::description::{ANY_KEY, Kind, Shape, Table, Text};
+use super::reference::{self, Key, KeyDefault, Section};
+use super::words::Form;
+
+/// The schema.
+pub fn schema() -> Value {
+    let shape = reference::shape();
+    let sections = reference::sections();
+    let mut schema = Writer { shape: &shape, sections: &sections }.shape(&shape, "");
+    let head = [("$schema", "http://json-schema.org/draft-07/schema#"), ("title", "hedgerow")];
+    for (key, value) in head {
+        schema.insert(key.to_owned(), value.into());
+    }
+    let about = "The configuration of hedgerow. Durations are strings with a unit (\"250ms\", \"3s\", \"1h\"), sizes too \
+                 (\"64MiB\"). File names are relative to the folder of the file.";
+    schema.insert("description".to_owned(), about.into());
+    schema.into()
+}
+
+/// What a schema is written from.
+struct Writer<'r> {
+    /// What the readers take.
+    shape: &'r Shape,
+    /// What is said of it.
+    sections: &'r [Section],
+}
+
+impl Writer<'_> {
+    /// The schema of what may stand at a path.
+    fn shape(&self, shape: &Shape, path: &str) -> Map<String, Value> {
+        let mut schema = match &shape.kinds[..] {
+            [kind] => self.kind(kind, path),
+            kinds => any_of(kinds.iter().map(|kind| self.kind(kind, path))),
+        };
+        schema.extend(self.annotations(shape, path));
+        schema
+    }
+
+    /// What is said of a path, for people.
+    fn annotations(&self, shape: &Shape, path: &str) -> Map<String, Value> {
+        let mut said = Map::new();
+        let takes = shape.table().is_none().then(|| format!("Takes {}.", shape.what()));
+        let (comment, default) = match self.key(path) {
+            Some((section, key)) => (key.comment.join(" "), self.default(section, key)),
+            None => (self.intro(path), None),
+        };
+        let description = [Some(comment), takes].into_iter().flatten().filter(|text| !text.is_empty());
+        let description = description.collect::<Vec<_>>().join("\n");
+        if !description.is_empty() {
+            said.insert("description".to_owned(), description.into());
+        }
+        said.extend(default.map(|default| ("default".to_owned(), default)));
+        said
+    }
+
+    /// The key of the reference at a path. Sections of one name have the same keys: what is said of one holds for the others.
+    fn key(&self, path: &str) -> Option<(&Section, &Key)> {
+        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+        let find = |is_right: &dyn Fn(&str) -> bool| {
+            let sections = self.sections.iter().filter(|known| is_right(&known.path()));
+            sections.flat_map(|known| known.keys.iter().map(move |key| (known, key))).find(|(_, key)| key.name == name)
+        };
+        let is_sibling = |known: &str| section.contains('.') && last(known) == last(section);
+        find(&|known| known == section).or_else(|| find(&is_sibling))
+    }
+
+    /// What the reference says of the section at a path, or of the key of an entry of zones.
+    fn intro(&self, path: &str) -> String {
+        let section = self.sections.iter().find(|section| section.path() == path);
+        let section = section.map(|section| section.intro.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
+        section.unwrap_or_default().trim().to_owned()
+    }
+
+    /// The default of a key, if it has one.
+    fn default(&self, section: &Section, key: &Key) -> Option<Value> {
+        if section.default_of(key, self.shape) != KeyDefault::Shown {
+            return None;
+        }
+        let table = format!("x = {}", key.value).parse::<toml::Table>().ok()?;
+        serde_json::to_value(&table["x"]).ok()
+    }
+
+    /// The schema of one kind of values.
+    fn kind(&self, kind: &Kind, path: &str) -> Map<String, Value> {
+        let schema = match kind {
+            Kind::Text(text) => return string(text),
+            Kind::Table(table) => return self.table(table, path),
+            Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+            Kind::Number { min, max } => json!({ "type": "number", "minimum": min, "maximum": max }),
+            Kind::Boolean => json!({ "type": "boolean" }),
+            Kind::Array { least, items, .. } => {
+                let items = items.iter().map(|kind| self.kind(kind, path)).collect::<Vec<_>>();
+                let items = if let [item] = &items[..] { item.clone() } else { any_of(items) };
+                json!({ "type": "array", "minItems": least, "items": items })
+            }
+        };
+        as_map(schema)
+    }
+
+    /// The schema of a table.
+    fn table(&self, table: &Table, path: &str) -> Map<String, Value> {
+        let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        let mut schema = as_map(json!({ "type": "object", "additionalProperties": false }));
+        let mut properties = Map::new();
+        for (key, shape) in &table.keys {
+            let schema_of_key = self.shape(shape, &below(key)).into();
+            if key == ANY_KEY {
+                schema.insert("additionalProperties".to_owned(), schema_of_key);
+            } else {
+                properties.insert(key.clone(), schema_of_key);
+            }
+        }
+        if !properties.is_empty() {
+            schema.insert("properties".to_owned(), properties.into());
+        }
+        if !table.required.is_empty() {
+            schema.insert("required".to_owned(), json!(table.required));
+        }
+        for (word, pairs) in [("oneOf", &table.either), ("anyOf", &table.any)] {
+            if let [pair] = &pairs[..] {
+                schema.insert(word.to_owned(), json!(pair.map(|key| json!({ "required": [key] }))));
+            }
+        }
+        schema
+    }
+}
+
+/// The schema of strings.
+fn string(text: &Text) -> Map<String, Value> {
+    let word = |form: &Form| if let Form::Word(word) = form { Some(*word) } else { None };
+    let words: Vec<_> = text.forms.iter().filter_map(word).collect();
+    let patterns = text.forms.iter().filter_map(|form| match form {
+        Form::Matching(pattern) => Some(json!({ "pattern": pattern })),
+        Form::Word(_) => None,
+    });
+    let mut ways: Vec<_> = patterns.collect();
+    if !words.is_empty() {
+        ways.insert(0, json!({ "enum": words }));
+    }
+    let mut schema = as_map(json!({ "type": "string" }));
+    match ways.len() {
+        0 => {}
+        1 => schema.extend(as_map(ways.remove(0))),
+        _ => schema.extend([("anyOf".to_owned(), Value::Array(ways))]),
+    }
+    schema
+}
+
+/// What fits one of these.
+fn any_of(schemas: impl IntoIterator<Item = Map<String, Value>>) -> Map<String, Value> {
+    let schemas: Vec<Value> = schemas.into_iter().map(Value::from).collect();
+    as_map(json!({ "anyOf": schemas }))
+}
+
+/// The object that this is.
+fn as_map(value: Value) -> Map<String, Value> {
+    if let Value::Object(map) = value { map } else { Map::new() }
+}

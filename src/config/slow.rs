@@ -1,0 +1,98 @@
+//! `[slow]`: which races are kept with all their attempts, and how many.
+
+use std::time::Duration;
+
+use super::section::Section;
+use super::{SlowConfig, limits, words};
+
+/// `slow.threshold`: from when on a race is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowThreshold {
+    /// When it takes longer than 99.9 % of its pool's races of the last minute.
+    Auto,
+    /// When it takes longer than this.
+    Above(Duration),
+    /// None is, whatever it comes to.
+    Off,
+}
+
+impl SlowConfig {
+    /// The default of `threshold`: the tail, whatever is usual.
+    pub const THRESHOLD: SlowThreshold = SlowThreshold::Auto;
+
+    /// The default of `keep`: a megabyte, and more than anybody reads.
+    pub const KEEP: usize = 1_000;
+
+    /// The least that `auto` comes to: nobody looks for what is quicker.
+    pub const MIN_AUTO: Duration = Duration::from_millis(1);
+}
+
+impl Default for SlowConfig {
+    /// The section without a key.
+    fn default() -> Self {
+        Self { threshold: Self::THRESHOLD, keep: Self::KEEP }
+    }
+}
+
+/// Reads `[slow]`.
+pub(super) fn read(mut section: Section<'_>) -> SlowConfig {
+    let threshold = section.parsed("threshold", words::slow_threshold, SlowConfig::THRESHOLD);
+    let keep = section.integer("keep", limits::SLOW_KEPT, SlowConfig::KEEP);
+    section.finish();
+    SlowConfig { threshold, keep }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// Something to run.
+    const REST: &str = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
+
+    /// What is read of a config.
+    fn read_config(text: &str) -> Option<SlowConfig> {
+        let text = format!("{text}\n{REST}");
+        Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}")).slow
+    }
+
+    #[test]
+    fn slow_is_read() {
+        let read = |content: &str| read_config(&format!("[slow]\n{content}"));
+        assert_eq!(read(""), Some(SlowConfig { threshold: SlowThreshold::Auto, keep: 1_000 }));
+        for (word, threshold) in [
+            ("auto", SlowThreshold::Auto),
+            ("off", SlowThreshold::Off),
+            ("1us", SlowThreshold::Above(Duration::from_micros(1))),
+            ("1m", SlowThreshold::Above(Duration::from_secs(60))),
+        ] {
+            assert_eq!(read(&format!("threshold = \"{word}\"\nkeep = 10")), Some(SlowConfig { threshold, keep: 10 }));
+        }
+    }
+
+    #[test]
+    fn it_is_there_where_there_is_an_admin_server() {
+        assert_eq!(read_config(""), None);
+        assert_eq!(read_config("[admin]"), Some(SlowConfig::default()));
+    }
+
+    #[test]
+    fn slow_is_checked() {
+        for (line, expected) in [
+            ("keep = 9", "2:8: slow.keep: invalid value 9: expected an integer from 10 to 100000"),
+            ("keep = 100001", "2:8: slow.keep: invalid value 100001: expected an integer from 10 to 100000"),
+            ("treshold = \"auto\"", "2:1: slow: unknown key \"treshold\", did you mean \"threshold\"?"),
+        ] {
+            check(&format!("[slow]\n{line}\n{REST}"), &[expected]);
+        }
+        let text = format!("[slow]\nthreshold = \"of\"\n{REST}");
+        let problems = Config::parse(&text, "c.toml", Path::new("")).expect_err("no such word").to_string();
+        assert!(
+            problems.contains("slow.threshold: invalid value \"of\": expected auto, off or a duration"),
+            "{problems}"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! `[traces]`: where slow races go as traces of OpenTelemetry, and how much of a name they tell.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::section::{Section, Spot};
+use super::words::Expected;
+use super::{NameDetail, SlowConfig, SlowThreshold, TracesConfig, words};
+
+/// `traces.otlp`: a collector of OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpTarget {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The path that traces are posted to, with a query if there is one.
+    pub path: String,
+}
+
+impl TracesConfig {
+    /// The default of `names`: a trace without the name explains little.
+    pub const NAMES: NameDetail = NameDetail::Full;
+}
+
+/// Reads `[traces]`.
+pub(super) fn read(mut section: Section<'_>) -> TracesConfig {
+    let otlp = section.require("otlp", "\"http://127.0.0.1:4318/v1/traces\"");
+    let otlp = otlp.and_then(|node| node.parsed(read_otlp));
+    let names = section.parsed("names", words::name_detail, TracesConfig::NAMES);
+    section.finish();
+    // What stands for a target that was noted as wrong is never used.
+    let otlp = otlp.unwrap_or_else(|| OtlpTarget { address: ([0; 4], 0).into(), path: String::new() });
+    TracesConfig { otlp, names }
+}
+
+/// Notes it if there are no slow races to send.
+pub(super) fn check_source(spot: &Spot<'_>, slow: Option<SlowConfig>, has_forwarder: bool) {
+    let remedy = match slow {
+        Some(SlowConfig { threshold: SlowThreshold::Off, .. }) => {
+            "slow.threshold is \"off\", write \"auto\" or a duration"
+        }
+        None => "add [slow] or [admin]",
+        Some(_) if !has_forwarder => "only a forwarder has races, add [forwarder] with [pools.NAME]",
+        Some(_) => return,
+    };
+    spot.note(format!("there are no slow races to send: {remedy}"));
+}
+
+/// Reads `http://HOST:PORT/PATH`.
+fn read_otlp(text: &str) -> Result<OtlpTarget, Expected> {
+    let expected = |what: &str| Expected::new(what).matching(URL);
+    let Some(rest) = text.strip_prefix("http://") else {
+        return Err(expected(if text.starts_with("https://") { NO_TLS } else { FORM }));
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let is_known = |octet: u8| octet.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&octet);
+    if path.is_empty() || !path.bytes().all(is_known) {
+        return Err(expected(FORM));
+    }
+    let is_address =
+        host.starts_with('[') || host.split(':').next().is_some_and(|host| host.parse::<Ipv4Addr>().is_ok());
+    if !is_address {
+        return Err(expected(if host.is_empty() { FORM } else { NO_NAMES }));
+    }
+    Ok(OtlpTarget { address: words::backend_address(host)?, path: path.to_owned() })
+}
+
+/// What a collector is told by.
+const FORM: &str = "a URL such as \"http://127.0.0.1:4318/v1/traces\"";
+
+/// The same, to who wants TLS.
+const NO_TLS: &str =
+    "http://, for there is no TLS here: run a collector on this host, or a proxy that speaks TLS to yours";
+
+/// The same, to who names a host.
+const NO_NAMES: &str =
+    "an IP address for the host, as in \"http://127.0.0.1:4318/v1/traces\", for hedgerow asks nobody for names";
+
+/// All of them.
+const URL: &str = "^http://[0-9\\[][^/]*:[0-9]+/";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// Something to run that has races.
+    const REST: &str = "[forwarder]\n[pools.a]\nbackends = [\"192.0.2.1:53\"]\n";
+
+    /// What is read from a section with this content.
+    fn read_section(content: &str) -> TracesConfig {
+        let text = format!("[traces]\n{content}\n[slow]\n{REST}");
+        let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{text}\n{p}"));
+        config.traces.expect("traces")
+    }
+
+    #[test]
+    fn traces_are_read() {
+        let read = read_section("otlp = \"http://192.0.2.1:4318/v1/traces\"");
+        let otlp = OtlpTarget { address: "192.0.2.1:4318".parse().expect("an address"), path: "/v1/traces".to_owned() };
+        assert_eq!(read, TracesConfig { otlp, names: NameDetail::Full });
+        let read = read_section("otlp = \"http://[2001:db8::1]:80/?a=%20\"\nnames = \"parent\"");
+        let otlp = OtlpTarget { address: "[2001:db8::1]:80".parse().expect("an address"), path: "/?a=%20".to_owned() };
+        assert_eq!(read, TracesConfig { otlp, names: NameDetail::Parent });
+        let text = format!("[slow]\n{REST}");
+        assert_eq!(Config::parse(&text, "c.toml", Path::new("")).expect("a config").traces, None);
+    }
+
+    #[test]
+    fn a_url_is_one_that_can_be_reached() {
+        let form = "a URL such as \"http://127.0.0.1:4318/v1/traces\"";
+        let names =
+            "an IP address for the host, as in \"http://127.0.0.1:4318/v1/traces\", for hedgerow asks nobody for names";
+        let tls =
+            "http://, for there is no TLS here: run a collector on this host, or a proxy that speaks TLS to yours";
+        let port = "an address with its port, such as \"192.0.2.1:53\"";
+        for (url, expected) in [
+            ("", form),
+            ("192.0.2.1:4318", form),
+            ("http://", form),
+            ("http:///v1/traces", form),
+            ("http://192.0.2.1:4318", form),
+            ("http://192.0.2.1:4318/a b", form),
+            ("http://192.0.2.1:4318/a#b", form),
+            ("https://192.0.2.1:4318/v1/traces", tls),
+            ("http://collector.example:4318/v1/traces", names),
+            ("http://localhost:4318/v1/traces", names),
+            ("http://user@192.0.2.1:4318/v1/traces", names),
+            ("http://192.0.2.1/v1/traces", port),
+            ("http://192.0.2.1:0/v1/traces", "a port from 1 to 65535, since nobody is reached at port 0"),
+            ("http://0.0.0.0:4318/", "the address of one host, since any address is only for listening"),
+        ] {
+            let line = format!("2:8: traces.otlp: invalid value {url:?}: expected {expected}");
+            check(&format!("[traces]\notlp = {url:?}\n[slow]\n{REST}"), &[&line]);
+        }
+    }
+
+    #[test]
+    fn traces_are_checked() {
+        let otlp = "otlp = \"http://192.0.2.1:4318/v1/traces\"";
+        for (lines, expected) in [
+            ("", "1:1: traces: otlp is missing, write otlp = \"http://127.0.0.1:4318/v1/traces\""),
+            (
+                &*format!("{otlp}\nnames = \"ful\""),
+                "3:9: traces.names: invalid value \"ful\": expected one of full, parent, none; did you mean \"full\"?",
+            ),
+            (&format!("{otlp}\nname = \"full\""), "3:1: traces: unknown key \"name\", did you mean \"names\"?"),
+        ] {
+            check(&format!("[traces]\n{lines}\n[slow]\n{REST}"), &[expected]);
+        }
+    }
+
+    #[test]
+    fn there_must_be_slow_races_to_send() {
+        let traces = "[traces]\notlp = \"http://192.0.2.1:4318/v1/traces\"\n";
+        let none = "1:1: traces: there are no slow races to send: ";
+        check(&format!("{traces}{REST}"), &[&format!("{none}add [slow] or [admin]")]);
+        let off = "slow.threshold is \"off\", write \"auto\" or a duration";
+        check(&format!("{traces}[slow]\nthreshold = \"off\"\n{REST}"), &[&format!("{none}{off}")]);
+        let authority = "[authorities.a]\nlisten = [\"127.0.0.1:5301\"]\nzones = [\"a.txt\"]\n";
+        let remedy = "only a forwarder has races, add [forwarder] with [pools.NAME]";
+        check(&format!("{traces}[slow]\n{authority}"), &[&format!("{none}{remedy}")]);
+        Config::parse(&format!("{traces}[admin]\n{REST}"), "c.toml", Path::new(""))
+            .expect("the admin server is enough");
+    }
+}

@@ -1,0 +1,275 @@
+//! Questions that an operator has explained: they are answered as a client's would be, but count as nobody's, and what was known
+//! before anybody was asked is told.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::cached::{CacheResult, HashedQuestion, PoolCache, Reason};
+use super::dispatch::{Origin, ValidQuery};
+use super::entry::{StaleAnswer, Waiter};
+use super::explain::millis;
+use super::io::{Client, Io};
+use super::pool::Pool;
+use super::single_flight::WorkerId;
+use crate::cache::State;
+use crate::config::words;
+use crate::limit::Place;
+use crate::metrics::BackendState;
+use crate::policy::balance::Balance;
+use crate::policy::latency::MIN_SAMPLES;
+use crate::policy::ordering::BackendStats;
+use crate::policy::race::{BackendIndex, Candidates};
+use crate::policy::{Dispatch, HedgeDelay};
+use crate::sight::explain::{CacheSeen, Candidate, Plan};
+use crate::wire::ClientForm;
+
+/// How a question is asked that is explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explaining {
+    /// Backends are asked even if the cache has an answer.
+    pub is_fresh: bool,
+    /// Another worker has said that this one races for it.
+    pub is_handed_over: bool,
+}
+
+impl<C: Client> Engine<C> {
+    /// Asks a question for an operator, and says what was known before. Its race tells all at its end.
+    ///
+    /// # Errors
+    /// The worker that races for this question.
+    pub fn explain<I: Io<Client = C>>(
+        &mut self,
+        io: &mut I,
+        valid: ValidQuery<'_>,
+        client: C,
+        how: Explaining,
+        now: Instant,
+    ) -> Result<Plan, WorkerId> {
+        let ValidQuery { query, question, pool: index, .. } = valid;
+        let slot = self.pool_slots[index.0];
+        self.refresh(io, slot, now);
+        let waiter = Waiter {
+            client,
+            form: ClientForm::of(query),
+            cookie: None,
+            queries: 1,
+            since: now,
+            place: Place::UNCOUNTED,
+        };
+        let in_flight = self.in_flight.find(question.hash, question.octets, question.flags);
+        let pool = self.pools.at(slot);
+        let known = pool.known_backends(now);
+        let hedge = &pool.shared.rules().hedge;
+        let is_hedging = pool.shared.rules().dispatch == Dispatch::Hedge && hedge.budget > 0.0 && hedge.max > 0;
+        let mut plan = Plan {
+            worker: self.worker.me.0,
+            cache: self.seen_in_cache(valid, now),
+            balance: words::balance_word(self.pools.at(slot).shared.rules().balance).to_owned(),
+            dispatch: words::dispatch_word(self.pools.at(slot).shared.rules().dispatch).to_owned(),
+            tokens: is_hedging.then(|| self.pools.at(slot).shared.budget().hedges_left()),
+            ..Plan::default()
+        };
+        let mut stale = StaleAnswer::Unknown;
+        let is_answered = !how.is_fresh && {
+            match self.look_up(io, index, question, &waiter, Reason::HandedOver, now) {
+                CacheResult::Responded => true,
+                CacheResult::RefreshDue => {
+                    self.refresh_answer(io, query, question, index, now);
+                    true
+                }
+                CacheResult::Stale(answer) => {
+                    stale = answer;
+                    false
+                }
+                CacheResult::Nothing => false,
+            }
+        };
+        let candidates = match in_flight {
+            _ if is_answered => {
+                plan.from_cache = true;
+                self.pools.at(slot).candidates(question.qname(), &self.worker.shared.hasher, &mut self.rng, now)
+            }
+            Some(at) => {
+                plan.joined = true;
+                let candidates = self.in_flight.get(at).map(|entry| *entry.race.candidates());
+                self.with_race(io, at, now, |race| race.entry.explain(race.spills));
+                self.join(io, at, valid, waiter, stale, now);
+                candidates.unwrap_or_else(|| Candidates::new(false))
+            }
+            None => {
+                let claim = self.worker.shared.single_flight.take(question.hash, self.worker.me);
+                if let Err(owner) = claim
+                    && !how.is_handed_over
+                {
+                    return Err(owner);
+                }
+                let is_claimed = claim.is_ok();
+                let place = self.worker.shared.clients.wait_regardless();
+                let waiter = Waiter { place, ..waiter };
+                let origin = Origin { waiter: Some(waiter), stale, is_claimed, signed: None, is_explained: true };
+                self.start(io, query, question, slot, origin, now)
+            }
+        };
+        let pool = self.pools.at(slot);
+        let first = candidates.get(0);
+        if let Some(first) = first.filter(|_| is_hedging) {
+            let (delay, from) = pool.hedge_delay_of(first);
+            (plan.hedge_delay_ms, plan.hedge_delay_from) = (Some(millis(delay)), Some(from));
+        }
+        plan.candidates = pool.ordered(known, &candidates);
+        Ok(plan)
+    }
+
+    /// What the cache has of a question. To look is no hit.
+    fn seen_in_cache(&self, valid: ValidQuery<'_>, now: Instant) -> CacheSeen {
+        let ValidQuery { question, pool, .. } = valid;
+        let Some(cached) = PoolCache::of(&self.worker.state, &self.worker.state.pools[pool.0]) else {
+            return CacheSeen { state: "off".to_owned(), ..CacheSeen::default() };
+        };
+        let Some(entry) = cached.peek(question, now) else {
+            return CacheSeen { state: "none".to_owned(), ..CacheSeen::default() };
+        };
+        let state = match entry.state {
+            State::Dead => "none",
+            State::Answer if entry.fresh_for.is_zero() => "stale",
+            State::Answer => "fresh",
+            State::Failure => "failure",
+            State::Silence => "silence",
+        };
+        CacheSeen {
+            state: state.to_owned(),
+            ttl_seconds: Some(entry.fresh_for.as_millis().div_ceil(1_000) as u64),
+            stale_seconds: Some(entry.stale_for.as_secs()),
+            hits: Some(entry.hits),
+        }
+    }
+}
+
+impl Pool {
+    /// What is known of each backend, without why it is asked when.
+    fn known_backends(&self, now: Instant) -> Vec<Candidate> {
+        let rules = self.shared.rules();
+        let seen = (0..self.shared.backends.len()).map(|index| {
+            let backend = &self.shared.backends[index];
+            let (latency, _) = self.known(index);
+            let part = |part| latency.quantile(part).map(millis);
+            let stats = self.stats(now);
+            let number = BackendIndex(index as u16);
+            let is_stalled = stats.is_stalled(number, rules.attempt_timeout);
+            let why = if is_stalled { silent_for(stats.silence(number)) } else { String::new() };
+            Candidate {
+                backend: backend.name.clone(),
+                place: None,
+                state: backend.state().label().to_owned(),
+                p50_ms: part(0.5),
+                p99_ms: part(0.99),
+                in_flight: backend.counters.iter().map(|worker| worker.in_flight.get()).sum(),
+                why,
+            }
+        });
+        seen.collect()
+    }
+
+    /// What the policies look at.
+    fn stats(&self, now: Instant) -> BackendStats<'_> {
+        BackendStats { loads: self.loads(), latency: &self.latency, now }
+    }
+
+    /// The backends in the order in which a race asks them, those behind that it does not, and why.
+    fn ordered(&self, known: Vec<Candidate>, candidates: &Candidates) -> Vec<Candidate> {
+        let balance = self.shared.rules().balance;
+        let hedge = candidates.next_hedge();
+        let mut ordered: Vec<_> = known.into_iter().enumerate().collect();
+        for (index, candidate) in &mut ordered {
+            let place = candidates.iter().position(|asked| asked.get() == *index);
+            candidate.place = place.map(|place| place as u8 + 1);
+            let is_hedge = place.is_some() && hedge.is_some_and(|hedge| hedge.get() == *index);
+            let backend = &self.shared.backends[*index];
+            let silent = std::mem::take(&mut candidate.why);
+            candidate.why = match (place, backend.state()) {
+                (Some(_), _) if candidates.all_down() => "no backend is up, so all are asked".to_owned(),
+                (Some(place), _) if !silent.is_empty() && place > 0 => format!("{silent}, so others come first"),
+                (Some(0), _) if !silent.is_empty() => format!("{silent}, as the others are"),
+                (Some(0), _) => first_because(balance).to_owned(),
+                (Some(_), _) if is_hedge && self.shared.rules().dispatch == Dispatch::Hedge => {
+                    "a hedge would go here".to_owned()
+                }
+                (Some(_), _) => then_because(balance).to_owned(),
+                (None, BackendState::Down) => "down: asked when no backend is up".to_owned(),
+                (None, BackendState::New) => "new: no probe was answered yet".to_owned(),
+                (None, BackendState::Draining) => "draining: gets no queries any more".to_owned(),
+                (None, BackendState::Up) => "a race asks eight at most".to_owned(),
+            };
+        }
+        ordered.sort_by_key(|(_, candidate)| candidate.place.unwrap_or(u8::MAX));
+        ordered.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// After how long an attempt to this backend is hedged, and where that comes from.
+    fn hedge_delay_of(&self, backend: BackendIndex) -> (Duration, String) {
+        let hedge = &self.shared.rules().hedge;
+        let latency = &self.latency[backend.get()];
+        let delay = latency.hedge_delay(hedge);
+        let name = &self.shared.backends[backend.get()].name;
+        let of = match hedge.delay {
+            HedgeDelay::Fixed(_) => return (delay, "hedge.delay".to_owned()),
+            HedgeDelay::Percentile(part) => format!("p{} of {name}", percent(part)),
+            HedgeDelay::Auto => {
+                format!("what the budget of {} % pays, by the latency of {name}", percent(hedge.budget))
+            }
+        };
+        let from = if latency.quantile(0.5).is_none() {
+            format!("hedge.max_delay, as {name} has given fewer than {MIN_SAMPLES} replies of late")
+        } else if delay == hedge.min_delay {
+            format!("hedge.min_delay, as {of} is less")
+        } else if delay == hedge.max_delay {
+            format!("hedge.max_delay, as {of} is more")
+        } else {
+            of
+        };
+        (delay, from)
+    }
+}
+
+/// A part as percent, without what says nothing.
+fn percent(part: f64) -> String {
+    let text = format!("{:.2}", part * 100.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// What is said of a backend that has fallen silent.
+fn silent_for(silence: Duration) -> String {
+    format!("silent for {} ms", silence.as_millis())
+}
+
+/// Why a backend is asked first.
+fn first_because(balance: Balance) -> &'static str {
+    match balance {
+        Balance::Ordered => "first of the config that is up",
+        Balance::RoundRobin => "its turn",
+        Balance::Random => "drawn by chance",
+        Balance::Sticky => "the name lives here, or it was its turn",
+        Balance::Hash => "first by the hash of the name",
+        Balance::LeastLoad => "least in flight, then fewest errors",
+        Balance::Fastest => "the better of two drawn by chance",
+    }
+}
+
+/// Why a backend is asked after others.
+fn then_because(balance: Balance) -> &'static str {
+    match balance {
+        Balance::Ordered => "next of the config",
+        Balance::RoundRobin | Balance::Sticky => "its turn comes next",
+        Balance::Random => "drawn by chance",
+        Balance::Hash => "next by the hash of the name",
+        Balance::LeastLoad => "next by load and errors",
+        Balance::Fastest => "next by latency and load",
+    }
+}
+
+impl PoolCache<'_> {
+    /// What is kept of a question.
+    fn peek(&self, question: HashedQuestion<'_>, now: Instant) -> Option<crate::cache::Shown> {
+        self.cache.peek(&self.key(question), self.rules, now)
+    }
+}

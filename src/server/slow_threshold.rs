@@ -1,0 +1,136 @@
+//! From when on a race is slow, pool by pool: as the config says, or as the pool's last minute was.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{SlowConfig, SlowThreshold};
+use crate::metrics::HistogramSnapshot;
+use crate::state::{ForwarderState, PoolState};
+
+/// How long the races of each pool took, as it was told now and then in the last minute.
+#[derive(Default)]
+pub(super) struct SlowThresholds {
+    known: Vec<(Arc<PoolState>, VecDeque<HistogramSnapshot>)>,
+    /// Counts the seconds.
+    seconds: usize,
+}
+
+impl SlowThresholds {
+    /// Called once a second, and when pools or the config change.
+    pub(super) fn set(&mut self, threshold: SlowThreshold, state: &ForwarderState) {
+        if threshold != SlowThreshold::Auto {
+            self.known.clear();
+        }
+        self.known.retain(|(known, _)| state.pools.iter().any(|pool| Arc::ptr_eq(&pool.state, known)));
+        let is_step = self.seconds.is_multiple_of(STEP);
+        self.seconds += 1;
+        for pool in &state.pools {
+            match threshold {
+                SlowThreshold::Off => pool.state.set_slow_threshold(Duration::MAX),
+                SlowThreshold::Above(threshold) => pool.state.set_slow_threshold(threshold),
+                SlowThreshold::Auto => self.follow(&pool.state, is_step),
+            }
+        }
+    }
+
+    /// Sets the threshold of a pool to the 99.9th percentile of its last minute.
+    fn follow(&mut self, pool: &Arc<PoolState>, is_step: bool) {
+        let known = self.known.iter().position(|(known, _)| Arc::ptr_eq(known, pool));
+        let index = known.unwrap_or_else(|| {
+            self.known.push((Arc::clone(pool), VecDeque::with_capacity(STEPS + 1)));
+            self.known.len() - 1
+        });
+        if !is_step && known.is_some() {
+            return;
+        }
+        let mut now = HistogramSnapshot::default();
+        pool.counters.iter().for_each(|worker| now.add(&worker.duration));
+        let steps = &mut self.known[index].1;
+        let of_minute = steps.front().and_then(|first| now.since(first).quantile(0.999));
+        // Where nothing was measured, nothing is usual.
+        pool.set_slow_threshold(of_minute.unwrap_or_default().max(SlowConfig::MIN_AUTO));
+        steps.push_back(now);
+        if steps.len() > STEPS {
+            steps.pop_front();
+        }
+    }
+}
+
+/// Seconds from one time that it is looked to the next.
+const STEP: usize = 5;
+
+/// How many of them are a minute.
+const STEPS: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// A state with one pool and one worker.
+    fn state() -> ForwarderState {
+        let text = "[forwarder]\nlisten = ['127.0.0.1:5300']\n[pools.p]\nbackends = ['127.0.0.1:5301']\n";
+        let config = Config::parse(text, "c.toml", Path::new("")).expect("the config is right");
+        ForwarderState::new(&config, None, None, None, 1).expect("it has a forwarder")
+    }
+
+    /// Notes races of the only pool, each of which took so long.
+    fn note(state: &ForwarderState, races: usize, took: Duration) {
+        (0..races).for_each(|_| state.pools[0].state.counters[0].duration.record(took));
+    }
+
+    /// Lets so many seconds pass; returns the threshold of the only pool then.
+    fn after(
+        thresholds: &mut SlowThresholds,
+        seconds: usize,
+        threshold: SlowThreshold,
+        state: &ForwarderState,
+    ) -> Duration {
+        (0..seconds).for_each(|_| thresholds.set(threshold, state));
+        state.pools[0].state.slow_threshold()
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn auto_is_what_nearly_all_races_of_the_last_minute_kept() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        let mut pass = |seconds| after(&mut thresholds, seconds, SlowThreshold::Auto, &state);
+        assert_eq!(pass(1), MS, "nothing is known yet");
+        note(&state, 2_000, 10 * MS);
+        note(&state, 1, 500 * MS);
+        // A histogram tells it a sixteenth off at most.
+        let is_near = |threshold: Duration, of: Duration| threshold.abs_diff(of) <= of / 16;
+        let threshold = pass(STEP);
+        assert!(is_near(threshold, 10 * MS), "one of two thousand is the tail: {threshold:?}");
+        note(&state, 9, 500 * MS);
+        let threshold = pass(STEP);
+        assert!(is_near(threshold, 500 * MS), "ten are not: {threshold:?}");
+        let threshold = pass(STEP * (STEPS - 2));
+        assert!(is_near(threshold, 500 * MS), "it is still the same minute: {threshold:?}");
+        assert_eq!(pass(STEP * 2), MS, "a minute later none of them counts");
+    }
+
+    #[test]
+    fn auto_is_never_below_a_millisecond() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        after(&mut thresholds, 1, SlowThreshold::Auto, &state);
+        note(&state, 1_000, MS / 5);
+        assert_eq!(after(&mut thresholds, STEP, SlowThreshold::Auto, &state), MS);
+    }
+
+    #[test]
+    fn what_the_config_says_is_in_force_at_once() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        after(&mut thresholds, 1, SlowThreshold::Auto, &state);
+        note(&state, 1_000, 100 * MS);
+        after(&mut thresholds, STEP, SlowThreshold::Auto, &state);
+        let mut set = |threshold| after(&mut thresholds, 1, threshold, &state);
+        assert_eq!(set(SlowThreshold::Above(7 * MS)), 7 * MS);
+        assert_eq!(set(SlowThreshold::Off), Duration::MAX);
+        assert_eq!(set(SlowThreshold::Auto), MS, "what was before is forgotten");
+    }
+}

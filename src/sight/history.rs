@@ -1,0 +1,308 @@
+//! What was: by second for ten minutes and by minute for 24 hours, of the server and of each pool; by ten seconds of each backend.
+//!
+//! Once a second [`History::take`] is given all counters and notes what was added: percentiles are those of the differences of
+//! histograms, so that they are of that second and not since the start. [`History::facts`] is what a verdict is made of,
+//! [`History::second`] and [`History::show`] are what is shown.
+//!
+//! Everything has its bound, so that it takes at most [`MAX_OCTETS`] whatever the number of pools and backends. Those beyond the bounds
+//! are counted and not told one by one. A step is as long as the time since the one before it: if the control thread was late, or
+//! the host asleep, the moments of the steps say so.
+
+mod backend;
+mod mark;
+mod pool;
+mod show;
+mod steps;
+
+use std::time::{Duration, Instant};
+
+use self::backend::BackendTracks;
+use self::pool::{HOUR, PoolTrack, Work};
+use self::steps::{Ring, ServerStep, ServerTotals, Taps};
+#[cfg(test)]
+pub(super) use self::tests::{Site, backend, pool};
+use super::live::{BackendMinute, PoolMinute, VerdictState};
+use super::verdict::{BackendFacts, Facts, MadeUp, PoolFacts, TapFacts, slow_bound};
+use crate::metrics::{BackendSnapshot, BackendState, Dropped, PoolSnapshot, Snapshot, Tap, TapFate};
+
+/// What was, up to now.
+#[derive(Debug)]
+pub struct History {
+    /// When the last second ended.
+    latest: Instant,
+    /// When the last ten seconds ended.
+    ten: Instant,
+    /// When the last minute ended.
+    minute: Instant,
+    /// All counters by the last second.
+    totals: ServerTotals,
+    seconds: Ring<ServerStep>,
+    minutes: Ring<ServerStep>,
+    /// The minute that has begun.
+    open: ServerStep,
+    /// The ends of the steps of backends.
+    tens: Ring<u64>,
+    /// What became of the records of taps, by second of the last minute.
+    taps: Ring<Taps>,
+    /// In order of their coming.
+    pools: Vec<PoolTrack>,
+    backends: BackendTracks,
+}
+
+impl History {
+    /// Begins with what was counted so far, which is no part of it.
+    pub fn new(now: Instant, snapshot: &Snapshot) -> Self {
+        let mut this = Self {
+            latest: now,
+            ten: now,
+            minute: now,
+            totals: ServerTotals::of(snapshot),
+            seconds: Ring::new(SECONDS),
+            minutes: Ring::new(MINUTES),
+            open: ServerStep::default(),
+            tens: Ring::new(TENS),
+            taps: Ring::new(SECONDS_OF_TAPS),
+            pools: Vec::new(),
+            backends: BackendTracks::default(),
+        };
+        this.pools.reserve_exact(snapshot.pools.len().min(MAX_TRACKED_POOLS));
+        this.welcome(&snapshot.pools, true);
+        this.backends.take(&snapshot.pools, true);
+        this
+    }
+
+    /// Takes the second that ends now, `at` by the clock of Unix. False: the last one has ended just now, and this one goes on.
+    pub fn take(&mut self, now: Instant, at: u64, snapshot: &Snapshot) -> bool {
+        if now.saturating_duration_since(self.latest) < MIN_SECOND {
+            return false;
+        }
+        self.latest = now;
+        let totals = ServerTotals::of(snapshot);
+        let step = totals.since(&self.totals, at);
+        self.taps.push(totals.taps_since(&self.totals));
+        self.totals = totals;
+        self.seconds.push(step);
+        self.open.extend(&step);
+        self.backends.take(&snapshot.pools, false);
+        self.welcome(&snapshot.pools, false);
+        for track in &mut self.pools {
+            match snapshot.pools.iter().find(|pool| pool.name == track.name) {
+                Some(pool) => track.take(pool, work(&self.backends, pool)),
+                None => track.miss(),
+            }
+        }
+        let pool_of = |track: &PoolTrack| snapshot.pools.iter().find(|pool| pool.name == track.name);
+        if is_over(now, &mut self.ten, TEN) {
+            self.tens.push(at);
+            self.backends.end_ten(&snapshot.pools);
+            self.pools.iter_mut().for_each(|track| track.end_ten(pool_of(track)));
+        }
+        if is_over(now, &mut self.minute, MINUTE) {
+            self.minutes.push(std::mem::take(&mut self.open));
+            self.pools.iter_mut().for_each(|track| track.end_minute(pool_of(track)));
+        }
+        true
+    }
+
+    /// Notes the verdict on the second that was taken last.
+    pub fn note(&mut self, verdict: VerdictState) {
+        if let Some(second) = self.seconds.latest_mut() {
+            second.verdict = verdict;
+        }
+        self.open.verdict = self.open.verdict.max(verdict);
+    }
+
+    /// The counters were given at once what another process has counted, which is no part of this history.
+    pub fn carry(&mut self, given: &Snapshot) {
+        self.totals.carry(&ServerTotals::of(given));
+        for pool in &given.pools {
+            if let Some(track) = self.pools.iter_mut().find(|track| track.name == pool.name) {
+                track.carry(pool);
+            }
+        }
+        self.backends.carry(&given.pools);
+    }
+
+    /// The last minute of a pool; none if it is not kept one by one.
+    pub fn pool_minute(&self, pool: &PoolSnapshot) -> Option<PoolMinute> {
+        self.pool(&pool.name)?.minute(pool)
+    }
+
+    /// The last minute of a backend; none if it is not kept one by one.
+    pub fn backend_minute(&self, pool: &str, backend: &BackendSnapshot) -> Option<BackendMinute> {
+        self.backends.find(pool, backend)?.minute(backend)
+    }
+
+    /// What a verdict is made of. `at`: now, since the epoch of Unix.
+    pub fn facts<'s>(&self, at: Duration, snapshot: &'s Snapshot) -> Facts<'s> {
+        let last = || self.seconds.last(TEN_SECONDS);
+        let sum = |of: fn(&ServerStep) -> u64| last().map(of).sum();
+        Facts {
+            queries: sum(|step| step.queries.into()),
+            overload: sum(|step| step.dropped[Dropped::Overload as usize].into()),
+            answered: sum(ServerStep::answered),
+            made_up: sum(ServerStep::made_up),
+            usual: self.usual_made_up(),
+            pools: snapshot.pools.iter().map(|pool| self.pool_facts(at, pool)).collect(),
+            taps: Tap::ALL.iter().map(|tap| self.tap_facts(*tap)).collect(),
+            reload: &snapshot.reload,
+            expired_zones: &snapshot.expired_zones,
+        }
+    }
+
+    fn pool_facts<'s>(&self, at: Duration, pool: &'s PoolSnapshot) -> PoolFacts<'s> {
+        let track = self.pool(&pool.name);
+        let measured = track.and_then(|track| track.measured(pool));
+        let usual = track.map(PoolTrack::usual_p99).and_then(mark::Percentile::micros);
+        let hedges = |of: fn(&steps::PoolStep) -> u32| {
+            let kept = track.and_then(|track| track.kept.as_ref());
+            kept.map_or(0, |kept| kept.seconds.last(TEN_SECONDS).map(|step| u64::from(of(step))).sum())
+        };
+        let backend = |backend: &'s BackendSnapshot| {
+            let kept = self.backends.find(&pool.name, backend).and_then(|track| track.kept.as_ref());
+            let since = backend.since.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            BackendFacts {
+                name: &backend.name,
+                state: backend.state,
+                by_hand: backend.by_hand,
+                state_for: at.saturating_sub(since),
+                slow_for: kept.map_or(0, |kept| kept.slow_for.into()),
+                p50: kept.and_then(|kept| kept.recent_p50().micros()),
+                usual_p50: kept.and_then(|kept| kept.usual.micros()),
+            }
+        };
+        PoolFacts {
+            name: &pool.name,
+            measured: measured.as_ref().map_or(0, mark::Counts::total),
+            slow: measured.as_ref().zip(usual).map_or(0, |(counts, usual)| counts.from(slow_bound(usual))),
+            p99: measured.and_then(|counts| counts.percentile(0.99).micros()),
+            usual_p99: usual,
+            hedges_sent: hedges(|step| step.sent),
+            hedges_denied: hedges(|step| step.denied),
+            backends: pool.backends.iter().map(backend).collect(),
+        }
+    }
+
+    fn tap_facts(&self, tap: Tap) -> TapFacts {
+        let sum = |fate| self.taps.iter().map(|second| second[tap as usize][fate as usize]).sum();
+        TapFacts { name: tap.label(), written: sum(TapFate::Written), dropped: sum(TapFate::Dropped) }
+    }
+
+    /// How many answers are made up in other times: in the last hour or, if there were too few, in the last day.
+    fn usual_made_up(&self) -> Option<MadeUp> {
+        if self.minutes.len() < MIN_MINUTES {
+            return None;
+        }
+        let of = |count| {
+            let add = |sum: MadeUp, step: &ServerStep| MadeUp {
+                made_up: sum.made_up + step.made_up(),
+                answered: sum.answered + step.answered(),
+            };
+            self.minutes.last(count).fold(MadeUp::default(), add)
+        };
+        [HOUR, MINUTES].into_iter().map(of).find(|usual| usual.answered >= MIN_ANSWERED)
+    }
+
+    /// Notes the pools that are new.
+    fn welcome(&mut self, pools: &[PoolSnapshot], is_old: bool) {
+        for pool in pools {
+            if self.pools.iter().any(|track| track.name == pool.name) {
+                continue;
+            }
+            let is_room = |count, max| count < max;
+            if !is_room(self.pools.len(), MAX_TRACKED_POOLS) || !is_room(self.kept_pools(), MAX_KEPT_POOLS) {
+                // Those that are gone make room.
+                let there = |track: &PoolTrack| pools.iter().any(|pool| pool.name == track.name);
+                self.pools.retain(there);
+            }
+            if self.pools.len() < MAX_TRACKED_POOLS {
+                let is_kept = self.kept_pools() < MAX_KEPT_POOLS;
+                self.pools.push(PoolTrack::new(pool, is_old, is_kept));
+            }
+        }
+    }
+
+    fn kept_pools(&self) -> usize {
+        self.pools.iter().filter(|track| track.kept.is_some()).count()
+    }
+
+    fn pool(&self, name: &str) -> Option<&PoolTrack> {
+        self.pools.iter().find(|track| track.name == name)
+    }
+
+    /// Octets on the heap.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        let pools = self.pools.capacity() * size_of::<PoolTrack>();
+        let pools = pools + self.pools.iter().map(PoolTrack::octets).sum::<usize>();
+        self.seconds.octets()
+            + self.minutes.octets()
+            + self.tens.octets()
+            + self.taps.octets()
+            + pools
+            + self.backends.octets()
+    }
+}
+
+/// What the backends of a pool have done in the last second.
+fn work(backends: &BackendTracks, pool: &PoolSnapshot) -> Work {
+    let mut work = Work::default();
+    for track in pool.backends.iter().filter_map(|backend| backends.find(&pool.name, backend)) {
+        work.attempts += track.latest.attempts;
+        work.sent += track.latest.hedges;
+        work.won += track.latest.hedges_won;
+    }
+    work
+}
+
+/// Whether a time that began then is over; the next one begins where it ended, unless that is long ago.
+fn is_over(now: Instant, began: &mut Instant, length: Duration) -> bool {
+    // A tick that comes a moment early ends it all the same.
+    if now.saturating_duration_since(*began) + MIN_SECOND < length {
+        return false;
+    }
+    let next = *began + length;
+    *began = if now.saturating_duration_since(next) < length { next } else { now };
+    true
+}
+
+/// Whether a backend is one that calls for somebody.
+fn is_sick(state: BackendState) -> bool {
+    !state.is_up()
+}
+
+/// Steps by second: ten minutes.
+const SECONDS: usize = 600;
+/// Steps by minute: 24 hours.
+const MINUTES: usize = 1_440;
+/// Steps of a backend: ten minutes.
+const TENS: usize = 60;
+/// Seconds by which taps are judged: a minute, since they are written in bursts.
+const SECONDS_OF_TAPS: usize = 60;
+/// Moments of the last minute from which it is counted, the oldest 50 to 60 s ago.
+const MARKS: usize = 6;
+/// Seconds by which sudden things are judged.
+const TEN_SECONDS: usize = 10;
+/// What comes sooner belongs to the same second: ticks that were missed come together.
+const MIN_SECOND: Duration = Duration::from_millis(500);
+const TEN: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Minutes before anything is usual.
+const MIN_MINUTES: usize = 5;
+/// Answers without which nobody knows what is usual.
+const MIN_ANSWERED: u64 = 500;
+
+/// Pools that are kept one by one, the first of the config.
+const MAX_KEPT_POOLS: usize = 16;
+/// Pools of which the last second is known.
+const MAX_TRACKED_POOLS: usize = 64;
+/// Backends that are kept one by one, the first of the config.
+const MAX_KEPT_BACKENDS: usize = 256;
+/// Backends of which the last second is known; of others there is the state alone.
+const MAX_TRACKED_BACKENDS: usize = 2_048;
+/// What all of it may take, with the seconds that are kept for those who come back: 4 MiB.
+pub const MAX_OCTETS: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! The history of one backend, and the table of all of them.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::mark::{Mark, Percentile, median};
+use super::steps::{BackendStep, Ring, grown};
+use super::{MARKS, MAX_KEPT_BACKENDS, MAX_TRACKED_BACKENDS, TENS};
+use crate::metrics::{BackendSnapshot, PoolSnapshot};
+use crate::sight::live::BackendMinute;
+use crate::sight::verdict::is_slow;
+
+/// All backends that are watched, in order of their keys.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BackendTracks {
+    tracks: Vec<BackendTrack>,
+    /// How many of them are kept one by one.
+    kept: usize,
+    /// Counts the seconds.
+    turn: u32,
+}
+
+impl BackendTracks {
+    /// Takes a second of all backends. What those have counted that are new was before our time if `is_old`.
+    pub(super) fn take(&mut self, pools: &[PoolSnapshot], is_old: bool) {
+        self.turn = self.turn.wrapping_add(1);
+        let (turn, known) = (self.turn, self.tracks.len());
+        for (pool, backend) in all(pools) {
+            let key = key(pool, backend);
+            if let Ok(place) = self.tracks[..known].binary_search_by_key(&key, |track| track.key) {
+                let track = &mut self.tracks[place];
+                track.turn = turn;
+                track.take(backend);
+            } else if self.tracks.len() < MAX_TRACKED_BACKENDS {
+                let mut track = BackendTrack::new(key, backend, turn, is_old);
+                track.take(backend);
+                if self.tracks.capacity() == self.tracks.len() {
+                    self.tracks.reserve_exact(self.tracks.len().clamp(8, MAX_TRACKED_BACKENDS - self.tracks.len()));
+                }
+                self.tracks.push(track);
+            }
+        }
+        self.tracks.retain(|track| track.turn == turn);
+        self.tracks.sort_unstable_by_key(|track| track.key);
+        self.kept = self.tracks.iter().filter(|track| track.kept.is_some()).count();
+        if self.kept == MAX_KEPT_BACKENDS || self.kept == self.tracks.len() {
+            return;
+        }
+        // The first ones of the config are kept.
+        for (pool, backend) in all(pools) {
+            let key = key(pool, backend);
+            if self.kept < MAX_KEPT_BACKENDS
+                && let Ok(place) = self.tracks.binary_search_by_key(&key, |track| track.key)
+                && self.tracks[place].kept.is_none()
+            {
+                self.tracks[place].keep(backend);
+                self.kept += 1;
+            }
+        }
+    }
+
+    /// Ten seconds are over.
+    pub(super) fn end_ten(&mut self, pools: &[PoolSnapshot]) {
+        for (pool, backend) in all(pools) {
+            let key = key(pool, backend);
+            if let Ok(place) = self.tracks.binary_search_by_key(&key, |track| track.key) {
+                self.tracks[place].end_ten(backend);
+            }
+        }
+    }
+
+    /// The one of this pool and snapshot.
+    pub(super) fn find(&self, pool: &str, backend: &BackendSnapshot) -> Option<&BackendTrack> {
+        let place = self.tracks.binary_search_by_key(&key(pool, backend), |track| track.key).ok()?;
+        Some(&self.tracks[place])
+    }
+
+    /// The counters of these backends were given all of this at once.
+    pub(super) fn carry(&mut self, pools: &[PoolSnapshot]) {
+        for (pool, backend) in all(pools) {
+            let key = key(pool, backend);
+            if let Ok(place) = self.tracks.binary_search_by_key(&key, |track| track.key) {
+                self.tracks[place].carry(backend);
+            }
+        }
+    }
+
+    /// Octets on the heap.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        let kept = self.tracks.iter().filter_map(|track| track.kept.as_ref()).map(|kept| {
+            let marks = kept.marks.capacity() * size_of::<(Totals, Mark)>() + kept.marks.len() * Mark::OCTETS;
+            size_of::<Kept>() + Mark::OCTETS + marks + kept.steps.octets()
+        });
+        self.tracks.capacity() * size_of::<BackendTrack>() + kept.sum::<usize>()
+    }
+}
+
+/// All backends of all pools, each with the name of its pool.
+fn all(pools: &[PoolSnapshot]) -> impl Iterator<Item = (&str, &BackendSnapshot)> {
+    pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&*pool.name, backend)))
+}
+
+/// What tells a backend from all others, as a number: names would take more memory than figures.
+fn key(pool: &str, backend: &BackendSnapshot) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (pool, &backend.name, backend.address).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A backend, as it was second by second.
+#[derive(Clone, Debug)]
+pub(super) struct BackendTrack {
+    key: u64,
+    /// The second in which it was last seen.
+    turn: u32,
+    /// The counters by the last second.
+    totals: Totals,
+    /// What the last second has added to them.
+    pub(super) latest: Totals,
+    /// What is kept of it; nothing, if there are too many backends.
+    pub(super) kept: Option<Box<Kept>>,
+}
+
+/// What is kept of a backend.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// What was measured by the last second.
+    second: Mark,
+    /// Of the last second.
+    pub(super) p50: Percentile,
+    /// Of the last second.
+    pub(super) p99: Percentile,
+    /// The medians of the last seconds in which something was measured, the oldest first.
+    recent: VecDeque<Percentile>,
+    /// Seconds since something was measured.
+    idle: u32,
+    /// How it stood each ten seconds of the last minute, the oldest first.
+    marks: VecDeque<(Totals, Mark)>,
+    pub(super) steps: Ring<BackendStep>,
+    /// The median that is usual, of times in which it was not slow: or slowness would come to look usual.
+    pub(super) usual: Percentile,
+    /// For how many seconds it has been slow.
+    pub(super) slow_for: u32,
+}
+
+/// The counters of a backend that are kept, probes left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) attempts: u64,
+    pub(super) hedges: u64,
+    pub(super) wins: u64,
+    pub(super) hedges_won: u64,
+    pub(super) errors: u64,
+    pub(super) timeouts: u64,
+}
+
+impl Totals {
+    fn of(backend: &BackendSnapshot) -> Self {
+        let BackendSnapshot { attempts, wins, errors, timeouts, .. } = backend;
+        Self {
+            attempts: attempts.first + attempts.hedge + attempts.failover,
+            hedges: attempts.hedge,
+            wins: wins.first + wins.hedge + wins.failover,
+            hedges_won: wins.hedge,
+            errors: *errors,
+            timeouts: *timeouts,
+        }
+    }
+
+    /// What was added since; none, if a counter has begun anew.
+    fn since(&self, earlier: &Self) -> Option<Self> {
+        Some(Self {
+            attempts: self.attempts.checked_sub(earlier.attempts)?,
+            hedges: self.hedges.checked_sub(earlier.hedges)?,
+            wins: self.wins.checked_sub(earlier.wins)?,
+            hedges_won: self.hedges_won.checked_sub(earlier.hedges_won)?,
+            errors: self.errors.checked_sub(earlier.errors)?,
+            timeouts: self.timeouts.checked_sub(earlier.timeouts)?,
+        })
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.attempts += more.attempts;
+        self.hedges += more.hedges;
+        self.wins += more.wins;
+        self.hedges_won += more.hedges_won;
+        self.errors += more.errors;
+        self.timeouts += more.timeouts;
+    }
+}
+
+impl BackendTrack {
+    fn new(key: u64, backend: &BackendSnapshot, turn: u32, is_old: bool) -> Self {
+        let totals = if is_old { Totals::of(backend) } else { Totals::default() };
+        Self { key, turn, totals, latest: Totals::default(), kept: None }
+    }
+
+    /// Begins to keep more of it.
+    fn keep(&mut self, backend: &BackendSnapshot) {
+        let mut marks = VecDeque::with_capacity(MARKS);
+        marks.push_back((self.totals, Mark::of(&backend.latency)));
+        self.kept = Some(Box::new(Kept {
+            second: Mark::of(&backend.latency),
+            p50: Percentile::NONE,
+            p99: Percentile::NONE,
+            recent: VecDeque::with_capacity(RECENT),
+            idle: 0,
+            marks,
+            steps: Ring::new(TENS),
+            usual: Percentile::NONE,
+            slow_for: 0,
+        }));
+    }
+
+    /// Takes a second.
+    fn take(&mut self, backend: &BackendSnapshot) {
+        let totals = Totals::of(backend);
+        match totals.since(&self.totals) {
+            Some(latest) => self.latest = latest,
+            // It went and came again between two seconds.
+            None => {
+                self.latest = totals;
+                if let Some(kept) = &mut self.kept {
+                    kept.marks.clear();
+                    kept.marks.push_back((Totals::default(), Mark::empty()));
+                }
+            }
+        }
+        self.totals = totals;
+        if let Some(kept) = &mut self.kept {
+            let counts = kept.second.until(&backend.latency);
+            kept.second.set(&backend.latency);
+            (kept.p50, kept.p99) = (counts.percentile(0.5), counts.percentile(0.99));
+            kept.judge();
+        }
+    }
+
+    /// Ten seconds are over.
+    fn end_ten(&mut self, backend: &BackendSnapshot) {
+        let totals = self.totals;
+        let Some(kept) = &mut self.kept else { return };
+        let (before, mark) = kept.marks.back().expect("there is one from the beginning");
+        let counts = mark.until(&backend.latency);
+        kept.steps.push(BackendStep {
+            errors: grown(totals.errors, before.errors),
+            timeouts: grown(totals.timeouts, before.timeouts),
+            p50: counts.percentile(0.5),
+            p99: counts.percentile(0.99),
+            is_slow: kept.slow_for > 0,
+        });
+        if kept.marks.len() == MARKS {
+            kept.marks.pop_front();
+        }
+        kept.marks.push_back((totals, Mark::of(&backend.latency)));
+        let sound = kept.steps.iter().filter(|step| !step.is_slow).map(|step| step.p50);
+        let usual = median(sound, MIN_TENS);
+        if kept.slow_for == 0 && usual != Percentile::NONE {
+            kept.usual = usual;
+        }
+    }
+
+    fn carry(&mut self, given: &BackendSnapshot) {
+        let totals = Totals::of(given);
+        self.totals.add(&totals);
+        if let Some(kept) = &mut self.kept {
+            kept.second.carry(&given.latency);
+            for (before, mark) in &mut kept.marks {
+                before.add(&totals);
+                mark.carry(&given.latency);
+            }
+        }
+    }
+
+    /// The last minute, up to the last second.
+    pub(super) fn minute(&self, backend: &BackendSnapshot) -> Option<BackendMinute> {
+        let (before, mark) = self.kept.as_ref()?.marks.front()?;
+        let counts = mark.until(&backend.latency);
+        let Totals { attempts, hedges, wins, hedges_won, errors, timeouts } = self.totals.since(before)?;
+        Some(BackendMinute {
+            attempts,
+            hedges,
+            wins,
+            hedges_won,
+            errors,
+            timeouts,
+            p50_ms: counts.percentile(0.5).millis(),
+            p99_ms: counts.percentile(0.99).millis(),
+        })
+    }
+}
+
+impl Kept {
+    /// Looks whether it is slow, when a second is over.
+    fn judge(&mut self) {
+        if self.p50 == Percentile::NONE {
+            self.idle += 1;
+            if self.idle >= MAX_IDLE {
+                self.recent.clear();
+            }
+        } else {
+            self.idle = 0;
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(self.p50);
+        }
+        let usual = self.usual.micros();
+        let slow = |p50: &&Percentile| usual.zip(p50.micros()).is_some_and(|(usual, now)| is_slow(usual, now));
+        if self.recent.iter().filter(slow).count() >= MIN_SLOW {
+            self.slow_for += 1;
+        } else {
+            self.slow_for = 0;
+        }
+        if self.slow_for >= MAX_SLOW {
+            // What has lasted for so long is usual by now.
+            (self.slow_for, self.usual) = (0, Percentile::NONE);
+            self.steps.iter_mut().for_each(|step| step.is_slow = false);
+        }
+    }
+
+    /// The median of those seconds by which it is judged.
+    pub(super) fn recent_p50(&self) -> Percentile {
+        median(self.recent.iter().copied(), 1)
+    }
+}
+
+/// Seconds by which a backend is found to be slow, and how many of them must be.
+const RECENT: usize = 8;
+/// One slow second is chance, and five of eight are not.
+const MIN_SLOW: usize = 5;
+/// Seconds without any reply, after which nothing is known any more.
+const MAX_IDLE: u32 = 10;
+/// Seconds after which slow is usual.
+const MAX_SLOW: u32 = 3_600;
+/// Nothing is usual in less than a minute.
+const MIN_TENS: usize = 6;

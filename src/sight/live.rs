@@ -1,0 +1,485 @@
+//! The JSON of `/api/v1/live` and `/api/v1/history`, and of `verdict` and `last_minute` in `/api/v1/status`: written by the admin
+//! server, read by the page, by `hedgerow top` and by `hedgerow ctl`.
+//!
+//! Each figure is of the second, minute or ten seconds that it stands for; gauges are as they were at its end. What was not measured is
+//! null. Times are in milliseconds, moments in seconds of Unix.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A second of the server: the data of an event `second`, and what `/api/v1/live?once` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Second {
+    /// Its end.
+    pub at: u64,
+    /// Whether all is well.
+    pub verdict: Verdict,
+    /// Queries of clients.
+    pub queries: u64,
+    /// Responses by source: every source is there.
+    pub responses: BTreeMap<String, u64>,
+    /// Messages and queries dropped, by reason: every reason is there.
+    pub dropped: BTreeMap<String, u64>,
+    /// Look-ups in the cache; null if there is none.
+    pub cache: Option<CacheSecond>,
+    /// The pools in order of the config.
+    pub pools: Vec<PoolSecond>,
+}
+
+/// Whether all is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// In a word.
+    pub state: VerdictState,
+    /// Since when it is in this state.
+    #[serde(default)]
+    pub since: u64,
+    /// Why, the gravest first; none if all is well.
+    pub reasons: Vec<Reason>,
+}
+
+/// Whether all is well, in a word. The worst is the greatest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictState {
+    /// Nothing calls for anybody.
+    #[default]
+    Well,
+    /// Somebody should look at it by daylight.
+    Watch,
+    /// Clients suffer, or are about to.
+    Trouble,
+}
+
+impl VerdictState {
+    /// The word for people and scripts.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Watch => "watch",
+            Self::Trouble => "trouble",
+        }
+    }
+}
+
+/// Why a verdict is not `well`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The rule that says so, such as `backend-down`.
+    pub code: String,
+    /// A sentence for people, with pool, backend and figure.
+    pub text: String,
+}
+
+/// Look-ups in the cache in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheSecond {
+    /// Those that found a fresh answer, or a failure.
+    pub hits: u64,
+    /// Those that found a stale answer.
+    pub stale_hits: u64,
+    /// Those that found nothing.
+    pub misses: u64,
+}
+
+/// A second of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolSecond {
+    /// Its name in the config.
+    pub name: String,
+    /// Queries of clients that were answered, from the cache included.
+    pub queries: u64,
+    /// Queries to its backends, probes left out.
+    pub attempts: u64,
+    /// Queries of clients that wait for their response.
+    pub in_flight: u64,
+    /// The median time from a query to its response.
+    pub p50_ms: Option<f64>,
+    /// One of 100 was slower.
+    pub p99_ms: Option<f64>,
+    /// One of 1,000 was slower.
+    pub p999_ms: Option<f64>,
+    /// Its hedges.
+    pub hedges: HedgesSecond,
+    /// Its backends, those that are sick or slow first; at most [`MAX_BACKENDS`].
+    pub backends: Vec<BackendSecond>,
+    /// How many backends more it has.
+    pub more_backends: u64,
+}
+
+/// The hedges of a pool in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HedgesSecond {
+    /// Those made.
+    pub sent: u64,
+    /// Those whose answer went to the client.
+    pub won: u64,
+    /// Those not made because the budget was spent.
+    pub denied: u64,
+    /// How many more the budget pays for.
+    pub tokens: u64,
+}
+
+/// A second of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackendSecond {
+    /// Its label.
+    pub name: String,
+    /// up, down, new or draining.
+    pub state: String,
+    /// Queries to it, probes left out.
+    pub attempts: u64,
+    /// How often its answer went to the client.
+    pub wins: u64,
+    /// Attempts that failed: a failure reply, or a backend that is down and unreachable.
+    pub errors: u64,
+    /// Attempts that were silent for `attempt_timeout`.
+    pub timeouts: u64,
+    /// Attempts that wait for their reply.
+    pub in_flight: u64,
+    /// The median time to its reply.
+    pub p50_ms: Option<f64>,
+    /// One of 100 was slower.
+    pub p99_ms: Option<f64>,
+}
+
+/// What `/api/v1/history` answers: the figures of a [`Second`] as arrays, the oldest first. Each array has as many places as [`History::at`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// How long a step takes: 1 for 10 minutes, 60 for 24 hours.
+    pub step_seconds: u64,
+    /// The end of each step. Nothing was counted between steps that lie further apart than that, as while the host slept.
+    pub at: Vec<u64>,
+    /// The verdict at the end of each step.
+    pub verdict: Vec<VerdictState>,
+    /// Queries of clients.
+    pub queries: Vec<u64>,
+    /// Responses by source.
+    pub responses: BTreeMap<String, Vec<u64>>,
+    /// Messages and queries dropped, by reason.
+    pub dropped: BTreeMap<String, Vec<u64>>,
+    /// Look-ups in the cache; null if there is none.
+    pub cache: Option<CacheHistory>,
+    /// The pools in order of the config, as far as they are kept one by one.
+    pub pools: Vec<PoolHistory>,
+    /// How many pools more there are.
+    pub more_pools: u64,
+    /// How long a step of a backend takes: 10.
+    pub backend_step_seconds: u64,
+    /// The end of each step of backends, of the last 10 minutes; none with a span of 24 hours.
+    pub backend_at: Vec<u64>,
+}
+
+/// Look-ups in the cache; null where there was none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheHistory {
+    /// Those that found a fresh answer, or a failure.
+    pub hits: Vec<Option<u64>>,
+    /// Those that found a stale answer.
+    pub stale_hits: Vec<Option<u64>>,
+    /// Those that found nothing.
+    pub misses: Vec<Option<u64>>,
+}
+
+/// The history of a pool; null where there was none of that name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolHistory {
+    /// Its name in the config.
+    pub name: String,
+    /// Queries of clients that were answered, from the cache included.
+    pub queries: Vec<Option<u64>>,
+    /// Queries to its backends, probes left out.
+    pub attempts: Vec<Option<u64>>,
+    /// Queries of clients that wait for their response.
+    pub in_flight: Vec<Option<u64>>,
+    /// The median time from a query to its response.
+    pub p50_ms: Vec<Option<f64>>,
+    /// One of 100 was slower.
+    pub p99_ms: Vec<Option<f64>>,
+    /// One of 1,000 was slower.
+    pub p999_ms: Vec<Option<f64>>,
+    /// Its hedges.
+    pub hedges: HedgesHistory,
+    /// Its backends, as far as they are kept one by one: each array has as many places as [`History::backend_at`].
+    pub backends: Vec<BackendHistory>,
+    /// How many backends more it has.
+    pub more_backends: u64,
+}
+
+/// The hedges of a pool; null where there was no pool of that name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HedgesHistory {
+    /// Those made.
+    pub sent: Vec<Option<u64>>,
+    /// Those whose answer went to the client.
+    pub won: Vec<Option<u64>>,
+    /// Those not made because the budget was spent.
+    pub denied: Vec<Option<u64>>,
+    /// How many more the budget paid for.
+    pub tokens: Vec<Option<u64>>,
+}
+
+/// The history of a backend by ten seconds; null where there was none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackendHistory {
+    /// Its label.
+    pub name: String,
+    /// The median time to its reply.
+    pub p50_ms: Vec<Option<f64>>,
+    /// One of 100 was slower.
+    pub p99_ms: Vec<Option<f64>>,
+    /// Attempts that failed.
+    pub errors: Vec<Option<u64>>,
+    /// Attempts that were silent for `attempt_timeout`.
+    pub timeouts: Vec<Option<u64>>,
+}
+
+/// A pool in the last minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolMinute {
+    /// Queries of clients that were answered, from the cache included.
+    pub queries: u64,
+    /// Queries to its backends, probes left out.
+    pub attempts: u64,
+    /// The median time from a query to its response.
+    pub p50_ms: Option<f64>,
+    /// One of 100 was slower.
+    pub p99_ms: Option<f64>,
+    /// One of 1,000 was slower.
+    pub p999_ms: Option<f64>,
+    /// Its hedges.
+    pub hedges: HedgesSecond,
+}
+
+/// A backend in the last minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackendMinute {
+    /// Queries to it, probes left out.
+    pub attempts: u64,
+    /// Those of them that were hedges.
+    pub hedges: u64,
+    /// How often its answer went to the client.
+    pub wins: u64,
+    /// How often that was the answer to a hedge.
+    pub hedges_won: u64,
+    /// Attempts that failed.
+    pub errors: u64,
+    /// Attempts that were silent for `attempt_timeout`.
+    pub timeouts: u64,
+    /// The median time to its reply.
+    pub p50_ms: Option<f64>,
+    /// One of 100 was slower.
+    pub p99_ms: Option<f64>,
+}
+
+/// What a [`History`] is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Span {
+    /// Ten minutes by second.
+    #[default]
+    #[serde(rename = "10m")]
+    TenMinutes,
+    /// 24 hours by minute.
+    #[serde(rename = "24h")]
+    Day,
+}
+
+impl Span {
+    /// How long a step takes.
+    pub fn step_seconds(self) -> u64 {
+        match self {
+            Self::TenMinutes => 1,
+            Self::Day => 60,
+        }
+    }
+}
+
+/// Backends of a pool that a [`Second`] tells of.
+pub const MAX_BACKENDS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Checks that a value is written as this JSON, and read from it.
+    fn check<T: Serialize + for<'d> Deserialize<'d> + PartialEq + std::fmt::Debug>(value: &T, expected: Value) {
+        assert_eq!(serde_json::to_value(value).expect("plain data"), expected);
+        assert_eq!(serde_json::from_value::<T>(expected).expect("what was written"), *value);
+    }
+
+    fn counts(of: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        of.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn a_second_has_the_fields_of_the_contract() {
+        let backend = BackendSecond {
+            name: "ts2".to_owned(),
+            state: "down".to_owned(),
+            attempts: 12,
+            wins: 3,
+            errors: 1,
+            timeouts: 2,
+            in_flight: 4,
+            p50_ms: None,
+            p99_ms: None,
+        };
+        let pool = PoolSecond {
+            name: "ts".to_owned(),
+            queries: 1_000,
+            attempts: 1_020,
+            in_flight: 7,
+            p50_ms: Some(0.4),
+            p99_ms: Some(4.0),
+            p999_ms: Some(21.5),
+            hedges: HedgesSecond { sent: 20, won: 18, denied: 1, tokens: 9 },
+            backends: vec![backend],
+            more_backends: 3,
+        };
+        let text = "ts2 of pool ts is down for 40 s".to_owned();
+        let second = Second {
+            at: 1_767_225_600,
+            verdict: Verdict {
+                state: VerdictState::Watch,
+                since: 1_767_225_560,
+                reasons: vec![Reason { code: "backend-down".to_owned(), text }],
+            },
+            queries: 5_000,
+            responses: counts(&[("backend", 900), ("cache", 4_000)]),
+            dropped: counts(&[("late", 2)]),
+            cache: Some(CacheSecond { hits: 4_000, stale_hits: 0, misses: 1_000 }),
+            pools: vec![pool],
+        };
+        check(
+            &second,
+            json!({
+                "at": 1_767_225_600,
+                "verdict": {
+                    "state": "watch",
+                    "since": 1_767_225_560,
+                    "reasons": [{"code": "backend-down", "text": "ts2 of pool ts is down for 40 s"}],
+                },
+                "queries": 5_000,
+                "responses": {"backend": 900, "cache": 4_000},
+                "dropped": {"late": 2},
+                "cache": {"hits": 4_000, "stale_hits": 0, "misses": 1_000},
+                "pools": [{
+                    "name": "ts", "queries": 1_000, "attempts": 1_020, "in_flight": 7,
+                    "p50_ms": 0.4, "p99_ms": 4.0, "p999_ms": 21.5,
+                    "hedges": {"sent": 20, "won": 18, "denied": 1, "tokens": 9},
+                    "backends": [{
+                        "name": "ts2", "state": "down", "attempts": 12, "wins": 3, "errors": 1, "timeouts": 2,
+                        "in_flight": 4, "p50_ms": null, "p99_ms": null,
+                    }],
+                    "more_backends": 3,
+                }],
+            }),
+        );
+        let idle = serde_json::to_value(Second::default()).expect("plain data");
+        assert_eq!(
+            (&idle["cache"], &idle["verdict"]),
+            (&Value::Null, &json!({"state": "well", "since": 0, "reasons": []}))
+        );
+    }
+
+    #[test]
+    fn a_history_has_an_array_for_each_figure() {
+        let pool = PoolHistory {
+            name: "ts".to_owned(),
+            queries: vec![None, Some(8)],
+            attempts: vec![None, Some(9)],
+            in_flight: vec![None, Some(1)],
+            p50_ms: vec![None, Some(0.5)],
+            p99_ms: vec![None, Some(2.0)],
+            p999_ms: vec![None, Some(3.0)],
+            hedges: HedgesHistory {
+                sent: vec![None, Some(1)],
+                won: vec![None, Some(1)],
+                denied: vec![None, Some(0)],
+                tokens: vec![None, Some(10)],
+            },
+            backends: vec![BackendHistory {
+                name: "ts1".to_owned(),
+                p50_ms: vec![Some(0.4)],
+                p99_ms: vec![None],
+                errors: vec![Some(0)],
+                timeouts: vec![Some(2)],
+            }],
+            more_backends: 0,
+        };
+        let history = History {
+            step_seconds: 1,
+            at: vec![100, 101],
+            verdict: vec![VerdictState::Well, VerdictState::Trouble],
+            queries: vec![7, 8],
+            responses: BTreeMap::from([("backend".to_owned(), vec![7, 7])]),
+            dropped: BTreeMap::from([("late".to_owned(), vec![0, 1])]),
+            cache: Some(CacheHistory {
+                hits: vec![None, Some(1)],
+                stale_hits: vec![None, Some(0)],
+                misses: vec![None, Some(7)],
+            }),
+            pools: vec![pool],
+            more_pools: 0,
+            backend_step_seconds: 10,
+            backend_at: vec![100],
+        };
+        check(
+            &history,
+            json!({
+                "step_seconds": 1,
+                "at": [100, 101],
+                "verdict": ["well", "trouble"],
+                "queries": [7, 8],
+                "responses": {"backend": [7, 7]},
+                "dropped": {"late": [0, 1]},
+                "cache": {"hits": [null, 1], "stale_hits": [null, 0], "misses": [null, 7]},
+                "pools": [{
+                    "name": "ts", "queries": [null, 8], "attempts": [null, 9], "in_flight": [null, 1],
+                    "p50_ms": [null, 0.5], "p99_ms": [null, 2.0], "p999_ms": [null, 3.0],
+                    "hedges": {"sent": [null, 1], "won": [null, 1], "denied": [null, 0], "tokens": [null, 10]},
+                    "backends": [{
+                        "name": "ts1", "p50_ms": [0.4], "p99_ms": [null], "errors": [0], "timeouts": [2],
+                    }],
+                    "more_backends": 0,
+                }],
+                "more_pools": 0,
+                "backend_step_seconds": 10,
+                "backend_at": [100],
+            }),
+        );
+    }
+
+    #[test]
+    fn the_last_minute_is_told_of_pools_and_backends() {
+        let hedges = HedgesSecond { sent: 2, won: 1, denied: 0, tokens: 10 };
+        let pool = PoolMinute { queries: 60, attempts: 62, p50_ms: Some(1.0), p99_ms: None, p999_ms: None, hedges };
+        check(
+            &pool,
+            json!({
+                "queries": 60, "attempts": 62, "p50_ms": 1.0, "p99_ms": null, "p999_ms": null,
+                "hedges": {"sent": 2, "won": 1, "denied": 0, "tokens": 10},
+            }),
+        );
+        let backend = BackendMinute { attempts: 31, hedges: 2, wins: 30, hedges_won: 1, ..BackendMinute::default() };
+        check(
+            &backend,
+            json!({
+                "attempts": 31, "hedges": 2, "wins": 30, "hedges_won": 1, "errors": 0, "timeouts": 0,
+                "p50_ms": null, "p99_ms": null,
+            }),
+        );
+    }
+
+    #[test]
+    fn the_worst_verdict_is_the_greatest() {
+        let states = [VerdictState::Well, VerdictState::Watch, VerdictState::Trouble];
+        assert!(states.is_sorted());
+        for state in states {
+            assert_eq!(serde_json::to_value(state).expect("a word"), state.label());
+        }
+    }
+}

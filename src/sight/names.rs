@@ -1,0 +1,266 @@
+//! The names asked for most: a bounded count by Space-Saving (Metwally, Agrawal, El Abbadi 2005: "Efficient computation of
+//! frequent and top-k elements in data streams"), minute by minute, for the last ten.
+//!
+//! A minute has a thousand counters. A name that has none takes that of the name counted least, with its count as the error: so a
+//! count is never too small, and too large by its error at most. Minutes are added up when somebody asks. Only some of the
+//! questions are counted, and all figures are multiplied by how many each stands for.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{self, Rcode, RecordType};
+
+/// The names asked for most in the last ten minutes, and those that got SERVFAIL most.
+#[derive(Debug, Default)]
+pub struct TopNames {
+    /// The newest minute last.
+    minutes: VecDeque<Minute>,
+}
+
+/// The counts of one minute.
+#[derive(Debug)]
+struct Minute {
+    /// Which one of Unix time.
+    number: u64,
+    asked: SpaceSaving,
+    servfail: SpaceSaving,
+}
+
+/// The names as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NamesReport {
+    /// Asked for most, the first most of all.
+    pub names: Vec<NameCount>,
+    /// Answered with SERVFAIL most.
+    pub servfail: Vec<NameCount>,
+}
+
+/// How often a name was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NameCount {
+    /// The name.
+    pub name: String,
+    /// The type.
+    #[serde(rename = "type")]
+    pub qtype: String,
+    /// Queries, about; never fewer than were counted.
+    pub queries: u64,
+    /// By how much `queries` may be too large.
+    pub error: u64,
+}
+
+impl TopNames {
+    /// Each question that is counted stands for so many.
+    pub const STANDS_FOR: u64 = 16;
+
+    /// The minute of a time, which is Unix time in seconds.
+    pub fn minute_of(unix_time: u64) -> u64 {
+        unix_time / 60
+    }
+
+    /// Counts a question, in wire form and folded, that got this response code. `minute` is that of Unix time.
+    pub fn count(&mut self, qname: &[u8], qtype: RecordType, rcode: Rcode, minute: u64) {
+        if self.minutes.back().is_none_or(|last| last.number < minute) {
+            self.minutes.push_back(Minute {
+                number: minute,
+                asked: SpaceSaving::new(COUNTERS),
+                servfail: SpaceSaving::new(COUNTERS),
+            });
+        }
+        self.forget(minute);
+        let Some(last) = self.minutes.back_mut() else { return };
+        last.asked.count(qname, qtype);
+        if rcode == Rcode::SERVFAIL {
+            last.servfail.count(qname, qtype);
+        }
+    }
+
+    /// The names counted most, as of this minute.
+    pub fn report(&mut self, minute: u64) -> NamesReport {
+        self.forget(minute);
+        let added = |of: fn(&Minute) -> &SpaceSaving| top(self.minutes.iter().map(of));
+        NamesReport { names: added(|minute| &minute.asked), servfail: added(|minute| &minute.servfail) }
+    }
+
+    /// Forgets what was counted ten minutes ago.
+    fn forget(&mut self, minute: u64) {
+        while self.minutes.front().is_some_and(|first| first.number + MINUTES <= minute) {
+            self.minutes.pop_front();
+        }
+    }
+}
+
+/// Name and type, as they are counted: one allocation for both maps.
+type Question = Arc<(Box<[u8]>, RecordType)>;
+
+/// So many counters, for whatever is counted most.
+#[derive(Debug)]
+struct SpaceSaving {
+    capacity: usize,
+    /// Count and error of each, and in which order it came to that count.
+    counts: HashMap<Question, Count>,
+    /// The least first.
+    by_count: BTreeMap<(u64, u64), Question>,
+    /// Numbers for the order.
+    next: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    count: u64,
+    error: u64,
+    order: u64,
+}
+
+impl SpaceSaving {
+    fn new(capacity: usize) -> Self {
+        Self { capacity, counts: HashMap::new(), by_count: BTreeMap::new(), next: 0 }
+    }
+
+    /// Counts a question once.
+    fn count(&mut self, qname: &[u8], qtype: RecordType) {
+        let question: Question = Arc::new((qname.into(), qtype));
+        self.next += 1;
+        let order = self.next;
+        let counted = match self.counts.get(&question) {
+            Some(known) => {
+                self.by_count.remove(&(known.count, known.order));
+                Count { count: known.count + 1, error: known.error, order }
+            }
+            None if self.counts.len() < self.capacity => Count { count: 1, error: 0, order },
+            None => {
+                let Some(((least, _), out)) = self.by_count.pop_first() else { return };
+                self.counts.remove(&out);
+                Count { count: least + 1, error: least, order }
+            }
+        };
+        self.by_count.insert((counted.count, order), Arc::clone(&question));
+        self.counts.insert(question, counted);
+    }
+
+    /// What a question that has no counter may have been counted at most.
+    fn least(&self) -> u64 {
+        let is_full = self.counts.len() >= self.capacity;
+        let least = self.by_count.first_key_value().map(|((count, _), _)| *count);
+        least.filter(|_| is_full).unwrap_or(0)
+    }
+}
+
+/// What several counts come to together: whatever one of them has no counter for, it may have counted as often as its least.
+fn top<'a>(counts: impl Iterator<Item = &'a SpaceSaving> + Clone) -> Vec<NameCount> {
+    let mut sums: HashMap<&Question, (u64, u64)> = HashMap::new();
+    for question in counts.clone().flat_map(|one| one.counts.keys()) {
+        sums.entry(question).or_insert_with(|| {
+            let parts = counts.clone().map(|one| match one.counts.get(question) {
+                Some(known) => (known.count, known.error),
+                None => (one.least(), one.least()),
+            });
+            parts.fold((0, 0), |(count, error), (more, off)| (count + more, error + off))
+        });
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    // Of equals in the order of their names, so that two reports agree.
+    sums.sort_by(|(one, (count, error)), (other, (others, off))| {
+        others.cmp(count).then(error.cmp(off)).then_with(|| one.cmp(other))
+    });
+    let named = sums.into_iter().take(SHOWN).map(|(question, (count, error))| NameCount {
+        name: wire::display_name(&question.0).to_string(),
+        qtype: question.1.to_string(),
+        queries: count * TopNames::STANDS_FOR,
+        error: error * TopNames::STANDS_FOR,
+    });
+    named.collect()
+}
+
+/// Counters of a minute.
+const COUNTERS: usize = 1_000;
+
+/// Minutes that are added up.
+const MINUTES: u64 = 10;
+
+/// How many names are shown.
+const SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    /// A name of one label.
+    fn name(number: u64) -> Vec<u8> {
+        let label = format!("n{number}");
+        [&[label.len() as u8], label.as_bytes(), &[0]].concat()
+    }
+
+    #[test]
+    fn what_fits_is_counted_exactly() {
+        let mut top = TopNames::default();
+        for (number, times) in [(1, 5), (2, 9), (3, 1)] {
+            let rcode = if number == 3 { Rcode::SERVFAIL } else { Rcode::NOERROR };
+            (0..times).for_each(|_| top.count(&name(number), RecordType::A, rcode, 7));
+        }
+        top.count(&name(2), RecordType::AAAA, Rcode::NOERROR, 8);
+        let report = top.report(8);
+        let shown = |list: &[NameCount]| {
+            list.iter()
+                .map(|one| format!("{} {} {} ±{}", one.name, one.qtype, one.queries, one.error))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&report.names), ["n2. A 144 ±0", "n1. A 80 ±0", "n2. AAAA 16 ±0", "n3. A 16 ±0"]);
+        assert_eq!(shown(&report.servfail), ["n3. A 16 ±0"]);
+    }
+
+    #[test]
+    fn minutes_are_forgotten_after_ten() {
+        let mut top = TopNames::default();
+        (0..12).for_each(|minute| top.count(&name(minute), RecordType::A, Rcode::NOERROR, minute));
+        assert_eq!(top.report(11).names.len(), 10);
+        assert_eq!(top.report(20).names.len(), 1);
+        assert_eq!(top.report(21), NamesReport::default());
+        // A clock that is set back counts on with what is newest.
+        top.count(&name(1), RecordType::A, Rcode::NOERROR, 21);
+        top.count(&name(1), RecordType::A, Rcode::NOERROR, 3);
+        assert_eq!(top.report(21).names[0].queries, 2 * TopNames::STANDS_FOR);
+    }
+
+    #[test]
+    fn a_count_is_never_too_small_and_off_by_its_error_at_most() {
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut top = TopNames::default();
+        let mut truth = HashMap::new();
+        for turn in 0..200_000_u64 {
+            // Few names are asked for often, and many hardly ever.
+            let number = (1.0 / rng.random_range(0.000_02..1.0_f64)).powf(1.6) as u64;
+            *truth.entry(number).or_insert(0_u64) += 1;
+            top.count(&name(number), RecordType::A, Rcode::NOERROR, turn / 50_000);
+        }
+        assert!(truth.len() > 2 * COUNTERS, "{} names", truth.len());
+        let report = top.report(4);
+        assert_eq!(report.names.len(), SHOWN);
+        for counted in &report.names {
+            let number: u64 = counted.name[1..counted.name.len() - 1].parse().expect("a number");
+            let truth = truth[&number] * TopNames::STANDS_FOR;
+            assert!((counted.queries - counted.error..=counted.queries).contains(&truth), "{counted:?} {truth}");
+        }
+        let first: Vec<_> = report.names.iter().take(5).map(|one| one.name.as_str()).collect();
+        assert_eq!(first, ["n1.", "n2.", "n3.", "n4.", "n5."]);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_is_asked() {
+        let mut top = TopNames::default();
+        for number in 0..50_000 {
+            top.count(&name(number), RecordType::A, Rcode::SERVFAIL, number / 1_000);
+        }
+        assert!(top.minutes.len() <= MINUTES as usize);
+        for minute in &top.minutes {
+            for counts in [&minute.asked, &minute.servfail] {
+                assert!(counts.counts.len() <= COUNTERS && counts.by_count.len() == counts.counts.len());
+            }
+        }
+    }
+}

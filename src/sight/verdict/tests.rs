@@ -1,0 +1,344 @@
+//! Tests of the verdict: each rule on both sides of each of its bounds, and what is well.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::metrics::LastReload;
+
+/// Facts of a server that does well, and what they point to.
+struct Case {
+    reload: ReloadSnapshot,
+    expired: Vec<ExpiredZone>,
+    queries: u64,
+    overload: u64,
+    answered: u64,
+    made_up: u64,
+    usual: Option<MadeUp>,
+    pools: Vec<PoolFacts<'static>>,
+    taps: Vec<TapFacts>,
+}
+
+impl Default for Case {
+    /// One pool of two backends, an hour after the start.
+    fn default() -> Self {
+        let pool = PoolFacts {
+            name: "ts",
+            measured: 60_000,
+            slow: 0,
+            p99: Some(4_000),
+            usual_p99: Some(4_000),
+            hedges_sent: 100,
+            hedges_denied: 0,
+            backends: vec![backend("ts1"), backend("ts2")],
+        };
+        Self {
+            reload: ReloadSnapshot::default(),
+            expired: Vec::new(),
+            queries: 10_000,
+            overload: 0,
+            answered: 10_000,
+            made_up: 0,
+            usual: Some(MadeUp { made_up: 0, answered: 3_600_000 }),
+            pools: vec![pool],
+            taps: vec![TapFacts { name: "query_log", written: 60_000, dropped: 0 }],
+        }
+    }
+}
+
+/// A backend that does well.
+fn backend(name: &'static str) -> BackendFacts<'static> {
+    BackendFacts {
+        name,
+        state: BackendState::Up,
+        by_hand: false,
+        state_for: Duration::from_secs(7_260),
+        slow_for: 0,
+        p50: Some(1_000),
+        usual_p50: Some(1_000),
+    }
+}
+
+impl Case {
+    /// The codes and sentences.
+    fn reasons(&self) -> (VerdictState, Vec<(String, String)>) {
+        let facts = Facts {
+            queries: self.queries,
+            overload: self.overload,
+            answered: self.answered,
+            made_up: self.made_up,
+            usual: self.usual,
+            pools: self.pools.clone(),
+            taps: self.taps.clone(),
+            reload: &self.reload,
+            expired_zones: &self.expired,
+        };
+        let verdict = judge(&facts);
+        (verdict.state, verdict.reasons.into_iter().map(|reason| (reason.code, reason.text)).collect())
+    }
+
+    /// The verdict is that of this rule alone, in this sentence.
+    fn check(&self, state: VerdictState, code: &str, text: &str) {
+        assert_eq!(self.reasons(), (state, vec![(code.to_owned(), text.to_owned())]));
+    }
+
+    /// All is well.
+    fn check_well(&self) {
+        assert_eq!(self.reasons(), (VerdictState::Well, Vec::new()));
+    }
+}
+
+/// A case that differs from the default in this.
+fn with(change: impl FnOnce(&mut Case)) -> Case {
+    let mut case = Case::default();
+    change(&mut case);
+    case
+}
+
+use VerdictState::{Trouble, Watch};
+
+#[test]
+fn an_ordinary_hour_a_start_and_an_idle_night_are_well() {
+    Case::default().check_well();
+    with(|case| {
+        // Nothing is known, and clients ask for what nobody has.
+        (case.usual, case.made_up) = (None, 5_000);
+        let pool = &mut case.pools[0];
+        (pool.usual_p99, pool.slow, pool.measured) = (None, 0, 60_000);
+        pool.backends[0].usual_p50 = None;
+    })
+    .check_well();
+    with(|case| {
+        (case.queries, case.answered, case.made_up) = (2, 2, 2);
+        let pool = &mut case.pools[0];
+        (pool.measured, pool.p99, pool.hedges_sent) = (0, None, 0);
+        (pool.backends[0].p50, pool.backends[1].p50) = (None, None);
+    })
+    .check_well();
+    with(|case| case.pools.clear()).check_well();
+}
+
+#[test]
+fn a_backend_that_is_down_is_watched_unless_somebody_has_set_it() {
+    let down = |state, by_hand| {
+        with(|case| {
+            let backend = &mut case.pools[0].backends[1];
+            (backend.state, backend.by_hand, backend.state_for) = (state, by_hand, Duration::from_secs(40));
+        })
+    };
+    down(BackendState::Down, false).check(Watch, "backend-down", "ts2 of pool ts is down for 40 s");
+    down(BackendState::Down, true).check_well();
+    down(BackendState::Draining, false).check_well();
+    down(BackendState::New, false).check_well();
+    let many = with(|case| {
+        let backends = &mut case.pools[0].backends;
+        backends.extend(["ts3", "ts4", "ts5"].map(backend));
+        for backend in &mut backends[1..] {
+            (backend.state, backend.state_for) = (BackendState::Down, Duration::from_secs(3_700));
+        }
+    });
+    let text = "4 of 5 backends of pool ts are down: ts2 is down for 1 h 1 min, ts3 is down for 1 h 1 min, \
+                ts4 is down for 1 h 1 min and 1 more";
+    many.check(Watch, "backend-down", text);
+}
+
+#[test]
+fn a_pool_without_a_backend_that_is_up_is_trouble() {
+    let case = |one, other| {
+        with(|case| {
+            (case.pools[0].backends[0].state, case.pools[0].backends[1].state) = (one, other);
+            case.pools[0].backends[1].state_for = Duration::from_secs(61);
+        })
+    };
+    let text = "no backend of pool ts is up: ts1 is down for 2 h 1 min, ts2 is down for 1 min 1 s";
+    case(BackendState::Down, BackendState::Down).check(Trouble, "pool-down", text);
+    let text = "no backend of pool ts is up: ts1 is new for 2 h 1 min, ts2 is draining for 1 min 1 s";
+    case(BackendState::New, BackendState::Draining).check(Trouble, "pool-down", text);
+    case(BackendState::New, BackendState::New).check_well();
+    case(BackendState::Up, BackendState::Draining).check_well();
+    assert_eq!(case(BackendState::Up, BackendState::Down).reasons().0, Watch);
+    with(|case| case.pools[0].backends.clear()).check_well();
+}
+
+#[test]
+fn a_rise_of_made_up_answers_is_trouble() {
+    let case = |made_up, answered, usual: (u64, u64)| {
+        with(|case| {
+            (case.made_up, case.answered) = (made_up, answered);
+            case.usual = Some(MadeUp { made_up: usual.0, answered: usual.1 });
+        })
+    };
+    let none = (0, 100_000);
+    case(300, 10_000, none).check(
+        Trouble,
+        "made-up",
+        "3.0 % of the answers were made up in the last 10 s (300 of 10000); 0.0 % is usual",
+    );
+    // 1 %, and ten of them.
+    assert_eq!(case(100, 10_000, none).reasons().0, Trouble);
+    case(99, 10_000, none).check_well();
+    assert_eq!(case(10, 20, none).reasons().0, Trouble);
+    case(9, 20, none).check_well();
+    // Three times what is usual.
+    let some = (5_000, 100_000);
+    case(1_499, 10_000, some).check_well();
+    assert_eq!(case(1_501, 10_000, some).reasons().0, Trouble);
+    // Half of the way to all, where much is usual: a TS that is silent on what it does not have.
+    let much = (40_000, 100_000);
+    case(6_999, 10_000, much).check_well();
+    assert_eq!(case(7_001, 10_000, much).reasons().0, Trouble);
+    // Six standard deviations and ten more, where there are few: 5 + 6 * 2.24 + 10 = 28.4.
+    case(28, 100, some).check_well();
+    assert_eq!(case(29, 100, some).reasons().0, Trouble);
+}
+
+#[test]
+fn any_made_up_answer_is_trouble_while_nobody_is_up() {
+    let case = |made_up| {
+        with(|case| {
+            (case.made_up, case.answered, case.usual) = (made_up, 4, None);
+            case.pools[0].backends.iter_mut().for_each(|backend| backend.state = BackendState::Down);
+        })
+    };
+    let codes = |case: Case| case.reasons().1.into_iter().map(|(code, _)| code).collect::<Vec<_>>();
+    assert_eq!(codes(case(0)), ["pool-down"]);
+    assert_eq!(codes(case(1)), ["pool-down", "made-up"]);
+    let text = "25 % of the answers were made up in the last 10 s (1 of 4), while no backend of pool ts is up";
+    assert_eq!(case(1).reasons().1[1].1, text);
+}
+
+#[test]
+fn drops_for_want_of_time_are_trouble() {
+    let case = |overload, queries| with(|case| (case.overload, case.queries) = (overload, queries));
+    let text = "20 queries were dropped in the last 10 s (0.1 %): more came than could be answered";
+    case(20, 20_000).check(Trouble, "overload", text);
+    case(19, 20_000).check_well();
+    case(9, 9).check_well();
+    assert_eq!(case(10, 10).reasons().0, Trouble);
+    // What is dropped before it is counted.
+    assert_eq!(case(10, 0).reasons().0, Trouble);
+}
+
+#[test]
+fn a_zone_that_has_expired_is_trouble() {
+    let expired = |zones: &[&str]| {
+        with(|case| {
+            let zone = |zone: &&str| ExpiredZone { authority: "ts1".to_owned(), zone: (*zone).to_owned() };
+            case.expired = zones.iter().map(zone).collect();
+        })
+    };
+    expired(&[]).check_well();
+    let text = "zone a.example. of authority ts1 has expired: no primary has confirmed it for too long";
+    expired(&["a.example."]).check(Trouble, "zone-expired", text);
+    let text = "zones a., b., c. and 1 more of authority ts1 have expired: no primary has confirmed it for too long";
+    expired(&["a.", "b.", "c.", "d."]).check(Trouble, "zone-expired", text);
+}
+
+#[test]
+fn a_slow_backend_is_watched_while_it_is_up() {
+    let slow = |state, slow_for| {
+        with(|case| {
+            let backend = &mut case.pools[0].backends[1];
+            (backend.state, backend.slow_for, backend.p50) = (state, slow_for, Some(212_000));
+        })
+    };
+    let text = "ts2 of pool ts is slow for 40 s: its median is 212 ms, 1.0 ms is usual";
+    slow(BackendState::Up, 40).check(Watch, "backend-slow", text);
+    slow(BackendState::Up, 0).check_well();
+    assert_eq!(slow(BackendState::Down, 40).reasons().1.len(), 1, "down is enough");
+}
+
+#[test]
+fn slow_is_five_times_what_is_usual_and_20_ms_more() {
+    for (usual, now, expected) in [
+        (1_000, 20_999, false),
+        (1_000, 21_000, true),
+        (5_000, 24_999, false),
+        (5_000, 25_000, true),
+        (100_000, 499_999, false),
+        (100_000, 500_000, true),
+    ] {
+        assert_eq!(is_slow(usual, now), expected, "{usual} {now}");
+    }
+}
+
+#[test]
+fn a_high_tail_is_watched() {
+    let tail = |slow, measured| {
+        with(|case| {
+            let pool = &mut case.pools[0];
+            (pool.slow, pool.measured, pool.p99) = (slow, measured, Some(212_000));
+        })
+    };
+    let text = "p99 of pool ts was 212 ms in the last minute, 4.0 ms in the hour before";
+    tail(1_800, 60_000).check(Watch, "tail-high", text);
+    tail(1_799, 60_000).check_well();
+    tail(29, 100).check_well();
+    assert_eq!(tail(30, 100).reasons().0, Watch);
+    assert_eq!((slow_bound(4_000), slow_bound(6_000), slow_bound(10_000)), (24_000, 26_000, 40_000));
+}
+
+#[test]
+fn denied_hedges_are_watched() {
+    let hedges = |denied, sent| with(|case| (case.pools[0].hedges_denied, case.pools[0].hedges_sent) = (denied, sent));
+    let text = "41 hedges of pool ts were denied in the last 10 s, 40 were sent: the budget is spent";
+    hedges(41, 40).check(Watch, "hedges-denied", text);
+    hedges(40, 40).check_well();
+    hedges(19, 0).check_well();
+    assert_eq!(hedges(20, 0).reasons().0, Watch);
+}
+
+#[test]
+fn a_failed_reload_is_watched_until_one_succeeds() {
+    let reload = |error: Option<&str>| {
+        with(|case| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+            case.reload.last = Some(LastReload { at, error: error.map(str::to_owned) });
+            case.reload.edition = 4;
+        })
+    };
+    reload(None).check_well();
+    let text =
+        "the reload at 2026-01-01T00:00:00Z failed, edition 4 is in force: config.toml:14:1: pools.ts: unknown key";
+    reload(Some("config.toml:14:1: pools.ts: unknown key\n  |")).check(Watch, "reload-failed", text);
+}
+
+#[test]
+fn a_tap_that_drops_records_is_watched() {
+    let taps = |dropped, written| with(|case| case.taps = vec![TapFacts { name: "query_log", written, dropped }]);
+    taps(10, 990).check(Watch, "tap-drops", "10 records of query_log were dropped in the last minute (1.0 %)");
+    taps(10, 991).check_well();
+    taps(9, 0).check_well();
+    assert_eq!(taps(10, 0).reasons().0, Watch);
+}
+
+#[test]
+fn the_gravest_comes_first_and_there_are_not_too_many() {
+    let all = with(|case| {
+        let pool = case.pools[0].clone();
+        for number in 0..100_u32 {
+            let mut pool = pool.clone();
+            pool.backends[usize::from(number % 2 == 0)].state = BackendState::Down;
+            case.pools.push(pool);
+        }
+        case.reload.last = Some(LastReload { at: SystemTime::UNIX_EPOCH, error: Some(String::new()) });
+        case.overload = 1_000;
+    });
+    let (state, reasons) = all.reasons();
+    assert_eq!((state, reasons.len(), &*reasons[0].0, &*reasons[1].0), (Trouble, 32, "overload", "backend-down"));
+    assert!(RULES.is_sorted_by_key(|rule| std::cmp::Reverse(rule.state)));
+}
+
+/// The docs say what the table says.
+#[test]
+fn rules_stand_in_the_docs() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/verdict.md");
+    let text = std::fs::read_to_string(path).expect("it is there");
+    let (before, rest) = text.split_once("<!-- rules -->\n").expect("a place for the rules");
+    let (found, after) = rest.split_once("<!-- rules end -->").expect("an end of them");
+    let expected = rules_as_markdown();
+    if std::env::var_os("HEDGEROW_WRITE_DOCS").is_some() {
+        let text = format!("{before}<!-- rules -->\n{expected}<!-- rules end -->{after}");
+        return std::fs::write(path, text).expect("it can be written");
+    }
+    assert_eq!(found, expected, "HEDGEROW_WRITE_DOCS=1 cargo test --lib sight::verdict writes them");
+}

@@ -1,0 +1,321 @@
+//! Buffers of records that change hands between the workers and the writer thread, by lock-free queues that are filled at the
+//! start.
+//!
+//! ```text
+//!   worker ── append ──▶ its buffer ── full ─────────▶ full ──┐
+//!                            │  ▲                             ├──▶ writer ──▶ empty ──▶ any worker
+//!             end of a turn  ▼  │ next record                 │
+//!                          parked, one place for each worker ─┘
+//! ```
+//!
+//! A worker appends records to a buffer that is its own for a turn. At the end of the turn it parks that, and takes it back for the
+//! next record, unless the writer, whom the clock wakes, was there meanwhile; then it takes an empty one. So a record needs
+//! no message and no wake-up, and waits for nothing but the clock. If there is no empty buffer, the record is dropped, and who
+//! appends it counts that.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::metrics::Counter;
+
+/// The buffers of one tap.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// Those that have no room left, for the writer.
+    full: ArrayQueue<Buffer>,
+    /// Those that have nothing in them, for workers.
+    empty: ArrayQueue<Buffer>,
+    /// For each worker, the one that it will take back if the writer does not come first.
+    parked: Box<[ArrayQueue<Buffer>]>,
+    /// For each worker, how many records it has dropped.
+    dropped: Box<[Counter]>,
+    /// Who is woken when half of them are full.
+    writer: OnceLock<Thread>,
+    /// Whether it was, and has not looked since.
+    is_woken: AtomicBool,
+}
+
+/// Records, one behind the other, each behind its length.
+#[derive(Debug)]
+pub(super) struct Buffer(Vec<u8>);
+
+impl Exchange {
+    /// So many octets of buffers, but two for each worker at least: one to write to, and one that is written out meanwhile.
+    pub(super) fn new(octets: usize, workers: usize) -> Self {
+        let count = (octets / BUFFER).max(2 * workers);
+        let empty = ArrayQueue::new(count);
+        for _ in 0..count {
+            let _ = empty.push(Buffer(Vec::with_capacity(BUFFER)));
+        }
+        Self {
+            full: ArrayQueue::new(count),
+            empty,
+            parked: (0..workers).map(|_| ArrayQueue::new(1)).collect(),
+            dropped: (0..workers).map(|_| Counter::default()).collect(),
+            writer: OnceLock::new(),
+            is_woken: AtomicBool::new(false),
+        }
+    }
+
+    /// This thread is the writer from now on.
+    pub(super) fn set_writer(&self) {
+        let _ = self.writer.set(std::thread::current());
+    }
+
+    /// Takes a buffer with records, if there is one.
+    pub(super) fn take(&self) -> Option<Buffer> {
+        self.is_woken.store(false, Relaxed);
+        self.full.pop().or_else(|| self.parked.iter().find_map(ArrayQueue::pop))
+    }
+
+    /// Whether there is no buffer with records.
+    pub(super) fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.parked.iter().all(ArrayQueue::is_empty)
+    }
+
+    /// How many records were dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.iter().map(Counter::get).sum()
+    }
+
+    /// Gives a buffer back whose records are written.
+    pub(super) fn give_back(&self, mut buffer: Buffer) {
+        buffer.0.clear();
+        let _ = self.empty.push(buffer);
+    }
+
+    /// Hands a buffer to the writer, and wakes it if it has much to do.
+    fn hand_over(&self, buffer: Buffer) {
+        // There is room for all that there are.
+        let _ = self.full.push(buffer);
+        if self.full.len() >= self.full.capacity() / 2
+            && !self.is_woken.swap(true, Relaxed)
+            && let Some(writer) = self.writer.get()
+        {
+            writer.unpark();
+        }
+    }
+}
+
+impl Buffer {
+    /// The record at `at`, and where the next one is.
+    pub(super) fn record(&self, at: usize) -> Option<(&[u8], usize)> {
+        let (len, rest) = self.0.get(at..)?.split_first_chunk()?;
+        let len = u32::from_be_bytes(*len) as usize;
+        Some((rest.get(..len)?, at + LEN + len))
+    }
+
+    /// How many records there are from `at` on.
+    pub(super) fn count(&self, mut at: usize) -> u64 {
+        let mut count = 0;
+        while let Some((_, next)) = self.record(at) {
+            (at, count) = (next, count + 1);
+        }
+        count
+    }
+}
+
+/// One worker's place in an [`Exchange`].
+#[derive(Debug)]
+pub(super) struct Appender {
+    exchange: Arc<Exchange>,
+    worker: usize,
+    /// The one that is being written to.
+    buffer: Option<Buffer>,
+    /// Where its last whole record ends.
+    whole: usize,
+}
+
+impl Appender {
+    /// That of the worker of this number.
+    pub(super) fn new(exchange: Arc<Exchange>, worker: usize) -> Self {
+        Self { exchange, worker, buffer: None, whole: 0 }
+    }
+
+    /// Appends a record of so many octets at most; `write` writes it. Returns whether there was room: if not, it is dropped.
+    pub(super) fn append(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let is_kept = self.try_append(most, write);
+        if !is_kept {
+            self.exchange.dropped[self.worker].increment();
+        }
+        is_kept
+    }
+
+    fn try_append(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if LEN + most > BUFFER {
+            return false;
+        }
+        if let Some(buffer) = self.buffer.take_if(|buffer| buffer.0.len() + LEN + most > BUFFER) {
+            self.exchange.hand_over(buffer);
+        }
+        if self.buffer.is_none() && !self.take_buffer(most) {
+            return false;
+        }
+        let Some(Buffer(octets)) = &mut self.buffer else { return false };
+        let start = octets.len();
+        octets.extend_from_slice(&[0; LEN]);
+        write(octets);
+        let len = octets.len() - start - LEN;
+        debug_assert!(len <= most, "a record is longer than was said");
+        if let Some(place) = octets.get_mut(start..start + LEN) {
+            place.copy_from_slice(&(len as u32).to_be_bytes());
+        }
+        self.whole = octets.len();
+        true
+    }
+
+    /// Takes the buffer back that was parked, or an empty one. Returns whether there is one with so much room.
+    fn take_buffer(&mut self, most: usize) -> bool {
+        let Self { exchange, worker, .. } = self;
+        let mut buffer = exchange.parked.get(*worker).and_then(ArrayQueue::pop);
+        if let Some(parked) = buffer.take_if(|parked| parked.0.len() + LEN + most > BUFFER) {
+            exchange.hand_over(parked);
+        }
+        self.buffer = buffer.or_else(|| exchange.empty.pop());
+        self.whole = self.buffer.as_ref().map_or(0, |buffer| buffer.0.len());
+        self.buffer.is_some()
+    }
+
+    /// The turn is over: the writer may have what there is.
+    pub(super) fn park(&mut self) {
+        if let Some(buffer) = self.buffer.take()
+            && let Err(buffer) = self.exchange.parked[self.worker].push(buffer)
+        {
+            self.exchange.hand_over(buffer);
+        }
+    }
+}
+
+impl Drop for Appender {
+    /// What is whole goes to the writer, even if the worker has panicked in the midst of a record.
+    fn drop(&mut self) {
+        if let Some(Buffer(octets)) = &mut self.buffer {
+            octets.truncate(self.whole);
+        }
+        self.park();
+    }
+}
+
+/// Octets of a buffer: the longest message of DNS fits, with what is told of it.
+pub(super) const BUFFER: usize = (64 + 4) << 10;
+
+/// Octets of the length before a record.
+const LEN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::thread;
+
+    use super::*;
+
+    /// The records that a writer finds now.
+    fn taken(exchange: &Exchange) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        while let Some(buffer) = exchange.take() {
+            let mut at = 0;
+            while let Some((record, next)) = buffer.record(at) {
+                records.push(record.to_vec());
+                at = next;
+            }
+            exchange.give_back(buffer);
+        }
+        records
+    }
+
+    #[test]
+    fn records_are_there_after_the_turn_and_not_before() {
+        let exchange = Arc::new(Exchange::new(4 * BUFFER, 2));
+        let mut worker = Appender::new(Arc::clone(&exchange), 1);
+        assert!(worker.append(3, |out| out.extend_from_slice(b"one")));
+        assert!(worker.append(10, |out| out.extend_from_slice(b"two")), "shorter than it might have been");
+        assert!(worker.append(0, |_| {}));
+        assert_eq!(taken(&exchange), Vec::<Vec<u8>>::new());
+        worker.park();
+        assert_eq!(taken(&exchange), [&b"one"[..], b"two", b""]);
+        worker.park();
+        assert_eq!(taken(&exchange), Vec::<Vec<u8>>::new());
+        assert!(worker.append(5, |out| out.extend_from_slice(b"three")));
+        worker.park();
+        assert!(worker.append(4, |out| out.extend_from_slice(b"four")), "into the one that was parked");
+        worker.park();
+        assert_eq!(taken(&exchange), [&b"three"[..], b"four"]);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_dropped_until_there_is_some() {
+        let exchange = Arc::new(Exchange::new(0, 1));
+        let mut worker = Appender::new(Arc::clone(&exchange), 0);
+        let long = vec![7; BUFFER / 2];
+        let mut append = || worker.append(long.len(), |out| out.extend_from_slice(&long));
+        assert_eq!([append(), append(), append()], [true, true, false], "two buffers, each with room for one");
+        assert_eq!(taken(&exchange).len(), 2);
+        assert!(append());
+        assert!(!worker.append(BUFFER, |_| unreachable!()), "longer than a buffer");
+        assert!(worker.append(long.len() - 100, |_| {}), "which costs no other record");
+    }
+
+    #[test]
+    fn a_worker_that_panics_leaves_whole_records() {
+        let exchange = Arc::new(Exchange::new(0, 1));
+        let shared = Arc::clone(&exchange);
+        let panicked = thread::spawn(move || {
+            let mut worker = Appender::new(shared, 0);
+            worker.append(3, |out| out.extend_from_slice(b"one"));
+            worker.append(3, |out| {
+                out.push(b't');
+                panic!("in the midst of a record");
+            });
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(taken(&exchange), [b"one"]);
+        let mut next = Appender::new(Arc::clone(&exchange), 0);
+        for _ in 0..4 {
+            assert!(next.append(BUFFER - LEN, |_| {}), "no buffer is gone");
+            next.park();
+            taken(&exchange);
+        }
+    }
+
+    #[test]
+    fn between_threads_each_record_comes_once_or_is_counted() {
+        let (workers, each) = (3, 20_000_u64);
+        let exchange = Arc::new(Exchange::new(0, workers));
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writers: Vec<_> = (0..workers)
+            .map(|number| {
+                let (exchange, dropped) = (Arc::clone(&exchange), Arc::clone(&dropped));
+                thread::spawn(move || {
+                    let mut worker = Appender::new(exchange, number);
+                    for count in 0..each {
+                        let record = (number as u64) << 32 | count;
+                        if !worker.append(100, |out| {
+                            out.extend_from_slice(&record.to_be_bytes());
+                            out.resize(out.len() + (count % 90) as usize, 0);
+                        }) {
+                            dropped.fetch_add(1, Relaxed);
+                        }
+                        if count % 7 == 0 {
+                            worker.park();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut found: Vec<[u8; 8]> = Vec::new();
+        let mut take = || found.extend(taken(&exchange).iter().filter_map(|record| record.first_chunk().copied()));
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            take();
+        }
+        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        take();
+        let total = found.len() as u64;
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len() as u64, total, "none comes twice");
+        assert_eq!(total + dropped.load(Relaxed), workers as u64 * each);
+    }
+}

@@ -1,0 +1,226 @@
+//! The file of a query log: appended to by whole lines, rotated by its size, opened anew when somebody has removed it.
+//!
+//! Two processes may have the same file open for a moment, when one takes over from another. Both append, and who finds that the file
+//! is not at its path any more when it is to be rotated knows that the other has done so.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// A file of lines.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    /// After how many octets it is rotated, if it ever is.
+    rotate: Option<u64>,
+    /// How many of those that were rotated are kept.
+    keep: u16,
+    open: Option<Open>,
+    /// When it may be rotated again, after that could not be done.
+    rotates_from: Option<Instant>,
+}
+
+/// The file while it is open.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Octets in it.
+    len: u64,
+    /// Whether it is a regular file, and no FIFO or device.
+    is_regular: bool,
+}
+
+impl LogFile {
+    pub(super) fn new(path: PathBuf, rotate: Option<u64>, keep: u16) -> Self {
+        Self { path, rotate, keep, open: None, rotates_from: None }
+    }
+
+    /// Opens what is at the path by now before anything more is written.
+    pub(super) fn reopen(&mut self) {
+        self.open = None;
+    }
+
+    /// What becomes writable when a write would not wait any more.
+    pub(super) fn blocked_on(&self) -> Option<BorrowedFd<'_>> {
+        self.open.as_ref().map(|open| open.file.as_fd())
+    }
+
+    /// Appends lines. Returns how many octets of them were taken: of a regular file whole lines.
+    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        // Removed, nobody would ever read it.
+        if self.open.as_ref().is_some_and(|open| open.is_regular && !has_name(&open.file)) {
+            self.open = None;
+        }
+        let rotate = self.rotate;
+        let open = self.opened()?;
+        let is_full =
+            open.is_regular && open.len > 0 && rotate.is_some_and(|most| open.len + lines.len() as u64 > most);
+        let open = if is_full { self.rotated()? } else { self.opened()? };
+        let taken = open.file.write(lines)?;
+        open.len += taken as u64;
+        if taken == lines.len() || !open.is_regular {
+            return Ok(taken);
+        }
+        // The disk is full. What is there of the last line goes, so that all lines are whole; unless another process has
+        // written behind it, which is then separated from it.
+        let whole = lines[..taken].iter().rposition(|octet| *octet == b'\n').map_or(0, |end| end + 1);
+        let end = open.len - (taken - whole) as u64;
+        match open.file.metadata()?.len() == open.len {
+            true => open.file.set_len(end)?,
+            false => drop(open.file.write(b"\n")),
+        }
+        open.len = end;
+        if whole == 0 { Err(Errno::NOSPC.into()) } else { Ok(whole) }
+    }
+
+    /// The open file.
+    fn opened(&mut self) -> io::Result<&mut Open> {
+        match &mut self.open {
+            Some(_) => {}
+            none => *none = Some(Open::at(&self.path)?),
+        }
+        self.open.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// A new file: the one of before is kept beside it. If that cannot be done, which the log tells, lines go on to where they went.
+    fn rotated(&mut self) -> io::Result<&mut Open> {
+        let now = Instant::now();
+        if self.rotates_from.is_some_and(|from| now < from) {
+            return self.opened();
+        }
+        let is_ours = self.open.as_ref().is_some_and(|open| is_at(&open.file, &self.path));
+        match if is_ours { rotate(&self.path, self.keep) } else { Ok(()) } {
+            Ok(()) => {
+                self.rotates_from = None;
+                self.open = None;
+            }
+            Err(error) => {
+                self.rotates_from = Some(now + ROTATE_AGAIN);
+                tracing::warn!(file = %self.path.display(), %error, "query_log: the file cannot be rotated, and grows");
+            }
+        }
+        self.opened()
+    }
+}
+
+impl Open {
+    /// Opens a file to append to, and makes it if it is not there. Nothing is waited for: neither the reader of a FIFO nor room in it.
+    fn at(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::options().append(true).create(true).mode(MODE).custom_flags(flags.bits() as i32).open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.file_type().is_block_device() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a disk, expected a file"));
+        }
+        Ok(Self { file, len: metadata.len(), is_regular: metadata.is_file() })
+    }
+}
+
+/// Whether an open file is still to be found in some folder.
+fn has_name(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+}
+
+/// Whether an open file is the one at a path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().is_ok_and(|open| fs::metadata(path).is_ok_and(|there| place(there) == place(open)))
+}
+
+/// Renames a file to `.1`, the one that was that to `.2`, and so on. The last one goes.
+fn rotate(path: &Path, keep: u16) -> io::Result<()> {
+    let numbered = |number: u16| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    for number in (1..keep).rev() {
+        match fs::rename(numbered(number), numbered(number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    fs::rename(path, numbered(1))
+}
+
+/// Its owner writes it, its group may read it: names that people ask for are not for everybody.
+const MODE: u32 = 0o640;
+
+/// How long is waited after a file could not be rotated.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_rotated_by_its_size() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("log");
+        let at = |number: u16| folder.path().join(format!("log.{number}"));
+        fs::write(&path, "old\n").expect("our own folder");
+        let mut file = LogFile::new(path.clone(), Some(10), 2);
+        assert_eq!(file.write(b"one\n").expect("room"), 4);
+        assert_eq!(read(&path), "old\none\n");
+        assert_eq!(file.write(b"two\n").expect("room"), 4);
+        assert_eq!((read(&path), read(&at(1))), ("two\n".into(), "old\none\n".into()));
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, MODE);
+        file.write(b"longer than ten\n").expect("a file has at least what is written at a time");
+        file.write(b"3\n").expect("room");
+        assert_eq!([read(&path), read(&at(1)), read(&at(2))], ["3\n", "longer than ten\n", "two\n"]);
+        assert!(!at(3).exists());
+    }
+
+    #[test]
+    fn what_is_removed_is_made_anew_and_what_is_moved_is_written_to_until_it_is_reopened() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let (path, moved) = (folder.path().join("log"), folder.path().join("moved"));
+        let mut file = LogFile::new(path.clone(), None, 1);
+        file.write(b"one\n").expect("room");
+        fs::remove_file(&path).expect("it is there");
+        file.write(b"two\n").expect("room");
+        assert_eq!(read(&path), "two\n");
+        fs::rename(&path, &moved).expect("it is there");
+        file.write(b"three\n").expect("room");
+        file.reopen();
+        file.write(b"four\n").expect("room");
+        assert_eq!((read(&moved), read(&path)), ("two\nthree\n".into(), "four\n".into()));
+        fs::remove_dir_all(folder.path()).expect("our own folder");
+        assert_eq!(file.write(b"five\n").expect_err("no folder").kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_another_process_has_rotated_is_not_rotated_again() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("log");
+        let new = || LogFile::new(path.clone(), Some(4), 5);
+        let (mut one, mut other) = (new(), new());
+        one.write(b"a\n").expect("room");
+        other.write(b"b\n").expect("room");
+        one.write(b"c\n").expect("room");
+        other.write(b"d\n").expect("room");
+        assert_eq!(read(&folder.path().join("log.1")), "a\nb\nc\n");
+        assert_eq!(read(&path), "d\n");
+        assert!(!folder.path().join("log.2").exists());
+    }
+
+    #[test]
+    fn a_full_device_is_an_error_and_a_folder_is_no_file() {
+        let mut full = LogFile::new("/dev/full".into(), Some(1), 1);
+        assert_eq!(full.write(b"one\n").expect_err("it is full").kind(), io::ErrorKind::StorageFull);
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        LogFile::new(folder.path().into(), None, 1).write(b"one\n").expect_err("a folder");
+    }
+}

@@ -1,0 +1,200 @@
+//! Records of the query log as they travel from a worker to the writer: all that a line may say, in a hundred octets, and already
+//! without what it may not.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::metrics::Source;
+use crate::policy::race::Kind;
+use crate::wire::Transport;
+
+/// A query and what became of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct QueryRecord<'a> {
+    /// When the response was made, since 1970.
+    pub(super) at: Duration,
+    /// Who asked, as far as that may be told.
+    pub(super) client: Option<Address>,
+    pub(super) transport: Option<Transport>,
+    /// Name in wire form as it was asked for, as far as that may be told.
+    pub(super) qname: &'a [u8],
+    /// Type and class, if the message had a question.
+    pub(super) qtype_qclass: Option<(u16, u16)>,
+    /// Where the response came from and its rcode; none if there was no response.
+    pub(super) said: Option<(Source, u16)>,
+    /// The pool that was to answer.
+    pub(super) pool: &'a str,
+    /// The backend whose reply it was.
+    pub(super) backend: &'a str,
+    /// Why that was asked.
+    pub(super) kind: Option<Kind>,
+    /// From the query to the response, if that was measured.
+    pub(super) took: Option<Duration>,
+    /// How many attempts were made by then.
+    pub(super) attempts: u8,
+    /// Octets of the response.
+    pub(super) size: u16,
+    /// The code of the first extended error of the response (RFC 8914).
+    pub(super) ede: Option<u16>,
+    /// How many queries were answered by it: more than one, if the client has asked again meanwhile.
+    pub(super) queries: u32,
+    /// It is one of those that are always logged, and so stands for no other.
+    pub(super) is_certain: bool,
+}
+
+/// The address of a client, or the prefix that it is told as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) ip: IpAddr,
+    /// The length of the prefix, if it is one.
+    pub(super) prefix: Option<u8>,
+}
+
+impl<'a> QueryRecord<'a> {
+    /// Octets that it takes at most.
+    pub(super) fn max_len(&self) -> usize {
+        FIXED + self.qname.len() + self.pool.len() + self.backend.len()
+    }
+
+    /// Appends it.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.at.as_nanos() as u64).to_be_bytes());
+        out.extend_from_slice(&self.took.map_or(ABSENT_TIME, |took| took.as_nanos() as u64).to_be_bytes());
+        out.extend_from_slice(&self.queries.to_be_bytes());
+        let (qtype, qclass) = self.qtype_qclass.unwrap_or_default();
+        let (source, rcode) = self.said.map_or((ABSENT, 0), |(source, rcode)| (source as u8, rcode));
+        for number in [qtype, qclass, rcode, self.size, self.ede.unwrap_or_default()] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        let prefix = self.client.and_then(|client| client.prefix).unwrap_or(ABSENT);
+        let family = self.client.map_or(ABSENT, |client| if client.ip.is_ipv4() { 4 } else { 6 });
+        let flags =
+            u8::from(self.qtype_qclass.is_some()) | u8::from(self.ede.is_some()) << 1 | u8::from(self.is_certain) << 2;
+        let transport = self.transport.map_or(ABSENT, |transport| transport as u8);
+        let kind = self.kind.map_or(ABSENT, |kind| kind as u8);
+        out.extend_from_slice(&[source, prefix, family, flags, transport, kind, self.attempts]);
+        match self.client.map(|client| client.ip) {
+            Some(IpAddr::V4(ip)) => out.extend_from_slice(&ip.octets()),
+            Some(IpAddr::V6(ip)) => out.extend_from_slice(&ip.octets()),
+            None => {}
+        }
+        for octets in [self.qname, self.pool.as_bytes(), self.backend.as_bytes()] {
+            out.extend_from_slice(&(octets.len() as u16).to_be_bytes());
+            out.extend_from_slice(octets);
+        }
+    }
+
+    /// Reads one that was written.
+    pub(super) fn read(record: &'a [u8]) -> Option<Self> {
+        let mut rest = Rest(record);
+        let at = Duration::from_nanos(u64::from_be_bytes(rest.take()?));
+        let took = Some(u64::from_be_bytes(rest.take()?)).filter(|took| *took != ABSENT_TIME);
+        let queries = u32::from_be_bytes(rest.take()?);
+        let mut number = || rest.take().map(u16::from_be_bytes);
+        let (qtype, qclass, rcode, size, ede) = (number()?, number()?, number()?, number()?, number()?);
+        let [source, prefix, family, flags, transport, kind, attempts] = rest.take()?;
+        let ip = match family {
+            4 => Some(IpAddr::V4(Ipv4Addr::from(rest.take::<4>()?))),
+            6 => Some(IpAddr::V6(Ipv6Addr::from(rest.take::<16>()?))),
+            _ => None,
+        };
+        let prefix = Some(prefix).filter(|prefix| *prefix != ABSENT);
+        let mut octets = || {
+            let len = u16::from_be_bytes(rest.take()?);
+            rest.take_octets(len.into())
+        };
+        let (qname, pool, backend) = (octets()?, octets()?, octets()?);
+        Some(Self {
+            at,
+            client: ip.map(|ip| Address { ip, prefix }),
+            transport: [Transport::Udp, Transport::Tcp].into_iter().find(|known| *known as u8 == transport),
+            qname,
+            qtype_qclass: (flags & 1 != 0).then_some((qtype, qclass)),
+            said: SOURCES.into_iter().find(|known| *known as u8 == source).map(|source| (source, rcode)),
+            pool: str::from_utf8(pool).ok()?,
+            backend: str::from_utf8(backend).ok()?,
+            kind: [Kind::First, Kind::Hedge, Kind::Failover].into_iter().find(|known| *known as u8 == kind),
+            took: took.map(Duration::from_nanos),
+            attempts,
+            size,
+            ede: (flags & 2 != 0).then_some(ede),
+            queries,
+            is_certain: flags & 4 != 0,
+        })
+    }
+}
+
+/// What is left to be read.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn take_octets(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (first, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(first)
+    }
+}
+
+/// All sources.
+const SOURCES: [Source; 6] =
+    [Source::Backend, Source::Cache, Source::Stale, Source::Synthesized, Source::Authority, Source::Error];
+
+/// What stands for a number that is not there.
+const ABSENT: u8 = u8::MAX;
+
+/// The same for times.
+const ABSENT_TIME: u64 = u64::MAX;
+
+/// Octets of all but the names.
+const FIXED: usize = 2 * 8 + 4 + 5 * 2 + 7 + 16 + 3 * 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(record: &QueryRecord<'_>) {
+        let mut written = Vec::new();
+        record.write(&mut written);
+        assert!(written.len() <= record.max_len());
+        assert_eq!(QueryRecord::read(&written).as_ref(), Some(record));
+        for short in 0..written.len() {
+            assert_eq!(QueryRecord::read(&written[..short]), None);
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        check(&QueryRecord::default());
+        let mut record = QueryRecord {
+            at: Duration::new(1_700_000_000, 123_456_789),
+            client: Some(Address { ip: "2001:db8::".parse().expect("an address"), prefix: Some(56) }),
+            transport: Some(Transport::Tcp),
+            qname: b"\x03www\x07example\0",
+            qtype_qclass: Some((28, 1)),
+            said: Some((Source::Error, 23)),
+            pool: "ts",
+            backend: "ts-1",
+            kind: Some(Kind::Failover),
+            took: Some(Duration::from_nanos(1)),
+            attempts: 8,
+            size: u16::MAX,
+            ede: Some(0),
+            queries: 2,
+            is_certain: true,
+        };
+        check(&record);
+        for source in SOURCES {
+            record.said = Some((source, 0));
+            check(&record);
+        }
+        record.client = Some(Address { ip: "192.0.2.1".parse().expect("an address"), prefix: None });
+        record.took = Some(Duration::ZERO);
+        check(&record);
+    }
+}

@@ -1,0 +1,138 @@
+//! One batch to a collector, by HTTP: a connection of its own, for there is one every few seconds at most, and a time limit over all.
+
+use std::error::Error;
+use std::pin::pin;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::OtlpTarget;
+
+/// A batch was not taken, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Undelivered {
+    /// The collector has no time for it now.
+    Later(String),
+    /// It will not be.
+    Never(String),
+}
+
+/// Posts a batch. Returns what the collector complains of, though it has taken it.
+///
+/// # Errors
+/// If it is not taken within a few seconds.
+pub(super) async fn post(target: &OtlpTarget, body: Vec<u8>) -> Result<Option<String>, Undelivered> {
+    let never = |error: Box<dyn Error + Send + Sync>| Undelivered::Never(format!("{}: {error}", target.address));
+    match timeout(PATIENCE, exchange(target, body)).await {
+        Ok(Ok((status, answer))) => read(status, &answer),
+        Ok(Err(error)) => Err(never(error)),
+        Err(_) => Err(never(format!("no answer within {} s", PATIENCE.as_secs()).into())),
+    }
+}
+
+/// Sends a batch, and reads what is answered.
+async fn exchange(target: &OtlpTarget, body: Vec<u8>) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
+    let stream = TcpStream::connect(target.address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::post(&target.path)
+        .header(header::HOST, target.address.to_string())
+        .header(header::USER_AGENT, concat!("hedgerow/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))?;
+    let answered = async move {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let answer = Limited::new(response.into_body(), MAX_ANSWER).collect().await?;
+        Ok((status, answer.to_bytes()))
+    };
+    let (mut answered, mut connection) = (pin!(answered), pin!(connection));
+    let mut is_connected = true;
+    loop {
+        // The connection first: what it has read when it ends is the answer.
+        tokio::select! {
+            biased;
+            _ = &mut connection, if is_connected => is_connected = false,
+            answer = &mut answered => return answer,
+        }
+    }
+}
+
+/// What an answer means.
+fn read(status: StatusCode, answer: &[u8]) -> Result<Option<String>, Undelivered> {
+    /// What a collector says that has taken a batch.
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        partial_success: Option<PartialSuccess>,
+    }
+    /// What it has not taken of it.
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct PartialSuccess {
+        rejected_spans: Value,
+        error_message: String,
+    }
+    match status {
+        _ if status.is_success() => {
+            let partial = serde_json::from_slice::<Answer>(answer).ok().and_then(|answer| answer.partial_success);
+            let PartialSuccess { rejected_spans, error_message } = partial.unwrap_or_default();
+            // Numbers of 64 bits are strings in this JSON; not everybody keeps to that.
+            let rejected = rejected_spans.as_u64().or_else(|| rejected_spans.as_str()?.parse().ok()).unwrap_or(0);
+            let is_content = rejected == 0 && error_message.is_empty();
+            let message: String = error_message.chars().take(MAX_MESSAGE).collect();
+            Ok((!is_content).then(|| format!("the collector has rejected {rejected} spans: {message:?}")))
+        }
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Err(Undelivered::Later(format!("the collector says {status}"))),
+        _ => Err(Undelivered::Never(format!("the collector says {status}"))),
+    }
+}
+
+/// How long a delivery may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Octets of an answer at most.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// How much of what the collector says goes to the log, in characters.
+const MAX_MESSAGE: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let ok = |answer: &str| read(StatusCode::OK, answer.as_bytes()).expect("it was taken");
+        for content in
+            ["", "{}", "nonsense", "{\"partialSuccess\":{}}", "{\"partialSuccess\":{\"rejectedSpans\":\"0\"}}"]
+        {
+            assert_eq!(ok(content), None, "{content}");
+        }
+        let complaint = Some("the collector has rejected 3 spans: \"too old\"".to_owned());
+        assert_eq!(ok("{\"partialSuccess\":{\"rejectedSpans\":\"3\",\"errorMessage\":\"too old\"}}"), complaint);
+        assert_eq!(ok("{\"partialSuccess\":{\"rejectedSpans\":3,\"errorMessage\":\"too old\"}}"), complaint);
+        assert_eq!(read(StatusCode::ACCEPTED, b""), Ok(None));
+    }
+
+    #[test]
+    fn who_has_no_time_is_told_from_who_does_not_want_it() {
+        for (status, is_later) in
+            [(429, true), (502, true), (503, true), (504, true), (400, false), (500, false), (302, false)]
+        {
+            let answer = read(StatusCode::from_u16(status).expect("a status"), b"");
+            assert_eq!(matches!(answer, Err(Undelivered::Later(_))), is_later, "{status}: {answer:?}");
+            assert!(answer.is_err(), "{status}");
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The page at `/` of the admin server: its files and headers, and what a browser makes of it. What it is shown comes from a real
+//! server, or, where that would take a day or two thousand backends, from a stand-in behind a path prefix.
+
+mod fixture;
+
+use std::cell::Cell;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use hedgerow::sight::live::VerdictState;
+use serde_json::json;
+
+use self::fixture::{Fixture, HOSTILE, NOW, WRONG};
+use crate::support::admin_site::{HOST, Site};
+use crate::support::browser::Browser;
+use crate::support::stand_in::StandIn;
+use crate::support::*;
+
+/// What a browser may do with the page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+#[test]
+fn files_come_with_headers_that_let_them_do_no_more_than_they_need() {
+    let site = Site::start();
+    for (path, media) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+        ("/uplot.js", "text/javascript; charset=utf-8"),
+        ("/uplot.css", "text/css; charset=utf-8"),
+        ("/uplot.license", "text/plain; charset=utf-8"),
+    ] {
+        let answer = site.ask_with(&format!("GET {path}"), &[HOST], "");
+        assert_eq!(answer.status, 200, "{path}");
+        for line in [
+            format!("content-type: {media}"),
+            format!("content-security-policy: {POLICY}"),
+            "x-content-type-options: nosniff".to_owned(),
+            "referrer-policy: no-referrer".to_owned(),
+            "cross-origin-opener-policy: same-origin".to_owned(),
+            "cross-origin-resource-policy: same-origin".to_owned(),
+        ] {
+            assert!(answer.head.lines().any(|found| found == line), "{path}: no {line} in {}", answer.head);
+        }
+        assert_eq!(site.ask_with(&format!("GET {path}"), &["Host: evil.example"], "").status, 403, "{path}");
+    }
+}
+
+#[test]
+fn a_reload_takes_the_page_away_and_brings_it_back() {
+    let backend = Backend::new(answer("192.0.2.1"));
+    let config = Forwarder::to(&[&backend], "").admin().to_toml();
+    let server = Server::start(&config);
+    assert_eq!(server.admin().get("/").status, 200);
+    for (config, status) in [(format!("{config}page = false\n"), 404), (config, 200)] {
+        server.reload("config.toml", &config);
+        until(&format!("/ is {status}"), || (server.admin().get("/").status == status).then_some(()));
+        assert_eq!(server.admin().get("/page.js").status, status);
+        assert_eq!(server.admin().get("/healthz").status, 200);
+    }
+}
+
+/// What the page lists of zones.
+#[test]
+fn zones_are_told_with_their_state() {
+    let nobody = Closed::new();
+    let zone =
+        "$ORIGIN example.org.\n@ 300 SOA ns.elsewhere. h.example.org. 7 3600 600 86400 60\n@ 300 NS ns.elsewhere.\n";
+    let config = format!(
+        "[admin]\nlisten = '127.0.0.1:0'\n[authorities.ts1]\nlisten = ['127.0.0.1:0']\n\
+         zones = ['example.org.zone', {{ zone = 'example.net', primaries = ['{}'], file = 'net.saved' }}]\n",
+        nobody.address()
+    );
+    let server = Server::start_with_files(&config, &[("example.org.zone", zone)]);
+    let status = server.admin().get("/api/v1/status").body;
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let told = json!([
+        {"authority": "ts1", "name": "example.net.", "state": "absent", "serial": null},
+        {"authority": "ts1", "name": "example.org.", "state": "primary", "serial": 7},
+    ]);
+    assert_eq!((&status["zones"], &status["more_zones"]), (&told, &json!(0)));
+}
+
+#[test]
+fn what_is_told_is_shown_to_everybody() {
+    let Some(browser) = Browser::start("the page") else { return };
+    let site = Site::start();
+    let stand_in = StandIn::before(site.address);
+    let fixture = Fixture::new(VerdictState::Trouble, &["ts1", HOSTILE, "ts3"]);
+    stand_in.told().answers.extend(fixture.answers());
+    stand_in.tell(fixture.second(NOW));
+    browser.prefer("light");
+    browser.open(&stand_in.url());
+    stand_in.wait_for_streams(1);
+    // Where a browser is slow, a second is old before it is drawn.
+    let mut second = NOW;
+    until("the page is live", || {
+        second += 1;
+        stand_in.tell(fixture.second(second));
+        let is_live = "document.getElementById('feed').dataset.state === 'live'";
+        browser.look_for(is_live, Duration::from_secs(2)).as_bool()
+    });
+
+    // What it is about stands on top, in words.
+    assert_eq!(browser.text("verdict-word"), "Trouble");
+    assert!(browser.text("reasons").contains("ts1 of pool ts is down for 40 s"));
+    assert!(browser.text("verdict-since").starts_with("since "), "{}", browser.text("verdict-since"));
+    assert_eq!(browser.run("return document.title"), "Trouble · hedgerow");
+    browser.wait_for("!document.getElementById('reload').hidden");
+    assert_eq!(browser.run("return document.getElementById('reload-error').textContent"), WRONG);
+    let backends = browser.text("backends");
+    let first = backends.lines().nth(1).expect("a row");
+    assert!(first.starts_with("down\tts1\t4"), "{backends}");
+    for (table, text) in [
+        ("tiles", "From the cache"),
+        ("pools", "2 of 3"),
+        ("answers", "made up here"),
+        ("cache", "misses"),
+        ("dropped", "malformed"),
+        ("sources", "doubted"),
+        ("zones", "expired"),
+        ("server", "edition 3 of the config"),
+    ] {
+        assert!(browser.text(table).contains(text), "{table}: {}", browser.text(table));
+    }
+
+    // Names are text.
+    assert_eq!(browser.run("return document.querySelectorAll('#backends img, #slow img').length"), 0);
+    let named = "return [...document.querySelectorAll('#backends tbody th')].map(cell => cell.textContent)";
+    let shown = HOSTILE.replace('\u{202e}', "\\u{202e}").replace('\u{7}', "\\u{7}");
+    assert!(browser.run(named).as_array().expect("a list").contains(&shown.into()));
+
+    // Each chart says the same as a table.
+    browser.run("document.querySelectorAll('details').forEach(table => { table.open = true })");
+    browser.wait_for("[...document.querySelectorAll('details table')].every(table => table.rows.length === 601)");
+    let row = browser
+        .run("return document.querySelectorAll('details table')[1].rows[1].innerText.split('\\t').slice(1).join(' ')");
+    assert_eq!(row, "0.50 212 850 Trouble");
+    // A day of it, and back.
+    browser.click("span-24h");
+    browser.wait_for("document.querySelectorAll('details table')[0].rows.length === 1441");
+    browser.click("span-10m");
+    browser.wait_for("document.querySelectorAll('details table')[0].rows.length === 601");
+    browser.run("document.querySelectorAll('details').forEach(table => { table.open = false })");
+
+    // By the keyboard: a moment, and its slow races.
+    browser.run("document.querySelectorAll('.plot')[1].focus()");
+    browser.press("\u{e012}\u{e012}\u{e012}");
+    let said = browser.run("return document.activeElement.getAttribute('aria-valuetext')");
+    assert!(said.as_str().is_some_and(|said| said.ends_with("p50 0.50, p99 212, p99.9 850")), "{said}");
+    browser.press("\u{e007}");
+    browser.wait_for("document.querySelectorAll('#slow-table tbody tr').length > 0");
+    let races = browser.text("slow-table");
+    assert!(races.contains("ts1 silent; hedge to ts2 denied for 180 ms") && races.contains("onerror"), "{races}");
+    assert!(browser.text("slow-title").starts_with("Slow races from"), "{}", browser.text("slow-title"));
+    assert_eq!(browser.run("return document.activeElement.id"), "slow-title");
+    // By a click.
+    browser.run("document.getElementById('slow-title').textContent = ''");
+    browser.click_in(".u-over", 300);
+    browser.wait_for("document.getElementById('slow-title').textContent.startsWith('Slow races from')");
+
+    accessible(&browser, "light");
+    browser.picture("light-1440", 1440);
+    for width in [320, 360] {
+        browser.resize(width, 640);
+        let wide = browser.run("return document.documentElement.scrollWidth");
+        assert!(wide.as_u64().is_some_and(|wide| wide <= width.into()), "{wide} in {width}");
+    }
+    accessible(&browser, "narrow");
+    browser.picture("light-360", 360);
+    // Dark by the system's wish, and by the switch.
+    let back = "return getComputedStyle(document.body).backgroundColor";
+    let light = browser.run(back);
+    browser.prefer("dark");
+    assert_ne!(browser.run(back), light);
+    accessible(&browser, "dark");
+    browser.picture("dark-360", 360);
+    browser.picture("dark-1440", 1440);
+    browser.click("theme");
+    assert_eq!((browser.text("theme").as_str(), browser.run(back)), ("Theme: light", light));
+
+    // It asks nobody else, and what it asks it reads.
+    let requests = browser.requests();
+    assert!(requests.len() > 8, "{requests:?}");
+    assert!(requests.iter().all(|url| url.starts_with(&stand_in.url())), "{requests:?}");
+    assert_eq!(browser.console(), Vec::<String>::new());
+    // From elsewhere there are no names, and it is said how to see them.
+    stand_in.told().answers.insert("/api/v1/slow", (403, json!({"error": "names are private"})));
+    for (button, note) in [("slow-all", "slow-note"), ("names-show", "names-note")] {
+        browser.click(button);
+        browser.wait_for(&format!(
+            "document.getElementById('{note}').textContent.includes('on the server\\'s own host only')"
+        ));
+        assert!(browser.text(note).contains("hedgerow ctl"), "{}", browser.text(note));
+    }
+    assert_eq!(browser.run("return document.querySelectorAll('#slow-table tbody tr, #names tbody tr').length"), 0);
+    assert_eq!(browser.console().len(), 2, "the two refusals");
+}
+
+#[test]
+fn tabs_share_the_connections_of_a_browser_and_rest_while_hidden() {
+    let Some(browser) = Browser::start("tabs of the page") else { return };
+    let site = Site::start();
+    let stand_in = StandIn::before(site.address);
+    let fixture = Fixture::new(VerdictState::Well, &["ts1", "ts2"]);
+    stand_in.told().answers.extend(fixture.answers());
+    let now = Cell::new(NOW);
+    let tell = |fixture: &Fixture| {
+        stand_in.tell(fixture.second(now.get()));
+        now.set(now.get() + 1);
+    };
+    // A second after the other, until this is seen.
+    let tell_until = |expression: &str| {
+        patiently(expression, || {
+            tell(&fixture);
+            let script = format!("setTimeout(() => done(Boolean({expression})), 100)");
+            browser.run_until_done(&script).as_bool().filter(|&holds| holds)
+        })
+    };
+    let mode = |state: &str| format!("document.getElementById('feed').dataset.state === '{state}'");
+    tell(&fixture);
+    browser.open(&stand_in.url());
+    tell_until(&mode("live"));
+
+    // Hidden for a minute: nothing is asked for. Then it has all that it missed.
+    browser.hide(true);
+    stand_in.wait_for_streams(0);
+    let (first, asked) = (now.get(), stand_in.told().asked.len());
+    let changed = Fixture::new(VerdictState::Watch, &["ts1", "ts2"]);
+    (0..60).for_each(|_| tell(&changed));
+    assert_eq!(stand_in.told().asked.len(), asked, "{:?}", stand_in.told().asked);
+    browser.hide(false);
+    browser.wait_for("document.getElementById('verdict-word').textContent === 'Watch'");
+    let since: Vec<_> = stand_in.told().asked[asked..].to_vec();
+    assert!(since.iter().any(|path| path.starts_with("/api/v1/live?last_event_id=")), "{since:?}");
+    assert!(since.iter().all(|path| !path.contains("span=10m")), "{since:?}");
+    browser.run("document.querySelector('details').open = true");
+    browser.wait_for("document.querySelector('details table').rows.length > 60");
+    let times =
+        "return [...document.querySelector('details table').rows].slice(1, 61).map(row => row.cells[0].textContent)";
+    let expected: Vec<_> = (first..first + 60).rev().map(|at| time_of_day(&browser, at)).collect();
+    assert_eq!(browser.run(times), json!(expected));
+
+    // A browser has six connections to a host: some windows have streams, the seventh asks, and is shown all the same.
+    for _ in 1..7 {
+        browser.open_beside(&stand_in.url());
+        tell_until(&format!("{} || {}", mode("live"), mode("polling")));
+    }
+    assert!(browser.text("feed").starts_with("asking each 5 s: other tabs"), "{}", browser.text("feed"));
+    assert!((2..6).contains(&stand_in.told().streams), "{}", stand_in.told().streams);
+    let before = stand_in.told().asked.iter().filter(|path| path.ends_with("live?once")).count();
+    patiently("it asks again", || {
+        tell(&fixture);
+        browser.run_until_done("setTimeout(done, 100)");
+        let count = stand_in.told().asked.iter().filter(|path| path.ends_with("live?once")).count();
+        (count > before + 1).then_some(())
+    });
+    assert_eq!(browser.console(), Vec::<String>::new());
+
+    // Nor is there a stream where the server has enough of them. Data that is old is told to be.
+    stand_in.told().has_no_stream = true;
+    browser.open(&stand_in.url());
+    tell_until(&mode("polling"));
+    stand_in.told().answers.insert("/api/v1/live", (500, json!({"error": "no more"})));
+    browser.wait_for(&mode("late"));
+    assert!(browser.text("feed").contains("old"), "{}", browser.text("feed"));
+}
+
+#[test]
+fn two_thousand_backends_and_a_long_day_cost_no_more() {
+    let Some(browser) = Browser::start("a large page") else { return };
+    let site = Site::start();
+    let stand_in = StandIn::before(site.address);
+    let names: Vec<_> = (1..=2_000).map(|number| format!("ts{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let fixture = Fixture::new(VerdictState::Watch, &names);
+    stand_in.told().answers.extend(fixture.answers());
+    stand_in.tell(fixture.second(NOW));
+    browser.open(&stand_in.url());
+    stand_in.wait_for_streams(1);
+    browser.wait_for("document.querySelectorAll('#backends tbody tr').length === 64");
+    assert_eq!(browser.text("more-backends"), "and 1,936 more that do better");
+    assert!(browser.text("backends").lines().nth(1).is_some_and(|row| row.starts_with("down\tts1\t")));
+    assert!(browser.text("pools").contains("1,999 of 2,000"), "{}", browser.text("pools"));
+    browser.wait_for("document.getElementById('server').textContent.includes('1.2.3')");
+
+    // Hours of it, as fast as it takes them: what it keeps and shows stays as large as it was.
+    let mut now = NOW;
+    let mut tell = |count: u64| {
+        for _ in 0..count {
+            now += 1;
+            stand_in.tell(fixture.second(now));
+        }
+        let last = time_of_day(&browser, now);
+        browser
+            .wait_for(&format!("document.querySelector('details table').rows[1]?.cells[0].textContent === {last:?}"));
+        browser.command("HeapProfiler.collectGarbage", json!({}));
+        let heap = browser.command("Runtime.getHeapUsage", json!({}))["usedSize"].as_f64().expect("octets");
+        let nodes = browser.run("return document.querySelectorAll('*').length").as_u64().expect("a number");
+        (nodes, heap)
+    };
+    browser.run("document.querySelector('details').open = true");
+    let (nodes, heap) = tell(700);
+    let (later_nodes, later_heap) = tell(1_800);
+    assert_eq!(later_nodes, nodes);
+    assert!(later_heap < heap * 1.25 + 1e6, "{heap} octets, then {later_heap}");
+}
+
+#[test]
+fn a_death_a_stall_a_bad_config_and_a_restart_are_seen() {
+    let Some(browser) = Browser::start("the page of a real server") else { return };
+    // Names that begin with `slow` take their time.
+    let first = Backend::new(answer("192.0.2.1").except("slow", answer("192.0.2.1").after(ms(300))));
+    let second = Backend::new(answer("192.0.2.2"));
+    let admin = free_address();
+    let keys = "dispatch = 'sequential'\nbalance = 'ordered'\nattempt_timeout = '2s'\n\
+                [health]\ninterval = '100ms'\ntimeout = '80ms'\nfall = 1\nrise = 1";
+    let config = Forwarder::to(&[&first, &second], keys).to_toml() + &format!("[admin]\nlisten = '{admin}'\n");
+    let server = Server::start(&config);
+    let url = format!("http://{admin}/");
+    // Notes of each second what it says of the first backend, and what the page shows of it two frames later.
+    browser.command(
+        "Page.addScriptToEvaluateOnNewDocument",
+        json!({ "source": SECONDS.replace("NAME", &first.address().to_string()) }),
+    );
+    browser.open(&url);
+    browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
+    let row = |states: &[&str]| {
+        let words = json!(states);
+        format!("seconds.some(([told, shown]) => {words}.includes(told) && shown.startsWith(told))")
+    };
+    browser.wait_for(&row(&["up"]));
+
+    // In the second that tells it, it is shown.
+    for (is_dead, state) in [(true, "down"), (false, "up")] {
+        browser.run("seconds.length = 0");
+        first.play_dead(is_dead);
+        browser.wait_for(&row(&[state]));
+        let late = browser.run("return seconds.filter(([told, shown]) => !shown.startsWith(told))");
+        assert_eq!(late, json!([]), "told, and shown two frames later");
+    }
+
+    // Whose fault it is that answers take long.
+    let client = server.client();
+    let queries: Vec<_> = (0..20).map(|number| query(&format!("slow.n{number}.example"), A)).collect();
+    queries.iter().for_each(|query| client.send(query));
+    queries.iter().for_each(|_| drop(client.receive()));
+    let shown = |name: std::net::SocketAddr| {
+        format!(
+            "[...document.querySelectorAll('#backends tr')].find(row => row.cells[1].textContent === '{name}').cells[3].textContent"
+        )
+    };
+    browser.wait_for(&format!("parseFloat({}) >= 300", shown(first.address())));
+    assert_eq!(browser.run(&format!("return parseFloat({}) >= 300", shown(second.address()))), false);
+    assert!(browser.text("backends").lines().nth(1).is_some_and(|row| row.contains(&first.address().to_string())));
+
+    // A config that is wrong, and where.
+    server.reload("config.toml", &config.replace("[forwarder]", "[forwarder]\nlisen = 1"));
+    browser.wait_for("!document.getElementById('reload').hidden");
+    let error = browser.run("return document.getElementById('reload-error').textContent");
+    let error = error.as_str().expect("text");
+    assert!(error.contains("forwarder: unknown key \"lisen\"") && error.contains("^^^^^"), "{error}");
+
+    let requests = browser.requests();
+    assert!(requests.iter().all(|asked| asked.starts_with(&url)), "{requests:?}");
+    assert_eq!(browser.console(), Vec::<String>::new());
+
+    // The server goes, and comes back: the page says so, and goes on by itself.
+    drop(server);
+    browser.wait_for("['late', 'waiting'].includes(document.getElementById('feed').dataset.state)");
+    browser.run("seconds.length = 0");
+    let _server = Server::start(&config);
+    browser.wait_for(&row(&["up"]));
+    browser.wait_for("document.getElementById('feed').dataset.state === 'live'");
+    browser.wait_for("document.getElementById('reload').hidden");
+}
+
+/// Notes what the events of a page tell of a backend, and what the page then shows of it.
+const SECONDS: &str = "
+    const seconds = [];
+    const Plain = EventSource;
+    EventSource = class extends Plain {
+        constructor(url) {
+            super(url);
+            this.addEventListener('second', event => {
+                const told = JSON.parse(event.data).pools[0].backends.find(({ name }) => name === 'NAME').state;
+                const look = () => [...document.querySelectorAll('#backends tr')].find(row => row.cells[1].textContent === 'NAME')?.innerText ?? '';
+                requestAnimationFrame(() => requestAnimationFrame(() => seconds.push([told, look()])));
+            });
+        }
+    };";
+
+/// Repeats `attempt` until it gives a value. Seven windows on a busy machine take longer than anything else here.
+fn patiently<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + ms(60_000);
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+    }
+}
+
+/// What a browser calls this moment.
+fn time_of_day(browser: &Browser, at: u64) -> String {
+    let script = format!("return new Date({at}000).toTimeString().slice(0, 8)");
+    browser.run(&script).as_str().expect("text").to_owned()
+}
+
+/// Has axe-core look at the page, if it is there.
+fn accessible(browser: &Browser, what: &str) {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/axe-core/axe.min.js");
+    let Ok(script) = fs::read_to_string(file) else {
+        return leave_out("accessibility of the page", &format!("there is no {file}: .ci/run fetches it"));
+    };
+    browser.run(&script);
+    let found = browser.run_until_done(
+        "axe.run().then(found => done(found.violations.map(({id, nodes}) => [id, nodes.map(node => node.failureSummary + node.html)])))",
+    );
+    assert_eq!(found, json!([]), "{what}");
+}
