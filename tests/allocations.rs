@@ -107,7 +107,10 @@ fn after_warm_up_a_query_allocates_nothing() {
     HAS_BEGUN.store(true, Relaxed);
     for (dispatch, cookies) in [("race", false), ("race", true), ("hedge", true), ("sequential", true)] {
         let keys = format!("dispatch = {dispatch:?}\ncookies = {cookies}");
-        assert_eq!(allocations(1, &keys, "", ALL_NEW, 1).allocated, 0, "{COUNTED} queries, {keys}");
+        let allocated = allocations(1, &keys, "", ALL_NEW, 1).allocated;
+        // How many sockets hedges need at most is a matter of chance, on a busy machine above all.
+        let most = if dispatch == "hedge" { BY_CHANCE } else { 0 };
+        assert!(allocated <= most, "{allocated} for {COUNTED} queries, {keys}");
         assert_eq!(BORE_COOKIES.swap(0, Relaxed) >= WARM_UP, cookies, "who gives cookies gets them back, {keys}");
     }
     let allocated = allocations(2, "", "", ALL_NEW, 1).allocated;
@@ -125,7 +128,6 @@ fn after_warm_up_a_query_allocates_nothing() {
     for records in ZONES {
         assert_eq!(answering(zone_db_of(records), "").allocated, 0, "{COUNTED} queries answered from {records:?}");
     }
-    // How many sockets hedges need at most is a matter of chance.
     for dispatch in ["race", "sequential"] {
         let keys = format!("dispatch = {dispatch:?}");
         check_tapped(&keys, WARM_UP + COUNTED, |taps| allocations(1, &keys, taps, ALL_NEW, 1));

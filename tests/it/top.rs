@@ -212,7 +212,10 @@ fn a_death_is_seen_sorted_filtered_and_looked_at() {
     let told = Told::start();
     terminal.watch(&told, "--interval 100ms");
     let screen = terminal.wait("the figures", |screen| screen.contains("ts/ts40"));
-    assert!(screen.starts_with(" well  hedgerow top") && screen.contains("400 queries a second"), "{screen}");
+    assert!(
+        screen.starts_with(" well  ") && screen.contains(" hedgerow top  ") && screen.contains("400 queries a second"),
+        "{screen}"
+    );
     told.tell(Some(dead(1_767_225_601, "ts7")));
     let screen = terminal.wait("the death", |screen| screen.starts_with(" watch "));
     assert!(screen.contains("ts7 of pool ts is down for 40 s"), "{screen}");

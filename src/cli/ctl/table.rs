@@ -167,7 +167,7 @@ fn nothing() -> String {
 }
 
 /// A time as its two largest units, which tell enough.
-pub(super) fn time(seconds: u64) -> String {
+pub(in crate::cli) fn time(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

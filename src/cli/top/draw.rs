@@ -11,7 +11,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 
 use super::look::{Look, count, ms};
 use super::state::{State, View};
-use super::text::{POOL_HEADS, pool_figures, totals};
+use super::text::{POOL_HEADS, pool_figures, totals, verdict_for};
 use crate::sight::live::{PoolSecond, Second};
 use crate::sight::slow::SlowRace;
 
@@ -42,6 +42,7 @@ fn head<'a>(state: &State, look: &Look, now: Instant) -> Vec<Line<'a>> {
         Some(second) => {
             let verdict = second.verdict.state;
             title.push(Span::styled(format!(" {} ", verdict.label()), look.verdict(verdict)));
+            title.extend(verdict_for(second).map(|time| Span::raw(format!(" for {time} "))));
         }
         None => title.push(Span::raw(" ? ")),
     }
@@ -301,7 +302,7 @@ mod tests {
         let now = Instant::now();
         let lines = screen(&watched(now), &PLAIN, now, (80, 24));
         let expected = "\
-watch  hedgerow top  http://127.0.0.1:5380  00:00:00 UTC
+watch  for 40s  hedgerow top  http://127.0.0.1:5380  00:00:00 UTC
 ts2 of pool ts is down for 40 s
 queries/s                                                                   ...#
 1000 queries a second; answers: backend 900, cache 100; dropped: late 2; cache

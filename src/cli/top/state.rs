@@ -505,7 +505,8 @@ pub(super) mod tests {
         let reason = json!({ "code": "backend-down", "text": "ts2 of pool ts is down for 40 s" });
         Second {
             at: 1_767_225_600,
-            verdict: serde_json::from_value(json!({ "state": "watch", "reasons": [reason] })).expect("a verdict"),
+            verdict: serde_json::from_value(json!({ "state": "watch", "since": 1_767_225_560, "reasons": [reason] }))
+                .expect("a verdict"),
             queries: 1_000,
             responses: counts(&[("backend", 900), ("cache", 100), ("made-up", 0)]),
             dropped: counts(&[("late", 2)]),

@@ -5,14 +5,21 @@ use comfy_table::CellAlignment;
 use super::look::{Look, count, ms};
 use super::state::worst_first;
 use crate::cli::ctl::connection::Target;
-use crate::cli::ctl::table::{Column, table};
+use crate::cli::ctl::table::{Column, table, time};
 use crate::sight::live::{PoolSecond, Second};
+
+/// For how long all has been as it is, if the server says so.
+pub(super) fn verdict_for(second: &Second) -> Option<String> {
+    let since = Some(second.verdict.since).filter(|since| *since > 0)?;
+    Some(time(second.at.saturating_sub(since)))
+}
 
 /// The page.
 pub(super) fn page(second: &Second, target: &Target) -> String {
     // A pipe takes all of UTF-8.
     let look = Look { has_colors: false, is_ascii: false };
-    let mut text = format!("{}  {target}\n", second.verdict.state.label());
+    let time = verdict_for(second).map(|time| format!(" for {time}")).unwrap_or_default();
+    let mut text = format!("{}{time}  {target}\n", second.verdict.state.label());
     for reason in &second.verdict.reasons {
         text.push_str(&format!("  {}: {}\n", reason.code, look.text(&reason.text)));
     }
@@ -105,7 +112,7 @@ mod tests {
         let target: Target = "http://127.0.0.1:5380".parse().expect("a target");
         let page = page(&second(), &target);
         let expected = "\
-watch  http://127.0.0.1:5380
+watch for 40s  http://127.0.0.1:5380
   backend-down: ts2 of pool ts is down for 40 s
 
 1000 queries a second; answers: backend 900, cache 100; dropped: late 2; cache hits 80.0 %
