@@ -100,6 +100,10 @@ const SOCKETS: usize = 8;
 /// What may be allocated by chance where workers share nothing: the octets of a query whose question has the single-flight slot of
 /// one that the other worker has. Of 20 questions two do so once in some hundred batches.
 const BY_CHANCE: u64 = 16;
+/// So many and more are those of queries: one of a hundred.
+const FEW_OF_MANY: u64 = COUNTED as u64 / 100;
+/// How often it is measured at most, before a few count.
+const TRIES: u32 = 4;
 
 #[test]
 fn after_warm_up_a_query_allocates_nothing() {
@@ -107,10 +111,7 @@ fn after_warm_up_a_query_allocates_nothing() {
     HAS_BEGUN.store(true, Relaxed);
     for (dispatch, cookies) in [("race", false), ("race", true), ("hedge", true), ("sequential", true)] {
         let keys = format!("dispatch = {dispatch:?}\ncookies = {cookies}");
-        let allocated = allocations(1, &keys, "", ALL_NEW, 1).allocated;
-        // How many sockets hedges need at most is a matter of chance, on a busy machine above all.
-        let most = if dispatch == "hedge" { BY_CHANCE } else { 0 };
-        assert!(allocated <= most, "{allocated} for {COUNTED} queries, {keys}");
+        assert_eq!(allocations(1, &keys, "", ALL_NEW, 1).allocated, 0, "{COUNTED} queries, {keys}");
         assert_eq!(BORE_COOKIES.swap(0, Relaxed) >= WARM_UP, cookies, "who gives cookies gets them back, {keys}");
     }
     let allocated = allocations(2, "", "", ALL_NEW, 1).allocated;
@@ -128,6 +129,7 @@ fn after_warm_up_a_query_allocates_nothing() {
     for records in ZONES {
         assert_eq!(answering(zone_db_of(records), "").allocated, 0, "{COUNTED} queries answered from {records:?}");
     }
+    // How many sockets hedges need at most is a matter of chance.
     for dispatch in ["race", "sequential"] {
         let keys = format!("dispatch = {dispatch:?}");
         check_tapped(&keys, WARM_UP + COUNTED, |taps| allocations(1, &keys, taps, ALL_NEW, 1));
@@ -197,7 +199,17 @@ fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
 
 /// Measures a server with so many workers, two backends, keys of their pool, and further sections in its config, by queries for so
 /// many names in turn, of which each is asked for so many times at once.
+///
+/// On a busy machine it takes longer, and more is in flight at once than was in the warm-up: what is allocated for that is few, and
+/// does not come each time. What a query allocates does. So a few are measured again.
 fn allocations(workers: usize, keys: &str, sections: &str, names: u32, times: u32) -> Measured {
+    let measure = || allocations_once(workers, keys, sections, names, times);
+    let is_few = |measured: &Measured| (1..FEW_OF_MANY).contains(&measured.allocated);
+    (1..TRIES).fold(measure(), |measured, _| if is_few(&measured) { measure() } else { measured })
+}
+
+/// The same, once.
+fn allocations_once(workers: usize, keys: &str, sections: &str, names: u32, times: u32) -> Measured {
     let backends = [backend(), backend()];
     let text = format!(
         "workers = {workers}\n\
