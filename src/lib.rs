@@ -115,6 +115,7 @@ pub mod authority;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod discover;
 pub mod engine;
 #[cfg(feature = "faults")]
 pub mod faults;

@@ -96,6 +96,7 @@ fn config(args: &Args) -> Config {
     let pool = PoolConfig {
         name: "ls".to_owned(),
         backends: args.backends.iter().map(backend).collect(),
+        discover: None,
         rules,
         probe: ProbeConfig::default(),
         cache: PoolConfig::CACHE,
@@ -129,6 +130,8 @@ fn config(args: &Args) -> Config {
         query_log: None,
         dnstap: None,
         traces: None,
+        etcd: None,
+        state_dir: None,
     }
 }
 

@@ -64,6 +64,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         rate_limit: usual_rate_limit(&args.listen),
         cookies: CookieConfig::default(),
         connections: Default::default(),
+        register: None,
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
     let config = Config {
@@ -83,6 +84,8 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         query_log: None,
         dnstap: None,
         traces: None,
+        etcd: None,
+        state_dir: None,
     };
     load::load_files_to_serve(config, None, loader)
 }

@@ -7,7 +7,7 @@ use super::clients::{read_access, read_rate_limit};
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
 use super::transfer::{Claims, Transfers};
-use super::{AuthorityConfig, Expected, ZoneSource, connections, cookies, words};
+use super::{AuthorityConfig, Expected, ZoneSource, connections, cookies, discover, words};
 use crate::limit::AccessRules;
 use crate::zone::{Identity, Text};
 
@@ -22,12 +22,15 @@ pub(super) fn read<'d>(
     folder: &Path,
     listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
     claims: &mut Claims<'d>,
+    etcd_uses: &mut Vec<Spot<'d>>,
 ) -> AuthorityConfig {
     let listen = section.require("listen", "[\"127.0.0.1:5301\"]");
     let zones = section.require("zones", ZONES_EXAMPLE);
     let mut transfers = Transfers::default();
     let listen = listen.map(|node| read_listen(&node, listeners)).unwrap_or_default();
     let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
+    let register = section.section("register");
+    let register = register.map(|register| discover::read_register(register, &listen, etcd_uses));
     let authority = AuthorityConfig {
         name: name.to_owned(),
         listen,
@@ -45,6 +48,7 @@ pub(super) fn read<'d>(
         rate_limit,
         cookies: cookies::read(&mut section, folder),
         connections: section.section("connections").map(connections::read).unwrap_or_default(),
+        register,
     };
     section.finish();
     authority

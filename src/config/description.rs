@@ -38,7 +38,7 @@ pub(super) enum Fact {
     /// The value of one of these keys of a table.
     Either([&'static str; 2]),
     /// Values of these keys of a table, one of them at least.
-    Any([&'static str; 2]),
+    Any(&'static [&'static str]),
     /// That it is a table.
     Table,
     /// That it is an array of so many items at least, such as this one.
@@ -148,7 +148,7 @@ pub struct Table {
     /// Pairs of which one must be there, and one only.
     pub either: Vec<[&'static str; 2]>,
     /// Pairs of which one must be there, or both.
-    pub any: Vec<[&'static str; 2]>,
+    pub any: Vec<&'static [&'static str]>,
 }
 
 impl Table {
@@ -201,7 +201,7 @@ struct Builder {
     is_table: bool,
     required: Vec<&'static str>,
     either: Vec<[&'static str; 2]>,
-    any: Vec<[&'static str; 2]>,
+    any: Vec<&'static [&'static str]>,
     array: Option<(usize, String)>,
     scalars: Vec<Kind>,
 }

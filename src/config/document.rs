@@ -11,8 +11,8 @@ use super::section::{Node, Notes, Section, Spot, note_repeats};
 use super::transfer::Claims;
 use super::words::Expected;
 use super::{
-    Config, Problems, SlowConfig, User, admin, authority, cache, dnstap, forwarder, keys, limits, pool, query_log,
-    slow, supervisor, traces,
+    Config, Problems, SlowConfig, User, admin, authority, cache, discover, dnstap, forwarder, keys, limits, pool,
+    query_log, slow, supervisor, traces, words,
 };
 
 /// Reads the text of a config file; see [`Config::parse`].
@@ -61,6 +61,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let watch = document.boolean("watch", Config::WATCH);
     let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), Config::BUSY_POLL);
     let drain_delay = document.parsed("drain_delay", |text| limits::DRAIN_DELAY.parse(text), Config::DRAIN_DELAY);
+    let state_dir = document.take("state_dir").and_then(|node| node.parsed(words::folder_name));
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
@@ -74,12 +75,14 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let traces_section = document.section("traces");
     let traces_spot = traces_section.as_ref().map(|section| section.spot.clone());
     let traces = traces_section.map(traces::read);
+    let etcd = document.section("etcd").map(|section| discover::read_etcd(section, folder));
+    let mut etcd_uses = Vec::new();
 
     let mut listeners = Vec::new();
     let mut asked = Vec::new();
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
     let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
-    let pools = sections.map(|(name, section)| pool::read(name, section, &mut asked)).collect();
+    let pools = sections.map(|(name, section)| pool::read(name, section, folder, &mut asked, &mut etcd_uses)).collect();
     let forwarder = forwarder_node
         .and_then(|node| node.section())
         .map(|section| forwarder::read(section, &pool_names, folder, &mut listeners));
@@ -89,8 +92,11 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let authority_nodes = read_named(authorities_node.and_then(|node| node.section()));
     let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let mut claims = Claims::default();
-    let authorities =
-        sections.map(|(name, section)| authority::read(name, section, folder, &mut listeners, &mut claims)).collect();
+    let authorities = sections.map(|(name, section)| {
+        authority::read(name, section, folder, &mut listeners, &mut claims, &mut etcd_uses)
+    });
+    let authorities = authorities.collect();
+    discover::note_missing_etcd(etcd.as_ref(), etcd_uses);
     let keys = keys::read(&key_nodes, folder);
     claims.check(&keys);
 
@@ -104,7 +110,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     }
     note_shared_listeners(listeners);
     document.need_any(
-        ["forwarder", "authorities"],
+        &["forwarder", "authorities"],
         "nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]",
     );
     document.finish();
@@ -125,6 +131,8 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         query_log,
         dnstap,
         traces,
+        etcd,
+        state_dir: state_dir.map(|state_dir| folder.join(state_dir)),
     }
 }
 
@@ -194,7 +202,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, forwarder, pools, authorities, keys, cache, admin, supervisor, slow, query_log, dnstap, traces",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, state_dir, forwarder, pools, authorities, keys, cache, admin, supervisor, slow, query_log, dnstap, traces, etcd",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

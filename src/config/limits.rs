@@ -131,6 +131,21 @@ pub const FANOUT: Limits<u16> = Limits { min: 0, max: 8 };
 /// How often one backend is asked for one query. A race has at most 8 attempts.
 pub const TRIES: Limits<u8> = Limits { min: 1, max: 8 };
 
+/// Members of a pool that come by themselves. Each takes memory in every worker that asks it.
+pub const MEMBERS: Limits<usize> = Limits { min: 1, max: 10_000 };
+
+/// How long a member that is listed no more stays while it is up. An hour is longer than anybody looks on.
+pub const HOLD: Limits<Duration> = Limits { min: ms(0), max: secs(3600) };
+
+/// How long an authority is listed without a sign of life. Less than 2 s would not outlive an election of etcd.
+pub const LEASE: Limits<Duration> = Limits { min: secs(2), max: secs(600) };
+
+/// How long all zones are waited for before an authority is registered even so.
+pub const REGISTER_WAIT: Limits<Duration> = Limits { min: ms(0), max: secs(3600) };
+
+/// How long one request to etcd may take.
+pub const ETCD_TIMEOUT: Limits<Duration> = Limits { min: ms(100), max: secs(60) };
+
 /// Queries that may be out to one backend. None at all would be no backend; ten million are more than there is memory for.
 pub const MAX_IN_FLIGHT: Limits<u32> = Limits { min: 1, max: 10_000_000 };
 

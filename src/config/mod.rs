@@ -2,7 +2,7 @@
 //!
 //! The text is read once into a tree in which everything knows its place (`section`); `pool`,
 //! `forwarder` and `authority` with `clients`, `connections`, `cookies` and `transfer`, `keys`, `cache`, `query_log`, `dnstap`, `traces`,
-//! `supervisor` and `admin` each read one kind of section, `document` the file as a whole. None
+//! `discover`, `supervisor` and `admin` each read one kind of section, `document` the file as a whole. None
 //! stops at a problem: all of them are noted and handed out together as [`Problems`]. What a word
 //! stands for is in [`words`], which the command line uses too, and what is too much or too little
 //! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
@@ -15,6 +15,7 @@ mod clients;
 mod connections;
 mod cookies;
 pub mod description;
+mod discover;
 mod dnstap;
 mod document;
 mod forwarder;
@@ -43,6 +44,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use clients::usual_rate_limit;
+pub use discover::{
+    DiscoverConfig, DnsTarget, EtcdConfig, HttpEndpoint, RegisterConfig, TlsName, etcd_key, http_endpoint,
+};
 pub use dnstap::{DnstapTarget, TappedMessages};
 pub use keys::KeyConfig;
 pub use limits::Limits;
@@ -94,6 +98,10 @@ pub struct Config {
     pub dnstap: Option<DnstapConfig>,
     /// Where slow races go as traces, if they go anywhere.
     pub traces: Option<TracesConfig>,
+    /// The register of members and of orders, if the config has one.
+    pub etcd: Option<EtcdConfig>,
+    /// Where the last known members are saved, if they are. Already resolved against the folder of the config file.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Config {
@@ -221,8 +229,10 @@ pub struct PoolIndex(pub usize);
 pub struct PoolConfig {
     /// The key below `[pools]`.
     pub name: String,
-    /// At least one.
+    /// At least one, unless others come by themselves.
     pub backends: Vec<BackendConfig>,
+    /// Where others come from, if any do.
+    pub discover: Option<DiscoverConfig>,
     /// How races of this pool run.
     pub rules: Rules,
     /// What a probe asks.
@@ -315,6 +325,8 @@ pub struct AuthorityConfig {
     pub cookies: CookieConfig,
     /// What clients may use that come by TCP.
     pub connections: ConnectionRules,
+    /// How it tells where it is, if it does.
+    pub register: Option<RegisterConfig>,
 }
 
 impl AuthorityConfig {

@@ -1,18 +1,28 @@
 //! `[pools.*]`: who is asked, and under which rules.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::section::{Node, Section, Spot, note_repeats};
-use super::{BackendConfig, PoolConfig, ProbeConfig, limits, words};
+use super::{BackendConfig, PoolConfig, ProbeConfig, discover, limits, words};
 use crate::policy::{HealthRules, Hedge, Rules};
 
 /// An example of what `backends` takes.
 const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
 
 /// Reads `[pools.NAME]`. The address of each backend goes to `asked` with its spot.
-pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(SocketAddr, Spot<'d>)>) -> PoolConfig {
-    let backends = read_backends(&mut section, asked);
+pub(super) fn read<'d>(
+    name: &str,
+    mut section: Section<'d>,
+    folder: &Path,
+    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
+    etcd_uses: &mut Vec<Spot<'d>>,
+) -> PoolConfig {
+    section.need_any(&["backends", "discover"], &format!("backends is missing, write backends = {BACKENDS_EXAMPLE}"));
+    let backends_node = section.take("backends");
+    let discover = section.section("discover").map(|section| discover::read(section, folder, etcd_uses));
+    let backends = backends_node.map(|node| read_backends(&node, discover.is_some(), asked)).unwrap_or_default();
     let (health, probe) = match section.section("health") {
         Some(health) => read_health(health),
         None => (HealthRules::default(), ProbeConfig::default()),
@@ -42,13 +52,16 @@ pub(super) fn read<'d>(name: &str, mut section: Section<'d>, asked: &mut Vec<(So
     let cookies = section.boolean("cookies", PoolConfig::COOKIES);
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, rules, probe, cache, case, cookies, max_in_flight }
+    PoolConfig { name: name.to_owned(), backends, discover, rules, probe, cache, case, cookies, max_in_flight }
 }
 
-/// Reads `backends`: at least one, none twice by address or by name.
-fn read_backends<'d>(section: &mut Section<'d>, asked: &mut Vec<(SocketAddr, Spot<'d>)>) -> Vec<BackendConfig> {
-    let node = section.require("backends", BACKENDS_EXAMPLE);
-    let items = node.map(|node| node.items(BACKENDS_EXAMPLE)).unwrap_or_default();
+/// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name.
+fn read_backends<'d>(
+    node: &Node<'d>,
+    may_be_empty: bool,
+    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
+) -> Vec<BackendConfig> {
+    let items = if may_be_empty { node.any_items(BACKENDS_EXAMPLE) } else { node.items(BACKENDS_EXAMPLE) };
     let read = |item: &Node<'d>| Some((read_backend(item)?, item.spot.clone()));
     let backends: Vec<_> = items.iter().filter_map(read).collect();
 

@@ -126,9 +126,11 @@ impl Writer<'_> {
         if !table.required.is_empty() {
             schema.insert("required".to_owned(), json!(table.required));
         }
-        for (word, pairs) in [("oneOf", &table.either), ("anyOf", &table.any)] {
-            if let [pair] = &pairs[..] {
-                schema.insert(word.to_owned(), json!(pair.map(|key| json!({ "required": [key] }))));
+        let either: Vec<&[&str]> = table.either.iter().map(|pair| &pair[..]).collect();
+        for (word, groups) in [("oneOf", &either), ("anyOf", &table.any)] {
+            if let [group] = &groups[..] {
+                let ways: Vec<_> = group.iter().map(|key| json!({ "required": [key] })).collect();
+                schema.insert(word.to_owned(), ways.into());
             }
         }
         schema

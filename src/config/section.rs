@@ -359,7 +359,7 @@ impl<'d> Section<'d> {
     }
 
     /// Notes `message` unless one of these keys is there.
-    pub(super) fn need_any(&self, keys: [&'static str; 2], message: &str) {
+    pub(super) fn need_any(&self, keys: &'static [&'static str], message: &str) {
         match self.entries {
             Entries::Written(entries) if keys.iter().any(|key| entries.contains_key(*key)) => {}
             Entries::Written(_) => self.spot.note(message),

@@ -413,6 +413,7 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
             BackendConfig { name: format!("backend{number}"), address: address(number - 1), weight: model.weight }
         });
         PoolConfig {
+            discover: None,
             name: format!("pool{place}"),
             backends: backends.collect(),
             rules: rules.clone(),

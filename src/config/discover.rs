@@ -1,0 +1,452 @@
+//! `[pools.*.discover]`, `[authorities.*.register]` and `[etcd]`: members that come by themselves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::section::{Section, Spot, note_repeats};
+use super::words::Expected;
+use super::{limits, words};
+use crate::limit::Prefix;
+use crate::wire::Name;
+
+/// `[pools.*.discover]`: where members of a pool come from, besides those of its `backends`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiscoverConfig {
+    /// The key that they are registered under in etcd.
+    pub etcd: Option<String>,
+    /// The name that lists them.
+    pub dns: Option<DnsTarget>,
+    /// Who is asked for that; none: those of /etc/resolv.conf.
+    pub resolvers: Vec<SocketAddr>,
+    /// The file that lists them. Already resolved against the folder of the config file.
+    pub file: Option<PathBuf>,
+    /// Where members may be.
+    pub allow: Vec<Prefix>,
+    /// Members at most.
+    pub max: usize,
+    /// How long one that is listed no more stays while it is up.
+    pub hold: Duration,
+}
+
+impl DiscoverConfig {
+    /// The default of `max`: more than most fleets have, and less than what fills a small machine.
+    pub const MAX: usize = 1024;
+
+    /// The default of `hold`: longer than a register takes to come back, and than its members take to be in it again.
+    pub const HOLD: Duration = Duration::from_secs(30);
+
+    /// The default of `allow`: anywhere.
+    pub fn usual_allow() -> Vec<Prefix> {
+        ["0.0.0.0/0", "::/0"].map(|prefix| prefix.parse().expect("a prefix")).to_vec()
+    }
+}
+
+/// `discover.dns`: a name that lists members.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DnsTarget {
+    /// `NAME:PORT`: the addresses of a host.
+    Host {
+        /// Its name.
+        name: Name,
+        /// Where they are asked.
+        port: u16,
+    },
+    /// `_SERVICE._PROTO.NAME`: a service by SRV (RFC 2782).
+    Service(Name),
+}
+
+impl std::fmt::Display for DnsTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host { name, port } => write!(f, "{name}:{port}"),
+            Self::Service(name) => name.fmt(f),
+        }
+    }
+}
+
+/// `[authorities.*.register]`: how an authority tells where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterConfig {
+    /// The key that it is registered under in etcd.
+    pub etcd: String,
+    /// Where others ask it; none: the first address that it is bound to.
+    pub address: Option<SocketAddr>,
+    /// Its label; none: the address.
+    pub name: Option<String>,
+    /// Its share of the load.
+    pub weight: u16,
+    /// How long it is listed without a sign of life.
+    pub lease: Duration,
+    /// How long all zones are waited for before it is registered even so.
+    pub wait: Duration,
+}
+
+impl RegisterConfig {
+    /// The default of `weight`.
+    pub const WEIGHT: u16 = 1;
+
+    /// The default of `lease`: who has died without a word is listed for that long, and probes find it sooner.
+    pub const LEASE: Duration = Duration::from_secs(10);
+
+    /// The default of `wait`.
+    pub const WAIT: Duration = Duration::from_secs(30);
+
+    /// That of the command line.
+    pub fn of_key(key: String, address: Option<SocketAddr>) -> Self {
+        let (weight, lease, wait) = (Self::WEIGHT, Self::LEASE, Self::WAIT);
+        Self { etcd: key, address, name: None, weight, lease, wait }
+    }
+}
+
+/// `[etcd]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// Its members, in turn; at least one.
+    pub endpoints: Vec<HttpEndpoint>,
+    /// What all our keys begin with.
+    pub prefix: String,
+    /// Who we are to it, if that is asked.
+    pub user: Option<String>,
+    /// Holds the password. Already resolved against the folder of the config file.
+    pub password_file: Option<PathBuf>,
+    /// Whose certificates are good; none: those of the system. Already resolved against the folder of the config file.
+    pub ca_file: Option<PathBuf>,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+impl EtcdConfig {
+    /// The default of `prefix`.
+    pub const PREFIX: &str = "hedgerow";
+
+    /// The default of `timeout`: an election takes about one second.
+    pub const TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// That of the command line.
+    pub fn of_endpoint(endpoint: HttpEndpoint) -> Self {
+        Self {
+            endpoints: vec![endpoint],
+            prefix: Self::PREFIX.to_owned(),
+            user: None,
+            password_file: None,
+            ca_file: None,
+            timeout: Self::TIMEOUT,
+        }
+    }
+}
+
+/// `http://ADDRESS:PORT` or `https://ADDRESS:PORT#NAME`: a server that is asked by HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpEndpoint {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// By TLS: what its certificate must bear; none: nothing is encrypted.
+    pub tls: Option<TlsName>,
+}
+
+/// What a certificate must bear.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TlsName {
+    /// The address that was connected to.
+    Address(IpAddr),
+    /// This name.
+    Name(String),
+}
+
+impl std::fmt::Display for HttpEndpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.tls {
+            None => write!(f, "http://{}", self.address),
+            Some(_) => write!(f, "https://{}", self.address),
+        }
+    }
+}
+
+/// Reads `[pools.*.discover]`. `etcd_uses` gets the spots of keys that need `[etcd]`.
+pub(super) fn read<'d>(mut section: Section<'d>, folder: &Path, etcd_uses: &mut Vec<Spot<'d>>) -> DiscoverConfig {
+    let etcd = read_key(&mut section, etcd_uses);
+    let dns = section.take("dns").and_then(|node| node.parsed(dns_target));
+    let resolvers = section.take("resolvers").map(|node| {
+        let items = node.any_items("[\"192.0.2.1:53\"]").into_iter();
+        let addresses: Vec<_> =
+            items.filter_map(|item| Some((item.parsed(words::backend_address)?, item.spot))).collect();
+        note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
+        addresses.into_iter().map(|(address, _)| address).collect()
+    });
+    let file = section.take("file").and_then(|node| node.parsed(words::file_name));
+    let allow = section.take("allow").map(|node| {
+        let items = node.items("[\"192.0.2.0/24\"]").into_iter();
+        items.filter_map(|item| item.parsed(words::prefix)).collect()
+    });
+    let max = section.integer("max", limits::MEMBERS, DiscoverConfig::MAX);
+    let hold = section.parsed("hold", |text| limits::HOLD.parse(text), DiscoverConfig::HOLD);
+    section.need_any(&["etcd", "dns", "file"], "nothing lists members, write etcd, dns or file");
+    section.finish();
+    let file = file.map(|file| folder.join(file));
+    let allow = allow.unwrap_or_else(DiscoverConfig::usual_allow);
+    DiscoverConfig { etcd, dns, resolvers: resolvers.unwrap_or_default(), file, allow, max, hold }
+}
+
+/// Reads `[authorities.*.register]`. `listen` are the addresses of the authority.
+pub(super) fn read_register<'d>(
+    mut section: Section<'d>,
+    listen: &[SocketAddr],
+    etcd_uses: &mut Vec<Spot<'d>>,
+) -> RegisterConfig {
+    let spot = section.spot.clone();
+    let etcd = section.require("etcd", "\"ts\"");
+    let etcd = etcd.and_then(|node| {
+        etcd_uses.push(node.spot.clone());
+        node.parsed(etcd_key)
+    });
+    let address = section.take("address").and_then(|node| node.parsed(words::backend_address));
+    let is_plain = listen.first().is_some_and(|first| !first.ip().is_unspecified());
+    if address.is_none() && !listen.is_empty() && !is_plain {
+        spot.note("address is missing: nobody is reached at any address, write address = \"192.0.2.1:53\"");
+    }
+    let name = section.take("name").and_then(|node| node.parsed(words::label));
+    let weight = section.integer("weight", limits::WEIGHT, RegisterConfig::WEIGHT);
+    let lease = section.parsed("lease", |text| limits::LEASE.parse_seconds(text), RegisterConfig::LEASE);
+    let wait = section.parsed("wait", |text| limits::REGISTER_WAIT.parse(text), RegisterConfig::WAIT);
+    section.finish();
+    RegisterConfig { etcd: etcd.unwrap_or_default(), address, name, weight, lease, wait }
+}
+
+/// Reads `[etcd]`.
+pub(super) fn read_etcd(mut section: Section<'_>, folder: &Path) -> EtcdConfig {
+    let spot = section.spot.clone();
+    let endpoints = section.require("endpoints", "[\"http://127.0.0.1:2379\"]").map(|node| {
+        let items = node.items("[\"http://127.0.0.1:2379\"]").into_iter();
+        let endpoints: Vec<_> = items.filter_map(|item| Some((item.parsed(http_endpoint)?, item.spot))).collect();
+        note_repeats(endpoints.iter().cloned(), |endpoint| format!("{endpoint} is named"));
+        endpoints.into_iter().map(|(endpoint, _)| endpoint).collect::<Vec<_>>()
+    });
+    let prefix = section.parsed("prefix", etcd_key, EtcdConfig::PREFIX.to_owned());
+    let user = section.take("user").and_then(|node| node.parsed(words::label));
+    let password_file = section.take("password_file").and_then(|node| node.parsed(words::file_name));
+    match (&user, &password_file) {
+        (Some(_), None) => spot.note("password_file is missing, write password_file = \"etcd.password\""),
+        (None, Some(_)) => spot.note("user is missing, write user = \"hedgerow\""),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    let ca_file = section.take("ca_file").and_then(|node| node.parsed(words::file_name));
+    let timeout = section.parsed("timeout", |text| limits::ETCD_TIMEOUT.parse(text), EtcdConfig::TIMEOUT);
+    section.finish();
+    EtcdConfig {
+        endpoints: endpoints.unwrap_or_default(),
+        prefix,
+        user,
+        password_file: password_file.map(|file| folder.join(file)),
+        ca_file: ca_file.map(|file| folder.join(file)),
+        timeout,
+    }
+}
+
+/// Notes keys that need `[etcd]`, where there is none.
+pub(super) fn note_missing_etcd(etcd: Option<&EtcdConfig>, uses: Vec<Spot<'_>>) {
+    if etcd.is_none() {
+        let missing = "there is no etcd to ask, add [etcd] with endpoints = [\"http://127.0.0.1:2379\"]";
+        uses.iter().for_each(|spot| spot.note(missing));
+    }
+}
+
+/// Reads `etcd` of a pool, if it is there.
+fn read_key<'d>(section: &mut Section<'d>, etcd_uses: &mut Vec<Spot<'d>>) -> Option<String> {
+    let node = section.take("etcd")?;
+    etcd_uses.push(node.spot.clone());
+    node.parsed(etcd_key)
+}
+
+/// Reads a part of keys of etcd.
+pub fn etcd_key(text: &str) -> Result<String, Expected> {
+    let is_right = !text.is_empty()
+        && text.len() <= MAX_KEY
+        && !text.starts_with('/')
+        && !text.ends_with('/')
+        && !text.chars().any(char::is_control);
+    match is_right {
+        true => Ok(text.to_owned()),
+        false => Err(Expected::new(format!(
+            "a key of 1 to {MAX_KEY} octets such as \"ts\", without / at its ends and without control characters"
+        ))
+        .matching("^[^/]")),
+    }
+}
+
+/// Reads `http://ADDRESS:PORT`, or `https://ADDRESS:PORT`, perhaps with `#NAME`.
+pub fn http_endpoint(text: &str) -> Result<HttpEndpoint, Expected> {
+    let expected = |what: &str| Expected::new(what).matching("^https?://(localhost:|[0-9\\[])");
+    let (scheme, rest) = text.split_once("://").ok_or_else(|| expected(ENDPOINT_FORM))?;
+    let (address, name) = rest.split_once('#').map_or((rest, None), |(address, name)| (address, Some(name)));
+    let address = address.strip_suffix('/').unwrap_or(address);
+    // RFC 6761 section 6.3: nobody is asked for that one.
+    let local = address.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address = local.as_deref().unwrap_or(address);
+    let is_address = address.starts_with('[') || address.starts_with(|letter: char| letter.is_ascii_digit());
+    if !is_address {
+        return Err(expected(ENDPOINT_NAME));
+    }
+    let address = words::backend_address(address)?;
+    let tls = match (scheme, name) {
+        ("http", None) => None,
+        ("https", None) => Some(TlsName::Address(address.ip())),
+        ("https", Some(name)) if !name.is_empty() && name.parse::<Name>().is_ok() => {
+            Some(TlsName::Name(name.to_owned()))
+        }
+        _ => return Err(expected(ENDPOINT_FORM)),
+    };
+    Ok(HttpEndpoint { address, tls })
+}
+
+/// Reads a name that lists members.
+fn dns_target(text: &str) -> Result<DnsTarget, Expected> {
+    let form = || {
+        Expected::new("a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\"")
+            .matching(words::NOT_EMPTY)
+    };
+    if text.starts_with('_') {
+        let name = words::domain_name(text)?;
+        let labels: Vec<_> = name.labels().collect();
+        let is_service = labels.len() > 2 && labels.get(1).is_some_and(|label| label.starts_with(b"_"));
+        return if is_service { Ok(DnsTarget::Service(name)) } else { Err(form()) };
+    }
+    let (name, port) = text.rsplit_once(':').ok_or_else(form)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(form)?;
+    if name.parse::<IpAddr>().is_ok() || name.contains(':') {
+        return Err(Expected::new("a name, since an address is one member: write it in backends"));
+    }
+    Ok(DnsTarget::Host { name: words::domain_name(name)?, port })
+}
+
+/// What an endpoint looks like.
+const ENDPOINT_FORM: &str =
+    "a URL such as \"http://127.0.0.1:2379\", or \"https://192.0.2.1:2379#NAME\" where a certificate bears a name";
+
+/// The same, to who names a host.
+const ENDPOINT_NAME: &str =
+    "an IP address for the host, as in \"http://127.0.0.1:2379\", for hedgerow asks nobody for names; by https, what the \
+     certificate bears stands behind #";
+
+/// Octets of a part of a key at most.
+const MAX_KEY: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// Checks the problem of a pool with `line`, the third line of the file, below `[pools.ts.discover]`.
+    fn check_discover(line: &str, expected: &str) {
+        let text = format!("[forwarder]\n[pools.ts.discover]\n{line}\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n");
+        check(&text, &[&format!("3:{expected}")]);
+    }
+
+    #[test]
+    fn discovery_is_read() {
+        let text = "[forwarder]\n[pools.ts.discover]\netcd = \"eu/ts\"\ndns = \"ts.example:5301\"\nfile = \"m.json\"\n\
+                    resolvers = [\"192.0.2.53:53\"]\nallow = [\"10.0.0.0/8\"]\nmax = 7\nhold = \"0s\"\n\
+                    [etcd]\nendpoints = [\"http://127.0.0.1:2379\", \"https://[::1]:2379\", \"https://192.0.2.1:2379#etcd.example\"]\n\
+                    prefix = \"p\"\nuser = \"u\"\npassword_file = \"pw\"\nca_file = \"ca.pem\"\ntimeout = \"500ms\"\n";
+        let config = Config::parse(text, "c.toml", Path::new("/etc/h")).unwrap_or_else(|p| panic!("{p}"));
+        let pool = &config.pools[0];
+        assert!(pool.backends.is_empty());
+        let expected = DiscoverConfig {
+            etcd: Some("eu/ts".to_owned()),
+            dns: Some(DnsTarget::Host { name: "ts.example".parse().expect("a name"), port: 5301 }),
+            resolvers: vec!["192.0.2.53:53".parse().expect("an address")],
+            file: Some("/etc/h/m.json".into()),
+            allow: vec!["10.0.0.0/8".parse().expect("a prefix")],
+            max: 7,
+            hold: Duration::ZERO,
+        };
+        assert_eq!(pool.discover.as_ref(), Some(&expected));
+        let etcd = config.etcd.expect("it is there");
+        let endpoints: Vec<_> = etcd.endpoints.iter().map(HttpEndpoint::to_string).collect();
+        assert_eq!(endpoints, ["http://127.0.0.1:2379", "https://[::1]:2379", "https://192.0.2.1:2379"]);
+        assert_eq!(etcd.endpoints[2].tls, Some(TlsName::Name("etcd.example".to_owned())));
+        assert_eq!((&*etcd.prefix, etcd.user.as_deref(), etcd.timeout), ("p", Some("u"), Duration::from_millis(500)));
+        let text = "[forwarder]\n[pools.ts.discover]\ndns = \"_dns._udp.ts.example\"\n";
+        let config = Config::parse(text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{p}"));
+        let discover = config.pools[0].discover.clone().expect("it is there");
+        assert_eq!(discover.dns, Some(DnsTarget::Service("_dns._udp.ts.example".parse().expect("a name"))));
+        assert_eq!((discover.max, discover.hold), (DiscoverConfig::MAX, DiscoverConfig::HOLD));
+        assert_eq!(discover.allow, DiscoverConfig::usual_allow());
+    }
+
+    #[test]
+    fn discovery_is_checked() {
+        for (line, expected) in [
+            ("etdc = \"ts\"\nfile = \"f\"", "1: pools.ts.discover: unknown key \"etdc\", did you mean \"etcd\"?"),
+            ("etcd = \"/ts\"", "8: pools.ts.discover.etcd: invalid value \"/ts\": expected a key of 1 to 255 octets such as \"ts\", without / at its ends and without control characters"),
+            ("dns = \"ts.example\"", "7: pools.ts.discover.dns: invalid value \"ts.example\": expected a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\""),
+            ("dns = \"192.0.2.1:53\"", "7: pools.ts.discover.dns: invalid value \"192.0.2.1:53\": expected a name, since an address is one member: write it in backends"),
+            ("dns = \"_dns.ts\"", "7: pools.ts.discover.dns: invalid value \"_dns.ts\": expected a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\""),
+            ("file = \"\"", "8: pools.ts.discover.file: invalid value \"\": expected the name of a file"),
+            ("file = \"f\"\nmax = 0", ""),
+            ("file = \"f\"\nhold = \"2h\"", ""),
+        ] {
+            if !expected.is_empty() {
+                check_discover(line, expected);
+            }
+        }
+        let rest = "[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n";
+        check(
+            &format!("[forwarder]\n[pools.ts.discover]\nfile = \"f\"\nmax = 0\nhold = \"2h\"\n{rest}"),
+            &[
+                "4:7: pools.ts.discover.max: invalid value 0: expected an integer from 1 to 10000",
+                "5:8: pools.ts.discover.hold: invalid value \"2h\": expected a duration from 0s to 1h",
+            ],
+        );
+        check(
+            "[forwarder]\n[pools.ts.discover]\nmax = 5\n",
+            &["2:1: pools.ts.discover: nothing lists members, write etcd, dns or file"],
+        );
+        check(
+            "[forwarder]\n[pools.ts.discover]\netcd = \"ts\"\n",
+            &["3:8: pools.ts.discover.etcd: there is no etcd to ask, add [etcd] with endpoints = [\"http://127.0.0.1:2379\"]"],
+        );
+    }
+
+    #[test]
+    fn etcd_is_checked() {
+        let one = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
+        for (line, expected) in [
+            ("endpoints = [\"127.0.0.1:2379\"]", "2:14: etcd.endpoints[0]: invalid value \"127.0.0.1:2379\": expected a URL such as \"http://127.0.0.1:2379\", or \"https://192.0.2.1:2379#NAME\" where a certificate bears a name"),
+            ("endpoints = []", "2:13: etcd.endpoints: expected at least one, such as [\"http://127.0.0.1:2379\"]"),
+            ("endpoints = [\"http://127.0.0.1:1\"]\nuser = \"u\"", "1:1: etcd: password_file is missing, write password_file = \"etcd.password\""),
+            ("endpoints = [\"http://127.0.0.1:1\"]\nendpoint = \"u\"", "3:1: etcd: unknown key \"endpoint\", did you mean \"endpoints\"?"),
+            ("endpoints = [\"http://127.0.0.1:1\", \"http://127.0.0.1:1\"]", "2:37: etcd.endpoints[1]: http://127.0.0.1:1 is named twice, first on line 2"),
+        ] {
+            check(&format!("[etcd]\n{line}\n{one}"), &[expected]);
+        }
+        let told = http_endpoint("http://etcd.example:2379").expect_err("a name").to_string();
+        assert!(told.starts_with("expected an IP address for the host"), "{told}");
+    }
+
+    #[test]
+    fn registration_is_checked() {
+        let authority = |listen: &str, register: &str| {
+            format!("[authorities.a]\nlisten = [\"{listen}\"]\nzones = [\"a.txt\"]\n[authorities.a.register]\n{register}\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n")
+        };
+        let text = authority("0.0.0.0:53", "etcd = \"ts\"\naddress = \"192.0.2.1:53\"\nweight = 3\nlease = \"2s\"\nwait = \"0s\"\nname = \"n\"");
+        let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{p}"));
+        let expected = RegisterConfig {
+            etcd: "ts".to_owned(),
+            address: Some("192.0.2.1:53".parse().expect("an address")),
+            name: Some("n".to_owned()),
+            weight: 3,
+            lease: Duration::from_secs(2),
+            wait: Duration::ZERO,
+        };
+        assert_eq!(config.authorities[0].register, Some(expected));
+        for (listen, register, expected) in [
+            ("0.0.0.0:53", "etcd = \"ts\"", "4:1: authorities.a.register: address is missing: nobody is reached at any address, write address = \"192.0.2.1:53\""),
+            ("127.0.0.1:53", "weight = 1", "4:1: authorities.a.register: etcd is missing, write etcd = \"ts\""),
+            ("127.0.0.1:53", "etcd = \"ts\"\nlease = \"1s\"", "6:9: authorities.a.register.lease: invalid value \"1s\": expected whole seconds from 2s to 10m"),
+        ] {
+            check(&authority(listen, register), &[expected]);
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! The language of etcd's JSON gateway (etcd 3.4 or later, `/v3/...`): requests as JSON, replies as values.
+//!
+//! Keys and values are base64, integers of 64 bits are strings, fields that are zero or empty are left out. A watch is a stream of
+//! JSON objects, one a line.
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+/// A lease, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
+pub struct LeaseId(pub i64);
+
+/// A request: the path and the JSON to post there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The path.
+    pub path: &'static str,
+    /// What is posted.
+    pub body: Value,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+    /// The lease that it is under, if it is under one.
+    pub lease: LeaseId,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The revision of the list.
+    pub revision: i64,
+    /// In the order of their keys.
+    pub items: Vec<KeyValue>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// How many there are in all.
+    pub count: i64,
+}
+
+/// A line of a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchLine {
+    /// It has begun, or is still there.
+    Alive,
+    /// Keys have changed; those without a value are gone.
+    Events(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    /// It is over: what was asked for is no longer kept, or something else.
+    Canceled(String),
+}
+
+/// Why a request has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EtcdError {
+    /// The token is not taken, or there is none and one is needed.
+    Unauthenticated(String),
+    /// What came is longer than anything that we take.
+    TooLong,
+    /// Anything else.
+    Failed(String),
+}
+
+impl std::fmt::Display for EtcdError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unauthenticated(message) => write!(f, "{message} (see etcd.user and etcd.password_file)"),
+            Self::TooLong => f.write_str("the reply is too long"),
+            Self::Failed(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for EtcdError {}
+
+/// Lists the keys that begin so, `limit` of them, those from `from` on if that is given, as they were at `revision` if that is given.
+/// `is_serializable`: as this member knows them, which may be old, but needs no majority.
+pub fn range(prefix: &str, from: Option<&[u8]>, revision: Option<i64>, limit: usize, is_serializable: bool) -> Request {
+    let mut body = json!({
+        "key": BASE64.encode(from.unwrap_or(prefix.as_bytes())),
+        "range_end": BASE64.encode(&end_of(prefix)),
+        "limit": limit.to_string(),
+        "serializable": is_serializable,
+    });
+    if let Some(revision) = revision {
+        body["revision"] = revision.to_string().into();
+    }
+    Request { path: "/v3/kv/range", body }
+}
+
+/// Counts the keys that begin so: what is asked to hear that etcd is there and has a leader.
+pub fn count(prefix: &str) -> Request {
+    let (key, end) = (BASE64.encode(prefix.as_bytes()), BASE64.encode(&end_of(prefix)));
+    Request { path: "/v3/kv/range", body: json!({ "key": key, "range_end": end, "count_only": true }) }
+}
+
+/// Reads one key.
+pub fn get(key: &str) -> Request {
+    Request { path: "/v3/kv/range", body: json!({ "key": BASE64.encode(key.as_bytes()) }) }
+}
+
+/// Watches the keys that begin so, from this revision on.
+pub fn watch(prefix: &str, revision: i64) -> Request {
+    let (key, end) = (BASE64.encode(prefix.as_bytes()), BASE64.encode(&end_of(prefix)));
+    let create = json!({
+        "key": key,
+        "range_end": end,
+        "start_revision": revision.to_string(),
+        "progress_notify": true,
+    });
+    Request { path: "/v3/watch", body: json!({ "create_request": create }) }
+}
+
+/// Has a lease of so many seconds granted.
+pub fn grant(seconds: u64) -> Request {
+    Request { path: "/v3/lease/grant", body: json!({ "TTL": seconds.to_string() }) }
+}
+
+/// Keeps a lease.
+pub fn keep_alive(lease: LeaseId) -> Request {
+    Request { path: "/v3/lease/keepalive", body: json!({ "ID": lease.0.to_string() }) }
+}
+
+/// Ends a lease, and with it all keys that are under it.
+pub fn revoke(lease: LeaseId) -> Request {
+    Request { path: "/v3/lease/revoke", body: json!({ "ID": lease.0.to_string() }) }
+}
+
+/// Writes a key, under a lease if one is given.
+pub fn put(key: &str, value: &str, lease: Option<LeaseId>) -> Request {
+    Request { path: "/v3/kv/put", body: put_body(key, value, lease) }
+}
+
+/// Removes a key.
+pub fn delete(key: &str) -> Request {
+    Request { path: "/v3/kv/deleterange", body: json!({ "key": BASE64.encode(key.as_bytes()) }) }
+}
+
+/// Writes a key under a lease unless it is there under another; then reads it instead.
+pub fn claim(key: &str, value: &str, lease: LeaseId) -> [Request; 2] {
+    let txn = |compare: Value| {
+        let body = json!({
+            "compare": [compare],
+            "success": [{ "request_put": put_body(key, value, Some(lease)) }],
+            "failure": [{ "request_range": { "key": BASE64.encode(key.as_bytes()) } }],
+        });
+        Request { path: "/v3/kv/txn", body }
+    };
+    let key = BASE64.encode(key.as_bytes());
+    [
+        txn(json!({ "key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0" })),
+        txn(json!({ "key": key, "target": "LEASE", "result": "EQUAL", "lease": lease.0.to_string() })),
+    ]
+}
+
+/// Gets a token.
+pub fn authenticate(user: &str, password: &str) -> Request {
+    Request { path: "/v3/auth/authenticate", body: json!({ "name": user, "password": password }) }
+}
+
+fn put_body(key: &str, value: &str, lease: Option<LeaseId>) -> Value {
+    let mut body = json!({ "key": BASE64.encode(key.as_bytes()), "value": BASE64.encode(value.as_bytes()) });
+    if let Some(lease) = lease {
+        body["lease"] = lease.0.to_string().into();
+    }
+    body
+}
+
+/// The first key behind all that begin so.
+fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    // No octet of UTF-8 is 255.
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+/// Reads a page of a list.
+///
+/// # Errors
+/// If it is none.
+pub fn read_page(body: &[u8]) -> Result<Page, EtcdError> {
+    let RangeReply { header, kvs, more, count } = read(body)?;
+    let items = kvs.into_iter().map(RawKeyValue::decode).collect::<Result<_, _>>()?;
+    Ok(Page { revision: header.revision, items, has_more: more, count })
+}
+
+/// Reads what came of a [`claim`]: none if the key is ours, or else the value that it has.
+///
+/// # Errors
+/// If it is no reply to it.
+pub fn read_claim(body: &[u8]) -> Result<Option<KeyValue>, EtcdError> {
+    let TxnReply { succeeded, responses } = read(body)?;
+    if succeeded {
+        return Ok(None);
+    }
+    let held = responses.into_iter().filter_map(|response| response.response_range).flat_map(|range| range.kvs).next();
+    match held {
+        Some(held) => held.decode().map(Some),
+        None => Err(EtcdError::Failed("the key is there and is not".to_owned())),
+    }
+}
+
+/// Reads a lease that was granted.
+///
+/// # Errors
+/// If none was.
+pub fn read_grant(body: &[u8]) -> Result<LeaseId, EtcdError> {
+    let LeaseReply { id, .. } = read(body)?;
+    if id == 0 { Err(EtcdError::Failed("no lease was granted".to_owned())) } else { Ok(LeaseId(id)) }
+}
+
+/// Whether a lease was there to be kept.
+///
+/// # Errors
+/// If that is not told.
+pub fn read_keep_alive(body: &[u8]) -> Result<bool, EtcdError> {
+    let StreamReply { result } = read(body)?;
+    // Of a lease that is gone, all that is told is the ID.
+    Ok(result.is_some_and(|result: LeaseReply| result.ttl > 0))
+}
+
+/// Reads a token.
+///
+/// # Errors
+/// If there is none.
+pub fn read_token(body: &[u8]) -> Result<String, EtcdError> {
+    /// What is answered to [`authenticate`].
+    #[derive(Deserialize)]
+    struct Reply {
+        token: String,
+    }
+    read::<Reply>(body).map(|reply| reply.token)
+}
+
+/// Reads a line of a watch.
+///
+/// # Errors
+/// If the watch has failed, or the line is none.
+pub fn read_watch_line(line: &[u8]) -> Result<WatchLine, EtcdError> {
+    let StreamReply { result } = read(line)?;
+    let result: WatchReply = result.ok_or_else(|| EtcdError::Failed("a watch without a result".to_owned()))?;
+    if result.canceled {
+        let reason = match result.compact_revision {
+            0 if result.cancel_reason.is_empty() => "the watch was canceled".to_owned(),
+            0 => result.cancel_reason,
+            revision => format!("compacted at revision {revision}"),
+        };
+        return Ok(WatchLine::Canceled(reason));
+    }
+    let events = result.events.into_iter().map(|event| {
+        let KeyValue { key, value, .. } = event.kv.decode()?;
+        // A put has no type.
+        Ok((key, (event.kind != "DELETE").then_some(value)))
+    });
+    let events: Vec<_> = events.collect::<Result<_, EtcdError>>()?;
+    Ok(if events.is_empty() { WatchLine::Alive } else { WatchLine::Events(events) })
+}
+
+/// What a reply that is no success says.
+pub fn read_error(status: u16, body: &[u8]) -> EtcdError {
+    let message = match serde_json::from_slice::<GatewayError>(body) {
+        Ok(error) if error.is_unauthenticated() => return EtcdError::Unauthenticated(error.text()),
+        Ok(error) if !error.text().is_empty() => error.text(),
+        Ok(_) | Err(_) => format!("HTTP status {status}"),
+    };
+    if status == 401 { EtcdError::Unauthenticated(message) } else { EtcdError::Failed(message) }
+}
+
+/// Reads a reply, which may be an error even so: those of streams come with status 200.
+fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, EtcdError> {
+    /// An error in place of a result.
+    #[derive(Deserialize)]
+    struct InStream {
+        error: GatewayError,
+    }
+    if let Ok(InStream { error }) = serde_json::from_slice(body) {
+        let text = error.text();
+        return Err(if error.is_unauthenticated() { EtcdError::Unauthenticated(text) } else { EtcdError::Failed(text) });
+    }
+    serde_json::from_slice(body).map_err(|error| EtcdError::Failed(format!("no reply of etcd: {error}")))
+}
+
+/// What the gateway says of a failure. The field has another name in streams and in replies, and some have both.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct GatewayError {
+    message: String,
+    error: String,
+    code: u32,
+    grpc_code: u32,
+}
+
+impl GatewayError {
+    fn text(&self) -> String {
+        let text = if self.message.is_empty() { &self.error } else { &self.message };
+        text.chars().filter(|letter| !letter.is_control()).take(MAX_MESSAGE).collect()
+    }
+
+    /// gRPC's 16, and what etcd says where it has another code.
+    fn is_unauthenticated(&self) -> bool {
+        let text = self.text();
+        let is_told = ["invalid auth token", "user name is empty", "user name not found"];
+        [self.code, self.grpc_code].contains(&16) || is_told.iter().any(|told| text.contains(told))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Header {
+    #[serde(deserialize_with = "integer")]
+    revision: i64,
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self { revision: 0 }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RangeReply {
+    header: Header,
+    kvs: Vec<RawKeyValue>,
+    more: bool,
+    #[serde(deserialize_with = "integer")]
+    count: i64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawKeyValue {
+    key: String,
+    value: String,
+    #[serde(deserialize_with = "integer")]
+    lease: i64,
+}
+
+impl RawKeyValue {
+    fn decode(self) -> Result<KeyValue, EtcdError> {
+        let decode = |text: String| BASE64.decode(text.as_bytes());
+        let broken = |error| EtcdError::Failed(format!("no reply of etcd: {error}"));
+        let (key, value) = (decode(self.key).map_err(broken)?, decode(self.value).map_err(broken)?);
+        Ok(KeyValue { key, value, lease: LeaseId(self.lease) })
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TxnReply {
+    succeeded: bool,
+    responses: Vec<TxnResponse>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TxnResponse {
+    response_range: Option<RangeReply>,
+}
+
+#[derive(Deserialize)]
+struct StreamReply<T> {
+    result: Option<T>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct LeaseReply {
+    #[serde(rename = "ID", deserialize_with = "integer")]
+    id: i64,
+    #[serde(rename = "TTL", deserialize_with = "integer")]
+    ttl: i64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WatchReply {
+    canceled: bool,
+    cancel_reason: String,
+    #[serde(deserialize_with = "integer")]
+    compact_revision: i64,
+    events: Vec<RawEvent>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawEvent {
+    #[serde(rename = "type")]
+    kind: String,
+    kv: RawKeyValue,
+}
+
+/// An integer of 64 bits, which is a string in this JSON; not everybody keeps to that.
+fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    /// Either form.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Number(i64),
+    }
+    match Either::deserialize(deserializer)? {
+        Either::Number(number) => Ok(number),
+        Either::Text(text) => text.parse().map_err(serde::de::Error::custom),
+    }
+}
+
+/// Characters of a message that are passed on.
+const MAX_MESSAGE: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_written() {
+        let request = range("a/", None, Some(7), 100, true);
+        let expected = json!({ "key": "YS8=", "range_end": "YTA=", "limit": "100", "serializable": true, "revision": "7" });
+        assert_eq!((request.path, request.body), ("/v3/kv/range", expected));
+        let request = watch("a/", 8);
+        let create = json!({ "key": "YS8=", "range_end": "YTA=", "start_revision": "8", "progress_notify": true });
+        assert_eq!(request.body, json!({ "create_request": create }));
+        let request = put("a", "b", Some(LeaseId(9)));
+        assert_eq!(request.body, json!({ "key": "YQ==", "value": "Yg==", "lease": "9" }));
+        let [fresh, ours] = claim("a", "b", LeaseId(9));
+        assert_eq!(fresh.body["compare"][0]["create_revision"], "0");
+        assert_eq!(ours.body["compare"][0]["lease"], "9");
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let body = br#"{"header":{"cluster_id":"1","revision":"12"},"kvs":[{"key":"YQ==","create_revision":"3","value":"Yg==","lease":"77"},{"key":"Yw=="}],"more":true,"count":"5"}"#;
+        let page = read_page(body).expect("a page");
+        assert_eq!((page.revision, page.has_more, page.count), (12, true, 5));
+        assert_eq!(page.items[0], KeyValue { key: b"a".to_vec(), value: b"b".to_vec(), lease: LeaseId(77) });
+        assert_eq!(page.items[1], KeyValue { key: b"c".to_vec(), value: Vec::new(), lease: LeaseId(0) });
+        let empty = read_page(br#"{"header":{"revision":"1"}}"#).expect("a page");
+        assert_eq!((empty.items.len(), empty.has_more), (0, false));
+        for wrong in ["", "{", "[]", r#"{"kvs":[{"key":"?"}]}"#, r#"{"header":{"revision":"x"}}"#] {
+            assert!(read_page(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn watches_are_read() {
+        let line = |text: &str| read_watch_line(text.as_bytes());
+        assert_eq!(line(r#"{"result":{"header":{"revision":"3"},"created":true}}"#), Ok(WatchLine::Alive));
+        assert_eq!(
+            line(
+                r#"{"result":{"events":[{"kv":{"key":"YQ==","value":"Yg=="}},{"type":"DELETE","kv":{"key":"Yw=="}}]}}"#
+            ),
+            Ok(WatchLine::Events(vec![(b"a".to_vec(), Some(b"b".to_vec())), (b"c".to_vec(), None)]))
+        );
+        assert_eq!(
+            line(r#"{"result":{"canceled":true,"compact_revision":"20"}}"#),
+            Ok(WatchLine::Canceled("compacted at revision 20".to_owned()))
+        );
+        assert_eq!(
+            line(r#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}"#),
+            Err(EtcdError::Failed("etcdserver: no leader".to_owned()))
+        );
+        assert!(line(r#"{"result":{"events":[{"kv":{"key":"YQ="#).is_err());
+    }
+
+    #[test]
+    fn leases_and_claims_are_read() {
+        assert_eq!(read_grant(br#"{"header":{},"ID":"7587","TTL":"10"}"#), Ok(LeaseId(7587)));
+        assert!(read_grant(br#"{"header":{}}"#).is_err());
+        assert_eq!(read_keep_alive(br#"{"result":{"header":{},"ID":"7587","TTL":"10"}}"#), Ok(true));
+        assert_eq!(read_keep_alive(br#"{"result":{"header":{},"ID":"7587"}}"#), Ok(false), "it is gone");
+        assert_eq!(read_claim(br#"{"succeeded":true,"responses":[{"response_put":{}}]}"#), Ok(None));
+        let held = br#"{"responses":[{"response_range":{"kvs":[{"key":"YQ==","value":"Yg==","lease":"3"}],"count":"1"}}]}"#;
+        let held = read_claim(held).expect("a reply").expect("it is held");
+        assert_eq!((held.value, held.lease), (b"b".to_vec(), LeaseId(3)));
+        assert_eq!(read_token(br#"{"token":"t.1"}"#), Ok("t.1".to_owned()));
+    }
+
+    #[test]
+    fn errors_are_told_apart() {
+        for (status, body, is_auth) in [
+            (401, "", true),
+            (401, r#"{"error":"etcdserver: invalid auth token","code":16}"#, true),
+            (400, r#"{"error":"etcdserver: user name is empty","code":3}"#, true),
+            (503, "<html>", false),
+            (503, r#"{"error":"etcdserver: no leader","message":"etcdserver: no leader","code":14}"#, false),
+        ] {
+            let error = read_error(status, body.as_bytes());
+            assert_eq!(matches!(error, EtcdError::Unauthenticated(_)), is_auth, "{body}: {error}");
+        }
+        assert_eq!(read_error(503, b"<html>").to_string(), "HTTP status 503");
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_end_anything(body in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = (read_page(&body), read_watch_line(&body), read_claim(&body), read_error(500, &body));
+        }
+    }
+}
