@@ -116,6 +116,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod discover;
+pub mod discoverer;
 pub mod engine;
 #[cfg(feature = "faults")]
 pub mod faults;

@@ -49,10 +49,21 @@ pub struct Page {
 pub enum WatchLine {
     /// It has begun, or is still there.
     Alive,
-    /// Keys have changed; those without a value are gone.
-    Events(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    /// Keys have changed.
+    Events(Vec<WatchEvent>),
     /// It is over: what was asked for is no longer kept, or something else.
     Canceled(String),
+}
+
+/// A key that has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchEvent {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its value; none: it is gone.
+    pub value: Option<Vec<u8>>,
+    /// The revision of that.
+    pub revision: i64,
 }
 
 /// Why a request has failed.
@@ -187,6 +198,10 @@ fn end_of(prefix: &str) -> Vec<u8> {
 /// If it is none.
 pub fn read_page(body: &[u8]) -> Result<Page, EtcdError> {
     let RangeReply { header, kvs, more, count } = read(body)?;
+    // Whatever sends an empty object is no etcd, and its list is not an empty one.
+    if header.revision <= 0 {
+        return Err(EtcdError::Failed("no reply of etcd: a list without a revision".to_owned()));
+    }
     let items = kvs.into_iter().map(RawKeyValue::decode).collect::<Result<_, _>>()?;
     Ok(Page { revision: header.revision, items, has_more: more, count })
 }
@@ -255,9 +270,10 @@ pub fn read_watch_line(line: &[u8]) -> Result<WatchLine, EtcdError> {
         return Ok(WatchLine::Canceled(reason));
     }
     let events = result.events.into_iter().map(|event| {
+        let revision = event.kv.mod_revision;
         let KeyValue { key, value, .. } = event.kv.decode()?;
         // A put has no type.
-        Ok((key, (event.kind != "DELETE").then_some(value)))
+        Ok(WatchEvent { key, value: (event.kind != "DELETE").then_some(value), revision })
     });
     let events: Vec<_> = events.collect::<Result<_, EtcdError>>()?;
     Ok(if events.is_empty() { WatchLine::Alive } else { WatchLine::Events(events) })
@@ -341,6 +357,8 @@ struct RawKeyValue {
     value: String,
     #[serde(deserialize_with = "integer")]
     lease: i64,
+    #[serde(deserialize_with = "integer")]
+    mod_revision: i64,
 }
 
 impl RawKeyValue {
@@ -445,7 +463,7 @@ mod tests {
         assert_eq!(page.items[1], KeyValue { key: b"c".to_vec(), value: Vec::new(), lease: LeaseId(0) });
         let empty = read_page(br#"{"header":{"revision":"1"}}"#).expect("a page");
         assert_eq!((empty.items.len(), empty.has_more), (0, false));
-        for wrong in ["", "{", "[]", r#"{"kvs":[{"key":"?"}]}"#, r#"{"header":{"revision":"x"}}"#] {
+        for wrong in ["", "{", "{}", "[]", "null", r#"{"kvs":[{"key":"?"}]}"#, r#"{"header":{"revision":"x"}}"#] {
             assert!(read_page(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
@@ -456,9 +474,12 @@ mod tests {
         assert_eq!(line(r#"{"result":{"header":{"revision":"3"},"created":true}}"#), Ok(WatchLine::Alive));
         assert_eq!(
             line(
-                r#"{"result":{"events":[{"kv":{"key":"YQ==","value":"Yg=="}},{"type":"DELETE","kv":{"key":"Yw=="}}]}}"#
+                r#"{"result":{"events":[{"kv":{"key":"YQ==","value":"Yg==","mod_revision":"5"}},{"type":"DELETE","kv":{"key":"Yw==","mod_revision":"6"}}]}}"#
             ),
-            Ok(WatchLine::Events(vec![(b"a".to_vec(), Some(b"b".to_vec())), (b"c".to_vec(), None)]))
+            Ok(WatchLine::Events(vec![
+                WatchEvent { key: b"a".to_vec(), value: Some(b"b".to_vec()), revision: 5 },
+                WatchEvent { key: b"c".to_vec(), value: None, revision: 6 },
+            ]))
         );
         assert_eq!(
             line(r#"{"result":{"canceled":true,"compact_revision":"20"}}"#),

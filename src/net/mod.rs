@@ -16,4 +16,5 @@ pub mod refusal;
 pub mod streams;
 pub mod tasks;
 pub mod tcp;
+pub mod tls;
 pub mod udp;

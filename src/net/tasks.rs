@@ -57,11 +57,13 @@ pub enum TaskKind {
     Signals,
     /// Writes what taps have recorded.
     Taps,
+    /// Asks where members are, and tells where we are.
+    Discovery,
 }
 
 impl TaskKind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Listener,
         Self::Connections,
         Self::Replies,
@@ -80,6 +82,7 @@ impl TaskKind {
         Self::Watch,
         Self::Signals,
         Self::Taps,
+        Self::Discovery,
     ];
 
     /// The word for people and tests.
@@ -103,6 +106,7 @@ impl TaskKind {
             Self::Watch => "watch",
             Self::Signals => "signals",
             Self::Taps => "taps",
+            Self::Discovery => "discovery",
         }
     }
 

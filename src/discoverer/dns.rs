@@ -1,0 +1,198 @@
+//! Members that a DNS name lists: asked of resolvers by TCP, since answers by UDP are cut by some without a word; by UDP where TCP is
+//! refused.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::time::{sleep, timeout};
+
+use crate::config::DnsTarget;
+use crate::discover::dns::{DnsQuestion, Resolution, Resolved};
+use crate::discover::{Backoff, News};
+use crate::limit::OwnAddresses;
+use crate::net::client::{TcpClient, UdpClient};
+use crate::net::tasks::blocking;
+use crate::wire::{Flag, HEADER_LEN, Header, is_reply_to, write_plain_query};
+
+/// A name that lists members, and who is asked for it.
+pub(super) struct DnsSource {
+    pub(super) target: DnsTarget,
+    /// None: those of /etc/resolv.conf.
+    pub(super) resolvers: Vec<SocketAddr>,
+    /// Where we listen: a resolver there would ask us in turn.
+    pub(super) own: Rc<dyn Fn() -> OwnAddresses>,
+}
+
+/// The way to one resolver.
+enum Way {
+    Tcp(TcpClient),
+    Udp(UdpClient),
+}
+
+impl DnsSource {
+    /// Looks the name up for ever. What it lists goes to `tell`.
+    pub(super) async fn run(self, tell: impl AsyncFn(News)) {
+        let (mut backoff, mut rng) = (Backoff::default(), SmallRng::from_rng(&mut rand::rng()));
+        loop {
+            match self.resolve().await {
+                Ok(Resolved { items, ttl }) => {
+                    backoff.reset();
+                    tell(News::Listed(items)).await;
+                    sleep(ttl).await;
+                }
+                Err(reason) => {
+                    tell(News::Failed(reason)).await;
+                    sleep(backoff.next(&mut rng)).await;
+                }
+            }
+        }
+    }
+
+    /// Looks the name up: of one resolver after the other, until one has something to say.
+    async fn resolve(&self) -> Result<Resolved, String> {
+        let resolvers = match self.resolvers.is_empty() {
+            false => self.resolvers.clone(),
+            true => blocking(system_resolvers).await?,
+        };
+        let own = (self.own)();
+        let mut last = format!("{}: there is no resolver to ask", self.target);
+        for resolver in resolvers {
+            if own.are_source(resolver.ip(), resolver.port(), None) {
+                last = format!("{resolver} is a listener of this process: name another in `resolvers`");
+                continue;
+            }
+            match timeout(PATIENCE, self.ask(resolver)).await {
+                Ok(Ok(resolved)) => return Ok(resolved),
+                Ok(Err(reason)) => last = format!("{resolver}: {reason}"),
+                Err(_) => last = format!("{resolver}: no reply within {} s", PATIENCE.as_secs()),
+            }
+        }
+        Err(last)
+    }
+
+    /// Looks the name up at one resolver.
+    async fn ask(&self, resolver: SocketAddr) -> Result<Resolved, String> {
+        let mut resolution = Resolution::new(&self.target);
+        let mut way = Way::open(resolver).await.map_err(|error| error.to_string())?;
+        while let Some(question) = resolution.question().cloned() {
+            let reply = match timeout(REPLY, way.exchange(&question)).await {
+                Ok(Ok(reply)) => reply,
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err(format!("no reply within {} s", REPLY.as_secs())),
+            };
+            resolution.on_reply(&reply)?;
+        }
+        Ok(resolution.finish())
+    }
+}
+
+impl Way {
+    async fn open(resolver: SocketAddr) -> io::Result<Self> {
+        match timeout(REPLY, TcpClient::connect(resolver)).await {
+            Ok(Ok(client)) => return Ok(Self::Tcp(client)),
+            Ok(Err(error)) if error.kind() != io::ErrorKind::ConnectionRefused => return Err(error),
+            Ok(Err(_)) => {}
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no connection by TCP")),
+        }
+        let client = UdpClient::bind(resolver)?;
+        client.connect().await?;
+        Ok(Self::Udp(client))
+    }
+
+    /// Asks a question and waits for its reply.
+    async fn exchange(&mut self, question: &DnsQuestion) -> io::Result<Vec<u8>> {
+        let query = query_of(question);
+        let client = match self {
+            Self::Tcp(client) => {
+                client.send(&query).await?;
+                loop {
+                    let reply = client.receive().await?;
+                    if is_reply_to(&reply, &query) {
+                        return Ok(reply);
+                    }
+                }
+            }
+            Self::Udp(client) => client,
+        };
+        let mut buffer = vec![0; MAX_REPLY];
+        loop {
+            client.send(&query).await?;
+            let until = Instant::now() + SEND_AGAIN;
+            match client.receive_by(until, &mut buffer, |message| is_reply_to(message, &query)).await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => continue,
+                length => buffer.truncate(length?),
+            }
+            if Header::read(&buffer).is_some_and(Header::is_truncated) {
+                return Err(io::Error::other("a truncated reply, and no TCP"));
+            }
+            return Ok(buffer);
+        }
+    }
+}
+
+/// A query with recursion desired: resolvers follow names for us.
+fn query_of(question: &DnsQuestion) -> Vec<u8> {
+    let (mut query, id) = (Vec::new(), rand::random());
+    write_plain_query(id, &question.name, question.rtype, &mut query);
+    let header = Header::new(id).with(Flag::RecursionDesired, true).with_counts([1, 0, 0, 0]);
+    if let Some(head) = query.get_mut(..HEADER_LEN) {
+        head.copy_from_slice(&header.to_wire());
+    }
+    query
+}
+
+/// The resolvers of this host.
+fn system_resolvers() -> Result<Vec<SocketAddr>, String> {
+    let text = std::fs::read_to_string(RESOLV_CONF).map_err(|error| format!("{RESOLV_CONF}: {error}"))?;
+    let resolvers = resolvers_of(&text);
+    match resolvers.is_empty() {
+        // resolv.conf(5): then the name server on the local machine is used.
+        true => Ok(vec![SocketAddr::from(([127, 0, 0, 1], 53))]),
+        false => Ok(resolvers),
+    }
+}
+
+/// Those that a text in the form of resolv.conf(5) names.
+fn resolvers_of(text: &str) -> Vec<SocketAddr> {
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let is_server = words.next() == Some("nameserver");
+        // An address of a link says which: fe80::1%eth0.
+        let ip = words.next().filter(|_| is_server)?.split('%').next()?.parse::<IpAddr>().ok()?;
+        Some(SocketAddr::new(ip, 53))
+    };
+    text.lines().filter_map(of_line).collect()
+}
+
+/// Where the resolvers of this host stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// How long one resolver may take for all questions of a look-up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it may take for one.
+const REPLY: Duration = Duration::from_secs(3);
+
+/// How long a reply by UDP is waited for before the query is sent again.
+const SEND_AGAIN: Duration = Duration::from_secs(1);
+
+/// Octets of a reply by UDP at most: there is no EDNS here.
+const MAX_REPLY: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_are_read() {
+        let text = "# a comment\nnameserver 192.0.2.1\nsearch example\n nameserver\t2001:db8::1 # more\nnameserver x\n\
+                    nameserver fe80::1%eth0\n";
+        let expected = ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1]:53"].map(|text| text.parse().expect("an address"));
+        assert_eq!(resolvers_of(text), expected);
+        assert_eq!(resolvers_of(""), []);
+    }
+}

@@ -1,0 +1,168 @@
+//! A connection to one endpoint of etcd, by HTTP/1 and perhaps TLS: requests one after the other, or one watch.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::{HttpEndpoint, TlsName};
+use crate::discover::etcd::{self, EtcdError};
+use crate::net::tasks::{Task, TaskKind, Tasks};
+use crate::net::tls::TlsRoots;
+
+/// A connection.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+    /// Reads and writes; ends with this value.
+    _driver: Task,
+}
+
+/// The body of a watch, line by line.
+pub(super) struct Lines {
+    body: Incoming,
+    /// What was read and has no end yet.
+    rest: Vec<u8>,
+    /// How much of that was looked through for one.
+    seen: usize,
+    _connection: Connection,
+}
+
+impl Connection {
+    /// Connects to an endpoint within a time.
+    pub(super) async fn open(
+        endpoint: &HttpEndpoint,
+        roots: Option<&TlsRoots>,
+        patience: Duration,
+        tasks: &Tasks,
+    ) -> Result<Self, EtcdError> {
+        let open = async {
+            let stream = TcpStream::connect(endpoint.address).await?;
+            stream.set_nodelay(true)?;
+            match (&endpoint.tls, roots) {
+                (None, _) => Self::over(stream, endpoint, tasks).await,
+                (Some(TlsName::Address(ip)), Some(roots)) => {
+                    Self::over(roots.connect_to_address(stream, *ip).await?, endpoint, tasks).await
+                }
+                (Some(TlsName::Name(name)), Some(roots)) => {
+                    Self::over(roots.connect_to_name(stream, name).await?, endpoint, tasks).await
+                }
+                (Some(_), None) => Err("there are no certificates to know it by".into()),
+            }
+        };
+        match timeout(patience, open).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(failed(endpoint, &*error)),
+            Err(_) => Err(EtcdError::Failed(format!("{endpoint}: no connection within {patience:?}"))),
+        }
+    }
+
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        endpoint: &HttpEndpoint,
+        tasks: &Tasks,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tasks.start(TaskKind::Discovery, async move {
+            // Whoever waits for a reply hears of it as well.
+            let _ = driver.await;
+        });
+        Ok(Self { sender, host: endpoint.address.to_string(), _driver: driver })
+    }
+
+    /// Posts a request, and reads the whole reply.
+    pub(super) async fn call(&mut self, request: &etcd::Request, token: Option<&str>) -> Result<Bytes, EtcdError> {
+        let response = self.sender.send_request(self.request(request, token)?).await.map_err(broken)?;
+        read_whole(response.status(), response.into_body()).await
+    }
+
+    /// Posts a request whose reply has no end.
+    pub(super) async fn stream(mut self, request: &etcd::Request, token: Option<&str>) -> Result<Lines, EtcdError> {
+        let response = self.sender.send_request(self.request(request, token)?).await.map_err(broken)?;
+        if response.status() != StatusCode::OK {
+            let status = response.status();
+            return Err(match read_whole(status, response.into_body()).await {
+                Ok(_) => EtcdError::Failed(format!("HTTP status {status}")),
+                Err(error) => error,
+            });
+        }
+        Ok(Lines { body: response.into_body(), rest: Vec::new(), seen: 0, _connection: self })
+    }
+
+    fn request(&self, request: &etcd::Request, token: Option<&str>) -> Result<Request<Full<Bytes>>, EtcdError> {
+        let mut built = Request::post(request.path)
+            .header(header::HOST, &self.host)
+            .header(header::USER_AGENT, concat!("hedgerow/", env!("CARGO_PKG_VERSION")))
+            .header(header::CONTENT_TYPE, "application/json")
+            // Without it a watch on a member that has lost its majority stays silent for ever.
+            .header("Grpc-Metadata-hasleader", "true");
+        if let Some(token) = token {
+            built = built.header(header::AUTHORIZATION, token);
+        }
+        built.body(Full::new(Bytes::from(request.body.to_string()))).map_err(|error| EtcdError::Failed(error.to_string()))
+    }
+}
+
+impl Lines {
+    /// The next line. Loses nothing if it is dropped.
+    pub(super) async fn next(&mut self) -> Result<Vec<u8>, EtcdError> {
+        loop {
+            let end = self.rest.iter().skip(self.seen).position(|octet| *octet == b'\n');
+            if let Some(end) = end {
+                let mut line: Vec<u8> = self.rest.drain(..=self.seen + end).collect();
+                line.pop();
+                self.seen = 0;
+                if line.iter().any(|octet| !octet.is_ascii_whitespace()) {
+                    return Ok(line);
+                }
+                continue;
+            }
+            self.seen = self.rest.len();
+            if self.rest.len() > MAX_LINE {
+                return Err(EtcdError::TooLong);
+            }
+            match self.body.frame().await {
+                None => return Err(EtcdError::Failed("the watch has ended".to_owned())),
+                Some(Err(error)) => return Err(broken(error)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.rest.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads a reply to its end, unless it has none within what is taken.
+async fn read_whole(status: StatusCode, body: Incoming) -> Result<Bytes, EtcdError> {
+    let body = match Limited::new(body, MAX_REPLY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(EtcdError::TooLong),
+        Err(error) => return Err(EtcdError::Failed(error.to_string())),
+    };
+    if status == StatusCode::OK { Ok(body) } else { Err(etcd::read_error(status.as_u16(), &body)) }
+}
+
+fn broken(error: hyper::Error) -> EtcdError {
+    // hyper's own words say no more than that; what the system has said stands behind.
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    EtcdError::Failed(format!("{error}{cause}"))
+}
+
+fn failed(endpoint: &HttpEndpoint, error: &(dyn Error + Send + Sync)) -> EtcdError {
+    EtcdError::Failed(format!("{endpoint}: {error}"))
+}
+
+/// Octets of a reply at most: a list is asked for by pages.
+const MAX_REPLY: usize = 16 << 20;
+
+/// Octets of a line of a watch at most: more than etcd takes in one request.
+const MAX_LINE: usize = 4 << 20;

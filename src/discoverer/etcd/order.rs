@@ -1,0 +1,46 @@
+//! Writing an order for all LS of a fleet, or taking it back.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::client::{Client, EtcdAccess};
+use crate::discover::etcd::{self, EtcdError};
+use crate::discover::{Order, Orders};
+use crate::net::tasks::Tasks;
+
+/// An order could not be written: etcd cannot be asked.
+#[derive(Debug)]
+pub struct OrderError(EtcdError);
+
+impl fmt::Display for OrderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "etcd: {}", self.0)
+    }
+}
+
+impl std::error::Error for OrderError {}
+
+/// Writes an order for a backend of a pool, which ends by itself after a time if one is given. None takes it back.
+///
+/// # Errors
+/// If etcd does not take it.
+pub async fn write_order(
+    access: Rc<EtcdAccess>,
+    tasks: Tasks,
+    (pool, backend): (String, String),
+    order: Option<Order>,
+    lasts: Option<Duration>,
+) -> Result<(), OrderError> {
+    let key = format!("{}{}", access.orders_prefix(), Orders::place(&pool, &backend));
+    let mut client = Client::new(access, tasks);
+    let write = async {
+        let Some(order) = order else { return client.call(&etcd::delete(&key)).await.map(drop) };
+        let lease = match lasts {
+            None => None,
+            Some(lasts) => Some(etcd::read_grant(&client.call(&etcd::grant(lasts.as_secs().max(1))).await?)?),
+        };
+        client.call(&etcd::put(&key, &order.to_json(), lease)).await.map(drop)
+    };
+    write.await.map_err(OrderError)
+}
