@@ -12,7 +12,7 @@ use crate::config::{
     usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
-use crate::load::{self, Files, Setup};
+use crate::load::{self, EtcdSecrets, Files, Setup};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
 use crate::transfer::tsig::Keys;
@@ -72,6 +72,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         zone_dbs: Vec::new(),
         keys: Keys::default(),
         token: None,
+        etcd: EtcdSecrets::default(),
         cookie_secrets: HashMap::new(),
         source: None,
         files: Some(Files::default()),

@@ -67,6 +67,7 @@ async fn serve(setup: Setup, read: Read, signals: Blocked, passed: Vec<Listening
         }
     };
     let mut signals = signals.take()?;
+    server.ask_sources().await;
     tracing::info!("ready {}", server.bound());
     keep(&mut manager, &server);
     manager.ready(&format!("serving {}", server.bound()));

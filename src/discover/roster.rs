@@ -27,7 +27,7 @@ use super::listing::{Listing, News};
 use crate::limit::Prefix;
 
 /// Where a member of a pool comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// The config.
     Config,
@@ -121,7 +121,7 @@ pub struct Member {
 }
 
 /// What has become of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     /// It is one now.
     Joined,

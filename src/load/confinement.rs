@@ -23,6 +23,8 @@ use crate::config::{Config, DnstapTarget, KeyConfig, LogTarget};
 pub struct Files {
     /// Those that are read, at a reload too.
     pub read: Vec<PathBuf>,
+    /// Those that are read all the while, and are no reason for a reload.
+    pub looked_at: Vec<PathBuf>,
     /// Those that are replaced while the server runs or when it ends.
     pub written: Vec<PathBuf>,
     /// Programs that are run: our own, if others of our processes may have to be started.
@@ -51,14 +53,18 @@ impl Files {
             // The kernel does not hold a process to folders where it connects to sockets.
             LogTarget::Stderr | LogTarget::Unix(_) => None,
         });
+        let etcd = config.etcd.iter().flat_map(|etcd| etcd.password_file.iter().chain(&etcd.ca_file));
+        let members = config.pools.iter().filter_map(|pool| pool.discover.as_ref()?.file.as_ref());
+        let saved_members = config.state_dir.as_ref().map(|folder| folder.join(SAVED_MEMBERS));
         Self {
             read: file
                 .map(Path::to_owned)
                 .into_iter()
-                .chain(zones.chain(token).chain(keys).cloned())
+                .chain(zones.chain(token).chain(keys).chain(etcd).cloned())
                 .chain(cookies)
                 .collect(),
-            written: secondaries.chain(cache).chain(log).chain(dnstap).cloned().collect(),
+            looked_at: members.cloned().collect(),
+            written: secondaries.chain(cache).chain(log).chain(dnstap).cloned().chain(saved_members).collect(),
             programs: Vec::new(),
         }
     }
@@ -91,7 +97,8 @@ impl Confinement {
     /// Confines this thread, and those that it will start, to these files, and to these folders for unix sockets. An older kernel does
     /// less, or nothing: that is said, and no error.
     pub fn enforce(files: &Files, sockets: &[PathBuf]) -> Self {
-        let read = folders_of(&files.read);
+        let mut read = folders_of(&files.read);
+        read.extend(folders_of(&files.looked_at));
         let written = folders_of(&files.written);
         let programs = folders_of(&files.programs);
         match restrict(&read, &written, sockets, &programs) {
@@ -119,7 +126,7 @@ impl Confinement {
         let all = || folders.read.iter().chain(&folders.written);
         let is_below = |file: &Path, folder: &PathBuf| canonical(file).is_some_and(|file| file.starts_with(folder));
         let outside = |file: &&PathBuf, allowed: Vec<&PathBuf>| !allowed.iter().any(|folder| is_below(file, folder));
-        let unread = files.read.iter().find(|file| outside(file, all().collect()));
+        let unread = files.read.iter().chain(&files.looked_at).find(|file| outside(file, all().collect()));
         let unwritten = files.written.iter().find(|file| outside(file, folders.written.iter().collect()));
         let told = |file: &PathBuf, folders: Vec<&PathBuf>| Outside {
             file: file.clone(),
@@ -225,7 +232,17 @@ const KNOWN: ABI = ABI::V5;
 const OF_PROGRAMS: &[&str] = &["/proc/self/exe", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"];
 
 /// What the C library and the runtime read by themselves, such as the number of processors.
-const SYSTEM: &[&str] = &["/proc/self", "/sys/devices/system/cpu", "/sys/fs/cgroup"];
+const SYSTEM: &[&str] = &[
+    "/proc/self",
+    "/sys/devices/system/cpu",
+    "/sys/fs/cgroup",
+    // The resolvers of this host, for members that a name lists, and where systemd keeps them.
+    "/etc/resolv.conf",
+    "/run/systemd/resolve",
+];
+
+/// The file in `state_dir` that has the last known members.
+pub const SAVED_MEMBERS: &str = "members.json";
 
 #[cfg(test)]
 mod tests {
@@ -248,6 +265,7 @@ mod tests {
         let confined = thread::spawn(move || {
             let files = Files {
                 read: vec![zone.clone()],
+                looked_at: Vec::new(),
                 written: vec![ours.path().join("state/cache.bin")],
                 programs: Vec::new(),
             };
@@ -288,6 +306,7 @@ mod tests {
         std::os::unix::fs::symlink(at("other/c.zone"), at("zones/link.zone")).expect("a link");
         let files = |read: &[&str], written: &[&str]| Files {
             read: read.iter().map(|path| at(path)).collect(),
+            looked_at: Vec::new(),
             written: written.iter().map(|path| at(path)).collect(),
             programs: Vec::new(),
         };

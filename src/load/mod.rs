@@ -7,6 +7,7 @@
 mod confinement;
 mod cookies;
 mod disk;
+mod etcd;
 mod keys;
 pub mod loops;
 mod parallel;
@@ -30,8 +31,9 @@ use crate::limit::CookieSecrets;
 use crate::transfer::tsig::Keys;
 use crate::zone::ZoneDb;
 
-pub use self::confinement::{Confinement, Files, Outside, folder_of};
+pub use self::confinement::{Confinement, Files, Outside, SAVED_MEMBERS, folder_of};
 pub use self::cookies::CookieProblem;
+pub use self::etcd::{EtcdProblem, EtcdSecrets};
 pub use self::keys::KeyProblem;
 pub use self::reader::Reader;
 pub use self::watch::{Reading, Watch, Watcher};
@@ -50,6 +52,8 @@ pub struct Setup {
     pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
     /// What changes by HTTP must bear.
     pub token: Option<Token>,
+    /// What is needed to talk to etcd.
+    pub etcd: EtcdSecrets,
     /// The text that the config was read from, if it was.
     pub source: Option<ConfigText>,
     /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
@@ -130,7 +134,8 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
-    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, source: None, files: None, watch: None })
+    let etcd = etcd::load(&config).map_err(LoadError::Etcd)?;
+    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, etcd, source: None, files: None, watch: None })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -211,6 +216,8 @@ pub enum LoadError {
     Cookies(FileProblems<CookieProblem>),
     /// There is no token to be had from its file.
     Token(TokenError),
+    /// What is needed to talk to etcd is not to be had from its files.
+    Etcd(EtcdProblem),
     /// A file is out of reach since the start.
     Outside(Outside),
 }
@@ -230,6 +237,7 @@ impl fmt::Display for LoadError {
             Self::Keys(problems) => write!(f, "{problems}"),
             Self::Cookies(problems) => write!(f, "{problems}"),
             Self::Token(error) => write!(f, "{error}"),
+            Self::Etcd(problem) => write!(f, "{problem}"),
             Self::Outside(outside) => write!(f, "{outside}"),
             Self::NotText { file, line } => {
                 write!(f, "{}:{line}: not UTF-8 text, as TOML has to be", file.display())

@@ -98,6 +98,11 @@ impl ServedAuthority {
         &self.config.name
     }
 
+    /// How it is configured.
+    pub(super) fn config(&self) -> &AuthorityConfig {
+        &self.config
+    }
+
     /// What it answers from.
     pub(super) fn state(&self) -> &Arc<AuthorityState> {
         &self.state

@@ -108,14 +108,17 @@ impl Server {
         if let Some(pool) = self.state.as_ref().and_then(|state| state.pool(pool)) {
             pool.state.announce();
         }
+        // Who is held is held while it is up.
+        self.membership.wake().notify_one();
         self.refresh();
     }
 
     /// Puts the pools as they are configured now in force.
     pub(super) fn put_in_force(&mut self) {
         let Some(earlier) = &self.state else { return };
-        let state = Arc::new(earlier.with_pools(&self.pools, self.workers.len()));
+        let state = Arc::new(earlier.with_pools(&self.pools_with_members(), self.workers.len()));
         self.set_state(state);
+        self.obey();
     }
 }
 

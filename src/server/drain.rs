@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::listeners::SectionName;
 use super::reload::ending;
@@ -70,9 +70,19 @@ impl Server {
     pub async fn drain(mut self, rest: Rest) -> (Drained, Summary, Snapshot) {
         if rest != Rest::PassedOn {
             self.condition.set_ready(false);
-            if let Ok(lost) = timeout(self.drain_delay, self.supervise_while_draining()).await {
-                let counted = self.counted();
-                return (Drained::Lost(lost), self.summary, counted);
+            let (ending, delay) = (self.membership.registrations.take(), self.drain_delay);
+            let told = async {
+                // Who asks us by the register is to ask elsewhere before nobody is here.
+                let seen = ending.drain().await;
+                sleep(delay.max(seen)).await;
+                ending.end().await;
+            };
+            tokio::select! {
+                () = told => {}
+                lost = self.supervise_while_draining() => {
+                    let counted = self.counted();
+                    return (Drained::Lost(lost), self.summary, counted);
+                }
             }
         }
         self.end_reloads();

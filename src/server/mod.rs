@@ -13,6 +13,7 @@ mod drain;
 mod event;
 mod heartbeat;
 mod listeners;
+mod members;
 mod persist;
 mod privileges;
 mod recent_queries;
@@ -28,6 +29,7 @@ mod watch;
 mod worker;
 mod workers;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -48,6 +50,7 @@ use self::cookies::OwnSecret;
 pub use self::drain::Drained;
 pub use self::event::{Answer, Loss, ServerEvent};
 pub use self::listeners::Listeners;
+use self::members::Membership;
 use self::persist::Saves;
 pub use self::privileges::confine;
 use self::recent_queries::RecentQueries;
@@ -95,6 +98,10 @@ pub struct Server {
     configured: Vec<PoolConfig>,
     /// The pools as they are configured now, by the file and by hand.
     pools: Vec<PoolConfig>,
+    /// Who is a member of them besides.
+    membership: Membership,
+    /// Where the forwarder listens.
+    own_forwarder: Rc<RefCell<Vec<SocketAddr>>>,
     /// Ticks once a second.
     second: Interval,
     /// From when on races are slow.
@@ -276,6 +283,10 @@ impl Server {
                     self.secondaries.on_notify(notify.authority, &notify.zone, notify.primary, notify.take_serial());
                     continue;
                 }
+                () = self.membership.due() => {
+                    self.settle_members();
+                    continue;
+                }
                 () = self.known_changes.notified(), if self.processes.is_some() => {
                     return ServerEvent::Known(self.known());
                 }
@@ -353,6 +364,7 @@ impl Server {
         if self.started.elapsed() >= COUNTED_PATIENCE {
             self.end_wait_for_counted();
         }
+        self.tick_members();
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
         self.see(now);

@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 use super::admin_tasks::{Doors, admin_settings};
 use super::authorities::{Comparison, ServedAuthority, secondary_zones_of};
 use super::listeners::{Listeners, SectionName};
+use super::members::{own_forwarder, with_members};
 use super::recent_queries::RecentQueries;
 use super::reload_notice::{ReloadNotice, needs_restart};
 use super::sections::{Dealt, Move, owed_for};
@@ -328,7 +329,7 @@ impl Server {
     /// If an address or a descriptor cannot be had; then nothing has changed.
     fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
         let Prepared { setup, keys, comparisons, saved, new_cache } = prepared;
-        let Setup { config, zone_dbs, cookie_secrets, token, source, .. } = setup;
+        let Setup { mut config, zone_dbs, cookie_secrets, token, etcd, source, .. } = setup;
         let listeners = Arc::new(self.listeners.reload(&config)?);
         let dealt = Dealt::new(&listeners, Some(&self.listeners))?;
         let doors = match (self.listeners.admin(), listeners.admin()) {
@@ -349,7 +350,12 @@ impl Server {
         self.connections.reload(&config, Instant::now());
         let mut moved = self.take_listeners(listeners, dealt);
         let cookies = forwarder_cookies(&config, &self.own_secret, &cookie_secrets);
+        *self.own_forwarder.borrow_mut() = own_forwarder(&self.listeners);
+        self.membership.set_config(&config, etcd, None);
+        let configured = config.pools.clone();
+        config.pools = with_members(&configured, &self.membership);
         let state = ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len());
+        config.pools = configured;
         notices.extend(self.reload_forwarder(&config, state.map(Arc::new), &mut moved));
         let mut earlier = mem::take(&mut self.authorities);
         for ((config, zone_db), comparison) in config.authorities.into_iter().zip(zone_dbs).zip(comparisons) {
@@ -388,6 +394,8 @@ impl Server {
             self.free(Some(Old::AuthorityState(Arc::clone(gone.state()))));
         }
         self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::zones).collect(), saved);
+        self.obey();
+        self.register_authorities(&[]);
         self.admin.set(settings);
         if let Some(doors) = doors {
             self.admin.change_doors(doors, &self.tasks);

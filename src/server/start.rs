@@ -4,9 +4,11 @@
 //! to us, [`confine`](super::confine) gives rights up, and only then does [`Server::start`] start threads, so that they have no
 //! more rights than this one.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,6 +32,7 @@ use super::seen::Seen;
 use super::slow_threshold::SlowThresholds;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
+use super::members::{self, Membership};
 use super::{Server, forwarder_cookies, notify, persist};
 use crate::admin::{Condition, SocketError};
 use crate::config::{Config, CookieConfig};
@@ -109,7 +112,7 @@ impl Server {
         let Carried { known, learnt, cache, saved, edition } = carried;
         // Who tells what it has learnt tells what it has counted when it stops to serve.
         let uncounted = learnt.is_some().then(Vec::new);
-        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, source, files: _, watch } = setup;
+        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, etcd, source, files: _, watch } = setup;
         let mut watching = Watching::new(watch);
         watching.set_on(config.watch);
         let (keys, count) = (Arc::new(keys), listeners.workers());
@@ -117,7 +120,14 @@ impl Server {
         let own_secret = OwnSecret::new(Instant::now())?;
         let cookies = forwarder_cookies(&config, &own_secret, &cookie_secrets);
         let configured = config.pools.clone();
-        config.pools = known.changed(&configured);
+        let pools = known.changed(&configured);
+        let tasks = Tasks::default();
+        let own_forwarder: Rc<RefCell<Vec<SocketAddr>>> = Rc::new(RefCell::new(members::own_forwarder(&listeners)));
+        let saved_members = known.members.clone().or_else(|| members::read_saved(config.state_dir.as_ref()?));
+        let mut membership = Membership::new(&tasks, own_addresses(&own_forwarder));
+        membership.set_config(&config, etcd, saved_members.as_ref());
+        membership.restore_members(&pools, &configured);
+        config.pools = members::with_members(&pools, &membership);
         let sent = match &cache {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
@@ -143,7 +153,6 @@ impl Server {
         // At most one for each zone and primary: see `authority::PendingNotifies`.
         let (notify_sender, notifies) = unbounded_channel();
         let admin_share = shares.admin;
-        let tasks = Tasks::default();
         let mut taps = Taps::new(count, hasher.clone(), rand::random(), tasks.clone());
         let links = Links { shares, hasher, health_events: health_event_sender, notifies: notify_sender };
         let mut workers = Workers::new(count, &config, &connections, links);
@@ -167,7 +176,13 @@ impl Server {
         };
         let counters = workers.start(&in_force, learnt.as_ref())?;
         let known_changes: Rc<Notify> = Rc::default();
-        let mut prober = Prober::new(tasks.clone(), workers.refresher(Rc::clone(&known_changes)));
+        let refresh = workers.refresher(Rc::clone(&known_changes));
+        let wake = membership.wake();
+        let on_change = move || {
+            wake.notify_one();
+            refresh();
+        };
+        let mut prober = Prober::new(tasks.clone(), Rc::new(on_change));
         if let Some(state) = &state {
             prober.set_state(state);
         }
@@ -178,11 +193,13 @@ impl Server {
         let admin = AdminTasks::start(doors, admin_share, admin_settings(&config, token), asks, Arc::clone(&condition));
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
-        let (pools, drain_delay) = (config.pools.clone(), config.drain_delay);
+        let drain_delay = config.drain_delay;
         let carried_counters: Arc<Counters> = Arc::default();
-        Ok(Self {
+        let mut server = Self {
             configured,
             config,
+            membership,
+            own_forwarder,
             source,
             state,
             workers,
@@ -233,8 +250,17 @@ impl Server {
             hash_seed,
             known_changes,
             seen: Seen::default(),
-        })
+        };
+        server.obey();
+        server.register_authorities(&known.leases);
+        Ok(server)
     }
+}
+
+/// Asks where the forwarder listens now.
+fn own_addresses(own: &Rc<RefCell<Vec<SocketAddr>>>) -> Rc<dyn Fn() -> OwnAddresses> {
+    let own = Rc::clone(own);
+    Rc::new(move || OwnAddresses::new(own.borrow().iter().copied()))
 }
 
 /// The zones of the authorities, and who looks after those that come from other servers.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend_cookies::BackendCookies;
 use crate::config::BackendConfig;
+use crate::discover::OrderWord;
 use crate::metrics::{BackendCounters, BackendState, Counter};
 use crate::policy::health::HealthState;
 
@@ -41,6 +42,10 @@ pub struct SharedBackend {
     manual: AtomicU8,
     /// It gets no more queries, by the operator's wish.
     is_draining: AtomicBool,
+    /// What an order for all LS says, an [`OrderWord`] and one more; 0: there is none.
+    order: AtomicU8,
+    /// It says itself that it is about to end.
+    is_leaving: AtomicBool,
     /// When any of these changed last, in milliseconds since the epoch of Unix.
     since: AtomicU64,
     /// The signs that were told and that nobody has acted on yet: a bit for each [`HealthSignal`].
@@ -114,17 +119,19 @@ impl SharedBackend {
             case_lost: Until::default(),
             manual: AtomicU8::new(ManualHealth::Auto as u8),
             is_draining: AtomicBool::new(false),
+            order: AtomicU8::new(0),
+            is_leaving: AtomicBool::new(false),
             since: AtomicU64::new(unix_millis()),
             told: AtomicU8::new(0),
         }
     }
 
-    /// Whether it is up, as far as the operator lets the probes decide.
+    /// Whether it is up: as the operator says, or else an order, or else the probes.
     pub fn is_up(&self) -> bool {
-        match self.manual() {
-            ManualHealth::Auto => self.health() == HealthState::Up,
-            ManualHealth::Up => true,
-            ManualHealth::Down => false,
+        match (self.manual(), self.order()) {
+            (ManualHealth::Up, _) | (ManualHealth::Auto, Some(OrderWord::Up)) => true,
+            (ManualHealth::Down, _) | (ManualHealth::Auto, Some(OrderWord::Down)) => false,
+            (ManualHealth::Auto, Some(OrderWord::Drain) | None) => self.health() == HealthState::Up,
         }
     }
 
@@ -161,9 +168,42 @@ impl SharedBackend {
         }
     }
 
-    /// Whether it is being drained.
+    /// Whether it is being drained: as the operator says, or else an order, or else by its own word.
     pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Relaxed)
+        match (self.is_draining.load(Relaxed), self.manual(), self.order()) {
+            (true, ..) | (false, ManualHealth::Auto, Some(OrderWord::Drain)) => true,
+            (false, ManualHealth::Up | ManualHealth::Down, _)
+            | (false, ManualHealth::Auto, Some(OrderWord::Up | OrderWord::Down)) => false,
+            (false, ManualHealth::Auto, None) => self.is_leaving.load(Relaxed),
+        }
+    }
+
+    /// What an order for all LS says.
+    pub fn order(&self) -> Option<OrderWord> {
+        match self.order.load(Relaxed) {
+            0 => None,
+            DRAIN => Some(OrderWord::Drain),
+            DOWN => Some(OrderWord::Down),
+            _ => Some(OrderWord::Up),
+        }
+    }
+
+    /// Obeys an order, or none any more, and takes the backend's own word that it is about to end. Returns whether it stands
+    /// otherwise than before; the caller announces that.
+    pub fn set_told(&self, order: Option<OrderWord>, is_leaving: bool) -> bool {
+        let was = self.state();
+        let order = order.map_or(0, |order| match order {
+            OrderWord::Drain => DRAIN,
+            OrderWord::Down => DOWN,
+            OrderWord::Up => ORDERED_UP,
+        });
+        self.order.store(order, Relaxed);
+        self.is_leaving.store(is_leaving, Relaxed);
+        let is_change = self.state() != was;
+        if is_change {
+            self.since.store(unix_millis(), Relaxed);
+        }
+        is_change
     }
 
     /// When its state changed last.
@@ -199,7 +239,7 @@ impl SharedBackend {
         Standing {
             health: self.health(),
             manual: self.manual(),
-            is_draining: self.is_draining(),
+            is_draining: self.is_draining.load(Relaxed),
             since: self.since.load(Relaxed),
         }
     }
@@ -259,6 +299,10 @@ const WITHOUT_OPT: Duration = Duration::from_secs(600);
 /// How long a backend that does not keep the case of names is asked in the client's. It may be mended, or another may have taken
 /// its place; to find that out costs one query a second asking.
 const CASE_LOST: Duration = Duration::from_secs(600);
+
+const DRAIN: u8 = 1;
+const DOWN: u8 = 2;
+const ORDERED_UP: u8 = 3;
 
 const NEW: u8 = HealthState::New as u8;
 const UP: u8 = HealthState::Up as u8;
@@ -323,6 +367,35 @@ mod tests {
         assert!(!backend.is_case_lost(now));
         backend.set_case_lost(at(700));
         assert!(backend.is_case_lost(at(1299)) && !backend.is_case_lost(at(1301)));
+    }
+
+    #[test]
+    fn by_hand_goes_before_orders_and_orders_before_probes() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 53));
+        let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
+        let backend = SharedBackend::new(&config, 0, HealthState::Down, 1);
+        let check = |state| assert_eq!(backend.state(), state);
+        check(BackendState::Down);
+        assert!(backend.set_told(Some(OrderWord::Up), false));
+        check(BackendState::Up);
+        assert!(!backend.set_told(Some(OrderWord::Up), true), "an order goes before its own word");
+        backend.set_manual(ManualHealth::Down);
+        check(BackendState::Down);
+        assert!(!backend.set_told(Some(OrderWord::Drain), true));
+        backend.set_manual(ManualHealth::Auto);
+        check(BackendState::Draining);
+        backend.set_told(Some(OrderWord::Down), false);
+        check(BackendState::Down);
+        backend.set_health(HealthState::Up);
+        check(BackendState::Down);
+        assert!(backend.set_told(None, false));
+        check(BackendState::Up);
+        assert!(backend.set_told(None, true));
+        check(BackendState::Draining);
+        backend.set_manual(ManualHealth::Up);
+        check(BackendState::Up);
+        backend.drain();
+        check(BackendState::Draining);
     }
 
     #[test]

@@ -118,7 +118,8 @@ impl Registration {
     }
 
     /// Is listed no more, for which it is not waited long.
-    pub async fn end(self) {
+    pub async fn end(&self) {
+        self.shared.is_draining.set(true);
         let Some(lease) = self.lease() else { return };
         let mut client = Client::new(Rc::clone(&self.shared.access), self.shared.tasks.clone());
         let ended = timeout(END_PATIENCE, client.call(&etcd::revoke(lease))).await;

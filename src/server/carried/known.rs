@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::Server;
+use super::super::members::Lease;
 use crate::config::{BackendConfig, PoolConfig};
+use crate::discover::saved::SavedMembers;
 use crate::policy::health::HealthState;
 use crate::state::{ForwarderState, SharedBackend, SharedPool, Standing};
 
@@ -15,6 +17,12 @@ use crate::state::{ForwarderState, SharedBackend, SharedPool, Standing};
 pub struct Known {
     /// By the names of the pools.
     pools: Vec<KnownPool>,
+    /// What sources list, and what is ordered.
+    #[serde(default)]
+    pub(in crate::server) members: Option<SavedMembers>,
+    /// The leases of authorities that are registered.
+    #[serde(default)]
+    pub(in crate::server) leases: Vec<Lease>,
 }
 
 /// The same of one pool.
@@ -76,17 +84,17 @@ impl Known {
 
 impl KnownPool {
     /// Of a pool that was configured so.
-    fn of(pool: &SharedPool, configured: &[PoolConfig]) -> Self {
+    fn of(pool: &SharedPool, fixed: &PoolConfig, configured: &[PoolConfig]) -> Self {
         let by_file = configured.iter().find(|config| config.name == pool.config.name);
         let by_file = by_file.map_or(&[][..], |config| &config.backends);
         let has = |backends: &[BackendConfig], address| backends.iter().any(|backend| backend.address == address);
-        let added = pool.config.backends.iter().filter(|backend| !has(by_file, backend.address));
+        let added = fixed.backends.iter().filter(|backend| !has(by_file, backend.address));
         let removed = by_file.iter().map(|backend| backend.address);
         let standing = |backend: &Arc<SharedBackend>| (backend.name.clone(), backend.address, backend.standing());
         Self {
             name: pool.config.name.clone(),
             added: added.cloned().collect(),
-            removed: removed.filter(|&address| !has(&pool.config.backends, address)).collect(),
+            removed: removed.filter(|&address| !has(&fixed.backends, address)).collect(),
             backends: pool.backends.iter().map(standing).collect(),
         }
     }
@@ -103,7 +111,15 @@ impl Server {
     /// By-hand changes and states of backends, as of now.
     pub fn known(&self) -> Known {
         let pools = self.state.iter().flat_map(|state| &state.pools);
-        Known { pools: pools.map(|pool| KnownPool::of(pool, &self.configured)).collect() }
+        let known = |pool: &Arc<SharedPool>| {
+            let fixed = self.pools.iter().find(|fixed| fixed.name == pool.config.name)?;
+            Some(KnownPool::of(pool, fixed, &self.configured))
+        };
+        Known {
+            pools: pools.filter_map(known).collect(),
+            members: Some(self.membership.to_save()),
+            leases: self.membership.registrations.leases(),
+        }
     }
 
     /// Takes what has changed by hand, and what was found of backends, since this process was told first.
@@ -151,9 +167,10 @@ mod tests {
             known.changed(&pools(configured))[0].backends.iter().map(|backend| backend.address).collect()
         };
         let expected: Vec<_> = expected.iter().map(|&number| address(number)).collect();
-        assert_eq!(found(&Known { pools: vec![pool("gone"), pool("a")] }), expected);
+        let known = |pools| Known { pools, ..Known::default() };
+        assert_eq!(found(&known(vec![pool("gone"), pool("a")])), expected);
         assert_eq!(
-            found(&Known { pools: vec![pool("gone")] }),
+            found(&known(vec![pool("gone")])),
             pools(configured)[0].backends.iter().map(|b| b.address).collect::<Vec<_>>()
         );
     }

@@ -1,0 +1,131 @@
+//! Saving the last known members, and reading them again.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::cell::Cell;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::super::Server;
+use super::super::persist::wall_clock;
+use super::Membership;
+use crate::discover::saved::SavedMembers;
+use crate::files::{self, NewFile, Readers};
+use crate::load::SAVED_MEMBERS;
+use crate::net::tasks::{TaskKind, blocking};
+
+/// When members are saved.
+#[derive(Default)]
+pub(super) struct Saving {
+    /// Where to; none: nowhere.
+    folder: Option<PathBuf>,
+    /// There is something to save.
+    is_wanted: bool,
+    /// When the last save began.
+    last: Option<Instant>,
+    /// One is under way.
+    is_running: Rc<Cell<bool>>,
+}
+
+impl Saving {
+    pub(super) fn set_folder(&mut self, folder: Option<PathBuf>) {
+        self.is_wanted |= self.folder != folder;
+        self.folder = folder;
+    }
+
+    /// There is something to save.
+    pub(super) fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// Where to save now, if it is time to.
+    fn take_turn(&mut self, now: Instant) -> Option<PathBuf> {
+        let is_time = self.last.is_none_or(|last| {
+            // Now and then though nothing has changed: the file tells how old what it says is.
+            now >= last + if self.is_wanted { PAUSE } else { AGAIN }
+        });
+        if self.is_running.get() || !is_time || self.last.is_none() && !self.is_wanted {
+            return None;
+        }
+        let folder = self.folder.clone()?;
+        (self.is_wanted, self.last) = (false, Some(now));
+        Some(folder)
+    }
+}
+
+impl Membership {
+    /// All that is known of members and orders.
+    pub(in crate::server) fn to_save(&self) -> SavedMembers {
+        let mut saved = SavedMembers::new(self.orders.clone());
+        for pool in &self.pools {
+            let spec = |origin| pool.specs.iter().find(|spec| spec.origin() == origin).map(ToString::to_string);
+            saved.add(&pool.name, &pool.roster, spec, seconds_of);
+        }
+        saved
+    }
+}
+
+impl Server {
+    /// Saves the members if there is something new, beside whatever else is done.
+    pub(super) fn save_members(&mut self) {
+        if self.membership.pools.is_empty() {
+            return;
+        }
+        let Some(folder) = self.membership.saving.take_turn(Instant::now()) else { return };
+        let (saved, running) = (self.membership.to_save(), Rc::clone(&self.membership.saving.is_running));
+        running.set(true);
+        self.tasks.start_and_leave(TaskKind::Persist, async move {
+            blocking(move || save(&folder, &saved)).await;
+            running.set(false);
+        });
+    }
+}
+
+fn save(folder: &Path, saved: &SavedMembers) {
+    let file = folder.join(SAVED_MEMBERS);
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| NewFile::open(&file, Readers::Owner))
+        .and_then(|mut out| out.write_all(&saved.to_json()).and_then(|()| out.finish()));
+    if let Err(error) = written {
+        tracing::error!(file = %file.display(), %error, "the members cannot be saved");
+    }
+}
+
+/// Reads what an earlier process has saved. What is wrong with it is told, and costs the file alone.
+pub(in crate::server) fn read_saved(folder: &Path) -> Option<SavedMembers> {
+    let file = folder.join(SAVED_MEMBERS);
+    let read = files::open(&file).and_then(|open| {
+        let mut text = Vec::new();
+        open.take(SavedMembers::MAX_LEN as u64).read_to_end(&mut text).map(|_| text)
+    });
+    let saved = match read {
+        Ok(text) => SavedMembers::from_json(&text),
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) => Err(error.to_string()),
+    };
+    match saved {
+        Ok(saved) => Some(saved),
+        Err(error) => {
+            tracing::warn!(file = %file.display(), error, "the saved members are ignored");
+            None
+        }
+    }
+}
+
+/// A moment by the clock on the wall, in seconds since 1970.
+fn seconds_of(at: Instant) -> u64 {
+    wall_clock().saturating_sub(at.elapsed()).as_secs()
+}
+
+/// That moment by our own clock, as far back as that goes.
+pub(super) fn instant_of(seconds: u64) -> Instant {
+    let ago = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let now = Instant::now();
+    now.checked_sub(ago.unwrap_or_default()).unwrap_or(now)
+}
+
+/// Between two saves at least.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two saves at most.
+const AGAIN: Duration = Duration::from_secs(60);
