@@ -31,6 +31,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -51,6 +52,7 @@ use crate::sight::Event;
 use crate::sight::live::{History, Second, Span};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
+pub use crate::discover::OrderWord;
 pub use crate::state::ManualHealth;
 
 /// What of an admin server a reload changes while it serves.
@@ -121,6 +123,8 @@ pub enum Change {
         /// Name or address of the backend.
         backend: String,
     },
+    /// Have all LS of the fleet do something with a backend, or take that back.
+    Order(Box<FleetOrder>),
     /// Take a backend out.
     Remove {
         /// Name of the pool.
@@ -137,6 +141,23 @@ pub enum Change {
         /// The state.
         to: ManualHealth,
     },
+}
+
+/// An order for all LS of a fleet, or the end of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetOrder {
+    /// Name of the pool.
+    pub pool: String,
+    /// Name or address of the backend.
+    pub backend: String,
+    /// What is to be done; none takes the order back.
+    pub order: Option<OrderWord>,
+    /// Who gives it.
+    pub by: String,
+    /// After how long it ends by itself; none: when it is taken back.
+    pub lasts: Option<Duration>,
+    /// Whether it is given though nobody of the pool would take queries.
+    pub is_forced: bool,
 }
 
 /// A change of which process serves: carried out by whoever owns the server.

@@ -5,6 +5,7 @@
 //! waited for it).
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::str;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use super::page;
 use super::slow;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status};
 use super::usage::usage;
-use super::{Change, Condition, ManualHealth, ProcessChange, Refused, Request, live};
+use super::{Change, Condition, FleetOrder, ManualHealth, OrderWord, ProcessChange, Refused, Request, live};
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
 use crate::net::tasks::blocking;
@@ -305,16 +306,73 @@ async fn remove(
 async fn act(
     State(server): State<Arc<Server>>,
     place: Result<Path<(String, String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Done>, HttpError> {
     let Path((pool, backend, action)) = place?;
+    if let Some(fleet) = ForWhom::read(&body?)? {
+        let order = match action.as_str() {
+            "drain" => Some(OrderWord::Drain),
+            "up" => Some(OrderWord::Up),
+            "down" => Some(OrderWord::Down),
+            "auto" => None,
+            action => return Err(no_such_action(action)),
+        };
+        let ForWhom { by, for_seconds, force: is_forced, .. } = fleet;
+        let lasts = for_seconds.map(Duration::from_secs);
+        let order = FleetOrder { pool, backend, order, by, lasts, is_forced };
+        return server.patient_change(Change::Order(Box::new(order)), "etcd has not answered").await;
+    }
     let to = match action.as_str() {
         "drain" => return server.change(Change::Drain { pool, backend }).await,
         "up" => ManualHealth::Up,
         "down" => ManualHealth::Down,
         "auto" => ManualHealth::Auto,
-        action => return Err(HttpError::Refused(Refused::no_such("action", action, ["drain", "up", "down", "auto"]))),
+        action => return Err(no_such_action(action)),
     };
     server.change(Change::Set { pool, backend, to }).await
+}
+
+fn no_such_action(action: &str) -> HttpError {
+    HttpError::Refused(Refused::no_such("action", action, ["drain", "up", "down", "auto"]))
+}
+
+/// Whether something is to be done by this LS alone or by all, as JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForWhom {
+    /// By all.
+    #[serde(default)]
+    fleet: bool,
+    /// Who wants it.
+    #[serde(default)]
+    by: String,
+    /// After how long it ends by itself.
+    #[serde(default)]
+    for_seconds: Option<u64>,
+    /// Even if nobody would take queries.
+    #[serde(default)]
+    force: bool,
+}
+
+impl ForWhom {
+    /// Reads a body, if it is one and about all LS.
+    fn read(body: &[u8]) -> Result<Option<Self>, HttpError> {
+        if body.is_empty() {
+            return Ok(None);
+        }
+        let read: Self = serde_json::from_slice(body).map_err(|error| {
+            HttpError::Invalid(format!("{error}; expected JSON such as {{\"fleet\": true, \"for_seconds\": 3600}}"))
+        })?;
+        match (read.fleet, read.for_seconds, read.force) {
+            (true, Some(seconds), _) if !ORDER_SECONDS.contains(&seconds) => {
+                let (min, max) = (ORDER_SECONDS.start(), ORDER_SECONDS.end());
+                Err(HttpError::Invalid(format!("for_seconds {seconds}: expected an integer from {min} to {max}")))
+            }
+            (true, ..) => Ok(Some(read)),
+            (false, None, false) => Ok(None),
+            (false, ..) => Err(HttpError::Invalid("for_seconds and force are for \"fleet\": true".to_owned())),
+        }
+    }
 }
 
 /// Why a request is not answered as was hoped.
@@ -379,6 +437,8 @@ impl IntoResponse for HttpError {
     }
 }
 
+/// How long an order may last that ends by itself: what etcd takes at least, and a month.
+pub(super) const ORDER_SECONDS: RangeInclusive<u64> = 5..=31 * 86_400;
 /// Where a question is explained.
 const EXPLAIN: &str = "/api/v1/explain";
 /// Where a reload is asked for.

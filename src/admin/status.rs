@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Shown, State};
 use crate::metrics::{
-    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, PoolSnapshot, ProcessSnapshot, ReloadSnapshot,
-    Snapshot, SupervisorSnapshot,
+    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, OrderSnapshot, Origin, PoolSnapshot,
+    ProcessSnapshot, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
@@ -138,6 +138,39 @@ pub struct PoolStatus {
     pub last_minute: Option<PoolMinute>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
+    /// Where members come from, if any come by themselves.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
+}
+
+/// A source of the members of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// etcd, dns or file.
+    pub kind: Origin,
+    /// What it is, as the config names it.
+    pub source: String,
+    /// fresh, stale (it cannot be asked), doubted (nobody who is up goes by it) or never (it has not said anything yet).
+    pub state: SourceState,
+    /// Why it cannot be asked; null if it can.
+    pub failure: Option<String>,
+    /// Since when it has not confirmed its list; null if it never has.
+    pub age_seconds: Option<f64>,
+    /// Members that it lists.
+    pub members: u64,
+    /// Entries that are wrong, the first thousand.
+    pub refused: Vec<RefusedEntry>,
+    /// How many are wrong in all.
+    pub refused_count: u64,
+}
+
+/// An entry of a source that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedEntry {
+    /// Where it stands in the source.
+    pub entry: String,
+    /// Why, and what would be right.
+    pub reason: String,
 }
 
 /// A backend.
@@ -175,6 +208,18 @@ pub struct BackendStatus {
     /// The last minute; null if there are too many backends for each to be kept.
     #[serde(default)]
     pub last_minute: Option<BackendMinute>,
+    /// Who says that it is a member: config, hand, etcd, dns, file.
+    #[serde(default)]
+    pub origin: Vec<Origin>,
+    /// Whether a source lists it now.
+    #[serde(default)]
+    pub listed: bool,
+    /// It has had an older version of a zone than others for too long.
+    #[serde(default)]
+    pub behind: bool,
+    /// The order that it is under; null if there is none.
+    #[serde(default)]
+    pub order: Option<OrderSnapshot>,
 }
 
 /// The cache. Every look-up is one of `hits`, `stale_hits` and `misses`.
@@ -366,6 +411,24 @@ impl PoolStatus {
             hedges_wasted: pool.hedges_wasted,
             last_minute: history.and_then(|history| history.pool_minute(pool)),
             backends: pool.backends.iter().map(backend).collect(),
+            sources: pool.sources.iter().map(SourceStatus::of).collect(),
+        }
+    }
+}
+
+impl SourceStatus {
+    /// Of a source.
+    fn of(source: &SourceSnapshot) -> Self {
+        let refused = |(entry, reason): &(String, String)| RefusedEntry { entry: entry.clone(), reason: reason.clone() };
+        Self {
+            kind: source.origin,
+            source: source.source.clone(),
+            state: source.state,
+            failure: source.failure.clone(),
+            age_seconds: source.age.map(|age| age.as_secs_f64()),
+            members: source.members,
+            refused: source.refused.iter().map(refused).collect(),
+            refused_count: source.refused_count,
         }
     }
 }
@@ -395,6 +458,10 @@ impl BackendStatus {
             errors: backend.errors,
             timeouts: backend.timeouts,
             last_minute: None,
+            origin: backend.origin.clone(),
+            listed: backend.is_listed,
+            behind: false,
+            order: backend.order.clone(),
         }
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
 use crate::config::{
-    BackendConfig, Config, CookieConfig, ForwarderConfig, Limits, PoolConfig, PoolIndex, ProbeConfig, Route, limits,
-    usual_rate_limit, words,
+    BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, Limits, PoolConfig,
+    PoolIndex, ProbeConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
-use crate::load::{self, EtcdSecrets, Files, Setup};
+use crate::load::{self, Files, Setup};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
 use crate::transfer::tsig::Keys;
@@ -51,8 +51,14 @@ pub(super) struct Args {
     /// Probe the backends also after so many queries; 0 is never
     #[arg(short = 'R', long, value_name = "QUERIES", default_value_t = 0)]
     probe_every: u32,
+    /// An etcd that members are registered in, http://ADDRESS:PORT; may be given several times
+    #[arg(long, value_name = "URL", requires = "discover", value_parser = http_endpoint)]
+    etcd: Vec<HttpEndpoint>,
+    /// Ask also the servers that are registered under this key
+    #[arg(long, value_name = "KEY", requires = "etcd", value_parser = etcd_key)]
+    discover: Option<String>,
     /// The servers to ask, each ADDRESS:PORT
-    #[arg(required = true, value_name = "BACKEND", value_parser = words::backend_address)]
+    #[arg(required_unless_present = "discover", value_name = "BACKEND", value_parser = words::backend_address)]
     backends: Vec<SocketAddr>,
 }
 
@@ -67,12 +73,19 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: {loops}");
         return ExitCode::from(EXIT_USAGE);
     }
+    let secrets = match load::etcd_secrets(&config(&args)) {
+        Ok(secrets) => secrets,
+        Err(problem) => {
+            eprintln!("hedgerow ls: {problem}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     let setup = move || Setup {
         config: config(&args),
         zone_dbs: Vec::new(),
         keys: Keys::default(),
         token: None,
-        etcd: EtcdSecrets::default(),
+        etcd: secrets.clone(),
         cookie_secrets: HashMap::new(),
         source: None,
         files: Some(Files::default()),
@@ -97,7 +110,7 @@ fn config(args: &Args) -> Config {
     let pool = PoolConfig {
         name: "ls".to_owned(),
         backends: args.backends.iter().map(backend).collect(),
-        discover: None,
+        discover: args.discover.clone().map(DiscoverConfig::of_key),
         rules,
         probe: ProbeConfig::default(),
         cache: PoolConfig::CACHE,
@@ -131,7 +144,7 @@ fn config(args: &Args) -> Config {
         query_log: None,
         dnstap: None,
         traces: None,
-        etcd: None,
+        etcd: EtcdConfig::of_endpoints(&args.etcd),
         state_dir: None,
     }
 }

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
-use crate::config::{AuthorityConfig, Config, CookieConfig, ZoneSource, usual_rate_limit, words};
+use crate::config::{
+    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource, etcd_key, http_endpoint,
+    usual_rate_limit, words,
+};
 use crate::limit::AccessRules;
 use crate::load::{self, LoadError, Loader, Setup};
 use crate::wire::Name;
@@ -27,6 +30,15 @@ pub(super) struct Args {
     /// The name of the zone, if the files do not say it themselves: makes them master files
     #[arg(long, value_name = "NAME", value_parser = words::domain_name)]
     origin: Option<Name>,
+    /// An etcd to register in, http://ADDRESS:PORT; may be given several times
+    #[arg(long, value_name = "URL", requires = "register", value_parser = http_endpoint)]
+    etcd: Vec<HttpEndpoint>,
+    /// The key to register under, for as long as all zones are served
+    #[arg(long, value_name = "KEY", requires = "etcd", value_parser = etcd_key)]
+    register: Option<String>,
+    /// Where others ask this server, if not at the first listen address
+    #[arg(long, value_name = "ADDR", requires = "register", value_parser = words::backend_address)]
+    address: Option<SocketAddr>,
     /// Tables of lines HOST ADDRESS TYPE, or zones in master file format
     #[arg(required = true, value_name = "ZONEFILE")]
     zones: Vec<PathBuf>,
@@ -34,6 +46,11 @@ pub(super) struct Args {
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> ExitCode {
+    let is_any = args.listen.first().is_some_and(|first| first.ip().is_unspecified());
+    if args.register.is_some() && args.address.is_none() && is_any {
+        eprintln!("hedgerow ts: nobody is reached at any address: say with --address where others ask this server");
+        return ExitCode::from(EXIT_USAGE);
+    }
     let mut loader = Loader::default();
     match load(&args, &mut loader) {
         // SIGHUP reads the zone files again.
@@ -64,7 +81,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         rate_limit: usual_rate_limit(&args.listen),
         cookies: CookieConfig::default(),
         connections: Default::default(),
-        register: None,
+        register: args.register.clone().map(|key| RegisterConfig::of_key(key, args.address)),
     };
     let (forwarder, pools, authorities) = (None, Vec::new(), vec![authority]);
     let config = Config {
@@ -84,7 +101,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         query_log: None,
         dnstap: None,
         traces: None,
-        etcd: None,
+        etcd: EtcdConfig::of_endpoints(&args.etcd),
         state_dir: None,
     };
     load::load_files_to_serve(config, None, loader)

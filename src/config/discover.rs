@@ -36,6 +36,19 @@ impl DiscoverConfig {
     /// The default of `hold`: longer than a register takes to come back, and than its members take to be in it again.
     pub const HOLD: Duration = Duration::from_secs(30);
 
+    /// That of the command line.
+    pub fn of_key(key: String) -> Self {
+        Self {
+            etcd: Some(key),
+            dns: None,
+            resolvers: Vec::new(),
+            file: None,
+            allow: Self::usual_allow(),
+            max: Self::MAX,
+            hold: Self::HOLD,
+        }
+    }
+
     /// The default of `allow`: anywhere.
     pub fn usual_allow() -> Vec<Prefix> {
         ["0.0.0.0/0", "::/0"].map(|prefix| prefix.parse().expect("a prefix")).to_vec()
@@ -123,16 +136,17 @@ impl EtcdConfig {
     /// The default of `timeout`: an election takes about one second.
     pub const TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// That of the command line.
-    pub fn of_endpoint(endpoint: HttpEndpoint) -> Self {
-        Self {
-            endpoints: vec![endpoint],
+    /// That of the command line, if it names any endpoint.
+    pub fn of_endpoints(endpoints: &[HttpEndpoint]) -> Option<Self> {
+        let etcd = Self {
+            endpoints: endpoints.to_vec(),
             prefix: Self::PREFIX.to_owned(),
             user: None,
             password_file: None,
             ca_file: None,
             timeout: Self::TIMEOUT,
-        }
+        };
+        Some(etcd).filter(|etcd| !etcd.endpoints.is_empty())
     }
 }
 

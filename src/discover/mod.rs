@@ -29,6 +29,6 @@ pub use backoff::Backoff;
 pub use entry::{Entry, escaped, unescaped};
 pub use listing::{Item, Listing, News};
 pub use order::{Order, OrderWord, Orders};
-pub use roster::{
-    Change, Doubt, Fixed, Member, Origin, Origins, Refusal, Roster, RosterRules, Settled, Source, SourceState,
-};
+pub use roster::{Doubt, Fixed, Member, Origins, Refusal, Roster, RosterRules, Settled, Source};
+
+pub use crate::metrics::{Change, Origin, SourceState};

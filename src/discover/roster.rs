@@ -25,39 +25,9 @@ use std::time::{Duration, Instant};
 use super::entry::Entry;
 use super::listing::{Listing, News};
 use crate::limit::Prefix;
+use crate::metrics::{Change, Origin, SourceState};
 
-/// Where a member of a pool comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Origin {
-    /// The config.
-    Config,
-    /// An operator, by hand.
-    Hand,
-    /// etcd.
-    Etcd,
-    /// A DNS name.
-    Dns,
-    /// A file.
-    File,
-}
-
-impl Origin {
-    /// All of them, the most binding first.
-    pub const ALL: [Self; 5] = [Self::Config, Self::Hand, Self::Etcd, Self::Dns, Self::File];
-
-    /// The word for people and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Config => "config",
-            Self::Hand => "hand",
-            Self::Etcd => "etcd",
-            Self::Dns => "dns",
-            Self::File => "file",
-        }
-    }
-}
-
-/// A set of them.
+/// A set of origins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origins(u8);
 
@@ -120,31 +90,6 @@ pub struct Member {
     pub held_since: Option<Instant>,
 }
 
-/// What has become of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// It is one now.
-    Joined,
-    /// It is none any more.
-    Left,
-    /// It is listed no more and stays for now.
-    Held,
-}
-
-impl Change {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Joined, Self::Left, Self::Held];
-
-    /// The word for people and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Joined => "joined",
-            Self::Left => "left",
-            Self::Held => "held",
-        }
-    }
-}
-
 /// An entry that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
@@ -152,31 +97,6 @@ pub struct Refusal {
     pub entry: String,
     /// Why, and what would be right.
     pub reason: String,
-}
-
-/// How a source stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceState {
-    /// What it said last holds.
-    Fresh,
-    /// It cannot be asked.
-    Stale,
-    /// Nobody who is up goes by what it says.
-    Doubted,
-    /// It has never said anything.
-    Never,
-}
-
-impl SourceState {
-    /// The word for people.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Stale => "stale",
-            Self::Doubted => "doubted",
-            Self::Never => "never",
-        }
-    }
 }
 
 /// A list of which nobody believes that it is whole.
@@ -548,16 +468,6 @@ impl Roster {
             (source.refused_count, source.refused) = (count, shown);
         }
         fresh
-    }
-}
-
-impl Origin {
-    /// Whether that is a source.
-    pub fn is_source(self) -> bool {
-        match self {
-            Self::Config | Self::Hand => false,
-            Self::Etcd | Self::Dns | Self::File => true,
-        }
     }
 }
 

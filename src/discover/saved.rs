@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
 use super::order::Orders;
-use super::roster::{Origin, Roster};
+use super::roster::Roster;
+use crate::metrics::Origin;
 
 /// The last known members of all pools, and the orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

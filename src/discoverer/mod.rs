@@ -136,12 +136,6 @@ impl Discoverer {
         }
     }
 
-    /// Asks nobody any more.
-    pub fn stop(&mut self) {
-        self.watches.clear();
-        self.orders = None;
-    }
-
     /// The etcd that is asked.
     pub fn access(&self) -> Option<&Rc<EtcdAccess>> {
         self.access.as_ref()

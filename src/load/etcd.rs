@@ -36,7 +36,10 @@ impl fmt::Display for EtcdProblem {
 }
 
 /// Reads what a config needs.
-pub(super) fn load(config: &Config) -> Result<EtcdSecrets, EtcdProblem> {
+///
+/// # Errors
+/// If there is nothing to be had from one of the files.
+pub fn load(config: &Config) -> Result<EtcdSecrets, EtcdProblem> {
     let Some(etcd) = &config.etcd else { return Ok(EtcdSecrets::default()) };
     Ok(EtcdSecrets { password: password(etcd)?, roots: roots(etcd)? })
 }

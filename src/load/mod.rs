@@ -33,7 +33,7 @@ use crate::zone::ZoneDb;
 
 pub use self::confinement::{Confinement, Files, Outside, SAVED_MEMBERS, folder_of};
 pub use self::cookies::CookieProblem;
-pub use self::etcd::{EtcdProblem, EtcdSecrets};
+pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
 pub use self::keys::KeyProblem;
 pub use self::reader::Reader;
 pub use self::watch::{Reading, Watch, Watcher};

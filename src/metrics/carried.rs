@@ -73,6 +73,7 @@ impl PoolSnapshot {
             prefetches: self.prefetches.saturating_sub(earlier.prefetches),
             fetches: std::array::from_fn(|result| self.fetches[result].saturating_sub(earlier.fetches[result])),
             backends: backends.collect(),
+            sources: Vec::new(),
         }
     }
 }

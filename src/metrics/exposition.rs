@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{Cause, FETCHED, Want};
+use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
 use super::histogram::HistogramSnapshot;
 use super::processes::{ProcessesSnapshot, Role, Takeover};
 use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
@@ -47,14 +48,19 @@ impl Format {
 /// Writes a snapshot down, and what the process takes of the machine.
 pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
     let mut registry = Registry::default();
+    let discovery = DiscoveryExposition {
+        pools: snapshot.pools.iter().map(|pool| (pool.name.clone(), pool.sources.clone())).collect(),
+        registered: snapshot.registered.clone(),
+    };
     registry.register_collector(Box::new(Exposition(snapshot)));
+    registry.register_collector(Box::new(discovery));
     registry.register_collector(Box::new(UsageExposition(usage)));
     let mut text = String::new();
     encode_registry(&mut text, &registry).expect("a string takes everything");
     match format {
         Format::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
         Format::Prometheus => {
-            for name in COUNTERS.iter().map(|family| family.name).chain(USAGE_COUNTERS) {
+            for name in COUNTERS.iter().map(|family| family.name).chain(USAGE_COUNTERS).chain(DISCOVERY_COUNTERS) {
                 text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
                 text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
             }
@@ -237,6 +243,7 @@ impl Collector for Exposition {
             processes,
             verdict,
             expired_zones,
+            registered: _,
             uptime: _,
             workers: _,
         } = &self.0;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use super::discovery::{OrderSnapshot, Origin, SourceSnapshot};
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
@@ -50,6 +51,9 @@ pub struct Snapshot {
     /// The zones of other servers that have expired.
     #[serde(default)]
     pub expired_zones: Vec<ExpiredZone>,
+    /// Which authorities are to be listed in etcd, and whether they are.
+    #[serde(default)]
+    pub registered: Vec<(String, bool)>,
 }
 
 /// A zone that is no longer served: no primary has confirmed it for too long.
@@ -151,6 +155,9 @@ pub struct PoolSnapshot {
     pub fetches: [u64; 3],
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
+    /// Where members come from, if any come by themselves.
+    #[serde(default)]
+    pub sources: Vec<SourceSnapshot>,
 }
 
 /// The numbers of a backend.
@@ -186,6 +193,15 @@ pub struct BackendSnapshot {
     pub unsent: Vec<(Want, u64)>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
+    /// Who says that it is a member; the most binding first.
+    #[serde(default)]
+    pub origin: Vec<Origin>,
+    /// Whether a source lists it now.
+    #[serde(default)]
+    pub is_listed: bool,
+    /// The order that it is under.
+    #[serde(default)]
+    pub order: Option<OrderSnapshot>,
 }
 
 /// Attempts by kind.

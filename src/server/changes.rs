@@ -5,20 +5,27 @@
 //! the backend. Nothing is written to a file.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::oneshot;
 
 use super::{Command, ReloadNotice, Server};
-use crate::admin::{Change, Question, Refused};
+use crate::admin::{Change, FleetOrder, Question, Refused};
 use crate::config::{BackendConfig, PoolConfig};
+use crate::discover::{Order, OrderWord};
+use crate::discoverer::{EtcdAccess, write_order};
 use crate::engine::Explaining;
 use crate::forwarder::Asked;
+use crate::net::tasks::TaskKind;
 use crate::state::{ManualHealth, SharedBackend};
 
 impl Server {
     /// Carries a change out, and says what was done.
     pub(super) fn change(&mut self, change: Change) -> Result<String, Refused> {
         match change {
-            Change::Reload | Change::Processes(_) => {
+            Change::Reload | Change::Processes(_) | Change::Order(_) => {
                 Err(Refused::Invalid(format!("{change:?} is no change of the config")))
             }
             Change::Add { pool, address, weight } => self.add(&pool, address, weight),
@@ -57,6 +64,54 @@ impl Server {
         if told { Ok(()) } else { Err(Refused::Conflict(format!("worker {number} does not take queries"))) }
     }
 
+    /// Gives an order to all LS by etcd. Who has asked is told when it stands there.
+    pub(super) fn order(&self, order: FleetOrder, answer: oneshot::Sender<Result<String, Refused>>) {
+        let (access, order, about) = match self.prepare_order(&order) {
+            Ok(prepared) => prepared,
+            Err(refused) => return drop(answer.send(Err(refused))),
+        };
+        let FleetOrder { pool, backend, lasts, .. } = about;
+        let here = format!("hedgerow ctl {} {pool} {backend}", order.as_ref().map_or("auto", |order| order.order.label()));
+        let done = match &order {
+            Some(order) => format!("all LS are ordered to {} {backend} of pool {pool}", order.order.label()),
+            None => format!("{backend} of pool {pool} is under no order any more"),
+        };
+        let write = write_order(access, self.tasks.clone(), (pool, backend), order, lasts);
+        self.tasks.start_and_leave(TaskKind::Discovery, async move {
+            let written = write.await.map(|()| done);
+            let refused = |error| Refused::Conflict(format!("{error}; for this LS alone: {here}"));
+            let _ = answer.send(written.map_err(refused));
+        });
+    }
+
+    /// What is to be written, if anything may be.
+    fn prepare_order(&self, order: &FleetOrder) -> Result<(Rc<EtcdAccess>, Option<Order>, FleetOrder), Refused> {
+        let FleetOrder { pool, backend, order: word, by, lasts, is_forced } = order;
+        let none = || Refused::Conflict("there is no etcd to give orders by: the config has no [etcd]".to_owned());
+        let access = Rc::clone(self.membership.access().ok_or_else(none)?);
+        // By its name, for that is what all LS call it.
+        let known = self.backend(pool, backend);
+        let name = match (&known, word) {
+            (Ok(known), _) => known.name.clone(),
+            // An order for one that is gone can be taken back.
+            (Err(_), None) => backend.clone(),
+            (Err(refused), Some(_)) => return Err(refused.clone()),
+        };
+        if let (Some(OrderWord::Drain | OrderWord::Down), Ok(meant), false) = (word, &known, is_forced) {
+            let state = self.state.as_ref().and_then(|state| state.pool(pool));
+            let takes = |other: &&Arc<SharedBackend>| !Arc::ptr_eq(other, meant) && other.takes_queries();
+            if !state.iter().flat_map(|pool| &pool.backends).any(|other| takes(&other)) {
+                let reason = format!("nobody else of pool {pool} takes queries; --force orders it even so");
+                return Err(Refused::Conflict(reason));
+            }
+        }
+        let now = SystemTime::now();
+        let time = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
+        let until = lasts.map(|lasts| time(now + lasts));
+        let written = word.map(|order| Order { order, by: by.clone(), at: time(now), until });
+        Ok((access, written, FleetOrder { backend: name, ..order.clone() }))
+    }
+
     /// Adds a backend to a pool. It gets queries once a probe has found it up.
     fn add(&mut self, pool: &str, address: SocketAddr, weight: u16) -> Result<String, Refused> {
         let config = self.pool_config(pool)?;
@@ -75,8 +130,12 @@ impl Server {
     /// Takes a backend out of a pool. What it was asked, it may still answer.
     fn remove(&mut self, pool: &str, backend: &str) -> Result<String, Refused> {
         let address = self.backend(pool, backend)?.address;
+        if self.membership.is_listed(pool, &address) {
+            let reason = format!("{backend} is listed by a source, which would bring it back: drain it, or take it out there");
+            return Err(Refused::Conflict(reason));
+        }
         let config = self.pool_config(pool)?;
-        if config.backends.len() == 1 {
+        if config.backends.len() == 1 && config.discover.is_none() {
             let reason = format!("{backend} is the only backend of pool {pool}; add another first, or drain it");
             return Err(Refused::Conflict(reason));
         }

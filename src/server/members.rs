@@ -82,7 +82,8 @@ impl Membership {
     /// Asks the sources of a config. What is known of those that stay is kept; of those that are new, `saved` may know something.
     pub(super) fn set_config(&mut self, config: &Config, secrets: EtcdSecrets, saved: Option<&SavedMembers>) {
         let mut earlier = std::mem::take(&mut self.pools);
-        for pool in &config.pools {
+        let pools = config.forwarder.iter().flat_map(|_| &config.pools);
+        for pool in pools {
             let Some(discover) = &pool.discover else { continue };
             let specs = SourceSpec::of(discover);
             let rules = RosterRules { max: discover.max, hold: discover.hold, allow: discover.allow.clone() };
@@ -163,14 +164,15 @@ impl Membership {
         self.pools.iter().all(is_asked)
     }
 
-    /// Asks nobody any more.
-    pub(super) fn stop(&mut self) {
-        self.discoverer.stop();
-    }
-
     /// The etcd that orders go to.
     pub(super) fn access(&self) -> Option<&Rc<EtcdAccess>> {
         self.discoverer.access()
+    }
+
+    /// Whether a source lists a backend, or has listed one that is held.
+    pub(super) fn is_listed(&self, pool: &str, address: &SocketAddr) -> bool {
+        let roster = self.pools.iter().find(|known| known.name == pool).map(|known| &known.roster);
+        roster.is_some_and(|roster| roster.is_listed(address) || roster.members().any(|(member, _)| member == *address))
     }
 
     /// The order for a backend.
@@ -233,6 +235,8 @@ impl Membership {
             let is = pool.failure_of(origin);
             match (&was, &is) {
                 (None, Some(reason)) => {
+                    // Who waits for the first word of it waits no longer.
+                    self.is_due = true;
                     tracing::warn!(pool = pool.name, source = %spec, reason, "a source of members cannot be asked: its members stay");
                 }
                 (Some(_), None) => tracing::info!(pool = pool.name, source = %spec, "a source of members says what it lists"),
@@ -281,9 +285,8 @@ impl PoolRoster {
     /// Counts what has become of members, and tells.
     fn tell(&mut self, settled: &Settled) {
         let pool = &self.name;
-        for (address, origin, change) in &settled.changes {
+        for (_, origin, change) in &settled.changes {
             *self.changes.entry((*origin, *change)).or_default() += 1;
-            let _ = address;
         }
         for (address, origin, change) in settled.changes.iter().take(MAX_LINES) {
             let (source, what) = (origin.label(), change.label());

@@ -351,6 +351,7 @@ impl Server {
             Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
             Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
+            Request::Change(Change::Order(order), answer) => self.order(*order, answer),
             Request::Change(change, answer) => drop(answer.send(self.change(change))),
         }
         None

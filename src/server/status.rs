@@ -14,10 +14,13 @@ impl Server {
     /// All counters of all workers, added up now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let pools = self.state.iter().flat_map(|state| &state.pools);
+        let mut pools: Vec<_> = pools.map(|pool| pool.snapshot()).collect();
+        self.show_members(&mut pools);
         Snapshot {
             uptime: self.started.elapsed(),
             workers: self.workers.len(),
-            pools: pools.map(|pool| pool.snapshot()).collect(),
+            pools,
+            registered: self.membership.registrations.registered(),
             cache: self.cache_snapshot(),
             limited: self.connections.limited(),
             reload: self.reloads.snapshot(),

@@ -27,6 +27,7 @@ impl SharedPool {
                 .zip(&self.config.backends)
                 .map(|(backend, config)| backend_snapshot(backend, config.weight))
                 .collect(),
+            sources: Vec::new(),
         }
     }
 }
@@ -63,5 +64,8 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         timeouts: sum(&|worker| &worker.timeouts),
         unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
         latency,
+        origin: Vec::new(),
+        is_listed: false,
+        order: None,
     }
 }

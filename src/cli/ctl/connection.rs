@@ -356,9 +356,9 @@ impl Order {
     }
 
     /// Something else with a backend.
-    pub(super) fn act(pool: &str, backend: &str, action: &str) -> Self {
+    pub(super) fn act(pool: &str, backend: &str, action: &str, body: Option<&serde_json::Value>) -> Self {
         let path = format!("pools/{}/backends/{}/{action}", encoded(pool), encoded(backend));
-        Self { path, kind: Kind::Post(String::new()) }
+        Self { path, kind: Kind::Post(body.map(ToString::to_string).unwrap_or_default()) }
     }
 
     /// Read config and zones again.

@@ -6,6 +6,7 @@
 mod cache;
 pub(super) mod connection;
 mod explain;
+mod members;
 mod names;
 mod slow;
 pub(super) mod table;
@@ -13,9 +14,11 @@ pub(super) mod table;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
+use serde_json::json;
 
 use self::connection::{Connection, Order, Target};
 use super::{EXIT_USAGE, print};
@@ -55,15 +58,17 @@ enum Action {
         weight: u16,
     },
     /// Ask a backend no more, and let it finish what is in flight
-    Drain(WhichBackend),
+    Drain(WhatToDo),
     /// Take a backend out of its pool
     Remove(WhichBackend),
     /// Ask a backend whatever probes say, until auto
-    Up(WhichBackend),
+    Up(WhatToDo),
     /// Do not ask a backend whatever probes say, until auto
-    Down(WhichBackend),
+    Down(WhatToDo),
     /// Leave it to the probes whether a backend is up
-    Auto(WhichBackend),
+    Auto(WhatToDo),
+    /// Show the sources of members, and the members that they list
+    Members(members::Which),
     /// Read config and zones again
     Reload,
     /// Show the processes: supervisor, server, standbys
@@ -108,6 +113,43 @@ struct WhichBackend {
     pool: String,
     /// Name or address of the backend
     backend: String,
+}
+
+/// Something to do with a backend, by this LS or by all.
+#[derive(Debug, clap::Args)]
+struct WhatToDo {
+    #[command(flatten)]
+    which: WhichBackend,
+    /// Order it of all LS that have the same etcd
+    #[arg(long)]
+    fleet: bool,
+    /// End the order by itself after this time
+    #[arg(long = "for", value_name = "DURATION", requires = "fleet", value_parser = humantime::parse_duration)]
+    lasts: Option<Duration>,
+    /// Order it even if nobody else of the pool takes queries
+    #[arg(long, requires = "fleet")]
+    force: bool,
+}
+
+impl WhatToDo {
+    /// The request for it.
+    fn order(&self, action: &str) -> Order {
+        let WhichBackend { pool, backend } = &self.which;
+        if !self.fleet {
+            return Order::act(pool, backend, action, None);
+        }
+        let seconds = self.lasts.map(|lasts| lasts.as_secs());
+        let body = json!({ "fleet": true, "by": who(), "for_seconds": seconds, "force": self.force });
+        Order::act(pool, backend, action, Some(&body))
+    }
+}
+
+/// Who gives an order: the user and the host that he is at.
+fn who() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    format!("{user}@{}", host.unwrap_or_default())
 }
 
 /// Reads a weight.
@@ -155,11 +197,12 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
             Ok(if show.json { to_json(&in_pools(&status)) } else { table::backends(&status) })
         }
         Action::Add { pool, address, weight } => connection.change(Order::add(pool, *address, *weight)),
-        Action::Drain(place) => connection.change(Order::act(&place.pool, &place.backend, "drain")),
+        Action::Drain(what) => connection.change(what.order("drain")),
         Action::Remove(place) => connection.change(Order::remove(&place.pool, &place.backend)),
-        Action::Up(place) => connection.change(Order::act(&place.pool, &place.backend, "up")),
-        Action::Down(place) => connection.change(Order::act(&place.pool, &place.backend, "down")),
-        Action::Auto(place) => connection.change(Order::act(&place.pool, &place.backend, "auto")),
+        Action::Up(what) => connection.change(what.order("up")),
+        Action::Down(what) => connection.change(what.order("down")),
+        Action::Auto(what) => connection.change(what.order("auto")),
+        Action::Members(which) => members::obey(connection, which),
         Action::Reload => connection.change(Order::reload()),
         Action::Processes(show) => {
             let processes = connection.status()?.processes;

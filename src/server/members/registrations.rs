@@ -74,11 +74,6 @@ impl Registrations {
         self.all.iter().map(|known| (known.what().authority.clone(), known.is_registered())).collect()
     }
 
-    /// Whether there are any.
-    pub(in crate::server) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// Takes them out, to be ended.
     pub(in crate::server) fn take(&mut self) -> Ending {
         Ending { all: std::mem::take(&mut self.all).into_iter().map(Rc::new).collect(), tasks: self.tasks.clone() }
@@ -98,7 +93,9 @@ impl Ending {
         for registration in &self.all {
             let (done, told) = oneshot::channel();
             let registration = Rc::clone(registration);
-            self.tasks.start_and_leave(TaskKind::Discovery, async move { drop(done.send(registration.drain().await)) });
+            self.tasks.start_and_leave(TaskKind::Discovery, async move {
+                let _ = done.send(registration.drain().await);
+            });
             answers.push(told);
         }
         let mut is_told = false;

@@ -1,1 +1,61 @@
 //! What there is to see of members, sources and orders.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::super::Server;
+use super::PoolRoster;
+use crate::discover::{Change, Order, Origin, Source};
+use crate::metrics::{OrderSnapshot, PoolSnapshot, SourceSnapshot};
+
+impl Server {
+    /// Adds to the numbers of pools where their members come from, and what is ordered.
+    pub(in crate::server) fn show_members(&self, pools: &mut [PoolSnapshot]) {
+        let now = Instant::now();
+        for pool in pools {
+            let roster = self.membership.pools.iter().find(|known| known.name == pool.name);
+            let configured = self.configured.iter().filter(|config| config.name == pool.name);
+            let configured: HashSet<_> =
+                configured.flat_map(|config| &config.backends).map(|backend| backend.address).collect();
+            for backend in &mut pool.backends {
+                let told = roster.and_then(|known| known.roster.origins(&backend.address));
+                backend.origin = match told {
+                    Some((origins, _)) => origins.iter().collect(),
+                    None if configured.contains(&backend.address) => vec![Origin::Config],
+                    None => vec![Origin::Hand],
+                };
+                backend.is_listed = roster.is_some_and(|known| known.roster.is_listed(&backend.address));
+                let order = self.membership.order(&pool.name, &backend.name, &backend.address);
+                backend.order = order.map(order_snapshot);
+            }
+            pool.sources = roster.map(|known| known.show(now)).unwrap_or_default();
+        }
+    }
+}
+
+impl PoolRoster {
+    /// Its sources.
+    fn show(&self, now: Instant) -> Vec<SourceSnapshot> {
+        let show = |source: &Source| {
+            let spec = self.specs.iter().find(|spec| spec.origin() == source.origin);
+            let count = |change| self.changes.get(&(source.origin, change)).copied().unwrap_or(0);
+            SourceSnapshot {
+                origin: source.origin,
+                source: spec.map(ToString::to_string).unwrap_or_default(),
+                state: source.state(),
+                failure: source.failure.clone(),
+                age: source.confirmed.map(|at| now.saturating_duration_since(at)),
+                members: self.roster.count_of(source.origin) as u64,
+                refused: source.refused.iter().map(|one| (one.entry.clone(), one.reason.clone())).collect(),
+                refused_count: source.refused_count as u64,
+                changes: Change::ALL.map(count),
+            }
+        };
+        self.roster.sources().iter().map(show).collect()
+    }
+}
+
+fn order_snapshot(order: &Order) -> OrderSnapshot {
+    let Order { order, by, at, until } = order;
+    OrderSnapshot { order: order.label().to_owned(), by: by.clone(), at: at.clone(), until: until.clone() }
+}
