@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use hedgerow::config::Config;
-use hedgerow::load::{Confinement, Setup};
+use hedgerow::load::{Confinement, EtcdSecrets, Setup};
 use hedgerow::metrics::{Snapshot, Tap};
 use hedgerow::server::{Carried, Drained, Listeners, Rest, Server};
 use hedgerow::zone::master::{self, Source, Task};
@@ -182,6 +182,7 @@ fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
     let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
     measure(
         Setup {
+            etcd: EtcdSecrets::default(),
             config,
             zone_dbs: vec![Arc::new(zone_db)],
             keys: Default::default(),
@@ -226,6 +227,7 @@ fn allocations_once(workers: usize, keys: &str, sections: &str, names: u32, time
     let config = Config::parse(&text, "test.toml", Path::new("")).expect("the config is right");
     measure(
         Setup {
+            etcd: EtcdSecrets::default(),
             config,
             zone_dbs: Vec::new(),
             keys: Default::default(),

@@ -47,12 +47,12 @@ use self::connections::{Bounds, Parts};
 use self::listeners::Door;
 use self::status::Status;
 use crate::config::nearest;
+pub use crate::discover::OrderWord;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
 use crate::sight::live::{History, Second, Span};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
-pub use crate::discover::OrderWord;
 pub use crate::state::ManualHealth;
 
 /// What of an admin server a reload changes while it serves.

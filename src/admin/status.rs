@@ -419,7 +419,8 @@ impl PoolStatus {
 impl SourceStatus {
     /// Of a source.
     fn of(source: &SourceSnapshot) -> Self {
-        let refused = |(entry, reason): &(String, String)| RefusedEntry { entry: entry.clone(), reason: reason.clone() };
+        let refused =
+            |(entry, reason): &(String, String)| RefusedEntry { entry: entry.clone(), reason: reason.clone() };
         Self {
             kind: source.origin,
             source: source.source.clone(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
 use crate::config::{
-    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource, etcd_key, http_endpoint,
-    usual_rate_limit, words,
+    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource, etcd_key,
+    http_endpoint, usual_rate_limit, words,
 };
 use crate::limit::AccessRules;
 use crate::load::{self, LoadError, Loader, Setup};

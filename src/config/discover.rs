@@ -316,8 +316,10 @@ pub fn http_endpoint(text: &str) -> Result<HttpEndpoint, Expected> {
 /// Reads a name that lists members.
 fn dns_target(text: &str) -> Result<DnsTarget, Expected> {
     let form = || {
-        Expected::new("a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\"")
-            .matching(words::NOT_EMPTY)
+        Expected::new(
+            "a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\"",
+        )
+        .matching(words::NOT_EMPTY)
     };
     if text.starts_with('_') {
         let name = words::domain_name(text)?;
@@ -338,8 +340,7 @@ const ENDPOINT_FORM: &str =
     "a URL such as \"http://127.0.0.1:2379\", or \"https://192.0.2.1:2379#NAME\" where a certificate bears a name";
 
 /// The same, to who names a host.
-const ENDPOINT_NAME: &str =
-    "an IP address for the host, as in \"http://127.0.0.1:2379\", for hedgerow asks nobody for names; by https, what the \
+const ENDPOINT_NAME: &str = "an IP address for the host, as in \"http://127.0.0.1:2379\", for hedgerow asks nobody for names; by https, what the \
      certificate bears stands behind #";
 
 /// Octets of a part of a key at most.
@@ -353,7 +354,8 @@ mod tests {
 
     /// Checks the problem of a pool with `line`, the third line of the file, below `[pools.ts.discover]`.
     fn check_discover(line: &str, expected: &str) {
-        let text = format!("[forwarder]\n[pools.ts.discover]\n{line}\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n");
+        let text =
+            format!("[forwarder]\n[pools.ts.discover]\n{line}\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n");
         check(&text, &[&format!("3:{expected}")]);
     }
 
@@ -393,10 +395,22 @@ mod tests {
     fn discovery_is_checked() {
         for (line, expected) in [
             ("etdc = \"ts\"\nfile = \"f\"", "1: pools.ts.discover: unknown key \"etdc\", did you mean \"etcd\"?"),
-            ("etcd = \"/ts\"", "8: pools.ts.discover.etcd: invalid value \"/ts\": expected a key of 1 to 255 octets such as \"ts\", without / at its ends and without control characters"),
-            ("dns = \"ts.example\"", "7: pools.ts.discover.dns: invalid value \"ts.example\": expected a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\""),
-            ("dns = \"192.0.2.1:53\"", "7: pools.ts.discover.dns: invalid value \"192.0.2.1:53\": expected a name, since an address is one member: write it in backends"),
-            ("dns = \"_dns.ts\"", "7: pools.ts.discover.dns: invalid value \"_dns.ts\": expected a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\""),
+            (
+                "etcd = \"/ts\"",
+                "8: pools.ts.discover.etcd: invalid value \"/ts\": expected a key of 1 to 255 octets such as \"ts\", without / at its ends and without control characters",
+            ),
+            (
+                "dns = \"ts.example\"",
+                "7: pools.ts.discover.dns: invalid value \"ts.example\": expected a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\"",
+            ),
+            (
+                "dns = \"192.0.2.1:53\"",
+                "7: pools.ts.discover.dns: invalid value \"192.0.2.1:53\": expected a name, since an address is one member: write it in backends",
+            ),
+            (
+                "dns = \"_dns.ts\"",
+                "7: pools.ts.discover.dns: invalid value \"_dns.ts\": expected a name with a port such as \"ts.example.org:53\", or a service such as \"_dns._udp.ts.example.org\"",
+            ),
             ("file = \"\"", "8: pools.ts.discover.file: invalid value \"\": expected the name of a file"),
             ("file = \"f\"\nmax = 0", ""),
             ("file = \"f\"\nhold = \"2h\"", ""),
@@ -419,7 +433,9 @@ mod tests {
         );
         check(
             "[forwarder]\n[pools.ts.discover]\netcd = \"ts\"\n",
-            &["3:8: pools.ts.discover.etcd: there is no etcd to ask, add [etcd] with endpoints = [\"http://127.0.0.1:2379\"]"],
+            &[
+                "3:8: pools.ts.discover.etcd: there is no etcd to ask, add [etcd] with endpoints = [\"http://127.0.0.1:2379\"]",
+            ],
         );
     }
 
@@ -427,11 +443,23 @@ mod tests {
     fn etcd_is_checked() {
         let one = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\"a.txt\"]\n";
         for (line, expected) in [
-            ("endpoints = [\"127.0.0.1:2379\"]", "2:14: etcd.endpoints[0]: invalid value \"127.0.0.1:2379\": expected a URL such as \"http://127.0.0.1:2379\", or \"https://192.0.2.1:2379#NAME\" where a certificate bears a name"),
+            (
+                "endpoints = [\"127.0.0.1:2379\"]",
+                "2:14: etcd.endpoints[0]: invalid value \"127.0.0.1:2379\": expected a URL such as \"http://127.0.0.1:2379\", or \"https://192.0.2.1:2379#NAME\" where a certificate bears a name",
+            ),
             ("endpoints = []", "2:13: etcd.endpoints: expected at least one, such as [\"http://127.0.0.1:2379\"]"),
-            ("endpoints = [\"http://127.0.0.1:1\"]\nuser = \"u\"", "1:1: etcd: password_file is missing, write password_file = \"etcd.password\""),
-            ("endpoints = [\"http://127.0.0.1:1\"]\nendpoint = \"u\"", "3:1: etcd: unknown key \"endpoint\", did you mean \"endpoints\"?"),
-            ("endpoints = [\"http://127.0.0.1:1\", \"http://127.0.0.1:1\"]", "2:37: etcd.endpoints[1]: http://127.0.0.1:1 is named twice, first on line 2"),
+            (
+                "endpoints = [\"http://127.0.0.1:1\"]\nuser = \"u\"",
+                "1:1: etcd: password_file is missing, write password_file = \"etcd.password\"",
+            ),
+            (
+                "endpoints = [\"http://127.0.0.1:1\"]\nendpoint = \"u\"",
+                "3:1: etcd: unknown key \"endpoint\", did you mean \"endpoints\"?",
+            ),
+            (
+                "endpoints = [\"http://127.0.0.1:1\", \"http://127.0.0.1:1\"]",
+                "2:37: etcd.endpoints[1]: http://127.0.0.1:1 is named twice, first on line 2",
+            ),
         ] {
             check(&format!("[etcd]\n{line}\n{one}"), &[expected]);
         }
@@ -442,9 +470,14 @@ mod tests {
     #[test]
     fn registration_is_checked() {
         let authority = |listen: &str, register: &str| {
-            format!("[authorities.a]\nlisten = [\"{listen}\"]\nzones = [\"a.txt\"]\n[authorities.a.register]\n{register}\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n")
+            format!(
+                "[authorities.a]\nlisten = [\"{listen}\"]\nzones = [\"a.txt\"]\n[authorities.a.register]\n{register}\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n"
+            )
         };
-        let text = authority("0.0.0.0:53", "etcd = \"ts\"\naddress = \"192.0.2.1:53\"\nweight = 3\nlease = \"2s\"\nwait = \"0s\"\nname = \"n\"");
+        let text = authority(
+            "0.0.0.0:53",
+            "etcd = \"ts\"\naddress = \"192.0.2.1:53\"\nweight = 3\nlease = \"2s\"\nwait = \"0s\"\nname = \"n\"",
+        );
         let config = Config::parse(&text, "c.toml", Path::new("")).unwrap_or_else(|p| panic!("{p}"));
         let expected = RegisterConfig {
             etcd: "ts".to_owned(),
@@ -456,9 +489,17 @@ mod tests {
         };
         assert_eq!(config.authorities[0].register, Some(expected));
         for (listen, register, expected) in [
-            ("0.0.0.0:53", "etcd = \"ts\"", "4:1: authorities.a.register: address is missing: nobody is reached at any address, write address = \"192.0.2.1:53\""),
+            (
+                "0.0.0.0:53",
+                "etcd = \"ts\"",
+                "4:1: authorities.a.register: address is missing: nobody is reached at any address, write address = \"192.0.2.1:53\"",
+            ),
             ("127.0.0.1:53", "weight = 1", "4:1: authorities.a.register: etcd is missing, write etcd = \"ts\""),
-            ("127.0.0.1:53", "etcd = \"ts\"\nlease = \"1s\"", "6:9: authorities.a.register.lease: invalid value \"1s\": expected whole seconds from 2s to 10m"),
+            (
+                "127.0.0.1:53",
+                "etcd = \"ts\"\nlease = \"1s\"",
+                "6:9: authorities.a.register.lease: invalid value \"1s\": expected whole seconds from 2s to 10m",
+            ),
         ] {
             check(&authority(listen, register), &[expected]);
         }

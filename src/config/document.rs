@@ -92,9 +92,8 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let authority_nodes = read_named(authorities_node.and_then(|node| node.section()));
     let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let mut claims = Claims::default();
-    let authorities = sections.map(|(name, section)| {
-        authority::read(name, section, folder, &mut listeners, &mut claims, &mut etcd_uses)
-    });
+    let authorities = sections
+        .map(|(name, section)| authority::read(name, section, folder, &mut listeners, &mut claims, &mut etcd_uses));
     let authorities = authorities.collect();
     discover::note_missing_etcd(etcd.as_ref(), etcd_uses);
     let keys = keys::read(&key_nodes, folder);

@@ -154,7 +154,8 @@ impl Resolution {
             items.extend(addresses_of(&service.target).map(at));
         }
         if self.excess > 0 {
-            let reason = format!("not looked at: {MAX_SERVICES} services and {MAX_ADDRESSES} addresses of one name are");
+            let reason =
+                format!("not looked at: {MAX_SERVICES} services and {MAX_ADDRESSES} addresses of one name are");
             items.push((format!("{} more", self.excess), Err(reason)));
         }
         let ttl = match self.ttl {

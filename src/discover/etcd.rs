@@ -298,7 +298,11 @@ fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, EtcdError> {
     }
     if let Ok(InStream { error }) = serde_json::from_slice(body) {
         let text = error.text();
-        return Err(if error.is_unauthenticated() { EtcdError::Unauthenticated(text) } else { EtcdError::Failed(text) });
+        return Err(if error.is_unauthenticated() {
+            EtcdError::Unauthenticated(text)
+        } else {
+            EtcdError::Failed(text)
+        });
     }
     serde_json::from_slice(body).map_err(|error| EtcdError::Failed(format!("no reply of etcd: {error}")))
 }
@@ -442,7 +446,8 @@ mod tests {
     #[test]
     fn requests_are_written() {
         let request = range("a/", None, Some(7), 100, true);
-        let expected = json!({ "key": "YS8=", "range_end": "YTA=", "limit": "100", "serializable": true, "revision": "7" });
+        let expected =
+            json!({ "key": "YS8=", "range_end": "YTA=", "limit": "100", "serializable": true, "revision": "7" });
         assert_eq!((request.path, request.body), ("/v3/kv/range", expected));
         let request = watch("a/", 8);
         let create = json!({ "key": "YS8=", "range_end": "YTA=", "start_revision": "8", "progress_notify": true });
@@ -499,7 +504,8 @@ mod tests {
         assert_eq!(read_keep_alive(br#"{"result":{"header":{},"ID":"7587","TTL":"10"}}"#), Ok(true));
         assert_eq!(read_keep_alive(br#"{"result":{"header":{},"ID":"7587"}}"#), Ok(false), "it is gone");
         assert_eq!(read_claim(br#"{"succeeded":true,"responses":[{"response_put":{}}]}"#), Ok(None));
-        let held = br#"{"responses":[{"response_range":{"kvs":[{"key":"YQ==","value":"Yg==","lease":"3"}],"count":"1"}}]}"#;
+        let held =
+            br#"{"responses":[{"response_range":{"kvs":[{"key":"YQ==","value":"Yg==","lease":"3"}],"count":"1"}}]}"#;
         let held = read_claim(held).expect("a reply").expect("it is held");
         assert_eq!((held.value, held.lease), (b"b".to_vec(), LeaseId(3)));
         assert_eq!(read_token(br#"{"token":"t.1"}"#), Ok("t.1".to_owned()));

@@ -193,14 +193,7 @@ impl Roster {
     pub fn new(rules: RosterRules, origins: impl IntoIterator<Item = Origin>) -> Self {
         let mut sources: Vec<_> = origins.into_iter().map(Source::new).collect();
         sources.sort_by_key(|source| source.origin);
-        Self {
-            rules,
-            sources,
-            members: BTreeMap::new(),
-            fixed: BTreeMap::new(),
-            doubt: None,
-            is_accepted: false,
-        }
+        Self { rules, sources, members: BTreeMap::new(), fixed: BTreeMap::new(), doubt: None, is_accepted: false }
     }
 
     /// Other rules, and perhaps other sources: those that stay go on as they were. Of one that is new, nothing has been heard.
@@ -395,8 +388,7 @@ impl Roster {
         fixed: &[Fixed],
         refused: &mut Refused,
     ) -> (BTreeMap<SocketAddr, Member>, HashMap<String, SocketAddr>) {
-        let mut names: HashMap<String, SocketAddr> =
-            fixed.iter().map(|one| (one.name.clone(), one.address)).collect();
+        let mut names: HashMap<String, SocketAddr> = fixed.iter().map(|one| (one.name.clone(), one.address)).collect();
         let is_fixed: BTreeSet<SocketAddr> = fixed.iter().map(|one| one.address).collect();
         let free = || candidates.iter().filter(|(address, _)| !is_fixed.contains(address));
         let is_member = |address: &SocketAddr| self.members.contains_key(address);

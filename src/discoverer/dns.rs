@@ -191,7 +191,8 @@ mod tests {
     fn resolvers_are_read() {
         let text = "# a comment\nnameserver 192.0.2.1\nsearch example\n nameserver\t2001:db8::1 # more\nnameserver x\n\
                     nameserver fe80::1%eth0\n";
-        let expected = ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1]:53"].map(|text| text.parse().expect("an address"));
+        let expected =
+            ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1]:53"].map(|text| text.parse().expect("an address"));
         assert_eq!(resolvers_of(text), expected);
         assert_eq!(resolvers_of(""), []);
     }

@@ -215,6 +215,9 @@ mod tests {
             timeouts: 0,
             unsent: vec![(Want::Ports, sum(&|of| of.unsent[Want::Ports as usize].get()))],
             latency,
+            origin: Vec::new(),
+            is_listed: false,
+            order: None,
         };
         let fetches = pool.iter().map(|counters| counters.fetches[1].get()).sum();
         let pool = PoolSnapshot {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use serde::{Deserialize, Serialize};
 
@@ -145,29 +145,23 @@ pub(super) struct DiscoveryExposition {
 
 impl Collector for DiscoveryExposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let sources = || self.pools.iter().flat_map(|(pool, all)| all.iter().map(move |source| (pool, source)));
-        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&SourceSnapshot) -> Option<f64>| {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, source) in sources() {
-                let labels = [("pool", pool.as_str()), ("source", source.origin.label())];
-                if let Some(value) = value(source) {
-                    family.encode_family(&labels)?.encode_gauge(&value)?;
-                }
-            }
-            Ok::<(), fmt::Error>(())
-        };
-        gauge("hedgerow_discovery_members", "Members that a source lists", &|source| Some(source.members as f64))?;
-        let is_fresh = |source: &SourceSnapshot| Some(f64::from(u8::from(source.state == SourceState::Fresh)));
-        gauge("hedgerow_discovery_fresh", "Whether a source can be asked and is believed", &is_fresh)?;
-        let age = |source: &SourceSnapshot| Some(source.age?.as_secs_f64());
-        gauge("hedgerow_discovery_age_seconds", "Time since a source last confirmed its list", &age)?;
-        let refused = |source: &SourceSnapshot| Some(source.refused_count as f64);
-        gauge("hedgerow_discovery_refused", "Entries of a source that are wrong", &refused)?;
+        let encoder = &mut encoder;
+        let sources =
+            || self.pools.iter().flat_map(|(pool, all)| all.iter().map(move |source| (pool.as_str(), source)));
+        let members = sources().map(|(pool, source)| (pool, source.origin, source.members));
+        gauge(encoder, "hedgerow_discovery_members", "Members that a source lists", members)?;
+        let is_fresh = |state| u64::from(state == SourceState::Fresh);
+        let fresh = sources().map(|(pool, source)| (pool, source.origin, is_fresh(source.state)));
+        gauge(encoder, "hedgerow_discovery_fresh", "Whether a source can be asked and is believed", fresh)?;
+        let age = sources().filter_map(|(pool, source)| Some((pool, source.origin, source.age?.as_secs_f64())));
+        gauge(encoder, "hedgerow_discovery_age_seconds", "Time since a source last confirmed its list", age)?;
+        let refused = sources().map(|(pool, source)| (pool, source.origin, source.refused_count));
+        gauge(encoder, "hedgerow_discovery_refused", "Entries of a source that are wrong", refused)?;
         let help = "What has become of members";
         let mut family = encoder.encode_descriptor(DISCOVERY_COUNTERS[0], help, None, MetricType::Counter)?;
         for (pool, source) in sources() {
             for (change, count) in Change::ALL.iter().zip(source.changes) {
-                let labels = [("pool", pool.as_str()), ("source", source.origin.label()), ("change", change.label())];
+                let labels = [("pool", pool), ("source", source.origin.label()), ("change", change.label())];
                 family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)?;
             }
         }
@@ -178,6 +172,20 @@ impl Collector for DiscoveryExposition {
         }
         Ok(())
     }
+}
+
+/// Writes a gauge of each source.
+fn gauge<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl Iterator<Item = (&'a str, Origin, impl EncodeGaugeValue)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (pool, origin, value) in samples {
+        family.encode_family(&[("pool", pool), ("source", origin.label())])?.encode_gauge(&value)?;
+    }
+    Ok(())
 }
 
 /// The families here whose samples end in `_total`, without that.

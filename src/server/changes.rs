@@ -71,7 +71,8 @@ impl Server {
             Err(refused) => return drop(answer.send(Err(refused))),
         };
         let FleetOrder { pool, backend, lasts, .. } = about;
-        let here = format!("hedgerow ctl {} {pool} {backend}", order.as_ref().map_or("auto", |order| order.order.label()));
+        let here =
+            format!("hedgerow ctl {} {pool} {backend}", order.as_ref().map_or("auto", |order| order.order.label()));
         let done = match &order {
             Some(order) => format!("all LS are ordered to {} {backend} of pool {pool}", order.order.label()),
             None => format!("{backend} of pool {pool} is under no order any more"),
@@ -131,7 +132,8 @@ impl Server {
     fn remove(&mut self, pool: &str, backend: &str) -> Result<String, Refused> {
         let address = self.backend(pool, backend)?.address;
         if self.membership.is_listed(pool, &address) {
-            let reason = format!("{backend} is listed by a source, which would bring it back: drain it, or take it out there");
+            let reason =
+                format!("{backend} is listed by a source, which would bring it back: drain it, or take it out there");
             return Err(Refused::Conflict(reason));
         }
         let config = self.pool_config(pool)?;

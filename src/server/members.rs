@@ -239,7 +239,9 @@ impl Membership {
                     self.is_due = true;
                     tracing::warn!(pool = pool.name, source = %spec, reason, "a source of members cannot be asked: its members stay");
                 }
-                (Some(_), None) => tracing::info!(pool = pool.name, source = %spec, "a source of members says what it lists"),
+                (Some(_), None) => {
+                    tracing::info!(pool = pool.name, source = %spec, "a source of members says what it lists")
+                }
                 (None, None) | (Some(_), Some(_)) => {}
             }
         }
@@ -272,7 +274,8 @@ impl PoolRoster {
     /// Takes what was saved of sources that were never heard of.
     fn restore(&mut self, saved: &SavedMembers) {
         for spec in &self.specs {
-            let is_unheard = |source: &&crate::discover::Source| source.origin == spec.origin() && source.confirmed.is_none();
+            let is_unheard =
+                |source: &&crate::discover::Source| source.origin == spec.origin() && source.confirmed.is_none();
             if self.roster.sources().iter().any(|source| is_unheard(&source))
                 && let Some(known) = saved.find(&self.name, spec.origin(), &spec.to_string())
             {
@@ -366,12 +369,23 @@ impl Server {
             let mut has_changed = false;
             for backend in &pool.backends {
                 let order = self.membership.order(&pool.config.name, &backend.name, &backend.address);
-                let is_leaving = roster.and_then(|known| known.roster.origins(&backend.address)).is_some_and(|told| told.1);
+                let is_leaving =
+                    roster.and_then(|known| known.roster.origins(&backend.address)).is_some_and(|told| told.1);
                 if backend.set_told(order.map(|order| order.order), is_leaving) {
                     let (pool, state) = (&pool.config.name, backend.state().label());
                     match order {
-                        Some(order) => tracing::info!(pool, backend = backend.name, by = order.by, "{state}: ordered to {}", order.order.label()),
-                        None => tracing::info!(pool, backend = backend.name, "{state}: as it says itself, or no order any more"),
+                        Some(order) => tracing::info!(
+                            pool,
+                            backend = backend.name,
+                            by = order.by,
+                            "{state}: ordered to {}",
+                            order.order.label()
+                        ),
+                        None => tracing::info!(
+                            pool,
+                            backend = backend.name,
+                            "{state}: as it says itself, or no order any more"
+                        ),
                     }
                     has_changed = true;
                 }
@@ -439,7 +453,8 @@ fn is_own_listener(own: &[SocketAddr], address: &SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     own.iter().any(|own| {
         let is_same = own.ip().to_canonical() == ip;
-        own.port() == address.port() && (is_same || own.ip().is_unspecified() && (ip.is_loopback() || is_of_this_host(ip)))
+        own.port() == address.port()
+            && (is_same || own.ip().is_unspecified() && (ip.is_loopback() || is_of_this_host(ip)))
     })
 }
 

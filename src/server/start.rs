@@ -24,6 +24,7 @@ use super::carried::{Carried, CarriedCache};
 use super::connections::Tables;
 use super::cookies::OwnSecret;
 use super::listeners::{ListenError, Listeners};
+use super::members::{self, Membership};
 use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
@@ -32,10 +33,9 @@ use super::seen::Seen;
 use super::slow_threshold::SlowThresholds;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
-use super::members::{self, Membership};
 use super::{Server, forwarder_cookies, notify, persist};
 use crate::admin::{Condition, SocketError};
-use crate::config::{Config, CookieConfig};
+use crate::config::{Config, CookieConfig, PoolConfig};
 use crate::health::Prober;
 use crate::limit::{Cookies, OwnAddresses};
 use crate::load::{Confinement, Setup};
@@ -311,7 +311,8 @@ impl Zones {
 
 /// Divides the descriptors that the process may open among its parts, and tells the operator.
 fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
-    let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let discovered = |pool: &PoolConfig| pool.discover.as_ref().map_or(0, |discover| discover.max.min(USUAL_MEMBERS));
+    let backends = config.pools.iter().map(|pool| pool.backends.len() + discovered(pool)).sum();
     let shares = Shares::of(Demand {
         limit: descriptor_limit(),
         workers: listeners.workers(),
@@ -335,6 +336,9 @@ fn descriptor_limit() -> usize {
     // No limit at all is told as `None`.
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
+
+/// Members that a pool of which nobody is known yet is taken to have. Where there are more, each has fewer sockets.
+const USUAL_MEMBERS: usize = 64;
 
 /// Requests of the admin server that wait for the control thread. Those beyond wait for a place.
 const ADMIN_REQUESTS: usize = 16;

@@ -22,6 +22,7 @@ mod docs;
 mod explained;
 mod failover;
 mod ferret;
+mod fleet;
 mod forging;
 mod fuzz;
 mod health;

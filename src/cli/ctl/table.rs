@@ -207,6 +207,7 @@ pub(in crate::cli) fn wrap(line: &str, width: usize, indent: &str) -> String {
 mod tests {
     use super::*;
     use crate::admin::status::{ByKind, CacheStatus, Percentiles, ReloadStatus, ReloadingStatus};
+    use crate::metrics::Origin;
     use crate::sight::live::{HedgesSecond, Reason, VerdictState};
 
     /// A server with one pool of two backends.
@@ -236,6 +237,10 @@ mod tests {
                 p50_ms: Some(0.4),
                 p99_ms: Some(12.345),
             }),
+            origin: vec![Origin::Config],
+            listed: false,
+            behind: false,
+            order: None,
         };
         let hedges = HedgesSecond { sent: 2, won: 1, denied: 6, tokens: 9 };
         let minute =
@@ -248,6 +253,7 @@ mod tests {
             hedges_wasted: 8,
             last_minute: Some(minute),
             backends: vec![backend("192.0.2.1:53", "up", false), backend("b", "down", true)],
+            sources: Vec::new(),
         };
         Status {
             verdict: Verdict { since: 1_767_225_600, ..Verdict::default() },

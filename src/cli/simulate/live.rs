@@ -108,6 +108,7 @@ fn rate(status: &Status, pool: &PoolStatus, rules: &Rules) -> f64 {
 mod tests {
     use super::*;
     use crate::admin::status::{Bucket, ByKind, Percentiles};
+    use crate::metrics::Origin;
     use crate::sight::live::Verdict;
 
     /// The config of two pools.
@@ -155,6 +156,10 @@ mod tests {
             errors: 9,
             timeouts: 4,
             last_minute: None,
+            origin: vec![Origin::Config],
+            listed: false,
+            behind: false,
+            order: None,
         };
         let pool = PoolStatus {
             name: "one".to_owned(),
@@ -164,6 +169,7 @@ mod tests {
             hedges_wasted: 0,
             last_minute: None,
             backends: vec![backend],
+            sources: Vec::new(),
         };
         Status {
             verdict: Verdict::default(),

@@ -171,9 +171,16 @@ fn a_service_is_its_targets_of_the_lowest_priority() {
 
 #[test]
 fn weights_are_kept_in_proportion() {
-    for (weight, largest, expected) in
-        [(0, 0, 1), (1, 1, 1), (1000, 1000, 1000), (7, 1000, 7), (0, 1000, 1), (65_535, 65_535, 1000), (1, 65_535, 1), (32_768, 65_535, 500)]
-    {
+    for (weight, largest, expected) in [
+        (0, 0, 1),
+        (1, 1, 1),
+        (1000, 1000, 1000),
+        (7, 1000, 7),
+        (0, 1000, 1),
+        (65_535, 65_535, 1000),
+        (1, 65_535, 1),
+        (32_768, 65_535, 500),
+    ] {
         assert_eq!(scaled(weight, largest), expected, "{weight} of {largest}");
     }
 }

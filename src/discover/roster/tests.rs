@@ -305,7 +305,8 @@ fn there_are_no_more_members_than_may_be_and_who_is_one_stays() {
 #[test]
 fn a_name_goes_to_who_is_listed() {
     let mut pool = Pool::new();
-    let named = |number| (format!("key{number}"), Ok(Entry { name: Some("ts".to_owned()), ..Entry::at(address(number)) }));
+    let named =
+        |number| (format!("key{number}"), Ok(Entry { name: Some("ts".to_owned()), ..Entry::at(address(number)) }));
     pool.hear(Origin::Etcd, News::Listed(vec![named(1)]));
     pool.up(&[1]);
     pool.hear(Origin::Etcd, News::Listed(vec![named(2)]));
@@ -342,9 +343,7 @@ fn a_source_that_is_another_begins_anew() {
 
 /// Something that happens to a pool, by chance.
 fn happen(pool: &mut Pool, rng: &mut SmallRng) {
-    let numbers = |rng: &mut SmallRng, share: f64| -> Vec<u8> {
-        (1..=12).filter(|_| rng.random_bool(share)).collect()
-    };
+    let numbers = |rng: &mut SmallRng, share: f64| -> Vec<u8> { (1..=12).filter(|_| rng.random_bool(share)).collect() };
     let origin = [Origin::Etcd, Origin::Dns, Origin::File][rng.random_range(0..3)];
     match rng.random_range(0..9) {
         0 => {
@@ -391,7 +390,8 @@ fn live(seed: u64) -> Vec<Vec<SocketAddr>> {
         let is_accepted = was_accepted || pool.roster.is_accepted;
         let doubted = pool.roster.doubt().is_some();
         pool.settle();
-        let members: BTreeMap<_, _> = pool.roster.members().map(|(address, member)| (address, member.clone())).collect();
+        let members: BTreeMap<_, _> =
+            pool.roster.members().map(|(address, member)| (address, member.clone())).collect();
         let listed: BTreeSet<_> = pool
             .roster
             .sources()
@@ -435,7 +435,11 @@ fn a_source_that_fails_alone_removes_nobody() {
         }
         pool.settle();
         let listed = |pool: &Pool| -> Vec<_> {
-            pool.roster.members().filter(|(_, member)| member.held_since.is_none()).map(|(address, _)| address).collect()
+            pool.roster
+                .members()
+                .filter(|(_, member)| member.held_since.is_none())
+                .map(|(address, _)| address)
+                .collect()
         };
         let before = listed(&pool);
         for origin in [Origin::Etcd, Origin::Dns, Origin::File] {

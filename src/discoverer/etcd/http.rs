@@ -106,7 +106,9 @@ impl Connection {
         if let Some(token) = token {
             built = built.header(header::AUTHORIZATION, token);
         }
-        built.body(Full::new(Bytes::from(request.body.to_string()))).map_err(|error| EtcdError::Failed(error.to_string()))
+        built
+            .body(Full::new(Bytes::from(request.body.to_string())))
+            .map_err(|error| EtcdError::Failed(error.to_string()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the text for Prometheus: each family, in either form.
 
 use super::super::counters::{CookieKind, Dropped, Source, Tap, TapFate};
+use super::super::discovery::{DISCOVERY_COUNTERS, Origin, SourceSnapshot, SourceState};
 use super::super::histogram::Histogram;
 use super::super::limited::Limit;
 use super::super::processes::{ProcessSnapshot, SupervisorSnapshot};
@@ -35,6 +36,9 @@ fn sample() -> Snapshot {
         unsent: vec![(Want::Ports, 40)],
         unreachable: 40,
         latency: measured(&[150, 1_500, 20_000_000]),
+        origin: Vec::new(),
+        is_listed: false,
+        order: None,
     };
     let pool = PoolSnapshot {
         name: "a \"b\"".to_owned(),
@@ -47,6 +51,17 @@ fn sample() -> Snapshot {
         prefetches: 39,
         fetches: [40, 41, 42],
         backends: vec![backend],
+        sources: vec![SourceSnapshot {
+            origin: Origin::Etcd,
+            source: "etcd ts".to_owned(),
+            state: SourceState::Stale,
+            failure: Some("away".to_owned()),
+            age: Some(Duration::from_millis(60_500)),
+            members: 61,
+            refused: Vec::new(),
+            refused_count: 62,
+            changes: [63, 64, 65],
+        }],
     };
     Snapshot {
         uptime: Duration::from_secs(1),
@@ -84,6 +99,7 @@ fn sample() -> Snapshot {
         processes: processes(),
         verdict: Some(2),
         expired_zones: vec![ExpiredZone { authority: "ts1".to_owned(), zone: "example.org.".to_owned() }],
+        registered: vec![("ts1".to_owned(), true)],
     }
 }
 
@@ -166,6 +182,14 @@ hedgerow_processes{role="standby"} 2
 hedgerow_processes{role="starting"} 0
 hedgerow_processes{role="draining"} 0
 hedgerow_processes{role="failed"} 0
+hedgerow_discovery_members{pool="a \"b\"",source="etcd"} 61
+hedgerow_discovery_fresh{pool="a \"b\"",source="etcd"} 0
+hedgerow_discovery_age_seconds{pool="a \"b\"",source="etcd"} 60.5
+hedgerow_discovery_refused{pool="a \"b\"",source="etcd"} 62
+hedgerow_discovery_changes_total{pool="a \"b\"",source="etcd",change="joined"} 63
+hedgerow_discovery_changes_total{pool="a \"b\"",source="etcd",change="left"} 64
+hedgerow_discovery_changes_total{pool="a \"b\"",source="etcd",change="held"} 65
+hedgerow_registered{authority="ts1"} 1
 hedgerow_build_info{version="0.1.0"} 1
 hedgerow_worker_cpu_seconds_total{worker="0"} 1.5
 hedgerow_worker_cpu_seconds_total{worker="1"} 2.0
@@ -223,7 +247,10 @@ fn each_format_names_its_families_as_it_should() {
         let text = write(sample(), usage(), format);
         lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
         assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-        assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + USAGE_COUNTERS.len() + 19);
+        assert_eq!(
+            text.matches("# TYPE ").count(),
+            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + 24
+        );
     };
     check(
         Format::Prometheus,

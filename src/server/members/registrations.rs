@@ -65,7 +65,8 @@ impl Registrations {
 
     /// Their leases.
     pub(in crate::server) fn leases(&self) -> Vec<Lease> {
-        let lease = |known: &Registration| Some(Lease { authority: known.what().authority.clone(), lease: known.lease()? });
+        let lease =
+            |known: &Registration| Some(Lease { authority: known.what().authority.clone(), lease: known.lease()? });
         self.all.iter().filter_map(lease).collect()
     }
 
@@ -146,7 +147,8 @@ impl Server {
 fn wanted(config: &AuthorityConfig, listeners: &Listeners) -> Option<Registered> {
     let register = config.register.as_ref()?;
     let section = listeners.section(&SectionName::Authority(config.name.clone()));
-    let bound: Option<SocketAddr> = section.and_then(|section| section.addresses.first()).map(|address| address.bound());
+    let bound: Option<SocketAddr> =
+        section.and_then(|section| section.addresses.first()).map(|address| address.bound());
     let address = register.address.or(bound)?;
     let entry = Entry { address, name: register.name.clone(), weight: Some(register.weight), is_draining: false };
     Some(Registered {

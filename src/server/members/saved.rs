@@ -1,9 +1,9 @@
 //! Saving the last known members, and reading them again.
 
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::cell::Cell;
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::Server;

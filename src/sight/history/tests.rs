@@ -101,6 +101,9 @@ pub(in crate::sight) fn backend(name: &str) -> BackendSnapshot {
         timeouts: 0,
         unsent: Vec::new(),
         latency: crate::metrics::HistogramSnapshot::default(),
+        origin: Vec::new(),
+        is_listed: false,
+        order: None,
     }
 }
 

@@ -21,7 +21,7 @@ use hedgerow::admin::{
 use hedgerow::cache::CacheStats;
 use hedgerow::config::AdminSocket;
 use hedgerow::metrics::{
-    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, PoolSnapshot,
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, Histogram, HistogramSnapshot, Origin, PoolSnapshot,
     ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, Role, Snapshot, Source, SupervisorSnapshot, Wins,
 };
 use hedgerow::sight::Sight;
@@ -259,6 +259,7 @@ fn carry_out(change: &Change) -> Result<String, Refused> {
         }
         Change::Drain { pool, backend } | Change::Remove { pool, backend } => (pool, backend),
         Change::Set { pool, backend, to: _ } => (pool, backend),
+        Change::Order(order) => (&order.pool, &order.backend),
     };
     known_pool(pool)?;
     match backend.as_str() {
@@ -295,6 +296,9 @@ fn snapshot() -> Snapshot {
         timeouts: 4,
         unsent: Vec::new(),
         latency: latency.clone(),
+        origin: vec![Origin::Config],
+        is_listed: false,
+        order: None,
     };
     let pool = PoolSnapshot {
         name: "ts".to_owned(),
@@ -307,6 +311,7 @@ fn snapshot() -> Snapshot {
         prefetches: 8,
         fetches: [0; 3],
         backends: vec![backend],
+        sources: Vec::new(),
     };
     Snapshot {
         reload: ReloadSnapshot::default(),
@@ -326,6 +331,7 @@ fn snapshot() -> Snapshot {
         pools: vec![pool],
         verdict: None,
         expired_zones: Vec::new(),
+        registered: Vec::new(),
     }
 }
 

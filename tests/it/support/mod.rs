@@ -12,6 +12,7 @@ pub(crate) mod browser;
 pub(crate) mod cache;
 mod client;
 mod config;
+pub(crate) mod etcd;
 mod forger;
 mod http;
 mod load;

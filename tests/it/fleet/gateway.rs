@@ -1,0 +1,108 @@
+//! What a real etcd will not give: each is a source that cannot be asked, and ends nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::support::etcd::{Gateway, Reply, section};
+
+/// A list of one member, at a revision.
+fn page(backend: &Backend, revision: u64) -> String {
+    let encode = |text: &str| data_encoding_of(text);
+    let key = encode(&format!("hedgerow/pools/ts/members/{}", backend.address()));
+    let value = encode(&member(backend.address()));
+    format!(r#"{{"header":{{"revision":"{revision}"}},"kvs":[{{"key":"{key}","value":"{value}"}}],"count":"1"}}"#)
+}
+
+/// Base64, for tests are no place for a dependency.
+fn data_encoding_of(text: &str) -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let chunk = |three: &[u8]| {
+        let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(three.get(at).copied().unwrap_or(0)));
+        let letter = |at: usize| match at <= three.len() {
+            true => char::from(LETTERS[(bits >> (18 - 6 * at)) as usize & 63]),
+            false => '=',
+        };
+        (0..4).map(letter).collect::<String>()
+    };
+    text.as_bytes().chunks(3).map(chunk).collect()
+}
+
+const CREATED: &str = "{\"result\":{\"header\":{\"revision\":\"5\"},\"created\":true}}\n";
+
+/// A server whose members come from a gateway with this script, which gives a sound list while it is not `bad`.
+fn check(bad: impl Fn(&str, usize) -> Option<Reply> + Send + Sync + 'static) {
+    let backend = Arc::new(Backend::new(answer("192.0.2.1")));
+    let is_bad = Arc::new(AtomicBool::new(false));
+    let (told, of) = (Arc::clone(&is_bad), Arc::clone(&backend));
+    let gateway = Gateway::start(move |path, number| {
+        let reply = told.load(Ordering::SeqCst).then(|| bad(path, number)).flatten();
+        reply.unwrap_or_else(|| match path {
+            "/v3/watch" => Reply::Stream(CREATED.to_owned()),
+            _ => Reply::Whole(200, page(&of, 5)),
+        })
+    });
+    let config = forwarder("etcd = 'ts'\nhold = '0s'", &section(gateway.address()));
+    let server = Server::start(&config);
+    wait_for_up(&server, 1);
+    wait_for_source(&server, "fresh");
+    is_bad.store(true, Ordering::SeqCst);
+    wait_for_source(&server, "stale");
+    let asked = gateway.asked();
+    until("it is asked again", || (gateway.asked() > asked + 2).then_some(()));
+    assert_eq!(server.client().ask(&query("www.example", A)).answers(), ["192.0.2.1"]);
+    is_bad.store(false, Ordering::SeqCst);
+    wait_for_source(&server, "fresh");
+    wait_for_members(&server, &[backend.address()]);
+}
+
+#[test]
+fn broken_json() {
+    check(|_, _| Some(Reply::Whole(200, "{\"header\":".to_owned())));
+}
+
+#[test]
+fn an_empty_object_is_no_empty_list() {
+    check(|_, _| Some(Reply::Whole(200, "{}".to_owned())));
+}
+
+#[test]
+fn not_now() {
+    check(|_, _| Some(Reply::Whole(503, "<html>".to_owned())));
+}
+
+#[test]
+fn silence() {
+    check(|_, _| Some(Reply::Silence));
+}
+
+#[test]
+fn half_a_line_and_then_nothing() {
+    check(|path, _| match path {
+        "/v3/watch" => Some(Reply::Stream("{\"result\":{\"events\":[{".to_owned())),
+        // Only so is it found that nothing comes: there is no leader.
+        _ => Some(Reply::Whole(503, r#"{"error":"etcdserver: no leader","code":14}"#.to_owned())),
+    });
+}
+
+#[test]
+fn a_reply_that_has_no_end() {
+    check(|_, _| Some(Reply::Long(64 << 20)));
+}
+
+#[test]
+fn a_revision_that_goes_back_is_a_list_like_any_other() {
+    let backends = [(); 2].map(|()| Backend::new(answer("192.0.2.1")));
+    let pages = [page(&backends[0], 100), page(&backends[1], 7)];
+    let is_restored = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_restored);
+    let gateway = Gateway::start(move |path, _| match path {
+        "/v3/watch" => Reply::Stream(CREATED.to_owned()),
+        _ => Reply::Whole(200, pages[usize::from(told.load(Ordering::SeqCst))].clone()),
+    });
+    let server = Server::start(&forwarder("etcd = 'ts'\nhold = '0s'", &section(gateway.address())));
+    wait_for_up(&server, 1);
+    is_restored.store(true, Ordering::SeqCst);
+    // The one before is up and alone: it stays until the new one is up.
+    wait_for_members(&server, &[backends[1].address()]);
+}

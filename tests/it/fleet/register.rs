@@ -1,0 +1,141 @@
+//! Authorities that register themselves.
+
+use rustix::process::Signal;
+
+use super::*;
+use crate::support::etcd::{Etcd, section};
+
+/// Starts a TS that registers under `ts`.
+fn authority(etcd: &str, table: &str) -> Server {
+    let config = format!(
+        "[authorities.one]\nlisten = ['127.0.0.1:0']\nzones = ['hosts.txt']\n[authorities.one.register]\netcd = 'ts'\nlease = '2s'\n\
+         [admin]\nlisten = '127.0.0.1:0'\n{etcd}"
+    );
+    Server::start_with_files(&config, &[("hosts.txt", table)])
+}
+
+fn registered(server: &Server) -> u64 {
+    server.admin().metrics().sum("hedgerow_registered", &[("authority", "one")])
+}
+
+#[test]
+fn who_is_started_is_asked_and_who_is_stopped_is_gone_without_a_lost_query() {
+    let Some(etcd) = Etcd::start() else { return };
+    let table = load_table();
+    let first = authority(&etcd.section(), &table);
+    let server = Server::start(&forwarder("etcd = 'ts'", &etcd.section()));
+    wait_for_up(&server, 1);
+    let load = Load::start(server.address(), 1000);
+    let mut earlier = first;
+    for _ in 0..3 {
+        let next = authority(&etcd.section(), &table);
+        wait_for_up(&server, 2);
+        let (gone, stays) = (earlier.listener("one"), next.listener("one"));
+        earlier.process.signal(Signal::TERM);
+        wait_for_members(&server, &[stays]);
+        earlier.process.wait_for_exit();
+        assert_ne!(gone, stays);
+        earlier = next;
+    }
+    let report = load.stop();
+    assert_eq!((report.lost(), report.wrong()), (0, 0));
+}
+
+#[test]
+fn who_dies_is_replaced_without_a_lost_query() {
+    let Some(etcd) = Etcd::start() else { return };
+    let table = load_table();
+    let mut servers: Vec<_> = (0..3).map(|_| authority(&etcd.section(), &table)).collect();
+    let server = Server::start(&forwarder("etcd = 'ts'\nhold = '30s'", &etcd.section()));
+    wait_for_up(&server, 3);
+    let load = Load::start(server.address(), 1000);
+    let mut dead = servers.remove(0);
+    dead.process.signal(Signal::KILL);
+    dead.process.wait_for_exit();
+    // Its lease ends, and it is down: it goes at once.
+    wait_for_members(&server, &servers.iter().map(|server| server.listener("one")).collect::<Vec<_>>());
+    let report = load.stop();
+    assert_eq!((report.lost(), report.wrong()), (0, 0));
+}
+
+#[test]
+fn what_is_lost_in_etcd_is_registered_anew() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let ts = authority(&etcd.section(), "www.example 192.0.2.1 A\n");
+    let is_there = |etcd: &Etcd| etcd.ctl(&["get", "--prefix", "hedgerow/"]).contains(&ts.listener("one").to_string());
+    until("it is registered", || is_there(&etcd).then_some(()));
+    assert_eq!(registered(&ts), 1);
+    // The key alone, and then all that there is.
+    etcd.ctl(&["del", "--prefix", "hedgerow/"]);
+    until("it is registered again", || is_there(&etcd).then_some(()));
+    etcd.kill();
+    std::fs::remove_dir_all(etcd.data()).expect("our own folder");
+    until("its lease is over", || (registered(&ts) == 0).then_some(()));
+    etcd.restart();
+    until("it is registered in the new one", || is_there(&etcd).then_some(()));
+}
+
+#[test]
+fn a_key_of_another_is_left_alone_until_its_lease_is_over() {
+    let Some(etcd) = Etcd::start() else { return };
+    let address = free_address();
+    let key = format!("hedgerow/pools/ts/members/{address}");
+    let lease = etcd.ctl(&["lease", "grant", "60"]);
+    let lease = lease.split(' ').nth(1).expect("a lease").to_owned();
+    etcd.ctl(&["put", "--lease", &lease, &key, "theirs"]);
+    let config = format!(
+        "[authorities.one]\nlisten = ['{address}']\nzones = ['hosts.txt']\n[authorities.one.register]\netcd = 'ts'\nlease = '2s'\n\
+         [admin]\nlisten = '127.0.0.1:0'\n{}",
+        etcd.section()
+    );
+    let ts = Server::start_with_files(&config, &[("hosts.txt", "www.example 192.0.2.1 A\n")]);
+    ts.process.wait_for_log("is held by another instance");
+    assert!(etcd.ctl(&["get", &key]).contains("theirs"));
+    assert_eq!(registered(&ts), 0);
+    etcd.ctl(&["lease", "revoke", &lease]);
+    until("it is ours", || etcd.ctl(&["get", &key]).contains("\"state\":\"up\"").then_some(()));
+}
+
+#[test]
+fn the_end_does_not_wait_for_an_etcd_that_is_away() {
+    let Some(etcd) = Etcd::start() else { return };
+    let mut ts = authority(&etcd.section(), "www.example 192.0.2.1 A\n");
+    until("it is registered", || (registered(&ts) == 1).then_some(()));
+    etcd.stop();
+    ts.process.signal(Signal::TERM);
+    assert!(ts.process.wait_for_exit().success());
+    assert!(ts.process.log().contains("its lease is left to end by itself"), "{}", ts.process.log());
+    etcd.resume();
+}
+
+#[test]
+fn two_commands_make_a_fleet() {
+    let Some(etcd) = Etcd::start() else { return };
+    let table = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(table.path(), "www.example 192.0.2.1 A\n").expect("our own file");
+    let url = format!("http://{}", etcd.address());
+    let table = table.path().display().to_string();
+    let ts = Server::run(["ts", "-l", "127.0.0.1:0", "--etcd", &url, "--register", "ts", &table]);
+    ts.process.wait_for_log("registered");
+    let ls = Server::run(["ls", "-l", "127.0.0.1:0", "--etcd", &url, "--discover", "ts"]);
+    assert_eq!(ls.client().ask(&query("www.example", A)).answers(), ["192.0.2.1"]);
+}
+
+#[test]
+fn a_zone_that_never_comes_delays_it_and_no_more() {
+    let Some(etcd) = Etcd::start() else { return };
+    let silent = free_address();
+    let config = |wait: &str| {
+        format!(
+            "[authorities.one]\nlisten = ['127.0.0.1:0']\nzones = ['hosts.txt', {{ zone = 'example.org', primaries = ['{silent}'] }}]\n\
+             [authorities.one.register]\netcd = 'ts'\nwait = '{wait}'\n[admin]\nlisten = '127.0.0.1:0'\n{}",
+            section(etcd.address())
+        )
+    };
+    let hosts = &[("hosts.txt", "www.example 192.0.2.1 A\n")];
+    let patient = Server::start_with_files(&config("1h"), hosts);
+    let hasty = Server::start_with_files(&config("300ms"), hosts);
+    until("it is registered even so", || (registered(&hasty) == 1).then_some(()));
+    assert!(hasty.process.log().contains("not all zones are served"));
+    assert_eq!(registered(&patient), 0);
+}
