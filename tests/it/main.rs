@@ -67,6 +67,7 @@ mod rfc_8945;
 mod rfc_9018;
 mod rfc_9471;
 mod rfc_9520;
+mod rfc_9660;
 mod schema;
 mod service_manager;
 mod shifts;
