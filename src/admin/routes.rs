@@ -158,8 +158,9 @@ async fn readiness(
     let mut down = None;
     for pool in pools {
         // One that is not there is told even while the server ends: it is a mistake of whoever asks.
-        let is_up = server.condition.is_pool_up(&pool).map_err(HttpError::Refused)?;
-        down = down.or((!is_up).then_some(pool));
+        if !server.condition.is_pool_up(&pool).map_err(HttpError::Refused)? {
+            down.get_or_insert(pool);
+        }
     }
     Ok(match (server.condition.is_ready(), down) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),

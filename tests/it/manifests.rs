@@ -87,6 +87,18 @@ fn the_ts_of_the_fleet_has_a_config_and_a_zone_that_are_right() {
     ends_in_time("hedgerow-ts", config.drain_delay.as_secs());
 }
 
+#[test]
+fn the_ls_of_the_fleet_has_a_config_that_is_right() {
+    if !manifest("config.schema.json").contains("\"discover\"") {
+        return eprintln!("not tested: this version has no sources of members");
+    }
+    let config = file_of("hedgerow-ls", "config.toml").replace("/var/lib/hedgerow", "state");
+    let output = check(&config, &[]);
+    assert!(output.status.success(), "{}", text_of(&output));
+    let config = Config::parse(&config, "config.toml", Path::new("/etc/hedgerow")).expect("it was right");
+    ends_in_time("hedgerow-ls", config.drain_delay.as_secs());
+}
+
 /// A pod has time to end in: the sleep of preStop, `drain_delay`, the default timeout of a pool, and a second.
 fn ends_in_time(name: &str, drain_delay: u64) {
     let manifest = manifest(MANIFESTS[1]);

@@ -58,7 +58,7 @@ impl Keepalived {
         let (section, after) = rest.split_once("\n}\n").expect("it ends");
         let script = section.split('"').nth(1).expect("a command").to_owned();
         let (before, after) = (before.to_owned(), after.replace("track_script", "track_file"));
-        let check = Daemon::start(|folder| {
+        Daemon::start(|folder| {
             let file = folder.join("weight").display().to_string();
             fs::write(&file, "0").expect("our own folder");
             *config = format!("{before}track_file hedgerow {{\n file \"{file}\"\n weight 1\n}}\n{after}");
@@ -69,8 +69,7 @@ impl Keepalived {
             );
             command.args(["-c", &format!("bad=0; while :; do {round}; sleep 1; done")]);
             command
-        });
-        check
+        })
     }
 }
 

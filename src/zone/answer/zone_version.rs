@@ -29,7 +29,7 @@ impl VersionAsked {
 
 /// What the option says of a zone: the number of labels of its name, the type of the version, the serial number of the SOA record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::zone) struct ZoneVersion([u8; ZoneVersion::LEN]);
+pub(in crate::zone) struct ZoneVersion([u8; Self::LEN]);
 
 impl ZoneVersion {
     /// Octets of the data.
