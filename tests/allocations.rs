@@ -97,6 +97,8 @@ const FEW: u32 = 1000;
 const AT_ONCE: u32 = 20;
 /// Sockets of a client of several workers, of which the kernel hands some to each.
 const SOCKETS: usize = 8;
+/// Octets of an OPT record with an empty ZONEVERSION option.
+const WISH_LEN: usize = 15;
 /// What may be allocated by chance where workers share nothing: the octets of a query whose question has the single-flight slot of
 /// one that the other worker has. Of 20 questions two do so once in some hundred batches.
 const BY_CHANCE: u64 = 16;
@@ -129,6 +131,12 @@ fn after_warm_up_a_query_allocates_nothing() {
     for records in ZONES {
         assert_eq!(answering(zone_db_of(records), "").allocated, 0, "{COUNTED} queries answered from {records:?}");
     }
+    ASKS_FOR_VERSION.store(true, Relaxed);
+    for records in ZONES {
+        let allocated = answering(zone_db_of(records), "").allocated;
+        assert_eq!(allocated, 0, "{COUNTED} queries for the version too, answered from {records:?}");
+    }
+    ASKS_FOR_VERSION.store(false, Relaxed);
     // How many sockets hedges need at most is a matter of chance.
     for dispatch in ["race", "sequential"] {
         let keys = format!("dispatch = {dispatch:?}");
@@ -152,6 +160,9 @@ fn check_tapped(what: &str, races: u32, measure: impl FnOnce(&str) -> Measured) 
     assert!(records(Tap::QueryLog) > 0 && records(Tap::Dnstap) > 0, "{what}: {:?}", counted.taps);
     assert_eq!(counted.pools.iter().map(|pool| pool.slow_races).sum::<u64>(), u64::from(races), "{what}");
 }
+
+/// Whether the client asks for the version of the zone, and expects it at the end of each answer.
+static ASKS_FOR_VERSION: AtomicBool = AtomicBool::new(false);
 
 /// Records of the root zone that make different answers to the client's queries: each ends with the same four octets.
 const ZONES: [&str; 5] = [
@@ -336,17 +347,22 @@ impl Client {
     /// Sends so many queries, and waits for every answer, and for the backends if it is to.
     fn ask(&self, queries: u32, waits_for_backends: bool) {
         let mut response = [0; 512];
+        let asks_for_version = ASKS_FOR_VERSION.load(Relaxed);
         for _ in 0..queries / AT_ONCE {
             for number in 0..AT_ONCE {
-                let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x04test\0\0\x01\0\x01";
+                let mut query = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x08aaaaaaaa\x04test\0\0\x01\0\x01\
+                                   \0\0\x29\x04\xD0\0\0\0\0\0\x04\0\x13\0\0";
+                query[11] = u8::from(asks_for_version);
                 query[..2].copy_from_slice(&(number as u16).to_be_bytes());
                 let serial = (self.sent.get() + number) / self.times % self.names;
                 (0..8).for_each(|digit| query[13 + digit] = b'a' + (serial >> (4 * digit) & 15) as u8);
-                self.socket(number).send(&query).expect("loopback takes a datagram");
+                let query = if asks_for_version { &query[..] } else { &query[..query.len() - WISH_LEN] };
+                self.socket(number).send(query).expect("loopback takes a datagram");
             }
             for number in 0..AT_ONCE {
                 let length = self.socket(number).recv(&mut response).expect("a response comes");
-                assert_eq!(&response[length - 4..length], [192, 0, 2, 1]);
+                let end = if asks_for_version { [0, 0, 0, 1] } else { [192, 0, 2, 1] };
+                assert_eq!(&response[length - 4..length], end);
             }
             self.sent.set(self.sent.get() + AT_ONCE);
             if waits_for_backends {

@@ -4,9 +4,9 @@
 //! answers, and answers back into text and JSON. There are two ways in: a TCP listener, and a unix `socket` for changes
 //! (`door`). `connections` looks after those who come by them, and `turn` after the time that each takes; `guard` says who
 //! may, `routes` what there is, `live` tells each second to whoever listens, `page` is for browsers, `cache` looks into the cache, [`status`] is the shape of the JSON that `hedgerow ctl` reads too. `/healthz` says that the process runs; `/readyz` says whether it takes queries, and
-//! only that: backends that are down do not make it unready. They are mostly the same for all forwarders of a site, so that
-//! a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer that says what is
-//! wrong into silence.
+//! only that unless it is asked about a pool: backends that are down do not make it unready. They are mostly the same for all
+//! forwarders of a site, so that a balancer in front, which asks `/readyz`, would take all of them out at once and turn an answer
+//! that says what is wrong into silence. `/readyz?pool=NAME` is for where another site stays.
 
 mod authorization;
 mod cache;

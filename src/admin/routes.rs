@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -149,13 +150,38 @@ async fn health(State(server): State<Arc<Server>>) -> (StatusCode, String) {
     }
 }
 
-/// `/readyz`.
-async fn readiness(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) {
-    if server.condition.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+/// `/readyz`; with `?pool=NAME` also whether anybody of that pool is up, of each that is named.
+async fn readiness(
+    State(server): State<Arc<Server>>,
+    RawQuery(query): RawQuery,
+) -> Result<(StatusCode, String), HttpError> {
+    let pools = pools_asked_for(query.as_deref().unwrap_or_default()).map_err(HttpError::Invalid)?;
+    let mut down = None;
+    for pool in pools {
+        // One that is not there is told even while the server ends: it is a mistake of whoever asks.
+        if !server.condition.is_pool_up(&pool).map_err(HttpError::Refused)? {
+            down.get_or_insert(pool);
+        }
     }
+    Ok(match (server.condition.is_ready(), down) {
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+        (true, Some(pool)) => (StatusCode::SERVICE_UNAVAILABLE, format!("no backend of pool {pool:?} is up\n")),
+        (true, None) => (StatusCode::OK, "ready\n".to_owned()),
+    })
+}
+
+/// The pools that `/readyz` is asked about.
+fn pools_asked_for(query: &str) -> Result<Vec<String>, String> {
+    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    let pools = parameters.map(|parameter| match parameter.split_once('=').unwrap_or((parameter, "")) {
+        ("pool", name) => match percent_decode_str(name).decode_utf8() {
+            Ok(name) => Ok(name.into_owned()),
+            Err(_) => Err("pool: expected UTF-8".to_owned()),
+        },
+        // A check that asks for something else by mistake must not pass.
+        (key, _) => Err(format!("there is no {key:?}, expected pool")),
+    });
+    pools.collect()
 }
 
 async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Result<impl IntoResponse, HttpError> {

@@ -13,6 +13,7 @@ pub mod peak;
 pub mod query_slots;
 pub mod race;
 pub mod rules;
+pub mod serials;
 pub mod timers;
 
 pub use candidates::{BackendIndex, Candidates};

@@ -387,6 +387,7 @@ impl Server {
         self.known_changes.notify_one();
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);
+        self.condition.set_pools(&state.pools);
         self.state = Some(state);
     }
 

@@ -442,6 +442,7 @@ impl Server {
                     let changes = moved.change(&SectionName::Forwarder);
                     self.workers.begin_forwarder(forwarder, (&state, table, &self.own), changes);
                     self.prober.set_state(&state);
+                    self.condition.set_pools(&state.pools);
                     self.state = Some(state);
                 }
             }
@@ -453,6 +454,7 @@ impl Server {
                 // What is known may be wanted when it comes back.
                 self.tasks.start_and_leave(TaskKind::Persist, blocking(self.saves.last_one(&earlier)));
                 self.free(earlier.cache.clone().map(Old::Cache));
+                self.condition.set_pools(&[]);
                 self.state = None;
             }
         }

@@ -189,6 +189,7 @@ impl Server {
         let (asks, requests) = channel(ADMIN_REQUESTS);
         let condition = Arc::new(Condition::default());
         condition.set_ready(true);
+        condition.set_pools(state.as_ref().map_or(&[], |state| &state.pools));
         let doors = listeners.admin().map(Doors::new).transpose()?;
         let admin = AdminTasks::start(doors, admin_share, admin_settings(&config, token), asks, Arc::clone(&condition));
         let mut notifier = Notifier::new(tasks.clone());

@@ -88,7 +88,7 @@ registry! {
     /// What an EDNS option is (RFC 6891 section 6.1.2).
     OptionCode(u16), "OPTION" {
         NSID = 3, CLIENT_SUBNET = 8, EXPIRE = 9, COOKIE = 10, TCP_KEEPALIVE = 11, PADDING = 12,
-        EXTENDED_ERROR = 15,
+        EXTENDED_ERROR = 15, ZONEVERSION = 19,
     }
 }
 

@@ -188,7 +188,7 @@ impl<'a> OptRecord<'a> {
     fn passing_options(&self) -> impl Iterator<Item = (OptionCode, &'a [u8])> {
         let passing = self.passing;
         let options = Options { rest: self.options };
-        options.filter(move |(code, _)| passing.passes(*code))
+        options.filter(move |(code, data)| passing.passes(*code, data))
     }
 }
 
@@ -199,6 +199,8 @@ pub(super) enum Passing {
     All,
     /// All that are not about the hop they came by.
     BeyondHop,
+    /// Those of a query, without what is malformed in any query.
+    Query,
     /// Those, without Extended DNS Errors.
     BeyondHopWithoutErrors,
     /// Extended DNS Errors alone.
@@ -209,10 +211,13 @@ pub(super) enum Passing {
 
 impl Passing {
     /// Whether an option is written.
-    fn passes(self, code: OptionCode) -> bool {
+    fn passes(self, code: OptionCode, data: &[u8]) -> bool {
         match self {
             Self::All => true,
             Self::BeyondHop => !is_about_hop(code),
+            // RFC 9660 section 2.1: it has no data in a query. Servers say FORMERR to one that has, as they do to any OPT record, and
+            // one client could have a backend asked without for all.
+            Self::Query => !is_about_hop(code) && (code != OptionCode::ZONEVERSION || data.is_empty()),
             Self::BeyondHopWithoutErrors => !is_about_hop(code) && code != OptionCode::EXTENDED_ERROR,
             Self::Errors => code == OptionCode::EXTENDED_ERROR,
             Self::Nothing => false,
@@ -307,9 +312,24 @@ mod tests {
         };
         check(Passing::All, &[3, 10, 15, 11, 12, 8, 65001]);
         check(Passing::BeyondHop, &[3, 15, 65001]);
+        check(Passing::Query, &[3, 15, 65001]);
         check(Passing::BeyondHopWithoutErrors, &[3, 65001]);
         check(Passing::Errors, &[15]);
         check(Passing::Nothing, &[]);
+    }
+
+    #[test]
+    fn a_version_that_a_client_tells_does_not_pass_and_its_wish_for_one_does() {
+        let check = |options: &[u8], passing: Passing, expected: &[u8]| {
+            let mut out = Vec::new();
+            OptRecord::new(1232, false).with_options(options, passing).append(&mut out);
+            assert_eq!(&out[OPT_FIXED_LEN..], expected, "{options:?} {passing:?}");
+        };
+        check(b"\0\x13\0\0", Passing::Query, b"\0\x13\0\0");
+        check(b"\0\x13\0\x01x\0\x03\0\0", Passing::Query, b"\0\x03\0\0");
+        let version = b"\0\x13\0\x06\x02\0\0\0\0\x07";
+        check(version, Passing::Query, b"");
+        check(version, Passing::BeyondHop, version);
     }
 
     #[test]

@@ -171,7 +171,7 @@ pub fn write_query(query: &Query<'_>, own_udp_size: u16, out: &mut Vec<u8>) -> u
             opt.append(out);
         } else {
             let limit = usize::from(own_udp_size).max(MIN_LIMIT);
-            opt.with_options(edns.options, Passing::BeyondHop).append_within(limit, out);
+            opt.with_options(edns.options, Passing::Query).append_within(limit, out);
         }
     }
     opt_start

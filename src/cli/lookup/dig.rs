@@ -6,6 +6,7 @@ use super::exchange::{Answer, Server};
 use super::list::Question;
 use super::message::{Opt, Record, Reply};
 use super::resolve::Resolution;
+use crate::wire::{Name, suffixes};
 
 /// Writes one result, with an empty line after it.
 pub(super) fn write(server: &Server, question: &Question, resolution: &Resolution) -> String {
@@ -29,7 +30,7 @@ fn write_answer(
     let reply = &answer.reply;
     write_header(text, reply)?;
     if let Some(opt) = &reply.opt {
-        write_opt(text, opt)?;
+        write_opt(text, opt, &question.name)?;
     }
     if reply.has_question {
         writeln!(text, ";; QUESTION SECTION:\n;{}\t\tIN\t{}\n", question.name, question.rtype)?;
@@ -83,8 +84,8 @@ fn write_header(text: &mut String, reply: &Reply) -> fmt::Result {
     )
 }
 
-/// What the OPT record says.
-fn write_opt(text: &mut String, opt: &Opt) -> fmt::Result {
+/// What the OPT record says in a reply to a question for this name.
+fn write_opt(text: &mut String, opt: &Opt, qname: &Name) -> fmt::Result {
     let flags = if opt.dnssec_ok { " do" } else { "" };
     writeln!(text, ";; OPT PSEUDOSECTION:\n; EDNS: version: {}, flags:{flags}; udp: {}", opt.version, opt.udp_size)?;
     for (code, extra) in &opt.errors {
@@ -96,6 +97,14 @@ fn write_opt(text: &mut String, opt: &Opt) -> fmt::Result {
             write!(text, ": ({extra})")?;
         }
         text.push('\n');
+    }
+    for (labels, serial) in &opt.zone_versions {
+        // RFC 9660 section 2.1: the zone is so many of the last labels of the name that was asked for.
+        let above = qname.labels().count().checked_sub(usize::from(*labels));
+        match above.and_then(|above| suffixes(qname.as_wire()).nth(above)).map(Name::from_wire) {
+            Some(Ok(zone)) => writeln!(text, "; ZONEVERSION: {zone} SOA-SERIAL {serial}")?,
+            Some(Err(_)) | None => writeln!(text, "; ZONEVERSION: {labels} labels, SOA-SERIAL {serial}")?,
+        }
     }
     for (code, data) in &opt.options {
         write!(text, "; OPT={}:", code.0)?;

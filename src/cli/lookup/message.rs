@@ -131,6 +131,8 @@ pub(in crate::cli) struct Opt {
     pub(super) udp_size: u16,
     /// Extended DNS Errors, each with its text.
     pub(in crate::cli) errors: Vec<(ExtendedError, String)>,
+    /// Versions of zones: how many labels the zone has, and its serial number (RFC 9660 section 2.1).
+    pub(super) zone_versions: Vec<(u8, u32)>,
     /// All other options.
     pub(super) options: Vec<(OptionCode, Vec<u8>)>,
 }
@@ -138,14 +140,18 @@ pub(in crate::cli) struct Opt {
 impl Opt {
     /// What there is to show of an OPT record.
     fn of(edns: Edns<'_>) -> Self {
-        let (mut errors, mut options) = (Vec::new(), Vec::new());
+        let (mut errors, mut zone_versions, mut options) = (Vec::new(), Vec::new(), Vec::new());
         for (code, data) in edns.iter_options() {
-            match read_error(data).filter(|_| code == OptionCode::EXTENDED_ERROR) {
-                Some(error) => errors.push(error),
-                None => options.push((code, data.to_vec())),
+            match (code, read_error(data), data) {
+                (OptionCode::EXTENDED_ERROR, Some(error), _) => errors.push(error),
+                (OptionCode::ZONEVERSION, _, &[labels, 0, s0, s1, s2, s3]) => {
+                    zone_versions.push((labels, u32::from_be_bytes([s0, s1, s2, s3])));
+                }
+                _ => options.push((code, data.to_vec())),
             }
         }
-        Self { version: edns.version, dnssec_ok: edns.dnssec_ok, udp_size: edns.udp_size, errors, options }
+        let Edns { version, dnssec_ok, udp_size, .. } = edns;
+        Self { version, dnssec_ok, udp_size, errors, zone_versions, options }
     }
 }
 

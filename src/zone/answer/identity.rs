@@ -70,16 +70,16 @@ pub(in crate::zone) fn append_text(text: &Text, out: &mut Vec<u8>) {
     out.extend_from_slice(&text.0);
 }
 
-/// Appends an NSID option to a message that ends in an OPT record of so many octets.
-pub(in crate::zone) fn append_nsid(nsid: &Text, opt_len: usize, out: &mut Vec<u8>) {
-    let len = nsid.0.len() as u16;
+/// Appends an option to a message that ends in an OPT record of so many octets.
+pub(in crate::zone) fn append_option(code: OptionCode, data: &[u8], opt_len: usize, out: &mut Vec<u8>) {
+    let len = data.len() as u16;
     let rdlength = (out.len() + RDLENGTH_AT).checked_sub(opt_len).and_then(|at| out.get_mut(at..)?.first_chunk_mut());
     if let Some(rdlength) = rdlength {
         *rdlength = (u16::from_be_bytes(*rdlength) + OPTION_LEN as u16 + len).to_be_bytes();
     }
-    out.extend_from_slice(&OptionCode::NSID.0.to_be_bytes());
+    out.extend_from_slice(&code.0.to_be_bytes());
     out.extend_from_slice(&len.to_be_bytes());
-    out.extend_from_slice(&nsid.0);
+    out.extend_from_slice(data);
 }
 
 /// Where the length of its RDATA stands in an OPT record (RFC 6891 section 6.1.2).

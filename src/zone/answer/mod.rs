@@ -14,6 +14,7 @@ mod rate_key;
 pub(super) mod referral;
 mod respond;
 mod writer;
+mod zone_version;
 
 pub use identity::{Identity, Text};
 pub use memory_prefetch::prefetch_memory;

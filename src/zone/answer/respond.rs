@@ -4,14 +4,16 @@
 //! header last, since only then it is known what fitted. Nothing here allocates but that buffer.
 
 use super::builder;
-use super::identity::{OPTION_LEN, Text, append_nsid, append_text};
+use super::identity::{OPTION_LEN, Text, append_option, append_text};
 use super::writer::Writer;
+use super::zone_version::{VersionAsked, ZoneVersion};
 use crate::wire::{
-    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, Query, Rcode, RecordClass, RecordType, Rejected, Transport,
-    read_query, write_error,
+    Cookie, Flag, HEADER_LEN, Header, Opcode, OptRecord, OptionCode, Query, Rcode, RecordClass, RecordType, Rejected,
+    Transport, read_query, write_error,
 };
 use crate::zone::store::names::NameBuf;
 use crate::zone::tables::Answer;
+use crate::zone::zone::Zone;
 use crate::zone::zone_db::ZoneDb;
 
 /// What becomes of a message that reached an authority.
@@ -60,14 +62,24 @@ pub fn respond_to(
             return Reaction::Respond(rcode);
         }
     };
+    let version_asked = VersionAsked::by(query);
+    if version_asked == VersionAsked::Malformed {
+        write_error(message, Rcode::FORMERR, cookie, own_udp_size, out);
+        return Reaction::Respond(Rcode::FORMERR);
+    }
+    let mut qname = NameBuf::root();
+    qname.fold_from(query.question.qname());
+    let zone = zone_asked(zone_db, query, qname.as_wire());
     let limit = match transport {
         Transport::Udp => query.udp_limit(own_udp_size),
         Transport::Tcp => usize::from(u16::MAX),
     };
-    let tail = Tail::of(zone_db, query, cookie, own_udp_size);
+    let mut tail = Tail::of(zone_db, query, cookie, own_udp_size);
+    // RFC 9660 section 3.2: whatever the answer is, by the zone of the name that was asked for. One that is not served has no version.
+    tail.version = zone.filter(|zone| version_asked == VersionAsked::Yes && zone.is_served()).map(ZoneVersion::of);
     out.resize(HEADER_LEN, 0);
     out.extend_from_slice(query.question.as_wire());
-    let Some(body) = write_body(zone_db, query, limit - tail.len(), out) else {
+    let Some(body) = write_body(zone_db, zone, query, qname.as_wire(), limit - tail.len(), out) else {
         out.clear();
         return Reaction::Silent;
     };
@@ -106,33 +118,47 @@ impl Body {
     }
 }
 
-/// Writes records behind the question. `None` if there is to be no response.
-fn write_body(zone_db: &ZoneDb, query: &Query<'_>, limit: usize, out: &mut Vec<u8>) -> Option<Body> {
+/// Whether a question is about data, which zones and tables have. Zone transfers and other operations are not; ANY is.
+fn is_about_data(query: &Query<'_>) -> bool {
     let question = query.question;
+    let is_operation = question.qtype().is_meta() && question.qtype() != RecordType::ANY;
+    question.qclass() == RecordClass::IN && !is_operation
+}
+
+/// The zone that answers for the name of a query, here in canonical form.
+fn zone_asked<'c>(zone_db: &'c ZoneDb, query: &Query<'_>, qname: &[u8]) -> Option<&'c Zone> {
+    if is_about_data(query) { zone_db.zone_of(qname, query.question.qtype()) } else { None }
+}
+
+/// Writes records behind the question, those of the zone if there is one. `None` if there is to be no response.
+fn write_body(
+    zone_db: &ZoneDb,
+    zone: Option<&Zone>,
+    query: &Query<'_>,
+    qname: &[u8],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Option<Body> {
     if let Some(text) = zone_db.identity().text(query) {
         append_text(text, out);
         return Some(Body { counts: [1, 0, 0], ..Body::empty(Rcode::NOERROR, true) });
     }
-    // Zone transfers and other operations; ANY is about data.
-    let is_operation = question.qtype().is_meta() && question.qtype() != RecordType::ANY;
-    if question.qclass() != RecordClass::IN || is_operation {
+    if !is_about_data(query) {
         return Some(Body::empty(Rcode::REFUSED, false));
     }
-    let mut qname = NameBuf::root();
-    qname.fold_from(question.qname());
-    if let Some(zone) = zone_db.zone_of(qname.as_wire(), question.qtype()) {
+    if let Some(zone) = zone {
         if !zone.is_served() {
             return Some(Body::empty(Rcode::SERVFAIL, false));
         }
         let mut writer = Writer::new(out, limit);
-        let verdict = builder::answer(zone_db, zone, query, qname.as_wire(), &mut writer);
+        let verdict = builder::answer(zone_db, zone, query, qname, &mut writer);
         let builder::Verdict { rcode, authoritative, truncated } = verdict;
         return Some(Body { rcode, authoritative, truncated, counts: writer.counts() });
     }
     if zone_db.has_zones_only() {
         return Some(Body::empty(Rcode::REFUSED, false));
     }
-    write_table_answer(zone_db.tables().look_up(qname.as_wire(), question.qtype()), limit, out)
+    write_table_answer(zone_db.tables().look_up(qname, query.question.qtype()), limit, out)
 }
 
 /// Writes what tables say.
@@ -169,6 +195,8 @@ struct Tail<'a> {
     /// RFC 6891 section 6.1.1: OPT is answered with OPT. RFC 3225 section 3: DO is copied.
     opt: Option<OptRecord<'a>>,
     nsid: Option<&'a Text>,
+    /// The version of the zone, for who has asked for it.
+    version: Option<ZoneVersion>,
 }
 
 impl<'a> Tail<'a> {
@@ -177,21 +205,26 @@ impl<'a> Tail<'a> {
         Self {
             opt: query.edns.map(|edns| OptRecord::new(own_udp_size, edns.dnssec_ok).with_cookie(cookie)),
             nsid: zone_db.identity().nsid(query),
+            version: None,
         }
     }
 
     /// Octets of it.
     fn len(&self) -> usize {
-        let option = self.nsid.map_or(0, |nsid| OPTION_LEN + nsid.as_octets().len());
-        self.opt.map_or(0, |opt| opt.wire_len() + option)
+        let nsid = self.nsid.map_or(0, |nsid| OPTION_LEN + nsid.as_octets().len());
+        let version = self.version.map_or(0, |_| OPTION_LEN + ZoneVersion::LEN);
+        self.opt.map_or(0, |opt| opt.wire_len() + nsid + version)
     }
 
     fn append(&self, out: &mut Vec<u8>) {
-        if let Some(opt) = self.opt {
-            opt.append(out);
-            if let Some(nsid) = self.nsid {
-                append_nsid(nsid, opt.wire_len(), out);
-            }
+        let Some(opt) = self.opt else { return };
+        let start = out.len();
+        opt.append(out);
+        if let Some(nsid) = self.nsid {
+            append_option(OptionCode::NSID, nsid.as_octets(), out.len() - start, out);
+        }
+        if let Some(version) = self.version {
+            append_option(OptionCode::ZONEVERSION, version.as_octets(), out.len() - start, out);
         }
     }
 }

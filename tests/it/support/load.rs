@@ -98,7 +98,7 @@ pub(crate) struct Report {
     pub(crate) strays: usize,
     /// Connections that the server has closed.
     pub(crate) closed: usize,
-    /// How often nobody listened where a query was sent, or a connection was to be opened.
+    /// How often nobody listened, or nobody was, where a query was sent, or a connection was to be opened.
     pub(crate) refused: usize,
     /// The first of the answers that are not the table's, and how long each took.
     pub(crate) oddities: Vec<(Duration, Response)>,
@@ -190,8 +190,10 @@ impl Run {
     /// Nothing sent yet.
     fn new(server: SocketAddr, rate: u32, connections: usize) -> Self {
         let udp = (0..SOCKETS).map(|_| {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-            socket.connect(server).expect("loopback can be reached");
+            // Off this host the system chooses the address.
+            let local = if server.ip().is_loopback() { [127, 0, 0, 1] } else { [0; 4] };
+            let socket = UdpSocket::bind(SocketAddr::from((local, 0))).expect("a port is free");
+            socket.connect(server).expect("there is a route");
             socket.set_nonblocking(true).expect("a socket can do so");
             Way::new(Link::Udp(socket))
         });
@@ -260,12 +262,17 @@ impl Run {
     fn fail(&mut self, at: usize, sent: Option<u16>, error: &io::Error) {
         let way = &mut self.ways[at];
         match way.link {
-            Link::Udp(_) if error.kind() == ErrorKind::ConnectionRefused => {
+            Link::Udp(_)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+                ) =>
+            {
                 self.report.refused += 1;
                 let unsent = sent.and_then(|id| way.waiting[usize::from(id)].take());
                 self.outstanding -= usize::from(unsent.is_some());
             }
-            Link::Udp(_) => panic!("loopback takes and gives datagrams: {error}"),
+            Link::Udp(_) => panic!("a network takes and gives datagrams: {error}"),
             Link::Tcp { .. } => {
                 self.report.closed += 1;
                 self.outstanding -= way.give_up();

@@ -1,0 +1,281 @@
+//! Tables of cases, and properties over seeds beside a model that remembers all and computes all anew.
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+
+const MAX_LAG: Duration = Duration::from_secs(10);
+const ZONE: &[u8] = b"\x07example\0";
+
+/// So many milliseconds.
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Members 0, 1, 2, ... that have said these serials in this order.
+fn heard(serials: &[u32], now: Instant) -> Serials {
+    let mut all = Serials::new(MAX_LAG);
+    for (member, serial) in serials.iter().enumerate() {
+        all.hear(ZONE, MemberId(member as u32), *serial, Source::Reply, now);
+    }
+    all
+}
+
+#[test]
+fn the_newest_is_found_by_serial_arithmetic() {
+    let check = |serials: &[u32], newest: Option<u32>, older: &[u32]| {
+        let all = heard(serials, Instant::now());
+        assert_eq!(all.newest(ZONE).map(|(member, _)| member.0), newest, "{serials:?}");
+        let found = (0..serials.len() as u32).filter(|member| all.is_older(ZONE, MemberId(*member)));
+        assert_eq!(found.collect::<Vec<_>>(), older, "{serials:?}");
+    };
+    check(&[], None, &[]);
+    check(&[5], Some(0), &[]);
+    check(&[5, 5, 5], Some(0), &[]);
+    check(&[5, 6, 5], Some(1), &[0, 2]);
+    check(&[6, 5, 6], Some(0), &[1]);
+    // Over the end of the circle.
+    check(&[u32::MAX, 0, 1], Some(2), &[0, 1]);
+    // A wild one is older than small serials and than dates, and spoils nothing.
+    check(&[7, u32::MAX, 7], Some(0), &[1]);
+    check(&[2_026_112_301, u32::MAX], Some(0), &[1]);
+    // 2^31 apart: neither is newer.
+    check(&[0, 1 << 31], Some(0), &[]);
+    // All around the circle nobody is the newest, so nobody is older.
+    check(&[0, 0x6000_0000, 0xC000_0000], None, &[]);
+}
+
+#[test]
+fn only_members_that_are_up_count_and_nothing_is_kept_of_those_gone() {
+    let now = Instant::now();
+    let mut all = heard(&[5, 9, 6], now);
+    assert_eq!(all.newest(ZONE), Some((MemberId(1), 9)));
+    all.set_up(MemberId(1), false, now);
+    assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
+    assert!(all.is_older(ZONE, MemberId(0)) && !all.is_older(ZONE, MemberId(2)));
+    all.set_up(MemberId(1), true, now);
+    assert_eq!(all.newest(ZONE), Some((MemberId(1), 9)));
+    all.forget(MemberId(1), now);
+    assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
+    // Who comes in its place has said nothing.
+    all.set_up(MemberId(7), true, now);
+    assert_eq!(all.newest(ZONE), Some((MemberId(2), 6)));
+    // A serial that was set back counts as soon as all have said it.
+    for member in [0, 2, 7] {
+        all.hear(ZONE, MemberId(member), 1, Source::Reply, now);
+    }
+    assert_eq!(all.newest(ZONE), Some((MemberId(0), 1)));
+    assert!([0, 2, 7].iter().all(|member| !all.is_older(ZONE, MemberId(*member))));
+}
+
+#[test]
+fn who_is_older_for_long_is_behind_until_it_has_caught_up() {
+    let start = Instant::now();
+    let mut all = heard(&[5, 5, 5], start);
+    all.hear(ZONE, MemberId(1), 6, Source::Reply, start + ms(1_000));
+    assert!(all.behind(start + ms(11_000)).is_empty());
+    assert_eq!(all.behind(start + ms(11_001)), [MemberId(0), MemberId(2)]);
+    // A newer version of the newest does not begin anew what others owe.
+    all.hear(ZONE, MemberId(1), 7, Source::Reply, start + ms(11_500));
+    all.hear(ZONE, MemberId(0), 6, Source::Probe, start + ms(11_500));
+    assert_eq!(all.behind(start + ms(11_600)), [MemberId(0), MemberId(2)]);
+    all.hear(ZONE, MemberId(2), 7, Source::Probe, start + ms(11_700));
+    assert_eq!(all.behind(start + ms(11_700)), [MemberId(0)]);
+    // One that is down is not asked anyway, and a zone that nobody asks for makes nobody behind.
+    all.set_up(MemberId(0), false, start + ms(11_800));
+    assert!(all.behind(start + ms(11_800)).is_empty());
+    all.set_up(MemberId(0), true, start + ms(11_900));
+    assert_eq!(all.behind(start + ms(11_900)), [MemberId(0)]);
+    assert!(all.behind(start + ms(11_500) + IN_USE + ms(1)).is_empty());
+}
+
+#[test]
+fn never_all_are_behind() {
+    let start = Instant::now();
+    let mut all = Serials::new(MAX_LAG);
+    for (zone, serials) in [(&b"\x01a\0"[..], [1, 2]), (b"\x01b\0", [2, 1])] {
+        for (member, serial) in serials.into_iter().enumerate() {
+            all.hear(zone, MemberId(member as u32), serial, Source::Reply, start);
+        }
+    }
+    assert!(all.behind(start + ms(20_000)).is_empty());
+    // A third that is older nowhere makes the two behind.
+    for zone in [b"\x01a\0", b"\x01b\0"] {
+        all.hear(zone, MemberId(2), 2, Source::Reply, start + ms(20_000));
+    }
+    assert_eq!(all.behind(start + ms(20_000)), [MemberId(0), MemberId(1)]);
+}
+
+#[test]
+fn who_was_not_heard_for_two_seconds_is_asked() {
+    let start = Instant::now();
+    let mut all = heard(&[5, 5], start);
+    all.set_up(MemberId(2), true, start);
+    // One that has never said anything is asked at once, and not again before it had time to answer.
+    assert_eq!(all.ask(start), [(MemberId(2), ZONE.into())]);
+    assert!(all.ask(start + ms(1_999)).is_empty());
+    all.hear(ZONE, MemberId(1), 5, Source::Reply, start + ms(1_000));
+    assert_eq!(all.ask(start + ms(2_000)), [(MemberId(0), ZONE.into()), (MemberId(2), ZONE.into())]);
+    all.set_up(MemberId(1), false, start + ms(2_000));
+    assert!(all.ask(start + ms(3_000)).is_empty(), "one that is down is not asked");
+    // Nobody asks for it any more.
+    assert!(all.ask(start + ms(1_001) + IN_USE).is_empty());
+    // A probe does not make a zone used, nor known.
+    all.hear(ZONE, MemberId(0), 5, Source::Probe, start + ms(1_002) + IN_USE);
+    all.hear(b"\x01x\0", MemberId(0), 5, Source::Probe, start);
+    assert!(all.ask(start + ms(9_000) + IN_USE).is_empty());
+    assert_eq!(all.size().0, 1);
+}
+
+#[test]
+fn a_member_is_asked_ten_times_a_second_the_longest_unheard_zone_first() {
+    let start = Instant::now();
+    let mut all = Serials::new(MAX_LAG);
+    let name = |number: u8| [2, b'z', number, 0];
+    for number in 0..50 {
+        all.hear(&name(number), MemberId(0), 1, Source::Reply, start + ms(number.into()));
+    }
+    let mut asked = Vec::new();
+    for tick in 0..500 {
+        asked.extend(all.ask(start + ms(3_000 + tick * 10)).into_iter().map(|(_, zone)| (tick, zone[2])));
+    }
+    assert_eq!(asked.len(), 50, "10 a second in 5 s");
+    assert!(asked.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 10), "{asked:?}");
+    assert_eq!(asked.iter().map(|(_, zone)| *zone).collect::<Vec<_>>(), (0..50).collect::<Vec<u8>>());
+}
+
+#[test]
+fn zones_are_bounded_by_number_and_octets() {
+    let start = Instant::now();
+    let mut all = Serials::new(MAX_LAG);
+    let name = |number: u32, len: usize| [&vec![b'x'; len][..], &number.to_be_bytes()].concat();
+    for number in 0..2_000 {
+        all.hear(&name(number, 8), MemberId(0), number, Source::Reply, start + ms(number.into()));
+        // The first is used all the time.
+        all.hear(&name(0, 8), MemberId(0), 0, Source::Reply, start + ms(number.into()));
+    }
+    assert_eq!(all.size().0, MAX_ZONES);
+    assert!(all.newest(&name(0, 8)).is_some() && all.newest(&name(1_999, 8)).is_some());
+    assert!(all.newest(&name(1, 8)).is_none());
+    // With many members it is the octets that count.
+    for number in 0..100 {
+        for member in 0..5_000 {
+            let now = start + ms(10_000 + u64::from(number));
+            all.hear(&name(number, 250), MemberId(member), 1, Source::Reply, now);
+            assert!(all.size().1 <= MAX_BYTES, "{:?}", all.size());
+        }
+    }
+    assert!((1..100).contains(&all.size().0), "{:?}", all.size());
+    assert!(all.newest(&name(99, 250)).is_some());
+}
+
+/// All that was said, by zone and member, and who is up.
+#[derive(Default)]
+struct Model {
+    said: BTreeMap<(u8, u32), u32>,
+    /// Members, and whether they are up.
+    members: BTreeMap<u32, bool>,
+}
+
+impl Model {
+    /// The serials of a zone at members that are up.
+    fn up(&self, zone: u8) -> Vec<u32> {
+        let said = self.said.iter().filter(|((of, member), _)| *of == zone && self.members.get(member) == Some(&true));
+        said.map(|(_, serial)| *serial).collect()
+    }
+
+    /// The newest serial, if one is newest: no other is newer. All others are older or equal then, unless they lie 2^31 apart.
+    fn newest(&self, zone: u8) -> Vec<u32> {
+        let up = self.up(zone);
+        up.iter().copied().filter(|serial| !up.iter().any(|other| is_newer(*other, *serial))).collect()
+    }
+}
+
+#[test]
+fn over_many_seeds_it_says_what_a_model_says() {
+    for seed in 0..2_000 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let (mut all, mut model) = (Serials::new(MAX_LAG), Model::default());
+        let start = Instant::now();
+        let mut now = start;
+        let mut asks: BTreeMap<MemberId, Instant> = BTreeMap::new();
+        let mut heard: BTreeMap<(u8, u32), Instant> = BTreeMap::new();
+        let mut used: BTreeMap<u8, Instant> = BTreeMap::new();
+        let base = if seed % 3 == 0 { u32::MAX - 3 } else { random.random_range(0..u32::MAX) };
+        for _ in 0..200 {
+            now += ms(random.random_range(0..900));
+            let (zone, member) = (random.random_range(0..4_u8), random.random_range(0..5_u32));
+            let name = [1, b'a' + zone, 0];
+            match random.random_range(0..10) {
+                0 => {
+                    let is_up = random.random_bool(0.5);
+                    all.set_up(MemberId(member), is_up, now);
+                    model.members.insert(member, is_up);
+                }
+                1 => {
+                    all.forget(MemberId(member), now);
+                    model.members.remove(&member);
+                    model.said.retain(|(_, of), _| *of != member);
+                    heard.retain(|(_, of), _| *of != member);
+                    asks.remove(&MemberId(member));
+                }
+                _ => {
+                    let wild = random.random_bool(0.02);
+                    let serial = if wild {
+                        random.random_range(0..=u32::MAX)
+                    } else {
+                        base.wrapping_add(random.random_range(0..8))
+                    };
+                    let source = if random.random_bool(0.7) { Source::Reply } else { Source::Probe };
+                    all.hear(&name, MemberId(member), serial, source, now);
+                    model.members.entry(member).or_insert(true);
+                    if source == Source::Reply {
+                        used.insert(zone, now);
+                    }
+                    if used.contains_key(&zone) {
+                        model.said.insert((zone, member), serial);
+                        heard.insert((zone, member), now);
+                    }
+                }
+            }
+            for zone in 0..4 {
+                let name = [1, b'a' + zone, 0];
+                let (found, expected) = (all.newest(&name), model.newest(zone));
+                match found {
+                    Some((member, serial)) => {
+                        assert!(expected.contains(&serial), "seed {seed}: {serial} of {expected:?}");
+                        assert_eq!(model.said.get(&(zone, member.0)), Some(&serial), "seed {seed}");
+                        assert_eq!(model.members.get(&member.0), Some(&true), "seed {seed}: the newest is up");
+                        assert!(!all.is_older(&name, member), "seed {seed}: the newest is not older");
+                        for ((_, other), said) in model.said.iter().filter(|((of, _), _)| *of == zone) {
+                            let is_older = all.is_older(&name, MemberId(*other));
+                            assert_eq!(is_older, is_newer(serial, *said), "seed {seed}: {said} beside {serial}");
+                        }
+                    }
+                    None => {
+                        assert!((0..5).all(|member| !all.is_older(&name, MemberId(member))), "seed {seed}");
+                        // Without wild ones somebody is the newest as soon as anybody is up.
+                        let up = model.up(zone);
+                        let are_near = up.iter().all(|serial| serial.wrapping_sub(base) < 8);
+                        assert!(up.is_empty() || !are_near, "seed {seed}: {up:?}");
+                    }
+                }
+            }
+            let behind = all.behind(now);
+            let up: Vec<_> =
+                model.members.iter().filter(|(_, is_up)| **is_up).map(|(member, _)| MemberId(*member)).collect();
+            assert!(behind.iter().all(|member| up.contains(member)), "seed {seed}: {behind:?} of {up:?}");
+            assert!(behind.is_empty() || behind.len() < up.len(), "seed {seed}: all are behind");
+            for (member, zone) in all.ask(now) {
+                let zone = zone[1] - b'a';
+                assert!(up.contains(&member), "seed {seed}: {member:?} is asked");
+                assert!(now - used[&zone] <= IN_USE, "seed {seed}");
+                let before = heard.insert((zone, member.0), now);
+                assert!(before.is_none_or(|before| now - before >= FRESH), "seed {seed}: heard a moment ago");
+                let before = asks.insert(member, now);
+                assert!(before.is_none_or(|before| now - before >= ASK_EVERY), "seed {seed}: asked too often");
+            }
+        }
+    }
+}
