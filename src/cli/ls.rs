@@ -98,6 +98,7 @@ fn config(args: &Args) -> Config {
         backends: args.backends.iter().map(backend).collect(),
         rules,
         probe: ProbeConfig::default(),
+        replicas: PoolConfig::REPLICAS,
         cache: PoolConfig::CACHE,
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,

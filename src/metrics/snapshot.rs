@@ -50,6 +50,9 @@ pub struct Snapshot {
     /// The zones of other servers that have expired.
     #[serde(default)]
     pub expired_zones: Vec<ExpiredZone>,
+    /// Pools with more backends have no series for each of them in `/metrics`; none: all have.
+    #[serde(default)]
+    pub backend_series: Option<u16>,
 }
 
 /// A zone that is no longer served: no primary has confirmed it for too long.
@@ -226,6 +229,9 @@ pub enum BackendState {
 }
 
 impl BackendState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Up, Self::Down, Self::New, Self::Draining];
+
     /// Whether it is taken to reply. One that drains is: that it is not asked is no fault of its own, and nothing to be
     /// alarmed about.
     pub fn is_up(self) -> bool {

@@ -32,6 +32,11 @@ impl Room {
         open < self.share || self.open + self.kept < self.most
     }
 
+    /// Whether more are open than there is room for, since each backend may have one.
+    pub(super) fn is_over(&self) -> bool {
+        self.open > self.most
+    }
+
     /// A backend that had so many open has one more.
     pub(super) fn add(&mut self, open: usize) {
         self.open += 1;
