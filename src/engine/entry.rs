@@ -587,8 +587,8 @@ fn own_cookie(form: &ClientForm) -> ClientCookie {
     form.cookie.map(|cookie| cookie.client).unwrap_or_default()
 }
 
-/// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
-const NEAR_BODY: usize = 55;
+/// Octets of question and OPT record that an entry holds in itself: a name of 38 octets with EDNS.
+const NEAR_BODY: usize = 53;
 
 /// Attempts whose query slots an entry holds in itself: the first, a hedge, and a failover.
 const NEAR_SLOTS: usize = 3;

@@ -475,3 +475,6 @@ fn turns(shared: &SharedPool) -> Turns {
 fn name_hash(hasher: &QuestionHasher, qname: &[u8]) -> u64 {
     hasher.hash_one(qname)
 }
+
+#[cfg(test)]
+mod tests;

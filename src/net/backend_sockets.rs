@@ -467,7 +467,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             self.close(number);
         }
         // With more backends than sockets those that are idle make room for others.
-        let is_crowded = self.room.is_over();
+        let is_crowded = self.room.is_crowded(self.sets.len() - self.free_sets.len());
         while let Some((_, number)) = self.oldest().filter(|(end, _)| *end <= now) {
             self.ages.pop_front();
             let socket = self.socket(number);

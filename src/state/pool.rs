@@ -358,3 +358,6 @@ const NOBODY: BackendIndex = BackendIndex(u16::MAX);
 
 /// Names that a `sticky` pool remembers: half a megabyte.
 const REMEMBERED_NAMES: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests;

@@ -32,9 +32,9 @@ impl Room {
         open < self.share || self.open + self.kept < self.most
     }
 
-    /// Whether more are open than there is room for, since each backend may have one.
-    pub(super) fn is_over(&self) -> bool {
-        self.open > self.most
+    /// Whether there are more backends than there is room for, of which each may have one.
+    pub(super) fn is_crowded(&self, backends: usize) -> bool {
+        self.open > self.most && backends > self.most.max(1)
     }
 
     /// A backend that had so many open has one more.

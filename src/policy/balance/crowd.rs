@@ -207,3 +207,6 @@ impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
 
 /// Backends that a query looks at, at most: if one in ten takes queries, six of these do.
 const TRIES: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -179,7 +179,7 @@ proptest! {
             latency.record(us(sample), now);
         }
         latency.samples_mut().refresh(now);
-        prop_assume!(latency.short.replies() as usize == samples.len());
+        prop_assume!(latency.samples_mut().short.replies() as usize == samples.len());
         samples.sort_unstable();
         let rank = f64::ceil(part * samples.len() as f64).max(1.0) as usize;
         let quantile = latency.quantile(part).expect("there are samples enough");

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::tests::ALL;
+use super::super::tests::ALL;
 use super::*;
+use crate::policy::backend_load::BackendLoad;
 use crate::policy::race::MAX_ATTEMPTS;
 
 /// A crowd of backends with numbers for identities, all of which take queries.
