@@ -58,11 +58,6 @@ impl BackendLoad {
         Self { in_flight: 0, errors: Errors::new(now), latency: PeakEwma::new(now), silent_since: None, returned: None }
     }
 
-    /// What is known of the backend, for one who has asked it nothing.
-    pub fn without_attempts(&self) -> Self {
-        Self { in_flight: 0, silent_since: None, ..*self }
-    }
-
     /// An attempt goes out.
     pub fn asked(&mut self, now: Instant) {
         self.in_flight = self.in_flight.saturating_add(1);
@@ -111,11 +106,13 @@ impl BackendLoad {
     ///
     /// That is no proof of death, so it stays up; but until it is heard again, or nobody waits for it any more, others
     /// are asked first.
+    #[inline]
     pub fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
         self.in_flight >= STALLED_ATTEMPTS && self.silence(now) >= patience
     }
 
     /// How long attempts have been out without anything heard.
+    #[inline]
     pub fn silence(&self, now: Instant) -> Duration {
         self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -127,6 +124,7 @@ impl BackendLoad {
     }
 
     /// Attempts out.
+    #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
@@ -137,6 +135,7 @@ impl BackendLoad {
     }
 
     /// The part of its normal load that it is given: less than 1 during the slow start.
+    #[inline]
     pub fn share(&self, now: Instant) -> f64 {
         self.returned.map_or(1.0, |returned| slow_start_share(now.saturating_duration_since(returned)))
     }

@@ -44,7 +44,7 @@ pub struct SharedPool {
     /// The members that only the edition before had.
     pub left: Vec<BackendIndex>,
     /// The backends by their [`BackendIndex`], with their weights.
-    by_index: Box<[Option<(Arc<SharedBackend>, u16)>]>,
+    by_index: Box<[Option<Weighted>]>,
     /// By what the names that live at them are remembered, in order of that.
     by_affinity: Box<[(u32, BackendIndex)]>,
     /// Whose turn it is, if they are many.
@@ -52,6 +52,9 @@ pub struct SharedPool {
     /// How many changes there were when `crowd` was looked at last.
     crowd_changes: AtomicU64,
 }
+
+/// A backend and its share of the load.
+type Weighted = (Arc<SharedBackend>, u16);
 
 impl SharedPool {
     /// A pool with what `earlier` knew of it.
@@ -75,7 +78,7 @@ impl SharedPool {
         let taken: HashSet<u32> = config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
         let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
         let mut joined = Vec::new();
-        let mut members: Vec<(Arc<SharedBackend>, u16)> = Vec::with_capacity(config.backends.len());
+        let mut members: Vec<Weighted> = Vec::with_capacity(config.backends.len());
         let mut places = state.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = places.free();
         for backend in &config.backends {
@@ -198,7 +201,7 @@ impl SharedPool {
 }
 
 /// Whose turn it is among these, as they stand now.
-fn crowd(balance: Balance, members: &[(Arc<SharedBackend>, u16)]) -> Crowd {
+fn crowd(balance: Balance, members: &[Weighted]) -> Crowd {
     let known = members
         .iter()
         .map(|(backend, weight)| (backend.index, *weight, hash_identity(backend.address), backend.takes_queries()));

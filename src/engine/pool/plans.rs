@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::super::io::Io;
 use super::super::plan::{Plan, PlanNumber};
 use super::{Member, Pool, known_cookies, sure, turns};
-use crate::policy::Rules;
 use crate::policy::backend_load::BackendLoad;
 use crate::policy::balance::FEW;
 use crate::policy::latency::Latency;
@@ -22,7 +21,7 @@ impl Pool {
         let is_alike = shared.id == before.id && shared.rules() == before.rules();
         let earlier = Plan {
             shared: std::mem::replace(&mut self.shared, shared),
-            unhurried: std::mem::replace(&mut self.unhurried, Rules::default()),
+            unhurried: std::mem::take(&mut self.unhurried),
             number: std::mem::replace(&mut self.plan, number),
             in_flight: std::mem::take(&mut self.in_flight),
         };

@@ -244,7 +244,7 @@ impl Scene {
             let life = (member, self.lives[&member]);
             let now = self.now;
             let (latency, load) =
-                self.expected.get(&life).cloned().unwrap_or((Latency::new(now), BackendLoad::new(now)));
+                self.expected.get(&life).cloned().unwrap_or_else(|| (Latency::new(now), BackendLoad::new(now)));
             let (known_latency, known_load) = self.pool.known(backend.index);
             for part in [0.5, 0.95] {
                 assert_eq!(known_latency.quantile(part), latency.quantile(part), "{life:?}");

@@ -95,7 +95,7 @@ impl Thrower {
     fn aim(&mut self) {
         let dart = mix(self.seed ^ self.thrown.wrapping_mul(STRIDE));
         let part = (dart >> 32) as f64 / (1_u64 << 32) as f64;
-        self.next = ((self.thrown as f64 + part) * self.pace, ((dart & 0xFFFF_FFFF) * PLACES as u64 >> 32) as usize);
+        self.next = ((self.thrown as f64 + part) * self.pace, (((dart & 0xFFFF_FFFF) * PLACES as u64) >> 32) as usize);
     }
 }
 
