@@ -216,10 +216,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     pub fn remove(&mut self, set_id: SocketSetId) -> usize {
         if let Some(set) = self.sets[set_id.0 as usize].take() {
             self.free_sets.push(set_id);
-            let port = set.address.port();
-            if let Some(count) = self.ports.get_mut(&port) {
-                *count -= 1;
-            }
+            *self.ports.entry(set.address.port()).or_default() -= 1;
             self.ports.retain(|_, count| *count > 0);
         }
         self.dirty.retain(|dirty| *dirty != set_id);
