@@ -71,7 +71,8 @@ impl Verdict {
 pub(crate) const TOLERANCE: u64 = 5;
 
 /// Instructions that a count may grow or shrink by, however few there were: what is inlined changes with the rest of the crate.
-const SLACK: u64 = 8;
+/// `candidates/round_robin` was seen between 499 and 587 without a change to its code.
+const SLACK: u64 = 48;
 
 /// What the line about tools begins with.
 const MADE_WITH: &str = "made with ";

@@ -106,13 +106,11 @@ impl BackendLoad {
     ///
     /// That is no proof of death, so it stays up; but until it is heard again, or nobody waits for it any more, others
     /// are asked first.
-    #[inline]
     pub fn is_stalled(&self, patience: Duration, now: Instant) -> bool {
         self.in_flight >= STALLED_ATTEMPTS && self.silence(now) >= patience
     }
 
     /// How long attempts have been out without anything heard.
-    #[inline]
     pub fn silence(&self, now: Instant) -> Duration {
         self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -124,7 +122,6 @@ impl BackendLoad {
     }
 
     /// Attempts out.
-    #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
@@ -135,7 +132,6 @@ impl BackendLoad {
     }
 
     /// The part of its normal load that it is given: less than 1 during the slow start.
-    #[inline]
     pub fn share(&self, now: Instant) -> f64 {
         self.returned.map_or(1.0, |returned| slow_start_share(now.saturating_duration_since(returned)))
     }

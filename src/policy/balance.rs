@@ -67,19 +67,16 @@ impl BalanceInput<'_> {
     }
 
     /// What a backend has to do.
-    #[inline]
     fn load(&self, backend: BackendIndex) -> Option<&BackendLoad> {
         self.loads.get(backend.get())
     }
 
     /// How many attempts it has out.
-    #[inline]
     fn in_flight(&self, backend: BackendIndex) -> u32 {
         self.load(backend).map_or(0, BackendLoad::in_flight)
     }
 
     /// The part of its normal load that it is given.
-    #[inline]
     fn share(&self, backend: BackendIndex) -> f64 {
         self.load(backend).map_or(1.0, |load| load.share(self.now))
     }
@@ -156,7 +153,6 @@ impl Balancer {
     }
 
     /// Whose turn it is, and who follows.
-    #[inline]
     fn in_turn(&self, input: &BalanceInput<'_>) -> Candidates {
         self.round.turn(input.turn).copied().unwrap_or(self.ordered)
     }
@@ -247,9 +243,6 @@ impl Balancer {
 }
 
 /// Passes over a first choice that is in its slow start, as often as its share says, if another will do.
-///
-/// Not inlined, as the steps that follow are not: so the count of their instructions does not change with the rest of the crate.
-#[inline(never)]
 fn pass_over_slow_starters(list: &mut Candidates, input: &BalanceInput<'_>, rng: &mut impl Rng) {
     let willing = list.iter().find(|&backend| {
         let share = input.share(backend);

@@ -48,7 +48,6 @@ impl Candidates {
     }
 
     /// Puts a backend at the end, unless it is in the list or the list is full.
-    #[inline]
     pub fn push(&mut self, backend: BackendIndex) {
         if self.is_full() || self.contains(backend) {
             return;
@@ -58,7 +57,6 @@ impl Candidates {
     }
 
     /// Puts a backend at the front, taken from its place if it is in the list. The last of a full list falls off.
-    #[inline]
     pub(super) fn bring_to_front(&mut self, backend: BackendIndex) {
         let place = self.iter().position(|other| other == backend);
         let place = place.unwrap_or_else(|| {
@@ -72,7 +70,6 @@ impl Candidates {
     /// Chooses whom the first `most` hedges go to: to the less loaded of two drawn by chance, of those after the first and
     /// before place `end`, that was not chosen yet. To the less loaded of all they would go in herds: those who choose
     /// at the same time see the same loads. Unless this is called, hedges go in the order of asking.
-    #[inline(never)]
     pub fn draw_hedges(&mut self, most: usize, end: usize, load: impl Fn(BackendIndex) -> f64, rng: &mut impl Rng) {
         let end = end.min(self.len());
         // The last one left is no choice.
@@ -97,31 +94,26 @@ impl Candidates {
     }
 
     /// The backend at this place of the order.
-    #[inline]
     pub fn get(&self, place: usize) -> Option<BackendIndex> {
         self.as_slice().get(place).copied()
     }
 
     /// Whether this backend is in the list.
-    #[inline]
     pub fn contains(&self, backend: BackendIndex) -> bool {
         self.as_slice().contains(&backend)
     }
 
     /// The backends in the order of asking.
-    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = BackendIndex> + Clone + '_ {
         self.as_slice().iter().copied()
     }
 
     /// The backends in the order of asking.
-    #[inline]
     pub fn as_slice(&self) -> &[BackendIndex] {
         &self.backends[..usize::from(self.len)]
     }
 
     /// How many backends there are, at most [`MAX_ATTEMPTS`].
-    #[inline]
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }
@@ -132,13 +124,11 @@ impl Candidates {
     }
 
     /// Whether there is no room for another backend.
-    #[inline]
     pub fn is_full(&self) -> bool {
         self.len() == MAX_ATTEMPTS
     }
 
     /// Whether no backend of the pool is up.
-    #[inline]
     pub fn all_down(&self) -> bool {
         self.all_down
     }
@@ -158,20 +148,17 @@ impl Places {
         Self([a, b, c])
     }
 
-    #[inline]
     fn digits(self) -> u32 {
         let [a, b, c] = self.0;
         u32::from_le_bytes([a, b, c, 0])
     }
 
     /// The one at this position.
-    #[inline]
     fn get(self, at: usize) -> u8 {
         (self.digits() >> (3 * at)) as u8 & 7
     }
 
     /// Exchanges two.
-    #[inline]
     fn swap(&mut self, one: usize, other: usize) {
         let differing = u32::from(self.get(one) ^ self.get(other));
         *self = Self::of(self.digits() ^ differing << (3 * one) ^ differing << (3 * other));

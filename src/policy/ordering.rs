@@ -26,7 +26,6 @@ pub struct BackendStats<'a> {
 }
 
 /// Whom a race may ask, in order. `weight`: a backend's share of the load.
-#[inline(never)]
 pub fn order(
     candidates: &Candidates,
     rules: &Rules,
@@ -54,7 +53,6 @@ impl BackendStats<'_> {
     ///
     /// If several have fallen silent, the one that was heard last is asked first. The whole machine may pause for a moment,
     /// and the one that is silent for good must not get its turn again whenever that happens.
-    #[inline(never)]
     fn stalled_last(&self, candidates: &Candidates, longest: Duration) -> (Candidates, usize) {
         let fit = candidates.iter().filter(|backend| !self.is_stalled(*backend, longest));
         if candidates.all_down() || fit.clone().count() == candidates.len() {
@@ -93,7 +91,6 @@ impl BackendStats<'_> {
     }
 
     /// How many attempts a backend has out.
-    #[inline]
     fn in_flight(&self, backend: BackendIndex) -> u32 {
         self.loads.get(backend.get()).map_or(0, BackendLoad::in_flight)
     }

@@ -14,7 +14,6 @@ impl Round {
     }
 
     /// Whose turn it is, and who follows; `None` if there is nobody. Turns beyond the round begin it anew.
-    #[inline]
     pub(super) fn turn(&self, turn: u64) -> Option<&Candidates> {
         let place = turn.checked_rem(self.0.len() as u64)?;
         self.0.get(place as usize)
