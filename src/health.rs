@@ -11,6 +11,7 @@
 //! Whether a backend gives DNS cookies (RFC 7873) is found out by the way: the first datagram of a probe may offer one. Those that
 //! repeat it do not, so that a backend is found up which does not like that, or to which none such comes.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 use rustix::net::{RecvFlags, recv};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep_until;
 
 use crate::config::ProbeConfig;
@@ -35,8 +37,10 @@ use crate::wire;
 
 /// Probes all backends of a state.
 pub struct Prober {
-    /// The backends that are probed.
-    watches: Vec<Watch>,
+    /// The backends that are probed, by where they stand.
+    watches: HashMap<*const SharedBackend, Watch>,
+    /// How many probes may be out at a time.
+    places: Arc<Semaphore>,
     /// Called after each change, be it one that a worker has met.
     on_change: Rc<dyn Fn()>,
     /// The tasks of this thread.
@@ -54,9 +58,10 @@ struct Watch {
 }
 
 impl Prober {
-    /// A prober without backends, whose tasks are among these. Must be used within a `LocalSet`.
-    pub fn new(tasks: Tasks, on_change: Rc<dyn Fn()>) -> Self {
-        Self { watches: Vec::new(), on_change, tasks }
+    /// A prober without backends, whose tasks are among these, with so many probes out at a time. Must be used within a `LocalSet`.
+    pub fn new(tasks: Tasks, most: usize, on_change: Rc<dyn Fn()>) -> Self {
+        let places = Arc::new(Semaphore::new(most.max(1)));
+        Self { watches: HashMap::new(), places, on_change, tasks }
     }
 
     /// Probes the backends of this state, and no others. Those that were probed before, in the same way, go on as if
@@ -65,19 +70,16 @@ impl Prober {
         let mut earlier = std::mem::take(&mut self.watches);
         for pool in &state.pools {
             for backend in &pool.backends {
-                let is_same = |watch: &Watch| watch.subject.is_of(pool, backend);
-                let watch = match earlier.iter().position(is_same) {
-                    Some(index) => earlier.swap_remove(index),
-                    None => self.watch(pool, backend),
-                };
-                self.watches.push(watch);
+                let known = earlier.remove(&Arc::as_ptr(backend)).filter(|watch| watch.subject.is_of(pool, backend));
+                let watch = known.unwrap_or_else(|| self.watch(pool, backend));
+                self.watches.insert(Arc::as_ptr(backend), watch);
             }
         }
     }
 
     /// Begins anew with backends that others have found to stand otherwise, as they stand now.
     pub fn begin_anew(&mut self, state: &ForwarderState, is_meant: impl Fn(&SharedBackend) -> bool) {
-        self.watches.retain(|watch| !is_meant(&watch.subject.backend));
+        self.watches.retain(|_, watch| !is_meant(&watch.subject.backend));
         self.set_state(state);
     }
 
@@ -88,9 +90,14 @@ impl Prober {
 
     /// Passes on what a worker met.
     pub fn on_event(&self, health_events: &HealthEvent) {
-        let watch = self.watches.iter().find(|watch| Arc::ptr_eq(&watch.subject.backend, &health_events.backend));
-        if let Some(watch) = watch {
-            let _ = watch.signs.send(health_events.what);
+        let HealthEvent { backend, what } = health_events;
+        let Some(watch) = self.watches.get(&Arc::as_ptr(backend)) else { return };
+        let _ = watch.signs.send(*what);
+        if *what == HealthSignal::ProbeDue && watch.subject.stands_for_all {
+            let same_pool = |other: &&Watch| Arc::ptr_eq(&other.subject.state, &watch.subject.state);
+            for other in self.watches.values().filter(same_pool).filter(|other| !std::ptr::eq(*other, watch)) {
+                let _ = other.signs.send(*what);
+            }
         }
     }
 
@@ -106,6 +113,8 @@ impl Prober {
             rules: pool.rules().health,
             probe: pool.config.probe.clone(),
             cookies: pool.config.cookies,
+            stands_for_all: pool.crowd().is_some(),
+            places: Arc::clone(&self.places),
             backend: Arc::clone(backend),
             on_change: Rc::clone(&self.on_change),
         });
@@ -126,6 +135,10 @@ struct Subject {
     probe: ProbeConfig,
     /// Whether cookies are to be had.
     cookies: bool,
+    /// It is one of thousands, and told for all when a probe of each is due.
+    stands_for_all: bool,
+    /// See [`Prober`].
+    places: Arc<Semaphore>,
     backend: Arc<SharedBackend>,
     /// See [`Prober`].
     on_change: Rc<dyn Fn()>,
@@ -138,6 +151,8 @@ struct Probe {
     /// The question, in the form that every server understands.
     plain: Vec<u8>,
     offer: Option<(Vec<u8>, Offer)>,
+    /// Its place among those that are out.
+    _place: OwnedSemaphorePermit,
     /// Whether the plain one was sent.
     is_repeated: bool,
 }
@@ -184,9 +199,15 @@ impl Subject {
             if std::mem::replace(&mut was_up, health.is_up()) != was_up {
                 self.publish(was_up);
             }
+            if self.stands_for_all && !health.is_probing() {
+                // Its socket would wait for a late reply until the next one, and thousands have no room for that.
+                probe = None;
+            }
             match step {
                 Step::Probe => {
                     self.backend.take_signals();
+                    // The place of the one before, if that is still out.
+                    drop(probe.take());
                     probe = self.begin(&mut health).await;
                     self.send(&mut health, probe.as_ref()).await;
                 }
@@ -231,15 +252,16 @@ impl Subject {
         None
     }
 
-    /// Opens the socket of a probe.
+    /// Opens the socket of a probe, once there is a place for it.
     async fn open(&self) -> io::Result<Probe> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let client = UdpClient::bind(self.backend.address)?;
         client.keep_errors();
         client.connect().await?;
         let mut plain = Vec::new();
         wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
         let offer = if self.cookies { self.offer(&plain, client.local_ip()?) } else { None };
-        Ok(Probe { client, plain, offer, is_repeated: false })
+        Ok(Probe { client, plain, offer, _place: place, is_repeated: false })
     }
 
     /// The question of a probe that is sent from this address, with the cookie that it offers, if it is to offer one.
@@ -247,7 +269,7 @@ impl Subject {
         let fresh = rand::rng().random();
         let (offer, HasChanged(has_changed)) = self.backend.cookies.offer(local, fresh, Instant::now());
         if has_changed {
-            self.state.announce();
+            self.state.announce(&self.backend);
         }
         let offer = offer?;
         let mut message = plain.to_vec();
@@ -301,7 +323,7 @@ impl Subject {
         let learnt = self.backend.cookies.on_probe_reply(offer, cookie, to, Instant::now());
         let (is_news, HasChanged(has_changed)) = learnt;
         if has_changed {
-            self.state.announce();
+            self.state.announce(&self.backend);
         }
         if is_news {
             tracing::info!(pool = self.pool, backend = self.backend.name, "gives DNS cookies");
@@ -350,7 +372,7 @@ impl Subject {
             self.backend.cookies.resume();
         }
         if self.backend.set_health(health) {
-            self.state.announce();
+            self.state.announce(&self.backend);
             let (pool, backend) = (&self.pool, &self.backend.name);
             match is_up {
                 true => tracing::info!(pool, backend, "up"),
@@ -368,6 +390,7 @@ impl Subject {
             && self.rules == pool.rules().health
             && self.probe == pool.config.probe
             && self.cookies == pool.config.cookies
+            && self.stands_for_all == pool.crowd().is_some()
     }
 }
 

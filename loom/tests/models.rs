@@ -132,15 +132,15 @@ fn names_that_share_a_set_are_never_taken_for_each_other() {
         let seen: [_; 2] = threads({
             let affinity = Arc::clone(&affinity);
             move |number| {
-                affinity.insert(name(number), 10 + number);
+                affinity.insert(name(number), 10 + u32::from(number));
                 [name(number), name(1 - number)].map(|name| affinity.get(name))
             }
         });
         for (own, other) in [(0, 1), (1, 0)] {
-            assert!(seen[usize::from(own)][0].is_none_or(|backend| backend == 10 + own), "{seen:?}");
-            assert!(seen[usize::from(own)][1].is_none_or(|backend| backend == 10 + other), "{seen:?}");
+            assert!(seen[usize::from(own)][0].is_none_or(|backend| backend == 10 + u32::from(own)), "{seen:?}");
+            assert!(seen[usize::from(own)][1].is_none_or(|backend| backend == 10 + u32::from(other)), "{seen:?}");
         }
-        assert!((0..2).any(|number| affinity.get(name(number)) == Some(10 + number)), "the last write stays");
+        assert!((0..2).any(|number| affinity.get(name(number)) == Some(10 + u32::from(number))), "the last write stays");
     });
 }
 
@@ -151,7 +151,7 @@ fn name_that_two_workers_learn_lives_at_one_of_their_backends() {
         let _: [(); 3] = threads({
             let affinity = Arc::clone(&affinity);
             move |number| {
-                affinity.insert(1 << 32, number);
+                affinity.insert(1 << 32, u32::from(number));
                 assert!(affinity.get(1 << 32).is_some_and(|backend| backend < 3));
             }
         });

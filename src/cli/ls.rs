@@ -113,6 +113,7 @@ fn config(args: &Args) -> Config {
         discover: args.discover.clone().map(DiscoverConfig::of_key),
         rules,
         probe: ProbeConfig::default(),
+        replicas: PoolConfig::REPLICAS,
         cache: PoolConfig::CACHE,
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,

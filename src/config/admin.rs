@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::section::{Section, Spot};
 use super::words::Expected;
-use super::{AdminConfig, AdminSocket, words};
+use super::{AdminConfig, AdminSocket, limits, words};
 
 impl AdminConfig {
     /// The default of `listen`: only this host reaches it.
@@ -19,6 +19,9 @@ impl AdminConfig {
 
     /// The default of `names`: who asks for what is counted by nobody who was not told to.
     pub const NAMES: bool = false;
+
+    /// The default of `backend_series`: each backend has some 50 lines in `/metrics`, and thousands of series are a burden to who keeps them.
+    pub const BACKEND_SERIES: u16 = 200;
 }
 
 /// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listeners`.
@@ -37,8 +40,9 @@ pub(super) fn read<'d>(
     let socket = section.parsed("socket", |text| read_socket(text, folder), AdminConfig::SOCKET);
     let page = section.boolean("page", AdminConfig::PAGE);
     let names = section.boolean("names", AdminConfig::NAMES);
+    let backend_series = section.integer("backend_series", limits::BACKEND_SERIES, AdminConfig::BACKEND_SERIES);
     section.finish();
-    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket, page, names }
+    AdminConfig { listen, token_file: token_file.map(|file| folder.join(file)), socket, page, names, backend_series }
 }
 
 /// Reads `auto`, `off`, or a path.
@@ -74,7 +78,8 @@ mod tests {
         let listen = listen.parse().expect("an address");
         let (page, names) = (!content.contains("page = false"), content.contains("names = true"));
         let token_file = token_file.map(PathBuf::from);
-        assert_eq!(config.admin, Some(AdminConfig { listen, token_file, socket, page, names }));
+        let backend_series = if content.contains("backend_series = 0") { 0 } else { 200 };
+        assert_eq!(config.admin, Some(AdminConfig { listen, token_file, socket, page, names, backend_series }));
     }
 
     #[test]
@@ -86,6 +91,8 @@ mod tests {
         check_read("page = false", "127.0.0.1:5380", None);
         check_read("names = true", "127.0.0.1:5380", None);
         check_read("names = false", "127.0.0.1:5380", None);
+        check_read("backend_series = 0", "127.0.0.1:5380", None);
+        check_read("backend_series = 200", "127.0.0.1:5380", None);
         check_read("token_file = \"/run/token\"", "127.0.0.1:5380", Some("/run/token"));
         for (value, socket) in [
             ("auto", AdminSocket::Auto),
@@ -113,9 +120,14 @@ mod tests {
             ("token_file = \"\"", "2:14: admin.token_file: invalid value \"\": expected the name of a file"),
             (
                 "token = \"x\"",
-                "2:1: admin: unknown key \"token\", expected one of listen, token_file, socket, page, names",
+                "2:1: admin: unknown key \"token\", expected one of listen, token_file, socket, page, names, \
+                 backend_series",
             ),
             ("socket = \"\"", "2:10: admin.socket: invalid value \"\": expected auto, off, or the path of a socket"),
+            (
+                "backend_series = 10001",
+                "2:18: admin.backend_series: invalid value 10001: expected an integer from 0 to 10000",
+            ),
             ("page = \"no\"", "2:8: admin.page: expected true or false, not a string"),
             ("socket = true", "2:10: admin.socket: expected a string: put the boolean in quotes"),
             (

@@ -149,6 +149,9 @@ pub const ETCD_TIMEOUT: Limits<Duration> = Limits { min: ms(100), max: secs(60) 
 /// Queries that may be out to one backend. None at all would be no backend; ten million are more than there is memory for.
 pub const MAX_IN_FLIGHT: Limits<u32> = Limits { min: 1, max: 10_000_000 };
 
+/// Backends of a pool above which none has series of its own in `/metrics`; as many as a pool may have members.
+pub const BACKEND_SERIES: Limits<u16> = Limits { min: 0, max: 10_000 };
+
 /// A fixed hedge delay, taken as it is: 0 starts the hedge at once.
 pub const HEDGE_DELAY: Limits<Duration> = Limits { min: ms(0), max: secs(60) };
 

@@ -237,6 +237,8 @@ pub struct PoolConfig {
     pub rules: Rules,
     /// What a probe asks.
     pub probe: ProbeConfig,
+    /// Whether all backends have the same data.
+    pub replicas: bool,
     /// Whether its replies are kept, if there is a cache.
     pub cache: bool,
     /// How many queries may be out to one backend; above, the next one is asked.
@@ -251,6 +253,9 @@ impl PoolConfig {
     /// The default of `max_in_flight`: a second's queries of a busy server, and what a backend that has fallen silent is given at
     /// most before it is found down.
     pub const MAX_IN_FLIGHT: u32 = 10_000;
+
+    /// The default of `replicas`: servers may split the names between them, and what one denies another may have.
+    pub const REPLICAS: bool = false;
 
     /// The default of `cache`: who asks for a cache means all pools.
     pub const CACHE: bool = true;
@@ -454,6 +459,8 @@ pub struct AdminConfig {
     pub page: bool,
     /// Whether the names are counted that are asked for most.
     pub names: bool,
+    /// Pools with more backends have no series for each of them.
+    pub backend_series: u16,
 }
 
 /// `admin.socket`: a unix socket for changes.

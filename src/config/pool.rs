@@ -47,12 +47,13 @@ pub(super) fn read<'d>(
         hedge,
         health,
     };
+    let replicas = section.boolean("replicas", PoolConfig::REPLICAS);
     let cache = section.boolean("cache", PoolConfig::CACHE);
     let case = section.parsed("case", words::case, PoolConfig::CASE);
     let cookies = section.boolean("cookies", PoolConfig::COOKIES);
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, discover, rules, probe, cache, case, cookies, max_in_flight }
+    PoolConfig { name: name.to_owned(), backends, discover, rules, probe, replicas, cache, case, cookies, max_in_flight }
 }
 
 /// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name.

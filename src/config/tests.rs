@@ -250,7 +250,8 @@ fn the_reference_has_an_admin_server_for_this_host() {
             token_file: None,
             socket: AdminConfig::SOCKET,
             page: AdminConfig::PAGE,
-            names: AdminConfig::NAMES
+            names: AdminConfig::NAMES,
+            backend_series: AdminConfig::BACKEND_SERIES,
         }
     );
     let with_token = parse(&REFERENCE.replace("# token_file", "token_file")).admin.expect("there is one");

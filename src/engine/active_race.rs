@@ -114,8 +114,9 @@ impl<I: Io> ActiveRace<'_, I> {
         edns: bool,
         proof: Proof,
     ) -> Result<(), NotSent> {
-        let Self { at, entry, pool, worker, now, .. } = self;
+        let Self { at, entry, pool, worker, io, now, .. } = self;
         let (now, entry) = (*now, &**entry);
+        let sockets = pool.sockets(*io, backend);
         let with_opt = edns && !pool.is_without_opt(backend, now);
         // Of a query with a TSIG record nothing may be changed.
         let is_case_random = pool.is_case_random(backend, now) && !entry.is_signed();
@@ -130,7 +131,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let (hash, since) = (entry.hash, entry.race.started());
         let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
         let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
-        let slot = self.io.send(pool.sockets(backend), outstanding, &report, now, |slot, out| {
+        let slot = io.send(sockets, outstanding, &report, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);

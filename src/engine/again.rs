@@ -187,7 +187,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let mut message = Vec::new();
         entry.write_query(edns, &mut message);
         let query = TcpQuery {
-            address: pool.shared.backends[asked.backend.get()].address,
+            address: pool.backend(asked.backend).address,
             message,
             question: entry.question().to_vec(),
             patience: pool.shared.rules().attempt_timeout,

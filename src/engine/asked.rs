@@ -149,12 +149,11 @@ impl Pool {
     /// What is known of each backend, without why it is asked when.
     fn known_backends(&self, now: Instant) -> Vec<Candidate> {
         let rules = self.shared.rules();
-        let seen = (0..self.shared.backends.len()).map(|index| {
-            let backend = &self.shared.backends[index];
-            let (latency, _) = self.known(index);
+        let seen = self.shared.backends.iter().map(|backend| {
+            let number = backend.index;
+            let (latency, _) = self.known(number);
             let part = |part| latency.quantile(part).map(millis);
             let stats = self.stats(now);
-            let number = BackendIndex(index as u16);
             let is_stalled = stats.is_stalled(number, rules.attempt_timeout);
             let why = if is_stalled { silent_for(stats.silence(number)) } else { String::new() };
             Candidate {
@@ -163,7 +162,7 @@ impl Pool {
                 state: backend.state().label().to_owned(),
                 p50_ms: part(0.5),
                 p99_ms: part(0.99),
-                in_flight: backend.counters.iter().map(|worker| worker.in_flight.get()).sum(),
+                in_flight: backend.counted().map(|worker| worker.in_flight.get()).sum(),
                 why,
             }
         });
@@ -179,12 +178,11 @@ impl Pool {
     fn ordered(&self, known: Vec<Candidate>, candidates: &Candidates) -> Vec<Candidate> {
         let balance = self.shared.rules().balance;
         let hedge = candidates.next_hedge();
-        let mut ordered: Vec<_> = known.into_iter().enumerate().collect();
-        for (index, candidate) in &mut ordered {
-            let place = candidates.iter().position(|asked| asked.get() == *index);
+        let mut ordered: Vec<_> = self.shared.backends.iter().zip(known).collect();
+        for (backend, candidate) in &mut ordered {
+            let place = candidates.iter().position(|asked| asked == backend.index);
             candidate.place = place.map(|place| place as u8 + 1);
-            let is_hedge = place.is_some() && hedge.is_some_and(|hedge| hedge.get() == *index);
-            let backend = &self.shared.backends[*index];
+            let is_hedge = place.is_some() && hedge == Some(backend.index);
             let silent = std::mem::take(&mut candidate.why);
             candidate.why = match (place, backend.state()) {
                 (Some(_), _) if candidates.all_down() => "no backend is up, so all are asked".to_owned(),
@@ -210,7 +208,7 @@ impl Pool {
         let hedge = &self.shared.rules().hedge;
         let latency = &self.latency[backend.get()];
         let delay = latency.hedge_delay(hedge);
-        let name = &self.shared.backends[backend.get()].name;
+        let name = &self.backend(backend).name;
         let of = match hedge.delay {
             HedgeDelay::Fixed(_) => return (delay, "hedge.delay".to_owned()),
             HedgeDelay::Percentile(part) => format!("p{} of {name}", percent(part)),

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::pool::PoolSlot;
+use super::plan::PlanNumber;
+use super::pools::PoolSlot;
 use super::proof::Proof;
 use super::slots::RaceRef;
 use crate::policy::Rank;
@@ -52,6 +53,8 @@ pub struct Quarantined {
     pub(super) hash: u64,
     /// Its pool, which outlives the race.
     pub(super) pool: PoolSlot,
+    /// By which plan of that it was made.
+    pub(super) plan: PlanNumber,
     /// Whom it went to.
     pub(super) backend: BackendIndex,
     /// Why.

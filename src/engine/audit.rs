@@ -26,18 +26,18 @@ impl<C: Client> Engine<C> {
         for (slot, pool) in self.pools.iter() {
             let races = self.in_flight.iter().filter(|(_, entry)| entry.pool == slot);
             let is_current = self.pool_slots.contains(&slot);
-            if races.clone().count() != pool.in_flight {
-                return Err(format!("{slot:?}: {} races are counted", pool.in_flight));
+            if races.clone().count() != pool.races() {
+                return Err(format!("{slot:?}: {} races are counted", pool.races()));
             }
-            if pool.in_flight == 0 && !is_current && self.pools.len() > self.pool_slots.len() {
+            if pool.is_idle() && !is_current && self.pools.len() > self.pool_slots.len() {
                 return Err(format!("{slot:?}: a pool of an earlier state is kept without a race"));
             }
-            for index in pool.backends() {
-                let backend = &pool.shared.backends[index.get()];
+            for backend in pool.backends() {
+                let index = backend.index;
                 let is_asked = |entry: &&Entry<C>, attempt: &Attempt| {
                     // A pool of an earlier state may have races with the same backend.
                     let pool = self.pools.get(entry.pool);
-                    pool.is_some_and(|pool| Arc::ptr_eq(&pool.shared.backends[attempt.backend.get()], backend))
+                    pool.is_some_and(|pool| Arc::ptr_eq(pool.backend(attempt.backend), backend))
                 };
                 let waited_for = self.in_flight.iter().flat_map(|(_, entry)| {
                     let asked = entry.query_slots().filter_map(|(attempt, _)| entry.race.attempt(attempt));

@@ -205,7 +205,7 @@ impl<C: Client> Engine<C> {
         if pool.has_recovered_within(failure_ttl, now) {
             return false;
         }
-        let is_up = pool.shared.backends.iter().any(|backend| backend.is_up());
+        let is_up = pool.is_up();
         let fallback = FallbackAnswer::of_silence(pool.shared.rules(), is_up);
         if fallback.rcode != Some(Rcode::SERVFAIL) {
             return false;
@@ -229,11 +229,12 @@ impl<C: Client> Engine<C> {
         if late.above.is_none_or(|least| rank <= least) {
             return false;
         }
-        let Some(pool) = self.pools.get(late.pool) else { return false };
-        let Some(cached) = PoolCache::of(&self.worker.state, &pool.shared) else { return false };
+        let pool = self.pools.get(late.pool).and_then(|pool| pool.shared_of(late.plan, late.backend));
+        let Some(pool) = pool else { return false };
+        let Some(cached) = PoolCache::of(&self.worker.state, pool) else { return false };
         let key = cached.key(question);
         // One that would not have won does not take the place of what is good.
-        let would_win = pool.shared.rules().accept.accepts(rank);
+        let would_win = pool.rules().accept.accepts(rank);
         if !would_win && cached.is_fresh(&key, reply, now, &mut self.scratch) {
             return false;
         }

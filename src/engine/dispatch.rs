@@ -6,7 +6,8 @@ use super::cached::{CacheResult, HashedQuestion, Reason};
 use super::entry::{StaleAnswer, Start, Waiter};
 use super::fallback::FallbackAnswer;
 use super::io::{Client, Io, Resolution};
-use super::pool::PoolSlot;
+use super::pool::Pool;
+use super::pools::PoolSlot;
 use super::slots::RaceRef;
 use super::{Engine, tell_prober};
 use crate::config::PoolIndex;
@@ -109,7 +110,10 @@ impl<C: Client> Engine<C> {
         let every = pool.shared.rules().health.every_queries;
         let queries = pool.shared.state.count_query();
         if every > 0 && queries.is_multiple_of(every.into()) {
-            pool.shared.backends.iter().for_each(|backend| tell_prober(io, backend, HealthSignal::ProbeDue));
+            // Who takes care of thousands passes it on to the others.
+            let told = if pool.is_crowd() { 1 } else { pool.shared.backends.len() };
+            let told = pool.shared.backends.iter().take(told);
+            told.for_each(|backend| tell_prober(io, backend, HealthSignal::ProbeDue));
         }
     }
 
@@ -126,7 +130,7 @@ impl<C: Client> Engine<C> {
         let HashedQuestion { octets, flags, hash } = question;
         let shared = &self.worker.state.pools[pool.0];
         if !self.has_time_to_refresh()
-            || !shared.backends.iter().any(|backend| backend.takes_queries())
+            || !self.pools.get(self.pool_slots[pool.0]).is_some_and(Pool::takes_queries)
             || self.in_flight.find(hash, octets, flags).is_some()
             || self.worker.shared.single_flight.take(hash, self.worker.me).is_err()
         {
@@ -157,7 +161,8 @@ impl<C: Client> Engine<C> {
         let candidates = pool.candidates(question.qname(), &self.worker.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, now);
         let HashedQuestion { hash, flags, .. } = question;
-        let start = Start { race, pool: slot, hash, is_claimed, flags, waiter, stale };
+        let plan = pool.plan;
+        let start = Start { race, pool: slot, plan, hash, is_claimed, flags, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));
         self.with_race(io, at, now, |race| {
             if let Some(message) = signed {

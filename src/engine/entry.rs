@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::QTYPE_QCLASS;
 use super::io::Client;
-use super::pool::PoolSlot;
+use super::plan::PlanNumber;
+use super::pools::PoolSlot;
 use super::proof::Proof;
 use crate::limit::{Clients, Place};
 use crate::metrics::PoolCounters;
@@ -70,6 +71,8 @@ pub(super) struct Entry<C> {
     /// When those who wait are given a stale answer.
     stale_at: Option<Offset>,
     pub(super) pool: PoolSlot,
+    /// By which plan of its pool it runs.
+    pub(super) plan: PlanNumber,
     /// Octets of the question and the OPT record.
     body_len: u16,
     /// Where in them the OPT record starts; their end if there is none.
@@ -203,6 +206,7 @@ struct First<C> {
 pub(super) struct Start<C> {
     pub(super) race: Race,
     pub(super) pool: PoolSlot,
+    pub(super) plan: PlanNumber,
     /// The hash of its question.
     pub(super) hash: u64,
     /// Whether this worker holds the claim for that hash.
@@ -218,7 +222,7 @@ pub(super) struct Start<C> {
 impl<C: Client> Entry<C> {
     /// A race that starts. `query` goes to backends; its OPT record starts at `opt_at`.
     pub(super) fn new(start: Start<C>, query: &[u8], opt_at: usize, spills: &mut Spills<C>) -> Self {
-        let Start { race, pool, hash, is_claimed, flags, waiter, stale } = start;
+        let Start { race, pool, plan, hash, is_claimed, flags, waiter, stale } = start;
         let (header, body) = query.split_at(HEADER_LEN.min(query.len()));
         let mut entry = Self {
             race,
@@ -229,6 +233,7 @@ impl<C: Client> Entry<C> {
             armed: None,
             stale_at: None,
             pool,
+            plan,
             body_len: body.len() as u16,
             opt_at: opt_at.saturating_sub(HEADER_LEN) as u16,
             header_flags: header.get(2..4).and_then(|flags| flags.first_chunk()).copied().unwrap_or_default(),
@@ -582,8 +587,8 @@ fn own_cookie(form: &ClientForm) -> ClientCookie {
     form.cookie.map(|cookie| cookie.client).unwrap_or_default()
 }
 
-/// Octets of question and OPT record that an entry holds in itself: a name of 40 octets with EDNS.
-const NEAR_BODY: usize = 55;
+/// Octets of question and OPT record that an entry holds in itself: a name of 38 octets with EDNS.
+const NEAR_BODY: usize = 53;
 
 /// Attempts whose query slots an entry holds in itself: the first, a hedge, and a failover.
 const NEAR_SLOTS: usize = 3;

@@ -183,7 +183,7 @@ impl<'a> RaceReport<'a> {
 
     /// The label of a backend.
     fn label(&self, backend: BackendIndex) -> &'a str {
-        &self.pool.backends[backend.get()].name
+        &self.pool.backend(backend).name
     }
 
     /// The label of the backend that an attempt asked.
@@ -197,7 +197,7 @@ impl fmt::Display for RaceReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, attempt) in self.race.attempts().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
-            let backend = &self.pool.backends[attempt.backend.get()].name;
+            let backend = &self.pool.backend(attempt.backend).name;
             let kind = match attempt.kind {
                 Kind::First => "first",
                 Kind::Hedge => "hedge",
@@ -251,7 +251,7 @@ impl LateReport<'_> {
             took_ms: f64,
             rank: Rank,
         }
-        let (pool, backend) = (&*self.pool.config.name, &*self.pool.backends[self.backend.get()].name);
+        let (pool, backend) = (&*self.pool.config.name, &*self.pool.backend(self.backend).name);
         Told { hash: self.hash, pool, backend, asked_at, took_ms: millis(self.took()), rank: self.rank }
     }
 }

@@ -55,8 +55,7 @@ impl<I: Io> ActiveRace<'_, I> {
             Outcome::Unsent => Some(FallbackAnswer::UNSENT),
             Outcome::Nothing => {
                 let shared = &self.pool.shared;
-                let is_any_up =
-                    self.entry.race.attempts().any(|attempt| shared.backends[attempt.backend.get()].is_up());
+                let is_any_up = self.entry.race.attempts().any(|attempt| shared.backend(attempt.backend).is_up());
                 Some(FallbackAnswer::of_silence(shared.rules(), is_any_up))
             }
         }
@@ -72,10 +71,23 @@ impl<I: Io> ActiveRace<'_, I> {
                 let proof = outstanding.proof();
                 let sent = entry.sent_at(&asked, proof);
                 let is_charged = pool.charge(backend, sent);
-                let (hash, flags, pool) = (entry.hash, entry.flags, entry.pool);
+                let (hash, flags, pool, plan) = (entry.hash, entry.flags, entry.pool, entry.plan);
                 let kind = asked.kind;
                 let is_silent = false;
-                Quarantined { sent, hash, pool, backend, kind, is_charged, flags, proof, above, is_told, is_silent }
+                Quarantined {
+                    sent,
+                    hash,
+                    pool,
+                    plan,
+                    backend,
+                    kind,
+                    is_charged,
+                    flags,
+                    proof,
+                    above,
+                    is_told,
+                    is_silent,
+                }
             });
         }
     }
@@ -111,7 +123,7 @@ impl<I: Io> ActiveRace<'_, I> {
             let is_silent = attempt.open && now.saturating_duration_since(attempt.asked_at) >= rules.attempt_timeout;
             if is_silent {
                 pool.counters(attempt.backend).timeouts.increment();
-                tell_prober(*io, &pool.shared.backends[attempt.backend.get()], HealthSignal::Silent);
+                tell_prober(*io, pool.backend(attempt.backend), HealthSignal::Silent);
             }
         }
         are_late_told
@@ -181,11 +193,15 @@ impl<I: Io> ActiveRace<'_, I> {
     fn fetch(&mut self, winner: &Attempt) -> bool {
         let Self { entry, pool, now, .. } = self;
         let (shared, now) = (&pool.shared, *now);
-        let others = (0..shared.backends.len() as u16).map(BackendIndex);
-        let others = others.filter(|other| *other != winner.backend && shared.backends[other.get()].takes_queries());
+        // Of thousands those will do whom the race might have asked.
+        let all =
+            shared.backends.iter().map(|backend| backend.index).take(if pool.is_crowd() { 0 } else { usize::MAX });
+        let candidates = entry.race.candidates().iter().filter(|_| pool.is_crowd());
+        let others = all.chain(candidates);
+        let others = others.filter(|other| *other != winner.backend && shared.backend(*other).takes_queries());
         let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
-        let address = |(backend, edns): (BackendIndex, bool)| (shared.backends[backend.get()].address, edns);
+        let address = |(backend, edns): (BackendIndex, bool)| (shared.backend(backend).address, edns);
         let mut message = Vec::new();
         let opt_at = entry.write_query(true, &mut message);
         let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport() == Transport::Tcp);

@@ -31,10 +31,9 @@ impl<C: Client> Engine<C> {
     /// What is known of so many backends of the state in force, counted over all pools.
     pub fn learnt(&self, first: usize, most: usize, now: Instant) -> Vec<LearntBackend> {
         let pools = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));
-        let backends = pools.flat_map(|pool| (0..pool.shared.backends.len()).map(move |index| (pool, index)));
-        let learnt = backends.skip(first).take(most).map(|(pool, index)| {
-            let backend = &pool.shared.backends[index];
-            let (latency, load) = pool.known(index);
+        let backends = pools.flat_map(|pool| pool.shared.backends.iter().map(move |backend| (pool, backend)));
+        let learnt = backends.skip(first).take(most).map(|(pool, backend)| {
+            let (latency, load) = pool.known(backend.index);
             LearntBackend {
                 pool: pool.shared.config.name.clone(),
                 name: backend.name.clone(),
@@ -53,10 +52,10 @@ impl<C: Client> Engine<C> {
         for slot in &self.pool_slots {
             let Some(pool) = self.pools.get_mut(*slot) else { continue };
             let shared = Arc::clone(&pool.shared);
-            for (index, backend) in shared.backends.iter().enumerate() {
+            for backend in &shared.backends {
                 let place = (backend.address, shared.config.name.clone(), backend.name.clone());
                 if let Some(known) = known.get(&place) {
-                    pool.learn_from(index, &known.latency, &known.load, now);
+                    pool.learn_from(backend.index, &known.latency, &known.load, now);
                 }
             }
         }

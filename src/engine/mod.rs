@@ -37,7 +37,9 @@ mod finish;
 mod in_flight;
 pub mod io;
 mod learnt;
+mod plan;
 mod pool;
+mod pools;
 mod proof;
 mod reply;
 pub mod shortage;
@@ -66,7 +68,8 @@ pub use self::slots::RaceRef;
 
 use self::active_race::ActiveRace;
 use self::in_flight::InFlight;
-use self::pool::{Pool, PoolSlot, Pools};
+use self::pool::Pool;
+use self::pools::{PoolSlot, Pools};
 use self::proof::Secret;
 use self::shortage::Shortage;
 use self::single_flight::{SingleFlight, WorkerId};
@@ -116,6 +119,8 @@ pub struct Engine<C: Client> {
     pool_slots: Vec<PoolSlot>,
     /// This worker's part of pools, those of earlier states included while they have races.
     pools: Pools,
+    /// Races of an earlier state of a pool are over: what only they knew is to be forgotten.
+    has_ended_plans: bool,
     /// Queries in flight.
     in_flight: InFlight<C>,
     /// When races have to be looked at.
@@ -169,6 +174,7 @@ impl<C: Client> Engine<C> {
             worker: Worker { me, shared, state: Arc::clone(&state), counters, secret: Secret::new(&seeds.proof) },
             pool_slots: Vec::new(),
             pools: Pools::default(),
+            has_ended_plans: false,
             in_flight: InFlight::new(clients),
             timers: Timers::new(),
             rng: SmallRng::seed_from_u64(seeds.policy),
@@ -186,27 +192,28 @@ impl<C: Client> Engine<C> {
         let slots = state.pools.iter().map(|shared| self.pool_slot(io, shared, now)).collect();
         self.pool_slots = slots;
         self.worker.state = state;
-        self.remove_unused_pools(io);
+        self.remove_unused_pools(io, now);
     }
 
-    /// This worker's part of a pool: the one it has, or a new one.
+    /// This worker's part of a pool: the one it has, by another plan if need be, or a new one.
     fn pool_slot<I: Io<Client = C>>(&mut self, io: &mut I, shared: &Arc<SharedPool>, now: Instant) -> PoolSlot {
-        if let Some(slot) = self.pools.find(|pool| Arc::ptr_eq(&pool.shared, shared)) {
-            return slot;
+        let known = self.pools.find(|pool| Arc::ptr_eq(&pool.shared.state, &shared.state));
+        let Some(slot) = known else {
+            return self.pools.insert(Pool::new(Arc::clone(shared), io, self.worker.me, now));
+        };
+        let pool = self.pools.at(slot);
+        if !Arc::ptr_eq(&pool.shared, shared) {
+            pool.set_plan(io, Arc::clone(shared), now);
         }
-        // Of the state in force: an older one may have races still, but has learnt nothing of late.
-        let mut in_force = self.pool_slots.iter().filter_map(|slot| self.pools.get(*slot));
-        let earlier = in_force.find(|pool| pool.shared.config.name == shared.config.name);
-        let pool = Pool::new(Arc::clone(shared), io, earlier, self.worker.me, now);
-        self.pools.insert(pool)
+        slot
     }
 
     /// Forgets pools that are in no state and have no races.
-    fn remove_unused_pools<I: Io<Client = C>>(&mut self, io: &mut I) {
+    fn remove_unused_pools<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
         for slot in self.pools.slots() {
             let is_current = self.pool_slots.contains(&slot);
-            if let Some(pool) = self.pools.take_if(slot, |pool| !is_current && pool.in_flight == 0) {
-                pool.forget(io);
+            if let Some(pool) = self.pools.take_if(slot, |pool| !is_current && pool.is_idle()) {
+                pool.forget(io, now);
             }
         }
     }
@@ -240,11 +247,14 @@ impl<C: Client> Engine<C> {
         event: impl FnOnce(&mut ActiveRace<'_, I>) -> T,
     ) -> Option<T> {
         let (entry, spills) = self.in_flight.lend(at)?;
-        let pool = self.pools.at(entry.pool);
+        let (slot, pool) = (entry.pool, self.pools.at(entry.pool));
+        pool.work_by(entry.plan);
         let (worker, timers, scratch) = (&self.worker, &mut self.timers, &mut self.scratch);
         let mut race = ActiveRace { at, entry, spills, pool, worker, timers, scratch, io, now, is_over: false };
         let result = event(&mut race);
-        if race.is_over {
+        let is_over = race.is_over;
+        self.pools.at(slot).resume();
+        if is_over {
             self.remove(at);
         }
         Some(result)
@@ -256,11 +266,11 @@ impl<C: Client> Engine<C> {
         if entry.is_claimed {
             self.worker.shared.single_flight.release(entry.hash);
         }
-        let slot = entry.pool;
+        let (slot, plan) = (entry.pool, entry.plan);
         self.in_flight.remove(at);
-        // If it was the last of a pool that is in no state, the end of the tick forgets that.
+        // If it was the last of a plan or of a pool that is in no state, the end of the tick forgets that.
         let pool = self.pools.at(slot);
-        pool.in_flight -= 1;
+        self.has_ended_plans |= pool.race_over(plan);
         self.worker.counters_of(&pool.shared).in_flight.subtract(1);
     }
 }

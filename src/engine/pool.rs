@@ -1,121 +1,98 @@
 //! A pool as one worker sees it: the sockets of its backends, what it has learnt of their latency, whose turn it is.
+//!
+//! What is known of a member stays where it is, by [`BackendIndex`], when others come and go: another state of the pool is another
+//! [`Plan`], and nothing else changes hands. Races go on by the plan that they began with. A member that is in no plan any more, neither
+//! the present one nor that of a race, is forgotten with its sockets; its place may then be another's.
+
+mod gives;
+mod plans;
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use rand::Rng;
 
 use super::QTYPE_QCLASS;
 use super::io::Io;
-use super::proof::Proof;
+use super::plan::{Plan, PlanNumber};
 use super::single_flight::WorkerId;
 use super::tell_prober;
-use crate::config::Case;
 use crate::metrics::BackendCounters;
+use crate::policy::Rules;
 use crate::policy::backend_load::{BackendLoad, End, LoadImage};
-use crate::policy::balance::{Balance, BalanceInput, Balancer};
+use crate::policy::balance::{Balance, BalanceInput, Balancer, Crowd};
 use crate::policy::health::HealthState;
 use crate::policy::latency;
 use crate::policy::latency::{Latency, LatencyImage};
 use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::SocketSetId;
 use crate::policy::race::{BackendIndex, Candidates, RaceContext};
-use crate::policy::{Hedge, Rules};
-use crate::state::backend_cookies::{HasChanged, RENEWAL, Urgency};
-use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool};
-use crate::wire::{self, CookiePair, Name, QuestionHasher, Reply};
-
-/// Where a worker has its part of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PoolSlot(u16);
-
-/// The pools of a worker.
-#[derive(Default)]
-pub(super) struct Pools(Vec<Option<Pool>>);
-
-impl Pools {
-    /// Adds a pool.
-    pub(super) fn insert(&mut self, pool: Pool) -> PoolSlot {
-        let place = self.0.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.0.push(None);
-            self.0.len() - 1
-        });
-        self.0[place] = Some(pool);
-        PoolSlot(place as u16)
-    }
-
-    pub(super) fn find(&self, is_meant: impl Fn(&Pool) -> bool) -> Option<PoolSlot> {
-        self.iter().find(|(_, pool)| is_meant(pool)).map(|(slot, _)| slot)
-    }
-
-    /// The pool in a slot, if it is still there.
-    pub(super) fn get(&self, slot: PoolSlot) -> Option<&Pool> {
-        self.0.get(usize::from(slot.0))?.as_ref()
-    }
-
-    /// The pool in a slot, if it is still there.
-    pub(super) fn get_mut(&mut self, slot: PoolSlot) -> Option<&mut Pool> {
-        self.0.get_mut(usize::from(slot.0))?.as_mut()
-    }
-
-    /// The pool of a race, which is kept for as long as it has races.
-    pub(super) fn at(&mut self, slot: PoolSlot) -> &mut Pool {
-        self.get_mut(slot).expect("a pool with races is kept")
-    }
-
-    /// Takes a pool out.
-    pub(super) fn take_if(&mut self, slot: PoolSlot, is_meant: impl FnOnce(&Pool) -> bool) -> Option<Pool> {
-        self.0.get_mut(usize::from(slot.0))?.take_if(|pool| is_meant(pool))
-    }
-
-    /// All slots, free ones included.
-    pub(super) fn slots(&self) -> impl Iterator<Item = PoolSlot> + use<> {
-        (0..self.0.len() as u16).map(PoolSlot)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PoolSlot, &Pool)> {
-        self.slots().zip(&self.0).filter_map(|(slot, pool)| Some((slot, pool.as_ref()?)))
-    }
-
-    /// How many slots there are, free ones included.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-}
+use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool, Since, hash_identity};
+use crate::wire::{self, CookiePair, Name, QuestionHasher};
 
 /// A worker's part of a pool.
 pub(super) struct Pool {
-    /// What all workers share.
+    /// What all workers share, as the plan has it that is at work: the present one, or for a moment that of an earlier race.
     pub(super) shared: Arc<SharedPool>,
-    /// Its backends, by [`BackendIndex`].
-    members: Vec<Member>,
     /// The rules of its races while nobody waits for them: without hedges, which buy time with load.
     unhurried: Rules,
+    /// The number of that plan.
+    pub(super) plan: PlanNumber,
+    /// Races of that plan that are not over.
+    pub(super) in_flight: usize,
+    /// The earliest plan whose replies are worth as much as those of the present one.
+    alike_since: PlanNumber,
+    /// Plans of before that have races.
+    earlier: Vec<Plan>,
+    /// Which of those the present one has changed places with.
+    exchanged: Option<usize>,
+    /// All backends of these plans, by [`BackendIndex`].
+    members: Vec<Member>,
     /// When a backend came up last, while there is this worker.
     recovered: Option<Instant>,
     /// Their latency, by [`BackendIndex`].
     pub(super) latency: Vec<Latency>,
     /// Their load, by [`BackendIndex`].
     loads: Vec<BackendLoad>,
+    /// Members that the present plan does not have any more.
+    leaving: Vec<BackendIndex>,
+    /// To whom sockets lead.
+    by_sockets: HashMap<SocketSetId, BackendIndex, FixedState>,
+    /// Attempts that all members have out.
+    out: u64,
+    /// Those of them that are waited for.
+    waited_for: u64,
     /// In which order they are asked.
-    turns: Balancer,
-    /// The health of the backends for which `turns` was made.
+    turns: Turns,
+    /// Which changes of the backends have been seen.
     epoch: u64,
-    /// Races that are not over.
-    pub(super) in_flight: usize,
     /// How many of the queries that may be out to one backend are this worker's in any case.
     sure: u64,
     /// The worker's number.
     me: usize,
 }
 
+/// In which order backends are asked, as they stand now.
+enum Turns {
+    /// This worker looks at each.
+    OfFew(Balancer),
+    /// All workers share this.
+    OfMany(Arc<Crowd>),
+}
+
 /// A worker's view of one backend.
 struct Member {
-    sockets: SocketSetId,
+    /// Who it is; `None`: nobody, for now.
+    backend: Option<Arc<SharedBackend>>,
+    /// Its sockets, from the first query on.
+    sockets: Option<SocketSetId>,
     /// Whether it was up when we last looked.
     is_up: bool,
+    /// Whether it took queries then.
+    takes_queries: bool,
     /// A reply lacked what it must bear, and its query could not be sent once more: the next one is to find out.
     is_doubted: bool,
     /// It gives cookies, and queries to it bear these.
@@ -124,45 +101,55 @@ struct Member {
     cookies_since: Instant,
 }
 
+impl Member {
+    /// Nobody.
+    fn nobody(now: Instant) -> Self {
+        Self {
+            backend: None,
+            sockets: None,
+            is_up: false,
+            takes_queries: false,
+            is_doubted: false,
+            cookies: None,
+            cookies_since: now,
+        }
+    }
+}
+
 impl Pool {
-    /// A worker's part of `shared`. What `earlier` has learnt of the same backends is taken over.
-    pub(super) fn new<I: Io>(
-        shared: Arc<SharedPool>,
-        io: &mut I,
-        earlier: Option<&Self>,
-        me: WorkerId,
-        now: Instant,
-    ) -> Self {
-        let known = |backend: &Arc<SharedBackend>| {
-            let pool = earlier?;
-            let index = pool.shared.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;
-            Some((pool, index))
-        };
-        let latency = shared.backends.iter().map(|backend| {
-            known(backend).map_or_else(|| Latency::new(now), |(pool, index)| pool.latency[index].clone())
-        });
-        let loads = shared.backends.iter().map(|backend| {
-            known(backend).map_or_else(|| BackendLoad::new(now), |(pool, index)| pool.loads[index].without_attempts())
-        });
-        let (latency, loads) = (latency.collect(), loads.collect());
+    /// A worker's part of `shared`, of which nothing is known.
+    pub(super) fn new<I: Io>(shared: Arc<SharedPool>, io: &mut I, me: WorkerId, now: Instant) -> Self {
         // Before a look at the backends: what changes meanwhile is then seen as a change.
         let epoch = shared.state.epoch();
-        let members = shared.backends.iter().map(|backend| Member {
-            sockets: io.add_backend(backend.address),
-            is_up: backend.is_up(),
-            is_doubted: false,
-            cookies: known_cookies(&shared, backend),
-            cookies_since: now,
-        });
-        let members = members.collect();
-        let turns = turns(&shared);
-        let rules = shared.rules().clone();
-        let unhurried = Rules { hedge: Hedge { max: 0, ..rules.hedge }, ..rules };
-        let recovered = earlier.and_then(|pool| pool.recovered);
-        let me = usize::from(me.0);
-        let workers = shared.backends.first().map_or(1, |backend| backend.counters.len());
+        let workers = shared.backends.first().map_or(1, |backend| backend.workers());
         let sure = sure(shared.config.max_in_flight.into(), workers as u64);
-        Self { shared, members, unhurried, recovered, latency, loads, turns, epoch, in_flight: 0, sure, me }
+        let mut pool = Self {
+            unhurried: Plan::unhurried(&shared),
+            plan: PlanNumber::default(),
+            in_flight: 0,
+            alike_since: PlanNumber::default(),
+            earlier: Vec::new(),
+            exchanged: None,
+            members: Vec::new(),
+            recovered: None,
+            latency: Vec::new(),
+            loads: Vec::new(),
+            leaving: Vec::new(),
+            by_sockets: HashMap::default(),
+            out: 0,
+            waited_for: 0,
+            turns: turns(&shared),
+            epoch,
+            sure,
+            me: usize::from(me.0),
+            shared,
+        };
+        let shared = Arc::clone(&pool.shared);
+        pool.make_room(now);
+        for backend in &shared.backends {
+            pool.welcome(io, backend, now);
+        }
+        pool
     }
 
     /// Looks at the health of the backends and their cookies, if they have changed, and reports those that went down.
@@ -171,26 +158,67 @@ impl Pool {
         if epoch == self.epoch {
             return;
         }
+        let shared = Arc::clone(&self.shared);
+        let is_crowd = shared.crowd().is_some();
+        let (changed, epoch) = shared.state.changed_since(self.epoch);
         self.epoch = epoch;
-        self.turns = turns(&self.shared);
-        let members = self.members.iter_mut().zip(&self.shared.backends).zip(&mut self.loads);
-        for (index, ((member, backend), load)) in members.enumerate() {
-            let was_up = std::mem::replace(&mut member.is_up, backend.is_up());
-            if !was_up && member.is_up {
-                self.recovered = Some(now);
+        self.turns = turns(&shared);
+        match changed {
+            Since::Some(changed) if is_crowd => {
+                for index in changed {
+                    if let Some(backend) = shared.find(index) {
+                        self.look_at(backend, &mut went_down, now);
+                    }
+                }
             }
-            let cookies = known_cookies(&self.shared, backend);
-            if std::mem::replace(&mut member.cookies, cookies) != cookies {
-                member.cookies_since = now;
-            }
-            if was_up && !member.is_up {
-                went_down(BackendIndex(index as u16));
-            }
-            // Who sets a backend up by hand wants it to be asked.
-            if !was_up && member.is_up && backend.manual() == ManualHealth::Auto {
-                load.came_back(now);
+            Since::Some(_) | Since::Any => {
+                for backend in &shared.backends {
+                    self.look_at(backend, &mut went_down, now);
+                }
             }
         }
+    }
+
+    /// Looks at the health of a backend of the present plan and its cookies.
+    fn look_at(&mut self, backend: &Arc<SharedBackend>, went_down: &mut impl FnMut(BackendIndex), now: Instant) {
+        let member = &mut self.members[backend.index.get()];
+        member.takes_queries = backend.takes_queries();
+        let was_up = std::mem::replace(&mut member.is_up, backend.is_up());
+        if !was_up && member.is_up {
+            self.recovered = Some(now);
+        }
+        let cookies = known_cookies(&self.shared, backend);
+        if std::mem::replace(&mut member.cookies, cookies) != cookies {
+            member.cookies_since = now;
+        }
+        if was_up && !member.is_up {
+            went_down(backend.index);
+        }
+        // Who sets a backend up by hand wants it to be asked.
+        if !was_up && member.is_up && backend.manual() == ManualHealth::Auto {
+            self.loads[backend.index.get()].came_back(now);
+        }
+    }
+
+    /// Whether any backend takes queries, as far as this worker knows.
+    pub(super) fn takes_queries(&self) -> bool {
+        match &self.turns {
+            Turns::OfFew(_) => self.shared.backends.iter().any(|backend| backend.takes_queries()),
+            Turns::OfMany(crowd) => !crowd.all_down(),
+        }
+    }
+
+    /// Whether any backend is up, as far as this worker knows.
+    pub(super) fn is_up(&self) -> bool {
+        match &self.turns {
+            Turns::OfFew(_) => self.shared.backends.iter().any(|backend| backend.is_up()),
+            Turns::OfMany(crowd) => !crowd.all_down(),
+        }
+    }
+
+    /// Whether a query does not look at each of its backends, for they are too many.
+    pub(super) fn is_crowd(&self) -> bool {
+        matches!(self.turns, Turns::OfMany(_))
     }
 
     /// Whom to ask for the next query, in order. `qname` is folded.
@@ -209,7 +237,7 @@ impl Pool {
             Balance::Ordered | Balance::RoundRobin | Balance::Random | Balance::LeastLoad | Balance::Fastest => 0,
         };
         let remembered = (balance == Balance::Sticky).then(|| self.shared.affinity.get(name)).flatten();
-        let remembered = remembered.and_then(|id| self.by_id(id));
+        let remembered = remembered.and_then(|number| self.shared.by_affinity(number));
         let turn = match balance {
             Balance::RoundRobin => state.take_turn(),
             Balance::Sticky if remembered.is_none() => state.take_turn(),
@@ -220,16 +248,23 @@ impl Pool {
             | Balance::LeastLoad
             | Balance::Fastest => 0,
         };
-        let sight = BalanceInput { now, turn, name, loads: &self.loads, remembered };
-        let candidates = self.turns.candidates(balance, &sight, rng);
+        let sight = BalanceInput { now, turn, name, loads: &self.loads, out: self.out, remembered };
+        let candidates = match &self.turns {
+            Turns::OfFew(balancer) => balancer.candidates(balance, &sight, rng),
+            Turns::OfMany(crowd) => {
+                let takes_queries =
+                    |backend: BackendIndex| self.members.get(backend.get()).is_some_and(|member| member.takes_queries);
+                crowd.candidates(balance, &sight, takes_queries, rng)
+            }
+        };
         if balance == Balance::Sticky
             && let Some(first) = candidates.get(0)
             && remembered != Some(first)
         {
-            self.shared.affinity.insert(name, self.shared.backends[first.get()].affinity_number);
+            self.shared.affinity.insert(name, self.shared.backend(first).affinity_number);
         }
         let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
-        let weight = |backend: BackendIndex| self.shared.config.backends[backend.get()].weight;
+        let weight = |backend: BackendIndex| self.shared.weight(backend);
         order(&candidates, self.shared.rules(), &known, weight, rng)
     }
 
@@ -244,7 +279,7 @@ impl Pool {
         if let (Some(folded), Some(qname)) = (folded.get_mut(..qname), question.get(..qname)) {
             folded.copy_from_slice(qname);
             wire::fold(folded);
-            self.shared.affinity.insert(name_hash(hasher, folded), self.shared.backends[backend.get()].affinity_number);
+            self.shared.affinity.insert(name_hash(hasher, folded), self.backend(backend).affinity_number);
         }
     }
 
@@ -256,14 +291,16 @@ impl Pool {
         if self.counters(backend).waited_for.get() < self.sure {
             return true;
         }
-        let workers = self.shared.backends[backend.get()].counters.iter();
-        let taken: u64 = workers.map(|worker| worker.waited_for.get().max(self.sure)).sum();
-        taken < u64::from(self.shared.config.max_in_flight)
+        let backend = self.backend(backend);
+        let taken = (0..backend.workers()).map(|worker| backend.counted_by(worker).map_or(0, |w| w.waited_for.get()));
+        taken.map(|waited_for| waited_for.max(self.sure)).sum::<u64>() < u64::from(self.shared.config.max_in_flight)
     }
 
     /// An attempt goes out.
     pub(super) fn asked(&mut self, backend: BackendIndex, now: Instant) {
         self.loads[backend.get()].asked(now);
+        self.out += 1;
+        self.waited_for += 1;
         let counters = self.counters(backend);
         counters.in_flight.increment();
         counters.waited_for.increment();
@@ -276,13 +313,14 @@ impl Pool {
     }
 
     /// An attempt has ended, or its race has.
-    pub(super) fn is_waited_for_no_more(&self, backend: BackendIndex) {
+    pub(super) fn is_waited_for_no_more(&mut self, backend: BackendIndex) {
+        self.waited_for = self.waited_for.saturating_sub(1);
         self.counters(backend).waited_for.subtract(1);
     }
 
     /// Whether no attempt is waited for.
     pub(super) fn is_not_waited_for(&self) -> bool {
-        self.shared.backends.iter().all(|backend| backend.counters[self.me].waited_for.get() == 0)
+        self.waited_for == 0
     }
 
     /// The race of an attempt is over without its reply. Returns whether the backend's latency was charged with that.
@@ -295,6 +333,7 @@ impl Pool {
     pub(super) fn ended(&mut self, backend: BackendIndex, end: End, is_charged: bool, now: Instant) {
         let (load, latency) = (&mut self.loads[backend.get()], &mut self.latency[backend.get()]);
         latency::ended(load, latency, end, is_charged, now);
+        self.out = self.out.saturating_sub(1);
         let counters = self.counters(backend);
         counters.in_flight.subtract(1);
         match end {
@@ -311,12 +350,12 @@ impl Pool {
     /// Learns from a reply: how long the backend takes, whether it works, and that it is up.
     pub(super) fn learn<I: Io>(&mut self, io: &mut I, index: BackendIndex, is_charged: bool, end: End, now: Instant) {
         self.ended(index, end, is_charged, now);
-        let backend = &self.shared.backends[index.get()];
+        let backend = self.backend(index);
         // Asked before this worker knew, it may have said that before it died.
         if backend.health() != HealthState::Up && self.knows_health(index) {
             // Any reply at all is life; a new backend may have been asked before its first probe because no other was up.
             if backend.set_health(HealthState::Up) {
-                self.shared.state.announce();
+                self.shared.state.announce(backend);
                 tracing::info!(pool = self.shared.config.name, backend = backend.name, "up: replied");
             }
             tell_prober(io, backend, HealthSignal::Replied);
@@ -329,40 +368,41 @@ impl Pool {
     }
 
     /// What is known of the latency and the load of a backend.
-    pub(super) fn known(&self, index: usize) -> (&Latency, &BackendLoad) {
-        (&self.latency[index], &self.loads[index])
+    pub(super) fn known(&self, index: BackendIndex) -> (&Latency, &BackendLoad) {
+        (&self.latency[index.get()], &self.loads[index.get()])
     }
 
     /// Takes what another process knew of a backend.
-    pub(super) fn learn_from(&mut self, index: usize, latency: &LatencyImage, load: &LoadImage, now: Instant) {
-        self.latency[index] = Latency::of_image(latency, now);
-        self.loads[index].learn(load, now);
+    pub(super) fn learn_from(&mut self, index: BackendIndex, latency: &LatencyImage, load: &LoadImage, now: Instant) {
+        self.latency[index.get()] = Latency::of_image(latency, now);
+        self.loads[index.get()].learn(load, now);
     }
 
     /// What this worker counts of a backend.
     pub(super) fn counters(&self, backend: BackendIndex) -> &BackendCounters {
-        &self.shared.backends[backend.get()].counters[self.me]
+        self.backend(backend).counters(self.me)
     }
 
-    pub(super) fn backends(&self) -> impl Iterator<Item = BackendIndex> + use<> {
-        (0..self.members.len() as u16).map(BackendIndex)
+    /// Who is at this place: a member of the present plan, or of that of a race, or one of which replies are waited for.
+    #[inline]
+    pub(super) fn backend(&self, index: BackendIndex) -> &Arc<SharedBackend> {
+        self.members[index.get()].backend.as_ref().expect("whoever was asked is known until its sockets are closed")
+    }
+
+    /// All who are known.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &Arc<SharedBackend>> {
+        self.members.iter().filter_map(|member| member.backend.as_ref())
     }
 
     /// What the pool and one of its backends are called.
     pub(super) fn labels(&self, backend: BackendIndex) -> (&str, &str) {
-        (&self.shared.config.name, &self.shared.backends[backend.get()].name)
-    }
-
-    /// The backend that has this identity, if the pool has it still.
-    fn by_id(&self, id: u16) -> Option<BackendIndex> {
-        let index = self.shared.backends.iter().position(|backend| backend.affinity_number == id)?;
-        Some(BackendIndex(index as u16))
+        (&self.shared.config.name, &self.backend(backend).name)
     }
 
     /// Whether this worker has seen the present health of a backend. What was asked before a backend went down is not waited
     /// for any more once it has.
     pub(super) fn knows_health(&self, backend: BackendIndex) -> bool {
-        self.members[backend.get()].is_up == self.shared.backends[backend.get()].is_up()
+        self.members[backend.get()].is_up == self.backend(backend).is_up()
     }
 
     /// Whether a backend has come up within this time: what was remembered of silence may be from before.
@@ -376,95 +416,31 @@ impl Pool {
         RaceContext { rules, latency: &self.latency, budget: self.shared.budget() }
     }
 
-    pub(super) fn sockets(&self, backend: BackendIndex) -> SocketSetId {
-        self.members[backend.get()].sockets
+    /// The sockets of a backend, which are made when it is asked first.
+    #[inline]
+    pub(super) fn sockets<I: Io>(&mut self, io: &mut I, index: BackendIndex) -> SocketSetId {
+        match self.members[index.get()].sockets {
+            Some(sockets) => sockets,
+            None => self.make_sockets(io, index),
+        }
     }
 
-    /// Closes the sockets. What still waits on them, after every race is over, is not waited for.
-    pub(super) fn forget<I: Io>(self, io: &mut I) {
-        for (member, backend) in self.members.iter().zip(&self.shared.backends) {
-            let forgotten = io.remove_backend(member.sockets);
-            backend.counters[self.me].in_flight.subtract(forgotten as u64);
-        }
+    #[cold]
+    fn make_sockets<I: Io>(&mut self, io: &mut I, index: BackendIndex) -> SocketSetId {
+        let sockets = io.add_backend(self.backend(index).address);
+        self.members[index.get()].sockets = Some(sockets);
+        self.by_sockets.insert(sockets, index);
+        sockets
+    }
+
+    /// The sockets of a backend, if it was asked.
+    pub(super) fn known_sockets(&self, index: BackendIndex) -> Option<SocketSetId> {
+        self.members.get(index.get())?.sockets
     }
 
     /// The backend with these sockets.
-    pub(super) fn backend(&self, sockets: SocketSetId) -> Option<BackendIndex> {
-        let index = self.members.iter().position(|member| member.sockets == sockets)?;
-        Some(BackendIndex(index as u16))
-    }
-
-    /// Whether a backend is asked without OPT for now.
-    pub(super) fn is_without_opt(&self, backend: BackendIndex, now: Instant) -> bool {
-        self.shared.backends[backend.get()].is_without_opt(now)
-    }
-
-    /// Whether a backend is asked in a case drawn by chance (DNS 0x20).
-    pub(super) fn is_case_random(&self, backend: BackendIndex, now: Instant) -> bool {
-        self.shared.config.case == Case::Random && !self.shared.backends[backend.get()].is_case_lost(now)
-    }
-
-    /// Whether a backend is taken to give what a reply of it lacks.
-    pub(super) fn gives(&self, lacking: Proof, backend: BackendIndex, now: Instant) -> bool {
-        lacking.has(Proof::CASE) && self.is_case_random(backend, now)
-            || lacking.has(Proof::COOKIE) && self.gives_cookies(backend)
-    }
-
-    /// A reply of a backend lacked what it must bear, and it could not be asked once more.
-    pub(super) fn set_doubted(&mut self, backend: BackendIndex) {
-        self.members[backend.get()].is_doubted = true;
-    }
-
-    /// Whether the query that is about to be sent is to find out what a backend gives.
-    pub(super) fn take_doubt(&mut self, backend: BackendIndex) -> bool {
-        std::mem::take(&mut self.members[backend.get()].is_doubted)
-    }
-
-    /// What a query to a backend bears as cookies, if it gives them (RFC 7873).
-    pub(super) fn cookies(&self, backend: BackendIndex) -> Option<&CookiePair> {
-        self.members[usize::from(backend.0)].cookies.as_ref()
-    }
-
-    /// Whether a backend gives still what this worker sends it, as far as others know.
-    fn gives_cookies(&self, backend: BackendIndex) -> bool {
-        let ours = self.cookies(backend).map(CookiePair::client);
-        ours.is_some() && ours == self.shared.backends[backend.get()].cookies.pair().map(|pair| pair.client())
-    }
-
-    /// A reply has repeated our cookie: takes the server's that came with it, if it is another and it is time for that.
-    pub(super) fn renew_cookies(&mut self, backend: BackendIndex, reply: &Reply<'_>, urgency: Urgency, now: Instant) {
-        let member = &mut self.members[backend.get()];
-        let fresh = reply.cookie().and_then(CookiePair::given).filter(|fresh| member.cookies != Some(*fresh));
-        let is_due = urgency == Urgency::AtOnce || now.saturating_duration_since(member.cookies_since) >= RENEWAL;
-        if let Some(fresh) = fresh.filter(|_| is_due) {
-            (member.cookies, member.cookies_since) = (Some(fresh), now);
-            let HasChanged(has_changed) = self.shared.backends[backend.get()].cookies.renew(&fresh, urgency, now);
-            if has_changed {
-                self.shared.state.announce();
-            }
-        }
-    }
-
-    /// A backend does not give cookies any more. Returns whether that was not known before.
-    pub(super) fn remember_cookies_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
-        let Some(lost) = self.members[backend.get()].cookies.take() else { return false };
-        let HasChanged(is_news) = self.shared.backends[backend.get()].cookies.lose(lost.client(), now);
-        if is_news {
-            self.shared.state.announce();
-        }
-        is_news
-    }
-
-    /// A backend does not keep the case of names. Returns whether that was not known before.
-    pub(super) fn remember_case_lost(&mut self, backend: BackendIndex, now: Instant) -> bool {
-        let is_news = self.is_case_random(backend, now);
-        self.shared.backends[backend.get()].set_case_lost(now);
-        is_news
-    }
-
-    /// A backend that had refused OPT has answered the same question without.
-    pub(super) fn remember_without_opt(&self, backend: BackendIndex, now: Instant) {
-        self.shared.backends[backend.get()].set_without_opt(now);
+    pub(super) fn backend_of(&self, sockets: SocketSetId) -> Option<BackendIndex> {
+        self.by_sockets.get(&sockets).copied()
     }
 }
 
@@ -487,15 +463,18 @@ fn known_cookies(shared: &SharedPool, backend: &SharedBackend) -> Option<CookieP
 }
 
 /// The order of asking for the present health of the backends.
-fn turns(shared: &SharedPool) -> Balancer {
-    let weights: Vec<u16> = shared.config.backends.iter().map(|backend| backend.weight).collect();
-    // By address, so that `hash` sends a name to the same backend after a restart.
-    let identity = |backend: &Arc<SharedBackend>| FixedState::default().hash_one(backend.address);
-    let identities: Vec<u64> = shared.backends.iter().map(identity).collect();
-    Balancer::new(&weights, &identities, |index| shared.backends[index].takes_queries())
+fn turns(shared: &SharedPool) -> Turns {
+    if let Some(crowd) = shared.crowd() {
+        return Turns::OfMany(crowd);
+    }
+    let members = shared.members().map(|(backend, weight)| (backend.index, weight, hash_identity(backend.address)));
+    Turns::OfFew(Balancer::of(members, |index| shared.backend(index).takes_queries()))
 }
 
 /// The hash of a folded name, the same on all workers.
 fn name_hash(hasher: &QuestionHasher, qname: &[u8]) -> u64 {
     hasher.hash_one(qname)
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,17 +82,18 @@ impl<C: Client> Engine<C> {
         if is_to_be_had && !late.proof.has(Proof::LENIENT) {
             return Match::NearMiss;
         }
-        if let Some(pool) = self.pools.get(late.pool) {
+        if let Some(pool) = pool.and_then(|pool| pool.shared_of(late.plan, late.backend)) {
             let (hash, backend, kind) = (late.hash, late.backend, late.kind);
-            let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since: late.sent };
+            let report = SentAttempt { hash, pool, backend, kind, since: late.sent };
             io.heard(&report, late.sent, reply, now);
         }
         if !self.remember_late(late, question, reply, now) {
             self.worker.counters.dropped(Dropped::Late);
         }
         io.release(slot, now);
-        if let Some(pool) = self.pools.get(late.pool).filter(|_| late.is_told) {
-            let (pool, backend) = (&*pool.shared, late.backend);
+        let shared = self.pools.get(late.pool).and_then(|pool| pool.shared_of(late.plan, late.backend));
+        if let Some(pool) = shared.filter(|_| late.is_told) {
+            let backend = late.backend;
             io.late_reply(LateReport { hash: late.hash, pool, backend, sent: late.sent, rank: rank(reply), now });
         }
         let end = End::Reply(now.saturating_duration_since(late.sent));

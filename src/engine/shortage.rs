@@ -36,7 +36,7 @@ impl Shortage {
     ) {
         counters.unsent[want as usize].increment();
         let Some(untold) = self.is_told(now) else { return };
-        let (pool, backend) = (&pool.config.name, &pool.backends[backend.get()].name);
+        let (pool, backend) = (&pool.config.name, &pool.backend(backend).name);
         let cause = want.label();
         tracing::warn!(pool, backend, cause, attempts = untold + 1, "could not be asked: {}", remedy(want));
     }

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::attempt::{Quarantined, TakenSlot};
 use super::io::{Client, Io, NotSent};
-use super::pool::{Pool, PoolSlot};
+use super::pool::Pool;
+use super::pools::PoolSlot;
 use super::{Engine, tell_prober};
 use crate::policy::backend_load::End;
 use crate::policy::health::HealthState;
@@ -39,7 +40,7 @@ impl<C: Client> Engine<C> {
         let mut dead = Vec::new();
         pool.refresh(now, |backend| dead.push(backend));
         for backend in dead {
-            let Some(sockets) = self.pools.get(slot).map(|pool| pool.sockets(backend)) else { continue };
+            let Some(sockets) = self.pools.get(slot).and_then(|pool| pool.known_sockets(backend)) else { continue };
             let mut taken = std::mem::take(&mut self.taken);
             io.take_waiting(sockets, &mut taken);
             self.fail_all(io, taken, (slot, backend), now);
@@ -52,7 +53,7 @@ impl<C: Client> Engine<C> {
         let Some((slot, index)) = io.set_of(socket).and_then(|sockets| self.owner(sockets)) else { return };
         let pool = self.pools.at(slot);
         pool.counters(index).unreachable.increment();
-        let backend = &pool.shared.backends[index.get()];
+        let backend = pool.backend(index);
         if backend.health() != HealthState::Up {
             // If that is news to this worker, all that was asked of it has failed.
             self.refresh(io, slot, now);
@@ -92,7 +93,7 @@ impl<C: Client> Engine<C> {
             pool.end_without_reply(index, taken_by, end, now);
             if why == NotSent::Unreachable {
                 // The system has no way to it: a probe is to find out at once whether that lasts.
-                tell_prober(io, &pool.shared.backends[index.get()], HealthSignal::Unreachable);
+                tell_prober(io, pool.backend(index), HealthSignal::Unreachable);
             }
         }
         let SlotState::InFlight(outstanding) = taken_by else { return };
@@ -121,10 +122,13 @@ impl<C: Client> Engine<C> {
     }
 
     /// Ends a tick, when all that was queued has left and all that could not was reported.
-    pub fn end_tick<I: Io<Client = C>>(&mut self, io: &mut I) {
+    pub fn end_tick<I: Io<Client = C>>(&mut self, io: &mut I, now: Instant) {
         // Only now: until here something that was taken back may still have had to be counted for such a pool.
         if self.pools.len() > self.pool_slots.len() {
-            self.remove_unused_pools(io);
+            self.remove_unused_pools(io, now);
+        }
+        if std::mem::take(&mut self.has_ended_plans) {
+            self.pools.iter_mut().for_each(|pool| pool.forget_left(io, now));
         }
         let in_flight = &self.in_flight;
         self.timers.discard(|due, at| in_flight.get(*at).is_none_or(|entry| entry.armed() != Some(due)));
@@ -141,7 +145,7 @@ impl<C: Client> Engine<C> {
 
     /// The pool that has these sockets, and to which of its backends they lead.
     fn owner(&self, sockets: SocketSetId) -> Option<(PoolSlot, BackendIndex)> {
-        self.pools.iter().find_map(|(slot, pool)| Some((slot, pool.backend(sockets)?)))
+        self.pools.iter().find_map(|(slot, pool)| Some((slot, pool.backend_of(sockets)?)))
     }
 
     /// Fails attempts that were taken back from a backend that is down.

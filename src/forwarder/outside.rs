@@ -230,7 +230,7 @@ fn told_attempt<'a>(
     octets: &'a [u8],
 ) -> AttemptMessage<'a> {
     let SentAttempt { hash, pool, backend, kind, since } = *attempt;
-    let SharedBackend { name, address, .. } = &*pool.backends[backend.get()];
+    let SharedBackend { name, address, .. } = &**pool.backend(backend);
     let (pool, address) = (&pool.config.name, *address);
     AttemptMessage { pool, backend: name, address, kind, hash, since, sent, received, octets }
 }

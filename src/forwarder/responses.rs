@@ -288,7 +288,7 @@ impl<'a> Delivery<'a> {
     ) -> Told<'a> {
         let resolution = self.resolution.map(|resolution| {
             let pool = resolution.pool;
-            let backend = |(backend, kind): (BackendIndex, Kind)| (&*pool.backends[backend.get()].name, kind);
+            let backend = |(backend, kind): (BackendIndex, Kind)| (&*pool.backend(backend).name, kind);
             taps::Resolution {
                 pool: &pool.config.name,
                 slow_threshold: pool.state.slow_threshold(),

@@ -79,7 +79,7 @@ impl Forwarder {
             let Some(Refused { state, socket_set, why }) = outside.refused.pop() else { break };
             engine.on_unsent(outside, socket_set, &state, not_sent(why), now);
         }
-        engine.end_tick(outside);
+        engine.end_tick(outside, now);
         outside.way.flush(&outside.counters, now);
         outside.taps.end_turn();
         outside.backend_sockets.tidy(now, |late| engine.on_quarantine_over(late, now));

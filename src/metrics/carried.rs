@@ -4,6 +4,8 @@
 //! the difference of two. Gauges are nobody else's: they stay out of differences and are not added. Each of the sets that are added
 //! to has one writer, as all have, and is another than those of the workers.
 
+use std::collections::HashMap;
+
 use super::counters::{BackendCounters, Counters, PoolCounters, RCODES};
 use super::snapshot::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
 
@@ -58,8 +60,10 @@ impl CacheSnapshot {
 impl PoolSnapshot {
     /// What was counted since `earlier`.
     fn since(&self, earlier: &Self) -> Self {
+        let known: HashMap<_, _> =
+            earlier.backends.iter().map(|known| ((&*known.name, known.address), known)).collect();
         let backends = self.backends.iter().map(|backend| {
-            let known = earlier.backends.iter().find(|known| backend.is_same(known));
+            let known = known.get(&(&*backend.name, backend.address));
             known.map_or_else(|| backend.clone(), |earlier| backend.since(earlier))
         });
         Self {

@@ -17,7 +17,7 @@ use super::counters::{Cause, FETCHED, Want};
 use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
 use super::histogram::HistogramSnapshot;
 use super::processes::{ProcessesSnapshot, Role, Takeover};
-use super::snapshot::{BackendSnapshot, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
+use super::snapshot::{BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
 use super::usage::{USAGE_COUNTERS, Usage, UsageExposition};
 use crate::wire::Rcode;
 
@@ -117,6 +117,8 @@ const FETCHES: Family =
     Family { name: "hedgerow_fetches", help: "Whole answers that were to be fetched by TCP, by what became of that" };
 const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
 const BACKEND_UP: Family = Family { name: "hedgerow_backend_up", help: "Whether the backend is up" };
+/// `hedgerow_pool_backends`.
+const POOL_BACKENDS: Family = Family { name: "hedgerow_pool_backends", help: "Backends of the pool, by state" };
 const LATENCY: Family = Family { name: "hedgerow_backend_latency_seconds", help: "Time to a backend's reply" };
 /// `hedgerow_query_duration_seconds`.
 const DURATION: Family =
@@ -244,9 +246,11 @@ impl Collector for Exposition {
             verdict,
             expired_zones,
             registered: _,
+            backend_series,
             uptime: _,
             workers: _,
         } = &self.0;
+        let backends = |pools| backends(pools, backend_series.map_or(usize::MAX, usize::from));
         let encoder = &mut encoder;
         let queries = queries.iter().map(|&(by, n)| (by.label(), n)).chain([("admin", *explained)]);
         counter(encoder, &QUERIES, queries.map(|(by, n)| ([("transport", by)], n)))?;
@@ -316,6 +320,13 @@ impl Collector for Exposition {
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
         let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
         gauge(encoder, &BACKEND_UP, states)?;
+        let by_state = pools.iter().flat_map(|pool| {
+            BackendState::ALL.map(|state| {
+                let count = pool.backends.iter().filter(|backend| backend.state == state).count();
+                ([("pool", pool.name.as_str()), ("state", state.label())], count as u64)
+            })
+        });
+        gauge(encoder, &POOL_BACKENDS, by_state)?;
         let latencies = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), &backend.latency));
         histogram(encoder, &LATENCY, latencies)?;
         histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))?;
@@ -377,8 +388,10 @@ fn write_cache(encoder: &mut DescriptorEncoder<'_>, cache: &CacheSnapshot, pools
     counter(encoder, &CACHE_PREFETCHES, pools.iter().map(|pool| (by_pool(pool), pool.prefetches)))
 }
 
-fn backends(pools: &[PoolSnapshot]) -> impl Iterator<Item = (&PoolSnapshot, &BackendSnapshot)> {
-    pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
+/// The backends of pools that have no more than so many.
+fn backends(pools: &[PoolSnapshot], most: usize) -> impl Iterator<Item = (&PoolSnapshot, &BackendSnapshot)> {
+    let pools = pools.iter().filter(move |pool| pool.backends.len() <= most);
+    pools.flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
 }
 
 /// So many labels and their values.

@@ -28,8 +28,8 @@ impl Histogram {
 
     /// Adds what another process has measured.
     pub fn add(&self, measured: &HistogramSnapshot) {
-        for (sum, count) in self.counts.iter().zip(measured.counts) {
-            sum.add(count);
+        for (sum, count) in self.counts.iter().zip(measured.counts()) {
+            sum.add(*count);
         }
         self.nanos.add(measured.nanos);
     }
@@ -42,12 +42,12 @@ impl Default for Histogram {
     }
 }
 
-/// Histograms added up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Histograms added up. It takes 1.5 KiB once there is something in it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "Filled", into = "Filled")]
 pub struct HistogramSnapshot {
-    /// How many fell into each bucket.
-    counts: [u64; BUCKETS],
+    /// How many fell into each bucket; `None`: none at all.
+    counts: Option<Box<[u64; BUCKETS]>>,
     /// All of them together, in ns.
     nanos: u64,
 }
@@ -55,7 +55,11 @@ pub struct HistogramSnapshot {
 impl HistogramSnapshot {
     /// Adds what is in `histogram` now.
     pub fn add(&mut self, histogram: &Histogram) {
-        for (sum, count) in self.counts.iter_mut().zip(&histogram.counts) {
+        if self.counts.is_none() && histogram.counts.iter().all(|count| count.get() == 0) {
+            return;
+        }
+        let counts = self.counts.get_or_insert_with(|| Box::new([0; BUCKETS]));
+        for (sum, count) in counts.iter_mut().zip(&histogram.counts) {
             *sum += count.get();
         }
         self.nanos = self.nanos.saturating_add(histogram.nanos.get());
@@ -63,14 +67,16 @@ impl HistogramSnapshot {
 
     /// What was added since `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
-        let counts = array::from_fn(|bucket| self.counts[bucket].saturating_sub(earlier.counts[bucket]));
-        Self { counts, nanos: self.nanos.saturating_sub(earlier.nanos) }
+        let nanos = self.nanos.saturating_sub(earlier.nanos);
+        let (Some(counts), before) = (&self.counts, earlier.counts()) else { return Self { counts: None, nanos } };
+        let counts = array::from_fn(|bucket| counts[bucket].saturating_sub(before[bucket]));
+        Self { counts: Some(Box::new(counts)), nanos }
     }
 
     /// How many there are.
     pub fn count(&self) -> u64 {
         // Not a counter of its own: read while the writer is at work, it would not agree with the buckets.
-        self.counts.iter().sum()
+        self.counts().iter().sum()
     }
 
     /// All of them together.
@@ -80,17 +86,17 @@ impl HistogramSnapshot {
 
     /// What this part (0.0 to 1.0) of them keeps, at most a sixteenth off; `None` if there are none.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
-        quantile(&self.counts, part).map(time_of_bucket)
+        quantile(self.counts(), part).map(time_of_bucket)
     }
 
     /// How many fell into each bucket.
     pub fn counts(&self) -> &[u64; BUCKETS] {
-        &self.counts
+        self.counts.as_deref().unwrap_or(&[0; BUCKETS])
     }
 
     /// The buckets that are not empty: lower border, upper border, how many. The lower one is in the bucket, the upper one is not.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, Duration, u64)> + '_ {
-        let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        let filled = self.counts().iter().enumerate().filter(|(_, count)| **count > 0);
         let at = |bucket| Duration::from_micros(Buckets::border(bucket));
         filled.map(move |(bucket, &count)| (at(bucket), at(bucket + 1), count))
     }
@@ -99,7 +105,7 @@ impl HistogramSnapshot {
     /// two is left out, so that a quantile read from such counts is never too good; it is too bad by an eighth at most.
     pub fn at_most(&self, bound: Duration) -> u64 {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
-        self.counts
+        self.counts()
             .iter()
             .zip(1..)
             .take_while(|&(_, next)| Buckets::border(next) <= micros)
@@ -118,27 +124,32 @@ struct Filled {
 }
 
 impl From<HistogramSnapshot> for Filled {
-    fn from(HistogramSnapshot { counts, nanos }: HistogramSnapshot) -> Self {
-        Self { counts: counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect(), nanos }
+    fn from(snapshot: HistogramSnapshot) -> Self {
+        let filled = snapshot.counts().iter().copied().enumerate().filter(|(_, count)| *count > 0);
+        Self { counts: filled.collect(), nanos: snapshot.nanos }
     }
 }
 
 impl From<Filled> for HistogramSnapshot {
     fn from(Filled { counts: filled, nanos }: Filled) -> Self {
-        let mut counts = [0; BUCKETS];
+        if filled.is_empty() {
+            return Self { counts: None, nanos };
+        }
+        let mut counts = Box::new([0; BUCKETS]);
         for (bucket, count) in filled {
             counts[bucket.min(BUCKETS - 1)] += count;
         }
-        Self { counts, nanos }
+        Self { counts: Some(counts), nanos }
     }
 }
 
-impl Default for HistogramSnapshot {
-    /// Nothing was added yet.
-    fn default() -> Self {
-        Self { counts: [0; BUCKETS], nanos: 0 }
+impl PartialEq for HistogramSnapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos && self.counts() == other.counts()
     }
 }
+
+impl Eq for HistogramSnapshot {}
 
 /// The time that stands for a bucket: its middle.
 pub fn time_of_bucket(bucket: usize) -> Duration {

@@ -54,6 +54,9 @@ pub struct Snapshot {
     /// Which authorities are to be listed in etcd, and whether they are.
     #[serde(default)]
     pub registered: Vec<(String, bool)>,
+    /// Pools with more backends have no series for each of them in `/metrics`; none: all have.
+    #[serde(default)]
+    pub backend_series: Option<u16>,
 }
 
 /// A zone that is no longer served: no primary has confirmed it for too long.
@@ -242,6 +245,9 @@ pub enum BackendState {
 }
 
 impl BackendState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Up, Self::Down, Self::New, Self::Draining];
+
     /// Whether it is taken to reply. One that drains is: that it is not asked is no fault of its own, and nothing to be
     /// alarmed about.
     pub fn is_up(self) -> bool {

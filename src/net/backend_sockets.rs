@@ -30,7 +30,7 @@ mod sent;
 mod socket;
 mod void;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, UdpSocket};
@@ -65,6 +65,10 @@ pub struct BackendSockets<T, L> {
     alarm_at: Option<Instant>,
     /// By [`SocketSetId`]; `None` is free.
     sets: Vec<Option<SocketSet>>,
+    /// Free places in `sets`.
+    free_sets: Vec<SocketSetId>,
+    /// The ports of the backends, and how many have each.
+    ports: HashMap<u16, usize>,
     /// Sockets by number; `None` is free.
     sockets: Vec<Option<BackendSocket>>,
     /// Free numbers in `ports`.
@@ -156,6 +160,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             alarm,
             alarm_at: None,
             sets: Vec::new(),
+            free_sets: Vec::new(),
+            ports: HashMap::new(),
             sockets: Vec::with_capacity(WARM_SOCKETS),
             free_numbers: Vec::with_capacity(WARM_SOCKETS),
             closed_numbers: Vec::with_capacity(WARM_SOCKETS),
@@ -185,10 +191,11 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             slots: Vec::with_capacity(BATCH),
             gro_sockets_left: 0,
         };
-        let set_id = match self.sets.iter().position(Option::is_none) {
+        *self.ports.entry(address.port()).or_default() += 1;
+        let set_id = match self.free_sets.pop() {
             Some(free) => {
-                self.sets[free] = Some(set);
-                SocketSetId(free as u32)
+                self.sets[free.0 as usize] = Some(set);
+                free
             }
             None => {
                 self.sets.push(Some(set));
@@ -207,7 +214,11 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Forgets a backend, its sockets and all its outstanding queries; returns how many those were.
     pub fn remove(&mut self, set_id: SocketSetId) -> usize {
-        self.sets[set_id.0 as usize] = None;
+        if let Some(set) = self.sets[set_id.0 as usize].take() {
+            self.free_sets.push(set_id);
+            *self.ports.entry(set.address.port()).or_default() -= 1;
+            self.ports.retain(|_, count| *count > 0);
+        }
         self.dirty.retain(|dirty| *dirty != set_id);
         let mut forgotten = Vec::new();
         for number in self.sockets_of(set_id) {
@@ -452,6 +463,8 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         while let Some(number) = self.voided.pop_due(now) {
             self.close(number);
         }
+        // With more backends than sockets those that are idle make room for others.
+        let is_crowded = self.room.is_crowded(self.sets.len() - self.free_sets.len());
         while let Some((_, number)) = self.oldest().filter(|(end, _)| *end <= now) {
             self.ages.pop_front();
             let socket = self.socket(number);
@@ -459,7 +472,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             let (is_idle, set_id) = (socket.taken_slots == 0, socket.set_id);
             let SocketSet { live, current, .. } = self.set(set_id);
             // The last one of a backend that is asked stays until its successor is open, which may not be had.
-            let is_needed = was_used && live.len() == 1;
+            let is_needed = was_used && live.len() == 1 && !is_crowded;
             if is_idle && !is_needed && *current != Some(number) {
                 // An open port is one that a forger may find.
                 self.retire(number);
@@ -542,7 +555,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         }
         // A backend's own port is never taken: on one machine, a socket there would hear itself instead of ICMP while the
         // backend is down, and would be in its way when it starts.
-        let is_backends = |port| self.sets.iter().flatten().any(|set| set.address.port() == port);
+        let is_backends = |port| self.ports.contains_key(&port);
         let udp = socket::connected(address, is_backends, &mut self.rng)?;
         let left = &mut self.set(set_id).gro_sockets_left;
         let is_expected = *left > 0;

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   limit ─┬─ what is open from the start: listeners, runtimes, standard streams
-//!          ├─ reserved: a socket a backend and worker, a probe a backend, admin, files
+//!          ├─ reserved: a socket a backend and worker, a probe a backend (of 256 at most), admin, files
 //!          └─ the rest: connections of clients ≤ half of all │ fetches │ further sockets to the backends
 //! ```
 //!
@@ -58,6 +58,8 @@ impl Shares {
     /// Divides what there is.
     pub fn of(demand: Demand) -> Self {
         let Demand { workers, listeners, backends, has_admin, .. } = demand;
+        // Of thousands of backends few are asked at a time: their sockets come with the first query, and go when nobody asks.
+        let backends = backends.min(MAX_RESERVED);
         let workers = workers.max(1);
         let limit = demand.limit.min(MAX_DESCRIPTORS);
         let is_forwarder = backends > 0;
@@ -125,6 +127,10 @@ impl Purse {
 /// No more are divided, whatever the limit: Linux lets no process have more than a million unless `fs.nr_open` is raised, and
 /// no share could be used up.
 const MAX_DESCRIPTORS: usize = 1 << 20;
+
+/// Backends of which each has a probe and, in each worker, a socket for certain. Where there are more, probes take turns, and a socket that
+/// is idle is closed where others are needed.
+const MAX_RESERVED: usize = 256;
 
 /// Open in every process: standard streams, the control thread's runtime with its signals, and a few that libraries keep.
 const PROCESS: usize = 16;

@@ -58,11 +58,6 @@ impl BackendLoad {
         Self { in_flight: 0, errors: Errors::new(now), latency: PeakEwma::new(now), silent_since: None, returned: None }
     }
 
-    /// What is known of the backend, for one who has asked it nothing.
-    pub fn without_attempts(&self) -> Self {
-        Self { in_flight: 0, silent_since: None, ..*self }
-    }
-
     /// An attempt goes out.
     pub fn asked(&mut self, now: Instant) {
         self.in_flight = self.in_flight.saturating_add(1);

@@ -4,7 +4,12 @@
 //! a copy (ordered, round-robin, sticky) or a look at each backend. Nothing is allocated. What changes from query to
 //! query is an argument, [`BalanceInput`]: one count of turns, shared by all workers, makes the rotation exact across them
 //! without a lock.
+//!
+//! With more than [`FEW`] backends it would cost too much to look at each: then there is a [`Crowd`].
 
+mod alias;
+mod crowd;
+mod places;
 mod rendezvous;
 mod round;
 mod shortlist;
@@ -13,6 +18,7 @@ use std::time::Instant;
 
 use rand::{Rng, RngExt};
 
+pub use self::crowd::Crowd;
 use self::round::Round;
 use self::shortlist::Shortlist;
 use super::backend_load::BackendLoad;
@@ -48,6 +54,8 @@ pub struct BalanceInput<'a> {
     pub name: u64,
     /// What each backend has to do. One that is missing here is taken to be idle.
     pub loads: &'a [BackendLoad],
+    /// How many attempts all of them have out.
+    pub out: u64,
     /// Where the name was answered before, if that is known.
     pub remembered: Option<BackendIndex>,
 }
@@ -55,7 +63,7 @@ pub struct BalanceInput<'a> {
 impl BalanceInput<'_> {
     /// Sees nothing but the time.
     pub fn new(now: Instant) -> Self {
-        Self { now, turn: 0, name: 0, loads: &[], remembered: None }
+        Self { now, turn: 0, name: 0, loads: &[], out: 0, remembered: None }
     }
 
     /// What a backend has to do.
@@ -101,11 +109,20 @@ impl Balancer {
     /// The turns of a pool. Of each backend in the order of the config: `weights`, where 0 is taken as 1, and
     /// `identities`, by which `hash` knows it again when others come and go.
     pub fn new(weights: &[u16], identities: &[u64], up: impl Fn(usize) -> bool) -> Self {
-        let all = || {
-            let backends = (0..=u16::MAX).map(BackendIndex).zip(weights).zip(identities);
-            backends.map(|((backend, &weight), &identity)| Member { backend, weight: weight.max(1), identity })
-        };
-        let mut members: Box<[_]> = all().filter(|member| up(member.backend.get())).collect();
+        let backends = (0..=u16::MAX).map(BackendIndex).zip(weights).zip(identities);
+        Self::of(backends.map(|((backend, &weight), &identity)| (backend, weight, identity)), |backend| {
+            up(backend.get())
+        })
+    }
+
+    /// The turns of these backends, in the order of the config: which each is, its weight, and its identity.
+    pub fn of(
+        backends: impl Iterator<Item = (BackendIndex, u16, u64)> + Clone,
+        up: impl Fn(BackendIndex) -> bool,
+    ) -> Self {
+        let all =
+            || backends.clone().map(|(backend, weight, identity)| Member { backend, weight: weight.max(1), identity });
+        let mut members: Box<[_]> = all().filter(|member| up(member.backend)).collect();
         let all_down = members.is_empty();
         if all_down {
             members = all().collect();
@@ -235,6 +252,9 @@ fn pass_over_slow_starters(list: &mut Candidates, input: &BalanceInput<'_>, rng:
         list.bring_to_front(willing);
     }
 }
+
+/// So many backends can be looked at for each query.
+pub const FEW: usize = 64;
 
 #[cfg(test)]
 mod shares;

@@ -134,6 +134,11 @@ impl Health {
         self.since
     }
 
+    /// Whether a probe is out.
+    pub fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
     /// What to do now. Each step is to be taken; it may be that one changes the state. Probing never stops.
     pub fn next_step(&mut self, now: Instant, rng: &mut impl Rng) -> Step {
         if let Some(probe) = &mut self.probe {

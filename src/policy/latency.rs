@@ -27,9 +27,21 @@ use self::recent::Recent;
 use self::window::{Span, Window, bucket};
 use super::rules::{Hedge, HedgeDelay};
 
-/// The recent latency of one backend. About 10 KiB, no heap.
+/// The recent latency of one backend.
+///
+/// It takes 10 KiB from the first sample on. Of thousands of backends most may never be asked by a worker, so that what they would take is
+/// not there before.
 #[derive(Clone, Debug)]
 pub struct Latency {
+    /// When it was looked at first.
+    began: Instant,
+    /// What there is to know; `None`: nothing yet.
+    samples: Option<Box<Samples>>,
+}
+
+/// What is known of a backend that was asked.
+#[derive(Clone, Debug)]
+struct Samples {
     /// What common percentiles are read from.
     short: Window,
     /// What rare percentiles are read from.
@@ -57,18 +69,73 @@ struct Told {
 impl Latency {
     /// No samples yet.
     pub fn new(now: Instant) -> Self {
+        Self { began: now, samples: None }
+    }
+
+    /// A reply took so long.
+    pub fn record(&mut self, latency: Duration, now: Instant) {
+        self.samples_mut().record(latency, now);
+    }
+
+    /// An attempt was given up without a reply, while others are answered.
+    pub fn give_up(&mut self) {
+        self.samples_mut().windows().into_iter().for_each(Window::add_unanswered);
+    }
+
+    /// The reply to an attempt that was given up has come after all, and took so long.
+    pub fn correct(&mut self, latency: Duration, now: Instant) {
+        self.forgive();
+        self.record(latency, now);
+    }
+
+    /// An attempt that was given up tells nothing: its backend was found down.
+    pub fn forgive(&mut self) {
+        if let Some(samples) = &mut self.samples {
+            samples.windows().into_iter().for_each(Window::take_unanswered);
+        }
+    }
+
+    /// The latency that this part (0.0 to 1.0) of the attempts keeps, at most 5 % off; `None` before [`MIN_SAMPLES`]
+    /// replies are in. It costs a search among some hundred sums, whatever was recorded; asked again, less.
+    ///
+    /// Attempts that were given up count as late, but never to the effect that more than half of the replies that are
+    /// late by rights come in time: p95 is never above the p97.5 of the replies.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        self.samples.as_ref()?.quantile(part)
+    }
+
+    /// How long to wait for this backend before another is asked besides.
+    pub fn hedge_delay(&self, hedge: &Hedge) -> Duration {
+        let part = match hedge.delay {
+            HedgeDelay::Fixed(delay) => return delay,
+            HedgeDelay::Percentile(part) => part,
+            HedgeDelay::Auto => 1.0 - hedge.budget * SPENT,
+        };
+        let delay = self.quantile(part).unwrap_or(hedge.max_delay);
+        delay.max(hedge.min_delay).min(hedge.max_delay)
+    }
+
+    /// What is known, which there is from now on.
+    fn samples_mut(&mut self) -> &mut Samples {
+        self.samples.get_or_insert_with(|| Box::new(Samples::new(self.began)))
+    }
+}
+
+impl Samples {
+    /// None yet.
+    fn new(began: Instant) -> Self {
         Self {
-            short: Window::new(SHORT, now),
-            long: Window::new(LONG, now),
+            short: Window::new(SHORT, began),
+            long: Window::new(LONG, began),
             recent: Recent::new(),
             stale: 0,
-            refreshed: now,
+            refreshed: began,
             told: Cell::new(None),
         }
     }
 
     /// A reply took so long.
-    pub fn record(&mut self, latency: Duration, now: Instant) {
+    fn record(&mut self, latency: Duration, now: Instant) {
         let bucket = bucket(latency);
         let is_over = self.windows().map(|window| window.add(bucket, now)).contains(&true);
         self.stale += 1;
@@ -84,28 +151,8 @@ impl Latency {
         }
     }
 
-    /// An attempt was given up without a reply, while others are answered.
-    pub fn give_up(&mut self) {
-        self.windows().into_iter().for_each(Window::add_unanswered);
-    }
-
-    /// The reply to an attempt that was given up has come after all, and took so long.
-    pub fn correct(&mut self, latency: Duration, now: Instant) {
-        self.forgive();
-        self.record(latency, now);
-    }
-
-    /// An attempt that was given up tells nothing: its backend was found down.
-    pub fn forgive(&mut self) {
-        self.windows().into_iter().for_each(Window::take_unanswered);
-    }
-
-    /// The latency that this part (0.0 to 1.0) of the attempts keeps, at most 5 % off; `None` before [`MIN_SAMPLES`]
-    /// replies are in. It costs a search among some hundred sums, whatever was recorded; asked again, less.
-    ///
-    /// Attempts that were given up count as late, but never to the effect that more than half of the replies that are
-    /// late by rights come in time: p95 is never above the p97.5 of the replies.
-    pub fn quantile(&self, part: f64) -> Option<Duration> {
+    /// See [`Latency::quantile`].
+    fn quantile(&self, part: f64) -> Option<Duration> {
         let window = if part <= COMMON { &self.short } else { &self.long };
         if window.replies() < MIN_SAMPLES {
             return None;
@@ -121,17 +168,6 @@ impl Latency {
         let latency = window.at_rank(with_late.min(most) as u32);
         self.told.set(Some(Told { part, unanswered, latency }));
         Some(latency)
-    }
-
-    /// How long to wait for this backend before another is asked besides.
-    pub fn hedge_delay(&self, hedge: &Hedge) -> Duration {
-        let part = match hedge.delay {
-            HedgeDelay::Fixed(delay) => return delay,
-            HedgeDelay::Percentile(part) => part,
-            HedgeDelay::Auto => 1.0 - hedge.budget * SPENT,
-        };
-        let delay = self.quantile(part).unwrap_or(hedge.max_delay);
-        delay.max(hedge.min_delay).min(hedge.max_delay)
     }
 
     /// Both windows.

@@ -167,7 +167,7 @@ impl Server {
     /// Lets the workers know that a backend of a pool stands otherwise.
     fn notify(&self, pool: &str) {
         if let Some(pool) = self.state.as_ref().and_then(|state| state.pool(pool)) {
-            pool.state.announce();
+            pool.state.announce_all();
         }
         // Who is held is held while it is up.
         self.membership.wake().notify_one();

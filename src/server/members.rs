@@ -366,7 +366,7 @@ impl Server {
         let mut is_change = false;
         for pool in &state.pools {
             let roster = self.membership.pools.iter().find(|known| known.name == pool.config.name);
-            let mut has_changed = false;
+            let announced = &pool.state;
             for backend in &pool.backends {
                 let order = self.membership.order(&pool.config.name, &backend.name, &backend.address);
                 let is_leaving =
@@ -387,12 +387,9 @@ impl Server {
                             "{state}: as it says itself, or no order any more"
                         ),
                     }
-                    has_changed = true;
+                    announced.announce(backend);
+                    is_change = true;
                 }
-            }
-            if has_changed {
-                pool.state.announce();
-                is_change = true;
             }
         }
         if is_change {

@@ -104,6 +104,8 @@ pub struct Server {
     own_forwarder: Rc<RefCell<Vec<SocketAddr>>>,
     /// Ticks once a second.
     second: Interval,
+    /// Ticks when it is looked at who of thousands takes queries.
+    crowds: Interval,
     /// From when on races are slow.
     slow_thresholds: SlowThresholds,
     /// Which races are slow, as the config in force says.
@@ -138,6 +140,8 @@ pub struct Server {
     watching: Watching,
     /// What the owner has not been told yet.
     events: VecDeque<ServerEvent>,
+    /// Pools with more backends have no series for each of them.
+    backend_series: Option<u16>,
     /// How long all goes on when it is told to end.
     drain_delay: Duration,
     /// Whether it drains.
@@ -289,6 +293,12 @@ impl Server {
                 }
                 () = self.known_changes.notified(), if self.processes.is_some() => {
                     return ServerEvent::Known(self.known());
+                }
+                _ = self.crowds.tick() => {
+                    if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
+                        self.tell(|| Command::Refresh);
+                    }
+                    continue;
                 }
                 _ = self.second.tick() => {
                     self.on_second();
@@ -459,6 +469,9 @@ fn forwarder_cookies(
 fn notify(notifier: &mut Notifier, change: ZoneChange) {
     notifier.notify(change.authority, &change.zone, &change.sharing, change.key);
 }
+
+/// How often it is looked at who of thousands takes queries.
+const CROWDS: Duration = Duration::from_millis(200);
 
 /// How long whoever asks for numbers waits for those of the process before, which are sent when that stops to serve.
 const COUNTED_PATIENCE: Duration = Duration::from_secs(1);

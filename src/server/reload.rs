@@ -346,6 +346,7 @@ impl Server {
         let mut notices = needs_restart(&self.config, &config, self.processes.is_some());
         self.is_restart_due = notices.iter().any(|notice| matches!(notice, ReloadNotice::Restarts(_)));
         self.drain_delay = config.drain_delay;
+        self.backend_series = config.admin.as_ref().map(|admin| admin.backend_series);
         self.watching.set_on(config.watch);
         self.connections.reload(&config, Instant::now());
         let mut moved = self.take_listeners(listeners, dealt);

@@ -33,7 +33,7 @@ use super::seen::Seen;
 use super::slow_threshold::SlowThresholds;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
-use super::{Server, forwarder_cookies, notify, persist};
+use super::{CROWDS, Server, forwarder_cookies, notify, persist};
 use crate::admin::{Condition, SocketError};
 use crate::config::{Config, CookieConfig, PoolConfig};
 use crate::health::Prober;
@@ -182,7 +182,7 @@ impl Server {
             wake.notify_one();
             refresh();
         };
-        let mut prober = Prober::new(tasks.clone(), Rc::new(on_change));
+        let mut prober = Prober::new(tasks.clone(), probes_at_a_time(&shares), Rc::new(on_change));
         if let Some(state) = &state {
             prober.set_state(state);
         }
@@ -195,6 +195,7 @@ impl Server {
         let mut notifier = Notifier::new(tasks.clone());
         changes.into_iter().for_each(|change| notify(&mut notifier, change));
         let drain_delay = config.drain_delay;
+        let backend_series = config.admin.as_ref().map(|admin| admin.backend_series);
         let carried_counters: Arc<Counters> = Arc::default();
         let mut server = Self {
             configured,
@@ -214,6 +215,8 @@ impl Server {
             listeners: Arc::new(listeners),
             pools,
             second: interval(Duration::from_secs(1)),
+            crowds: interval(CROWDS),
+            backend_series,
             recent_queries,
             slow_thresholds,
             slow,
@@ -331,6 +334,14 @@ fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
     }
     shares
 }
+
+/// How many probes may be out at a time. Members may come by the thousand while the server runs.
+fn probes_at_a_time(shares: &Shares) -> usize {
+    shares.probes.max((shares.limit / 16).min(MAX_PROBES))
+}
+
+/// Probes that are out at a time at most: with all of thousands silent, each is asked every few seconds still.
+const MAX_PROBES: usize = 4096;
 
 /// How many descriptors the process may have open.
 fn descriptor_limit() -> usize {

@@ -29,6 +29,7 @@ impl Server {
             processes: self.processes.clone().unwrap_or_else(|| self.alone()),
             verdict: self.seen.verdict_number(),
             expired_zones: self.expired_zones(),
+            backend_series: self.backend_series,
             ..self.summary.snapshot()
         }
     }

@@ -176,7 +176,7 @@ impl<F: FnMut(Duration, Happening<'_>)> World<'_, F> {
                 if let Some((shared, pool)) = chosen(&self.known, backend)
                     && shared.set_health(health)
                 {
-                    pool.announce();
+                    pool.announce(shared);
                 }
                 self.engine.refresh_pools(&mut self.network, now);
             }

@@ -168,7 +168,8 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
     /// Ends an event: the probers hear of it, and the engine ends its tick.
     pub(super) fn end_event(&mut self) {
         self.heed_signals();
-        self.engine.end_tick(&mut self.network);
+        let now = self.network.now;
+        self.engine.end_tick(&mut self.network, now);
         if self.scenario.is_audited {
             self.engine.audit().expect("what must hold between two events");
         }
@@ -357,7 +358,7 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> World<'a, F> {
                         let (shared, pool) = &self.known[backend];
                         let health = if is_up { HealthState::Up } else { HealthState::Down };
                         if shared.set_health(health) {
-                            pool.announce();
+                            pool.announce(shared);
                         }
                         self.engine.refresh_pools(&mut self.network, now);
                     }
@@ -418,6 +419,7 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
             backends: backends.collect(),
             rules: rules.clone(),
             probe: ProbeConfig::default(),
+            replicas: false,
             cache: true,
             max_in_flight: PoolConfig::MAX_IN_FLIGHT,
             case: PoolConfig::CASE,

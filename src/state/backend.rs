@@ -1,8 +1,8 @@
 //! A backend as all workers share it: its health by probes and replies, by the operator, and what workers tell the prober.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use super::backend_cookies::BackendCookies;
 use crate::config::BackendConfig;
 use crate::discover::OrderWord;
 use crate::metrics::{BackendCounters, BackendState, Counter};
+use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
 
 /// A backend as all workers see it.
@@ -20,12 +21,15 @@ pub struct SharedBackend {
     pub address: SocketAddr,
     /// Its label.
     pub name: String,
+    /// Where its pool and the workers keep what they know of it. For as long as anybody refers to it, no other backend of the pool has
+    /// the same.
+    pub index: BackendIndex,
     /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
-    pub affinity_number: u16,
-    /// What each worker counts.
-    pub counters: Box<[BackendCounters]>,
+    pub affinity_number: u32,
+    /// What each worker counts, from its first query on.
+    counters: Box<[OnceLock<Box<BackendCounters>>]>,
     /// What earlier processes have counted.
-    pub carried: Box<BackendCounters>,
+    carried: OnceLock<Box<BackendCounters>>,
     /// Probes sent.
     pub probes: Counter,
     /// ICMP errors that came to probes.
@@ -104,13 +108,20 @@ pub struct Standing {
 }
 
 impl SharedBackend {
-    pub(super) fn new(config: &BackendConfig, affinity_number: u16, health: HealthState, workers: usize) -> Self {
+    pub(super) fn new(
+        config: &BackendConfig,
+        index: BackendIndex,
+        affinity_number: u32,
+        health: HealthState,
+        workers: usize,
+    ) -> Self {
         Self {
             address: config.address,
             name: config.name.clone(),
+            index,
             affinity_number,
-            counters: (0..workers).map(|_| BackendCounters::default()).collect(),
-            carried: Box::default(),
+            counters: (0..workers).map(|_| OnceLock::new()).collect(),
+            carried: OnceLock::new(),
             probes: Counter::default(),
             unreachable_probes: Counter::default(),
             cookies: BackendCookies::default(),
@@ -124,6 +135,37 @@ impl SharedBackend {
             since: AtomicU64::new(unix_millis()),
             told: AtomicU8::new(0),
         }
+    }
+
+    /// What a worker counts.
+    #[inline]
+    pub fn counters(&self, worker: usize) -> &BackendCounters {
+        self.counters[worker].get_or_init(Box::default)
+    }
+
+    /// What a worker has counted, if it has counted anything.
+    pub fn counted_by(&self, worker: usize) -> Option<&BackendCounters> {
+        self.counters.get(worker)?.get().map(|counters| &**counters)
+    }
+
+    /// What each worker has counted that has counted anything.
+    pub fn counted(&self) -> impl Iterator<Item = &BackendCounters> {
+        self.counters.iter().filter_map(OnceLock::get).map(|counters| &**counters)
+    }
+
+    /// What earlier processes have counted, if they have.
+    pub fn carried(&self) -> Option<&BackendCounters> {
+        self.carried.get().map(|counters| &**counters)
+    }
+
+    /// Where what earlier processes have counted is added.
+    pub fn carry_to(&self) -> &BackendCounters {
+        self.carried.get_or_init(Box::default)
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.counters.len()
     }
 
     /// Whether it is up: as the operator says, or else an order, or else the probes.
@@ -358,7 +400,7 @@ mod tests {
     fn what_a_backend_does_not_take_is_known_to_all_for_ten_minutes() {
         let address = SocketAddr::from(([127, 0, 0, 1], 53));
         let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
-        let backend = SharedBackend::new(&config, 0, HealthState::Up, 1);
+        let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Up, 1);
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         assert!(!backend.is_without_opt(now) && !backend.is_case_lost(now));
@@ -401,8 +443,13 @@ mod tests {
     #[test]
     fn of_each_sign_one_is_on_its_way() {
         let address = SocketAddr::from(([127, 0, 0, 1], 53));
-        let backend =
-            SharedBackend::new(&BackendConfig { name: "ts".to_owned(), address, weight: 1 }, 0, HealthState::Up, 1);
+        let backend = SharedBackend::new(
+            &BackendConfig { name: "ts".to_owned(), address, weight: 1 },
+            BackendIndex(0),
+            0,
+            HealthState::Up,
+            1,
+        );
         let signs = [HealthSignal::Unreachable, HealthSignal::Replied, HealthSignal::Silent, HealthSignal::ProbeDue];
         let told = || signs.map(|sign| backend.is_first(sign));
         assert_eq!(told(), [true; 4]);

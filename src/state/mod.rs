@@ -6,15 +6,18 @@
 
 mod backend;
 pub mod backend_cookies;
+mod changes;
 mod pool;
 mod routes;
 mod snapshot;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
-pub use self::pool::{PoolState, SharedPool};
+pub use self::changes::{Changes, Since};
+pub use self::pool::{PoolState, SharedPool, hash_identity};
 pub use self::routes::Routes;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
@@ -98,11 +101,21 @@ impl ForwarderState {
     pub fn forget_in_flight(&self, worker: usize) {
         for pool in &self.pools {
             pool.state.counters[worker].in_flight.clear();
-            for backend in &pool.backends {
-                backend.counters[worker].in_flight.clear();
-                backend.counters[worker].waited_for.clear();
+            for counters in pool.backends.iter().filter_map(|backend| backend.counted_by(worker)) {
+                counters.in_flight.clear();
+                counters.waited_for.clear();
             }
         }
+    }
+
+    /// Takes note of which backends take queries now, where there are so many that workers do not look at each. It is enough to do that
+    /// a few times a second. Returns whether anything is new, which workers are to be told.
+    pub fn renew_crowds(&self) -> bool {
+        let mut is_news = false;
+        for pool in &self.pools {
+            is_news |= pool.renew_crowd();
+        }
+        is_news
     }
 
     /// The pool of this name.
@@ -127,9 +140,11 @@ fn shared_cache(config: &CacheConfig, earlier: Option<&ForwarderState>, new: Opt
 
 /// Pools with what `earlier` knows of them. One that has not changed is the same as before.
 fn shared_pools(configs: &[PoolConfig], earlier: Option<&ForwarderState>, workers: usize) -> Vec<Arc<SharedPool>> {
-    let shared = configs.iter().map(|pool| match earlier.and_then(|state| state.pool(&pool.name)) {
+    let earlier = earlier.map_or(&[][..], |state| &state.pools);
+    let known: HashMap<&str, &Arc<SharedPool>> = earlier.iter().map(|pool| (&*pool.config.name, pool)).collect();
+    let shared = configs.iter().map(|pool| match known.get(&*pool.name) {
         Some(known) if known.config == *pool => Arc::clone(known),
-        known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &**known), workers)),
+        known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &***known), workers)),
     });
     shared.collect()
 }

@@ -1,18 +1,28 @@
 //! A pool as all workers share it: its config, its backends, and what outlives a change of the config.
+//!
+//! Members come and go by the hundred a second, among thousands. Each has a number, [`SharedBackend::index`], by which workers keep what
+//! they know of it from one state to the next, and which is used again only when nobody refers to it any more. What it takes to know
+//! whose turn it is among so many, a [`Crowd`], is made here, on the control thread.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
+
 use super::backend::SharedBackend;
+use super::changes::{Changes, Since};
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::PoolCounters;
-use crate::policy::Rules;
 use crate::policy::affinity::Affinity;
-use crate::policy::balance::Balance;
+use crate::policy::balance::{Balance, Crowd, FEW};
 use crate::policy::budget::Budget;
 use crate::policy::health::HealthState;
+use crate::policy::{BackendIndex, Rules};
 
 /// A pool as all workers see it, with the config of one state.
 #[derive(Debug)]
@@ -27,36 +37,160 @@ pub struct SharedPool {
     pub affinity: Arc<Affinity>,
     /// What outlives a change of its configuration.
     pub state: Arc<PoolState>,
+    /// Counts the configurations of the pool.
+    pub edition: u64,
+    /// The members that the edition before did not have.
+    pub joined: Vec<BackendIndex>,
+    /// The members that only the edition before had.
+    pub left: Vec<BackendIndex>,
+    /// The backends by their [`BackendIndex`], with their weights.
+    by_index: Box<[Option<Weighted>]>,
+    /// By what the names that live at them are remembered, in order of that.
+    by_affinity: Box<[(u32, BackendIndex)]>,
+    /// Whose turn it is, if they are many.
+    crowd: Option<RwLock<Arc<Crowd>>>,
+    /// How many changes there were when `crowd` was looked at last.
+    crowd_changes: AtomicU64,
 }
+
+/// A backend and its share of the load.
+type Weighted = (Arc<SharedBackend>, u16);
 
 impl SharedPool {
     /// A pool with what `earlier` knew of it.
     pub(super) fn new(config: PoolConfig, earlier: Option<&Self>, workers: usize) -> Self {
-        let is_same = |known: &SharedBackend, backend: &BackendConfig| {
-            known.address == backend.address && known.name == backend.name
-        };
         let is_sticky = |config: &PoolConfig| config.rules.balance == Balance::Sticky;
         let affinity = match earlier.filter(|earlier| is_sticky(&earlier.config) == is_sticky(&config)) {
             Some(earlier) => Arc::clone(&earlier.affinity),
             // Only `sticky` pays for the table.
             None => Arc::new(Affinity::new(if is_sticky(&config) { REMEMBERED_NAMES } else { 0 })),
         };
-        let known = |backend: &BackendConfig| earlier?.backends.iter().find(|known| is_same(known, backend));
-        let mut numbers: Vec<u16> =
-            config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
-        let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
-        let backends = config.backends.iter().map(|backend| match known(backend) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let number = affinity.number(&numbers);
-                numbers.push(number);
-                Arc::new(SharedBackend::new(backend, number, health, workers))
-            }
-        });
-        let backends = backends.collect();
         let state = earlier.map_or_else(|| Arc::new(PoolState::new(&config, workers)), |pool| Arc::clone(&pool.state));
         state.budget.set_rate(config.rules.hedge.budget);
-        Self { id: cache_identity(&config), config, backends, affinity, state }
+        // Whatever changes from here on is looked at again.
+        let changes = state.epoch();
+        let known: HashMap<(SocketAddr, &str), &Arc<SharedBackend>> = earlier
+            .iter()
+            .flat_map(|pool| &pool.backends)
+            .map(|backend| ((backend.address, &*backend.name), backend))
+            .collect();
+        let known = |backend: &BackendConfig| known.get(&(backend.address, &*backend.name)).copied();
+        // Another label makes another backend of it for whoever counts, not for whoever probes.
+        let renamed: HashMap<SocketAddr, HealthState> =
+            earlier.iter().flat_map(|pool| &pool.backends).map(|backend| (backend.address, backend.health())).collect();
+        let taken: HashSet<u32> = config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
+        let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
+        let mut joined = Vec::new();
+        let mut members: Vec<Weighted> = Vec::with_capacity(config.backends.len());
+        let mut places = state.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = places.free();
+        for backend in &config.backends {
+            if let Some(known) = known(backend) {
+                members.push((Arc::clone(known), backend.weight));
+                continue;
+            }
+            // There are six times as many as a pool may have members, for those that have left and are waited for still.
+            let Some(index) = free.next() else {
+                tracing::error!(pool = config.name, backend = backend.name, "too many backends: it is left out");
+                continue;
+            };
+            let number = affinity.number(|number| taken.contains(&number));
+            let health = renamed.get(&backend.address).copied().unwrap_or(health);
+            let new = Arc::new(SharedBackend::new(backend, index, number, health, workers));
+            places.take(index, &new);
+            joined.push(index);
+            members.push((new, backend.weight));
+        }
+        drop(places);
+        let mut by_index = Vec::new();
+        by_index.resize(members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0), None);
+        members.iter().for_each(|member| by_index[member.0.index.get()] = Some(member.clone()));
+        let has = |member: &SharedBackend| {
+            let same = by_index.get(member.index.get()).and_then(Option::as_ref);
+            same.is_some_and(|(same, _)| std::ptr::eq(&**same, member))
+        };
+        let before = earlier.iter().flat_map(|pool| &pool.backends);
+        let left = before.filter(|member| !has(member)).map(|member| member.index).collect();
+        let mut by_affinity: Box<[_]> = match is_sticky(&config) {
+            true => members.iter().map(|(member, _)| (member.affinity_number, member.index)).collect(),
+            false => Box::default(),
+        };
+        by_affinity.sort_unstable();
+        let crowd = (members.len() > FEW).then(|| RwLock::new(Arc::new(crowd(config.rules.balance, &members))));
+        Self {
+            id: cache_identity(&config),
+            config,
+            backends: members.into_iter().map(|(member, _)| member).collect(),
+            affinity,
+            state,
+            edition: earlier.map_or(0, |pool| pool.edition + 1),
+            joined,
+            left,
+            by_index: by_index.into(),
+            by_affinity,
+            crowd,
+            crowd_changes: AtomicU64::new(changes),
+        }
+    }
+
+    /// The member at this place. A race only asks members of the state that it has begun with.
+    #[inline]
+    pub fn backend(&self, index: BackendIndex) -> &Arc<SharedBackend> {
+        self.find(index).expect("a race asks members of its pool")
+    }
+
+    /// The member at this place, if there is one.
+    #[inline]
+    pub fn find(&self, index: BackendIndex) -> Option<&Arc<SharedBackend>> {
+        self.by_index.get(index.get())?.as_ref().map(|(backend, _)| backend)
+    }
+
+    /// The share of the load of the member at this place.
+    #[inline]
+    pub fn weight(&self, index: BackendIndex) -> u16 {
+        self.by_index.get(index.get()).and_then(Option::as_ref).map_or(1, |(_, weight)| *weight)
+    }
+
+    /// All members with their shares of the load, in order of the config.
+    pub fn members(&self) -> impl Iterator<Item = (&Arc<SharedBackend>, u16)> + Clone {
+        self.backends.iter().map(|backend| (backend, self.weight(backend.index)))
+    }
+
+    /// Room for so many members, by [`BackendIndex`].
+    pub fn places(&self) -> usize {
+        self.by_index.len()
+    }
+
+    /// The member at which names live that this number is remembered of.
+    pub fn by_affinity(&self, number: u32) -> Option<BackendIndex> {
+        let place = self.by_affinity.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(self.by_affinity[place].1)
+    }
+
+    /// Whose turn it is, if there are so many members that a query does not look at all.
+    pub fn crowd(&self) -> Option<Arc<Crowd>> {
+        let crowd = self.crowd.as_ref()?;
+        Some(Arc::clone(&crowd.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Takes note of which members take queries now, if they are many. Returns whether others do than before.
+    pub(super) fn renew_crowd(&self) -> bool {
+        let Some(known) = &self.crowd else { return false };
+        let changes = self.state.epoch();
+        if self.crowd_changes.swap(changes, Relaxed) == changes {
+            return false;
+        }
+        let taking = self.backends.iter().filter(|backend| backend.takes_queries()).map(|backend| backend.index);
+        if known.read().unwrap_or_else(PoisonError::into_inner).is_of(taking) {
+            return false;
+        }
+        let members: Vec<_> = self.members().map(|(backend, weight)| (Arc::clone(backend), weight)).collect();
+        let renewed = Arc::new(crowd(self.rules().balance, &members));
+        *known.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        // Whoever looks at the changes takes the new one.
+        self.state.changes.note(Some(NOBODY));
+        self.crowd_changes.store(changes + 1, Relaxed);
+        true
     }
 
     /// The rules of its races.
@@ -70,10 +204,27 @@ impl SharedPool {
     }
 }
 
+/// Whose turn it is among these, as they stand now.
+fn crowd(balance: Balance, members: &[Weighted]) -> Crowd {
+    let known = members
+        .iter()
+        .map(|(backend, weight)| (backend.index, *weight, hash_identity(backend.address), backend.takes_queries()));
+    Crowd::new(balance, known)
+}
+
+/// What `balance = "hash"` knows a backend by: its address, so that a name goes to the same one after a restart.
+pub fn hash_identity(address: SocketAddr) -> u64 {
+    FixedState::default().hash_one(address)
+}
+
 /// What a pool is to the cache: its name and what changes its answers, but nothing that only changes how quickly they come.
 ///
-/// A backend more may have a name that the others deny, one less may take names along: neither pool speaks for the other.
+/// A backend more may have a name that the others deny, one less may take names along: neither pool speaks for the other. Unless they
+/// are replicas: then who they are makes no difference.
 pub(super) fn cache_identity(config: &PoolConfig) -> PoolId {
+    if config.replicas {
+        return PoolId::of(&format!("{}\n{:?}\nreplicas", config.name, config.rules.accept));
+    }
     let mut addresses: Vec<String> = config.backends.iter().map(|backend| backend.address.to_string()).collect();
     addresses.sort_unstable();
     PoolId::of(&format!("{}\n{:?}\n{}", config.name, config.rules.accept, addresses.join(" ")))
@@ -92,8 +243,10 @@ pub struct PoolState {
     turn: AtomicU64,
     /// Queries taken, for `every_queries` and the size of the hedge bucket.
     queries: AtomicU64,
-    /// Grows with every change of a backend's health or cookies, so that workers see that there was one.
-    epoch: AtomicU64,
+    /// The changes of backends' health or cookies, so that workers see that there was one.
+    changes: Changes,
+    /// Who has which [`BackendIndex`].
+    places: Mutex<Places>,
     /// Nanoseconds above which a query is slow.
     slow_threshold: AtomicU64,
 }
@@ -107,7 +260,8 @@ impl PoolState {
             carried: Box::default(),
             turn: AtomicU64::new(0),
             queries: AtomicU64::new(0),
-            epoch: AtomicU64::new(0),
+            changes: Changes::default(),
+            places: Mutex::default(),
             // As long as nothing is known of what is usual: what made a race move on is slow by any measure.
             slow_threshold: AtomicU64::new(config.rules.attempt_timeout.as_nanos() as u64),
         }
@@ -140,8 +294,14 @@ impl PoolState {
     }
 
     /// Changes with every change of a backend's health or cookies.
+    #[inline]
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Acquire)
+        self.changes.count()
+    }
+
+    /// What has changed since this epoch, and which epoch it is now.
+    pub fn changed_since(&self, epoch: u64) -> (Since, u64) {
+        self.changes.since(epoch)
     }
 
     /// How long a query takes at most that is not slow; the longest time of all: none is.
@@ -157,11 +317,54 @@ impl PoolState {
         self.slow_threshold.store(u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// Lets all workers know that the health of some backend has changed, or what is known of its cookies.
-    pub fn announce(&self) {
-        self.epoch.fetch_add(1, Release);
+    /// Lets all workers know that the health of a backend has changed, or what is known of its cookies.
+    pub fn announce(&self, backend: &SharedBackend) {
+        self.changes.note(Some(backend.index));
+    }
+
+    /// The same of any number of backends.
+    pub fn announce_all(&self) {
+        self.changes.note(None);
     }
 }
 
+/// Which places are taken: those of which somebody still refers to the backend that has had them last.
+#[derive(Debug, Default)]
+struct Places {
+    /// Who has had each last.
+    taken: Vec<Weak<SharedBackend>>,
+    /// The one after that which was taken last: they are taken round and round.
+    next: usize,
+}
+
+impl Places {
+    /// The places that nobody has: first those whose backend is gone, the one that has rested longest before the others, then new ones.
+    fn free(&self) -> impl Iterator<Item = BackendIndex> + use<> {
+        let places = self.taken.len();
+        let next = self.next.min(places);
+        let is_free = |place: &usize| self.taken[*place].strong_count() == 0;
+        let free: Vec<usize> = (next..places).chain(0..next).filter(is_free).collect();
+        free.into_iter().chain(places..=usize::from(MAX_PLACE)).map(|place| BackendIndex(place as u16))
+    }
+
+    /// A backend has this place now.
+    fn take(&mut self, index: BackendIndex, backend: &Arc<SharedBackend>) {
+        if self.taken.len() == index.get() {
+            self.taken.push(Weak::new());
+        }
+        self.taken[index.get()] = Arc::downgrade(backend);
+        self.next = index.get() + 1;
+    }
+}
+
+/// The last place that there is, but for [`NOBODY`].
+const MAX_PLACE: u16 = u16::MAX - 1;
+
+/// No backend has this place.
+const NOBODY: BackendIndex = BackendIndex(u16::MAX);
+
 /// Names that a `sticky` pool remembers: half a megabyte.
 const REMEMBERED_NAMES: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests;

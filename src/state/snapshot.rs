@@ -21,12 +21,7 @@ impl SharedPool {
             prefetches: counters().map(|worker| worker.prefetches.get()).sum(),
             hedges_wasted: counters().map(|worker| worker.hedges_wasted.get()).sum(),
             slow_races: counters().map(|worker| worker.slow_races.get()).sum(),
-            backends: self
-                .backends
-                .iter()
-                .zip(&self.config.backends)
-                .map(|(backend, config)| backend_snapshot(backend, config.weight))
-                .collect(),
+            backends: self.members().map(|(backend, weight)| backend_snapshot(backend, weight)).collect(),
             sources: Vec::new(),
         }
     }
@@ -34,7 +29,7 @@ impl SharedPool {
 
 /// What is known of a backend.
 fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
-    let counters = || backend.counters.iter().chain([&*backend.carried]);
+    let counters = || backend.counted().chain(backend.carried());
     let sum =
         |counter: &dyn Fn(&BackendCounters) -> &Counter| counters().map(|worker| counter(worker).get()).sum::<u64>();
     let mut latency = HistogramSnapshot::default();

@@ -82,6 +82,7 @@ mod system_resolver;
 mod takeovers;
 mod taps;
 mod tcp;
+mod thousands;
 mod top;
 mod traces;
 mod transfer_peers;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::super::Outstanding;
 use super::super::entry::{StaleAnswer, WARM_SPILLS, Waiter};
-use super::super::pool::PoolSlot;
+use super::super::plan::PlanNumber;
+use super::super::pools::PoolSlot;
 use super::super::slots::place_size;
 use super::*;
 use crate::forwarder::Client;
@@ -51,6 +52,7 @@ fn insert(in_flight: &mut InFlight<Client>, message: &[u8], now: Instant) -> Rac
     let start = Start {
         race,
         pool: PoolSlot::default(),
+        plan: PlanNumber::default(),
         hash: 1,
         is_claimed: false,
         flags: QuestionFlags::of_octet(1),

@@ -100,6 +100,7 @@ fn sample() -> Snapshot {
         verdict: Some(2),
         expired_zones: vec![ExpiredZone { authority: "ts1".to_owned(), zone: "example.org.".to_owned() }],
         registered: vec![("ts1".to_owned(), true)],
+        backend_series: None,
     }
 }
 
@@ -150,6 +151,10 @@ hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
 hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
+hedgerow_pool_backends{pool="a \"b\"",state="up"} 0
+hedgerow_pool_backends{pool="a \"b\"",state="down"} 0
+hedgerow_pool_backends{pool="a \"b\"",state="new"} 0
+hedgerow_pool_backends{pool="a \"b\"",state="draining"} 1
 hedgerow_cache_size_bytes 30
 hedgerow_cache_entries 31
 hedgerow_cache_bytes 32
@@ -249,7 +254,7 @@ fn each_format_names_its_families_as_it_should() {
         assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
         assert_eq!(
             text.matches("# TYPE ").count(),
-            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + 24
+            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + 25
         );
     };
     check(
@@ -276,6 +281,16 @@ fn each_format_names_its_families_as_it_should() {
 fn without_a_cache_there_is_nothing_of_it() {
     let text = write(Snapshot { cache: None, ..sample() }, usage(), Format::Prometheus);
     assert!(!text.contains("hedgerow_cache"), "{text}");
+}
+
+#[test]
+fn backends_of_large_pools_have_no_series_but_their_sums() {
+    let with = |backend_series| write(Snapshot { backend_series, ..sample() }, usage(), Format::Prometheus);
+    for (most, is_told) in [(None, true), (Some(1), true), (Some(0), false)] {
+        let text = with(most);
+        assert_eq!(text.contains("backend=\""), is_told, "{most:?}");
+        assert!(text.contains("hedgerow_pool_backends{pool=\"a \\\"b\\\"\",state=\"draining\"} 1"), "{text}");
+    }
 }
 
 #[test]

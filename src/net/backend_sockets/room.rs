@@ -32,6 +32,11 @@ impl Room {
         open < self.share || self.open + self.kept < self.most
     }
 
+    /// Whether there are more backends than there is room for, of which each may have one.
+    pub(super) fn is_crowded(&self, backends: usize) -> bool {
+        self.open > self.most && backends > self.most.max(1)
+    }
+
     /// A backend that had so many open has one more.
     pub(super) fn add(&mut self, open: usize) {
         self.open += 1;

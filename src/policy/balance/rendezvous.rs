@@ -20,7 +20,7 @@ pub(super) fn bound(part: f64, total: u64) -> u32 {
 }
 
 /// Spreads the bits of a number all over it (the finalizer of SplitMix64), so that identities may be alike.
-fn mix(mut bits: u64) -> u64 {
+pub(super) fn mix(mut bits: u64) -> u64 {
     bits = bits.wrapping_add(0x9E37_79B9_7F4A_7C15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -283,11 +283,11 @@ fn sticky_finds_names_that_tables_split_at_the_second_query() {
             let name = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let known_by = BackendIndex((number % 3) as u16);
             let turn = round as u64 * 1_000 + number / 3;
-            let input =
-                BalanceInput { turn, name, remembered: memory.get(name).map(BackendIndex), ..BalanceInput::new(now) };
+            let remembered = memory.get(name).map(|backend| BackendIndex(backend as u16));
+            let input = BalanceInput { turn, name, remembered, ..BalanceInput::new(now) };
             let list = turns.candidates(Balance::Sticky, &input, &mut rng);
             *detours += usize::from(list.get(0) != Some(known_by));
-            memory.insert(name, known_by.0);
+            memory.insert(name, known_by.0.into());
         }
     }
     assert!((500..800).contains(&detours[0]), "a new name goes to whose turn it is: {detours:?}");

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Latency;
 use super::window::{Window, WindowImage};
 use super::{LONG, SHORT};
+use super::{Latency, Samples};
 
 /// The recent latency of a backend, to be told to another process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,16 +20,23 @@ pub struct LatencyImage {
 impl Latency {
     /// What is known, for a successor.
     pub fn image(&self, now: Instant) -> LatencyImage {
-        LatencyImage { short: self.short.image(now), long: self.long.image(now) }
+        let samples = self.samples.as_ref();
+        samples.map_or_else(LatencyImage::default, |samples| LatencyImage {
+            short: samples.short.image(now),
+            long: samples.long.image(now),
+        })
     }
 
     /// What another process knew. Whether the times are about to change is seen anew, from the next replies on.
     pub fn of_image(image: &LatencyImage, now: Instant) -> Self {
-        let mut latency = Self::new(now);
-        latency.short = Window::of_image(&image.short, SHORT, now);
-        latency.long = Window::of_image(&image.long, LONG, now);
-        latency.refresh(now);
-        latency
+        if *image == LatencyImage::default() {
+            return Self::new(now);
+        }
+        let mut samples = Box::new(Samples::new(now));
+        samples.short = Window::of_image(&image.short, SHORT, now);
+        samples.long = Window::of_image(&image.long, LONG, now);
+        samples.refresh(now);
+        Self { began: now, samples: Some(samples) }
     }
 }
 
@@ -67,7 +74,7 @@ mod tests {
             }
             (0..given_up).for_each(|_| latency.give_up());
             // What came since the last refresh is read by a successor at once.
-            latency.refresh(now);
+            latency.samples_mut().refresh(now);
             let text = serde_json::to_string(&latency.image(now)).expect("plain data");
             let told = serde_json::from_str(&text).expect("what was written");
             let mut successor = Latency::of_image(&told, now);

@@ -109,8 +109,8 @@ fn a_late_reply_takes_the_place_of_its_attempt() {
     for _ in 0..10 {
         latency.correct(us(500_000), now);
     }
-    latency.refresh(now);
-    assert_eq!((latency.short.replies(), latency.short.unanswered()), (100, 0));
+    latency.samples_mut().refresh(now);
+    assert_eq!((latency.samples_mut().short.replies(), latency.samples_mut().short.unanswered()), (100, 0));
     assert!(is_near(latency.quantile(0.9).expect("there are samples enough"), 1_000));
     assert!(is_near(latency.quantile(0.95).expect("there are samples enough"), 500_000));
 }
@@ -119,7 +119,7 @@ fn a_late_reply_takes_the_place_of_its_attempt() {
 fn the_delay_follows_the_rules() {
     let (mut latency, now) = latency();
     fill_evenly(&mut latency, now);
-    latency.refresh(now);
+    latency.samples_mut().refresh(now);
     let check = |delay, budget, expected: u64| {
         let hedge = Hedge { delay, budget, ..Hedge::default() };
         let actual = latency.hedge_delay(&hedge);
@@ -178,8 +178,8 @@ proptest! {
         for &sample in &samples {
             latency.record(us(sample), now);
         }
-        latency.refresh(now);
-        prop_assume!(latency.short.replies() as usize == samples.len());
+        latency.samples_mut().refresh(now);
+        prop_assume!(latency.samples_mut().short.replies() as usize == samples.len());
         samples.sort_unstable();
         let rank = f64::ceil(part * samples.len() as f64).max(1.0) as usize;
         let quantile = latency.quantile(part).expect("there are samples enough");
@@ -223,7 +223,7 @@ proptest! {
                 latest.push(micros);
                 latency.record(us(micros), now);
             }
-            latency.refresh(now);
+            latency.samples_mut().refresh(now);
             latest.sort_unstable();
             let exact = latest[f64::ceil(part * latest.len() as f64) as usize - 1];
             let quantile = latency.quantile(part).expect("there are samples enough");

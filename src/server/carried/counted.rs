@@ -1,5 +1,6 @@
 //! Counters that go on: those of the process before stand beside those of the workers.
 
+use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 use super::super::Server;
@@ -75,11 +76,12 @@ impl Server {
 /// Adds what was counted of a pool.
 fn add_to_pool(pool: &SharedPool, counted: &PoolSnapshot) {
     pool.state.carried.add(counted);
+    let known: HashMap<_, _> =
+        pool.backends.iter().map(|backend| ((&*backend.name, backend.address), backend)).collect();
     for counted in &counted.backends {
         let BackendSnapshot { name, address, attempts: Attempts { probe, .. }, .. } = counted;
-        let backend = pool.backends.iter().find(|backend| backend.name == *name && backend.address == *address);
-        if let Some(backend) = backend {
-            backend.carried.add(counted);
+        if let Some(backend) = known.get(&(&**name, *address)) {
+            backend.carry_to().add(counted);
             // This thread alone counts probes.
             backend.probes.add(*probe);
         }

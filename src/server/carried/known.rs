@@ -1,5 +1,6 @@
 //! By-hand changes and states of backends: what outlives a crash, for it is small and told as it changes.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,14 +45,19 @@ impl Known {
         let change = |config: &PoolConfig| {
             let mut config = config.clone();
             let Some(known) = self.pool(&config.name) else { return config };
+            let mut addresses: HashSet<_> = config.backends.iter().map(|backend| backend.address).collect();
+            let mut names: HashSet<_> = config.backends.iter().map(|backend| backend.name.clone()).collect();
             for added in &known.added {
-                let is_same = |other: &BackendConfig| other.address == added.address || other.name == added.name;
-                if !config.backends.iter().any(is_same) {
-                    config.backends.push(added.clone());
+                if addresses.contains(&added.address) || names.contains(&added.name) {
+                    continue;
                 }
+                addresses.insert(added.address);
+                names.insert(added.name.clone());
+                config.backends.push(added.clone());
             }
-            if config.backends.iter().any(|backend| !known.removed.contains(&backend.address)) {
-                config.backends.retain(|backend| !known.removed.contains(&backend.address));
+            let removed: HashSet<_> = known.removed.iter().collect();
+            if config.backends.iter().any(|backend| !removed.contains(&backend.address)) {
+                config.backends.retain(|backend| !removed.contains(&backend.address));
             }
             config
         };
@@ -64,15 +70,18 @@ impl Known {
         let mut changed = Vec::new();
         for pool in &state.pools {
             let Some(known) = self.pool(&pool.config.name) else { continue };
+            let standings: HashMap<(SocketAddr, &str), Standing> =
+                known.backends.iter().map(|(name, address, standing)| ((*address, &**name), *standing)).collect();
             for backend in &pool.backends {
                 let was = backend.standing();
-                let standing = known.standing(backend).unwrap_or(Standing { health: HealthState::New, ..was });
+                let known = standings.get(&(backend.address, &*backend.name));
+                let standing = known.copied().unwrap_or(Standing { health: HealthState::New, ..was });
                 if standing != was {
                     backend.set_standing(standing);
                     changed.push(Arc::clone(backend));
                 }
             }
-            pool.state.announce();
+            pool.state.announce_all();
         }
         changed
     }
@@ -87,23 +96,19 @@ impl KnownPool {
     fn of(pool: &SharedPool, fixed: &PoolConfig, configured: &[PoolConfig]) -> Self {
         let by_file = configured.iter().find(|config| config.name == pool.config.name);
         let by_file = by_file.map_or(&[][..], |config| &config.backends);
-        let has = |backends: &[BackendConfig], address| backends.iter().any(|backend| backend.address == address);
-        let added = fixed.backends.iter().filter(|backend| !has(by_file, backend.address));
+        let addresses = |backends: &[BackendConfig]| -> HashSet<SocketAddr> {
+            backends.iter().map(|backend| backend.address).collect()
+        };
+        let (configured, running) = (addresses(by_file), addresses(&fixed.backends));
+        let added = fixed.backends.iter().filter(|backend| !configured.contains(&backend.address));
         let removed = by_file.iter().map(|backend| backend.address);
         let standing = |backend: &Arc<SharedBackend>| (backend.name.clone(), backend.address, backend.standing());
         Self {
             name: pool.config.name.clone(),
             added: added.cloned().collect(),
-            removed: removed.filter(|&address| !has(&fixed.backends, address)).collect(),
+            removed: removed.filter(|address| !running.contains(address)).collect(),
             backends: pool.backends.iter().map(standing).collect(),
         }
-    }
-
-    /// How a backend stood, if it was there.
-    fn standing(&self, backend: &SharedBackend) -> Option<Standing> {
-        let is_same =
-            |(name, address, _): &&(String, SocketAddr, Standing)| *name == backend.name && *address == backend.address;
-        self.backends.iter().find(is_same).map(|(_, _, standing)| *standing)
     }
 }
 
@@ -127,8 +132,8 @@ impl Server {
         self.pools = known.changed(&self.configured);
         self.put_in_force();
         let Some(state) = self.state.clone() else { return };
-        let changed = known.set_standings(&state);
-        self.prober.begin_anew(&state, |backend| changed.iter().any(|changed| std::ptr::eq(&**changed, backend)));
+        let changed: HashSet<_> = known.set_standings(&state).iter().map(Arc::as_ptr).collect();
+        self.prober.begin_anew(&state, |backend| changed.contains(&std::ptr::from_ref(backend)));
         self.refresh();
     }
 }

@@ -1,5 +1,6 @@
 //! What a server has learnt by serving: how long backends take, what hedges it can pay for, which names live where.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
@@ -46,26 +47,28 @@ struct LearntPool {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct LearntAffinity {
     /// What each backend is called there.
-    numbers: Vec<(String, u16)>,
-    /// The words of the memory, little-endian, in base64.
-    words: String,
+    numbers: Vec<(String, u32)>,
+    /// The words of the memory, little-endian, in base64. A process whose words are made otherwise has another name for them.
+    #[serde(default)]
+    words_of_32_bits: String,
 }
 
 impl LearntAffinity {
     /// Of a memory, with what backends are called in it. Takes half a millisecond.
-    fn of(affinity: &Affinity, numbers: Vec<(String, u16)>) -> Self {
+    fn of(affinity: &Affinity, numbers: Vec<(String, u32)>) -> Self {
         let words: Vec<u8> = affinity.words().into_iter().flat_map(u64::to_le_bytes).collect();
-        Self { numbers, words: BASE64.encode(&words) }
+        Self { numbers, words_of_32_bits: BASE64.encode(&words) }
     }
 
     /// Has a pool remember the names, by what it calls its backends.
     fn restore(&self, pool: &SharedPool) {
-        let octets = BASE64.decode(self.words.as_bytes()).unwrap_or_default();
+        let octets = BASE64.decode(self.words_of_32_bits.as_bytes()).unwrap_or_default();
         let words: Vec<u64> = octets.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        let number = |number: u16| {
-            let (name, _) = self.numbers.iter().find(|(_, known)| *known == number)?;
-            Some(pool.backends.iter().find(|backend| backend.name == *name)?.affinity_number)
-        };
+        let own: HashMap<&str, u32> =
+            pool.backends.iter().map(|backend| (&*backend.name, backend.affinity_number)).collect();
+        let known = self.numbers.iter().filter_map(|(name, number)| Some((*number, *own.get(&**name)?)));
+        let known: HashMap<u32, u32> = known.collect();
+        let number = |number: u32| known.get(&number).copied();
         pool.affinity.set_words(&words, number);
     }
 }

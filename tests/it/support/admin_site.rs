@@ -328,6 +328,7 @@ fn snapshot() -> Snapshot {
         taps: Vec::new(),
         limited: Vec::new(),
         cache: None,
+        backend_series: None,
         pools: vec![pool],
         verdict: None,
         expired_zones: Vec::new(),

@@ -1,0 +1,362 @@
+//! Whatever members come and go: what was learnt stays with each, races end by the plan that they began with, and nothing is left of
+//! who is gone.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::super::io::{FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery};
+use super::super::{LateReport, Outstanding, Quarantined, RaceRef, RaceReport, TakenSlot, Waiter};
+use super::*;
+use crate::cache::ResponseFor;
+use crate::config::{BackendConfig, Config, PoolConfig};
+use crate::forwarder::Client;
+use crate::policy::query_slots::{QuerySlot, SocketId};
+use crate::state::ForwarderState;
+use crate::wire::{HashSeed, Reply};
+
+/// Sockets that only are there.
+#[derive(Default)]
+struct Sockets {
+    open: BTreeMap<u32, SocketAddr>,
+    next: u32,
+}
+
+impl Io for Sockets {
+    type Client = Client;
+
+    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
+        self.next += 1;
+        self.open.insert(self.next, address);
+        SocketSetId(self.next)
+    }
+
+    fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
+        self.open.remove(&sockets.0).expect("it was open");
+        0
+    }
+
+    fn send(
+        &mut self,
+        _: SocketSetId,
+        _: Outstanding,
+        _: &SentAttempt<'_>,
+        _: Instant,
+        _: impl FnOnce(QuerySlot, &mut Vec<u8>),
+    ) -> Result<QuerySlot, NotSent> {
+        Err(NotSent::Unreachable)
+    }
+
+    fn find(&self, _: SocketId, _: u16) -> Option<(QuerySlot, TakenSlot)> {
+        None
+    }
+
+    fn was_in_use(&self, _: SocketId, _: u16) -> bool {
+        false
+    }
+
+    fn heard(&mut self, _: &SentAttempt<'_>, _: Instant, _: &Reply<'_>, _: Instant) {}
+
+    fn release(&mut self, _: QuerySlot, _: Instant) {}
+
+    fn quarantine(&mut self, _: QuerySlot, _: Instant, _: impl FnOnce(Outstanding) -> Quarantined) {}
+
+    fn withdraw(&mut self, _: QuerySlot) {}
+
+    fn shun(&mut self, _: QuerySlot) {}
+
+    fn is_suspicious(&mut self, _: SocketId) -> bool {
+        false
+    }
+
+    fn void(&mut self, _: SocketId, _: Instant, _: &mut Vec<TakenSlot>) {}
+
+    fn set_of(&self, _: SocketId) -> Option<SocketSetId> {
+        None
+    }
+
+    fn tell_struck(&mut self, _: SocketId, _: &mut Vec<Outstanding>) {}
+
+    fn take_struck(&mut self, _: SocketId, _: &mut Vec<TakenSlot>) {}
+
+    fn take_waiting(&mut self, _: SocketSetId, _: &mut Vec<TakenSlot>) {}
+
+    fn ask_by_tcp(&mut self, _: Outstanding, _: TcpQuery) -> bool {
+        false
+    }
+
+    fn fetch(&mut self, _: RaceRef, _: FetchQuery, _: Instant) -> bool {
+        false
+    }
+
+    fn respond(
+        &mut self,
+        _: &Waiter<Client>,
+        _: &Resolution<'_>,
+        _: Instant,
+        _: impl FnOnce(&ResponseFor<'_>, &mut Vec<u8>) -> Option<Said>,
+    ) {
+    }
+
+    fn respond_nothing(&mut self, _: &Waiter<Client>, _: &Resolution<'_>, _: &[u8], _: Instant) {}
+
+    fn hand_over(&mut self, _: WorkerId, _: &[u8], _: Client) {}
+
+    fn tell_prober(&mut self, _: &Arc<SharedBackend>, _: HealthSignal) {}
+
+    fn race_over(&mut self, _: RaceReport<'_>) -> bool {
+        false
+    }
+
+    fn late_reply(&mut self, _: LateReport<'_>) {}
+}
+
+/// The address of a member.
+fn address(member: u16) -> SocketAddr {
+    SocketAddr::from(([127, 1, (member >> 8) as u8, member as u8], 53))
+}
+
+/// The config of a pool that has these members with these weights.
+fn config(keys: &str, members: &BTreeMap<u16, u16>) -> PoolConfig {
+    let text = format!("[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']\n{keys}");
+    let mut pools = Config::parse(&text, "c.toml", Path::new("")).expect("a config").pools;
+    let backend = |(&member, &weight): (&u16, &u16)| BackendConfig {
+        address: address(member),
+        name: address(member).to_string(),
+        weight,
+    };
+    pools[0].backends = members.iter().map(backend).collect();
+    pools.remove(0)
+}
+
+/// The state of a pool with these members.
+fn first_state(keys: &str, members: &BTreeMap<u16, u16>) -> ForwarderState {
+    let mut config_of_all =
+        Config::parse("[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']", "c.toml", Path::new(""))
+            .expect("a config");
+    config_of_all.pools = vec![config(keys, members)];
+    ForwarderState::new(&config_of_all, None, None, None, 2).expect("there is a forwarder")
+}
+
+/// Which member it is, and how often it had come before.
+type Life = (u16, u32);
+
+/// A race with one attempt.
+struct Asked {
+    life: Life,
+    plan: PlanNumber,
+    backend: BackendIndex,
+}
+
+/// A worker's pool, and what is to be known of it.
+struct Scene {
+    keys: &'static str,
+    state: ForwarderState,
+    pool: Pool,
+    io: Sockets,
+    now: Instant,
+    members: BTreeMap<u16, u16>,
+    /// How often each member has come.
+    lives: BTreeMap<u16, u32>,
+    /// What is to be known of each member's latency and load.
+    expected: BTreeMap<Life, (Latency, BackendLoad)>,
+    asked: Vec<Asked>,
+    rng: SmallRng,
+}
+
+impl Scene {
+    fn new(keys: &'static str, members: BTreeMap<u16, u16>) -> Self {
+        let (state, mut io, now) = (first_state(keys, &members), Sockets::default(), Instant::now());
+        let pool = Pool::new(Arc::clone(&state.pools[0]), &mut io, WorkerId(0), now);
+        let lives = members.keys().map(|&member| (member, 1)).collect();
+        let rng = SmallRng::seed_from_u64(1);
+        let (expected, asked) = (BTreeMap::new(), Vec::new());
+        Self { keys, state, pool, io, now, members, lives, expected, asked, rng }
+    }
+
+    /// What is to be known of a member.
+    fn expected(&mut self, life: Life) -> &mut (Latency, BackendLoad) {
+        let now = self.now;
+        self.expected.entry(life).or_insert_with(|| (Latency::new(now), BackendLoad::new(now)))
+    }
+
+    fn change(&mut self, members: BTreeMap<u16, u16>) {
+        for member in members.keys().filter(|member| !self.members.contains_key(member)) {
+            *self.lives.entry(*member).or_default() += 1;
+        }
+        self.members = members;
+        self.state = self.state.with_pools(&[config(self.keys, &self.members)], 2);
+        for backend in &self.state.pools[0].backends {
+            backend.set_health(HealthState::Up);
+        }
+        if !Arc::ptr_eq(&self.pool.shared, &self.state.pools[0]) {
+            self.pool.set_plan(&mut self.io, Arc::clone(&self.state.pools[0]), self.now);
+        }
+        self.state.pools[0].state.announce_all();
+    }
+
+    fn ask(&mut self) {
+        self.pool.refresh(self.now, |_| {});
+        let hasher = HashSeed([1, 2]).question_hasher();
+        let list = self.pool.candidates(b"\x07example\0", &hasher, &mut self.rng, self.now);
+        let backend = list.get(0).expect("somebody is asked");
+        let asked = self.pool.backend(backend).address;
+        let member = *self.members.keys().find(|member| address(**member) == asked).expect("a member");
+        assert_eq!(self.pool.shared.weight(backend), self.members[&member]);
+        let sockets = self.pool.sockets(&mut self.io, backend);
+        assert_eq!((self.io.open[&sockets.0], self.pool.backend_of(sockets)), (asked, Some(backend)));
+        let life = (member, self.lives[&member]);
+        let now = self.now;
+        self.expected(life).1.asked(now);
+        self.pool.asked(backend, now);
+        self.pool.in_flight += 1;
+        self.asked.push(Asked { life, plan: self.pool.plan, backend });
+    }
+
+    fn answer(&mut self, place: usize) {
+        let Asked { life, plan, backend } = self.asked.swap_remove(place);
+        self.now += Duration::from_millis(1);
+        let (now, end) = (self.now, End::Reply(Duration::from_millis(1 + u64::from(life.0 % 50))));
+        let (latency, load) = self.expected(life);
+        latency::ended(load, latency, end, false, now);
+        self.pool.work_by(plan);
+        assert_eq!(self.pool.plan, plan, "the plan of a race is there for as long as the race");
+        assert_eq!(self.pool.shared.backend(backend).address, address(life.0));
+        assert_eq!(self.pool.backend(backend).address, address(life.0), "its place is nobody else's");
+        self.pool.is_waited_for_no_more(backend);
+        self.pool.ended(backend, end, false, now);
+        self.pool.resume();
+        if self.pool.race_over(plan) {
+            self.pool.forget_left(&mut self.io, now);
+        }
+    }
+
+    /// Compares what is known of each member with what is to be known.
+    fn check(&mut self) {
+        for backend in self.state.pools[0].backends.clone() {
+            let member = *self.members.keys().find(|member| address(**member) == backend.address).expect("a member");
+            let life = (member, self.lives[&member]);
+            let now = self.now;
+            let (latency, load) =
+                self.expected.get(&life).cloned().unwrap_or_else(|| (Latency::new(now), BackendLoad::new(now)));
+            let (known_latency, known_load) = self.pool.known(backend.index);
+            for part in [0.5, 0.95] {
+                assert_eq!(known_latency.quantile(part), latency.quantile(part), "{life:?}");
+            }
+            assert_eq!(known_load.in_flight(), load.in_flight(), "{life:?}");
+            assert!((known_load.cost(now) - load.cost(now)).abs() < 1e-12, "{life:?}");
+            let counted = backend.counted_by(0).map_or(0, |counters| counters.in_flight.get());
+            assert_eq!(counted, u64::from(load.in_flight()), "{life:?}");
+        }
+    }
+
+    /// When all have answered, nothing is left of those who are gone.
+    fn check_end(mut self) {
+        while !self.asked.is_empty() {
+            self.answer(0);
+        }
+        self.check();
+        assert!(self.pool.is_idle() && self.pool.is_not_waited_for());
+        assert_eq!((self.pool.out, self.pool.races()), (0, 0));
+        assert_eq!(self.pool.backends().count(), self.members.len());
+        let addresses: Vec<_> = self.members.keys().map(|&member| address(member)).collect();
+        assert!(self.io.open.values().all(|open| addresses.contains(open)), "sockets of one who is gone");
+        self.pool.forget(&mut self.io, self.now);
+        assert!(self.io.open.is_empty());
+    }
+}
+
+/// What happens.
+#[derive(Clone, Debug)]
+enum Step {
+    /// These are the members from now on, with these weights.
+    Change(BTreeMap<u16, u16>),
+    Ask(u8),
+    Answer(Vec<prop::sample::Index>),
+}
+
+fn steps(most: u16) -> impl Strategy<Value = Vec<Step>> {
+    let change = prop::collection::btree_map(0..most, 1..4_u16, 1..usize::from(most)).prop_map(Step::Change);
+    let answer = prop::collection::vec(any::<prop::sample::Index>(), 1..80).prop_map(Step::Answer);
+    prop::collection::vec(prop_oneof![2 => change, 4 => (1..100_u8).prop_map(Step::Ask), 3 => answer], 1..30)
+}
+
+fn play(keys: &'static str, steps: Vec<Step>) {
+    let mut scene = Scene::new(keys, BTreeMap::from([(0, 1), (1, 2)]));
+    for step in steps {
+        match step {
+            Step::Change(members) => scene.change(members),
+            Step::Ask(count) => (0..count).for_each(|_| scene.ask()),
+            Step::Answer(which) => {
+                for index in which {
+                    if !scene.asked.is_empty() {
+                        let place = index.index(scene.asked.len());
+                        scene.answer(place);
+                    }
+                }
+            }
+        }
+        scene.check();
+    }
+    scene.check_end();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_was_learnt_stays_with_few_members(steps in steps(12)) {
+        play("balance = 'random'", steps);
+    }
+
+    #[test]
+    fn what_was_learnt_stays_with_many_members(steps in steps(130)) {
+        play("balance = 'random'\nreplicas = true", steps);
+    }
+}
+
+#[test]
+fn of_thousands_only_those_that_are_asked_take_memory_and_sockets() {
+    let members = (0..5_000).map(|member| (member, 1)).collect();
+    let mut scene = Scene::new("balance = 'ordered'", members);
+    (0..100).for_each(|_| scene.ask());
+    assert_eq!(scene.io.open.len(), 1);
+    let counted = scene.state.pools[0].backends.iter().filter(|backend| backend.counted().count() > 0);
+    assert_eq!(counted.count(), 1);
+    scene.check_end();
+}
+
+#[test]
+fn places_of_those_who_are_gone_are_used_again() {
+    let mut scene = Scene::new("balance = 'round-robin'", (0..10).map(|member| (member, 1)).collect());
+    for round in 1..2_000_u16 {
+        scene.change((round..round + 10).map(|member| (member, 1)).collect());
+        scene.ask();
+        if round % 5 == 0 {
+            while !scene.asked.is_empty() {
+                scene.answer(0);
+            }
+        }
+    }
+    assert!(scene.pool.members.len() <= 40, "{} places", scene.pool.members.len());
+    scene.check_end();
+}
+
+#[test]
+fn a_late_reply_counts_where_the_present_plan_says_the_same() {
+    for (keys, is_known) in [("replicas = true", true), ("replicas = false", false)] {
+        let mut scene = Scene::new(keys, BTreeMap::from([(0, 1), (1, 1)]));
+        let (plan, [stays, goes]) = (scene.pool.plan, [0, 1].map(|place| scene.state.pools[0].backends[place].index));
+        assert!(scene.pool.shared_of(plan, stays).is_some());
+        scene.change(BTreeMap::from([(0, 1), (2, 1)]));
+        assert_eq!(scene.pool.shared_of(plan, stays).is_some(), is_known, "{keys}");
+        assert!(scene.pool.shared_of(plan, goes).is_none(), "{keys}");
+        assert!(scene.pool.shared_of(scene.pool.plan.next(), stays).is_none(), "{keys}");
+    }
+}

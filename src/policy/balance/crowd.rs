@@ -1,0 +1,212 @@
+//! The turns of a pool with so many backends that a query cannot look at all of them.
+//!
+//! The control thread makes it, and all workers share it. It is made anew when members come, go, or stand otherwise, but some
+//! time later; so a query looks whether those that it draws take queries, and passes over those that do not. What a query costs
+//! does not depend on how many members there are:
+//!
+//! - `ordered`: the first that take queries, of a list;
+//! - `round-robin`, `sticky`: in turn where all weights are equal, else by a sequence that meets each member as often as its weight
+//!   says, and as evenly as can be (the multiples of the golden ratio, by an alias table);
+//! - `random`: drawn by an alias table;
+//! - `least-load`, `fastest`: the better of two that are drawn (the power of two choices);
+//! - `hash`: a table of places, of which one that comes or goes changes none but its own; with bounded load.
+
+use rand::{Rng, RngExt};
+
+use super::alias::Alias;
+use super::places::{Places, STRIDE};
+use super::{Balance, BalanceInput, Member, pass_over_slow_starters, rendezvous};
+use crate::policy::candidates::{BackendIndex, Candidates};
+
+/// The turns of many backends.
+#[derive(Clone, Debug)]
+pub struct Crowd {
+    /// Those that take queries, in the order of the config; all, if none does.
+    members: Box<[Member]>,
+    /// No member takes queries.
+    all_down: bool,
+    /// The share of each, by [`BackendIndex`].
+    weights: Box<[u16]>,
+    total_weight: u64,
+    /// All have the same share.
+    is_even: bool,
+    alias: Alias,
+    /// Where names are at home, for `hash`.
+    places: Option<Places>,
+}
+
+impl Crowd {
+    /// The turns of these backends, in the order of the config: which each is, its weight, where 0 is taken as 1, what `hash` knows
+    /// it by, and whether it takes queries.
+    pub fn new(balance: Balance, backends: impl Iterator<Item = (BackendIndex, u16, u64, bool)> + Clone) -> Self {
+        let all_down = !backends.clone().any(|(.., takes_queries)| takes_queries);
+        let asked = backends.filter(|(.., takes_queries)| *takes_queries || all_down);
+        let members: Box<[Member]> =
+            asked.map(|(backend, weight, identity, _)| Member { backend, weight: weight.max(1), identity }).collect();
+        let mut weights = vec![1; members.iter().map(|member| member.backend.get() + 1).max().unwrap_or(0)];
+        members.iter().for_each(|member| weights[member.backend.get()] = member.weight);
+        Self {
+            all_down,
+            weights: weights.into(),
+            total_weight: members.iter().map(|member| u64::from(member.weight)).sum(),
+            is_even: members.windows(2).all(|pair| pair[0].weight == pair[1].weight),
+            alias: Alias::new(members.iter().map(|member| member.weight)),
+            places: (balance == Balance::Hash).then(|| Places::new(&members)),
+            members,
+        }
+    }
+
+    /// Whether nobody takes queries, as far as was known when this was made.
+    pub fn all_down(&self) -> bool {
+        self.all_down
+    }
+
+    /// Whether it was made when these took queries, in the order of the config.
+    pub fn is_of(&self, mut taking: impl Iterator<Item = BackendIndex>) -> bool {
+        let mut members = self.members.iter().filter(|_| !self.all_down);
+        loop {
+            match (members.next(), taking.next()) {
+                (None, None) => return true,
+                (Some(member), Some(backend)) if member.backend == backend => {}
+                (Some(_) | None, Some(_) | None) => return false,
+            }
+        }
+    }
+
+    /// Whom a race may ask, in order. `takes_queries`: whether a backend does now.
+    pub fn candidates(
+        &self,
+        balance: Balance,
+        input: &BalanceInput<'_>,
+        takes_queries: impl Fn(BackendIndex) -> bool,
+        rng: &mut impl Rng,
+    ) -> Candidates {
+        if self.members.is_empty() {
+            return Candidates::new(true);
+        }
+        let view = View { crowd: self, is_asked: |backend| self.all_down || takes_queries(backend) };
+        let mut list = match balance {
+            Balance::Ordered => view.first(),
+            Balance::RoundRobin => view.in_turn(input.turn),
+            Balance::Random => view.drawn(rng),
+            Balance::Sticky => view.by_affinity(input),
+            Balance::Hash => view.by_name(input),
+            Balance::LeastLoad => view.better_of_two(rng, |backend| {
+                let strength = f64::from(self.weight(backend)) * input.share(backend);
+                let errors = input.load(backend).map_or(0, |load| load.errors().level(input.now));
+                (f64::from(input.in_flight(backend)) / strength, f64::from(errors))
+            }),
+            Balance::Fastest => view.better_of_two(rng, |backend| {
+                // Who has twice the weight has twice the attempts out, and is none the slower for that.
+                let out = f64::from(input.in_flight(backend));
+                let cost = input.load(backend).map_or(0.0, |load| load.cost(input.now));
+                (cost * (out / f64::from(self.weight(backend)) + 1.0) / (out + 1.0), 0.0)
+            }),
+        };
+        if list.is_empty() {
+            // Nearly all have gone down since this was made.
+            list = Candidates::of((0..TRIES).map(|_| self.draw(rng.random())), true);
+        }
+        if !list.all_down() {
+            pass_over_slow_starters(&mut list, input, rng);
+        }
+        list
+    }
+
+    /// The member at this place of all draws.
+    fn draw(&self, part: u64) -> BackendIndex {
+        self.members[self.alias.at(part)].backend
+    }
+
+    /// The share of a backend.
+    fn weight(&self, backend: BackendIndex) -> u16 {
+        self.weights.get(backend.get()).copied().unwrap_or(1)
+    }
+}
+
+/// A crowd as one query sees it.
+struct View<'a, F> {
+    crowd: &'a Crowd,
+    /// Whether a backend may be asked.
+    is_asked: F,
+}
+
+impl<F: Fn(BackendIndex) -> bool> View<'_, F> {
+    /// The first of these that may be asked. Repetitions are passed over, and it is given up after a while.
+    fn list(&self, backends: impl Iterator<Item = BackendIndex>) -> Candidates {
+        let mut list = Candidates::new(self.crowd.all_down);
+        for backend in backends.take(TRIES) {
+            if (self.is_asked)(backend) {
+                list.push(backend);
+            }
+            if list.is_full() {
+                break;
+            }
+        }
+        list
+    }
+
+    /// As in the config.
+    fn first(&self) -> Candidates {
+        self.list(self.crowd.members.iter().map(|member| member.backend))
+    }
+
+    /// Whose turn it is, and whose the next turns are.
+    fn in_turn(&self, turn: u64) -> Candidates {
+        let Crowd { members, is_even, .. } = self.crowd;
+        if *is_even {
+            let first = (turn % members.len() as u64) as usize;
+            let ring = members[first..].iter().chain(&members[..first]);
+            return self.list(ring.map(|member| member.backend));
+        }
+        self.list((turn..=u64::MAX).map(|turn| self.crowd.draw(turn.wrapping_mul(STRIDE))))
+    }
+
+    /// By chance.
+    fn drawn(&self, rng: &mut impl Rng) -> Candidates {
+        self.list(std::iter::repeat_with(|| self.crowd.draw(rng.random())))
+    }
+
+    /// Where the name was answered before, then whose turn it is.
+    fn by_affinity(&self, input: &BalanceInput<'_>) -> Candidates {
+        let mut list = self.in_turn(input.turn);
+        if let Some(home) = input.remembered.filter(|home| (self.is_asked)(*home)) {
+            list.bring_to_front(home);
+        }
+        list
+    }
+
+    /// Where the name is at home, then others that only the name says; those that have enough to do come last.
+    fn by_name(&self, input: &BalanceInput<'_>) -> Candidates {
+        let Some(places) = &self.crowd.places else { return self.in_turn(input.name) };
+        let list = self.list((0..).map_while(|step| places.at(input.name, step)));
+        // This query is going to be one more.
+        let total = input.out + 1;
+        let is_busy = |backend: &BackendIndex| {
+            let part = f64::from(self.crowd.weight(*backend)) / self.crowd.total_weight as f64;
+            input.in_flight(*backend) >= rendezvous::bound(part, total)
+        };
+        if !list.iter().any(|backend| is_busy(&backend)) {
+            return list;
+        }
+        let idle = list.iter().filter(|backend| !is_busy(backend));
+        Candidates::of(idle.chain(list.iter().filter(is_busy)), list.all_down())
+    }
+
+    /// The better of two that are drawn, then the other, and more that are drawn. Of equals the first.
+    fn better_of_two(&self, rng: &mut impl Rng, cost: impl Fn(BackendIndex) -> (f64, f64)) -> Candidates {
+        let mut list = self.drawn(rng);
+        if let &[one, other, ..] = list.as_slice()
+            && cost(other) < cost(one)
+        {
+            list.bring_to_front(other);
+        }
+        list
+    }
+}
+
+/// Backends that a query looks at, at most: if one in ten takes queries, six of these do.
+const TRIES: usize = 64;
+
+#[cfg(test)]
+mod tests;

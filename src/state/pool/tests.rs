@@ -1,0 +1,94 @@
+//! What a pool keeps when its config changes.
+
+use std::path::Path;
+
+use super::*;
+use crate::config::Config;
+
+/// A pool of backends with these last octets and weights.
+fn config(keys: &str, members: &[(u16, u16)]) -> PoolConfig {
+    let text = format!("[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']\n{keys}");
+    let mut config = Config::parse(&text, "c.toml", Path::new("")).expect("a config").pools.remove(0);
+    config.backends = members.iter().map(|&(member, weight)| backend(member, weight)).collect();
+    config
+}
+
+fn backend(member: u16, weight: u16) -> BackendConfig {
+    let address = SocketAddr::from(([127, 1, (member >> 8) as u8, member as u8], 53));
+    BackendConfig { address, name: address.to_string(), weight }
+}
+
+/// Members with weight 1.
+fn even(members: std::ops::Range<u16>) -> Vec<(u16, u16)> {
+    members.map(|member| (member, 1)).collect()
+}
+
+#[test]
+fn replicas_speak_for_each_other_and_others_do_not() {
+    let id = |keys: &str, members| cache_identity(&config(keys, &even(members)));
+    assert_eq!(id("replicas = true", 0..3), id("replicas = true", 2..9));
+    assert_ne!(id("", 0..3), id("", 0..4));
+    assert_ne!(id("replicas = true", 0..3), id("replicas = false", 0..3));
+    assert_ne!(id("replicas = true", 0..3), id("replicas = true\naccept = 'any'", 0..3));
+}
+
+#[test]
+fn who_stays_is_the_same_with_another_weight_too() {
+    let first = SharedPool::new(config("", &even(0..100)), None, 2);
+    first.backends[7].drain();
+    let second = SharedPool::new(config("", &[(7, 5), (200, 1), (8, 1)]), Some(&first), 2);
+    assert!(
+        Arc::ptr_eq(&second.backends[0], &first.backends[7]) && Arc::ptr_eq(&second.backends[2], &first.backends[8])
+    );
+    assert_eq!(second.weight(second.backends[0].index), 5);
+    assert!(second.backends[0].is_draining());
+    assert_eq!(second.backends[1].health(), HealthState::New);
+    assert_eq!((second.joined.len(), second.left.len(), second.edition), (1, 98, 1));
+    assert!(second.find(second.joined[0]).is_some() && second.left.iter().all(|left| second.find(*left).is_none()));
+    assert!(first.crowd().is_some() && second.crowd().is_none());
+}
+
+#[test]
+fn a_place_is_used_again_when_nobody_refers_to_its_backend() {
+    let first = SharedPool::new(config("", &even(0..3)), None, 2);
+    let indexes = |pool: &SharedPool| pool.backends.iter().map(|backend| backend.index.0).collect::<Vec<_>>();
+    assert_eq!(indexes(&first), [0, 1, 2]);
+    let known_to_a_race = Arc::clone(&first.backends[0]);
+    let second = SharedPool::new(config("", &even(3..6)), Some(&first), 2);
+    assert_eq!(indexes(&second), [3, 4, 5], "the ones before may have races");
+    drop(first);
+    let third = SharedPool::new(config("", &even(6..10)), Some(&second), 2);
+    assert_eq!(indexes(&third), [1, 2, 6, 7]);
+    drop((second, known_to_a_race));
+    let fourth = SharedPool::new(config("", &even(20..22)), Some(&third), 2);
+    assert_eq!(indexes(&fourth), [0, 3], "the one that has rested longest");
+}
+
+#[test]
+fn a_crowd_is_made_anew_when_others_take_queries() {
+    let pool = SharedPool::new(config("", &even(0..100)), None, 2);
+    let crowd = || pool.crowd().expect("they are many");
+    let before = crowd();
+    assert!(!pool.renew_crowd());
+    pool.state.announce(&pool.backends[0]);
+    assert!(!pool.renew_crowd(), "its cookies have changed");
+    assert!(Arc::ptr_eq(&before, &crowd()));
+    pool.backends[0].drain();
+    assert!(!pool.renew_crowd(), "nobody was told");
+    pool.state.announce(&pool.backends[0]);
+    let epoch = pool.state.epoch();
+    assert!(pool.renew_crowd() && !pool.renew_crowd());
+    assert!(!Arc::ptr_eq(&before, &crowd()));
+    assert!(pool.state.epoch() > epoch, "workers are told");
+}
+
+#[test]
+fn names_are_remembered_of_who_stays() {
+    let first = SharedPool::new(config("balance = 'sticky'", &even(0..100)), None, 2);
+    let numbers: Vec<u32> = first.backends.iter().map(|backend| backend.affinity_number).collect();
+    let second = SharedPool::new(config("balance = 'sticky'", &even(50..150)), Some(&first), 2);
+    for (member, number) in numbers.into_iter().enumerate() {
+        let found = second.by_affinity(number);
+        assert_eq!(found, (member >= 50).then(|| first.backends[member].index), "{member}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Thousands of backends of which few answer: what they cost, that probes find out who is there, and that no query is lost while a hundred
+//! come and go each second. `cargo test --release --test it thousands:: -- --nocapture` prints the figures of docs/src/balance.md.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::*;
+
+/// Whether this is a run for figures.
+const IS_WHOLE: bool = !cfg!(debug_assertions);
+
+/// Backends of a large pool.
+const MANY: u32 = 5_000;
+
+/// Queries a second.
+const RATE: u32 = if IS_WHOLE { 5_000 } else { 500 };
+
+/// For how long members come and go.
+const CHANGING: Duration = if IS_WHOLE { Duration::from_secs(10) } else { Duration::from_secs(3) };
+
+/// An address of this host at which nobody listens.
+fn nobody(number: u32) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from(0x7F20_0000 + number), 5303))
+}
+
+/// The config of a forwarder to these authorities and to so many addresses at which nobody is.
+fn config(authorities: &[Authority], nobodies: u32, keys: &str) -> String {
+    let absent: Vec<_> = (0..nobodies).map(nobody).collect();
+    let mut asked: Vec<&dyn Asked> = authorities.iter().map(|authority| authority as &dyn Asked).collect();
+    // Those who answer stand among the others.
+    asked.extend(absent.iter().map(|absent| absent as &dyn Asked));
+    asked.rotate_left(authorities.len() / 2);
+    let forwarder = Forwarder::to(&asked, keys).workers(2).admin().to_toml();
+    format!("{forwarder}[forwarder.limits]\nwaiting = 100000\n")
+}
+
+/// Waits until probes have found who is there and who is not.
+fn wait_for_states(admin: &Admin, up: u64, down: u64) {
+    until_within(Duration::from_secs(120), "all were probed", || {
+        let metrics = admin.metrics();
+        let count = |state| metrics.sum("hedgerow_pool_backends", &[("state", state)]);
+        (count("up") == up && count("down") + count("new") == down).then_some(())
+    });
+}
+
+/// Waits for a condition longer than is usual.
+fn until_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// What all queries took of the processors, in µs for each.
+fn cpu_of(server: &Server, work: impl FnOnce() -> usize) -> f64 {
+    let cpu = || -> f64 {
+        let text = server.admin().get("/metrics").body;
+        let lines = text.lines().filter(|line| line.starts_with("hedgerow_worker_cpu_seconds_total{"));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    };
+    let before = cpu();
+    let queries = work();
+    (cpu() - before) * 1e6 / queries as f64
+}
+
+#[test]
+fn of_thousands_those_that_answer_are_asked() {
+    let authorities: Vec<_> = (0..3).map(|_| Authority::start(&load_table())).collect();
+    let began = Instant::now();
+    let server =
+        Server::start(&config(&authorities, MANY - 3, "dispatch = 'sequential'\nbalance = 'random'\nreplicas = true"));
+    println!("ready with {MANY} backends after {:?}", began.elapsed());
+    let admin = server.admin();
+    wait_for_states(&admin, 3, u64::from(MANY) - 3);
+    println!("all states known after {:?}", began.elapsed());
+    let load = Load::start(server.listener("forwarder"), RATE);
+    load.run_for(Duration::from_secs(2));
+    load.stop().check("three of five thousand", &admin);
+    // No series for each, but a sum for each state.
+    let began = Instant::now();
+    let text = admin.get("/metrics").body;
+    println!("/metrics: {} octets in {:?}", text.len(), began.elapsed());
+    assert!(!text.contains("hedgerow_backend_up{"), "{text}");
+    let began = Instant::now();
+    let status: Value = serde_json::from_str(&admin.get("/api/v1/status").body).expect("JSON");
+    println!("status in {:?}", began.elapsed());
+    assert_eq!(status["pools"][0]["backends"].as_array().map(Vec::len), Some(MANY as usize));
+    println!("resident: {} KiB", server.process.resident() / 1024);
+    let open = server.process.descriptors();
+    assert!(open < 2_000, "{open} descriptors");
+}
+
+#[test]
+fn no_query_is_lost_while_a_hundred_members_come_and_go_each_second() {
+    let authorities: Vec<_> = (0..3).map(|_| Authority::start(&load_table())).collect();
+    let nobodies = if IS_WHOLE { MANY } else { 500 };
+    let keys = "dispatch = 'sequential'\nbalance = 'least-load'\nreplicas = true\ntimeout = '5s'";
+    let server = Server::start(&config(&authorities, nobodies, keys));
+    let admin = server.admin();
+    wait_for_states(&admin, 3, nobodies.into());
+    let load = Load::start(server.listener("forwarder"), RATE);
+    let (began, mut changes, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    let backends = "/api/v1/pools/all/backends";
+    while began.elapsed() < CHANGING {
+        let number = nobodies + changes / 2 % 50;
+        let at = Instant::now();
+        if changes % 2 == 0 {
+            admin.post(backends, &format!("{{\"address\": \"{}\"}}", nobody(number)));
+        } else {
+            assert_eq!(admin.try_delete(&format!("{backends}/{}", nobody(number))).status, 200);
+        }
+        longest = longest.max(at.elapsed());
+        changes += 1;
+        load.run_for(Duration::from_millis(10));
+    }
+    // One who answers leaves, and another comes.
+    let new = Authority::start(&load_table());
+    admin.post(backends, &format!("{{\"address\": \"{}\"}}", new.address()));
+    admin.wait_for("it is up", |metrics| metrics.sum("hedgerow_pool_backends", &[("state", "up")]) == 4);
+    assert_eq!(admin.try_delete(&format!("{backends}/{}", authorities[0].address())).status, 200);
+    load.run_for(Duration::from_millis(500));
+    let report = load.stop();
+    println!("{changes} changes in {:?}, each done within {longest:?} as ctl sees it", began.elapsed());
+    let times = report.times(began, Instant::now());
+    println!("answers: p50 {:?}, p99 {:?}, longest {:?}", percentile(&times, 50), percentile(&times, 99), times.last());
+    report.check("members that come and go", &admin);
+    // Nothing is in flight any more.
+    let status = || -> Value { serde_json::from_str(&admin.get("/api/v1/status").body).expect("JSON") };
+    until("all have ended", || {
+        let status = status();
+        let backends = status["pools"][0]["backends"].as_array()?.clone();
+        backends.iter().all(|backend| backend["in_flight"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_cache_of_replicas_stays_when_members_come_and_go() {
+    for (keys, expected) in [("replicas = true", 1), ("replicas = false", 2)] {
+        let backend = Backend::new(answer("192.0.2.1"));
+        let server = Forwarder::to(&[&backend], keys).admin().cache("").start();
+        let (admin, client) = (server.admin(), server.client());
+        let ask = || assert_eq!(client.ask(&query("kept.example", A)).answers(), ["192.0.2.1"]);
+        ask();
+        admin.post("/api/v1/pools/all/backends", &format!("{{\"address\": \"{}\"}}", nobody(1)));
+        ask();
+        assert_eq!(backend.queries_for("kept.example").len(), expected, "{keys}");
+    }
+}
+
+/// Figures, for which a debug build would tell nothing.
+#[test]
+fn thousands_cost_a_query_no_more_than_a_few() {
+    let rounds = if IS_WHOLE { Duration::from_secs(4) } else { Duration::from_millis(300) };
+    let (few, many) = if IS_WHOLE { (5, MANY) } else { (2, 100) };
+    let asked = if IS_WHOLE { 5 } else { 2 };
+    for balance in ["ordered", "round-robin", "random", "sticky", "hash", "least-load", "fastest"] {
+        let keys =
+            format!("dispatch = 'sequential'\nbalance = '{balance}'\ncookies = false\n[health]\ninterval = '1h'");
+        let authorities: Vec<_> = (0..asked).map(|_| Authority::start(&load_table())).collect();
+        let figures = [few, many].map(|backends| {
+            let server = Server::start(&config(&authorities, backends - asked, &keys));
+            let admin = server.admin();
+            wait_for_states(&admin, asked.into(), (backends - asked).into());
+            let memory = server.process.resident();
+            let cpu = cpu_of(&server, || {
+                let load = Load::start(server.listener("forwarder"), RATE);
+                load.run_for(rounds);
+                let report = load.stop();
+                report.check(balance, &admin);
+                report.queries.len()
+            });
+            (cpu, memory)
+        });
+        let [(cpu_of_few, memory_of_few), (cpu_of_many, memory_of_many)] = figures;
+        println!(
+            "{balance}: {cpu_of_few:.1} µs a query with {few}, {cpu_of_many:.1} with {many} ({:.2} times), {} KiB more",
+            cpu_of_many / cpu_of_few,
+            memory_of_many.saturating_sub(memory_of_few) / 1024
+        );
+    }
+}
