@@ -35,6 +35,10 @@ impl Files {
         let authorities = || config.authorities.iter();
         let zones = authorities().flat_map(|authority| &authority.zones).map(|zone| &zone.file);
         let secondaries = authorities().flat_map(|authority| &authority.secondaries).map(|zone| &zone.file);
+        // A file that names their folder; which ones are in it, catalogs tell.
+        let members = authorities().filter(|authority| !authority.catalogs.is_empty());
+        let members: Vec<_> = members.map(|authority| authority.members_folder.join("members")).collect();
+        let produced = authorities().flat_map(|authority| &authority.produced).map(|catalog| &catalog.file);
         let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_ref());
         let keys = config.keys.iter().filter_map(|key| match key {
             KeyConfig::InFile { file, .. } => Some(file),
@@ -58,7 +62,7 @@ impl Files {
                 .chain(zones.chain(token).chain(keys).cloned())
                 .chain(cookies)
                 .collect(),
-            written: secondaries.chain(cache).chain(log).chain(dnstap).cloned().collect(),
+            written: secondaries.chain(produced).chain(&members).chain(cache).chain(log).chain(dnstap).cloned().collect(),
             programs: Vec::new(),
         }
     }
