@@ -116,7 +116,6 @@ fn safe_file_name(name: &str) -> String {
     name.bytes().map(escape).collect()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::check;

@@ -88,7 +88,8 @@ pub(super) fn read<'d>(
         section.finish();
         let Some(zone) = name else { return };
         if zone.as_wire().len() > MAX_CATALOG_NAME {
-            let message = format!("expected a name of at most {MAX_CATALOG_NAME} octets, for what it lists has longer ones");
+            let message =
+                format!("expected a name of at most {MAX_CATALOG_NAME} octets, for what it lists has longer ones");
             return catalog.spot.note(message);
         }
         let file = folder.join(file.map_or_else(|| usual_file(&zone), Option::unwrap_or_default));

@@ -62,7 +62,14 @@ impl Files {
                 .chain(zones.chain(token).chain(keys).cloned())
                 .chain(cookies)
                 .collect(),
-            written: secondaries.chain(produced).chain(&members).chain(cache).chain(log).chain(dnstap).cloned().collect(),
+            written: secondaries
+                .chain(produced)
+                .chain(&members)
+                .chain(cache)
+                .chain(log)
+                .chain(dnstap)
+                .cloned()
+                .collect(),
             programs: Vec::new(),
         }
     }

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::authorities::ServedAuthority;
 use super::{Command, ReloadNotice, Server};
 use crate::admin::{Change, Question, Refused};
 use crate::config::{BackendConfig, PoolConfig};
@@ -29,6 +30,7 @@ impl Server {
                 Ok(format!("{} of pool {pool} finishes what it has and gets no more queries", backend.name))
             }
             Change::Remove { pool, backend } => self.remove(&pool, &backend),
+            Change::Accept { name } => self.accept(&name),
             Change::Set { pool, backend, to } => {
                 let backend = self.backend(&pool, &backend)?;
                 backend.set_manual(to);
@@ -40,6 +42,15 @@ impl Server {
                 })
             }
         }
+    }
+
+    /// Takes what is doubted of a catalog.
+    fn accept(&mut self, name: &str) -> Result<String, Refused> {
+        let refused = |known: &[String]| Refused::no_such("catalog", name, known.iter().map(String::as_str));
+        self.accept_catalog(name).unwrap_or_else(|| {
+            let catalogs = self.authorities.iter().flat_map(ServedAuthority::catalogs).map(|known| known.catalog);
+            Err(refused(&catalogs.collect::<Vec<_>>()))
+        })
     }
 
     /// Has a worker ask a question for an operator: the one that is known to have it, or else whichever takes queries, which says if
