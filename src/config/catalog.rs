@@ -242,11 +242,11 @@ mod tests {
         );
         check_zone(
             "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], alow = [\"e\"] }",
-            "58: authorities.a.zones[0]: unknown key \"alow\", did you mean \"allow\"?",
+            "57: authorities.a.zones[0]: unknown key \"alow\", did you mean \"allow\"?",
         );
         check_zone(
             "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], groups.red = { primary = [\"[::1]:53\"] } }",
-            "73: authorities.a.zones[0].groups.red: unknown key \"primary\", did you mean \"primaries\"?",
+            "72: authorities.a.zones[0].groups.red: unknown key \"primary\", did you mean \"primaries\"?",
         );
         check_zone(
             "{ catalog = \"c\", produce = true, primaries = [\"192.0.2.1:53\"] }",
@@ -260,11 +260,11 @@ mod tests {
         );
         check_zone(
             "{ catalog = \"c\", produce = true, file = \"1\" }, { catalog = \"C\", primaries = [\"192.0.2.1:53\"], file = \"2\" }",
-            "70: authorities.a.zones[1].catalog: c. is a catalog twice, first on line 4",
+            "69: authorities.a.zones[1].catalog: c. is a catalog twice, first on line 4",
         );
         check_zone(
             "{ catalog = \"c\", produce = true, file = \"1\" }, { zone = \"c\", primaries = [\"192.0.2.1:53\"], file = \"2\" }",
-            "20: authorities.a.zones[0].catalog: c. has an entry of its own, expected one of them",
+            "22: authorities.a.zones[0].catalog: c. has an entry of its own, expected one of them",
         );
     }
 }

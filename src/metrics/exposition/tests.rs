@@ -237,7 +237,7 @@ fn each_format_names_its_families_as_it_should() {
         let text = write(sample(), usage(), format);
         lines.iter().for_each(|line| assert!(text.contains(&format!("{line}\n")), "{line}\n{text}"));
         assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
-        assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + USAGE_COUNTERS.len() + 19);
+        assert_eq!(text.matches("# TYPE ").count(), COUNTERS.len() + USAGE_COUNTERS.len() + 22);
     };
     check(
         Format::Prometheus,
