@@ -22,15 +22,22 @@ pub(super) struct Primary {
 }
 
 impl Primary {
-    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut.
+    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut or refuses.
     pub(super) async fn ask_serial(&self) -> Result<Serial, PrimaryError> {
         let id = rand::random();
         let mut query = Vec::new();
         write_plain_query(id, &self.zone, RecordType::SOA, &mut query);
         let mut chain = self.sign(&mut query);
         let mut reply = self.ask_by_udp(&query).await?;
-        if Header::read(&reply).is_some_and(Header::is_truncated) {
+        let header = Header::read(&reply);
+        if header.is_some_and(Header::is_truncated) {
             reply = self.connect(&query).await?.receive().await?;
+        } else if header.is_some_and(|header| header.rcode() == Rcode::REFUSED)
+            && let Ok(mut client) = self.connect(&query).await
+            && let Ok(by_tcp) = client.receive().await
+        {
+            // Knot tells of catalog zones by TCP alone.
+            reply = by_tcp;
         }
         if let Some(chain) = &mut chain {
             let verified = chain.verify(&reply, unix_now()).and_then(|()| chain.finish());

@@ -13,6 +13,7 @@ mod cache;
 mod cache_model;
 mod cached;
 mod carried;
+mod catalog_scale;
 mod changes;
 mod chaos;
 mod container;
