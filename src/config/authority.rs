@@ -40,7 +40,7 @@ pub(super) fn read<'d>(
         secondaries: transfers.secondaries,
         catalogs: transfers.catalogs,
         produced: transfers.produced,
-        members_folder: members_folder,
+        members_folder,
         miss: section.parsed("miss", words::miss, AuthorityConfig::MISS),
         ttl: section.parsed("ttl", words::ttl, AuthorityConfig::TTL),
         identity: Identity {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::keys::KeyUse;
 use super::section::{Node, Section, Spot};
 use super::transfer::{
-    Claims, PRIMARIES_EXAMPLE, SecondaryConfig, Sharing, Transfers, read_access, read_addresses, read_sharing,
-    usual_file,
+    Claims, PRIMARIES_EXAMPLE, SECONDARY, SecondaryConfig, Sharing, Transfers, read_access, read_addresses,
+    read_sharing, usual_file,
 };
 use super::{Expected, words};
 use crate::transfer::AccessList;
@@ -92,7 +92,8 @@ pub(super) fn read<'d>(
                 format!("expected a name of at most {MAX_CATALOG_NAME} octets, for what it lists has longer ones");
             return catalog.spot.note(message);
         }
-        let file = folder.join(file.map_or_else(|| usual_file(&zone), Option::unwrap_or_default));
+        let file = file.map_or_else(|| usual_file(PRODUCED, &zone), Option::unwrap_or_default);
+        let file = folder.join(file);
         claims.files.push((file.clone(), catalog.spot.clone()));
         transfers.spots_of_catalogs.push((zone.clone(), catalog.spot.clone()));
         transfers.produced.push(ProducedCatalog { zone, file, sharing });
@@ -121,7 +122,7 @@ pub(super) fn read<'d>(
     }
     section.finish();
     let (Some(zone), Some(primaries)) = (name, primaries) else { return };
-    let file = folder.join(file.map_or_else(|| usual_file(&zone), Option::unwrap_or_default));
+    let file = folder.join(file.map_or_else(|| usual_file(SECONDARY, &zone), Option::unwrap_or_default));
     transfers.catalogs.push(CatalogConfig {
         rules: Rules { catalog: zone.clone(), allow },
         notify_from: notify_from.clone(),
@@ -169,6 +170,9 @@ fn group_name(text: &str) -> Result<String, Expected> {
     let is_group = (1..=usize::from(u8::MAX)).contains(&text.len());
     if is_group { Ok(text.to_owned()) } else { Err(Expected::new("the name of a group, of at most 255 octets")) }
 }
+
+/// Where catalogs of our own are saved unless the config says.
+const PRODUCED: &str = "produced";
 
 /// An example of what a catalog may list.
 const ALLOW_EXAMPLE: &str = "[\"example.org\"]";
@@ -228,7 +232,7 @@ mod tests {
              { zone = \"z\", primaries = [\"192.0.2.1:53\"], transfer_to = [\"::1\"], listed = false }",
         );
         let [produced] = &authority.produced[..] else { panic!("one catalog") };
-        assert_eq!(produced.file.to_str(), Some("/etc/h/secondary/c.zone"));
+        assert_eq!(produced.file.to_str(), Some("/etc/h/produced/c.zone"));
         assert_eq!(authority.shared[0].sharing.group.as_deref(), Some("red"));
         assert!(authority.secondaries[0].sharing.is_unlisted && authority.catalogs.is_empty());
     }

@@ -127,7 +127,7 @@ impl<'d> Transfers<'d> {
         let (Some(zone_name), Some(primaries)) = (name, primaries) else { return };
         let file = match file {
             Some(file) => file.unwrap_or_default(),
-            None => usual_file(&zone_name),
+            None => usual_file(SECONDARY, &zone_name),
         };
         let file = folder.join(file);
         let secondary = SecondaryConfig { zone: zone_name, primaries, notify_from, file, max_size, sharing };
@@ -164,11 +164,11 @@ impl<'d> Transfers<'d> {
 }
 
 /// Where a zone is saved unless the config says: a file name that no name of a zone can make lead elsewhere.
-pub(super) fn usual_file(zone: &Name) -> String {
+pub(super) fn usual_file(folder: &str, zone: &Name) -> String {
     let name = zone.to_string();
     let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or("root");
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
-    format!("secondary/{}.zone", name.chars().map(safe).collect::<String>())
+    format!("{folder}/{}.zone", name.chars().map(safe).collect::<String>())
 }
 
 /// Reads the keys that all kinds of zones have.
@@ -202,6 +202,9 @@ pub(super) fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
     note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
     addresses.into_iter().map(|(address, _)| address).collect()
 }
+
+/// Where zones of other servers are saved unless the config says.
+pub(super) const SECONDARY: &str = "secondary";
 
 /// An example of addresses of servers.
 pub(super) const PRIMARIES_EXAMPLE: &str = "[\"192.0.2.1:53\"]";
@@ -251,7 +254,7 @@ mod tests {
             ("a/b.example", "secondary/a_b.example.zone"),
             ("xn--e1afmkfd.example", "secondary/xn--e1afmkfd.example.zone"),
         ] {
-            assert_eq!(usual_file(&zone.parse().expect("a name")), file, "{zone}");
+            assert_eq!(usual_file(SECONDARY, &zone.parse().expect("a name")), file, "{zone}");
         }
     }
 

@@ -431,14 +431,19 @@ impl Server {
     /// Puts in force that zones come and go by the word of catalogs, but for the answers of an authority.
     fn follow(&mut self, number: usize, changes: MemberChanges) {
         let MemberChanges { gone, set, disk, changes } = changes;
+        self.drop_members(number, &gone);
+        self.secondaries.set_members(set, Vec::new());
+        write_to_disk(disk, &self.tasks);
+        changes.into_iter().for_each(|change| notify(&mut self.notifier, change));
+    }
+
+    /// Forgets zones of an authority that have gone by the word of catalogs.
+    fn drop_members(&mut self, number: usize, gone: &[Name]) {
         if let Some(served) = self.authorities.iter().find(|served| served.number() == number) {
             gone.iter().for_each(|zone| self.seen.note_zone(served.name(), zone, false));
         }
         gone.iter().for_each(|zone| self.notifier.forget_zone(number, zone));
-        self.secondaries.remove_members(number, &gone);
-        self.secondaries.set_members(set, Vec::new());
-        write_to_disk(disk, &self.tasks);
-        changes.into_iter().for_each(|change| notify(&mut self.notifier, change));
+        self.secondaries.remove_members(number, gone);
     }
 
     /// An operator takes the version of a catalog that is doubted.

@@ -409,8 +409,10 @@ impl Server {
         let (saved_members, saved): (Vec<_>, Vec<_>) =
             saved.into_iter().partition(|(zone, _)| zone.kind == ZoneKind::Member);
         // A zone that a catalog has listed may be one of the config now.
-        for (number, follow) in &follows {
-            self.secondaries.remove_members(*number, &follow.gone);
+        for (number, follow) in &mut follows {
+            // One that has gone may be set anew below.
+            let gone = mem::take(&mut follow.gone);
+            self.drop_members(*number, &gone);
         }
         self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::zones).collect(), saved);
         let new = follows.iter_mut().flat_map(|(_, follow)| mem::take(&mut follow.set));

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::support::catalog_peers::{CATALOG, CatalogPeer, member_text};
+use crate::support::tree::Tree;
 use crate::support::*;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -308,6 +309,59 @@ fn groups_have_settings_of_their_own() {
     pair.set(CATALOG, "cat.zone", &text, 3);
     wait_for_zone(address, "b.example");
     assert_eq!(ask(address, "a.example").expect("an answer").answers(), ["192.0.2.1"]);
+}
+
+#[test]
+fn a_few_zones_are_transferred_at_a_time() {
+    // Takes connections and says nothing.
+    let primary = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = primary.local_addr().expect("it is bound");
+    let all: String = ZONES.iter().enumerate().map(|(label, zone)| format!("{zone}=l{label} ")).collect();
+    let pair = Pair::start(&all, &format!(", members = {{ primaries = ['{address}'] }}"));
+    let mut taken: Vec<_> = (0..8).map(|_| primary.accept().expect("eight ask for their zones").0).collect();
+    let absent = |server: &Server| server.admin().metrics().sum("hedgerow_zones", &[("state", "absent")]);
+    assert_eq!(absent(&pair.consumer), 12);
+    primary.set_nonblocking(true).expect("it is ours");
+    for _ in 0..4 {
+        let more = primary.accept().expect_err("nobody else before one of them is over");
+        assert_eq!(more.kind(), std::io::ErrorKind::WouldBlock);
+        taken.remove(0);
+        let (next, _) = until("the next one's turn", || primary.accept().ok());
+        taken.push(next);
+        assert_eq!(absent(&pair.consumer), 12);
+    }
+}
+
+#[test]
+fn a_standby_serves_what_was_listed_at_once() {
+    let zones = format!(
+        "zones = [{{ file = 'cat.zone', origin = '{CATALOG}', transfer_to = ['127.0.0.1'] }}, \
+         {{ file = 'member.zone', origin = 'a.example', transfer_to = ['127.0.0.1'] }}]"
+    );
+    let texts = [catalog_text(1, VERSION, "a.example=1"), member_text(1)];
+    let files = [("cat.zone", texts[0].as_str()), ("member.zone", texts[1].as_str())];
+    let primary = Server::start_with_files(&format!("[authorities.ts]\nlisten = ['127.0.0.1:0']\n{zones}\n"), &files);
+    let folder = TempDir::new().expect("a temporary folder");
+    let keys = format!(
+        "[authorities.copy]\nlisten = ['127.0.0.1:0']\nzones = [{{ catalog = '{CATALOG}', primaries = ['{}'], \
+         file = '{}/cat.zone' }}]",
+        primary.listener("ts"),
+        folder.path().display()
+    );
+    let tree = Tree::start_as(&keys, 2, |command| {
+        command.env("HEDGEROW_LOG", "hedgerow=debug");
+    });
+    let address = tree.server.listener("copy");
+    wait_for_zone(address, "a.example");
+    // The catalog and the zone that it lists.
+    let read = |line: &str| line.contains("standby: has read what the server has saved") && line.contains("zones=");
+    until("the standbys have read it", || {
+        (tree.server.process.log().lines().filter(|line| read(line)).count() >= 2).then_some(())
+    });
+    drop(primary);
+    tree.kill(&[tree.pid("server")]);
+    let first = until("the first answer", || ask(address, "a.example"));
+    assert_eq!(first.answers(), ["192.0.2.1"]);
 }
 
 /// A producer of zones, of which a part is listed.

@@ -92,7 +92,8 @@ impl Catalog {
             let Some(labels) = Labels::of(owner, apex.as_wire()) else { continue };
             match (labels.as_slice(), rtype) {
                 ([name], RecordType::TXT) if is(name, b"version") => {
-                    if version.replace(rdata).is_some_and(|other| other != rdata) {
+                    let earlier = version.replace(rdata);
+                    if earlier.is_some_and(|earlier| earlier != rdata) {
                         return Err(Broken::SeveralVersions);
                     }
                 }
