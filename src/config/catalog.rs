@@ -254,8 +254,8 @@ mod tests {
         );
         check_zone(
             "{ catalog = \"c\", produce = true, primaries = [\"192.0.2.1:53\"] }",
-            "43: authorities.a.zones[0]: unknown key \"primaries\", expected one of catalog, produce, file, transfer_to, \
-             also_notify, tsig",
+            "43: authorities.a.zones[0]: unknown key \"primaries\", expected one of zone, catalog, produce, file, \
+             transfer_to, also_notify, tsig",
         );
         check_zone(
             "{ file = \"f\", origin = \"e\", group = \"red\" }",

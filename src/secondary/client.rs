@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::PrimaryError;
 use crate::net::client::{TcpClient, UdpClient};
 use crate::net::clock::unix_now;
@@ -97,11 +99,16 @@ impl Primary {
 
     /// A connection on which the query has been sent.
     async fn connect(&self, query: &[u8]) -> Result<TcpClient, PrimaryError> {
-        let mut client = TcpClient::connect(self.address).await?;
+        let connected = timeout(CONNECT, TcpClient::connect(self.address)).await;
+        let mut client = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         client.send(query).await?;
         Ok(client)
     }
 }
+
+/// How long it may take to connect: thousands of zones may wait for a turn, and the next primary may be there. The kernel has sent
+/// three SYN by then.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// How often a question is sent by UDP.
 const SENDS: usize = 3;
