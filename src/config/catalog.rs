@@ -263,7 +263,7 @@ mod tests {
              write transfer_to too",
         );
         check_zone(
-            "{ catalog = \"c\", produce = true, file = \"1\" }, { catalog = \"C\", primaries = [\"192.0.2.1:53\"], file = \"2\" }",
+            "{ catalog = \"c\", produce = true, file = \"1\" }, { catalog = \"C\", produce = true, file = \"2\" }",
             "69: authorities.a.zones[1].catalog: c. is a catalog twice, first on line 4",
         );
         check_zone(
