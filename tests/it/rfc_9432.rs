@@ -425,6 +425,24 @@ fn what_is_shared_is_listed_and_a_serial_changes_with_that_alone() {
     assert_eq!(listed(address), ["a.example"]);
 }
 
+#[test]
+fn what_a_catalog_gives_is_listed_in_our_own() {
+    let settings = ", members = { transfer_to = ['127.0.0.1'] } }, { catalog = 'out.example', produce = true, \
+                    transfer_to = ['127.0.0.1']";
+    let pair = Pair::start("a.example=1", settings);
+    let listed = || {
+        let response = TcpClient::of(pair.address()).try_ask(&query("out.example", AXFR))?;
+        let text: String = response.message().answers.iter().map(|record| format!("{record}\n")).collect();
+        Some(ZONES.into_iter().filter(|zone| text.contains(&format!("PTR {zone}."))).collect::<Vec<_>>())
+    };
+    until("the first zone", || (listed()? == ["a.example"]).then_some(()));
+    let text = catalog_text(2, VERSION, "b.example=2") + "group.2.zones TXT \"red\"\n";
+    pair.set(CATALOG, "cat.zone", &text, 2);
+    until("the second zone", || (listed()? == ["b.example"]).then_some(()));
+    let response = TcpClient::of(pair.address()).ask(&query("out.example", AXFR));
+    assert!(response.message().answers.iter().any(|record| record.to_string().contains("red")), "its group too");
+}
+
 /// Has a consumer follow what we list.
 fn check_consumer<T>(start: impl FnOnce(SocketAddr, SocketAddr) -> Option<T>) {
     let (folder, address) = (TempDir::new().expect("a temporary folder"), free_address());
