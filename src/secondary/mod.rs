@@ -32,7 +32,7 @@ use tokio::time::{sleep_until, timeout};
 
 use self::client::Primary;
 pub use self::saved::{Saved, SavedZones, load_zone, save as save_zone};
-use self::turns::{Turn, Turns};
+use self::turns::{Complaint, Complaints, Turn, Turns};
 use self::version::Fetched;
 use crate::config::SecondaryConfig;
 use crate::net::clock::SleepMeter;
@@ -77,6 +77,7 @@ pub struct Secondaries {
 struct MemberTurns {
     asks: Turns,
     transfers: Turns,
+    complaints: Complaints,
 }
 
 /// The task of one zone.
@@ -154,7 +155,11 @@ impl Hints {
 impl Secondaries {
     /// Looks after no zone yet; its tasks are among these. Must be used within a `LocalSet`.
     pub fn new(tasks: Tasks, updates: UnboundedSender<ZoneUpdate>) -> Self {
-        let turns = MemberTurns { asks: Turns::new(MEMBER_ASKS), transfers: Turns::new(MEMBER_TRANSFERS) };
+        let turns = MemberTurns {
+            asks: Turns::new(MEMBER_ASKS),
+            transfers: Turns::new(MEMBER_TRANSFERS),
+            complaints: Complaints::default(),
+        };
         Self { watches: HashMap::new(), updates, tasks, turns }
     }
 
@@ -486,7 +491,15 @@ impl ZoneTask {
             }
             PrimaryAnswer::Failed(error) => {
                 let primary = config.primaries.get(primary).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(zone = %config.zone, %primary, %error, "nothing from the primary");
+                let zone = &config.zone;
+                let told = self.turns.as_ref().map_or(Complaint::Told, |turns| turns.complaints.add(now));
+                match told {
+                    Complaint::Told => tracing::warn!(%zone, %primary, %error, "nothing from the primary"),
+                    Complaint::FirstLeftOut => tracing::warn!(
+                        "nothing from primaries of more zones that catalogs list: each is told at level debug for a minute"
+                    ),
+                    Complaint::LeftOut => tracing::debug!(%zone, %primary, %error, "nothing from the primary"),
+                }
                 self.is_urgent = false;
                 self.machine.on_failure(now, &mut self.rng);
             }

@@ -1,9 +1,10 @@
 //! Turns: of thousands of zones that a catalog lists a few ask and transfer at a time, those first of which a primary has told that
 //! they have changed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -84,6 +85,43 @@ impl Drop for Turn {
     }
 }
 
+/// Lines of the log on primaries of such zones: one primary that is away would fill it by all zones at once. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Complaints(Rc<Cell<Option<(Instant, u32)>>>);
+
+/// What becomes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Complaint {
+    /// It is told.
+    Told,
+    /// It is left out, and that is told.
+    FirstLeftOut,
+    /// It is left out.
+    LeftOut,
+}
+
+impl Complaints {
+    /// One more line.
+    pub(super) fn add(&self, now: Instant) -> Complaint {
+        let (since, told) = match self.0.get() {
+            Some((since, told)) if now.saturating_duration_since(since) < MINUTE => (since, told),
+            Some(_) | None => (now, 0),
+        };
+        self.0.set(Some((since, told.saturating_add(1))));
+        match told {
+            0..MAX_TOLD => Complaint::Told,
+            MAX_TOLD => Complaint::FirstLeftOut,
+            _ => Complaint::LeftOut,
+        }
+    }
+}
+
+/// Lines that are told in a minute.
+const MAX_TOLD: u32 = 10;
+
+/// How long lines are counted together.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// As many that have given up may be in a queue before that is cleared.
 const MANY: usize = 1_000;
 
@@ -120,6 +158,18 @@ mod tests {
         let third = poll(brought_forward.as_mut()).expect("its turn");
         drop(third);
         assert!(poll(usual.as_mut()).is_some());
+    }
+
+    #[test]
+    fn a_few_lines_a_minute_are_told() {
+        let (complaints, now) = (Complaints::default(), Instant::now());
+        let many = |after| (0..100).map(move |_| after).map(|after| complaints.clone().add(now + after));
+        for after in [Duration::ZERO, MINUTE, MINUTE * 3] {
+            let all: Vec<_> = many(after).collect();
+            let count = |what| all.iter().filter(|complaint| **complaint == what).count();
+            let counts = [Complaint::Told, Complaint::FirstLeftOut, Complaint::LeftOut].map(count);
+            assert_eq!(counts, [10, 1, 89], "{after:?}");
+        }
     }
 
     #[test]
