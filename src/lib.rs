@@ -69,7 +69,8 @@
 //! Zones also come from other servers and go there. On the control thread, `secondary` asks primaries when
 //! `transfer::Secondary` says so, makes zones of what they send, and hands them to `server/authorities.rs`, which makes a new
 //! state of the authority; `notify` tells who has copies. A worker takes NOTIFY, passes it on, and sends
-//! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp/`).
+//! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp/`). Which zones there are may be told by
+//! others, in catalog zones, and told to others (`transfer/catalog/`, `server/authorities/catalogs.rs`).
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that. Once a second the control thread shows all counters to `sight`, which keeps what was

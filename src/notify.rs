@@ -3,12 +3,13 @@
 //! Each announcement is a task, with one for each server that is told, which obeys [`NotifyAttempts`]; a later announcement of
 //! the same zone takes its place.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep_until;
 
 use crate::config::Sharing;
@@ -22,8 +23,12 @@ use crate::zone::Zone;
 
 /// Tells others of changes.
 pub struct Notifier {
-    /// What is being told: the authority, the zone, and the task, which ends with its value.
-    running: Vec<(usize, Name, Task)>,
+    /// What is being told, by authority and zone: tasks, which end with their values.
+    running: HashMap<(usize, Name), Task>,
+    /// Those that are over are cleared away when there are so many.
+    many: usize,
+    /// One for each server that is told at a time of a zone.
+    places: Arc<Semaphore>,
     /// The tasks of this thread.
     tasks: Tasks,
 }
@@ -31,29 +36,31 @@ pub struct Notifier {
 impl Notifier {
     /// Has nothing to tell yet; its tasks are among these.
     pub fn new(tasks: Tasks) -> Self {
-        Self { running: Vec::new(), tasks }
+        Self { running: HashMap::new(), many: MANY, places: Arc::new(Semaphore::new(PLACES)), tasks }
     }
 
     /// Tells whoever is to know of this version of a zone. Must be called within a `LocalSet`.
     pub fn notify(&mut self, authority: usize, zone: &Arc<Zone>, sharing: &Sharing, key: Option<Key>) {
-        self.running.retain(|(of, name, task)| {
-            let is_over = task.is_over();
-            let is_outdated = *of == authority && name == zone.apex();
-            !is_over && !is_outdated
-        });
+        self.forget_zone(authority, zone.apex());
+        if self.running.len() >= self.many {
+            self.running.retain(|_, task| !task.is_over());
+            self.many = MANY.max(self.running.len() * 2);
+        }
         if sharing.transfer_to.is_empty() && sharing.also_notify.is_empty() {
             return;
         }
         let (name, zone, sharing) = (zone.apex().clone(), Arc::clone(zone), sharing.clone());
-        let tasks = self.tasks.clone();
+        let (tasks, places) = (self.tasks.clone(), Arc::clone(&self.places));
         let task = self.tasks.start(TaskKind::Notify, async move {
             let looked_into = Arc::clone(&zone);
             let targets = blocking(move || targets(&looked_into, &sharing)).await;
             // Ends when the last of them has let go of it.
             let (over, mut all_over) = mpsc::channel::<()>(1);
             let tell_one = |target| {
-                let (zone, key, over) = (Arc::clone(&zone), key.clone(), over.clone());
+                let (zone, key, over, places) = (Arc::clone(&zone), key.clone(), over.clone(), Arc::clone(&places));
                 tasks.start(TaskKind::Notify, async move {
+                    // Each takes a socket, and there may be thousands of zones.
+                    let _place = places.acquire_owned().await;
                     if let Err(error) = tell(&zone, target, key.as_ref()).await {
                         tracing::warn!(zone = %zone.apex(), serial = zone.serial(), %error, "NOTIFY cannot be sent");
                     }
@@ -65,12 +72,17 @@ impl Notifier {
             drop(over);
             all_over.recv().await;
         });
-        self.running.push((authority, name, task));
+        self.running.insert((authority, name), task);
     }
 
     /// Tells nobody any more of the zones of an authority.
     pub fn forget(&mut self, authority: usize) {
-        self.running.retain(|(of, _, _)| *of != authority);
+        self.running.retain(|(of, _), _| *of != authority);
+    }
+
+    /// Tells nobody any more of a zone.
+    pub fn forget_zone(&mut self, authority: usize, zone: &Name) {
+        self.running.remove(&(authority, zone.clone()));
     }
 }
 
@@ -142,6 +154,12 @@ async fn tell(zone: &Zone, target: SocketAddr, key: Option<&Key>) -> io::Result<
         }
     }
 }
+
+/// Announcements among which those that are over are looked for.
+const MANY: usize = 64;
+
+/// Servers that are told at a time, of whatever zone.
+const PLACES: usize = 256;
 
 /// Where name servers listen.
 const DNS_PORT: u16 = 53;

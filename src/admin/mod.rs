@@ -45,7 +45,7 @@ pub use token::{Token, TokenError};
 use self::authorization::Guard;
 use self::connections::{Bounds, Parts};
 use self::listeners::Door;
-use self::status::Status;
+use self::status::{Status, ZonesReport};
 use crate::config::nearest;
 pub use crate::discover::OrderWord;
 use crate::metrics::Snapshot;
@@ -83,6 +83,8 @@ pub enum Request {
     SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
     /// The names that are counted, if any are.
     TopNames(oneshot::Sender<Option<Arc<Mutex<TopNames>>>>),
+    /// All zones and catalogs.
+    Zones(oneshot::Sender<ZonesReport>),
     /// Ask a question for an operator, and tell what happens to it.
     Explain(Box<Question>, oneshot::Sender<Result<(), Refused>>),
     /// Carry out a change; says what was done in a sentence for people.
@@ -140,6 +142,11 @@ pub enum Change {
         backend: String,
         /// The state.
         to: ManualHealth,
+    },
+    /// Take what is doubted.
+    Accept {
+        /// The name of a catalog zone.
+        name: String,
     },
 }
 

@@ -27,7 +27,7 @@ use super::explain::{self, ExplainTurn};
 use super::names;
 use super::page;
 use super::slow;
-use super::status::{Done, EntryStatus, Failed, Flushed, Status};
+use super::status::{Done, EntryStatus, Failed, Flushed, Status, ZonesReport};
 use super::usage::usage;
 use super::{Change, Condition, FleetOrder, ManualHealth, OrderWord, ProcessChange, Refused, Request, live};
 use crate::config::{limits, words};
@@ -54,6 +54,8 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>,
         .route("/api/v1/history", get(live::history))
         .route("/api/v1/slow", get(slow::slow))
         .route("/api/v1/names", get(names::names))
+        .route("/api/v1/zones", get(zones))
+        .route("/api/v1/accept/{name}", post(accept))
         .route(RELOAD, post(reload))
         .route(RESTART, post(restart))
         .route(UPGRADE, post(upgrade))
@@ -195,6 +197,20 @@ async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Resul
 async fn status(State(server): State<Arc<Server>>) -> Result<Json<Status>, HttpError> {
     let snapshot = Box::new(server.ask(Request::Snapshot).await?);
     server.ask(|way_back| Request::Status(snapshot, way_back)).await.map(Json)
+}
+
+/// `/api/v1/zones`.
+async fn zones(State(server): State<Arc<Server>>) -> Result<Json<ZonesReport>, HttpError> {
+    server.ask(Request::Zones).await.map(Json)
+}
+
+/// `POST /api/v1/accept/{name}`.
+async fn accept(
+    State(server): State<Arc<Server>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Done>, HttpError> {
+    let Path(name) = name?;
+    server.change(Change::Accept { name }).await
 }
 
 /// `/api/v1/reload`.

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Shown, State};
+/// How a catalog zone of other servers stands.
+pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 use crate::metrics::{
     BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, OrderSnapshot, Origin, PoolSnapshot,
     ProcessSnapshot, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
@@ -35,6 +37,9 @@ pub struct Status {
     /// How many zones more there are.
     #[serde(default)]
     pub more_zones: usize,
+    /// The catalog zones of other servers.
+    #[serde(default)]
+    pub catalogs: Vec<CatalogStatus>,
     /// How many configs have been in force, that of the start included.
     #[serde(default)]
     pub edition: u64,
@@ -63,6 +68,21 @@ pub struct ZoneStatus {
     pub state: String,
     /// Of the version that is answered from; null if there is none.
     pub serial: Option<u32>,
+    /// The catalog zone that lists it, if it is had by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<String>,
+    /// Its groups there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
+/// All zones, of `/api/v1/zones`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZonesReport {
+    /// The zones of all authorities.
+    pub zones: Vec<ZoneStatus>,
+    /// The catalog zones of other servers.
+    pub catalogs: Vec<CatalogStatus>,
 }
 
 impl ZoneStatus {
@@ -349,6 +369,7 @@ impl Status {
             cache: snapshot.cache.as_ref().map(|cache| CacheStatus::of(cache, &snapshot.pools)),
             zones: Vec::new(),
             more_zones: 0,
+            catalogs: snapshot.catalogs.clone(),
             edition: snapshot.reload.edition,
             reload: snapshot.reload.last.as_ref().map(ReloadStatus::of),
             reloading: ReloadingStatus::of(&snapshot.reload),

@@ -1,8 +1,9 @@
 //! `[authorities.*]`: the TS that this process runs itself.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::catalog;
 use super::clients::{read_access, read_rate_limit};
 use super::forwarder::read_listen;
 use super::section::{Node, Section, Spot, note_repeats};
@@ -31,13 +32,18 @@ pub(super) fn read<'d>(
     let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
     let register = section.section("register");
     let register = register.map(|register| discover::read_register(register, &listen, etcd_uses));
+    let zones = zones.map(|node| read_zones(&node, folder, &mut transfers, claims)).unwrap_or_default();
+    let members_folder = members_folder(name, folder, &transfers);
     let authority = AuthorityConfig {
         name: name.to_owned(),
         listen,
         access: read_access(&mut section, &AccessRules::EVERYBODY),
-        zones: zones.map(|node| read_zones(&node, folder, &mut transfers, claims)).unwrap_or_default(),
+        zones,
         shared: transfers.shared,
         secondaries: transfers.secondaries,
+        catalogs: transfers.catalogs,
+        produced: transfers.produced,
+        members_folder,
         miss: section.parsed("miss", words::miss, AuthorityConfig::MISS),
         ttl: section.parsed("ttl", words::ttl, AuthorityConfig::TTL),
         identity: Identity {
@@ -84,8 +90,12 @@ fn read_zone<'d>(
     let Some(mut section) = item.table() else {
         return Some(ZoneSource { file: folder.join(item.parsed(words::file_name)?), origin: None });
     };
-    if let Some(zone) = section.take_discriminator("zone") {
+    if let Some(zone) = section.take_discriminator("zone", 0) {
         transfers.read_secondary(&zone, section, folder, claims);
+        return None;
+    }
+    if let Some(catalog) = section.take_discriminator("catalog", 1) {
+        catalog::read(&catalog, section, folder, transfers, claims);
         return None;
     }
     let file = section.require("file", "\"zones/ts1.txt\"").and_then(|node| node.parsed(words::file_name));
@@ -93,6 +103,21 @@ fn read_zone<'d>(
     transfers.read_shared(&mut section, origin.as_ref(), claims);
     section.finish();
     Some(ZoneSource { file: folder.join(file?), origin: origin.map(|origin| origin.folded()) })
+}
+
+/// Where the zones are saved that catalogs list: beside the first catalog, in a folder for each authority.
+fn members_folder(name: &str, folder: &Path, transfers: &Transfers<'_>) -> PathBuf {
+    let first = transfers.catalogs.first().map(|catalog| &catalog.rules.catalog);
+    let file = transfers.secondaries.iter().find(|secondary| Some(&secondary.zone) == first).map(|first| &first.file);
+    let beside = file.and_then(|file| file.parent()).map_or_else(|| folder.join("secondary"), Path::to_owned);
+    beside.join("members").join(safe_file_name(name))
+}
+
+/// A name as a file name that leads nowhere else, and no two names the same.
+fn safe_file_name(name: &str) -> String {
+    let safe = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    let escape = |octet: u8| if safe(octet) { char::from(octet).to_string() } else { format!("%{octet:02x}") };
+    name.bytes().map(escape).collect()
 }
 
 #[cfg(test)]

@@ -17,15 +17,15 @@ pub const ANY_KEY: &str = "NAME";
 pub(super) enum Variant {
     /// No table.
     Other,
-    /// A table with the key that makes it another kind of table, if there is such a key.
-    Discriminated,
-    /// A table without that key.
+    /// A table with the key that makes it another kind of table, of this number, if there is such a key.
+    Discriminated(u8),
+    /// A table without such a key.
     Table,
 }
 
 impl Variant {
     /// Each of them.
-    pub(super) const ALL: [Self; 3] = [Self::Other, Self::Discriminated, Self::Table];
+    pub(super) const ALL: [Self; 4] = [Self::Other, Self::Discriminated(0), Self::Discriminated(1), Self::Table];
 }
 
 /// One thing that a reader asks of a value.

@@ -11,6 +11,7 @@
 mod admin;
 mod authority;
 mod cache;
+mod catalog;
 mod clients;
 mod connections;
 mod cookies;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
 pub use clients::usual_rate_limit;
 pub use discover::{
     DiscoverConfig, DnsTarget, EtcdConfig, HttpEndpoint, RegisterConfig, TlsName, etcd_key, http_endpoint,
@@ -318,6 +320,12 @@ pub struct AuthorityConfig {
     pub shared: Vec<SharedZone>,
     /// Zones that come from elsewhere. There is at least one zone of either kind.
     pub secondaries: Vec<SecondaryConfig>,
+    /// Those of them that are catalogs, which tell of further zones.
+    pub catalogs: Vec<CatalogConfig>,
+    /// Catalogs of its own.
+    pub produced: Vec<ProducedCatalog>,
+    /// Where the zones are saved that catalogs list. Already resolved against the folder of the config file.
+    pub members_folder: PathBuf,
     /// What is said of a name that is in no table.
     pub miss: Miss,
     /// TTL of table records.

@@ -53,7 +53,18 @@ pub(super) fn read<'d>(
     let cookies = section.boolean("cookies", PoolConfig::COOKIES);
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
     section.finish();
-    PoolConfig { name: name.to_owned(), backends, discover, rules, probe, replicas, cache, case, cookies, max_in_flight }
+    PoolConfig {
+        name: name.to_owned(),
+        backends,
+        discover,
+        rules,
+        probe,
+        replicas,
+        cache,
+        case,
+        cookies,
+        max_in_flight,
+    }
 }
 
 /// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name.

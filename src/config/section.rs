@@ -319,15 +319,29 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// The value of a key that makes this another kind of table where it is there.
-    pub(super) fn take_discriminator(&mut self, key: &'static str) -> Option<Node<'d>> {
-        if let Entries::Described(Variant::Discriminated) = self.entries {
-            self.spot.describe(Fact::Required(key));
-        }
+    /// The value of a key that makes this another kind of table where it is there: the kind of this number.
+    pub(super) fn take_discriminator(&mut self, key: &'static str, kind: u8) -> Option<Node<'d>> {
         match self.entries {
-            Entries::Described(Variant::Table) => None,
-            Entries::Written(_) | Entries::Described(_) => self.take(key),
+            Entries::Described(Variant::Discriminated(described)) if described == kind => {
+                self.spot.describe(Fact::Required(key));
+                self.take(key)
+            }
+            Entries::Described(_) => None,
+            Entries::Written(_) => self.take(key),
         }
+    }
+
+    /// Whether `key` is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        match self.entries {
+            Entries::Written(entries) => entries.contains_key(key),
+            Entries::Described(_) => true,
+        }
+    }
+
+    /// Whether this is to be described.
+    pub(super) fn is_described(&self) -> bool {
+        matches!(self.entries, Entries::Described(_))
     }
 
     /// The values of two keys of which one must be there, and one only. `examples` are what to write.

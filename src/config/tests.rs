@@ -230,12 +230,17 @@ fn the_reference_shows_how_zones_are_transferred() {
         "keys.replica.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [\n{}\n]",
         zones.join("\n")
     ));
-    let [secondary] = &config.authorities[0].secondaries[..] else { panic!("one secondary") };
+    let [secondary, catalog] = &config.authorities[0].secondaries[..] else { panic!("a secondary, and a catalog") };
+    let [rules] = &config.authorities[0].catalogs[..] else { panic!("one catalog of others") };
+    assert_eq!((&rules.rules.catalog, rules.rules.allow.len(), rules.groups.len()), (&catalog.zone, 1, 1));
+    let [produced] = &config.authorities[0].produced[..] else { panic!("one catalog of our own") };
+    assert_eq!(produced.file.file_name().and_then(|name| name.to_str()), Some("catalog.example.org.zone"));
     let example = "[authorities.a]\nlisten = [\"127.0.0.1:53\"]\nzones = [{ zone = \"example.com\", primaries = [\"192.0.2.1:53\"] }]";
     let usual = &parse(example).authorities[0].secondaries[0];
     assert_eq!((&secondary.file, secondary.max_size), (&usual.file, usual.max_size));
     let [shared] = &config.authorities[0].shared[..] else { panic!("one zone of a file") };
     assert_eq!((shared.zone.to_string().as_str(), shared.sharing.also_notify.len()), ("example.org.", 1));
+    assert!(shared.sharing.group.is_some() && !shared.sharing.is_unlisted);
 }
 
 /// The admin server is there from the first day, for this host alone, so that `hedgerow ctl` has somebody to talk to.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::catalog::{CatalogConfig, ProducedCatalog, read_listing};
 use super::keys::{KeyConfig, KeyUse, note_unknown};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::words;
@@ -19,6 +20,10 @@ pub struct Sharing {
     pub also_notify: Vec<SocketAddr>,
     /// The key that signs what we send of our own accord: NOTIFY, and the queries of a secondary.
     pub tsig: Option<Name>,
+    /// Its group in catalogs of our own.
+    pub group: Option<String>,
+    /// Whether those leave it out.
+    pub is_unlisted: bool,
 }
 
 /// A zone of a file of which others may have a copy.
@@ -56,9 +61,9 @@ impl SecondaryConfig {
 #[derive(Default)]
 pub(super) struct Claims<'d> {
     /// The keys that they name.
-    uses: Vec<KeyUse<'d>>,
+    pub(super) uses: Vec<KeyUse<'d>>,
     /// The files that they write.
-    files: Vec<(PathBuf, Spot<'d>)>,
+    pub(super) files: Vec<(PathBuf, Spot<'d>)>,
 }
 
 impl Claims<'_> {
@@ -76,6 +81,12 @@ pub(super) struct Transfers<'d> {
     pub(super) shared: Vec<SharedZone>,
     /// Zones of other servers.
     pub(super) secondaries: Vec<SecondaryConfig>,
+    /// Catalogs of other servers.
+    pub(super) catalogs: Vec<CatalogConfig>,
+    /// Catalogs of our own.
+    pub(super) produced: Vec<ProducedCatalog>,
+    /// Where those stand.
+    pub(super) spots_of_catalogs: Vec<(Name, Spot<'d>)>,
     /// Where each secondary stands.
     spots: Vec<Spot<'d>>,
 }
@@ -84,7 +95,8 @@ impl<'d> Transfers<'d> {
     /// Reads the keys that the zone of a file may have, all of which need the zone's name.
     pub(super) fn read_shared(&mut self, section: &mut Section<'d>, origin: Option<&Name>, claims: &mut Claims<'d>) {
         let spot = section.spot.clone();
-        let sharing = read_sharing(section, &mut claims.uses);
+        let mut sharing = read_sharing(section, &mut claims.uses);
+        read_listing(section, &mut sharing, &spot);
         if sharing == Sharing::default() {
             return;
         }
@@ -108,17 +120,25 @@ impl<'d> Transfers<'d> {
             section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
         let file = section.take("file").map(|node| node.parsed(words::file_name));
         let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
-        let sharing = read_sharing(&mut section, &mut claims.uses);
+        let mut sharing = read_sharing(&mut section, &mut claims.uses);
+        let spot = section.spot.clone();
+        read_listing(&mut section, &mut sharing, &spot);
         section.finish();
         let (Some(zone_name), Some(primaries)) = (name, primaries) else { return };
         let file = match file {
             Some(file) => file.unwrap_or_default(),
-            None => usual_file(&zone_name),
+            None => usual_file(SECONDARY, &zone_name),
         };
         let file = folder.join(file);
-        claims.files.push((file.clone(), zone.spot.clone()));
-        self.spots.push(zone.spot.clone());
-        self.secondaries.push(SecondaryConfig { zone: zone_name, primaries, notify_from, file, max_size, sharing });
+        let secondary = SecondaryConfig { zone: zone_name, primaries, notify_from, file, max_size, sharing };
+        self.add_secondary(secondary, zone.spot.clone(), claims);
+    }
+
+    /// Adds a zone of other servers, whose name stands at this spot.
+    pub(super) fn add_secondary(&mut self, secondary: SecondaryConfig, spot: Spot<'d>, claims: &mut Claims<'d>) {
+        claims.files.push((secondary.file.clone(), spot.clone()));
+        self.spots.push(spot);
+        self.secondaries.push(secondary);
     }
 
     /// Notes zones that stand there twice, among them or as a file of the same authority, of which these are the origins.
@@ -128,6 +148,13 @@ impl<'d> Transfers<'d> {
             format!("{zone} is transferred")
         });
         let origins: HashSet<_> = origins.collect();
+        note_repeats(self.spots_of_catalogs.iter().cloned(), |zone| format!("{zone} is a catalog"));
+        let secondaries: HashSet<_> = self.secondaries.iter().map(|secondary| &secondary.zone).collect();
+        for (zone, spot) in &self.spots_of_catalogs {
+            if origins.contains(zone) || secondaries.contains(zone) {
+                spot.note(format!("{zone} has an entry of its own, expected one of them"));
+            }
+        }
         for (secondary, spot) in self.secondaries.iter().zip(&self.spots) {
             if origins.contains(&secondary.zone) {
                 spot.note(format!("{} has a file of its own, expected either primaries or that file", secondary.zone));
@@ -137,15 +164,15 @@ impl<'d> Transfers<'d> {
 }
 
 /// Where a zone is saved unless the config says: a file name that no name of a zone can make lead elsewhere.
-fn usual_file(zone: &Name) -> String {
+pub(super) fn usual_file(folder: &str, zone: &Name) -> String {
     let name = zone.to_string();
     let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or("root");
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
-    format!("secondary/{}.zone", name.chars().map(safe).collect::<String>())
+    format!("{folder}/{}.zone", name.chars().map(safe).collect::<String>())
 }
 
 /// Reads the keys that all kinds of zones have.
-fn read_sharing<'d>(section: &mut Section<'d>, uses: &mut Vec<KeyUse<'d>>) -> Sharing {
+pub(super) fn read_sharing<'d>(section: &mut Section<'d>, uses: &mut Vec<KeyUse<'d>>) -> Sharing {
     let transfer_to = section.take("transfer_to").map(|node| read_access(&node, uses)).unwrap_or_default();
     let also_notify = section.take("also_notify").map(|node| read_addresses(&node)).unwrap_or_default();
     let tsig = section.take("tsig").and_then(|node| {
@@ -153,11 +180,11 @@ fn read_sharing<'d>(section: &mut Section<'d>, uses: &mut Vec<KeyUse<'d>>) -> Sh
         uses.push((name.clone(), node.spot));
         Some(name)
     });
-    Sharing { transfer_to, also_notify, tsig }
+    Sharing { transfer_to, also_notify, tsig, ..Sharing::default() }
 }
 
 /// Reads who may do something.
-fn read_access<'d>(node: &Node<'d>, uses: &mut Vec<KeyUse<'d>>) -> AccessList {
+pub(super) fn read_access<'d>(node: &Node<'d>, uses: &mut Vec<KeyUse<'d>>) -> AccessList {
     let mut rules = Vec::new();
     for item in node.items(ACCESS_EXAMPLE) {
         let Some(rule) = item.parsed(words::access_rule) else { continue };
@@ -169,15 +196,18 @@ fn read_access<'d>(node: &Node<'d>, uses: &mut Vec<KeyUse<'d>>) -> AccessList {
 }
 
 /// Reads addresses of other servers, none twice.
-fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
+pub(super) fn read_addresses(node: &Node<'_>) -> Vec<SocketAddr> {
     let items = node.items(PRIMARIES_EXAMPLE).into_iter();
     let addresses: Vec<_> = items.filter_map(|item| Some((item.parsed(words::backend_address)?, item.spot))).collect();
     note_repeats(addresses.iter().cloned(), |address| format!("{address} is named"));
     addresses.into_iter().map(|(address, _)| address).collect()
 }
 
+/// Where zones of other servers are saved unless the config says.
+pub(super) const SECONDARY: &str = "secondary";
+
 /// An example of addresses of servers.
-const PRIMARIES_EXAMPLE: &str = "[\"192.0.2.1:53\"]";
+pub(super) const PRIMARIES_EXAMPLE: &str = "[\"192.0.2.1:53\"]";
 
 /// An example of who may do something.
 const ACCESS_EXAMPLE: &str = "[\"192.0.2.0/24\", \"key:NAME\"]";
@@ -224,7 +254,7 @@ mod tests {
             ("a/b.example", "secondary/a_b.example.zone"),
             ("xn--e1afmkfd.example", "secondary/xn--e1afmkfd.example.zone"),
         ] {
-            assert_eq!(usual_file(&zone.parse().expect("a name")), file, "{zone}");
+            assert_eq!(usual_file(SECONDARY, &zone.parse().expect("a name")), file, "{zone}");
         }
     }
 

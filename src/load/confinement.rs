@@ -37,6 +37,10 @@ impl Files {
         let authorities = || config.authorities.iter();
         let zones = authorities().flat_map(|authority| &authority.zones).map(|zone| &zone.file);
         let secondaries = authorities().flat_map(|authority| &authority.secondaries).map(|zone| &zone.file);
+        // A file that names their folder; which ones are in it, catalogs tell.
+        let members = authorities().filter(|authority| !authority.catalogs.is_empty());
+        let members: Vec<_> = members.map(|authority| authority.members_folder.join("members")).collect();
+        let produced = authorities().flat_map(|authority| &authority.produced).map(|catalog| &catalog.file);
         let token = config.admin.as_ref().and_then(|admin| admin.token_file.as_ref());
         let keys = config.keys.iter().filter_map(|key| match key {
             KeyConfig::InFile { file, .. } => Some(file),
@@ -54,7 +58,7 @@ impl Files {
             LogTarget::Stderr | LogTarget::Unix(_) => None,
         });
         let etcd = config.etcd.iter().flat_map(|etcd| etcd.password_file.iter().chain(&etcd.ca_file));
-        let members = config.pools.iter().filter_map(|pool| pool.discover.as_ref()?.file.as_ref());
+        let looked_at = config.pools.iter().filter_map(|pool| pool.discover.as_ref()?.file.as_ref());
         let saved_members = config.state_dir.as_ref().map(|folder| folder.join(SAVED_MEMBERS));
         Self {
             read: file
@@ -63,8 +67,16 @@ impl Files {
                 .chain(zones.chain(token).chain(keys).chain(etcd).cloned())
                 .chain(cookies)
                 .collect(),
-            looked_at: members.cloned().collect(),
-            written: secondaries.chain(cache).chain(log).chain(dnstap).cloned().chain(saved_members).collect(),
+            looked_at: looked_at.cloned().collect(),
+            written: secondaries
+                .chain(produced)
+                .chain(&members)
+                .chain(cache)
+                .chain(log)
+                .chain(dnstap)
+                .cloned()
+                .chain(saved_members)
+                .collect(),
             programs: Vec::new(),
         }
     }

@@ -241,9 +241,11 @@ fn zone_db(
             }
         }
     }
-    for secondary in &authority.secondaries {
-        if let Some(first) = files.get(&secondary.zone) {
-            let (zone, file) = (Box::new(secondary.zone.clone()), secondary.file.clone());
+    let secondaries = authority.secondaries.iter().map(|secondary| (&secondary.zone, &secondary.file));
+    let produced = authority.produced.iter().map(|catalog| (&catalog.zone, &catalog.file));
+    for (zone, file) in secondaries.chain(produced) {
+        if let Some(first) = files.get(zone) {
+            let (zone, file) = (Box::new(zone.clone()), file.clone());
             problems.push(ZoneProblem::Twice { zone, file, first: first.clone() });
         }
     }

@@ -17,7 +17,10 @@ use super::counters::{Cause, FETCHED, Want};
 use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
 use super::histogram::HistogramSnapshot;
 use super::processes::{ProcessesSnapshot, Role, Takeover};
-use super::snapshot::{BackendSnapshot, BackendState, CacheSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot};
+use super::snapshot::{
+    BackendSnapshot, BackendState, CacheSnapshot, CatalogSnapshot, PoolSnapshot, ReloadSnapshot, Snapshot,
+    ZonesSnapshot,
+};
 use super::usage::{USAGE_COUNTERS, Usage, UsageExposition};
 use crate::wire::Rcode;
 
@@ -188,6 +191,16 @@ const EXPIRED_ZONES: Family = Family {
     name: "hedgerow_expired_zones",
     help: "Zones of other servers that could not be confirmed for too long, and are answered with SERVFAIL",
 };
+/// `hedgerow_zones`.
+const ZONES: Family = Family { name: "hedgerow_zones", help: "Zones, by authority and what they are" };
+/// `hedgerow_catalog_members`.
+const CATALOG_MEMBERS: Family =
+    Family { name: "hedgerow_catalog_members", help: "Zones that are had by the word of a catalog zone" };
+/// `hedgerow_catalog_broken`.
+const CATALOG_BROKEN: Family = Family {
+    name: "hedgerow_catalog_broken",
+    help: "Whether the last version of a catalog zone is broken or doubted, and so not in force",
+};
 /// `hedgerow_verdict`.
 const VERDICT: Family = Family { name: "hedgerow_verdict", help: "Whether all is well: 0 well, 1 watch, 2 trouble" };
 const PROCESSES: Family = Family { name: "hedgerow_processes", help: "Processes, by what they are" };
@@ -247,6 +260,8 @@ impl Collector for Exposition {
             expired_zones,
             registered: _,
             backend_series,
+            zones,
+            catalogs,
             uptime: _,
             workers: _,
         } = &self.0;
@@ -337,11 +352,39 @@ impl Collector for Exposition {
         encoder
             .encode_descriptor(EXPIRED_ZONES.name, EXPIRED_ZONES.help, None, MetricType::Gauge)?
             .encode_gauge(&(expired_zones.len() as u64))?;
+        write_zones(encoder, zones, catalogs)?;
         if let Some(verdict) = verdict {
             encoder.encode_descriptor(VERDICT.name, VERDICT.help, None, MetricType::Gauge)?.encode_gauge(verdict)?;
         }
         write_processes(encoder, processes)
     }
+}
+
+/// Writes which zones there are, and how catalogs stand.
+fn write_zones(
+    encoder: &mut DescriptorEncoder<'_>,
+    zones: &[ZonesSnapshot],
+    catalogs: &[CatalogSnapshot],
+) -> fmt::Result {
+    let by_state = |zones: &ZonesSnapshot| {
+        let ZonesSnapshot { primary, served, absent, expired, .. } = *zones;
+        [("primary", primary), ("served", served), ("absent", absent), ("expired", expired)]
+    };
+    gauge(
+        encoder,
+        &ZONES,
+        zones.iter().flat_map(|zones| {
+            let authority = zones.authority.as_str();
+            by_state(zones).map(|(state, n)| ([("authority", authority), ("state", state)], n))
+        }),
+    )?;
+    gauge(encoder, &CATALOG_MEMBERS, catalogs.iter().map(|known| (by_catalog(known), known.members)))?;
+    gauge(encoder, &CATALOG_BROKEN, catalogs.iter().map(|known| (by_catalog(known), known.is_broken().into())))
+}
+
+/// The labels of a catalog.
+fn by_catalog(known: &CatalogSnapshot) -> [(&'static str, &str); 2] {
+    [("authority", &known.authority), ("catalog", &known.catalog)]
 }
 
 /// Writes which processes there are, and how often one has taken over from another.

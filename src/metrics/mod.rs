@@ -23,7 +23,7 @@ pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use limited::{Limit, Limited};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};
 pub use snapshot::{
-    Attempts, BackendSnapshot, BackendState, CacheSnapshot, ExpiredZone, LastReload, PoolSnapshot, ReloadSnapshot,
-    Snapshot, Wins,
+    Attempts, BackendSnapshot, BackendState, CacheSnapshot, CatalogSnapshot, ExpiredZone, LastReload, PoolSnapshot,
+    ReloadSnapshot, Snapshot, Wins, ZonesSnapshot,
 };
 pub use usage::Usage;

@@ -57,6 +57,49 @@ pub struct Snapshot {
     /// Pools with more backends have no series for each of them in `/metrics`; none: all have.
     #[serde(default)]
     pub backend_series: Option<u16>,
+    /// How many zones each authority has.
+    #[serde(default)]
+    pub zones: Vec<ZonesSnapshot>,
+    /// The catalogs of other servers.
+    #[serde(default)]
+    pub catalogs: Vec<CatalogSnapshot>,
+}
+
+/// How many zones an authority has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZonesSnapshot {
+    /// Its name in the config.
+    pub authority: String,
+    /// Zones of its own.
+    pub primary: u64,
+    /// Zones of other servers that it answers from.
+    pub served: u64,
+    /// Those that have never come.
+    pub absent: u64,
+    /// Those that have expired.
+    pub expired: u64,
+}
+
+/// A catalog of other servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogSnapshot {
+    /// The name of its authority in the config.
+    pub authority: String,
+    /// Its name.
+    pub catalog: String,
+    /// Zones that are had by its word.
+    pub members: u64,
+    /// waiting (no version has come since the start), good, broken or doubted.
+    pub state: String,
+    /// Why, if it is broken or doubted.
+    pub reason: Option<String>,
+}
+
+impl CatalogSnapshot {
+    /// Whether its last version is not in force.
+    pub fn is_broken(&self) -> bool {
+        self.reason.is_some()
+    }
 }
 
 /// A zone that is no longer served: no primary has confirmed it for too long.

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::PrimaryError;
 use crate::net::client::{TcpClient, UdpClient};
 use crate::net::clock::unix_now;
@@ -22,15 +24,22 @@ pub(super) struct Primary {
 }
 
 impl Primary {
-    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut.
+    /// Asks for the serial number of the zone: by UDP a few times, and by TCP if the reply is cut or refuses.
     pub(super) async fn ask_serial(&self) -> Result<Serial, PrimaryError> {
         let id = rand::random();
         let mut query = Vec::new();
         write_plain_query(id, &self.zone, RecordType::SOA, &mut query);
         let mut chain = self.sign(&mut query);
         let mut reply = self.ask_by_udp(&query).await?;
-        if Header::read(&reply).is_some_and(Header::is_truncated) {
+        let header = Header::read(&reply);
+        if header.is_some_and(Header::is_truncated) {
             reply = self.connect(&query).await?.receive().await?;
+        } else if header.is_some_and(|header| header.rcode() == Rcode::REFUSED)
+            && let Ok(mut client) = self.connect(&query).await
+            && let Ok(by_tcp) = client.receive().await
+        {
+            // Knot tells of catalog zones by TCP alone.
+            reply = by_tcp;
         }
         if let Some(chain) = &mut chain {
             let verified = chain.verify(&reply, unix_now()).and_then(|()| chain.finish());
@@ -90,11 +99,16 @@ impl Primary {
 
     /// A connection on which the query has been sent.
     async fn connect(&self, query: &[u8]) -> Result<TcpClient, PrimaryError> {
-        let mut client = TcpClient::connect(self.address).await?;
+        let connected = timeout(CONNECT, TcpClient::connect(self.address)).await;
+        let mut client = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         client.send(query).await?;
         Ok(client)
     }
 }
+
+/// How long it may take to connect: thousands of zones may wait for a turn, and the next primary may be there. The kernel has sent
+/// three SYN by then.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// How often a question is sent by UDP.
 const SENDS: usize = 3;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::SecondaryZone;
-use crate::config::SecondaryConfig;
+use super::members::saved_members;
+use crate::config::{Config, SecondaryConfig};
 use crate::files::{self, NewFile, Readers};
 use crate::transfer::Records;
 use crate::wire::{Name, display_name};
@@ -19,7 +20,7 @@ use crate::zone::master::{self, Source, Task};
 use crate::zone::{Zone, ZoneBuilder, rdata_to_text};
 
 /// A zone that an earlier process has saved.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Saved {
     pub(super) zone: Arc<Zone>,
     /// Octets of its records.
@@ -30,6 +31,11 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// A zone that a primary confirms now.
+    pub(super) fn confirmed(zone: Arc<Zone>, size: usize) -> Self {
+        Self { zone, size, age: Duration::ZERO, loaded: Instant::now() }
+    }
+
     /// How long ago it was confirmed.
     pub(super) fn age(&self) -> Duration {
         self.age + self.loaded.elapsed()
@@ -83,10 +89,16 @@ impl SavedZones {
         read
     }
 
+    /// Does the same for all zones that the authorities of a config have from other servers, by its word or by that of catalogs.
+    pub fn read_all(&mut self, config: &Config) -> usize {
+        let members: Vec<_> = config.authorities.iter().flat_map(saved_members).collect();
+        self.read(config.secondaries().chain(&members))
+    }
+
     /// What is saved of these zones.
     pub fn load_all(mut self, zones: impl IntoIterator<Item = SecondaryZone>) -> Vec<(SecondaryZone, Saved)> {
         let zones: Vec<_> = zones.into_iter().collect();
-        self.read(zones.iter().map(|secondary| &secondary.config));
+        self.read(zones.iter().map(|secondary| &*secondary.config));
         let saved = |secondary: SecondaryZone| {
             let file = &secondary.config.file;
             let Kept { zone, size, .. } = self.0.get(file)?.clone();
@@ -138,11 +150,16 @@ fn parse(file: &Path, octets: Vec<u8>, name: &Name) -> Result<Zone, String> {
     Ok(zone)
 }
 
+/// Reads a zone that was saved; `None` if there is none that is right.
+pub fn load_zone(file: &Path, name: &Name) -> Option<Arc<Zone>> {
+    load(file, name).map(|kept| kept.zone)
+}
+
 /// Saves a zone, as confirmed now.
 ///
 /// # Errors
 /// If the file cannot be written; then what was there before still is.
-pub(super) fn save(file: &Path, zone: &Zone) -> io::Result<()> {
+pub fn save(file: &Path, zone: &Zone) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -166,8 +183,8 @@ pub(super) fn confirm(file: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ZoneKind;
     use super::*;
-    use crate::config::Config;
     use crate::secondary::version::build;
     use crate::wire::RecordType;
     use crate::zone::Record;
@@ -190,7 +207,7 @@ mod tests {
         );
         let config = Config::parse(&text, "config.toml", Path::new(".")).expect("a config");
         let config = config.authorities[0].secondaries[0].clone();
-        SecondaryZone { authority: 0, config, key: None }
+        SecondaryZone { authority: 0, config: config.into(), key: None, kind: ZoneKind::Configured }
     }
 
     #[test]
@@ -221,7 +238,7 @@ mod tests {
         let name: Name = "e.example".parse().expect("a name");
         let secondary = secondary(&name, &file);
         let mut known = SavedZones::default();
-        let read = |known: &mut SavedZones| known.read([&secondary.config]);
+        let read = |known: &mut SavedZones| known.read([&*secondary.config]);
         assert_eq!(read(&mut known), 1, "nothing is there yet");
         let zone = zone(&name);
         save(&file, &zone).expect("ours");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::PrimaryError;
+use crate::transfer::catalog::{Broken, Catalog};
 use crate::transfer::{Difference, Received, Records};
 use crate::wire::Name;
 use crate::zone::{Place, Record, Zone, ZoneBuilder};
@@ -16,6 +17,8 @@ pub(super) struct Fetched {
     pub(super) steps: Vec<Difference>,
     /// Whether it came as a whole.
     pub(super) is_whole: bool,
+    /// What it says as a catalog, if it is one.
+    pub(super) catalog: Option<Result<Catalog, Broken>>,
 }
 
 /// Makes a zone of what came, which may be differences from `old`; `None` if that is up to date. If the zone `is_shared`,
@@ -47,7 +50,7 @@ pub(super) fn load(
 /// A new version, measured.
 fn fetched(zone: Zone, steps: Vec<Difference>, is_whole: bool) -> Fetched {
     let size = Records::size_of(zone.iter());
-    Fetched { zone: Arc::new(zone), size, steps, is_whole }
+    Fetched { zone: Arc::new(zone), size, steps, is_whole, catalog: None }
 }
 
 /// Compiles a zone.

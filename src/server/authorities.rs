@@ -7,15 +7,19 @@
 //! To find that step takes as long as both versions are large, so a reload does it on its own thread ([`Comparison`]) and only
 //! then changes what is held.
 
+mod catalogs;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::catalogs::{Catalogs, transfers_of};
+pub(super) use self::catalogs::{MemberChanges, Restored};
 use super::ReloadNotice;
-use crate::authority::{AuthorityState, Source, ZoneTransfers};
-use crate::config::{AuthorityConfig, SharedZone, Sharing};
+use crate::authority::{AuthorityState, ZoneTransfers};
+use crate::config::{AuthorityConfig, SecondaryConfig, SharedZone, Sharing};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate};
-use crate::secondary::{SecondaryZone, ZoneUpdate};
+use crate::secondary::{SecondaryZone, ZoneKind, ZoneUpdate};
 use crate::transfer::tsig::{Key, Keys};
 use crate::transfer::{Difference, Journal, Records, Serial};
 use crate::wire::Name;
@@ -28,6 +32,25 @@ pub(super) struct ServedAuthority {
     config: AuthorityConfig,
     /// What it answers from.
     state: Arc<AuthorityState>,
+    /// The zones that come from other servers, by the word of the config or of catalogs.
+    secondaries: HashMap<Name, Arc<SecondaryConfig>>,
+    catalogs: Catalogs,
+}
+
+/// What has come of a version of a catalog that an operator takes.
+pub(super) struct Accepted {
+    /// In a sentence.
+    pub(super) message: String,
+    pub(super) changes: MemberChanges,
+}
+
+/// What has come of updates.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// The zones whose copies are out of date.
+    pub(super) changes: Vec<ZoneChange>,
+    /// What follows from those that are catalogs.
+    pub(super) members: Vec<MemberChanges>,
 }
 
 /// What is exchanged of the zones of files with others, as it will be when they come into force.
@@ -86,11 +109,17 @@ impl ServedAuthority {
         comparison: Comparison,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
-    ) -> (Self, Vec<ZoneChange>) {
-        let state = empty_state(&config, loaded, keys, cookies);
-        let mut served = Self { number, config, state: Arc::new(state) };
-        let (changes, _) = served.fill(comparison, None);
-        (served, changes)
+        restored: Restored,
+    ) -> (Self, MemberChanges) {
+        let state = Arc::new(empty_state(&config, loaded, keys, cookies));
+        let (secondaries, catalogs) = (HashMap::new(), Catalogs::default());
+        let mut served = Self { number, config, state, secondaries, catalogs };
+        let produced = restored.produced.clone();
+        served.take_restored(restored);
+        let (mut changes, _) = served.fill(comparison, None, &produced);
+        let mut follows = MemberChanges::default();
+        changes.extend(served.produce(&mut follows.disk));
+        (served, MemberChanges { changes, ..follows })
     }
 
     /// Its name in the config.
@@ -108,9 +137,14 @@ impl ServedAuthority {
         &self.state
     }
 
-    /// The zones that come from other servers.
+    /// The zones that come from other servers by the word of the config.
     pub(super) fn zones(&self) -> impl Iterator<Item = SecondaryZone> {
         secondary_zones_of(self.number, &self.config, &self.state.keys)
+    }
+
+    /// Whether it has a zone of this name from other servers.
+    pub(super) fn has_secondary(&self, zone: &Name) -> bool {
+        self.secondaries.contains_key(zone)
     }
 
     /// All its zones, each with the name of this authority and whether it is its own.
@@ -131,35 +165,44 @@ impl ServedAuthority {
         comparison: Comparison,
         keys: &Arc<Keys>,
         cookies: Option<Arc<Cookies>>,
-    ) -> (Vec<ZoneChange>, Vec<ReloadNotice>) {
+        restored: &Restored,
+    ) -> (MemberChanges, Vec<ReloadNotice>) {
         let earlier = Arc::clone(&self.state);
         let earlier_rules = self.config.rate_limit;
-        let state = empty_state(&config, loaded, keys, cookies);
+        let state = empty_state(&config, Arc::clone(&loaded), keys, cookies);
         (self.config, self.state) = (config, Arc::new(state));
-        self.fill(comparison, Some((&earlier, earlier_rules)))
+        let mut follows = self.set_catalogs(&loaded);
+        let (changes, notices) = self.fill(comparison, Some((&earlier, earlier_rules)), &restored.produced);
+        follows.changes = changes;
+        let produced = self.produce(&mut follows.disk);
+        follows.changes.extend(produced);
+        follows.set = self.members().collect();
+        (follows, notices)
     }
 
-    /// Takes a new version of a zone of another server. A zone that the config no longer has is none of ours.
-    pub(super) fn take(&mut self, update: ZoneUpdate) -> Option<ZoneChange> {
-        let ZoneUpdate { zone, size, steps, .. } = update;
-        let sharing = &self.config.secondaries.iter().find(|config| config.zone == *zone.apex())?.sharing;
-        let transfers = self.state.transfers.get(zone.apex())?;
-        let mut journal = transfers.journal.clone();
-        steps.into_iter().for_each(|step| journal.push(step));
-        let (transfer_to, source) = (sharing.transfer_to.clone(), transfers.source.clone());
-        let of_zone = ZoneTransfers { transfer_to, journal, size, source };
+    /// Takes new versions of zones of other servers. A zone that it no longer has is none of ours.
+    pub(super) fn take(&mut self, updates: Vec<ZoneUpdate>) -> Taken {
+        let mut taken = Taken::default();
         let mut transfers = self.state.transfers.clone();
-        transfers.insert(zone.apex().clone(), Arc::new(of_zone));
-        let changes = zone.is_served().then(|| self.change_of(&zone, sharing));
-        self.state = Arc::new(AuthorityState {
-            zone_db: Arc::new(ZoneDb::clone(&self.state.zone_db).with_zone(zone)),
-            keys: Arc::clone(&self.state.keys),
-            transfers,
-            access: Arc::clone(&self.state.access),
-            rate: self.state.rate.clone(),
-            cookies: self.state.cookies.clone(),
-        });
-        changes
+        let mut zone_db = ZoneDb::clone(&self.state.zone_db);
+        let mut versions = Vec::new();
+        for ZoneUpdate { zone, size, steps, catalog, .. } in updates {
+            let Some((config, of_zone)) = self.secondaries.get(zone.apex()).zip(transfers.get(zone.apex())) else {
+                continue;
+            };
+            let mut journal = of_zone.journal.clone();
+            steps.into_iter().for_each(|step| journal.push(step));
+            let (transfer_to, source) = (config.sharing.transfer_to.clone(), of_zone.source.clone());
+            if zone.is_served() {
+                taken.changes.push(self.change_of(&zone, &config.sharing));
+            }
+            versions.extend(catalog.map(|version| (zone.apex().clone(), version)));
+            transfers.insert(zone.apex().clone(), Arc::new(ZoneTransfers { transfer_to, journal, size, source }));
+            zone_db = zone_db.with_zone(zone);
+        }
+        self.set_state(zone_db, transfers);
+        taken.members = versions.into_iter().map(|(catalog, version)| self.on_catalog(&catalog, version)).collect();
+        taken
     }
 
     /// Completes a state of what was loaded by what it has from an earlier one, and from other servers.
@@ -167,6 +210,7 @@ impl ServedAuthority {
         &mut self,
         mut comparison: Comparison,
         earlier: Option<(&AuthorityState, Option<RateRules>)>,
+        produced: &HashMap<Name, Arc<Zone>>,
     ) -> (Vec<ZoneChange>, Vec<ReloadNotice>) {
         let (mut changes, mut notices) = (Vec::new(), Vec::new());
         let mut all_transfers = HashMap::new();
@@ -181,25 +225,35 @@ impl ServedAuthority {
             }
             all_transfers.insert(shared.zone.clone(), Arc::new(compared.transfers));
         }
-        for secondary in &self.config.secondaries {
+        let configured = self.config.secondaries.iter().cloned();
+        let members = crate::secondary::members::secondaries(&self.config, &self.catalogs.consumer);
+        let secondaries: Vec<_> = configured.chain(members).map(Arc::new).collect();
+        for config in &secondaries {
+            let name = &config.zone;
             // Only what came from other servers goes on; a file of that name is no version of theirs.
             let known = earlier.and_then(|(state, _)| {
-                let transfers = state.transfers.get(&secondary.zone).filter(|transfers| transfers.source.is_some())?;
-                Some((Arc::clone(state.zone_db.zone(&secondary.zone)?), transfers.journal.clone(), transfers.size))
+                let transfers = state.transfers.get(name).filter(|transfers| transfers.source.is_some())?;
+                Some((Arc::clone(state.zone_db.zone(name)?), transfers.journal.clone(), transfers.size))
             });
-            let none = || (Arc::new(Zone::unserved(&secondary.zone)), empty_journal(), 0);
+            let none = || (Arc::new(Zone::unserved(name)), empty_journal(), 0);
             let (zone, journal, size) = known.unwrap_or_else(none);
-            let source = Source {
-                primaries: secondary.primaries.clone(),
-                notify_from: secondary.notify_from.clone(),
-                tsig: secondary.sharing.tsig.as_ref().map(Name::folded),
-                places: Arc::default(),
-            };
-            let transfer_to = secondary.sharing.transfer_to.clone();
-            let transfers = ZoneTransfers { transfer_to, journal, size, source: Some(source) };
-            all_transfers.insert(secondary.zone.clone(), Arc::new(transfers));
+            all_transfers.insert(name.clone(), Arc::new(transfers_of(config, journal, size)));
             zone_db = zone_db.with_zone(zone);
         }
+        for catalog in &self.config.produced {
+            let known = earlier.and_then(|(state, _)| {
+                let transfers = state.transfers.get(&catalog.zone).filter(|transfers| transfers.source.is_none())?;
+                Some((Arc::clone(state.zone_db.zone(&catalog.zone)?), transfers.journal.clone()))
+            });
+            let known = known.or_else(|| Some((Arc::clone(produced.get(&catalog.zone)?), empty_journal())));
+            if let Some((zone, journal)) = known {
+                let (transfer_to, size) = (catalog.sharing.transfer_to.clone(), Records::size_of(zone.iter()));
+                let transfers = ZoneTransfers { transfer_to, journal, size, source: None };
+                all_transfers.insert(catalog.zone.clone(), Arc::new(transfers));
+                zone_db = zone_db.with_zone(zone);
+            }
+        }
+        self.secondaries = secondaries.into_iter().map(|config| (config.zone.clone(), config)).collect();
         let rate = match (self.config.rate_limit, earlier) {
             (Some(rules), Some((state, Some(known)))) if rules == known => state.rate.clone(),
             (Some(rules), _) => Some(Arc::new(ResponseRate::new(rules, ACCOUNTS, rand::random(), Instant::now()))),
@@ -283,10 +337,17 @@ pub(super) fn secondary_zones_of(
     config: &AuthorityConfig,
     keys: &Keys,
 ) -> impl Iterator<Item = SecondaryZone> {
-    config.secondaries.iter().map(move |config| {
-        let key = config.sharing.tsig.as_ref().and_then(|name| keys.by_name(name)).cloned();
-        SecondaryZone { authority: number, config: config.clone(), key }
+    config.secondaries.iter().map(move |secondary| {
+        let is_catalog = config.catalogs.iter().any(|catalog| catalog.rules.catalog == secondary.zone);
+        let kind = if is_catalog { ZoneKind::Catalog } else { ZoneKind::Configured };
+        secondary_zone(number, Arc::new(secondary.clone()), kind, keys)
     })
+}
+
+/// A zone from other servers, with the key that it is asked for with.
+fn secondary_zone(authority: usize, config: Arc<SecondaryConfig>, kind: ZoneKind, keys: &Keys) -> SecondaryZone {
+    let key = config.sharing.tsig.as_ref().and_then(|name| keys.by_name(name)).cloned();
+    SecondaryZone { authority, config, key, kind }
 }
 
 /// A journal without steps.

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
+use super::authorities::ServedAuthority;
 use super::{Command, ReloadNotice, Server};
 use crate::admin::{Change, FleetOrder, Question, Refused};
 use crate::config::{BackendConfig, PoolConfig};
@@ -36,6 +37,7 @@ impl Server {
                 Ok(format!("{} of pool {pool} finishes what it has and gets no more queries", backend.name))
             }
             Change::Remove { pool, backend } => self.remove(&pool, &backend),
+            Change::Accept { name } => self.accept(&name),
             Change::Set { pool, backend, to } => {
                 let backend = self.backend(&pool, &backend)?;
                 backend.set_manual(to);
@@ -47,6 +49,24 @@ impl Server {
                 })
             }
         }
+    }
+
+    /// Takes what is doubted, of the members of a pool or of a catalog.
+    fn accept(&mut self, name: &str) -> Result<String, Refused> {
+        match self.membership.accept(name) {
+            Some(0) => {
+                return Err(Refused::Conflict(format!(
+                    "all members of pool {name} are listed: there is nothing to accept"
+                )));
+            }
+            Some(held) => return Ok(format!("{held} members of pool {name} that are not listed any more go")),
+            None => {}
+        }
+        self.accept_catalog(name).unwrap_or_else(|| {
+            let catalogs = self.authorities.iter().flat_map(ServedAuthority::catalogs).map(|known| known.catalog);
+            let known: Vec<_> = self.membership.pools().map(str::to_owned).chain(catalogs).collect();
+            Err(Refused::no_such("pool with sources, or catalog,", name, known.iter().map(String::as_str)))
+        })
     }
 
     /// Has a worker ask a question for an operator: the one that is known to have it, or else whichever takes queries, which says if

@@ -256,6 +256,11 @@ impl Membership {
         self.orders.retain(is_in_force)
     }
 
+    /// The pools that have sources.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &str> {
+        self.pools.iter().map(|pool| pool.name.as_str())
+    }
+
     /// Says that the list of a pool is right. Returns how many are held until now; none, if there is no such pool.
     pub(super) fn accept(&mut self, pool: &str) -> Option<usize> {
         let pool = self.pools.iter_mut().find(|known| known.name == pool)?;

@@ -25,6 +25,7 @@ mod seen;
 mod slow_threshold;
 mod start;
 mod status;
+mod updates;
 mod watch;
 mod worker;
 mod workers;
@@ -43,7 +44,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Interval;
 
 use self::admin_tasks::AdminTasks;
-use self::authorities::{ServedAuthority, ZoneChange};
+use self::authorities::{MemberChanges, ServedAuthority, ZoneChange};
 pub use self::carried::{Carried, CarriedCache, Known, Learnt, SavedZones};
 use self::connections::Tables;
 use self::cookies::OwnSecret;
@@ -60,11 +61,12 @@ pub use self::reload_notice::ReloadNotice;
 use self::seen::Seen;
 use self::slow_threshold::SlowThresholds;
 pub use self::start::StartError;
+use self::updates::Updates;
 use self::watch::Watching;
 use self::worker::Command;
 pub use self::worker::Rest;
 use self::workers::{InForce, WorkerEvent, Workers};
-use crate::admin::{Change, Condition, Request};
+use crate::admin::{Change, Condition, Refused, Request};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
 use crate::config::{Config, PoolConfig, SlowThreshold, SupervisorConfig};
@@ -79,7 +81,8 @@ use crate::notify::Notifier;
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::Taps;
-use crate::wire::HashSeed;
+use crate::transfer::catalog::Unaccepted;
+use crate::wire::{HashSeed, Name};
 
 /// A running server, held by the control thread.
 pub struct Server {
@@ -160,7 +163,7 @@ pub struct Server {
     /// Looks after the zones that come from other servers.
     secondaries: Secondaries,
     /// What has become of those.
-    updates: UnboundedReceiver<ZoneUpdate>,
+    updates: Updates,
     /// NOTIFY that workers took.
     notifies: UnboundedReceiver<ReceivedNotify>,
     /// Tells other servers of changes.
@@ -279,8 +282,8 @@ impl Server {
                     self.prober.on_event(&health_events);
                     continue;
                 }
-                Some(update) = self.updates.recv() => {
-                    self.take_update(update);
+                updates = self.updates.next() => {
+                    self.take_updates(updates);
                     continue;
                 }
                 Some(notify) = self.notifies.recv() => {
@@ -358,6 +361,7 @@ impl Server {
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
             Request::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
             Request::TopNames(answer) => drop(answer.send(self.taps.top_names())),
+            Request::Zones(answer) => drop(answer.send(self.zones_report())),
             Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
             Request::Change(Change::Processes(change), answer) => return Some(ServerEvent::Asked(change, answer)),
@@ -422,18 +426,82 @@ impl Server {
         }
     }
 
-    /// Takes what has become of a zone of another server.
-    fn take_update(&mut self, update: ZoneUpdate) {
-        let number = update.authority;
-        // One that has gone meanwhile wants nothing any more.
-        let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { return };
-        self.seen.note_zone(served.name(), update.zone.apex(), update.is_expired);
-        let change = served.take(update);
-        self.publish(number);
-        if self.processes.is_some() {
-            self.events.push_back(ServerEvent::ZoneSaved);
+    /// Takes what has become of zones of other servers.
+    fn take_updates(&mut self, updates: Vec<ZoneUpdate>) {
+        let began = std::time::Instant::now();
+        let mut by_authority: HashMap<usize, Vec<ZoneUpdate>> = HashMap::new();
+        for update in updates {
+            by_authority.entry(update.authority).or_default().push(update);
         }
-        change.into_iter().for_each(|change| notify(&mut self.notifier, change));
+        for (number, updates) in by_authority {
+            // One that has gone meanwhile wants nothing any more.
+            let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { continue };
+            for update in &updates {
+                self.seen.note_zone(served.name(), update.zone.apex(), update.is_expired);
+            }
+            let earlier = Arc::clone(served.state());
+            let taken = served.take(updates);
+            taken.members.into_iter().for_each(|changes| self.follow(number, changes));
+            self.publish(number);
+            self.free_state(earlier);
+            taken.changes.into_iter().for_each(|change| notify(&mut self.notifier, change));
+            if self.processes.is_some() {
+                self.events.push_back(ServerEvent::ZoneSaved);
+            }
+        }
+        self.updates.took(began.elapsed());
+    }
+
+    /// Puts in force that zones come and go by the word of catalogs, but for the answers of an authority.
+    fn follow(&mut self, number: usize, changes: MemberChanges) {
+        let MemberChanges { gone, set, disk, changes } = changes;
+        self.drop_members(number, &gone);
+        self.secondaries.set_members(set, Vec::new());
+        write_to_disk(disk, &self.tasks);
+        changes.into_iter().for_each(|change| notify(&mut self.notifier, change));
+    }
+
+    /// Forgets zones of an authority that have gone by the word of catalogs.
+    fn drop_members(&mut self, number: usize, gone: &[Name]) {
+        if let Some(served) = self.authorities.iter().find(|served| served.number() == number) {
+            gone.iter().for_each(|zone| self.seen.note_zone(served.name(), zone, false));
+        }
+        gone.iter().for_each(|zone| self.notifier.forget_zone(number, zone));
+        self.secondaries.remove_members(number, gone);
+    }
+
+    /// An operator takes the version of a catalog that is doubted.
+    fn accept_catalog(&mut self, name: &str) -> Option<Result<String, Refused>> {
+        let catalog = name.parse::<Name>().ok()?.folded();
+        let is_known =
+            |served: &&mut ServedAuthority| served.catalogs().iter().any(|known| known.catalog == catalog.to_string());
+        let mut said = Vec::new();
+        let mut refused = None;
+        let numbers: Vec<_> = self.authorities.iter_mut().filter(is_known).map(|served| served.number()).collect();
+        for number in numbers {
+            let Some(served) = self.authorities.iter_mut().find(|served| served.number() == number) else { continue };
+            let earlier = Arc::clone(served.state());
+            match served.accept(&catalog) {
+                Ok(accepted) => {
+                    said.push(accepted.message);
+                    self.follow(number, accepted.changes);
+                    self.publish(number);
+                    self.free_state(earlier);
+                }
+                Err(Unaccepted::Unknown) => {}
+                Err(Unaccepted::NotDoubted) => {
+                    refused = Some(format!("catalog {catalog} is not doubted: what it lists is in force"));
+                }
+                Err(Unaccepted::Broken(broken)) => {
+                    refused = Some(format!("catalog {catalog} is broken, which is for its producer to mend: {broken}"));
+                }
+            }
+        }
+        match refused {
+            _ if !said.is_empty() => Some(Ok(said.join("; "))),
+            Some(refused) => Some(Err(Refused::Conflict(refused))),
+            None => None,
+        }
     }
 
     /// Has the workers look at the health of the backends again.
@@ -463,6 +531,13 @@ fn forwarder_cookies(
     files: &HashMap<PathBuf, CookieSecrets>,
 ) -> Option<Arc<Cookies>> {
     config.forwarder.as_ref().and_then(|forwarder| own_secret.cookies(&forwarder.cookies, files))
+}
+
+/// Writes and removes files beside whatever else is done, in this order.
+fn write_to_disk(disk: Vec<Box<dyn FnOnce() + Send>>, tasks: &Tasks) {
+    if !disk.is_empty() {
+        tasks.start_and_leave(TaskKind::Secondary, blocking(move || disk.into_iter().for_each(|work| work())));
+    }
 }
 
 /// Has whoever is to know of a zone told.

@@ -17,6 +17,7 @@
 //! What is no longer in force goes back to the reload thread, which frees it when the last worker has let it go: to give
 //! back the memory of a large zone takes longer than a query may wait.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -27,14 +28,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::admin_tasks::{Doors, admin_settings};
-use super::authorities::{Comparison, ServedAuthority, secondary_zones_of};
+use super::authorities::{Comparison, Restored, ServedAuthority, secondary_zones_of};
 use super::listeners::{Listeners, SectionName};
 use super::members::{own_forwarder, with_members};
 use super::recent_queries::RecentQueries;
 use super::reload_notice::{ReloadNotice, needs_restart};
 use super::sections::{Dealt, Move, owed_for};
 use super::worker::Command;
-use super::{Server, ServerEvent, StartError, changes, forwarder_cookies, notify};
+use super::{Server, ServerEvent, StartError, changes, forwarder_cookies};
 use crate::admin::Refused;
 use crate::authority::AuthorityState;
 use crate::cache::Cache;
@@ -43,7 +44,7 @@ use crate::limit::OwnAddresses;
 use crate::load::{Confinement, LoadError, Setup};
 use crate::metrics::{LastReload, ReloadSnapshot};
 use crate::net::tasks::{Lost, TaskKind, blocking};
-use crate::secondary::{Saved, SavedZones, SecondaryZone};
+use crate::secondary::{Saved, SavedZones, SecondaryZone, ZoneKind};
 use crate::state::ForwarderState;
 use crate::taps::TapsConfig;
 use crate::transfer::tsig::Keys;
@@ -126,6 +127,8 @@ pub(super) struct Prepared {
     keys: Arc<Keys>,
     /// How its authorities differ from those that run, if they do.
     comparisons: Vec<Comparison>,
+    /// What earlier processes have left of their catalogs.
+    restored: Vec<Restored>,
     /// What was saved of zones of other servers that are new.
     saved: Vec<(SecondaryZone, Saved)>,
     /// The cache, if it is to have another size.
@@ -136,7 +139,7 @@ impl Prepared {
     /// Compares what was read with what is in force.
     fn of(mut setup: Setup, base: &Base) -> Self {
         let keys = Arc::new(mem::take(&mut setup.keys));
-        let (mut comparisons, mut zones) = (Vec::new(), Vec::new());
+        let (mut comparisons, mut all_restored, mut zones) = (Vec::new(), Vec::new(), Vec::new());
         let mut next_authority = base.next_authority;
         for (config, zone_db) in setup.config.authorities.iter().zip(&setup.zone_dbs) {
             let known = base.authorities.iter().find(|(_, name, _)| *name == config.name);
@@ -144,13 +147,24 @@ impl Prepared {
             let number = known.map_or(next_authority, |(number, _, _)| *number);
             next_authority += usize::from(known.is_none());
             zones.extend(secondary_zones_of(number, config, &keys));
+            // One that runs knows what it has by the word of catalogs, better than its files do.
+            let restored = match known {
+                Some(_) => Restored::produced(config),
+                None => Restored::of(config, zone_db),
+            };
+            zones.extend(restored.members(number, config, &keys));
+            all_restored.push(restored);
         }
-        let zones = zones.into_iter().filter(|secondary| !base.zones.contains(secondary));
+        let known: HashMap<_, _> =
+            base.zones.iter().map(|known| ((known.authority, &known.config.zone), known)).collect();
+        let is_new =
+            |zone: &SecondaryZone| known.get(&(zone.authority, &zone.config.zone)).is_none_or(|known| *known != zone);
+        let zones: Vec<_> = zones.into_iter().filter(is_new).collect();
         let saved = SavedZones::default().load_all(zones);
         let size = setup.config.cache.as_ref().map(|cache| cache.size);
         let size = size.filter(|_| base.cache_size.is_some() && base.cache_size != size);
         let new_cache = size.map(|size| Arc::new(Cache::new(size, Instant::now())));
-        Self { setup, keys, comparisons, saved, new_cache }
+        Self { setup, keys, comparisons, restored: all_restored, saved, new_cache }
     }
 }
 
@@ -328,7 +342,7 @@ impl Server {
     /// # Errors
     /// If an address or a descriptor cannot be had; then nothing has changed.
     fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
-        let Prepared { setup, keys, comparisons, saved, new_cache } = prepared;
+        let Prepared { setup, keys, comparisons, restored, saved, new_cache } = prepared;
         let Setup { mut config, zone_dbs, cookie_secrets, token, etcd, source, .. } = setup;
         let listeners = Arc::new(self.listeners.reload(&config)?);
         let dealt = Dealt::new(&listeners, Some(&self.listeners))?;
@@ -359,42 +373,60 @@ impl Server {
         config.pools = configured;
         notices.extend(self.reload_forwarder(&config, state.map(Arc::new), &mut moved));
         let mut earlier = mem::take(&mut self.authorities);
-        for ((config, zone_db), comparison) in config.authorities.into_iter().zip(zone_dbs).zip(comparisons) {
+        let mut follows = Vec::new();
+        let parts = config.authorities.into_iter().zip(zone_dbs).zip(comparisons).zip(restored);
+        for (((config, zone_db), comparison), restored) in parts {
             let cookies = self.own_secret.cookies(&config.cookies, &cookie_secrets);
-            let changes = match earlier.iter().position(|served| served.name() == config.name) {
+            let follow = match earlier.iter().position(|served| served.name() == config.name) {
                 Some(place) => {
                     let mut served = earlier.swap_remove(place);
                     self.free(Some(Old::AuthorityState(Arc::clone(served.state()))));
-                    let (changes, odd) = served.reload(config, zone_db, comparison, &keys, cookies);
+                    let (follow, odd) = served.reload(config, zone_db, comparison, &keys, cookies, &restored);
                     notices.extend(odd);
                     let (name, number) = (SectionName::Authority(served.name().to_owned()), served.number());
                     self.authorities.push(served);
                     self.publish(number);
                     self.workers
                         .tell_each(moved.change(&name), |change| Command::SetAuthorityAddresses(number, change));
-                    changes
+                    (number, follow)
                 }
                 None => {
                     let number = self.next_authority;
                     self.next_authority += 1;
-                    let (served, changes) = ServedAuthority::new(number, config, zone_db, comparison, &keys, cookies);
+                    let (served, mut follow) =
+                        ServedAuthority::new(number, config, zone_db, comparison, &keys, cookies, restored);
+                    follow.set = served.members().collect();
                     let name = SectionName::Authority(served.name().to_owned());
                     if let Some(table) = self.connections.authority(served.name()) {
                         self.workers.begin_authority(&served, table, &self.own, moved.change(&name));
                     }
                     self.authorities.push(served);
-                    changes
+                    (number, follow)
                 }
             };
-            changes.into_iter().for_each(|change| notify(&mut self.notifier, change));
+            follows.push(follow);
         }
         for gone in earlier {
             let (name, number) = (SectionName::Authority(gone.name().to_owned()), gone.number());
             self.workers.tell_each(moved.change(&name), |change| Command::EndAuthority(number, change));
             self.notifier.forget(number);
+            self.secondaries.forget(number);
             self.free(Some(Old::AuthorityState(Arc::clone(gone.state()))));
         }
+        let (saved_members, saved): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|(zone, _)| zone.kind == ZoneKind::Member);
+        // A zone that a catalog has listed may be one of the config now.
+        for (number, follow) in &mut follows {
+            // One that has gone may be set anew below.
+            let gone = mem::take(&mut follow.gone);
+            self.drop_members(*number, &gone);
+        }
         self.secondaries.set_zones(self.authorities.iter().flat_map(ServedAuthority::zones).collect(), saved);
+        let new = follows.iter_mut().flat_map(|(_, follow)| mem::take(&mut follow.set));
+        self.secondaries.set_members(new, saved_members);
+        for (number, follow) in follows {
+            self.follow(number, follow);
+        }
         self.obey();
         self.register_authorities(&[]);
         self.admin.set(settings);
@@ -462,6 +494,11 @@ impl Server {
         self.configured.clone_from(&config.pools);
         self.pools.clone_from(&config.pools);
         notices
+    }
+
+    /// Has a state of an authority freed once nobody uses it any more.
+    pub(super) fn free_state(&self, old: Arc<AuthorityState>) {
+        self.free(Some(Old::AuthorityState(old)));
     }
 
     /// Has something freed once nobody uses it any more.

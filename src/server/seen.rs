@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Server;
-use super::authorities::ServedAuthority;
 use crate::admin::Listener;
 use crate::admin::status::Status;
 use crate::metrics::{ExpiredZone, Snapshot};
@@ -112,10 +111,10 @@ impl Server {
         if self.seen.expired_zones.is_empty() {
             return Vec::new();
         }
-        let there = self.authorities.iter().flat_map(|served| {
-            let zones = served.zones().map(|secondary| secondary.config.zone.to_string());
-            zones.map(|zone| ExpiredZone { authority: ServedAuthority::name(served).to_owned(), zone })
-        });
-        there.filter(|zone| self.seen.expired_zones.contains(zone)).collect()
+        let is_there = |expired: &&ExpiredZone| {
+            let served = self.authorities.iter().find(|served| served.name() == expired.authority);
+            served.is_some_and(|served| expired.zone.parse().is_ok_and(|zone| served.has_secondary(&zone)))
+        };
+        self.seen.expired_zones.iter().filter(is_there).cloned().collect()
     }
 }

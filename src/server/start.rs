@@ -5,7 +5,7 @@
 //! more rights than this one.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
+use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::time::interval;
 
 use super::admin_tasks::{AdminTasks, Doors, admin_settings};
-use super::authorities::{Comparison, ServedAuthority, ZoneChange};
+use super::authorities::{Comparison, MemberChanges, Restored, ServedAuthority, ZoneChange};
 use super::carried::{Carried, CarriedCache};
 use super::connections::Tables;
 use super::cookies::OwnSecret;
@@ -31,9 +31,10 @@ use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
 use super::seen::Seen;
 use super::slow_threshold::SlowThresholds;
+use super::updates::Updates;
 use super::watch::Watching;
 use super::workers::{InForce, Links, Workers};
-use super::{CROWDS, Server, forwarder_cookies, notify, persist};
+use super::{CROWDS, Server, forwarder_cookies, notify, persist, write_to_disk};
 use crate::admin::{Condition, SocketError};
 use crate::config::{Config, CookieConfig, PoolConfig};
 use crate::health::Prober;
@@ -44,7 +45,7 @@ use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::Tasks;
 use crate::notify::Notifier;
-use crate::secondary::{SavedZones, Secondaries, ZoneUpdate};
+use crate::secondary::{SavedZones, Secondaries, ZoneKind, ZoneUpdate};
 use crate::state::ForwarderState;
 use crate::taps::{Taps, TapsConfig};
 use crate::transfer::tsig::Keys;
@@ -161,7 +162,7 @@ impl Server {
         }
         let mut zones =
             Zones::new(&config, zone_dbs, &keys, |config| own_secret.cookies(config, &cookie_secrets), &tasks);
-        let changes = zones.take_saved(saved);
+        let changes = zones.take_saved(saved, &tasks);
         let reloads = Reloads::start(read, confinement, edition)?;
         let own = Arc::new(OwnAddresses::new(listeners.for_queries()));
         taps.apply(&TapsConfig::of(&config))?;
@@ -271,11 +272,11 @@ fn own_addresses(own: &Rc<RefCell<Vec<SocketAddr>>>) -> Rc<dyn Fn() -> OwnAddres
 struct Zones {
     /// In order of the config.
     authorities: Vec<ServedAuthority>,
-    /// The zones whose copies are out of date.
-    changes: Vec<ZoneChange>,
+    /// The zones whose copies are out of date, and what is to be written.
+    follows: Vec<(usize, MemberChanges)>,
     secondaries: Secondaries,
     /// What becomes of the zones of `secondaries`.
-    updates: UnboundedReceiver<ZoneUpdate>,
+    updates: Updates,
 }
 
 impl Zones {
@@ -290,26 +291,50 @@ impl Zones {
         let authorities = config.authorities.iter().zip(loaded).enumerate();
         let authorities = authorities.map(|(number, (config, loaded))| {
             let comparison = Comparison::of(config, &loaded, None);
-            ServedAuthority::new(number, config.clone(), loaded, comparison, keys, cookies(&config.cookies))
+            let restored = Restored::of(config, &loaded);
+            ServedAuthority::new(number, config.clone(), loaded, comparison, keys, cookies(&config.cookies), restored)
         });
-        let (authorities, changes): (Vec<_>, Vec<_>) = authorities.unzip();
+        let (authorities, follows): (Vec<_>, Vec<_>) = authorities.unzip();
+        let follows = follows.into_iter().enumerate().collect();
         // As many as transfers have ended, of which there are no more at a time than zones; this thread sends and takes them.
         let (sender, updates) = unbounded_channel();
         let secondaries = Secondaries::new(tasks.clone(), sender);
-        Self { authorities, changes: changes.into_iter().flatten().collect(), secondaries, updates }
+        Self { authorities, follows, secondaries, updates: Updates::new(updates) }
     }
 
     /// Takes what was saved of the zones of other servers, so that it is answered from with the first query; what is
     /// known of it already is not read again. Returns all zones whose copies are out of date.
-    fn take_saved(&mut self, saved: SavedZones) -> Vec<ZoneChange> {
+    fn take_saved(&mut self, saved: SavedZones, tasks: &Tasks) -> Vec<ZoneChange> {
         let zones: Vec<_> = self.authorities.iter().flat_map(ServedAuthority::zones).collect();
-        let saved = saved.load_all(zones.iter().cloned());
+        let members: Vec<_> = self.authorities.iter().flat_map(ServedAuthority::members).collect();
+        let saved = saved.load_all(zones.iter().chain(&members).cloned());
+        let (saved_members, saved): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|(zone, _)| zone.kind == ZoneKind::Member);
         self.secondaries.set_zones(zones, saved);
-        while let Ok(update) = self.updates.try_recv() {
-            let served = self.authorities.iter_mut().find(|served| served.number() == update.authority);
-            self.changes.extend(served.and_then(|served| served.take(update)));
+        self.secondaries.set_members(members, saved_members);
+        let mut changes = Vec::new();
+        let mut follows = std::mem::take(&mut self.follows);
+        loop {
+            // What the saved catalogs list may have others come and go, which is told at once.
+            for (number, MemberChanges { gone, set, disk, changes: produced }) in follows.drain(..) {
+                self.secondaries.remove_members(number, &gone);
+                self.secondaries.set_members(set, Vec::new());
+                write_to_disk(disk, tasks);
+                changes.extend(produced);
+            }
+            let updates = self.updates.take_waiting();
+            if updates.is_empty() {
+                return changes;
+            }
+            let mut by_authority: HashMap<usize, Vec<ZoneUpdate>> = HashMap::new();
+            updates.into_iter().for_each(|update| by_authority.entry(update.authority).or_default().push(update));
+            for (number, updates) in by_authority {
+                let served = self.authorities.iter_mut().find(|served| served.number() == number);
+                let Some(taken) = served.map(|served| served.take(updates)) else { continue };
+                changes.extend(taken.changes);
+                follows.extend(taken.members.into_iter().map(|member_changes| (number, member_changes)));
+            }
         }
-        std::mem::take(&mut self.changes)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Adding up what the workers count, for whoever scrapes, and giving operators the cache to look into.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Server;
 use super::authorities::ServedAuthority;
 use crate::admin::CacheAccess;
-use crate::admin::status::{Status, ZoneStatus};
+use crate::admin::status::{Status, ZoneStatus, ZonesReport};
 use crate::cache::CacheStats;
-use crate::metrics::{CacheSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot};
+use crate::metrics::{CacheSnapshot, ExpiredZone, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, ZonesSnapshot};
 use crate::state::ForwarderState;
+use crate::zone::Zone;
 
 impl Server {
     /// All counters of all workers, added up now.
@@ -16,6 +18,7 @@ impl Server {
         let pools = self.state.iter().flat_map(|state| &state.pools);
         let mut pools: Vec<_> = pools.map(|pool| pool.snapshot()).collect();
         self.show_members(&mut pools);
+        let expired_zones = self.expired_zones();
         Snapshot {
             uptime: self.started.elapsed(),
             workers: self.workers.len(),
@@ -28,32 +31,44 @@ impl Server {
             worker_replacements: self.workers.replaced(),
             processes: self.processes.clone().unwrap_or_else(|| self.alone()),
             verdict: self.seen.verdict_number(),
-            expired_zones: self.expired_zones(),
             backend_series: self.backend_series,
+            zones: self.zones_snapshot(&expired_zones),
+            catalogs: self.authorities.iter().flat_map(ServedAuthority::catalogs).collect(),
+            expired_zones,
             ..self.summary.snapshot()
         }
     }
 
     /// The status that these numbers make, with the zones.
     pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
-        let expired = self.expired_zones();
-        let all = || self.authorities.iter().flat_map(ServedAuthority::all_zones);
-        let (unserved, served): (Vec<_>, Vec<_>) = all().partition(|(_, zone, _)| !zone.is_served());
-        let told = unserved.iter().chain(&served).take(ZoneStatus::MAX).map(|(authority, zone, is_ours)| {
-            let (authority, name) = ((*authority).to_owned(), zone.apex().to_string());
-            let has_expired = || expired.iter().any(|other| other.authority == authority && other.zone == name);
-            let state = match (zone.is_served(), is_ours) {
-                (_, true) => "primary",
-                (true, false) => "served",
-                (false, false) if has_expired() => "expired",
-                (false, false) => "absent",
-            };
-            let serial = zone.is_served().then(|| zone.serial());
-            ZoneStatus { authority, name, state: state.to_owned(), serial }
-        });
+        let expired = self.expired_names();
+        let all = || self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
+        let (unserved, served): (Vec<_>, Vec<_>) = all().partition(|(_, (_, zone, _))| !zone.is_served());
+        let told = unserved.iter().chain(&served).take(ZoneStatus::MAX);
+        let told = told.map(|(served, (_, zone, is_ours))| zone_status(served, zone, *is_ours, &expired));
         let zones: Vec<_> = told.collect();
         let more_zones = unserved.len() + served.len() - zones.len();
         Status { zones, more_zones, ..self.seen.status(snapshot) }
+    }
+
+    /// All zones, and the catalogs of other servers.
+    pub(super) fn zones_report(&self) -> ZonesReport {
+        let expired = self.expired_names();
+        let all = self.authorities.iter().flat_map(|served| served.all_zones().map(move |zone| (served, zone)));
+        let zones = all.map(|(served, (_, zone, is_ours))| zone_status(served, zone, is_ours, &expired));
+        let catalogs = self.authorities.iter().flat_map(ServedAuthority::catalogs);
+        ZonesReport { zones: zones.collect(), catalogs: catalogs.collect() }
+    }
+
+    /// The zones that have expired, by authority and name.
+    fn expired_names(&self) -> HashSet<(String, String)> {
+        self.expired_zones().into_iter().map(|zone| (zone.authority, zone.zone)).collect()
+    }
+
+    /// How many zones each authority has.
+    fn zones_snapshot(&self, expired: &[ExpiredZone]) -> Vec<ZonesSnapshot> {
+        let expired_of = |name: &str| expired.iter().filter(|zone| zone.authority == name).count() as u64;
+        self.authorities.iter().map(|served| served.count_zones(expired_of(served.name()))).collect()
     }
 
     /// The processes, where this is all there are.
@@ -96,5 +111,33 @@ impl Server {
             insertions,
             evictions,
         })
+    }
+}
+
+/// How a zone of an authority stands.
+fn zone_status(
+    served: &ServedAuthority,
+    zone: &Zone,
+    is_ours: bool,
+    expired: &HashSet<(String, String)>,
+) -> ZoneStatus {
+    let (authority, name) = (served.name().to_owned(), zone.apex().to_string());
+    let place = (authority, name);
+    let state = match (zone.is_served(), is_ours) {
+        (_, true) => "primary",
+        (true, false) => "served",
+        (false, false) if expired.contains(&place) => "expired",
+        (false, false) => "absent",
+    };
+    let serial = zone.is_served().then(|| zone.serial());
+    let owned = served.catalog_of(zone.apex());
+    let (authority, name) = place;
+    ZoneStatus {
+        authority,
+        name,
+        state: state.to_owned(),
+        serial,
+        catalog: owned.map(|owned| owned.catalog.to_string()),
+        groups: owned.map(|owned| owned.member.groups.clone()).unwrap_or_default(),
     }
 }

@@ -238,13 +238,13 @@ impl Live {
         let newer = self.member.common.edition.as_ref().filter(|(newer, _)| newer.number > self.member.state.edition);
         let newer = newer.map(|(newer, text)| Ok::<_, io::Error>((newer.number, text_of(newer, text)?))).transpose()?;
         let mut saved = prepared.saved.clone();
-        let known: Vec<_> = prepared.setup.config.secondaries().cloned().collect();
+        let known = prepared.setup.config.clone();
         Ok(Box::pin(blocking(move || {
             // Its files are those of the server, which has looked whether they are in reach.
             let newer = newer.map(|(edition, text)| (edition, reader.read(Some(text), &Confinement::default())));
             let read = match &newer {
-                Some((_, Ok(setup))) => saved.read(setup.config.secondaries()),
-                Some((_, Err(_))) | None => saved.read(&known),
+                Some((_, Ok(setup))) => saved.read_all(&setup.config),
+                Some((_, Err(_))) | None => saved.read_all(&known),
             };
             tracing::debug!(zones = read, "standby: has read what the server has saved");
             Loaded { reader, newer, saved }

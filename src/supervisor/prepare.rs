@@ -133,7 +133,7 @@ impl Member {
                 let _writer = writer;
                 let setup = reader.read(text, &confinement.unwrap_or_default())?;
                 let mut saved = SavedZones::default();
-                saved.read(setup.config.secondaries());
+                saved.read_all(&setup.config);
                 Ok((setup, saved))
             });
             self.attend(None, Some(&done));

@@ -7,9 +7,12 @@
 //!                                            ServerChain ── TSIG ─────▶ ClientChain
 //! ```
 //!
+//! `catalog` has zones that list zones (RFC 9432): which of them are had, and what we list ourselves.
+//!
 //! This room opens no socket and reads no clock: whoever drives it sends what it writes and tells it what came and when.
 
 pub mod acl;
+pub mod catalog;
 mod difference;
 mod notify;
 mod offer;

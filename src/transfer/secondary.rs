@@ -229,6 +229,17 @@ impl Secondary {
         }
     }
 
+    /// What is asked for waits for a turn at it: its time has not begun.
+    pub fn on_waiting(&mut self, now: Instant) {
+        if let Some(look) = self.look.as_mut().filter(|look| look.due.is_some()) {
+            let patience = match look.stage {
+                Stage::Soa => SOA_PATIENCE,
+                Stage::Ixfr | Stage::Axfr => TRANSFER_PATIENCE,
+            };
+            (look.due, look.latest) = (Some(now + patience), now + MAX_TRANSFER);
+        }
+    }
+
     /// The zone was transferred, loaded and saved, and is now at this version.
     pub fn on_transferred(&mut self, version: Version, now: Instant, rng: &mut impl Rng) {
         self.confirm(version, now, rng);

@@ -4,6 +4,7 @@
 //! immutable; one with another version of a zone shares all else with the one before, so that a reload or a transfer costs
 //! what it changes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -63,6 +64,13 @@ impl ZoneDb {
             }
         }
         self
+    }
+
+    /// This zone database without these zones, whose names are in canonical form.
+    pub fn without(&self, gone: &HashSet<Name>) -> Self {
+        let rest = Self::new(Arc::clone(&self.tables)).with_identity(self.identity.clone());
+        let zones = self.zones.iter().filter(|zone| !gone.contains(zone.apex()));
+        zones.fold(rest, |rest, zone| rest.with_zone(Arc::clone(zone)))
     }
 
     /// This zone database, whose server says this of itself.
@@ -213,5 +221,15 @@ mod tests {
         let b: Name = "b.".parse().expect("a name");
         assert!(Arc::ptr_eq(zone_db.zone(&b).expect("there"), next.zone(&b).expect("there")));
         assert_eq!((next.zones().len(), next.hosts(), next.records()), (2, 2, 4));
+    }
+
+    #[test]
+    fn zones_that_go_leave_the_others_where_they_are() {
+        let zone_db = ZoneDb::new(Arc::new(Tables::none()));
+        let zone_db = ["a.", "x.a.", "b."].into_iter().fold(zone_db, |zone_db, apex| zone_db.with_zone(zone(apex, 1)));
+        let rest = zone_db.without(&["x.a.", "b."].map(|apex| apex.parse().expect("a name")).into());
+        assert_eq!(found(&rest, "x.a", RecordType::A), Some(("a.".into(), 1)));
+        assert_eq!((found(&rest, "b", RecordType::A), rest.zones().len()), (None, 1));
+        assert_eq!(found(&zone_db, "b", RecordType::A), Some(("b.".into(), 1)), "as it was");
     }
 }

@@ -96,6 +96,18 @@ fn processes_are_a_table_or_json() {
 }
 
 #[test]
+fn zones_are_shown_and_what_is_doubted_is_taken() {
+    let site = Site::start();
+    check_output(&ctl(&site, "zones"), 0, "no zones\n", "");
+    let zones: serde_json::Value = serde_json::from_slice(&ctl(&site, "zones --json").stdout).expect("JSON");
+    assert_eq!((&zones["zones"], &zones["catalogs"]), (&serde_json::json!([]), &serde_json::json!([])));
+    check_output(&ctl(&site, "accept cat"), 0, "catalog cat. is taken\n", "");
+    check_output(&ctl(&site, "accept cta."), 1, "", "there is no catalog \"cta.\", did you mean \"cat.\"?");
+    let name = |name: &str| Change::Accept { name: name.to_owned() };
+    assert_eq!(site.changes(), [name("cat"), name("cta.")]);
+}
+
+#[test]
 fn another_process_is_asked_for_or_none() {
     let site = Site::start();
     check_output(&ctl(&site, "restart"), 0, "restart is done\n", "");

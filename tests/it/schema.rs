@@ -39,7 +39,7 @@ probe = { name = ".", type = "NS" }
 [authorities.a]
 listen = ["127.0.0.1:5301"]
 ttl = "1h"
-zones = ["a.txt", { file = "b.zone", origin = "b.example", transfer_to = ["key:k"] }, { zone = "c.example", primaries = ["192.0.2.1:53"] }]
+zones = ["a.txt", { file = "b.zone", origin = "b.example", transfer_to = ["key:k"] }, { zone = "c.example", primaries = ["192.0.2.1:53"] }, { catalog = "d.example", primaries = ["192.0.2.1:53"], groups.red = { tsig = "k" } }, { catalog = "e.example", produce = true }]
 [keys.k]
 secret_file = "k.key"
 [cache]
@@ -92,6 +92,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ("ttl = \"1h\"", "ttl = 3600"),
     ("{ file = \"b.zone\", origin", "{ flie = \"b.zone\", origin"),
     ("primaries = [\"192.0.2.1:53\"]", "primary = [\"192.0.2.1:53\"]"),
+    ("groups.red = { tsig", "groups.red = { tsgi"),
+    ("produce = true", "produce = \"true\""),
     ("secret_file = \"k.key\"", "algorithm = \"hmac-sha256\""),
     ("secret_file = \"k.key\"", "secret_file = \"k.key\"\nsecret = \"c2VjcmV0IG9mIDE2IG9j\""),
     ("size = \"64 MiB\"", "size = \"64MB\""),

@@ -366,6 +366,11 @@ impl Order {
         Self { path: "reload".to_owned(), kind: Kind::Post(String::new()) }
     }
 
+    /// Take what is doubted of a catalog.
+    pub(super) fn accept(name: &str) -> Self {
+        Self { path: format!("accept/{}", encoded(name)), kind: Kind::Post(String::new()) }
+    }
+
     /// Have a question explained.
     pub(super) fn explain(question: &serde_json::Value) -> Self {
         Self { path: "explain".to_owned(), kind: Kind::Post(question.to_string()) }

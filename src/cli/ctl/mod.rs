@@ -10,6 +10,7 @@ mod members;
 mod names;
 mod slow;
 pub(super) mod table;
+mod zones;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,13 @@ enum Action {
     Slow(slow::Which),
     /// Show the names asked for most in the last ten minutes, and those that got SERVFAIL most
     Names(Show),
+    /// Show all zones, and how catalog zones stand
+    Zones(Show),
+    /// Take the last version of a catalog zone that is doubted
+    Accept {
+        /// Name of the catalog zone
+        name: String,
+    },
     /// Show the cache, or make it forget
     #[command(subcommand)]
     Cache(cache::Action),
@@ -214,6 +222,8 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Explain(asked) => explain::obey(connection, asked),
         Action::Slow(which) => slow::obey(connection, which),
         Action::Names(show) => names::obey(connection, show),
+        Action::Zones(show) => zones::obey(connection, show),
+        Action::Accept { name } => connection.change(Order::accept(name)),
         Action::Cache(action) => cache::obey(connection, action),
     }
 }

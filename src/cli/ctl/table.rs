@@ -264,6 +264,7 @@ mod tests {
             cache: None,
             zones: Vec::new(),
             more_zones: 0,
+            catalogs: Vec::new(),
             edition: 1,
             reload: None,
             reloading: None,

@@ -173,6 +173,7 @@ mod tests {
         };
         Status {
             verdict: Verdict::default(),
+            catalogs: Vec::new(),
             zones: Vec::new(),
             more_zones: 0,
             version: String::new(),

@@ -101,6 +101,14 @@ fn sample() -> Snapshot {
         expired_zones: vec![ExpiredZone { authority: "ts1".to_owned(), zone: "example.org.".to_owned() }],
         registered: vec![("ts1".to_owned(), true)],
         backend_series: None,
+        zones: vec![ZonesSnapshot { authority: "ts1".to_owned(), primary: 61, served: 62, absent: 63, expired: 64 }],
+        catalogs: vec![CatalogSnapshot {
+            authority: "ts1".to_owned(),
+            catalog: "cat.example.".to_owned(),
+            members: 65,
+            state: "broken".to_owned(),
+            reason: Some("it has no version".to_owned()),
+        }],
     }
 }
 
@@ -174,6 +182,12 @@ hedgerow_reloads_total{result="failed"} 44
 hedgerow_tasks_lost_total 45
 hedgerow_worker_replacements_total 46
 hedgerow_expired_zones 1
+hedgerow_zones{authority="ts1",state="primary"} 61
+hedgerow_zones{authority="ts1",state="served"} 62
+hedgerow_zones{authority="ts1",state="absent"} 63
+hedgerow_zones{authority="ts1",state="expired"} 64
+hedgerow_catalog_members{authority="ts1",catalog="cat.example."} 65
+hedgerow_catalog_broken{authority="ts1",catalog="cat.example."} 1
 hedgerow_verdict 2
 hedgerow_takeovers_total{reason="crash"} 47
 hedgerow_takeovers_total{reason="hang"} 48
@@ -254,7 +268,7 @@ fn each_format_names_its_families_as_it_should() {
         assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
         assert_eq!(
             text.matches("# TYPE ").count(),
-            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + 25
+            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + 28
         );
     };
     check(

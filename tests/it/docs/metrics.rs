@@ -51,7 +51,7 @@ fn metrics_of_the_contract_are_there() {
 
 /// Whether the values of a label are words of ours: they are always the same.
 fn is_of_words(label: &str) -> bool {
-    !["pool", "backend", "rcode", "listener", "version", "worker"].contains(&label)
+    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog"].contains(&label)
 }
 
 /// What a server with all its parts shows after a query.
@@ -59,7 +59,9 @@ fn shown() -> BTreeMap<String, Family> {
     let backend = Backend::new(answer("192.0.2.1"));
     let config = format!(
         "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
-         [pools.all]\nbackends = ['{}']\n",
+         [pools.all]\nbackends = ['{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
+         zones = [{{ catalog = 'cat.example', primaries = ['{}'] }}]\n",
+        backend.address(),
         backend.address()
     );
     let server = Server::start(&config);

@@ -106,6 +106,15 @@ fn an_etcd_that_was_emptied_is_doubted_until_somebody_registers_or_accepts() {
     }
     wait_for_source(&server, "fresh");
     wait_for_members(&server, &addresses(&backends));
+    // Or an operator says that they are gone indeed.
+    let url = format!("http://{}", server.admin().address());
+    let accept = || server.process.ctl(&["--admin", &url, "accept", "ts"]);
+    assert_eq!(accept().status.code(), Some(1), "there is nothing to accept");
+    etcd.ctl(&["del", "--prefix", "hedgerow/"]);
+    wait_for_source(&server, "doubted");
+    let output = accept();
+    assert!(output.status.success(), "{output:?}");
+    wait_for_members(&server, &[]);
 }
 
 #[test]

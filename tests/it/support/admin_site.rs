@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use hedgerow::admin::status::Status;
+use hedgerow::admin::status::{Status, ZonesReport};
 use hedgerow::admin::{
     self, CacheAccess, Change, Condition, Owner, ProcessChange, Refused, Request, Settings, Socket, Token,
 };
@@ -226,6 +226,7 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
             Request::SlowRaces(way_back) => drop(way_back.send(None)),
             Request::TopNames(way_back) => drop(way_back.send(None)),
+            Request::Zones(way_back) => drop(way_back.send(ZonesReport::default())),
             Request::Explain(_, way_back) => {
                 drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
             }
@@ -260,6 +261,8 @@ fn carry_out(change: &Change) -> Result<String, Refused> {
         Change::Drain { pool, backend } | Change::Remove { pool, backend } => (pool, backend),
         Change::Set { pool, backend, to: _ } => (pool, backend),
         Change::Order(order) => (&order.pool, &order.backend),
+        Change::Accept { name } if name == "cat" => return Ok("catalog cat. is taken".to_owned()),
+        Change::Accept { name } => return Err(Refused::no_such("catalog", name, ["cat."])),
     };
     known_pool(pool)?;
     match backend.as_str() {
@@ -333,6 +336,8 @@ fn snapshot() -> Snapshot {
         verdict: None,
         expired_zones: Vec::new(),
         registered: Vec::new(),
+        zones: Vec::new(),
+        catalogs: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod authority;
 mod backend;
 pub(crate) mod browser;
 pub(crate) mod cache;
+pub(crate) mod catalog_peers;
 mod client;
 mod config;
 pub(crate) mod etcd;

@@ -1,0 +1,274 @@
+//! What the config says of catalog zones (RFC 9432): those that tell which zones an authority has, and those that it tells others
+//! with.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::keys::KeyUse;
+use super::section::{Node, Section, Spot};
+use super::transfer::{
+    Claims, PRIMARIES_EXAMPLE, SECONDARY, SecondaryConfig, Sharing, Transfers, read_access, read_addresses,
+    read_sharing, usual_file,
+};
+use super::{Expected, words};
+use crate::transfer::AccessList;
+use crate::transfer::catalog::{MAX_CATALOG_NAME, Rules};
+use crate::wire::Name;
+
+/// A catalog zone of other servers. The zone itself is one of the authority's secondaries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogConfig {
+    /// Its name, and what it may list.
+    pub rules: Rules,
+    /// Who may tell of a change of the zones that it lists, besides their primaries.
+    pub notify_from: AccessList,
+    /// How the zones that it lists are had.
+    pub members: MemberConfig,
+    /// How those of a group are, by the name of the group.
+    pub groups: Vec<(String, MemberConfig)>,
+}
+
+/// How a zone is had that a catalog lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberConfig {
+    /// Whom it is asked of, the first first; at least one.
+    pub primaries: Vec<SocketAddr>,
+    /// Octets of memory that a transfer may take.
+    pub max_size: usize,
+    /// To whom it goes on, and the key.
+    pub sharing: Sharing,
+}
+
+/// A catalog zone of our own: of all zones of the authority that go to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducedCatalog {
+    /// Its name, in lower case.
+    pub zone: Name,
+    /// Where it is saved, so that a restart changes no serial.
+    pub file: PathBuf,
+    /// Who may have it.
+    pub sharing: Sharing,
+}
+
+impl CatalogConfig {
+    /// How a zone of these groups is had: as the first group of the config among them says, or as all others are.
+    pub fn member(&self, groups: &[String]) -> &MemberConfig {
+        let group = self.groups.iter().find(|(name, _)| groups.contains(name));
+        group.map_or(&self.members, |(_, members)| members)
+    }
+
+    /// The zone of this name and these groups, saved in this file.
+    pub fn secondary(&self, zone: &Name, groups: &[String], file: PathBuf) -> SecondaryConfig {
+        let MemberConfig { primaries, max_size, sharing } = self.member(groups);
+        let sharing = Sharing { group: groups.first().cloned(), ..sharing.clone() };
+        SecondaryConfig {
+            zone: zone.clone(),
+            primaries: primaries.clone(),
+            notify_from: self.notify_from.clone(),
+            file,
+            max_size: *max_size,
+            sharing,
+        }
+    }
+}
+
+/// Reads the entry of a catalog, whose name stands at `catalog`.
+pub(super) fn read<'d>(
+    catalog: &Node<'d>,
+    mut section: Section<'d>,
+    folder: &Path,
+    transfers: &mut Transfers<'d>,
+    claims: &mut Claims<'d>,
+) {
+    let name = catalog.parsed(words::domain_name).map(|zone| zone.folded());
+    let produce = section.boolean("produce", false);
+    let file = section.take("file").map(|node| node.parsed(words::file_name));
+    let sharing = read_sharing(&mut section, &mut claims.uses);
+    if produce {
+        section.finish();
+        let Some(zone) = name else { return };
+        if zone.as_wire().len() > MAX_CATALOG_NAME {
+            let message =
+                format!("expected a name of at most {MAX_CATALOG_NAME} octets, for what it lists has longer ones");
+            return catalog.spot.note(message);
+        }
+        let file = file.map_or_else(|| usual_file(PRODUCED, &zone), Option::unwrap_or_default);
+        let file = folder.join(file);
+        claims.files.push((file.clone(), catalog.spot.clone()));
+        transfers.spots_of_catalogs.push((zone.clone(), catalog.spot.clone()));
+        transfers.produced.push(ProducedCatalog { zone, file, sharing });
+        return;
+    }
+    let primaries = section.take("primaries").map(|node| read_addresses(&node));
+    let notify_from = section.take("notify_from").map(|node| read_access(&node, &mut claims.uses)).unwrap_or_default();
+    let max_size = section.parsed("max_size", words::size, SecondaryConfig::MAX_SIZE);
+    let allow = section.take("allow").map(|node| read_names(&node)).unwrap_or_default();
+    let usual = MemberConfig {
+        primaries: primaries.clone().unwrap_or_default(),
+        max_size: SecondaryConfig::MAX_SIZE,
+        sharing: Sharing { tsig: sharing.tsig.clone(), ..Sharing::default() },
+    };
+    let members = section.section("members").map(|section| read_members(section, &usual, &mut claims.uses));
+    let members = members.unwrap_or(usual);
+    let named = section.section("groups").map(|groups| groups.named()).unwrap_or_default();
+    let groups = named.into_iter().filter_map(|(group, node)| {
+        Some((group.to_owned(), read_members(node.section()?, &members, &mut claims.uses)))
+    });
+    let groups = groups.collect();
+    if primaries.is_none() && !section.is_described() {
+        section.spot.note(format!(
+            "primaries is missing, write primaries = {PRIMARIES_EXAMPLE}, or produce = true for a catalog of our own zones"
+        ));
+    }
+    section.finish();
+    let (Some(zone), Some(primaries)) = (name, primaries) else { return };
+    let file = folder.join(file.map_or_else(|| usual_file(SECONDARY, &zone), Option::unwrap_or_default));
+    transfers.catalogs.push(CatalogConfig {
+        rules: Rules { catalog: zone.clone(), allow },
+        notify_from: notify_from.clone(),
+        members,
+        groups,
+    });
+    let secondary = SecondaryConfig { zone, primaries, notify_from, file, max_size, sharing };
+    transfers.add_secondary(secondary, catalog.spot.clone(), claims);
+}
+
+/// Reads how zones are had, where it differs from `usual`.
+fn read_members<'d>(mut section: Section<'d>, usual: &MemberConfig, uses: &mut Vec<KeyUse<'d>>) -> MemberConfig {
+    let primaries = section.take("primaries").map(|node| read_addresses(&node));
+    let max_size = section.parsed("max_size", words::size, usual.max_size);
+    let told = ["transfer_to", "also_notify", "tsig"].map(|key| section.has(key));
+    let sharing = read_sharing(&mut section, uses);
+    section.finish();
+    let [transfer_to, also_notify, tsig] = told;
+    let usual_sharing = usual.sharing.clone();
+    let sharing = Sharing {
+        transfer_to: if transfer_to { sharing.transfer_to } else { usual_sharing.transfer_to },
+        also_notify: if also_notify { sharing.also_notify } else { usual_sharing.also_notify },
+        tsig: if tsig { sharing.tsig } else { usual_sharing.tsig },
+        ..sharing
+    };
+    MemberConfig { primaries: primaries.unwrap_or_else(|| usual.primaries.clone()), max_size, sharing }
+}
+
+/// Reads names of zones.
+fn read_names(node: &Node<'_>) -> Vec<Name> {
+    node.items(ALLOW_EXAMPLE).into_iter().filter_map(|item| Some(item.parsed(words::domain_name)?.folded())).collect()
+}
+
+/// Reads what catalogs of our own say of a zone.
+pub(super) fn read_listing(section: &mut Section<'_>, sharing: &mut Sharing, spot: &Spot<'_>) {
+    sharing.group = section.take("group").and_then(|node| node.parsed(group_name));
+    sharing.is_unlisted = !section.boolean("listed", true);
+    if (sharing.group.is_some() || sharing.is_unlisted) && sharing.transfer_to.is_empty() {
+        spot.note("group and listed are about catalogs, which list zones that others may have: write transfer_to too");
+    }
+}
+
+/// Reads the name of a group.
+fn group_name(text: &str) -> Result<String, Expected> {
+    let is_group = (1..=usize::from(u8::MAX)).contains(&text.len());
+    if is_group { Ok(text.to_owned()) } else { Err(Expected::new("the name of a group, of at most 255 octets")) }
+}
+
+/// Where catalogs of our own are saved unless the config says.
+const PRODUCED: &str = "produced";
+
+/// An example of what a catalog may list.
+const ALLOW_EXAMPLE: &str = "[\"example.org\"]";
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::check;
+    use super::super::{AuthorityConfig, Config};
+
+    /// The head of an authority that is right.
+    const HEAD: &str = "keys.k.secret_file = \"k\"\n[authorities.a]\nlisten = [\"127.0.0.1:53\"]\n";
+
+    /// The authority with these zones.
+    fn read(zones: &str) -> AuthorityConfig {
+        let text = format!("{HEAD}zones = [{zones}]\n");
+        let config = Config::parse(&text, "c.toml", "/etc/h".as_ref()).unwrap_or_else(|p| panic!("{text}\n{p}"));
+        config.authorities.into_iter().next().expect("one")
+    }
+
+    /// Checks the one problem of an entry of `zones`, which stands on line 4.
+    fn check_zone(entry: &str, expected: &str) {
+        check(&format!("{HEAD}zones = [{entry}]\n"), &[&format!("4:{expected}")]);
+    }
+
+    #[test]
+    fn catalogs_are_read() {
+        let authority = read(
+            "{ catalog = \"Cat.example\", primaries = [\"192.0.2.1:53\"], tsig = \"k\", allow = [\"Example.org\"], \
+             members = { max_size = \"1MiB\", transfer_to = [\"::1\"] }, \
+             groups.red = { primaries = [\"192.0.2.2:53\"] }, groups.blue = { transfer_to = [\"192.0.2.9\"] } }",
+        );
+        let [catalog] = &authority.catalogs[..] else { panic!("one catalog") };
+        assert_eq!(catalog.rules.catalog.to_string(), "cat.example.");
+        assert_eq!(catalog.rules.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["example.org."]);
+        let [zone] = &authority.secondaries[..] else { panic!("the zone itself") };
+        assert_eq!(zone.file.to_str(), Some("/etc/h/secondary/cat.example.zone"));
+        assert!(zone.sharing.transfer_to.is_empty());
+        let primary = |groups: &[&str]| {
+            let groups: Vec<_> = groups.iter().map(|&group| group.to_owned()).collect();
+            let member = catalog.member(&groups);
+            assert_eq!((member.max_size, member.sharing.tsig.is_some()), (1 << 20, true), "{groups:?}");
+            let hosts = [[192, 0, 2, 9], [127, 0, 0, 1]].map(|ip| member.sharing.transfer_to.allows(ip.into(), None));
+            (member.primaries[0].to_string(), hosts[0])
+        };
+        assert_eq!(primary(&[]), ("192.0.2.1:53".to_owned(), false));
+        assert_eq!(primary(&["green"]), ("192.0.2.1:53".to_owned(), false));
+        assert_eq!(primary(&["green", "red"]), ("192.0.2.2:53".to_owned(), false));
+        assert_eq!(primary(&["blue", "red"]), ("192.0.2.2:53".to_owned(), false), "the first of the config");
+        assert_eq!(primary(&["blue"]), ("192.0.2.1:53".to_owned(), true));
+    }
+
+    #[test]
+    fn catalogs_of_our_own_are_read() {
+        let authority = read(
+            "{ catalog = \"c\", produce = true, transfer_to = [\"::1\"] }, \
+             { file = \"f\", origin = \"e\", transfer_to = [\"::1\"], group = \"red\" }, \
+             { zone = \"z\", primaries = [\"192.0.2.1:53\"], transfer_to = [\"::1\"], listed = false }",
+        );
+        let [produced] = &authority.produced[..] else { panic!("one catalog") };
+        assert_eq!(produced.file.to_str(), Some("/etc/h/produced/c.zone"));
+        assert_eq!(authority.shared[0].sharing.group.as_deref(), Some("red"));
+        assert!(authority.secondaries[0].sharing.is_unlisted && authority.catalogs.is_empty());
+    }
+
+    #[test]
+    fn catalogs_are_checked() {
+        check_zone(
+            "{ catalog = \"c\" }",
+            "10: authorities.a.zones[0]: primaries is missing, write primaries = [\"192.0.2.1:53\"], or produce = true \
+             for a catalog of our own zones",
+        );
+        check_zone(
+            "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], alow = [\"e\"] }",
+            "57: authorities.a.zones[0]: unknown key \"alow\", did you mean \"allow\"?",
+        );
+        check_zone(
+            "{ catalog = \"c\", primaries = [\"192.0.2.1:53\"], groups.red = { primary = [\"[::1]:53\"] } }",
+            "72: authorities.a.zones[0].groups.red: unknown key \"primary\", did you mean \"primaries\"?",
+        );
+        check_zone(
+            "{ catalog = \"c\", produce = true, primaries = [\"192.0.2.1:53\"] }",
+            "43: authorities.a.zones[0]: unknown key \"primaries\", expected one of zone, catalog, produce, file, \
+             transfer_to, also_notify, tsig",
+        );
+        check_zone(
+            "{ file = \"f\", origin = \"e\", group = \"red\" }",
+            "10: authorities.a.zones[0]: group and listed are about catalogs, which list zones that others may have: \
+             write transfer_to too",
+        );
+        check_zone(
+            "{ catalog = \"c\", produce = true, file = \"1\" }, { catalog = \"C\", produce = true, file = \"2\" }",
+            "69: authorities.a.zones[1].catalog: c. is a catalog twice, first on line 4",
+        );
+        check_zone(
+            "{ catalog = \"c\", produce = true, file = \"1\" }, { zone = \"c\", primaries = [\"192.0.2.1:53\"], file = \"2\" }",
+            "22: authorities.a.zones[0].catalog: c. has an entry of its own, expected one of them",
+        );
+    }
+}

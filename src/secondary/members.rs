@@ -1,0 +1,319 @@
+//! What catalogs have given, on disk: which zones, so that a restart needs no primary to know them, and where each of them is saved.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{AuthorityConfig, SecondaryConfig};
+use crate::files::{self, NewFile, Readers};
+use crate::transfer::catalog::{Consumer, Member, Rules};
+use crate::transfer::tsig::Key;
+use crate::wire::Name;
+
+/// A zone in the file of a catalog.
+#[derive(Serialize, Deserialize)]
+struct SavedMember {
+    zone: String,
+    /// The octets of its label, in hexadecimal digits.
+    label: String,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    coo: Option<String>,
+}
+
+impl SavedMember {
+    fn of(zone: &Name, member: &Member) -> Self {
+        Self {
+            zone: zone.to_string(),
+            label: hexadecimal(&member.label),
+            groups: member.groups.clone(),
+            coo: member.coo.as_ref().map(ToString::to_string),
+        }
+    }
+
+    fn read(self) -> Option<(Name, Member)> {
+        let digits: Vec<_> = self.label.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
+        let label =
+            digits.chunks(2).map(|pair| pair.iter().fold(0, |octet, digit| octet << 4 | *digit as u8)).collect();
+        let coo = self.coo.map(|coo| coo.parse::<Name>()).transpose().ok()?;
+        Some((self.zone.parse::<Name>().ok()?.folded(), Member { label, groups: self.groups, coo }))
+    }
+}
+
+/// What an earlier process has had by the word of the catalogs of an authority.
+pub fn restore(config: &AuthorityConfig) -> Consumer {
+    let mut consumer = Consumer::default();
+    for catalog in &config.catalogs {
+        let name = &catalog.rules.catalog;
+        let file = listing_file(&config.members_folder, name);
+        match load(&file) {
+            Ok(listed) => consumer.restore(name, listed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(catalog = %name, file = %file.display(), %error, "its file is of no use: what it lists is told anew");
+            }
+        }
+    }
+    consumer
+}
+
+/// The zones that an earlier process has had by the word of catalogs, as the config would have them now.
+pub(super) fn saved_members(config: &AuthorityConfig) -> Vec<SecondaryConfig> {
+    if config.catalogs.is_empty() {
+        return Vec::new();
+    }
+    let mut consumer = restore(config);
+    let reserved = config.secondaries.iter().map(|secondary| secondary.zone.clone()).collect();
+    consumer.set_rules(rules(config), reserved);
+    secondaries(config, &consumer).collect()
+}
+
+/// What the config says of catalogs.
+pub fn rules(config: &AuthorityConfig) -> Vec<Rules> {
+    config.catalogs.iter().map(|catalog| catalog.rules.clone()).collect()
+}
+
+/// The zones that are had by the word of catalogs.
+pub fn secondaries(config: &AuthorityConfig, consumer: &Consumer) -> impl Iterator<Item = SecondaryConfig> {
+    consumer.members().iter().filter_map(|(zone, owned)| member(config, zone, &owned.catalog, &owned.member))
+}
+
+/// A zone that is had by the word of a catalog; `None` if the config has no such catalog.
+pub fn member(config: &AuthorityConfig, zone: &Name, catalog: &Name, member: &Member) -> Option<SecondaryConfig> {
+    let catalog = config.catalogs.iter().find(|known| known.rules.catalog == *catalog)?;
+    let file = member_file(&config.members_folder, zone, &member.label);
+    Some(catalog.secondary(zone, &member.groups, file))
+}
+
+/// Where a zone is saved. Another label is another zone of the same name, and has another file.
+pub fn member_file(folder: &Path, zone: &Name, label: &[u8]) -> PathBuf {
+    let told = [zone.folded().as_wire(), label].concat();
+    folder.join(format!("{}.{}.{ZONE}", readable(zone), digest(&told)))
+}
+
+/// Where it is saved which zones are had by the word of a catalog.
+pub fn listing_file(folder: &Path, catalog: &Name) -> PathBuf {
+    folder.join(format!("{}.{}.{CATALOG}", readable(catalog), digest(catalog.folded().as_wire())))
+}
+
+/// A name for people who look into the folder; it is the digest behind it that is no other's.
+fn readable(name: &Name) -> String {
+    let name = name.to_string().to_ascii_lowercase();
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    let text: String = name.trim_end_matches('.').chars().take(READABLE).map(safe).collect();
+    if text.is_empty() || text.starts_with('.') { format!("_{text}") } else { text }
+}
+
+fn digest(octets: &[u8]) -> String {
+    hexadecimal(&Key::digest(octets)[..16])
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Reads which zones were had.
+fn load(file: &Path) -> io::Result<HashMap<Name, Member>> {
+    let saved: Vec<SavedMember> = serde_json::from_slice(&files::read(file)?)?;
+    let read = |saved: SavedMember| saved.read().ok_or_else(|| io::Error::other("it has an entry that is no zone"));
+    saved.into_iter().map(read).collect()
+}
+
+/// Which zones are had by the word of a catalog, to be saved.
+pub struct Listing {
+    catalog: Name,
+    file: PathBuf,
+    members: Vec<SavedMember>,
+}
+
+impl Listing {
+    /// Of the zones that are had.
+    pub fn of<'a>(folder: &Path, catalog: &Name, members: impl Iterator<Item = (&'a Name, &'a Member)>) -> Self {
+        let members = members.map(|(zone, member)| SavedMember::of(zone, member)).collect();
+        Self { catalog: catalog.clone(), file: listing_file(folder, catalog), members }
+    }
+
+    /// Saves them; a failure is told.
+    pub fn save(&self) {
+        if let Err(error) = write(&self.file, &self.members) {
+            let (catalog, file) = (&self.catalog, self.file.display());
+            tracing::warn!(%catalog, %file, %error, "which zones it lists cannot be saved");
+        }
+    }
+}
+
+/// Saves of one file. Of several that wait for one another the last one counts, whichever thread comes first.
+#[derive(Clone, Debug, Default)]
+pub struct OrderedSaves {
+    /// The number of the last one that was asked for.
+    last: u64,
+    /// The number of the last one that was carried out.
+    done: Arc<Mutex<u64>>,
+}
+
+impl OrderedSaves {
+    /// What is to be done on a thread that may wait.
+    pub fn next(&mut self, save: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
+        self.last += 1;
+        let (number, done) = (self.last, Arc::clone(&self.done));
+        move || {
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            if *done < number {
+                *done = number;
+                save();
+            }
+        }
+    }
+}
+
+/// Writes which zones are had.
+fn write(file: &Path, members: &[SavedMember]) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut out = NewFile::open(file, Readers::Owner)?;
+    out.write_all(&serde_json::to_vec(members)?)?;
+    out.finish()
+}
+
+/// Removes the files of zones that have gone.
+pub fn remove(files: &[PathBuf]) {
+    for file in files {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %file.display(), %error, "the file of a zone that has gone cannot be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// Removes files of zones that are had no more: of a process that died while it removed them. What is new stays, for another process
+/// may have written it just now. Nothing is removed as long as it is not known what is had.
+pub fn sweep(config: &AuthorityConfig, consumer: &Consumer) {
+    let is_known = |catalog: &Name| load(&listing_file(&config.members_folder, catalog)).is_ok();
+    if config.catalogs.is_empty() || !config.catalogs.iter().all(|catalog| is_known(&catalog.rules.catalog)) {
+        return;
+    }
+    let kept: HashSet<_> = secondaries(config, consumer).map(|secondary| secondary.file).collect();
+    let Ok(entries) = fs::read_dir(&config.members_folder) else { return };
+    let is_old = |file: &Path| {
+        let changed = fs::metadata(file).and_then(|metadata| metadata.modified());
+        changed.is_ok_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > NEW))
+    };
+    let files = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let is_zone = |file: &PathBuf| file.extension().is_some_and(|extension| extension == ZONE);
+    let left: Vec<_> = files.filter(|file| is_zone(file) && !kept.contains(file) && is_old(file)).collect();
+    remove(&left);
+}
+
+/// The extension of zones.
+const ZONE: &str = "zone";
+
+/// The extension of what catalogs list.
+const CATALOG: &str = "catalog";
+
+/// Characters of a name in the name of a file, of which most systems allow 255 octets.
+const READABLE: usize = 150;
+
+/// How old a file is that nobody has written just now.
+const NEW: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    fn member(label: &str) -> Member {
+        Member { label: label.as_bytes().into(), groups: vec!["red".to_owned()], coo: Some(name("other.example")) }
+    }
+
+    /// An authority with a catalog, whose files are in this folder.
+    fn config(folder: &Path) -> AuthorityConfig {
+        let text = "[authorities.ts]\nlisten = [\"127.0.0.1:0\"]\nzones = [{ catalog = \"cat\", primaries = [\"127.0.0.1:9\"] }]";
+        let config = Config::parse(text, "config.toml", folder).expect("a config");
+        config.authorities.into_iter().next().expect("one")
+    }
+
+    #[test]
+    fn what_was_had_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config(folder.path());
+        assert!(saved_members(&config).is_empty());
+        let mut saves = OrderedSaves::default();
+        let (a, b) = (name("a.example"), member("\u{1}x"));
+        let listing = |zone: &Name, member: &Member| {
+            Listing::of(&config.members_folder, &name("cat"), [(zone, member)].into_iter())
+        };
+        let (before, after) = (listing(&name("gone.example"), &member("g")), listing(&a, &b));
+        let first = saves.next(move || before.save());
+        saves.next(move || after.save())();
+        // It was held up, and says what was before.
+        first();
+        let file = member_file(&config.members_folder, &a, &b.label);
+        let known = saved_members(&config);
+        assert_eq!(known.iter().map(|zone| (&zone.zone, &zone.file)).collect::<Vec<_>>(), [(&a, &file)]);
+        let mut consumer = restore(&config);
+        consumer.set_rules(rules(&config), HashSet::new());
+        assert_eq!(consumer.members()[&a].member, b);
+        fs::write(listing_file(&config.members_folder, &name("cat")), "[{").expect("ours");
+        assert!(saved_members(&config).is_empty());
+    }
+
+    #[test]
+    fn what_is_had_no_more_is_swept_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config(folder.path());
+        let (a, label) = (name("a.example"), member("x"));
+        let files = ["x", "y", "z"].map(|label| member_file(&config.members_folder, &a, label.as_bytes()));
+        let there = || files.clone().map(|file| file.exists());
+        fs::create_dir_all(&config.members_folder).expect("ours");
+        let long_ago = SystemTime::now() - Duration::from_secs(5_000);
+        for file in &files {
+            fs::write(file, "").expect("ours");
+        }
+        for file in &files[..2] {
+            fs::File::options().append(true).open(file).and_then(|file| file.set_modified(long_ago)).expect("ours");
+        }
+        let restored = || {
+            let mut consumer = restore(&config);
+            consumer.set_rules(rules(&config), HashSet::new());
+            consumer
+        };
+        sweep(&config, &restored());
+        assert_eq!(there(), [true; 3], "nobody knows what is had");
+        Listing::of(&config.members_folder, &name("cat"), [(&a, &label)].into_iter()).save();
+        sweep(&config, &restored());
+        assert_eq!(there(), [true, false, true], "the last one is new");
+    }
+
+    #[test]
+    fn names_of_files_lead_nowhere_else_and_are_no_others() {
+        let file = |zone: &str, label: &str| member_file(Path::new("/f"), &name(zone), label.as_bytes());
+        let long = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+        let files: HashSet<_> = [
+            file("a/b.example", "1"),
+            file("a_b.example", "1"),
+            file("a_b.example", "2"),
+            file(".", "1"),
+            file("..\\/x".trim_start_matches('.'), "1"),
+            file(&long, "1"),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(files.len(), 6);
+        for file in files {
+            assert!(file.parent() == Some(Path::new("/f")) && file.file_name().is_some_and(|name| name.len() < 255));
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Catalogs as RFC 9432 has them: what is read of a version, whose word counts, and what we write ourselves.
+
+use std::collections::{HashMap, HashSet};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::transfer::Serial;
+use crate::zone::{Place, Zone, ZoneBuilder};
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+/// The wire form of a TXT record of one string.
+fn string(text: &str) -> Vec<u8> {
+    [&[text.len() as u8][..], text.as_bytes()].concat()
+}
+
+/// A catalog zone of these records below `cat.`: owner, `PTR` or `TXT`, and what it says.
+fn zone_of(records: &[(&str, &str, &str)]) -> Zone {
+    let apex = name("cat.");
+    let mut builder = ZoneBuilder::new(&apex);
+    let mut add = |owner: &Name, rtype, rdata: &[u8]| {
+        builder.add(&Record { owner: owner.as_wire(), rtype, ttl: 0, rdata }, Place::default());
+    };
+    add(&apex, RecordType::SOA, &[&[0; 5][..], &[1], &[0; 16]].concat());
+    add(&apex, RecordType::NS, b"\x07invalid\0");
+    for (owner, rtype, said) in records {
+        let owner = name(&format!("{owner}.cat."));
+        match *rtype {
+            "PTR" => add(&owner, RecordType::PTR, name(said).as_wire()),
+            "TXT" => add(&owner, RecordType::TXT, &said.split('|').flat_map(string).collect::<Vec<_>>()),
+            "A" => add(&owner, RecordType::A, &[192, 0, 2, 1]),
+            other => panic!("{other}"),
+        }
+    }
+    builder.finish().map(|(zone, _)| zone).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+/// What such a catalog says.
+fn read(records: &[(&str, &str, &str)]) -> Result<Catalog, Broken> {
+    Catalog::read(&name("CAT."), zone_of(records).iter())
+}
+
+/// The version that all have.
+const VERSION: (&str, &str, &str) = ("version", "TXT", "2");
+
+#[test]
+fn what_a_catalog_says_is_read() {
+    let catalog = read(&[
+        ("VERSION", "TXT", "2"),
+        ("M1.zones", "PTR", "A.example."),
+        ("m2.ZONES", "PTR", "b.example."),
+        ("group.m2.zones", "TXT", "red"),
+        ("group.m2.zones", "TXT", "bl|ue"),
+        ("coo.m2.zones", "PTR", "Other."),
+        // What is not known, or stands where nothing is known (RFC 9432 section 3).
+        ("m1.zones", "TXT", "text"),
+        ("m1.zones", "A", ""),
+        ("m3.zones", "A", ""),
+        ("group.m3.zones", "TXT", "nobody's"),
+        ("coo.m3.zones", "PTR", "nobodys."),
+        ("group.m1.zones", "PTR", "red."),
+        ("coo.m1.zones", "TXT", "other."),
+        ("colour.m1.zones", "TXT", "green"),
+        ("x.ext.m1.zones", "TXT", "private"),
+        ("x.ext", "TXT", "private"),
+        ("zones", "PTR", "no.label."),
+        ("m1.zone", "PTR", "no.zone."),
+        ("a.b.m1.zones", "PTR", "too.deep."),
+        ("groups", "TXT", "red"),
+    ])
+    .expect("it is right");
+    let mut members: Vec<_> = catalog.members.iter().collect();
+    members.sort_by_key(|(zone, _)| zone.to_string());
+    let member = |label: &str, groups: &[&str], coo: Option<&str>| Member {
+        label: label.as_bytes().into(),
+        groups: groups.iter().map(|&group| group.to_owned()).collect(),
+        coo: coo.map(name),
+    };
+    let expected = [
+        (name("a.example."), member("m1", &[], None)),
+        (name("b.example."), member("m2", &["blue", "red"], Some("other."))),
+    ];
+    assert_eq!(members, expected.iter().map(|(zone, member)| (zone, member)).collect::<Vec<_>>());
+}
+
+#[test]
+fn broken_catalogs_are_told() {
+    let one = ("m1.zones", "PTR", "a.");
+    let check = |records: &[(&str, &str, &str)], expected: &str| {
+        assert_eq!(read(records).expect_err("it is broken").to_string(), expected, "{records:?}");
+    };
+    check(&[one], "it has no version record (TXT \"2\")");
+    check(&[one, ("version", "A", "")], "it has no version record (TXT \"2\")");
+    check(&[one, ("x.version", "TXT", "2")], "it has no version record (TXT \"2\")");
+    check(&[one, VERSION, ("version", "TXT", "1")], "it has more than one version record");
+    check(&[one, VERSION, ("version", "TXT", "|2")], "it has more than one version record");
+    check(&[one, ("version", "TXT", "1")], "its version is \"1\", not \"2\"");
+    check(&[one, ("version", "TXT", "3")], "its version is \"3\", not \"2\"");
+    check(&[one, ("version", "TXT", "2|2")], "its version is \"22\", not \"2\"");
+    check(&[VERSION, one, ("m1.zones", "PTR", "b.")], "m1.zones lists more than one zone");
+    check(&[VERSION, one, ("m2.zones", "PTR", "A.")], "it lists a. more than once");
+    check(
+        &[VERSION, one, ("coo.m1.zones", "PTR", "b."), ("coo.m1.zones", "PTR", "c.")],
+        "coo.m1.zones has more than one record",
+    );
+    // Said twice is said once: an RRset has no record twice (RFC 2181 section 5).
+    assert!(read(&[VERSION, VERSION, one, one]).is_ok());
+    assert_eq!(read(&[VERSION]), Ok(Catalog::default()), "an empty one is right");
+}
+
+/// A version that lists these zones: `zone=label`, with `>catalog` for a `coo`.
+fn version(members: &str) -> Catalog {
+    let member = |text: &str| {
+        let (text, coo) = text.split_once('>').map_or((text, None), |(text, coo)| (text, Some(name(coo))));
+        let (zone, label) = text.split_once('=').expect("a zone and its label");
+        (name(zone), Member { label: label.as_bytes().into(), groups: Vec::new(), coo })
+    };
+    Catalog { members: members.split_whitespace().map(member).collect() }
+}
+
+/// A consumer of these catalogs, without limits.
+fn consumer(catalogs: &[&str]) -> Consumer {
+    let mut consumer = Consumer::default();
+    consumer.set_rules(rules(catalogs), HashSet::new());
+    consumer
+}
+
+fn rules(catalogs: &[&str]) -> Vec<Rules> {
+    catalogs.iter().map(|catalog| Rules { catalog: name(catalog), allow: Vec::new() }).collect()
+}
+
+/// What a consumer does with a version: `-zone` for those that go, `+zone` for those that are set.
+fn told(changes: &Changes) -> String {
+    let gone = changes.gone.iter().map(|(zone, _)| format!("-{zone}"));
+    let set = changes.set.iter().map(|(zone, owned)| format!("+{zone}{}", owned.catalog));
+    let mut told: Vec<_> = gone.chain(set).collect();
+    told.sort();
+    told.join(" ")
+}
+
+#[test]
+fn zones_come_and_go_with_the_catalog() {
+    let mut consumer = consumer(&["cat."]);
+    let cat = name("cat.");
+    let mut take = |text: &str| told(&consumer.on_version(&cat, Ok(version(text))));
+    assert_eq!(take("a.=1 b.=2"), "+a.cat. +b.cat.");
+    assert_eq!(take("a.=1 b.=2"), "");
+    assert_eq!(take("a.=1 c.=3"), "+c.cat. -b.");
+    assert_eq!(take("a.=other c.=3"), "+a.cat. -a.", "another label begins anew");
+    assert_eq!(take(""), "-a. -c.");
+}
+
+#[test]
+fn a_broken_version_changes_nothing() {
+    let mut consumer = consumer(&["cat."]);
+    let cat = name("cat.");
+    consumer.on_version(&cat, Ok(version("a.=1")));
+    assert!(consumer.on_version(&cat, Err(Broken::NoVersion)).is_empty());
+    assert_eq!(consumer.catalogs().next(), Some((&cat, &Condition::Broken(Broken::NoVersion))));
+    assert_eq!(consumer.accept(&cat), Err(Unaccepted::Broken(Broken::NoVersion)));
+    assert_eq!(consumer.members().len(), 1);
+    assert_eq!(told(&consumer.on_version(&cat, Ok(version("b.=1")))), "+b.cat. -a.");
+    assert_eq!(consumer.catalogs().next(), Some((&cat, &Condition::Good)));
+}
+
+#[test]
+fn a_zone_moves_when_both_sides_say_so() {
+    let (a, b) = (name("a."), name("b."));
+    let check = |steps: &[(&Name, &str, &str)]| {
+        let mut consumer = consumer(&["a.", "b."]);
+        for (catalog, members, expected) in steps {
+            assert_eq!(told(&consumer.on_version(catalog, Ok(version(members)))), *expected, "{catalog}: {members}");
+        }
+        consumer
+    };
+    // The old one says so first, and nothing happens before the new one has it (RFC 9432 section 4.3.1).
+    check(&[(&a, "z.=1", "+z.a."), (&a, "z.=1>b.", "+z.a."), (&b, "z.=1", "+z.b."), (&a, "", "")]);
+    // Another label on the new side: it begins anew.
+    check(&[(&a, "z.=1>b.", "+z.a."), (&b, "z.=2", "+z.b. -z."), (&a, "", "")]);
+    // The new one has it first: it stays until the old one gives it away.
+    check(&[(&a, "z.=1", "+z.a."), (&b, "z.=1", ""), (&a, "z.=1>b.", "+z.b.")]);
+    // It is given to somebody else.
+    check(&[(&a, "z.=1>c.", "+z.a."), (&b, "z.=1", "")]);
+    // The old one lets it go without a word: it begins anew.
+    check(&[(&a, "z.=1", "+z.a."), (&b, "z.=1", ""), (&a, "", "+z.b. -z.")]);
+    // Each gives it to the other: it stays.
+    check(&[(&a, "z.=1>b.", "+z.a."), (&b, "z.=1>a.", "")]);
+    // The second of the config has it first, and keeps it.
+    let consumer = check(&[(&b, "z.=1", "+z.b."), (&a, "z.=1", "")]);
+    assert_eq!(consumer.members()[&name("z.")].catalog, b);
+}
+
+#[test]
+fn the_config_wins_and_limits() {
+    let mut consumer = Consumer::default();
+    let cat = name("cat.");
+    let allow = vec![name("example.")];
+    let reserved = HashSet::from([name("mine.example.")]);
+    consumer.set_rules(vec![Rules { catalog: cat.clone(), allow }], reserved);
+    let listed = "example.=1 a.example.=2 xexample.=3 com.=4 mine.example.=5";
+    let changes = consumer.on_version(&cat, Ok(version(listed)));
+    assert_eq!(told(&changes), "+a.example.cat. +example.cat.");
+    let notes: Vec<_> = changes.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "catalog cat. lists com., which its allow does not have: left out",
+            "catalog cat. lists xexample., which its allow does not have: left out",
+            "catalog cat. lists mine.example., which the config has: the config wins",
+        ]
+    );
+    assert!(consumer.on_version(&cat, Ok(version(listed))).notes.is_empty(), "told once");
+    // The config has one more of its own, and one less.
+    let changes = consumer.set_rules(rules(&["cat."]), HashSet::from([name("a.example.")]));
+    assert_eq!(told(&changes), "+com.cat. +mine.example.cat. +xexample.cat. -a.example.");
+    assert_eq!(told(&consumer.set_rules(Vec::new(), HashSet::new())).matches('-').count(), 4);
+}
+
+/// So many zones.
+fn many(count: usize) -> String {
+    (0..count).map(|zone| format!("z{zone}.=l{zone} ")).collect()
+}
+
+#[test]
+fn the_loss_of_most_zones_is_doubted() {
+    let cat = name("cat.");
+    for (before, after, is_doubted) in
+        [(8, 4, false), (8, 3, true), (8, 0, true), (7, 0, false), (9, 4, true), (9, 5, false), (1_000, 499, true)]
+    {
+        let mut consumer = consumer(&["cat."]);
+        consumer.on_version(&cat, Ok(version(&many(before))));
+        let changes = consumer.on_version(&cat, Ok(version(&format!("{} new.=n", many(after)))));
+        assert_eq!(changes.is_empty(), is_doubted, "{before} to {after}");
+        let members = if is_doubted { before } else { after + 1 };
+        assert_eq!(consumer.members().len(), members, "{before} to {after}");
+    }
+}
+
+#[test]
+fn a_doubt_ends_by_the_next_version_or_by_hand() {
+    let cat = name("cat.");
+    let doubting = || {
+        let mut consumer = consumer(&["cat."]);
+        consumer.on_version(&cat, Ok(version(&many(10))));
+        assert!(consumer.on_version(&cat, Ok(version("z0.=l0 new.=n"))).is_empty());
+        assert_eq!(consumer.catalogs().next(), Some((&cat, &Condition::Doubted { lost: 9, of: 10 })));
+        consumer
+    };
+    let mut accepted = doubting();
+    assert_eq!(accepted.accept(&name("other.")), Err(Unaccepted::Unknown));
+    let changes = accepted.accept(&cat).expect("it is doubted");
+    assert_eq!((changes.gone.len(), changes.set.len(), accepted.members().len()), (9, 1, 2));
+    assert_eq!(accepted.accept(&cat), Err(Unaccepted::NotDoubted));
+    let mut mended = doubting();
+    assert_eq!(told(&mended.on_version(&cat, Ok(version(&many(9))))), "-z9.");
+    assert_eq!(mended.accept(&cat), Err(Unaccepted::NotDoubted));
+    let mut broken = doubting();
+    assert!(broken.on_version(&cat, Err(Broken::NoVersion)).is_empty());
+    assert_eq!(broken.accept(&cat), Err(Unaccepted::Broken(Broken::NoVersion)));
+    // What the operator takes out of the config is meant.
+    assert_eq!(doubting().set_rules(Vec::new(), HashSet::new()).gone.len(), 10);
+}
+
+#[test]
+fn what_was_had_before_a_restart_counts() {
+    let (cat, mut before) = (name("cat."), consumer(&["cat."]));
+    before.on_version(&cat, Ok(version(&many(10))));
+    let listed: HashMap<_, _> =
+        before.owned_by(&cat).map(|(zone, owned)| (zone.clone(), owned.member.clone())).collect();
+    let restored = || {
+        let mut consumer = Consumer::default();
+        consumer.restore(&cat, listed.clone());
+        assert_eq!(consumer.set_rules(rules(&["cat."]), HashSet::new()).set.len(), 10);
+        consumer
+    };
+    assert_eq!(restored().members(), before.members());
+    assert!(restored().on_version(&cat, Ok(version(&many(10)))).is_empty(), "nothing begins anew");
+    assert!(restored().on_version(&cat, Err(Broken::NoVersion)).is_empty());
+    assert!(restored().on_version(&cat, Ok(version("z1.=l1"))).is_empty(), "doubted");
+    let another = many(10).replace("z3.=l3", "z3.=other");
+    assert_eq!(told(&restored().on_version(&cat, Ok(version(&another)))), "+z3.cat. -z3.");
+}
+
+/// Random versions of three catalogs, some of them broken: what is had is always what a catalog says of it in its last good version,
+/// what is told leads from what was had to what is had, and the same inputs lead to the same.
+#[test]
+fn any_versions_of_any_catalogs() {
+    let catalogs = ["a.", "b.", "c."];
+    for seed in 0..2_000 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (mut consumer, mut twin) = (consumer(&catalogs), consumer(&catalogs));
+        let mut good: HashMap<&str, Catalog> = HashMap::new();
+        let mut had: HashMap<Name, Owned> = HashMap::new();
+        for _ in 0..30 {
+            let catalog = catalogs[rng.random_range(0..3)];
+            let zones = rng.random_range(0..16);
+            let mut text = String::new();
+            for zone in 0..zones {
+                if rng.random_bool(0.8) {
+                    let coo = catalogs[rng.random_range(0..3)];
+                    let coo = if rng.random_bool(0.2) { format!(">{coo}") } else { String::new() };
+                    text += &format!("z{zone}.=l{}{coo} ", rng.random_range(0..2) + zone * 10);
+                }
+            }
+            let input = if rng.random_bool(0.1) { Err(Broken::NoVersion) } else { Ok(version(&text)) };
+            let mut changes = consumer.on_version(&name(catalog), input.clone());
+            assert_eq!(twin.on_version(&name(catalog), input.clone()).notes, changes.notes, "seed {seed}");
+            let is_good = consumer.catalogs().any(|(name, is)| *name == self::name(catalog) && *is == Condition::Good);
+            match input {
+                Ok(version) if is_good => drop(good.insert(catalog, version)),
+                Ok(_) if rng.random_bool(0.3) => {
+                    let version = version(&text);
+                    changes = consumer.accept(&name(catalog)).expect("it is doubted");
+                    twin.accept(&name(catalog)).expect("it is doubted there too");
+                    good.insert(catalog, version);
+                }
+                Ok(_) | Err(_) => assert!(changes.is_empty(), "seed {seed}"),
+            }
+            for (zone, owned) in &changes.gone {
+                assert_eq!(had.remove(zone).as_ref(), Some(owned), "seed {seed}");
+            }
+            for (zone, owned) in &changes.set {
+                let before = had.insert(zone.clone(), owned.clone());
+                // What goes on has its label still.
+                assert!(before.is_none_or(|before| before.member.label == owned.member.label), "seed {seed}");
+            }
+            assert_eq!(had, *consumer.members(), "seed {seed}");
+            assert_eq!(had, *twin.members(), "seed {seed}");
+            let listed: HashSet<&Name> = good.values().flat_map(|catalog| catalog.members.keys()).collect();
+            assert_eq!(listed, had.keys().collect(), "seed {seed}");
+            for (zone, owned) in &had {
+                let catalog = &good[owned.catalog.to_string().as_str()];
+                assert_eq!(catalog.members.get(zone), Some(&owned.member), "seed {seed}");
+            }
+        }
+    }
+}
+
+/// A zone to be listed.
+fn listed(zone: &str, group: Option<&str>) -> Listed {
+    Listed { zone: name(zone), group: group.map(str::to_owned) }
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let zones = [listed("a.example.", None), listed("b.example.", Some("red")), listed(".", None)];
+    let zone = produce(&name("Cat.example."), zones.clone(), None, Serial(7)).expect("there was none");
+    assert_eq!((zone.apex(), zone.serial()), (&name("cat.example."), 7));
+    let catalog = Catalog::read(zone.apex(), zone.iter()).expect("it is right");
+    assert_eq!(catalog.members.len(), 3);
+    for Listed { zone, group } in zones {
+        let member = &catalog.members[&zone];
+        assert_eq!((&*member.label, member.groups.first()), (label_of(&zone).as_bytes(), group.as_ref()), "{zone}");
+    }
+    let empty = produce(&name("cat."), [], None, Serial(1)).expect("there was none");
+    assert_eq!(Catalog::read(empty.apex(), empty.iter()), Ok(Catalog::default()));
+    // The longest names there may be.
+    let long = [63, 63, 63, 61].map(|len| "a".repeat(len)).join(".");
+    let catalog = [63, 63, 63, 6].map(|len| "c".repeat(len)).join(".");
+    assert!(name(&catalog).as_wire().len() == MAX_CATALOG_NAME);
+    assert!(produce(&name(&catalog), [listed(&long, Some("red"))], None, Serial(1)).is_some());
+}
+
+#[test]
+fn the_serial_changes_with_what_is_listed_and_with_nothing_else() {
+    let cat = name("cat.");
+    let next = |earlier: Option<&Zone>, zones: &[Listed], now| {
+        produce(&cat, zones.iter().cloned(), earlier, Serial(now)).map(|zone| (zone.serial(), zone))
+    };
+    let [a, b, red] = [listed("a.", None), listed("b.", None), listed("a.", Some("red"))];
+    let (_, first) = next(None, &[a.clone(), b.clone()], 100).expect("there was none");
+    assert!(next(Some(&first), &[a.clone(), b.clone()], 500).is_none());
+    assert!(next(Some(&first), &[b.clone(), a.clone()], 500).is_none(), "in another order");
+    for zones in [vec![a.clone()], vec![red, b.clone()], vec![]] {
+        assert_eq!(next(Some(&first), &zones, 500).map(|(serial, _)| serial), Some(500), "{zones:?}");
+        // Twice within a second, or after the clock was set back.
+        assert_eq!(next(Some(&first), &zones, 100).map(|(serial, _)| serial), Some(101), "{zones:?}");
+        assert_eq!(next(Some(&first), &zones, 5).map(|(serial, _)| serial), Some(101), "{zones:?}");
+    }
+    let other = Zone::unserved(&cat);
+    assert_eq!(next(Some(&other), &[a], 9).map(|(serial, _)| serial), Some(9), "none that is served");
+}
+
+#[test]
+fn labels_are_the_same_for_ever_and_nobody_elses() {
+    assert_eq!(label_of(&name("Example.org.")), label_of(&name("example.ORG.")));
+    let labels: HashSet<_> = (0..10_000).map(|zone| label_of(&name(&format!("z{zone}.example.")))).collect();
+    assert!(labels.len() == 10_000 && labels.iter().all(|label| label.len() == 32));
+    // Kept by secondaries: another would have all zones transferred anew.
+    assert_eq!(label_of(&name("example.org.")), "b9f2e076c4e8e24a87ff1c1f55c21312");
+}
