@@ -47,6 +47,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "load",
             "admin",
             "sight",
+            "discoverer",
+            "discover",
             "health",
             "secondary",
             "notify",
@@ -75,6 +77,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type.
     ("admin", &["taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
+    // To `limit`: a resolver that is ourselves is told by our addresses.
+    ("discoverer", &["discover", "config", "net", "limit", "wire", "files"]),
+    // To `metrics`: where members come from is told by its words. To `config`: what a member may be is bounded as a backend is.
+    ("discover", &["config", "limit", "wire", "metrics"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
@@ -118,7 +124,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.
 const PURE_ROOMS: &[&str] =
-    &["config", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim", "sight"];
+    &["config", "discover", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim", "sight"];
 
 /// What a pure room does not name outside its tests.
 const IMPURE: &[&str] = &[

@@ -47,7 +47,7 @@ use self::connections::{Bounds, Parts};
 use self::listeners::Door;
 use self::status::{Status, ZonesReport};
 use crate::config::nearest;
-pub use crate::discover::OrderWord;
+pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
 use crate::sight::live::{History, Second, Span};

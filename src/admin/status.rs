@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Shown, State};
 /// How a catalog zone of other servers stands.
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
+pub use crate::metrics::OrderSnapshot as OrderStatus;
 use crate::metrics::{
-    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, OrderSnapshot, Origin, PoolSnapshot,
-    ProcessSnapshot, ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
+    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, Origin, PoolSnapshot, ProcessSnapshot,
+    ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};
 use crate::sight::{History, Sight};
@@ -239,7 +240,7 @@ pub struct BackendStatus {
     pub behind: bool,
     /// The order that it is under; null if there is none.
     #[serde(default)]
-    pub order: Option<OrderSnapshot>,
+    pub order: Option<OrderStatus>,
 }
 
 /// The cache. Every look-up is one of `hits`, `stale_hits` and `misses`.

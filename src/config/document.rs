@@ -61,7 +61,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let watch = document.boolean("watch", Config::WATCH);
     let busy_poll = document.parsed("busy_poll", |text| limits::BUSY_POLL.parse(text), Config::BUSY_POLL);
     let drain_delay = document.parsed("drain_delay", |text| limits::DRAIN_DELAY.parse(text), Config::DRAIN_DELAY);
-    let state_dir = document.take("state_dir").and_then(|node| node.parsed(words::folder_name));
+    let state_dir = document.take("state_dir").and_then(|node| node.parsed(folder_name));
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
@@ -132,6 +132,14 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         traces,
         etcd,
         state_dir: state_dir.map(|state_dir| folder.join(state_dir)),
+    }
+}
+
+/// Reads the name of a folder.
+fn folder_name(text: &str) -> Result<String, Expected> {
+    match text.is_empty() {
+        true => Err(Expected::new("the name of a folder").matching(words::NOT_EMPTY)),
+        false => Ok(text.to_owned()),
     }
 }
 

@@ -425,11 +425,6 @@ pub(super) fn file_name(text: &str) -> Result<String, Expected> {
     non_empty(text, "the name of a file")
 }
 
-/// Reads the name of a folder.
-pub(super) fn folder_name(text: &str) -> Result<String, Expected> {
-    non_empty(text, "the name of a folder")
-}
-
 /// Reads the path of a unix socket, relative to `folder`.
 pub(super) fn socket_path(text: &str, folder: &Path) -> Result<PathBuf, Expected> {
     let path = folder.join(non_empty(text, "the path of a socket")?);

@@ -48,7 +48,7 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchLine {
     /// It has begun, or is still there.
-    Alive,
+    Progress,
     /// Keys have changed.
     Events(Vec<WatchEvent>),
     /// It is over: what was asked for is no longer kept, or something else.
@@ -276,7 +276,7 @@ pub fn read_watch_line(line: &[u8]) -> Result<WatchLine, EtcdError> {
         Ok(WatchEvent { key, value: (event.kind != "DELETE").then_some(value), revision })
     });
     let events: Vec<_> = events.collect::<Result<_, EtcdError>>()?;
-    Ok(if events.is_empty() { WatchLine::Alive } else { WatchLine::Events(events) })
+    Ok(if events.is_empty() { WatchLine::Progress } else { WatchLine::Events(events) })
 }
 
 /// What a reply that is no success says.
@@ -331,17 +331,11 @@ impl GatewayError {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Header {
     #[serde(deserialize_with = "integer")]
     revision: i64,
-}
-
-impl Default for Header {
-    fn default() -> Self {
-        Self { revision: 0 }
-    }
 }
 
 #[derive(Default, Deserialize)]
@@ -476,7 +470,7 @@ mod tests {
     #[test]
     fn watches_are_read() {
         let line = |text: &str| read_watch_line(text.as_bytes());
-        assert_eq!(line(r#"{"result":{"header":{"revision":"3"},"created":true}}"#), Ok(WatchLine::Alive));
+        assert_eq!(line(r#"{"result":{"header":{"revision":"3"},"created":true}}"#), Ok(WatchLine::Progress));
         assert_eq!(
             line(
                 r#"{"result":{"events":[{"kv":{"key":"YQ==","value":"Yg==","mod_revision":"5"}},{"type":"DELETE","kv":{"key":"Yw==","mod_revision":"6"}}]}}"#

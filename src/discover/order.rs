@@ -5,29 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{escaped, unescaped};
-
-/// What is to be done with a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OrderWord {
-    /// It finishes what it has, and gets no more queries.
-    Drain,
-    /// It is down, whatever probes find.
-    Down,
-    /// It is up, whatever probes find.
-    Up,
-}
-
-impl OrderWord {
-    /// The word for people and for etcd.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Drain => "drain",
-            Self::Down => "down",
-            Self::Up => "up",
-        }
-    }
-}
+use crate::metrics::OrderWord;
 
 /// An order, as it stands in etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::config::DnsTarget;
 use crate::discover::dns::{DnsQuestion, Resolution, Resolved};
@@ -20,7 +20,7 @@ use crate::wire::{Flag, HEADER_LEN, Header, is_reply_to, write_plain_query};
 
 /// A name that lists members, and who is asked for it.
 pub(super) struct DnsSource {
-    pub(super) target: DnsTarget,
+    pub(super) target: Box<DnsTarget>,
     /// None: those of /etc/resolv.conf.
     pub(super) resolvers: Vec<SocketAddr>,
     /// Where we listen: a resolver there would ask us in turn.
@@ -42,11 +42,11 @@ impl DnsSource {
                 Ok(Resolved { items, ttl }) => {
                     backoff.reset();
                     tell(News::Listed(items)).await;
-                    sleep(ttl).await;
+                    sleep_until((Instant::now() + ttl).into()).await;
                 }
                 Err(reason) => {
                     tell(News::Failed(reason)).await;
-                    sleep(backoff.next(&mut rng)).await;
+                    sleep_until((Instant::now() + backoff.next(&mut rng)).into()).await;
                 }
             }
         }

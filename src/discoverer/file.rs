@@ -6,11 +6,11 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 
 use crate::discover::{Entry, Item, News};
 use crate::files;
@@ -33,12 +33,12 @@ pub(super) async fn run(file: PathBuf, tell: impl AsyncFn(News)) {
         let (version, news) = blocking(move || look(&path, known)).await;
         known = version;
         tell(news).await;
-        sleep(LOOK).await;
+        sleep_until((Instant::now() + LOOK).into()).await;
     }
 }
 
 /// Reads a file unless it is as it was.
-fn look(file: &PathBuf, known: Option<Version>) -> (Option<Version>, News) {
+fn look(file: &Path, known: Option<Version>) -> (Option<Version>, News) {
     match version_of(file) {
         Ok(version) if Some(version) == known => (known, News::Confirmed),
         Ok(version) => match read(file) {
@@ -50,7 +50,7 @@ fn look(file: &PathBuf, known: Option<Version>) -> (Option<Version>, News) {
     }
 }
 
-fn version_of(file: &PathBuf) -> std::io::Result<Version> {
+fn version_of(file: &Path) -> std::io::Result<Version> {
     let metadata = fs::metadata(file)?;
     Ok(Version {
         inode: metadata.ino(),
@@ -61,7 +61,7 @@ fn version_of(file: &PathBuf) -> std::io::Result<Version> {
 }
 
 /// Reads the items of a file, each by itself.
-fn read(file: &PathBuf) -> Result<Vec<Item>, String> {
+fn read(file: &Path) -> Result<Vec<Item>, String> {
     let mut octets = Vec::new();
     let opened = files::open(file).map_err(|error| error.to_string())?;
     opened.take(MAX_LEN as u64 + 1).read_to_end(&mut octets).map_err(|error| error.to_string())?;

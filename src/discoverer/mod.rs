@@ -29,7 +29,7 @@ pub enum SourceSpec {
     /// Those that a name lists.
     Dns {
         /// The name.
-        target: DnsTarget,
+        target: Box<DnsTarget>,
         /// Who is asked; none: the resolvers of this host.
         resolvers: Vec<SocketAddr>,
     },
@@ -41,7 +41,10 @@ impl SourceSpec {
     /// The sources of a pool.
     pub fn of(config: &DiscoverConfig) -> Vec<Self> {
         let etcd = config.etcd.clone().map(Self::Etcd);
-        let dns = config.dns.clone().map(|target| Self::Dns { target, resolvers: config.resolvers.clone() });
+        let dns = config
+            .dns
+            .clone()
+            .map(|target| Self::Dns { target: Box::new(target), resolvers: config.resolvers.clone() });
         let file = config.file.clone().map(Self::File);
         [etcd, dns, file].into_iter().flatten().collect()
     }

@@ -99,6 +99,29 @@ impl SourceState {
     }
 }
 
+/// What an order has done with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderWord {
+    /// It finishes what it has, and gets no more queries.
+    Drain,
+    /// It is down, whatever probes find.
+    Down,
+    /// It is up, whatever probes find.
+    Up,
+}
+
+impl OrderWord {
+    /// The word for people and for etcd.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Down => "down",
+            Self::Up => "up",
+        }
+    }
+}
+
 /// A source of the members of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceSnapshot {

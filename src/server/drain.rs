@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::listeners::SectionName;
 use super::reload::ending;
@@ -74,7 +74,7 @@ impl Server {
             let told = async {
                 // Who asks us by the register is to ask elsewhere before nobody is here.
                 let seen = ending.drain().await;
-                sleep(delay.max(seen)).await;
+                sleep_until(Instant::now() + delay.max(seen)).await;
                 ending.end().await;
             };
             tokio::select! {

@@ -24,7 +24,7 @@ use super::Server;
 use super::listeners::{Listeners, SectionName};
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::discover::saved::SavedMembers;
-use crate::discover::{Change, Fixed, Member, News, Order, Orders, Origin, Roster, RosterRules, Settled};
+use crate::discover::{Change, Fixed, Member, News, Order, Orders, Origin, Roster, RosterRules, Settled, Source};
 use crate::discoverer::{Discoverer, EtcdAccess, SourceSpec, Told};
 use crate::limit::OwnAddresses;
 use crate::load::EtcdSecrets;
@@ -279,8 +279,7 @@ impl PoolRoster {
     /// Takes what was saved of sources that were never heard of.
     fn restore(&mut self, saved: &SavedMembers) {
         for spec in &self.specs {
-            let is_unheard =
-                |source: &&crate::discover::Source| source.origin == spec.origin() && source.confirmed.is_none();
+            let is_unheard = |source: &&Source| source.origin == spec.origin() && source.confirmed.is_none();
             if self.roster.sources().iter().any(|source| is_unheard(&source))
                 && let Some(known) = saved.find(&self.name, spec.origin(), &spec.to_string())
             {

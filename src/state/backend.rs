@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend_cookies::BackendCookies;
 use crate::config::BackendConfig;
-use crate::discover::OrderWord;
-use crate::metrics::{BackendCounters, BackendState, Counter};
+use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
 
@@ -415,7 +414,7 @@ mod tests {
     fn by_hand_goes_before_orders_and_orders_before_probes() {
         let address = SocketAddr::from(([127, 0, 0, 1], 53));
         let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
-        let backend = SharedBackend::new(&config, 0, HealthState::Down, 1);
+        let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Down, 1);
         let check = |state| assert_eq!(backend.state(), state);
         check(BackendState::Down);
         assert!(backend.set_told(Some(OrderWord::Up), false));

@@ -6,9 +6,8 @@ use serde::Serialize;
 use super::connection::Connection;
 use super::table::{Column, table, time};
 use super::{Trouble, to_json};
-use crate::admin::status::{BackendStatus, PoolStatus, SourceStatus, Status};
+use crate::admin::status::{BackendStatus, OrderStatus, PoolStatus, SourceStatus, Status};
 use crate::config::nearest;
-use crate::metrics::OrderSnapshot;
 
 /// Which members, and how they are shown.
 #[derive(Debug, clap::Args)]
@@ -37,7 +36,7 @@ struct MemberJson<'a> {
     state: &'a str,
     origin: Vec<&'static str>,
     listed: bool,
-    order: Option<&'a OrderSnapshot>,
+    order: Option<&'a OrderStatus>,
 }
 
 /// Asks for them; returns what to print.

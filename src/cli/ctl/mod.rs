@@ -88,9 +88,9 @@ enum Action {
     Names(Show),
     /// Show all zones, and how catalog zones stand
     Zones(Show),
-    /// Take the last version of a catalog zone that is doubted
+    /// Take what is doubted as it is: the members of a pool, or the last version of a catalog zone
     Accept {
-        /// Name of the catalog zone
+        /// Name of the pool or of the catalog zone
         name: String,
     },
     /// Show the cache, or make it forget

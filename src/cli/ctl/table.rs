@@ -207,7 +207,6 @@ pub(in crate::cli) fn wrap(line: &str, width: usize, indent: &str) -> String {
 mod tests {
     use super::*;
     use crate::admin::status::{ByKind, CacheStatus, Percentiles, ReloadStatus, ReloadingStatus};
-    use crate::metrics::Origin;
     use crate::sight::live::{HedgesSecond, Reason, VerdictState};
 
     /// A server with one pool of two backends.
@@ -237,7 +236,7 @@ mod tests {
                 p50_ms: Some(0.4),
                 p99_ms: Some(12.345),
             }),
-            origin: vec![Origin::Config],
+            origin: Vec::new(),
             listed: false,
             behind: false,
             order: None,

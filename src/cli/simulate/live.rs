@@ -108,7 +108,6 @@ fn rate(status: &Status, pool: &PoolStatus, rules: &Rules) -> f64 {
 mod tests {
     use super::*;
     use crate::admin::status::{Bucket, ByKind, Percentiles};
-    use crate::metrics::Origin;
     use crate::sight::live::Verdict;
 
     /// The config of two pools.
@@ -156,7 +155,7 @@ mod tests {
             errors: 9,
             timeouts: 4,
             last_minute: None,
-            origin: vec![Origin::Config],
+            origin: Vec::new(),
             listed: false,
             behind: false,
             order: None,

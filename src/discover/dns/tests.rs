@@ -127,7 +127,7 @@ fn aliases_are_followed_within_a_reply_and_beyond() {
 
 #[test]
 fn a_name_that_is_not_there_is_an_empty_list_and_a_failure_is_none() {
-    let soa = [&name("n").as_wire()[..], name("h").as_wire(), &[0; 16], &7_u32.to_be_bytes()].concat();
+    let soa = [name("n").as_wire(), name("h").as_wire(), &[0; 16], &7_u32.to_be_bytes()].concat();
     let soa = || (Section::Authority, "example", RecordType::SOA, 60, soa.clone());
     for rcode in [Rcode::NXDOMAIN, Rcode::NOERROR] {
         let mut resolution = host(53);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 
 use super::client::{Client, EtcdAccess};
 use super::http::Lines;
@@ -68,7 +68,7 @@ impl Follower {
             if begun.elapsed() > Backoff::MAX {
                 backoff.reset();
             }
-            sleep(backoff.next(&mut self.rng)).await;
+            sleep_until((Instant::now() + backoff.next(&mut self.rng)).into()).await;
         }
     }
 
@@ -83,7 +83,7 @@ impl Follower {
         loop {
             tokio::select! {
                 line = lines.next() => match etcd::read_watch_line(&line?)? {
-                    WatchLine::Alive => {}
+                    WatchLine::Progress => {}
                     WatchLine::Canceled(reason) => {
                         tracing::info!(prefix = self.prefix, "etcd: {reason}, listing again");
                         return Ok(());

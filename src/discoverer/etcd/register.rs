@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::client::{Client, EtcdAccess};
 use crate::discover::etcd::{self, EtcdError, LeaseId};
@@ -153,7 +153,7 @@ impl Shared {
             };
             self.is_registered.set(false);
             tokio::select! {
-                () = sleep(wait) => {}
+                () = sleep_until((Instant::now() + wait).into()) => {}
                 () = self.wake.notified() => {}
             }
         }
@@ -166,7 +166,7 @@ impl Shared {
         while !self.is_served.get() && !self.is_draining.get() {
             tokio::select! {
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep_until(deadline.into()) => {
+                () = sleep_until(deadline.into()) => {
                     let authority = &self.what.authority;
                     return tracing::warn!(authority, "not all zones are served after {:?}: it is registered even so", self.what.wait);
                 }
@@ -202,7 +202,7 @@ impl Shared {
         let mut next = self.third();
         loop {
             tokio::select! {
-                () = sleep(next) => {}
+                () = sleep_until((Instant::now() + next).into()) => {}
                 () = self.wake.notified() => {}
             }
             if self.is_draining.get() && !self.is_told.get() {
