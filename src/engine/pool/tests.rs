@@ -329,6 +329,22 @@ fn of_thousands_only_those_that_are_asked_take_memory_and_sockets() {
     assert_eq!(scene.io.open.len(), 1);
     let counted = scene.state.pools[0].backends.iter().filter(|backend| backend.counted().count() > 0);
     assert_eq!(counted.count(), 1);
+    // `cargo test --release --lib of_thousands -- --nocapture` says what a change of twenty takes.
+    for round in 1..=20_u16 {
+        let members = (20 * round..5_000 + 20 * round).map(|member| (member, 1)).collect();
+        let (state, began) = (scene.state.with_pools(&[config(scene.keys, &members)], 2), Instant::now());
+        let built = state.pools[0].state.epoch();
+        scene.pool.set_plan(&mut scene.io, Arc::clone(&state.pools[0]), scene.now);
+        println!("a worker has taken {} changes after {:?}", state.pools[0].joined.len() * 2, began.elapsed());
+        assert_eq!(built, scene.pool.epoch, "nothing was announced");
+        for member in members.keys().filter(|member| !scene.members.contains_key(member)) {
+            *scene.lives.entry(*member).or_default() += 1;
+        }
+        (scene.members, scene.state) = (members, state);
+    }
+    while !scene.asked.is_empty() {
+        scene.answer(0);
+    }
     scene.check_end();
 }
 

@@ -17,6 +17,7 @@ use super::alias::Alias;
 use super::places::{Places, STRIDE};
 use super::{Balance, BalanceInput, Member, pass_over_slow_starters, rendezvous};
 use crate::policy::candidates::{BackendIndex, Candidates};
+use crate::policy::race::MAX_ATTEMPTS;
 
 /// The turns of many backends.
 #[derive(Clone, Debug)]
@@ -104,7 +105,12 @@ impl Crowd {
             }),
         };
         if list.is_empty() {
-            // Nearly all have gone down since this was made.
+            // Nearly all have gone down since this was made: for that moment it is worth a look at each.
+            let first = rng.random_range(0..self.members.len());
+            let ring = self.members[first..].iter().chain(&self.members[..first]).map(|member| member.backend);
+            list = Candidates::of(ring.filter(|backend| (view.is_asked)(*backend)).take(MAX_ATTEMPTS), false);
+        }
+        if list.is_empty() {
             list = Candidates::of((0..TRIES).map(|_| self.draw(rng.random())), true);
         }
         if !list.all_down() {

@@ -10,7 +10,6 @@ use rand::rngs::SmallRng;
 use super::super::tests::ALL;
 use super::*;
 use crate::policy::backend_load::BackendLoad;
-use crate::policy::race::MAX_ATTEMPTS;
 
 /// A crowd of backends with numbers for identities, all of which take queries.
 fn crowd(balance: Balance, weights: &[u16]) -> Crowd {
@@ -73,6 +72,17 @@ fn who_has_gone_down_since_is_passed_over() {
     for balance in ALL {
         let counts = firsts(&crowd(balance, &weights(300)), balance, 3_000, |backend| backend % 3 != 0);
         assert!(counts.iter().step_by(3).all(|&count| count == 0.0), "{balance:?}");
+    }
+}
+
+#[test]
+fn the_last_one_that_takes_queries_is_found() {
+    let input = BalanceInput::new(Instant::now());
+    for balance in ALL {
+        let crowd = crowd(balance, &weights(2_000));
+        let mut rng = SmallRng::seed_from_u64(1);
+        let list = crowd.candidates(balance, &input, |backend| backend.0 == 1_234, &mut rng);
+        assert_eq!((list.as_slice(), list.all_down()), (&[BackendIndex(1_234)][..], false), "{balance:?}");
     }
 }
 
