@@ -257,7 +257,11 @@ fn obey(
                     return;
                 }
             }
-            Ok(Order::Free(old)) => unused.push(old),
+            Ok(Order::Free(old)) => {
+                // They may come one upon another for a while, when thousands of zones are transferred.
+                unused.retain(Old::is_used);
+                unused.push(old);
+            }
             Err(RecvTimeoutError::Timeout) => unused.retain(Old::is_used),
             Err(RecvTimeoutError::Disconnected) => return,
         }
