@@ -458,7 +458,7 @@ mod tests {
             ),
             (
                 "endpoints = [\"http://127.0.0.1:1\", \"http://127.0.0.1:1\"]",
-                "2:37: etcd.endpoints[1]: http://127.0.0.1:1 is named twice, first on line 2",
+                "2:36: etcd.endpoints[1]: http://127.0.0.1:1 is named twice, first on line 2",
             ),
         ] {
             check(&format!("[etcd]\n{line}\n{one}"), &[expected]);

@@ -62,8 +62,11 @@ impl Section {
         let table = shape.at(&self.path()).and_then(Shape::table);
         let is_required = table.is_some_and(|table| table.required.contains(&key.name.as_str()));
         // A section that is there as a whole, as a comment, shows defaults; so does a key that is no comment.
-        let is_example =
-            key.is_comment && !self.is_comment() || key.comment.iter().any(|line| line.contains("no default"));
+        // One of several that may stand for each other is an example, too.
+        let is_one_of = table.is_some_and(|table| table.any.iter().any(|group| group.contains(&key.name.as_str())));
+        let is_example = is_one_of
+            || key.is_comment && !self.is_comment()
+            || key.comment.iter().any(|line| line.contains("no default"));
         match (is_required, is_example) {
             (true, _) => KeyDefault::Required,
             (false, true) => KeyDefault::Nothing,

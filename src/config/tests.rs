@@ -110,7 +110,9 @@ fn defaults_of_the_reference_are_those_of_the_readers() {
             let with = |value: Option<toml::Value>| {
                 // Sections that are comments there, with what they must have.
                 let required = "[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n\
-                                [traces]\notlp = \"http://192.0.2.1:4318/\"\n";
+                                [traces]\notlp = \"http://192.0.2.1:4318/\"\n\
+                                [etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n[pools.ts.discover]\nfile = \"m\"\n\
+                                [authorities.ts1.register]\netcd = \"ts\"\n";
                 let mut document = toml(&format!("{REFERENCE}\n{required}"));
                 let steps = section.name.split('.').filter(|step| !step.is_empty());
                 let table = steps.fold(&mut document, |table, step| {
