@@ -119,6 +119,7 @@ impl Body {
 }
 
 /// Whether a question is about data, which zones and tables have. Zone transfers and other operations are not; ANY is.
+#[inline]
 fn is_about_data(query: &Query<'_>) -> bool {
     let question = query.question;
     let is_operation = question.qtype().is_meta() && question.qtype() != RecordType::ANY;
@@ -126,6 +127,7 @@ fn is_about_data(query: &Query<'_>) -> bool {
 }
 
 /// The zone that answers for the name of a query, here in canonical form.
+#[inline]
 fn zone_asked<'c>(zone_db: &'c ZoneDb, query: &Query<'_>, qname: &[u8]) -> Option<&'c Zone> {
     if is_about_data(query) { zone_db.zone_of(qname, query.question.qtype()) } else { None }
 }

@@ -1,6 +1,6 @@
 //! The ZONEVERSION option (RFC 9660): which version of which zone an answer comes from, told together with the answer.
 
-use crate::wire::{OptionCode, Query, suffixes};
+use crate::wire::{Edns, OptionCode, Query, suffixes};
 use crate::zone::zone::Zone;
 
 /// Whether a query asks for the version of the zone that answers.
@@ -15,9 +15,17 @@ pub(in crate::zone) enum VersionAsked {
 
 impl VersionAsked {
     /// Looks for the option. Nearly all queries have no options at all.
+    #[inline]
     pub(in crate::zone) fn by(query: &Query<'_>) -> Self {
-        let options = query.edns.into_iter().flat_map(|edns| edns.iter_options());
-        let mut options = options.filter(|(code, _)| *code == OptionCode::ZONEVERSION);
+        match &query.edns {
+            Some(edns) if !edns.options.is_empty() => Self::among(edns),
+            Some(_) | None => Self::No,
+        }
+    }
+
+    #[inline(never)]
+    fn among(edns: &Edns<'_>) -> Self {
+        let mut options = edns.iter_options().filter(|(code, _)| *code == OptionCode::ZONEVERSION);
         match options.next() {
             None => Self::No,
             // RFC 9660 section 3.1 forbids clients a second one. Two empty ones ask for the same.
