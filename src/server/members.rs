@@ -56,6 +56,8 @@ struct PoolRoster {
     name: String,
     roster: Roster,
     specs: Vec<SourceSpec>,
+    /// The config has some already.
+    has_backends: bool,
     /// How often what has become of members, by source.
     changes: HashMap<(Origin, Change), u64>,
 }
@@ -92,11 +94,13 @@ impl Membership {
                 name: pool.name.clone(),
                 roster: Roster::new(rules.clone(), []),
                 specs: Vec::new(),
+                has_backends: false,
                 changes: HashMap::new(),
             });
             let kept: Vec<_> = specs.iter().map(|spec| (spec.origin(), known.specs.contains(spec))).collect();
             known.roster.set_rules(rules, &kept);
             known.specs = specs;
+            known.has_backends = !pool.backends.is_empty();
             if let Some(saved) = saved {
                 known.restore(saved);
             }
@@ -158,7 +162,8 @@ impl Membership {
     /// Whether each source of pools that have nobody has been asked once.
     pub(super) fn has_asked(&self) -> bool {
         let is_asked = |pool: &PoolRoster| {
-            pool.roster.members().next().is_some()
+            pool.has_backends
+                || pool.roster.members().next().is_some()
                 || pool.roster.sources().iter().all(|source| source.confirmed.is_some() || source.failure.is_some())
         };
         self.pools.iter().all(is_asked)
@@ -436,8 +441,9 @@ pub(super) fn with_members(pools: &[PoolConfig], membership: &Membership) -> Vec
 fn fixed_of(pools: &[PoolConfig], configured: &[PoolConfig], name: &str) -> Vec<Fixed> {
     let of = |pools: &[PoolConfig]| pools.iter().find(|pool| pool.name == name).map(|pool| pool.backends.clone());
     let configured = of(configured).unwrap_or_default();
+    let configured: HashSet<_> = configured.into_iter().map(|known| known.address).collect();
     let fixed = |backend: BackendConfig| {
-        let is_by_hand = !configured.iter().any(|known| known.address == backend.address);
+        let is_by_hand = !configured.contains(&backend.address);
         Fixed { address: backend.address, name: backend.name, is_by_hand }
     };
     of(pools).unwrap_or_default().into_iter().map(fixed).collect()

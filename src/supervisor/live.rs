@@ -296,6 +296,7 @@ impl Live {
             giving: None,
         };
         if serving.live.member.part == Part::First {
+            serving.server.ask_sources().await;
             tracing::info!("ready {}", serving.server.bound());
         }
         serving.live.member.state.took = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);

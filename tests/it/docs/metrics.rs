@@ -60,15 +60,18 @@ fn shown() -> BTreeMap<String, Family> {
     let config = format!(
         "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
          [pools.all]\nbackends = ['{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
-         zones = [{{ catalog = 'cat.example', primaries = ['{}'] }}]\n",
+         zones = [{{ catalog = 'cat.example', primaries = ['{}'] }}]\n[authorities.a.register]\netcd = 'ts'\n\
+         [etcd]\nendpoints = ['http://{}']\n[pools.all.discover]\nfile = 'members.json'\n",
         backend.address(),
-        backend.address()
+        backend.address(),
+        free_address()
     );
-    let server = Server::start(&config);
+    let server = Server::start_with_files(&config, &[("members.json", "[]")]);
     assert_eq!(server.client().ask(&query("www.example", A)).rcode(), NOERROR);
     let text = until("the query is counted", || {
         let text = server.admin().get("/metrics").body;
-        text.contains("hedgerow_responses_total{").then_some(text)
+        let is_listed = text.contains("hedgerow_discovery_age_seconds{");
+        (is_listed && text.contains("hedgerow_responses_total{")).then_some(text)
     });
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for line in text.lines() {
