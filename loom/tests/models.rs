@@ -136,7 +136,7 @@ fn names_that_share_a_set_are_never_taken_for_each_other() {
                 [name(number), name(1 - number)].map(|name| affinity.get(name))
             }
         });
-        for (own, other) in [(0, 1), (1, 0)] {
+        for (own, other) in [(0_u16, 1_u16), (1, 0)] {
             assert!(seen[usize::from(own)][0].is_none_or(|backend| backend == 10 + u32::from(own)), "{seen:?}");
             assert!(seen[usize::from(own)][1].is_none_or(|backend| backend == 10 + u32::from(other)), "{seen:?}");
         }
