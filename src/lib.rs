@@ -72,6 +72,10 @@
 //! transfers message by message as each client takes them (`authority/special.rs`, `net/tcp/`). Which zones there are may be told by
 //! others, in catalog zones, and told to others (`transfer/catalog/`, `server/authorities/catalogs.rs`).
 //!
+//! Members of pools may come by themselves: on the control thread `discoverer` asks etcd, names and files, `discover` decides who is a
+//! member and why, and what it has decided goes into force as a change by hand does (`server/members.rs`). An authority tells in etcd where
+//! it is, for as long as it serves. No query waits for any of that.
+//!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that. Once a second the control thread shows all counters to `sight`, which keeps what was
 //! added, judges it, and tells whoever listens (`server/seen.rs`).
@@ -88,7 +92,7 @@
 //!
 //! # Invariants
 //!
-//! - `config`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit`, `engine`, `sim` and `sight` are pure: `now`, bytes and a
+//! - `config`, `discover`, `wire`, `policy`, `cache`, `zone`, `transfer`, `limit`, `engine`, `sim` and `sight` are pure: `now`, bytes and a
 //!   seeded generator are arguments. `tests/tidy.rs` holds that, and that arrows between rooms point down only.
 //! - A worker owns everything that its queries touch. Between workers nothing is shared on the hot path but atomics (the state
 //!   of backends, the turn of round-robin, the hedge budget, single-flight) and the cache, whose locks are many and held for one copy.
