@@ -15,7 +15,20 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Whose certificates are good.
 #[derive(Clone, Debug)]
-pub struct TlsRoots(Arc<ClientConfig>);
+pub struct TlsRoots {
+    config: Arc<ClientConfig>,
+    /// The text that they were read from; empty: they are those of this system.
+    pem: Arc<[u8]>,
+}
+
+impl PartialEq for TlsRoots {
+    /// Whether both are from the same text.
+    fn eq(&self, other: &Self) -> bool {
+        self.pem == other.pem
+    }
+}
+
+impl Eq for TlsRoots {}
 
 impl TlsRoots {
     /// Those that stand in a text of certificates (PEM).
@@ -28,7 +41,7 @@ impl TlsRoots {
             let certificate = certificate.map_err(|error| error.to_string())?;
             roots.add(certificate).map_err(|error| error.to_string())?;
         }
-        if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Self::of(roots) }
+        if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Self::of(roots, pem) }
     }
 
     /// Those that this system has.
@@ -38,14 +51,15 @@ impl TlsRoots {
     pub fn of_system() -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(load_native_certs().certs);
-        if roots.is_empty() { Err("this system has no certificates".to_owned()) } else { Self::of(roots) }
+        if roots.is_empty() { Err("this system has no certificates".to_owned()) } else { Self::of(roots, b"") }
     }
 
-    fn of(roots: RootCertStore) -> Result<Self, String> {
+    fn of(roots: RootCertStore, pem: &[u8]) -> Result<Self, String> {
         // One of the two providers that there are, said here so that nothing depends on what else is linked.
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        Ok(Self(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
+        let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+        Ok(Self { config, pem: pem.into() })
     }
 
     /// TLS over a connection to a server whose certificate must bear this address.
@@ -53,7 +67,7 @@ impl TlsRoots {
     /// # Errors
     /// If the server does not prove who it is.
     pub async fn connect_to_address(&self, stream: TcpStream, ip: IpAddr) -> io::Result<TlsStream<TcpStream>> {
-        TlsConnector::from(Arc::clone(&self.0)).connect(ServerName::IpAddress(ip.into()), stream).await
+        TlsConnector::from(Arc::clone(&self.config)).connect(ServerName::IpAddress(ip.into()), stream).await
     }
 
     /// TLS over a connection to a server whose certificate must bear this name.
@@ -62,7 +76,7 @@ impl TlsRoots {
     /// If the server does not prove who it is.
     pub async fn connect_to_name(&self, stream: TcpStream, name: &str) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-        TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await
+        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
     }
 }
 

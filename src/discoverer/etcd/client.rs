@@ -27,7 +27,7 @@ pub struct EtcdAccess {
 impl EtcdAccess {
     /// Whether there is anything to change for who has another.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.config == other.config && self.password == other.password
+        self.config == other.config && self.password == other.password && self.roots == other.roots
     }
 
     /// Where members are registered under a key.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::support::etcd::{Etcd, Relay, section};
+use crate::support::etcd::{Etcd, Relay, section, start_tls};
 
 /// Backends with their keys in etcd.
 fn registered(etcd: &Etcd, count: usize) -> Vec<Backend> {
@@ -215,4 +215,33 @@ fn users_have_passwords_and_tokens_end() {
     wait_for_source(&server, "fresh");
     etcd.ctl(&["--user", "root:secret", "del", &key(backends[0].address())]);
     wait_for_source(&server, "doubted");
+}
+
+#[test]
+fn by_tls_a_certificate_must_be_good_and_bear_the_address_or_the_name() {
+    let Some((address, folder, _etcd)) = start_tls() else { return };
+    let config = |name: &str, ca: &str| {
+        let ca = folder.path().join(ca).display().to_string();
+        forwarder("etcd = 'ts'", &format!("[etcd]\nendpoints = ['https://{address}{name}']\nca_file = '{ca}'\n"))
+    };
+    for name in ["", "#etcd.example"] {
+        let server = Server::start(&config(name, "ca.pem"));
+        wait_for_source(&server, "fresh");
+    }
+    for (name, ca) in [("#other.example", "ca.pem"), ("", "other.pem")] {
+        let server = Server::start(&config(name, ca));
+        let source = until("it is not believed", || {
+            let source = pool(&server)["sources"][0].clone();
+            source["failure"].as_str().is_some_and(|failure| failure.contains("certificate")).then_some(source)
+        });
+        assert_eq!(source["state"], "never", "{source}");
+    }
+    // The right one comes by a reload, though the config has not changed.
+    let ca = folder.path().join("used.pem");
+    std::fs::copy(folder.path().join("other.pem"), &ca).expect("our own folder");
+    let server = Server::start(&config("", "used.pem"));
+    until("it is not believed", || pool(&server)["sources"][0]["failure"].is_string().then_some(()));
+    std::fs::copy(folder.path().join("ca.pem"), &ca).expect("our own folder");
+    server.admin().post("/api/v1/reload", "");
+    wait_for_source(&server, "fresh");
 }

@@ -122,6 +122,57 @@ impl Drop for Etcd {
     }
 }
 
+/// An etcd that is asked by TLS alone, with a certificate for 127.0.0.1 and etcd.example; `None` with a message if something for that is
+/// not installed. In its folder, `ca.pem` is what made the certificate, and `other.pem` something that did not.
+pub(crate) fn start_tls() -> Option<(SocketAddr, TempDir, TlsEtcd)> {
+    let is_there = |program: &str, word: &str| Command::new(program).arg(word).output().is_ok();
+    if !is_there("etcd", "--version") || !is_there("openssl", "version") {
+        leave_out("fleet", "etcd-server and openssl are not installed");
+        return None;
+    }
+    let folder = TempDir::new().expect("a temporary folder");
+    let openssl = |line: &str| {
+        let output = Command::new("openssl").args(line.split(' ')).current_dir(folder.path()).output();
+        let output = output.expect("it is installed");
+        assert!(output.status.success(), "openssl {line}: {output:?}");
+    };
+    for name in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
+        ));
+    }
+    openssl(
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=etcd -keyout etcd.key -out etcd.csr",
+    );
+    let names = "subjectAltName=IP:127.0.0.1,DNS:etcd.example\n";
+    std::fs::write(folder.path().join("names"), names).expect("our own folder");
+    openssl("x509 -req -in etcd.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out etcd.pem");
+    let (client, peer) = (free_address(), free_address());
+    let (url, peer) = (format!("https://{client}"), format!("http://{peer}"));
+    let child = Command::new("etcd")
+        .args(["--data-dir", "data", "--cert-file", "etcd.pem", "--key-file", "etcd.key"])
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}")])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it is installed");
+    Some((client, folder, TlsEtcd(child)))
+}
+
+/// Such a process. Dropping it kills it.
+pub(crate) struct TlsEtcd(Child);
+
+impl Drop for TlsEtcd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The section of a config for an etcd at an address.
 pub(crate) fn section(address: SocketAddr) -> String {
     format!("[etcd]\nendpoints = ['http://{address}']\ntimeout = '1s'\n")
