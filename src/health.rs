@@ -113,7 +113,7 @@ impl Prober {
             rules: pool.rules().health,
             probe: pool.config.probe.clone(),
             cookies: pool.config.cookies,
-            stands_for_all: pool.crowd().is_some(),
+            stands_for_all: pool.is_crowd(),
             places: Arc::clone(&self.places),
             backend: Arc::clone(backend),
             on_change: Rc::clone(&self.on_change),
@@ -390,7 +390,7 @@ impl Subject {
             && self.rules == pool.rules().health
             && self.probe == pool.config.probe
             && self.cookies == pool.config.cookies
-            && self.stands_for_all == pool.crowd().is_some()
+            && self.stands_for_all == pool.is_crowd()
     }
 }
 

@@ -9,11 +9,11 @@ pub type Item = (String, Result<Entry, String>);
 
 /// What a source has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// All that it lists now.
-    Listed(Vec<Item>),
+pub enum News<T = Entry> {
+    /// All that it lists now, each with its place.
+    Listed(Vec<(String, Result<T, String>)>),
     /// What has changed since; `None` is listed no more.
-    Changed(Vec<(String, Option<Result<Entry, String>>)>),
+    Changed(Vec<(String, Option<Result<T, String>>)>),
     /// It still says the same.
     Confirmed,
     /// It cannot be asked, and why.

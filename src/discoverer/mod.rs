@@ -74,14 +74,8 @@ impl std::fmt::Display for SourceSpec {
 pub enum Told {
     /// Of a source.
     Source(Rc<SourceSpec>, News),
-    /// Of orders: all of them, by their places.
-    Orders(Vec<(String, Result<Order, String>)>),
-    /// Of orders: these have changed; those without one are taken back.
-    OrderChanges(Vec<(String, Option<Result<Order, String>>)>),
-    /// Orders are as they were.
-    OrdersConfirmed,
-    /// Orders cannot be asked for, and why.
-    OrdersFailed(String),
+    /// Of orders.
+    Orders(News<Order>),
 }
 
 /// The tasks that ask.
@@ -159,9 +153,9 @@ impl Discoverer {
                         .run(async |heard| match &heard {
                             // So many that to read them takes longer than this thread should be busy.
                             Heard::Listed(items) if items.len() > AT_ONCE => {
-                                tell(blocking(move || news_of(heard)).await).await;
+                                tell(blocking(move || news_of(heard, Entry::from_json)).await).await;
                             }
-                            _ => tell(news_of(heard)).await,
+                            _ => tell(news_of(heard, Entry::from_json)).await,
                         })
                         .await;
                 };
@@ -184,39 +178,24 @@ impl Discoverer {
         let follower = Follower::new(Rc::clone(access), access.orders_prefix(), self.tasks.clone());
         let told = self.told.clone();
         let follow = async move {
-            follower.run(async |heard| drop(told.send(orders_of(heard)).await)).await;
+            follower.run(async |heard| drop(told.send(Told::Orders(news_of(heard, Order::from_json))).await)).await;
         };
         self.tasks.start(TaskKind::Discovery, follow)
     }
 }
 
-/// What is heard of members.
-fn news_of(heard: Heard) -> News {
-    let entry = |value: Vec<u8>| Entry::from_json(&value);
+/// What is heard, with what each value says by itself.
+fn news_of<T>(heard: Heard, read: impl Fn(&[u8]) -> Result<T, String>) -> News<T> {
+    let read = |value: Vec<u8>| read(&value);
     match heard {
         Heard::Listed(items) => {
-            News::Listed(items.into_iter().map(|(key, value)| (place_of(&key), entry(value))).collect())
+            News::Listed(items.into_iter().map(|(key, value)| (place_of(&key), read(value))).collect())
         }
         Heard::Changed(changes) => {
-            News::Changed(changes.into_iter().map(|(key, value)| (place_of(&key), value.map(entry))).collect())
+            News::Changed(changes.into_iter().map(|(key, value)| (place_of(&key), value.map(read))).collect())
         }
         Heard::Confirmed => News::Confirmed,
         Heard::Failed(reason) => News::Failed(reason),
-    }
-}
-
-/// What is heard of orders.
-fn orders_of(heard: Heard) -> Told {
-    let order = |value: Vec<u8>| Order::from_json(&value);
-    match heard {
-        Heard::Listed(items) => {
-            Told::Orders(items.into_iter().map(|(key, value)| (place_of(&key), order(value))).collect())
-        }
-        Heard::Changed(changes) => {
-            Told::OrderChanges(changes.into_iter().map(|(key, value)| (place_of(&key), value.map(order))).collect())
-        }
-        Heard::Confirmed => Told::OrdersConfirmed,
-        Heard::Failed(reason) => Told::OrdersFailed(reason),
     }
 }
 

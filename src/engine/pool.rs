@@ -159,7 +159,7 @@ impl Pool {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let is_crowd = shared.crowd().is_some();
+        let is_crowd = shared.is_crowd();
         let (changed, epoch) = shared.state.changed_since(self.epoch);
         self.epoch = epoch;
         self.turns = turns(&shared);

@@ -192,18 +192,18 @@ impl Membership {
     fn take(&mut self, told: Told) {
         match told {
             Told::Source(spec, news) => self.take_news(&spec, news),
-            Told::Orders(all) => {
+            Told::Orders(News::Listed(all)) => {
                 let earlier = std::mem::take(&mut self.orders);
                 let changes = all.into_iter().map(|(place, order)| (place, Some(order)));
                 self.take_orders(changes.collect());
                 self.is_due |= self.orders != earlier;
             }
-            Told::OrderChanges(changes) => {
+            Told::Orders(News::Changed(changes)) => {
                 self.take_orders(changes);
                 self.is_due = true;
             }
-            Told::OrdersConfirmed => self.orders_failure = None,
-            Told::OrdersFailed(reason) => {
+            Told::Orders(News::Confirmed) => self.orders_failure = None,
+            Told::Orders(News::Failed(reason)) => {
                 if self.orders_failure.is_none() {
                     tracing::warn!(reason, "etcd cannot be asked for orders: those in force stay");
                 }
@@ -362,10 +362,12 @@ impl Server {
             is_change |= settled.is_change;
         }
         if is_change {
+            // Whose new state obeys by itself.
             self.put_in_force();
             self.membership.saving.want();
+        } else {
+            self.obey();
         }
-        self.obey();
         self.save_members();
     }
 

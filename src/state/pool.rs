@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 
 use super::backend::SharedBackend;
@@ -48,7 +49,7 @@ pub struct SharedPool {
     /// By what the names that live at them are remembered, in order of that.
     by_affinity: Box<[(u32, BackendIndex)]>,
     /// Whose turn it is, if they are many.
-    crowd: Option<RwLock<Arc<Crowd>>>,
+    crowd: Option<ArcSwap<Crowd>>,
     /// How many changes there were when `crowd` was looked at last.
     crowd_changes: AtomicU64,
 }
@@ -116,7 +117,7 @@ impl SharedPool {
             false => Box::default(),
         };
         by_affinity.sort_unstable();
-        let crowd = (members.len() > FEW).then(|| RwLock::new(Arc::new(crowd(config.rules.balance, &members))));
+        let crowd = (members.len() > FEW).then(|| ArcSwap::from_pointee(crowd(config.rules.balance, &members)));
         Self {
             id: cache_identity(&config),
             config,
@@ -169,8 +170,12 @@ impl SharedPool {
 
     /// Whose turn it is, if there are so many members that a query does not look at all.
     pub fn crowd(&self) -> Option<Arc<Crowd>> {
-        let crowd = self.crowd.as_ref()?;
-        Some(Arc::clone(&crowd.read().unwrap_or_else(PoisonError::into_inner)))
+        self.crowd.as_ref().map(ArcSwap::load_full)
+    }
+
+    /// Whether there are so many.
+    pub fn is_crowd(&self) -> bool {
+        self.crowd.is_some()
     }
 
     /// Takes note of which members take queries now, if they are many. Returns whether others do than before.
@@ -181,12 +186,12 @@ impl SharedPool {
             return false;
         }
         let taking = self.backends.iter().filter(|backend| backend.takes_queries()).map(|backend| backend.index);
-        if known.read().unwrap_or_else(PoisonError::into_inner).is_of(taking) {
+        if known.load().is_of(taking) {
             return false;
         }
         let members: Vec<_> = self.members().map(|(backend, weight)| (Arc::clone(backend), weight)).collect();
         let renewed = Arc::new(crowd(self.rules().balance, &members));
-        *known.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        known.store(renewed);
         // Whoever looks at the changes takes the new one.
         self.state.changes.note(Some(NOBODY));
         self.crowd_changes.store(changes + 1, Relaxed);

@@ -100,6 +100,11 @@ impl Registration {
         self.shared.lease.get()
     }
 
+    /// Whether all its zones were served once.
+    pub fn is_served(&self) -> bool {
+        self.shared.is_served.get()
+    }
+
     /// All its zones are served.
     pub fn set_served(&self) {
         if !self.shared.is_served.replace(true) {

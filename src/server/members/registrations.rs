@@ -134,7 +134,7 @@ impl Server {
 
     /// Tells those whose zones are all served.
     pub(in crate::server) fn note_served_zones(&self) {
-        for registration in &self.membership.registrations.all {
+        for registration in self.membership.registrations.all.iter().filter(|known| !known.is_served()) {
             let served = self.authorities.iter().find(|served| served.name() == registration.what().authority);
             if served.is_some_and(|served: &ServedAuthority| served.all_zones().all(|(_, zone, _)| zone.is_served())) {
                 registration.set_served();
