@@ -32,7 +32,7 @@ impl<'a> Edns<'a> {
 
     /// The options, in their order.
     pub fn iter_options(&self) -> Options<'a> {
-        Options { rest: self.options }
+        Options::of(self.options)
     }
 
     /// Its COOKIE option, if it has one. RFC 7873 section 5.2: of several only the first counts.
@@ -42,6 +42,12 @@ impl<'a> Edns<'a> {
     pub fn cookie(&self) -> Result<Option<CookieOption<'a>>, MalformedCookie> {
         let first = self.iter_options().find(|(code, _)| *code == OptionCode::COOKIE);
         first.map(|(_, data)| CookieOption::read(data)).transpose()
+    }
+
+    /// Whether the version of the zone is asked for (RFC 9660 section 3.1).
+    #[inline(never)]
+    pub(super) fn asks_version(&self) -> bool {
+        self.iter_options().any(|(code, data)| code == OptionCode::ZONEVERSION && data.is_empty())
     }
 
     /// Whether the options fill the RDATA exactly, none overrunning it.
@@ -57,6 +63,13 @@ impl<'a> Edns<'a> {
 pub struct Options<'a> {
     /// What has not been read.
     rest: &'a [u8],
+}
+
+impl<'a> Options<'a> {
+    /// The options in these RDATA.
+    pub(super) fn of(rdata: &'a [u8]) -> Self {
+        Self { rest: rdata }
+    }
 }
 
 impl<'a> Iterator for Options<'a> {
@@ -88,12 +101,14 @@ pub struct OptRecord<'a> {
     options: &'a [u8],
     /// Which of the options are written.
     passing: Passing,
+    /// Whether the version of a zone may be among them.
+    tells_version: bool,
 }
 
 impl<'a> OptRecord<'a> {
     /// A record without options.
     pub fn new(udp_size: u16, dnssec_ok: bool) -> Self {
-        Self { udp_size, extended_rcode: 0, dnssec_ok, cookie: None, options: &[], passing: Passing::All }
+        Self { udp_size, extended_rcode: 0, dnssec_ok, cookie: None, options: &[], passing: Passing::All, tells_version: true }
     }
 
     /// The same with the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).
@@ -108,6 +123,11 @@ impl<'a> OptRecord<'a> {
 
     pub(super) fn with_options(self, options: &'a [u8], passing: Passing) -> Self {
         Self { options, passing, ..self }
+    }
+
+    /// The same for somebody who has asked for the version of the zone, or has not (RFC 9660 section 3.2: nobody else is told).
+    pub(super) fn with_version(self, is_asked: bool) -> Self {
+        Self { tells_version: is_asked, ..self }
     }
 
     pub(super) fn with_passing(self, passing: Passing) -> Self {
@@ -186,9 +206,9 @@ impl<'a> OptRecord<'a> {
 
     /// The options that are written.
     fn passing_options(&self) -> impl Iterator<Item = (OptionCode, &'a [u8])> {
-        let passing = self.passing;
-        let options = Options { rest: self.options };
-        options.filter(move |(code, data)| passing.passes(*code, data))
+        let (passing, tells_version) = (self.passing, self.tells_version);
+        let is_told = move |code| tells_version || code != OptionCode::ZONEVERSION;
+        Options::of(self.options).filter(move |(code, data)| is_told(*code) && passing.passes(*code, data))
     }
 }
 

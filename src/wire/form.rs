@@ -5,6 +5,7 @@
 use super::case::QnameCase;
 use super::codes::Rcode;
 use super::cookie::{Cookie, CookieState};
+use super::edns::Edns;
 use super::header::{Flag, HEADER_LEN, Header};
 use super::query::Query;
 
@@ -60,6 +61,15 @@ pub struct ClientEdns {
     pub udp_size: u16,
     /// DO, which a response copies (RFC 3225 section 3).
     pub dnssec_ok: bool,
+    /// Whether it asks for the version of the zone (RFC 9660).
+    pub asks_version: bool,
+}
+
+impl ClientEdns {
+    fn of(edns: &Edns<'_>) -> Self {
+        let asks_version = !edns.options.is_empty() && edns.asks_version();
+        Self { udp_size: edns.udp_size, dnssec_ok: edns.dnssec_ok, asks_version }
+    }
 }
 
 impl ClientForm {
@@ -67,7 +77,7 @@ impl ClientForm {
     pub fn of(query: &Query<'_>) -> Self {
         Self {
             id: query.header.id(),
-            edns: query.edns.map(|edns| ClientEdns { udp_size: edns.udp_size, dnssec_ok: edns.dnssec_ok }),
+            edns: query.edns.as_ref().map(ClientEdns::of),
             cookie: None,
             recursion_desired: query.header.recursion_desired(),
             checking_disabled: query.header.checking_disabled(),
@@ -159,7 +169,7 @@ mod tests {
     #[test]
     fn udp_limits_lie_between_512_and_our_own() {
         let check = |client: Option<u16>, own: u16, expected: usize| {
-            let edns = client.map(|udp_size| ClientEdns { udp_size, dnssec_ok: false });
+            let edns = client.map(|udp_size| ClientEdns { udp_size, dnssec_ok: false, asks_version: false });
             let form = ClientForm {
                 id: 0,
                 edns,

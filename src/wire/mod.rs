@@ -39,6 +39,7 @@ mod sections;
 mod synthesis;
 mod text;
 mod transport;
+mod zone_serial;
 
 pub use cached::{Freshness, TtlBounds, clamp_ttls, write_cacheable, write_cached};
 pub use case::{has_case, set_case};
@@ -65,3 +66,4 @@ pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_r
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
 pub use transport::{FRAME_PREFIX, Transport, append_frame, first_message};
+pub use zone_serial::{ZoneSerial, ask_zone_version};

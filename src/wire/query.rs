@@ -245,7 +245,7 @@ impl QuestionKey {
 const QTYPE_QCLASS: usize = 4;
 
 /// What everybody takes by UDP (RFC 1035 section 2.3.4), and more than any question with an empty OPT record has.
-const MIN_LIMIT: usize = 512;
+pub(super) const MIN_LIMIT: usize = 512;
 
 impl PartialEq for QuestionKey {
     fn eq(&self, other: &Self) -> bool {

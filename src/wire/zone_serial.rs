@@ -1,0 +1,180 @@
+//! Which version of which zone a reply comes from: asked for, and told, by the ZONEVERSION option (RFC 9660), or told by the SOA record of
+//! a negative reply (RFC 2308 section 3).
+
+use super::body::{Record, read_name, skip_name};
+use super::codes::{OptionCode, Rcode, RecordType};
+use super::edns::{OPT_FIXED_LEN, Options};
+use super::name::{Name, suffixes};
+use super::query::MIN_LIMIT;
+use super::reply::Reply;
+
+/// The version of a zone, as a reply tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneSerial {
+    /// The name of the zone, folded.
+    pub zone: Name,
+    /// The serial number of its SOA record.
+    pub serial: u32,
+}
+
+impl Reply<'_> {
+    /// Whether it says that there is nothing: neither the name, nor records of the type.
+    pub fn is_negative(&self) -> bool {
+        match self.rcode() {
+            Rcode::NXDOMAIN => true,
+            Rcode::NOERROR => !self.has_answers() && !self.is_truncated() && !self.is_referral(),
+            _ => false,
+        }
+    }
+
+    /// The version of the zone that it comes from, if it tells one.
+    ///
+    /// A negative reply does so by its SOA record, which is that of the zone that lacks the name; the option is about the zone of the
+    /// question, and an alias may lead elsewhere.
+    pub fn zone_serial(&self) -> Option<ZoneSerial> {
+        let told = if self.is_negative() { self.authority_serial() } else { None };
+        told.or_else(|| self.told_serial())
+    }
+
+    /// The version that an SOA record of the answer section tells, which was asked for.
+    pub fn answered_serial(&self) -> Option<ZoneSerial> {
+        self.soa_serial(self.answers_start(), self.header().ancount())
+    }
+
+    /// The version that the SOA record of the authority section tells.
+    fn authority_serial(&self) -> Option<ZoneSerial> {
+        if !self.has_authority_soa() {
+            return None;
+        }
+        self.soa_serial(self.authority_start(), self.header().nscount())
+    }
+
+    /// The version that the first SOA record of so many records tells.
+    fn soa_serial(&self, mut at: usize, records: u16) -> Option<ZoneSerial> {
+        let message = self.as_wire();
+        for _ in 0..records {
+            let record = Record::read(message, at)?;
+            if record.rtype == RecordType::SOA {
+                // RFC 1035 section 3.3.13: two names, and the serial number.
+                let serial = skip_name(message, skip_name(message, record.rdata)?)?;
+                let serial = message.get(serial..record.end)?.first_chunk()?;
+                let zone = read_name(message, record.start)?.folded();
+                return Some(ZoneSerial { zone, serial: u32::from_be_bytes(*serial) });
+            }
+            at = record.end;
+        }
+        None
+    }
+
+    /// The version that the ZONEVERSION option tells: a part of the question's name, which the number of its labels says.
+    fn told_serial(&self) -> Option<ZoneSerial> {
+        let (_, data) = self.edns()?.iter_options().find(|(code, _)| *code == OptionCode::ZONEVERSION)?;
+        // RFC 9660 section 2.1: other types of versions are not numbers that can be compared.
+        let &[labels, SOA_SERIAL, s0, s1, s2, s3] = data else { return None };
+        let question = self.question()?;
+        let zones = || suffixes(question.qname());
+        // The root is one more, without a label.
+        let longer = zones().count().checked_sub(usize::from(labels) + 1)?;
+        let zone = Name::from_wire(zones().nth(longer)?).ok()?.folded();
+        Some(ZoneSerial { zone, serial: u32::from_be_bytes([s0, s1, s2, s3]) })
+    }
+}
+
+/// Asks in a query that goes to a backend for the version of the zone (RFC 9660 section 3.1), unless the client does already. Its OPT
+/// record starts at `opt_at` and ends it; if that is its end, it has none and is left as it is. So is one that has no room.
+pub fn ask_zone_version(query: &mut Vec<u8>, opt_at: usize, own_udp_size: u16) {
+    let options_at = opt_at + OPT_FIXED_LEN;
+    let Some(options) = query.get(options_at..) else { return };
+    let is_asked = Options::of(options).any(|(code, _)| code == OptionCode::ZONEVERSION);
+    if is_asked || query.len() + OPTION.len() > usize::from(own_udp_size).max(MIN_LIMIT) {
+        return;
+    }
+    query.extend_from_slice(&OPTION);
+    let length = (query.len() - options_at) as u16;
+    if let Some(rdlength) = query.get_mut(options_at - 2..options_at) {
+        rdlength.copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// The option of a query: no data.
+const OPTION: [u8; 4] = [0, OptionCode::ZONEVERSION.0 as u8, 0, 0];
+
+/// TYPE: the version is the serial number of the SOA record (RFC 9660 section 2.1.1).
+const SOA_SERIAL: u8 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::read_reply;
+    use super::super::sample::{EXAMPLE, QUESTION, RECORDS, REPLY, WWW, a, message, opt, plain, record, with_edns};
+    use super::*;
+
+    /// The option of a reply: labels, type, serial 7.
+    fn told(labels: u8, kind: u8) -> Vec<u8> {
+        opt(0, 0, &[0, 19, 0, 6, labels, kind, 0, 0, 0, 7])
+    }
+
+    /// An SOA record with serial 9.
+    fn soa(owner: &[u8]) -> Vec<u8> {
+        record(owner, RecordType::SOA, &[EXAMPLE, WWW, &[0, 0, 0, 9], &[0; 16]].concat())
+    }
+
+    #[test]
+    fn replies_tell_versions() {
+        let check = |bits: u16, counts: [u16; 4], parts: &[&[u8]], expected: Option<(&[u8], u32)>| {
+            let octets = message(REPLY | bits, counts, &[&[QUESTION], parts].concat());
+            let told = read_reply(&octets).expect("a reply").zone_serial();
+            let told = told.as_ref().map(|told| (told.zone.as_wire(), told.serial));
+            assert_eq!(told, expected, "{octets:?}");
+        };
+        let (org, example): (&[u8], &[u8]) = (b"\x03org\0", b"\x07example\x03org\0");
+        // By the option, whatever else is in the reply.
+        check(0, [1, 1, 0, 1], &[&a(WWW), &told(2, 0)], Some((example, 7)));
+        check(0, [1, 1, 0, 1], &[&a(WWW), &told(1, 0)], Some((org, 7)));
+        check(0, [1, 1, 0, 1], &[&a(WWW), &told(0, 0)], Some((b"\0", 7)));
+        check(0, [1, 1, 1, 1], &[&a(WWW), &soa(EXAMPLE), &told(2, 0)], Some((example, 7)));
+        // More labels than the name has, another type, no data, no option.
+        check(0, [1, 1, 0, 1], &[&a(WWW), &told(4, 0)], None);
+        check(0, [1, 1, 0, 1], &[&a(WWW), &told(2, 1)], None);
+        check(0, [1, 1, 0, 1], &[&a(WWW), &opt(0, 0, &[0, 19, 0, 0])], None);
+        check(0, [1, 1, 0, 0], &[&a(WWW)], None);
+        // By the SOA record of a negative reply, NODATA or NXDOMAIN.
+        check(0, [1, 0, 1, 0], &[&soa(EXAMPLE)], Some((example, 9)));
+        check(3, [1, 0, 1, 1], &[&soa(EXAMPLE), &told(1, 0)], Some((example, 9)));
+        check(3, [1, 1, 1, 0], &[&a(WWW), &soa(EXAMPLE)], Some((example, 9)));
+        // A negative reply that was truncated tells it by the option.
+        check(0x203, [1, 0, 0, 1], &[&told(2, 0)], Some((example, 7)));
+        // An SOA record that is too short, and failures.
+        check(3, [1, 0, 1, 0], &[&record(EXAMPLE, RecordType::SOA, &[0, 0, 1, 2, 3])], None);
+        check(2, [1, 0, 1, 0], &[&soa(EXAMPLE)], None);
+    }
+
+    #[test]
+    fn an_soa_record_that_was_asked_for_tells_the_version() {
+        let octets = message(REPLY, [1, 2, 0, 0], &[QUESTION, &a(WWW), &soa(EXAMPLE)]);
+        let told = read_reply(&octets).expect("a reply").answered_serial();
+        assert_eq!(told.map(|told| told.serial), Some(9));
+    }
+
+    #[test]
+    fn a_query_asks_once_if_it_has_an_opt_record_and_room() {
+        let check = |mut query: Vec<u8>, own_udp_size: u16, expected: &[u8]| {
+            let before = query.clone();
+            ask_zone_version(&mut query, RECORDS, own_udp_size);
+            if expected.is_empty() {
+                assert_eq!(query, before);
+            } else {
+                assert_eq!(&query[RECORDS + 9..], expected);
+                assert_eq!(query[..RECORDS + 9], before[..RECORDS + 9]);
+            }
+        };
+        let with = |options: &[u8]| message(0x0110, [1, 0, 0, 1], &[QUESTION, &opt(0, 0, options)]);
+        check(with_edns(), 1232, &[0, 4, 0, 19, 0, 0]);
+        check(with(&[0, 3, 0, 0]), 1232, &[0, 8, 0, 3, 0, 0, 0, 19, 0, 0]);
+        check(with(&[0, 19, 0, 0]), 1232, &[]);
+        check(plain(), 1232, &[]);
+        // The question takes 33 octets and OPT 11, so 464 octets of options leave room for four more below 512.
+        let long = |octets: u8| with(&[&[0, 3, 1, octets][..], &[0; 0x100], &vec![0; octets.into()]].concat());
+        check(long(204), 512, &[&[1, 212, 0, 3, 1, 204][..], &[0; 0x100 + 204], &[0, 19, 0, 0]].concat());
+        check(long(205), 512, &[]);
+    }
+}
