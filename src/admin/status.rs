@@ -483,7 +483,7 @@ impl BackendStatus {
             last_minute: None,
             origin: backend.origin.clone(),
             listed: backend.is_listed,
-            behind: false,
+            behind: backend.state == BackendState::Behind,
             order: backend.order.clone(),
         }
     }

@@ -127,6 +127,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
         let cookies = pool.cookies(backend).filter(|_| has_cookies);
         let (secret, own_udp_size) = (&worker.secret, worker.state.edns_udp_size);
+        let asks_version = pool.asks_versions() && !entry.is_signed();
         let outstanding = Outstanding::new(*at, attempt, proof);
         let (hash, since) = (entry.hash, entry.race.started());
         let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
@@ -135,6 +136,9 @@ impl<I: Io> ActiveRace<'_, I> {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
+            }
+            if asks_version {
+                wire::ask_zone_version(out, opt_at, own_udp_size);
             }
             if is_case_random {
                 let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
@@ -185,8 +189,23 @@ impl<I: Io> ActiveRace<'_, I> {
         }
         // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
         let is_worthless = entry.is_signed() && !reply.is_signed();
-        let rank = if is_worthless { Rank::Failure } else { rank(reply) };
-        match entry.race.on_reply(attempt, rank, self.now) {
+        let newer = asked.filter(|_| !is_worthless).and_then(|asked| {
+            let newer = pool.hear_version(asked.backend, reply, &self.worker.shared.hasher, self.now);
+            newer.filter(|_| !entry.race.is_final(asked.backend))
+        });
+        let rank = match newer {
+            Some(_) => Rank::Outdated,
+            None if is_worthless => Rank::Failure,
+            None => rank(reply),
+        };
+        let heard = match newer {
+            Some(newest) => {
+                self.worker.counters_of(&pool.shared).stale_replies.increment();
+                entry.race.on_outdated(attempt, newest)
+            }
+            None => entry.race.on_reply(attempt, rank, self.now),
+        };
+        match heard {
             Heard::Accepted => {}
             Heard::NotNeeded => entry.note_reply(attempt, rank, self.now, self.spills),
             Heard::Kept => {

@@ -189,6 +189,9 @@ impl Pool {
                 (Some(place), _) if !silent.is_empty() && place > 0 => format!("{silent}, so others come first"),
                 (Some(0), _) if !silent.is_empty() => format!("{silent}, as the others are"),
                 (Some(0), _) => first_because(balance).to_owned(),
+                (Some(_), BackendState::Behind) if candidates.is_last(backend.index) => {
+                    "behind: its zones are older than those of others, which come first".to_owned()
+                }
                 (Some(_), _) if is_hedge && self.shared.rules().dispatch == Dispatch::Hedge => {
                     "a hedge would go here".to_owned()
                 }
@@ -196,6 +199,7 @@ impl Pool {
                 (None, BackendState::Down) => "down: asked when no backend is up".to_owned(),
                 (None, BackendState::New) => "new: no probe was answered yet".to_owned(),
                 (None, BackendState::Draining) => "draining: gets no queries any more".to_owned(),
+                (None, BackendState::Behind) => "behind: its zones are older than those of others".to_owned(),
                 (None, BackendState::Up) => "a race asks eight at most".to_owned(),
             };
         }

@@ -289,6 +289,11 @@ impl<I: Io> ActiveRace<'_, I> {
         let key = cached.key(split(&folded, entry.flags, entry.hash)?);
         let PoolCache { cache, rules, .. } = cached;
         match outcome {
+            Outcome::Reply(won) if entry.race.kept() == Some((won, Rank::Outdated)) => {
+                // No word on what the zone has now, and nobody else had one. What comes late from another is better.
+                cache.note_failure(&key, rules, now);
+                return Some(Rank::Outdated);
+            }
             Outcome::Reply(_) => {
                 let kept = if at_hand.is_none() { wire::read_reply(entry.kept()).ok() } else { None };
                 let reply = at_hand.or(kept.as_ref())?;
@@ -337,6 +342,7 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn remember_whole(&mut self, reply: &Reply<'_>) {
         let Self { entry, pool, worker, scratch, now, .. } = self;
         if !entry.is_signed()
+            && !pool.is_outdated(reply)
             && let Some(cached) = PoolCache::of(&worker.state, &pool.shared)
             && let Some(folded) = fold(entry)
             && let Some(question) = split(&folded, entry.flags, entry.hash)

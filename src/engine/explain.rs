@@ -96,6 +96,7 @@ impl<'a> RaceReport<'a> {
         let (attempt, rank) = self.race.kept()?;
         let what = match rank {
             Rank::Failure => "failure",
+            Rank::Outdated => "outdated",
             Rank::Nodata => "NODATA without AA",
             Rank::Nxdomain => "NXDOMAIN",
             Rank::NodataAuthoritative => "NODATA",

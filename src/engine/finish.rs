@@ -23,9 +23,7 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn finish(&mut self, outcome: Outcome, at_hand: Option<AtHand<'_>>) {
         let winning = at_hand.filter(|at_hand| outcome == Outcome::Reply(at_hand.attempt));
         let late_above = self.remember(outcome, winning.map(|at_hand| at_hand.reply));
-        // One that waited is the best kept one.
-        let kept = || self.entry.race.kept().map(|(_, rank)| rank);
-        let won_by = winning.map(|at_hand| rank(at_hand.reply)).or_else(kept);
+        let won_by = self.rank_won(outcome, winning);
         let fallback = self.fallback(outcome);
         let waiters = self.entry.waiter_count();
         if won_by.is_none_or(|rank| rank == Rank::Failure) {
@@ -45,6 +43,12 @@ impl<I: Io> ActiveRace<'_, I> {
             (Outcome::Failed | Outcome::Unsent | Outcome::Nothing, None) => {}
         }
         self.is_over |= !self.entry.is_fetching;
+    }
+
+    /// The rank of the reply that goes to clients. One that waited is the best kept one, and so may one be that is at hand.
+    fn rank_won(&self, outcome: Outcome, winning: Option<AtHand<'_>>) -> Option<Rank> {
+        let kept = self.entry.race.kept().filter(|(attempt, _)| outcome == Outcome::Reply(*attempt));
+        kept.map(|(_, rank)| rank).or_else(|| winning.map(|at_hand| rank(at_hand.reply)))
     }
 
     /// What those who wait are told if no reply can be given to them.

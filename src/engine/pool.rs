@@ -6,6 +6,7 @@
 
 mod gives;
 mod plans;
+mod versions;
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::io::Io;
 use super::plan::{Plan, PlanNumber};
 use super::single_flight::WorkerId;
 use super::tell_prober;
+use self::versions::Told;
 use crate::metrics::BackendCounters;
 use crate::policy::Rules;
 use crate::policy::backend_load::{BackendLoad, End, LoadImage};
@@ -29,7 +31,7 @@ use crate::policy::latency;
 use crate::policy::latency::{Latency, LatencyImage};
 use crate::policy::ordering::{BackendStats, order};
 use crate::policy::query_slots::SocketSetId;
-use crate::policy::race::{BackendIndex, Candidates, RaceContext};
+use crate::policy::race::{BackendIndex, Candidates, MAX_ATTEMPTS, RaceContext};
 use crate::state::{HealthSignal, ManualHealth, SharedBackend, SharedPool, Since, hash_identity};
 use crate::wire::{self, CookiePair, Name, QuestionHasher};
 
@@ -67,6 +69,10 @@ pub(super) struct Pool {
     waited_for: u64,
     /// In which order they are asked.
     turns: Turns,
+    /// Members that are behind and take queries: asked after all others.
+    behind: Vec<BackendIndex>,
+    /// What was told of the versions of their zones, if they are replicas.
+    told: Option<Told>,
     /// Which changes of the backends have been seen.
     epoch: u64,
     /// How many of the queries that may be out to one backend are this worker's in any case.
@@ -139,6 +145,8 @@ impl Pool {
             out: 0,
             waited_for: 0,
             turns: turns(&shared),
+            behind: behind(&shared),
+            told: shared.config.replicas.then(|| Told::new(now)),
             epoch,
             sure,
             me: usize::from(me.0),
@@ -163,6 +171,7 @@ impl Pool {
         let (changed, epoch) = shared.state.changed_since(self.epoch);
         self.epoch = epoch;
         self.turns = turns(&shared);
+        self.behind = behind(&shared);
         match changed {
             Since::Some(changed) if is_crowd => {
                 for index in changed {
@@ -265,7 +274,11 @@ impl Pool {
         }
         let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
         let weight = |backend: BackendIndex| self.shared.weight(backend);
-        order(&candidates, self.shared.rules(), &known, weight, rng)
+        let mut candidates = order(&candidates, self.shared.rules(), &known, weight, rng);
+        if !candidates.all_down() {
+            self.behind.iter().for_each(|backend| candidates.push_last(*backend));
+        }
+        candidates
     }
 
     /// A backend has given a positive answer to a question in wire form: a `sticky` pool asks it first for that name from
@@ -457,6 +470,13 @@ fn sure(most: u64, workers: u64) -> u64 {
 /// Queries out to one backend that are enough to keep some of them for each worker.
 const MANY: u64 = 1000;
 
+/// The members that are behind and take queries. Who they are is only looked for where there may be some.
+fn behind(shared: &SharedPool) -> Vec<BackendIndex> {
+    let behind = shared.backends.iter().filter(|backend| backend.is_behind() && backend.takes_queries());
+    let behind = behind.filter(|_| shared.config.replicas).map(|backend| backend.index);
+    behind.take(MAX_ATTEMPTS).collect()
+}
+
 /// What queries to a backend bear as cookies, if they may and it gives them.
 fn known_cookies(shared: &SharedPool, backend: &SharedBackend) -> Option<CookiePair> {
     shared.config.cookies.then(|| backend.cookies.pair()).flatten()
@@ -468,7 +488,8 @@ fn turns(shared: &SharedPool) -> Turns {
         return Turns::OfMany(crowd);
     }
     let members = shared.members().map(|(backend, weight)| (backend.index, weight, hash_identity(backend.address)));
-    Turns::OfFew(Balancer::of(members, |index| shared.backend(index).takes_queries()))
+    let is_anybody_ahead = shared.is_anybody_ahead();
+    Turns::OfFew(Balancer::of(members, |index| shared.backend(index).takes_turns(is_anybody_ahead)))
 }
 
 /// The hash of a folded name, the same on all workers.

@@ -73,6 +73,7 @@ impl PoolSnapshot {
             hedges_denied: self.hedges_denied.saturating_sub(earlier.hedges_denied),
             tokens: self.tokens,
             hedges_wasted: self.hedges_wasted.saturating_sub(earlier.hedges_wasted),
+            stale_replies: self.stale_replies.saturating_sub(earlier.stale_replies),
             slow_races: self.slow_races.saturating_sub(earlier.slow_races),
             prefetches: self.prefetches.saturating_sub(earlier.prefetches),
             fetches: std::array::from_fn(|result| self.fetches[result].saturating_sub(earlier.fetches[result])),
@@ -135,6 +136,7 @@ impl PoolCounters {
         self.duration.add(&counted.duration);
         self.hedges_denied.add(counted.hedges_denied);
         self.hedges_wasted.add(counted.hedges_wasted);
+        self.stale_replies.add(counted.stale_replies);
         self.slow_races.add(counted.slow_races);
         self.prefetches.add(counted.prefetches);
         self.fetches.iter().zip(counted.fetches).for_each(|(counter, count)| counter.add(count));

@@ -350,6 +350,8 @@ pub struct PoolCounters {
     pub hedges_denied: Counter,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: Counter,
+    /// Negative replies that an older version of a zone made not final.
+    pub stale_replies: Counter,
     /// Races that were slow or failed, as `[slow]` has it.
     pub slow_races: Counter,
     /// Races for nobody, by which an answer of the cache is refreshed before it runs out.

@@ -112,6 +112,12 @@ const HEDGES_DENIED: Family =
 /// `hedgerow_slow_races_total`.
 const SLOW_RACES: Family =
     Family { name: "hedgerow_slow_races", help: "Races that were slow or came to no answer of a backend" };
+/// `hedgerow_stale_replies_total`.
+const STALE_REPLIES: Family = Family {
+    name: "hedgerow_stale_replies",
+    help: "Negative replies that were not believed, since another backend had a newer version of the zone",
+};
+
 /// `hedgerow_hedges_wasted_total`.
 const HEDGES_WASTED: Family =
     Family { name: "hedgerow_hedges_wasted", help: "Hedges made whose reply did not go to the client" };
@@ -220,6 +226,7 @@ const COUNTERS: &[&Family] = &[
     &UNREACHABLE,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
+    &STALE_REPLIES,
     &UNSENT,
     &FETCHES,
     &CACHE_HITS,
@@ -315,6 +322,7 @@ impl Collector for Exposition {
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &SLOW_RACES, pools.iter().map(|pool| (by_pool(pool), pool.slow_races)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;
+        counter(encoder, &STALE_REPLIES, pools.iter().map(|pool| (by_pool(pool), pool.stale_replies)))?;
         counter(
             encoder,
             &UNSENT,

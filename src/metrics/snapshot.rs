@@ -193,6 +193,9 @@ pub struct PoolSnapshot {
     pub tokens: u64,
     /// Hedges made whose reply did not go to the client.
     pub hedges_wasted: u64,
+    /// Negative replies that an older version of a zone made not final.
+    #[serde(default)]
+    pub stale_replies: u64,
     /// Races that were slow or failed, as `[slow]` has it.
     pub slow_races: u64,
     /// Races that were started to refresh an entry of the cache before it ran out.
@@ -279,6 +282,8 @@ pub struct Wins {
 pub enum BackendState {
     /// It is asked.
     Up,
+    /// It is up, but its zones are older than those of other replicas, which are asked first.
+    Behind,
     /// It is not asked while another is up.
     Down,
     /// It was just added, and is not asked before it has replied to a probe.
@@ -289,13 +294,13 @@ pub enum BackendState {
 
 impl BackendState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Up, Self::Down, Self::New, Self::Draining];
+    pub const ALL: [Self; 5] = [Self::Up, Self::Down, Self::New, Self::Draining, Self::Behind];
 
     /// Whether it is taken to reply. One that drains is: that it is not asked is no fault of its own, and nothing to be
     /// alarmed about.
     pub fn is_up(self) -> bool {
         match self {
-            Self::Up | Self::Draining => true,
+            Self::Up | Self::Draining | Self::Behind => true,
             Self::Down | Self::New => false,
         }
     }
@@ -307,6 +312,7 @@ impl BackendState {
             Self::Down => "down",
             Self::New => "new",
             Self::Draining => "draining",
+            Self::Behind => "behind",
         }
     }
 }

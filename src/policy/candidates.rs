@@ -28,6 +28,8 @@ pub struct Candidates {
     hedges: Places,
     /// How many of `backends` are meant.
     len: u8,
+    /// How many of them, at the end, are asked only when all others were.
+    last: u8,
     /// Whether no backend of the pool is up, so that those here are all asked regardless.
     all_down: bool,
 }
@@ -35,7 +37,7 @@ pub struct Candidates {
 impl Candidates {
     /// An empty list. `all_down`: no backend of the pool is up.
     pub fn new(all_down: bool) -> Self {
-        Self { backends: [BackendIndex(0); MAX_ATTEMPTS], hedges: Places::IN_ORDER, len: 0, all_down }
+        Self { backends: [BackendIndex(0); MAX_ATTEMPTS], hedges: Places::IN_ORDER, len: 0, last: 0, all_down }
     }
 
     /// A list of these backends, in this order. Repetitions and what is too much for a race are left out.
@@ -54,6 +56,23 @@ impl Candidates {
         }
         self.backends[usize::from(self.len)] = backend;
         self.len += 1;
+    }
+
+    /// Puts a backend at the end that is to be asked only when all before it were, unless it is in the list or the list is full.
+    pub fn push_last(&mut self, backend: BackendIndex) {
+        let before = self.len;
+        self.push(backend);
+        self.last += self.len - before;
+    }
+
+    /// Whether a backend is asked only when the others were.
+    pub fn is_last(&self, backend: BackendIndex) -> bool {
+        self.as_slice()[usize::from(self.first_in_line())..].contains(&backend)
+    }
+
+    /// How many of them may be asked at once when a race begins: all but those at the end, or all if there are no others.
+    pub(super) fn first_in_line(&self) -> u8 {
+        if self.last == self.len { self.len } else { self.len - self.last }
     }
 
     /// Puts a backend at the front, taken from its place if it is in the list. The last of a full list falls off.

@@ -22,8 +22,10 @@
 //! 7. An attempt that timed out stays in the race. Nothing is ever asked beyond eight attempts.
 //! 8. An attempt that could not leave, for want of something of our own, was not made. Its backend is asked once more, from
 //!    another socket, and then the next candidate in its stead.
-//! 9. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
-//!    the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
+//! 9. A negative reply of an older version of the zone than another backend has is not accepted, whatever the rules: that one is asked
+//!    at once, or waited for if it was asked, and what it says is final. It need be no candidate.
+//! 10. The race ends without an accepted reply when nobody is waited for and nobody is left to ask, when
+//!     the grace of a kept negative is over, or at the deadline. Then the best kept reply wins.
 //!
 //! Who is waited for: silent attempts, those with an ICMP error, and those with a bare failure until their `attempt_timeout`. A
 //! negative reply is a backend's word, so its other attempts are not waited for; a failure speaks for its
@@ -111,6 +113,8 @@ pub struct Race {
     bare_failure: bool,
     /// The backend that a bare refusal of OPT seems to come from.
     without_opt: WithoutOpt,
+    /// The backend whose word is final, since it has a newer version of the zone than one that gave a negative reply.
+    newest: Newest,
     /// Of the candidates whose attempt could not leave, those to whom another socket did not help either: no hedge goes there. A
     /// bit for each place.
     unsendable: u8,
@@ -122,7 +126,7 @@ impl Race {
     /// A race that starts now.
     pub fn start(context: &RaceContext<'_>, candidates: &Candidates, now: Instant) -> Self {
         let RaceContext { rules, .. } = context;
-        let all = u8::try_from(candidates.len()).expect("no more candidates than attempts");
+        let all = candidates.first_in_line();
         let (width, time) = if candidates.all_down() {
             // Nothing is to be hoped for, so the client is not made to wait its whole timeout.
             (all, rules.timeout.min(rules.attempt_timeout))
@@ -152,6 +156,7 @@ impl Race {
             negative_at: None,
             bare_failure: false,
             without_opt: WithoutOpt::Nobody,
+            newest: Newest::Nobody,
             unsendable: 0,
             outcome: None,
         }
@@ -167,12 +172,13 @@ impl Race {
         };
         let before = std::mem::replace(&mut entry.state, State::Replied);
         let backend = entry.backend;
-        if self.accept.accepts(rank) {
+        let is_final = self.newest == Newest::Asked(backend) && rank > Rank::Outdated;
+        if is_final || self.accept.accepts(rank) {
             self.outcome = Some(Outcome::Reply(attempt));
             return Heard::Accepted;
         }
         self.move_on(before);
-        if rank > Rank::Failure {
+        if rank > Rank::Outdated {
             self.attempts.mark_spoken(backend);
             self.negative_at = self.negative_at.or_else(|| Some(Offset::between(self.start, now)));
         }
@@ -181,6 +187,46 @@ impl Race {
         }
         self.kept = Some((attempt, rank));
         Heard::Kept
+    }
+
+    /// A negative reply came to an attempt, of an older version of the zone than another backend has.
+    pub fn on_outdated(&mut self, attempt: AttemptId, newest: BackendIndex) -> Heard {
+        if self.is_finished() {
+            return Heard::NotNeeded;
+        }
+        let Some(entry) = self.attempts.get_mut(attempt) else {
+            return Heard::NotNeeded;
+        };
+        let before = std::mem::replace(&mut entry.state, State::Replied);
+        let backend = entry.backend;
+        self.attempts.mark_spoken(backend);
+        match self.attempts.last_of(newest).map(|(_, entry)| entry.state) {
+            None => self.newest = Newest::Due(newest),
+            Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused) => {
+                self.newest = Newest::Asked(newest);
+            }
+            // It has spoken, or cannot be had: the race goes on as after any reply that is of no use.
+            Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => {
+                self.move_on(before);
+            }
+        }
+        if let Some((kept, rank)) = self.kept
+            && rank > Rank::Outdated
+            && self.attempts.get(kept).is_some_and(|entry| entry.backend == newest)
+        {
+            self.outcome = Some(Outcome::Reply(kept));
+            return Heard::NotNeeded;
+        }
+        if self.kept.is_some_and(|(_, best)| best >= Rank::Outdated) {
+            return Heard::NotNeeded;
+        }
+        self.kept = Some((attempt, Rank::Outdated));
+        Heard::Kept
+    }
+
+    /// Whether what this backend says is final, whichever version it has.
+    pub fn is_final(&self, backend: BackendIndex) -> bool {
+        self.newest == Newest::Asked(backend)
     }
 
     /// An attempt is over without a reply: a send error, or its backend is down.
@@ -484,6 +530,14 @@ impl Race {
             self.without_opt = WithoutOpt::Asked(backend);
             return Some((backend, Kind::Failover));
         }
+        if let Newest::Due(backend) = self.newest {
+            self.newest = Newest::Asked(backend);
+            let place = self.candidates.iter().position(|candidate| candidate == backend);
+            if let Some(place) = place {
+                self.strike(place as u8);
+            }
+            return Some((backend, Kind::Failover));
+        }
         let too_few = self.fresh(rules, now).count() < usize::from(self.width);
         if let Some(place) = self.unasked() {
             let kind = if self.asked.count_ones() < u32::from(self.width) {
@@ -615,6 +669,17 @@ enum WithoutOpt {
     /// It is to be asked so.
     Due(BackendIndex),
     /// It has been.
+    Asked(BackendIndex),
+}
+
+/// The backend that has the newest version of the zone, if an older one has given a negative reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Newest {
+    /// None has.
+    Nobody,
+    /// It is to be asked.
+    Due(BackendIndex),
+    /// It was.
     Asked(BackendIndex),
 }
 

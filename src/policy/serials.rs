@@ -2,7 +2,7 @@
 //! ask. Fed by what replies and SOA probes say; the engine looks at it where a negative reply is about to be believed.
 //!
 //! ```text
-//! hear      a member has said a serial (RFC 9660, or an SOA record). If that changes anything:
+//! hear      a member that was named before has said a serial (RFC 9660, or an SOA record). If that changes anything:
 //!               newest    among members that are up, of what each said last (RFC 1982)
 //!               older     each that said less is older than the newest since now, or since it already was
 //! is_older  a negative reply of such a member is not accepted: the newest is asked at once
@@ -18,9 +18,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// What members of one pool have said of their zones.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Serials {
-    max_lag: Duration,
     /// Members by their place in [`Zone::said`]; one that has gone leaves its place to the next that comes.
     members: Vec<Option<Member>>,
     places: BTreeMap<MemberId, usize>,
@@ -28,6 +27,8 @@ pub struct Serials {
     zones: BTreeMap<Box<[u8]>, Zone>,
     /// Octets that the zones take.
     bytes: usize,
+    /// How often a member was found to be older that was not before.
+    verdicts: u64,
 }
 
 /// What a pool calls a member.
@@ -73,11 +74,6 @@ struct Said {
 }
 
 impl Serials {
-    /// Nothing heard yet. Who is older for longer than `max_lag` is behind.
-    pub fn new(max_lag: Duration) -> Self {
-        Self { max_lag, members: Vec::new(), places: BTreeMap::new(), zones: BTreeMap::new(), bytes: 0 }
-    }
-
     /// A member joins, goes up, or goes down.
     pub fn set_up(&mut self, member: MemberId, is_up: bool, now: Instant) {
         let place = self.place_of(member);
@@ -98,9 +94,9 @@ impl Serials {
         }
     }
 
-    /// A member has said the serial of a zone. One that was never named is taken for one that is up.
+    /// A member has said the serial of a zone. What is said by one that is gone, or was never named, counts nothing.
     pub fn hear(&mut self, zone: &[u8], member: MemberId, serial: u32, source: Source, now: Instant) {
-        let place = self.place_of(member);
+        let Some(&place) = self.places.get(&member) else { return };
         if !self.zones.contains_key(zone) {
             // Who is asked about a zone that was forgotten meanwhile answers for nobody.
             if source == Source::Probe {
@@ -115,7 +111,7 @@ impl Serials {
         }
         self.bytes += known.grow_to(place);
         known.said[place].heard = Some(now);
-        known.say(place, serial, &self.members, now);
+        self.verdicts += known.say(place, serial, &self.members, now);
         self.make_room(zone);
     }
 
@@ -126,16 +122,26 @@ impl Serials {
         Some((self.members.get(place)?.as_ref()?.id, zone.said.get(place)?.serial?))
     }
 
+    /// The same, each of those that have it in turn.
+    pub fn one_of_newest(&self, zone: &[u8], turn: usize) -> Option<MemberId> {
+        let (_, newest) = self.newest(zone)?;
+        let said = &self.zones.get(zone)?.said;
+        let up = self.members.iter().zip(said).filter_map(|(member, said)| Some((member.as_ref()?, said)));
+        let have_it = up.filter(|(member, said)| member.is_up && said.serial == Some(newest)).map(|(member, _)| member.id);
+        let turn = turn.checked_rem(have_it.clone().count())?;
+        have_it.clone().nth(turn)
+    }
+
     /// Whether a member has an older version of a zone than another one that is up, by what both said last.
     pub fn is_older(&self, zone: &[u8], member: MemberId) -> bool {
         let said = self.zones.get(zone).zip(self.places.get(&member)).and_then(|(zone, place)| zone.said.get(*place));
         said.is_some_and(|said| said.older_since.is_some())
     }
 
-    /// The members that are up and behind: to be asked after all others. Never all that are up.
-    pub fn behind(&self, now: Instant) -> Vec<MemberId> {
+    /// The members that are up and older for longer than `max_lag`: to be asked after all others. Never all that are up.
+    pub fn behind(&self, max_lag: Duration, now: Instant) -> Vec<MemberId> {
         let is_late =
-            |said: &Said| said.older_since.is_some_and(|since| now.saturating_duration_since(since) > self.max_lag);
+            |said: &Said| said.older_since.is_some_and(|since| now.saturating_duration_since(since) > max_lag);
         let mut late = vec![false; self.members.len()];
         for zone in self.zones.values().filter(|zone| zone.is_in_use(now)) {
             zone.said.iter().zip(&mut late).for_each(|(said, late)| *late |= is_late(said));
@@ -172,6 +178,33 @@ impl Serials {
         asked
     }
 
+    /// How often a member was found to be older that was not before: until that changes, all who were not older are not.
+    pub fn verdicts(&self) -> u64 {
+        self.verdicts
+    }
+
+    /// Counts verdicts on from so many.
+    pub fn go_on_from(&mut self, verdicts: u64) {
+        self.verdicts = verdicts + 1;
+    }
+
+    /// What the members have said last of each zone, in the order of their names.
+    pub fn versions(&self, now: Instant) -> Vec<Versions> {
+        let member = |(member, said): (&Option<Member>, &Said)| {
+            let (member, serial) = (member.as_ref()?, said.serial?);
+            let ago = |at: Instant| now.saturating_duration_since(at);
+            let older_for = said.older_since.map(ago);
+            Some(Version { member: member.id, serial, heard: said.heard.map(ago)?, older_for })
+        };
+        let zones = self.zones.iter().map(|(name, zone)| Versions {
+            zone: name.clone(),
+            newest: zone.newest.and_then(|place| zone.said.get(place)?.serial),
+            is_in_use: zone.is_in_use(now),
+            said: self.members.iter().zip(&zone.said).filter_map(member).collect(),
+        });
+        zones.collect()
+    }
+
     /// How many zones are known, and how many octets they take.
     pub fn size(&self) -> (usize, usize) {
         (self.zones.len(), self.bytes)
@@ -196,16 +229,24 @@ impl Serials {
     fn judge_all(&mut self, place: usize, now: Instant) {
         let has_said = |zone: &&mut Zone| zone.said.get(place).is_some_and(|said| said.serial.is_some());
         for zone in self.zones.values_mut().filter(has_said) {
-            zone.judge(&self.members, now);
+            self.verdicts += zone.judge(&self.members, now);
         }
     }
 
-    /// Forgets zones, the longest unused first, until there are no more than there may be. This one stays.
+    /// Forgets zones if there are more than there may be, the longest unused first, and a few more, so that it need not be done for
+    /// each that comes. This one stays.
     fn make_room(&mut self, but: &[u8]) {
-        while self.zones.len() > MAX_ZONES || self.bytes > MAX_BYTES {
-            let others = self.zones.iter().filter(|(name, _)| &***name != but);
-            let Some((name, _)) = others.min_by_key(|(_, zone)| zone.used) else { return };
-            let name = name.clone();
+        if self.zones.len() <= MAX_ZONES && self.bytes <= MAX_BYTES {
+            return;
+        }
+        let others = self.zones.iter().filter(|(name, _)| &***name != but);
+        let mut by_use: Vec<_> = others.map(|(name, zone)| (zone.used, name.clone())).collect();
+        by_use.sort_unstable();
+        let (most_zones, most_bytes) = (MAX_ZONES - MAX_ZONES / 16, MAX_BYTES - MAX_BYTES / 16);
+        for (_, name) in by_use {
+            if self.zones.len() <= most_zones && self.bytes <= most_bytes {
+                return;
+            }
             if let Some(zone) = self.zones.remove(&name) {
                 self.bytes -= name.len() + ZONE_OCTETS + zone.said.capacity() * size_of::<Said>();
             }
@@ -228,23 +269,22 @@ impl Zone {
     }
 
     /// Takes what the member at a place says. All are judged anew only where that may change who is the newest: of thousands of
-    /// members the first with a new version does so, and those that follow do not.
-    fn say(&mut self, place: usize, serial: u32, members: &[Option<Member>], now: Instant) {
+    /// members the first with a new version does so, and those that follow do not. Returns how many are found to be older that were
+    /// not before.
+    fn say(&mut self, place: usize, serial: u32, members: &[Option<Member>], now: Instant) -> u64 {
         let newest = self.newest.filter(|newest| *newest != place).and_then(|newest| self.said[newest].serial);
         let said = &mut self.said[place];
         if said.serial.replace(serial) == Some(serial) {
-            return;
+            return 0;
         }
         match newest {
-            Some(newest) if !is_newer(serial, newest) => {
-                said.older_since = is_newer(newest, serial).then(|| said.older_since.unwrap_or(now));
-            }
+            Some(newest) if !is_newer(serial, newest) => said.judge(is_newer(newest, serial), now).into(),
             Some(_) | None => self.judge(members, now),
         }
     }
 
-    /// Finds the newest version among members that are up, and who is older than that.
-    fn judge(&mut self, members: &[Option<Member>], now: Instant) {
+    /// Finds the newest version among members that are up, and who is older than that. Returns how many are that were not before.
+    fn judge(&mut self, members: &[Option<Member>], now: Instant) -> u64 {
         let serial_of = |(place, said): (usize, &Said)| {
             let is_up = members.get(place)?.as_ref()?.is_up;
             Some((place, said.serial?)).filter(|_| is_up)
@@ -255,15 +295,51 @@ impl Zone {
         // RFC 1982 section 3.2 orders no three serials that go round the whole circle: then nobody is newest, and nobody older.
         let newest = newest.filter(|newest| !up().any(|other| is_newer(other.1, newest.1)));
         self.newest = newest.map(|(place, _)| place);
-        for said in &mut self.said {
+        let judge = |said: &mut Said| {
             let is_older = newest.zip(said.serial).is_some_and(|((_, newest), serial)| is_newer(newest, serial));
-            said.older_since = is_older.then(|| said.older_since.unwrap_or(now));
-        }
+            u64::from(said.judge(is_older, now))
+        };
+        self.said.iter_mut().map(judge).sum()
     }
 }
 
+impl Said {
+    /// Notes whether it is older than the newest. Returns whether it is and was not before.
+    fn judge(&mut self, is_older: bool, now: Instant) -> bool {
+        let before = self.older_since;
+        self.older_since = is_older.then(|| before.unwrap_or(now));
+        is_older && before.is_none()
+    }
+}
+
+/// What members have said of one zone, to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The name of the zone.
+    pub zone: Box<[u8]>,
+    /// The newest serial among members that are up; `None` if none is the newest.
+    pub newest: Option<u32>,
+    /// Whether somebody has asked for a name in it within the last minute.
+    pub is_in_use: bool,
+    /// Who has said what.
+    pub said: Vec<Version>,
+}
+
+/// What one member has said of it last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Who.
+    pub member: MemberId,
+    /// What.
+    pub serial: u32,
+    /// How long ago it was heard, or asked.
+    pub heard: Duration,
+    /// For how long the newest has been newer, if it is.
+    pub older_for: Option<Duration>,
+}
+
 /// Whether one serial is newer than another (RFC 1982 section 3.2). Of two that lie 2^31 apart neither is.
-fn is_newer(serial: u32, other: u32) -> bool {
+pub fn is_newer(serial: u32, other: u32) -> bool {
     (1..1 << 31).contains(&serial.wrapping_sub(other))
 }
 
@@ -273,8 +349,8 @@ pub const MAX_ZONES: usize = 1024;
 /// Octets that they may take.
 pub const MAX_BYTES: usize = 4 << 20;
 
-/// A member is asked again about a zone if it was not heard for so long.
-pub const FRESH: Duration = Duration::from_secs(2);
+/// A member is asked again about a zone if it was not heard for so long: soon enough that it is heard once in 2 s.
+pub const FRESH: Duration = Duration::from_millis(1800);
 
 /// A zone is in use for so long after somebody has asked for a name in it.
 pub const IN_USE: Duration = Duration::from_secs(60);

@@ -225,7 +225,8 @@ fn pool_down(facts: &Facts<'_>) -> Vec<String> {
 /// Whether a pool has nobody to ask.
 fn is_down(pool: &PoolFacts<'_>) -> bool {
     let has = |state| pool.backends.iter().any(|backend| backend.state == state);
-    !has(BackendState::Up) && (has(BackendState::Down) || has(BackendState::Draining))
+    let is_any_up = has(BackendState::Up) || has(BackendState::Behind);
+    !is_any_up && (has(BackendState::Down) || has(BackendState::Draining))
 }
 
 fn made_up(facts: &Facts<'_>) -> Vec<String> {

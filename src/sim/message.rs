@@ -30,7 +30,8 @@ pub(super) fn write_reply(id: u16, name: u32, pool: usize, answer: Answer, ttl: 
         Answer::Ranked(Rank::Positive) => (REPLY, 1, 0),
         Answer::Ranked(Rank::NodataAuthoritative) => (REPLY | AA, 0, 1),
         Answer::Ranked(Rank::Nodata) => (REPLY, 0, 1),
-        Answer::Ranked(Rank::Nxdomain) => (REPLY | AA | 3, 0, 1),
+        // A model has no versions of zones.
+        Answer::Ranked(Rank::Nxdomain | Rank::Outdated) => (REPLY | AA | 3, 0, 1),
         Answer::Ranked(Rank::Failure) | Answer::Bare => (REPLY | 2, 0, 0),
         Answer::OptRefused => (REPLY | 1, 0, 0),
     };

@@ -49,6 +49,8 @@ pub struct SharedBackend {
     order: AtomicU8,
     /// It says itself that it is about to end.
     is_leaving: AtomicBool,
+    /// Its zones have been older than those of other replicas for too long.
+    is_behind: AtomicBool,
     /// When any of these changed last, in milliseconds since the epoch of Unix.
     since: AtomicU64,
     /// The signs that were told and that nobody has acted on yet: a bit for each [`HealthSignal`].
@@ -131,6 +133,7 @@ impl SharedBackend {
             is_draining: AtomicBool::new(false),
             order: AtomicU8::new(0),
             is_leaving: AtomicBool::new(false),
+            is_behind: AtomicBool::new(false),
             since: AtomicU64::new(unix_millis()),
             told: AtomicU8::new(0),
         }
@@ -181,10 +184,30 @@ impl SharedBackend {
         self.is_up() && !self.is_draining()
     }
 
+    /// Whether its zones have been older than those of other replicas for too long, so that these are asked first.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Relaxed)
+    }
+
+    /// Whether it takes its turn, where anybody who takes queries is not behind.
+    pub fn takes_turns(&self, is_anybody_ahead: bool) -> bool {
+        self.takes_queries() && !(is_anybody_ahead && self.is_behind())
+    }
+
+    /// Notes whether it is behind. Returns whether that is news.
+    pub fn set_behind(&self, is_behind: bool) -> bool {
+        let is_news = self.is_behind.swap(is_behind, Relaxed) != is_behind;
+        if is_news {
+            self.since.store(unix_millis(), Relaxed);
+        }
+        is_news
+    }
+
     /// Whether it is asked, and why not.
     pub fn state(&self) -> BackendState {
         match (self.is_draining(), self.is_up(), self.health()) {
             (true, ..) => BackendState::Draining,
+            (false, true, _) if self.is_behind() => BackendState::Behind,
             (false, true, _) => BackendState::Up,
             (false, false, HealthState::New) => BackendState::New,
             (false, false, HealthState::Up | HealthState::Down) => BackendState::Down,

@@ -9,6 +9,7 @@ pub mod backend_cookies;
 mod changes;
 mod pool;
 mod routes;
+mod serials;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, 
 pub use self::changes::{Changes, Since};
 pub use self::pool::{PoolState, SharedPool, hash_identity};
 pub use self::routes::Routes;
+pub use self::serials::SharedSerials;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};

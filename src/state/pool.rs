@@ -16,6 +16,7 @@ use foldhash::fast::FixedState;
 
 use super::backend::SharedBackend;
 use super::changes::{Changes, Since};
+use super::serials::SharedSerials;
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::PoolCounters;
@@ -117,7 +118,7 @@ impl SharedPool {
             false => Box::default(),
         };
         by_affinity.sort_unstable();
-        let crowd = (members.len() > FEW).then(|| ArcSwap::from_pointee(crowd(config.rules.balance, &members)));
+        let crowd = (members.len() > FEW).then(|| ArcSwap::from_pointee(crowd(&config, &members)));
         Self {
             id: cache_identity(&config),
             config,
@@ -173,6 +174,11 @@ impl SharedPool {
         self.crowd.as_ref().map(ArcSwap::load_full)
     }
 
+    /// Whether a member takes queries that is not behind.
+    pub fn is_anybody_ahead(&self) -> bool {
+        self.config.replicas && self.backends.iter().any(|backend| backend.takes_queries() && !backend.is_behind())
+    }
+
     /// Whether there are so many.
     pub fn is_crowd(&self) -> bool {
         self.crowd.is_some()
@@ -185,12 +191,14 @@ impl SharedPool {
         if self.crowd_changes.swap(changes, Relaxed) == changes {
             return false;
         }
-        let taking = self.backends.iter().filter(|backend| backend.takes_queries()).map(|backend| backend.index);
+        let is_anybody_ahead = self.is_anybody_ahead();
+        let taking = self.backends.iter().filter(|backend| backend.takes_turns(is_anybody_ahead));
+        let taking = taking.map(|backend| backend.index);
         if known.load().is_of(taking) {
             return false;
         }
         let members: Vec<_> = self.members().map(|(backend, weight)| (Arc::clone(backend), weight)).collect();
-        let renewed = Arc::new(crowd(self.rules().balance, &members));
+        let renewed = Arc::new(crowd(&self.config, &members));
         known.store(renewed);
         // Whoever looks at the changes takes the new one.
         self.state.changes.note(Some(NOBODY));
@@ -210,11 +218,13 @@ impl SharedPool {
 }
 
 /// Whose turn it is among these, as they stand now.
-fn crowd(balance: Balance, members: &[Weighted]) -> Crowd {
-    let known = members
-        .iter()
-        .map(|(backend, weight)| (backend.index, *weight, hash_identity(backend.address), backend.takes_queries()));
-    Crowd::new(balance, known)
+fn crowd(config: &PoolConfig, members: &[Weighted]) -> Crowd {
+    let is_ahead = |(backend, _): &Weighted| backend.takes_queries() && !backend.is_behind();
+    let is_anybody_ahead = config.replicas && members.iter().any(is_ahead);
+    let known = members.iter().map(|(backend, weight)| {
+        (backend.index, *weight, hash_identity(backend.address), backend.takes_turns(is_anybody_ahead))
+    });
+    Crowd::new(config.rules.balance, known)
 }
 
 /// What `balance = "hash"` knows a backend by: its address, so that a name goes to the same one after a restart.
@@ -250,6 +260,8 @@ pub struct PoolState {
     queries: AtomicU64,
     /// The changes of backends' health or cookies, so that workers see that there was one.
     changes: Changes,
+    /// Which versions of zones its members have, if they are replicas.
+    pub serials: SharedSerials,
     /// Who has which [`BackendIndex`].
     places: Mutex<Places>,
     /// Nanoseconds above which a query is slow.
@@ -266,6 +278,7 @@ impl PoolState {
             turn: AtomicU64::new(0),
             queries: AtomicU64::new(0),
             changes: Changes::default(),
+            serials: SharedSerials::default(),
             places: Mutex::default(),
             // As long as nothing is known of what is usual: what made a race move on is slow by any measure.
             slow_threshold: AtomicU64::new(config.rules.attempt_timeout.as_nanos() as u64),

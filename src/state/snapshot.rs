@@ -20,6 +20,7 @@ impl SharedPool {
             fetches: FETCHED.map(|result| counters().map(|worker| worker.fetches[result as usize].get()).sum()),
             prefetches: counters().map(|worker| worker.prefetches.get()).sum(),
             hedges_wasted: counters().map(|worker| worker.hedges_wasted.get()).sum(),
+            stale_replies: counters().map(|worker| worker.stale_replies.get()).sum(),
             slow_races: counters().map(|worker| worker.slow_races.get()).sum(),
             backends: self.members().map(|(backend, weight)| backend_snapshot(backend, weight)).collect(),
             sources: Vec::new(),

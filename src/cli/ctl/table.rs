@@ -74,7 +74,7 @@ const POOL_COLUMNS: [Column; 11] = [
 
 /// A pool under [`POOL_COLUMNS`].
 fn pool_row(pool: &PoolStatus) -> Vec<String> {
-    let up = pool.backends.iter().filter(|backend| backend.state == "up").count();
+    let up = pool.backends.iter().filter(|backend| matches!(&*backend.state, "up" | "behind")).count();
     let mut row = vec![pool.name.clone(), format!("{up} of {}", pool.backends.len()), pool.in_flight.to_string()];
     match &pool.last_minute {
         Some(PoolMinute { queries, attempts: _, p50_ms, p99_ms, p999_ms, hedges }) => {

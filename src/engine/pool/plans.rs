@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::super::io::Io;
 use super::super::plan::{Plan, PlanNumber};
-use super::{Member, Pool, known_cookies, sure, turns};
+use super::versions::Told;
+use super::{Member, Pool, behind, known_cookies, sure, turns};
 use crate::policy::backend_load::BackendLoad;
 use crate::policy::balance::FEW;
 use crate::policy::latency::Latency;
@@ -57,6 +58,10 @@ impl Pool {
         }
         self.leaving.iter().for_each(|index| self.members[index.get()].takes_queries = false);
         self.turns = turns(&shared);
+        self.behind = behind(&shared);
+        if shared.config.replicas != self.told.is_some() {
+            self.told = shared.config.replicas.then(|| Told::new(now));
+        }
         self.forget_left(io, now);
     }
 

@@ -47,6 +47,7 @@ fn sample() -> Snapshot {
         hedges_denied: 20,
         tokens: 54,
         hedges_wasted: 27,
+        stale_replies: 28,
         slow_races: 28,
         prefetches: 39,
         fetches: [40, 41, 42],

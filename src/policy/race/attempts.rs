@@ -192,6 +192,11 @@ impl Attempts {
         self.without_opt & 1 << id.0 == 0
     }
 
+    /// The last attempt to ask a backend.
+    pub(super) fn last_of(&self, backend: BackendIndex) -> Option<(AttemptId, &AttemptRecord)> {
+        self.iter().rfind(|(_, entry)| entry.backend == backend)
+    }
+
     /// The number that the next attempt will have.
     pub(super) fn next_id(&self) -> AttemptId {
         AttemptId(self.len)

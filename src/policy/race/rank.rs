@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Rank {
     /// Every rcode but NOERROR and NXDOMAIN.
     Failure,
+    /// A negative reply of an older version of the zone than another backend has: no word on what the zone has now.
+    Outdated,
     /// NODATA without AA: from something that is no authority for the name.
     Nodata,
     /// NXDOMAIN.
@@ -34,8 +36,8 @@ impl Accept {
     pub fn accepts(self, rank: Rank) -> bool {
         match self {
             Self::Positive => rank >= Rank::NodataAuthoritative,
-            Self::Conclusive => rank > Rank::Failure,
-            Self::Any => true,
+            Self::Conclusive => rank > Rank::Outdated,
+            Self::Any => rank != Rank::Outdated,
         }
     }
 }

@@ -9,13 +9,15 @@ use super::*;
 use crate::policy::Rank::{Failure, Nodata, NodataAuthoritative, Nxdomain, Positive};
 use crate::policy::{Hedge, HedgeDelay};
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
-use Input::{Bare, Down, Earned, OptRefused, Reply, Retransmission, TooLong, Unreachable, Unsent};
+use Input::{Bare, Down, Earned, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent};
 
 /// Something that happens to a race.
 #[derive(Clone, Copy, Debug)]
 enum Input {
     /// A reply to this attempt.
     Reply(u8, Rank),
+    /// A negative reply to this attempt, of an older version than this backend has.
+    Outdated(u8, u16),
     /// An ICMP error for this attempt.
     Unreachable(u8),
     /// The backend of this attempt is found down.
@@ -145,6 +147,9 @@ fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instant) {
     match input {
         Reply(attempt, rank) => {
             race.on_reply(AttemptId(attempt), rank, now);
+        }
+        Outdated(attempt, newest) => {
+            race.on_outdated(AttemptId(attempt), BackendIndex(newest));
         }
         Unreachable(attempt) => race.on_unreachable(AttemptId(attempt)),
         Down(attempt) => race.on_failure(AttemptId(attempt)),
@@ -625,6 +630,55 @@ fn an_unknown_attempt_is_ignored() {
     let spoken = [Reply(7, Positive), Down(7), Unreachable(7), Bare(7)];
     let race = spoken.into_iter().fold(play(AtOnce, 1), |play, input| play.at(5, input));
     race.check("0 first A, 3000 nothing");
+}
+
+#[test]
+fn an_older_negative_has_the_newest_asked_at_once_and_what_that_says_is_final() {
+    let newest_is_c = |dispatch| play(dispatch, 3).at(10, Outdated(0, 2));
+    let ask = "0 first A, 10 failover C";
+    for rank in [Nodata, Nxdomain, NodataAuthoritative, Positive] {
+        newest_is_c(Sequential).at(20, Reply(1, rank)).check(&format!("{ask}, 20 reply 1"));
+        newest_is_c(Hedged).broke().at(20, Reply(1, rank)).check(&format!("{ask}, 20 reply 1"));
+    }
+    // A failure is no word: the race goes on, and another that is not older has its say by the rules.
+    newest_is_c(Sequential)
+        .at(20, Reply(1, Failure))
+        .at(30, Reply(2, Nxdomain))
+        .check(&format!("{ask}, 20 failover B, 30 reply 2"));
+    // It need be no candidate.
+    play(Sequential, 2).at(10, Outdated(0, 7)).at(20, Reply(1, Nodata)).check("0 first A, 10 failover H, 20 reply 1");
+    // Whatever is accepted.
+    for accept in [Accept::Positive, Accept::Conclusive, Accept::Any] {
+        let race = newest_is_c(Sequential).rules(|rules| rules.accept = accept);
+        race.at(20, Reply(1, Nxdomain)).check(&format!("{ask}, 20 reply 1"));
+    }
+}
+
+#[test]
+fn a_newest_that_was_asked_is_waited_for() {
+    let ask = "0 first A, 0 first B, 0 first C";
+    let race = || play(AtOnce, 3).rules(|rules| rules.accept = Accept::Conclusive).at(10, Outdated(0, 2));
+    race().at(20, Outdated(1, 2)).at(30, Reply(2, Nxdomain)).check(&format!("{ask}, 30 reply 2"));
+    race().at(20, Reply(1, Nxdomain)).check(&format!("{ask}, 20 reply 1"));
+    race().at(20, Unreachable(2)).at(30, Reply(2, Nodata)).check(&format!("{ask}, 30 reply 2"));
+    // What it has said before is final as well.
+    let spoken = play(AtOnce, 3).at(5, Reply(2, Nxdomain)).at(10, Outdated(0, 2));
+    spoken.check(&format!("{ask}, 10 reply 2"));
+}
+
+#[test]
+fn an_older_negative_is_better_than_nothing() {
+    let ask = "0 first A, 10 failover C";
+    let race = || play(Sequential, 3).at(10, Outdated(0, 2));
+    let kept = race().at(20, Down(1)).at(30, Down(2)).check(&format!("{ask}, 20 failover B, 30 reply 0"));
+    assert_eq!(kept.kept(), Some((AttemptId(0), Rank::Outdated)));
+    let failed = race().at(20, Reply(1, Failure)).at(30, Reply(2, Failure));
+    failed.check(&format!("{ask}, 20 failover B, 30 reply 0"));
+    // Two that are older, each in turn: the newest is asked once.
+    let two = play(Sequential, 2).at(10, Outdated(0, 7)).at(20, Down(1)).at(30, Outdated(2, 7));
+    two.check("0 first A, 10 failover H, 20 failover B, 30 reply 0");
+    // An older one that is asked again and again is not believed for that.
+    play(Sequential, 1).at(10, Outdated(0, 7)).check("0 first A, 10 failover H, 3000 reply 0");
 }
 
 #[test]

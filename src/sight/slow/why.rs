@@ -99,6 +99,7 @@ fn end(race: &SlowRace) -> Option<String> {
 pub fn rank_words(rank: Rank) -> &'static str {
     match rank {
         Rank::Failure => "with a failure",
+        Rank::Outdated => "by an older version of the zone that there is nothing",
         Rank::Nodata => "NODATA without AA",
         Rank::Nxdomain => "NXDOMAIN",
         Rank::NodataAuthoritative => "NODATA",

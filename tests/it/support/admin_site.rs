@@ -310,6 +310,7 @@ fn snapshot() -> Snapshot {
         tokens: 10,
         hedges_denied: 6,
         hedges_wasted: 9,
+        stale_replies: 0,
         slow_races: 0,
         prefetches: 8,
         fetches: [0; 3],
