@@ -135,7 +135,7 @@ pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod policy;
-
+pub mod replicas;
 pub mod secondary;
 pub mod server;
 pub mod service_manager;

@@ -83,6 +83,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("discover", &["config", "limit", "wire", "metrics"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
+    ("replicas", &["net", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
     (

@@ -54,8 +54,8 @@ pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use query::{
-    Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_plain_query, write_query,
-    write_without_opt,
+    OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
+    write_query, write_without_opt,
 };
 pub use question::Question;
 pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
