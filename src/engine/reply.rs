@@ -87,6 +87,7 @@ impl<C: Client> Engine<C> {
             let report = SentAttempt { hash, pool, backend, kind, since: late.sent };
             io.heard(&report, late.sent, reply, now);
         }
+        self.compare_late(late, question, reply);
         if !self.remember_late(late, question, reply, now) {
             self.worker.counters.dropped(Dropped::Late);
         }

@@ -7,6 +7,7 @@
 mod backend;
 pub mod backend_cookies;
 mod changes;
+mod compared;
 mod pool;
 mod routes;
 mod snapshot;
@@ -17,6 +18,7 @@ use std::time::Instant;
 
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::changes::{Changes, Since};
+pub use self::compared::{Compared, Suspect};
 pub use self::pool::{PoolState, SharedPool, hash_identity};
 pub use self::routes::Routes;
 use crate::cache::{Cache, PoolId};

@@ -21,6 +21,8 @@ impl SharedPool {
             prefetches: counters().map(|worker| worker.prefetches.get()).sum(),
             hedges_wasted: counters().map(|worker| worker.hedges_wasted.get()).sum(),
             slow_races: counters().map(|worker| worker.slow_races.get()).sum(),
+            divergences: std::array::from_fn(|kind| counters().map(|worker| worker.divergences[kind].get()).sum()),
+            divergent: 0,
             backends: self.members().map(|(backend, weight)| backend_snapshot(backend, weight)).collect(),
             sources: Vec::new(),
         }

@@ -22,6 +22,7 @@ mod category;
 mod codes;
 mod conclusion;
 mod cookie;
+mod digest;
 mod edns;
 mod expand;
 mod form;
@@ -48,6 +49,7 @@ pub use conclusion::Conclusion;
 pub use cookie::{
     ClientCookie, Cookie, CookieOption, CookiePair, CookieState, MalformedCookie, ServerCookie, ShownCookie,
 };
+pub use digest::ReplyDigest;
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
