@@ -84,6 +84,8 @@ const LONGEST: usize = 128;
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::wire::{Flag, Header};
 
@@ -134,9 +136,9 @@ mod tests {
         };
         let soa = record(RecordType::SOA, &[&[0, 0, 0, 0, 0, 9][..], &[1; 16]].concat());
         let a = record(RecordType::A, &[192, 0, 2, 1]);
-        check(Rcode::NOERROR, [1, 0, 0], &[a.clone()], None);
-        check(Rcode::NXDOMAIN, [0, 1, 0], &[soa.clone()], Some(9));
-        check(Rcode::NOERROR, [1, 0, 0], &[soa.clone()], Some(9));
+        check(Rcode::NOERROR, [1, 0, 0], from_ref(&a), None);
+        check(Rcode::NXDOMAIN, [0, 1, 0], from_ref(&soa), Some(9));
+        check(Rcode::NOERROR, [1, 0, 0], from_ref(&soa), Some(9));
         check(Rcode::NOERROR, [1, 0, 1], &[a.clone(), version(&[0, 0, 0, 0, 1, 2])], Some(258));
         check(Rcode::NXDOMAIN, [0, 1, 1], &[soa, version(&[0, 0, 0, 0, 0, 7])], Some(7));
         // Another type of version, and none at all.

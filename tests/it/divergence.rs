@@ -31,8 +31,12 @@ impl Asked for Replica {
 }
 
 fn zone(serial: u32, address: &str) -> String {
-    format!("$TTL 300\n@ SOA ns h {serial} 3600 3600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww A {address}\n")
+    let hosts: String = (0..HOSTS).map(|host| format!("h{host} A {address}\n")).collect();
+    format!("$TTL 300\n@ SOA ns h {serial} 3600 3600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww A {address}\n{hosts}")
 }
+
+/// Further names with the same address.
+const HOSTS: u32 = 5;
 
 /// How many divergences were counted, of this kind or of all.
 fn counted(server: &Server, kind: Option<&str>) -> u64 {
@@ -210,6 +214,7 @@ fn rotating_answers_and_falling_times_to_live_are_no_divergence() {
 #[test]
 fn ordinary_updates_are_no_divergence() {
     const UPDATES: u32 = 50;
+    const BETWEEN: Duration = Duration::from_millis(250);
     // Each tells the other of what it has, so one address must be known before.
     let source = free_address();
     let secondaries: Vec<_> = (0..2)
@@ -239,23 +244,30 @@ fn ordinary_updates_are_no_divergence() {
          dispatch = 'race'\nreplicas = true\ncompare = 1.0\naudit = '100ms'\n",
         backends.join(", ")
     ));
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // Somebody asks all the time, so that each update is met in the middle.
-        scope.spawn(|| {
-            let client = server.client();
-            while !ended.load(Ordering::Relaxed) {
-                client.try_ask(&query("www.example", A));
-            }
+    let client = server.client();
+    let mut host = 0;
+    for serial in 2..2 + UPDATES {
+        let address = format!("192.0.2.{serial}");
+        primary.reload("z.zone", &zone(serial, &address));
+        let began = Instant::now();
+        let mut is_everywhere = false;
+        // Somebody asks all the time, so that each update is met in the middle, and then for a while.
+        until("all have it", || {
+            host = (host + 1) % HOSTS;
+            client.try_ask(&query(&format!("h{host}.example"), A));
+            is_everywhere = is_everywhere || replicas.iter().all(|replica| has(replica, &address));
+            (is_everywhere && began.elapsed() > BETWEEN).then_some(())
         });
-        for serial in 2..2 + UPDATES {
-            let address = format!("192.0.2.{serial}");
-            primary.reload("z.zone", &zone(serial, &address));
-            wait(&address);
-        }
-        ended.store(true, Ordering::Relaxed);
-    });
-    let metrics = server.admin().metrics();
-    println!("{} questions besides", metrics.attempts(replicas[0], Some("probe")));
+    }
+    let probes = server.admin().metrics().attempts(replicas[0], Some("probe"));
+    println!("{UPDATES} updates, {probes} questions besides");
+    assert!(probes > u64::from(UPDATES), "{probes}");
     assert_eq!((counted(&server, None), &told(&server)["divergences"]), (0, &Value::Array(Vec::new())));
+    // And yet what is different from then on is found.
+    let odd = Replica::start(1 + UPDATES, "192.0.2.254");
+    let backends = "/api/v1/pools/all/backends";
+    server.admin().post(backends, &format!("{{\"address\": \"{}\"}}", Asked::address(&odd)));
+    server.admin().wait_for_state(Asked::address(&odd), true);
+    let took = ask_until_counted(&server, "h0.example", "data");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }

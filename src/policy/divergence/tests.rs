@@ -235,8 +235,9 @@ enum Behavior {
     Silent,
 }
 
-/// A pool of members for 40 s, whose questions are suspected at random.
-fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, Vec<Box<[u8]>>) {
+/// A pool of members for 40 s, of which one question is suspected at random. Returns what was told when, in milliseconds, and how often
+/// they were asked.
+fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, usize) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let start = Instant::now();
     let members = rng.random_range(2..6_u64);
@@ -250,7 +251,7 @@ fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, Vec<Box<[u8]>>
     }
     let has_serials = rng.random_bool(0.5);
     let mut turns = vec![0_u32; members as usize];
-    let (mut divergences, mut told, mut all) = (Divergences::default(), Vec::new(), Vec::new());
+    let (mut divergences, mut told, mut count) = (Divergences::default(), Vec::new(), 0);
     let mut millis = 0;
     while millis < 40_000 {
         millis += rng.random_range(1..40);
@@ -281,9 +282,9 @@ fn simulate(behavior: Behavior, seed: u64) -> (Vec<(u64, Heard)>, Vec<Box<[u8]>>
         if heard != Heard::Nothing {
             told.push((millis, heard));
         }
-        all.push(question);
+        count += 1;
     }
-    (told, all)
+    (told, count)
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn whatever_the_seed_what_lasts_is_told_and_nothing_else() {
         };
         assert!((6_000..10_000).contains(&found), "seed {seed}: found at {found} ms");
         assert!((30_000..40_100).contains(&gone), "seed {seed}: gone at {gone} ms");
-        assert!(asked.len() < 800, "seed {seed}: {} are more than twenty a second", asked.len());
+        assert!(asked < 800, "seed {seed}: {asked} are more than twenty a second");
     }
     assert_eq!(simulate(Behavior::Differing, 7), simulate(Behavior::Differing, 7));
 }
