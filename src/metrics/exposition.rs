@@ -225,6 +225,7 @@ const COUNTERS: &[&Family] = &[
     &HEDGES_WASTED,
     &UNSENT,
     &FETCHES,
+    &DIVERGENCE,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
     &CACHE_FAILURE_HITS,
