@@ -120,6 +120,43 @@ fn who_has_another_version_is_told_from_who_is_wrong() {
 }
 
 #[test]
+fn a_reply_that_is_not_accepted_is_compared_with_the_one_that_is() {
+    let slow = Backend::new(answer("192.0.2.1").after(ms(20)));
+    let denying = Backend::new(nxdomain());
+    // The odd one comes first and is kept, or after the race.
+    for keys in ["accept = 'positive'", "accept = 'any'"] {
+        let keys = format!("dispatch = 'race'\nreplicas = true\ncompare = 1.0\n{keys}");
+        let server = Forwarder::to(&[&slow, &denying], &keys).admin().start();
+        ask_until_counted(&server, "www.example", "rcode");
+        let said = &told(&server)["divergences"][0]["said"];
+        let rcodes = [&said[0]["rcode"], &said[1]["rcode"]];
+        assert_eq!(rcodes, [&Value::from("NOERROR"), &Value::from("NXDOMAIN")], "{said}");
+    }
+}
+
+#[test]
+fn a_share_of_the_questions_is_compared_and_none_without_it() {
+    let backends = [Backend::new(answer("192.0.2.1")), Backend::new(answer("192.0.2.9"))];
+    let check = |share: &str, is_right: fn(usize) -> bool| {
+        let keys = format!("dispatch = 'race'\nreplicas = true\ncompare = {share}\naudit = '1h'");
+        let server = Forwarder::to(&[&backends[0], &backends[1]], &keys).admin().start();
+        let client = server.client();
+        (0..20).for_each(|name| drop(client.ask(&query(&format!("n{name}.example"), A))));
+        let began = Instant::now();
+        // Each is asked five times, twenty of all in a second.
+        let known = until("all that differ are known", || {
+            let known = told(&server)["divergences"].as_array()?.len();
+            (began.elapsed() > Duration::from_secs(8) || known == 20).then_some(known)
+        });
+        assert!(is_right(known), "{share}: {known}");
+    };
+    check("0.0", |known| known == 0);
+    // One chance in 500,000 that it is none or all.
+    check("0.5", |known| (1..20).contains(&known));
+    check("1.0", |known| known == 20);
+}
+
+#[test]
 fn what_is_known_is_shown_until_it_is_gone_and_counted_when_it_is_back() {
     let is_wrong = Arc::new(AtomicBool::new(true));
     let switch = Arc::clone(&is_wrong);
