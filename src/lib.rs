@@ -76,6 +76,10 @@
 //! member and why, and what it has decided goes into force as a change by hand does (`server/members.rs`). An authority tells in etcd where
 //! it is, for as long as it serves. No query waits for any of that.
 //!
+//! Members with the same data are to say the same. Where replies to one question differ, a worker leaves that question beside the state of
+//! the pool (`engine/compared.rs`, `state/compared.rs`); on the control thread `replicas` asks all members, a recent question now and then
+//! as well, and `policy/divergence.rs` says what of it lasts.
+//!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that. Once a second the control thread shows all counters to `sight`, which keeps what was
 //! added, judges it, and tells whoever listens (`server/seen.rs`).
@@ -103,6 +107,8 @@
 //!   where somebody who was to be asked could not be.
 //! - Every query that is taken gets one response, by its deadline, whatever backends, reloads and signals do; or it is
 //!   counted as dropped, with the reason.
+//! - What replicas say is compared beside races, and changes none. What a worker leaves of it has no room, or somebody is looking there
+//!   just now: then it is not reported, and nobody waits.
 //! - No task ends unseen: each is in a set that its thread polls (`net/tasks.rs`), and what is lost ends that thread, since a socket
 //!   that nobody reads is worse than none. A worker is replaced (`server/workers.rs`); the control thread ends the process. It waits
 //!   for no disk once it is ready, but for what it saves at the end.
@@ -135,7 +141,7 @@ pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod policy;
-
+pub mod replicas;
 pub mod secondary;
 pub mod server;
 pub mod service_manager;

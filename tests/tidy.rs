@@ -50,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "discoverer",
             "discover",
             "health",
+            "replicas",
             "secondary",
             "notify",
             "forwarder",
@@ -83,6 +84,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("discover", &["config", "limit", "wire", "metrics"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
+    // To `sight`: the JSON is its type. To `zone`: what differs is told as text.
+    ("replicas", &["sight", "state", "net", "policy", "zone", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
     (

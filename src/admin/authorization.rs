@@ -162,7 +162,7 @@ fn is_api(path: &str) -> bool {
 
 /// Whether what there is to read at a path are names that clients have asked for.
 fn is_private(path: &str) -> bool {
-    matches!(path, "/api/v1/slow" | "/api/v1/names") || path.starts_with("/api/v1/cache/names/")
+    matches!(path, "/api/v1/slow" | "/api/v1/names" | "/api/v1/divergence") || path.starts_with("/api/v1/cache/names/")
 }
 
 /// Whether a browser says that a page of our own asks, or nobody's page.
@@ -225,6 +225,7 @@ mod tests {
         for (path, expected) in [
             ("/api/v1/slow", names),
             ("/api/v1/names", names),
+            ("/api/v1/divergence", names),
             ("/api/v1/cache/names/example.org", names),
             ("/api/v1/live", api),
             ("/api", api),

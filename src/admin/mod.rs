@@ -13,6 +13,7 @@ mod cache;
 mod condition;
 mod connections;
 mod deadline;
+mod divergence;
 mod explain;
 mod listeners;
 mod live;
@@ -50,6 +51,7 @@ use crate::config::nearest;
 pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
+use crate::sight::divergence::Divergences;
 use crate::sight::live::{History, Second, Span};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
@@ -83,6 +85,8 @@ pub enum Request {
     SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
     /// The names that are counted, if any are.
     TopNames(oneshot::Sender<Option<Arc<Mutex<TopNames>>>>),
+    /// What members of this pool, or of all, answer differently.
+    Divergences(Option<String>, oneshot::Sender<Result<Divergences, Refused>>),
     /// All zones and catalogs.
     Zones(oneshot::Sender<ZonesReport>),
     /// Ask a question for an operator, and tell what happens to it.

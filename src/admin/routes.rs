@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
+use super::divergence;
 use super::explain::{self, ExplainTurn};
 use super::names;
 use super::page;
@@ -54,6 +55,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>,
         .route("/api/v1/history", get(live::history))
         .route("/api/v1/slow", get(slow::slow))
         .route("/api/v1/names", get(names::names))
+        .route("/api/v1/divergence", get(divergence::divergence))
         .route("/api/v1/zones", get(zones))
         .route("/api/v1/accept/{name}", post(accept))
         .route(RELOAD, post(reload))

@@ -10,7 +10,7 @@ use crate::cache::{Shown, State};
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
 pub use crate::metrics::OrderSnapshot as OrderStatus;
 use crate::metrics::{
-    BackendSnapshot, CacheSnapshot, HistogramSnapshot, LastReload, Origin, PoolSnapshot, ProcessSnapshot,
+    BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, Origin, PoolSnapshot, ProcessSnapshot,
     ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
 };
 use crate::sight::live::{BackendMinute, PoolMinute, Verdict};

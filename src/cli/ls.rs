@@ -114,6 +114,8 @@ fn config(args: &Args) -> Config {
         rules,
         probe: ProbeConfig::default(),
         replicas: PoolConfig::REPLICAS,
+        compare: PoolConfig::COMPARE,
+        audit: None,
         cache: PoolConfig::CACHE,
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,

@@ -42,6 +42,14 @@ impl Limits<Duration> {
         }
     }
 
+    /// The same where "off" says never.
+    pub fn parse_or_off(&self, text: &str) -> Result<Option<Duration>, Expected> {
+        match text {
+            "off" => Ok(None),
+            _ => self.parse(text).map(Some).map_err(|time| Expected::one_of(text, ["off"].into_iter(), Some(time))),
+        }
+    }
+
     /// The same for what counts whole seconds, as times to live do.
     pub fn parse_seconds(&self, text: &str) -> Result<Duration, Expected> {
         let value = duration(text)?;
@@ -164,6 +172,12 @@ pub const HEDGE_CLAMP: Limits<Duration> = Limits { min: ms(0), max: secs(60) };
 
 /// Hedges per query of the client, over time. 0 is none; 1 doubles the load.
 pub const BUDGET: Limits<f64> = Limits { min: 0.0, max: 1.0 };
+
+/// The share of the questions of which replies are compared.
+pub const COMPARE: Limits<f64> = Limits { min: 0.0, max: 1.0 };
+
+/// How often all backends of a pool are asked a recent question. Oftener is load, rarer finds nothing.
+pub const AUDIT: Limits<Duration> = Limits { min: ms(100), max: secs(3600) };
 
 /// Hedges per query. A race has at most 8 attempts, the first of which is no hedge; none at all is
 /// `budget = 0`.

@@ -241,6 +241,10 @@ pub struct PoolConfig {
     pub probe: ProbeConfig,
     /// Whether all backends have the same data.
     pub replicas: bool,
+    /// Of replicas: of which share of the questions the replies are compared.
+    pub compare: f64,
+    /// Of replicas: how often all that take queries are asked a recent question, if ever.
+    pub audit: Option<Duration>,
     /// Whether its replies are kept, if there is a cache.
     pub cache: bool,
     /// How many queries may be out to one backend; above, the next one is asked.
@@ -258,6 +262,9 @@ impl PoolConfig {
 
     /// The default of `replicas`: servers may split the names between them, and what one denies another may have.
     pub const REPLICAS: bool = false;
+
+    /// The default of `compare`: it takes time of each question that is compared.
+    pub const COMPARE: f64 = 0.0;
 
     /// The default of `cache`: who asks for a cache means all pools.
     pub const CACHE: bool = true;

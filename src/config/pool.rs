@@ -48,6 +48,8 @@ pub(super) fn read<'d>(
         health,
     };
     let replicas = section.boolean("replicas", PoolConfig::REPLICAS);
+    let compare = read_compare(&mut section, replicas);
+    let audit = read_audit(&mut section, replicas);
     let cache = section.boolean("cache", PoolConfig::CACHE);
     let case = section.parsed("case", words::case, PoolConfig::CASE);
     let cookies = section.boolean("cookies", PoolConfig::COOKIES);
@@ -60,12 +62,37 @@ pub(super) fn read<'d>(
         rules,
         probe,
         replicas,
+        compare,
+        audit,
         cache,
         case,
         cookies,
         max_in_flight,
     }
 }
+
+/// Reads `compare`, which only makes sense where all have the same data.
+fn read_compare(section: &mut Section<'_>, are_replicas: bool) -> f64 {
+    let Some(node) = section.take("compare") else { return PoolConfig::COMPARE };
+    let compare = node.number(limits::COMPARE).unwrap_or(PoolConfig::COMPARE);
+    if compare > 0.0 && !are_replicas {
+        node.spot.note(NO_REPLICAS.to_owned());
+    }
+    compare
+}
+
+/// Reads `audit`, of which the same is true.
+fn read_audit(section: &mut Section<'_>, are_replicas: bool) -> Option<Duration> {
+    let node = section.take("audit")?;
+    let audit = node.parsed(|text| limits::AUDIT.parse_or_off(text))?;
+    if audit.is_some() && !are_replicas {
+        node.spot.note(NO_REPLICAS.to_owned());
+    }
+    audit
+}
+
+/// What is wrong with comparing backends that may differ.
+const NO_REPLICAS: &str = "backends are compared that may have different data, write replicas = true if they have not";
 
 /// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name.
 fn read_backends<'d>(
@@ -215,6 +242,20 @@ mod tests {
             ),
             ("case = \"mixed\"", "8: pools.ts.case: invalid value \"mixed\": expected one of keep, random"),
             ("cookies = \"on\"", "11: pools.ts.cookies: expected true or false, not a string"),
+            ("compare = 2", "11: pools.ts.compare: invalid value 2: expected a number from 0 to 1"),
+            (
+                "compare = 0.5",
+                "11: pools.ts.compare: backends are compared that may have different data, write replicas = true if they have not",
+            ),
+            (
+                "audit = \"10ms\"",
+                "9: pools.ts.audit: invalid value \"10ms\": expected off or a duration from 100ms to 1h",
+            ),
+            (
+                "audit = \"1s\"",
+                "9: pools.ts.audit: backends are compared that may have different data, write replicas = true if they have not",
+            ),
+            ("compere = 1.0", "1: pools.ts: unknown key \"compere\", did you mean \"compare\"?"),
             ("cookie = true", "1: pools.ts: unknown key \"cookie\", did you mean \"cookies\"?"),
             ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
             (

@@ -187,6 +187,12 @@ impl<I: Io> ActiveRace<'_, I> {
         {
             pool.remember_without_opt(asked.backend, self.now);
         }
+        if let Some(asked) = asked
+            && pool.shared.compares(entry.hash)
+        {
+            self.compare(asked.backend, reply);
+        }
+        let Self { entry, .. } = self;
         // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
         let is_worthless = entry.is_signed() && !reply.is_signed();
         let newer = asked.filter(|_| !is_worthless).and_then(|asked| {

@@ -9,7 +9,7 @@ use super::slots::RaceRef;
 use crate::policy::Rank;
 use crate::policy::query_slots::SlotState;
 use crate::policy::race::{AttemptId, BackendIndex, Kind, MAX_ATTEMPTS};
-use crate::wire::QuestionFlags;
+use crate::wire::{QuestionFlags, ReplyDigest};
 
 /// An attempt whose race runs: which that is, and how it was sent. All else is there.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,8 @@ pub struct Quarantined {
     pub(super) is_told: bool,
     /// It counts as silent already: who wants to know of a reply is all that it is still waited for.
     pub(super) is_silent: bool,
+    /// What the first reply of the race has said, if others are compared with that.
+    pub(super) digest: Option<ReplyDigest>,
 }
 
 /// What takes a query slot.

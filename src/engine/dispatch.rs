@@ -160,7 +160,10 @@ impl<C: Client> Engine<C> {
         self.worker.counters_of(&pool.shared).in_flight.increment();
         let candidates = pool.candidates(question.qname(), &self.worker.shared.hasher, &mut self.rng, now);
         let race = Race::start(&pool.race_context(waiter.is_some()), &candidates, now);
-        let HashedQuestion { hash, flags, .. } = question;
+        let HashedQuestion { octets, flags, hash } = question;
+        if pool.shared.config.audit.is_some() && signed.is_none() {
+            pool.shared.state.compared.note_recent(octets, flags);
+        }
         let plan = pool.plan;
         let start = Start { race, pool: slot, plan, hash, is_claimed, flags, waiter, stale };
         let at = self.in_flight.insert(start, |out| wire::write_query(query, own_udp_size, out));

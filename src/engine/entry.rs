@@ -15,7 +15,7 @@ use crate::metrics::PoolCounters;
 use crate::policy::Rank;
 use crate::policy::query_slots::QuerySlot;
 use crate::policy::race::{Attempt, AttemptId, MAX_ATTEMPTS, Offset, Race};
-use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ShownCookie};
+use crate::wire::{ClientCookie, ClientForm, HEADER_LEN, PlainForm, QuestionFlags, ReplyDigest, ShownCookie};
 
 /// A client that waits for a race.
 #[derive(Clone, Debug)]
@@ -115,6 +115,8 @@ pub(super) struct Spill<C> {
     denied_at: Option<Offset>,
     /// Whether an operator wants to know all of it.
     is_explained: bool,
+    /// What the first reply says, if replies are compared.
+    digest: Option<ReplyDigest>,
 }
 
 /// The replies to the attempts of a race that did not win at once: when each came, and its rank.
@@ -133,6 +135,7 @@ impl<C> Default for Spill<C> {
             stale_given: 0,
             denied_at: None,
             is_explained: false,
+            digest: None,
         }
     }
 }
@@ -152,6 +155,7 @@ impl<C> Spill<C> {
         self.stale_given = 0;
         self.denied_at = None;
         self.is_explained = false;
+        self.digest = None;
     }
 }
 
@@ -362,6 +366,17 @@ impl<C: Client> Entry<C> {
     /// The replies that did not win at once, by attempt.
     pub(super) fn replies(&self) -> Option<&Replies> {
         self.spill.as_ref().map(|spill| &spill.replies)
+    }
+
+    /// Compares what a reply says with what the first one has said, which this may be. Returns whether it is something else.
+    pub(super) fn differs(&mut self, digest: ReplyDigest, spills: &mut Spills<C>) -> bool {
+        let spill = self.spill_at_hand(spills);
+        spill.is_some_and(|spill| *spill.digest.get_or_insert(digest) != digest)
+    }
+
+    /// What the first reply says, if replies are compared.
+    pub(super) fn digest(&self) -> Option<ReplyDigest> {
+        self.spill.as_ref().and_then(|spill| spill.digest)
     }
 
     /// Notes that an operator wants to know all of it.

@@ -77,7 +77,7 @@ impl<I: Io> ActiveRace<'_, I> {
                 let is_charged = pool.charge(backend, sent);
                 let (hash, flags, pool, plan) = (entry.hash, entry.flags, entry.pool, entry.plan);
                 let kind = asked.kind;
-                let is_silent = false;
+                let (is_silent, digest) = (false, entry.digest());
                 Quarantined {
                     sent,
                     hash,
@@ -91,6 +91,7 @@ impl<I: Io> ActiveRace<'_, I> {
                     above,
                     is_told,
                     is_silent,
+                    digest,
                 }
             });
         }

@@ -29,6 +29,7 @@ mod asked;
 mod attempt;
 mod audit;
 mod cached;
+mod compared;
 mod dispatch;
 mod entry;
 mod explain;

@@ -87,6 +87,7 @@ impl<C: Client> Engine<C> {
             let report = SentAttempt { hash, pool, backend, kind, since: late.sent };
             io.heard(&report, late.sent, reply, now);
         }
+        self.compare_late(late, question, reply);
         let hasher = &self.worker.shared.hasher;
         let newer = self.pools.get_mut(late.pool).and_then(|pool| pool.hear_version(late.backend, reply, hasher, now));
         if newer.is_some() || !self.remember_late(late, question, reply, now) {

@@ -77,6 +77,8 @@ impl PoolSnapshot {
             slow_races: self.slow_races.saturating_sub(earlier.slow_races),
             prefetches: self.prefetches.saturating_sub(earlier.prefetches),
             fetches: std::array::from_fn(|result| self.fetches[result].saturating_sub(earlier.fetches[result])),
+            divergences: std::array::from_fn(|kind| self.divergences[kind].saturating_sub(earlier.divergences[kind])),
+            divergent: self.divergent,
             backends: backends.collect(),
             sources: Vec::new(),
         }
@@ -140,6 +142,7 @@ impl PoolCounters {
         self.slow_races.add(counted.slow_races);
         self.prefetches.add(counted.prefetches);
         self.fetches.iter().zip(counted.fetches).for_each(|(counter, count)| counter.add(count));
+        self.divergences.iter().zip(counted.divergences).for_each(|(counter, count)| counter.add(count));
     }
 }
 

@@ -358,7 +358,12 @@ pub struct PoolCounters {
     pub prefetches: Counter,
     /// Whole answers that were to be fetched by TCP, by [`Fetched`].
     pub fetches: [Counter; FETCHED.len()],
+    /// Questions that members were found to answer differently, by [`DIVERGENCES`].
+    pub divergences: [Counter; DIVERGENCES.len()],
 }
+
+/// How members differ, as it is counted.
+pub const DIVERGENCES: [&str; 3] = ["rcode", "data", "serial"];
 
 /// Why a backend was asked again, from another socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{Cause, FETCHED, Want};
+use super::counters::{Cause, DIVERGENCES, FETCHED, Want};
 use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
 use super::histogram::HistogramSnapshot;
 use super::processes::{ProcessesSnapshot, Role, Takeover};
@@ -124,6 +124,9 @@ const HEDGES_WASTED: Family =
 /// `hedgerow_fetches_total`.
 const FETCHES: Family =
     Family { name: "hedgerow_fetches", help: "Whole answers that were to be fetched by TCP, by what became of that" };
+/// `hedgerow_divergence_total`.
+const DIVERGENCE: Family =
+    Family { name: "hedgerow_divergence", help: "Questions that members were found to answer differently, by how" };
 const IN_FLIGHT: Family = Family { name: "hedgerow_in_flight", help: "Client queries that wait for their response" };
 const BACKEND_UP: Family = Family { name: "hedgerow_backend_up", help: "Whether the backend is up" };
 /// `hedgerow_pool_backends`.
@@ -229,6 +232,7 @@ const COUNTERS: &[&Family] = &[
     &STALE_REPLIES,
     &UNSENT,
     &FETCHES,
+    &DIVERGENCE,
     &CACHE_HITS,
     &CACHE_STALE_HITS,
     &CACHE_FAILURE_HITS,
@@ -340,6 +344,11 @@ impl Collector for Exposition {
                 .map(|(result, count)| ([("pool", pool.name.as_str()), ("result", result.label())], count))
         });
         counter(encoder, &FETCHES, fetches)?;
+        let divergences = pools.iter().flat_map(|pool| {
+            let by_kind = |(kind, count)| ([("pool", pool.name.as_str()), ("kind", kind)], count);
+            DIVERGENCES.into_iter().zip(pool.divergences).map(by_kind)
+        });
+        counter(encoder, &DIVERGENCE, divergences)?;
         gauge(encoder, &IN_FLIGHT, pools.iter().map(|pool| (by_pool(pool), pool.in_flight)))?;
         let states = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.state.is_up().into()));
         gauge(encoder, &BACKEND_UP, states)?;

@@ -15,8 +15,8 @@ pub mod snapshot;
 mod usage;
 
 pub use counters::{
-    BackendCounters, Cause, CookieKind, Counter, Counters, Dropped, FETCHED, Fetched, PoolCounters, REASONS, SOURCES,
-    Source, Summary, Tap, TapFate, Want,
+    BackendCounters, Cause, CookieKind, Counter, Counters, DIVERGENCES, Dropped, FETCHED, Fetched, PoolCounters,
+    REASONS, SOURCES, Source, Summary, Tap, TapFate, Want,
 };
 pub use discovery::{Change, OrderSnapshot, OrderWord, Origin, SourceSnapshot, SourceState};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};

@@ -202,6 +202,12 @@ pub struct PoolSnapshot {
     pub prefetches: u64,
     /// Whole answers that were to be fetched by TCP, in order of [`FETCHED`](super::FETCHED).
     pub fetches: [u64; 3],
+    /// Questions that members were found to answer differently, in order of [`DIVERGENCES`](super::DIVERGENCES).
+    #[serde(default)]
+    pub divergences: [u64; 3],
+    /// Questions that they answer differently now.
+    #[serde(default)]
+    pub divergent: u64,
     /// Its backends, in the order in which they are asked.
     pub backends: Vec<BackendSnapshot>,
     /// Where members come from, if any come by themselves.

@@ -59,11 +59,13 @@ pub enum TaskKind {
     Taps,
     /// Asks where members are, and tells where we are.
     Discovery,
+    /// Asks replicas, to compare what they say.
+    Replicas,
 }
 
 impl TaskKind {
     /// All kinds.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Listener,
         Self::Connections,
         Self::Replies,
@@ -83,6 +85,7 @@ impl TaskKind {
         Self::Signals,
         Self::Taps,
         Self::Discovery,
+        Self::Replicas,
     ];
 
     /// The word for people and tests.
@@ -107,6 +110,7 @@ impl TaskKind {
             Self::Signals => "signals",
             Self::Taps => "taps",
             Self::Discovery => "discovery",
+            Self::Replicas => "replicas",
         }
     }
 

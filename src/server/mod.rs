@@ -9,6 +9,7 @@ mod carried;
 mod changes;
 mod connections;
 mod cookies;
+mod divergence;
 mod drain;
 mod event;
 mod heartbeat;
@@ -78,6 +79,7 @@ use crate::net::clock::SleepMeter;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::net::tcp::MovedConnection;
 use crate::notify::Notifier;
+use crate::replicas::Comparisons;
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::Taps;
@@ -170,6 +172,8 @@ pub struct Server {
     notifier: Notifier,
     /// Probes the backends.
     prober: Prober,
+    /// Compares what they say.
+    comparisons: Comparisons,
     /// What workers met.
     health_events: UnboundedReceiver<HealthEvent>,
     /// The counters of all workers, and of the processes before.
@@ -361,6 +365,7 @@ impl Server {
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
             Request::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
             Request::TopNames(answer) => drop(answer.send(self.taps.top_names())),
+            Request::Divergences(pool, answer) => drop(answer.send(self.divergences(pool.as_deref()))),
             Request::Zones(answer) => drop(answer.send(self.zones_report())),
             Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
             Request::Change(Change::Reload, answer) => self.reload(Some(answer)),
@@ -397,6 +402,7 @@ impl Server {
     /// Puts a state in force everywhere.
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.prober.set_state(&state);
+        self.comparisons.set_state(&state);
         self.slow_thresholds.set(self.slow, &state);
         self.known_changes.notify_one();
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));

@@ -479,6 +479,7 @@ impl Server {
                     let changes = moved.change(&SectionName::Forwarder);
                     self.workers.begin_forwarder(forwarder, (&state, table, &self.own), changes);
                     self.prober.set_state(&state);
+                    self.comparisons.set_state(&state);
                     self.condition.set_pools(&state.pools);
                     self.state = Some(state);
                 }
@@ -487,6 +488,7 @@ impl Server {
                 self.workers.tell_each(moved.change(&SectionName::Forwarder), Command::EndForwarder);
                 self.workers.forget_forwarder();
                 self.prober.stop();
+                self.comparisons.stop();
                 self.recent_queries = RecentQueries::default();
                 // What is known may be wanted when it comes back.
                 self.tasks.start_and_leave(TaskKind::Persist, blocking(self.saves.last_one(&earlier)));

@@ -45,6 +45,7 @@ use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::Tasks;
 use crate::notify::Notifier;
+use crate::replicas::Comparisons;
 use crate::secondary::{SavedZones, Secondaries, ZoneKind, ZoneUpdate};
 use crate::state::ForwarderState;
 use crate::taps::{Taps, TapsConfig};
@@ -184,8 +185,10 @@ impl Server {
             refresh();
         };
         let mut prober = Prober::new(tasks.clone(), probes_at_a_time(&shares), Rc::new(on_change));
+        let mut comparisons = Comparisons::new(tasks.clone(), prober.places());
         if let Some(state) = &state {
             prober.set_state(state);
+            comparisons.set_state(state);
         }
         let (asks, requests) = channel(ADMIN_REQUESTS);
         let condition = Arc::new(Condition::default());
@@ -248,6 +251,7 @@ impl Server {
             notifies,
             notifier,
             prober,
+            comparisons,
             health_events,
             carried_counters,
             frozen: None,

@@ -8,7 +8,9 @@ use super::authorities::ServedAuthority;
 use crate::admin::CacheAccess;
 use crate::admin::status::{Status, ZoneStatus, ZonesReport};
 use crate::cache::CacheStats;
-use crate::metrics::{CacheSnapshot, ExpiredZone, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, ZonesSnapshot};
+use crate::metrics::{
+    CacheSnapshot, ExpiredZone, PoolSnapshot, ProcessSnapshot, ProcessesSnapshot, Role, Snapshot, ZonesSnapshot,
+};
 use crate::state::ForwarderState;
 use crate::zone::Zone;
 
@@ -16,7 +18,9 @@ impl Server {
     /// All counters of all workers, added up now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let pools = self.state.iter().flat_map(|state| &state.pools);
-        let mut pools: Vec<_> = pools.map(|pool| pool.snapshot()).collect();
+        let divergent = |pool| self.comparisons.count(pool) as u64;
+        let mut pools: Vec<_> =
+            pools.map(|pool| PoolSnapshot { divergent: divergent(pool), ..pool.snapshot() }).collect();
         self.show_members(&mut pools);
         let expired_zones = self.expired_zones();
         Snapshot {

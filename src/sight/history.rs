@@ -179,6 +179,7 @@ impl History {
             usual_p99: usual,
             hedges_sent: hedges(|step| step.sent),
             hedges_denied: hedges(|step| step.denied),
+            divergent: pool.divergent,
             backends: pool.backends.iter().map(backend).collect(),
         }
     }

@@ -5,6 +5,7 @@
 //! thread. [`slow`] keeps races that were slow or failed, and says why; [`names`] counts the names asked for most; [`explain`] is what is
 //! told of one question that an operator asks. Nothing here touches a clock or a socket: time comes as an argument.
 
+pub mod divergence;
 pub mod explain;
 mod history;
 mod kept;

@@ -77,6 +77,8 @@ pub struct PoolFacts<'a> {
     pub hedges_sent: u64,
     /// Hedges not made then for want of budget.
     pub hedges_denied: u64,
+    /// Questions that its backends, which are replicas, answer differently now.
+    pub divergent: u64,
     /// Its backends.
     pub backends: Vec<BackendFacts<'a>>,
 }
@@ -190,6 +192,13 @@ pub const RULES: &[Rule] = &[
         bound: "The last reload has failed.",
         why: "All goes on as before, but with another config than that on the disk, which the next start needs.",
         judge: reload_failed,
+    },
+    Rule {
+        code: "divergence",
+        state: VerdictState::Watch,
+        bound: "Backends of a pool of replicas answer a question differently, and did so again after 1 s and at the last look.",
+        why: "They are to have the same data: an update has not come everywhere, or somebody has changed one of them.",
+        judge: divergence,
     },
     Rule {
         code: "tap-drops",
@@ -341,6 +350,18 @@ fn reload_failed(facts: &Facts<'_>) -> Vec<String> {
         format!("the reload at {at} failed, edition {} is in force: {first}", facts.reload.edition)
     };
     error.map(text).into_iter().collect()
+}
+
+fn divergence(facts: &Facts<'_>) -> Vec<String> {
+    let text = |pool: &PoolFacts<'_>| {
+        let word = match pool.divergent {
+            0 => return None,
+            1 => "question",
+            _ => "questions",
+        };
+        Some(format!("backends of pool {} answer {} {word} differently", pool.name, pool.divergent))
+    };
+    facts.pools.iter().filter_map(text).collect()
 }
 
 fn tap_drops(facts: &Facts<'_>) -> Vec<String> {

@@ -420,6 +420,8 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
             rules: rules.clone(),
             probe: ProbeConfig::default(),
             replicas: false,
+            compare: 0.0,
+            audit: None,
             cache: true,
             max_in_flight: PoolConfig::MAX_IN_FLIGHT,
             case: PoolConfig::CASE,

@@ -7,6 +7,7 @@
 mod backend;
 pub mod backend_cookies;
 mod changes;
+mod compared;
 mod pool;
 mod routes;
 mod serials;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 pub use self::backend::{HealthEvent, HealthSignal, ManualHealth, SharedBackend, Standing};
 pub use self::changes::{Changes, Since};
+pub use self::compared::{Compared, Suspect};
 pub use self::pool::{PoolState, SharedPool, hash_identity};
 pub use self::routes::Routes;
 pub use self::serials::SharedSerials;

@@ -16,6 +16,7 @@ use foldhash::fast::FixedState;
 
 use super::backend::SharedBackend;
 use super::changes::{Changes, Since};
+use super::compared::Compared;
 use super::serials::SharedSerials;
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig};
@@ -206,6 +207,14 @@ impl SharedPool {
         true
     }
 
+    /// Whether the replies to a question of this hash are compared: the same for all workers.
+    #[inline]
+    pub fn compares(&self, hash: u64) -> bool {
+        let share = self.config.compare;
+        // As many bits as a float has; nothing is below 0, and all is below 1.
+        share > 0.0 && ((hash >> 11) as f64) < share * 2_f64.powi(53)
+    }
+
     /// The rules of its races.
     pub fn rules(&self) -> &Rules {
         &self.config.rules
@@ -266,6 +275,8 @@ pub struct PoolState {
     places: Mutex<Places>,
     /// Nanoseconds above which a query is slow.
     slow_threshold: AtomicU64,
+    /// Questions that members are to be asked, to compare what they say.
+    pub compared: Compared,
 }
 
 impl PoolState {
@@ -282,6 +293,7 @@ impl PoolState {
             places: Mutex::default(),
             // As long as nothing is known of what is usual: what made a race move on is slow by any measure.
             slow_threshold: AtomicU64::new(config.rules.attempt_timeout.as_nanos() as u64),
+            compared: Compared::default(),
         }
     }
 

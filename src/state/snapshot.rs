@@ -22,6 +22,8 @@ impl SharedPool {
             hedges_wasted: counters().map(|worker| worker.hedges_wasted.get()).sum(),
             stale_replies: counters().map(|worker| worker.stale_replies.get()).sum(),
             slow_races: counters().map(|worker| worker.slow_races.get()).sum(),
+            divergences: std::array::from_fn(|kind| counters().map(|worker| worker.divergences[kind].get()).sum()),
+            divergent: 0,
             backends: self.members().map(|(backend, weight)| backend_snapshot(backend, weight)).collect(),
             sources: Vec::new(),
         }

@@ -159,7 +159,7 @@ pub(super) fn labels_of_name(message: &[u8], at: usize) -> Option<usize> {
 /// Every pointer must go to before the labels that led to it, and what it leads to must not run into them, so there is no
 /// loop. Still, without a bound on the jumps a message could hold one long chain of pointers and thousands of owners at its
 /// end.
-fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
+pub(super) fn walk_name<'a>(message: &'a [u8], start: usize, mut on_label: impl FnMut(&'a [u8])) -> Option<usize> {
     let mut at = start;
     let mut segment = start;
     let mut bound = message.len();

@@ -22,6 +22,7 @@ mod category;
 mod codes;
 mod conclusion;
 mod cookie;
+mod digest;
 mod edns;
 mod expand;
 mod form;
@@ -49,14 +50,15 @@ pub use conclusion::Conclusion;
 pub use cookie::{
     ClientCookie, Cookie, CookieOption, CookiePair, CookieState, MalformedCookie, ServerCookie, ShownCookie,
 };
+pub use digest::ReplyDigest;
 pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use query::{
-    Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_plain_query, write_query,
-    write_without_opt,
+    OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
+    write_query, write_without_opt,
 };
 pub use question::Question;
 pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};

@@ -1,7 +1,7 @@
 //! Queries: what a client's datagram is, what of it goes to a backend, and what makes two of them the same. Also queries of our own.
 
 use super::body::Body;
-use super::codes::{Opcode, Rcode, RecordClass, RecordType};
+use super::codes::{Opcode, OptionCode, Rcode, RecordClass, RecordType};
 use super::cookie::CookiePair;
 use super::edns::{Edns, OPT_FIXED_LEN, OptRecord, Passing};
 use super::form::udp_limit;
@@ -91,6 +91,11 @@ impl QuestionFlags {
     /// Whether the query bears a TSIG record.
     pub fn is_signed(self) -> bool {
         self.0 & Self::SIGNED != 0
+    }
+
+    /// RD.
+    pub fn recursion_desired(self) -> bool {
+        self.0 & Self::RECURSION_DESIRED != 0
     }
 
     /// CD.
@@ -277,6 +282,37 @@ pub fn write_plain_query(id: u16, qname: &Name, qtype: RecordType, out: &mut Vec
     out.extend_from_slice(&RecordClass::IN.0.to_be_bytes());
 }
 
+/// The OPT record of a query of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnEdns {
+    /// The largest UDP message that we take.
+    pub udp_size: u16,
+    /// Whether the version of the zone is asked for (RFC 9660 section 2.1).
+    pub wants_version: bool,
+}
+
+/// Writes a query of our own into `out`: a question in wire form with the flags that a client's query had, but for its TSIG record.
+/// Without an OPT record there is no DO (RFC 3225 section 3).
+pub fn write_own_query(id: u16, question: &[u8], flags: QuestionFlags, edns: Option<OwnEdns>, out: &mut Vec<u8>) {
+    let header = Header::new(id)
+        .with(Flag::RecursionDesired, flags.recursion_desired())
+        .with(Flag::CheckingDisabled, flags.checking_disabled())
+        .with_counts([1, 0, 0, u16::from(edns.is_some())]);
+    out.clear();
+    out.extend_from_slice(&header.to_wire());
+    out.extend_from_slice(question);
+    if let Some(edns) = edns {
+        let options = if edns.wants_version { &version_asked()[..] } else { &[] };
+        OptRecord::new(edns.udp_size, flags.dnssec_ok()).with_options(options, Passing::All).append(out);
+    }
+}
+
+/// A ZONEVERSION option that asks.
+fn version_asked() -> [u8; 4] {
+    let [c0, c1] = OptionCode::ZONEVERSION.0.to_be_bytes();
+    [c0, c1, 0, 0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cookie::CookieOption;
@@ -460,5 +496,28 @@ mod tests {
         let read = read_query(&plain).unwrap();
         assert!(read.edns.is_none() && read.header.recursion_desired() && read.header.checking_disabled());
         assert_eq!(plain.len(), opt_start);
+    }
+
+    #[test]
+    fn queries_of_our_own_say_what_a_client_said() {
+        let check = |octet: u8, edns: Option<(u16, bool)>| {
+            let flags = QuestionFlags::of_octet(octet);
+            let edns = edns.map(|(udp_size, wants_version)| OwnEdns { udp_size, wants_version });
+            let mut out = b"rest".to_vec();
+            write_own_query(7, QUESTION, flags, edns, &mut out);
+            let query = read_query(&out).expect("a query");
+            assert_eq!((query.header.id(), query.question.as_wire()), (7, QUESTION));
+            let expected = if edns.is_some() { octet } else { octet & !QuestionFlags::DNSSEC_OK };
+            assert_eq!(QuestionFlags::of(&query).octet(), expected);
+            assert_eq!(query.edns.map(|edns| edns.udp_size), edns.map(|edns| edns.udp_size));
+            let options = query.edns.iter().flat_map(Edns::iter_options).collect::<Vec<_>>();
+            let asks = edns.is_some_and(|edns| edns.wants_version);
+            assert_eq!(options, if asks { vec![(OptionCode::ZONEVERSION, &b""[..])] } else { vec![] });
+        };
+        for octet in 0..8 {
+            check(octet, None);
+            check(octet, Some((1232, false)));
+            check(octet, Some((4096, true)));
+        }
     }
 }

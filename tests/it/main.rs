@@ -20,6 +20,7 @@ mod chaos;
 mod container;
 mod ctl;
 mod ctl_cache;
+mod divergence;
 mod docs;
 mod explained;
 mod failover;

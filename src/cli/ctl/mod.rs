@@ -5,6 +5,7 @@
 
 mod cache;
 pub(super) mod connection;
+mod divergence;
 mod explain;
 mod members;
 mod names;
@@ -84,11 +85,13 @@ enum Action {
     Explain(explain::Asked),
     /// List the races that were slow or failed, newest first, each with the reason
     Slow(slow::Which),
-    /// Show the names asked for most in the last ten minutes, and those that got SERVFAIL most
+    /// Show the names asked for most in the last ten minutes, and those with most SERVFAIL
     Names(Show),
+    /// List the questions that members of a pool answer differently, and who says what
+    Divergence(divergence::Which),
     /// Show all zones, and how catalog zones stand
     Zones(Show),
-    /// Take what is doubted as it is: the members of a pool, or the last version of a catalog zone
+    /// Take what is doubted: the members of a pool, or the last version of a catalog zone
     Accept {
         /// Name of the pool or of the catalog zone
         name: String,
@@ -222,6 +225,7 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Explain(asked) => explain::obey(connection, asked),
         Action::Slow(which) => slow::obey(connection, which),
         Action::Names(show) => names::obey(connection, show),
+        Action::Divergence(which) => divergence::obey(connection, which),
         Action::Zones(show) => zones::obey(connection, show),
         Action::Accept { name } => connection.change(Order::accept(name)),
         Action::Cache(action) => cache::obey(connection, action),

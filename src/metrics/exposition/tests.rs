@@ -51,6 +51,8 @@ fn sample() -> Snapshot {
         slow_races: 28,
         prefetches: 39,
         fetches: [40, 41, 42],
+        divergences: [66, 67, 68],
+        divergent: 69,
         backends: vec![backend],
         sources: vec![SourceSnapshot {
             origin: Origin::Etcd,
@@ -158,6 +160,9 @@ hedgerow_unsent_attempts_total{pool="a \"b\"",backend="[::1]:53",cause="ports"} 
 hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
 hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
 hedgerow_fetches_total{pool="a \"b\"",result="unsent"} 42
+hedgerow_divergence_total{pool="a \"b\"",kind="rcode"} 66
+hedgerow_divergence_total{pool="a \"b\"",kind="data"} 67
+hedgerow_divergence_total{pool="a \"b\"",kind="serial"} 68
 hedgerow_in_flight{pool="a \"b\""} 19
 hedgerow_backend_up{pool="a \"b\"",backend="[::1]:53"} 1
 hedgerow_pool_backends{pool="a \"b\"",state="up"} 0

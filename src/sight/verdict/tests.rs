@@ -29,6 +29,7 @@ impl Default for Case {
             usual_p99: Some(4_000),
             hedges_sent: 100,
             hedges_denied: 0,
+            divergent: 0,
             backends: vec![backend("ts1"), backend("ts2")],
         };
         Self {
@@ -285,6 +286,14 @@ fn denied_hedges_are_watched() {
     hedges(40, 40).check_well();
     hedges(19, 0).check_well();
     assert_eq!(hedges(20, 0).reasons().0, Watch);
+}
+
+#[test]
+fn replicas_that_disagree_are_watched() {
+    let divergent = |count| with(|case| case.pools[0].divergent = count);
+    divergent(1).check(Watch, "divergence", "backends of pool ts answer 1 question differently");
+    divergent(3).check(Watch, "divergence", "backends of pool ts answer 3 questions differently");
+    divergent(0).check_well();
 }
 
 #[test]

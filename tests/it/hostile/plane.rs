@@ -341,9 +341,10 @@ mod faults {
     /// A server that has every kind of task, and loses each of this kind at its begin.
     fn start_losing(kind: &str, backend: &Backend) -> Server {
         let zone = "@ 300 SOA ns h 1 3600 3600 86400 60\n@ NS ns\nns A 192.0.2.1\n";
-        let forwarder = Forwarder::to(&[backend], "timeout = '2s'\ndiscover.file = 'members.json'")
-            .workers(2)
-            .cache("persist = 'cache.bin'");
+        let forwarder =
+            Forwarder::to(&[backend], "timeout = '2s'\ndiscover.file = 'members.json'\nreplicas = true\naudit = '1s'")
+                .workers(2)
+                .cache("persist = 'cache.bin'");
         let config = format!(
             "watch = true\n{}[admin]\nlisten = '127.0.0.1:0'\n[authorities.ts]\nlisten = ['127.0.0.1:0']\nzones = [\
              {{ file = 'z.zone', origin = 'z.example', transfer_to = ['127.0.0.0/8'], also_notify = ['127.0.0.1:9'] }},\

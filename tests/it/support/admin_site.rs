@@ -25,6 +25,7 @@ use hedgerow::metrics::{
     ProcessSnapshot, ProcessesSnapshot, ReloadSnapshot, Role, Snapshot, Source, SupervisorSnapshot, Wins,
 };
 use hedgerow::sight::Sight;
+use hedgerow::sight::divergence::Divergences;
 use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
@@ -226,6 +227,7 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
             Request::SlowRaces(way_back) => drop(way_back.send(None)),
             Request::TopNames(way_back) => drop(way_back.send(None)),
+            Request::Divergences(_, way_back) => drop(way_back.send(Ok(Divergences::default()))),
             Request::Zones(way_back) => drop(way_back.send(ZonesReport::default())),
             Request::Explain(_, way_back) => {
                 drop(way_back.send(Err(Refused::NotFound("there is no forwarder".to_owned()))));
@@ -314,6 +316,8 @@ fn snapshot() -> Snapshot {
         slow_races: 0,
         prefetches: 8,
         fetches: [0; 3],
+        divergences: [0; 3],
+        divergent: 0,
         backends: vec![backend],
         sources: Vec::new(),
     };

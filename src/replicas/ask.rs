@@ -1,0 +1,188 @@
+//! Asks one member of a pool a question, and waits for its reply: by UDP from a socket and with an ID of its own, and by TCP where the
+//! reply is truncated. A member that knows no EDNS is asked without it, as clients' queries are.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use tokio::time::timeout_at;
+
+use crate::net::client::{TcpClient, UdpClient};
+use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
+
+/// What a member is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Name, type and class in wire form.
+    pub question: &'a [u8],
+    /// RD, CD and DO.
+    pub flags: QuestionFlags,
+    /// The OPT record, if the query has one.
+    pub edns: Option<OwnEdns>,
+}
+
+/// Asks the server at an address, and returns its reply, whose ID and question are right (RFC 5452 section 9.1), and which is whole.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] after the deadline; that the server cannot be reached, or that we have no socket.
+pub async fn ask(address: SocketAddr, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
+    timeout_at(deadline.into(), async {
+        let reply = ask_once(address, asked, deadline).await?;
+        let rcode = Header::read(&reply).map(Header::rcode);
+        // RFC 6891 section 7: FORMERR; older servers say NOTIMP.
+        let may_be_refusal = asked.edns.is_some() && matches!(rcode, Some(Rcode::FORMERR | Rcode::NOTIMP));
+        if !may_be_refusal {
+            return Ok(reply);
+        }
+        ask_once(address, &Asked { edns: None, ..*asked }, deadline).await
+    })
+    .await?
+}
+
+/// The same without a second thought about the OPT record.
+async fn ask_once(address: SocketAddr, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut query = Vec::new();
+    write_own_query(rand::random(), asked.question, asked.flags, asked.edns, &mut query);
+    let reply = ask_by_udp(address, &query, deadline).await?;
+    if !Header::read(&reply).is_some_and(Header::is_truncated) {
+        return Ok(reply);
+    }
+    let mut client = TcpClient::connect(address).await?;
+    client.send(&query).await?;
+    let reply = client.receive().await?;
+    // There is one query on this connection: whoever sends something else has nothing to say.
+    if is_reply_to(&reply, &query) { Ok(reply) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// Sends a query by UDP, and once more if no reply has come in half of the time: a lost datagram is no silence.
+async fn ask_by_udp(address: SocketAddr, query: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+    let client = UdpClient::bind(address)?;
+    client.connect().await?;
+    let mut buffer = vec![0; MAX_REPLY];
+    let now = Instant::now();
+    let half = now + deadline.saturating_duration_since(now) / 2;
+    for until in [half, deadline] {
+        client.send(query).await?;
+        match client.receive_by(until, &mut buffer, |message| is_reply_to(message, query)).await {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Octets of the longest reply by UDP that is read whole: no query of ours offers more.
+const MAX_REPLY: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use tokio::net::{TcpListener, UdpSocket};
+
+    use super::*;
+    use crate::wire::{Flag, read_query, read_reply};
+
+    /// `www.` A IN.
+    const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";
+
+    /// How a server of the tests replies.
+    #[derive(Clone, Copy, Debug)]
+    enum Way {
+        /// With this rcode.
+        Say(Rcode),
+        /// With FORMERR to OPT.
+        OldServer,
+        /// To the second datagram alone.
+        SecondOnly,
+        /// By UDP truncated.
+        Cut,
+        /// With a wrong ID and a wrong question first.
+        Forged,
+        /// Not at all.
+        Silent,
+    }
+
+    /// A reply to a query: the header and the question.
+    fn reply_to(query: &[u8], rcode: Rcode, is_cut: bool) -> Vec<u8> {
+        let header = Header::read(query).expect("a header").to_response().with_rcode(rcode);
+        let header = header.with(Flag::Truncated, is_cut).with_counts([1, 0, 0, 0]);
+        [&header.to_wire()[..], read_query(query).expect("a query").question.as_wire()].concat()
+    }
+
+    /// Asks a server that replies in this way; returns what it said and how many queries it had.
+    async fn play(way: Way, patience: Duration) -> (io::Result<Rcode>, usize) {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+        let address = socket.local_addr().expect("an address");
+        let listener = TcpListener::bind(address).await.expect("a listener");
+        let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
+        let asked = Asked { question: QUESTION, flags: QuestionFlags::default(), edns };
+        let mut queries = 0;
+        let serve = async {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.expect("a query");
+                let query = &buffer[..length];
+                queries += 1;
+                let has_opt = read_query(query).expect("a query").edns.is_some();
+                let reply = match way {
+                    Way::Say(rcode) => reply_to(query, rcode, false),
+                    Way::OldServer if has_opt => reply_to(query, Rcode::FORMERR, false),
+                    Way::SecondOnly if queries == 1 => continue,
+                    Way::OldServer | Way::SecondOnly => reply_to(query, Rcode::NOERROR, false),
+                    Way::Silent => continue,
+                    Way::Cut => {
+                        socket.send_to(&reply_to(query, Rcode::NOERROR, true), from).await.expect("it is sent");
+                        let (stream, _) = listener.accept().await.expect("a connection");
+                        let mut client = TcpClient::over(stream);
+                        let query = client.receive().await.expect("a query");
+                        client.send(&reply_to(&query, Rcode::NXDOMAIN, false)).await.expect("it is sent");
+                        continue;
+                    }
+                    Way::Forged => {
+                        let mut forged = reply_to(query, Rcode::REFUSED, false);
+                        forged[0] ^= 1;
+                        socket.send_to(&forged, from).await.expect("it is sent");
+                        forged[0] ^= 1;
+                        forged[14] ^= 1;
+                        socket.send_to(&forged, from).await.expect("it is sent");
+                        reply_to(query, Rcode::NOERROR, false)
+                    }
+                };
+                socket.send_to(&reply, from).await.expect("it is sent");
+            }
+        };
+        let said = tokio::select! {
+            () = serve => unreachable!("it serves for ever"),
+            said = ask(address, &asked, Instant::now() + patience) => said,
+        };
+        (said.map(|reply| read_reply(&reply).expect("a reply").rcode()), queries)
+    }
+
+    #[tokio::test]
+    async fn a_member_is_asked_until_it_has_said_something_whole() {
+        const LONG: Duration = Duration::from_secs(30);
+        let check = async |way, patience, rcode, queries| {
+            let (said, seen) = play(way, patience).await;
+            assert_eq!((said.ok(), seen), (Some(rcode), queries), "{way:?}");
+        };
+        check(Way::Say(Rcode::NOERROR), LONG, Rcode::NOERROR, 1).await;
+        check(Way::Say(Rcode::SERVFAIL), LONG, Rcode::SERVFAIL, 1).await;
+        check(Way::Say(Rcode::FORMERR), LONG, Rcode::FORMERR, 2).await;
+        check(Way::OldServer, LONG, Rcode::NOERROR, 2).await;
+        check(Way::Cut, LONG, Rcode::NXDOMAIN, 1).await;
+        check(Way::Forged, LONG, Rcode::NOERROR, 1).await;
+        check(Way::SecondOnly, Duration::from_millis(200), Rcode::NOERROR, 2).await;
+    }
+
+    #[tokio::test]
+    async fn silence_ends_at_the_deadline() {
+        let (said, queries) = play(Way::Silent, Duration::from_millis(20)).await;
+        assert_eq!((said.map_err(|error| error.kind()), queries), (Err(io::ErrorKind::TimedOut), 2));
+    }
+}

@@ -1,0 +1,148 @@
+//! What a reply says: in short for a comparison, and in a few words for people.
+
+use crate::policy::divergence::Said;
+use crate::policy::serials::MemberId;
+use crate::wire::{Message, OptionCode, Rcode, RecordType, ReplyDigest, Section, SectionRecord, read_reply};
+use crate::zone::rdata_to_text;
+
+/// What a reply says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The rcode.
+    pub(super) rcode: Rcode,
+    /// That and the set of answer records, in short.
+    pub(super) digest: u32,
+    /// The version of the zone that it comes from, if it tells that.
+    pub(super) serial: Option<u32>,
+    /// The first few of the answer records, in an order of their own.
+    pub(super) data: String,
+}
+
+impl Answer {
+    /// Reads a reply; `None` if there is none in the octets, or not the whole one.
+    pub(super) fn of(octets: &[u8]) -> Option<Self> {
+        let reply = read_reply(octets).ok()?;
+        let digest = ReplyDigest::of(&reply)?.number();
+        let records: Vec<_> = Message::read(octets).ok()?.records().lenient().map_while(Result::ok).collect();
+        Some(Self { rcode: reply.rcode(), digest, serial: serial(&records), data: data(&records) })
+    }
+
+    /// As a member has said it.
+    pub(super) fn by(&self, member: MemberId) -> Said {
+        Said { member, rcode: self.rcode.0, digest: self.digest, serial: self.serial }
+    }
+}
+
+/// The version of the zone that a reply comes from: as ZONEVERSION tells (RFC 9660 section 2.1), or else the SOA record of a negative
+/// reply, or one that was asked for.
+fn serial(records: &[SectionRecord]) -> Option<u32> {
+    let edns = records.iter().find_map(SectionRecord::edns);
+    let mut options = edns.into_iter().flat_map(|edns| edns.iter_options());
+    let told = options.find_map(|(code, data)| match (code, data) {
+        (OptionCode::ZONEVERSION, &[_labels, SOA_SERIAL, s0, s1, s2, s3]) => Some(u32::from_be_bytes([s0, s1, s2, s3])),
+        _ => None,
+    });
+    told.or_else(|| {
+        let mut soas = records.iter().filter(|record| record.rtype == RecordType::SOA);
+        // RFC 1035 section 3.3.13: the serial is the first of five numbers at the end.
+        let numbers = soas.next()?.rdata.last_chunk::<20>()?;
+        numbers.first_chunk().map(|serial| u32::from_be_bytes(*serial))
+    })
+}
+
+/// TYPE of ZONEVERSION: the version is the serial number of the SOA record (RFC 9660 section 2.1.1).
+const SOA_SERIAL: u8 = 0;
+
+/// The first few answer records as text, sorted: servers may send them in any order.
+fn data(records: &[SectionRecord]) -> String {
+    let is_meant = |record: &&SectionRecord| record.section == Section::Answer && record.rtype != RecordType::RRSIG;
+    let mut texts: Vec<_> = records.iter().filter(is_meant).map(record_text).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    match texts.len() {
+        0 => "no records".to_owned(),
+        count if count <= SHOWN => texts.join(", "),
+        count => format!("{} and {} more", texts[..SHOWN].join(", "), count - SHOWN),
+    }
+}
+
+/// A record in short.
+fn record_text(record: &SectionRecord) -> String {
+    let SectionRecord { rtype, rdata, .. } = record;
+    // Long data are told by their beginning, which need not be all of what differs.
+    match rdata.get(..LONGEST) {
+        Some(_) => format!("{rtype} of {} octets", rdata.len()),
+        None => format!("{rtype} {}", rdata_to_text(*rtype, rdata)),
+    }
+}
+
+/// Records that are shown.
+const SHOWN: usize = 3;
+
+/// Octets of RDATA that is not shown any more.
+const LONGEST: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use super::*;
+    use crate::wire::{Flag, Header};
+
+    /// `www.` A IN.
+    const QUESTION: &[u8] = b"\x03www\0\0\x01\0\x01";
+
+    /// A record of the question's name.
+    fn record(rtype: RecordType, rdata: &[u8]) -> Vec<u8> {
+        let [t0, t1] = rtype.0.to_be_bytes();
+        let [l0, l1] = (rdata.len() as u16).to_be_bytes();
+        [&[0xC0, 12, t0, t1, 0, 1, 0, 0, 0, 9, l0, l1], rdata].concat()
+    }
+
+    /// An OPT record with a ZONEVERSION option of this data.
+    fn version(data: &[u8]) -> Vec<u8> {
+        let length = data.len() as u8;
+        [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 4 + length, 0, 19, 0, length], data].concat()
+    }
+
+    /// What is read of a reply with these records, answers before authority before additional.
+    fn read(rcode: Rcode, counts: [u16; 3], records: &[Vec<u8>]) -> Option<Answer> {
+        let [answers, authority, additional] = counts;
+        let header = Header::new(7).with(Flag::Response, true).with_rcode(rcode);
+        let header = header.with_counts([1, answers, authority, additional]);
+        Answer::of(&[&header.to_wire()[..], QUESTION, &records.concat()].concat())
+    }
+
+    #[test]
+    fn data_are_told_in_a_few_words() {
+        let check = |answers: &[Vec<u8>], expected: &str| {
+            let said = read(Rcode::NOERROR, [answers.len() as u16, 0, 0], answers).expect("a reply");
+            assert_eq!(said.data, expected);
+        };
+        let a = |last| record(RecordType::A, &[192, 0, 2, last]);
+        check(&[], "no records");
+        check(&[a(2), a(1)], "A 192.0.2.1, A 192.0.2.2");
+        check(&[a(1), record(RecordType::RRSIG, &[0; 20])], "A 192.0.2.1");
+        check(&[a(1), a(2), a(3), a(4), a(5)], "A 192.0.2.1, A 192.0.2.2, A 192.0.2.3 and 2 more");
+        check(&[record(RecordType::TXT, &[200; 128])], "TXT of 128 octets");
+        assert_eq!(Answer::of(b"no reply"), None);
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_option_or_of_an_soa_record() {
+        let check = |rcode, counts, records: &[Vec<u8>], expected: Option<u32>| {
+            let said = read(rcode, counts, records).expect("a reply");
+            assert_eq!((said.rcode, said.serial), (rcode, expected), "{records:?}");
+        };
+        let soa = record(RecordType::SOA, &[&[0, 0, 0, 0, 0, 9][..], &[1; 16]].concat());
+        let a = record(RecordType::A, &[192, 0, 2, 1]);
+        check(Rcode::NOERROR, [1, 0, 0], from_ref(&a), None);
+        check(Rcode::NXDOMAIN, [0, 1, 0], from_ref(&soa), Some(9));
+        check(Rcode::NOERROR, [1, 0, 0], from_ref(&soa), Some(9));
+        check(Rcode::NOERROR, [1, 0, 1], &[a.clone(), version(&[0, 0, 0, 0, 1, 2])], Some(258));
+        check(Rcode::NXDOMAIN, [0, 1, 1], &[soa, version(&[0, 0, 0, 0, 0, 7])], Some(7));
+        // Another type of version, and none at all.
+        check(Rcode::NOERROR, [1, 0, 1], &[a.clone(), version(&[0, 1, 0, 0, 1, 2])], None);
+        check(Rcode::NOERROR, [1, 0, 1], &[a, version(&[])], None);
+    }
+}

@@ -1,0 +1,160 @@
+//! What a reply says in 32 bits: its rcode and the set of its answer records, for who compares what several servers say.
+//!
+//! Order and TTLs of the records do not count, nor the case of names, how they are compressed, and RRSIG records, which each server may
+//! have made by itself. Where in RDATA names are is told by the table of its forms (`rdata.rs`). Nothing is allocated: each record is
+//! hashed as it is read, and the hashes are added up.
+
+use std::hash::{BuildHasher, Hasher};
+use std::num::NonZeroU32;
+
+use foldhash::fast::FixedState;
+
+use super::body::{Record, skip_name, walk_name};
+use super::codes::RecordType;
+use super::name::Name;
+use super::rdata::{NameRule, RdataForm};
+use super::reply::Reply;
+
+/// What a reply says, so that others can be compared with it. Two replies that say the same have the same digest; of two that do not,
+/// one pair in four thousand millions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplyDigest(NonZeroU32);
+
+impl ReplyDigest {
+    /// The digest of a reply; `None` if that is truncated, for what it would say is not known then.
+    pub fn of(reply: &Reply<'_>) -> Option<Self> {
+        if reply.is_truncated() {
+            return None;
+        }
+        let message = reply.as_wire();
+        let mut sum = u64::from(reply.rcode().0);
+        let mut at = reply.answers_start();
+        while at < reply.authority_start()
+            && let Some(record) = Record::read(message, at)
+        {
+            if record.rtype != RecordType::RRSIG {
+                // A sum does not depend on the order, and unlike XOR it does not take two that are equal for none.
+                sum = sum.wrapping_add(hash_record(message, &record));
+            }
+            at = record.end;
+        }
+        let folded = (sum ^ sum >> 32) as u32;
+        Some(Self(NonZeroU32::new(folded).unwrap_or(NonZeroU32::MIN)))
+    }
+
+    /// As a number.
+    pub fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// The hash of a record, but for its TTL.
+fn hash_record(message: &[u8], record: &Record) -> u64 {
+    // Whoever wants replicas to differ unseen has to write their data: no secret is needed.
+    let mut hasher = FixedState::default().build_hasher();
+    write_name(message, record.start, &mut hasher);
+    // Type and class.
+    hasher.write(message.get(record.owner_end..record.owner_end + 4).unwrap_or_default());
+    let rdata = message.get(..record.end).unwrap_or_default();
+    if write_rdata(rdata, record, &mut hasher).is_none() {
+        // RDATA that is not as its type wants it is compared as it is; the octet keeps it apart from what was begun.
+        hasher.write_u8(0);
+        hasher.write(rdata.get(record.rdata..).unwrap_or_default());
+    }
+    hasher.finish()
+}
+
+/// Adds RDATA, of which `message` ends with, name by name where its type has names whose case does not count. `None` if the data are
+/// not in the form of their type.
+fn write_rdata(message: &[u8], record: &Record, hasher: &mut impl Hasher) -> Option<()> {
+    let form = RdataForm::of(record.rtype).filter(|form| form.name_rule >= NameRule::AnyCase);
+    let names = form.map_or(0, |form| form.names);
+    let mut at = record.rdata + form.map_or(Some(0), |form| form.names_start(message.get(record.rdata..)?))?;
+    hasher.write(message.get(record.rdata..at)?);
+    for _ in 0..names {
+        let end = skip_name(message, at)?;
+        write_name(message, at, hasher);
+        at = end;
+    }
+    hasher.write(message.get(at..)?);
+    Some(())
+}
+
+/// Adds a sound name without compression, in lower case.
+fn write_name(message: &[u8], at: usize, hasher: &mut impl Hasher) {
+    let mut folded = [0; Name::MAX_LEN];
+    let mut length = 0;
+    walk_name(message, at, |label| {
+        if let Some(place) = folded.get_mut(length..length + 1 + label.len()) {
+            place[0] = label.len() as u8;
+            place[1..].copy_from_slice(label);
+            place[1..].make_ascii_lowercase();
+            length += place.len();
+        }
+    });
+    hasher.write(folded.get(..length).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::read_reply;
+    use super::super::sample::{EXAMPLE, QUESTION, REPLY, WWW, message, opt, record};
+    use super::*;
+
+    /// The digest of a reply with these flags and rcode, and these answers.
+    fn digest(bits: u16, answers: &[&[u8]]) -> Option<ReplyDigest> {
+        let opt = opt(0, 0, b"");
+        let parts = [&[QUESTION], answers, &[&opt]].concat();
+        let octets = message(REPLY | bits, [1, answers.len() as u16, 0, 1], &parts);
+        ReplyDigest::of(&read_reply(&octets).expect("a reply"))
+    }
+
+    /// An A record of this owner, TTL and address.
+    fn address(owner: &[u8], ttl: u8, last: u8) -> Vec<u8> {
+        let mut octets = record(owner, RecordType::A, &[192, 0, 2, last]);
+        octets[owner.len() + 7] = ttl;
+        octets
+    }
+
+    #[test]
+    fn what_does_not_count_makes_no_other_digest() {
+        let check = |a: &[&[u8]], b: &[&[u8]]| assert_eq!(digest(0, a), digest(0, b), "{a:?} {b:?}");
+        let (one, two) = (&address(WWW, 1, 1)[..], &address(WWW, 1, 2)[..]);
+        check(&[one, two], &[two, one]);
+        check(&[one], &[&address(WWW, 9, 1)]);
+        check(&[one], &[&address(b"\x03wWw\x07eXample\x03ORG\0", 1, 1)]);
+        check(&[one], &[one, &record(WWW, RecordType::RRSIG, &[7; 30])]);
+        let mx = |name: &[u8]| record(WWW, RecordType::MX, &[&[0, b'A'][..], name].concat());
+        check(&[&mx(EXAMPLE)], &[&mx(b"\x07EXAMPLE\x03oRg\0")]);
+        let soa = |name: &[u8]| record(WWW, RecordType::SOA, &[name, EXAMPLE, &[1; 20]].concat());
+        check(&[&soa(EXAMPLE)], &[&soa(b"\x07exAmple\x03org\0")]);
+        // AA, RA and AD.
+        assert_eq!(digest(0, &[one]), digest(0x04A0, &[one]));
+    }
+
+    #[test]
+    fn what_counts_makes_another_digest() {
+        let check = |a: &[&[u8]], b: &[&[u8]]| assert_ne!(digest(0, a), digest(0, b), "{a:?} {b:?}");
+        let (one, two) = (&address(WWW, 1, 1)[..], &address(WWW, 1, 2)[..]);
+        check(&[one], &[two]);
+        check(&[one], &[]);
+        check(&[one], &[one, two]);
+        check(&[one], &[&address(EXAMPLE, 1, 1)]);
+        check(&[one], &[&record(WWW, RecordType(65280), &[192, 0, 2, 1])]);
+        check(&[&record(WWW, RecordType::TXT, b"\x01a")], &[&record(WWW, RecordType::TXT, b"\x01A")]);
+        let mx = |preference, name: &[u8]| record(WWW, RecordType::MX, &[&[0, preference][..], name].concat());
+        check(&[&mx(b'A', EXAMPLE)], &[&mx(b'a', EXAMPLE)]);
+        check(&[&mx(1, EXAMPLE)], &[&mx(1, b"\x03org\0")]);
+        // An MX without its name, and one with half of it.
+        check(&[&record(WWW, RecordType::MX, &[0])], &[&record(WWW, RecordType::MX, &[0, 1, 1])]);
+        for rcode in [2, 3, 5] {
+            assert_ne!(digest(0, &[]), digest(rcode, &[]), "{rcode}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_reply_has_none() {
+        assert_eq!(digest(0x0200, &[&address(WWW, 1, 1)]), None);
+        assert!(digest(0, &[&address(WWW, 1, 1)]).is_some());
+    }
+}
