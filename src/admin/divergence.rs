@@ -1,4 +1,4 @@
-//! What members of pools answer differently, by HTTP: of all pools, or of one.
+//! What members of pools answer differently, and which versions of zones they have, by HTTP: of all pools, or of one.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::Request;
 use super::routes::{HttpError, Server};
 use crate::sight::divergence::Divergences;
+use crate::sight::serials::Serials;
 
 /// `GET /api/v1/divergence`.
 pub(super) async fn divergence(
@@ -18,6 +19,16 @@ pub(super) async fn divergence(
     let pool = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
     let divergences = server.ask(|way_back| Request::Divergences(pool, way_back)).await?;
     divergences.map(Json).map_err(HttpError::Refused)
+}
+
+/// `GET /api/v1/serials`.
+pub(super) async fn serials(
+    State(server): State<Arc<Server>>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Serials>, HttpError> {
+    let pool = read(&query.unwrap_or_default()).map_err(HttpError::Invalid)?;
+    let serials = server.ask(|way_back| Request::Serials(pool, way_back)).await?;
+    serials.map(Json).map_err(HttpError::Refused)
 }
 
 /// Reads which pool is asked for, if it is one alone.

@@ -52,6 +52,7 @@ pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
 use crate::sight::divergence::Divergences;
+use crate::sight::serials::Serials;
 use crate::sight::live::{History, Second, Span};
 use crate::sight::names::TopNames;
 use crate::sight::slow::SlowRaces;
@@ -85,6 +86,8 @@ pub enum Request {
     SlowRaces(oneshot::Sender<Option<Arc<Mutex<SlowRaces>>>>),
     /// The names that are counted, if any are.
     TopNames(oneshot::Sender<Option<Arc<Mutex<TopNames>>>>),
+    /// Which versions of zones members of this pool, or of all, have.
+    Serials(Option<String>, oneshot::Sender<Result<Serials, Refused>>),
     /// What members of this pool, or of all, answer differently.
     Divergences(Option<String>, oneshot::Sender<Result<Divergences, Refused>>),
     /// All zones and catalogs.

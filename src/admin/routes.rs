@@ -56,6 +56,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>,
         .route("/api/v1/slow", get(slow::slow))
         .route("/api/v1/names", get(names::names))
         .route("/api/v1/divergence", get(divergence::divergence))
+        .route("/api/v1/serials", get(divergence::serials))
         .route("/api/v1/zones", get(zones))
         .route("/api/v1/accept/{name}", post(accept))
         .route(RELOAD, post(reload))

@@ -114,6 +114,7 @@ fn config(args: &Args) -> Config {
         rules,
         probe: ProbeConfig::default(),
         replicas: PoolConfig::REPLICAS,
+        max_lag: PoolConfig::MAX_LAG,
         compare: PoolConfig::COMPARE,
         audit: None,
         cache: PoolConfig::CACHE,

@@ -130,6 +130,9 @@ pub const TIMEOUT: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 /// Silence after which the next backend is due. May exceed `timeout`: then only failures move on.
 pub const ATTEMPT_TIMEOUT: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 
+/// For how long a replica may have an older version of a zone.
+pub const MAX_LAG: Limits<Duration> = Limits { min: ms(100), max: secs(86_400) };
+
 /// A fixed grace. Not to wait at all is `accept = "conclusive"`.
 pub const GRACE: Limits<Duration> = Limits { min: ms(1), max: secs(60) };
 

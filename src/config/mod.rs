@@ -245,6 +245,8 @@ pub struct PoolConfig {
     pub compare: f64,
     /// Of replicas: how often all that take queries are asked a recent question, if ever.
     pub audit: Option<Duration>,
+    /// Who of them has an older version of a zone than others for longer than this is behind.
+    pub max_lag: Duration,
     /// Whether its replies are kept, if there is a cache.
     pub cache: bool,
     /// How many queries may be out to one backend; above, the next one is asked.
@@ -265,6 +267,9 @@ impl PoolConfig {
 
     /// The default of `compare`: it takes time of each question that is compared.
     pub const COMPARE: f64 = 0.0;
+
+    /// The default of `max_lag`: a NOTIFY and a transfer take less, and an hour's refresh is no time to be sent to old data.
+    pub const MAX_LAG: Duration = Duration::from_secs(10);
 
     /// The default of `cache`: who asks for a cache means all pools.
     pub const CACHE: bool = true;

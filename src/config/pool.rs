@@ -48,6 +48,7 @@ pub(super) fn read<'d>(
         health,
     };
     let replicas = section.boolean("replicas", PoolConfig::REPLICAS);
+    let max_lag = section.parsed("max_lag", |text| limits::MAX_LAG.parse(text), PoolConfig::MAX_LAG);
     let compare = read_compare(&mut section, replicas);
     let audit = read_audit(&mut section, replicas);
     let cache = section.boolean("cache", PoolConfig::CACHE);
@@ -62,6 +63,7 @@ pub(super) fn read<'d>(
         rules,
         probe,
         replicas,
+        max_lag,
         compare,
         audit,
         cache,

@@ -192,7 +192,7 @@ impl<I: Io> ActiveRace<'_, I> {
         {
             self.compare(asked.backend, reply);
         }
-        let Self { entry, .. } = self;
+        let Self { entry, pool, .. } = self;
         // RFC 8945 section 5.3: who has signed its query takes no unsigned reply, if another backend has a signed one.
         let is_worthless = entry.is_signed() && !reply.is_signed();
         let newer = asked.filter(|_| !is_worthless).and_then(|asked| {

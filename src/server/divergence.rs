@@ -1,5 +1,7 @@
 //! What members of pools answer differently, for whoever asks the admin server.
 
+use std::sync::Arc;
+
 use super::Server;
 use crate::admin::Refused;
 use crate::sight::divergence::Divergences;
@@ -11,13 +13,21 @@ impl Server {
     /// # Errors
     /// If there is no such pool.
     pub(super) fn divergences(&self, pool: Option<&str>) -> Result<Divergences, Refused> {
+        Ok(self.comparisons.show(self.pools_meant(pool)?.into_iter()))
+    }
+
+    /// The pool of this name, or all.
+    ///
+    /// # Errors
+    /// If there is no such pool.
+    pub(super) fn pools_meant(&self, name: Option<&str>) -> Result<Vec<&Arc<SharedPool>>, Refused> {
         let pools = self.state.as_ref().map_or(&[][..], |state| &state.pools);
-        if let Some(name) = pool
-            && !pools.iter().any(|pool| pool.config.name == name)
-        {
-            return Err(Refused::no_such("pool", name, pools.iter().map(|pool| &*pool.config.name)));
+        let meant: Vec<_> = pools.iter().filter(|pool| name.is_none_or(|name| pool.config.name == name)).collect();
+        match name {
+            Some(name) if meant.is_empty() => {
+                Err(Refused::no_such("pool", name, pools.iter().map(|pool| &*pool.config.name)))
+            }
+            Some(_) | None => Ok(meant),
         }
-        let is_meant = |shared: &SharedPool| pool.is_none_or(|name| shared.config.name == name);
-        Ok(self.comparisons.show(pools.iter().filter(|shared| is_meant(shared))))
     }
 }

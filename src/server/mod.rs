@@ -23,6 +23,7 @@ mod reload_notice;
 mod replacement;
 mod sections;
 mod seen;
+mod serials;
 mod slow_threshold;
 mod start;
 mod status;
@@ -79,7 +80,7 @@ use crate::net::clock::SleepMeter;
 use crate::net::tasks::{TaskKind, Tasks, blocking};
 use crate::net::tcp::MovedConnection;
 use crate::notify::Notifier;
-use crate::replicas::Comparisons;
+use crate::replicas::{Comparisons, SoaProbes};
 use crate::secondary::{Secondaries, ZoneUpdate};
 use crate::state::{ForwarderState, HealthEvent};
 use crate::taps::Taps;
@@ -174,6 +175,8 @@ pub struct Server {
     prober: Prober,
     /// Compares what they say.
     comparisons: Comparisons,
+    /// Asks replicas which versions of zones they have.
+    soa_probes: SoaProbes,
     /// What workers met.
     health_events: UnboundedReceiver<HealthEvent>,
     /// The counters of all workers, and of the processes before.
@@ -365,6 +368,7 @@ impl Server {
             Request::Cache(answer) => drop(answer.send(self.cache_access())),
             Request::SlowRaces(answer) => drop(answer.send(self.taps.slow_races())),
             Request::TopNames(answer) => drop(answer.send(self.taps.top_names())),
+            Request::Serials(pool, answer) => drop(answer.send(self.serials(pool.as_deref()))),
             Request::Divergences(pool, answer) => drop(answer.send(self.divergences(pool.as_deref()))),
             Request::Zones(answer) => drop(answer.send(self.zones_report())),
             Request::Explain(question, answer) => drop(answer.send(self.explain(*question))),
@@ -403,6 +407,7 @@ impl Server {
     fn set_state(&mut self, state: Arc<ForwarderState>) {
         self.prober.set_state(&state);
         self.comparisons.set_state(&state);
+        self.soa_probes.set_state(&state);
         self.slow_thresholds.set(self.slow, &state);
         self.known_changes.notify_one();
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));

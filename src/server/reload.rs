@@ -480,6 +480,7 @@ impl Server {
                     self.workers.begin_forwarder(forwarder, (&state, table, &self.own), changes);
                     self.prober.set_state(&state);
                     self.comparisons.set_state(&state);
+                    self.soa_probes.set_state(&state);
                     self.condition.set_pools(&state.pools);
                     self.state = Some(state);
                 }
@@ -489,6 +490,7 @@ impl Server {
                 self.workers.forget_forwarder();
                 self.prober.stop();
                 self.comparisons.stop();
+                self.soa_probes.stop();
                 self.recent_queries = RecentQueries::default();
                 // What is known may be wanted when it comes back.
                 self.tasks.start_and_leave(TaskKind::Persist, blocking(self.saves.last_one(&earlier)));

@@ -45,7 +45,7 @@ use crate::net::clock::SleepMeter;
 use crate::net::descriptors::{Demand, Shares};
 use crate::net::tasks::Tasks;
 use crate::notify::Notifier;
-use crate::replicas::Comparisons;
+use crate::replicas::{Comparisons, SoaProbes};
 use crate::secondary::{SavedZones, Secondaries, ZoneKind, ZoneUpdate};
 use crate::state::ForwarderState;
 use crate::taps::{Taps, TapsConfig};
@@ -186,9 +186,11 @@ impl Server {
         };
         let mut prober = Prober::new(tasks.clone(), probes_at_a_time(&shares), Rc::new(on_change));
         let mut comparisons = Comparisons::new(tasks.clone(), prober.places());
+        let mut soa_probes = SoaProbes::new(tasks.clone(), prober.places());
         if let Some(state) = &state {
             prober.set_state(state);
             comparisons.set_state(state);
+            soa_probes.set_state(state);
         }
         let (asks, requests) = channel(ADMIN_REQUESTS);
         let condition = Arc::new(Condition::default());
@@ -252,6 +254,7 @@ impl Server {
             notifier,
             prober,
             comparisons,
+            soa_probes,
             health_events,
             carried_counters,
             frozen: None,

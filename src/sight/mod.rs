@@ -11,6 +11,7 @@ mod history;
 mod kept;
 pub mod live;
 pub mod names;
+pub mod serials;
 pub mod slow;
 pub mod verdict;
 

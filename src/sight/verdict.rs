@@ -172,6 +172,13 @@ pub const RULES: &[Rule] = &[
         judge: backend_slow,
     },
     Rule {
+        code: "backend-behind",
+        state: VerdictState::Watch,
+        bound: "A backend of replicas is behind: a zone of it is older than that of another for longer than max_lag.",
+        why: "Clients get newer data from others, but transfers to it do not work, or take too long.",
+        judge: backend_behind,
+    },
+    Rule {
         code: "tail-high",
         state: VerdictState::Watch,
         bound: "In the last minute at least 3 % of the answers of a pool, and 30 of them, took four times the usual p99 and 20 ms more.",
@@ -296,6 +303,22 @@ fn backend_down(facts: &Facts<'_>) -> Vec<String> {
         }
     };
     facts.pools.iter().filter(|pool| !is_down(pool)).filter_map(text).collect()
+}
+
+fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
+    let text = |pool: &PoolFacts<'_>| {
+        let behind: Vec<_> = pool.backends.iter().filter(|backend| backend.state == BackendState::Behind).collect();
+        let (name, all) = (pool.name, pool.backends.len());
+        match *behind {
+            [] => None,
+            [backend] => {
+                let time = time(backend.state_for);
+                Some(format!("{} of pool {name} is behind for {time}: a zone of it is older than that of others", backend.name))
+            }
+            _ => Some(format!("{} of {all} backends of pool {name} are behind: {}", behind.len(), named(&behind))),
+        }
+    };
+    facts.pools.iter().filter_map(text).collect()
 }
 
 fn backend_slow(facts: &Facts<'_>) -> Vec<String> {

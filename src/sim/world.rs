@@ -420,6 +420,7 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
             rules: rules.clone(),
             probe: ProbeConfig::default(),
             replicas: false,
+            max_lag: PoolConfig::MAX_LAG,
             compare: 0.0,
             audit: None,
             cache: true,

@@ -73,6 +73,7 @@ mod rfc_9471;
 mod rfc_9520;
 mod rfc_9660;
 mod schema;
+mod serials;
 mod service_manager;
 mod shifts;
 mod sight;

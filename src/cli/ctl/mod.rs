@@ -9,6 +9,7 @@ mod divergence;
 mod explain;
 mod members;
 mod names;
+mod serials;
 mod slow;
 pub(super) mod table;
 mod zones;
@@ -87,6 +88,8 @@ enum Action {
     Slow(slow::Which),
     /// Show the names asked for most in the last ten minutes, and those with most SERVFAIL
     Names(Show),
+    /// Show which version of which zone the members of a pool have, and who is behind
+    Serials(serials::Which),
     /// List the questions that members of a pool answer differently, and who says what
     Divergence(divergence::Which),
     /// Show all zones, and how catalog zones stand
@@ -225,6 +228,7 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Explain(asked) => explain::obey(connection, asked),
         Action::Slow(which) => slow::obey(connection, which),
         Action::Names(show) => names::obey(connection, show),
+        Action::Serials(which) => serials::obey(connection, which),
         Action::Divergence(which) => divergence::obey(connection, which),
         Action::Zones(show) => zones::obey(connection, show),
         Action::Accept { name } => connection.change(Order::accept(name)),

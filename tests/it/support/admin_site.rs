@@ -26,6 +26,7 @@ use hedgerow::metrics::{
 };
 use hedgerow::sight::Sight;
 use hedgerow::sight::divergence::Divergences;
+use hedgerow::sight::serials::Serials;
 use hedgerow::wire::Transport;
 use tempfile::TempDir;
 use tokio::runtime;
@@ -227,6 +228,7 @@ async fn control(mut received: Receiver<Request>, changes: Arc<Mutex<Vec<Change>
             Request::Cache(way_back) => drop(way_back.send(cache.clone())),
             Request::SlowRaces(way_back) => drop(way_back.send(None)),
             Request::TopNames(way_back) => drop(way_back.send(None)),
+            Request::Serials(_, way_back) => drop(way_back.send(Ok(Serials::default()))),
             Request::Divergences(_, way_back) => drop(way_back.send(Ok(Divergences::default()))),
             Request::Zones(way_back) => drop(way_back.send(ZonesReport::default())),
             Request::Explain(_, way_back) => {
