@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::support::etcd::{Gateway, Reply, section};
@@ -105,4 +106,29 @@ fn a_revision_that_goes_back_is_a_list_like_any_other() {
     is_restored.store(true, Ordering::SeqCst);
     // The one before is up and alone: it stays until the new one is up.
     wait_for_members(&server, &[backends[1].address()]);
+}
+
+#[test]
+fn pools_of_one_etcd_hear_the_same_signs_of_life() {
+    let backend = Arc::new(Backend::new(answer("192.0.2.1")));
+    let of = Arc::clone(&backend);
+    let gateway = Gateway::start(move |path, _| match path {
+        "/v3/watch" => Reply::Stream(CREATED.to_owned()),
+        _ => Reply::Whole(200, page(&of, 5)),
+    });
+    let more: String = (1..5).map(|number| format!("[pools.ts{number}.discover]\netcd = 'ts{number}'\n")).collect();
+    let routes = "[forwarder.routes]\n'.' = 'ts'\n";
+    let server = Server::start(&forwarder("etcd = 'ts'", &format!("{more}{routes}{}", section(gateway.address()))));
+    wait_for_up(&server, 1);
+    let is_fresh = || {
+        let metrics = server.admin().metrics();
+        metrics.sum("hedgerow_discovery_fresh", &[]) == 5
+    };
+    until("all are fresh", || is_fresh().then_some(()));
+    // Five pools and the orders watch; from here on nothing but signs of life is asked for.
+    until("all watch", || (gateway.asked() >= 12).then_some(()));
+    let (asked, began) = (gateway.asked(), Instant::now());
+    until("there are three more signs", || (gateway.asked() >= asked + 3).then_some(()));
+    assert!(began.elapsed() > Duration::from_secs(4), "one each two seconds: {:?}", began.elapsed());
+    assert!(is_fresh());
 }
