@@ -386,7 +386,7 @@ impl Server {
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
-            self.slow_thresholds.set(self.slow, state);
+            self.slow_thresholds.on_second(self.slow, state);
             self.saves.tick(state, &self.tasks, std::time::Instant::now());
             if let Some(cache) = &state.cache {
                 cache.add_sleep(slept);
