@@ -20,6 +20,7 @@ mod recent_queries;
 mod reload;
 mod reload_notice;
 mod replacement;
+mod retired;
 mod sections;
 mod seen;
 mod slow_threshold;
@@ -58,6 +59,7 @@ use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
+use self::retired::Retired;
 use self::seen::Seen;
 use self::slow_threshold::SlowThresholds;
 pub use self::start::StartError;
@@ -92,6 +94,8 @@ pub struct Server {
     source: Option<ConfigText>,
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
+    /// Pools of those before.
+    retired: Retired,
     workers: Workers,
     /// What observes queries.
     taps: Taps,
@@ -298,6 +302,7 @@ impl Server {
                     return ServerEvent::Known(self.known());
                 }
                 _ = self.crowds.tick() => {
+                    self.retired.free_unused();
                     if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
                         self.tell(|| Command::Refresh);
                     }
@@ -402,7 +407,10 @@ impl Server {
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);
         self.condition.set_pools(&state.pools);
-        self.state = Some(state);
+        self.retired.free_unused();
+        if let Some(earlier) = self.state.replace(state) {
+            self.retired.keep(&earlier, self.state.as_deref());
+        }
     }
 
     /// Whether another state has another cache than the one in force.
