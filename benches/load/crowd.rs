@@ -1,9 +1,9 @@
 //! What thousands of backends cost of which few answer: a query beside one with five backends, memory, the start, `/metrics`, and
 //! a hundred that come and go each second.
 //!
-//! Three pools take turns within a round for each `balance`: five backends that all answer, 5,000 of which five answer, and 5,000 of which
-//! a hundred do. The first pair shows what the number costs; the third has queries to a hundred servers besides, of which fewer can
-//! leave together.
+//! Four pools take turns within a round for each `balance`: five backends that all answer, 5,000 of which five answer, a hundred that all
+//! answer, and 5,000 of which a hundred do. Pools are compared of which as many answer: queries to a hundred servers leave by more calls
+//! than those to five, however many backends are known.
 
 mod changes;
 
@@ -72,9 +72,13 @@ struct Members {
     answering: u32,
 }
 
-/// What is compared, the first with each of the others.
-const POOLS: [Members; 3] =
-    [Members { all: 5, answering: 5 }, Members { all: MANY, answering: 5 }, Members { all: MANY, answering: 100 }];
+/// What is compared: the first two with each other, and the last two; memory always with the first.
+const POOLS: [Members; 4] = [
+    Members { all: 5, answering: 5 },
+    Members { all: MANY, answering: 5 },
+    Members { all: 100, answering: 100 },
+    Members { all: MANY, answering: 100 },
+];
 
 /// Backends of a large pool.
 const MANY: u32 = 5_000;
@@ -136,21 +140,21 @@ impl Crowd {
         let rounds = self.rounds.len();
         let mut out = format!(
             "Median (min–max) of {rounds} rounds. CPU: s of the worker for a million answers, closed loop, `sequential`.\n\n\
-             | `balance` | CPU, 5 of 5 answer | 5 of {MANY} | times | 100 of {MANY} | times | target | MB more, 5 of {MANY} | 100 of {MANY}, target 40 |\n\
-             |---|---|---|---|---|---|---|---|---|\n"
+             | `balance` | CPU, 5 of 5 answer | 5 of {MANY} | times | 100 of 100 | 100 of {MANY} | times | target | MB more than 5 of 5, 5 of {MANY} | 100 of {MANY}, target 40 |\n\
+             |---|---|---|---|---|---|---|---|---|---|\n"
         );
         for (place, (balance, target)) in BALANCES.iter().enumerate() {
             let cell = |decimals, value: &dyn Fn(&[Sample]) -> f64| self.spread(place, value).cell(decimals);
-            let times = |pool: usize| cell(2, &|samples| samples[pool].worker_cpu / samples[0].worker_cpu);
             let cpu = |pool: usize| cell(2, &|samples| samples[pool].worker_cpu);
+            let times = |pool: usize, to: usize| cell(2, &|samples| samples[pool].worker_cpu / samples[to].worker_cpu);
             let more =
                 |pool: usize| cell(1, &|samples| (samples[pool].resident as f64 - samples[0].resident as f64) / 1e6);
-            let cells = [cpu(0), cpu(1), times(1), cpu(2), times(2), format!("≤ {target}"), more(1), more(2)];
+            let target = format!("≤ {target}");
+            let cells = [cpu(0), cpu(1), times(1, 0), cpu(2), cpu(3), times(3, 2), target, more(1), more(3)];
             let _ = writeln!(out, "| `{balance}` | {} |", cells.join(" | "));
         }
-        out.push_str(
-            "\nOf all `balance` together:\n\n| what | 5 of 5 answer | 5 of 5000 | 100 of 5000 |\n|---|---|---|---|\n",
-        );
+        let pools = POOLS.map(|Members { all, answering }| format!("{answering} of {all} answer")).join(" | ");
+        let _ = write!(out, "\nOf all `balance` together:\n\n| what | {pools} |\n|---|---|---|---|---|\n");
         for (what, decimals, value) in ROWS {
             let cells: Vec<_> = (0..POOLS.len()).map(|pool| self.spread_of_all(pool, value).cell(decimals)).collect();
             let _ = writeln!(out, "| {what} | {} |", cells.join(" | "));
