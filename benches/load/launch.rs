@@ -103,7 +103,7 @@ impl Knocker {
 const GAP: Duration = Duration::from_micros(500);
 
 /// The file that takes what a server prints.
-const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 
 /// An address of this machine with a port that is free for UDP and TCP.
 fn free_address() -> io::Result<SocketAddr> {

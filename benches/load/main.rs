@@ -9,14 +9,17 @@
 //!
 //! `--overload` measures what is left of a server that is asked more than it can do. Not through `chrt`: programs that only use
 //! time share its core, and would never yield it.
+//! `--crowd` measures what thousands of backends cost beside five.
 //! `--watched` measures what history, pages, query log and dnstap cost beside none of them.
 //! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
 //!
 //! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
 //! No speed is asserted: the report is for a reader.
 
+mod admin;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
 mod instructions;
 mod launch;
 mod limits;
@@ -42,6 +45,7 @@ use common::message::Lengths;
 use common::positive;
 use common::process::{Cores, Hold, Place};
 use common::responder::{self, Behavior};
+use crowd::Crowd;
 use limits::Limits;
 use machine::Machine;
 use overload::Overload;
@@ -90,6 +94,9 @@ struct Options {
     /// Only what is left of a server at once, twice and five times what it can do.
     #[arg(long)]
     overload: bool,
+    /// Only what thousands of backends cost, of which few answer, and that a hundred come and go each second.
+    #[arg(long)]
+    crowd: bool,
     /// Only what it costs to be watched: history, a page, names, query log, dnstap, each beside nothing of them.
     #[arg(long)]
     watched: bool,
@@ -116,6 +123,9 @@ enum Role {
         /// The TTL of an answer, in seconds.
         #[arg(long)]
         ttl: u32,
+        /// At how many addresses.
+        #[arg(long)]
+        addresses: u32,
     },
     /// Answers as a backend that holds replies back.
     Responder(Behavior),
@@ -133,7 +143,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     options.place.settle()?;
     match role {
         Role::Echo { coupled } => tool::run(Tool::Echo { is_coupled: coupled })?,
-        Role::FastResponder { ttl } => tool::run(Tool::Responder { ttl })?,
+        Role::FastResponder { ttl, addresses } => tool::run(Tool::Responder { ttl, addresses })?,
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
         Role::Spin => overload::spin()?,
@@ -158,6 +168,13 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let overload = Overload::measure(rounds, secs, cores, folder.path())?;
         print!("{}\n{}", machine.markdown(), overload.markdown(secs));
         return keep(options, "overload", &machine, &overload.json(&machine));
+    }
+
+    if options.crowd {
+        let machine = Machine::find(&[]);
+        let crowd = Crowd::measure(rounds, secs, cores, folder.path())?;
+        print!("{}\n{}", machine.markdown(), crowd.markdown());
+        return keep(options, "crowd", &machine, &crowd.json(&machine));
     }
 
     let peers = match &options.peers {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::admin;
 use crate::common::client::{Plan, SOCKETS, Seen};
 use crate::common::forwarder;
 use crate::common::message::{self, Expect, Lengths};
@@ -16,7 +17,7 @@ use crate::instructions;
 use crate::launch::{Knocker, Launch};
 use crate::peer::Peer;
 use crate::settings::Setup;
-use crate::watched::{self, Watch};
+use crate::watched::Watch;
 
 /// What a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +284,7 @@ impl Subject {
         let backends: Vec<_> = responders.iter().map(|responder| responder.address).collect();
         let knocker = Knocker::new(scenario.names(), lengths)?;
         let setup = Setup { scenario, listen: knocker.address, backends: &backends, hosts: &hosts, folder };
-        let admin = watched::free_address()?;
+        let admin = admin::free_address()?;
         let launch = match self.answerer {
             Answerer::Echo => return Running::echo(&["echo"], core),
             Answerer::CoupledEcho => return Running::echo(&["echo", "--coupled"], core),
@@ -332,7 +333,13 @@ impl Running {
 
 /// Starts a backend that is always fast.
 pub(crate) fn responder(ttl: u32, core: Option<usize>) -> io::Result<Server> {
-    Server::role(&["fast-responder".to_owned(), "--ttl".to_owned(), ttl.to_string()], core)
+    responders(1, ttl, core)
+}
+
+/// Starts so many of them, at [addresses that follow each other](crate::tool::nth_address).
+pub(crate) fn responders(addresses: u32, ttl: u32, core: Option<usize>) -> io::Result<Server> {
+    let arguments = format!("fast-responder --ttl {ttl} --addresses {addresses}");
+    Server::role(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>(), core)
 }
 
 /// Writes the config of the release binary, with these lines besides, and tells how to start it.

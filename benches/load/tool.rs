@@ -1,9 +1,10 @@
 //! The tools that a load run starts as processes of their own: the bare echo and the fixed responder.
 //!
-//! Each binds a port of its own, says on stdout which, and answers in batches until its stdin is closed; so it ends
+//! Each binds a port of its own, at one address or several, says on stdout which, and answers in batches until its stdin is closed; so it ends
 //! with the process that started it, however that ends.
 
 use std::io::{self, Write};
+use std::iter;
 use std::net::{Ipv4Addr, UdpSocket};
 
 use hedgerow::net::batch::{BATCH, RecvBatch, SendBatch};
@@ -23,6 +24,8 @@ pub(crate) enum Tool {
     Responder {
         /// The TTL of an answer, in seconds.
         ttl: u32,
+        /// At how many addresses: 127.0.0.1 and those that follow it, all with one port.
+        addresses: u32,
     },
 }
 
@@ -31,8 +34,12 @@ const DATAGRAM: usize = 512;
 
 /// Answers until stdin is closed.
 pub(crate) fn run(tool: Tool) -> io::Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{}", socket.local_addr()?);
+    let addresses = match tool {
+        Tool::Echo { .. } => 1,
+        Tool::Responder { addresses, .. } => addresses,
+    };
+    let sockets = bind(addresses)?;
+    println!("{}", sockets[0].local_addr()?);
     io::stdout().flush()?;
 
     let stdin = io::stdin();
@@ -42,14 +49,30 @@ pub(crate) fn run(tool: Tool) -> io::Result<()> {
         Tool::Echo { is_coupled: true } => outbox,
         Tool::Echo { is_coupled: false } | Tool::Responder { .. } => outbox.without_gso(),
     };
+    let mut ready: Vec<_> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+    ready.push(PollFd::new(&stdin, PollFlags::IN));
     loop {
-        let mut ready = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];
         poll(&mut ready, None)?;
-        if !ready[1].revents().is_empty() {
+        if ready.last().is_some_and(|stdin| !stdin.revents().is_empty()) {
             return Ok(());
         }
-        answer_all(tool, &socket, &mut inbox, &mut outbox)?;
+        for (socket, _) in sockets.iter().zip(&ready).filter(|(_, ready)| !ready.revents().is_empty()) {
+            answer_all(tool, socket, &mut inbox, &mut outbox)?;
+        }
     }
+}
+
+/// Binds a port at so many addresses, the first of which is 127.0.0.1.
+fn bind(addresses: u32) -> io::Result<Vec<UdpSocket>> {
+    let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = first.local_addr()?.port();
+    let more = (1..addresses).map(|number| UdpSocket::bind((nth_address(number), port)));
+    iter::once(Ok(first)).chain(more).collect()
+}
+
+/// The address of this number of a responder.
+pub(crate) fn nth_address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + number)
 }
 
 /// Answers what has come, batch by batch.
@@ -63,7 +86,7 @@ fn answer_all(tool: Tool, socket: &UdpSocket, inbox: &mut RecvBatch, outbox: &mu
         for query in (0..received).filter_map(|index| inbox.datagram(index)) {
             outbox.push(Some(query.peer), None, |out| match tool {
                 Tool::Echo { .. } => message::write_echo(query.bytes, out),
-                Tool::Responder { ttl } => message::write_reply(query.bytes, ttl, out),
+                Tool::Responder { ttl, .. } => message::write_reply(query.bytes, ttl, out),
             });
         }
         // A response that is not taken counts as lost at the client.

@@ -1,7 +1,7 @@
 //! What it costs to be watched: the same server with history and slow races, with pages that listen, with a query log, with dnstap.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,11 +60,6 @@ impl Watch {
         }
         Ok(())
     }
-}
-
-/// A free address for an admin server.
-pub(crate) fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 /// Listens to each second, as a page does.

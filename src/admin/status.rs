@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{Shown, State};
 /// How a catalog zone of other servers stands.
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
-pub use crate::metrics::OrderSnapshot as OrderStatus;
+/// An order that a backend is under.
+pub use crate::metrics::Order;
 use crate::metrics::{
     BackendSnapshot, BackendState, CacheSnapshot, HistogramSnapshot, LastReload, Origin, PoolSnapshot, ProcessSnapshot,
     ReloadSnapshot, Snapshot, SourceSnapshot, SourceState, SupervisorSnapshot,
@@ -240,7 +241,7 @@ pub struct BackendStatus {
     pub behind: bool,
     /// The order that it is under; null if there is none.
     #[serde(default)]
-    pub order: Option<OrderStatus>,
+    pub order: Option<Order>,
 }
 
 /// The cache. Every look-up is one of `hits`, `stale_hits` and `misses`.

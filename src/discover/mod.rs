@@ -28,7 +28,7 @@ pub mod saved;
 pub use backoff::Backoff;
 pub use entry::{Entry, escaped, unescaped};
 pub use listing::{Item, Listing, News};
-pub use order::{Order, Orders};
+pub use order::Orders;
 pub use roster::{Doubt, Fixed, Member, Origins, Refusal, Roster, RosterRules, Settled, Source};
 
-pub use crate::metrics::{Change, OrderWord, Origin, SourceState};
+pub use crate::metrics::{Change, Order, OrderWord, Origin, SourceState};

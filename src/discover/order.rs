@@ -5,23 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{escaped, unescaped};
-use crate::metrics::OrderWord;
-
-/// An order, as it stands in etcd.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// What is to be done.
-    pub order: OrderWord,
-    /// Who gave it.
-    #[serde(default)]
-    pub by: String,
-    /// When (RFC 3339).
-    #[serde(default)]
-    pub at: String,
-    /// When it ends by itself (RFC 3339); none: when somebody takes it back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<String>,
-}
+use crate::metrics::Order;
 
 impl Order {
     /// Octets of the JSON of one at most.
@@ -98,6 +82,7 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::OrderWord;
 
     #[test]
     fn orders_are_read() {

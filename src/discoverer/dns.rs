@@ -16,7 +16,7 @@ use crate::discover::{Backoff, News};
 use crate::limit::OwnAddresses;
 use crate::net::client::{TcpClient, UdpClient};
 use crate::net::tasks::blocking;
-use crate::wire::{Flag, HEADER_LEN, Header, is_reply_to, write_plain_query};
+use crate::wire::{Header, is_reply_to, write_recursive_query};
 
 /// A name that lists members, and who is asked for it.
 pub(super) struct DnsSource {
@@ -105,7 +105,8 @@ impl Way {
 
     /// Asks a question and waits for its reply.
     async fn exchange(&mut self, question: &DnsQuestion) -> io::Result<Vec<u8>> {
-        let query = query_of(question);
+        let mut query = Vec::new();
+        write_recursive_query(rand::random(), &question.name, question.rtype, None, &mut query);
         let client = match self {
             Self::Tcp(client) => {
                 client.send(&query).await?;
@@ -132,17 +133,6 @@ impl Way {
             return Ok(buffer);
         }
     }
-}
-
-/// A query with recursion desired: resolvers follow names for us.
-fn query_of(question: &DnsQuestion) -> Vec<u8> {
-    let (mut query, id) = (Vec::new(), rand::random());
-    write_plain_query(id, &question.name, question.rtype, &mut query);
-    let header = Header::new(id).with(Flag::RecursionDesired, true).with_counts([1, 0, 0, 0]);
-    if let Some(head) = query.get_mut(..HEADER_LEN) {
-        head.copy_from_slice(&header.to_wire());
-    }
-    query
 }
 
 /// The resolvers of this host.

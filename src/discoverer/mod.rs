@@ -15,7 +15,7 @@ use tokio::sync::mpsc::Sender;
 
 use self::dns::DnsSource;
 pub use self::etcd::{EtcdAccess, OrderError, Registered, Registration, write_order};
-use self::etcd::{Follower, Heard};
+use self::etcd::{Follower, Heard, Signs};
 use crate::config::{DiscoverConfig, DnsTarget};
 use crate::discover::{Entry, News, Order, Origin};
 use crate::limit::OwnAddresses;
@@ -85,6 +85,8 @@ pub struct Discoverer {
     orders: Option<Task>,
     /// The etcd that they ask.
     access: Option<Rc<EtcdAccess>>,
+    /// Its signs of life.
+    signs: Option<Rc<Signs>>,
     told: Sender<Told>,
     tasks: Tasks,
     own: Rc<dyn Fn() -> OwnAddresses>,
@@ -101,7 +103,7 @@ impl Discoverer {
     /// Asks nobody yet; its tasks are among these, what they hear goes to `told`, and `own` says where we listen. Must be used within
     /// a `LocalSet`.
     pub fn new(tasks: Tasks, told: Sender<Told>, own: Rc<dyn Fn() -> OwnAddresses>) -> Self {
-        Self { watches: Vec::new(), orders: None, access: None, told, tasks, own }
+        Self { watches: Vec::new(), orders: None, access: None, signs: None, told, tasks, own }
     }
 
     /// Asks these sources and no others. Those that were asked before go on as if nothing had happened, unless etcd is another one.
@@ -114,6 +116,7 @@ impl Discoverer {
         };
         if !is_same {
             self.access = access.map(Rc::new);
+            self.signs = self.access.as_ref().map(|access| Rc::new(Signs::new(Rc::clone(access), self.tasks.clone())));
             self.orders = None;
             self.watches.retain(|watch| watch.spec.origin() != Origin::Etcd);
         }
@@ -127,7 +130,7 @@ impl Discoverer {
             self.watches.extend(watch);
         }
         match (&self.access, has_orders) {
-            (Some(access), true) if self.orders.is_none() => self.orders = Some(self.follow_orders(access)),
+            (Some(_), true) if self.orders.is_none() => self.orders = self.follow_orders(),
             (Some(_), true) => {}
             (None, _) | (Some(_), false) => self.orders = None,
         }
@@ -145,9 +148,7 @@ impl Discoverer {
         let tell = async move |news| drop(told.send(Told::Source(Rc::clone(&of), news)).await);
         let task = match &*spec {
             SourceSpec::Etcd(key) => {
-                let access = self.access.as_ref()?;
-                let prefix = access.members_prefix(key);
-                let follower = Follower::new(Rc::clone(access), prefix, self.tasks.clone());
+                let follower = self.follower(|access| access.members_prefix(key))?;
                 let follow = async move {
                     follower
                         .run(async |heard| match &heard {
@@ -174,13 +175,19 @@ impl Discoverer {
         Some(Watch { spec, _task: task })
     }
 
-    fn follow_orders(&self, access: &Rc<EtcdAccess>) -> Task {
-        let follower = Follower::new(Rc::clone(access), access.orders_prefix(), self.tasks.clone());
+    /// What follows the keys below a prefix. None, where there is no etcd.
+    fn follower(&self, prefix: impl FnOnce(&EtcdAccess) -> String) -> Option<Follower> {
+        let (access, signs) = (self.access.as_ref()?, self.signs.as_ref()?);
+        Some(Follower::new(Rc::clone(access), Rc::clone(signs), prefix(access), self.tasks.clone()))
+    }
+
+    fn follow_orders(&self) -> Option<Task> {
+        let follower = self.follower(EtcdAccess::orders_prefix)?;
         let told = self.told.clone();
         let follow = async move {
             follower.run(async |heard| drop(told.send(Told::Orders(news_of(heard, Order::from_json))).await)).await;
         };
-        self.tasks.start(TaskKind::Discovery, follow)
+        Some(self.tasks.start(TaskKind::Discovery, follow))
     }
 }
 

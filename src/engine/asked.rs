@@ -1,6 +1,7 @@
 //! Questions that an operator has explained: they are answered as a client's would be, but count as nobody's, and what was known
 //! before anybody was asked is told.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
@@ -21,6 +22,7 @@ use crate::policy::ordering::BackendStats;
 use crate::policy::race::{BackendIndex, Candidates};
 use crate::policy::{Dispatch, HedgeDelay};
 use crate::sight::explain::{CacheSeen, Candidate, Plan};
+use crate::state::SharedBackend;
 use crate::wire::ClientForm;
 
 /// How a question is asked that is explained.
@@ -58,7 +60,8 @@ impl<C: Client> Engine<C> {
         };
         let in_flight = self.in_flight.find(question.hash, question.octets, question.flags);
         let pool = self.pools.at(slot);
-        let known = pool.known_backends(now);
+        // Of very many only those that the race may ask are told, and who that is, is not known yet.
+        let known = if pool.is_crowd() { Vec::new() } else { pool.known_backends(pool.shared.backends.iter(), now) };
         let hedge = &pool.shared.rules().hedge;
         let is_hedging = pool.shared.rules().dispatch == Dispatch::Hedge && hedge.budget > 0.0 && hedge.max > 0;
         let mut plan = Plan {
@@ -116,6 +119,11 @@ impl<C: Client> Engine<C> {
             let (delay, from) = pool.hedge_delay_of(first);
             (plan.hedge_delay_ms, plan.hedge_delay_from) = (Some(millis(delay)), Some(from));
         }
+        let known = match pool.is_crowd() {
+            true => pool.known_backends(candidates.iter().filter_map(|index| pool.shared.find(index)), now),
+            false => known,
+        };
+        plan.more_backends = pool.shared.backends.len().saturating_sub(known.len()) as u64;
         plan.candidates = pool.ordered(known, &candidates);
         Ok(plan)
     }
@@ -146,17 +154,21 @@ impl<C: Client> Engine<C> {
 }
 
 impl Pool {
-    /// What is known of each backend, without why it is asked when.
-    fn known_backends(&self, now: Instant) -> Vec<Candidate> {
+    /// What is known of backends, without why they are asked when.
+    fn known_backends<'a>(
+        &self,
+        backends: impl Iterator<Item = &'a Arc<SharedBackend>>,
+        now: Instant,
+    ) -> Vec<(Arc<SharedBackend>, Candidate)> {
         let rules = self.shared.rules();
-        let seen = self.shared.backends.iter().map(|backend| {
+        let seen = backends.map(|backend| {
             let number = backend.index;
             let (latency, _) = self.known(number);
             let part = |part| latency.quantile(part).map(millis);
             let stats = self.stats(now);
             let is_stalled = stats.is_stalled(number, rules.attempt_timeout);
             let why = if is_stalled { silent_for(stats.silence(number)) } else { String::new() };
-            Candidate {
+            let candidate = Candidate {
                 backend: backend.name.clone(),
                 place: None,
                 state: backend.state().label().to_owned(),
@@ -164,7 +176,8 @@ impl Pool {
                 p99_ms: part(0.99),
                 in_flight: backend.counted().map(|worker| worker.in_flight.get()).sum(),
                 why,
-            }
+            };
+            (Arc::clone(backend), candidate)
         });
         seen.collect()
     }
@@ -175,10 +188,10 @@ impl Pool {
     }
 
     /// The backends in the order in which a race asks them, those behind that it does not, and why.
-    fn ordered(&self, known: Vec<Candidate>, candidates: &Candidates) -> Vec<Candidate> {
+    fn ordered(&self, known: Vec<(Arc<SharedBackend>, Candidate)>, candidates: &Candidates) -> Vec<Candidate> {
         let balance = self.shared.rules().balance;
         let hedge = candidates.next_hedge();
-        let mut ordered: Vec<_> = self.shared.backends.iter().zip(known).collect();
+        let mut ordered = known;
         for (backend, candidate) in &mut ordered {
             let place = candidates.iter().position(|asked| asked == backend.index);
             candidate.place = place.map(|place| place as u8 + 1);

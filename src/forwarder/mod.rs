@@ -44,7 +44,7 @@ pub use self::explain::{Asked, Operator};
 
 use self::by_tcp::{BY_TCP, ByTcp};
 use self::fetches::Fetches;
-use self::outside::Outside;
+use self::outside::{Outside, USUAL_QUERY};
 use self::paced::Paced;
 use self::receive::TOGETHER;
 use self::responses::{Listener, Way};
@@ -145,7 +145,7 @@ impl Forwarder {
             this: Rc::clone(&this),
             state: Arc::clone(&state),
             shared,
-            backend_sockets: BackendSockets::new(backend_sockets)?,
+            backend_sockets: BackendSockets::new(backend_sockets, USUAL_QUERY)?,
             refused: Vec::with_capacity(BATCH),
             fetches,
             by_tcp: ByTcp::new(by_tcp, tasks),

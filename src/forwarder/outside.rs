@@ -58,7 +58,7 @@ impl Io for Outside {
     type Client = Client;
 
     fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
-        self.backend_sockets.add(address, USUAL_QUERY)
+        self.backend_sockets.add(address)
     }
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
@@ -244,4 +244,4 @@ pub(super) fn not_sent(why: Refusal) -> NotSent {
 }
 
 /// Octets for which a query's buffer has room at once; longer names make it grow, once.
-const USUAL_QUERY: usize = 128;
+pub(super) const USUAL_QUERY: usize = 128;

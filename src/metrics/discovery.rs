@@ -147,14 +147,16 @@ pub struct SourceSnapshot {
 
 /// An order for a backend, as it stands in etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderSnapshot {
-    /// drain, down or up.
-    pub order: String,
+pub struct Order {
+    /// What is to be done.
+    pub order: OrderWord,
     /// Who gave it.
+    #[serde(default)]
     pub by: String,
     /// When (RFC 3339).
+    #[serde(default)]
     pub at: String,
-    /// When it ends by itself (RFC 3339), if it does.
+    /// When it ends by itself (RFC 3339); none: when somebody takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }

@@ -18,7 +18,7 @@ pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, DIVERGENCES, Dropped, FETCHED, Fetched, PoolCounters,
     REASONS, SOURCES, Source, Summary, Tap, TapFate, Want,
 };
-pub use discovery::{Change, OrderSnapshot, OrderWord, Origin, SourceSnapshot, SourceState};
+pub use discovery::{Change, Order, OrderWord, Origin, SourceSnapshot, SourceState};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot, time_of_bucket};
 pub use limited::{Limit, Limited};
 pub use processes::{ProcessSnapshot, ProcessesSnapshot, Role, SupervisorSnapshot, Takeover};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::discovery::{OrderSnapshot, Origin, SourceSnapshot};
+use super::discovery::{Order, Origin, SourceSnapshot};
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
@@ -256,7 +256,7 @@ pub struct BackendSnapshot {
     pub is_listed: bool,
     /// The order that it is under.
     #[serde(default)]
-    pub order: Option<OrderSnapshot>,
+    pub order: Option<Order>,
 }
 
 /// Attempts by kind.

@@ -25,6 +25,7 @@
 //!                                               reply, or QUARANTINE over
 //! ```
 
+mod filling;
 mod room;
 mod sent;
 mod socket;
@@ -44,12 +45,13 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use self::filling::{Filling, Spare};
 use self::room::Room;
 use self::sent::SentIds;
 use self::socket::{BackendSocket, Renewals};
 pub use self::void::MAX_NEAR_MISSES;
 use self::void::{Returned, Voided};
-use super::batch::{BATCH, RecvBatch, SendBatch};
+use super::batch::{BATCH, RecvBatch};
 use super::options::enable_gro;
 use super::refusal::{Refusal, is_unreachable};
 use crate::policy::query_slots::{PROLONGED, QUARANTINE, QuerySlot, QuerySlots, SlotState, SocketId, SocketSetId};
@@ -87,6 +89,8 @@ pub struct BackendSockets<T, L> {
     room: Room,
     /// Room for IDs, of sockets that are closed.
     spare: Vec<SentIds>,
+    /// Batches that nobody fills.
+    spare_batches: Spare,
     /// When idle sockets are closed, in the order of opening; those that were closed before are left out when they are met.
     ages: VecDeque<(Instant, SocketId)>,
     /// Sockets to which ICMP errors came when something was sent from them.
@@ -135,23 +139,19 @@ struct SocketSet {
     live: Vec<SocketId>,
     /// How many sockets are open, retired ones included.
     open: usize,
-    /// The socket of the batch that is being filled.
-    current: Option<SocketId>,
     /// The batch that is being filled.
-    batch: SendBatch,
-    /// The slots of the messages in the batch.
-    slots: Vec<QuerySlot>,
+    filling: Option<Box<Filling>>,
     /// How many sockets are still opened with GRO, since coalesced replies came.
     gro_sockets_left: u32,
 }
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// No set yet, seeded by the operating system, with room for so many sockets. To each backend a first one is opened, whether
-    /// there is room or not.
+    /// there is room or not. `message_size` is what a usual message takes, octets.
     ///
     /// # Errors
     /// If the process has no descriptors left.
-    pub fn new(room: usize) -> io::Result<Self> {
+    pub fn new(room: usize, message_size: usize) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let alarm = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &alarm, epoll::EventData::new_u64(ALARM), EDGE)?;
@@ -169,6 +169,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             returned: Returned::new(),
             voided: Voided::new(),
             spare: Vec::with_capacity(WARM_SOCKETS),
+            spare_batches: Spare::new(message_size),
             ages: VecDeque::with_capacity(2 * WARM_SOCKETS),
             struck: Vec::new(),
             dirty: Vec::with_capacity(16),
@@ -179,16 +180,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         })
     }
 
-    /// Adds a set for a backend. `message_size` is what a usual message takes, octets.
-    pub fn add(&mut self, address: SocketAddr, message_size: usize) -> SocketSetId {
+    /// Adds a set for a backend.
+    pub fn add(&mut self, address: SocketAddr) -> SocketSetId {
         let set = SocketSet {
             address,
             // One more while a socket is being replaced.
             live: Vec::with_capacity(SOCKETS_PER_BACKEND + 1),
             open: 0,
-            current: None,
-            batch: SendBatch::new(BATCH, message_size),
-            slots: Vec::with_capacity(BATCH),
+            filling: None,
             gro_sockets_left: 0,
         };
         *self.ports.entry(address.port()).or_default() += 1;
@@ -242,14 +241,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         now: Instant,
         fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, Refusal> {
-        let number = match self.set(set_id).current {
-            Some(number) => number,
-            None => {
-                let number = self.choose_socket(set_id, now).map_err(|error| Refusal::of(&error))?;
-                self.set(set_id).current = Some(number);
-                self.dirty.push(set_id);
-                number
-            }
+        let number = match &self.set(set_id).filling {
+            Some(filling) => filling.socket,
+            None => self.begin_batch(set_id, now)?,
         };
         let slot = self.slots.draw(number, user_data, &mut self.rng);
         let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
@@ -258,39 +252,43 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             .sent
             .push(slot.id(), socket.taken_slots, |id| QuerySlot::new(number, id).is_some_and(|slot| slots.has(slot)));
         socket.taken_slots += 1;
-        let set = self.set(set_id);
-        set.batch.push(None, None, |out| {
+        let filling = self.set(set_id).filling.as_mut().expect("it has one by now");
+        filling.batch.push(None, None, |out| {
             fill(slot, out);
             if let Some(id) = out.first_chunk_mut() {
                 *id = slot.id().to_be_bytes();
             }
         });
-        set.slots.push(slot);
+        filling.slots.push(slot);
         Ok(slot)
     }
 
     /// Whether the next [`queue`](Self::queue) for this backend needs a flush before it.
     pub fn is_full(&self, set_id: SocketSetId) -> bool {
-        self.sets[set_id.0 as usize].as_ref().is_some_and(|set| set.batch.is_full())
+        let filling = self.sets[set_id.0 as usize].as_ref().and_then(|set| set.filling.as_ref());
+        filling.is_some_and(|filling| filling.batch.is_full())
     }
 
     /// Sends all that is queued, one call for each backend. What could not be sent goes to `refused`.
     pub fn flush(&mut self, refused: &mut Vec<Refused<T, L>>) {
         while let Some(set_id) = self.dirty.pop() {
             let Some(set) = &mut self.sets[set_id.0 as usize] else { continue };
-            let Some(number) = set.current.take() else { continue };
+            let Some(mut filling) = set.filling.take() else { continue };
+            let Filling { socket: number, batch, slots } = &mut *filling;
+            let number = *number;
             let socket = self.sockets[number.index()].as_mut().expect("a current socket is open");
             socket.batches += 1;
             let first_refused = refused.len();
-            let waited = set.batch.flush(&socket.udp, |index, error| {
-                let slot = set.slots[index];
+            let waited = batch.flush(&socket.udp, |index, error| {
+                let slot = slots[index];
                 if let Some(state) = self.slots.remove(slot) {
                     socket.taken_slots -= 1;
                     refused.push(Refused { state, socket_set: set_id, why: Refusal::of(error) });
                 }
             });
-            let sent = set.slots.len();
-            set.slots.clear();
+            let sent = slots.len();
+            slots.clear();
+            self.spare_batches.keep(filling);
             let is_struck = waited.as_ref().is_some_and(|error| Refusal::of(error) == Refusal::Unreachable);
             if is_struck {
                 // What has just left is not what it is about.
@@ -470,10 +468,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             let socket = self.socket(number);
             let was_used = std::mem::replace(&mut socket.batches_before, socket.batches) != socket.batches;
             let (is_idle, set_id) = (socket.taken_slots == 0, socket.set_id);
-            let SocketSet { live, current, .. } = self.set(set_id);
+            let set = self.set(set_id);
             // The last one of a backend that is asked stays until its successor is open, which may not be had.
-            let is_needed = was_used && live.len() == 1 && !is_crowded;
-            if is_idle && !is_needed && *current != Some(number) {
+            let is_needed = was_used && set.live.len() == 1 && !is_crowded;
+            if is_idle && !is_needed && !set.fills(number) {
                 // An open port is one that a forger may find.
                 self.retire(number);
             } else {
@@ -633,7 +631,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
     fn close_if_done(&mut self, number: SocketId) {
         let Some(socket) = &self.sockets[number.index()] else { return };
         let (is_idle, set_id) = (socket.is_retired && socket.taken_slots == 0 && !socket.is_void, socket.set_id);
-        if is_idle && self.set(set_id).current != Some(number) {
+        if is_idle && !self.set(set_id).fills(number) {
             self.close(number);
         }
     }

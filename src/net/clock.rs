@@ -1,4 +1,5 @@
-//! The time of day, as messages bear it, and the time that the machine has slept, which `Instant` leaves out.
+//! The time of day, as messages bear it, the time that the machine has slept, which `Instant` leaves out, and the time that a thread
+//! has had a processor.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -54,6 +55,11 @@ fn time_asleep() -> Duration {
     let boot = clock_gettime(ClockId::Boottime);
     let awake = clock_gettime(ClockId::Monotonic);
     duration(boot).saturating_sub(duration(awake))
+}
+
+/// How long this thread has had a processor so far.
+pub fn thread_cpu_time() -> Duration {
+    duration(clock_gettime(ClockId::ThreadCPUTime))
 }
 
 /// A clock's reading.

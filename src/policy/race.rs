@@ -113,8 +113,8 @@ pub struct Race {
     bare_failure: bool,
     /// The backend that a bare refusal of OPT seems to come from.
     without_opt: WithoutOpt,
-    /// The backend whose word is final, since it has a newer version of the zone than one that gave a negative reply.
-    newest: Newest,
+    /// The backend whose word is final, since it has a newer version of the zone than one that gave a negative reply; or [`NOBODY`].
+    newest: BackendIndex,
     /// Of the candidates whose attempt could not leave, those to whom another socket did not help either: no hedge goes there. A
     /// bit for each place.
     unsendable: u8,
@@ -156,7 +156,7 @@ impl Race {
             negative_at: None,
             bare_failure: false,
             without_opt: WithoutOpt::Nobody,
-            newest: Newest::Nobody,
+            newest: NOBODY,
             unsendable: 0,
             outcome: None,
         }
@@ -172,7 +172,7 @@ impl Race {
         };
         let before = std::mem::replace(&mut entry.state, State::Replied);
         let backend = entry.backend;
-        let is_final = self.newest == Newest::Asked(backend) && rank > Rank::Outdated;
+        let is_final = self.is_final(backend) && rank > Rank::Outdated;
         if is_final || self.accept.accepts(rank) {
             self.outcome = Some(Outcome::Reply(attempt));
             return Heard::Accepted;
@@ -201,10 +201,8 @@ impl Race {
         let backend = entry.backend;
         self.attempts.mark_spoken(backend);
         match self.attempts.last_of(newest).map(|(_, entry)| entry.state) {
-            None => self.newest = Newest::Due(newest),
-            Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused) => {
-                self.newest = Newest::Asked(newest);
-            }
+            // It is asked next, or waited for.
+            None | Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused) => self.newest = newest,
             // It has spoken, or cannot be had: the race goes on as after any reply that is of no use.
             Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => {
                 self.move_on(before);
@@ -226,7 +224,7 @@ impl Race {
 
     /// Whether what this backend says is final, whichever version it has.
     pub fn is_final(&self, backend: BackendIndex) -> bool {
-        self.newest == Newest::Asked(backend)
+        self.newest == backend
     }
 
     /// An attempt is over without a reply: a send error, or its backend is down.
@@ -249,6 +247,9 @@ impl Race {
         let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
         let Some(&AttemptRecord { backend, kind, .. }) = asked else { return };
         self.attempts.withdraw(attempt);
+        if backend == self.newest {
+            self.newest = NOBODY;
+        }
         if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
             let bit = 1 << place;
             let is_again = retry == Retry::Once && self.attempts.unsent & bit == 0;
@@ -530,13 +531,12 @@ impl Race {
             self.without_opt = WithoutOpt::Asked(backend);
             return Some((backend, Kind::Failover));
         }
-        if let Newest::Due(backend) = self.newest {
-            self.newest = Newest::Asked(backend);
-            let place = self.candidates.iter().position(|candidate| candidate == backend);
+        if self.newest != NOBODY && self.attempts.last_of(self.newest).is_none() {
+            let place = self.candidates.iter().position(|candidate| candidate == self.newest);
             if let Some(place) = place {
                 self.strike(place as u8);
             }
-            return Some((backend, Kind::Failover));
+            return Some((self.newest, Kind::Failover));
         }
         let too_few = self.fresh(rules, now).count() < usize::from(self.width);
         if let Some(place) = self.unasked() {
@@ -672,17 +672,6 @@ enum WithoutOpt {
     Asked(BackendIndex),
 }
 
-/// The backend that has the newest version of the zone, if an older one has given a negative reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Newest {
-    /// None has.
-    Nobody,
-    /// It is to be asked.
-    Due(BackendIndex),
-    /// It was.
-    Asked(BackendIndex),
-}
-
 /// What a race looks at but does not own.
 #[derive(Clone, Copy, Debug)]
 pub struct RaceContext<'a> {
@@ -700,6 +689,9 @@ fn spend(count: &mut u8) -> bool {
     *count = left.unwrap_or(0);
     left.is_some()
 }
+
+/// No backend has this place.
+const NOBODY: BackendIndex = BackendIndex(u16::MAX);
 
 /// The least time after which a denied hedge is tried again.
 const MIN_WAIT: Duration = Duration::from_millis(1);

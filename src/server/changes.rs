@@ -4,6 +4,7 @@
 //! hand until the config is read again; what a backend is set to by hand outlasts that too, as long as the config has
 //! the backend. Nothing is written to a file.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -204,20 +205,26 @@ impl Server {
 }
 
 /// What of the changes by hand, that is from `configured` to `running`, is undone where the pools of `new` come into force.
-pub(super) fn undone(configured: &[PoolConfig], running: &[PoolConfig], new: &[PoolConfig]) -> Vec<ReloadNotice> {
+pub(super) fn undone<'a>(
+    configured: &'a [PoolConfig],
+    running: &'a [PoolConfig],
+    new: &'a [PoolConfig],
+) -> Vec<ReloadNotice> {
     let mut notices = Vec::new();
     for running in running {
         let name = &running.name;
-        let of = |pools: &[PoolConfig]| pools.iter().find(|pool| pool.name == *name).map(|pool| pool.backends.clone());
+        let of = |pools: &'a [PoolConfig]| pools.iter().find(|pool| pool.name == *name);
         // A pool that goes as a whole was told to go.
         let (Some(configured), Some(new)) = (of(configured), of(new)) else { continue };
-        let has = |backends: &[BackendConfig], one: &BackendConfig| backends.iter().any(|b| b.address == one.address);
-        let added = running.backends.iter().filter(|backend| !has(&configured, backend));
-        for backend in added.filter(|backend| !has(&new, backend)) {
+        // There may be thousands of them.
+        let [of_config, of_running, of_new] = [configured, running, new]
+            .map(|pool| pool.backends.iter().map(|backend| backend.address).collect::<HashSet<SocketAddr>>());
+        let added = running.backends.iter().filter(|backend| !of_config.contains(&backend.address));
+        for backend in added.filter(|backend| !of_new.contains(&backend.address)) {
             notices.push(ReloadNotice::Gone { pool: name.clone(), backend: backend.name.clone() });
         }
-        let removed = configured.iter().filter(|backend| !has(&running.backends, backend));
-        for backend in removed.filter(|backend| has(&new, backend)) {
+        let removed = configured.backends.iter().filter(|backend| !of_running.contains(&backend.address));
+        for backend in removed.filter(|backend| of_new.contains(&backend.address)) {
             notices.push(ReloadNotice::Back { pool: name.clone(), backend: backend.name.clone() });
         }
     }

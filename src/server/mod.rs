@@ -21,6 +21,7 @@ mod recent_queries;
 mod reload;
 mod reload_notice;
 mod replacement;
+mod retired;
 mod sections;
 mod seen;
 mod serials;
@@ -60,6 +61,7 @@ use self::recent_queries::RecentQueries;
 pub use self::reload::Read;
 use self::reload::Reloads;
 pub use self::reload_notice::ReloadNotice;
+use self::retired::Retired;
 use self::seen::Seen;
 use self::slow_threshold::SlowThresholds;
 pub use self::start::StartError;
@@ -95,6 +97,8 @@ pub struct Server {
     source: Option<ConfigText>,
     /// The state in force.
     state: Option<Arc<ForwarderState>>,
+    /// Pools of those before.
+    retired: Retired,
     workers: Workers,
     /// What observes queries.
     taps: Taps,
@@ -305,6 +309,7 @@ impl Server {
                     return ServerEvent::Known(self.known());
                 }
                 _ = self.crowds.tick() => {
+                    self.retired.free_unused();
                     if self.state.as_ref().is_some_and(|state| state.renew_crowds()) {
                         self.tell(|| Command::Refresh);
                     }
@@ -395,7 +400,7 @@ impl Server {
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);
-            self.slow_thresholds.set(self.slow, state);
+            self.slow_thresholds.on_second(self.slow, state);
             self.saves.tick(state, &self.tasks, std::time::Instant::now());
             if let Some(cache) = &state.cache {
                 cache.add_sleep(slept);
@@ -413,7 +418,10 @@ impl Server {
         self.tell(|| Command::SetForwarderState(Arc::clone(&state)));
         self.forget_pools(&state);
         self.condition.set_pools(&state.pools);
-        self.state = Some(state);
+        self.retired.free_unused();
+        if let Some(earlier) = self.state.replace(state) {
+            self.retired.keep(&earlier, self.state.as_deref());
+        }
     }
 
     /// Whether another state has another cache than the one in force.

@@ -496,6 +496,7 @@ impl Server {
                 self.tasks.start_and_leave(TaskKind::Persist, blocking(self.saves.last_one(&earlier)));
                 self.free(earlier.cache.clone().map(Old::Cache));
                 self.condition.set_pools(&[]);
+                self.retired.keep(&earlier, None);
                 self.state = None;
             }
         }

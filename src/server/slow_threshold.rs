@@ -17,14 +17,23 @@ pub(super) struct SlowThresholds {
 }
 
 impl SlowThresholds {
-    /// Called once a second, and when pools or the config change.
+    /// Called once a second.
+    pub(super) fn on_second(&mut self, threshold: SlowThreshold, state: &ForwarderState) {
+        let is_step = self.seconds.is_multiple_of(STEP);
+        self.seconds += 1;
+        self.apply(threshold, state, is_step);
+    }
+
+    /// Called when pools or the config change.
     pub(super) fn set(&mut self, threshold: SlowThreshold, state: &ForwarderState) {
+        self.apply(threshold, state, false);
+    }
+
+    fn apply(&mut self, threshold: SlowThreshold, state: &ForwarderState, is_step: bool) {
         if threshold != SlowThreshold::Auto {
             self.known.clear();
         }
         self.known.retain(|(known, _)| state.pools.iter().any(|pool| Arc::ptr_eq(&pool.state, known)));
-        let is_step = self.seconds.is_multiple_of(STEP);
-        self.seconds += 1;
         for pool in &state.pools {
             match threshold {
                 SlowThreshold::Off => pool.state.set_slow_threshold(Duration::MAX),
@@ -89,7 +98,7 @@ mod tests {
         threshold: SlowThreshold,
         state: &ForwarderState,
     ) -> Duration {
-        (0..seconds).for_each(|_| thresholds.set(threshold, state));
+        (0..seconds).for_each(|_| thresholds.on_second(threshold, state));
         state.pools[0].state.slow_threshold()
     }
 
@@ -112,6 +121,16 @@ mod tests {
         let threshold = pass(STEP * (STEPS - 2));
         assert!(is_near(threshold, 500 * MS), "it is still the same minute: {threshold:?}");
         assert_eq!(pass(STEP * 2), MS, "a minute later none of them counts");
+    }
+
+    #[test]
+    fn a_change_of_members_is_no_second() {
+        let (mut thresholds, state) = (SlowThresholds::default(), state());
+        after(&mut thresholds, 1, SlowThreshold::Auto, &state);
+        note(&state, 1_000, 100 * MS);
+        after(&mut thresholds, STEP, SlowThreshold::Auto, &state);
+        (0..10 * STEP * STEPS).for_each(|_| thresholds.set(SlowThreshold::Auto, &state));
+        assert!(state.pools[0].state.slow_threshold() > 50 * MS, "the minute is not over");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::persist::Saves;
 use super::privileges::PrivilegeError;
 use super::recent_queries::RecentQueries;
 use super::reload::{Read, Reloads};
+use super::retired::Retired;
 use super::seen::Seen;
 use super::slow_threshold::SlowThresholds;
 use super::updates::Updates;
@@ -210,6 +211,7 @@ impl Server {
             own_forwarder,
             source,
             state,
+            retired: Retired::default(),
             workers,
             summary: Summary::of(
                 counters

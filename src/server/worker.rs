@@ -32,6 +32,7 @@ use crate::forwarder::{Asked, HandOver, Shared};
 use crate::limit::OwnAddresses;
 use crate::metrics::{Counters, Limited};
 use crate::net::busy_poll::BusyPoll;
+use crate::net::clock::thread_cpu_time;
 use crate::net::tasks::{Lost, TaskKind, Tasks};
 use crate::net::tcp::{Connections, Served};
 use crate::state::ForwarderState;
@@ -185,6 +186,18 @@ struct Surroundings {
     taps: Rc<WorkerTaps>,
 }
 
+impl Surroundings {
+    /// Takes something new of the backends, and says for how long no query was answered meanwhile. What others had of the processor is in
+    /// `took_us`, and not in `cpu_us`.
+    fn timed(&self, what: &'static str, take: impl FnOnce()) {
+        let (began, cpu) = (Instant::now(), thread_cpu_time());
+        take();
+        let (took, cpu) = (began.elapsed(), thread_cpu_time().saturating_sub(cpu));
+        let (took_us, cpu_us) = (took.as_micros() as u64, cpu.as_micros() as u64);
+        tracing::debug!(worker = self.id.0, what, took_us, cpu_us, "the worker has taken what is new of backends");
+    }
+}
+
 /// A worker has lost a task, and has ended with it: the queries that it had in flight have no answer. All that there is of it is
 /// gone, so that another can take its place.
 #[derive(Clone, Debug)]
@@ -268,7 +281,7 @@ impl Sections {
             }
             Command::SetForwarderState(state) => {
                 if let Some(tasks) = &self.forwarder {
-                    tasks.forwarder.borrow_mut().set_state(state, now);
+                    around.timed("state", || tasks.forwarder.borrow_mut().set_state(state, now));
                 }
             }
             Command::SetAuthorityState(number, state) => {
@@ -296,7 +309,7 @@ impl Sections {
             Command::SetTaps(set) => around.taps.set(set),
             Command::Refresh => {
                 if let Some(tasks) = &self.forwarder {
-                    tasks.forwarder.borrow_mut().refresh_all(now);
+                    around.timed("health", || tasks.forwarder.borrow_mut().refresh_all(now));
                 }
             }
             Command::Explain(asked) => {

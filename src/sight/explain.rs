@@ -51,8 +51,11 @@ pub struct Plan {
     pub balance: String,
     /// How its pool asks.
     pub dispatch: String,
-    /// All backends of the pool: first those that the race may ask, in order, then the others.
+    /// The backends of the pool: first those that the race may ask, in order, then the others. Of a pool with more than 64 only the first.
     pub candidates: Vec<Candidate>,
+    /// How many backends more it has.
+    #[serde(default)]
+    pub more_backends: u64,
     /// After how long the first attempt would be hedged; none where the pool does not hedge.
     pub hedge_delay_ms: Option<f64>,
     /// Where that comes from.
@@ -87,7 +90,7 @@ pub struct Candidate {
     pub p50_ms: Option<f64>,
     /// The same of 99 %.
     pub p99_ms: Option<f64>,
-    /// Attempts that it has out, of all workers.
+    /// Attempts that it has out, of all workers; in a pool with more than 64 backends the one for this question too.
     pub in_flight: u64,
     /// Why it stands where it does.
     pub why: String,

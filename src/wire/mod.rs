@@ -58,7 +58,7 @@ pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use query::{
     OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
-    write_query, write_without_opt,
+    write_query, write_recursive_query, write_without_opt,
 };
 pub use question::Question;
 pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};

@@ -313,6 +313,17 @@ fn version_asked() -> [u8; 4] {
     [c0, c1, 0, 0]
 }
 
+/// Writes a query with RD=1 into `out`, for a resolver that follows names for us; with an OPT record if there is one.
+pub fn write_recursive_query(id: u16, qname: &Name, qtype: RecordType, opt: Option<&OptRecord<'_>>, out: &mut Vec<u8>) {
+    write_plain_query(id, qname, qtype, out);
+    let header = Header::new(id).with(Flag::RecursionDesired, true);
+    let header = header.with_counts([1, 0, 0, u16::from(opt.is_some())]);
+    out[..HEADER_LEN].copy_from_slice(&header.to_wire());
+    if let Some(opt) = opt {
+        opt.append(out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cookie::CookieOption;
@@ -483,6 +494,18 @@ mod tests {
         assert_eq!((query.header.id(), query.question.qtype()), (7, RecordType::NS));
         assert_eq!(query.question.qname(), b"\x03Www\x07example\x03org\x00");
         assert!(query.edns.is_none() && !query.header.recursion_desired());
+    }
+
+    #[test]
+    fn a_recursive_query_desires_recursion_and_may_have_opt() {
+        for opt in [None, Some(OptRecord::new(1232, false))] {
+            let mut message = Vec::new();
+            write_recursive_query(7, &"www.example.org".parse().unwrap(), RecordType::SRV, opt.as_ref(), &mut message);
+            let query = read_query(&message).unwrap();
+            assert_eq!((query.header.id(), query.question.qtype()), (7, RecordType::SRV));
+            assert!(query.header.recursion_desired());
+            assert_eq!(query.edns.is_some(), opt.is_some());
+        }
     }
 
     #[test]

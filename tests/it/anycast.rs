@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::docs::top;
 use crate::support::hosts::{self, Daemon, Host, WHILE};
+use crate::support::one_address::OneAddress;
 use crate::support::*;
 
 /// The address that is announced.
@@ -109,63 +110,25 @@ fn a_route_of_bird_moves_without_a_lost_query_and_comes_back() {
     let mut one = first.start(LISTEN);
     wait_for_route(Some(1));
 
+    let pair = OneAddress {
+        first: &first,
+        second: &second,
+        address: SocketAddr::from(ADDRESS),
+        listen: LISTEN,
+        wait_for_first: &|| wait_for_route(Some(1)),
+        wait_for_second: &|| wait_for_route(Some(2)),
+    };
     // SIGTERM: the route is withdrawn first, and the server stops later.
-    let load = Load::start(SocketAddr::from(ADDRESS), 1000);
-    load.run_for(WHILE);
-    let before = Instant::now();
-    one.process.signal(Signal::TERM);
-    wait_for_route(Some(2));
-    eprintln!("SIGTERM until the route is that of the other machine: {:?}", before.elapsed());
-    load.run_for(WHILE);
-    let (moved, ended) = (second.answered(), first.answered());
-    load.run_for(WHILE);
-    assert_eq!(first.answered(), ended, "nobody asks there any more");
-    assert!(second.answered() > moved, "everybody asks here");
-    one.process.signal(Signal::TERM);
-    assert_eq!(one.process.wait_for_exit().code(), Some(1));
-
-    // It comes back.
-    one = first.start(LISTEN);
-    wait_for_route(Some(1));
-    load.run_for(WHILE);
-    let report = load.stop();
-    let (sent, answered) = (report.queries.len(), ended + first.answered() + second.answered());
-    assert_eq!((report.lost(), report.wrong(), report.strays, report.refused), (0, 0, 0, 0), "of {sent}");
-    assert_eq!(answered, sent, "each by one machine, once");
-
+    one = pair.end_and_come_back(one);
     // A crash of the server: the check finds nobody.
-    let load = Load::start(SocketAddr::from(ADDRESS), 1000);
-    load.run_for(WHILE);
-    let before = Instant::now();
-    one.process.signal(Signal::KILL);
-    wait_for_route(Some(2));
-    let took = before.elapsed();
-    load.run_for(WHILE);
-    let report = load.stop();
-    eprintln!(
-        "kill -9 until the route is that of the other machine: {took:?}; unanswered: {} of 1000 a second",
-        report.lost() + report.refused
-    );
-    assert_eq!(report.wrong(), 0);
+    pair.crash(&one);
 
     // The machine dies: BFD misses it, since it withdraws nothing.
     one = first.start(LISTEN);
     wait_for_route(Some(1));
     let sessions = hosts::run("birdc", &format!("-s {} show bfd sessions", router.path("control").display()));
     assert_eq!(sessions.matches(" Up ").count(), 2, "{sessions}");
-    let load = Load::start(SocketAddr::from(ADDRESS), 1000);
-    load.run_for(WHILE);
-    let before = Instant::now();
-    first.run("ip", "link set eth0 down");
-    wait_for_route(Some(2));
-    let took = before.elapsed();
-    load.run_for(WHILE);
-    let report = load.stop();
-    eprintln!(
-        "a machine cut off until the route is that of the other: {took:?}; unanswered: {} of 1000 a second",
-        report.lost() + report.refused
-    );
-    assert_eq!(report.wrong(), 0);
+    pair.cut_off(pair.wait_for_second);
 
     // A check that ends withdraws, for nobody would look any more.
     let (_b2, check) = b2;

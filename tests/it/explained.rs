@@ -1,6 +1,7 @@
 //! `POST /api/v1/explain` and `hedgerow ctl explain` against backends that are slow, silent, failing or down: the words are right, and
 //! no figure of clients counts them.
 
+use std::net::SocketAddr;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
@@ -63,6 +64,23 @@ fn a_slow_backend_is_named_and_its_response_is_whole() {
         (&json!(address), &json!("up"), &json!(1))
     );
     assert_eq!((fates(&explained), &explained["cache"]["state"]), (vec!["won"], &json!("off")));
+}
+
+#[test]
+fn of_many_backends_those_that_may_be_asked_are_told_and_the_rest_is_counted() {
+    let backend = Backend::new(answer(ONE));
+    let others: Vec<_> = (0..99).map(|number| SocketAddr::from(([127, 0, 9, number], 5303))).collect();
+    let mut asked: Vec<&dyn Asked> = vec![&backend];
+    asked.extend(others.iter().map(|other| other as &dyn Asked));
+    let keys = "dispatch = 'sequential'\nbalance = 'ordered'";
+    let server = Forwarder::to(&asked, keys).admin().start();
+    let explained = explain(&server, "www.example", false);
+    let candidates = explained["candidates"].as_array().expect("a list");
+    assert!((1..=8).contains(&candidates.len()), "{explained}");
+    assert_eq!(candidates[0]["backend"], json!(backend.address().to_string()));
+    let places: Vec<_> = candidates.iter().map(|candidate| candidate["place"].as_u64()).collect();
+    assert_eq!(places, (1..=candidates.len() as u64).map(Some).collect::<Vec<_>>());
+    assert_eq!(explained["more_backends"], json!(100 - candidates.len()));
 }
 
 #[test]

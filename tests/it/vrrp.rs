@@ -3,12 +3,10 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::Instant;
-
-use rustix::process::Signal;
 
 use super::docs::top;
-use crate::support::hosts::{self, Daemon, Host, WHILE};
+use crate::support::hosts::{self, Daemon, Host};
+use crate::support::one_address::OneAddress;
 use crate::support::*;
 
 /// The address that moves.
@@ -102,62 +100,21 @@ fn the_address_moves_without_a_lost_query_and_comes_back() {
     let _both = [Keepalived::start(&first, true), Keepalived::start(&second, false)];
     wait_until_it_moves(&first, &second);
 
-    // SIGTERM: it says that it is not ready, and answers until the other has the address.
-    let load = Load::start(SocketAddr::from(ADDRESS), 1000);
-    load.run_for(WHILE);
-    let before = Instant::now();
-    one.process.signal(Signal::TERM);
-    wait_until_it_moves(&second, &first);
-    eprintln!("SIGTERM until the other machine alone has the address: {:?}", before.elapsed());
-    load.run_for(WHILE);
-    let moved = second.answered();
-    let ended = first.answered();
-    load.run_for(WHILE);
-    assert_eq!(first.answered(), ended, "nobody asks there any more");
-    assert!(second.answered() > moved, "everybody asks here");
-    // A second signal ends it at once: nobody is kept waiting.
-    one.process.signal(Signal::TERM);
-    assert_eq!(one.process.wait_for_exit().code(), Some(1));
-    load.run_for(WHILE);
-
-    // It comes back, and has the address again: no query is lost by that either.
-    one = first.start(listen);
-    let before = Instant::now();
-    wait_until_it_moves(&first, &second);
-    eprintln!("start until the first machine has the address again: {:?}", before.elapsed());
-    load.run_for(WHILE);
-    let report = load.stop();
-    let (sent, answered) = (report.queries.len(), ended + first.answered() + second.answered());
-    assert_eq!((report.lost(), report.wrong(), report.strays, report.refused), (0, 0, 0, 0), "of {sent}");
-    assert_eq!(answered, sent, "each by one machine, once");
-
+    let pair = OneAddress {
+        first: &first,
+        second: &second,
+        address: SocketAddr::from(ADDRESS),
+        listen,
+        wait_for_first: &|| wait_until_it_moves(&first, &second),
+        wait_for_second: &|| wait_until_it_moves(&second, &first),
+    };
+    one = pair.end_and_come_back(one);
     // A crash costs what the timers say.
-    let load = Load::start(SocketAddr::from(ADDRESS), 1000);
-    load.run_for(WHILE);
-    let before = Instant::now();
-    one.process.signal(Signal::KILL);
-    wait_until_it_moves(&second, &first);
-    let took = before.elapsed();
-    load.run_for(WHILE);
-    let report = load.stop();
-    eprintln!("kill -9 until the other machine has the address: {took:?}; lost: {} of 1000 a second", report.lost());
-    assert!(report.lost() + report.refused > 0 && report.wrong() == 0, "nobody was there for a while");
+    assert!(pair.crash(&one) > 0, "nobody was there for a while");
     // So does the death of a machine, which says nothing any more.
     one = first.start(listen);
-    wait_until_it_moves(&first, &second);
-    let load = Load::start(SocketAddr::from(ADDRESS), 1000);
-    load.run_for(WHILE);
-    let before = Instant::now();
-    first.run("ip", "link set eth0 down");
-    until("the other has the address", || has_address(&second).then_some(()));
-    let took = before.elapsed();
-    load.run_for(WHILE);
-    let report = load.stop();
-    eprintln!("a machine cut off until the other has the address: {took:?}; lost: {} of 1000 a second", report.lost());
-    assert_eq!(report.wrong(), 0);
-    let load = Load::start(SocketAddr::from(ADDRESS), 1000);
-    load.run_for(WHILE);
-    let report = load.stop();
-    assert_eq!((report.lost(), report.wrong(), report.strays, report.refused), (0, 0, 0, 0), "all is well again");
+    (pair.wait_for_first)();
+    pair.cut_off(&|| until("the other has the address", || has_address(&second).then_some(())));
+    pair.check();
     drop(one);
 }

@@ -45,7 +45,11 @@ fn text(explained: &Explained) -> String {
     let Explained { race, plan, response } = explained;
     let mut paragraphs = vec![head(race, plan)];
     if !plan.candidates.is_empty() {
-        paragraphs.push(table(&COLUMNS, plan.candidates.iter().map(row)));
+        let more = match plan.more_backends {
+            0 => String::new(),
+            more => format!("\nand {more} more, which the race does not ask"),
+        };
+        paragraphs.push(table(&COLUMNS, plan.candidates.iter().map(row)) + &more);
     }
     let events = timeline(race, response.as_ref());
     if !events.is_empty() {
@@ -299,6 +303,15 @@ Response: NOERROR, 49 octets, aa
   answer      www.example.org. 300 A 192.0.2.1";
         let shown = text(&sample());
         assert_eq!(shown.lines().collect::<Vec<_>>(), expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_thousands_the_rest_is_counted() {
+        let mut explained = sample();
+        assert!(!text(&explained).contains(" more, which"));
+        explained.plan.more_backends = 4_997;
+        let shown = text(&explained);
+        assert!(shown.contains(" is up\nand 4997 more, which the race does not ask\n\n"), "{shown}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::connection::Connection;
 use super::table::{Column, table, time};
 use super::{Trouble, to_json};
-use crate::admin::status::{BackendStatus, OrderStatus, PoolStatus, SourceStatus, Status};
+use crate::admin::status::{BackendStatus, Order, PoolStatus, SourceStatus, Status};
 use crate::config::nearest;
 
 /// Which members, and how they are shown.
@@ -36,7 +36,7 @@ struct MemberJson<'a> {
     state: &'a str,
     origin: Vec<&'static str>,
     listed: bool,
-    order: Option<&'a OrderStatus>,
+    order: Option<&'a Order>,
 }
 
 /// Asks for them; returns what to print.
@@ -139,7 +139,7 @@ fn member_row(pool: &str, backend: &BackendStatus) -> Vec<String> {
     let held = if is_of_source && !backend.listed { " (not listed any more)" } else { "" };
     let order = backend.order.as_ref().map(|order| {
         let until = order.until.as_ref().map(|until| format!(", until {until}")).unwrap_or_default();
-        format!("{} by {} at {}{until}", order.order, order.by, order.at)
+        format!("{} by {} at {}{until}", order.order.label(), order.by, order.at)
     });
     vec![
         pool.to_owned(),

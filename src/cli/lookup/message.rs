@@ -1,21 +1,16 @@
 //! Queries and replies of a look-up, as messages.
 
 use crate::wire::{
-    Edns, ExtendedError, Flag, HEADER_LEN, Header, Message, Name, OptRecord, OptionCode, Rcode, RecordClass,
-    RecordType, Section, SectionRecord, is_reply_to, write_plain_query,
+    Edns, ExtendedError, Header, Message, Name, OptRecord, OptionCode, Rcode, RecordClass, RecordType, Section,
+    SectionRecord, is_reply_to, write_recursive_query,
 };
 use crate::zone::rdata_to_text;
 
 /// A query in wire form, recursion desired, class IN, with an OPT record or without.
 pub(super) fn write_query(id: u16, name: &Name, rtype: RecordType, with_opt: bool) -> Vec<u8> {
     let mut query = Vec::new();
-    write_plain_query(id, name, rtype, &mut query);
-    let header = Header::new(id).with(Flag::RecursionDesired, true);
-    let header = header.with_counts([1, 0, 0, u16::from(with_opt)]);
-    query[..HEADER_LEN].copy_from_slice(&header.to_wire());
-    if with_opt {
-        OptRecord::new(UDP_SIZE, false).append(&mut query);
-    }
+    let opt = with_opt.then(|| OptRecord::new(UDP_SIZE, false));
+    write_recursive_query(id, name, rtype, opt.as_ref(), &mut query);
     query
 }
 

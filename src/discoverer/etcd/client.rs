@@ -57,7 +57,17 @@ impl Client {
     pub(super) fn new(access: Rc<EtcdAccess>, tasks: Tasks) -> Self {
         // Not all clients of a fleet at the first one.
         let endpoint = rand::random_range(0..access.config.endpoints.len().max(1));
+        Self::at(endpoint, access, tasks)
+    }
+
+    /// A client of one of the endpoints.
+    pub(super) fn at(endpoint: usize, access: Rc<EtcdAccess>, tasks: Tasks) -> Self {
         Self { access, tasks, endpoint, connection: None, token: None }
+    }
+
+    /// Which endpoint is asked.
+    pub(super) fn endpoint(&self) -> usize {
+        self.endpoint
     }
 
     /// How long a request may take.
@@ -114,7 +124,10 @@ impl Client {
     }
 
     /// Asks the endpoint whose turn it is, with a new token if the old one is not taken any more.
-    async fn call_here(&mut self, request: &etcd::Request) -> Result<Bytes, EtcdError> {
+    ///
+    /// # Errors
+    /// If that endpoint does not do what it is asked for.
+    pub(super) async fn call_here(&mut self, request: &etcd::Request) -> Result<Bytes, EtcdError> {
         if self.token.is_none() {
             self.authenticate().await?;
         }

@@ -1,7 +1,7 @@
 //! Following the keys below a prefix: list them, then watch what changes, and list again whenever that may have missed something.
 //!
-//! A watch can end, fail, or stay silent although much has changed; and its member may have lost its majority. So it is asked every
-//! few seconds whether etcd is there and has a leader, all is listed again each minute, and whatever looks odd begins from the list.
+//! A watch can end, fail, or stay silent although much has changed; and its member may have lost its majority. So signs of life of the
+//! endpoint that it is at are listened for, all is listed again each minute, and whatever looks odd begins from the list.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tokio::time::sleep_until;
 
 use super::client::{Client, EtcdAccess};
 use super::http::Lines;
+use super::sign::Signs;
 use crate::discover::Backoff;
 use crate::discover::etcd::{self, EtcdError, KeyValue, Page, WatchLine};
 use crate::net::tasks::{Tasks, blocking};
@@ -31,6 +32,7 @@ pub(in crate::discoverer) enum Heard {
 /// Follows the keys below one prefix.
 pub(in crate::discoverer) struct Follower {
     client: Client,
+    signs: Rc<Signs>,
     prefix: String,
     /// Keys of a page.
     page: usize,
@@ -40,9 +42,9 @@ pub(in crate::discoverer) struct Follower {
 }
 
 impl Follower {
-    pub(in crate::discoverer) fn new(access: Rc<EtcdAccess>, prefix: String, tasks: Tasks) -> Self {
+    pub(in crate::discoverer) fn new(access: Rc<EtcdAccess>, signs: Rc<Signs>, prefix: String, tasks: Tasks) -> Self {
         let (client, rng) = (Client::new(access, tasks), SmallRng::from_rng(&mut rand::rng()));
-        Self { client, prefix, page: PAGE, rng, has_listed: false }
+        Self { client, signs, prefix, page: PAGE, rng, has_listed: false }
     }
 
     /// Follows for ever. What is heard goes to `tell`, which may make us wait.
@@ -78,7 +80,8 @@ impl Follower {
         self.has_listed = true;
         tell(Heard::Listed(items)).await;
         let mut lines: Lines = self.client.watch(&etcd::watch(&self.prefix, listed_at + 1)).await?;
-        let mut sign_due = Instant::now() + SIGN_OF_LIFE;
+        let mut listed_by = Instant::now();
+        let mut signs = self.signs.listen(self.client.endpoint(), &self.prefix);
         let mut list_due = self.next_list();
         loop {
             tokio::select! {
@@ -98,14 +101,14 @@ impl Follower {
                         }
                     }
                 },
-                () = sleep_until(sign_due.into()) => {
-                    let page = etcd::read_page(&self.client.call(&etcd::count(&self.prefix)).await?)?;
-                    if page.revision < listed_at {
+                sign = signs.next() => {
+                    let revision = sign.said?;
+                    // What was asked before the list may be older than that.
+                    if sign.asked >= listed_by && revision < listed_at {
                         tracing::warn!(prefix = self.prefix, "etcd: its revision has gone back, it has another past: listing again");
                         return Ok(());
                     }
                     tell(Heard::Confirmed).await;
-                    sign_due = Instant::now() + SIGN_OF_LIFE;
                 }
                 () = sleep_until(list_due.into()) => {
                     let (items, revision) = self.list(false).await?;
@@ -113,7 +116,7 @@ impl Follower {
                     if revision < listed_at {
                         return Ok(());
                     }
-                    listed_at = revision;
+                    (listed_at, listed_by) = (revision, Instant::now());
                     list_due = self.next_list();
                 }
             }
@@ -167,9 +170,6 @@ impl Follower {
 
 /// Keys of a page: some 200 kB of members.
 const PAGE: usize = 1000;
-
-/// How often it is asked whether etcd is there and has a leader: so that it is known within 5 s when it is not, time limit included.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// How often all is listed again though the watch is well.
 const LIST_AGAIN: Duration = Duration::from_secs(60);

@@ -68,6 +68,12 @@ impl Pool {
     /// Room for all members of the present plan.
     pub(super) fn make_room(&mut self, now: Instant) {
         let places = self.shared.places().max(self.members.len());
+        if self.shared.is_crowd() {
+            let missing = CROWD_ROOM.saturating_sub(self.members.len());
+            self.members.reserve_exact(missing);
+            self.latency.reserve_exact(missing);
+            self.loads.reserve_exact(missing);
+        }
         self.members.resize_with(places, || Member::nobody(now));
         self.latency.resize_with(places, || Latency::new(now));
         self.loads.resize_with(places, || BackendLoad::new(now));
@@ -196,3 +202,7 @@ impl Pool {
         earlier.or(present).filter(|shared| shared.find(backend).is_some_and(|same| Arc::ptr_eq(same, known)))
     }
 }
+
+/// Places that there is room for at once in a pool of very many members: to move what is known of thousands takes a millisecond, and this is
+/// more than most pools ever have. What is not used yet takes addresses and no memory.
+const CROWD_ROOM: usize = 1 << 14;

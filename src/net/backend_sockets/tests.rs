@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::socket::{UNPRIVILEGED, connected};
 use super::*;
 use crate::metrics::Want;
+use crate::net::batch::SendBatch;
 
 /// The sockets to one backend, whose own socket is ours.
 struct Fixture {
@@ -25,8 +26,8 @@ impl Fixture {
     fn new() -> Self {
         let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
         backend.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut sockets = BackendSockets::new(PLENTY).unwrap();
-        let set_id = sockets.add(backend.local_addr().unwrap(), 64);
+        let mut sockets = BackendSockets::new(PLENTY, 64).unwrap();
+        let set_id = sockets.add(backend.local_addr().unwrap());
         Self { sockets, set_id, backend, now: Instant::now() }
     }
 
@@ -128,7 +129,7 @@ fn last_socket_stays_where_no_other_can_be_opened() {
 fn sockets_are_shared_where_there_is_room_for_few() {
     let mut fixture = Fixture::new();
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let other = fixture.sockets.add(other.local_addr().unwrap(), 64);
+    let other = fixture.sockets.add(other.local_addr().unwrap());
     fixture.sockets.room = Room::new(8);
     fixture.sockets.divide_room();
     for user_data in 0..1000 {
@@ -333,11 +334,27 @@ fn dead_backend_is_reported_by_its_socket() {
 }
 
 #[test]
+fn backends_that_are_asked_by_turns_fill_the_same_batch() {
+    let mut fixture = Fixture::new();
+    let others: Vec<_> = (0..20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    for other in &others {
+        let set_id = fixture.sockets.add(other.local_addr().unwrap());
+        fixture.sockets.queue(set_id, 1, fixture.now, |_, out| out.extend_from_slice(MESSAGE)).unwrap();
+        assert!(fixture.flush().is_empty());
+        let mut message = [0; 64];
+        assert_eq!(other.recv(&mut message).unwrap(), MESSAGE.len());
+        assert_eq!(message[2..MESSAGE.len()], MESSAGE[2..]);
+    }
+    assert_eq!(fixture.sockets.spare_batches.len(), 1);
+}
+
+#[test]
 fn error_that_waits_on_a_socket_costs_no_message() {
     let mut fixture = Fixture::dead();
     let first = fixture.send(1);
     // The ICMP error waits on that socket, and meets the next message from it.
-    fixture.sockets.set(fixture.set_id).current = Some(first.socket());
+    let filling = fixture.sockets.spare_batches.take(first.socket());
+    fixture.sockets.set(fixture.set_id).filling = Some(filling);
     fixture.sockets.dirty.push(fixture.set_id);
     let second = fixture.queue(2);
     assert!(fixture.flush().is_empty());
@@ -411,7 +428,7 @@ fn last_socket_of_a_backend_that_is_asked_is_not_idle() {
 fn taking_back_what_waits_leaves_other_backends_alone() {
     let mut fixture = Fixture::new();
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let other = fixture.sockets.add(other.local_addr().unwrap(), 64);
+    let other = fixture.sockets.add(other.local_addr().unwrap());
     fixture.send(1);
     let late = fixture.send(2);
     fixture.sockets.quarantine(late, fixture.now, |user_data| user_data);
@@ -446,7 +463,7 @@ fn removed_backend_leaves_nothing_behind() {
     assert_eq!(fixture.sockets.address(fixture.set_id), None);
     // The place is free for another.
     let address = fixture.backend.local_addr().unwrap();
-    assert_eq!(fixture.sockets.add(address, 64), fixture.set_id);
+    assert_eq!(fixture.sockets.add(address), fixture.set_id);
     fixture.backend.set_nonblocking(true).unwrap();
     while fixture.backend.recv(&mut [0; 64]).is_ok() {}
     fixture.backend.set_nonblocking(false).unwrap();
@@ -457,7 +474,7 @@ fn removed_backend_leaves_nothing_behind() {
 fn alarm_fires_at_the_earliest_time_that_was_asked_for() {
     let (soon, far) = (Duration::from_millis(5), Duration::from_secs(3600));
     for times in [vec![soon], vec![soon, far], vec![far, soon], vec![far, Duration::ZERO]] {
-        let mut sockets: BackendSockets<u32, u32> = BackendSockets::new(PLENTY).unwrap();
+        let mut sockets: BackendSockets<u32, u32> = BackendSockets::new(PLENTY, 64).unwrap();
         let start = Instant::now();
         for time in &times {
             sockets.wake_at(start + *time, start);

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::super::Server;
 use super::PoolRoster;
-use crate::discover::{Change, Order, Origin, Source};
-use crate::metrics::{OrderSnapshot, PoolSnapshot, SourceSnapshot};
+use crate::discover::{Change, Origin, Source};
+use crate::metrics::{PoolSnapshot, SourceSnapshot};
 
 impl Server {
     /// Adds to the numbers of pools where their members come from, and what is ordered.
@@ -25,8 +25,7 @@ impl Server {
                     None => vec![Origin::Hand],
                 };
                 backend.is_listed = roster.is_some_and(|known| known.roster.is_listed(&backend.address));
-                let order = self.membership.order(&pool.name, &backend.name, &backend.address);
-                backend.order = order.map(order_snapshot);
+                backend.order = self.membership.order(&pool.name, &backend.name, &backend.address).cloned();
             }
             pool.sources = roster.map(|known| known.show(now)).unwrap_or_default();
         }
@@ -53,9 +52,4 @@ impl PoolRoster {
         };
         self.roster.sources().iter().map(show).collect()
     }
-}
-
-fn order_snapshot(order: &Order) -> OrderSnapshot {
-    let Order { order, by, at, until } = order;
-    OrderSnapshot { order: order.label().to_owned(), by: by.clone(), at: at.clone(), until: until.clone() }
 }

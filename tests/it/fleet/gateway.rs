@@ -1,7 +1,8 @@
 //! What a real etcd will not give: each is a source that cannot be asked, and ends nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::support::etcd::{Gateway, Reply, section};
@@ -104,5 +105,63 @@ fn a_revision_that_goes_back_is_a_list_like_any_other() {
     wait_for_up(&server, 1);
     is_restored.store(true, Ordering::SeqCst);
     // The one before is up and alone: it stays until the new one is up.
+    wait_for_members(&server, &[backends[1].address()]);
+}
+
+#[test]
+fn pools_of_one_etcd_hear_the_same_signs_of_life() {
+    let backend = Arc::new(Backend::new(answer("192.0.2.1")));
+    let of = Arc::clone(&backend);
+    let gateway = Gateway::start(move |path, _| match path {
+        "/v3/watch" => Reply::Stream(CREATED.to_owned()),
+        _ => Reply::Whole(200, page(&of, 5)),
+    });
+    let more: String = (1..5).map(|number| format!("[pools.ts{number}.discover]\netcd = 'ts{number}'\n")).collect();
+    let routes = "[forwarder.routes]\n'.' = 'ts'\n";
+    let server = Server::start(&forwarder("etcd = 'ts'", &format!("{more}{routes}{}", section(gateway.address()))));
+    wait_for_up(&server, 1);
+    let is_fresh = || {
+        let metrics = server.admin().metrics();
+        metrics.sum("hedgerow_discovery_fresh", &[]) == 5
+    };
+    until("all are fresh", || is_fresh().then_some(()));
+    // Five pools and the orders watch; from here on nothing but signs of life is asked for.
+    until("all watch", || (gateway.asked() >= 12).then_some(()));
+    let (asked, began) = (gateway.asked(), Instant::now());
+    until("there are three more signs", || (gateway.asked() >= asked + 3).then_some(()));
+    assert!(began.elapsed() > Duration::from_secs(4), "one each two seconds: {:?}", began.elapsed());
+    assert!(is_fresh());
+}
+
+#[test]
+fn a_watch_at_an_endpoint_that_falls_silent_moves_though_the_other_answers() {
+    let backends = [(); 2].map(|()| Backend::new(answer("192.0.2.1")));
+    let pages = [page(&backends[0], 5), page(&backends[1], 9)];
+    let is_changed = Arc::new(AtomicBool::new(false));
+    let is_silent = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let watches = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let gateways = [0, 1].map(|number: usize| {
+        let (changed, silent) = (Arc::clone(&is_changed), Arc::clone(&is_silent[number]));
+        let (watches, pages) = (Arc::clone(&watches[number]), pages.clone());
+        Gateway::start(move |path, _| match path {
+            _ if silent.load(Ordering::SeqCst) => Reply::Silence,
+            "/v3/watch" => {
+                watches.fetch_add(1, Ordering::SeqCst);
+                Reply::Stream(CREATED.to_owned())
+            }
+            _ => Reply::Whole(200, pages[usize::from(changed.load(Ordering::SeqCst))].clone()),
+        })
+    });
+    let endpoints = gateways.each_ref().map(|gateway| format!("'http://{}'", gateway.address())).join(", ");
+    let etcd = format!("[etcd]\nendpoints = [{endpoints}]\ntimeout = '1s'\n");
+    let server = Server::start(&forwarder("etcd = 'ts'\nhold = '0s'", &etcd));
+    wait_for_members(&server, &[backends[0].address()]);
+    let seen = |number: usize| watches[number].load(Ordering::SeqCst);
+    until("members and orders are watched", || (seen(0) + seen(1) == 2).then_some(()));
+    is_silent[0].store(true, Ordering::SeqCst);
+    until("both are watched at the second endpoint", || (seen(1) == 2).then_some(()));
+    is_silent[0].store(false, Ordering::SeqCst);
+    is_silent[1].store(true, Ordering::SeqCst);
+    is_changed.store(true, Ordering::SeqCst);
     wait_for_members(&server, &[backends[1].address()]);
 }

@@ -21,6 +21,7 @@ mod load;
 pub(crate) mod lookup;
 mod message;
 pub(crate) mod namespace;
+pub(crate) mod one_address;
 pub(crate) mod peers;
 pub(crate) mod running;
 mod script;

@@ -1,0 +1,102 @@
+//! What befalls two hosts that have one address between them, whatever it is that moves the address: the first is told to end and comes
+//! back, is killed, and is cut off. A client asks all the while, and each step says how long the address took.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use super::hosts::{Host, WHILE};
+use super::{Load, Report, Server};
+
+/// Two hosts with one address.
+pub(crate) struct OneAddress<'a> {
+    pub(crate) first: &'a Host,
+    pub(crate) second: &'a Host,
+    /// Where both answer.
+    pub(crate) address: SocketAddr,
+    /// The lines of the config that say so.
+    pub(crate) listen: &'a str,
+    /// Waits until the first host alone has the address.
+    pub(crate) wait_for_first: &'a dyn Fn(),
+    /// The same of the second.
+    pub(crate) wait_for_second: &'a dyn Fn(),
+}
+
+impl OneAddress<'_> {
+    /// The server of the first host gets SIGTERM, and later another is started there: no query is lost, and each is answered by one
+    /// host. Returns the other.
+    pub(crate) fn end_and_come_back(&self, mut one: Server) -> Server {
+        let Self { first, second, .. } = self;
+        let load = self.load();
+        // It says that it is not ready, and answers until the address is the other's.
+        let before = Instant::now();
+        one.process.signal(Signal::TERM);
+        (self.wait_for_second)();
+        eprintln!("SIGTERM until the other machine alone has the address: {:?}", before.elapsed());
+        load.run_for(WHILE);
+        let (moved, ended) = (second.answered(), first.answered());
+        load.run_for(WHILE);
+        assert_eq!(first.answered(), ended, "nobody asks there any more");
+        assert!(second.answered() > moved, "everybody asks here");
+        // A second signal ends it at once: nobody is kept waiting.
+        one.process.signal(Signal::TERM);
+        assert_eq!(one.process.wait_for_exit().code(), Some(1));
+        load.run_for(WHILE);
+
+        one = first.start(self.listen);
+        let before = Instant::now();
+        (self.wait_for_first)();
+        eprintln!("start until the first machine has the address again: {:?}", before.elapsed());
+        load.run_for(WHILE);
+        let report = load.stop();
+        let (sent, answered) = (report.queries.len(), ended + first.answered() + second.answered());
+        check_nothing_lost(&report);
+        assert_eq!(answered, sent, "each by one machine, once");
+        one
+    }
+
+    /// The server of the first host is killed. Returns how many queries nobody has answered.
+    pub(crate) fn crash(&self, one: &Server) -> usize {
+        self.lose("kill -9", || one.process.signal(Signal::KILL), self.wait_for_second)
+    }
+
+    /// The first host is cut off, and tells nobody. `wait` until the other has the address: the first may think that it has it too.
+    pub(crate) fn cut_off(&self, wait: &dyn Fn()) -> usize {
+        self.lose("a machine cut off", || drop(self.first.run("ip", "link set eth0 down")), wait)
+    }
+
+    /// Something ends without a word.
+    fn lose(&self, what: &str, end: impl FnOnce(), wait: &dyn Fn()) -> usize {
+        let load = self.load();
+        let before = Instant::now();
+        end();
+        wait();
+        let took = before.elapsed();
+        load.run_for(WHILE);
+        let report = load.stop();
+        let unanswered = report.lost() + report.refused;
+        eprintln!(
+            "{what} until the other machine has the address: {took:?}; unanswered: {unanswered} of 1000 a second"
+        );
+        assert_eq!(report.wrong(), 0);
+        unanswered
+    }
+
+    /// All is well.
+    pub(crate) fn check(&self) {
+        check_nothing_lost(&self.load().stop());
+    }
+
+    /// A client that has asked for a while.
+    fn load(&self) -> Load {
+        let load = Load::start(self.address, 1000);
+        load.run_for(WHILE);
+        load
+    }
+}
+
+fn check_nothing_lost(report: &Report) {
+    let sent = report.queries.len();
+    assert_eq!((report.lost(), report.wrong(), report.strays, report.refused), (0, 0, 0, 0), "of {sent}");
+}
