@@ -111,8 +111,8 @@ pub struct Race {
     negative_at: Option<Offset>,
     /// Whether a bare failure came.
     bare_failure: bool,
-    /// The backend that a bare refusal of OPT seems to come from.
-    without_opt: WithoutOpt,
+    /// The backend that a bare refusal of OPT seems to come from, which is asked without; or [`NOBODY`].
+    without_opt: BackendIndex,
     /// The backend whose word is final, since it has a newer version of the zone than one that gave a negative reply; or [`NOBODY`].
     newest: BackendIndex,
     /// Of the candidates whose attempt could not leave, those to whom another socket did not help either: no hedge goes there. A
@@ -155,7 +155,7 @@ impl Race {
             kept: None,
             negative_at: None,
             bare_failure: false,
-            without_opt: WithoutOpt::Nobody,
+            without_opt: NOBODY,
             newest: NOBODY,
             unsendable: 0,
             outcome: None,
@@ -247,8 +247,11 @@ impl Race {
         let asked = self.attempts.get(attempt).filter(|entry| entry.state == State::Silent);
         let Some(&AttemptRecord { backend, kind, .. }) = asked else { return };
         self.attempts.withdraw(attempt);
-        if backend == self.newest {
-            self.newest = NOBODY;
+        for special in [&mut self.newest, &mut self.without_opt] {
+            // It is not tried again and again.
+            if *special == backend {
+                *special = NOBODY;
+            }
         }
         if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
             let bit = 1 << place;
@@ -334,10 +337,9 @@ impl Race {
         if let Some(backend) = asked.map(|entry| entry.backend)
             && !self.attempts.refuses_opt(backend)
         {
-            self.without_opt = match self.without_opt {
-                WithoutOpt::Nobody => WithoutOpt::Due(backend),
-                known @ (WithoutOpt::Due(_) | WithoutOpt::Asked(_)) => known,
-            };
+            if self.without_opt == NOBODY {
+                self.without_opt = backend;
+            }
         }
         self.on_bare_failure(attempt);
     }
@@ -491,7 +493,7 @@ impl Race {
 
     /// Makes an attempt.
     fn ask(&mut self, backend: BackendIndex, kind: Kind, now: Offset) -> Step {
-        let edns = !self.attempts.refuses_opt(backend) && self.without_opt != WithoutOpt::Asked(backend);
+        let edns = !self.attempts.refuses_opt(backend) && self.without_opt != backend;
         let attempt = self.attempts.push(backend, kind, edns, now);
         self.hedge_again = None;
         Step::Ask { attempt, backend, kind, edns }
@@ -527,9 +529,8 @@ impl Race {
             }
             return Some((backend, Kind::Failover));
         }
-        if let WithoutOpt::Due(backend) = self.without_opt {
-            self.without_opt = WithoutOpt::Asked(backend);
-            return Some((backend, Kind::Failover));
+        if self.without_opt != NOBODY && !self.attempts.is_asked_without_opt(self.without_opt) {
+            return Some((self.without_opt, Kind::Failover));
         }
         if self.newest != NOBODY && self.attempts.last_of(self.newest).is_none() {
             let place = self.candidates.iter().position(|candidate| candidate == self.newest);
@@ -659,17 +660,6 @@ impl Race {
             Some((backend, tries, last))
         })
     }
-}
-
-/// A backend that is asked without OPT, since a bare refusal of it seems to come from there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WithoutOpt {
-    /// None is.
-    Nobody,
-    /// It is to be asked so.
-    Due(BackendIndex),
-    /// It has been.
-    Asked(BackendIndex),
 }
 
 /// What a race looks at but does not own.

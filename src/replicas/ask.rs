@@ -117,9 +117,14 @@ mod tests {
 
     /// Asks a server that replies in this way; returns what it said and how many queries it had.
     async fn play(way: Way, patience: Duration) -> (io::Result<Rcode>, usize) {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+        // What is free by one transport may be taken by the other.
+        let (socket, listener) = loop {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+            if let Ok(listener) = TcpListener::bind(socket.local_addr().expect("an address")).await {
+                break (socket, listener);
+            }
+        };
         let address = socket.local_addr().expect("an address");
-        let listener = TcpListener::bind(address).await.expect("a listener");
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
         let asked = Asked { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;

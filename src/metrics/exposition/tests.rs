@@ -156,6 +156,7 @@ hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_slow_races_total{pool="a \"b\""} 28
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27
+hedgerow_stale_replies_total{pool="a \"b\""} 28
 hedgerow_unsent_attempts_total{pool="a \"b\"",backend="[::1]:53",cause="ports"} 40
 hedgerow_fetches_total{pool="a \"b\"",result="whole"} 40
 hedgerow_fetches_total{pool="a \"b\"",result="failed"} 41
@@ -169,6 +170,7 @@ hedgerow_pool_backends{pool="a \"b\"",state="up"} 0
 hedgerow_pool_backends{pool="a \"b\"",state="down"} 0
 hedgerow_pool_backends{pool="a \"b\"",state="new"} 0
 hedgerow_pool_backends{pool="a \"b\"",state="draining"} 1
+hedgerow_pool_backends{pool="a \"b\"",state="behind"} 0
 hedgerow_cache_size_bytes 30
 hedgerow_cache_entries 31
 hedgerow_cache_bytes 32

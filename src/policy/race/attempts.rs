@@ -197,6 +197,11 @@ impl Attempts {
         self.iter().rfind(|(_, entry)| entry.backend == backend)
     }
 
+    /// Whether a backend was asked without OPT.
+    pub(super) fn is_asked_without_opt(&self, backend: BackendIndex) -> bool {
+        self.iter().any(|(id, entry)| entry.backend == backend && !self.has_opt(id))
+    }
+
     /// The number that the next attempt will have.
     pub(super) fn next_id(&self) -> AttemptId {
         AttemptId(self.len)
