@@ -236,6 +236,11 @@ impl Divergences {
         self.known.iter().map(|(question, divergence)| (&**question, divergence))
     }
 
+    /// What is known of a question.
+    pub fn get(&self, question: &[u8]) -> Option<&Divergence> {
+        self.known.get(question)
+    }
+
     /// How many questions are suspected, known and unsteady.
     pub fn size(&self) -> [usize; 3] {
         [self.suspected.len(), self.known.len(), self.unsteady.len()]

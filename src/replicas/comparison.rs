@@ -206,7 +206,7 @@ impl Comparison {
         let said: Vec<_> = answers.iter().map(|(index, answer)| answer.by(member(*index))).collect();
         let mut divergences = self.divergences.borrow_mut();
         let heard = divergences.hear(question, &said, now);
-        let known = |question: &[u8]| divergences.known().any(|(known, _)| known == question);
+        let known = |question: &[u8]| divergences.get(question).is_some();
         let mut texts = self.texts.borrow_mut();
         // One that was forgotten for want of room, or since it is old, leaves its words behind.
         if texts.len() > divergences.known().len() {
@@ -253,7 +253,7 @@ impl Comparison {
     /// What is known of a question.
     fn show_one(&self, question: &[u8], now: Instant) -> Option<shown::Divergence> {
         let (pool, divergences, texts) = (self.pool.borrow(), self.divergences.borrow(), self.texts.borrow());
-        let (_, divergence) = divergences.known().find(|(known, _)| *known == question)?;
+        let divergence = divergences.get(question)?;
         let (name, &[t0, t1, c0, c1, flags]) = question.split_last_chunk()?;
         let words = texts.get(question);
         let said = |said: &Said| {
