@@ -78,7 +78,8 @@
 //!
 //! Members with the same data are to say the same. Where replies to one question differ, a worker leaves that question beside the state of
 //! the pool (`engine/compared.rs`, `state/compared.rs`); on the control thread `replicas` asks all members, a recent question now and then
-//! as well, and `policy/divergence.rs` says what of it lasts.
+//! as well, and `policy/divergence.rs` says what of it lasts. Which versions of zones they have is told by their replies
+//! (`engine/pool/versions.rs`) or asked for (`replicas/soa_probes.rs`), and kept beside that (`state/serials.rs`, `policy/serials.rs`).
 //!
 //! What there is to see of all this and to change in it while it runs goes through `admin` (HTTP), which asks the control
 //! thread; `hedgerow ctl` is a client of that. Once a second the control thread shows all counters to `sight`, which keeps what was

@@ -52,9 +52,9 @@ pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
 use crate::sight::Event;
 use crate::sight::divergence::Divergences;
-use crate::sight::serials::Serials;
 use crate::sight::live::{History, Second, Span};
 use crate::sight::names::TopNames;
+use crate::sight::serials::Serials;
 use crate::sight::slow::SlowRaces;
 pub use crate::state::ManualHealth;
 

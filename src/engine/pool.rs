@@ -16,12 +16,12 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rand::Rng;
 
+use self::versions::Told;
 use super::QTYPE_QCLASS;
 use super::io::Io;
 use super::plan::{Plan, PlanNumber};
 use super::single_flight::WorkerId;
 use super::tell_prober;
-use self::versions::Told;
 use crate::metrics::BackendCounters;
 use crate::policy::Rules;
 use crate::policy::backend_load::{BackendLoad, End, LoadImage};

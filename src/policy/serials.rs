@@ -127,7 +127,8 @@ impl Serials {
         let (_, newest) = self.newest(zone)?;
         let said = &self.zones.get(zone)?.said;
         let up = self.members.iter().zip(said).filter_map(|(member, said)| Some((member.as_ref()?, said)));
-        let have_it = up.filter(|(member, said)| member.is_up && said.serial == Some(newest)).map(|(member, _)| member.id);
+        let have_it =
+            up.filter(|(member, said)| member.is_up && said.serial == Some(newest)).map(|(member, _)| member.id);
         let turn = turn.checked_rem(have_it.clone().count())?;
         have_it.clone().nth(turn)
     }

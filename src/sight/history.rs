@@ -180,6 +180,7 @@ impl History {
             hedges_sent: hedges(|step| step.sent),
             hedges_denied: hedges(|step| step.denied),
             divergent: pool.divergent,
+            sources: &pool.sources,
             backends: pool.backends.iter().map(backend).collect(),
         }
     }

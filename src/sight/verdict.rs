@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::live::{Reason, Verdict, VerdictState};
-use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot};
+use crate::metrics::{BackendState, ExpiredZone, ReloadSnapshot, SourceSnapshot, SourceState};
 
 /// What a verdict is made of.
 #[derive(Clone, Debug)]
@@ -79,6 +79,8 @@ pub struct PoolFacts<'a> {
     pub hedges_denied: u64,
     /// Questions that its backends, which are replicas, answer differently now.
     pub divergent: u64,
+    /// Where its members come from.
+    pub sources: &'a [SourceSnapshot],
     /// Its backends.
     pub backends: Vec<BackendFacts<'a>>,
 }
@@ -201,6 +203,13 @@ pub const RULES: &[Rule] = &[
         judge: reload_failed,
     },
     Rule {
+        code: "source-stale",
+        state: VerdictState::Watch,
+        bound: "A source of members was not confirmed for 10 s, has never been, or is doubted.",
+        why: "Members stay as they are, so clients notice nothing; but who comes or goes is not heard of.",
+        judge: source_stale,
+    },
+    Rule {
         code: "divergence",
         state: VerdictState::Watch,
         bound: "Backends of a pool of replicas answer a question differently, and did so again after 1 s and at the last look.",
@@ -313,7 +322,10 @@ fn backend_behind(facts: &Facts<'_>) -> Vec<String> {
             [] => None,
             [backend] => {
                 let time = time(backend.state_for);
-                Some(format!("{} of pool {name} is behind for {time}: a zone of it is older than that of others", backend.name))
+                Some(format!(
+                    "{} of pool {name} is behind for {time}: a zone of it is older than that of others",
+                    backend.name
+                ))
             }
             _ => Some(format!("{} of {all} backends of pool {name} are behind: {}", behind.len(), named(&behind))),
         }
@@ -373,6 +385,23 @@ fn reload_failed(facts: &Facts<'_>) -> Vec<String> {
         format!("the reload at {at} failed, edition {} is in force: {first}", facts.reload.edition)
     };
     error.map(text).into_iter().collect()
+}
+
+fn source_stale(facts: &Facts<'_>) -> Vec<String> {
+    let sources = facts.pools.iter().flat_map(|pool| pool.sources.iter().map(move |source| (pool, source)));
+    let text = |(pool, source): (&PoolFacts<'_>, &SourceSnapshot)| {
+        let SourceSnapshot { origin, source, state, failure, age, .. } = source;
+        let why = failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default();
+        let what = match (state, age) {
+            (SourceState::Fresh, _) => return None,
+            (SourceState::Doubted, _) => "is doubted: it lists fewer than half of those that are up".to_owned(),
+            (SourceState::Stale, Some(age)) if *age >= MIN_STALE => format!("is stale for {}{why}", time(*age)),
+            (SourceState::Never, _) if failure.is_some() => format!("has never answered{why}"),
+            (SourceState::Stale | SourceState::Never, _) => return None,
+        };
+        Some(format!("source {} {source} of pool {} {what}", origin.label(), pool.name))
+    };
+    sources.filter_map(text).collect()
 }
 
 fn divergence(facts: &Facts<'_>) -> Vec<String> {
@@ -483,6 +512,9 @@ const MIN_TAIL: u64 = 30;
 
 /// Fewer dropped records are what a burst costs.
 const MIN_TAP_DROPS: u64 = 10;
+
+/// A source of members that was not confirmed for so long is told of: an etcd that is started anew is back by then.
+const MIN_STALE: Duration = Duration::from_secs(10);
 /// One of so many records.
 const TAP_PART: u64 = 100;
 

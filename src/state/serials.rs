@@ -38,13 +38,7 @@ impl SharedSerials {
     }
 
     /// A member has told a version. Returns who has a newer one, each of several in turn.
-    pub fn hear(
-        &self,
-        told: &ZoneSerial,
-        backend: BackendIndex,
-        source: Source,
-        now: Instant,
-    ) -> Option<BackendIndex> {
+    pub fn hear(&self, told: &ZoneSerial, backend: BackendIndex, source: Source, now: Instant) -> Option<BackendIndex> {
         let (zone, member) = (told.zone.as_wire(), member_of(backend));
         let mut known = self.known();
         known.serials.hear(zone, member, told.serial, source, now);

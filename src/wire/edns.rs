@@ -108,7 +108,15 @@ pub struct OptRecord<'a> {
 impl<'a> OptRecord<'a> {
     /// A record without options.
     pub fn new(udp_size: u16, dnssec_ok: bool) -> Self {
-        Self { udp_size, extended_rcode: 0, dnssec_ok, cookie: None, options: &[], passing: Passing::All, tells_version: true }
+        Self {
+            udp_size,
+            extended_rcode: 0,
+            dnssec_ok,
+            cookie: None,
+            options: &[],
+            passing: Passing::All,
+            tells_version: true,
+        }
     }
 
     /// The same with the bits of an rcode that do not fit into the header (RFC 6891 section 6.1.3).

@@ -51,9 +51,7 @@ impl Pool {
         let slot = &mut told.0[hash as usize % SLOTS];
         let serials = &self.shared.state.serials;
         let verdicts = serials.verdicts();
-        let is_told = slot.hash == hash
-            && slot.verdicts == verdicts
-            && now.saturating_duration_since(slot.at) < AGAIN;
+        let is_told = slot.hash == hash && slot.verdicts == verdicts && now.saturating_duration_since(slot.at) < AGAIN;
         let is_negative = reply.is_negative();
         // Who has the newest is asked for each time: it may be down by now.
         if is_told && !(slot.is_older && is_negative) {

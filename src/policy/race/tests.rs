@@ -646,7 +646,10 @@ fn an_older_negative_has_the_newest_asked_at_once_and_what_that_says_is_final() 
         .at(30, Reply(2, Nxdomain))
         .check(&format!("{ask}, 20 failover B, 30 reply 2"));
     // Nor is one that could not be asked.
-    newest_is_c(Sequential).at(10, TooLong(1)).at(20, Reply(1, Nodata)).check(&format!("{ask}, 10 failover B, 20 reply 1"));
+    newest_is_c(Sequential)
+        .at(10, TooLong(1))
+        .at(20, Reply(1, Nodata))
+        .check(&format!("{ask}, 10 failover B, 20 reply 1"));
     // It need be no candidate.
     play(Sequential, 2).at(10, Outdated(0, 7)).at(20, Reply(1, Nodata)).check("0 first A, 10 failover H, 20 reply 1");
     // Whatever is accepted.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::metrics::LastReload;
+use crate::metrics::{LastReload, Origin};
 
 /// Facts of a server that does well, and what they point to.
 struct Case {
@@ -30,6 +30,7 @@ impl Default for Case {
             hedges_sent: 100,
             hedges_denied: 0,
             divergent: 0,
+            sources: &[],
             backends: vec![backend("ts1"), backend("ts2")],
         };
         Self {
@@ -350,4 +351,48 @@ fn rules_stand_in_the_docs() {
         return std::fs::write(path, text).expect("it can be written");
     }
     assert_eq!(found, expected, "HEDGEROW_WRITE_DOCS=1 cargo test --lib sight::verdict writes them");
+}
+
+#[test]
+fn sources_that_are_not_confirmed_are_told_of() {
+    let source = |state, age: Option<u64>, failure: Option<&str>| {
+        let sources = vec![SourceSnapshot {
+            origin: Origin::Etcd,
+            source: "ts".to_owned(),
+            state,
+            failure: failure.map(str::to_owned),
+            age: age.map(Duration::from_secs),
+            members: 3,
+            refused: Vec::new(),
+            refused_count: 0,
+            changes: [0; 3],
+        }];
+        // For as long as the tests run.
+        with(|case| case.pools[0].sources = Vec::leak(sources))
+    };
+    source(SourceState::Fresh, Some(0), None).check_well();
+    source(SourceState::Stale, Some(9), Some("no route")).check_well();
+    source(SourceState::Never, None, None).check_well();
+    let text = "source etcd ts of pool ts is stale for 10 s: no route";
+    source(SourceState::Stale, Some(10), Some("no route")).check(Watch, "source-stale", text);
+    let text = "source etcd ts of pool ts has never answered: no route";
+    source(SourceState::Never, None, Some("no route")).check(Watch, "source-stale", text);
+    let text = "source etcd ts of pool ts is doubted: it lists fewer than half of those that are up";
+    source(SourceState::Doubted, Some(1), None).check(Watch, "source-stale", text);
+}
+
+#[test]
+fn a_backend_that_is_behind_is_told_of_and_no_pool_is_down_for_it() {
+    let behind = |count: usize| {
+        with(|case| {
+            case.pools[0].backends[..count].iter_mut().for_each(|backend| {
+                (backend.state, backend.state_for) = (BackendState::Behind, Duration::from_secs(40));
+            });
+        })
+    };
+    behind(0).check_well();
+    let text = "ts1 of pool ts is behind for 40 s: a zone of it is older than that of others";
+    behind(1).check(Watch, "backend-behind", text);
+    let text = "2 of 2 backends of pool ts are behind: ts1 is behind for 40 s, ts2 is behind for 40 s";
+    behind(2).check(Watch, "backend-behind", text);
 }

@@ -51,6 +51,11 @@ impl Script {
         Self(Box::new(move |seen| react(seen).map(send).into_iter().collect()))
     }
 
+    /// What `react` says of each query.
+    pub(crate) fn each_of(react: impl FnMut(&Seen) -> Vec<Sending> + Send + 'static) -> Self {
+        Self(Box::new(react))
+    }
+
     /// What is sent for this query.
     pub(crate) fn react(&mut self, seen: &Seen) -> Vec<Sending> {
         (self.0)(seen)
