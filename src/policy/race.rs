@@ -336,10 +336,9 @@ impl Race {
         let asked = asked.filter(|_| self.attempts.has_opt(attempt));
         if let Some(backend) = asked.map(|entry| entry.backend)
             && !self.attempts.refuses_opt(backend)
+            && self.without_opt == NOBODY
         {
-            if self.without_opt == NOBODY {
-                self.without_opt = backend;
-            }
+            self.without_opt = backend;
         }
         self.on_bare_failure(attempt);
     }

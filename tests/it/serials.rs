@@ -224,7 +224,7 @@ fn versions_are_asked_for_by_queries_that_bear_opt_and_told_to_who_asks() {
     let server = Forwarder::to(&[&backend], FAST).admin().start();
     let client = server.client();
     let option = (ZONEVERSION, vec![1, 0, 0, 0, 0, 7]);
-    let told = |response: &Response| response.options().iter().any(|told| *told == option);
+    let told = |response: &Response| response.options().contains(&option);
     let asked = |nth: usize| {
         let options = backend.wait_for_name("www.example", nth + 1)[nth].options();
         options.map(|options| options.into_iter().filter(|(code, _)| *code == ZONEVERSION).collect::<Vec<_>>())

@@ -37,7 +37,7 @@ fn text(all: &Serials, now: f64) -> String {
 
 /// A zone, and a line for each member.
 fn paragraph(zone: &Zone, now: f64) -> String {
-    let newest = zone.newest.map_or("no serial is the newest".to_owned(), |newest| format!("newest {newest}"));
+    let newest = zone.newest.map_or_else(|| "no serial is the newest".to_owned(), |newest| format!("newest {newest}"));
     let use_ = if zone.in_use { "" } else { "  not in use" };
     let lines = zone.members.iter().map(|member| line(member, now)).collect::<String>();
     format!("{}  {}  {newest}{use_}{lines}", zone.pool, zone.zone)
