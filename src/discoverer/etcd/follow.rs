@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::client::{Client, EtcdAccess};
 use super::http::Lines;
@@ -68,7 +68,7 @@ impl Follower {
             if begun.elapsed() > Backoff::MAX {
                 backoff.reset();
             }
-            sleep_until((Instant::now() + backoff.next(&mut self.rng)).into()).await;
+            sleep_until((Instant::now() + backoff.next(&mut self.rng).min(LONGEST_WAIT)).into()).await;
         }
     }
 
@@ -99,7 +99,7 @@ impl Follower {
                     }
                 },
                 () = sleep_until(sign_due.into()) => {
-                    let page = etcd::read_page(&self.client.call(&etcd::count(&self.prefix)).await?)?;
+                    let page = self.confirm().await?;
                     if page.revision < listed_at {
                         tracing::warn!(prefix = self.prefix, "etcd: its revision has gone back, it has another past: listing again");
                         return Ok(());
@@ -116,6 +116,17 @@ impl Follower {
                     listed_at = revision;
                     list_due = self.next_list();
                 }
+            }
+        }
+    }
+
+    /// Asks whether etcd is there and has a leader: all endpoints together have no longer than is said of that.
+    async fn confirm(&mut self) -> Result<Page, EtcdError> {
+        let patience = self.client.timeout().max(CONFIRM);
+        match timeout(patience, self.client.call(&etcd::count(&self.prefix))).await {
+            Ok(reply) => etcd::read_page(&reply?),
+            Err(_) => {
+                Err(EtcdError::Failed(format!("no endpoint has confirmed the list: no reply within {patience:?}")))
             }
         }
     }
@@ -170,6 +181,13 @@ const PAGE: usize = 1000;
 
 /// How often it is asked whether etcd is there and has a leader: so that it is known within 5 s when it is not, time limit included.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// How long all endpoints together may take to confirm a list, unless the time limit of one request is longer: some that hang would else
+/// take theirs one after the other.
+const CONFIRM: Duration = Duration::from_millis(2_500);
+
+/// How long an etcd that was away is waited for at most before it is asked again: all LS of a fleet are to agree within 5 s after a cut.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
 /// How often all is listed again though the watch is well.
 const LIST_AGAIN: Duration = Duration::from_secs(60);
