@@ -11,7 +11,6 @@ mod poison;
 mod quorum;
 mod random;
 mod register;
-mod replaced;
 
 use std::net::SocketAddr;
 
