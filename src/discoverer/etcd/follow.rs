@@ -68,7 +68,7 @@ impl Follower {
             if begun.elapsed() > Backoff::MAX {
                 backoff.reset();
             }
-            sleep_until((Instant::now() + backoff.next(&mut self.rng).min(LONGEST_WAIT)).into()).await;
+            sleep_until((Instant::now() + backoff.next(&mut self.rng).min(MAX_WAIT)).into()).await;
         }
     }
 
@@ -187,7 +187,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 const CONFIRM: Duration = Duration::from_millis(2_500);
 
 /// How long an etcd that was away is waited for at most before it is asked again: all LS of a fleet are to agree within 5 s after a cut.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// How often all is listed again though the watch is well.
 const LIST_AGAIN: Duration = Duration::from_secs(60);
