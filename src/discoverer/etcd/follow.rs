@@ -70,7 +70,7 @@ impl Follower {
             if begun.elapsed() > Backoff::MAX {
                 backoff.reset();
             }
-            sleep_until((Instant::now() + backoff.next(&mut self.rng)).into()).await;
+            sleep_until((Instant::now() + backoff.next(&mut self.rng).min(MAX_WAIT)).into()).await;
         }
     }
 
@@ -170,6 +170,9 @@ impl Follower {
 
 /// Keys of a page: some 200 kB of members.
 const PAGE: usize = 1000;
+
+/// How long an etcd that was away is waited for at most before it is asked again: all LS of a fleet are to agree within 5 s after a cut.
+const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// How often all is listed again though the watch is well.
 const LIST_AGAIN: Duration = Duration::from_secs(60);

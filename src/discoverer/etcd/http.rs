@@ -100,9 +100,12 @@ impl Connection {
         let mut built = Request::post(request.path)
             .header(header::HOST, &self.host)
             .header(header::USER_AGENT, concat!("hedgerow/", env!("CARGO_PKG_VERSION")))
-            .header(header::CONTENT_TYPE, "application/json")
-            // Without it a watch on a member that has lost its majority stays silent for ever.
-            .header("Grpc-Metadata-hasleader", "true");
+            .header(header::CONTENT_TYPE, "application/json");
+        // Without it a watch on a member that has lost its majority stays silent for ever; with it such a member refuses even what it could
+        // tell of what it knows.
+        if request.body["serializable"] != true {
+            built = built.header("Grpc-Metadata-hasleader", "true");
+        }
         if let Some(token) = token {
             built = built.header(header::AUTHORIZATION, token);
         }

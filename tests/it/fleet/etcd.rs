@@ -3,29 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::support::etcd::{Etcd, Relay, section, start_tls};
-
-/// Backends with their keys in etcd.
-fn registered(etcd: &Etcd, count: usize) -> Vec<Backend> {
-    let backends: Vec<_> = (0..count).map(|_| Backend::new(answer("192.0.2.1"))).collect();
-    for backend in &backends {
-        etcd.put_member("ts", &backend.address().to_string(), &member(backend.address()));
-    }
-    backends
-}
-
-fn addresses(backends: &[Backend]) -> Vec<SocketAddr> {
-    backends.iter().map(Backend::address).collect()
-}
-
-fn key(address: SocketAddr) -> String {
-    format!("hedgerow/pools/ts/members/{address}")
-}
-
-/// An answer comes, whatever else.
-fn is_answered(server: &Server) {
-    assert_eq!(server.client().ask(&query("www.example", A)).answers(), ["192.0.2.1"]);
-}
+use crate::support::etcd::{Relay, section, start_tls};
 
 #[test]
 fn members_come_and_go_by_their_keys() {

@@ -5,7 +5,6 @@ use std::process::Output;
 use serde_json::Value;
 
 use super::*;
-use crate::support::etcd::Etcd;
 
 /// An LS with these backends in its config, and orders from etcd.
 fn ls(backends: &[&Backend], etcd: &Etcd) -> Server {

@@ -1,7 +1,6 @@
 //! Entries that are wrong: each is refused by itself, and all others count.
 
 use super::*;
-use crate::support::etcd::Etcd;
 
 #[test]
 fn every_kind_of_poison_is_refused_alone() {

@@ -3,32 +3,22 @@
 use rustix::process::Signal;
 
 use super::*;
-use crate::support::etcd::{Etcd, section};
+use crate::support::etcd::section;
 
-/// Starts a TS that registers under `ts`.
-fn authority(etcd: &str, table: &str) -> Server {
-    let config = format!(
-        "[authorities.one]\nlisten = ['127.0.0.1:0']\nzones = ['hosts.txt']\n[authorities.one.register]\netcd = 'ts'\nlease = '2s'\n\
-         [admin]\nlisten = '127.0.0.1:0'\n{etcd}"
-    );
-    Server::start_with_files(&config, &[("hosts.txt", table)])
-}
-
-fn registered(server: &Server) -> u64 {
-    server.admin().metrics().sum("hedgerow_registered", &[("authority", "one")])
+fn is_registered(server: &Server) -> bool {
+    server.admin().metrics().sum("hedgerow_registered", &[("authority", "one")]) == 1
 }
 
 #[test]
 fn who_is_started_is_asked_and_who_is_stopped_is_gone_without_a_lost_query() {
     let Some(etcd) = Etcd::start() else { return };
-    let table = load_table();
-    let first = authority(&etcd.section(), &table);
+    let first = authority(&etcd);
     let server = Server::start(&forwarder("etcd = 'ts'", &etcd.section()));
     wait_for_up(&server, 1);
     let load = Load::start(server.address(), 1000);
     let mut earlier = first;
     for _ in 0..3 {
-        let next = authority(&etcd.section(), &table);
+        let next = authority(&etcd);
         wait_for_up(&server, 2);
         let (gone, stays) = (earlier.listener("one"), next.listener("one"));
         earlier.process.signal(Signal::TERM);
@@ -44,8 +34,7 @@ fn who_is_started_is_asked_and_who_is_stopped_is_gone_without_a_lost_query() {
 #[test]
 fn who_dies_is_replaced_without_a_lost_query() {
     let Some(etcd) = Etcd::start() else { return };
-    let table = load_table();
-    let mut servers: Vec<_> = (0..3).map(|_| authority(&etcd.section(), &table)).collect();
+    let mut servers: Vec<_> = (0..3).map(|_| authority(&etcd)).collect();
     let server = Server::start(&forwarder("etcd = 'ts'\nhold = '30s'", &etcd.section()));
     wait_for_up(&server, 3);
     let load = Load::start(server.address(), 1000);
@@ -53,7 +42,7 @@ fn who_dies_is_replaced_without_a_lost_query() {
     dead.process.signal(Signal::KILL);
     dead.process.wait_for_exit();
     // Its lease ends, and it is down: it goes at once.
-    wait_for_members(&server, &servers.iter().map(|server| server.listener("one")).collect::<Vec<_>>());
+    wait_for_members(&server, &listeners(&servers));
     let report = load.stop();
     assert_eq!((report.lost(), report.wrong()), (0, 0));
 }
@@ -61,16 +50,16 @@ fn who_dies_is_replaced_without_a_lost_query() {
 #[test]
 fn what_is_lost_in_etcd_is_registered_anew() {
     let Some(mut etcd) = Etcd::start() else { return };
-    let ts = authority(&etcd.section(), "www.example 192.0.2.1 A\n");
+    let ts = authority(&etcd);
     let is_there = |etcd: &Etcd| etcd.ctl(&["get", "--prefix", "hedgerow/"]).contains(&ts.listener("one").to_string());
     until("it is registered", || is_there(&etcd).then_some(()));
-    assert_eq!(registered(&ts), 1);
+    assert!(is_registered(&ts));
     // The key alone, and then all that there is.
     etcd.ctl(&["del", "--prefix", "hedgerow/"]);
     until("it is registered again", || is_there(&etcd).then_some(()));
     etcd.kill();
     std::fs::remove_dir_all(etcd.data()).expect("our own folder");
-    until("its lease is over", || (registered(&ts) == 0).then_some(()));
+    until("its lease is over", || (!is_registered(&ts)).then_some(()));
     etcd.restart();
     until("it is registered in the new one", || is_there(&etcd).then_some(()));
 }
@@ -91,7 +80,7 @@ fn a_key_of_another_is_left_alone_until_its_lease_is_over() {
     let ts = Server::start_with_files(&config, &[("hosts.txt", "www.example 192.0.2.1 A\n")]);
     ts.process.wait_for_log("is held by another instance");
     assert!(etcd.ctl(&["get", &key]).contains("theirs"));
-    assert_eq!(registered(&ts), 0);
+    assert!(!is_registered(&ts));
     etcd.ctl(&["lease", "revoke", &lease]);
     until("it is ours", || etcd.ctl(&["get", &key]).contains("\"state\":\"up\"").then_some(()));
 }
@@ -99,8 +88,8 @@ fn a_key_of_another_is_left_alone_until_its_lease_is_over() {
 #[test]
 fn the_end_does_not_wait_for_an_etcd_that_is_away() {
     let Some(etcd) = Etcd::start() else { return };
-    let mut ts = authority(&etcd.section(), "www.example 192.0.2.1 A\n");
-    until("it is registered", || (registered(&ts) == 1).then_some(()));
+    let mut ts = authority(&etcd);
+    until("it is registered", || is_registered(&ts).then_some(()));
     etcd.stop();
     ts.process.signal(Signal::TERM);
     assert!(ts.process.wait_for_exit().success());
@@ -135,7 +124,7 @@ fn a_zone_that_never_comes_delays_it_and_no_more() {
     let hosts = &[("hosts.txt", "www.example 192.0.2.1 A\n")];
     let patient = Server::start_with_files(&config("1h"), hosts);
     let hasty = Server::start_with_files(&config("300ms"), hosts);
-    until("it is registered even so", || (registered(&hasty) == 1).then_some(()));
+    until("it is registered even so", || is_registered(&hasty).then_some(()));
     assert!(hasty.process.log().contains("not all zones are served"));
-    assert_eq!(registered(&patient), 0);
+    assert!(!is_registered(&patient));
 }

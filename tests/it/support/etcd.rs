@@ -1,52 +1,83 @@
-//! A real etcd of one member in a folder of its own, a relay before it that cuts and stalls, and a gateway that gives what a real etcd
-//! will not.
+//! A real etcd, of one member or of three, each in a folder of its own; a relay before it that cuts, and a gateway that gives what a real
+//! etcd will not.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use data_encoding::BASE64;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{PATIENCE, free_address, leave_out, until};
 
-/// A running etcd. Dropping it kills it.
+/// A running etcd: a member of its cluster. Dropping it kills it.
 pub(crate) struct Etcd {
     child: Child,
+    member: Member,
+    folder: TempDir,
+}
+
+/// How a member is started.
+struct Member {
+    name: &'static str,
     client: SocketAddr,
     peer: SocketAddr,
-    folder: TempDir,
+    /// All members, as `--initial-cluster` has them.
+    cluster: String,
+    /// Other options.
+    options: Vec<String>,
 }
 
 impl Etcd {
     /// Starts one; `None` with a message if it is not installed.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with these options besides.
+    pub(crate) fn start_with(options: &[&str]) -> Option<Self> {
+        let [etcd] = Self::start_all(["default"], options)?;
+        Some(etcd)
+    }
+
+    /// Starts three members of one cluster; `None` with a message if it is not installed.
+    pub(crate) fn start_three() -> Option<[Self; 3]> {
+        Self::start_all(["one", "two", "three"], &[])
+    }
+
+    fn start_all<const N: usize>(names: [&'static str; N], options: &[&str]) -> Option<[Self; N]> {
         let is_there = |program: &str| Command::new(program).arg("--version").output().is_ok();
         if !["etcd", "etcdctl"].into_iter().all(is_there) {
             leave_out("fleet", "etcd-server and etcd-client are not installed");
             return None;
         }
-        let (client, peer) = (free_address(), free_address());
-        let folder = TempDir::new().expect("a temporary folder");
-        let child = run(folder.path(), client, peer);
-        let etcd = Self { child, client, peer, folder };
-        etcd.wait();
-        Some(etcd)
+        let places = names.map(|name| (name, free_address(), free_address()));
+        let cluster = places.map(|(name, _, peer)| format!("{name}=http://{peer}")).join(",");
+        let all = places.map(|(name, client, peer)| {
+            let options = options.iter().copied().map(str::to_owned).collect();
+            let member = Member { name, client, peer, cluster: cluster.clone(), options };
+            let folder = TempDir::new().expect("a temporary folder");
+            Self { child: member.run(folder.path()), member, folder }
+        });
+        all.iter().for_each(Self::wait);
+        Some(all)
     }
 
     /// Where it is asked.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.client
+        self.member.client
     }
 
     /// The section of a config for it.
     pub(crate) fn section(&self) -> String {
-        section(self.client)
+        section(self.address())
     }
 
     /// Runs `etcdctl`; gives what it prints.
@@ -56,8 +87,9 @@ impl Etcd {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    fn try_ctl(&self, words: &[&str]) -> std::process::Output {
-        let endpoint = format!("http://{}", self.client);
+    /// Runs `etcdctl`, which may fail.
+    pub(crate) fn try_ctl(&self, words: &[&str]) -> Output {
+        let endpoint = format!("http://{}", self.address());
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint]).args(words);
         command.output().expect("it is installed")
@@ -65,16 +97,43 @@ impl Etcd {
 
     /// Writes a value of any length.
     pub(crate) fn put(&self, key: &str, value: &str) {
+        let output = self.try_put(key, value);
+        assert!(output.status.success(), "etcdctl put {key}: {output:?}");
+    }
+
+    /// The same, which may fail.
+    pub(crate) fn try_put(&self, key: &str, value: &str) -> Output {
         let mut put = Command::new("etcdctl");
-        put.env("ETCDCTL_API", "3").args(["--endpoints", &format!("http://{}", self.client), "put", key]);
-        let mut put = put.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it is installed");
+        put.env("ETCDCTL_API", "3").args(["--endpoints", &format!("http://{}", self.address()), "put", key]);
+        let put = put.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut put = put.expect("it is installed");
         put.stdin.take().expect("piped").write_all(value.as_bytes()).expect("it reads");
-        assert!(put.wait().expect("it ends").success(), "etcdctl put {key}");
+        put.wait_with_output().expect("it ends")
     }
 
     /// Writes a member.
     pub(crate) fn put_member(&self, key: &str, name: &str, value: &str) {
         self.put(&format!("hedgerow/pools/{key}/members/{name}"), value);
+    }
+
+    /// Writes and removes keys, all at once: for who does so more often than a process can be started.
+    pub(crate) fn change(&self, items: &[(String, Option<Vec<u8>>)]) {
+        let of_item = |(key, value): &(String, Option<Vec<u8>>)| {
+            let key = BASE64.encode(key.as_bytes());
+            match value {
+                Some(value) => json!({ "request_put": { "key": key, "value": BASE64.encode(value) } }),
+                None => json!({ "request_delete_range": { "key": key } }),
+            }
+        };
+        let body = json!({ "success": items.iter().map(of_item).collect::<Vec<_>>() }).to_string();
+        let mut stream = TcpStream::connect(self.address()).expect("etcd listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        let head =
+            format!("POST /v3/kv/txn HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}", body.len());
+        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).expect("etcd reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer in time");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"succeeded\":true"), "{answer}");
     }
 
     /// Waits until it answers.
@@ -95,8 +154,32 @@ impl Etcd {
 
     /// Starts it again, with what it had.
     pub(crate) fn restart(&mut self) {
-        self.child = run(self.folder.path(), self.client, self.peer);
+        self.start_again();
         self.wait();
+    }
+
+    /// The same, and does not wait until it answers: it may need others for that.
+    pub(crate) fn start_again(&mut self) {
+        self.child = self.member.run(self.folder.path());
+    }
+
+    /// Saves all that it has, as an operator does.
+    pub(crate) fn save(&self) -> PathBuf {
+        let file = self.folder.path().join("snapshot");
+        self.ctl(&["snapshot", "save", &file.display().to_string()]);
+        file
+    }
+
+    /// Ends it, and starts it again with what was saved and nothing else.
+    pub(crate) fn restore(&mut self, file: &Path) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).expect("our own folder");
+        let [file, data] = [file, &self.data()].map(|path| path.display().to_string());
+        let peer = format!("http://{}", self.member.peer);
+        let restore = ["snapshot", "restore", &file, "--data-dir", &data, "--name", self.member.name];
+        let of_cluster = ["--initial-cluster", &self.member.cluster, "--initial-advertise-peer-urls", &peer];
+        self.ctl(&[&restore[..], &of_cluster].concat());
+        self.restart();
     }
 
     /// Keeps it from running.
@@ -178,19 +261,22 @@ pub(crate) fn section(address: SocketAddr) -> String {
     format!("[etcd]\nendpoints = ['http://{address}']\ntimeout = '1s'\n")
 }
 
-fn run(folder: &Path, client: SocketAddr, peer: SocketAddr) -> Child {
-    let log = File::options().create(true).append(true).open(folder.join("log")).expect("our own folder");
-    let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
-    Command::new("etcd")
-        .args(["--data-dir", &folder.join("data").display().to_string()])
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("default={peer}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("it is installed")
+impl Member {
+    fn run(&self, folder: &Path) -> Child {
+        let log = File::options().create(true).append(true).open(folder.join("log")).expect("our own folder");
+        let [client, peer] = [self.client, self.peer].map(|address| format!("http://{address}"));
+        Command::new("etcd")
+            .args(["--data-dir", &folder.join("data").display().to_string(), "--name", self.name])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &self.cluster])
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("it is installed")
+    }
 }
 
 /// A relay of TCP before something, which a test cuts and mends.

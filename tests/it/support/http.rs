@@ -134,6 +134,19 @@ impl Admin {
         }
     }
 
+    /// Waits until the status has a value that is looked for.
+    pub(crate) fn wait_for_status<T>(&self, what: &str, find: impl Fn(&Value) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let body = self.get("/api/v1/status").body;
+            if let Some(found) = find(&serde_json::from_str(&body).expect("the status is JSON")) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "waited in vain: {what}: {body}");
+            thread::sleep(POLL);
+        }
+    }
+
     /// Waits until a backend is up, or is not, in all its pools.
     pub(crate) fn wait_for_state(&self, backend: SocketAddr, is_up: bool) {
         let name = backend.to_string();

@@ -14,10 +14,21 @@ use super::PATIENCE;
 use super::client::framed;
 use super::http::Admin;
 use super::message::*;
+use super::script::Script;
 
 /// The table that has an answer for each query of a [`Load`].
 pub(crate) fn load_table() -> String {
     (0..NAMES).map(|number| format!("{} {} A\n", name(number), address(number))).collect()
+}
+
+/// What answers as that table does, and any other name with 192.0.2.1.
+pub(crate) fn load_answer() -> Script {
+    Script::new(|seen| {
+        let name = seen.name();
+        let number = name.strip_prefix('h').and_then(|rest| rest.strip_suffix(".example")?.parse().ok());
+        let address = number.map_or_else(|| "192.0.2.1".to_owned(), address);
+        Some(reply_to(&seen.bytes).with_flags(AA).answer(a(&address)).to_vec())
+    })
 }
 
 /// A client that asks all the time.
@@ -60,11 +71,24 @@ impl Load {
 
     /// Begins to ask by UDP, and on so many TCP connections, which are kept. Each way gets the same share.
     pub(crate) fn start_with(server: SocketAddr, rate: u32, connections: usize) -> Self {
+        Self::begin(rate, move || Run::new(server, rate, connections))
+    }
+
+    /// Begins to ask both by UDP: each gets every second query.
+    pub(crate) fn start_at_both(servers: [SocketAddr; 2], rate: u32) -> Self {
+        Self::begin(rate, move || {
+            let [one, two] = servers.map(|server| Run::new(server, rate, 0));
+            let ways = one.ways.into_iter().zip(two.ways).flat_map(|(one, two)| [one, two]).collect();
+            Run { ways, ..one }
+        })
+    }
+
+    fn begin(rate: u32, run: impl FnOnce() -> Run + Send + 'static) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = Arc::new(Shared::default());
         let thread = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || Run::new(server, rate, connections).run(&shared)
+            move || run().run(&shared)
         });
         Self { rate, shared, thread, _alone: alone }
     }
@@ -131,8 +155,14 @@ impl Report {
     /// Fails unless every query that the server has taken had its one right answer, and all connections are open. On a machine that is busy with other
     /// things the kernel may drop a few on their way to the server, which cannot know of them.
     pub(crate) fn check(&self, what: &str, admin: &Admin) {
+        self.check_all(what, &[admin]);
+    }
+
+    /// The same, of all servers that were asked.
+    pub(crate) fn check_all(&self, what: &str, admins: &[&Admin]) {
         let sent = self.queries.len();
-        let taken = usize::try_from(admin.metrics().sum("hedgerow_queries_total", &[])).expect("a count");
+        let taken = admins.iter().map(|admin| admin.metrics().sum("hedgerow_queries_total", &[])).sum::<u64>();
+        let taken = usize::try_from(taken).expect("a count");
         let (lost, by_udp, wrong, odd) = (self.lost(), self.lost_by_udp(), self.wrong(), &self.oddities);
         let Self { strays, closed, refused, .. } = self;
         let numbers = format!(

@@ -42,7 +42,7 @@ pub(crate) use client::{Client, TcpClient, framed};
 pub(crate) use config::{Asked, Forwarder, Weighted};
 pub(crate) use forger::Forger;
 pub(crate) use http::{Admin, Metrics};
-pub(crate) use load::{Load, Report, load_table, percentile};
+pub(crate) use load::{Load, Report, load_answer, load_table, percentile};
 pub(crate) use message::*;
 pub(crate) use script::*;
 pub(crate) use server::{Process, Server};
