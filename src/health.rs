@@ -83,11 +83,6 @@ impl Prober {
         self.set_state(state);
     }
 
-    /// What each probe takes a place of.
-    pub fn places(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.places)
-    }
-
     /// Probes nobody any more.
     pub fn stop(&mut self) {
         self.watches.clear();

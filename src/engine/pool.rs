@@ -472,9 +472,11 @@ const MANY: u64 = 1000;
 
 /// The members that are behind and take queries. Who they are is only looked for where there may be some.
 fn behind(shared: &SharedPool) -> Vec<BackendIndex> {
+    if !shared.config.replicas {
+        return Vec::new();
+    }
     let behind = shared.backends.iter().filter(|backend| backend.is_behind() && backend.takes_queries());
-    let behind = behind.filter(|_| shared.config.replicas).map(|backend| backend.index);
-    behind.take(MAX_ATTEMPTS).collect()
+    behind.map(|backend| backend.index).take(MAX_ATTEMPTS).collect()
 }
 
 /// What queries to a backend bear as cookies, if they may and it gives them.

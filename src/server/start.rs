@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{channel, unbounded_channel};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::interval;
 
 use super::admin_tasks::{AdminTasks, Doors, admin_settings};
@@ -186,8 +186,10 @@ impl Server {
             refresh();
         };
         let mut prober = Prober::new(tasks.clone(), probes_at_a_time(&shares), Rc::new(on_change));
-        let mut comparisons = Comparisons::new(tasks.clone(), prober.places());
-        let mut soa_probes = SoaProbes::new(tasks.clone(), prober.places());
+        // Not those of the prober: no question to a silent member holds up what finds out that it is down.
+        let places = Arc::new(Semaphore::new(replicas_asked_at_a_time(&shares)));
+        let mut comparisons = Comparisons::new(tasks.clone(), Arc::clone(&places));
+        let mut soa_probes = SoaProbes::new(tasks.clone(), places);
         if let Some(state) = &state {
             prober.set_state(state);
             comparisons.set_state(state);
@@ -369,6 +371,11 @@ fn share_descriptors(config: &Config, listeners: &Listeners) -> Shares {
     shares
 }
 
+/// How many questions to replicas may be out at a time that no client has asked.
+fn replicas_asked_at_a_time(shares: &Shares) -> usize {
+    (shares.limit / 32).clamp(1, MAX_REPLICAS_ASKED)
+}
+
 /// How many probes may be out at a time. Members may come by the thousand while the server runs.
 fn probes_at_a_time(shares: &Shares) -> usize {
     shares.probes.max((shares.limit / 16).min(MAX_PROBES))
@@ -376,6 +383,9 @@ fn probes_at_a_time(shares: &Shares) -> usize {
 
 /// Probes that are out at a time at most: with all of thousands silent, each is asked every few seconds still.
 const MAX_PROBES: usize = 4096;
+
+/// Questions to replicas that are out at a time at most.
+const MAX_REPLICAS_ASKED: usize = 512;
 
 /// How many descriptors the process may have open.
 fn descriptor_limit() -> usize {
