@@ -92,3 +92,44 @@ fn a_pool_without_members_says_so_until_one_comes() {
         "{told}"
     );
 }
+
+#[test]
+fn whatever_becomes_of_the_file_no_query_is_lost() {
+    let backends = backends(4);
+    let all = addresses(&backends);
+    let config = forwarder("file = 'members.json'\nhold = '1s'\nmax = 50", "");
+    let server = Server::start_with_files(&config, &[("members.json", &list(&all[..3]))]);
+    wait_for_up(&server, 3);
+    let load = Load::start(server.address(), RATE);
+    let failed = |reason: &str| {
+        wait_for_pool(&server, reason, |pool| {
+            pool["sources"][0]["failure"].as_str().is_some_and(|failure| failure.contains(reason)).then_some(())
+        });
+        wait_for_members(&server, &all[..3]);
+    };
+    // Half-written, in place, emptied, and removed.
+    let whole = list(&all[..3]);
+    server.rewrite("members.json", &whole[..whole.len() / 2]);
+    failed("no array of members");
+    server.rewrite("members.json", "");
+    failed("it is empty");
+    fs::remove_file(server.path("members.json")).expect("our own file");
+    failed("No such file");
+    write(&server, "[]");
+    wait_for_source(&server, "doubted");
+    wait_for_members(&server, &all[..3]);
+    // Another in its place: one less, and one more.
+    write(&server, &list(&all[1..]));
+    wait_for_members(&server, &all[1..]);
+    // Ten thousand, of which the pool takes 50. Those where nobody is go at once.
+    let others = (0..10_000_u16).map(|number| {
+        let [high, low] = number.to_be_bytes();
+        SocketAddr::from(([127, 77, high, low], 9))
+    });
+    write(&server, &list(&all[1..].iter().copied().chain(others).collect::<Vec<_>>()));
+    wait_for_pool(&server, "50 are members", |pool| (members_of(pool).len() == 50).then_some(()));
+    write(&server, &list(&all[1..]));
+    wait_for_members(&server, &all[1..]);
+    load.stop().check("a file", &server.admin());
+    assert_eq!((changes(&server, "joined"), changes(&server, "left")), (4 + 47, 1 + 47));
+}

@@ -1,7 +1,8 @@
 //! Members that a DNS name lists.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::*;
 
@@ -86,4 +87,89 @@ fn a_resolver_that_is_this_server_is_not_asked() {
     });
     assert!(source["failure"].as_str().is_some_and(|failure| failure.contains("listener of this process")), "{source}");
     assert_eq!(source["state"], "never");
+}
+
+#[test]
+fn whatever_a_name_lists_no_query_is_lost() {
+    // One TS at all addresses of this host is two hundred members.
+    let config = "workers = 1\n[authorities.one]\nlisten = ['0.0.0.0:0']\nzones = ['hosts.txt']\n";
+    let ts = Server::start_with_files(config, &[("hosts.txt", &load_table())]);
+    let port = ts.listener("one").port();
+    let (service, host) = (Told::new(services(port, |_| true)), Told::new(answer_for(0, "127.0.1.1")));
+    let resolver = Backend::new(service.script().except("host", host.script()));
+    let looked = |name: &str| resolver.queries_for(name).len();
+    let begun = Instant::now();
+    let resolvers = format!("resolvers = ['{}']", resolver.address());
+    let server = Server::start(&forwarder(&format!("dns = '{SERVICE}'\n{resolvers}"), ""));
+    let of_host = format!("dns = 'host.example:{port}'\n{resolvers}\nhold = '0s'");
+    let by_host = Server::start(&forwarder(&of_host, ""));
+    wait_for_up(&server, 200);
+    wait_for_up(&by_host, 1);
+    let load = Load::start_at_both([server.address(), by_host.address()], RATE_OF_MANY);
+    host.becomes(answer_for(0, "127.0.1.2"));
+    // Another half each time: whoever is listed no more is held, and returns before that is over.
+    let mut is_odd = false;
+    let [mut odd, mut even] = [services(port, |host| host % 2 == 1), services(port, |host| host % 2 == 0)];
+    service.becomes(Script::each_of(move |seen| {
+        is_odd = !is_odd;
+        if is_odd { odd.react(seen) } else { even.react(seen) }
+    }));
+    resolver.wait_for_name(SERVICE, looked(SERVICE) + 4);
+    assert_eq!((members(&server).len(), pool(&server)["sources"][0]["state"].clone()), (200, "fresh".into()));
+    let held = changes(&server, "held");
+    assert!(held >= 200, "each half was held at least once: {held}");
+    for (script, state, what) in [
+        (servfail(), "stale", "SERVFAIL"),
+        (nxdomain_for(1), "doubted", "NXDOMAIN"),
+        (silent(), "stale", "a name server that hangs"),
+        (nodata_for(1), "doubted", "no records"),
+        (services(port, |_| true), "fresh", "all again"),
+    ] {
+        service.becomes(script);
+        wait_for_source(&server, state);
+        assert_eq!(members(&server).len(), 200, "{what}");
+    }
+    // A TTL of 0 is 5 s: it is followed, and is no reason to ask all the time.
+    wait_for_members(&by_host, &[SocketAddr::from(([127, 0, 1, 2], port))]);
+    let (times, seconds) = (looked("host.example") / 2, begun.elapsed().as_secs());
+    assert!(times as u64 <= seconds / 5 + 1, "looked up {times} times in {seconds} s");
+    load.stop().check_all("a name", &[&server.admin(), &by_host.admin()]);
+    assert_eq!((changes(&server, "joined"), changes(&server, "left")), (200, 0));
+    assert!(resolver.queries().iter().all(|seen| seen.tcp));
+}
+
+/// The name of the service.
+const SERVICE: &str = "_dns._udp.ts.example";
+
+/// What a name server says: another script now and then.
+#[derive(Clone)]
+struct Told(Arc<Mutex<Script>>);
+
+impl Told {
+    fn new(script: Script) -> Self {
+        Self(Arc::new(Mutex::new(script)))
+    }
+
+    /// From now on it says this.
+    fn becomes(&self, script: Script) {
+        *self.0.lock().expect("nothing panics here") = script;
+    }
+
+    /// What it says at the time.
+    fn script(&self) -> Script {
+        let told = self.clone();
+        Script::each_of(move |seen| told.0.lock().expect("nothing panics here").react(seen))
+    }
+}
+
+/// SRV records of those of two hundred hosts that are listed, with their addresses.
+fn services(port: u16, is_listed: fn(u8) -> bool) -> Script {
+    reply(move |reply| {
+        (1..=200).filter(|host| is_listed(*host)).fold(reply.with_flags(AA), |reply, host| {
+            let name = format!("h{host}.ts.example");
+            let service = [&[0, 1, 0, 1][..], &port.to_be_bytes(), &wire_name(&name)].concat();
+            let address = record(&name, A, &[127, 0, 1, host]);
+            reply.answer(record("@", SRV, &service).lasting(1)).additional(address.lasting(1))
+        })
+    })
 }

@@ -1,5 +1,8 @@
 //! Authorities that register themselves.
 
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
 use super::*;
@@ -7,6 +10,19 @@ use crate::support::etcd::section;
 
 fn is_registered(server: &Server) -> bool {
     server.admin().metrics().sum("hedgerow_registered", &[("authority", "one")]) == 1
+}
+
+/// How long after this moment, at most, the last query was sent to a member that leaves, as the LS counts them; waits until it has left.
+fn last_asked(server: &Server, member: SocketAddr, since: Instant) -> Duration {
+    let last = Cell::new((Duration::ZERO, 0));
+    server.admin().wait_for("it has left", |metrics| {
+        let count = metrics.attempts(member, None);
+        if count > last.get().1 {
+            last.set((since.elapsed(), count));
+        }
+        !metrics.0.contains(&format!("backend=\"{member}\""))
+    });
+    last.get().0
 }
 
 #[test]
@@ -21,7 +37,9 @@ fn who_is_started_is_asked_and_who_is_stopped_is_gone_without_a_lost_query() {
         let next = authority(&etcd);
         wait_for_up(&server, 2);
         let (gone, stays) = (earlier.listener("one"), next.listener("one"));
+        let begun = Instant::now();
         earlier.process.signal(Signal::TERM);
+        println!("SIGTERM to the last query: {:?}", last_asked(&server, gone, begun));
         wait_for_members(&server, &[stays]);
         earlier.process.wait_for_exit();
         assert_ne!(gone, stays);
@@ -38,8 +56,15 @@ fn who_dies_is_replaced_without_a_lost_query() {
     let server = Server::start(&forwarder("etcd = 'ts'\nhold = '30s'", &etcd.section()));
     wait_for_up(&server, 3);
     let load = Load::start(server.address(), 1000);
-    let mut dead = servers.remove(0);
+    load.run_for(ms(500));
+    let metrics = server.admin().metrics();
+    let asked = |authority: &Server| metrics.attempts(authority.listener("one"), None);
+    servers.sort_by_key(asked);
+    let mut dead = servers.pop().expect("one of three");
+    assert!(asked(&dead) > 100, "it is the one that is asked most");
+    let begun = Instant::now();
     dead.process.signal(Signal::KILL);
+    println!("kill -9 to the last query: {:?}", last_asked(&server, dead.listener("one"), begun));
     dead.process.wait_for_exit();
     // Its lease ends, and it is down: it goes at once.
     wait_for_members(&server, &listeners(&servers));

@@ -16,6 +16,8 @@ pub(crate) const SOA: u16 = 6;
 pub(crate) const TXT: u16 = 16;
 /// RFC 3596 section 2.1: an IPv6 address.
 pub(crate) const AAAA: u16 = 28;
+/// RFC 2782: where a service is.
+pub(crate) const SRV: u16 = 33;
 /// RFC 6891 section 6.1.1: the pseudo-record of EDNS.
 pub(crate) const OPT: u16 = 41;
 /// A signature of a whole message.

@@ -181,7 +181,12 @@ pub(crate) fn nxdomain_for(seconds: u32) -> Script {
 
 /// NODATA from an authority.
 pub(crate) fn nodata_authoritative() -> Script {
-    reply(|reply| reply.with_flags(AA).authority(soa()))
+    nodata_for(60)
+}
+
+/// The same, good for so many seconds.
+pub(crate) fn nodata_for(seconds: u32) -> Script {
+    reply(move |reply| reply.with_flags(AA).authority(soa().lasting(seconds)))
 }
 
 /// NODATA from something that is no authority.
