@@ -45,6 +45,9 @@ pub(crate) struct Plan {
     /// How long names are.
     #[arg(long)]
     pub(crate) lengths: Lengths,
+    /// Queries have an OPT record, and so do responses.
+    #[arg(long)]
+    pub(crate) edns: bool,
     /// Silence after which a query is lost, in seconds.
     #[arg(long)]
     pub(crate) timeout: f64,
@@ -64,7 +67,7 @@ impl Plan {
 
     /// Starts a client with this plan by a command that runs another one.
     pub(crate) fn start_under(&self, command: &[String], core: Option<usize>) -> io::Result<Running> {
-        let Self { server, expect, secs, rate, burst, first, names, lengths, timeout, sockets, slots } = *self;
+        let Self { server, expect, secs, rate, burst, first, names, lengths, edns, timeout, sockets, slots } = *self;
         let expect = match expect {
             Expect::Echo => "echo",
             Expect::Answer => "answer",
@@ -76,6 +79,9 @@ impl Plan {
         );
         if let Some(rate) = rate {
             arguments.push_str(&format!(" --rate {rate}"));
+        }
+        if edns {
+            arguments.push_str(" --edns");
         }
         if slots {
             arguments.push_str(" --slots");
@@ -292,7 +298,7 @@ impl Lane {
         socket.connect(&server.into())?;
         Ok(Self {
             socket: socket.into(),
-            outbox: SendBatch::new(BATCH, 64).without_gso(),
+            outbox: SendBatch::new(BATCH, 96).without_gso(),
             inbox: RecvBatch::new(BATCH, 512),
             flights: vec![None; usize::from(IDS)],
             next: 0,
@@ -316,7 +322,7 @@ impl Lane {
             tally.lose(flight.since);
         }
         self.outstanding += 1;
-        self.outbox.push(None, None, |out| message::write_query(number, tally.lengths, id, out));
+        self.outbox.push(None, None, |out| message::write_query(number, tally.lengths, tally.edns, id, out));
     }
 
     /// Sends what is queued. What the kernel does not take is lost when its time is over, as on a real wire.
@@ -342,7 +348,7 @@ impl Lane {
             let flight = id.and_then(|id| self.flights.get_mut(usize::from(id)));
             match flight {
                 Some(slot) => match *slot {
-                    Some(flight) if message::is_right(bytes, flight.number, tally.lengths, expect) => {
+                    Some(flight) if message::is_right(bytes, flight.number, tally.lengths, tally.edns, expect) => {
                         *slot = None;
                         self.outstanding -= 1;
                         tally.answer(flight.since, now);
@@ -380,6 +386,8 @@ struct Tally {
     first: u32,
     /// How long names are.
     lengths: Lengths,
+    /// Whether there are OPT records.
+    edns: bool,
     /// Names before the first one comes again.
     names: u32,
     /// Queries queued.
@@ -409,6 +417,7 @@ impl Tally {
             first: plan.first,
             names: plan.names,
             lengths: plan.lengths,
+            edns: plan.edns,
             queued: 0,
             sent: 0,
             lost: 0,

@@ -21,6 +21,13 @@ const QR: u8 = 0x80;
 const RD: u8 = 0x01;
 /// RCODE REFUSED (RFC 1035 section 4.1.1), in the fourth octet of a header.
 const REFUSED: u8 = 5;
+/// An OPT record without options: the root, its type, the size of datagrams, no extended RCODE, version 0, no flags (RFC 6891
+/// section 6.1.2).
+const OPT: [u8; 11] = [0, 0, 41, 0x04, 0xD0, 0, 0, 0, 0, 0, 0];
+/// The option ZONEVERSION of a query, without data (RFC 9660 section 2).
+const ASKED_VERSION: [u8; 4] = [0, 19, 0, 0];
+/// The same in a reply: the zone has the last two labels, and its version is the serial number of its SOA record, 1.
+const TOLD_VERSION: [u8; 10] = [0, 19, 0, 6, 2, 0, 0, 0, 0, 1];
 
 /// What counts as the right response.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -70,11 +77,14 @@ pub(crate) fn address(number: u32) -> Ipv4Addr {
     Ipv4Addr::new(10, b, c, d)
 }
 
-/// Writes the query for a number.
-pub(crate) fn write_query(number: u32, lengths: Lengths, id: u16, out: &mut Vec<u8>) {
+/// Writes the query for a number, with an OPT record or without.
+pub(crate) fn write_query(number: u32, lengths: Lengths, edns: bool, id: u16, out: &mut Vec<u8>) {
     let [high, low] = id.to_be_bytes();
-    out.extend_from_slice(&[high, low, RD, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&[high, low, RD, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)]);
     out.extend_from_slice(Question::of(number, lengths.of_label(number)).as_wire());
+    if edns {
+        out.extend_from_slice(&OPT);
+    }
 }
 
 /// Writes the query back with QR set.
@@ -108,9 +118,31 @@ pub(crate) fn write_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(&address(number).octets());
 }
 
-/// Whether a response with the right ID is the right one for the number.
-pub(crate) fn is_right(response: &[u8], number: u32, lengths: Lengths, expect: Expect) -> bool {
+/// The same, with an OPT record if the query has one, and with the version of the zone if that asks for it.
+pub(crate) fn write_edns_reply(query: &[u8], ttl: u32, out: &mut Vec<u8>) {
+    write_reply(query, ttl, out);
+    let Some((_, question)) = query.get(HEADER_LEN..).and_then(read) else { return };
+    let Some((opt, options)) = query[HEADER_LEN + question.len()..].split_first_chunk::<{ OPT.len() }>() else {
+        return;
+    };
+    if opt[..3] != OPT[..3] {
+        return;
+    }
+    out[HEADER_LEN - 1] = 1;
+    out.extend_from_slice(&OPT);
+    // Whoever asks for the version puts that behind all other options.
+    if options.ends_with(&ASKED_VERSION) {
+        if let Some(length) = out.last_mut() {
+            *length = TOLD_VERSION.len() as u8;
+        }
+        out.extend_from_slice(&TOLD_VERSION);
+    }
+}
+
+/// Whether a response with the right ID is the right one for the number. It has an OPT record without options if the query had one.
+pub(crate) fn is_right(response: &[u8], number: u32, lengths: Lengths, edns: bool, expect: Expect) -> bool {
     let Some((header, rest)) = response.split_at_checked(HEADER_LEN) else { return false };
+    let Some(rest) = without_opt(rest, edns).filter(|_| !edns || header[8..] == [0, 0, 0, 1]) else { return false };
     let is_response = header[2] & QR != 0;
     let answers = u16::from_be_bytes([header[6], header[7]]);
     let is_success = header[3] & 0x0F == 0;
@@ -120,6 +152,15 @@ pub(crate) fn is_right(response: &[u8], number: u32, lengths: Lengths, expect: E
         Expect::Answer => rest.ends_with(&address(number).octets()) && answers == 1,
     };
     is_response && is_success && data && rest.starts_with(question.as_wire())
+}
+
+/// What is in front of the OPT record, if there is to be one. Of what that says, the size of datagrams may be any.
+fn without_opt(octets: &[u8], edns: bool) -> Option<&[u8]> {
+    if !edns {
+        return Some(octets);
+    }
+    let (rest, opt) = octets.split_last_chunk::<{ OPT.len() }>()?;
+    (opt[..3] == OPT[..3] && opt[5..] == OPT[5..]).then_some(rest)
 }
 
 /// The question for a host.

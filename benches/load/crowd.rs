@@ -250,7 +250,7 @@ impl Running {
     ) -> io::Result<Self> {
         let Members { all, answering } = members;
         let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
-        let backends = subject::responders(answering, 0, rest)?;
+        let backends = subject::responders(answering, 0, false, rest)?;
         let port = backends.address.port();
         let there = (0..answering).map(|number| SocketAddr::from((nth_address(number), port)));
         // Those who answer stand among the others.
@@ -292,6 +292,7 @@ impl Running {
             first: turn * NAMES_OF_A_LOAD,
             names: 0,
             lengths: Lengths::Mixed,
+            edns: false,
             timeout: 1.0,
             sockets: SOCKETS,
             slots: false,

@@ -71,7 +71,7 @@ impl Knocker {
     /// Sends a query and waits a moment. Whether a right answer came.
     fn knock(&mut self) -> io::Result<bool> {
         let mut bytes = Vec::new();
-        message::write_query(self.number(self.sent), self.lengths, self.sent, &mut bytes);
+        message::write_query(self.number(self.sent), self.lengths, false, self.sent, &mut bytes);
         self.sent = self.sent.wrapping_add(1);
         // Nobody may listen yet: then the system refuses, now or at the next call.
         let _ = self.socket.send_to(&bytes, self.address);
@@ -86,7 +86,7 @@ impl Knocker {
             let mut response = [0; 512];
             let Ok(length) = self.socket.recv(&mut response) else { continue };
             let Some(id) = response.first_chunk().map(|id| u16::from_be_bytes(*id)) else { continue };
-            if message::is_right(&response[..length], self.number(id), self.lengths, Expect::Answer) {
+            if message::is_right(&response[..length], self.number(id), self.lengths, false, Expect::Answer) {
                 return Ok(true);
             }
         }

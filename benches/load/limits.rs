@@ -224,6 +224,7 @@ fn in_flight(count: f64, rate: f64, secs: f64, cores: Option<Cores>, folder: &Pa
         first: 0,
         names: 0,
         lengths: Lengths::Equal,
+        edns: false,
         timeout: delay.as_secs_f64() + 1.0,
         // Twice as many IDs as may be out.
         sockets: 2 * SOCKETS,
@@ -284,6 +285,7 @@ fn free_load(workers: u32, rules: Rules, secs: f64, folder: &Path) -> io::Result
             first,
             names,
             lengths: Lengths::Mixed,
+            edns: false,
             timeout: 1.0,
             sockets: SOCKETS,
             slots: false,

@@ -11,6 +11,7 @@
 //! time share its core, and would never yield it.
 //! `--crowd` measures what thousands of backends cost beside five.
 //! `--watched` measures what history, pages, query log and dnstap cost beside none of them.
+//! `--replicas` measures what it costs to know of backends that they are replicas, and to compare what they say.
 //! `--limits` measures what has a target of its own instead: memory, many queries in flight, two workers, the binary.
 //!
 //! This program is its own tool box: it starts itself as echo, responder and client, and all of them end with it.
@@ -26,6 +27,7 @@ mod limits;
 mod machine;
 mod overload;
 mod peer;
+mod replicas;
 mod report;
 mod settings;
 mod subject;
@@ -100,6 +102,9 @@ struct Options {
     /// Only what it costs to be watched: history, a page, names, query log, dnstap, each beside nothing of them.
     #[arg(long)]
     watched: bool,
+    /// Only what replicas cost: the versions of their zones, and comparing what they say, with OPT records in all rows.
+    #[arg(long)]
+    replicas: bool,
     /// Where every sample is written; without it, a file in the target folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -123,6 +128,9 @@ enum Role {
         /// The TTL of an answer, in seconds.
         #[arg(long)]
         ttl: u32,
+        /// OPT with OPT, and with the version of the zone.
+        #[arg(long)]
+        edns: bool,
         /// At how many addresses.
         #[arg(long)]
         addresses: u32,
@@ -143,7 +151,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     options.place.settle()?;
     match role {
         Role::Echo { coupled } => tool::run(Tool::Echo { is_coupled: coupled })?,
-        Role::FastResponder { ttl, addresses } => tool::run(Tool::Responder { ttl, addresses })?,
+        Role::FastResponder { ttl, edns, addresses } => tool::run(Tool::Responder { ttl, edns, addresses })?,
         Role::Responder(behavior) => responder::run(&behavior)?,
         Role::Client(plan) => client::run(&plan)?,
         Role::Spin => overload::spin()?,
@@ -182,10 +190,11 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         None if options.quick => Vec::new(),
         None => Peers::installed().0,
     };
-    let mut subjects = match (options.large, options.watched) {
-        (true, _) => large_subjects(),
-        (false, true) => watched::subjects(ECHO),
-        (false, false) => subjects(&peers),
+    let mut subjects = match (options.large, options.watched, options.replicas) {
+        (true, ..) => large_subjects(),
+        (false, true, _) => watched::subjects(ECHO),
+        (false, false, true) => replicas::subjects(ECHO),
+        (false, false, false) => subjects(&peers),
     };
     if let Some(text) = &options.only {
         subjects.retain(|&subject| subject == ECHO || subject.name().contains(text));
@@ -195,6 +204,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         secs,
         rates: options.rate.map(|rate| Rates { forward: rate, others: rate }),
         lengths: options.lengths,
+        edns: options.replicas,
         counts_instructions: instructions::are_counted(),
     };
     let mut done = Vec::new();
@@ -203,6 +213,9 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let results = Results { machine, subjects, rounds: done, strength };
     print!("{}", results.markdown());
+    if options.replicas {
+        print!("{}", replicas::markdown(&results));
+    }
     keep(options, "load", &results.machine, &results.json())
 }
 

@@ -170,6 +170,7 @@ fn measure(subject: Subject, secs: f64, cores: Option<Cores>, folder: &Path) -> 
             first: turn * NAMES_OF_A_LOAD,
             names,
             lengths: Lengths::Mixed,
+            edns: false,
             timeout: TIMEOUT,
             sockets: 2 * SOCKETS,
             slots: true,

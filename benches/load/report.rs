@@ -32,11 +32,12 @@ impl Results {
         let mut out = machine.markdown();
         let _ = writeln!(
             out,
-            "\nMedian (min–max) of {} rounds, names of {lengths} length. Closed loop: {WINDOW} outstanding over {SOCKETS} sockets for \
+            "\nMedian (min–max) of {} rounds, names of {lengths} length{opt}. Closed loop: {WINDOW} outstanding over {SOCKETS} sockets for \
              {secs} s, which gives CPU time (user and system, all processes of the server) and rate. Open loop, which gives latencies: {others} \
              queries/s for {secs} s, forwarding {forward}.\n",
             rounds.len(),
             lengths = strength.lengths.word(),
+            opt = if strength.edns { ", queries with OPT" } else { "" },
             others = strength.rates.map_or(0.0, |rates| rates.others),
             forward = strength.rates.map_or(0.0, |rates| rates.forward),
         );
@@ -98,6 +99,16 @@ impl Results {
         self.subjects.iter().enumerate().map(|(index, &subject)| {
             let samples = self.rounds.iter().filter_map(|round| round[index].as_ref().ok().zip(round[0].as_ref().ok()));
             (subject, samples.collect())
+        })
+    }
+
+    /// What came of two subjects in the rounds in which there are figures of both.
+    pub(crate) fn pairs(&self, one: Subject, other: Subject) -> impl Iterator<Item = (&Sample, &Sample)> {
+        let index_of = |subject| self.subjects.iter().position(|&row| row == subject);
+        let indices = index_of(one).zip(index_of(other));
+        self.rounds.iter().filter_map(move |round| {
+            let (one, other) = indices?;
+            round[one].as_ref().ok().zip(round[other].as_ref().ok())
         })
     }
 

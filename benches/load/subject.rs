@@ -16,6 +16,7 @@ use crate::common::process::{Cores, HEDGEROW, Server};
 use crate::instructions;
 use crate::launch::{Knocker, Launch};
 use crate::peer::Peer;
+use crate::replicas::Knowledge;
 use crate::settings::Setup;
 use crate::watched::Watch;
 
@@ -83,6 +84,8 @@ pub(crate) enum Answerer {
     Hedgerow(Dispatch),
     /// The same with sequential dispatch, watched.
     Watched(Watch),
+    /// The same with backends that are, or are not, told to be replicas.
+    Replicas(Dispatch, Knowledge),
     /// A server by other people.
     Peer(Peer),
 }
@@ -100,7 +103,7 @@ pub(crate) enum Dispatch {
 
 impl Dispatch {
     /// The word of the config.
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Sequential => "sequential",
             Self::Hedge => "hedge",
@@ -155,6 +158,8 @@ pub(crate) struct Strength {
     pub(crate) rates: Option<Rates>,
     /// How long names are.
     pub(crate) lengths: Lengths,
+    /// Whether queries have an OPT record, which backends answer with one.
+    pub(crate) edns: bool,
     /// Whether instructions are counted.
     pub(crate) counts_instructions: bool,
 }
@@ -211,6 +216,7 @@ impl Subject {
             }
             Answerer::Hedgerow(_) => "hedgerow".to_owned(),
             Answerer::Watched(watch) => format!("hedgerow {}", watch.name()),
+            Answerer::Replicas(dispatch, knowledge) => format!("hedgerow {}{}", dispatch.word(), knowledge.name()),
             Answerer::Peer(peer) => peer.name(),
         }
     }
@@ -218,7 +224,7 @@ impl Subject {
     /// Starts the subject afresh, loads it, and ends it.
     pub(crate) fn measure(self, strength: Strength, cores: Option<Cores>, files: &Path) -> io::Result<Sample> {
         let folder = tempfile::tempdir_in(files)?;
-        let running = self.start(strength.lengths, cores, files, folder.path())?;
+        let running = self.start(strength, cores, files, folder.path())?;
         let mut asked = 0;
         loop {
             let warm_up = self.plan(&running, asked, Strength { secs: WARM_UP, ..strength }, None);
@@ -262,6 +268,7 @@ impl Subject {
             first,
             names: self.scenario.names(),
             lengths: strength.lengths,
+            edns: strength.edns,
             timeout: TIMEOUT,
             sockets: SOCKETS,
             slots: false,
@@ -269,13 +276,14 @@ impl Subject {
     }
 
     /// Starts the server and, if it is a forwarder, its backends.
-    fn start(self, lengths: Lengths, cores: Option<Cores>, files: &Path, folder: &Path) -> io::Result<Running> {
+    fn start(self, strength: Strength, cores: Option<Cores>, files: &Path, folder: &Path) -> io::Result<Running> {
+        let Strength { lengths, edns, .. } = strength;
         let (core, rest) = (cores.map(|cores| cores.server), cores.map(|cores| cores.rest));
         let scenario = self.scenario;
         let (hosts, responders) = match scenario {
             Scenario::Echo => (PathBuf::new(), Vec::new()),
             Scenario::Forward | Scenario::Cached(_) => {
-                let responder = || responder(scenario.ttl(), rest);
+                let responder = || responders(1, scenario.ttl(), edns, rest);
                 (PathBuf::new(), vec![responder()?, responder()?])
             }
             Scenario::Zone(hosts) => (written(files, &format!("{hosts}.zone"), || zone(hosts, lengths))?, Vec::new()),
@@ -290,6 +298,7 @@ impl Subject {
             Answerer::CoupledEcho => return Running::echo(&["echo", "--coupled"], core),
             Answerer::Hedgerow(dispatch) => hedgerow(&setup, dispatch, "")?,
             Answerer::Watched(watch) => hedgerow(&setup, Dispatch::Sequential, &watch.config(admin))?,
+            Answerer::Replicas(dispatch, knowledge) => hedgerow(&setup, dispatch, knowledge.config())?,
             Answerer::Peer(peer) => peer.launch(&setup)?,
         };
         let longest = START_TIMEOUT + LOAD_TIMEOUT * (scenario.names() / 100_000);
@@ -333,12 +342,15 @@ impl Running {
 
 /// Starts a backend that is always fast.
 pub(crate) fn responder(ttl: u32, core: Option<usize>) -> io::Result<Server> {
-    responders(1, ttl, core)
+    responders(1, ttl, false, core)
 }
 
-/// Starts so many of them, at [addresses that follow each other](crate::tool::nth_address).
-pub(crate) fn responders(addresses: u32, ttl: u32, core: Option<usize>) -> io::Result<Server> {
-    let arguments = format!("fast-responder --ttl {ttl} --addresses {addresses}");
+/// Starts so many of them, at [addresses that follow each other](crate::tool::nth_address), with OPT records or without.
+pub(crate) fn responders(addresses: u32, ttl: u32, edns: bool, core: Option<usize>) -> io::Result<Server> {
+    let mut arguments = format!("fast-responder --ttl {ttl} --addresses {addresses}");
+    if edns {
+        arguments.push_str(" --edns");
+    }
     Server::role(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>(), core)
 }
 

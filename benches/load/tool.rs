@@ -24,6 +24,8 @@ pub(crate) enum Tool {
     Responder {
         /// The TTL of an answer, in seconds.
         ttl: u32,
+        /// Whether it answers OPT with OPT, and tells the version of the zone.
+        edns: bool,
         /// At how many addresses: 127.0.0.1 and those that follow it, all with one port.
         addresses: u32,
     },
@@ -86,7 +88,8 @@ fn answer_all(tool: Tool, socket: &UdpSocket, inbox: &mut RecvBatch, outbox: &mu
         for query in (0..received).filter_map(|index| inbox.datagram(index)) {
             outbox.push(Some(query.peer), None, |out| match tool {
                 Tool::Echo { .. } => message::write_echo(query.bytes, out),
-                Tool::Responder { ttl, .. } => message::write_reply(query.bytes, ttl, out),
+                Tool::Responder { ttl, edns: true, .. } => message::write_edns_reply(query.bytes, ttl, out),
+                Tool::Responder { ttl, edns: false, .. } => message::write_reply(query.bytes, ttl, out),
             });
         }
         // A response that is not taken counts as lost at the client.

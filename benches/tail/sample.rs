@@ -94,6 +94,7 @@ pub(crate) fn run(
         first: 0,
         names: 0,
         lengths: Lengths::Mixed,
+        edns: false,
         timeout: f64::from(TIMEOUT),
         sockets: SOCKETS,
         slots: true,
