@@ -163,6 +163,7 @@ impl Race {
     }
 
     /// A reply of this rank came to an attempt.
+    #[inline]
     pub fn on_reply(&mut self, attempt: AttemptId, rank: Rank, now: Instant) -> Heard {
         if self.is_finished() {
             return Heard::NotNeeded;
@@ -190,6 +191,7 @@ impl Race {
     }
 
     /// A negative reply came to an attempt, of an older version of the zone than another backend has.
+    #[cold]
     pub fn on_outdated(&mut self, attempt: AttemptId, newest: BackendIndex) -> Heard {
         if self.is_finished() {
             return Heard::NotNeeded;
@@ -528,15 +530,11 @@ impl Race {
             }
             return Some((backend, Kind::Failover));
         }
-        if self.without_opt != NOBODY && !self.attempts.is_asked_without_opt(self.without_opt) {
-            return Some((self.without_opt, Kind::Failover));
-        }
-        if self.newest != NOBODY && self.attempts.last_of(self.newest).is_none() {
-            let place = self.candidates.iter().position(|candidate| candidate == self.newest);
-            if let Some(place) = place {
-                self.strike(place as u8);
-            }
-            return Some((self.newest, Kind::Failover));
+        // Nearly always there is neither.
+        if (self.without_opt, self.newest) != (NOBODY, NOBODY)
+            && let Some(backend) = self.take_marked()
+        {
+            return Some((backend, Kind::Failover));
         }
         let too_few = self.fresh(rules, now).count() < usize::from(self.width);
         if let Some(place) = self.unasked() {
@@ -565,6 +563,23 @@ impl Race {
             .filter(|&(_, tries, last)| tries < rules.tries && last.after(rules.attempt_timeout) <= now)
             .min_by_key(|&(_, tries, _)| tries);
         late.map(|(backend, ..)| (backend, Kind::Failover))
+    }
+
+    /// The backend that is to be asked without OPT, or the one with the newest version of the zone, if it was not asked yet.
+    #[cold]
+    #[inline(never)]
+    fn take_marked(&mut self) -> Option<BackendIndex> {
+        if self.without_opt != NOBODY && !self.attempts.is_asked_without_opt(self.without_opt) {
+            return Some(self.without_opt);
+        }
+        if self.newest == NOBODY || self.attempts.last_of(self.newest).is_some() {
+            return None;
+        }
+        let place = self.candidates.iter().position(|candidate| candidate == self.newest);
+        if let Some(place) = place {
+            self.strike(place as u8);
+        }
+        Some(self.newest)
     }
 
     /// When the next turn comes if nothing happens. To be asked only when none is due now.
@@ -645,6 +660,7 @@ impl Race {
     }
 
     /// When each silent attempt times out, of those that have not.
+    #[inline]
     fn fresh(&self, rules: &Rules, now: Offset) -> impl Iterator<Item = Offset> + '_ {
         let patience = rules.attempt_timeout;
         let silent = self.attempts.waited_for().map(move |(_, entry)| entry.asked.after(patience));

@@ -3,6 +3,8 @@
 //! [`Body::read`] walks all records once. It takes nothing on trust: a count is only an upper bound that ends at the first
 //! record that does not fit, and names are followed within bounds.
 
+use std::hash::Hasher;
+
 use super::codes::RecordType;
 use super::edns::Edns;
 use super::header::{HEADER_LEN, Header};
@@ -145,6 +147,19 @@ pub(super) fn read_name(message: &[u8], at: usize) -> Option<Name> {
     let mut fits = true;
     walk_name(message, at, |label| fits &= name.push_label(label).is_ok())?;
     fits.then_some(name)
+}
+
+/// Hashes the sound name at `at` without compression, in lower case.
+pub(super) fn hash_name(message: &[u8], at: usize, hasher: &mut impl Hasher) {
+    walk_name(message, at, |label| {
+        let mut folded = [0; 1 + Name::MAX_LABEL_LEN];
+        folded[0] = label.len() as u8;
+        if let Some(place) = folded.get_mut(..=label.len()) {
+            place[1..].copy_from_slice(label);
+            place[1..].make_ascii_lowercase();
+            hasher.write(place);
+        }
+    });
 }
 
 /// How many labels the possibly compressed name at `at` has, the root not counted.

@@ -9,9 +9,8 @@ use std::num::NonZeroU32;
 
 use foldhash::fast::FixedState;
 
-use super::body::{Record, skip_name, walk_name};
+use super::body::{Record, hash_name, skip_name};
 use super::codes::RecordType;
-use super::name::Name;
 use super::rdata::{NameRule, RdataForm};
 use super::reply::Reply;
 
@@ -52,7 +51,7 @@ impl ReplyDigest {
 fn hash_record(message: &[u8], record: &Record) -> u64 {
     // Whoever wants replicas to differ unseen has to write their data: no secret is needed.
     let mut hasher = FixedState::default().build_hasher();
-    write_name(message, record.start, &mut hasher);
+    hash_name(message, record.start, &mut hasher);
     // Type and class.
     hasher.write(message.get(record.owner_end..record.owner_end + 4).unwrap_or_default());
     let rdata = message.get(..record.end).unwrap_or_default();
@@ -73,26 +72,11 @@ fn write_rdata(message: &[u8], record: &Record, hasher: &mut impl Hasher) -> Opt
     hasher.write(message.get(record.rdata..at)?);
     for _ in 0..names {
         let end = skip_name(message, at)?;
-        write_name(message, at, hasher);
+        hash_name(message, at, hasher);
         at = end;
     }
     hasher.write(message.get(at..)?);
     Some(())
-}
-
-/// Adds a sound name without compression, in lower case.
-fn write_name(message: &[u8], at: usize, hasher: &mut impl Hasher) {
-    let mut folded = [0; Name::MAX_LEN];
-    let mut length = 0;
-    walk_name(message, at, |label| {
-        if let Some(place) = folded.get_mut(length..length + 1 + label.len()) {
-            place[0] = label.len() as u8;
-            place[1..].copy_from_slice(label);
-            place[1..].make_ascii_lowercase();
-            length += place.len();
-        }
-    });
-    hasher.write(folded.get(..length).unwrap_or_default());
 }
 
 #[cfg(test)]

@@ -68,4 +68,4 @@ pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_r
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
 pub use transport::{FRAME_PREFIX, Transport, append_frame, first_message};
-pub use zone_serial::{ZoneSerial, ask_zone_version};
+pub use zone_serial::{ToldSerial, ZoneSerial, ask_zone_version};

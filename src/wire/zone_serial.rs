@@ -1,9 +1,12 @@
 //! Which version of which zone a reply comes from: asked for, and told, by the ZONEVERSION option (RFC 9660), or told by the SOA record of
 //! a negative reply (RFC 2308 section 3).
 
-use super::body::{Record, read_name, skip_name};
+use std::hash::{Hash, Hasher};
+
+use super::body::{Record, hash_name, read_name, skip_name};
 use super::codes::{OptionCode, Rcode, RecordType};
 use super::edns::{OPT_FIXED_LEN, Options};
+use super::header::HEADER_LEN;
 use super::name::{Name, suffixes};
 use super::query::MIN_LIMIT;
 use super::reply::Reply;
@@ -17,7 +20,32 @@ pub struct ZoneSerial {
     pub serial: u32,
 }
 
-impl Reply<'_> {
+/// The same where it stands in a reply: nothing is copied until it is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct ToldSerial<'a> {
+    message: &'a [u8],
+    /// Where the name of the zone begins, which is sound, but may be compressed.
+    zone_at: usize,
+    serial: u32,
+}
+
+impl ToldSerial<'_> {
+    /// With a copy of the name.
+    pub fn to_serial(self) -> Option<ZoneSerial> {
+        let zone = read_name(self.message, self.zone_at)?.folded();
+        Some(ZoneSerial { zone, serial: self.serial })
+    }
+}
+
+/// Those of one zone and serial have one hash, however the name is written.
+impl Hash for ToldSerial<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_name(self.message, self.zone_at, state);
+        state.write_u32(self.serial);
+    }
+}
+
+impl<'a> Reply<'a> {
     /// Whether it says that there is nothing: neither the name, nor records of the type.
     pub fn is_negative(&self) -> bool {
         match self.rcode() {
@@ -31,18 +59,23 @@ impl Reply<'_> {
     ///
     /// A negative reply does so by its SOA record, which is that of the zone that lacks the name; the option is about the zone of the
     /// question, and an alias may lead elsewhere.
-    pub fn zone_serial(&self) -> Option<ZoneSerial> {
+    pub fn told_serial(&self) -> Option<ToldSerial<'a>> {
         let told = if self.is_negative() { self.authority_serial() } else { None };
-        told.or_else(|| self.told_serial())
+        told.or_else(|| self.option_serial())
+    }
+
+    /// The same, to be kept.
+    pub fn zone_serial(&self) -> Option<ZoneSerial> {
+        self.told_serial()?.to_serial()
     }
 
     /// The version that an SOA record of the answer section tells, which was asked for.
     pub fn answered_serial(&self) -> Option<ZoneSerial> {
-        self.soa_serial(self.answers_start(), self.header().ancount())
+        self.soa_serial(self.answers_start(), self.header().ancount())?.to_serial()
     }
 
     /// The version that the SOA record of the authority section tells.
-    fn authority_serial(&self) -> Option<ZoneSerial> {
+    fn authority_serial(&self) -> Option<ToldSerial<'a>> {
         if !self.has_authority_soa() {
             return None;
         }
@@ -50,7 +83,7 @@ impl Reply<'_> {
     }
 
     /// The version that the first SOA record of so many records tells.
-    fn soa_serial(&self, mut at: usize, records: u16) -> Option<ZoneSerial> {
+    fn soa_serial(&self, mut at: usize, records: u16) -> Option<ToldSerial<'a>> {
         let message = self.as_wire();
         for _ in 0..records {
             let record = Record::read(message, at)?;
@@ -58,8 +91,7 @@ impl Reply<'_> {
                 // RFC 1035 section 3.3.13: two names, and the serial number.
                 let serial = skip_name(message, skip_name(message, record.rdata)?)?;
                 let serial = message.get(serial..record.end)?.first_chunk()?;
-                let zone = read_name(message, record.start)?.folded();
-                return Some(ZoneSerial { zone, serial: u32::from_be_bytes(*serial) });
+                return Some(ToldSerial { message, zone_at: record.start, serial: u32::from_be_bytes(*serial) });
             }
             at = record.end;
         }
@@ -67,16 +99,15 @@ impl Reply<'_> {
     }
 
     /// The version that the ZONEVERSION option tells: a part of the question's name, which the number of its labels says.
-    fn told_serial(&self) -> Option<ZoneSerial> {
+    fn option_serial(&self) -> Option<ToldSerial<'a>> {
         let (_, data) = self.edns()?.iter_options().find(|(code, _)| *code == OptionCode::ZONEVERSION)?;
         // RFC 9660 section 2.1: other types of versions are not numbers that can be compared.
         let &[labels, SOA_SERIAL, s0, s1, s2, s3] = data else { return None };
-        let question = self.question()?;
-        let zones = || suffixes(question.qname());
+        let qname = self.question()?.qname();
         // The root is one more, without a label.
-        let longer = zones().count().checked_sub(usize::from(labels) + 1)?;
-        let zone = Name::from_wire(zones().nth(longer)?).ok()?.folded();
-        Some(ZoneSerial { zone, serial: u32::from_be_bytes([s0, s1, s2, s3]) })
+        let longer = suffixes(qname).count().checked_sub(usize::from(labels) + 1)?;
+        let zone_at = HEADER_LEN + qname.len() - suffixes(qname).nth(longer)?.len();
+        Some(ToldSerial { message: self.as_wire(), zone_at, serial: u32::from_be_bytes([s0, s1, s2, s3]) })
     }
 }
 
@@ -104,6 +135,10 @@ const SOA_SERIAL: u8 = 0;
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
+    use foldhash::fast::FixedState;
+
     use super::super::reply::read_reply;
     use super::super::sample::{EXAMPLE, QUESTION, RECORDS, REPLY, WWW, a, message, opt, plain, record, with_edns};
     use super::*;
@@ -146,6 +181,25 @@ mod tests {
         // An SOA record that is too short, and failures.
         check(3, [1, 0, 1, 0], &[&record(EXAMPLE, RecordType::SOA, &[0, 0, 1, 2, 3])], None);
         check(2, [1, 0, 1, 0], &[&soa(EXAMPLE)], None);
+    }
+
+    #[test]
+    fn a_version_has_one_hash_however_its_zone_is_written() {
+        let hash = |bits, counts, parts: &[&[u8]]| {
+            let octets = message(REPLY | bits, counts, parts);
+            let told = read_reply(&octets).expect("a reply").told_serial().expect("a version");
+            FixedState::default().hash_one(told)
+        };
+        let asked = |name: &[u8]| [name, &[0, 1, 0, 1]].concat();
+        let by_option = |name: &[u8], labels| hash(0, [1, 0, 0, 1], &[&asked(name), &told(labels, 0)]);
+        let (lower, upper): (&[u8], &[u8]) = (b"\x03www\x07example\x03org\0", b"\x01a\x03www\x07eXampLe\x03ORG\0");
+        assert_eq!(by_option(lower, 2), by_option(upper, 2));
+        assert_ne!(by_option(lower, 2), by_option(lower, 1));
+        assert_ne!(by_option(lower, 2), by_option(lower, 3));
+        // By an SOA record, whose owner is compressed or not; the serial of it is another one.
+        let by_soa = |owner: &[u8]| hash(3, [1, 0, 1, 0], &[&asked(lower), &soa(owner)]);
+        assert_eq!(by_soa(b"\xC0\x10"), by_soa(b"\x07EXAMPLE\x03org\0"));
+        assert_ne!(by_soa(b"\xC0\x10"), by_option(lower, 2));
     }
 
     #[test]

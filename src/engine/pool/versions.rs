@@ -46,8 +46,8 @@ impl Pool {
         now: Instant,
     ) -> Option<BackendIndex> {
         let told = self.told.as_mut()?;
-        let serial = reply.zone_serial()?;
-        let hash = hasher.hash_one((serial.zone.as_wire(), backend.0, serial.serial));
+        let serial = reply.told_serial()?;
+        let hash = hasher.hash_one((serial, backend.0));
         let slot = &mut told.0[hash as usize % SLOTS];
         let serials = &self.shared.state.serials;
         let verdicts = serials.verdicts();
@@ -57,7 +57,7 @@ impl Pool {
         if is_told && !(slot.is_older && is_negative) {
             return None;
         }
-        let newer = serials.hear(&serial, backend, Source::Reply, now);
+        let newer = serials.hear(&serial.to_serial()?, backend, Source::Reply, now);
         *slot = Slot { hash, at: now, verdicts: serials.verdicts(), is_older: newer.is_some() };
         newer.filter(|newer| is_negative && self.shared.find(*newer).is_some_and(|newer| newer.takes_queries()))
     }

@@ -252,6 +252,7 @@ impl Attempts {
     }
 
     /// The attempts that are waited for until the deadline, oldest first: nothing came to them, or nothing but ICMP.
+    #[inline]
     pub(super) fn waited_for(&self) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
         self.iter().filter(|(_, entry)| matches!(entry.state, State::Silent | State::Unreachable))
     }
