@@ -35,6 +35,7 @@
 //! unless a reply is kept, which is somebody's word whoever else was not asked.
 
 mod attempts;
+mod marked;
 mod rank;
 mod step;
 
@@ -188,45 +189,6 @@ impl Race {
         }
         self.kept = Some((attempt, rank));
         Heard::Kept
-    }
-
-    /// A negative reply came to an attempt, of an older version of the zone than another backend has.
-    #[cold]
-    pub fn on_outdated(&mut self, attempt: AttemptId, newest: BackendIndex) -> Heard {
-        if self.is_finished() {
-            return Heard::NotNeeded;
-        }
-        let Some(entry) = self.attempts.get_mut(attempt) else {
-            return Heard::NotNeeded;
-        };
-        let before = std::mem::replace(&mut entry.state, State::Replied);
-        let backend = entry.backend;
-        self.attempts.mark_spoken(backend);
-        match self.attempts.last_of(newest).map(|(_, entry)| entry.state) {
-            // It is asked next, or waited for.
-            None | Some(State::Silent | State::Unreachable | State::Bare | State::OptRefused) => self.newest = newest,
-            // It has spoken, or cannot be had: the race goes on as after any reply that is of no use.
-            Some(State::Spoken | State::Replaced | State::Replied | State::Failed | State::Unsent) => {
-                self.move_on(before);
-            }
-        }
-        if let Some((kept, rank)) = self.kept
-            && rank > Rank::Outdated
-            && self.attempts.get(kept).is_some_and(|entry| entry.backend == newest)
-        {
-            self.outcome = Some(Outcome::Reply(kept));
-            return Heard::NotNeeded;
-        }
-        if self.kept.is_some_and(|(_, best)| best >= Rank::Outdated) {
-            return Heard::NotNeeded;
-        }
-        self.kept = Some((attempt, Rank::Outdated));
-        Heard::Kept
-    }
-
-    /// Whether what this backend says is final, whichever version it has.
-    pub fn is_final(&self, backend: BackendIndex) -> bool {
-        self.newest == backend
     }
 
     /// An attempt is over without a reply: a send error, or its backend is down.
@@ -563,23 +525,6 @@ impl Race {
             .filter(|&(_, tries, last)| tries < rules.tries && last.after(rules.attempt_timeout) <= now)
             .min_by_key(|&(_, tries, _)| tries);
         late.map(|(backend, ..)| (backend, Kind::Failover))
-    }
-
-    /// The backend that is to be asked without OPT, or the one with the newest version of the zone, if it was not asked yet.
-    #[cold]
-    #[inline(never)]
-    fn take_marked(&mut self) -> Option<BackendIndex> {
-        if self.without_opt != NOBODY && !self.attempts.is_asked_without_opt(self.without_opt) {
-            return Some(self.without_opt);
-        }
-        if self.newest == NOBODY || self.attempts.last_of(self.newest).is_some() {
-            return None;
-        }
-        let place = self.candidates.iter().position(|candidate| candidate == self.newest);
-        if let Some(place) = place {
-            self.strike(place as u8);
-        }
-        Some(self.newest)
     }
 
     /// When the next turn comes if nothing happens. To be asked only when none is due now.
