@@ -1,4 +1,4 @@
-//! TLS to servers that we ask: whose certificates are good, and a connection to one of them (rustls, with ring).
+//! Whose certificates are good, and a connection of a task to a server that bears one of them.
 
 use std::io;
 use std::net::IpAddr;
@@ -36,12 +36,7 @@ impl TlsRoots {
     /// # Errors
     /// If there is none in it, or one is broken.
     pub fn of_pem(pem: &[u8]) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| error.to_string())?;
-            roots.add(certificate).map_err(|error| error.to_string())?;
-        }
-        if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Self::of(roots, pem) }
+        Self::of(store_of_pem(pem)?, pem)
     }
 
     /// Those that this system has.
@@ -49,9 +44,7 @@ impl TlsRoots {
     /// # Errors
     /// If it has none.
     pub fn of_system() -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(load_native_certs().certs);
-        if roots.is_empty() { Err("this system has no certificates".to_owned()) } else { Self::of(roots, b"") }
+        Self::of(store_of_system()?, b"")
     }
 
     fn of(roots: RootCertStore, pem: &[u8]) -> Result<Self, String> {
@@ -78,6 +71,23 @@ impl TlsRoots {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
     }
+}
+
+/// The authorities that stand in a text of certificates (PEM).
+pub(super) fn store_of_pem(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(roots) }
+}
+
+/// The authorities that this system trusts.
+pub(super) fn store_of_system() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(load_native_certs().certs);
+    if roots.is_empty() { Err("this system has no certificates".to_owned()) } else { Ok(roots) }
 }
 
 #[cfg(test)]

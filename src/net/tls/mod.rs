@@ -1,0 +1,12 @@
+//! TLS to servers that we ask: whose certificates are good, and what a connection to one of them needs (rustls, with ring).
+
+mod client_tls;
+mod problem;
+mod roots;
+#[cfg(test)]
+pub(crate) mod tests;
+mod verifier;
+
+pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules, Verify};
+pub use self::problem::tls_problem;
+pub use self::roots::TlsRoots;
