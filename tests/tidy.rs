@@ -110,7 +110,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sight", &["policy", "metrics", "wire", "log_linear"]),
     // To `limit`: who may connect and for how long is decided there.
     // To `policy`: the table of query slots, with their quarantine, is pure, and `sim` has one too.
-    ("net", &["policy", "limit", "wire", "metrics", "faults"]),
+    ("net", &["address", "policy", "limit", "wire", "metrics", "faults"]),
     ("cache", &["wire"]),
     // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
     ("transfer", &["limit", "zone", "wire"]),
