@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sim",
             "sight",
             "config",
+            "address",
             "net",
             "policy",
             "sight",
@@ -59,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "taps",
             "state",
             "config",
+            "address",
             "net",
             "policy",
             "cache",
@@ -103,7 +105,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
     ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
-    ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
+    ("config", &["policy", "cache", "transfer", "limit", "zone", "wire", "address"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
     ("sight", &["policy", "metrics", "wire", "log_linear"]),
     // To `limit`: who may connect and for how long is decided there.

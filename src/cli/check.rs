@@ -106,7 +106,7 @@ fn dump(zone: &Zone, out: &mut impl Write) -> io::Result<()> {
 fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
     let mut parts = Vec::new();
     if let Some(forwarder) = &config.forwarder {
-        let listen: Vec<_> = forwarder.listen.iter().map(ToString::to_string).collect();
+        let listen: Vec<_> = forwarder.listen.iter().map(|listener| listener.address.to_string()).collect();
         let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
         parts.push(format!("forwarder on {}", listen.join(", ")));
         parts.push(format!(
