@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::EXIT_USAGE;
 use crate::config::words;
@@ -71,6 +72,7 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     let setup = load::load_files(config, &mut loader)?;
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
     let mut warnings = loader.warnings().to_vec();
+    warnings.extend(load::certificate_warnings(&setup.certificates, SystemTime::now()));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
     Ok(Checked { summary, warnings, setup })
 }

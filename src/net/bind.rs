@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_both_transports_on_one_port() {
-        let listeners = Group::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let listeners = Group::bind("127.0.0.1:0".parse().unwrap(), Kinds::Both, 3).unwrap();
         assert_ne!(listeners.address.port(), 0);
         assert_eq!((listeners.udp.len(), listeners.tcp.len()), (3, 3));
         for socket in &listeners.udp {
@@ -357,7 +357,7 @@ mod tests {
     fn no_socket_for_datagrams_believes_what_is_said_of_the_path_mtu() {
         for (address, is_ipv6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
             let address = address.parse().unwrap();
-            let mut sockets = Group::bind(address, 1).unwrap().udp;
+            let mut sockets = Group::bind(address, Kinds::Both, 1).unwrap().udp;
             sockets.push(unbound(address, Type::DGRAM).unwrap().into());
             for socket in sockets {
                 match is_ipv6 {
@@ -374,15 +374,15 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_even_if_its_owner_would_share_it() {
-        let first = Group::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let error = Group::bind(first.address, 1).unwrap_err().to_string();
+        let first = Group::bind("127.0.0.1:0".parse().unwrap(), Kinds::Both, 1).unwrap();
+        let error = Group::bind(first.address, Kinds::Both, 1).unwrap_err().to_string();
         assert!(error.contains(&format!("port {} is in use", first.address.port())), "{error}");
     }
 
     #[test]
     fn a_port_in_use_by_tcp_alone_is_found() {
         let owner = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = Group::bind(owner.local_addr().unwrap(), 1).unwrap_err().to_string();
+        let error = Group::bind(owner.local_addr().unwrap(), Kinds::Both, 1).unwrap_err().to_string();
         assert!(error.contains("(TCP)"), "{error}");
     }
 }
