@@ -252,7 +252,7 @@ impl Listeners {
     /// Descriptors that all of it takes: the sockets themselves, and the duplicates that workers read.
     pub(super) fn descriptors(&self) -> usize {
         let of_group = |group: &Group| {
-            let read = |sockets: usize| sockets + sockets.max(self.workers);
+            let read = |sockets: usize| if sockets == 0 { 0 } else { sockets + sockets.max(self.workers) };
             read(group.udp.len()) + read(group.tcp.len())
         };
         self.all().map(|address| of_group(&address.group)).sum()
@@ -602,7 +602,8 @@ fn meets(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// Which of so many sockets a worker reads.
 fn dealt<S>(sockets: &[S], worker: usize, workers: usize) -> impl Iterator<Item = &S> {
-    let turns = sockets.len().max(workers);
+    // There are none of a kind that the address has not.
+    let turns = if sockets.is_empty() { 0 } else { sockets.len().max(workers) };
     (worker..turns).step_by(workers.max(1)).filter_map(|turn| sockets.get(turn % sockets.len()))
 }
 

@@ -110,9 +110,9 @@ fn octets_of_a_query_may_come_in_records_of_their_own() {
 #[test]
 fn large_answers_come_whole() {
     let records = 3000;
-    let backend = Backend::new(reply(move |reply| {
+    let backend = Backend::new(truncated().by_tcp(reply(move |reply| {
         (0..records).fold(reply, |reply, i| reply.answer(a(&format!("10.0.{}.{}", i / 250, i % 250))))
-    }));
+    })));
     let authorities = Authorities::new();
     let server = start(&forwarder(&backend, ""), &authorities);
     let mut client = TlsClient::of(tls_of(&server), &authorities.trusted(&["dot"]), "dns.example");
@@ -213,9 +213,10 @@ fn noise_gets_an_alert_and_is_counted() {
         let _ = socket.read_to_end(&mut heard);
         assert!(heard.is_empty() || heard[0] == 21, "an alert, if anything: {heard:?}");
     }
-    let metrics = server.admin().metrics();
-    assert_eq!(metrics.sum("hedgerow_connections_total", &[("transport", "tls"), ("result", "handshake_failed")]), 4);
-    assert_eq!(metrics.sum("hedgerow_connections", &[("transport", "tls")]), 0);
+    let labels = [("transport", "tls"), ("result", "handshake_failed")];
+    let sum = |name: &str, labels: &[(&str, &str)]| server.admin().metrics().sum(name, labels);
+    until("all are counted", || (sum("hedgerow_connections_total", &labels) == 4).then_some(()));
+    until("none is open", || (sum("hedgerow_connections", &labels[..1]) == 0).then_some(()));
     assert!(server.process.log().lines().all(|line| !line.contains("ERROR")));
     TlsClient::of(tls_of(&server), &authorities.trusted(&[]), "dns.example").ask(&query("www.example.org", A));
 }
@@ -332,7 +333,7 @@ fn an_authority_is_asked_and_sends_its_zone() {
     let zone =
         "$ORIGIN example.net.\n$TTL 300\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.53\nwww A 192.0.2.1\n";
     let config = "[authorities.ts1]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\n\
-                  zones = [{ file = 'example.net.zone', transfer_to = ['127.0.0.1'] }]\n\
+                  zones = [{ file = 'example.net.zone', origin = 'example.net', transfer_to = ['127.0.0.1'] }]\n\
                   [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n";
     let authorities = Authorities::new();
     let (chain, key) = authorities.issue("ns.example");
@@ -357,7 +358,7 @@ fn an_authority_is_asked_and_sends_its_zone() {
     };
     let transferred = run(&["+tls", "example.net", "AXFR"]);
     assert!(transferred.contains("www.example.net.") && transferred.contains("192.0.2.1"), "{transferred}");
-    let asked = run(&["+tls", "+padding", "+keepalive", "www.example.net", "A"]);
+    let asked = run(&["+tls", "+padding", "+ednsopt=11", "www.example.net", "A"]);
     assert!(asked.contains("192.0.2.1") && asked.contains("TLS session (TLS1.3)"), "{asked}");
     assert!(asked.contains("468 B"), "{asked}");
 }
@@ -405,7 +406,7 @@ fn an_expired_certificate_is_told_by_check_and_served() {
         Server::start_with_files(&forwarder(&backend, "").to_toml(), &[("chain.pem", &chain), ("key.pem", &key)]);
     server.process.wait_for_log("the certificate has expired at 2001-01-01T00:00:00Z");
     let refused = TlsClient::try_of(tls_of(&server), &authorities.trusted(&[]), "dns.example");
-    assert!(refused.map(drop).expect_err("it has expired").to_string().contains("Expired"));
+    assert!(refused.map(drop).expect_err("it has expired").to_string().contains("expired"));
     let checked =
         Command::new(env!("CARGO_BIN_EXE_hedgerow")).args(["check", "-c"]).arg(server.path("config.toml")).output();
     let checked = checked.expect("cargo has built the binary");
@@ -462,12 +463,16 @@ fn handshakes_do_not_keep_datagrams_waiting() {
     let quiet = measure(&|| count.replace(count.get() + 1) > 200);
     // All hellos are in the server's sockets at once.
     connected.iter_mut().for_each(TlsClient::send_hello);
+    let began = Instant::now();
     let shaking = thread::spawn(move || connected.iter_mut().for_each(TlsClient::shake_hands));
     let busy = measure(&|| shaking.is_finished());
     shaking.join().expect("every handshake came to its end");
+    let took = began.elapsed();
     eprintln!("UDP p99, max, count: quiet {quiet:?}, beside {COUNT} handshakes {busy:?}");
     let labels = [("transport", "tls"), ("kind", "full")];
-    assert_eq!(server.admin().metrics().sum("hedgerow_handshakes_total", &labels), COUNT as u64);
-    // Without the gate one look at the sockets waits for sixty handshakes. How long one takes, this machine says itself.
-    assert!(busy.2 >= 20, "datagrams were answered meanwhile: {busy:?}");
+    let complete = || server.admin().metrics().sum("hedgerow_handshakes_total", &labels);
+    until("all are complete", || (complete() == COUNT as u64).then_some(()));
+    // Without the gate a datagram waits for sixty handshakes, and for most of all of them as a rule.
+    let (p99, ..) = busy;
+    assert!(p99 * 4 < took, "{busy:?} while all handshakes took {took:?}");
 }
