@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::connections;
 use super::counters::{Cause, DIVERGENCES, FETCHED, Want};
 use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
 use super::histogram::HistogramSnapshot;
@@ -63,10 +64,17 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
     match format {
         Format::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
         Format::Prometheus => {
-            for name in COUNTERS.iter().map(|family| family.name).chain(USAGE_COUNTERS).chain(DISCOVERY_COUNTERS) {
+            for name in COUNTERS
+                .iter()
+                .map(|family| family.name)
+                .chain(USAGE_COUNTERS)
+                .chain(DISCOVERY_COUNTERS)
+                .chain(connections::COUNTERS)
+            {
                 text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
                 text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
             }
+            text = text.replacen(connections::UNTYPED, connections::TYPED, 1);
         }
     }
     text
@@ -74,11 +82,11 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
 
 /// A metric with all its label sets.
 #[derive(Debug)]
-struct Family {
+pub(super) struct Family {
     /// Without the `_total` of counters.
-    name: &'static str,
+    pub(super) name: &'static str,
     /// For people.
-    help: &'static str,
+    pub(super) help: &'static str,
 }
 
 /// `hedgerow_queries_total`.
@@ -273,6 +281,8 @@ impl Collector for Exposition {
             backend_series,
             zones,
             catalogs,
+            connections: of_clients,
+            certificates,
             uptime: _,
             workers: _,
         } = &self.0;
@@ -370,6 +380,7 @@ impl Collector for Exposition {
             .encode_descriptor(EXPIRED_ZONES.name, EXPIRED_ZONES.help, None, MetricType::Gauge)?
             .encode_gauge(&(expired_zones.len() as u64))?;
         write_zones(encoder, zones, catalogs)?;
+        connections::write(encoder, of_clients, certificates)?;
         if let Some(verdict) = verdict {
             encoder.encode_descriptor(VERDICT.name, VERDICT.help, None, MetricType::Gauge)?.encode_gauge(verdict)?;
         }
@@ -479,7 +490,7 @@ fn plain_counter(encoder: &mut DescriptorEncoder<'_>, family: &Family, value: u6
 }
 
 /// Writes a counter.
-fn counter<'a, const N: usize>(
+pub(super) fn counter<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     family: &Family,
     samples: impl Iterator<Item = (Labels<'a, N>, u64)>,
@@ -492,7 +503,7 @@ fn counter<'a, const N: usize>(
 }
 
 /// Writes a gauge.
-fn gauge<'a, const N: usize>(
+pub(super) fn gauge<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     family: &Family,
     samples: impl Iterator<Item = (Labels<'a, N>, u64)>,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::discovery::{Order, Origin, SourceSnapshot};
 use serde::{Deserialize, Serialize};
 
+use super::connections::{CertificateSnapshot, ConnectionsSnapshot};
 use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
@@ -63,6 +64,12 @@ pub struct Snapshot {
     /// The catalogs of other servers.
     #[serde(default)]
     pub catalogs: Vec<CatalogSnapshot>,
+    /// The connections of clients.
+    #[serde(default)]
+    pub connections: ConnectionsSnapshot,
+    /// The certificates that clients are shown.
+    #[serde(default)]
+    pub certificates: Vec<CertificateSnapshot>,
 }
 
 /// How many zones an authority has.

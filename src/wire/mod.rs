@@ -28,6 +28,7 @@ mod expand;
 mod form;
 mod hash;
 mod header;
+mod hop;
 mod name;
 mod query;
 mod question;
@@ -55,6 +56,7 @@ pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
+pub use hop::{Asks, RESPONSE_BLOCK, append_hop_options};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
 pub use query::{
     OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
