@@ -12,7 +12,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use crate::net::client::ConnectError;
 use crate::net::tls::ClientTls;
@@ -44,8 +44,8 @@ struct Connection {
     waiting: Mutex<Waiting>,
     /// It brings nothing any more.
     is_over: AtomicBool,
-    /// Its tasks, which end with it.
-    tasks: Mutex<Vec<AbortHandle>>,
+    /// What reads and what writes, which end with it.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 /// Who waits on a connection.
@@ -125,7 +125,8 @@ impl Connection {
         let waiting = Mutex::new(Waiting { by_id: HashMap::new(), heard_at: Instant::now() });
         let connection = Arc::new(Self { frames, waiting, is_over: AtomicBool::new(false), tasks: Mutex::default() });
         let (hearing, ending) = (Arc::downgrade(&connection), Arc::downgrade(&connection));
-        let read = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             while let Ok(length) = reader.read_u16().await {
                 let mut message = vec![0; usize::from(length)];
                 if reader.read_exact(&mut message).await.is_err() {
@@ -138,7 +139,7 @@ impl Connection {
                 connection.end();
             }
         });
-        let write = tokio::spawn(async move {
+        tasks.spawn(async move {
             while let Some(mut octets) = queued.recv().await {
                 // All that has come by now leaves by one write.
                 while let Ok(more) = queued.try_recv() {
@@ -152,7 +153,6 @@ impl Connection {
                 connection.end();
             }
         });
-        let tasks = vec![read.abort_handle(), write.abort_handle()];
         *connection.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         connection
     }
@@ -186,13 +186,6 @@ impl Connection {
     fn end(&self) {
         self.is_over.store(true, Relaxed);
         self.waiting().by_id.clear();
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
-        tasks.iter().for_each(AbortHandle::abort);
     }
 }
 

@@ -37,6 +37,11 @@ fn certificate_problem(problem: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "its certificate is not for servers".to_owned()
         }
+        // The library has no variant for it. What `openssl req -x509` makes is one.
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            "its certificate is that of an authority: make one with basicConstraints=CA:FALSE, or pin its key"
+                .to_owned()
+        }
         CertificateError::Other(other) => other.to_string(),
         // The rest is rare, and the library says it well enough.
         other => other.to_string(),

@@ -256,3 +256,13 @@ fn noise_is_no_tls() {
     client.read_tls(&mut io::Cursor::new(b"HTTP/1.1 400 Bad Request\r\n\r\n")).unwrap();
     assert_eq!(tls_problem(&client.process_new_packets().unwrap_err()), "it does not speak TLS");
 }
+
+#[test]
+fn certificate_of_an_authority_is_no_server_s() {
+    let ca = Authority::new();
+    let leaf = ca.leaf_with(&["dns.example"], KeyPair::generate().unwrap(), |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    let problem = "its certificate is that of an authority: make one with basicConstraints=CA:FALSE, or pin its key";
+    check(&rules(&ca, Some("dns.example")), &leaf, Err(problem));
+}
