@@ -64,7 +64,9 @@ pub async fn serve(
         }
         // Only what is not encrypted ever moves.
         let transport = if input.is_some() { Transport::Tcp } else { transport };
-        let Some(place) = table.enter(peer.ip(), Instant::now()) else {
+        let now = Instant::now();
+        let may_shake = transport == Transport::Tcp || table.admits_handshake(peer.ip(), now);
+        let Some(place) = may_shake.then(|| table.enter(peer.ip(), now)).flatten() else {
             counters.connections.fate(transport, ConnectionFate::Refused);
             counters.dropped(Dropped::Overload);
             return;
