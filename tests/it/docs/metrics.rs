@@ -52,7 +52,8 @@ fn metrics_of_the_contract_are_there() {
 
 /// Whether the values of a label are words of ours: they are always the same.
 fn is_of_words(label: &str) -> bool {
-    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog"].contains(&label)
+    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog", "certificate"]
+        .contains(&label)
 }
 
 /// What a server with all its parts shows after a query.
