@@ -33,7 +33,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "net",
             "policy",
             "sight",
-            "transfer",
             "limit",
             "zone",
             "wire",

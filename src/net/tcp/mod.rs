@@ -26,7 +26,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use self::connection::Connection;
 pub use self::handshake::Gate;
@@ -184,7 +184,7 @@ async fn begin_tls(
     let seat = Arc::clone(&place.seat);
     let end = async {
         let _ = served.wait_for(|served| !served.covers(local)).await;
-        sleep(BREATH).await;
+        sleep_until((Instant::now() + BREATH).into()).await;
     };
     let shaken = tokio::select! {
         shaken = timeout(place.rules.first_query, shake_hands(stream, tls, gate)) => shaken,
