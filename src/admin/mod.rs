@@ -28,7 +28,6 @@ mod token;
 mod usage;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -48,6 +47,7 @@ use self::authorization::Guard;
 use self::connections::{Bounds, Parts};
 use self::listeners::Door;
 use self::status::{Status, ZonesReport};
+use crate::address::BackendAddress;
 use crate::config::nearest;
 pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
@@ -122,7 +122,7 @@ pub enum Change {
         /// Name of the pool.
         pool: String,
         /// Where the backend is asked; also its name.
-        address: SocketAddr,
+        address: BackendAddress,
         /// Share of the load, within the limits of the config.
         weight: u16,
     },

@@ -1,13 +1,12 @@
 //! `hedgerow ls`: a forwarder without a config file: one pool, for all names.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
-use crate::address::ListenAddress;
+use crate::address::{BackendAddress, BackendUrl, ListenAddress};
 use crate::config::{
     BackendConfig, CertificateConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint,
     Limits, ListenConfig, PoolConfig, PoolIndex, ProbeConfig, Route, etcd_key, http_endpoint, limits, listen_address,
@@ -58,15 +57,18 @@ pub(super) struct Args {
     /// Probe the backends also after so many queries; 0 is never
     #[arg(short = 'R', long, value_name = "QUERIES", default_value_t = 0)]
     probe_every: u32,
+    /// Certificates that vouch for servers asked by TLS, PEM; else those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// An etcd that members are registered in, http://ADDRESS:PORT; may be given several times
     #[arg(long, value_name = "URL", requires = "discover", value_parser = http_endpoint)]
     etcd: Vec<HttpEndpoint>,
     /// Ask also the servers that are registered under this key
     #[arg(long, value_name = "KEY", requires = "etcd", value_parser = etcd_key)]
     discover: Option<String>,
-    /// The servers to ask, each ADDRESS:PORT
-    #[arg(required_unless_present = "discover", value_name = "BACKEND", value_parser = words::backend_address)]
-    backends: Vec<SocketAddr>,
+    /// The servers to ask, each ADDRESS, ADDRESS:PORT, tcp://ADDRESS or tls://ADDRESS#NAME
+    #[arg(required_unless_present = "discover", value_name = "BACKEND", value_parser = words::backend)]
+    backends: Vec<BackendUrl>,
 }
 
 /// Runs the command.
@@ -117,10 +119,9 @@ fn config(args: &Args) -> Config {
     rules.hedge.delay = args.hedge_delay.unwrap_or(rules.hedge.delay);
     rules.hedge.budget = args.hedge_budget.unwrap_or(rules.hedge.budget);
     rules.health.every_queries = args.probe_every;
-    let backend = |address: &SocketAddr| BackendConfig { address: *address, name: address.to_string(), weight: 1 };
     let pool = PoolConfig {
         name: "ls".to_owned(),
-        backends: args.backends.iter().map(backend).collect(),
+        backends: args.backends.iter().map(|url| backend(url, args.ca.as_ref())).collect(),
         discover: args.discover.clone().map(DiscoverConfig::of_key),
         rules,
         probe: ProbeConfig::default(),
@@ -132,6 +133,7 @@ fn config(args: &Args) -> Config {
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,
         cookies: PoolConfig::COOKIES,
+        connections: Default::default(),
     };
     let listen: Vec<ListenConfig> = args.listen.iter().copied().map(Into::into).collect();
     Config {
@@ -166,10 +168,20 @@ fn config(args: &Args) -> Config {
     }
 }
 
+/// A backend, judged by the certificates of a file if it shows one and there is a file.
+fn backend(url: &BackendUrl, ca: Option<&PathBuf>) -> BackendConfig {
+    let mut backend = BackendConfig::of_url(url.clone());
+    backend.trust.ca = ca.filter(|_| url.address.scheme.is_encrypted()).cloned();
+    backend
+}
+
 /// The first address that stands twice.
-fn duplicate(addresses: &[SocketAddr]) -> Option<SocketAddr> {
-    let stands_before = |index: usize| addresses[..index].contains(&addresses[index]);
-    (0..addresses.len()).find(|index| stands_before(*index)).map(|index| addresses[index])
+fn duplicate(backends: &[BackendUrl]) -> Option<BackendAddress> {
+    let addresses = || backends.iter().map(|backend| backend.address);
+    addresses()
+        .enumerate()
+        .find(|(index, address)| addresses().take(*index).any(|other| other == *address))
+        .map(|twice| twice.1)
 }
 
 /// Reads a duration within bounds.
@@ -251,8 +263,9 @@ mod tests {
 
     #[test]
     fn a_backend_that_stands_twice_is_found() {
-        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1"].map(|text| text.parse().unwrap());
-        assert_eq!(duplicate(&addresses), Some(addresses[0]));
-        assert_eq!(duplicate(&addresses[..2]), None);
+        let backends =
+            ["127.0.0.1:1", "tls://127.0.0.1:1", "127.0.0.1:1"].map(|text| text.parse::<BackendUrl>().unwrap());
+        assert_eq!(duplicate(&backends), Some(backends[0].address));
+        assert_eq!(duplicate(&backends[..2]), None);
     }
 }

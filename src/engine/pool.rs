@@ -440,7 +440,7 @@ impl Pool {
 
     #[cold]
     fn make_sockets<I: Io>(&mut self, io: &mut I, index: BackendIndex) -> SocketSetId {
-        let sockets = io.add_backend(self.backend(index).address);
+        let sockets = io.add_backend(self.backend(index).address.socket);
         self.members[index.get()].sockets = Some(sockets);
         self.by_sockets.insert(sockets, index);
         sockets

@@ -231,7 +231,7 @@ fn told_attempt<'a>(
 ) -> AttemptMessage<'a> {
     let SentAttempt { hash, pool, backend, kind, since } = *attempt;
     let SharedBackend { name, address, .. } = &**pool.backend(backend);
-    let (pool, address) = (&pool.config.name, *address);
+    let (pool, address) = (&pool.config.name, address.socket);
     AttemptMessage { pool, backend: name, address, kind, hash, since, sent, received, octets }
 }
 

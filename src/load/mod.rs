@@ -16,6 +16,7 @@ mod reader;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod watch;
 mod zones;
 
@@ -30,6 +31,7 @@ use crate::admin::{Token, TokenError};
 use crate::config::{Config, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
+use crate::net::tls::KnownRoots;
 use crate::net::tls_server::NamedCertificate;
 use crate::transfer::tsig::Keys;
 use crate::zone::ZoneDb;
@@ -40,6 +42,7 @@ pub use self::cookies::CookieProblem;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
 pub use self::keys::KeyProblem;
 pub use self::reader::Reader;
+pub use self::trust::{TrustProblem, load as trusted_roots};
 pub use self::watch::{Reading, Watch, Watcher};
 pub use self::zones::{Loader, ZoneProblem};
 
@@ -62,6 +65,8 @@ pub struct Setup {
     pub token: Option<Token>,
     /// What is needed to talk to etcd.
     pub etcd: EtcdSecrets,
+    /// Whose certificates are good, for backends that are asked by TLS.
+    pub roots: Arc<KnownRoots>,
     /// The text that the config was read from, if it was.
     pub source: Option<ConfigText>,
     /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
@@ -145,6 +150,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     let certificates = certificate_files.load(&config).map_err(LoadError::Certificates)?;
     let token = load_token(&config)?;
     let etcd = etcd::load(&config).map_err(LoadError::Etcd)?;
+    let roots = trust::load(&config).map_err(LoadError::Trust)?;
     Ok(Setup {
         config,
         zone_dbs,
@@ -154,6 +160,7 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
         certificate_files,
         token,
         etcd,
+        roots,
         source: None,
         files: None,
         watch: None,
@@ -243,6 +250,8 @@ pub enum LoadError {
     Token(TokenError),
     /// What is needed to talk to etcd is not to be had from its files.
     Etcd(EtcdProblem),
+    /// There are no certificates to judge backends by.
+    Trust(FileProblems<TrustProblem>),
     /// A file is out of reach since the start.
     Outside(Outside),
 }
@@ -263,6 +272,7 @@ impl fmt::Display for LoadError {
             Self::Cookies(problems) => write!(f, "{problems}"),
             Self::Certificates(problems) => write!(f, "{problems}"),
             Self::Token(error) => write!(f, "{error}"),
+            Self::Trust(problems) => write!(f, "{problems}"),
             Self::Etcd(problem) => write!(f, "{problem}"),
             Self::Outside(outside) => write!(f, "{outside}"),
             Self::NotText { file, line } => {

@@ -117,7 +117,7 @@ impl Server {
         // Who tells what it has learnt tells what it has counted when it stops to serve.
         let uncounted = learnt.is_some().then(Vec::new);
         let Setup { mut config, zone_dbs, keys, cookie_secrets, certificates, certificate_files, token, .. } = setup;
-        let Setup { etcd, source, watch, .. } = setup;
+        let Setup { etcd, roots, source, watch, .. } = setup;
         listeners.certificates().set(certificates, SystemTime::now());
         listeners.set_certificates(&config);
         let certificate_sections = config.certificates.clone();
@@ -140,7 +140,7 @@ impl Server {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
         };
-        let state = ForwarderState::new(&config, None, sent, cookies, count).map(Arc::new);
+        let state = ForwarderState::new(&config, None, sent, cookies, roots, count).map(Arc::new);
         let mut recent_queries = RecentQueries::default();
         if let Some(state) = &state {
             known.set_standings(state);

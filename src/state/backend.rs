@@ -1,15 +1,18 @@
 //! A backend as all workers share it: its health by probes and replies, by the operator, and what workers tell the prober.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use arc_swap::ArcSwapOption;
+
 use super::backend_cookies::BackendCookies;
+use crate::address::BackendAddress;
 use crate::config::BackendConfig;
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
+use crate::net::tls::{ClientTls, TrustRules};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
 
@@ -17,7 +20,7 @@ use crate::policy::health::HealthState;
 #[derive(Debug)]
 pub struct SharedBackend {
     /// Where it is asked.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Its label.
     pub name: String,
     /// Where its pool and the workers keep what they know of it. For as long as anybody refers to it, no other backend of the pool has
@@ -25,6 +28,10 @@ pub struct SharedBackend {
     pub index: BackendIndex,
     /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
     pub affinity_number: u32,
+    /// What a connection to it needs, if it is asked by TLS.
+    tls: ArcSwapOption<ClientTls>,
+    /// Why the last connection to it did not come to be, if that is so.
+    connection_problem: ArcSwapOption<String>,
     /// What each worker counts, from its first query on.
     counters: Box<[OnceLock<Box<BackendCounters>>]>,
     /// What earlier processes have counted.
@@ -121,6 +128,8 @@ impl SharedBackend {
             name: config.name.clone(),
             index,
             affinity_number,
+            tls: ArcSwapOption::empty(),
+            connection_problem: ArcSwapOption::empty(),
             counters: (0..workers).map(|_| OnceLock::new()).collect(),
             carried: OnceLock::new(),
             probes: Counter::default(),
@@ -137,6 +146,41 @@ impl SharedBackend {
             since: AtomicU64::new(unix_millis()),
             told: AtomicU8::new(0),
         }
+    }
+
+    /// What a connection to it needs, if it is asked by TLS; none, if it cannot be known who it is.
+    pub fn tls(&self) -> Option<Arc<ClientTls>> {
+        self.tls.load_full()
+    }
+
+    /// Judges it by these rules from now on. With the same ones, sessions that can be resumed stay.
+    pub(super) fn set_trust(&self, rules: &TrustRules) -> Result<(), String> {
+        if self.tls.load().as_ref().is_some_and(|tls| tls.rules() == rules) {
+            return Ok(());
+        }
+        let tls = ClientTls::new(rules);
+        self.tls.store(tls.as_ref().ok().cloned().map(Arc::new));
+        tls.map(drop)
+    }
+
+    /// Notes why a connection to it did not come to be, or that one did. Returns whether that is news.
+    pub fn note_connection_problem(&self, problem: Option<&str>) -> bool {
+        let known = self.connection_problem.load();
+        let is_news = known.as_ref().map(|known| known.as_str()) != problem;
+        if is_news {
+            self.connection_problem.store(problem.map(|problem| Arc::new(problem.to_owned())));
+        }
+        is_news
+    }
+
+    /// Why the last connection to it did not come to be, if that is so.
+    pub fn connection_problem(&self) -> Option<Arc<String>> {
+        self.connection_problem.load_full()
+    }
+
+    /// Whether it is asked by stream, where a connection holds many queries.
+    pub fn is_by_stream(&self) -> bool {
+        self.address.scheme.is_stream()
     }
 
     /// What a worker counts.
@@ -420,8 +464,8 @@ mod tests {
 
     #[test]
     fn what_a_backend_does_not_take_is_known_to_all_for_ten_minutes() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 53));
-        let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
+        let address = BackendAddress::from(([127, 0, 0, 1], 53));
+        let config = BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) };
         let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Up, 1);
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
@@ -435,8 +479,8 @@ mod tests {
 
     #[test]
     fn by_hand_goes_before_orders_and_orders_before_probes() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 53));
-        let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
+        let address = BackendAddress::from(([127, 0, 0, 1], 53));
+        let config = BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) };
         let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Down, 1);
         let check = |state| assert_eq!(backend.state(), state);
         check(BackendState::Down);
@@ -464,9 +508,9 @@ mod tests {
 
     #[test]
     fn of_each_sign_one_is_on_its_way() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 53));
+        let address = BackendAddress::from(([127, 0, 0, 1], 53));
         let backend = SharedBackend::new(
-            &BackendConfig { name: "ts".to_owned(), address, weight: 1 },
+            &BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) },
             BackendIndex(0),
             0,
             HealthState::Up,

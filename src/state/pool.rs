@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -18,9 +17,11 @@ use super::backend::SharedBackend;
 use super::changes::{Changes, Since};
 use super::compared::Compared;
 use super::serials::SharedSerials;
+use crate::address::{BackendAddress, Scheme};
 use crate::cache::PoolId;
-use crate::config::{BackendConfig, PoolConfig};
+use crate::config::{BackendConfig, PoolConfig, TrustConfig};
 use crate::metrics::PoolCounters;
+use crate::net::tls::{KnownRoots, TrustRules};
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::{Balance, Crowd, FEW};
 use crate::policy::budget::Budget;
@@ -72,14 +73,14 @@ impl SharedPool {
         state.budget.set_rate(config.rules.hedge.budget);
         // Whatever changes from here on is looked at again.
         let changes = state.epoch();
-        let known: HashMap<(SocketAddr, &str), &Arc<SharedBackend>> = earlier
+        let known: HashMap<(BackendAddress, &str), &Arc<SharedBackend>> = earlier
             .iter()
             .flat_map(|pool| &pool.backends)
             .map(|backend| ((backend.address, &*backend.name), backend))
             .collect();
         let known = |backend: &BackendConfig| known.get(&(backend.address, &*backend.name)).copied();
         // Another label makes another backend of it for whoever counts, not for whoever probes.
-        let renamed: HashMap<SocketAddr, HealthState> =
+        let renamed: HashMap<BackendAddress, HealthState> =
             earlier.iter().flat_map(|pool| &pool.backends).map(|backend| (backend.address, backend.health())).collect();
         let taken: HashSet<u32> = config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
         let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
@@ -226,6 +227,31 @@ impl SharedPool {
     }
 }
 
+impl SharedPool {
+    /// Judges the backends that are asked by TLS by what the config says of them, and by these.
+    pub(super) fn trust(&self, roots: &KnownRoots) {
+        let encrypted = |config: &&BackendConfig| config.address.scheme.is_encrypted();
+        for config in self.config.backends.iter().filter(encrypted) {
+            let is_meant =
+                |backend: &&Arc<SharedBackend>| backend.address == config.address && backend.name == config.name;
+            let Some(backend) = self.backends.iter().find(is_meant) else { continue };
+            let TrustConfig { identity, ca } = &config.trust;
+            let rules = TrustRules {
+                identity: identity.clone(),
+                roots: roots.of(ca.as_deref()).cloned(),
+                address: config.address.ip(),
+                // RFC 7858 section 3.1 has none; who knows it tells DNS from what else is on the port.
+                alpn: vec![b"dot".to_vec()],
+                certificate: None,
+                early_data: false,
+            };
+            if let Err(problem) = backend.set_trust(&rules) {
+                tracing::error!(pool = self.config.name, backend = backend.name, problem, "cannot be asked by TLS");
+            }
+        }
+    }
+}
+
 /// Whose turn it is among these, as they stand now.
 fn crowd(config: &PoolConfig, members: &[Weighted]) -> Crowd {
     let is_ahead = |(backend, _): &Weighted| backend.takes_queries() && !backend.is_behind();
@@ -237,8 +263,12 @@ fn crowd(config: &PoolConfig, members: &[Weighted]) -> Crowd {
 }
 
 /// What `balance = "hash"` knows a backend by: its address, so that a name goes to the same one after a restart.
-pub fn hash_identity(address: SocketAddr) -> u64 {
-    FixedState::default().hash_one(address)
+pub fn hash_identity(address: BackendAddress) -> u64 {
+    match address.scheme {
+        // Without the scheme, as it ever was: names stay where they are.
+        Scheme::Plain => FixedState::default().hash_one(address.socket),
+        Scheme::Tcp | Scheme::Tls => FixedState::default().hash_one(address),
+    }
 }
 
 /// What a pool is to the cache: its name and what changes its answers, but nothing that only changes how quickly they come.

@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Reads what follows the `@`; `port` is `-p`.
-pub(super) fn parse(text: &str, port: Option<u16>) -> Result<SocketAddr, String> {
+use crate::address::Scheme;
+
+/// Reads what follows the `@`; `port` is `-p`. Without either it is the usual one, as in dig.
+pub(super) fn parse(text: &str, port: Option<u16>, scheme: Scheme) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
-        (Ok(address), _) => SocketAddr::new(address, port.unwrap_or(DNS_PORT)),
+        (Ok(address), _) => SocketAddr::new(address, port.unwrap_or(scheme.port())),
         (Err(_), Ok(address)) => match port {
             Some(port) if port != address.port() => {
                 return Err(format!("@{text}: the port is also given as -p {port}, leave one of them out"));
@@ -27,9 +29,6 @@ pub(super) fn parse(text: &str, port: Option<u16>) -> Result<SocketAddr, String>
 pub(super) fn default(port: Option<u16>) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.unwrap_or(5300))
 }
-
-/// The port of a server that is named without one, as in dig.
-const DNS_PORT: u16 = 53;
 
 #[cfg(test)]
 mod tests {
@@ -54,7 +53,7 @@ mod tests {
             ("", None, None),
         ];
         for (text, port, expected) in cases {
-            let read = parse(text, port).map(|address| address.to_string());
+            let read = parse(text, port, Scheme::Plain).map(|address| address.to_string());
             assert_eq!(read.as_deref().ok(), expected, "{text} -p {port:?}: {read:?}");
         }
         assert_eq!(default(None).to_string(), "127.0.0.1:5300");

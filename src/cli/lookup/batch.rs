@@ -41,6 +41,9 @@ impl Batch {
                 next += 1;
             }
             let Some(first) = in_flight.join_next().await else {
+                if let Some(connections) = &batch.server.connections {
+                    tally.untrusted = connections.untrusted().await;
+                }
                 return Ok(tally);
             };
             // All that is done by now is written at once.

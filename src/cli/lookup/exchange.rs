@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time;
 
+use super::connection::Connections;
 use super::message::{Reply, write_query};
 use crate::net::client::{TcpClient, UdpClient};
 use crate::wire::{Name, Rcode, RecordType, Transport};
@@ -27,8 +28,8 @@ pub(super) struct Server {
     pub(super) timeout: Duration,
     /// How many tries one question gets, at least one.
     pub(super) tries: u8,
-    /// Ask by TCP at once.
-    pub(super) tcp_only: bool,
+    /// The connection by which it is asked, if that is to be by stream.
+    pub(super) connections: Option<Connections>,
 }
 
 impl Server {
@@ -48,10 +49,12 @@ impl Server {
     }
 
     async fn try_once(&self, name: &Name, rtype: RecordType, ignored: &mut u64) -> io::Result<Result<Answer, Lost>> {
-        if self.tcp_only {
-            return Ok(self.ask_tcp(name, rtype).await);
-        }
-        let mut reply = match self.ask_udp(name, rtype, true, ignored).await? {
+        let by_stream = self.connections.as_ref();
+        let asked = match by_stream {
+            Some(connections) => self.ask_stream(connections, name, rtype, true).await,
+            None => self.ask_udp(name, rtype, true, ignored).await?,
+        };
+        let mut reply = match asked {
             Ok(reply) => reply,
             Err(lost) => return Ok(Err(lost)),
         };
@@ -59,9 +62,16 @@ impl Server {
         // itself means what it says. If nothing better comes, the failure stands.
         if matches!(reply.rcode, Rcode::FORMERR | Rcode::NOTIMP)
             && reply.opt.is_none()
-            && let Ok(plain) = self.ask_udp(name, rtype, false, ignored).await?
+            && let Ok(plain) = match by_stream {
+                Some(connections) => self.ask_stream(connections, name, rtype, false).await,
+                None => self.ask_udp(name, rtype, false, ignored).await?,
+            }
         {
             reply = plain;
+        }
+        if let Some(connections) = by_stream {
+            let transport = if connections.is_encrypted() { Transport::Tls } else { Transport::Tcp };
+            return Ok(Ok(Answer { reply, transport }));
         }
         // RFC 7766 section 5: a truncated reply is asked for again by TCP. Part of an RRset is no answer.
         if reply.header.is_truncated() {
@@ -93,6 +103,19 @@ impl Server {
         };
         let done = self.in_time(talk).await;
         Ok(done.and_then(|_| reply.ok_or(Lost::Silent)))
+    }
+
+    /// Asks over the connection that all names share.
+    async fn ask_stream(
+        &self,
+        connections: &Connections,
+        name: &Name,
+        rtype: RecordType,
+        with_opt: bool,
+    ) -> Result<Reply, Lost> {
+        let talk = connections.ask(write_query(0, name, rtype, with_opt));
+        let (query, message) = self.in_time(talk).await?;
+        Reply::read(&message, &query).ok_or(Lost::Unreachable)
     }
 
     async fn ask_tcp(&self, name: &Name, rtype: RecordType) -> Result<Answer, Lost> {

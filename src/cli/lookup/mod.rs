@@ -7,6 +7,7 @@
 
 mod address;
 mod batch;
+mod connection;
 mod dig;
 mod exchange;
 mod format;
@@ -16,10 +17,10 @@ mod name;
 mod output;
 mod resolve;
 mod tally;
+mod way;
 
 use std::fs;
 use std::io::{self, IsTerminal, Read};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ use exchange::Server;
 use format::Format;
 use list::Question;
 use output::Output;
+use way::{Trust, Way};
 
 use crate::wire::RecordType;
 
@@ -41,9 +43,10 @@ use crate::wire::RecordType;
 pub(super) struct Args {
     /// Names to look up, and the server to ask [default server: @127.0.0.1:5300]
     ///
-    /// The server is an address, with or without a port (53 if without). With no name and no -f, names come
+    /// The server is an address, with or without a port (53 if without), or tcp://ADDRESS or tls://ADDRESS#NAME, where the
+    /// certificate must bear NAME; +tcp and +tls after an address say the same. With no name and no -f, names come
     /// from standard input: a line is a name and, if need be, a type; blank lines and # comments are skipped.
-    #[arg(value_name = "@SERVER[:PORT]|NAME")]
+    #[arg(value_name = "@SERVER[:PORT]|+tls|NAME")]
     words: Vec<String>,
     /// Read names from FILE, or from standard input if it is -
     #[arg(short, long, value_name = "FILE")]
@@ -70,9 +73,11 @@ pub(super) struct Args {
     /// Port of the server
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Ask by TCP
+    /// Ask by TCP, as +tcp does: all names over one connection
     #[arg(long)]
     tcp: bool,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Runs the command.
@@ -106,14 +111,13 @@ impl Refusal {
 
 /// Reads all that there is to do.
 fn prepare(args: &Args) -> Result<Batch, Refusal> {
-    let (servers, names): (Vec<&str>, Vec<&str>) =
-        args.words.iter().map(String::as_str).partition(|word| word.starts_with('@'));
-    let server = Server {
-        address: server_address(&servers, args.port)?,
-        timeout: args.timeout,
-        tries: args.tries,
-        tcp_only: args.tcp,
-    };
+    let words = || args.words.iter().map(String::as_str);
+    let servers: Vec<_> = words().filter(|word| word.starts_with('@')).collect();
+    let flags: Vec<_> = words().filter(|word| word.starts_with('+')).collect();
+    let names: Vec<_> = words().filter(|word| !word.starts_with(['@', '+'])).collect();
+    let way = Way::read(&servers, &flags, args.port, args.tcp, &args.trust).map_err(Refusal::usage)?;
+    let Way { address, connections } = way;
+    let server = Server { address, connections, timeout: args.timeout, tries: args.tries };
     let mut questions = Vec::new();
     for name in &names {
         let question = Question::new(name, args.rtype);
@@ -125,15 +129,6 @@ fn prepare(args: &Args) -> Result<Batch, Refusal> {
         None => {}
     }
     Ok(Batch { server, questions, format: args.format, window: usize::from(args.in_flight) })
-}
-
-/// The server to ask.
-fn server_address(servers: &[&str], port: Option<u16>) -> Result<SocketAddr, Refusal> {
-    match servers {
-        [] => Ok(address::default(port)),
-        [server] => address::parse(server.trim_start_matches('@'), port).map_err(Refusal::usage),
-        [first, second, ..] => Err(Refusal::usage(format!("two servers, {first} and {second}: expected one at most"))),
-    }
 }
 
 /// Reads a list of names from a file, or from stdin if the path is `-`.
@@ -200,6 +195,9 @@ async fn run_to_end(batch: Batch, path: Option<&Path>) -> ExitCode {
     };
     match done {
         Ok(tally) => {
+            if let Some(problem) = &tally.untrusted {
+                eprintln!("the server was not asked: {problem}");
+            }
             eprintln!("{}", tally.summary(started.elapsed()));
             if tally.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(NO_REPLY) }
         }

@@ -26,6 +26,8 @@ pub(super) struct Tally {
     truncated: u64,
     /// Datagrams that did not match or did not parse.
     ignored: u64,
+    /// Why the server was not asked at all, if it was not the one that is meant.
+    pub(super) untrusted: Option<String>,
 }
 
 impl Tally {
@@ -149,8 +151,16 @@ mod tests {
             quiet.summary(Duration::from_nanos(1_234_567)),
             "1 name: 1 answered, 0 not found, 0 errors, 0 timed out in 1.234ms"
         );
-        let noisy =
-            Tally { answered: 5, not_found: 2, errors: 1, timed_out: 3, unreachable: 2, truncated: 1, ignored: 4 };
+        let noisy = Tally {
+            answered: 5,
+            not_found: 2,
+            errors: 1,
+            timed_out: 3,
+            unreachable: 2,
+            truncated: 1,
+            ignored: 4,
+            untrusted: None,
+        };
         assert_eq!(
             noisy.summary(Duration::from_micros(1_234_567)),
             "12 names: 5 answered, 2 not found, 1 error, 3 timed out (2 unreachable), 1 truncated, \

@@ -1,0 +1,183 @@
+//! How the server is asked, as the command line says: `@tls://ADDRESS#NAME`, or `@ADDRESS` with `+tcp` or `+tls`, and what it must
+//! show.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::address;
+use super::connection::Connections;
+use crate::address::{BackendUrl, Pin, Scheme, ServerIdentity, Verify};
+use crate::net::tls::{ClientTls, TlsRoots, TrustRules};
+
+/// What the server must show.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Trust {
+    /// Name that the server's certificate must bear, with +tls; without one its address
+    #[arg(long, value_name = "NAME")]
+    tls_name: Option<String>,
+    /// Certificates that vouch for the server, PEM; else those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Public key that the server must have, sha256/BASE64; may be given several times
+    #[arg(long, value_name = "PIN")]
+    pin: Vec<Pin>,
+    /// Take any certificate: whoever sits between can read along
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// Where the server is, and how it is asked.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) address: SocketAddr,
+    /// By stream, if that is wanted.
+    pub(super) connections: Option<Connections>,
+}
+
+impl Way {
+    /// Reads `@SERVER`, `+tcp` and `+tls`, with what `-p`, `--tcp` and the options of trust say.
+    pub(super) fn read(
+        servers: &[&str],
+        flags: &[&str],
+        port: Option<u16>,
+        tcp: bool,
+        trust: &Trust,
+    ) -> Result<Self, String> {
+        let mut wanted = tcp.then_some(Scheme::Tcp);
+        for flag in flags {
+            wanted = Some(match *flag {
+                "+tcp" => Scheme::Tcp,
+                "+tls" => Scheme::Tls,
+                "+notcp" => Scheme::Plain,
+                other if other.starts_with("+https") || other == "+quic" => {
+                    return Err(format!(
+                        "{other}: DNS over HTTPS and QUIC are not spoken by this version, expected +tls"
+                    ));
+                }
+                other => return Err(format!("{other}: expected +tcp or +tls")),
+            });
+        }
+        let (scheme, address, name) = match servers {
+            [] if wanted == Some(Scheme::Tls) => (Scheme::Tls, address::parse("127.0.0.1", port, Scheme::Tls)?, None),
+            [] => (wanted.unwrap_or(Scheme::Plain), address::default(port), None),
+            [server] => {
+                let text = server.trim_start_matches('@');
+                match text.contains("://") {
+                    true => {
+                        let url: BackendUrl =
+                            text.parse().map_err(|expected| format!("@{text}: expected {expected}"))?;
+                        let scheme = url.address.scheme;
+                        if wanted.is_some_and(|wanted| wanted != scheme) || port.is_some() {
+                            return Err(format!(
+                                "@{text}: it says itself how and where it is asked, leave the other out"
+                            ));
+                        }
+                        (scheme, url.address.socket, url.name)
+                    }
+                    false => {
+                        let scheme = wanted.unwrap_or(Scheme::Plain);
+                        (scheme, address::parse(text, port, scheme)?, None)
+                    }
+                }
+            }
+            [first, second, ..] => return Err(format!("two servers, {first} and {second}: expected one at most")),
+        };
+        if !scheme.is_encrypted() && trust.is_given() {
+            return Err("--tls-name, --ca, --pin and --insecure are for servers asked by +tls or @tls://".to_owned());
+        }
+        let connections = match scheme {
+            Scheme::Plain => None,
+            Scheme::Tcp => Some(Connections::new(address, None)),
+            Scheme::Tls => Some(Connections::new(address, Some(trust.tls(address, name)?))),
+        };
+        Ok(Self { address, connections })
+    }
+}
+
+impl Trust {
+    fn is_given(&self) -> bool {
+        self.tls_name.is_some() || self.ca.is_some() || !self.pin.is_empty() || self.insecure
+    }
+
+    /// What a connection to this server needs.
+    fn tls(&self, server: SocketAddr, name: Option<String>) -> Result<ClientTls, String> {
+        let verify = match self.insecure {
+            true => Verify::None,
+            false => Verify::Full,
+        };
+        if self.insecure {
+            eprintln!("hedgerow lookup: any certificate is taken: whoever sits between can read along");
+        }
+        let roots = match (&self.ca, verify) {
+            (_, Verify::None | Verify::Pin) => None,
+            (Some(file), Verify::Full) => {
+                let pem = fs::read(file).map_err(|error| format!("--ca {}: {error}", file.display()))?;
+                Some(TlsRoots::of_pem(&pem).map_err(|problem| format!("--ca {}: {problem}", file.display()))?)
+            }
+            (None, Verify::Full) => {
+                Some(TlsRoots::of_system().map_err(|problem| format!("{problem}, write --ca FILE"))?)
+            }
+        };
+        let identity = ServerIdentity { name: self.tls_name.clone().or(name), verify, pins: self.pin.clone() };
+        let rules = TrustRules {
+            identity,
+            roots,
+            address: server.ip(),
+            alpn: vec![b"dot".to_vec()],
+            certificate: None,
+            early_data: false,
+        };
+        ClientTls::new(&rules)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRUST: Trust = Trust { tls_name: None, ca: None, pin: Vec::new(), insecure: true };
+    const NONE: Trust = Trust { tls_name: None, ca: None, pin: Vec::new(), insecure: false };
+
+    #[test]
+    fn the_way_to_the_server_is_read() {
+        for (servers, flags, port, trust, expected) in [
+            (&[][..], &[][..], None, &NONE, Ok(("127.0.0.1:5300", None))),
+            (&[], &["+tcp"], None, &NONE, Ok(("127.0.0.1:5300", Some(false)))),
+            (&[], &["+tls"], None, &TRUST, Ok(("127.0.0.1:853", Some(true)))),
+            (&["@192.0.2.1"], &["+tls"], None, &TRUST, Ok(("192.0.2.1:853", Some(true)))),
+            (&["@192.0.2.1"], &["+tls"], Some(8853), &TRUST, Ok(("192.0.2.1:8853", Some(true)))),
+            (&["@192.0.2.1"], &["+tcp"], None, &NONE, Ok(("192.0.2.1:53", Some(false)))),
+            (&["@tls://192.0.2.1#dns.example"], &[], None, &TRUST, Ok(("192.0.2.1:853", Some(true)))),
+            (&["@tcp://[::1]:5300"], &["+tcp"], None, &NONE, Ok(("[::1]:5300", Some(false)))),
+            (
+                &["@tcp://192.0.2.1"],
+                &["+tls"],
+                None,
+                &TRUST,
+                Err("@tcp://192.0.2.1: it says itself how and where it is asked, leave the other out"),
+            ),
+            (
+                &["@192.0.2.1"],
+                &[],
+                None,
+                &TRUST,
+                Err("--tls-name, --ca, --pin and --insecure are for servers asked by +tls or @tls://"),
+            ),
+            (&[], &["+tsl"], None, &NONE, Err("+tsl: expected +tcp or +tls")),
+            (
+                &[],
+                &["+https"],
+                None,
+                &NONE,
+                Err("+https: DNS over HTTPS and QUIC are not spoken by this version, expected +tls"),
+            ),
+            (&["@a", "@b"], &[], None, &NONE, Err("two servers, @a and @b: expected one at most")),
+        ] {
+            let way = Way::read(servers, flags, port, false, trust);
+            let way = way.map(|way| (way.address.to_string(), way.connections.map(|by| by.is_encrypted())));
+            let expected = expected.map(|(address, is_encrypted)| (address.to_owned(), is_encrypted));
+            assert_eq!(way, expected.map_err(str::to_owned), "{servers:?} {flags:?}");
+        }
+    }
+}
