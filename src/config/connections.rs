@@ -14,6 +14,7 @@ pub(super) fn read(mut section: Section<'_>) -> ConnectionRules {
         idle: section.parsed("idle", |text| limits::CONNECTION_IDLE.parse(text), usual.idle),
         lifetime: section.parsed("lifetime", |text| limits::CONNECTION_LIFETIME.parse(text), usual.lifetime),
         unsent: section.parsed("unsent", words::size, usual.unsent),
+        handshakes: section.integer("handshakes", limits::HANDSHAKES, usual.handshakes),
     };
     section.finish();
     rules
@@ -38,7 +39,7 @@ mod tests {
 
     #[test]
     fn both_sections_have_all_keys() {
-        let lines = "max = 1\nper_client = 2\nin_flight = 3\nfirst_query = \"4s\"\nidle = \"5s\"\nlifetime = \"6s\"\nunsent = \"7MiB\"";
+        let lines = "max = 1\nper_client = 2\nin_flight = 3\nfirst_query = \"4s\"\nidle = \"5s\"\nlifetime = \"6s\"\nunsent = \"7MiB\"\nhandshakes = 8";
         let rules = ConnectionRules {
             max: 1,
             per_client: 2,
@@ -47,6 +48,7 @@ mod tests {
             idle: Duration::from_secs(5),
             lifetime: Duration::from_secs(6),
             unsent: 7 << 20,
+            handshakes: 8,
         };
         for (lines, rules) in [(lines, rules), ("", ConnectionRules::default())] {
             let config = Config::parse(&config(lines), "c.toml", Path::new("")).expect("a good config");

@@ -206,7 +206,7 @@ mod tests {
         for (line, expected) in [
             (
                 "database = 1",
-                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, state_dir, forwarder, pools, authorities, keys, cache, admin, supervisor, slow, query_log, dnstap, traces, etcd",
+                "1:1: unknown key \"database\", expected one of workers, user, watch, busy_poll, drain_delay, state_dir, forwarder, pools, authorities, certificates, keys, cache, admin, supervisor, slow, query_log, dnstap, traces, etcd",
             ),
             ("cache = 1", "1:9: cache: expected a table, not an integer"),
             ("forwader = 1", "1:1: unknown key \"forwader\", did you mean \"forwarder\"?"),

@@ -268,6 +268,9 @@ pub const CONNECTIONS: Limits<usize> = Limits { min: 0, max: 1_000_000 };
 /// The same of one client; 0 is no limit.
 pub const CONNECTIONS_PER_CLIENT: Limits<u32> = Limits { min: 0, max: 1_000_000 };
 
+/// Handshakes of one client in a second; 0 is no limit.
+pub const HANDSHAKES: Limits<u32> = Limits { min: 0, max: 1_000_000 };
+
 /// Queries of one connection that wait. None would be answered with 0; each has a place in a channel and perhaps a race.
 pub const CONNECTION_IN_FLIGHT: Limits<usize> = Limits { min: 1, max: 10_000 };
 

@@ -239,15 +239,15 @@ mod tests {
             ),
             (
                 "[{ address = \"tls://127.0.0.1\", certificate = \"mian\" }]",
-                "2:58: forwarder.listen[0].certificate: there is no certificate \"mian\", did you mean \"main\"?",
+                "2:56: forwarder.listen[0].certificate: there is no certificate \"mian\", did you mean \"main\"?",
             ),
             (
                 "[{ address = \"tls://127.0.0.1\", certificate = \"new\" }]",
-                "2:58: forwarder.listen[0].certificate: there is no certificate \"new\", add [certificates.new]",
+                "2:56: forwarder.listen[0].certificate: there is no certificate \"new\", add [certificates.new]",
             ),
             (
                 "[{ address = \"127.0.0.1:53\", certificate = \"main\" }]",
-                "2:55: forwarder.listen[0].certificate: 127.0.0.1:53 shows no certificate, expected tls:// before the address",
+                "2:53: forwarder.listen[0].certificate: 127.0.0.1:53 shows no certificate, expected tls:// before the address",
             ),
             (
                 "[\"127.0.0.1:853\", \"tls://127.0.0.1\"]",

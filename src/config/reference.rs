@@ -89,7 +89,7 @@ impl Section {
 
 /// Whether the second word of a section's name is one that the operator chooses.
 fn is_named(section: &str) -> bool {
-    ["pools.", "authorities.", "keys."].iter().any(|start| section.starts_with(start))
+    ["pools.", "authorities.", "keys.", "certificates."].iter().any(|start| section.starts_with(start))
 }
 
 /// What the readers take.

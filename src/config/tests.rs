@@ -109,7 +109,7 @@ fn defaults_of_the_reference_are_those_of_the_readers() {
             // The reference with this key, or without.
             let with = |value: Option<toml::Value>| {
                 // Sections that are comments there, with what they must have.
-                let required = "[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n\
+                let required = "[certificates.main]\nchain = \"c\"\nkey = \"k\"\n[keys.replica]\nsecret_file = \"replica.key\"\n[dnstap]\nto = \"file:tap\"\n\
                                 [traces]\notlp = \"http://192.0.2.1:4318/\"\n\
                                 [etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\n[pools.ts.discover]\nfile = \"m\"\n\
                                 [authorities.ts1.register]\netcd = \"ts\"\n";

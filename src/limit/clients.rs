@@ -243,7 +243,8 @@ impl Clients {
         self.sets.get(number / WAYS)?.0.get(number % WAYS)
     }
 
-    fn hash(&self, client: IpAddr) -> u64 {
+    /// The keyed hash of a client, by which nobody can tell whom it meets.
+    pub fn hash(&self, client: IpAddr) -> u64 {
         let mut hasher = self.state.build_hasher();
         hasher.write_u64(match client.to_canonical() {
             IpAddr::V4(address) => IPV4 | u64::from(address.to_bits()),

@@ -34,6 +34,8 @@ pub struct ConnectionRules {
     pub lifetime: Duration,
     /// Octets of responses that wait for clients to read, over all connections.
     pub unsent: usize,
+    /// Handshakes that one client may begin in a second; 0 is no limit.
+    pub handshakes: u32,
 }
 
 impl Default for ConnectionRules {
@@ -53,6 +55,8 @@ impl Default for ConnectionRules {
             lifetime: Duration::from_secs(3600),
             // A thousand clients that read slowly while a whole message of 64 KiB waits for each.
             unsent: 64 << 20,
+            // The gate keeps handshakes from queries; how many one client needs is its own matter, as many hosts may stand behind it.
+            handshakes: 0,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Limits on what one client, or what seems to be one, may have: whether it is answered at all ([`Access`]), what it holds at a
-//! time ([`Clients`]), what it may use that comes by TCP ([`ConnectionRules`], [`Patience`]), how many responses it gets a second
+//! time ([`Clients`]), what it may use that comes by TCP ([`ConnectionRules`], [`Patience`], [`HandshakeRates`]), how many responses it gets a second
 //! ([`ResponseRate`]) and how much at once ([`Pacing`]), of places that all use ([`DynamicThreshold`]), and of turns ([`FairQueue`]);
 //! and what shows that a client is no other than it seems ([`Cookies`]).
 
@@ -8,6 +8,7 @@ mod clients;
 mod connections;
 mod cookies;
 mod fair_queue;
+mod handshakes;
 mod own_addresses;
 mod pacing;
 mod prefix;
@@ -21,6 +22,7 @@ pub use clients::{Clients, Connected, Holding, Place, TooMuch, WaitRules};
 pub use connections::{ConnectionRules, ConnectionUse, MIN_IDLE, Pressure, make_room};
 pub use cookies::{CookieSecret, CookieSecrets, Cookies, LIFETIME as COOKIE_LIFETIME, UnfitSecrets};
 pub use fair_queue::FairQueue;
+pub use handshakes::HandshakeRates;
 pub use own_addresses::OwnAddresses;
 pub use pacing::{Pace, Pacing};
 pub use prefix::{Prefix, PrefixError};

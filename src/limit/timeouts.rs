@@ -109,6 +109,7 @@ mod tests {
         idle: Duration::from_secs(10),
         lifetime: Duration::from_secs(3_600),
         unsent: 1 << 20,
+        handshakes: 0,
     };
 
     /// A client that does something.

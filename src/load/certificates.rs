@@ -203,10 +203,11 @@ mod tests {
         let (files, config) = (CertificateFiles::default(), config(folder.path(), &["main"]));
         let section = &config.certificates[0];
         let first = files.load(&config).expect("a good one").remove(0).certificate;
-        assert!(files.look(section).expect("the same").is_same(&first));
+        let again = files.look(section).expect("the same");
+        assert!(again.is_same(&first));
         // A look from outside is enough once nothing else can have left the same stamp.
         files.0.lock().expect("nobody has it").values_mut().for_each(|known| known.is_settled = true);
-        assert!(Arc::ptr_eq(&files.look(section).expect("the same"), &first));
+        assert!(Arc::ptr_eq(&files.look(section).expect("the same"), &again));
         fs::write(folder.path().join("main.key"), "half").expect("a file of the test");
         let error = files.look(section).expect_err("half of a key").to_string();
         assert!(

@@ -71,7 +71,7 @@ mod tests {
         let start = Instant::now();
         let section =
             CertificateConfig { name: "main".to_owned(), chain: "c".into(), key: "k".into(), names: Vec::new() };
-        let mut looks = CertificateLooks::new(CertificateFiles::default(), &[section.clone()], start);
+        let mut looks = CertificateLooks::new(CertificateFiles::default(), std::slice::from_ref(&section), start);
         assert!(!looks.is_due(start + EVERY - Duration::from_millis(1)) && looks.is_due(start + EVERY));
         looks.hurry(start);
         assert!(looks.is_due(start));

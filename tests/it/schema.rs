@@ -37,9 +37,13 @@ budget = 0.5
 [pools.ts.health]
 probe = { name = ".", type = "NS" }
 [authorities.a]
-listen = ["127.0.0.1:5301"]
+listen = ["127.0.0.1:5301", "tls://127.0.0.1", { address = "tls://[::1]:8853", certificate = "main" }, "TCP://127.0.0.2"]
 ttl = "1h"
 zones = ["a.txt", { file = "b.zone", origin = "b.example", transfer_to = ["key:k"] }, { zone = "c.example", primaries = ["192.0.2.1:53"] }, { catalog = "d.example", primaries = ["192.0.2.1:53"], groups.red = { tsig = "k" } }, { catalog = "e.example", produce = true }]
+[certificates.main]
+chain = "c.pem"
+key = "k.pem"
+names = ["*.a.example"]
 [keys.k]
 secret_file = "k.key"
 [cache]
@@ -65,7 +69,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ("listen = [\"127.0.0.1:5300\", \"[::1]:5300\"]", "listen = \"127.0.0.1:5300\""),
     ("listen = [\"127.0.0.1:5300\", \"[::1]:5300\"]", "listen = []"),
     ("[\"127.0.0.1:5300\", \"[::1]:5300\"]", "[\"localhost:5300\"]"),
-    ("[\"127.0.0.1:5300\", \"[::1]:5300\"]", "[\"127.0.0.1\"]"),
+    ("[\"127.0.0.1:5300\", \"[::1]:5300\"]", "[\"dot://127.0.0.1\"]"),
+    ("[\"127.0.0.1:5300\", \"[::1]:5300\"]", "[{ address = \"tls://127.0.0.1\", certficate = \"main\" }]"),
     ("[\"192.0.2.0/24\", \"::1\"]", "[\"everybody\"]"),
     ("edns_udp_size = 1232", "edns_udp_size = 65535"),
     ("edns_udp_size = 1232", "upstream = \"192.0.2.1\""),

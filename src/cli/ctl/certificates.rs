@@ -70,7 +70,7 @@ mod tests {
             loads: 1,
             refusals: 0,
         };
-        let expected = "NAME   FILE       NAMES                EXPIRES                             LOADED\n\
+        let expected = "NAME   FILE       NAMES                EXPIRES                           LOADED\n\
                         main   main.pem   a.example *.example  1970-01-01T01:00:00Z  in 43m 20s  10s ago\n\
                         other  other.pem  a.example *.example  1970-01-01T00:15:00Z  expired     10s ago\n\n\
                         other: half of it; the old one stays";

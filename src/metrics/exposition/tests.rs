@@ -213,6 +213,12 @@ hedgerow_zones{authority="ts1",state="absent"} 63
 hedgerow_zones{authority="ts1",state="expired"} 64
 hedgerow_catalog_members{authority="ts1",catalog="cat.example."} 65
 hedgerow_catalog_broken{authority="ts1",catalog="cat.example."} 1
+hedgerow_connections{transport="tls"} 66
+hedgerow_connections_total{transport="tls",result="handshake_failed"} 67
+hedgerow_handshakes_total{transport="tls",kind="resumed"} 68
+hedgerow_certificate_not_after_seconds{certificate="main"} 69
+hedgerow_certificate_loads_total{certificate="main",result="loaded"} 70
+hedgerow_certificate_loads_total{certificate="main",result="refused"} 71
 hedgerow_verdict 2
 hedgerow_takeovers_total{reason="crash"} 47
 hedgerow_takeovers_total{reason="hang"} 48
@@ -293,7 +299,7 @@ fn each_format_names_its_families_as_it_should() {
         assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
         assert_eq!(
             text.matches("# TYPE ").count(),
-            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + 28
+            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + connections::COUNTERS.len() + 31
         );
     };
     check(

@@ -26,7 +26,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use self::connection::Connection;
 pub use self::handshake::Gate;
@@ -64,7 +64,9 @@ pub async fn serve(
         }
         // Only what is not encrypted ever moves.
         let transport = if input.is_some() { Transport::Tcp } else { transport };
-        let Some(place) = table.enter(peer.ip(), Instant::now()) else {
+        let now = Instant::now();
+        let may_shake = transport == Transport::Tcp || table.admits_handshake(peer.ip(), now);
+        let Some(place) = may_shake.then(|| table.enter(peer.ip(), now)).flatten() else {
             counters.connections.fate(transport, ConnectionFate::Refused);
             counters.dropped(Dropped::Overload);
             return;
@@ -182,7 +184,7 @@ async fn begin_tls(
     let seat = Arc::clone(&place.seat);
     let end = async {
         let _ = served.wait_for(|served| !served.covers(local)).await;
-        sleep(BREATH).await;
+        sleep_until((Instant::now() + BREATH).into()).await;
     };
     let shaken = tokio::select! {
         shaken = timeout(place.rules.first_query, shake_hands(stream, tls, gate)) => shaken,

@@ -69,7 +69,7 @@ impl Stream {
     pub(super) fn try_read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_read_buf(input),
-            Self::Tls(tls) => tls.read_by(input, |socket| Kernel(socket)),
+            Self::Tls(tls) => tls.read_by(input, Kernel),
         }
     }
 

@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 
 use super::moved::{Adopted, MovedConnection, WayOut};
 
-use crate::limit::{Clients, Connected, ConnectionRules, ConnectionUse, Pressure, make_room};
+use crate::limit::{Clients, Connected, ConnectionRules, ConnectionUse, HandshakeRates, Pressure, make_room};
 use crate::metrics::{Limit, Limited};
 
 /// The connections of one section.
@@ -62,6 +62,7 @@ struct Table {
     seats: Vec<(Arc<Seat>, Connected)>,
     /// Where the next look for somebody who makes room begins.
     next_look: usize,
+    handshakes: HandshakeRates,
 }
 
 impl Connections {
@@ -71,7 +72,7 @@ impl Connections {
             limited: Arc::new(Limited::new(listener)),
             start: now,
             clients,
-            table: Mutex::new(Table { rules, seats: Vec::new(), next_look: 0 }),
+            table: Mutex::new(Table { rules, seats: Vec::new(), next_look: 0, handshakes: HandshakeRates::default() }),
             pressure: watch::Sender::default(),
             unsent: AtomicUsize::new(0),
             most_unsent: AtomicUsize::new(rules.unsent),
@@ -112,6 +113,18 @@ impl Connections {
     /// The next of those. Loses nothing if it is dropped.
     pub(super) async fn adopted(&self) -> MovedConnection {
         self.adopted.next().await
+    }
+
+    /// Whether a client may begin one more handshake in this second.
+    pub(super) fn admits_handshake(&self, client: IpAddr, now: Instant) -> bool {
+        let (hash, second) = (self.clients.hash(client), (self.millis(now) / 1000) as u32);
+        let mut table = self.lock();
+        let limit = table.rules.handshakes;
+        let is_admitted = table.handshakes.admit(hash, second, limit);
+        if !is_admitted {
+            self.limited.count(Limit::Connections);
+        }
+        is_admitted
     }
 
     /// Lets a client connect, if it may. Another connection may have to make room.

@@ -178,3 +178,25 @@ fn all_addresses_may_stand_for_one_that_leaves() {
     both.forwarder.as_mut().expect("there is one").listen.push(bound.into());
     assert!(first.reload(&both).is_err_and(|error| error.to_string().contains("is in use")));
 }
+
+#[test]
+fn encrypted_listeners_are_passed_on_and_have_no_sockets_for_datagrams() {
+    let text = "workers = 2\n[authorities.ts1]\nlisten = ['tls://127.0.0.1:0', '127.0.0.1:0', 'tcp://127.0.0.1:0']\n\
+                zones = ['a.txt']\n[certificates.main]\nchain = 'c'\nkey = 'k'\n";
+    let config = Config::parse(text, "config.toml", Path::new("")).unwrap_or_else(|problems| panic!("{problems}"));
+    let (first, _) = open(&config, Vec::new());
+    let kinds = |listeners: &Listeners| {
+        let group =
+            |address: &Arc<Address>| (address.group.udp.len(), address.group.tcp.len(), address.tls().is_some());
+        listeners.all().map(group).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&first), [(0, 2, true), (2, 2, false), (0, 2, false)]);
+    let passed = first.to_pass().expect("there are descriptors");
+    let (second, unused) = open(&config, passed);
+    assert_eq!((second.addresses(), kinds(&second), unused), (first.addresses(), kinds(&first), Vec::new()));
+    let shown: Vec<_> = second.addresses()[0].1.iter().map(ToString::to_string).collect();
+    assert!(shown[0].starts_with("tls://127.0.0.1:") && shown[2].starts_with("tcp://127.0.0.1:"), "{shown:?}");
+    // A reload keeps what stays, and takes no plain listener for an encrypted one.
+    let kept = first.reload(&config).expect("nothing is bound");
+    assert!(kept.is_same(&first));
+}

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::markdown::Document;
+use crate::support::certificates::Authorities;
 use crate::support::*;
 
 /// One metric: the names of its labels, and the words that stand there as values.
@@ -51,14 +52,16 @@ fn metrics_of_the_contract_are_there() {
 
 /// Whether the values of a label are words of ours: they are always the same.
 fn is_of_words(label: &str) -> bool {
-    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog"].contains(&label)
+    !["pool", "backend", "rcode", "listener", "version", "worker", "authority", "catalog", "certificate"]
+        .contains(&label)
 }
 
 /// What a server with all its parts shows after a query.
 fn shown() -> BTreeMap<String, Family> {
     let backend = Backend::new(answer("192.0.2.1"));
     let config = format!(
-        "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
+        "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0', 'tls://127.0.0.1:0']\n\
+         [certificates.main]\nchain = 'chain.pem'\nkey = 'key.pem'\n\
          [pools.all]\nbackends = ['{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
          zones = [{{ catalog = 'cat.example', primaries = ['{}'] }}]\n[authorities.a.register]\netcd = 'ts'\n\
          [etcd]\nendpoints = ['http://{}']\n[pools.all.discover]\nfile = 'members.json'\n",
@@ -66,7 +69,9 @@ fn shown() -> BTreeMap<String, Family> {
         backend.address(),
         free_address()
     );
-    let server = Server::start_with_files(&config, &[("members.json", "[]")]);
+    let (chain, key) = Authorities::new().issue("dns.example");
+    let files = [("members.json", "[]"), ("chain.pem", &*chain), ("key.pem", &*key)];
+    let server = Server::start_with_files(&config, &files);
     assert_eq!(server.client().ask(&query("www.example", A)).rcode(), NOERROR);
     let text = until("the query is counted", || {
         let text = server.admin().get("/metrics").body;
