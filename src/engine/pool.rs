@@ -426,7 +426,7 @@ impl Pool {
     /// What a race looks at.
     pub(super) fn race_context(&self, is_waited_for: bool) -> RaceContext<'_> {
         let rules = if is_waited_for { self.shared.rules() } else { &self.unhurried };
-        RaceContext { rules, latency: &self.latency, budget: self.shared.budget() }
+        RaceContext { rules, latency: &self.latency, by_stream: &[], budget: self.shared.budget() }
     }
 
     /// The sockets of a backend, which are made when it is asked first.

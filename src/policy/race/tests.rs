@@ -1,6 +1,7 @@
 //! The rules of a race, one by one. Each test is a play: what comes in when, and what the race says.
 
 mod hedges;
+mod lost;
 mod play;
 mod unsent;
 mod versions;
@@ -68,7 +69,7 @@ fn the_best_kept_reply_wins_and_of_equals_the_first() {
 #[test]
 fn only_a_better_reply_is_kept_anew() {
     let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 4);
-    let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
     let mut race = Race::start(&context, &candidates, start);
     while let Step::Ask { .. } = race.next_step(&context, start) {}
     assert_eq!(race.on_reply(AttemptId(0), Failure, start), Heard::Kept);
@@ -322,7 +323,7 @@ fn the_automatic_grace_follows_the_silent_backends() {
 fn a_finished_race_hears_nothing() {
     let mut race = play(AtOnce, 2).at(20, Reply(1, Positive)).check("0 first A, 0 first B, 20 reply 1");
     let Play { rules, latency, budget, start, .. } = play(AtOnce, 2);
-    let context = RaceContext { rules: &rules, latency: &latency, budget: &budget };
+    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
     assert_eq!(race.on_reply(AttemptId(0), Positive, start), Heard::NotNeeded);
     for input in [Down(0), Unreachable(0), Bare(0), OptRefused(0), Retransmission] {
         put_in(&mut race, &budget, input, start);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::super::*;
 use crate::policy::Rank::Failure;
 use crate::policy::{Hedge, HedgeDelay};
-use Input::{Bare, Down, Earned, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent};
+use Input::{Bare, Down, Earned, Lost, OptRefused, Outdated, Reply, Retransmission, TooLong, Unreachable, Unsent};
 
 /// Something that happens to a race.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub(super) enum Input {
     OptRefused(u8),
     /// This attempt could not leave; another socket may help.
     Unsent(u8),
+    /// The connection of this attempt has ended.
+    Lost(u8),
     /// This attempt could not leave, from no socket.
     TooLong(u8),
     /// The client asks again.
@@ -39,6 +41,8 @@ pub(super) struct Play {
     pub(super) candidates: Candidates,
     /// The latency of each backend.
     pub(super) latency: Vec<Latency>,
+    /// Which of them are asked by stream.
+    pub(super) by_stream: Vec<bool>,
     /// What pays for hedges.
     pub(super) budget: Budget,
     /// What happens, in the order of time.
@@ -58,6 +62,7 @@ pub(super) fn play(dispatch: Dispatch, backends: u16) -> Play {
         },
         candidates: Candidates::of((0..backends).map(BackendIndex), false),
         latency: vec![Latency::new(start); usize::from(backends)],
+        by_stream: Vec::new(),
         budget: Budget::new(1.0),
         inputs: VecDeque::new(),
         start,
@@ -68,6 +73,12 @@ impl Play {
     /// Changes the rules.
     pub(super) fn rules(mut self, change: impl FnOnce(&mut Rules)) -> Self {
         change(&mut self.rules);
+        self
+    }
+
+    /// These backends are asked by stream.
+    pub(super) fn by_stream<const N: usize>(mut self, by_stream: [bool; N]) -> Self {
+        self.by_stream = by_stream.into();
         self
     }
 
@@ -100,8 +111,19 @@ impl Play {
     /// Plays to the end, and compares what the race said: `0 first A, 100 hedge B, 120 reply 1`. A time is
     /// when, `A` is who was asked (`a`: without OPT), and at the end stands the outcome.
     #[track_caller]
-    pub(super) fn check(mut self, expected: &str) -> Race {
-        let context = RaceContext { rules: &self.rules, latency: &self.latency, budget: &self.budget };
+    pub(super) fn check(self, expected: &str) -> Race {
+        self.check_with_budget(expected).0
+    }
+
+    /// The same; with the race comes what has paid.
+    #[track_caller]
+    pub(super) fn check_with_budget(mut self, expected: &str) -> (Race, Budget) {
+        let context = RaceContext {
+            rules: &self.rules,
+            latency: &self.latency,
+            by_stream: &self.by_stream,
+            budget: &self.budget,
+        };
         let mut race = Race::start(&context, &self.candidates, self.start);
         let (mut now, mut said) = (self.start, Vec::new());
         loop {
@@ -134,7 +156,7 @@ impl Play {
             }
         }
         assert_eq!(said.join(", "), expected);
-        race
+        (race, self.budget)
     }
 }
 
@@ -157,6 +179,7 @@ pub(super) fn put_in(race: &mut Race, budget: &Budget, input: Input, now: Instan
         }
         Unsent(attempt) => race.on_unsent(AttemptId(attempt), Retry::Once, budget),
         TooLong(attempt) => race.on_unsent(AttemptId(attempt), Retry::Never, budget),
+        Lost(attempt) => race.on_lost(AttemptId(attempt)),
         Retransmission => race.on_retransmission(),
         Earned => budget.earn(1_000),
     }

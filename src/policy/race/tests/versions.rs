@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::play::Input::{Down, Outdated, Reply, TooLong, Unreachable};
-use super::play::play;
+use super::play::{Play, play};
 use crate::policy::Rank::{Failure, Nodata, NodataAuthoritative, Nxdomain, Positive};
 use Dispatch::{Hedge as Hedged, Race as AtOnce, Sequential};
 
@@ -58,4 +58,30 @@ fn an_older_negative_is_better_than_nothing() {
     two.check("0 first A, 10 failover H, 20 failover B, 30 reply 0");
     // An older one that is asked again and again is not believed for that.
     play(Sequential, 1).at(10, Outdated(0, 7)).check("0 first A, 10 failover H, 3000 reply 0");
+}
+
+#[test]
+fn the_newest_that_was_named_first_has_its_say_while_it_may() {
+    // Two deny the name, and each knows of another that has a newer version.
+    let two = || play(AtOnce, 4).at(10, Outdated(0, 2)).at(20, Outdated(1, 3));
+    let ask = "0 first A, 0 first B, 0 first C, 0 first D";
+    two().at(30, Reply(2, Nodata)).check(&format!("{ask}, 30 reply 2"));
+    two().at(30, Reply(3, Nxdomain)).at(40, Reply(2, Nodata)).check(&format!("{ask}, 40 reply 2"));
+    // If it fails, the other one is listened to that is named next.
+    play(AtOnce, 4)
+        .at(10, Outdated(0, 2))
+        .at(20, Down(2))
+        .at(30, Outdated(1, 3))
+        .at(40, Reply(3, Nodata))
+        .check(&format!("{ask}, 40 reply 3"));
+    // One that is to be asked and was not yet is asked all the same.
+    let Play { rules, candidates, latency, budget, start, .. } = play(AtOnce, 2);
+    let context = RaceContext { rules: &rules, latency: &latency, by_stream: &[], budget: &budget };
+    let mut race = Race::start(&context, &candidates, start);
+    while let Step::Ask { .. } = race.next_step(&context, start) {}
+    race.on_outdated(AttemptId(0), BackendIndex(7));
+    race.on_outdated(AttemptId(1), BackendIndex(8));
+    let step = race.next_step(&context, start);
+    assert!(matches!(step, Step::Ask { backend: BackendIndex(7), .. }), "{step:?}");
+    assert!(race.is_final(BackendIndex(7)) && !race.is_final(BackendIndex(8)));
 }
