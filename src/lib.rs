@@ -122,6 +122,7 @@
 //! that only pass through. A trait whose only purpose is that a test can fake something: that of
 //! an engine's I/O has two makers in the program, `forwarder` and `sim`.
 
+pub mod address;
 pub mod admin;
 pub mod authority;
 pub mod cache;

@@ -119,6 +119,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
     ("metrics", &["wire", "log_linear"]),
     ("wire", &[]),
+    // How operators write where servers are: everybody who knows a listener or a backend by its address.
+    ("address", &[]),
     ("log_linear", &[]),
     ("files", &["faults"]),
     ("faults", &[]),
@@ -126,8 +128,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that decide and touch nothing: what they need of the world is an argument.
-const PURE_ROOMS: &[&str] =
-    &["config", "discover", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim", "sight"];
+const PURE_ROOMS: &[&str] = &[
+    "address", "config", "discover", "wire", "policy", "cache", "transfer", "limit", "zone", "engine", "sim", "sight",
+];
 
 /// What a pure room does not name outside its tests.
 const IMPURE: &[&str] = &[

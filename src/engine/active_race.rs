@@ -102,6 +102,7 @@ impl<I: Io> ActiveRace<'_, I> {
             Ok(()) => self.pool.asked(backend, self.now),
             Err(NotSent::Unreachable) => self.entry.race.on_failure(attempt),
             Err(NotSent::Want(want)) => self.on_unsent(attempt, want),
+            Err(NotSent::Full) => self.on_full(attempt),
         }
         sent.is_ok()
     }
@@ -132,7 +133,8 @@ impl<I: Io> ActiveRace<'_, I> {
         let (hash, since) = (entry.hash, entry.race.started());
         let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
         let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
-        let slot = io.send(sockets, outstanding, &report, now, |slot, out| {
+        let avoid = if pool.is_by_stream(backend) { entry.waits_at(attempt, backend) } else { None };
+        let slot = io.send(sockets, outstanding, &report, avoid, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
@@ -155,6 +157,26 @@ impl<I: Io> ActiveRace<'_, I> {
         let pool = &self.pool;
         self.worker.shared.shortage.note(want, &pool.shared, backend, pool.counters(backend), self.now);
         self.entry.race.on_unsent(attempt, shortage::retry(want), pool.shared.budget());
+    }
+
+    /// No connection to the backend of an attempt has room. If it is up, that is a bound of our own, and no failure of it.
+    #[cold]
+    pub(super) fn on_full(&mut self, attempt: AttemptId) {
+        let Some(Attempt { backend, .. }) = self.entry.race.attempt(attempt) else { return };
+        if self.pool.backend(backend).is_up() {
+            self.on_unsent(attempt, Want::Connections);
+        } else {
+            self.entry.race.on_failure(attempt);
+        }
+    }
+
+    /// An attempt was lost with its connection.
+    pub(super) fn lose(&mut self, attempt: AttemptId) {
+        if !self.entry.is_fetching {
+            self.clear_slot(attempt);
+            self.entry.race.on_lost(attempt);
+            self.drive(None);
+        }
     }
 
     /// Nothing waits for the reply to an attempt any more.

@@ -1,7 +1,6 @@
 //! The I/O of a worker's engine: backend sockets, connections, listeners, and the ways to other workers and to the prober.
 
 use std::cell::{OnceCell, RefCell};
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -57,9 +56,16 @@ pub(super) struct Outside {
 impl Io for Outside {
     type Client = Client;
 
-    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
-        self.backend_sockets.add(address)
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
+        self.backend_sockets.add(backend.address)
     }
+
+    /// All are asked by UDP.
+    fn is_cold(&self, _sockets: SocketSetId) -> bool {
+        false
+    }
+
+    fn dial(&mut self, _sockets: SocketSetId, _now: Instant) {}
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         self.backend_sockets.remove(sockets)
@@ -70,6 +76,7 @@ impl Io for Outside {
         sockets: SocketSetId,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
+        _avoid: Option<SocketId>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {

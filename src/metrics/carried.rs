@@ -109,6 +109,7 @@ impl BackendSnapshot {
             errors: self.errors.saturating_sub(earlier.errors),
             unreachable: self.unreachable.saturating_sub(earlier.unreachable),
             timeouts: self.timeouts.saturating_sub(earlier.timeouts),
+            lost_attempts: self.lost_attempts.saturating_sub(earlier.lost_attempts),
             latency: self.latency.since(&earlier.latency),
             ..self.clone()
         };
@@ -158,6 +159,7 @@ impl BackendCounters {
         self.errors.add(counted.errors);
         self.unreachable.add(counted.unreachable);
         self.timeouts.add(counted.timeouts);
+        self.lost_attempts.add(counted.lost_attempts);
         self.latency.add(&counted.latency);
     }
 }
@@ -222,6 +224,7 @@ mod tests {
             errors: 0,
             unreachable: 0,
             timeouts: 0,
+            lost_attempts: sum(&|of| of.lost_attempts.get()),
             unsent: vec![(Want::Ports, sum(&|of| of.unsent[Want::Ports as usize].get()))],
             latency,
             origin: Vec::new(),

@@ -132,11 +132,14 @@ pub enum Want {
     System,
     /// A place among the queries that the backend may have (`max_in_flight`).
     InFlight,
+    /// A place on a connection to the backend (`connections.pipeline`).
+    Connections,
 }
 
 impl Want {
     /// All, in order of their number.
-    pub const ALL: [Self; 5] = [Self::Descriptors, Self::Ports, Self::Size, Self::System, Self::InFlight];
+    pub const ALL: [Self; 6] =
+        [Self::Descriptors, Self::Ports, Self::Size, Self::System, Self::InFlight, Self::Connections];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
@@ -146,6 +149,7 @@ impl Want {
             Self::Size => "size",
             Self::System => "system",
             Self::InFlight => "in_flight",
+            Self::Connections => "connections",
         }
     }
 }
@@ -412,6 +416,8 @@ pub struct BackendCounters {
     pub unreachable: Counter,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: Counter,
+    /// Attempts that were lost with their connection.
+    pub lost_attempts: Counter,
     /// Attempts that could not leave, by [`Want`].
     pub unsent: [Counter; Want::ALL.len()],
     /// Time to reply.

@@ -106,6 +106,9 @@ const WINS: Family = Family { name: "hedgerow_wins", help: "Attempts whose answe
 /// `hedgerow_unreachable_total`.
 const UNREACHABLE: Family =
     Family { name: "hedgerow_unreachable", help: "ICMP errors heard from the way to the backend" };
+/// `hedgerow_backend_lost_attempts_total`.
+const LOST_ATTEMPTS: Family =
+    Family { name: "hedgerow_backend_lost_attempts", help: "Attempts that were lost with their connection" };
 /// `hedgerow_hedges_denied_total`.
 const HEDGES_DENIED: Family =
     Family { name: "hedgerow_hedges_denied", help: "Hedges not made because the budget was spent" };
@@ -323,6 +326,8 @@ impl Collector for Exposition {
         )?;
         let unreachable = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.unreachable));
         counter(encoder, &UNREACHABLE, unreachable)?;
+        let lost = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), backend.lost_attempts));
+        counter(encoder, &LOST_ATTEMPTS, lost)?;
         counter(encoder, &HEDGES_DENIED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_denied)))?;
         counter(encoder, &SLOW_RACES, pools.iter().map(|pool| (by_pool(pool), pool.slow_races)))?;
         counter(encoder, &HEDGES_WASTED, pools.iter().map(|pool| (by_pool(pool), pool.hedges_wasted)))?;

@@ -244,6 +244,9 @@ pub struct BackendSnapshot {
     pub unreachable: u64,
     /// Attempts that were silent for `attempt_timeout`.
     pub timeouts: u64,
+    /// Attempts that were lost with their connection.
+    #[serde(default)]
+    pub lost_attempts: u64,
     /// Attempts that could not leave, by what was wanting.
     pub unsent: Vec<(Want, u64)>,
     /// Time to reply, probes left out.

@@ -223,14 +223,20 @@ impl<'a, F: FnMut(Duration, Happening<'_>)> Network<'a, F> {
 impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
     type Client = Caller;
 
-    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
         let set = self.sets.iter().position(Option::is_none).unwrap_or_else(|| {
             self.sets.push(None);
             self.sets.len() - 1
         });
-        self.sets[set] = Some(usize::from(address.port()) - 1);
+        self.sets[set] = Some(usize::from(backend.address.port()) - 1);
         SocketSetId(set as u32)
     }
+
+    fn is_cold(&self, _sockets: SocketSetId) -> bool {
+        false
+    }
+
+    fn dial(&mut self, _sockets: SocketSetId, _now: Instant) {}
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         let mut taken = Vec::new();
@@ -244,6 +250,7 @@ impl<F: FnMut(Duration, Happening<'_>)> Io for Network<'_, F> {
         sockets: SocketSetId,
         outstanding: Outstanding,
         _attempt: &SentAttempt<'_>,
+        _avoid: Option<SocketId>,
         _now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {

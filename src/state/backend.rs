@@ -18,6 +18,8 @@ use crate::policy::health::HealthState;
 pub struct SharedBackend {
     /// Where it is asked.
     pub address: SocketAddr,
+    /// Whether it is asked by stream.
+    by_stream: bool,
     /// Its label.
     pub name: String,
     /// Where its pool and the workers keep what they know of it. For as long as anybody refers to it, no other backend of the pool has
@@ -118,6 +120,7 @@ impl SharedBackend {
     ) -> Self {
         Self {
             address: config.address,
+            by_stream: false,
             name: config.name.clone(),
             index,
             affinity_number,
@@ -137,6 +140,11 @@ impl SharedBackend {
             since: AtomicU64::new(unix_millis()),
             told: AtomicU8::new(0),
         }
+    }
+
+    /// Whether it is asked by stream, where a connection holds many queries.
+    pub fn is_by_stream(&self) -> bool {
+        self.by_stream
     }
 
     /// What a worker counts.

@@ -60,6 +60,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         unreachable: sum(&|worker| &worker.unreachable) + backend.unreachable_probes.get(),
         again: Cause::ALL.map(|cause| (cause, sum(&|worker| &worker.again[cause as usize]))).to_vec(),
         timeouts: sum(&|worker| &worker.timeouts),
+        lost_attempts: sum(&|worker| &worker.lost_attempts),
         unsent: Want::ALL.map(|want| (want, sum(&|worker| &worker.unsent[want as usize]))).to_vec(),
         latency,
         origin: Vec::new(),

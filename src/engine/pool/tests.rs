@@ -31,11 +31,17 @@ struct Sockets {
 impl Io for Sockets {
     type Client = Client;
 
-    fn add_backend(&mut self, address: SocketAddr) -> SocketSetId {
+    fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
         self.next += 1;
-        self.open.insert(self.next, address);
+        self.open.insert(self.next, backend.address);
         SocketSetId(self.next)
     }
+
+    fn is_cold(&self, _: SocketSetId) -> bool {
+        false
+    }
+
+    fn dial(&mut self, _: SocketSetId, _: Instant) {}
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         self.open.remove(&sockets.0).expect("it was open");
@@ -47,6 +53,7 @@ impl Io for Sockets {
         _: SocketSetId,
         _: Outstanding,
         _: &SentAttempt<'_>,
+        _: Option<SocketId>,
         _: Instant,
         _: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {

@@ -33,6 +33,7 @@ fn sample() -> Snapshot {
         again: vec![(Cause::Case, 40)],
         errors: 17,
         timeouts: 18,
+        lost_attempts: 71,
         unsent: vec![(Want::Ports, 40)],
         unreachable: 40,
         latency: measured(&[150, 1_500, 20_000_000]),
@@ -153,6 +154,7 @@ hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="first"} 14
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="hedge"} 15
 hedgerow_wins_total{pool="a \"b\"",backend="[::1]:53",kind="failover"} 16
 hedgerow_unreachable_total{pool="a \"b\"",backend="[::1]:53"} 40
+hedgerow_backend_lost_attempts_total{pool="a \"b\"",backend="[::1]:53"} 71
 hedgerow_hedges_denied_total{pool="a \"b\""} 20
 hedgerow_slow_races_total{pool="a \"b\""} 28
 hedgerow_hedges_wasted_total{pool="a \"b\""} 27

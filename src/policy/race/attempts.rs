@@ -71,6 +71,8 @@ pub enum State {
     Failed,
     /// It never left, for want of something of our own.
     Unsent,
+    /// It was lost with its connection, which says nothing of its backend.
+    Lost,
 }
 
 impl State {
@@ -78,7 +80,7 @@ impl State {
     pub(super) fn is_open(self) -> bool {
         match self {
             Self::Silent | Self::Unreachable | Self::Bare | Self::Spoken => true,
-            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent => false,
+            Self::OptRefused | Self::Replaced | Self::Replied | Self::Failed | Self::Unsent | Self::Lost => false,
         }
     }
 }
@@ -181,7 +183,13 @@ impl Attempts {
     /// Whether an attempt to ask this backend has left. One that was to be made without OPT in place of another has to, itself.
     pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
         let has_left = |state| match state {
-            State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
+            State::Silent
+            | State::Unreachable
+            | State::Bare
+            | State::Spoken
+            | State::Replied
+            | State::Failed
+            | State::Lost => true,
             State::OptRefused | State::Replaced | State::Unsent => false,
         };
         self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
@@ -275,12 +283,36 @@ impl Attempts {
             tries += 1;
             match entry.state {
                 State::Silent | State::Unreachable => last = Some(entry.asked),
-                State::Unsent => tries -= 1,
+                State::Unsent | State::Lost => tries -= 1,
                 State::Replaced => replaced = 1,
                 State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => return None,
             }
         }
         last.map(|last| (tries - replaced, last))
+    }
+
+    /// Whether the last attempt to ask a backend was lost, and it has said nothing to any other.
+    pub(super) fn is_lost(&self, backend: BackendIndex) -> bool {
+        let has_said_nothing = |state| match state {
+            State::Silent | State::Unreachable | State::Replaced | State::Unsent | State::Lost => true,
+            State::Bare | State::Spoken | State::OptRefused | State::Replied | State::Failed => false,
+        };
+        self.last_of(backend).is_some_and(|(_, last)| last.state == State::Lost)
+            && self.as_slice().iter().all(|entry| entry.backend != backend || has_said_nothing(entry.state))
+    }
+
+    /// How many attempts to ask a backend were lost.
+    pub(super) fn times_lost(&self, backend: BackendIndex) -> usize {
+        self.in_state(State::Lost).filter(|(_, entry)| entry.backend == backend).count()
+    }
+
+    /// A backend is not asked again for having lost an attempt.
+    pub(super) fn forget_lost(&mut self, backend: BackendIndex) {
+        let lost = self.entries[..usize::from(self.len)].iter_mut();
+        let mut lost = lost.filter(|entry| entry.backend == backend && entry.state == State::Lost);
+        if let Some(entry) = lost.next_back() {
+            entry.state = State::Failed;
+        }
     }
 
     /// Whether a backend refused OPT in this race.

@@ -99,6 +99,7 @@ pub(in crate::sight) fn backend(name: &str) -> BackendSnapshot {
         errors: 0,
         unreachable: 0,
         timeouts: 0,
+        lost_attempts: 0,
         unsent: Vec::new(),
         latency: crate::metrics::HistogramSnapshot::default(),
         origin: Vec::new(),

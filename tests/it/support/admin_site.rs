@@ -301,6 +301,7 @@ fn snapshot() -> Snapshot {
         errors: 3,
         unreachable: 0,
         timeouts: 4,
+        lost_attempts: 0,
         unsent: Vec::new(),
         latency: latency.clone(),
         origin: vec![Origin::Config],

@@ -1,0 +1,366 @@
+//! Addresses as an operator writes them: of listeners and of backends, with the transport as the scheme of a URL.
+//!
+//! ```text
+//!   192.0.2.1[:PORT]                            UDP, and TCP on the same port
+//!   SCHEME://192.0.2.1[:PORT][/PATH][#NAME]     tcp, tls (RFC 7858)
+//! ```
+//!
+//! Hosts are IP addresses, IPv6 ones in brackets: hedgerow asks nobody for names. A path is only of HTTP, and `#NAME`, which the
+//! certificate must bear, only of a backend that has a certificate.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A transport, as the scheme of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// None is written: UDP, and TCP on the same port.
+    Plain,
+    /// TCP alone (RFC 7766).
+    Tcp,
+    /// TLS over TCP (RFC 7858).
+    Tls,
+}
+
+impl Scheme {
+    /// The word before `://`; none is written for plain DNS.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Tcp => Some("tcp"),
+            Self::Tls => Some("tls"),
+        }
+    }
+
+    /// The port where none is written.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Plain | Self::Tcp => 53,
+            // RFC 7858 section 3.1.
+            Self::Tls => 853,
+        }
+    }
+
+    /// Whether messages go over connections alone.
+    pub fn is_stream(self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
+    /// Whether nobody on the way can read along.
+    pub fn is_encrypted(self) -> bool {
+        match self {
+            Self::Plain | Self::Tcp => false,
+            Self::Tls => true,
+        }
+    }
+
+    /// Reads the word before `://`.
+    fn read(word: &str) -> Result<Self, BadAddress> {
+        match &*word.to_ascii_lowercase() {
+            "tcp" => Ok(Self::Tcp),
+            "tls" => Ok(Self::Tls),
+            "dot" => Err(BadAddress::new("tls://, did you mean that by dot://?")),
+            "udp" | "dns" | "do53" => {
+                Err(BadAddress::new("an address without a scheme for UDP, such as \"192.0.2.1:53\""))
+            }
+            "h3" => Err(BadAddress::new("tcp:// or tls://, HTTP/3 is not spoken")),
+            "https" | "http" | "doh" | "quic" | "doq" => {
+                Err(BadAddress::new("tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version"))
+            }
+            _ => Err(BadAddress::new(format!("tcp://, tls:// or no scheme at all, not {word}://"))),
+        }
+    }
+}
+
+/// What would have been right in place of something that is no address: what follows the word "expected".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadAddress(String);
+
+impl BadAddress {
+    fn new(expected: impl Into<String>) -> Self {
+        Self(expected.into())
+    }
+}
+
+impl Display for BadAddress {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadAddress {}
+
+/// Where queries are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenAddress {
+    /// How they come.
+    pub scheme: Scheme,
+    /// Where; port 0 lets the system choose.
+    pub socket: SocketAddr,
+}
+
+impl ListenAddress {
+    /// UDP, and TCP on the same port.
+    pub fn plain(socket: SocketAddr) -> Self {
+        Self { scheme: Scheme::Plain, socket }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = BadAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadAddress> {
+        let Parts { scheme, socket, name } = Parts::read(text)?;
+        match name {
+            Some(_) => {
+                Err(BadAddress::new("no #NAME, which is for backends: a listener's names stand in its certificate"))
+            }
+            None => Ok(Self { scheme, socket }),
+        }
+    }
+}
+
+impl Display for ListenAddress {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write_url(self.scheme, self.socket, f)
+    }
+}
+
+/// Where a backend is asked, and how: what tells it from all other backends of its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendAddress {
+    /// How it is asked.
+    pub scheme: Scheme,
+    /// Where.
+    pub socket: SocketAddr,
+}
+
+impl BackendAddress {
+    /// UDP, and TCP on the same port.
+    pub fn plain(socket: SocketAddr) -> Self {
+        Self { scheme: Scheme::Plain, socket }
+    }
+
+    /// Its host.
+    pub fn ip(&self) -> IpAddr {
+        self.socket.ip()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.socket.port()
+    }
+}
+
+impl From<SocketAddr> for BackendAddress {
+    fn from(socket: SocketAddr) -> Self {
+        Self::plain(socket)
+    }
+}
+
+impl FromStr for BackendAddress {
+    type Err = BadAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadAddress> {
+        let BackendUrl { address, name } = text.parse()?;
+        match name {
+            Some(_) => Err(BadAddress::new("an address without #NAME")),
+            None => Ok(address),
+        }
+    }
+}
+
+impl Display for BackendAddress {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write_url(self.scheme, self.socket, f)
+    }
+}
+
+impl Serialize for BackendAddress {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BackendAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A backend's address as an operator writes it, with the name that its certificate must bear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendUrl {
+    /// Where and how it is asked.
+    pub address: BackendAddress,
+    /// The name; without one the certificate must bear the address.
+    pub name: Option<String>,
+}
+
+impl FromStr for BackendUrl {
+    type Err = BadAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadAddress> {
+        let Parts { scheme, socket, name } = Parts::read(text)?;
+        if socket.port() == 0 {
+            return Err(BadAddress::new("a port from 1 to 65535, since nobody is reached at port 0"));
+        }
+        if socket.ip().is_unspecified() {
+            return Err(BadAddress::new("the address of one host, since any address is only for listening"));
+        }
+        if socket.ip().is_multicast() {
+            return Err(BadAddress::new("the address of one host, not of a multicast group"));
+        }
+        let name = match name {
+            None => None,
+            Some(_) if !scheme.is_encrypted() => {
+                return Err(BadAddress::new("no #NAME without tls://: nothing else shows a certificate"));
+            }
+            Some(name) if is_host_name(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
+            Some(_) => return Err(BadAddress::new("the name of a host after the #, such as #dns.example")),
+        };
+        Ok(Self { address: BackendAddress { scheme, socket }, name })
+    }
+}
+
+/// What stands in an address.
+struct Parts<'t> {
+    scheme: Scheme,
+    socket: SocketAddr,
+    /// After the `#`.
+    name: Option<&'t str>,
+}
+
+impl<'t> Parts<'t> {
+    fn read(text: &'t str) -> Result<Self, BadAddress> {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((word, rest)) => (Scheme::read(word)?, rest),
+            None => (Scheme::Plain, text),
+        };
+        let (rest, name) = match rest.split_once('#') {
+            Some((rest, name)) => (rest, Some(name)),
+            None => (rest, None),
+        };
+        if rest.contains('/') {
+            return Err(BadAddress::new("no path: only https:// has one"));
+        }
+        Ok(Self { scheme, socket: socket_address(rest, scheme)?, name })
+    }
+}
+
+/// Reads IP and port, with a remedy for what people commonly write instead.
+fn socket_address(text: &str, scheme: Scheme) -> Result<SocketAddr, BadAddress> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    if let Ok(ip) = bracketed.unwrap_or(text).parse::<IpAddr>()
+        && (bracketed.is_none() || ip.is_ipv6())
+    {
+        return Ok(SocketAddr::new(ip, scheme.port()));
+    }
+    let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let is_name = host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':');
+    Err(BadAddress::new(match is_name {
+        true => format!("an IP address with its port, not a host name, {example}"),
+        false => format!("an IP address with its port, {example}"),
+    }))
+}
+
+/// Whether a text is a name that a certificate may bear: labels of letters, digits, hyphens and underscores (RFC 6125 section 6.4.1).
+fn is_host_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
+    };
+    text.len() <= 253 && text.split('.').all(is_label) && text.parse::<IpAddr>().is_err()
+}
+
+fn write_url(scheme: Scheme, socket: SocketAddr, f: &mut Formatter<'_>) -> fmt::Result {
+    match scheme.word() {
+        Some(word) => write!(f, "{word}://{socket}"),
+        None => Display::fmt(&socket, f),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_backends_are_read_and_written() {
+        for (text, written, name) in [
+            ("192.0.2.1:5301", "192.0.2.1:5301", None),
+            ("192.0.2.1", "192.0.2.1:53", None),
+            ("::1", "[::1]:53", None),
+            ("[::1]", "[::1]:53", None),
+            ("[::1]:5301", "[::1]:5301", None),
+            ("tcp://192.0.2.1", "tcp://192.0.2.1:53", None),
+            ("tls://192.0.2.1", "tls://192.0.2.1:853", None),
+            ("TLS://[2001:db8::1]#DNS.Example.", "tls://[2001:db8::1]:853", Some("dns.example")),
+            ("tls://192.0.2.1:8853#dns.example", "tls://192.0.2.1:8853", Some("dns.example")),
+        ] {
+            let url: BackendUrl = text.parse().expect(text);
+            assert_eq!((&*url.address.to_string(), url.name.as_deref()), (written, name), "{text}");
+            assert_eq!(written.parse::<BackendAddress>(), Ok(url.address));
+            let json = serde_json::to_string(&url.address).expect("a string");
+            assert_eq!(serde_json::from_str::<BackendAddress>(&json).expect("the same"), url.address);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_backend_is_told_with_its_remedy() {
+        for (text, expected) in [
+            ("dot://192.0.2.1", "tls://, did you mean that by dot://?"),
+            ("h3://192.0.2.1", "tcp:// or tls://, HTTP/3 is not spoken"),
+            ("https://192.0.2.1", "tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version"),
+            ("quic://192.0.2.1", "tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version"),
+            ("udp://192.0.2.1", "an address without a scheme for UDP, such as \"192.0.2.1:53\""),
+            ("ftp://192.0.2.1", "tcp://, tls:// or no scheme at all, not ftp://"),
+            (
+                "tls://dns.example",
+                "an IP address with its port, not a host name, such as \"127.0.0.1:53\" or \"[::1]:53\"",
+            ),
+            ("ts.example:53", "an IP address with its port, not a host name, such as \"127.0.0.1:53\" or \"[::1]:53\""),
+            ("", "an IP address with its port, such as \"127.0.0.1:53\" or \"[::1]:53\""),
+            ("127.0.0.1:65536", "an IP address with its port, such as \"127.0.0.1:53\" or \"[::1]:53\""),
+            ("[127.0.0.1]", "an IP address with its port, such as \"127.0.0.1:53\" or \"[::1]:53\""),
+            ("tls://192.0.2.1/dns-query", "no path: only https:// has one"),
+            ("192.0.2.1#dns.example", "no #NAME without tls://: nothing else shows a certificate"),
+            ("tcp://192.0.2.1#dns.example", "no #NAME without tls://: nothing else shows a certificate"),
+            ("tls://192.0.2.1#", "the name of a host after the #, such as #dns.example"),
+            ("tls://192.0.2.1#192.0.2.1", "the name of a host after the #, such as #dns.example"),
+            ("tls://192.0.2.1#a..b", "the name of a host after the #, such as #dns.example"),
+            ("tls://192.0.2.1:0", "a port from 1 to 65535, since nobody is reached at port 0"),
+            ("0.0.0.0:53", "the address of one host, since any address is only for listening"),
+            ("224.0.0.1", "the address of one host, not of a multicast group"),
+        ] {
+            let error = text.parse::<BackendUrl>().expect_err(text);
+            assert_eq!(error.to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners_have_ports_of_their_own_and_no_names() {
+        for (text, written) in [
+            ("0.0.0.0", "0.0.0.0:53"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("tls://127.0.0.1:8853", "tls://127.0.0.1:8853"),
+            ("tls://[::]", "tls://[::]:853"),
+            ("tcp://[::1]", "tcp://[::1]:53"),
+        ] {
+            assert_eq!(text.parse::<ListenAddress>().expect(text).to_string(), written);
+        }
+        let error = "tls://127.0.0.1#a.example".parse::<ListenAddress>().expect_err("a name");
+        assert_eq!(error.to_string(), "no #NAME, which is for backends: a listener's names stand in its certificate");
+    }
+}
