@@ -15,6 +15,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection};
 use super::problem::tls_problem;
 use super::roots::{store_of_pem, store_of_system};
 use super::verifier::PinVerifier;
+use crate::address::{ServerIdentity, Verify};
 
 /// What a connection to one server needs.
 #[derive(Clone, Debug)]
@@ -27,14 +28,10 @@ pub struct ClientTls {
 /// Whom a server may be, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustRules {
-    /// What it has to prove.
-    pub verify: Verify,
+    /// Who it must be; its name is told to it (SNI).
+    pub identity: ServerIdentity,
     /// The authorities that may vouch for it (PEM); those of this system, if there is no text.
     pub ca: Option<Vec<u8>>,
-    /// SHA-256 of the public keys (SPKI) of which it must have one, if there are any.
-    pub pins: Vec<[u8; 32]>,
-    /// The name that its certificate must bear, which it is told (SNI); without one its address.
-    pub name: Option<String>,
     /// Its address.
     pub address: IpAddr,
     /// The protocols that we speak (ALPN), the preferred first.
@@ -43,17 +40,6 @@ pub struct TrustRules {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Whether octets may go with the first flight of a resumed session (0-RTT).
     pub early_data: bool,
-}
-
-/// What a server has to prove.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verify {
-    /// A chain of certificates and its name, and one of the pins if there are any (RFC 8310 section 8.1).
-    Full,
-    /// That it has the key of a pin, and nothing else.
-    Pin,
-    /// Nothing.
-    None,
 }
 
 /// A certificate of our own, with its key.
@@ -86,7 +72,7 @@ impl ClientTls {
         config.alpn_protocols.clone_from(&rules.alpn);
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         config.enable_early_data = rules.early_data;
-        let server_name = match &rules.name {
+        let server_name = match &rules.identity.name {
             Some(name) => ServerName::try_from(name.clone())
                 .map_err(|_| format!("\"{name}\" is no name that a certificate can bear"))?,
             None => ServerName::IpAddress(rules.address.into()),
@@ -130,8 +116,8 @@ impl Eq for ClientTls {}
 
 /// Who judges the certificate of a server.
 fn verifier(rules: &TrustRules, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let pins = || rules.pins.clone();
-    let verifier = match rules.verify {
+    let pins = || rules.identity.pins.clone();
+    let verifier = match rules.identity.verify {
         Verify::Full => {
             let roots = match &rules.ca {
                 Some(pem) => store_of_pem(pem)?,
@@ -141,7 +127,7 @@ fn verifier(rules: &TrustRules, provider: &Arc<CryptoProvider>) -> Result<Arc<dy
             let chain = chain.build().map_err(|error| error.to_string())?;
             PinVerifier::new(Some(chain), pins(), provider)
         }
-        Verify::Pin if rules.pins.is_empty() => return Err("verify = \"pin\" needs pins".to_owned()),
+        Verify::Pin if rules.identity.pins.is_empty() => return Err("verify = \"pin\" needs pins".to_owned()),
         Verify::Pin => PinVerifier::new(None, pins(), provider),
         Verify::None => PinVerifier::new(None, Vec::new(), provider),
     };

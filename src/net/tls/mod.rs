@@ -7,6 +7,6 @@ mod roots;
 pub(crate) mod tests;
 mod verifier;
 
-pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules, Verify};
+pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules};
 pub use self::problem::tls_problem;
 pub use self::roots::TlsRoots;

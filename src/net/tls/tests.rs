@@ -16,6 +16,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::*;
+use crate::address::{Pin, ServerIdentity, Verify};
 
 /// An authority that vouches for whomever a test wants.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -59,8 +60,8 @@ impl Leaf {
         PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
     }
 
-    fn pin(&self) -> [u8; 32] {
-        digest(&SHA256, &self.key.subject_public_key_info()).as_ref().try_into().unwrap()
+    fn pin(&self) -> Pin {
+        Pin(digest(&SHA256, &self.key.subject_public_key_info()).as_ref().try_into().unwrap())
     }
 
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
@@ -72,10 +73,8 @@ impl Leaf {
 
 pub(crate) fn rules(ca: &Authority, name: Option<&str>) -> TrustRules {
     TrustRules {
-        verify: Verify::Full,
+        identity: ServerIdentity { name: name.map(str::to_owned), ..ServerIdentity::default() },
         ca: Some(ca.pem()),
-        pins: Vec::new(),
-        name: name.map(str::to_owned),
         address: IpAddr::from([192, 0, 2, 1]),
         alpn: vec![b"dot".to_vec()],
         certificate: None,
@@ -167,19 +166,19 @@ fn pin_is_asked_for_besides_or_alone() {
     let (leaf, foreign) = (ca.leaf(&["dns.example"]), other.leaf(&["dns.example"]));
     let mut rules = rules(&ca, Some("dns.example"));
     let none = Err("its key has none of the pins");
-    rules.pins = vec![[0; 32], leaf.pin()];
+    rules.identity.pins = vec![Pin([0; 32]), leaf.pin()];
     check(&rules, &leaf, Ok(()));
     check(&rules, &foreign, Err("its certificate is from nobody whom we trust"));
-    rules.pins = vec![[0; 32]];
+    rules.identity.pins = vec![Pin([0; 32])];
     check(&rules, &leaf, none);
-    rules.verify = Verify::Pin;
+    rules.identity.verify = Verify::Pin;
     check(&rules, &leaf, none);
-    rules.pins = vec![foreign.pin()];
+    rules.identity.pins = vec![foreign.pin()];
     check(&rules, &foreign, Ok(()));
     check(&rules, &leaf, none);
-    rules.pins.clear();
+    rules.identity.pins.clear();
     assert_eq!(ClientTls::new(&rules).err().as_deref(), Some("verify = \"pin\" needs pins"));
-    rules.verify = Verify::None;
+    rules.identity.verify = Verify::None;
     check(&rules, &foreign, Ok(()));
 }
 
@@ -187,7 +186,7 @@ fn pin_is_asked_for_besides_or_alone() {
 fn rules_that_cannot_be_are_told() {
     let ca = Authority::new();
     let problem = |rules: &TrustRules| ClientTls::new(rules).err();
-    let wrong = TrustRules { name: Some("no name".to_owned()), ..rules(&ca, None) };
+    let wrong = rules(&ca, Some("no name"));
     assert_eq!(problem(&wrong).as_deref(), Some("\"no name\" is no name that a certificate can bear"));
     let empty = TrustRules { ca: Some(Vec::new()), ..rules(&ca, None) };
     assert_eq!(problem(&empty).as_deref(), Some("it holds no certificate"));

@@ -14,11 +14,13 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
+use crate::address::Pin;
+
 /// Judges by a chain, if there is one to judge by, and by pins, if there are any.
 #[derive(Debug)]
 pub(super) struct PinVerifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
-    pins: Vec<[u8; 32]>,
+    pins: Vec<Pin>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -28,11 +30,7 @@ pub(super) struct NoPin;
 
 impl PinVerifier {
     /// One that asks for this.
-    pub(super) fn new(
-        chain: Option<Arc<WebPkiServerVerifier>>,
-        pins: Vec<[u8; 32]>,
-        provider: &CryptoProvider,
-    ) -> Self {
+    pub(super) fn new(chain: Option<Arc<WebPkiServerVerifier>>, pins: Vec<Pin>, provider: &CryptoProvider) -> Self {
         Self { chain, pins, algorithms: provider.signature_verification_algorithms }
     }
 
@@ -41,7 +39,7 @@ impl PinVerifier {
     fn has_pin(&self, certificate: &CertificateDer<'_>) -> Result<bool, Error> {
         let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
         let hash = digest(&SHA256, &key);
-        Ok(self.pins.iter().any(|pin| pin == hash.as_ref()))
+        Ok(self.pins.iter().any(|pin| pin.0 == hash.as_ref()))
     }
 }
 
