@@ -255,7 +255,7 @@ impl Subject {
     /// Opens the socket of a probe, once there is a place for it.
     async fn open(&self) -> io::Result<Probe> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
-        let client = UdpClient::bind(self.backend.address)?;
+        let client = UdpClient::bind(self.backend.address.socket)?;
         client.keep_errors();
         client.connect().await?;
         let mut plain = Vec::new();

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "address",
             "supervisor",
             "server",
             "service_manager",
@@ -44,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "address",
             "load",
             "admin",
             "sight",
@@ -77,11 +79,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
     ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type.
-    ("admin", &["taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
+    ("admin", &["address", "taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
     // To `limit`: a resolver that is ourselves is told by our addresses.
     ("discoverer", &["discover", "config", "net", "limit", "wire", "files"]),
     // To `metrics`: where members come from is told by its words. To `config`: what a member may be is bounded as a backend is.
-    ("discover", &["config", "limit", "wire", "metrics"]),
+    ("discover", &["address", "config", "limit", "wire", "metrics"]),
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type. To `zone`: what differs is told as text.
@@ -94,16 +96,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("authority", &["taps", "net", "transfer", "limit", "zone", "wire", "metrics", "faults"]),
     // To `policy`: why an attempt was made is its word. To `metrics`: what is dropped is counted there, and the words for sources.
-    ("taps", &["config", "net", "policy", "sight", "wire", "metrics"]),
+    ("taps", &["address", "config", "net", "policy", "sight", "wire", "metrics"]),
     // It drives the engine, and so makes what that is made of.
     ("sim", &["engine", "state", "config", "policy", "cache", "limit", "wire", "metrics", "log_linear"]),
     // To `state`, `metrics` and `limit`: what workers share is made of atomics, and so no I/O.
     // To `sight`: what is told of a race is its value.
-    ("engine", &["state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
+    ("engine", &["address", "state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
-    ("state", &["config", "policy", "cache", "limit", "wire", "metrics"]),
+    ("state", &["address", "config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
-    ("config", &["policy", "cache", "transfer", "limit", "zone", "wire"]),
+    ("config", &["address", "policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
     ("sight", &["policy", "metrics", "wire", "log_linear"]),
     // To `limit`: who may connect and for how long is decided there.
@@ -117,7 +119,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("limit", &["wire", "sync"]),
     ("policy", &["log_linear", "sync"]),
     // To `wire`: an rcode is shown by its mnemonic, and there is one registry of those.
-    ("metrics", &["wire", "log_linear"]),
+    ("metrics", &["address", "wire", "log_linear"]),
     ("wire", &[]),
     // How operators write where servers are: everybody who knows a listener or a backend by its address.
     ("address", &[]),

@@ -27,7 +27,6 @@ mod token;
 mod usage;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -47,6 +46,7 @@ use self::authorization::Guard;
 use self::connections::{Bounds, Parts};
 use self::listeners::Door;
 use self::status::{Status, ZonesReport};
+use crate::address::BackendAddress;
 use crate::config::nearest;
 pub use crate::metrics::OrderWord;
 use crate::metrics::Snapshot;
@@ -121,7 +121,7 @@ pub enum Change {
         /// Name of the pool.
         pool: String,
         /// Where the backend is asked; also its name.
-        address: SocketAddr,
+        address: BackendAddress,
         /// Share of the load, within the limits of the config.
         weight: u16,
     },

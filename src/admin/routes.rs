@@ -4,7 +4,6 @@
 //! 405, 409 (not as things are), 503 (the server ends, or has enough to do) or 504 (a reload, or a newcomer, takes longer than is
 //! waited for it).
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str;
 use std::sync::Arc;
@@ -31,6 +30,7 @@ use super::slow;
 use super::status::{Done, EntryStatus, Failed, Flushed, Status, ZonesReport};
 use super::usage::usage;
 use super::{Change, Condition, FleetOrder, ManualHealth, OrderWord, ProcessChange, Refused, Request, live};
+use crate::address::BackendAddress;
 use crate::config::{limits, words};
 use crate::metrics::exposition::{self, Format};
 use crate::net::tasks::blocking;
@@ -328,10 +328,10 @@ async fn add(
 }
 
 /// Reads a new backend.
-fn read_backend(body: &[u8]) -> Result<(SocketAddr, u16), String> {
+fn read_backend(body: &[u8]) -> Result<(BackendAddress, u16), String> {
     let NewBackend { address, weight } = serde_json::from_slice(body)
         .map_err(|error| format!("{error}; expected JSON such as {{\"address\": \"192.0.2.1:53\", \"weight\": 1}}"))?;
-    let address = words::backend_address(&address).map_err(|expected| format!("address {address:?}: {expected}"))?;
+    let address = words::member_address(&address).map_err(|expected| format!("address {address:?}: {expected}"))?;
     if !limits::WEIGHT.holds(&weight) {
         return Err(format!("weight {weight}: expected an integer {}", limits::WEIGHT));
     }

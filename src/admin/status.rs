@@ -1,10 +1,10 @@
 //! The JSON of `/api/v1/status`, of the cache's entries, and of what a change is answered: written here, read by `hedgerow ctl`.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::BackendAddress;
 use crate::cache::{Shown, State};
 /// How a catalog zone of other servers stands.
 pub use crate::metrics::CatalogSnapshot as CatalogStatus;
@@ -201,7 +201,7 @@ pub struct BackendStatus {
     /// Its label.
     pub name: String,
     /// Where it is asked.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Share of the load.
     pub weight: u16,
     /// up, down, new (not asked before it has replied to a probe) or draining.

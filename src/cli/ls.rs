@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
+use crate::address::{BackendAddress, BackendUrl};
 use crate::config::{
     BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, Limits, PoolConfig,
     PoolIndex, ProbeConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
@@ -57,9 +58,9 @@ pub(super) struct Args {
     /// Ask also the servers that are registered under this key
     #[arg(long, value_name = "KEY", requires = "etcd", value_parser = etcd_key)]
     discover: Option<String>,
-    /// The servers to ask, each ADDRESS:PORT
-    #[arg(required_unless_present = "discover", value_name = "BACKEND", value_parser = words::backend_address)]
-    backends: Vec<SocketAddr>,
+    /// The servers to ask, each ADDRESS, ADDRESS:PORT, tcp://ADDRESS or tls://ADDRESS#NAME
+    #[arg(required_unless_present = "discover", value_name = "BACKEND", value_parser = words::backend)]
+    backends: Vec<BackendUrl>,
 }
 
 /// Runs the command.
@@ -106,10 +107,9 @@ fn config(args: &Args) -> Config {
     rules.hedge.delay = args.hedge_delay.unwrap_or(rules.hedge.delay);
     rules.hedge.budget = args.hedge_budget.unwrap_or(rules.hedge.budget);
     rules.health.every_queries = args.probe_every;
-    let backend = |address: &SocketAddr| BackendConfig { address: *address, name: address.to_string(), weight: 1 };
     let pool = PoolConfig {
         name: "ls".to_owned(),
-        backends: args.backends.iter().map(backend).collect(),
+        backends: args.backends.iter().cloned().map(BackendConfig::of_url).collect(),
         discover: args.discover.clone().map(DiscoverConfig::of_key),
         rules,
         probe: ProbeConfig::default(),
@@ -121,6 +121,7 @@ fn config(args: &Args) -> Config {
         max_in_flight: PoolConfig::MAX_IN_FLIGHT,
         case: PoolConfig::CASE,
         cookies: PoolConfig::COOKIES,
+        connections: Default::default(),
     };
     Config {
         workers: NonZeroUsize::new(args.workers),
@@ -154,9 +155,12 @@ fn config(args: &Args) -> Config {
 }
 
 /// The first address that stands twice.
-fn duplicate(addresses: &[SocketAddr]) -> Option<SocketAddr> {
-    let stands_before = |index: usize| addresses[..index].contains(&addresses[index]);
-    (0..addresses.len()).find(|index| stands_before(*index)).map(|index| addresses[index])
+fn duplicate(backends: &[BackendUrl]) -> Option<BackendAddress> {
+    let addresses = || backends.iter().map(|backend| backend.address);
+    addresses()
+        .enumerate()
+        .find(|(index, address)| addresses().take(*index).any(|other| other == *address))
+        .map(|twice| twice.1)
 }
 
 /// Reads a duration within bounds.
@@ -238,8 +242,9 @@ mod tests {
 
     #[test]
     fn a_backend_that_stands_twice_is_found() {
-        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1"].map(|text| text.parse().unwrap());
-        assert_eq!(duplicate(&addresses), Some(addresses[0]));
-        assert_eq!(duplicate(&addresses[..2]), None);
+        let backends =
+            ["127.0.0.1:1", "tls://127.0.0.1:1", "127.0.0.1:1"].map(|text| text.parse::<BackendUrl>().unwrap());
+        assert_eq!(duplicate(&backends), Some(backends[0].address));
+        assert_eq!(duplicate(&backends[..2]), None);
     }
 }

@@ -160,6 +160,15 @@ pub const ETCD_TIMEOUT: Limits<Duration> = Limits { min: ms(100), max: secs(60) 
 /// Queries that may be out to one backend. None at all would be no backend; ten million are more than there is memory for.
 pub const MAX_IN_FLIGHT: Limits<u32> = Limits { min: 1, max: 10_000_000 };
 
+/// Connections of one worker to one backend. More than a few only share the loss of fewer queries each.
+pub const BACKEND_CONNECTIONS: Limits<u8> = Limits { min: 1, max: 16 };
+
+/// Queries that wait on one connection to a backend. There are 65,536 message IDs, of which half are left free.
+pub const PIPELINE: Limits<u16> = Limits { min: 1, max: 10_000 };
+
+/// Time to open a connection to a backend. Three round trips take less than a second everywhere on earth.
+pub const CONNECT_TIMEOUT: Limits<Duration> = Limits { min: ms(10), max: secs(60) };
+
 /// Backends of a pool above which none has series of its own in `/metrics`; as many as a pool may have members.
 pub const BACKEND_SERIES: Limits<u16> = Limits { min: 0, max: 10_000 };
 

@@ -8,8 +8,10 @@
 //! in [`limits`]. The readers themselves tell what they take: the [description](mod@description), of which the JSON [schema](mod@schema)
 //! and the [reference](mod@reference) are made. Nothing here opens a file.
 
+mod addresses;
 mod admin;
 mod authority;
+mod backend;
 mod cache;
 mod catalog;
 mod clients;
@@ -42,8 +44,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+pub use backend::{BackendConfig, TrustConfig};
 pub use catalog::{CatalogConfig, MemberConfig, ProducedCatalog};
 pub use clients::usual_rate_limit;
 pub use discover::{
@@ -62,6 +63,7 @@ pub use words::Expected;
 
 use crate::limit::{AccessRules, ConnectionRules, RateRules, WaitRules};
 use crate::policy::Rules;
+use crate::policy::connections::ConnectionPoolRules;
 use crate::wire::{Name, RecordType};
 use crate::zone::{Identity, Miss};
 
@@ -255,6 +257,8 @@ pub struct PoolConfig {
     pub case: Case,
     /// Whether queries bear DNS cookies, to backends that give them.
     pub cookies: bool,
+    /// The connections to those that are asked by stream.
+    pub connections: ConnectionPoolRules,
 }
 
 impl PoolConfig {
@@ -288,17 +292,6 @@ pub enum Case {
     Keep,
     /// By chance, anew for each attempt (DNS 0x20), and replies must repeat it.
     Random,
-}
-
-/// One entry of `pools.*.backends`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BackendConfig {
-    /// Where it is asked.
-    pub address: SocketAddr,
-    /// Its label in logs and metrics; the address when none was given.
-    pub name: String,
-    /// Share of the load, 1 to 1000.
-    pub weight: u16,
 }
 
 /// `pools.*.health.probe`: any reply at all counts as life.

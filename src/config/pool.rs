@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::section::{Node, Section, Spot, note_repeats};
-use super::{BackendConfig, PoolConfig, ProbeConfig, discover, limits, words};
+use super::backend::{self, BACKENDS_EXAMPLE};
+use super::section::{Section, Spot};
+use super::{PoolConfig, ProbeConfig, discover, limits, words};
+use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::{HealthRules, Hedge, Rules};
-
-/// An example of what `backends` takes.
-const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
 
 /// Reads `[pools.NAME]`. The address of each backend goes to `asked` with its spot.
 pub(super) fn read<'d>(
@@ -22,7 +21,8 @@ pub(super) fn read<'d>(
     section.need_any(&["backends", "discover"], &format!("backends is missing, write backends = {BACKENDS_EXAMPLE}"));
     let backends_node = section.take("backends");
     let discover = section.section("discover").map(|section| discover::read(section, folder, etcd_uses));
-    let backends = backends_node.map(|node| read_backends(&node, discover.is_some(), asked)).unwrap_or_default();
+    let backends =
+        backends_node.map(|node| backend::read_all(&node, discover.is_some(), folder, asked)).unwrap_or_default();
     let (health, probe) = match section.section("health") {
         Some(health) => read_health(health),
         None => (HealthRules::default(), ProbeConfig::default()),
@@ -55,6 +55,7 @@ pub(super) fn read<'d>(
     let case = section.parsed("case", words::case, PoolConfig::CASE);
     let cookies = section.boolean("cookies", PoolConfig::COOKIES);
     let max_in_flight = section.integer("max_in_flight", limits::MAX_IN_FLIGHT, PoolConfig::MAX_IN_FLIGHT);
+    let connections = section.section("connections").map(read_connections).unwrap_or_default();
     section.finish();
     PoolConfig {
         name: name.to_owned(),
@@ -70,6 +71,7 @@ pub(super) fn read<'d>(
         case,
         cookies,
         max_in_flight,
+        connections,
     }
 }
 
@@ -95,42 +97,6 @@ fn read_audit(section: &mut Section<'_>, are_replicas: bool) -> Option<Duration>
 
 /// What is wrong with comparing backends that may differ.
 const NO_REPLICAS: &str = "backends are compared that may have different data, write replicas = true if they have not";
-
-/// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name.
-fn read_backends<'d>(
-    node: &Node<'d>,
-    may_be_empty: bool,
-    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
-) -> Vec<BackendConfig> {
-    let items = if may_be_empty { node.any_items(BACKENDS_EXAMPLE) } else { node.items(BACKENDS_EXAMPLE) };
-    let read = |item: &Node<'d>| Some((read_backend(item)?, item.spot.clone()));
-    let backends: Vec<_> = items.iter().filter_map(read).collect();
-
-    let addresses = backends.iter().map(|(backend, spot)| (backend.address, spot.clone()));
-    asked.extend(addresses.clone());
-    note_repeats(addresses, |address| format!("backend {address} stands in this pool"));
-    // Unnamed backends share a name only if they share an address, which is noted already.
-    let named = backends.iter().filter(|(backend, _)| backend.name != backend.address.to_string());
-    note_repeats(named.map(|(backend, spot)| (backend.name.as_str(), spot.clone())), |name| {
-        format!("the name {name:?} stands in this pool")
-    });
-    backends.into_iter().map(|(backend, _)| backend).collect()
-}
-
-/// Reads one backend: an address, or a table with an address.
-fn read_backend(item: &Node<'_>) -> Option<BackendConfig> {
-    let Some(mut section) = item.table() else {
-        let address = item.parsed(words::backend_address)?;
-        return Some(BackendConfig { address, name: address.to_string(), weight: 1 });
-    };
-    let address = section.require("address", "\"127.0.0.1:5301\"");
-    let address = address.and_then(|node| node.parsed(words::backend_address));
-    let name = section.take("name").and_then(|node| node.parsed(words::label));
-    let weight = section.integer("weight", limits::WEIGHT, 1);
-    section.finish();
-    let address = address?;
-    Some(BackendConfig { address, name: name.unwrap_or_else(|| address.to_string()), weight })
-}
 
 /// Reads `[pools.*.hedge]`.
 fn read_hedge(mut section: Section<'_>) -> Hedge {
@@ -168,6 +134,25 @@ fn read_clamp<'d>(
         Some(node) => (node.parsed(|text| limits::HEDGE_CLAMP.parse(text)), Some(node.spot)),
         None => (Some(usual), None),
     }
+}
+
+/// Reads `[pools.*.connections]`.
+fn read_connections(mut section: Section<'_>) -> ConnectionPoolRules {
+    let usual = ConnectionPoolRules::default();
+    let rules = ConnectionPoolRules {
+        max: section.integer("max", limits::BACKEND_CONNECTIONS, usual.max),
+        pipeline: section.integer("pipeline", limits::PIPELINE, usual.pipeline),
+        warm: section.boolean("warm", usual.warm),
+        idle: section.parsed("idle", |text| limits::CONNECTION_IDLE.parse(text), usual.idle),
+        connect_timeout: section.parsed(
+            "connect_timeout",
+            |text| limits::CONNECT_TIMEOUT.parse(text),
+            usual.connect_timeout,
+        ),
+        padding: section.boolean("padding", usual.padding),
+    };
+    section.finish();
+    rules
 }
 
 /// Reads `[pools.*.health]`.
@@ -257,6 +242,16 @@ mod tests {
                 "audit = \"1s\"",
                 "9: pools.ts.audit: backends are compared that may have different data, write replicas = true if they have not",
             ),
+            ("connections.max = 0", "19: pools.ts.connections.max: invalid value 0: expected an integer from 1 to 16"),
+            (
+                "connections.pipeline = 0",
+                "24: pools.ts.connections.pipeline: invalid value 0: expected an integer from 1 to 10000",
+            ),
+            (
+                "connections.connect_timeout = \"1ms\"",
+                "31: pools.ts.connections.connect_timeout: invalid value \"1ms\": expected a duration from 10ms to 1m",
+            ),
+            ("connections.warm = 1", "20: pools.ts.connections.warm: expected true or false, not an integer"),
             ("compere = 1.0", "1: pools.ts: unknown key \"compere\", did you mean \"compare\"?"),
             ("cookie = true", "1: pools.ts: unknown key \"cookie\", did you mean \"cookies\"?"),
             ("hedge = 1", "9: pools.ts.hedge: expected a table, not an integer"),
@@ -333,9 +328,9 @@ mod tests {
                 "2:12: pools.ts.backends: expected an array such as [\"127.0.0.1:5301\"], not a string",
             ),
             (
-                "[\"192.0.2.1\"]",
-                "2:13: pools.ts.backends[0]: invalid value \"192.0.2.1\": \
-             expected an address with its port, such as \"192.0.2.1:53\"",
+                "[\"192.0.2.300\"]",
+                "2:13: pools.ts.backends[0]: invalid value \"192.0.2.300\": \
+             expected an IP address with its port, such as \"127.0.0.1:53\" or \"[::1]:53\"",
             ),
             (
                 "[\"192.0.2.1:0\"]",

@@ -5,14 +5,15 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use super::addresses::{backend, backend_address, listen_address, listener, member_address, pin};
 use super::query_log::{ClientDetail, LogFormat, NameDetail};
 use super::slow::SlowThreshold;
 use super::suggest::nearest;
 use super::{Case, limits};
+use crate::address::Verify;
 use crate::limit::{OnDenied, Prefix};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, Grace, HedgeDelay, Silence};
@@ -124,6 +125,9 @@ const SILENCE: &Words<Silence> = &[
 
 /// `pools.*.case`.
 const CASE: &Words<Case> = &[("keep", Case::Keep), ("random", Case::Random)];
+
+/// `pools.*.backends.*.verify`.
+const VERIFY: &Words<Verify> = &[("full", Verify::Full), ("pin", Verify::Pin), ("none", Verify::None)];
 
 /// `authorities.*.miss`.
 const MISS: &Words<Miss> = &[("silent", Miss::Silent), ("nxdomain", Miss::Nxdomain), ("refused", Miss::Refused)];
@@ -252,6 +256,11 @@ pub fn case(text: &str) -> Result<Case, Expected> {
     look_up(CASE, text)
 }
 
+/// Reads `pools.*.backends.*.verify`.
+pub(super) fn verify(text: &str) -> Result<Verify, Expected> {
+    look_up(VERIFY, text)
+}
+
 /// Reads `authorities.*.miss`.
 pub fn miss(text: &str) -> Result<Miss, Expected> {
     look_up(MISS, text)
@@ -375,46 +384,6 @@ pub fn ttl(text: &str) -> Result<Duration, Expected> {
     Err(Expected::new(format!("whole seconds, at most {}s", limits::TTL.max.as_secs())).matching(DURATION))
 }
 
-/// Reads an address to listen on: IP and port, where port 0 lets the system choose.
-pub fn listen_address(text: &str) -> Result<SocketAddr, Expected> {
-    socket_address(text)
-}
-
-/// Reads the address of a backend: IP and port, such as one can send to.
-pub fn backend_address(text: &str) -> Result<SocketAddr, Expected> {
-    let address = socket_address(text)?;
-    if address.port() == 0 {
-        return Err(Expected::new("a port from 1 to 65535, since nobody is reached at port 0"));
-    }
-    if address.ip().is_unspecified() {
-        return Err(Expected::new("the address of one host, since any address is only for listening"));
-    }
-    if address.ip().is_multicast() {
-        return Err(Expected::new("the address of one host, not of a multicast group"));
-    }
-    Ok(address)
-}
-
-/// Reads IP and port, with a remedy for what people commonly write instead.
-fn socket_address(text: &str) -> Result<SocketAddr, Expected> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        let example = SocketAddr::new(ip, 53);
-        return Err(Expected::new(format!("an address with its port, such as \"{example}\"")).matching(ADDRESS));
-    }
-    let example = "such as \"127.0.0.1:53\" or \"[::1]:53\"";
-    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
-    let is_name = host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':');
-    let what = if is_name {
-        format!("an IP address with its port, not a host name, {example}")
-    } else {
-        format!("an IP address with its port, {example}")
-    };
-    Err(Expected::new(what).matching(ADDRESS))
-}
-
 /// Reads the name of a pool or a backend.
 pub(super) fn label(text: &str) -> Result<String, Expected> {
     non_empty(text, "a name")
@@ -472,9 +441,6 @@ pub(super) const SIZE: &str = "^[0-9]+ *(KiB|MiB|GiB|TiB)$";
 
 /// Percentiles.
 const PERCENTILE: &str = "^p[0-9.]+$";
-
-/// Addresses with a port.
-const ADDRESS: &str = "^([0-9.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):[0-9]+$";
 
 /// Addresses and prefixes.
 const PREFIX: &str = "^[0-9A-Fa-f:.]+(/[0-9]+)?$";

@@ -283,7 +283,7 @@ fn item(name: &Name, address: SocketAddr, weight: Option<u16>) -> Item {
     let ip = address.ip();
     let is_host = !ip.is_unspecified() && !ip.is_multicast();
     let reason = format!("{ip}: expected the address of one host");
-    let entry = is_host.then(|| Entry { weight, ..Entry::at(address) }).ok_or(reason);
+    let entry = is_host.then(|| Entry { weight, ..Entry::at(address.into()) }).ok_or(reason);
     (format!("{name} {address}"), entry)
 }
 

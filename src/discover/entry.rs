@@ -2,19 +2,18 @@
 //!
 //! Each is read by itself, so that one that is wrong spoils no other. What is wrong with it is a sentence for the operator.
 
-use std::net::{IpAddr, SocketAddr};
-
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::address::BackendAddress;
 use crate::config::{limits, words};
 
 /// A member as a source lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Where it is asked.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Its label, if it says one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -34,7 +33,7 @@ impl Entry {
     pub const MAX_NAME: usize = 255;
 
     /// An entry that says nothing but where it is.
-    pub fn at(address: SocketAddr) -> Self {
+    pub fn at(address: BackendAddress) -> Self {
         Self { address, name: None, weight: None, is_draining: false }
     }
 
@@ -93,10 +92,8 @@ impl Entry {
 }
 
 /// Reads an address, with port 53 unless it says another.
-fn read_address(text: &str) -> Result<SocketAddr, String> {
-    let ip = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let with_port = ip.parse::<IpAddr>().map_or_else(|_| text.to_owned(), |ip| SocketAddr::new(ip, 53).to_string());
-    words::backend_address(&with_port).map_err(|expected| format!("address {:?}: {expected}", shown(text)))
+fn read_address(text: &str) -> Result<BackendAddress, String> {
+    words::member_address(text).map_err(|expected| format!("address {:?}: {expected}", shown(text)))
 }
 
 /// Reads a name.
@@ -151,7 +148,7 @@ mod tests {
 
     #[test]
     fn entries_are_read() {
-        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let address = |text: &str| text.parse::<BackendAddress>().expect("an address");
         for (json, expected) in [
             (r#"{"address":"192.0.2.1:5301"}"#, Entry::at(address("192.0.2.1:5301"))),
             (r#"{"address":"192.0.2.1"}"#, Entry::at(address("192.0.2.1:53"))),

@@ -19,11 +19,11 @@
 //! are held: those that register again one by one must not be dropped meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::listing::{Listing, News};
+use crate::address::BackendAddress;
 use crate::limit::Prefix;
 use crate::metrics::{Change, Origin, SourceState};
 
@@ -68,7 +68,7 @@ pub struct RosterRules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixed {
     /// Where it is asked.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Its label.
     pub name: String,
     /// Whether by hand.
@@ -112,7 +112,7 @@ pub struct Doubt {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Each member to which something happened, with the first source that lists it, or did.
-    pub changes: Vec<(SocketAddr, Origin, Change)>,
+    pub changes: Vec<(BackendAddress, Origin, Change)>,
     /// Whether members are others than before, or are otherwise.
     pub is_change: bool,
     /// Entries that are wrong and were not so before, each with its source.
@@ -130,9 +130,9 @@ pub struct Roster {
     /// In the order of [`Origin`].
     sources: Vec<Source>,
     /// Those that are not fixed.
-    members: BTreeMap<SocketAddr, Member>,
+    members: BTreeMap<BackendAddress, Member>,
     /// Fixed ones that are listed besides, and whether they say that they are about to end.
-    fixed: BTreeMap<SocketAddr, (Origins, bool)>,
+    fixed: BTreeMap<BackendAddress, (Origins, bool)>,
     doubt: Option<Doubt>,
     /// An operator says that the list is right.
     is_accepted: bool,
@@ -250,14 +250,14 @@ impl Roster {
         &mut self,
         now: Instant,
         fixed: &[Fixed],
-        is_up: impl Fn(&SocketAddr) -> bool,
-        is_own: impl Fn(&SocketAddr) -> bool,
+        is_up: impl Fn(&BackendAddress) -> bool,
+        is_own: impl Fn(&BackendAddress) -> bool,
     ) -> Settled {
         let mut refused = Refused::default();
         let candidates = self.candidates(is_own, &mut refused);
         let (listed, mut names) = self.listed(&candidates, fixed, &mut refused);
         let of_fixed: BTreeMap<_, _> = fixed.iter().map(|one| (one.address, origins_of(one, &candidates))).collect();
-        let mut held: BTreeMap<SocketAddr, Member> = BTreeMap::new();
+        let mut held: BTreeMap<BackendAddress, Member> = BTreeMap::new();
         for (address, member) in &self.members {
             let is_listed = listed.contains_key(address) || of_fixed.contains_key(address);
             if !is_listed && !member.is_draining && is_up(address) {
@@ -295,18 +295,18 @@ impl Roster {
     }
 
     /// Who is a member and not fixed, in the order of addresses.
-    pub fn members(&self) -> impl Iterator<Item = (SocketAddr, &Member)> {
+    pub fn members(&self) -> impl Iterator<Item = (BackendAddress, &Member)> {
         self.members.iter().map(|(address, member)| (*address, member))
     }
 
     /// Who lists a backend, and whether it says that it is about to end.
-    pub fn origins(&self, address: &SocketAddr) -> Option<(Origins, bool)> {
+    pub fn origins(&self, address: &BackendAddress) -> Option<(Origins, bool)> {
         let of_member = || self.members.get(address).map(|member| (member.origins, member.is_draining));
         self.fixed.get(address).copied().or_else(of_member)
     }
 
     /// Whether a source lists it now.
-    pub fn is_listed(&self, address: &SocketAddr) -> bool {
+    pub fn is_listed(&self, address: &BackendAddress) -> bool {
         let is_member = self.members.get(address).is_some_and(|member| member.held_since.is_none());
         is_member || self.fixed.get(address).is_some_and(|(origins, _)| origins.iter().any(Origin::is_source))
     }
@@ -339,10 +339,10 @@ impl Roster {
     /// What all sources together say of each address, but for entries that nobody could be asked by.
     fn candidates(
         &self,
-        is_own: impl Fn(&SocketAddr) -> bool,
+        is_own: impl Fn(&BackendAddress) -> bool,
         refused: &mut Refused,
-    ) -> BTreeMap<SocketAddr, Candidate> {
-        let mut candidates: BTreeMap<SocketAddr, Candidate> = BTreeMap::new();
+    ) -> BTreeMap<BackendAddress, Candidate> {
+        let mut candidates: BTreeMap<BackendAddress, Candidate> = BTreeMap::new();
         for source in &self.sources {
             for (place, entry) in source.listing.iter() {
                 let fit = entry.as_ref().map_err(String::clone).and_then(|entry| match self.unfit(entry, &is_own) {
@@ -373,7 +373,7 @@ impl Roster {
     }
 
     /// Why nobody could be asked at the address of an entry.
-    fn unfit(&self, entry: &Entry, is_own: impl Fn(&SocketAddr) -> bool) -> Option<String> {
+    fn unfit(&self, entry: &Entry, is_own: impl Fn(&BackendAddress) -> bool) -> Option<String> {
         let address = entry.address;
         if !self.rules.allow.iter().any(|prefix| prefix.contains(address.ip())) {
             return Some(format!("{address} is in no prefix of `allow`"));
@@ -384,14 +384,15 @@ impl Roster {
     /// The candidates that become members, and who bears which name.
     fn listed(
         &self,
-        candidates: &BTreeMap<SocketAddr, Candidate>,
+        candidates: &BTreeMap<BackendAddress, Candidate>,
         fixed: &[Fixed],
         refused: &mut Refused,
-    ) -> (BTreeMap<SocketAddr, Member>, HashMap<String, SocketAddr>) {
-        let mut names: HashMap<String, SocketAddr> = fixed.iter().map(|one| (one.name.clone(), one.address)).collect();
-        let is_fixed: BTreeSet<SocketAddr> = fixed.iter().map(|one| one.address).collect();
+    ) -> (BTreeMap<BackendAddress, Member>, HashMap<String, BackendAddress>) {
+        let mut names: HashMap<String, BackendAddress> =
+            fixed.iter().map(|one| (one.name.clone(), one.address)).collect();
+        let is_fixed: BTreeSet<BackendAddress> = fixed.iter().map(|one| one.address).collect();
         let free = || candidates.iter().filter(|(address, _)| !is_fixed.contains(address));
-        let is_member = |address: &SocketAddr| self.members.contains_key(address);
+        let is_member = |address: &BackendAddress| self.members.contains_key(address);
         // Who is a member stays one, whoever comes: then those who are new.
         let in_turn = free().filter(|one| is_member(one.0)).chain(free().filter(|one| !is_member(one.0)));
         let mut listed = BTreeMap::new();
@@ -426,10 +427,10 @@ impl Roster {
     /// Whether there is reason to doubt the list: fewer who are up are on it than are not.
     fn doubt_of(
         &self,
-        listed: &BTreeMap<SocketAddr, Member>,
-        fixed: &BTreeMap<SocketAddr, (Origins, bool)>,
-        held: &BTreeMap<SocketAddr, Member>,
-        is_up: impl Fn(&SocketAddr) -> bool,
+        listed: &BTreeMap<BackendAddress, Member>,
+        fixed: &BTreeMap<BackendAddress, (Origins, bool)>,
+        held: &BTreeMap<BackendAddress, Member>,
+        is_up: impl Fn(&BackendAddress) -> bool,
     ) -> Option<Doubt> {
         if self.is_accepted {
             return None;
@@ -442,7 +443,7 @@ impl Roster {
     }
 
     /// Notes a doubt, and with the sources that have listed those who are held.
-    fn set_doubt(&mut self, doubt: Option<Doubt>, members: &BTreeMap<SocketAddr, Member>) {
+    fn set_doubt(&mut self, doubt: Option<Doubt>, members: &BTreeMap<BackendAddress, Member>) {
         self.doubt = doubt;
         for source in &mut self.sources {
             let is_missed = |member: &Member| member.held_since.is_some() && member.origins.has(source.origin);
@@ -497,7 +498,7 @@ impl Refused {
 }
 
 /// Where a fixed one comes from, and whether a source says that it is about to end.
-fn origins_of(one: &Fixed, candidates: &BTreeMap<SocketAddr, Candidate>) -> (Origins, bool) {
+fn origins_of(one: &Fixed, candidates: &BTreeMap<BackendAddress, Candidate>) -> (Origins, bool) {
     let mut origins = Origins::of(if one.is_by_hand { Origin::Hand } else { Origin::Config });
     let Some(candidate) = candidates.get(&one.address) else { return (origins, false) };
     candidate.origins().iter().for_each(|origin| origins.insert(origin));
@@ -506,15 +507,15 @@ fn origins_of(one: &Fixed, candidates: &BTreeMap<SocketAddr, Candidate>) -> (Ori
 
 /// What has become of whom.
 fn changes_between(
-    before: &BTreeMap<SocketAddr, Member>,
-    after: &BTreeMap<SocketAddr, Member>,
-) -> Vec<(SocketAddr, Origin, Change)> {
+    before: &BTreeMap<BackendAddress, Member>,
+    after: &BTreeMap<BackendAddress, Member>,
+) -> Vec<(BackendAddress, Origin, Change)> {
     let origin = |member: &Member| member.origins.iter().next().unwrap_or(Origin::File);
     let joined = after.iter().filter(|(address, _)| !before.contains_key(address));
     let joined = joined.map(|(address, member)| (*address, origin(member), Change::Joined));
     let left = before.iter().filter(|(address, _)| !after.contains_key(address));
     let left = left.map(|(address, member)| (*address, origin(member), Change::Left));
-    let is_held = |address: &SocketAddr, member: &Member| {
+    let is_held = |address: &BackendAddress, member: &Member| {
         member.held_since.is_some() && before.get(address).is_some_and(|known| known.held_since.is_none())
     };
     let held = after.iter().filter(|(address, member)| is_held(address, member));

@@ -187,7 +187,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let mut message = Vec::new();
         entry.write_query(edns, &mut message);
         let query = TcpQuery {
-            address: pool.backend(asked.backend).address,
+            address: pool.backend(asked.backend).address.socket,
             message,
             question: entry.question().to_vec(),
             patience: pool.shared.rules().attempt_timeout,

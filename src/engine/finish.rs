@@ -206,7 +206,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let others = others.filter(|other| *other != winner.backend && shared.backend(*other).takes_queries());
         let others = others.map(|other| (other, !pool.is_without_opt(other, now)));
         let backends = std::iter::once((winner.backend, winner.edns && !pool.is_without_opt(winner.backend, now)));
-        let address = |(backend, edns): (BackendIndex, bool)| (shared.backend(backend).address, edns);
+        let address = |(backend, edns): (BackendIndex, bool)| (shared.backend(backend).address.socket, edns);
         let mut message = Vec::new();
         let opt_at = entry.write_query(true, &mut message);
         let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport() == Transport::Tcp);

@@ -1,7 +1,6 @@
 //! What a worker has learnt of backends, as one process tells it to its successor.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::io::Client;
+use crate::address::BackendAddress;
 use crate::policy::backend_load::LoadImage;
 use crate::policy::latency::LatencyImage;
 
@@ -20,7 +20,7 @@ pub struct LearntBackend {
     /// Its label.
     pub name: String,
     /// Where it is asked.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// How long it takes to reply.
     pub latency: LatencyImage,
     /// How it has done lately.

@@ -57,7 +57,7 @@ impl Io for Outside {
     type Client = Client;
 
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
-        self.backend_sockets.add(backend.address)
+        self.backend_sockets.add(backend.address.socket)
     }
 
     /// All are asked by UDP.
@@ -238,7 +238,7 @@ fn told_attempt<'a>(
 ) -> AttemptMessage<'a> {
     let SentAttempt { hash, pool, backend, kind, since } = *attempt;
     let SharedBackend { name, address, .. } = &**pool.backend(backend);
-    let (pool, address) = (&pool.config.name, *address);
+    let (pool, address) = (&pool.config.name, address.socket);
     AttemptMessage { pool, backend: name, address, kind, hash, since, sent, received, octets }
 }
 

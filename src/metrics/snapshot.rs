@@ -1,6 +1,5 @@
 //! All numbers of a running server at one moment: plain data, added up from the workers when somebody asks.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::discovery::{Order, Origin, SourceSnapshot};
@@ -10,6 +9,7 @@ use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
 use super::processes::ProcessesSnapshot;
+use crate::address::BackendAddress;
 use crate::wire::Transport;
 
 /// The numbers of the whole server.
@@ -221,7 +221,7 @@ pub struct BackendSnapshot {
     /// Its label.
     pub name: String,
     /// Where it is asked.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Share of the load.
     pub weight: u16,
     /// Whether it is asked.

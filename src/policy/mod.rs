@@ -6,6 +6,7 @@ pub mod backend_load;
 pub mod balance;
 pub mod budget;
 pub mod candidates;
+pub mod connections;
 pub mod divergence;
 pub mod health;
 pub mod latency;

@@ -5,7 +5,6 @@
 //! the backend. Nothing is written to a file.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::authorities::ServedAuthority;
 use super::{Command, ReloadNotice, Server};
+use crate::address::BackendAddress;
 use crate::admin::{Change, FleetOrder, Question, Refused};
 use crate::config::{BackendConfig, PoolConfig};
 use crate::discover::{Order, OrderWord};
@@ -135,7 +135,7 @@ impl Server {
     }
 
     /// Adds a backend to a pool. It gets queries once a probe has found it up.
-    fn add(&mut self, pool: &str, address: SocketAddr, weight: u16) -> Result<String, Refused> {
+    fn add(&mut self, pool: &str, address: BackendAddress, weight: u16) -> Result<String, Refused> {
         let config = self.pool_config(pool)?;
         if config.backends.iter().any(|known| known.address == address) {
             return Err(Refused::Conflict(format!("pool {pool} has {address} already")));
@@ -144,7 +144,7 @@ impl Server {
         if let Some(known) = config.backends.iter().find(|known| known.name == name) {
             return Err(Refused::Conflict(format!("pool {pool} calls {} {name} already", known.address)));
         }
-        config.backends.push(BackendConfig { address, name, weight });
+        config.backends.push(BackendConfig { weight, ..BackendConfig::at(address) });
         self.put_in_force();
         Ok(format!("{address} is in pool {pool}; it gets queries once a probe has found it up"))
     }
@@ -218,7 +218,7 @@ pub(super) fn undone<'a>(
         let (Some(configured), Some(new)) = (of(configured), of(new)) else { continue };
         // There may be thousands of them.
         let [of_config, of_running, of_new] = [configured, running, new]
-            .map(|pool| pool.backends.iter().map(|backend| backend.address).collect::<HashSet<SocketAddr>>());
+            .map(|pool| pool.backends.iter().map(|backend| backend.address).collect::<HashSet<BackendAddress>>());
         let added = running.backends.iter().filter(|backend| !of_config.contains(&backend.address));
         for backend in added.filter(|backend| !of_new.contains(&backend.address)) {
             notices.push(ReloadNotice::Gone { pool: name.clone(), backend: backend.name.clone() });

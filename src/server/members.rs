@@ -22,6 +22,7 @@ use self::saved::Saving;
 pub(super) use self::saved::read_saved;
 use super::Server;
 use super::listeners::{Listeners, SectionName};
+use crate::address::BackendAddress;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::discover::saved::SavedMembers;
 use crate::discover::{Change, Fixed, Member, News, Order, Orders, Origin, Roster, RosterRules, Settled, Source};
@@ -175,13 +176,13 @@ impl Membership {
     }
 
     /// Whether a source lists a backend, or has listed one that is held.
-    pub(super) fn is_listed(&self, pool: &str, address: &SocketAddr) -> bool {
+    pub(super) fn is_listed(&self, pool: &str, address: &BackendAddress) -> bool {
         let roster = self.pools.iter().find(|known| known.name == pool).map(|known| &known.roster);
         roster.is_some_and(|roster| roster.is_listed(address) || roster.members().any(|(member, _)| member == *address))
     }
 
     /// The order for a backend.
-    pub(super) fn order(&self, pool: &str, name: &str, address: &SocketAddr) -> Option<&Order> {
+    pub(super) fn order(&self, pool: &str, name: &str, address: &BackendAddress) -> Option<&Order> {
         if self.orders == Orders::default() {
             return None;
         }
@@ -351,12 +352,12 @@ impl Server {
     pub(super) fn settle_members(&mut self) {
         let (now, mut is_change) = (Instant::now(), false);
         let own = Rc::clone(&self.own_forwarder);
-        let is_own = |address: &SocketAddr| is_own_listener(&own.borrow(), address);
+        let is_own = |address: &BackendAddress| is_own_listener(&own.borrow(), address);
         for pool in &mut self.membership.pools {
             let fixed = fixed_of(&self.pools, &self.configured, &pool.name);
             let shared = self.state.as_ref().and_then(|state| state.pool(&pool.name));
             let up = shared.iter().flat_map(|shared| &shared.backends).filter(|backend| backend.is_up());
-            let up: HashSet<SocketAddr> = up.map(|backend| backend.address).collect();
+            let up: HashSet<BackendAddress> = up.map(|backend| backend.address).collect();
             let settled = pool.roster.settle(now, &fixed, |address| up.contains(address), is_own);
             pool.tell(&settled);
             is_change |= settled.is_change;
@@ -428,10 +429,10 @@ pub(super) fn with_members(pools: &[PoolConfig], membership: &Membership) -> Vec
     let with = |config: &PoolConfig| {
         let mut config = config.clone();
         let roster = membership.pools.iter().find(|pool| pool.name == config.name);
-        let backend = |(address, member): (SocketAddr, &Member)| BackendConfig {
-            address,
+        let backend = |(address, member): (BackendAddress, &Member)| BackendConfig {
             name: member.name.clone(),
             weight: member.weight,
+            ..BackendConfig::at(address)
         };
         config.backends.extend(roster.iter().flat_map(|pool| pool.roster.members()).map(backend));
         config
@@ -458,7 +459,7 @@ pub(super) fn own_forwarder(listeners: &Listeners) -> Vec<SocketAddr> {
 }
 
 /// Whether a backend at an address would be the forwarder itself.
-fn is_own_listener(own: &[SocketAddr], address: &SocketAddr) -> bool {
+fn is_own_listener(own: &[SocketAddr], address: &BackendAddress) -> bool {
     let ip = address.ip().to_canonical();
     own.iter().any(|own| {
         let is_same = own.ip().to_canonical() == ip;

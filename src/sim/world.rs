@@ -25,6 +25,7 @@ use crate::engine::{self, Engine, HashedQuestion, Reason, Seeds, ValidQuery};
 use crate::limit::{Access, AccessRules, Clients, WaitRules};
 use crate::metrics::{Counters, Limited};
 use crate::policy::Rules;
+use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::health::HealthState;
 use crate::policy::query_slots::{PROLONGED, QuerySlot, SlotState};
 use crate::state::{ForwarderState, HealthSignal, PoolState, Routes, SharedBackend};
@@ -411,7 +412,11 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
     let config = |(place, (pool, rules)): (usize, (&PoolModel, &Rules))| {
         let backends = pool.backends.iter().map(|model| {
             number += 1;
-            BackendConfig { name: format!("backend{number}"), address: address(number - 1), weight: model.weight }
+            BackendConfig {
+                name: format!("backend{number}"),
+                weight: model.weight,
+                ..BackendConfig::at(address(number - 1))
+            }
         });
         PoolConfig {
             discover: None,
@@ -427,6 +432,7 @@ fn configs(scenario: &Scenario, rules: &[Rules]) -> Vec<PoolConfig> {
             max_in_flight: PoolConfig::MAX_IN_FLIGHT,
             case: PoolConfig::CASE,
             cookies: false,
+            connections: ConnectionPoolRules::default(),
         }
     };
     pools.map(config).collect()

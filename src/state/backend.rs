@@ -1,6 +1,5 @@
 //! A backend as all workers share it: its health by probes and replies, by the operator, and what workers tell the prober.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::backend_cookies::BackendCookies;
+use crate::address::BackendAddress;
 use crate::config::BackendConfig;
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
 use crate::policy::BackendIndex;
@@ -17,9 +17,7 @@ use crate::policy::health::HealthState;
 #[derive(Debug)]
 pub struct SharedBackend {
     /// Where it is asked.
-    pub address: SocketAddr,
-    /// Whether it is asked by stream.
-    by_stream: bool,
+    pub address: BackendAddress,
     /// Its label.
     pub name: String,
     /// Where its pool and the workers keep what they know of it. For as long as anybody refers to it, no other backend of the pool has
@@ -120,7 +118,6 @@ impl SharedBackend {
     ) -> Self {
         Self {
             address: config.address,
-            by_stream: false,
             name: config.name.clone(),
             index,
             affinity_number,
@@ -144,7 +141,12 @@ impl SharedBackend {
 
     /// Whether it is asked by stream, where a connection holds many queries.
     pub fn is_by_stream(&self) -> bool {
-        self.by_stream
+        self.address.scheme.is_stream()
+    }
+
+    /// Whether nobody on the way to it can read along.
+    pub fn is_encrypted(&self) -> bool {
+        self.address.scheme.is_encrypted()
     }
 
     /// What a worker counts.
@@ -428,8 +430,8 @@ mod tests {
 
     #[test]
     fn what_a_backend_does_not_take_is_known_to_all_for_ten_minutes() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 53));
-        let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
+        let address = BackendAddress::from(([127, 0, 0, 1], 53));
+        let config = BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) };
         let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Up, 1);
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
@@ -443,8 +445,8 @@ mod tests {
 
     #[test]
     fn by_hand_goes_before_orders_and_orders_before_probes() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 53));
-        let config = BackendConfig { name: "ts".to_owned(), address, weight: 1 };
+        let address = BackendAddress::from(([127, 0, 0, 1], 53));
+        let config = BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) };
         let backend = SharedBackend::new(&config, BackendIndex(0), 0, HealthState::Down, 1);
         let check = |state| assert_eq!(backend.state(), state);
         check(BackendState::Down);
@@ -472,9 +474,9 @@ mod tests {
 
     #[test]
     fn of_each_sign_one_is_on_its_way() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 53));
+        let address = BackendAddress::from(([127, 0, 0, 1], 53));
         let backend = SharedBackend::new(
-            &BackendConfig { name: "ts".to_owned(), address, weight: 1 },
+            &BackendConfig { name: "ts".to_owned(), ..BackendConfig::at(address) },
             BackendIndex(0),
             0,
             HealthState::Up,

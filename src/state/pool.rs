@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use super::backend::SharedBackend;
 use super::changes::{Changes, Since};
 use super::compared::Compared;
 use super::serials::SharedSerials;
+use crate::address::{BackendAddress, Scheme};
 use crate::cache::PoolId;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::metrics::PoolCounters;
@@ -72,14 +72,14 @@ impl SharedPool {
         state.budget.set_rate(config.rules.hedge.budget);
         // Whatever changes from here on is looked at again.
         let changes = state.epoch();
-        let known: HashMap<(SocketAddr, &str), &Arc<SharedBackend>> = earlier
+        let known: HashMap<(BackendAddress, &str), &Arc<SharedBackend>> = earlier
             .iter()
             .flat_map(|pool| &pool.backends)
             .map(|backend| ((backend.address, &*backend.name), backend))
             .collect();
         let known = |backend: &BackendConfig| known.get(&(backend.address, &*backend.name)).copied();
         // Another label makes another backend of it for whoever counts, not for whoever probes.
-        let renamed: HashMap<SocketAddr, HealthState> =
+        let renamed: HashMap<BackendAddress, HealthState> =
             earlier.iter().flat_map(|pool| &pool.backends).map(|backend| (backend.address, backend.health())).collect();
         let taken: HashSet<u32> = config.backends.iter().filter_map(known).map(|known| known.affinity_number).collect();
         let health = if earlier.is_some() { HealthState::New } else { HealthState::Up };
@@ -237,8 +237,12 @@ fn crowd(config: &PoolConfig, members: &[Weighted]) -> Crowd {
 }
 
 /// What `balance = "hash"` knows a backend by: its address, so that a name goes to the same one after a restart.
-pub fn hash_identity(address: SocketAddr) -> u64 {
-    FixedState::default().hash_one(address)
+pub fn hash_identity(address: BackendAddress) -> u64 {
+    match address.scheme {
+        // Without the scheme, as it ever was: names stay where they are.
+        Scheme::Plain => FixedState::default().hash_one(address.socket),
+        Scheme::Tcp | Scheme::Tls => FixedState::default().hash_one(address),
+    }
 }
 
 /// What a pool is to the cache: its name and what changes its answers, but nothing that only changes how quickly they come.

@@ -56,7 +56,7 @@ impl TapsConfig {
         let names = are_counted.then_some(side);
         let backends = config.pools.iter().flat_map(|pool| pool.backends.iter().map(|backend| (&pool.name, backend)));
         let backends =
-            backends.map(|(pool, backend)| ((pool.clone(), backend.name.clone()), backend.address)).collect();
+            backends.map(|(pool, backend)| ((pool.clone(), backend.name.clone()), backend.address.socket)).collect();
         let (query_log, dnstap, traces) = (config.query_log.clone(), config.dnstap.clone(), config.traces.clone());
         Self { query_log, dnstap, slow, traces, backends, names }
     }

@@ -26,6 +26,7 @@ use tokio::runtime;
 use tokio::time::timeout;
 
 use super::Trouble;
+use crate::address::BackendAddress;
 use crate::admin::status::{Done, EntryStatus, Failed, Status};
 use crate::admin::{Token, usual_places};
 use crate::config::{AdminConfig, AdminSocket};
@@ -345,7 +346,7 @@ enum Kind {
 
 impl Order {
     /// A new backend.
-    pub(super) fn add(pool: &str, address: SocketAddr, weight: u16) -> Self {
+    pub(super) fn add(pool: &str, address: BackendAddress, weight: u16) -> Self {
         let body = json!({ "address": address, "weight": weight }).to_string();
         Self { path: format!("pools/{}/backends", encoded(pool)), kind: Kind::Post(body) }
     }

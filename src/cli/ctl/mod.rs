@@ -14,7 +14,6 @@ mod slow;
 pub(super) mod table;
 mod zones;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use serde_json::json;
 
 use self::connection::{Connection, Order, Target};
 use super::{EXIT_USAGE, print};
+use crate::address::BackendAddress;
 use crate::admin::status::{BackendStatus, Status};
 use crate::config::{limits, words};
 
@@ -53,9 +53,9 @@ enum Action {
     Add {
         /// Name of the pool
         pool: String,
-        /// Where the backend is asked: IP and port
-        #[arg(value_parser = words::backend_address)]
-        address: SocketAddr,
+        /// Where the backend is asked: IP and port, or tcp:// or tls:// and that
+        #[arg(value_parser = words::member_address)]
+        address: BackendAddress,
         /// Share of the load
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = weight())]
         weight: u16,

@@ -14,14 +14,14 @@ struct Pool {
     roster: Roster,
     now: Instant,
     fixed: Vec<Fixed>,
-    up: RefCell<BTreeSet<SocketAddr>>,
+    up: RefCell<BTreeSet<BackendAddress>>,
 }
 
 /// How long members are held.
 const HOLD: Duration = Duration::from_secs(30);
 
-fn address(number: u8) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, number], 53))
+fn address(number: u8) -> BackendAddress {
+    BackendAddress::from(([192, 0, 2, number], 53))
 }
 
 /// An entry that is right.
@@ -51,7 +51,7 @@ impl Pool {
     }
 
     fn settle(&mut self) -> Settled {
-        let is_own = |own: &SocketAddr| *own == address(99);
+        let is_own = |own: &BackendAddress| *own == address(99);
         self.roster.settle(self.now, &self.fixed, |one| self.up.borrow().contains(one), is_own)
     }
 
@@ -377,7 +377,7 @@ fn random_item(number: u8, rng: &mut impl Rng) -> Item {
 }
 
 /// Holds the promises of a roster after each step of one by-chance history. Returns who was a member after each.
-fn live(seed: u64) -> Vec<Vec<SocketAddr>> {
+fn live(seed: u64) -> Vec<Vec<BackendAddress>> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut pool = Pool::new();
     // The same for all histories of a seed.

@@ -14,6 +14,7 @@ use rand::rngs::SmallRng;
 use super::super::io::{FetchQuery, Io, NotSent, Resolution, Said, SentAttempt, TcpQuery};
 use super::super::{LateReport, Outstanding, Quarantined, RaceRef, RaceReport, TakenSlot, Waiter};
 use super::*;
+use crate::address::BackendAddress;
 use crate::cache::ResponseFor;
 use crate::config::{BackendConfig, Config, PoolConfig};
 use crate::forwarder::Client;
@@ -33,7 +34,7 @@ impl Io for Sockets {
 
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
         self.next += 1;
-        self.open.insert(self.next, backend.address);
+        self.open.insert(self.next, backend.address.socket);
         SocketSetId(self.next)
     }
 
@@ -125,19 +126,15 @@ impl Io for Sockets {
 }
 
 /// The address of a member.
-fn address(member: u16) -> SocketAddr {
-    SocketAddr::from(([127, 1, (member >> 8) as u8, member as u8], 53))
+fn address(member: u16) -> BackendAddress {
+    BackendAddress::from(([127, 1, (member >> 8) as u8, member as u8], 53))
 }
 
 /// The config of a pool that has these members with these weights.
 fn config(keys: &str, members: &BTreeMap<u16, u16>) -> PoolConfig {
     let text = format!("[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']\n{keys}");
     let mut pools = Config::parse(&text, "c.toml", Path::new("")).expect("a config").pools;
-    let backend = |(&member, &weight): (&u16, &u16)| BackendConfig {
-        address: address(member),
-        name: address(member).to_string(),
-        weight,
-    };
+    let backend = |(&member, &weight): (&u16, &u16)| BackendConfig { weight, ..BackendConfig::at(address(member)) };
     pools[0].backends = members.iter().map(backend).collect();
     pools.remove(0)
 }
@@ -217,7 +214,7 @@ impl Scene {
         let member = *self.members.keys().find(|member| address(**member) == asked).expect("a member");
         assert_eq!(self.pool.shared.weight(backend), self.members[&member]);
         let sockets = self.pool.sockets(&mut self.io, backend);
-        assert_eq!((self.io.open[&sockets.0], self.pool.backend_of(sockets)), (asked, Some(backend)));
+        assert_eq!((self.io.open[&sockets.0], self.pool.backend_of(sockets)), (asked.socket, Some(backend)));
         let life = (member, self.lives[&member]);
         let now = self.now;
         self.expected(life).1.asked(now);
@@ -273,7 +270,10 @@ impl Scene {
         assert_eq!((self.pool.out, self.pool.races()), (0, 0));
         assert_eq!(self.pool.backends().count(), self.members.len());
         let addresses: Vec<_> = self.members.keys().map(|&member| address(member)).collect();
-        assert!(self.io.open.values().all(|open| addresses.contains(open)), "sockets of one who is gone");
+        assert!(
+            self.io.open.values().all(|open| addresses.contains(&BackendAddress::plain(*open))),
+            "sockets of one who is gone"
+        );
         self.pool.forget(&mut self.io, self.now);
         assert!(self.io.open.is_empty());
     }

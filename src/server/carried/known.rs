@@ -1,13 +1,13 @@
 //! By-hand changes and states of backends: what outlives a crash, for it is small and told as it changes.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::Server;
 use super::super::members::Lease;
+use crate::address::BackendAddress;
 use crate::config::{BackendConfig, PoolConfig};
 use crate::discover::saved::SavedMembers;
 use crate::policy::health::HealthState;
@@ -34,9 +34,9 @@ struct KnownPool {
     /// Backends that it has, but not by the config.
     added: Vec<BackendConfig>,
     /// Backends that it has by the config alone.
-    removed: Vec<SocketAddr>,
+    removed: Vec<BackendAddress>,
     /// How each backend stands.
-    backends: Vec<(String, SocketAddr, Standing)>,
+    backends: Vec<(String, BackendAddress, Standing)>,
 }
 
 impl Known {
@@ -70,7 +70,7 @@ impl Known {
         let mut changed = Vec::new();
         for pool in &state.pools {
             let Some(known) = self.pool(&pool.config.name) else { continue };
-            let standings: HashMap<(SocketAddr, &str), Standing> =
+            let standings: HashMap<(BackendAddress, &str), Standing> =
                 known.backends.iter().map(|(name, address, standing)| ((*address, &**name), *standing)).collect();
             for backend in &pool.backends {
                 let was = backend.standing();
@@ -96,7 +96,7 @@ impl KnownPool {
     fn of(pool: &SharedPool, fixed: &PoolConfig, configured: &[PoolConfig]) -> Self {
         let by_file = configured.iter().find(|config| config.name == pool.config.name);
         let by_file = by_file.map_or(&[][..], |config| &config.backends);
-        let addresses = |backends: &[BackendConfig]| -> HashSet<SocketAddr> {
+        let addresses = |backends: &[BackendConfig]| -> HashSet<BackendAddress> {
             backends.iter().map(|backend| backend.address).collect()
         };
         let (configured, running) = (addresses(by_file), addresses(&fixed.backends));
@@ -146,8 +146,8 @@ mod tests {
     use crate::config::Config;
 
     /// The address of a backend, by its last octet.
-    fn address(number: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, number], 53))
+    fn address(number: u8) -> BackendAddress {
+        BackendAddress::from(([192, 0, 2, number], 53))
     }
 
     /// The pool of a config with these backends.
@@ -159,8 +159,7 @@ mod tests {
 
     /// Checks which backends a pool has that the config gives some of, after so many were added and removed by hand.
     fn check(configured: &[u8], added: &[u8], removed: &[u8], expected: &[u8]) {
-        let added =
-            added.iter().map(|&n| BackendConfig { address: address(n), name: address(n).to_string(), weight: 5 });
+        let added = added.iter().map(|&n| BackendConfig { weight: 5, ..BackendConfig::at(address(n)) });
         let removed = removed.iter().map(|&number| address(number)).collect();
         let pool = |name: &str| KnownPool {
             name: name.to_owned(),
@@ -168,7 +167,7 @@ mod tests {
             removed: Vec::clone(&removed),
             backends: Vec::new(),
         };
-        let found = |known: &Known| -> Vec<SocketAddr> {
+        let found = |known: &Known| -> Vec<BackendAddress> {
             known.changed(&pools(configured))[0].backends.iter().map(|backend| backend.address).collect()
         };
         let expected: Vec<_> = expected.iter().map(|&number| address(number)).collect();

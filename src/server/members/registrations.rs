@@ -150,7 +150,12 @@ fn wanted(config: &AuthorityConfig, listeners: &Listeners) -> Option<Registered>
     let bound: Option<SocketAddr> =
         section.and_then(|section| section.addresses.first()).map(|address| address.bound());
     let address = register.address.or(bound)?;
-    let entry = Entry { address, name: register.name.clone(), weight: Some(register.weight), is_draining: false };
+    let entry = Entry {
+        address: address.into(),
+        name: register.name.clone(),
+        weight: Some(register.weight),
+        is_draining: false,
+    };
     Some(Registered {
         authority: config.name.clone(),
         key: register.etcd.clone(),

@@ -14,8 +14,8 @@ fn config(keys: &str, members: &[(u16, u16)]) -> PoolConfig {
 }
 
 fn backend(member: u16, weight: u16) -> BackendConfig {
-    let address = SocketAddr::from(([127, 1, (member >> 8) as u8, member as u8], 53));
-    BackendConfig { address, name: address.to_string(), weight }
+    let address = BackendAddress::from(([127, 1, (member >> 8) as u8, member as u8], 53));
+    BackendConfig { weight, ..BackendConfig::at(address) }
 }
 
 /// Members with weight 1.

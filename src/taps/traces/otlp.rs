@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::address::BackendAddress;
 use crate::sight::slow::{Fate, Outcome, SlowAttempt, SlowRace};
 
 /// Where backends are that have names: by pool and name. The others are told by their addresses.
@@ -100,7 +101,7 @@ impl Trace<'_> {
     fn attempt(&self, number: u64, attempt: &SlowAttempt) -> Value {
         let SlowAttempt { backend, kind, at_ms, took_ms, fate, rank } = attempt;
         let known = || self.backends.get(&(self.race.pool.clone(), backend.clone())).copied();
-        let address = backend.parse().ok().or_else(known);
+        let address = backend.parse::<BackendAddress>().ok().map(|address| address.socket).or_else(known);
         let mut attributes = Vec::new();
         attributes.extend(address.into_iter().flat_map(|address: SocketAddr| {
             let (ip, port) = (address.ip().to_string(), address.port());

@@ -8,11 +8,15 @@
 //! Hosts are IP addresses, IPv6 ones in brackets: hedgerow asks nobody for names. A path is only of HTTP, and `#NAME`, which the
 //! certificate must bear, only of a backend that has a certificate.
 
+mod identity;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::identity::{Pin, ServerIdentity, Verify};
 
 /// A transport, as the scheme of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,7 +87,7 @@ impl Scheme {
 pub struct BadAddress(String);
 
 impl BadAddress {
-    fn new(expected: impl Into<String>) -> Self {
+    pub(crate) fn new(expected: impl Into<String>) -> Self {
         Self(expected.into())
     }
 }
@@ -158,9 +162,9 @@ impl BackendAddress {
     }
 }
 
-impl From<SocketAddr> for BackendAddress {
-    fn from(socket: SocketAddr) -> Self {
-        Self::plain(socket)
+impl<A: Into<SocketAddr>> From<A> for BackendAddress {
+    fn from(socket: A) -> Self {
+        Self::plain(socket.into())
     }
 }
 

@@ -1,0 +1,180 @@
+//! `pools.*.backends`: where each is asked and how, its label, its share of the load, and what it must show to be believed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::section::{Node, Section, Spot, note_repeats};
+use super::{limits, words};
+use crate::address::{BackendAddress, BackendUrl, Pin, ServerIdentity, Verify};
+
+/// An example of what `backends` takes.
+pub(super) const BACKENDS_EXAMPLE: &str = "[\"127.0.0.1:5301\"]";
+
+/// One entry of `pools.*.backends`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendConfig {
+    /// Where it is asked, and how.
+    pub address: BackendAddress,
+    /// Its label in logs and metrics; the address when none was given.
+    pub name: String,
+    /// Share of the load, 1 to 1000.
+    pub weight: u16,
+    /// The machine that it is a way to; none: it is the only way to its own.
+    #[serde(default)]
+    pub server: Option<String>,
+    /// Who it must be, where it has to prove that.
+    #[serde(default)]
+    pub trust: TrustConfig,
+}
+
+/// Who a backend must be that is asked by TLS. Of others it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustConfig {
+    /// What its certificate must be.
+    pub identity: ServerIdentity,
+    /// The file with the certificates that vouch for it; none: those of this system. Already resolved against the folder of the
+    /// config file.
+    pub ca: Option<PathBuf>,
+}
+
+impl BackendConfig {
+    /// A backend at this address, which has the address as its label.
+    pub fn at(address: impl Into<BackendAddress>) -> Self {
+        let address = address.into();
+        Self { address, name: address.to_string(), weight: 1, server: None, trust: TrustConfig::default() }
+    }
+
+    /// A backend at this URL, with the address as its label.
+    pub fn of_url(BackendUrl { address, name }: BackendUrl) -> Self {
+        let mut backend = Self::at(address);
+        backend.trust.identity.name = name;
+        backend
+    }
+}
+
+/// Reads `backends`: at least one unless others may come by themselves, none twice by address or by name. The address of each
+/// goes to `asked` with its spot.
+pub(super) fn read_all<'d>(
+    node: &Node<'d>,
+    may_be_empty: bool,
+    folder: &Path,
+    asked: &mut Vec<(SocketAddr, Spot<'d>)>,
+) -> Vec<BackendConfig> {
+    let items = if may_be_empty { node.any_items(BACKENDS_EXAMPLE) } else { node.items(BACKENDS_EXAMPLE) };
+    let read = |item: &Node<'d>| Some((read(item, folder)?, item.spot.clone()));
+    let backends: Vec<_> = items.iter().filter_map(read).collect();
+
+    let addresses = backends.iter().map(|(backend, spot)| (backend.address, spot.clone()));
+    asked.extend(addresses.clone().map(|(address, spot)| (address.socket, spot)));
+    note_repeats(addresses, |address| format!("backend {address} stands in this pool"));
+    // Unnamed backends share a name only if they share an address, which is noted already.
+    let named = backends.iter().filter(|(backend, _)| backend.name != backend.address.to_string());
+    note_repeats(named.map(|(backend, spot)| (backend.name.as_str(), spot.clone())), |name| {
+        format!("the name {name:?} stands in this pool")
+    });
+    backends.into_iter().map(|(backend, _)| backend).collect()
+}
+
+/// Reads one backend: an address, or a table with an address.
+fn read(item: &Node<'_>, folder: &Path) -> Option<BackendConfig> {
+    let Some(mut section) = item.table() else { return item.parsed(words::backend).map(BackendConfig::of_url) };
+    let address = section.require("address", "\"127.0.0.1:5301\"").and_then(|node| node.parsed(words::backend));
+    let name = section.take("name").and_then(|node| node.parsed(words::label));
+    let weight = section.integer("weight", limits::WEIGHT, 1);
+    let server = section.take("server").and_then(|node| node.parsed(words::label));
+    let trust = read_trust(&mut section, address.as_ref(), folder);
+    section.finish();
+    let of_url = BackendConfig::of_url(address?);
+    Some(BackendConfig { name: name.unwrap_or_else(|| of_url.name.clone()), weight, server, trust, ..of_url })
+}
+
+/// Reads what a backend by TLS must show.
+fn read_trust(section: &mut Section<'_>, url: Option<&BackendUrl>, folder: &Path) -> TrustConfig {
+    let is_plain = url.is_some_and(|url| !url.address.scheme.is_encrypted());
+    let mut take = |key: &'static str| {
+        let node = section.take(key)?;
+        if is_plain {
+            node.spot.note(format!("{key} is for backends that show a certificate, write tls:// before the address"));
+        }
+        Some(node)
+    };
+    let verify = take("verify").map(|node| (node.parsed(words::verify).unwrap_or_default(), node.spot));
+    let ca = take("ca").and_then(|node| node.parsed(words::file_name));
+    let pins = take("pins").map(|node| node.items(PINS_EXAMPLE)).unwrap_or_default();
+    let pins: Vec<Pin> = pins.iter().filter_map(|node| node.parsed(words::pin)).collect();
+    if let Some((Verify::Pin, spot)) = &verify
+        && pins.is_empty()
+    {
+        spot.note(format!("nothing would be believed, write pins = {PINS_EXAMPLE}"));
+    }
+    let verify = verify.map(|(verify, _)| verify).unwrap_or_default();
+    let identity = ServerIdentity { name: url.and_then(|url| url.name.clone()), verify, pins };
+    TrustConfig { identity, ca: ca.map(|ca| folder.join(ca)) }
+}
+
+/// An example of what `pins` takes.
+const PINS_EXAMPLE: &str = "[\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]";
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// The backends of a pool that are written so.
+    fn read(backends: &str) -> Vec<BackendConfig> {
+        let text = format!("[forwarder]\n[pools.ts]\nbackends = [{backends}]\n");
+        Config::parse(&text, "c.toml", Path::new("/etc/hedgerow")).expect(backends).pools.remove(0).backends
+    }
+
+    #[test]
+    fn backends_are_read_with_what_they_must_show() {
+        let pin = "sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let read = read(&format!(
+            "\"192.0.2.1\", \"tcp://192.0.2.1\", \"tls://192.0.2.1#DNS.example\", \
+             {{ address = \"tls://192.0.2.2\", server = \"two\", verify = \"pin\", ca = \"ca.pem\", pins = [\"{pin}\"] }}"
+        ));
+        let names: Vec<_> = read.iter().map(|backend| backend.name.as_str()).collect();
+        assert_eq!(names, ["192.0.2.1:53", "tcp://192.0.2.1:53", "tls://192.0.2.1:853", "tls://192.0.2.2:853"]);
+        assert_eq!(read[2].trust.identity.name.as_deref(), Some("dns.example"));
+        let identity = ServerIdentity { name: None, verify: Verify::Pin, pins: vec![pin.parse().expect("a pin")] };
+        assert_eq!(read[3].trust, TrustConfig { identity, ca: Some("/etc/hedgerow/ca.pem".into()) });
+        assert_eq!(read[3].server.as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn what_cannot_be_asked_or_believed_is_told() {
+        for (backend, expected) in [
+            (
+                "\"dot://192.0.2.1\"",
+                "13: pools.ts.backends[0]: invalid value \"dot://192.0.2.1\": expected tls://, did you mean that by dot://?",
+            ),
+            (
+                "{ address = \"tls://192.0.2.1\", verify = \"pin\" }",
+                "53: pools.ts.backends[0].verify: nothing would be believed, write pins = \
+                 [\"sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]",
+            ),
+            (
+                "{ address = \"tls://192.0.2.1\", verify = \"all\" }",
+                "53: pools.ts.backends[0].verify: invalid value \"all\": expected one of full, pin, none",
+            ),
+            (
+                "{ address = \"tls://192.0.2.1\", pins = [\"sha256/AA==\"] }",
+                "52: pools.ts.backends[0].pins[0]: invalid value \"sha256/AA==\": \
+                 expected sha256/ and the 44 characters that the SHA-256 of a public key has in base64",
+            ),
+            (
+                "{ address = \"192.0.2.1\", verify = \"none\" }",
+                "47: pools.ts.backends[0].verify: verify is for backends that show a certificate, write tls:// before the address",
+            ),
+            (
+                "\"192.0.2.1\", \"192.0.2.1:53\"",
+                "26: pools.ts.backends[1]: backend 192.0.2.1:53 stands in this pool twice, first on line 3",
+            ),
+        ] {
+            check(&format!("[forwarder]\n[pools.ts]\nbackends = [{backend}]\n"), &[&format!("3:{expected}")]);
+        }
+    }
+}
