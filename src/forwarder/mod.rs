@@ -117,6 +117,8 @@ pub struct Forwarder {
     idle: Rc<Notify>,
     /// Backend sockets that may have more than was read in this tick.
     unread: Vec<SocketId>,
+    /// Messages of one read from a connection.
+    messages: Vec<u8>,
     /// The folded questions of messages that are being taken.
     folded: Vec<u8>,
 }
@@ -156,7 +158,15 @@ impl Forwarder {
         };
         let engine = Engine::new(&mut outside, me, engines, counters, state, seeds, now);
         let folded = Vec::with_capacity(TOGETHER * QuestionKey::MAX_LEN);
-        let forwarder = Rc::new(RefCell::new(Self { engine, outside, own, idle, unread: Vec::new(), folded }));
+        let forwarder = Rc::new(RefCell::new(Self {
+            engine,
+            outside,
+            own,
+            idle,
+            unread: Vec::new(),
+            messages: Vec::new(),
+            folded,
+        }));
         let _ = this.set(Rc::downgrade(&forwarder));
         Ok(forwarder)
     }

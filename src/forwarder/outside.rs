@@ -60,12 +60,13 @@ impl Io for Outside {
         self.backend_sockets.add(backend.address.socket)
     }
 
-    /// All are asked by UDP.
-    fn is_cold(&self, _sockets: SocketSetId) -> bool {
-        false
+    fn is_cold(&self, sockets: SocketSetId) -> bool {
+        self.backend_sockets.is_cold(sockets)
     }
 
-    fn dial(&mut self, _sockets: SocketSetId, _now: Instant) {}
+    fn dial(&mut self, sockets: SocketSetId, now: Instant) {
+        self.backend_sockets.dial(sockets, now);
+    }
 
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         self.backend_sockets.remove(sockets)
@@ -76,7 +77,7 @@ impl Io for Outside {
         sockets: SocketSetId,
         outstanding: Outstanding,
         attempt: &SentAttempt<'_>,
-        _avoid: Option<SocketId>,
+        avoid: Option<SocketId>,
         now: Instant,
         write: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, NotSent> {
@@ -91,7 +92,7 @@ impl Io for Outside {
                 taps.attempt(&told_attempt(attempt, now, None, out));
             }
         };
-        backend_sockets.queue(sockets, outstanding, now, write).map_err(not_sent)
+        backend_sockets.queue_elsewhere(sockets, outstanding, avoid, now, write).map_err(not_sent)
     }
 
     fn heard(&mut self, attempt: &SentAttempt<'_>, sent: Instant, reply: &Reply<'_>, now: Instant) {
@@ -247,6 +248,7 @@ pub(super) fn not_sent(why: Refusal) -> NotSent {
     match why {
         Refusal::Unreachable => NotSent::Unreachable,
         Refusal::Unsent(want) => NotSent::Want(want),
+        Refusal::Full => NotSent::Full,
     }
 }
 

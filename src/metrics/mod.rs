@@ -5,6 +5,7 @@
 //! docs/src/contract.md, Metrics.
 
 mod carried;
+mod connections;
 pub mod counters;
 mod discovery;
 pub mod exposition;
@@ -14,6 +15,7 @@ pub mod processes;
 pub mod snapshot;
 mod usage;
 
+pub use connections::{ConnectionCounters, ConnectionKind, LostCause};
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, DIVERGENCES, Dropped, FETCHED, Fetched, PoolCounters,
     REASONS, SOURCES, Source, Summary, Tap, TapFate, Want,

@@ -66,7 +66,7 @@ pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, extended_error, read_reply};
 pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_reply_to};
-pub use stream_query::{extend_stream_query, told_keepalive};
+pub use stream_query::{StreamForm, extend_stream_query, told_keepalive};
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
 pub use transport::{FRAME_PREFIX, Transport, append_frame, first_message};

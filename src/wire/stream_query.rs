@@ -9,12 +9,23 @@ use super::header::Header;
 use super::question::Question;
 use super::reply::read_reply;
 
-/// Adds to a query that goes to a backend by stream: its OPT record is what follows the question. `block`: it gets one if it has none,
-/// padded to a multiple of so many octets; `asks_keepalive`: the OPT record that it has then asks how long the connection is kept.
-pub fn extend_stream_query(query: &mut Vec<u8>, block: Option<usize>, asks_keepalive: bool) {
+/// What a query by stream is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamForm {
+    /// An OPT record in any case.
+    pub needs_opt: bool,
+    /// A length that is a multiple of so many octets, where it has an OPT record.
+    pub block: Option<usize>,
+    /// The question how long the connection is kept, where it has an OPT record.
+    pub asks_keepalive: bool,
+}
+
+/// Adds to a query that goes to a backend by stream what it is to have. Its OPT record, if it has one, follows the question.
+pub fn extend_stream_query(query: &mut Vec<u8>, form: StreamForm) {
+    let StreamForm { needs_opt, block, asks_keepalive } = form;
     let Some(opt_at) = Question::read(query).map(|question| question.end()) else { return };
     let has_opt = Header::read(query).is_some_and(|header| header.arcount() > 0);
-    if !has_opt && block.is_some() {
+    if !has_opt && needs_opt {
         OptRecord::new(UDP_SIZE, false).append(query);
         // RFC 1035 section 4.1.1: ARCOUNT. Of what the client has sent, no record goes along.
         if let Some(arcount) = query.get_mut(10..12) {
@@ -65,6 +76,8 @@ mod tests {
     use super::super::{Name, RecordType, read_query, write_plain_query, write_recursive_query};
     use super::*;
 
+    const BY_TCP: StreamForm = StreamForm { needs_opt: false, block: None, asks_keepalive: true };
+
     fn query(opt: Option<&OptRecord<'_>>) -> Vec<u8> {
         let mut query = Vec::new();
         write_recursive_query(7, &Name::parse("www.example").unwrap(), RecordType::A, opt, &mut query);
@@ -77,7 +90,7 @@ mod tests {
         for opt in [None, Some(&opt)] {
             for asks_keepalive in [false, true] {
                 let mut padded = query(opt);
-                extend_stream_query(&mut padded, Some(128), asks_keepalive);
+                extend_stream_query(&mut padded, StreamForm { needs_opt: true, block: Some(128), asks_keepalive });
                 assert_eq!(padded.len(), 128);
                 let edns = read_query(&padded).unwrap().edns.unwrap();
                 assert_eq!((edns.udp_size, edns.dnssec_ok), if opt.is_some() { (1400, true) } else { (1232, false) });
@@ -94,7 +107,7 @@ mod tests {
             let name = Name::parse(&"abcdefg.".repeat(labels)).unwrap();
             let mut padded = Vec::new();
             write_plain_query(0, &name, RecordType::A, &mut padded);
-            extend_stream_query(&mut padded, Some(128), false);
+            extend_stream_query(&mut padded, StreamForm { needs_opt: true, block: Some(128), asks_keepalive: false });
             assert_eq!(padded.len() % 128, 0);
             assert!(read_query(&padded).is_ok());
         }
@@ -103,11 +116,11 @@ mod tests {
     #[test]
     fn query_without_opt_gets_none_by_tcp() {
         let mut plain = query(None);
-        extend_stream_query(&mut plain, None, true);
+        extend_stream_query(&mut plain, BY_TCP);
         assert_eq!(plain, query(None));
         let opt = OptRecord::new(1400, true);
         let mut asking = query(Some(&opt));
-        extend_stream_query(&mut asking, None, true);
+        extend_stream_query(&mut asking, BY_TCP);
         let edns = read_query(&asking).unwrap().edns.unwrap();
         assert_eq!(edns.iter_options().collect::<Vec<_>>(), [(OptionCode::TCP_KEEPALIVE, [].as_slice())]);
     }

@@ -43,6 +43,16 @@ impl SilenceClock {
         *self = Self::default();
     }
 
+    /// The ID of the sign of life that was asked for.
+    pub fn sign(&self) -> Option<u16> {
+        self.sign.map(|(id, _)| id)
+    }
+
+    /// Whether a sign of life was asked for and has not come.
+    pub fn is_asked(&self) -> bool {
+        self.sign.is_some()
+    }
+
     /// For how long nothing has come though something should.
     pub fn lasts(&self, now: Instant) -> Option<Duration> {
         self.since.map(|since| now.saturating_duration_since(since))
