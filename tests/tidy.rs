@@ -77,7 +77,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
+    ("load", &["address", "admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type.
     ("admin", &["address", "taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
     // To `limit`: a resolver that is ourselves is told by our addresses.
@@ -103,7 +103,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `sight`: what is told of a race is its value.
     ("engine", &["address", "state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
-    ("state", &["address", "config", "policy", "cache", "limit", "wire", "metrics"]),
+    // To `net`: what a connection to a backend by TLS needs belongs to the backend, and is shared by all workers as that is.
+    ("state", &["address", "net", "config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["address", "policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.

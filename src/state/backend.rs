@@ -6,10 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use arc_swap::ArcSwapOption;
+
 use super::backend_cookies::BackendCookies;
 use crate::address::BackendAddress;
 use crate::config::BackendConfig;
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
+use crate::net::tls::{ClientTls, TrustRules};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
 
@@ -25,6 +28,8 @@ pub struct SharedBackend {
     pub index: BackendIndex,
     /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
     pub affinity_number: u32,
+    /// What a connection to it needs, if it is asked by TLS.
+    tls: ArcSwapOption<ClientTls>,
     /// What each worker counts, from its first query on.
     counters: Box<[OnceLock<Box<BackendCounters>>]>,
     /// What earlier processes have counted.
@@ -121,6 +126,7 @@ impl SharedBackend {
             name: config.name.clone(),
             index,
             affinity_number,
+            tls: ArcSwapOption::empty(),
             counters: (0..workers).map(|_| OnceLock::new()).collect(),
             carried: OnceLock::new(),
             probes: Counter::default(),
@@ -147,6 +153,21 @@ impl SharedBackend {
     /// Whether nobody on the way to it can read along.
     pub fn is_encrypted(&self) -> bool {
         self.address.scheme.is_encrypted()
+    }
+
+    /// What a connection to it needs, if it is asked by TLS; none, if it cannot be known who it is.
+    pub fn tls(&self) -> Option<Arc<ClientTls>> {
+        self.tls.load_full()
+    }
+
+    /// Judges it by these rules from now on. With the same ones, sessions that can be resumed stay.
+    pub(super) fn set_trust(&self, rules: &TrustRules) -> Result<(), String> {
+        if self.tls.load().as_ref().is_some_and(|tls| tls.rules() == rules) {
+            return Ok(());
+        }
+        let tls = ClientTls::new(rules);
+        self.tls.store(tls.as_ref().ok().cloned().map(Arc::new));
+        tls.map(drop)
     }
 
     /// What a worker counts.

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, ClientConnection};
 
 use super::problem::tls_problem;
-use super::roots::{store_of_pem, store_of_system};
+use super::roots::TlsRoots;
 use super::verifier::PinVerifier;
 use crate::address::{ServerIdentity, Verify};
 
@@ -28,10 +28,10 @@ pub struct ClientTls {
 /// Whom a server may be, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustRules {
-    /// Who it must be; its name is told to it (SNI).
+    /// What it has to prove. It is told the name, if there is one (SNI).
     pub identity: ServerIdentity,
-    /// The authorities that may vouch for it (PEM); those of this system, if there is no text.
-    pub ca: Option<Vec<u8>>,
+    /// Who may vouch for it; needed where a chain is looked at.
+    pub roots: Option<TlsRoots>,
     /// Its address.
     pub address: IpAddr,
     /// The protocols that we speak (ALPN), the preferred first.
@@ -119,11 +119,8 @@ fn verifier(rules: &TrustRules, provider: &Arc<CryptoProvider>) -> Result<Arc<dy
     let pins = || rules.identity.pins.clone();
     let verifier = match rules.identity.verify {
         Verify::Full => {
-            let roots = match &rules.ca {
-                Some(pem) => store_of_pem(pem)?,
-                None => store_of_system()?,
-            };
-            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+            let roots = rules.roots.as_ref().ok_or("nobody is known who could vouch for it")?;
+            let chain = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots.store()), Arc::clone(provider));
             let chain = chain.build().map_err(|error| error.to_string())?;
             PinVerifier::new(Some(chain), pins(), provider)
         }

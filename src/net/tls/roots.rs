@@ -17,6 +17,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 #[derive(Clone, Debug)]
 pub struct TlsRoots {
     config: Arc<ClientConfig>,
+    store: Arc<RootCertStore>,
     /// The text that they were read from; empty: they are those of this system.
     pem: Arc<[u8]>,
 }
@@ -51,8 +52,14 @@ impl TlsRoots {
         // One of the two providers that there are, said here so that nothing depends on what else is linked.
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
-        Ok(Self { config, pem: pem.into() })
+        let store = Arc::new(roots);
+        let config = Arc::new(builder.with_root_certificates(Arc::clone(&store)).with_no_client_auth());
+        Ok(Self { config, store, pem: pem.into() })
+    }
+
+    /// The certificates.
+    pub(super) fn store(&self) -> &Arc<RootCertStore> {
+        &self.store
     }
 
     /// TLS over a connection to a server whose certificate must bear this address.
@@ -74,7 +81,7 @@ impl TlsRoots {
 }
 
 /// The authorities that stand in a text of certificates (PEM).
-pub(super) fn store_of_pem(pem: &[u8]) -> Result<RootCertStore, String> {
+fn store_of_pem(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| error.to_string())?;
@@ -84,7 +91,7 @@ pub(super) fn store_of_pem(pem: &[u8]) -> Result<RootCertStore, String> {
 }
 
 /// The authorities that this system trusts.
-pub(super) fn store_of_system() -> Result<RootCertStore, String> {
+fn store_of_system() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(load_native_certs().certs);
     if roots.is_empty() { Err("this system has no certificates".to_owned()) } else { Ok(roots) }

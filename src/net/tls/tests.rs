@@ -74,7 +74,7 @@ impl Leaf {
 pub(crate) fn rules(ca: &Authority, name: Option<&str>) -> TrustRules {
     TrustRules {
         identity: ServerIdentity { name: name.map(str::to_owned), ..ServerIdentity::default() },
-        ca: Some(ca.pem()),
+        roots: Some(TlsRoots::of_pem(&ca.pem()).unwrap()),
         address: IpAddr::from([192, 0, 2, 1]),
         alpn: vec![b"dot".to_vec()],
         certificate: None,
@@ -188,8 +188,8 @@ fn rules_that_cannot_be_are_told() {
     let problem = |rules: &TrustRules| ClientTls::new(rules).err();
     let wrong = rules(&ca, Some("no name"));
     assert_eq!(problem(&wrong).as_deref(), Some("\"no name\" is no name that a certificate can bear"));
-    let empty = TrustRules { ca: Some(Vec::new()), ..rules(&ca, None) };
-    assert_eq!(problem(&empty).as_deref(), Some("it holds no certificate"));
+    let nobody = TrustRules { roots: None, ..rules(&ca, None) };
+    assert_eq!(problem(&nobody).as_deref(), Some("nobody is known who could vouch for it"));
 }
 
 #[test]
