@@ -29,6 +29,7 @@ mod form;
 mod hash;
 mod header;
 mod name;
+mod padding;
 mod query;
 mod question;
 mod rdata;
@@ -56,6 +57,7 @@ pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
+pub use padding::{QUERY_BLOCK, add_opt, pad_query};
 pub use query::{
     OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
     write_query, write_recursive_query, write_without_opt,

@@ -208,7 +208,7 @@ impl Scene {
     fn ask(&mut self) {
         self.pool.refresh(self.now, |_| {});
         let hasher = HashSeed([1, 2]).question_hasher();
-        let list = self.pool.candidates(b"\x07example\0", &hasher, &mut self.rng, self.now);
+        let list = self.pool.candidates(&mut self.io, b"\x07example\0", &hasher, &mut self.rng, self.now);
         let backend = list.get(0).expect("somebody is asked");
         let asked = self.pool.backend(backend).address;
         let member = *self.members.keys().find(|member| address(**member) == asked).expect("a member");
