@@ -71,9 +71,10 @@ impl<I: Io> ActiveRace<'_, I> {
         for (attempt, slot) in entry.take_query_slots() {
             let Some(asked) = entry.race.attempt(attempt) else { continue };
             let backend = asked.backend;
+            let opened = if pool.is_by_stream(backend) { io.opened(slot.socket()) } else { None };
             io.quarantine(slot, *now, |outstanding| {
                 let proof = outstanding.proof();
-                let sent = entry.sent_at(&asked, proof);
+                let sent = handed_at(entry.sent_at(&asked, proof), opened);
                 let is_charged = pool.charge(backend, sent);
                 let (hash, flags, pool, plan) = (entry.hash, entry.flags, entry.pool, entry.plan);
                 let kind = asked.kind;
@@ -290,6 +291,12 @@ impl<C: Client> Engine<C> {
     pub fn on_fetch_failed<I: Io<Client = C>>(&mut self, io: &mut I, race: RaceRef, result: Fetched, now: Instant) {
         self.with_race(io, race, now, |race| race.fail_fetch(result));
     }
+}
+
+/// When a query that was sent then was handed to its connection, if that was opened later: its handshake is not the backend's latency.
+#[inline]
+pub(super) fn handed_at(sent: Instant, opened: Option<Instant>) -> Instant {
+    opened.map_or(sent, |opened| sent.max(opened))
 }
 
 /// Gives a reply to one client; `is_signed`: whose query bears a TSIG record.

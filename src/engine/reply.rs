@@ -7,6 +7,7 @@ use super::active_race::ActiveRace;
 use super::attempt::{Outstanding, Quarantined, TakenSlot};
 use super::cached::{key_of_reply, split};
 use super::explain::LateReport;
+use super::finish::handed_at;
 use super::io::{Client, Io, SentAttempt};
 use super::proof::Proof;
 use crate::metrics::Dropped;
@@ -194,7 +195,8 @@ impl<I: Io> ActiveRace<'_, I> {
         if proof.has(Proof::COOKIE) {
             pool.renew_cookies(asked.backend, reply, Urgency::CanWait, now);
         }
-        let latency = now.saturating_duration_since(entry.sent_at(&asked, proof));
+        let opened = if pool.is_by_stream(asked.backend) { self.io.opened(slot.socket()) } else { None };
+        let latency = now.saturating_duration_since(handed_at(entry.sent_at(&asked, proof), opened));
         let end = if rank == Rank::Failure { End::Failure(latency) } else { End::Reply(latency) };
         self.settle(outstanding, slot, end);
         if !lacking.is_none() && proof.has(Proof::LENIENT) {
@@ -215,8 +217,8 @@ impl<I: Io> ActiveRace<'_, I> {
             let has_opt = entry.has_opt() || !entry.is_signed() && pool.is_encrypted(asked.backend);
             self.tell_heard(&asked, outstanding.proof(), reply);
             if has_opt && is_opt_refusal(reply) && self.entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
-                let took = self.now.saturating_duration_since(asked.asked_at);
-                self.settle(outstanding, slot, End::Failure(took));
+                let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
+                self.settle(outstanding, slot, End::Failure(self.now.saturating_duration_since(handed)));
                 return self.drive(None);
             }
             // If nobody does better, the client is told of a failure, not of silence.
@@ -229,8 +231,8 @@ impl<I: Io> ActiveRace<'_, I> {
     fn end_failed(&mut self, outstanding: Outstanding, slot: QuerySlot) {
         let attempt = outstanding.attempt();
         let Some(asked) = self.entry.race.attempt(attempt) else { return };
-        let took = self.now.saturating_duration_since(asked.asked_at);
-        self.settle(outstanding, slot, End::Failure(took));
+        let handed = handed_at(asked.asked_at, self.io.opened(slot.socket()));
+        self.settle(outstanding, slot, End::Failure(self.now.saturating_duration_since(handed)));
         self.entry.race.on_failure(attempt);
         self.drive(None);
     }

@@ -67,6 +67,10 @@ impl Io for Outside {
 
     fn dial(&mut self, _sockets: SocketSetId, _now: Instant) {}
 
+    fn opened(&self, _socket: SocketId) -> Option<Instant> {
+        None
+    }
+
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         self.backend_sockets.remove(sockets)
     }

@@ -44,6 +44,10 @@ impl Io for Sockets {
 
     fn dial(&mut self, _: SocketSetId, _: Instant) {}
 
+    fn opened(&self, _: SocketId) -> Option<Instant> {
+        None
+    }
+
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         self.open.remove(&sockets.0).expect("it was open");
         0
