@@ -120,9 +120,11 @@ impl<I: Io> ActiveRace<'_, I> {
         let sockets = pool.sockets(*io, backend);
         let with_opt = edns && !pool.is_without_opt(backend, now);
         // Of a query with a TSIG record nothing may be changed.
-        let is_case_random = pool.is_case_random(backend, now) && !entry.is_signed();
+        // Nobody can join a connection who does not see it: what comes by one needs no further proof.
+        let is_by_stream = pool.is_by_stream(backend);
+        let is_case_random = !is_by_stream && pool.is_case_random(backend, now) && !entry.is_signed();
         let proof = if is_case_random { proof.with(Proof::CASE) } else { proof };
-        let has_cookies = pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
+        let has_cookies = !is_by_stream && pool.cookies(backend).is_some() && with_opt && !entry.is_signed();
         let proof = if has_cookies { proof.with(Proof::COOKIE) } else { proof };
         let is_test = (is_case_random || has_cookies) && pool.take_doubt(backend);
         let proof = if is_test { proof.with(Proof::LENIENT) } else { proof };
@@ -133,11 +135,16 @@ impl<I: Io> ActiveRace<'_, I> {
         let (hash, since) = (entry.hash, entry.race.started());
         let kind = entry.race.attempt(attempt).map_or(Kind::First, |attempt| attempt.kind);
         let report = SentAttempt { hash, pool: &pool.shared, backend, kind, since };
-        let avoid = if pool.is_by_stream(backend) { entry.waits_at(attempt, backend) } else { None };
+        let avoid = if is_by_stream { entry.waits_at(attempt, backend) } else { None };
+        let is_encrypted = with_opt && !entry.is_signed() && pool.is_encrypted(backend);
+        let is_padded = is_encrypted && pool.shared.config.connections.padding;
         let slot = io.send(sockets, outstanding, &report, avoid, now, |slot, out| {
             let opt_at = entry.write_query(with_opt, out);
             if let Some(cookies) = cookies {
                 wire::add_cookie(out, opt_at, cookies, own_udp_size);
+            }
+            if is_encrypted {
+                wire::add_opt(out, opt_at, own_udp_size);
             }
             if asks_version {
                 wire::ask_zone_version(out, opt_at, own_udp_size);
@@ -145,6 +152,9 @@ impl<I: Io> ActiveRace<'_, I> {
             if is_case_random {
                 let qname = wire::HEADER_LEN..wire::HEADER_LEN + entry.question().len().saturating_sub(QTYPE_QCLASS);
                 wire::set_case(out.get_mut(qname).unwrap_or_default(), secret.case(slot, entry.hash));
+            }
+            if is_padded {
+                wire::pad_query(out, opt_at, wire::QUERY_BLOCK);
             }
         })?;
         self.entry.set_query_slot(attempt, Some(slot), self.spills);
@@ -197,9 +207,10 @@ impl<I: Io> ActiveRace<'_, I> {
     pub(super) fn judge(&mut self, outstanding: Outstanding, reply: &Reply<'_>) {
         let Self { entry, pool, .. } = self;
         let attempt = outstanding.attempt();
-        // Where the client sent none, the query may have had one for our cookie.
-        let has_opt = entry.has_opt() || outstanding.proof().has(Proof::COOKIE);
         let asked = entry.race.attempt(attempt);
+        // Where the client sent none, the query may have had one for our cookie, or since it is encrypted.
+        let is_encrypted = || !entry.is_signed() && asked.is_some_and(|asked| pool.is_encrypted(asked.backend));
+        let has_opt = entry.has_opt() || outstanding.proof().has(Proof::COOKIE) || is_encrypted();
         if has_opt && is_opt_refusal(reply) && entry.race.on_opt_refused(attempt) == OptRefusal::AskedAgain {
             return self.drive(None);
         }

@@ -52,6 +52,9 @@ pub trait Io {
     /// Connects to a backend that is cold, unless somebody does so already.
     fn dial(&mut self, sockets: SocketSetId, now: Instant);
 
+    /// When the connection with this number was opened; `None` by UDP.
+    fn opened(&self, socket: SocketId) -> Option<Instant>;
+
     /// Queues a query for a backend: `write` is told its place and writes it, with any ID. By stream it goes by another connection
     /// than `avoid`, if one can be had: there an earlier attempt of the same race waits.
     ///

@@ -235,8 +235,9 @@ impl Pool {
     }
 
     /// Whom to ask for the next query, in order. `qname` is folded.
-    pub(super) fn candidates(
-        &self,
+    pub(super) fn candidates<I: Io>(
+        &mut self,
+        io: &mut I,
         qname: &[u8],
         hasher: &QuestionHasher,
         rng: &mut impl Rng,
@@ -276,9 +277,13 @@ impl Pool {
         {
             self.shared.affinity.insert(name, self.shared.backend(first).affinity_number);
         }
-        let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
-        let weight = |backend: BackendIndex| self.shared.weight(backend);
-        let mut candidates = order(&candidates, self.shared.rules(), &known, weight, rng);
+        let mut candidates = if self.by_stream.is_empty() && !self.shared.has_machines() {
+            let known = BackendStats { loads: &self.loads, latency: &self.latency, now };
+            let weight = |backend: BackendIndex| self.shared.weight(backend);
+            order(&candidates, self.shared.rules(), &known, weight, rng)
+        } else {
+            self.order_ways(io, &candidates, rng, now)
+        };
         if !candidates.all_down() {
             self.behind.iter().for_each(|backend| candidates.push_last(*backend));
         }

@@ -152,6 +152,7 @@ impl Forwarder {
             fetches,
             by_tcp: ByTcp::new(by_tcp, tasks),
             way: Way { listeners: Vec::new(), paced: Paced::default(), is_draining: false },
+            by_stream: Vec::new(),
             counters: Arc::clone(&counters),
             taps,
             explained: None,
@@ -179,6 +180,7 @@ impl Forwarder {
     /// Puts another state in force. Races that run end by the rules that they began with.
     pub fn set_state(&mut self, state: Arc<ForwarderState>, now: Instant) {
         self.outside.state = Arc::clone(&state);
+        self.outside.refresh_stream_ways();
         self.engine.set_state(&mut self.outside, state, now);
     }
 

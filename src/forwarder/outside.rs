@@ -18,10 +18,10 @@ use crate::engine::{
     SentAttempt, TakenSlot, TcpQuery, Waiter,
 };
 use crate::metrics::{Counters, Dropped};
-use crate::net::backend_sockets::{BackendSockets, Refused};
+use crate::net::backend_sockets::{BackendSockets, Refused, StreamWay, TlsSource};
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend};
+use crate::state::{ForwarderState, HealthEvent, HealthSignal, SharedBackend, SharedPool};
 use crate::taps::{AttemptMessage, WorkerTaps};
 use crate::wire::{self, Reply};
 
@@ -45,6 +45,8 @@ pub(super) struct Outside {
     pub(super) by_tcp: ByTcp,
     /// The way out to the clients.
     pub(super) way: Way,
+    /// The backends that are asked by stream.
+    pub(super) by_stream: Vec<(SocketSetId, Arc<SharedBackend>)>,
     /// What is counted.
     pub(super) counters: Arc<Counters>,
     /// What observes queries.
@@ -57,7 +59,13 @@ impl Io for Outside {
     type Client = Client;
 
     fn add_backend(&mut self, backend: &Arc<SharedBackend>) -> SocketSetId {
-        self.backend_sockets.add(backend.address.socket)
+        if !backend.is_by_stream() {
+            return self.backend_sockets.add(backend.address.socket);
+        }
+        let way = self.stream_way(backend);
+        let sockets = self.backend_sockets.add_by_stream(backend.address.socket, way);
+        self.by_stream.push((sockets, Arc::clone(backend)));
+        sockets
     }
 
     fn is_cold(&self, sockets: SocketSetId) -> bool {
@@ -68,7 +76,12 @@ impl Io for Outside {
         self.backend_sockets.dial(sockets, now);
     }
 
+    fn opened(&self, socket: SocketId) -> Option<Instant> {
+        self.backend_sockets.opened_at(socket)
+    }
+
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
+        self.by_stream.retain(|(other, _)| *other != sockets);
         self.backend_sockets.remove(sockets)
     }
 
@@ -227,6 +240,38 @@ impl Outside {
         }
         report.pool.state.counters[usize::from(self.me.0)].slow_races.increment();
         self.taps.slow_race(report.race.started(), report.now, |at| report.told(at))
+    }
+}
+
+impl Outside {
+    /// How a backend is asked by stream, as the state in force has it.
+    fn stream_way(&self, backend: &Arc<SharedBackend>) -> StreamWay {
+        let is_its = |pool: &&Arc<SharedPool>| pool.backends.iter().any(|other| Arc::ptr_eq(other, backend));
+        let pool = self.state.pools.iter().find(is_its);
+        let config = pool.map(|pool| &pool.config);
+        let (health, probe) =
+            config.map_or_else(Default::default, |config| (config.rules.health, config.probe.clone()));
+        let mut sign_of_life = Vec::new();
+        wire::write_plain_query(0, &probe.name, probe.rtype, &mut sign_of_life);
+        let counters = backend.counters(usize::from(self.me.0));
+        let of = Arc::clone(backend);
+        StreamWay {
+            tls: backend.is_encrypted().then(|| Box::new(move || of.tls()) as Box<TlsSource>),
+            rules: config.map(|config| config.connections).unwrap_or_default(),
+            health_timeout: health.timeout,
+            health_interval: health.interval,
+            sign_of_life,
+            counters: Arc::clone(counters.connections.get_or_init(Arc::default)),
+        }
+    }
+
+    /// The rules of connections may be others now.
+    pub(super) fn refresh_stream_ways(&mut self) {
+        for place in 0..self.by_stream.len() {
+            let (sockets, backend) = &self.by_stream[place];
+            let (sockets, way) = (*sockets, self.stream_way(backend));
+            self.backend_sockets.set_stream_way(sockets, way);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! to has one writer, as all have, and is another than those of the workers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::counters::{BackendCounters, Counters, PoolCounters, RCODES};
 use super::snapshot::{Attempts, BackendSnapshot, CacheSnapshot, PoolSnapshot, Snapshot, Wins};
@@ -110,6 +111,14 @@ impl BackendSnapshot {
             unreachable: self.unreachable.saturating_sub(earlier.unreachable),
             timeouts: self.timeouts.saturating_sub(earlier.timeouts),
             lost_attempts: self.lost_attempts.saturating_sub(earlier.lost_attempts),
+            connections: self.connections.as_deref().map(|connections| {
+                Box::new(
+                    earlier
+                        .connections
+                        .as_deref()
+                        .map_or_else(|| connections.clone(), |earlier| connections.since(earlier)),
+                )
+            }),
             latency: self.latency.since(&earlier.latency),
             ..self.clone()
         };
@@ -160,6 +169,9 @@ impl BackendCounters {
         self.unreachable.add(counted.unreachable);
         self.timeouts.add(counted.timeouts);
         self.lost_attempts.add(counted.lost_attempts);
+        if let Some(connections) = &counted.connections {
+            self.connections.get_or_init(Arc::default).add(connections);
+        }
         self.latency.add(&counted.latency);
     }
 }
@@ -226,6 +238,7 @@ mod tests {
             timeouts: 0,
             lost_attempts: sum(&|of| of.lost_attempts.get()),
             unsent: vec![(Want::Ports, sum(&|of| of.unsent[Want::Ports as usize].get()))],
+            connections: None,
             latency,
             origin: Vec::new(),
             is_listed: false,

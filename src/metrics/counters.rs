@@ -4,11 +4,12 @@
 //! wants totals adds the sets up. Names and labels are those of docs/src/contract.md, Metrics.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::connections::ConnectionCounters;
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
 use crate::wire::{Cookie, CookieState, MalformedCookie, Transport};
@@ -420,6 +421,8 @@ pub struct BackendCounters {
     pub lost_attempts: Counter,
     /// Attempts that could not leave, by [`Want`].
     pub unsent: [Counter; Want::ALL.len()],
+    /// Its connections, if it is asked by stream.
+    pub connections: OnceLock<Arc<ConnectionCounters>>,
     /// Time to reply.
     pub latency: Histogram,
 }

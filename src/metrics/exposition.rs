@@ -4,6 +4,8 @@
 //! the contract's names in either form, and who asks for OpenMetrics gets that. Everybody else gets the Prometheus text
 //! format, in which `HELP` and `TYPE` must name the sample itself: the same text with those two lines corrected.
 
+mod connections;
+
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use self::connections::write_connections;
 use super::counters::{Cause, DIVERGENCES, FETCHED, Want};
 use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
 use super::histogram::HistogramSnapshot;
@@ -366,6 +369,7 @@ impl Collector for Exposition {
         gauge(encoder, &POOL_BACKENDS, by_state)?;
         let latencies = backends(pools).map(|(pool, backend)| (by_backend(pool, backend), &backend.latency));
         histogram(encoder, &LATENCY, latencies)?;
+        write_connections(encoder, pools, backend_series.map_or(usize::MAX, usize::from))?;
         histogram(encoder, &DURATION, pools.iter().map(|pool| (by_pool(pool), &pool.duration)))?;
         cache.iter().try_for_each(|cache| write_cache(encoder, cache, pools))?;
         write_reload(encoder, reload)?;

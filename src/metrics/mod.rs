@@ -15,7 +15,7 @@ pub mod processes;
 pub mod snapshot;
 mod usage;
 
-pub use connections::{ConnectionCounters, ConnectionKind, LostCause};
+pub use connections::{ConnectionCounters, ConnectionKind, ConnectionsSnapshot, LostCause};
 pub use counters::{
     BackendCounters, Cause, CookieKind, Counter, Counters, DIVERGENCES, Dropped, FETCHED, Fetched, PoolCounters,
     REASONS, SOURCES, Source, Summary, Tap, TapFate, Want,

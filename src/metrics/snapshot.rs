@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::discovery::{Order, Origin, SourceSnapshot};
 use serde::{Deserialize, Serialize};
 
+use super::connections::ConnectionsSnapshot;
 use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
@@ -249,6 +250,9 @@ pub struct BackendSnapshot {
     pub lost_attempts: u64,
     /// Attempts that could not leave, by what was wanting.
     pub unsent: Vec<(Want, u64)>,
+    /// Its connections, if it is asked by stream.
+    #[serde(default)]
+    pub connections: Option<Box<ConnectionsSnapshot>>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
     /// Who says that it is a member; the most binding first.

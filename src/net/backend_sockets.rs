@@ -49,7 +49,7 @@ use rustix::time::{
 };
 
 use self::connections::{Connections, StreamSet};
-pub use self::connections::{End, Ended, StreamWay};
+pub use self::connections::{End, Ended, StreamWay, TlsSource};
 use self::filling::{Filling, Spare};
 use self::room::Room;
 use self::sent::SentIds;

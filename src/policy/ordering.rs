@@ -4,10 +4,13 @@
 //! Between the moment at which a backend dies without a word and the moment at which probes know, as few queries as possible
 //! should wait for it.
 
+mod ways;
+
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+pub use self::ways::{Way, order_ways};
 use super::backend_load::BackendLoad;
 use super::balance::Balance;
 use super::candidates::{BackendIndex, Candidates};

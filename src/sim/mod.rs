@@ -11,9 +11,11 @@
 //! into the delay of a backend), the network apart from a backend's delay and loss, TCP, forgers, and more than one worker.
 
 mod backend;
+mod connections;
 mod delay;
 mod event;
 mod histogram;
+mod links;
 mod message;
 mod model;
 mod names;
@@ -27,7 +29,7 @@ mod world;
 
 pub use delay::{Delay, Empirical};
 pub use event::Happening;
-pub use model::{Capacity, Model, PoolModel, Scenario};
+pub use model::{Capacity, Connections, Model, PoolModel, Scenario};
 pub use names::Names;
 pub use record::{Asked, Record, Reply, Report, run};
 pub use script::{Led, Move, lead};

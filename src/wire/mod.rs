@@ -28,7 +28,9 @@ mod expand;
 mod form;
 mod hash;
 mod header;
+mod keepalive;
 mod name;
+mod padding;
 mod query;
 mod question;
 mod rdata;
@@ -37,7 +39,6 @@ mod reply;
 #[cfg(test)]
 mod sample;
 mod sections;
-mod stream_query;
 mod synthesis;
 mod text;
 mod transport;
@@ -56,7 +57,9 @@ pub use edns::{Edns, OptRecord, Options};
 pub use form::{ClientEdns, ClientForm, PlainForm};
 pub use hash::{HashSeed, NameHasher, QuestionHasher};
 pub use header::{Flag, HEADER_LEN, Header, set_id};
+pub use keepalive::{ask_keepalive, told_keepalive};
 pub use name::{Name, NameError, eq_ignore_case, fold, suffixes};
+pub use padding::{QUERY_BLOCK, add_opt, pad_query};
 pub use query::{
     OwnEdns, Query, QuestionFlags, QuestionKey, Rejected, add_cookie, read_query, write_own_query, write_plain_query,
     write_query, write_recursive_query, write_without_opt,
@@ -66,7 +69,6 @@ pub use rdata::{Field, Mnemonics, NameRule, RdataForm, same_rdata};
 pub use relay::{ask_for_cookie, shorten, write_response, write_unchanged};
 pub use reply::{Malformed, Reply, extended_error, read_reply};
 pub use sections::{Broken, Message, Section, SectionRecord, SectionRecords, is_reply_to};
-pub use stream_query::{StreamForm, extend_stream_query, told_keepalive};
 pub use synthesis::{edns_of_rejected, write_error, write_prohibited, write_synthesized};
 pub use text::display_name;
 pub use transport::{FRAME_PREFIX, Transport, append_frame, first_message};

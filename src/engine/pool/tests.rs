@@ -44,6 +44,10 @@ impl Io for Sockets {
 
     fn dial(&mut self, _: SocketSetId, _: Instant) {}
 
+    fn opened(&self, _: SocketId) -> Option<Instant> {
+        None
+    }
+
     fn remove_backend(&mut self, sockets: SocketSetId) -> usize {
         self.open.remove(&sockets.0).expect("it was open");
         0
@@ -208,7 +212,7 @@ impl Scene {
     fn ask(&mut self) {
         self.pool.refresh(self.now, |_| {});
         let hasher = HashSeed([1, 2]).question_hasher();
-        let list = self.pool.candidates(b"\x07example\0", &hasher, &mut self.rng, self.now);
+        let list = self.pool.candidates(&mut self.io, b"\x07example\0", &hasher, &mut self.rng, self.now);
         let backend = list.get(0).expect("somebody is asked");
         let asked = self.pool.backend(backend).address;
         let member = *self.members.keys().find(|member| address(**member) == asked).expect("a member");

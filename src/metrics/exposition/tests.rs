@@ -36,6 +36,7 @@ fn sample() -> Snapshot {
         lost_attempts: 71,
         unsent: vec![(Want::Ports, 40)],
         unreachable: 40,
+        connections: None,
         latency: measured(&[150, 1_500, 20_000_000]),
         origin: Vec::new(),
         is_listed: false,

@@ -101,6 +101,7 @@ pub(in crate::sight) fn backend(name: &str) -> BackendSnapshot {
         timeouts: 0,
         lost_attempts: 0,
         unsent: Vec::new(),
+        connections: None,
         latency: crate::metrics::HistogramSnapshot::default(),
         origin: Vec::new(),
         is_listed: false,

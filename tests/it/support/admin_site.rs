@@ -303,6 +303,7 @@ fn snapshot() -> Snapshot {
         timeouts: 4,
         lost_attempts: 0,
         unsent: Vec::new(),
+        connections: None,
         latency: latency.clone(),
         origin: vec![Origin::Config],
         is_listed: false,

@@ -45,7 +45,13 @@ impl Dial {
         number: SocketId,
         now: Instant,
     ) -> io::Result<Self> {
-        let tls = way.tls.as_ref().map(|tls| tls.begin()).transpose().map_err(io::Error::other)?;
+        let tls = match &way.tls {
+            Some(source) => {
+                let tls = source().ok_or_else(|| io::Error::other("it is not known by what to tell who it is"))?;
+                Some(tls.begin().map_err(io::Error::other)?)
+            }
+            None => None,
+        };
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;

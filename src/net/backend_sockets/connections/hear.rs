@@ -48,6 +48,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let set_id = connection.set_id;
         let Some(dial) = connection.dials.get_mut(which).and_then(Option::as_mut) else { return };
         connection.is_open = true;
+        connection.opened = Some(now);
         connection.idle_since = now;
         let (opened, took) = (dial.stream.opened(), now.saturating_duration_since(dial.began));
         if !connection.waiting.is_empty() {

@@ -33,10 +33,9 @@ use crate::policy::connections::ConnectionPoolRules;
 use crate::policy::query_slots::{QuerySlot, SlotState, SocketId, SocketSetId};
 
 /// How a backend is asked by stream.
-#[derive(Clone, Debug)]
 pub struct StreamWay {
-    /// What TLS needs; `None` by TCP.
-    pub tls: Option<Arc<ClientTls>>,
+    /// Gives what TLS needs as it is now, if that can be had; `None` by TCP.
+    pub tls: Option<Box<TlsSource>>,
     /// How its connections are kept.
     pub rules: ConnectionPoolRules,
     /// How long a sign of life is waited for.
@@ -48,6 +47,9 @@ pub struct StreamWay {
     /// What is counted.
     pub counters: Arc<ConnectionCounters>,
 }
+
+/// Gives what a connection by TLS needs: a reload may change it.
+pub type TlsSource = dyn Fn() -> Option<Arc<ClientTls>>;
 
 /// A connection has ended, and somebody is to know.
 #[derive(Debug)]
@@ -118,6 +120,8 @@ struct Connection {
     /// A second dial was begun.
     is_doubled: bool,
     is_open: bool,
+    /// When it was opened.
+    opened: Option<Instant>,
     /// Frames that wait for it to be open.
     waiting: Vec<u8>,
     /// How many of its slots are taken.
@@ -214,6 +218,13 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         self.add_set(address, Some(Box::new(StreamSet::new(way))))
     }
 
+    /// A backend is asked so from now on. Connections that are open stay.
+    pub fn set_stream_way(&mut self, set_id: SocketSetId, way: StreamWay) {
+        if let Some((stream, _)) = self.stream_mut(set_id) {
+            stream.way = way;
+        }
+    }
+
     /// Whether this is a connection, and no socket for datagrams.
     pub fn is_connection(number: SocketId) -> bool {
         number.0 >= FIRST
@@ -225,6 +236,11 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         let is_good =
             |connection: &Connection| connection.is_open && !connection.is_retired && !connection.clock.is_asked();
         !stream.connections.iter().any(|number| self.connections.get(*number).is_some_and(is_good))
+    }
+
+    /// When a connection was opened; none, if it is not open.
+    pub fn opened_at(&self, number: SocketId) -> Option<Instant> {
+        self.connections.get(number)?.opened
     }
 
     /// Takes what has ended, for the caller to be told of. What waited on it does not any more.

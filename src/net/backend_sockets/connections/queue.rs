@@ -11,7 +11,7 @@ use crate::net::backend_sockets::BackendSockets;
 use crate::net::backend_sockets::sent::SentIds;
 use crate::net::refusal::Refusal;
 use crate::policy::query_slots::{QuerySlot, SocketId, SocketSetId};
-use crate::wire::{StreamForm, append_frame, extend_stream_query};
+use crate::wire::{append_frame, ask_keepalive};
 
 impl<T: Copy, L: Copy> BackendSockets<T, L> {
     /// Queues a message for a backend that is asked by stream, on another connection than `avoid`.
@@ -26,12 +26,14 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         fill: impl FnOnce(QuerySlot, &mut Vec<u8>),
     ) -> Result<QuerySlot, Refusal> {
         let number = self.choose_connection(set_id, avoid, now)?;
-        let form = self.form_of(set_id, number);
+        let is_first = self.connections.get(number).is_some_and(|it| it.taken_slots == 0 && it.heard == 0);
         let slot = self.draw_on(number, user_data).ok_or(Refusal::Full)?;
         let mut message = std::mem::take(&mut self.connections.message);
         message.clear();
         fill(slot, &mut message);
-        extend_stream_query(&mut message, form);
+        if is_first {
+            ask_keepalive(&mut message);
+        }
         let queued = self.push(number, slot.id(), &mut message, now);
         self.connections.message = message;
         if queued.is_none() {
@@ -119,6 +121,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             dials: [Some(dial), None],
             is_doubled: false,
             is_open: false,
+            opened: None,
             waiting: Vec::new(),
             taken_slots: 0,
             sent: self.spare.pop().unwrap_or_else(SentIds::new),
@@ -162,16 +165,6 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         // A backend that ignores most of what it is asked gets another connection in time.
         connection.is_retired |= connection.asked.are_too_many();
         Some(slot)
-    }
-
-    /// What a query on this connection is to have.
-    fn form_of(&self, set_id: SocketSetId, number: SocketId) -> StreamForm {
-        let way = self.stream(set_id).map(|stream| &stream.way);
-        let needs_opt = way.is_some_and(|way| way.tls.is_some());
-        let is_padded = needs_opt && way.is_some_and(|way| way.rules.padding);
-        let is_first =
-            self.connections.get(number).is_some_and(|connection| connection.taken_slots == 0 && connection.heard == 0);
-        StreamForm { needs_opt, block: is_padded.then_some(BLOCK), asks_keepalive: is_first }
     }
 
     /// Puts a message with this ID on a connection. It leaves with the next [`flush`](Self::flush), or when the connection is open.
@@ -222,6 +215,3 @@ const BUSY_SHARE: u32 = 4;
 
 /// Octets that may wait for a backend that does not read, before it is asked no more on this connection.
 const MAX_UNWRITTEN: usize = 256 * 1024;
-
-/// RFC 8467 section 4.1: queries are padded to a multiple of so many octets.
-const BLOCK: usize = 128;

@@ -54,7 +54,10 @@ impl Play {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let counters = Arc::new(ConnectionCounters::default());
         let way = StreamWay {
-            tls: tls.map(Arc::new),
+            tls: tls.map(|tls| {
+                let tls = Arc::new(tls);
+                Box::new(move || Some(Arc::clone(&tls))) as Box<TlsSource>
+            }),
             rules,
             health_timeout: Duration::from_secs(1),
             health_interval: Duration::from_secs(2),
@@ -483,7 +486,7 @@ fn serve_tls(
 }
 
 #[test]
-fn by_tls_queries_are_padded_and_the_next_session_is_resumed() {
+fn by_tls_all_goes_by_one_connection_and_the_next_session_is_resumed() {
     let ca = Authority::new();
     let server = ca.leaf(&["dns.example"]).server();
     let mut play = Play::with(rules(), Some(ClientTls::new(&trust(&ca, Some("dns.example"))).unwrap()));
@@ -492,10 +495,7 @@ fn by_tls_queries_are_padded_and_the_next_session_is_resumed() {
         (0..5).for_each(|number| assert!(play.ask(round * 5 + number).is_ok()));
         play.until(|play| play.replied.len() == 5 * (round as usize + 1));
         assert_eq!(play.made(kind), 1);
-        for query in peer.join().unwrap().unwrap() {
-            assert_eq!(query.len(), 128);
-            assert!(read_query(&query).unwrap().edns.is_some());
-        }
+        assert!(peer.join().unwrap().unwrap().iter().all(|query| read_query(query).is_ok()));
         play.until_open(0);
     }
     assert!(play.ended.is_empty(), "{:?}", play.ended);
