@@ -30,6 +30,8 @@ pub struct SharedBackend {
     pub affinity_number: u32,
     /// What a connection to it needs, if it is asked by TLS.
     tls: ArcSwapOption<ClientTls>,
+    /// Why the last connection to it did not come to be, if that is so.
+    connection_problem: ArcSwapOption<String>,
     /// What each worker counts, from its first query on.
     counters: Box<[OnceLock<Box<BackendCounters>>]>,
     /// What earlier processes have counted.
@@ -127,6 +129,7 @@ impl SharedBackend {
             index,
             affinity_number,
             tls: ArcSwapOption::empty(),
+            connection_problem: ArcSwapOption::empty(),
             counters: (0..workers).map(|_| OnceLock::new()).collect(),
             carried: OnceLock::new(),
             probes: Counter::default(),
@@ -168,6 +171,26 @@ impl SharedBackend {
         let tls = ClientTls::new(rules);
         self.tls.store(tls.as_ref().ok().cloned().map(Arc::new));
         tls.map(drop)
+    }
+
+    /// Notes why a connection to it did not come to be, or that one did. Returns whether that is news.
+    pub fn note_connection_problem(&self, problem: Option<&str>) -> bool {
+        let known = self.connection_problem.load();
+        let is_news = known.as_ref().map(|known| known.as_str()) != problem;
+        if is_news {
+            self.connection_problem.store(problem.map(|problem| Arc::new(problem.to_owned())));
+        }
+        is_news
+    }
+
+    /// Why the last connection to it did not come to be, if that is so.
+    pub fn connection_problem(&self) -> Option<Arc<String>> {
+        self.connection_problem.load_full()
+    }
+
+    /// Whether it is asked by stream, where a connection holds many queries.
+    pub fn is_by_stream(&self) -> bool {
+        self.address.scheme.is_stream()
     }
 
     /// What a worker counts.
