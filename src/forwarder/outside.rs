@@ -265,6 +265,11 @@ impl Outside {
         }
     }
 
+    /// The backend that is asked by these connections.
+    pub(super) fn backend_of(&self, sockets: SocketSetId) -> Option<&SharedBackend> {
+        self.by_stream.iter().find(|(other, _)| *other == sockets).map(|(_, backend)| &**backend)
+    }
+
     /// The rules of connections may be others now.
     pub(super) fn refresh_stream_ways(&mut self) {
         for place in 0..self.by_stream.len() {

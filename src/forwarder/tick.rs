@@ -157,6 +157,10 @@ fn tell_ended(
         }
         End::Failed { problem, is_refused } => {
             tracing::debug!(address, problem, queries = taken.len(), "no connection to backend");
+            let backend = outside.backend_of(socket_set).filter(|_| is_refused);
+            if let Some(backend) = backend.filter(|backend| backend.note_connection_problem(Some(&problem))) {
+                tracing::warn!(backend = backend.name, problem, "cannot connect");
+            }
             engine.on_connection_failed(outside, socket_set, taken, is_refused, now);
         }
     }

@@ -188,11 +188,6 @@ impl SharedBackend {
         self.connection_problem.load_full()
     }
 
-    /// Whether it is asked by stream, where a connection holds many queries.
-    pub fn is_by_stream(&self) -> bool {
-        self.address.scheme.is_stream()
-    }
-
     /// What a worker counts.
     #[inline]
     pub fn counters(&self, worker: usize) -> &BackendCounters {

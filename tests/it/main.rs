@@ -17,6 +17,7 @@ mod carried;
 mod catalog_scale;
 mod changes;
 mod chaos;
+mod connections;
 mod container;
 mod ctl;
 mod ctl_cache;

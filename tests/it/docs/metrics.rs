@@ -59,7 +59,7 @@ fn shown() -> BTreeMap<String, Family> {
     let backend = Backend::new(answer("192.0.2.1"));
     let config = format!(
         "workers = 1\n[cache]\n[admin]\nlisten = '127.0.0.1:0'\n[forwarder]\nlisten = ['127.0.0.1:0']\n\
-         [pools.all]\nbackends = ['{}']\n[pools.streamed]\nbackends = ['tcp://{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
+         [forwarder.routes]\n'.' = 'all'\n'stream.example' = 'streamed'\n[pools.all]\nbackends = ['{}']\n[pools.streamed]\nbackends = ['tcp://{}']\n[authorities.a]\nlisten = ['127.0.0.1:0']\n\
          zones = [{{ catalog = 'cat.example', primaries = ['{}'] }}]\n[authorities.a.register]\netcd = 'ts'\n\
          [etcd]\nendpoints = ['http://{}']\n[pools.all.discover]\nfile = 'members.json'\n",
         backend.address(),
