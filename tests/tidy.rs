@@ -30,10 +30,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sim",
             "sight",
             "config",
+            "address",
             "net",
             "policy",
             "sight",
-            "transfer",
             "limit",
             "zone",
             "wire",
@@ -61,6 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "taps",
             "state",
             "config",
+            "address",
             "net",
             "policy",
             "cache",
@@ -87,7 +88,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type. To `zone`: what differs is told as text.
-    ("replicas", &["sight", "state", "net", "policy", "zone", "wire"]),
+    ("replicas", &["address", "sight", "state", "net", "policy", "zone", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
     (

@@ -10,6 +10,7 @@
 
 mod authorization;
 mod cache;
+pub mod certificates;
 mod condition;
 mod connections;
 mod deadline;

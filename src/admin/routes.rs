@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::cache::{CacheAccess, Scope};
+use super::certificates;
 use super::divergence;
 use super::explain::{self, ExplainTurn};
 use super::names;
@@ -55,6 +56,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, condition: Arc<Condition>,
         .route("/api/v1/history", get(live::history))
         .route("/api/v1/slow", get(slow::slow))
         .route("/api/v1/names", get(names::names))
+        .route("/api/v1/certificates", get(certificates::certificates))
         .route("/api/v1/divergence", get(divergence::divergence))
         .route("/api/v1/serials", get(divergence::serials))
         .route("/api/v1/zones", get(zones))

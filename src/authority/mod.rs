@@ -29,7 +29,8 @@ use crate::net::tcp::Responder;
 use crate::net::udp::{Socket, inbox};
 use crate::taps::{Side, Taken, Told, WorkerTaps};
 use crate::wire::{
-    Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, Transport, read_query, write_error, write_prohibited,
+    Asks, Cookie, CookieState, MalformedCookie, Query, Rcode, Rejected, Transport, edns_of_rejected, read_query,
+    write_error, write_prohibited,
 };
 use crate::zone::{self, RateKey, Reaction, ZoneDb};
 
@@ -179,13 +180,14 @@ impl Authority {
         self.taps.end_turn();
     }
 
-    /// Answers a query that came by TCP.
+    /// Answers a query that came by a connection.
     pub fn answer_stream_query(&self, message: &[u8], responder: &Responder) {
         let mut out = Vec::new();
         let state = Arc::clone(&self.state.borrow());
-        let asker = (responder.peer(), Transport::Tcp);
+        let transport = responder.transport();
+        let asker = (responder.peer(), transport);
         let arrival = self.read(&state, message, responder.peer().ip(), clock::unix_now_serial);
-        let reaction = match self.react(&state, &arrival, responder.peer(), Transport::Tcp, &mut out) {
+        let reaction = match self.react(&state, &arrival, responder.peer(), transport, &mut out) {
             Handled::Reaction(reaction) => reaction,
             Handled::Transfer(transfer) => match Arc::clone(&self.transfers).try_acquire_owned() {
                 Ok(permit) => {
@@ -210,6 +212,9 @@ impl Authority {
                 return responder.respond(|_| {});
             }
         };
+        if let Some(edns) = edns_of_rejected(message) {
+            responder.add_hop_options(Asks::of(&edns), &mut out);
+        }
         self.count(reaction, &arrival, asker, &mut out);
         self.taps.end_turn();
         responder.respond(|response| *response = out);

@@ -115,7 +115,7 @@ impl Special<'_> {
         chain.sign(now, out);
         let limit = match (self.transport, self.read) {
             (Transport::Udp, Ok(query)) => query.udp_limit(UDP_SIZE),
-            (Transport::Udp, Err(_)) | (Transport::Tcp, _) => usize::from(u16::MAX),
+            (Transport::Udp, Err(_)) | (Transport::Tcp | Transport::Tls, _) => usize::from(u16::MAX),
         };
         if out.len() > limit {
             truncate(self.message, self.cookie, out);
@@ -145,7 +145,8 @@ impl Special<'_> {
             Err(rcode) => return PlannedResponse::Error(rcode),
         };
         match (self.transport, asked.asked) {
-            (Transport::Tcp, TransferKind::Axfr | TransferKind::Ixfr { .. }) => {
+            // RFC 9103 section 7.4: by TLS as by TCP.
+            (Transport::Tcp | Transport::Tls, TransferKind::Axfr | TransferKind::Ixfr { .. }) => {
                 PlannedResponse::Transfer(Arc::clone(zone), Arc::clone(transfers))
             }
             // RFC 5936 section 4.2: there is no AXFR by UDP.

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::EXIT_USAGE;
 use crate::config::words;
@@ -71,6 +72,7 @@ fn check(file: Option<&Path>) -> Result<Checked, LoadError> {
     let setup = load::load_files(config, &mut loader)?;
     let summary = format!("{}: ok ({})", file.display(), summary(&setup));
     let mut warnings = loader.warnings().to_vec();
+    warnings.extend(load::certificate_warnings(&setup.certificates, SystemTime::now()));
     warnings.extend(load::exposed_secrets(&setup.config, Some(&file)));
     Ok(Checked { summary, warnings, setup })
 }
@@ -106,7 +108,7 @@ fn dump(zone: &Zone, out: &mut impl Write) -> io::Result<()> {
 fn summary(Setup { config, zone_dbs, .. }: &Setup) -> String {
     let mut parts = Vec::new();
     if let Some(forwarder) = &config.forwarder {
-        let listen: Vec<_> = forwarder.listen.iter().map(ToString::to_string).collect();
+        let listen: Vec<_> = forwarder.listen.iter().map(|listener| listener.address.to_string()).collect();
         let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
         parts.push(format!("forwarder on {}", listen.join(", ")));
         parts.push(format!(

@@ -1,32 +1,35 @@
 //! `hedgerow ls`: a forwarder without a config file: one pool, for all names.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
-use crate::address::{BackendAddress, BackendUrl};
+use crate::address::{BackendAddress, BackendUrl, ListenAddress};
 use crate::config::{
-    BackendConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint, Limits, PoolConfig,
-    PoolIndex, ProbeConfig, Route, etcd_key, http_endpoint, limits, usual_rate_limit, words,
+    BackendConfig, CertificateConfig, Config, CookieConfig, DiscoverConfig, EtcdConfig, ForwarderConfig, HttpEndpoint,
+    Limits, ListenConfig, PoolConfig, PoolIndex, ProbeConfig, Route, etcd_key, http_endpoint, limits, listen_address,
+    usual_rate_limit, words,
 };
 use crate::limit::{AccessRules, WaitRules};
-use crate::load::{self, Files, Setup};
+use crate::load::{self, Loader};
 use crate::policy::balance::Balance;
 use crate::policy::{Accept, Dispatch, HedgeDelay, Rules, Silence};
-use crate::transfer::tsig::Keys;
 use crate::wire::Name;
 
 /// The options; each is the config key of the same name, with the same words and default.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen, by UDP and TCP; may be given several times
-    #[arg(short, long, value_name = "ADDR", required = true, value_parser = words::listen_address)]
-    listen: Vec<SocketAddr>,
+    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or tls://ADDRESS[:PORT] or tcp://ADDRESS[:PORT]; may be given several times
+    #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
+    listen: Vec<ListenAddress>,
+    /// The chain of certificates that encrypted listeners show, in PEM, the leaf first
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The key of that, in PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// race | hedge | sequential [default: race]
     #[arg(long, value_name = "WORD", value_parser = words::dispatch)]
     dispatch: Option<Dispatch>,
@@ -74,39 +77,35 @@ pub(super) fn run(args: Args) -> ExitCode {
         eprintln!("hedgerow ls: backend {twice} is given twice; name each server once");
         return ExitCode::from(EXIT_USAGE);
     }
-    let loops = load::loops::told(&config(&args));
-    if !loops.is_empty() {
-        eprintln!("hedgerow ls: {loops}");
+    if let Some(listener) = lacks_certificate(&args.listen, args.certificate.is_some()) {
+        eprintln!("hedgerow ls: {listener} has no certificate to show, add --certificate FILE and --key FILE");
         return ExitCode::from(EXIT_USAGE);
     }
-    let secrets = match load::etcd_secrets(&config(&args)) {
-        Ok(secrets) => secrets,
-        Err(problem) => {
-            eprintln!("hedgerow ls: {problem}");
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    let roots = match load::trusted_roots(&config(&args)) {
-        Ok(roots) => roots,
+    let mut loader = Loader::default();
+    match load::load_files_to_serve(config(&args), None, &mut loader) {
+        // SIGHUP reads the certificate again, and changes nothing else.
+        Ok(setup) => run::foreground(setup, move |_| load::load_files_to_serve(config(&args), None, &mut loader)),
         Err(problems) => {
             eprintln!("hedgerow ls: {problems}");
-            return ExitCode::from(EXIT_USAGE);
+            ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// The certificate of the command line, if there is one.
+pub(super) fn own_certificate(chain: Option<&Path>, key: Option<&Path>) -> Vec<CertificateConfig> {
+    let section = |(chain, key): (&Path, &Path)| CertificateConfig {
+        name: "main".to_owned(),
+        chain: chain.to_owned(),
+        key: key.to_owned(),
+        names: Vec::new(),
     };
-    let setup = move || Setup {
-        config: config(&args),
-        zone_dbs: Vec::new(),
-        keys: Keys::default(),
-        token: None,
-        etcd: secrets.clone(),
-        roots: Arc::clone(&roots),
-        cookie_secrets: HashMap::new(),
-        source: None,
-        files: Some(Files::default()),
-        watch: None,
-    };
-    // There is no file to read again: a reload changes nothing, and loses nothing.
-    run::foreground(setup(), move |_| Ok(setup()))
+    chain.zip(key).map(section).into_iter().collect()
+}
+
+/// The first listener that would have a certificate to show, if there is none.
+pub(super) fn lacks_certificate(listen: &[ListenAddress], is_given: bool) -> Option<ListenAddress> {
+    listen.iter().copied().find(|listener| listener.scheme.is_encrypted() && !is_given)
 }
 
 /// The config that the options stand for.
@@ -136,6 +135,7 @@ fn config(args: &Args) -> Config {
         cookies: PoolConfig::COOKIES,
         connections: Default::default(),
     };
+    let listen: Vec<ListenConfig> = args.listen.iter().copied().map(Into::into).collect();
     Config {
         workers: NonZeroUsize::new(args.workers),
         user: None,
@@ -143,18 +143,19 @@ fn config(args: &Args) -> Config {
         busy_poll: Config::BUSY_POLL,
         drain_delay: Config::DRAIN_DELAY,
         forwarder: Some(ForwarderConfig {
-            listen: args.listen.clone(),
+            rate_limit: usual_rate_limit(&listen),
+            listen,
             edns_udp_size: ForwarderConfig::EDNS_UDP_SIZE,
             connections: Default::default(),
             routes: vec![Route { suffix: Name::root(), pool: PoolIndex(0) }],
             access: AccessRules::of(&AccessRules::LOCAL),
             limits: WaitRules::default(),
-            rate_limit: usual_rate_limit(&args.listen),
             cookies: CookieConfig::default(),
         }),
         pools: vec![pool],
         authorities: Vec::new(),
         keys: Vec::new(),
+        certificates: own_certificate(args.certificate.as_deref(), args.key.as_deref()),
         cache: None,
         admin: None,
         supervisor: None,

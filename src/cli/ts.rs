@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::ls::{lacks_certificate, own_certificate};
 use super::{EXIT_USAGE, run};
+use crate::address::ListenAddress;
 use crate::config::{
-    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, RegisterConfig, ZoneSource, etcd_key,
-    http_endpoint, usual_rate_limit, words,
+    AuthorityConfig, Config, CookieConfig, EtcdConfig, HttpEndpoint, ListenConfig, RegisterConfig, ZoneSource,
+    etcd_key, http_endpoint, listen_address, usual_rate_limit, words,
 };
 use crate::limit::AccessRules;
 use crate::load::{self, LoadError, Loader, Setup};
@@ -18,9 +20,15 @@ use crate::zone::{Identity, Miss};
 /// The options; each is the config key of the same name, with the same words and default.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen, by UDP and TCP; may be given several times
-    #[arg(short, long, value_name = "ADDR", required = true, value_parser = words::listen_address)]
-    listen: Vec<SocketAddr>,
+    /// Where to listen: ADDRESS[:PORT] by UDP and TCP, or tls://ADDRESS[:PORT] or tcp://ADDRESS[:PORT]; may be given several times
+    #[arg(short, long, value_name = "ADDR", required = true, value_parser = listen_address)]
+    listen: Vec<ListenAddress>,
+    /// The chain of certificates that encrypted listeners show, in PEM, the leaf first
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The key of that, in PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// What is said of a name that is in no table: silent | nxdomain | refused [default: silent]
     #[arg(long, value_name = "WORD", value_parser = words::miss)]
     miss: Option<Miss>,
@@ -46,9 +54,13 @@ pub(super) struct Args {
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> ExitCode {
-    let is_any = args.listen.first().is_some_and(|first| first.ip().is_unspecified());
+    let is_any = args.listen.first().is_some_and(|first| first.socket.ip().is_unspecified());
     if args.register.is_some() && args.address.is_none() && is_any {
         eprintln!("hedgerow ts: nobody is reached at any address: say with --address where others ask this server");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    if let Some(listener) = lacks_certificate(&args.listen, args.certificate.is_some()) {
+        eprintln!("hedgerow ts: {listener} has no certificate to show, add --certificate FILE and --key FILE");
         return ExitCode::from(EXIT_USAGE);
     }
     let mut loader = Loader::default();
@@ -64,9 +76,11 @@ pub(super) fn run(args: Args) -> ExitCode {
 
 /// The config that the options stand for, with its zones.
 fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
+    let listen: Vec<ListenConfig> = args.listen.iter().copied().map(Into::into).collect();
+    let rate_limit = usual_rate_limit(&listen);
     let authority = AuthorityConfig {
         name: "authority".to_owned(),
-        listen: args.listen.clone(),
+        listen,
         access: AccessRules::of(&AccessRules::EVERYBODY),
         zones: args
             .zones
@@ -81,7 +95,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         catalogs: Vec::new(),
         produced: Vec::new(),
         members_folder: Default::default(),
-        rate_limit: usual_rate_limit(&args.listen),
+        rate_limit,
         cookies: CookieConfig::default(),
         connections: Default::default(),
         register: args.register.clone().map(|key| RegisterConfig::of_key(key, args.address)),
@@ -97,6 +111,7 @@ fn load(args: &Args, loader: &mut Loader) -> Result<Setup, LoadError> {
         pools,
         authorities,
         keys: Vec::new(),
+        certificates: own_certificate(args.certificate.as_deref(), args.key.as_deref()),
         cache: None,
         admin: None,
         supervisor: None,

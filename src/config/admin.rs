@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::section::{Section, Spot};
+use super::listen::Listening;
+use super::section::Section;
 use super::words::Expected;
 use super::{AdminConfig, AdminSocket, limits, words};
+use crate::address::{ListenAddress, Scheme};
 
 impl AdminConfig {
     /// The default of `listen`: only this host reaches it.
@@ -24,18 +26,14 @@ impl AdminConfig {
     pub const BACKEND_SERIES: u16 = 200;
 }
 
-/// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listeners`.
-pub(super) fn read<'d>(
-    mut section: Section<'d>,
-    folder: &Path,
-    listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
-) -> AdminConfig {
+/// Reads `[admin]`. Token file and socket are relative to `folder`; the listener goes to `listening`.
+pub(super) fn read<'d>(mut section: Section<'d>, folder: &Path, listening: &mut Listening<'d>) -> AdminConfig {
     let spot = section.spot.clone();
     let (listen, spot) = match section.take("listen") {
         Some(node) => (node.parsed(words::listen_address).unwrap_or(AdminConfig::LISTEN), node.spot),
         None => (AdminConfig::LISTEN, spot),
     };
-    listeners.push((listen, spot));
+    listening.push(ListenAddress { scheme: Scheme::Tcp, socket: listen }, spot);
     let token_file = section.take("token_file").and_then(|node| node.parsed(words::file_name));
     let socket = section.parsed("socket", |text| read_socket(text, folder), AdminConfig::SOCKET);
     let page = section.boolean("page", AdminConfig::PAGE);

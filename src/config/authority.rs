@@ -1,11 +1,10 @@
 //! `[authorities.*]`: the TS that this process runs itself.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::catalog;
 use super::clients::{read_access, read_rate_limit};
-use super::forwarder::read_listen;
+use super::listen::{self, Listening};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::transfer::{Claims, Transfers};
 use super::{AuthorityConfig, Expected, ZoneSource, connections, cookies, discover, words};
@@ -15,20 +14,20 @@ use crate::zone::{Identity, Text};
 /// An example of what `zones` takes.
 const ZONES_EXAMPLE: &str = "[\"zones/ts1.txt\"]";
 
-/// Reads `[authorities.NAME]`. Zone files are relative to `folder`; each listener goes to `listeners`, and what
+/// Reads `[authorities.NAME]`. Zone files are relative to `folder`; each listener goes to `listening`, and what
 /// else must be looked at together to `claims`.
 pub(super) fn read<'d>(
     name: &str,
     mut section: Section<'d>,
     folder: &Path,
-    listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
+    listening: &mut Listening<'d>,
     claims: &mut Claims<'d>,
     etcd_uses: &mut Vec<Spot<'d>>,
 ) -> AuthorityConfig {
     let listen = section.require("listen", "[\"127.0.0.1:5301\"]");
     let zones = section.require("zones", ZONES_EXAMPLE);
     let mut transfers = Transfers::default();
-    let listen = listen.map(|node| read_listen(&node, listeners)).unwrap_or_default();
+    let listen = listen.map(|node| listen::read(&node, listening)).unwrap_or_default();
     let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
     let register = section.section("register");
     let register = register.map(|register| discover::read_register(register, &listen, etcd_uses));

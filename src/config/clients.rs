@@ -1,8 +1,7 @@
 //! What clients may have of the forwarder or of an authority: who is answered (`allow`, `deny`, `on_denied`), how many queries
 //! may wait (`limits`), and how many responses go out a second (`rate_limit`).
 
-use std::net::SocketAddr;
-
+use super::listen::ListenConfig;
 use super::section::Section;
 use super::{limits, words};
 use crate::limit::{AccessRules, Prefix, RateRules, WaitRules};
@@ -36,13 +35,13 @@ pub(super) fn read_waiting(section: Option<Section<'_>>) -> WaitRules {
 }
 
 /// Reads `rate_limit` of who listens there. Without it, responses are limited where others than this host can ask.
-pub(super) fn read_rate_limit(section: Option<Section<'_>>, listen: &[SocketAddr]) -> Option<RateRules> {
+pub(super) fn read_rate_limit(section: Option<Section<'_>>, listen: &[ListenConfig]) -> Option<RateRules> {
     section.map(read_rates).or_else(|| usual_rate_limit(listen))
 }
 
 /// The limits of responses of who listens there, unless the config says: none where only this host can ask.
-pub fn usual_rate_limit(listen: &[SocketAddr]) -> Option<RateRules> {
-    let is_reached = listen.iter().any(|address| !address.ip().to_canonical().is_loopback());
+pub fn usual_rate_limit(listen: &[ListenConfig]) -> Option<RateRules> {
+    let is_reached = listen.iter().any(|listener| !listener.socket().ip().to_canonical().is_loopback());
     is_reached.then(RateRules::default)
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::listen::ListenConfig;
 use super::section::{Section, Spot, note_repeats};
 use super::words::Expected;
 use super::{limits, words};
@@ -205,7 +206,7 @@ pub(super) fn read<'d>(mut section: Section<'d>, folder: &Path, etcd_uses: &mut 
 /// Reads `[authorities.*.register]`. `listen` are the addresses of the authority.
 pub(super) fn read_register<'d>(
     mut section: Section<'d>,
-    listen: &[SocketAddr],
+    listen: &[ListenConfig],
     etcd_uses: &mut Vec<Spot<'d>>,
 ) -> RegisterConfig {
     let spot = section.spot.clone();
@@ -215,7 +216,7 @@ pub(super) fn read_register<'d>(
         node.parsed(etcd_key)
     });
     let address = section.take("address").and_then(|node| node.parsed(words::backend_address));
-    let is_plain = listen.first().is_some_and(|first| !first.ip().is_unspecified());
+    let is_plain = listen.first().is_some_and(|first| !first.socket().ip().is_unspecified());
     if address.is_none() && !listen.is_empty() && !is_plain {
         spot.note("address is missing: nobody is reached at any address, write address = \"192.0.2.1:53\"");
     }

@@ -7,7 +7,8 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::description::Shape;
-use super::section::{Node, Notes, Section, Spot, note_repeats};
+use super::listen::{self, ListenConfig, Listening};
+use super::section::{Node, Notes, Section, Spot};
 use super::transfer::Claims;
 use super::words::Expected;
 use super::{
@@ -65,6 +66,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let forwarder_node = document.take("forwarder");
     let pool_nodes = read_named(document.section("pools"));
     let authorities_node = document.take("authorities");
+    let certificate_nodes = read_named(document.section("certificates"));
     let key_nodes = read_named(document.section("keys"));
     let cache_section = document.section("cache");
     let admin_section = document.section("admin");
@@ -78,14 +80,15 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let etcd = document.section("etcd").map(|section| discover::read_etcd(section, folder));
     let mut etcd_uses = Vec::new();
 
-    let mut listeners = Vec::new();
+    let certificates = listen::read_certificates(&certificate_nodes, folder);
+    let mut listening = Listening::default();
     let mut asked = Vec::new();
     let pool_names: Vec<_> = pool_nodes.iter().map(|&(name, _)| name).collect();
     let sections = pool_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let pools = sections.map(|(name, section)| pool::read(name, section, folder, &mut asked, &mut etcd_uses)).collect();
     let forwarder = forwarder_node
         .and_then(|node| node.section())
-        .map(|section| forwarder::read(section, &pool_names, folder, &mut listeners));
+        .map(|section| forwarder::read(section, &pool_names, folder, &mut listening));
     if let Some(forwarder) = &forwarder {
         note_loops(&forwarder.listen, &asked);
     }
@@ -93,21 +96,21 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
     let sections = authority_nodes.iter().filter_map(|(name, node)| Some((name, node.section()?)));
     let mut claims = Claims::default();
     let authorities = sections
-        .map(|(name, section)| authority::read(name, section, folder, &mut listeners, &mut claims, &mut etcd_uses));
+        .map(|(name, section)| authority::read(name, section, folder, &mut listening, &mut claims, &mut etcd_uses));
     let authorities = authorities.collect();
     discover::note_missing_etcd(etcd.as_ref(), etcd_uses);
     let keys = keys::read(&key_nodes, folder);
     claims.check(&keys);
 
     let cache = cache_section.map(|section| cache::read(section, folder));
-    let admin = admin_section.map(|section| admin::read(section, folder, &mut listeners));
+    let admin = admin_section.map(|section| admin::read(section, folder, &mut listening));
 
     // Who can ask for them may want to.
     let slow = slow.or_else(|| admin.is_some().then(SlowConfig::default));
     if let Some(spot) = &traces_spot {
         traces::check_source(spot, slow, forwarder.is_some());
     }
-    note_shared_listeners(listeners);
+    listening.check(&certificates);
     document.need_any(
         &["forwarder", "authorities"],
         "nothing to run, add [forwarder] with [pools.NAME], or [authorities.NAME]",
@@ -123,6 +126,7 @@ fn read(mut document: Section<'_>, folder: &Path, find_user: &dyn Fn(&str) -> Op
         pools,
         authorities,
         keys,
+        certificates,
         cache,
         admin,
         supervisor,
@@ -157,21 +161,14 @@ fn read_named<'d>(section: Option<Section<'d>>) -> Vec<(&'d str, Node<'d>)> {
     section.map(|section| section.named()).unwrap_or_default()
 }
 
-/// Notes listeners that would take each other's queries: with `SO_REUSEPORT` both would start. Port 0
-/// is another one for each.
-fn note_shared_listeners(listeners: Vec<(SocketAddr, Spot<'_>)>) {
-    let fixed = listeners.into_iter().filter(|(address, _)| address.port() != 0);
-    note_repeats(fixed, |address| format!("{address} is listened on"));
-}
-
 /// Notes backends that are the forwarder itself: a query would come back until its deadline. Which other addresses this host
 /// has, that listeners on all of them have too, no file says: they are looked for by who can (`load/loops.rs`).
-fn note_loops(listen: &[SocketAddr], asked: &[(SocketAddr, Spot<'_>)]) {
+fn note_loops(listen: &[ListenConfig], asked: &[(SocketAddr, Spot<'_>)]) {
     for (address, spot) in asked {
         let ip = address.ip().to_canonical();
         let is_here = ip.is_loopback() || ip.is_unspecified();
-        let is_all = |own: &SocketAddr| is_here && own.ip().is_unspecified() && own.port() == address.port();
-        if listen.contains(address) || listen.iter().any(is_all) {
+        let is_all = |own: SocketAddr| is_here && own.ip().is_unspecified() && own.port() == address.port();
+        if listen.iter().map(ListenConfig::socket).any(|own| own == *address || is_all(own)) {
             spot.note(format!("{address} is this forwarder itself, expected another server"));
         }
     }

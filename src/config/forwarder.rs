@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::clients::{read_access, read_rate_limit, read_waiting};
+use super::listen::{self, Listening};
 use super::section::{Node, Section, Spot, note_repeats};
 use super::suggest::nearest;
 use super::{ForwarderConfig, PoolIndex, Route, connections, cookies, limits, words};
+use crate::address::ListenAddress;
 use crate::limit::AccessRules;
 use crate::wire::Name;
 
@@ -14,18 +16,18 @@ use crate::wire::Name;
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);
 
 /// Reads `[forwarder]`. `pools` are the names below `[pools]`; files are relative to `folder`; each listener goes to
-/// `listeners`.
+/// `listening`.
 pub(super) fn read<'d>(
     mut section: Section<'d>,
     pools: &[&str],
     folder: &Path,
-    listeners: &mut Vec<(SocketAddr, Spot<'d>)>,
+    listening: &mut Listening<'d>,
 ) -> ForwarderConfig {
     let listen = match section.take("listen") {
-        Some(node) => read_listen(&node, listeners),
+        Some(node) => listen::read(&node, listening),
         None => {
-            listeners.push((LISTEN, section.spot.clone()));
-            vec![LISTEN]
+            listening.push(ListenAddress::plain(LISTEN), section.spot.clone());
+            vec![LISTEN.into()]
         }
     };
     let edns_udp_size = section.integer("edns_udp_size", limits::EDNS_UDP_SIZE, ForwarderConfig::EDNS_UDP_SIZE);
@@ -40,16 +42,6 @@ pub(super) fn read<'d>(
     let rate_limit = read_rate_limit(section.section("rate_limit"), &listen);
     section.finish();
     ForwarderConfig { listen, edns_udp_size, routes, connections, cookies, access, limits, rate_limit }
-}
-
-/// Reads `listen`, of the forwarder or of an authority. Each address goes to `listeners` too.
-pub(super) fn read_listen<'d>(node: &Node<'d>, listeners: &mut Vec<(SocketAddr, Spot<'d>)>) -> Vec<SocketAddr> {
-    let read = |item: Node<'d>| Some((item.parsed(words::listen_address)?, item.spot));
-    let items = node.items("[\"127.0.0.1:5300\"]").into_iter();
-    let read: Vec<_> = items.filter_map(read).collect();
-    let addresses = read.iter().map(|&(address, _)| address).collect();
-    listeners.extend(read);
-    addresses
 }
 
 /// Reads `[forwarder.routes]`: suffix to pool, no suffix twice.

@@ -24,6 +24,7 @@ mod document;
 mod forwarder;
 mod keys;
 pub mod limits;
+mod listen;
 mod pool;
 mod problem;
 mod query_log;
@@ -53,6 +54,7 @@ pub use discover::{
 pub use dnstap::{DnstapTarget, TappedMessages};
 pub use keys::KeyConfig;
 pub use limits::Limits;
+pub use listen::{CertificateConfig, ListenConfig, listen_address};
 pub use problem::{Problem, Problems};
 pub use query_log::{Always, ClientDetail, LogFormat, LogTarget, NameDetail};
 pub use slow::SlowThreshold;
@@ -88,6 +90,8 @@ pub struct Config {
     pub authorities: Vec<AuthorityConfig>,
     /// The secrets that we share with other servers.
     pub keys: Vec<KeyConfig>,
+    /// What encrypted listeners show; the first is for whoever names no server, or an unknown one.
+    pub certificates: Vec<CertificateConfig>,
     /// The cache, if the config has one.
     pub cache: Option<CacheConfig>,
     /// The admin server, if the config has one.
@@ -174,8 +178,8 @@ pub struct User {
 /// `[forwarder]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForwarderConfig {
-    /// UDP and TCP addresses.
-    pub listen: Vec<SocketAddr>,
+    /// Where and how queries come.
+    pub listen: Vec<ListenConfig>,
     /// Largest UDP message sent or asked for (RFC 6891 section 6.2.5), octets.
     pub edns_udp_size: u16,
     /// Which pool answers for which suffix.
@@ -315,8 +319,8 @@ impl Default for ProbeConfig {
 pub struct AuthorityConfig {
     /// The key below `[authorities]`.
     pub name: String,
-    /// UDP and TCP addresses.
-    pub listen: Vec<SocketAddr>,
+    /// Where and how queries come.
+    pub listen: Vec<ListenConfig>,
     /// Who is answered.
     pub access: AccessRules,
     /// Zone files.

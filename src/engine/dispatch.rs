@@ -15,7 +15,7 @@ use crate::limit::{Place, TooMuch};
 use crate::metrics::Limit;
 use crate::policy::race::{Candidates, Race};
 use crate::state::HealthSignal;
-use crate::wire::{self, ClientForm, Cookie, Query, Transport};
+use crate::wire::{self, ClientForm, Cookie, Query};
 
 /// A valid query, and what has been made of it.
 #[derive(Clone, Copy)]
@@ -200,7 +200,7 @@ impl<C: Client> Engine<C> {
                 }
                 return None;
             }
-            if race.entry.is_fetching && waiter.client.transport() == Transport::Udp {
+            if race.entry.is_fetching && !waiter.client.transport().is_stream() {
                 race.respond_meanwhile(&waiter);
                 return None;
             }

@@ -177,7 +177,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let counters = worker.counters_of(&pool.shared);
         let resolution = Resolution::of_race(entry.hash, &pool.shared, &entry.race, Some(winner));
         entry.retain_waiters(&worker.shared.clients, |waiter| {
-            let needs_more = is_truncated && waiter.client.transport() == Transport::Tcp;
+            let needs_more = is_truncated && waiter.client.transport().is_stream();
             if !needs_more {
                 waiter.count_wait(counters, *now);
                 relay(*io, waiter, &resolution, reply, is_signed, *now);
@@ -215,7 +215,7 @@ impl<I: Io> ActiveRace<'_, I> {
         let address = |(backend, edns): (BackendIndex, bool)| (shared.backend(backend).address.socket, edns);
         let mut message = Vec::new();
         let opt_at = entry.write_query(true, &mut message);
-        let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport() == Transport::Tcp);
+        let mut by_tcp = entry.waiters().filter(|waiter| waiter.client.transport().is_stream());
         let query = FetchQuery {
             backends: backends.chain(others).map(address).collect(),
             message,
@@ -324,6 +324,6 @@ fn relay<I: Io>(
 pub fn response_limit(transport: Transport, form: &ClientForm, own_udp_size: u16) -> usize {
     match transport {
         Transport::Udp => form.udp_limit(own_udp_size),
-        Transport::Tcp => usize::from(u16::MAX),
+        Transport::Tcp | Transport::Tls => usize::from(u16::MAX),
     }
 }

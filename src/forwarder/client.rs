@@ -22,7 +22,7 @@ pub enum Client {
         /// The address that it asked, on a wildcard listener.
         local: Option<LocalAddress>,
     },
-    /// By a connection.
+    /// By a connection, of whatever transport.
     Tcp(Arc<Responder>),
     /// An operator who has a question explained.
     Admin(Operator),
@@ -52,8 +52,9 @@ impl engine::Client for Client {
     fn transport(&self) -> Transport {
         match self {
             Self::Udp { .. } => Transport::Udp,
+            Self::Tcp(responder) => responder.transport(),
             // All of an answer is wanted.
-            Self::Tcp(_) | Self::Admin(_) => Transport::Tcp,
+            Self::Admin(_) => Transport::Tcp,
         }
     }
 

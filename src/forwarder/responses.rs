@@ -17,7 +17,7 @@ use crate::net::clock;
 use crate::net::udp::Socket;
 use crate::policy::race::{BackendIndex, Kind};
 use crate::taps::{self, Side, Told, WorkerTaps};
-use crate::wire::{self, ClientForm, Cookie, Query, Rcode};
+use crate::wire::{self, Asks, ClientForm, Cookie, Query, Rcode};
 
 /// A UDP socket to clients, with the responses that wait to leave.
 pub(super) struct Listener {
@@ -126,7 +126,7 @@ impl Outside {
         client: &Client,
         now: Instant,
     ) {
-        self.reject(client, rcode, cookie, now, |own_udp_size, out| {
+        self.reject((client, message), rcode, cookie, now, |own_udp_size, out| {
             wire::write_error(message, rcode, cookie, own_udp_size, out);
         });
     }
@@ -145,7 +145,7 @@ impl Outside {
                 self.counters.dropped(Dropped::Denied);
                 client.respond_nothing();
             }
-            OnDenied::Refused => self.reject(client, Rcode::REFUSED, cookie, now, |own_udp_size, out| {
+            OnDenied::Refused => self.reject((client, message), Rcode::REFUSED, cookie, now, |own_udp_size, out| {
                 wire::write_prohibited(message, query, cookie, own_udp_size, out);
             }),
         }
@@ -154,7 +154,7 @@ impl Outside {
     /// Tells a client that its message is not taken.
     fn reject(
         &mut self,
-        client: &Client,
+        (client, message): (&Client, &[u8]),
         rcode: Rcode,
         cookie: Option<&Cookie>,
         now: Instant,
@@ -162,7 +162,8 @@ impl Outside {
     ) {
         let own_udp_size = self.state.edns_udp_size;
         let receiver = Receiver { client: client.ip(), cookie: cookie.map(|cookie| cookie.state), has_waited: false };
-        let delivery = Delivery { client, receiver, queries: 1, since: now, now, resolution: None };
+        let asked = Asked::Message(message);
+        let delivery = Delivery { client, asked, receiver, queries: 1, since: now, now, resolution: None };
         self.deliver(&delivery, |out| {
             write(own_udp_size, out);
             Some(Said { source: Source::Error, rcode })
@@ -179,6 +180,7 @@ impl Outside {
             Client::Tcp(responder) => {
                 let mut message = Vec::new();
                 if let Some(said) = fill(&mut message) {
+                    responder.add_hop_options(delivery.asked.asks(), &mut message);
                     responder.respond(|out| {
                         delivery.end(counters, taps, None, (said, Sent::Response), &message);
                         *out = message;
@@ -238,6 +240,7 @@ impl Outside {
 #[derive(Clone, Copy)]
 pub(super) struct Delivery<'a> {
     client: &'a Client,
+    asked: Asked<'a>,
     receiver: Receiver,
     /// How many queries it answers.
     queries: u32,
@@ -251,9 +254,10 @@ pub(super) struct Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// To a client that waits.
     pub(super) fn of(waiter: &'a Waiter<Client>, resolution: &'a Resolution<'a>, now: Instant) -> Self {
-        let Waiter { client, queries, since, .. } = waiter;
+        let Waiter { client, form, queries, since, .. } = waiter;
         let receiver = Receiver::of(waiter, now);
-        Self { client, receiver, queries: *queries, since: *since, now, resolution: Some(resolution) }
+        let asked = Asked::Form(form);
+        Self { client, asked, receiver, queries: *queries, since: *since, now, resolution: Some(resolution) }
     }
 
     /// Counts and tells what has become of it.
@@ -310,6 +314,24 @@ impl<'a> Delivery<'a> {
             said,
             queries: self.queries,
             resolution,
+        }
+    }
+}
+
+/// Where it stands what a client asks of its connection.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    /// In the form that is kept of its query.
+    Form(&'a ClientForm),
+    /// In its message, which was not taken.
+    Message(&'a [u8]),
+}
+
+impl Asked<'_> {
+    fn asks(self) -> Asks {
+        match self {
+            Self::Form(form) => form.edns.map(|edns| edns.asks).unwrap_or_default(),
+            Self::Message(message) => wire::edns_of_rejected(message).map(|edns| Asks::of(&edns)).unwrap_or_default(),
         }
     }
 }

@@ -55,6 +55,11 @@ impl Patience {
         self.idle_since = Some(now);
     }
 
+    /// Whether there was no whole query yet.
+    pub fn is_fresh(&self) -> bool {
+        self.idle_since.is_none()
+    }
+
     /// From now on the client has octets to take.
     pub fn on_unwritten(&mut self, now: Instant) {
         (self.taken_at, self.taken) = (now, 0);

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::Config;
+use crate::config::{Config, ListenConfig};
 use crate::net::bind::is_of_this_host;
 
 /// What is wrong with backends that are the forwarder itself, a line for each; empty if none is.
@@ -14,10 +14,10 @@ pub fn told(config: &Config) -> String {
 
 fn told_by(config: &Config, is_ours: impl Fn(IpAddr) -> bool) -> String {
     let mut lines = String::new();
-    let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen);
+    let listen = config.forwarder.iter().flat_map(|forwarder| &forwarder.listen).map(ListenConfig::socket);
     for pool in &config.pools {
         for backend in &pool.backends {
-            let reaches = |own: &&SocketAddr| {
+            let reaches = |own: &SocketAddr| {
                 own.port() == backend.address.port()
                     && (own.ip().to_canonical() == backend.address.ip().to_canonical()
                         || own.ip().is_unspecified() && is_ours(backend.address.ip()))

@@ -4,6 +4,7 @@
 //! files a process may reach from then on is known here too ([`Confinement`]). Reading takes as long as disks and zones make
 //! it take: a running server loads on a thread of its own (`server/reload.rs`).
 
+mod certificates;
 mod confinement;
 mod cookies;
 mod disk;
@@ -23,6 +24,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 use std::{fmt, io, str};
 
 use crate::admin::{Token, TokenError};
@@ -30,9 +32,11 @@ use crate::config::{Config, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
 use crate::net::tls::KnownRoots;
+use crate::net::tls_server::NamedCertificate;
 use crate::transfer::tsig::Keys;
 use crate::zone::ZoneDb;
 
+pub use self::certificates::{CertificateFiles, CertificateProblem, warnings as certificate_warnings};
 pub use self::confinement::{Confinement, Files, Outside, SAVED_MEMBERS, folder_of};
 pub use self::cookies::CookieProblem;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
@@ -53,6 +57,10 @@ pub struct Setup {
     pub keys: Keys,
     /// The secrets of cookies that stand in files, by file.
     pub cookie_secrets: HashMap<PathBuf, CookieSecrets>,
+    /// What encrypted listeners show.
+    pub certificates: Vec<NamedCertificate>,
+    /// Looks at the files of these again.
+    pub certificate_files: CertificateFiles,
     /// What changes by HTTP must bear.
     pub token: Option<Token>,
     /// What is needed to talk to etcd.
@@ -138,10 +146,25 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     let zone_dbs = loader.load(&config).map_err(LoadError::Zones)?;
     let keys = keys::load(&config).map_err(LoadError::Keys)?;
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
+    let certificate_files = loader.certificates().clone();
+    let certificates = certificate_files.load(&config).map_err(LoadError::Certificates)?;
     let token = load_token(&config)?;
     let etcd = etcd::load(&config).map_err(LoadError::Etcd)?;
     let roots = trust::load(&config).map_err(LoadError::Trust)?;
-    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, etcd, roots, source: None, files: None, watch: None })
+    Ok(Setup {
+        config,
+        zone_dbs,
+        keys,
+        cookie_secrets,
+        certificates,
+        certificate_files,
+        token,
+        etcd,
+        roots,
+        source: None,
+        files: None,
+        watch: None,
+    })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -156,6 +179,7 @@ pub fn load_files_to_serve(config: Config, file: Option<&Path>, loader: &mut Loa
     loader.watch().set_files(watched.map(|(digest, file)| (file, digest)).collect());
     let setup = Setup { files: Some(files), watch: Some(loader.watch().clone()), ..loaded? };
     loader.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    certificate_warnings(&setup.certificates, SystemTime::now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     exposed_secrets(&setup.config, file).iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(setup)
 }
@@ -220,6 +244,8 @@ pub enum LoadError {
     Keys(FileProblems<KeyProblem>),
     /// There are no secrets to be had from the files of cookies.
     Cookies(FileProblems<CookieProblem>),
+    /// There are no certificates to be had from their files.
+    Certificates(FileProblems<CertificateProblem>),
     /// There is no token to be had from its file.
     Token(TokenError),
     /// What is needed to talk to etcd is not to be had from its files.
@@ -244,6 +270,7 @@ impl fmt::Display for LoadError {
             Self::Zones(problems) => write!(f, "{problems}"),
             Self::Keys(problems) => write!(f, "{problems}"),
             Self::Cookies(problems) => write!(f, "{problems}"),
+            Self::Certificates(problems) => write!(f, "{problems}"),
             Self::Token(error) => write!(f, "{error}"),
             Self::Trust(problems) => write!(f, "{problems}"),
             Self::Etcd(problem) => write!(f, "{problem}"),

@@ -19,6 +19,7 @@ pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
         KeyConfig::Given(_) => file,
     });
     let etcd = config.etcd.as_ref().and_then(|etcd| etcd.password_file.as_deref());
+    let certificates = config.certificates.iter().map(|certificate| certificate.key.as_path());
     // Not there before the first end of a process.
     let cache = config.cache.as_ref().and_then(|cache| cache.persist.as_deref());
     let mut files: Vec<_> = token
@@ -26,6 +27,7 @@ pub(super) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
         .map(|file| (file, "the token"))
         .chain(keys.map(|file| (file, "the secret of a key")))
         .chain(config.cookie_secrets_files().into_iter().map(|file| (file, "the secret of cookies")))
+        .chain(certificates.map(|file| (file, "the key of a certificate")))
         .chain(etcd.map(|file| (file, "the password of etcd")))
         .chain(cache.map(|file| (file, "the cache, and with it the names that clients ask for,")))
         .collect();
@@ -82,16 +84,16 @@ mod tests {
     fn every_kind_of_secret_is_looked_at() {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let text = "[admin]\ntoken_file = \"t\"\n[cache]\npersist = \"c\"\n[etcd]\nendpoints = [\"http://127.0.0.1:2379\"]\nuser = \"u\"\npassword_file = \"e\"\n[keys.a]\nsecret_file = \"k\"\n\
-                    [keys.b]\nsecret = \"c2VjcmV0IG9mIDE2IG9j\"\n[forwarder]\ncookie_secrets_file = \"f\"\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
+                    [keys.b]\nsecret = \"c2VjcmV0IG9mIDE2IG9j\"\n[certificates.m]\nchain = \"h\"\nkey = \"p\"\n[forwarder]\ncookie_secrets_file = \"f\"\n[pools.p]\nbackends = [\"192.0.2.1:53\"]\n";
         let config = Config::parse(text, "config.toml", folder.path()).expect("a config");
         let file = folder.path().join("config.toml");
-        for name in ["t", "c", "k", "f", "e", "config.toml"] {
+        for name in ["t", "c", "k", "f", "p", "h", "e", "config.toml"] {
             let file = folder.path().join(name);
             fs::write(&file, "").expect("a file of the test");
             fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("our own file");
         }
         let found = warnings(&config, Some(&file));
         let names: Vec<_> = found.iter().filter_map(|line| line.split(':').next()?.rsplit('/').next()).collect();
-        assert_eq!(names, ["t", "k", "config.toml", "f", "e", "c"], "{found:?}");
+        assert_eq!(names, ["t", "k", "config.toml", "f", "p", "e", "c"], "{found:?}");
     }
 }

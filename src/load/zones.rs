@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::certificates::CertificateFiles;
 use super::disk::{self, Seen};
 use super::parallel::{do_all, is_large, pipe};
 use super::watch::{Reading, Watch};
@@ -37,6 +38,8 @@ pub struct Loader {
     config: Vec<(Option<u64>, PathBuf)>,
     /// Who is told which files are read.
     watch: Watch,
+    /// The certificates that were read.
+    certificates: CertificateFiles,
 }
 
 /// What is loaded from a file: the same file is another zone with another origin.
@@ -142,6 +145,11 @@ impl Loader {
         let config = self.config.iter().filter_map(|(digest, file)| Some((file.as_path(), (*digest)?)));
         let seen = self.known.values().filter(|_| is_loaded).flat_map(|known| &known.seen);
         config.chain(seen.map(|seen| (seen.path.as_path(), seen.digest))).collect()
+    }
+
+    /// The certificates that were read.
+    pub(super) fn certificates(&self) -> &CertificateFiles {
+        &self.certificates
     }
 
     /// What watches the files.

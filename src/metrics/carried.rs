@@ -20,6 +20,8 @@ impl Snapshot {
             let known = earlier.responses.iter().find(|(s, r, _)| (s, r) == (source, rcode));
             *count = count.saturating_sub(known.map_or(0, |(_, _, count)| *count));
         }
+        subtract(&mut counted.connections.fates, &earlier.connections.fates);
+        subtract(&mut counted.connections.handshakes, &earlier.connections.handshakes);
         subtract(&mut counted.dropped, &earlier.dropped);
         subtract(&mut counted.cookies, &earlier.cookies);
         subtract(&mut counted.taps, &earlier.taps);
@@ -133,6 +135,7 @@ impl Counters {
     pub fn add(&self, counted: &Snapshot) {
         counted.queries.iter().for_each(|&(transport, count)| self.queries[transport as usize].add(count));
         self.explained.add(counted.explained);
+        self.connections.add(&counted.connections);
         for &(source, rcode, count) in &counted.responses {
             self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(count);
         }

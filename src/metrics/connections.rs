@@ -1,167 +1,242 @@
-//! What is counted of the connections to a backend that is asked by stream.
+//! Connections of clients: how many are open, what became of those that were made, and how hands were shaken; and the certificates that
+//! they are shown.
 
+use std::fmt;
+use std::path::PathBuf;
+
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
 use serde::{Deserialize, Serialize};
 
 use super::counters::Counter;
-use super::histogram::{Histogram, HistogramSnapshot};
+use super::exposition::{Family, counter, gauge};
+use crate::wire::Transport;
 
-/// What a worker counts of its connections to one backend.
-#[derive(Debug, Default)]
-pub struct ConnectionCounters {
-    /// Connections that are open.
-    pub open: Counter,
-    /// Connections that were made or not, by [`ConnectionKind`].
-    pub made: [Counter; ConnectionKind::ALL.len()],
-    /// Connections that ended while queries waited on them, by [`LostCause`].
-    pub lost: [Counter; LostCause::ALL.len()],
-    /// From the first segment until the connection was open.
-    pub handshakes: Histogram,
+/// What has become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConnectionFate {
+    /// It was let in.
+    Accepted,
+    /// It was closed at once: its client has too many, or there is no room.
+    Refused,
+    /// It was let in, and its handshake came to nothing.
+    HandshakeFailed,
+    /// It was let in, and had no whole query by the end of `first_query`, the handshake included.
+    TimedOut,
 }
 
-/// What came of a dial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionKind {
-    /// Open, from the beginning.
+impl ConnectionFate {
+    /// All, in order of their number.
+    pub const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::HandshakeFailed, Self::TimedOut];
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
+/// How hands were shaken with a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShakenBy {
+    /// By a key exchange and a signature.
     Full,
-    /// Open, with what was known from an earlier one.
+    /// By a ticket.
     Resumed,
-    /// Open, and queries went with the first flight.
-    Early,
-    /// It did not come to be.
-    Failed,
 }
 
-impl ConnectionKind {
-    /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::Full, Self::Resumed, Self::Early, Self::Failed];
+impl ShakenBy {
+    /// All, in order of their number.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Resumed];
 
     /// The label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
             Self::Resumed => "resumed",
-            Self::Early => "early",
-            Self::Failed => "failed",
         }
     }
 }
 
-/// Why a connection ended on which queries waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LostCause {
-    /// The backend has closed it.
-    Closed,
-    /// The backend or somebody on the way has reset it.
-    Reset,
-    /// The backend has said that it ends.
-    Goaway,
-    /// Nothing that was sent was acknowledged.
-    Stalled,
-    /// There was no sign of life.
-    Timeout,
-    /// What came was no TLS, or not by its rules.
-    Tls,
-    /// What came was nothing that was asked.
-    Protocol,
-}
-
-impl LostCause {
-    /// All of them, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Closed, Self::Reset, Self::Goaway, Self::Stalled, Self::Timeout, Self::Tls, Self::Protocol];
-
-    /// The label in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-            Self::Goaway => "goaway",
-            Self::Stalled => "stalled",
-            Self::Timeout => "timeout",
-            Self::Tls => "tls",
-            Self::Protocol => "protocol",
-        }
-    }
+/// What a worker counts of the connections that it serves. Those of UDP stay zero.
+#[derive(Debug, Default)]
+pub struct ConnectionCounters {
+    open: [Counter; Transport::ALL.len()],
+    fates: [[Counter; ConnectionFate::ALL.len()]; Transport::ALL.len()],
+    handshakes: [[Counter; ShakenBy::ALL.len()]; Transport::ALL.len()],
 }
 
 impl ConnectionCounters {
-    /// A dial has come to this.
-    pub fn made(&self, kind: ConnectionKind) {
-        self.made[kind as usize].increment();
+    /// A connection is served from now on.
+    pub fn opened(&self, transport: Transport) {
+        self.open[transport as usize].increment();
     }
 
-    /// A connection was lost for this.
-    pub fn lost(&self, cause: LostCause) {
-        self.lost[cause as usize].increment();
+    /// One is not served any more.
+    pub fn closed(&self, transport: Transport) {
+        self.open[transport as usize].subtract(1);
+    }
+
+    /// What has become of one.
+    pub fn fate(&self, transport: Transport, fate: ConnectionFate) {
+        self.fates[transport as usize][fate as usize].increment();
+    }
+
+    /// Hands were shaken.
+    pub fn shaken(&self, transport: Transport, by: ShakenBy) {
+        self.handshakes[transport as usize][by as usize].increment();
+    }
+
+    /// The worker has ended, and with it all that was open.
+    pub fn close_all(&self) {
+        self.open.iter().for_each(Counter::clear);
+    }
+
+    /// Adds what another process has counted. What is open there is its own.
+    pub(super) fn add(&self, counted: &ConnectionsSnapshot) {
+        for &((transport, fate), count) in &counted.fates {
+            self.fates[transport as usize][fate as usize].add(count);
+        }
+        for &((transport, by), count) in &counted.handshakes {
+            self.handshakes[transport as usize][by as usize].add(count);
+        }
+    }
+
+    /// Adds these up; `sum` does so for one counter of each.
+    pub(super) fn snapshot(sum: impl Fn(&dyn Fn(&Self) -> &Counter) -> u64) -> ConnectionsSnapshot {
+        let streams = || Transport::ALL.into_iter().filter(|transport| transport.is_stream());
+        let encrypted = || streams().filter(|transport| *transport != Transport::Tcp);
+        let fates = streams().flat_map(|transport| ConnectionFate::ALL.map(|fate| (transport, fate)));
+        let handshakes = encrypted().flat_map(|transport| ShakenBy::ALL.map(|by| (transport, by)));
+        ConnectionsSnapshot {
+            open: streams().map(|transport| (transport, sum(&|one| &one.open[transport as usize]))).collect(),
+            fates: fates
+                .map(|(transport, fate)| ((transport, fate), sum(&|one| &one.fates[transport as usize][fate as usize])))
+                .collect(),
+            handshakes: handshakes
+                .map(|(transport, by)| ((transport, by), sum(&|one| &one.handshakes[transport as usize][by as usize])))
+                .collect(),
+        }
     }
 }
 
-/// The numbers of the connections to a backend that is asked by stream.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The connections of clients, added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionsSnapshot {
-    /// Connections that are open.
-    pub open: u64,
-    /// Connections that were made or not, in order of [`ConnectionKind::ALL`].
-    pub made: [u64; ConnectionKind::ALL.len()],
-    /// Connections that ended while queries waited on them, in order of [`LostCause::ALL`].
-    pub lost: [u64; LostCause::ALL.len()],
-    /// From the first segment until the connection was open.
-    pub handshakes: HistogramSnapshot,
+    /// Open now.
+    pub open: Vec<(Transport, u64)>,
+    /// What has become of those that were made.
+    pub fates: Vec<((Transport, ConnectionFate), u64)>,
+    /// Handshakes that were complete.
+    pub handshakes: Vec<((Transport, ShakenBy), u64)>,
 }
 
-impl ConnectionsSnapshot {
-    /// Adds what a worker has counted.
-    pub fn add(&mut self, counters: &ConnectionCounters) {
-        let Self { open, made, lost, handshakes } = self;
-        *open += counters.open.get();
-        made.iter_mut().zip(&counters.made).for_each(|(sum, count)| *sum += count.get());
-        lost.iter_mut().zip(&counters.lost).for_each(|(sum, count)| *sum += count.get());
-        handshakes.add(&counters.handshakes);
-    }
-
-    /// What was counted since an earlier snapshot. What is open is so now.
-    pub fn since(&self, earlier: &Self) -> Self {
-        let mut counted = self.clone();
-        counted.made.iter_mut().zip(earlier.made).for_each(|(count, earlier)| *count = count.saturating_sub(earlier));
-        counted.lost.iter_mut().zip(earlier.lost).for_each(|(count, earlier)| *count = count.saturating_sub(earlier));
-        counted.handshakes = self.handshakes.since(&earlier.handshakes);
-        counted
-    }
+/// What there is to see of one certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateSnapshot {
+    /// The key below `[certificates]`.
+    pub name: String,
+    /// Where its chain was read from.
+    pub file: PathBuf,
+    /// The server names that it is shown for.
+    pub names: Vec<String>,
+    /// From when it is good, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when it is good, in seconds since 1970.
+    pub not_after: i64,
+    /// When it was loaded, in seconds since 1970.
+    pub loaded: i64,
+    /// What is wrong with the files now, if that is not in force.
+    pub error: Option<String>,
+    /// How often what was read came into force.
+    pub loads: u64,
+    /// How often it did not.
+    pub refusals: u64,
 }
 
-impl ConnectionCounters {
-    /// Adds what another process has counted. Its connections are not ours.
-    pub fn add(&self, counted: &ConnectionsSnapshot) {
-        self.made.iter().zip(counted.made).for_each(|(counter, count)| counter.add(count));
-        self.lost.iter().zip(counted.lost).for_each(|(counter, count)| counter.add(count));
-        self.handshakes.add(&counted.handshakes);
+/// Writes both down.
+pub(super) fn write(
+    encoder: &mut DescriptorEncoder<'_>,
+    connections: &ConnectionsSnapshot,
+    certificates: &[CertificateSnapshot],
+) -> fmt::Result {
+    let ConnectionsSnapshot { open, fates, handshakes } = connections;
+    gauge(encoder, &OPEN, open.iter().map(|&(by, n)| ([("transport", by.label())], n)))?;
+    let fates = fates.iter().map(|&((by, fate), n)| ([("transport", by.label()), ("result", fate.label())], n));
+    let mut made = encoder.encode_descriptor(MADE.name, MADE.help, None, MetricType::Unknown)?;
+    for (labels, count) in fates {
+        made.encode_family(&labels)?.encode_gauge(&count)?;
     }
+    let handshakes = handshakes.iter().map(|&((by, kind), n)| ([("transport", by.label()), ("kind", kind.label())], n));
+    counter(encoder, &HANDSHAKES, handshakes)?;
+    let ends = certificates
+        .iter()
+        .map(|known| ([("certificate", known.name.as_str())], known.not_after.max(0).unsigned_abs()));
+    gauge(encoder, &NOT_AFTER, ends)?;
+    let loads = certificates.iter().flat_map(|known| {
+        let by_result = |(result, n)| ([("certificate", known.name.as_str()), ("result", result)], n);
+        [("loaded", known.loads), ("refused", known.refusals)].map(by_result)
+    });
+    counter(encoder, &LOADS, loads)
 }
+
+/// The names of counters, without `_total`.
+pub(super) const COUNTERS: [&str; 2] = [HANDSHAKES.name, LOADS.name];
+
+/// How `hedgerow_connections_total` is announced. OpenMetrics knows a counter by its name without `_total`, and that is the name of a gauge:
+/// so it is of no type there.
+pub(super) const UNTYPED: &str = "# TYPE hedgerow_connections_total unknown";
+
+/// The same for Prometheus, which knows a counter by its whole name.
+pub(super) const TYPED: &str = "# TYPE hedgerow_connections_total counter";
+
+const OPEN: Family = Family { name: "hedgerow_connections", help: "Connections of clients that are open" };
+const MADE: Family =
+    Family { name: "hedgerow_connections_total", help: "Connections of clients, by what became of them" };
+/// `hedgerow_handshakes_total`.
+const HANDSHAKES: Family = Family { name: "hedgerow_handshakes", help: "Handshakes of clients that were complete" };
+const NOT_AFTER: Family = Family {
+    name: "hedgerow_certificate_not_after_seconds",
+    help: "Until when the certificate in force is good, in seconds since 1970",
+};
+/// `hedgerow_certificate_loads_total`.
+const LOADS: Family =
+    Family { name: "hedgerow_certificate_loads", help: "Certificates that were read anew, by what became of that" };
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn what_another_process_counted_is_added_but_for_what_it_had_open() {
-        let counters = ConnectionCounters::default();
-        counters.open.add(2);
-        counters.made(ConnectionKind::Resumed);
-        counters.lost(LostCause::Stalled);
-        counters.handshakes.record(Duration::from_millis(3));
-        let mut before = ConnectionsSnapshot::default();
-        before.add(&counters);
-        assert_eq!((before.open, before.made, before.lost[LostCause::Stalled as usize]), (2, [0, 1, 0, 0], 1));
-        let other = ConnectionCounters::default();
-        other.add(&before);
-        other.made(ConnectionKind::Full);
-        let mut sum = ConnectionsSnapshot::default();
-        sum.add(&other);
-        assert_eq!((sum.open, sum.made), (0, [1, 1, 0, 0]));
-        let since = sum.since(&before);
-        assert_eq!((since.made, since.lost), ([1, 0, 0, 0], [0; 7]));
-        assert_eq!(since.handshakes, HistogramSnapshot::default());
+    fn every_fate_and_kind_stands_at_its_own_number() {
+        for (number, fate) in ConnectionFate::ALL.iter().enumerate() {
+            assert_eq!(*fate as usize, number);
+        }
+        for (number, by) in ShakenBy::ALL.iter().enumerate() {
+            assert_eq!(*by as usize, number);
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_nobody_elses() {
+        let [one, other] = [(); 2].map(|()| ConnectionCounters::default());
+        let snapshot = |of: &ConnectionCounters| ConnectionCounters::snapshot(|counter| counter(of).get());
+        one.opened(Transport::Tls);
+        one.opened(Transport::Tls);
+        one.closed(Transport::Tls);
+        one.fate(Transport::Tls, ConnectionFate::TimedOut);
+        one.shaken(Transport::Tls, ShakenBy::Resumed);
+        assert_eq!(snapshot(&one).open, [(Transport::Tcp, 0), (Transport::Tls, 1)]);
+        other.add(&snapshot(&one));
+        let told = snapshot(&other);
+        assert_eq!(told.open, [(Transport::Tcp, 0), (Transport::Tls, 0)]);
+        assert!(told.fates.contains(&((Transport::Tls, ConnectionFate::TimedOut), 1)));
+        assert!(told.handshakes.contains(&((Transport::Tls, ShakenBy::Resumed), 1)));
+        one.close_all();
+        assert_eq!(snapshot(&one).open, [(Transport::Tcp, 0), (Transport::Tls, 0)]);
     }
 }

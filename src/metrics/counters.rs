@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::backend_connections::BackendConnectionCounters;
 use super::connections::ConnectionCounters;
 use super::histogram::Histogram;
 use super::snapshot::Snapshot;
@@ -273,7 +274,7 @@ pub(super) const RCODES: usize = 24;
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Client queries taken, by [`Transport`].
-    pub(super) queries: [Counter; 2],
+    pub(super) queries: [Counter; Transport::ALL.len()],
     /// Questions that an operator had explained.
     pub explained: Counter,
     /// Responses, by [`Source`] and rcode; the last rcode stands for all above it.
@@ -281,6 +282,8 @@ pub struct Counters {
     pub(super) dropped: [Counter; REASONS.len()],
     /// Queries with a COOKIE option, by [`CookieKind`].
     pub(super) cookies: [Counter; COOKIE_KINDS.len()],
+    /// Connections of clients.
+    pub connections: ConnectionCounters,
     /// Records of taps, by [`Tap`] and [`TapFate`].
     pub(super) taps: [[Counter; TapFate::ALL.len()]; Tap::ALL.len()],
 }
@@ -422,7 +425,7 @@ pub struct BackendCounters {
     /// Attempts that could not leave, by [`Want`].
     pub unsent: [Counter; Want::ALL.len()],
     /// Its connections, if it is asked by stream.
-    pub connections: OnceLock<Arc<ConnectionCounters>>,
+    pub connections: OnceLock<Arc<BackendConnectionCounters>>,
     /// Time to reply.
     pub latency: Histogram,
 }
@@ -440,7 +443,7 @@ impl Summary {
     /// The part of a snapshot that these counters make up.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot {
-            queries: [Transport::Udp, Transport::Tcp].map(|transport| (transport, self.queries(transport))).to_vec(),
+            queries: Transport::ALL.map(|transport| (transport, self.queries(transport))).to_vec(),
             explained: self.sum(|worker| &worker.explained),
             dropped: REASONS.map(|reason| (reason, self.dropped(reason))).to_vec(),
             cookies: COOKIE_KINDS.map(|kind| (kind, self.sum(|worker| &worker.cookies[kind as usize]))).to_vec(),
@@ -449,6 +452,7 @@ impl Summary {
                 .flat_map(|tap| TapFate::ALL.map(|fate| (*tap, fate)))
                 .map(|of| (of, self.tapped(of)))
                 .collect(),
+            connections: ConnectionCounters::snapshot(|counter| self.sum(|worker| counter(&worker.connections))),
             ..Snapshot::default()
         };
         for source in SOURCES {
@@ -488,9 +492,12 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [udp, tcp] = [Transport::Udp, Transport::Tcp].map(|transport| self.queries(transport));
+        let queries = Transport::ALL.map(|transport| (transport, self.queries(transport)));
+        // What is encrypted is told where there is any.
+        let told = queries.iter().filter(|(transport, count)| *count > 0 || *transport != Transport::Tls);
+        let queries: Vec<_> = told.map(|(transport, count)| format!("{count} {}", transport.label())).collect();
         let responses = SOURCES.map(|source| format!("{} {}", self.responses(source), source.label())).join(", ");
-        write!(f, "queries: {udp} udp, {tcp} tcp; responses: {responses}; dropped:")?;
+        write!(f, "queries: {}; responses: {responses}; dropped:", queries.join(", "))?;
         let dropped = REASONS.map(|reason| (self.dropped(reason), reason.label()));
         if dropped.iter().all(|(count, _)| *count == 0) {
             return write!(f, " none");

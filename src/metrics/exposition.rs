@@ -4,7 +4,7 @@
 //! the contract's names in either form, and who asks for OpenMetrics gets that. Everybody else gets the Prometheus text
 //! format, in which `HELP` and `TYPE` must name the sample itself: the same text with those two lines corrected.
 
-mod connections;
+mod backend_connections;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,8 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use self::connections::write_connections;
+use self::backend_connections::write_connections;
+use super::connections;
 use super::counters::{Cause, DIVERGENCES, FETCHED, Want};
 use super::discovery::{DISCOVERY_COUNTERS, DiscoveryExposition};
 use super::histogram::HistogramSnapshot;
@@ -66,10 +67,19 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
     match format {
         Format::OpenMetrics => encode_eof(&mut text).expect("a string takes everything"),
         Format::Prometheus => {
-            for name in COUNTERS.iter().map(|family| family.name).chain(USAGE_COUNTERS).chain(DISCOVERY_COUNTERS) {
+            for name in COUNTERS
+                .iter()
+                .map(|family| family.name)
+                .chain(USAGE_COUNTERS)
+                .chain(DISCOVERY_COUNTERS)
+                .chain(connections::COUNTERS)
+                .chain(backend_connections::COUNTERS)
+            {
                 text = text.replacen(&format!("# HELP {name} "), &format!("# HELP {name}_total "), 1);
                 text = text.replacen(&format!("# TYPE {name} "), &format!("# TYPE {name}_total "), 1);
             }
+            text = text.replacen(connections::UNTYPED, connections::TYPED, 1);
+            text = text.replacen(backend_connections::UNTYPED, backend_connections::TYPED, 1);
         }
     }
     text
@@ -77,11 +87,11 @@ pub fn write(snapshot: Snapshot, usage: Usage, format: Format) -> String {
 
 /// A metric with all its label sets.
 #[derive(Debug)]
-struct Family {
+pub(super) struct Family {
     /// Without the `_total` of counters.
-    name: &'static str,
+    pub(super) name: &'static str,
     /// For people.
-    help: &'static str,
+    pub(super) help: &'static str,
 }
 
 /// `hedgerow_queries_total`.
@@ -233,6 +243,7 @@ const COUNTERS: &[&Family] = &[
     &WINS,
     &SLOW_RACES,
     &UNREACHABLE,
+    &LOST_ATTEMPTS,
     &HEDGES_DENIED,
     &HEDGES_WASTED,
     &STALE_REPLIES,
@@ -279,6 +290,8 @@ impl Collector for Exposition {
             backend_series,
             zones,
             catalogs,
+            connections: of_clients,
+            certificates,
             uptime: _,
             workers: _,
         } = &self.0;
@@ -379,6 +392,7 @@ impl Collector for Exposition {
             .encode_descriptor(EXPIRED_ZONES.name, EXPIRED_ZONES.help, None, MetricType::Gauge)?
             .encode_gauge(&(expired_zones.len() as u64))?;
         write_zones(encoder, zones, catalogs)?;
+        connections::write(encoder, of_clients, certificates)?;
         if let Some(verdict) = verdict {
             encoder.encode_descriptor(VERDICT.name, VERDICT.help, None, MetricType::Gauge)?.encode_gauge(verdict)?;
         }
@@ -488,7 +502,7 @@ fn plain_counter(encoder: &mut DescriptorEncoder<'_>, family: &Family, value: u6
 }
 
 /// Writes a counter.
-fn counter<'a, const N: usize>(
+pub(super) fn counter<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     family: &Family,
     samples: impl Iterator<Item = (Labels<'a, N>, u64)>,
@@ -501,7 +515,7 @@ fn counter<'a, const N: usize>(
 }
 
 /// Writes a gauge.
-fn gauge<'a, const N: usize>(
+pub(super) fn gauge<'a, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     family: &Family,
     samples: impl Iterator<Item = (Labels<'a, N>, u64)>,

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use super::discovery::{Order, Origin, SourceSnapshot};
 use serde::{Deserialize, Serialize};
 
-use super::connections::ConnectionsSnapshot;
+use super::backend_connections::BackendConnectionsSnapshot;
+use super::connections::{CertificateSnapshot, ConnectionsSnapshot};
 use super::counters::{Cause, CookieKind, Dropped, Source, Tap, TapFate, Want};
 use super::histogram::HistogramSnapshot;
 use super::limited::Limit;
@@ -64,6 +65,12 @@ pub struct Snapshot {
     /// The catalogs of other servers.
     #[serde(default)]
     pub catalogs: Vec<CatalogSnapshot>,
+    /// The connections of clients.
+    #[serde(default)]
+    pub connections: ConnectionsSnapshot,
+    /// The certificates that clients are shown.
+    #[serde(default)]
+    pub certificates: Vec<CertificateSnapshot>,
 }
 
 /// How many zones an authority has.
@@ -252,7 +259,7 @@ pub struct BackendSnapshot {
     pub unsent: Vec<(Want, u64)>,
     /// Its connections, if it is asked by stream.
     #[serde(default)]
-    pub connections: Option<Box<ConnectionsSnapshot>>,
+    pub connections: Option<Box<BackendConnectionsSnapshot>>,
     /// Time to reply, probes left out.
     pub latency: HistogramSnapshot,
     /// Who says that it is a member; the most binding first.

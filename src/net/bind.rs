@@ -1,4 +1,5 @@
-//! Binding listening sockets: for each configured address, one UDP and one TCP socket a worker, all on the same port.
+//! Binding listening sockets: for each configured address, one UDP and one TCP socket a worker, all on the same port, or TCP
+//! sockets alone where queries come by connections alone.
 //!
 //! The kernel spreads clients over the workers' sockets (`SO_REUSEPORT`). That option would also let a second hedgerow
 //! share the port in silence, each answering half of the clients, so every address is first bound once without it.
@@ -13,15 +14,35 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::options;
 
-/// One address, bound by UDP and TCP.
+/// One address, bound by UDP and TCP, or by TCP alone.
 #[derive(Debug)]
 pub struct Group {
     /// The address really bound: port 0 has become a port.
     pub address: SocketAddr,
-    /// UDP sockets, non-blocking.
+    kinds: Kinds,
+    /// UDP sockets, non-blocking; none where there is TCP alone.
     pub udp: Vec<UdpSocket>,
     /// TCP listeners, non-blocking.
     pub tcp: Vec<TcpListener>,
+}
+
+/// What an address is bound by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kinds {
+    /// UDP and TCP.
+    Both,
+    /// TCP alone.
+    Stream,
+}
+
+impl Kinds {
+    /// How many UDP sockets there are where each of so many workers is to have one.
+    fn datagrams(self, workers: usize) -> usize {
+        match self {
+            Self::Both => workers,
+            Self::Stream => 0,
+        }
+    }
 }
 
 /// An address could not be bound.
@@ -68,11 +89,11 @@ impl Group {
     ///
     /// # Errors
     /// If the address cannot be had, by UDP or by TCP.
-    pub fn bind(address: SocketAddr, workers: usize) -> Result<Self, BindError> {
-        let (bound, reserved) = reserve(address)?;
+    pub fn bind(address: SocketAddr, kinds: Kinds, workers: usize) -> Result<Self, BindError> {
+        let (bound, reserved) = reserve(address, kinds)?;
         // The reservation ends here; only a program that asks for this very port in this very moment could come between.
         drop(reserved);
-        Self::bind_beside(bound, workers).map_err(|error| BindError { address, ..error })
+        Self::bind_beside(bound, kinds, workers).map_err(|error| BindError { address, ..error })
     }
 
     /// Binds `address` beside sockets of ours at addresses that stand for the same, which are to close. They have the port, and nobody else
@@ -80,18 +101,26 @@ impl Group {
     ///
     /// # Errors
     /// If the address cannot be had, by UDP or by TCP.
-    pub fn bind_beside(address: SocketAddr, workers: usize) -> Result<Self, BindError> {
+    pub fn bind_beside(address: SocketAddr, kinds: Kinds, workers: usize) -> Result<Self, BindError> {
         let fail = |transport| move |source| BindError { address, transport, source };
-        let udp = (0..workers).map(|_| udp_listener(address)).collect::<io::Result<_>>().map_err(fail("UDP"))?;
+        let udp = (0..kinds.datagrams(workers))
+            .map(|_| udp_listener(address))
+            .collect::<io::Result<_>>()
+            .map_err(fail("UDP"))?;
         let tcp = (0..workers).map(|_| tcp_listener(address)).collect::<io::Result<_>>().map_err(fail("TCP"))?;
-        Ok(Self { address, udp, tcp })
+        Ok(Self { address, kinds, udp, tcp })
     }
 
     /// Takes sockets that another process has bound to `address`, and binds one of a kind that is missing.
     ///
     /// # Errors
     /// If there is none of a kind, and none can be had; or if their options cannot be set.
-    pub fn complete(address: SocketAddr, udp: Vec<UdpSocket>, tcp: Vec<TcpListener>) -> Result<Self, BindError> {
+    pub fn complete(
+        address: SocketAddr,
+        kinds: Kinds,
+        udp: Vec<UdpSocket>,
+        tcp: Vec<TcpListener>,
+    ) -> Result<Self, BindError> {
         let fail = |transport| move |source| BindError { address, transport, source };
         for socket in &udp {
             set_udp_options(SockRef::from(socket), address).map_err(fail("UDP"))?;
@@ -106,14 +135,15 @@ impl Group {
             set_tcp_options(SockRef::from(listener)).map_err(fail("TCP"))?;
         }
         // As at a start: nobody else has what is bound anew.
-        if udp.is_empty() {
+        let lacks_udp = udp.len() < kinds.datagrams(1);
+        if lacks_udp {
             drop(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?);
         }
         if tcp.is_empty() {
             drop(alone(address, Type::STREAM, 1).map_err(fail("TCP"))?);
         }
-        let mut group = Self { address, udp, tcp };
-        if group.udp.is_empty() {
+        let mut group = Self { address, kinds, udp, tcp };
+        if lacks_udp {
             group.udp.push(udp_listener(address).map_err(fail("UDP"))?);
         }
         if group.tcp.is_empty() {
@@ -125,7 +155,7 @@ impl Group {
     /// Binds more sockets, until there is one of each kind a worker, if whoever has bound the others lets us join.
     pub fn fill(&mut self, workers: usize) {
         let address = self.address;
-        fill(&mut self.udp, workers, || udp_listener(address));
+        fill(&mut self.udp, self.kinds.datagrams(workers), || udp_listener(address));
         fill(&mut self.tcp, workers, || tcp_listener(address));
     }
 }
@@ -201,15 +231,19 @@ pub fn asking(is_ipv6: bool) -> io::Result<tokio::net::UdpSocket> {
 }
 
 /// Binds an address alone, to see that nobody has it and, for port 0, to find a port that is free by UDP and by TCP.
-fn reserve(address: SocketAddr) -> Result<(SocketAddr, [Socket; 2]), BindError> {
+fn reserve(address: SocketAddr, kinds: Kinds) -> Result<(SocketAddr, Vec<Socket>), BindError> {
     let fail = |transport| move |source| BindError { address, transport, source };
     let mut attempts_left = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts_left -= 1;
-        let udp = alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?;
-        let bound = udp.local_addr().ok().and_then(|bound| bound.as_socket()).unwrap_or(address);
-        match alone(bound, Type::STREAM, 1) {
-            Ok(tcp) => return Ok((bound, [udp, tcp])),
+        let udp = match kinds {
+            Kinds::Both => Some(alone(address, Type::DGRAM, 0).map_err(fail("UDP"))?),
+            Kinds::Stream => None,
+        };
+        let bound_of = |socket: &Socket| socket.local_addr().ok().and_then(|bound| bound.as_socket());
+        let wanted = udp.as_ref().and_then(bound_of).unwrap_or(address);
+        match alone(wanted, Type::STREAM, 1) {
+            Ok(tcp) => return Ok((bound_of(&tcp).unwrap_or(wanted), udp.into_iter().chain([tcp]).collect())),
             Err(error) if attempts_left == 0 => return Err(fail("TCP")(error)),
             Err(_) => {}
         }
@@ -308,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_both_transports_on_one_port() {
-        let listeners = Group::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let listeners = Group::bind("127.0.0.1:0".parse().unwrap(), Kinds::Both, 3).unwrap();
         assert_ne!(listeners.address.port(), 0);
         assert_eq!((listeners.udp.len(), listeners.tcp.len()), (3, 3));
         for socket in &listeners.udp {
@@ -323,7 +357,7 @@ mod tests {
     fn no_socket_for_datagrams_believes_what_is_said_of_the_path_mtu() {
         for (address, is_ipv6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
             let address = address.parse().unwrap();
-            let mut sockets = Group::bind(address, 1).unwrap().udp;
+            let mut sockets = Group::bind(address, Kinds::Both, 1).unwrap().udp;
             sockets.push(unbound(address, Type::DGRAM).unwrap().into());
             for socket in sockets {
                 match is_ipv6 {
@@ -340,15 +374,15 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_even_if_its_owner_would_share_it() {
-        let first = Group::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let error = Group::bind(first.address, 1).unwrap_err().to_string();
+        let first = Group::bind("127.0.0.1:0".parse().unwrap(), Kinds::Both, 1).unwrap();
+        let error = Group::bind(first.address, Kinds::Both, 1).unwrap_err().to_string();
         assert!(error.contains(&format!("port {} is in use", first.address.port())), "{error}");
     }
 
     #[test]
     fn a_port_in_use_by_tcp_alone_is_found() {
         let owner = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = Group::bind(owner.local_addr().unwrap(), 1).unwrap_err().to_string();
+        let error = Group::bind(owner.local_addr().unwrap(), Kinds::Both, 1).unwrap_err().to_string();
         assert!(error.contains("(TCP)"), "{error}");
     }
 }

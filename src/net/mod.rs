@@ -18,4 +18,5 @@ pub mod streams;
 pub mod tasks;
 pub mod tcp;
 pub mod tls;
+pub mod tls_server;
 pub mod udp;

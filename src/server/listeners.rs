@@ -25,11 +25,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::StartError;
 use super::privileges;
+use crate::address::{ListenAddress, Scheme};
 use crate::admin::{Owner, Socket};
-use crate::config::{AdminConfig, AdminSocket, Config};
-use crate::net::bind::{self, BindError, Group};
+use crate::config::{AdminConfig, AdminSocket, Config, ListenConfig};
+use crate::net::bind::{self, BindError, Group, Kinds};
 use crate::net::listening::{Endpoint, ListeningSocket};
 use crate::net::options;
+use crate::net::tls_server::{CertificateStore, TlsListener, TlsServer};
 
 /// All listening sockets of the process.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Listeners {
     admin: Option<AdminListeners>,
     /// Addresses that have left, until their last response has, too.
     leaving: Vec<Weak<Address>>,
+    /// What encrypted listeners have in common.
+    tls: Arc<TlsServer>,
 }
 
 /// Who takes queries.
@@ -64,8 +68,10 @@ pub(super) struct Address {
     /// No other address has this number as long as anybody holds this one.
     pub(super) number: u16,
     /// As it stands in the config.
-    configured: SocketAddr,
+    configured: ListenAddress,
     group: Group,
+    /// What is spoken there, if it is encrypted.
+    tls: Option<Arc<TlsListener>>,
     /// Whether a service manager keeps its sockets, so that they go on without us.
     is_kept: bool,
 }
@@ -80,7 +86,7 @@ pub(super) struct AdminListeners {
     pub(super) socket: Option<Arc<Socket>>,
 }
 
-/// The sockets of one address that one worker reads: there is at least one of each kind.
+/// The sockets of one address that one worker reads: there is at least one of each kind that the address has.
 #[derive(Debug)]
 pub(super) struct AddressSockets {
     /// Held until nothing is owed to its clients any more.
@@ -134,7 +140,8 @@ impl Listeners {
     ) -> Result<(Self, Vec<ListeningSocket>), StartError> {
         // Before many are opened.
         raise_descriptor_limit();
-        let nothing = Self { workers: worker_count(config), sections: Vec::new(), admin: None, leaving: Vec::new() };
+        let (workers, tls) = (worker_count(config), Arc::new(TlsServer::new()?));
+        let nothing = Self { workers, sections: Vec::new(), admin: None, leaving: Vec::new(), tls };
         let mut inherited = Inherited(inherited);
         let owner = privileges::owner(config.user.as_ref());
         let listeners = nothing.open_beside(config, owner, &mut inherited, false)?;
@@ -179,15 +186,15 @@ impl Listeners {
                 listen
                     .iter()
                     .enumerate()
-                    .map(|(place, at)| opening.keep(&socket_name(name.label(), place), *at))
+                    .map(|(place, at)| opening.keep(&socket_name(name.label(), place), at.address))
                     .collect(),
             );
         }
         for is_beside in [false, true] {
             for ((name, listen), slots) in wanted.iter().zip(&mut slots) {
-                for (place, (&configured, slot)) in listen.iter().zip(slots).enumerate() {
-                    if slot.is_none() && opening.is_beside(configured) == is_beside {
-                        let opened = opening.open(&socket_name(name.label(), place), configured);
+                for (place, (configured, slot)) in listen.iter().zip(slots).enumerate() {
+                    if slot.is_none() && opening.is_beside(configured.socket()) == is_beside {
+                        let opened = opening.open(&socket_name(name.label(), place), configured.address);
                         let key = || format!("{}.listen[{place}]", name.key());
                         let opened = opened.map_err(|source| ListenError { key: key(), source, is_confined })?;
                         *slot = Some(opened);
@@ -204,7 +211,8 @@ impl Listeners {
         };
         let gone = self.all().filter(is_gone).map(Arc::downgrade);
         let leaving = self.leaving.iter().filter(|address| address.strong_count() > 0).cloned().chain(gone).collect();
-        Ok(Self { workers: self.workers, sections, admin, leaving })
+        let tls = Arc::clone(&self.tls);
+        Ok(Self { workers: self.workers, sections, admin, leaving, tls })
     }
 
     /// For how many workers they are.
@@ -213,11 +221,27 @@ impl Listeners {
     }
 
     /// What is bound, by the name of who listens, in order of the config.
-    pub(super) fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
-        let sections =
-            self.sections.iter().map(|section| (section.name.label().to_owned(), section.served().collect()));
-        let admin = self.admin.iter().map(|admin| (ADMIN.to_owned(), vec![admin.address]));
+    pub(super) fn addresses(&self) -> Vec<(String, Vec<ListenAddress>)> {
+        let bound = |section: &Section| section.addresses.iter().map(|address| address.listens_at()).collect();
+        let sections = self.sections.iter().map(|section| (section.name.label().to_owned(), bound(section)));
+        let admin = self.admin.iter().map(|admin| (ADMIN.to_owned(), vec![ListenAddress::plain(admin.address)]));
         sections.chain(admin).collect()
+    }
+
+    /// The certificates that encrypted listeners show.
+    pub(super) fn certificates(&self) -> &Arc<CertificateStore> {
+        self.tls.store()
+    }
+
+    /// Has encrypted listeners show what a config says. It must be that of these listeners.
+    pub(super) fn set_certificates(&self, config: &Config) {
+        for ((_, listen), section) in wanted(config).iter().zip(&self.sections) {
+            for (configured, address) in listen.iter().zip(&section.addresses) {
+                if let Some(tls) = &address.tls {
+                    tls.show_only(configured.certificate.as_deref());
+                }
+            }
+        }
     }
 
     /// The addresses that take queries.
@@ -228,7 +252,7 @@ impl Listeners {
     /// Descriptors that all of it takes: the sockets themselves, and the duplicates that workers read.
     pub(super) fn descriptors(&self) -> usize {
         let of_group = |group: &Group| {
-            let read = |sockets: usize| sockets + sockets.max(self.workers);
+            let read = |sockets: usize| if sockets == 0 { 0 } else { sockets + sockets.max(self.workers) };
             read(group.udp.len()) + read(group.tcp.len())
         };
         self.all().map(|address| of_group(&address.group)).sum()
@@ -351,6 +375,16 @@ impl Address {
         self.group.address
     }
 
+    /// The same with how queries come there.
+    fn listens_at(&self) -> ListenAddress {
+        ListenAddress { socket: self.bound(), ..self.configured }
+    }
+
+    /// What is spoken there, if it is encrypted.
+    pub(super) fn tls(&self) -> Option<&Arc<TlsListener>> {
+        self.tls.as_ref()
+    }
+
     /// Whether a service manager keeps its sockets.
     pub(super) fn is_kept(&self) -> bool {
         self.is_kept
@@ -395,10 +429,10 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     /// Keeps an address that is open already. With port 0 it is the one that had this name.
-    fn keep(&mut self, name: &str, configured: SocketAddr) -> Option<Arc<Address>> {
-        let is_same = |address: &Arc<Address>| match configured.port() {
+    fn keep(&mut self, name: &str, configured: ListenAddress) -> Option<Arc<Address>> {
+        let is_same = |address: &Arc<Address>| match configured.socket.port() {
             0 => address.configured == configured && self.earlier.name_of(address).is_some_and(|known| known == name),
-            _ => address.bound() == configured,
+            _ => address.listens_at() == configured,
         };
         let place = self.known.iter().position(is_same)?;
         Some(self.known.swap_remove(place))
@@ -411,18 +445,23 @@ impl Opening<'_> {
             && self.known.iter().cloned().chain(leaving).any(|address| meets(address.bound(), configured))
     }
 
-    fn open(&mut self, name: &str, configured: SocketAddr) -> Result<Arc<Address>, BindError> {
-        let workers = self.earlier.workers;
-        let (udp, tcp, is_kept, bound) = self.inherited.take_group(name, configured);
+    fn open(&mut self, name: &str, listen: ListenAddress) -> Result<Arc<Address>, BindError> {
+        let (workers, configured) = (self.earlier.workers, listen.socket);
+        let kinds = if listen.scheme.is_stream() { Kinds::Stream } else { Kinds::Both };
+        let (udp, tcp, is_kept, bound) = self.inherited.take_group(name, configured, kinds);
         let stays = |address: &&Arc<Address>| !self.known.iter().any(|known| Arc::ptr_eq(known, address));
         let is_taken =
             self.earlier.all().filter(stays).chain(&self.opened).any(|address| meets(address.bound(), configured));
         let group = match (udp.is_empty() && tcp.is_empty(), self.is_beside(configured) && !is_taken) {
-            (false, _) => Group::complete(bound, udp, tcp)?,
-            (true, true) => Group::bind_beside(configured, workers)?,
-            (true, false) => Group::bind(configured, workers)?,
+            (false, _) => Group::complete(bound, kinds, udp, tcp)?,
+            (true, true) => Group::bind_beside(configured, kinds, workers)?,
+            (true, false) => Group::bind(configured, kinds, workers)?,
         };
-        let address = Arc::new(Address { number: self.free_number(), configured, group, is_kept });
+        let tls = match listen.scheme {
+            Scheme::Plain | Scheme::Tcp => None,
+            Scheme::Tls => Some(Arc::new(self.earlier.tls.listener())),
+        };
+        let address = Arc::new(Address { number: self.free_number(), configured: listen, group, tls, is_kept });
         self.opened.push(Arc::clone(&address));
         Ok(address)
     }
@@ -513,9 +552,13 @@ impl Inherited {
         &mut self,
         name: &str,
         configured: SocketAddr,
+        kinds: Kinds,
     ) -> (Vec<UdpSocket>, Vec<TcpListener>, bool, SocketAddr) {
+        let is_stream = kinds == Kinds::Stream;
         let is_named = |socket: &&ListeningSocket| configured.port() != 0 || socket.name == name;
         let found = self.0.iter().filter(is_named).find_map(|socket| match socket.endpoint() {
+            // Of an address with connections alone, datagrams are somebody else's.
+            Endpoint::Udp(_) if is_stream => None,
             Endpoint::Udp(bound) | Endpoint::Tcp(bound) => is_meant(configured, *bound).then_some(*bound),
             Endpoint::Unix(_) => None,
         });
@@ -524,7 +567,7 @@ impl Inherited {
             for socket in mem::take(&mut self.0) {
                 let kept = socket.is_kept;
                 match socket.endpoint() {
-                    Endpoint::Udp(address) if *address == bound => udp.push(socket.into_fd().into()),
+                    Endpoint::Udp(address) if *address == bound && !is_stream => udp.push(socket.into_fd().into()),
                     Endpoint::Tcp(address) if *address == bound => tcp.push(socket.into_fd().into()),
                     Endpoint::Udp(_) | Endpoint::Tcp(_) | Endpoint::Unix(_) => {
                         self.0.push(socket);
@@ -539,7 +582,7 @@ impl Inherited {
 }
 
 /// What the sections of a config listen on.
-fn wanted(config: &Config) -> Vec<(SectionName, &[SocketAddr])> {
+fn wanted(config: &Config) -> Vec<(SectionName, &[ListenConfig])> {
     let forwarder = config.forwarder.iter().map(|forwarder| (SectionName::Forwarder, &*forwarder.listen));
     let authorities = config.authorities.iter();
     let authorities = authorities.map(|authority| (SectionName::Authority(authority.name.clone()), &*authority.listen));
@@ -559,7 +602,8 @@ fn meets(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// Which of so many sockets a worker reads.
 fn dealt<S>(sockets: &[S], worker: usize, workers: usize) -> impl Iterator<Item = &S> {
-    let turns = sockets.len().max(workers);
+    // There are none of a kind that the address has not.
+    let turns = if sockets.is_empty() { 0 } else { sockets.len().max(workers) };
     (worker..turns).step_by(workers.max(1)).filter_map(|turn| sockets.get(turn % sockets.len()))
 }
 

@@ -6,6 +6,7 @@
 mod admin_tasks;
 mod authorities;
 mod carried;
+mod certificates;
 mod changes;
 mod connections;
 mod cookies;
@@ -49,6 +50,7 @@ use tokio::time::Interval;
 use self::admin_tasks::AdminTasks;
 use self::authorities::{MemberChanges, ServedAuthority, ZoneChange};
 pub use self::carried::{Carried, CarriedCache, Known, Learnt, SavedZones};
+use self::certificates::CertificateLooks;
 use self::connections::Tables;
 use self::cookies::OwnSecret;
 pub use self::drain::Drained;
@@ -70,6 +72,7 @@ use self::watch::Watching;
 use self::worker::Command;
 pub use self::worker::Rest;
 use self::workers::{InForce, WorkerEvent, Workers};
+use crate::address::ListenAddress;
 use crate::admin::{Change, Condition, Refused, Request};
 use crate::authority::ReceivedNotify;
 use crate::cache::Flush;
@@ -146,6 +149,8 @@ pub struct Server {
     is_restart_due: bool,
     /// Reads the config again.
     reloads: Reloads,
+    /// Looks at certificates.
+    certificates: CertificateLooks,
     /// Notices when its files change.
     watching: Watching,
     /// What the owner has not been told yet.
@@ -204,7 +209,7 @@ impl Server {
     pub fn bound(&self) -> String {
         let mut line = String::new();
         for (name, addresses) in self.listeners.addresses() {
-            let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+            let addresses: Vec<String> = addresses.iter().map(ListenAddress::to_string).collect();
             let separator = if line.is_empty() { "" } else { " " };
             let _ = write!(line, "{separator}{name}={}", addresses.join(","));
         }
@@ -397,6 +402,7 @@ impl Server {
         self.workers.ping(now);
         self.condition.set_stall(self.workers.stall(now));
         self.see(now);
+        self.certificates.tick(self.listeners.certificates(), &self.tasks, now);
         let slept = self.sleep.take();
         if let Some(state) = &self.state {
             self.recent_queries.count(state);

@@ -304,6 +304,7 @@ impl Server {
         let result = loaded.and_then(|prepared| self.commit_and_tell(*prepared).map_err(|error| error.to_string()));
         if let Err(problems) = &result {
             tracing::error!("reload failed, what was in force stays:\n{problems}");
+            self.certificates.hurry(Instant::now());
         }
         let (now, seen) = (SystemTime::now(), &mut self.reloads.seen);
         match &result {
@@ -347,7 +348,7 @@ impl Server {
     /// If an address or a descriptor cannot be had; then nothing has changed.
     fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
         let Prepared { setup, keys, comparisons, restored, saved, new_cache } = prepared;
-        let Setup { mut config, zone_dbs, cookie_secrets, token, etcd, roots, source, .. } = setup;
+        let Setup { mut config, zone_dbs, cookie_secrets, certificates, token, etcd, roots, source, .. } = setup;
         let listeners = Arc::new(self.listeners.reload(&config)?);
         let dealt = Dealt::new(&listeners, Some(&self.listeners))?;
         let doors = match (self.listeners.admin(), listeners.admin()) {
@@ -355,6 +356,9 @@ impl Server {
             (None, None) => None,
             (_, new) => Some(new.map(Doors::new).transpose()?),
         };
+        listeners.certificates().set(certificates, SystemTime::now());
+        listeners.set_certificates(&config);
+        self.certificates.set(&config.certificates, Instant::now());
         let settings = admin_settings(&config, token);
         self.taps.apply(&TapsConfig::of(&config))?;
         self.slow = config.slow_threshold();

@@ -21,6 +21,7 @@ use tokio::time::interval;
 use super::admin_tasks::{AdminTasks, Doors, admin_settings};
 use super::authorities::{Comparison, MemberChanges, Restored, ServedAuthority, ZoneChange};
 use super::carried::{Carried, CarriedCache};
+use super::certificates::CertificateLooks;
 use super::connections::Tables;
 use super::cookies::OwnSecret;
 use super::listeners::{ListenError, Listeners};
@@ -115,7 +116,11 @@ impl Server {
         let Carried { known, learnt, cache, saved, edition } = carried;
         // Who tells what it has learnt tells what it has counted when it stops to serve.
         let uncounted = learnt.is_some().then(Vec::new);
-        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, etcd, roots, source, files: _, watch } = setup;
+        let Setup { mut config, zone_dbs, keys, cookie_secrets, certificates, certificate_files, token, .. } = setup;
+        let Setup { etcd, roots, source, watch, .. } = setup;
+        listeners.certificates().set(certificates, SystemTime::now());
+        listeners.set_certificates(&config);
+        let certificate_sections = config.certificates.clone();
         let mut watching = Watching::new(watch);
         watching.set_on(config.watch);
         let (keys, count) = (Arc::new(keys), listeners.workers());
@@ -242,6 +247,7 @@ impl Server {
             processes: None,
             is_restart_due: false,
             reloads,
+            certificates: CertificateLooks::new(certificate_files, &certificate_sections, Instant::now()),
             watching,
             events: VecDeque::new(),
             drain_delay,

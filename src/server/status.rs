@@ -37,6 +37,7 @@ impl Server {
             verdict: self.seen.verdict_number(),
             backend_series: self.backend_series,
             zones: self.zones_snapshot(&expired_zones),
+            certificates: self.listeners.certificates().snapshot(),
             catalogs: self.authorities.iter().flat_map(ServedAuthority::catalogs).collect(),
             expired_zones,
             ..self.summary.snapshot()

@@ -34,7 +34,7 @@ use crate::metrics::{Counters, Limited};
 use crate::net::busy_poll::BusyPoll;
 use crate::net::clock::thread_cpu_time;
 use crate::net::tasks::{Lost, TaskKind, Tasks};
-use crate::net::tcp::{Connections, Served};
+use crate::net::tcp::{Connections, Gate, Served};
 use crate::state::ForwarderState;
 use crate::taps::{TapSet, WorkerTaps};
 
@@ -184,6 +184,8 @@ struct Surroundings {
     busy_poll: BusyPoll,
     tasks: Tasks,
     taps: Rc<WorkerTaps>,
+    /// Keeps handshakes from queries, of whichever section they are.
+    gate: Rc<Gate>,
 }
 
 impl Surroundings {
@@ -236,7 +238,7 @@ async fn run(parts: Parts) -> Result<(), Lost> {
     let unable = |error| TaskKind::Worker.ended(Err(error));
     let Parts { id, mut commands, counters, busy_poll, taps } = parts;
     let taps = Rc::new(WorkerTaps::new(id.0.into(), Arc::clone(&counters), taps));
-    let around = Surroundings { id, counters, busy_poll, tasks: Tasks::default(), taps };
+    let around = Surroundings { id, counters, busy_poll, tasks: Tasks::default(), taps, gate: Rc::default() };
     let mut sections = Sections::default();
     let rest = loop {
         let command = tokio::select! {

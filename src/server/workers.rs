@@ -274,6 +274,7 @@ impl Workers {
             state.forget_in_flight(number);
         }
         let worker = &mut self.all[number];
+        worker.counters.connections.close_all();
         worker.replacement.on_death(now);
         worker.ended = Some(lost);
     }

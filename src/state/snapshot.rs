@@ -2,7 +2,7 @@
 
 use super::{ManualHealth, SharedBackend, SharedPool};
 use crate::metrics::{
-    Attempts, BackendCounters, BackendSnapshot, Cause, ConnectionsSnapshot, Counter, FETCHED, HistogramSnapshot,
+    Attempts, BackendConnectionsSnapshot, BackendCounters, BackendSnapshot, Cause, Counter, FETCHED, HistogramSnapshot,
     PoolSnapshot, Want, Wins,
 };
 
@@ -38,7 +38,7 @@ fn backend_snapshot(backend: &SharedBackend, weight: u16) -> BackendSnapshot {
         |counter: &dyn Fn(&BackendCounters) -> &Counter| counters().map(|worker| counter(worker).get()).sum::<u64>();
     let mut latency = HistogramSnapshot::default();
     counters().for_each(|worker| latency.add(&worker.latency));
-    let mut connections = backend.is_by_stream().then(Box::<ConnectionsSnapshot>::default);
+    let mut connections = backend.is_by_stream().then(Box::<BackendConnectionsSnapshot>::default);
     if let Some(sum) = &mut connections {
         counters().filter_map(|worker| worker.connections.get()).for_each(|worker| sum.add(worker));
     }

@@ -107,7 +107,7 @@ impl<'a> QueryRecord<'a> {
         Some(Self {
             at,
             client: ip.map(|ip| Address { ip, prefix }),
-            transport: [Transport::Udp, Transport::Tcp].into_iter().find(|known| *known as u8 == transport),
+            transport: Transport::ALL.into_iter().find(|known| *known as u8 == transport),
             qname,
             qtype_qclass: (flags & 1 != 0).then_some((qtype, qclass)),
             said: SOURCES.into_iter().find(|known| *known as u8 == source).map(|source| (source, rcode)),

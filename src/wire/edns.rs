@@ -44,12 +44,6 @@ impl<'a> Edns<'a> {
         first.map(|(_, data)| CookieOption::read(data)).transpose()
     }
 
-    /// Whether the version of the zone is asked for (RFC 9660 section 3.1).
-    #[inline(never)]
-    pub(super) fn asks_version(&self) -> bool {
-        self.iter_options().any(|(code, data)| code == OptionCode::ZONEVERSION && data.is_empty())
-    }
-
     /// Whether the options fill the RDATA exactly, none overrunning it.
     pub(super) fn is_sound(&self) -> bool {
         let mut options = self.iter_options();

@@ -7,6 +7,7 @@ use super::codes::Rcode;
 use super::cookie::{Cookie, CookieState};
 use super::edns::Edns;
 use super::header::{Flag, HEADER_LEN, Header};
+use super::hop::Asks;
 use super::query::Query;
 
 /// The form of one client's query. Small and `Copy`, since many of them wait in one race.
@@ -61,14 +62,13 @@ pub struct ClientEdns {
     pub udp_size: u16,
     /// DO, which a response copies (RFC 3225 section 3).
     pub dnssec_ok: bool,
-    /// Whether it asks for the version of the zone (RFC 9660).
-    pub asks_version: bool,
+    /// What its options ask for.
+    pub asks: Asks,
 }
 
 impl ClientEdns {
     fn of(edns: &Edns<'_>) -> Self {
-        let asks_version = !edns.options.is_empty() && edns.asks_version();
-        Self { udp_size: edns.udp_size, dnssec_ok: edns.dnssec_ok, asks_version }
+        Self { udp_size: edns.udp_size, dnssec_ok: edns.dnssec_ok, asks: Asks::of(edns) }
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn udp_limits_lie_between_512_and_our_own() {
         let check = |client: Option<u16>, own: u16, expected: usize| {
-            let edns = client.map(|udp_size| ClientEdns { udp_size, dnssec_ok: false, asks_version: false });
+            let edns = client.map(|udp_size| ClientEdns { udp_size, dnssec_ok: false, asks: Asks::default() });
             let form = ClientForm {
                 id: 0,
                 edns,

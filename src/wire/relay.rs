@@ -46,7 +46,7 @@ impl<'a> Draft<'a> {
         let opt = form.edns.map(|edns| {
             let options = reply.edns().map_or(&[][..], |edns| edns.options);
             let opt = OptRecord::new(own_udp_size, edns.dnssec_ok).with_rcode(rcode);
-            let opt = opt.with_version(edns.asks_version).with_cookie(form.cookie.as_ref());
+            let opt = opt.with_version(edns.asks.version()).with_cookie(form.cookie.as_ref());
             opt.with_options(options, Passing::BeyondHop)
         });
         let additional = header.arcount() - u16::from(reply.opt().is_some());

@@ -9,14 +9,28 @@ pub enum Transport {
     Udp,
     /// In a stream: a message is at most 65535 octets long (RFC 1035 section 4.2.2).
     Tcp,
+    /// In a stream of which nobody on the way reads anything (RFC 7858).
+    Tls,
 }
 
 impl Transport {
+    /// All, in order of their number.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
+    /// Whether messages come in a stream: then nothing is cut, and who has sent them is where its address says.
+    pub fn is_stream(self) -> bool {
+        match self {
+            Self::Udp => false,
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
     /// The word for it in metrics and results.
     pub fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
         }
     }
 }

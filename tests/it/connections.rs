@@ -115,11 +115,11 @@ fn handshake_that_hangs_or_shows_a_wrong_certificate_moves_on() {
 }
 
 #[test]
-fn wrong_certificate_alone_is_servfail_and_nothing_is_asked() {
+fn backend_with_a_wrong_certificate_is_asked_nothing() {
     let (ca, wrong) = (TestAuthority::new(), TestAuthority::new());
     let foreign = StreamBackend::new(Some(&wrong), answer(ADDRESS));
     let server = server_that_trusts(&ca, &[&foreign], "");
-    assert_eq!(server.client().ask(&query("www.example", A)).rcode(), SERVFAIL);
+    assert!(server.client().ask(&query("www.example", A)).answers().is_empty());
     assert_eq!(foreign.queries(), 0);
     assert!(sum(&server, "hedgerow_backend_connections_total", "kind", "failed") > 0);
 }

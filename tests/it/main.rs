@@ -88,6 +88,7 @@ mod takeovers;
 mod taps;
 mod tcp;
 mod thousands;
+mod tls;
 mod top;
 mod traces;
 mod transfer_peers;

@@ -4,6 +4,7 @@
 //! Nothing here knows more of the server than its HTTP interface.
 
 mod cache;
+mod certificates;
 pub(super) mod connection;
 mod divergence;
 mod explain;
@@ -92,6 +93,8 @@ enum Action {
     Serials(serials::Which),
     /// List the questions that members of a pool answer differently, and who says what
     Divergence(divergence::Which),
+    /// Show the certificates of encrypted listeners: names, expiry, what is wrong
+    Certificates(Show),
     /// Show all zones, and how catalog zones stand
     Zones(Show),
     /// Take what is doubted: the members of a pool, or the last version of a catalog zone
@@ -230,6 +233,7 @@ fn obey(connection: &Connection, action: &Action) -> Result<String, Trouble> {
         Action::Names(show) => names::obey(connection, show),
         Action::Serials(which) => serials::obey(connection, which),
         Action::Divergence(which) => divergence::obey(connection, which),
+        Action::Certificates(show) => certificates::obey(connection, show),
         Action::Zones(show) => zones::obey(connection, show),
         Action::Accept { name } => connection.change(Order::accept(name)),
         Action::Cache(action) => cache::obey(connection, action),

@@ -1,5 +1,6 @@
 //! Tests of the text for Prometheus: each family, in either form.
 
+use super::super::connections::{CertificateSnapshot, ConnectionFate, ConnectionsSnapshot, ShakenBy};
 use super::super::counters::{CookieKind, Dropped, Source, Tap, TapFate};
 use super::super::discovery::{DISCOVERY_COUNTERS, Origin, SourceSnapshot, SourceState};
 use super::super::histogram::Histogram;
@@ -77,6 +78,22 @@ fn sample() -> Snapshot {
         dropped: vec![(Dropped::Late, 26)],
         cookies: vec![(CookieKind::Invalid, 40)],
         taps: vec![((Tap::QueryLog, TapFate::Dropped), 41)],
+        connections: ConnectionsSnapshot {
+            open: vec![(Transport::Tls, 66)],
+            fates: vec![((Transport::Tls, ConnectionFate::HandshakeFailed), 67)],
+            handshakes: vec![((Transport::Tls, ShakenBy::Resumed), 68)],
+        },
+        certificates: vec![CertificateSnapshot {
+            name: "main".to_owned(),
+            file: "chain.pem".into(),
+            names: Vec::new(),
+            not_before: 0,
+            not_after: 69,
+            loaded: 0,
+            error: None,
+            loads: 70,
+            refusals: 71,
+        }],
         limited: vec![("ts1".to_owned(), Limit::Unsent, 40)],
         cache: Some(CacheSnapshot {
             size: 30,

@@ -12,28 +12,27 @@
 //! address is not served any more. Between two queries a connection holds no buffers.
 
 use std::future::pending;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::moved::{MovedConnection, WayOut};
-use super::responder::{Responder, Response};
+use super::responder::{Responder, Response, WayBack};
 use super::served::Served;
+use super::stream::Stream;
 use super::table::{ConnectionSlot, Seat, WAITING};
 use crate::limit::{Doing, Patience};
-use crate::wire::{FRAME_PREFIX, Rcode, Rejected, first_message, read_query};
+use crate::wire::{FRAME_PREFIX, Rcode, Rejected, Transport, first_message, read_query};
 
 /// One client's connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Its place among all connections.
     place: ConnectionSlot,
     /// Octets read and not yet handled.
@@ -59,16 +58,16 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A connection that another process has served, which has read `input` and not handled it.
-    pub(super) fn adopted(stream: TcpStream, place: ConnectionSlot, input: Vec<u8>) -> Self {
-        let mut connection = Self::new(stream, place);
+    pub(super) fn adopted(stream: Stream, place: ConnectionSlot, input: Vec<u8>) -> Self {
+        let mut connection = Self::new(stream, place, Instant::now());
         // Its client may be between two queries, and need not hurry.
         connection.patience.on_activity(Instant::now());
         Self { input, ..connection }
     }
 
-    /// A fresh connection.
-    pub(super) fn new(stream: TcpStream, place: ConnectionSlot) -> Self {
-        let socket = SockRef::from(&stream);
+    /// A fresh connection, which was accepted at this time.
+    pub(super) fn new(stream: Stream, place: ConnectionSlot, accepted: Instant) -> Self {
+        let socket = SockRef::from(stream.socket());
         // A response is written whole; waiting for more to send would only delay it.
         let _ = socket.set_tcp_nodelay(true);
         // The kernel would take megabytes for a client that does not read, and then say nothing until a third of them is gone,
@@ -86,7 +85,7 @@ impl Connection {
             malformed: 0,
             is_at_end: false,
             is_leaving: false,
-            patience: Patience::new(Instant::now()),
+            patience: Patience::new(accepted),
         }
     }
 
@@ -102,12 +101,18 @@ impl Connection {
         let seat = Arc::clone(&self.place.seat);
         let mut pressure = self.place.pressure.clone();
         let mut way_out = self.place.way_out.clone();
-        let (responder, mut responses) = Responder::new(Arc::clone(&seat), peer, rules.in_flight);
+        let way_back = WayBack { peer, transport: self.stream.transport(), idle: rules.idle };
+        let (responder, mut responses) = Responder::new(Arc::clone(&seat), way_back, rules.in_flight);
+        // What came with the end of a handshake wakes nobody.
+        if self.stream.transport() == Transport::Tls {
+            self.read()?;
+        }
         let mut turns = 0_u32;
         loop {
             turns = turns.wrapping_add(1);
-            // What is at its end stays to its end.
-            self.is_leaving = !self.is_at_end && way_out.borrow_and_update().is_some();
+            // What is at its end stays to its end, and so does a session that only this process can decrypt.
+            let is_movable = matches!(self.stream, Stream::Plain(_)) && !self.is_at_end;
+            self.is_leaving = way_out.borrow_and_update().is_some() && is_movable;
             if self.work(handle, &responder, &mut responses)? || turns.is_multiple_of(TURNS) {
                 // There may be more, but others have their turn first.
                 yield_now().await;
@@ -117,7 +122,7 @@ impl Connection {
                 return Ok(());
             }
             if self.is_finished() {
-                return self.stream.shutdown().await;
+                return self.stream.shutdown(rules.idle).await;
             }
             if self.is_leaving && self.doing() == Doing::Reading {
                 return self.leave(&way_out);
@@ -130,14 +135,14 @@ impl Connection {
             tokio::select! {
                 Some(response) = responses.recv(), if self.can_take_response() => self.take_response(response),
                 part = next_part(&mut self.parts), if self.output.is_empty() => self.take_part(part),
-                ready = self.stream.readable(), if can_read => {
+                ready = self.stream.socket().readable(), if can_read => {
                     ready?;
                     self.read()?;
                 }
-                ready = self.stream.writable(), if doing == Doing::Writing => ready?,
+                ready = self.stream.socket().writable(), if doing == Doing::Writing || self.stream.has_unwritten() => ready?,
                 _ = served.wait_for(|served| !served.covers(local)), if !self.is_at_end && !self.is_leaving => {
                     // Told of both at once, it leaves.
-                    if way_out.borrow().is_none() {
+                    if way_out.borrow().is_none() || !is_movable {
                         self.take_rest();
                     }
                 }
@@ -147,7 +152,7 @@ impl Connection {
                 () = at(alarm) => {
                     let now = Instant::now();
                     if end.is_some_and(|end| end <= now) {
-                        return Ok(());
+                        return if self.patience.is_fresh() { Err(ErrorKind::TimedOut.into()) } else { Ok(()) };
                     }
                     if end_of_queries.is_some_and(|end| end <= now) {
                         self.take_rest();
@@ -159,8 +164,9 @@ impl Connection {
 
     /// Gives the socket up, with what was read and not handled.
     fn leave(self, way_out: &watch::Receiver<Option<WayOut>>) -> io::Result<()> {
+        let Stream::Plain(socket) = self.stream else { return Ok(()) };
         // The runtime watches it no more; the other process may have it before we have closed our part of it.
-        let socket = self.stream.into_std()?.into();
+        let socket = socket.into_std()?.into();
         if let Some(WayOut { section, to }) = &*way_out.borrow() {
             let _ = to.send(MovedConnection { section: section.clone(), input: self.input, socket });
         }
@@ -274,9 +280,9 @@ impl Connection {
         let announced = self.input.first_chunk().map_or(0, |length| 2 + usize::from(u16::from_be_bytes(*length)));
         let missing = announced.saturating_sub(self.input.len());
         self.input.reserve_exact(missing.min(self.input.len()).max(READ));
-        match self.stream.try_read_buf(&mut self.input) {
+        match self.stream.try_read(&mut self.input) {
             Ok(octets) => self.is_at_end = octets == 0,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -286,12 +292,14 @@ impl Connection {
     /// just been accepted the runtime does not know yet that there is something to read.
     fn take_rest(&mut self) {
         self.is_at_end = true;
-        let mut chunk = [0; READ];
-        let socket = SockRef::from(&self.stream);
-        while self.input.len() < DRAIN_INPUT
-            && let Ok(length @ 1..) = (&*socket).read(&mut chunk)
-        {
-            self.input.extend_from_slice(&chunk[..length]);
+        loop {
+            match self.stream.try_read_unwatched(&mut self.input) {
+                Ok(1..) if self.input.len() < DRAIN_INPUT => {}
+                Ok(_) => break,
+                // Of TLS a part of a record has come, and there may be more.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
         }
     }
 
@@ -332,6 +340,7 @@ impl Connection {
     /// Writes as much of the output as the kernel takes; whether it took any.
     fn write(&mut self) -> io::Result<bool> {
         let mut is_written = false;
+        self.stream.flush()?;
         while !self.output.is_empty() {
             match self.stream.try_write(self.output.unwritten()) {
                 Ok(octets) => {

@@ -1,18 +1,22 @@
 //! DNS over TCP, the server's side (RFC 7766): listeners, connections, framing. Hands each message to a handler and writes
 //! what comes back, in whatever order it comes. Knows nothing of names.
 //!
+//! What is encrypted is the same behind a handshake (`handshake.rs`, `stream.rs`): DNS over TLS (RFC 7858).
+//!
 //! A connection is one task of the worker that accepted it (`connection.rs`). What connections of all workers have in common
 //! stands in [`Connections`] (`table.rs`): how many there are and of whom, which one makes room for another, and how many
 //! octets wait for clients to read. A [`Responder`] leads back to one connection from whichever thread has its response
 //! (`responder.rs`). What is decided about them is decided in `limit/`.
 
 mod connection;
+mod handshake;
 mod moved;
 mod responder;
 mod served;
+mod stream;
 mod table;
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,51 +26,74 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::connection::Connection;
+pub use self::handshake::Gate;
+use self::handshake::shake_hands;
 pub use self::moved::MovedConnection;
 pub use self::responder::Responder;
 pub use self::served::Served;
+use self::stream::Stream;
+use self::table::ConnectionSlot;
 pub use self::table::Connections;
 use super::tasks::pass_on;
+use super::tls_server::TlsListener;
+use crate::metrics::{ConnectionFate, Counters, Dropped};
+use crate::wire::Transport;
 
 /// Accepts connections as long as the address of the listener is among those that are served, then lets them finish: at once those
 /// to whose address nobody connects any more.
 ///
 /// Whom `admits` does not take, its connection is closed at once. `handle` gets each message and owes its [`Responder`] one
-/// call. `refused` is told of connections above the limits of `table`.
+/// call.
 pub async fn serve(
     listener: TcpListener,
+    Service { counters, tls }: Service,
     table: Arc<Connections>,
     served: watch::Receiver<Served>,
     admits: impl Fn(IpAddr) -> bool,
     handle: impl Fn(&[u8], &Responder) + 'static,
-    refused: impl Fn(),
 ) {
     let Ok(address) = listener.local_addr() else { return };
-    let handle = Rc::new(handle);
+    let (handle, transport) = (Rc::new(handle), if tls.is_some() { Transport::Tls } else { Transport::Tcp });
     let mut connections = JoinSet::new();
     let accept = |(stream, peer): (TcpStream, SocketAddr), input: Option<Vec<u8>>, connections: &mut JoinSet<()>| {
         if !admits(peer.ip()) {
             return;
         }
+        // Only what is not encrypted ever moves.
+        let transport = if input.is_some() { Transport::Tcp } else { transport };
         let Some(place) = table.enter(peer.ip(), Instant::now()) else {
-            refused();
+            counters.connections.fate(transport, ConnectionFate::Refused);
+            counters.dropped(Dropped::Overload);
             return;
         };
-        let (handle, served) = (Rc::clone(&handle), served.clone());
+        if input.is_none() {
+            counters.connections.fate(transport, ConnectionFate::Accepted);
+        }
+        let (handle, served, counters, tls) = (Rc::clone(&handle), served.clone(), Arc::clone(&counters), tls.clone());
         // Who was connected to another process may have another address of the section, or one that only that process had.
         let is_elsewhere = address.ip().is_unspecified() || input.is_some();
         let local = if is_elsewhere { stream.local_addr().ok() } else { None };
         let local = local.filter(|&local| served.borrow().covers(local)).unwrap_or(address);
         connections.spawn_local(async move {
-            // An error of a connection is its end; there is nobody to tell.
-            let connection = match input {
-                Some(input) => Connection::adopted(stream, place, input),
-                None => Connection::new(stream, place),
+            counters.connections.opened(transport);
+            let _open = Open { counters: &counters, transport };
+            let connection = match (input, tls) {
+                (Some(input), _) => Connection::adopted(Stream::Plain(stream), place, input),
+                (None, None) => Connection::new(Stream::Plain(stream), place, Instant::now()),
+                (None, Some(tls)) => match begin_tls(stream, place, &tls, local, served.clone(), &counters).await {
+                    Some(connection) => connection,
+                    None => return,
+                },
             };
-            let _ = connection.run(peer, local, served, &*handle).await;
+            // An error of a connection is its end; there is nobody to tell.
+            if let Err(error) = connection.run(peer, local, served, &*handle).await
+                && error.kind() == ErrorKind::TimedOut
+            {
+                counters.connections.fate(transport, ConnectionFate::TimedOut);
+            }
         });
     };
     let adopt = |MovedConnection { input, socket, .. }: MovedConnection, connections: &mut JoinSet<()>| {
@@ -118,6 +145,67 @@ pub async fn serve(
     }
 }
 
+/// What a listener speaks, and where its connections are counted.
+#[derive(Debug)]
+pub struct Service {
+    /// Those of the worker.
+    pub counters: Arc<Counters>,
+    /// TLS, if it is encrypted, and what keeps its handshakes from queries.
+    pub tls: Option<(Arc<TlsListener>, Rc<Gate>)>,
+}
+
+/// A connection that counts as open.
+struct Open<'c> {
+    counters: &'c Counters,
+    transport: Transport,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.counters.connections.closed(self.transport);
+    }
+}
+
+/// Shakes hands with a client that has just connected; none if nothing came of it. All that goes by `first_query`, and one that has
+/// to make room does so at once. Where its address is served no more, the client has a moment left for its query.
+async fn begin_tls(
+    stream: TcpStream,
+    place: ConnectionSlot,
+    (tls, gate): &(Arc<TlsListener>, Rc<Gate>),
+    local: SocketAddr,
+    mut served: watch::Receiver<Served>,
+    counters: &Counters,
+) -> Option<Connection> {
+    let accepted = Instant::now();
+    // Each step of a handshake is a message of its own, and the client waits for it.
+    let _ = stream.set_nodelay(true);
+    let seat = Arc::clone(&place.seat);
+    let end = async {
+        let _ = served.wait_for(|served| !served.covers(local)).await;
+        sleep(BREATH).await;
+    };
+    let shaken = tokio::select! {
+        shaken = timeout(place.rules.first_query, shake_hands(stream, tls, gate)) => shaken,
+        () = seat.closed() => return None,
+        () = end => return None,
+    };
+    match shaken {
+        Ok(Ok(shaken)) => {
+            counters.connections.shaken(Transport::Tls, shaken.kind());
+            Some(Connection::new(Stream::shaken(shaken), place, accepted))
+        }
+        Ok(Err(error)) => {
+            tracing::trace!(%error, "a handshake came to nothing");
+            counters.connections.fate(Transport::Tls, ConnectionFate::HandshakeFailed);
+            None
+        }
+        Err(_) => {
+            counters.connections.fate(Transport::Tls, ConnectionFate::TimedOut);
+            None
+        }
+    }
+}
+
 /// Lets the runtime watch a connection that it has not accepted itself.
 fn watched(stream: std::net::TcpStream) -> io::Result<TcpStream> {
     stream.set_nonblocking(true)?;
@@ -129,7 +217,8 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// How long nothing is accepted after the process was found to be out of descriptors.
+/// How long nothing is accepted after the process was found to be out of descriptors, and how long a handshake may go on where its address
+/// is served no more.
 const BREATH: Duration = Duration::from_millis(100);
 
 /// How long the log is silent about that after it was told.

@@ -6,11 +6,13 @@
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::table::Seat;
+use crate::wire::{Asks, RESPONSE_BLOCK, Transport, append_hop_options};
 
 /// The way back to one connection.
 #[derive(Clone, Debug)]
@@ -20,7 +22,16 @@ pub struct Responder {
     /// The connection.
     seat: Arc<Seat>,
     /// The client.
-    peer: SocketAddr,
+    way: WayBack,
+}
+
+/// The client of a connection, and how it came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WayBack {
+    pub(super) peer: SocketAddr,
+    pub(super) transport: Transport,
+    /// How long the connection may go without a query.
+    pub(super) idle: Duration,
 }
 
 /// What a handler has to say to one message.
@@ -34,9 +45,9 @@ pub(super) enum Response {
 
 impl Responder {
     /// To the connection of this seat, which has up to `in_flight` queries in flight; and what it is to read.
-    pub(super) fn new(seat: Arc<Seat>, peer: SocketAddr, in_flight: usize) -> (Self, mpsc::Receiver<Response>) {
+    pub(super) fn new(seat: Arc<Seat>, way: WayBack, in_flight: usize) -> (Self, mpsc::Receiver<Response>) {
         let (responses, receiver) = mpsc::channel(in_flight);
-        (Self { responses, seat, peer }, receiver)
+        (Self { responses, seat, way }, receiver)
     }
 
     /// Sends a response that `fill` appends to an empty buffer; an empty one says that there will be no response. If the
@@ -66,7 +77,25 @@ impl Responder {
 
     /// The client.
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.way.peer
+    }
+
+    /// How it came.
+    pub fn transport(&self) -> Transport {
+        self.way.transport
+    }
+
+    /// Adds to a response what its query asked of the connection: how long that may be idle (RFC 7828), and padding, where nobody is
+    /// to read along (RFC 7830 section 6: without encryption it would only be a burden).
+    pub fn add_hop_options(&self, asks: Asks, response: &mut Vec<u8>) {
+        if !asks.is_of_hop() {
+            return;
+        }
+        let block = match self.way.transport {
+            Transport::Udp | Transport::Tcp => None,
+            Transport::Tls => asks.padding().then_some(RESPONSE_BLOCK),
+        };
+        append_hop_options(response, asks.keepalive().then_some(self.way.idle), block);
     }
 
     /// Hands a response to the connection.

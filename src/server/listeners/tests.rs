@@ -164,7 +164,8 @@ fn all_addresses_may_stand_for_one_that_leaves() {
     let bound = first.sections[0].addresses[0].bound();
     let all = |listen: &str| {
         let mut config = config(1, [0; 3]);
-        config.forwarder.as_mut().expect("there is one").listen = vec![listen.parse().expect("an address")];
+        config.forwarder.as_mut().expect("there is one").listen =
+            vec![listen.parse::<ListenAddress>().expect("an address").into()];
         config
     };
     let any = format!("0.0.0.0:{}", bound.port());
@@ -174,6 +175,6 @@ fn all_addresses_may_stand_for_one_that_leaves() {
     assert_eq!(third.sections[0].addresses[0].bound(), bound);
     // But not beside one that stays.
     let mut both = all(&any);
-    both.forwarder.as_mut().expect("there is one").listen.push(bound);
+    both.forwarder.as_mut().expect("there is one").listen.push(bound.into());
     assert!(first.reload(&both).is_err_and(|error| error.to_string().contains("is in use")));
 }

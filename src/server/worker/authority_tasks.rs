@@ -13,7 +13,7 @@ use crate::authority::{self, Authority};
 use crate::metrics::Counters;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
-use crate::net::tcp::{Connections, Responder, Served};
+use crate::net::tcp::{Connections, Gate, Responder, Served};
 use crate::server::listeners::AddressSockets;
 
 /// A worker's TS.
@@ -29,6 +29,8 @@ pub(super) struct AuthorityTasks {
     /// The connections of all workers.
     connections: Arc<Connections>,
     counters: Arc<Counters>,
+    /// Keeps handshakes from queries.
+    gate: Rc<Gate>,
     busy_poll: BusyPoll,
     tasks: Tasks,
 }
@@ -52,6 +54,7 @@ impl AuthorityTasks {
             leaving: Rc::default(),
             connections,
             counters,
+            gate: Rc::clone(&around.gate),
             busy_poll: *busy_poll,
             tasks: tasks.clone(),
         };
@@ -92,7 +95,7 @@ impl AuthorityTasks {
             let admits = move |client| gate.may_connect(client);
             let handle = move |message: &[u8], responder: &Responder| authority.answer_stream_query(message, responder);
             let served = self.served.subscribe();
-            reading.accept(listener, &self.connections, served, &self.counters, admits, handle);
+            reading.accept(listener, &self.connections, served, (&self.counters, &self.gate), admits, handle);
         }
         self.readings.push(reading);
         Ok(())

@@ -21,7 +21,7 @@ use crate::metrics::Counters;
 use crate::net::batch;
 use crate::net::busy_poll::BusyPoll;
 use crate::net::tasks::{Endless, Lost, TaskKind, Tasks};
-use crate::net::tcp::{Connections, Responder, Served};
+use crate::net::tcp::{Connections, Gate, Responder, Served};
 use crate::server::listeners::AddressSockets;
 
 /// A worker's LS.
@@ -42,6 +42,8 @@ pub(super) struct ForwarderTasks {
     /// The connections of all workers.
     connections: Arc<Connections>,
     counters: Arc<Counters>,
+    /// Keeps handshakes from queries.
+    gate: Rc<Gate>,
     busy_poll: BusyPoll,
     tasks: Tasks,
 }
@@ -53,7 +55,7 @@ impl ForwarderTasks {
     /// If the process has no descriptors left, or the system no randomness.
     pub(super) fn start(parts: ForwarderParts, around: &Surroundings) -> io::Result<Self> {
         let ForwarderParts { shared, state, own, handed_over, change, backend_sockets, connections, fetches } = parts;
-        let Surroundings { id, counters, busy_poll, tasks, taps } = around;
+        let Surroundings { id, counters, busy_poll, tasks, taps, gate } = around;
         let idle = Rc::new(Notify::new());
         let links = Links {
             shared,
@@ -89,6 +91,7 @@ impl ForwarderTasks {
             idle,
             connections,
             counters: Arc::clone(counters),
+            gate: Rc::clone(gate),
             busy_poll: *busy_poll,
             tasks: tasks.clone(),
         };
@@ -139,7 +142,7 @@ impl ForwarderTasks {
                 forwarder.borrow_mut().take_stream_query(message, responder, Instant::now());
             };
             let served = self.served.subscribe();
-            reading.accept(listener, &self.connections, served, &self.counters, admits, handle);
+            reading.accept(listener, &self.connections, served, (&self.counters, &self.gate), admits, handle);
         }
         self.readings.push(reading);
         Ok(())

@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::metrics::{Counters, Dropped};
+use crate::metrics::Counters;
 use crate::net::tasks::{Endless, Lost, TaskKind};
-use crate::net::tcp::{self, Connections, Responder, Served};
+use crate::net::tcp::{self, Connections, Gate, Responder, Served, Service};
 use crate::net::udp::Socket;
 use crate::server::listeners::{Address, AddressSockets};
 
@@ -52,13 +52,13 @@ impl Reading {
         listener: TcpListener,
         table: &Arc<Connections>,
         served: watch::Receiver<Served>,
-        counters: &Arc<Counters>,
+        (counters, gate): (&Arc<Counters>, &Rc<Gate>),
         admits: impl Fn(IpAddr) -> bool + 'static,
         handle: impl Fn(&[u8], &Responder) + 'static,
     ) {
-        let counters = Arc::clone(counters);
-        let refused = move || counters.dropped(Dropped::Overload);
-        let serving = tcp::serve(listener, Arc::clone(table), served, admits, handle, refused);
+        let tls = self.address.tls().map(|tls| (Arc::clone(tls), Rc::clone(gate)));
+        let service = Service { counters: Arc::clone(counters), tls };
+        let serving = tcp::serve(listener, service, Arc::clone(table), served, admits, handle);
         self.connections.start(async {
             serving.await;
             Ok(())

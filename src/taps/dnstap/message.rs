@@ -92,6 +92,8 @@ impl Message<'_> {
         let protocol = match self.transport {
             Transport::Udp => 1,
             Transport::Tcp => 2,
+            // DOT in dnstap.proto.
+            Transport::Tls => 3,
         };
         write_number(SOCKET_PROTOCOL, protocol, out);
         for (address, port, end) in

@@ -72,7 +72,7 @@ pub fn respond_to(
     let zone = zone_asked(zone_db, query, qname.as_wire());
     let limit = match transport {
         Transport::Udp => query.udp_limit(own_udp_size),
-        Transport::Tcp => usize::from(u16::MAX),
+        Transport::Tcp | Transport::Tls => usize::from(u16::MAX),
     };
     let mut tail = Tail::of(zone_db, query, cookie, own_udp_size);
     // RFC 9660 section 3.2: whatever the answer is, by the zone of the name that was asked for. One that is not served has no version.

@@ -326,6 +326,8 @@ fn snapshot() -> Snapshot {
         sources: Vec::new(),
     };
     Snapshot {
+        connections: Default::default(),
+        certificates: Vec::new(),
         reload: ReloadSnapshot::default(),
         tasks_lost: 0,
         worker_replacements: 0,

@@ -11,6 +11,7 @@ mod backend;
 pub(crate) mod browser;
 pub(crate) mod cache;
 pub(crate) mod catalog_peers;
+pub(crate) mod certificates;
 mod client;
 mod config;
 pub(crate) mod etcd;

@@ -323,7 +323,10 @@ impl Server {
         let mut listeners = HashMap::new();
         for pair in pairs.split_whitespace() {
             let (name, addresses) = pair.split_once('=').expect("pairs of NAME=ADDRESSES");
-            let addresses = addresses.split(',').map(|a| a.parse().expect("an address and port"));
+            let addresses = addresses.split(',').map(|address| {
+                let address = address.split_once("://").map_or(address, |(_, address)| address);
+                address.parse().expect("an address and port")
+            });
             listeners.insert(name.to_owned(), addresses.collect());
         }
         Self { process, listeners, folder }

@@ -116,6 +116,7 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
         connection.is_retired |= keepalive.is_some_and(|keeps| keeps.is_zero());
         if let Some((stream, connections)) = self.stream_mut(set_id) {
             stream.backoff.succeeded();
+            stream.barren = 0;
             if let Some(keeps) = keepalive {
                 if !keeps.is_zero() {
                     stream.patience.told(keeps);

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use self::dial::{Dial, Fault};
 use super::BackendSockets;
 use super::sent::SentIds;
-use crate::metrics::{ConnectionCounters, ConnectionKind, LostCause};
+use crate::metrics::{BackendConnectionCounters, ConnectionKind, LostCause};
 use crate::net::backend_connection::{AskedIds, Backoff, Patience, SilenceClock, silence_limit};
 use crate::net::tls::ClientTls;
 use crate::policy::connections::ConnectionPoolRules;
@@ -45,7 +45,7 @@ pub struct StreamWay {
     /// The question that asks for a sign of life, with any ID.
     pub sign_of_life: Vec<u8>,
     /// What is counted.
-    pub counters: Arc<ConnectionCounters>,
+    pub counters: Arc<BackendConnectionCounters>,
 }
 
 /// Gives what a connection by TLS needs: a reload may change it.
@@ -103,6 +103,8 @@ pub(super) struct StreamSet {
     connections: Vec<SocketId>,
     backoff: Backoff,
     patience: Patience,
+    /// Connections in a row that were open and brought nothing.
+    barren: u8,
     /// The last dial was refused.
     was_refused: bool,
     /// When a query came last.
@@ -202,6 +204,7 @@ impl StreamSet {
             way,
             backoff: Backoff::new(),
             patience: Patience::default(),
+            barren: 0,
             was_refused: false,
             last_query: None,
             limit: silence_limit(None),
@@ -323,8 +326,10 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
             if connection.asked.is_empty() && matches!(cause, LostCause::Closed | LostCause::Reset) {
                 stream.patience.closed_after(now.saturating_duration_since(connection.idle_since));
             }
-            // It opens and closes, and never says anything: as good as no connection.
-            if connection.heard == 0 {
+            // It opens and closes, and never says anything: as good as no connection, if that lasts. One alone is dialled again at once, or what
+            // was lost with it would have nowhere to go.
+            stream.barren = if connection.heard == 0 { stream.barren.saturating_add(1) } else { 0 };
+            if stream.barren > FREE_BARREN {
                 stream.backoff.failed(stream.way.health_interval, now, rng);
             }
             End::Lost(cause, problem)
@@ -354,6 +359,9 @@ pub(super) const FIRST: u32 = 0xC000;
 fn place_of(number: SocketId) -> Option<usize> {
     number.0.checked_sub(FIRST).map(|place| place as usize)
 }
+
+/// Connections in a row that may end without having brought anything, before the backend is left in peace for a while.
+const FREE_BARREN: u8 = 2;
 
 /// Octets that are received at once: a TLS record.
 const READ: usize = 16 * 1024;

@@ -15,7 +15,7 @@ use crate::wire::{FRAME_PREFIX, append_frame, read_query};
 struct Play {
     sockets: BackendSockets<u32, u32>,
     set: SocketSetId,
-    counters: Arc<ConnectionCounters>,
+    counters: Arc<BackendConnectionCounters>,
     listener: TcpListener,
     /// Whose time the rules see.
     now: Instant,
@@ -52,7 +52,7 @@ impl Play {
 
     fn with(rules: ConnectionPoolRules, tls: Option<ClientTls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let counters = Arc::new(ConnectionCounters::default());
+        let counters = Arc::new(BackendConnectionCounters::default());
         let way = StreamWay {
             tls: tls.map(|tls| {
                 let tls = Arc::new(tls);

@@ -1,0 +1,294 @@
+//! `listen`, of the forwarder and of authorities, and `[certificates.*]`, which encrypted listeners show.
+//!
+//! What is listened on is looked at together at the end: no two listeners take each other's connections, and no encrypted one is
+//! without a certificate.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::section::{Node, Section, Spot, note_repeats};
+use super::suggest::nearest;
+use super::{Expected, words};
+use crate::address::{BadAddress, ListenAddress, Scheme};
+
+/// One entry of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// How queries come, and where.
+    pub address: ListenAddress,
+    /// The section of the certificate that it shows, whatever name its client asks for; none: the client's name chooses.
+    pub certificate: Option<String>,
+}
+
+impl ListenConfig {
+    /// Where it listens.
+    pub fn socket(&self) -> SocketAddr {
+        self.address.socket
+    }
+}
+
+impl From<ListenAddress> for ListenConfig {
+    fn from(address: ListenAddress) -> Self {
+        Self { address, certificate: None }
+    }
+}
+
+impl From<SocketAddr> for ListenConfig {
+    /// By UDP and TCP.
+    fn from(socket: SocketAddr) -> Self {
+        ListenAddress::plain(socket).into()
+    }
+}
+
+/// `[certificates.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateConfig {
+    /// The key below `[certificates]`.
+    pub name: String,
+    /// Holds the chain in PEM, the leaf first. Already resolved against the folder of the config file.
+    pub chain: PathBuf,
+    /// Holds the key in PEM. Already resolved as well.
+    pub key: PathBuf,
+    /// The server names that it is shown for, in lower case; none: those in it.
+    pub names: Vec<String>,
+}
+
+/// What is listened on, and by what certificates, until all of it is known.
+#[derive(Default)]
+pub(super) struct Listening<'d> {
+    /// All addresses that are bound.
+    addresses: Vec<(ListenAddress, Spot<'d>)>,
+    /// What names a certificate.
+    named: Vec<(String, Spot<'d>)>,
+}
+
+impl<'d> Listening<'d> {
+    /// Something listens at an address.
+    pub(super) fn push(&mut self, address: ListenAddress, spot: Spot<'d>) {
+        self.addresses.push((address, spot));
+    }
+
+    /// Notes listeners that would take each other's queries, encrypted ones without a certificate, and names of certificates that there
+    /// are not. With `SO_REUSEPORT` two listeners of one address would both start. Port 0 is another one for each.
+    pub(super) fn check(self, certificates: &[CertificateConfig]) {
+        let Self { addresses, named } = self;
+        let fixed = || addresses.iter().filter(|(address, _)| address.socket.port() != 0);
+        // One that is encrypted and one that is not meet by TCP.
+        let mut known: HashMap<SocketAddr, Scheme> = HashMap::new();
+        for (address, spot) in fixed() {
+            let other = *known.entry(address.socket).or_insert(address.scheme);
+            if other.is_encrypted() != address.scheme.is_encrypted() {
+                let (socket, word) = (address.socket, Scheme::Tls.word().unwrap_or_default());
+                spot.note(format!("{socket} is listened on by TCP and by TLS, expected another port for {word}://"));
+            }
+        }
+        let same = fixed().map(|(address, spot)| ((address.socket, address.scheme.is_encrypted()), spot.clone()));
+        note_repeats(same, |(socket, _)| format!("{socket} is listened on"));
+        if certificates.is_empty() {
+            for (address, spot) in addresses.iter().filter(|(address, _)| address.scheme.is_encrypted()) {
+                spot.note(format!("{address} has no certificate to show, add [certificates.NAME] with chain and key"));
+            }
+        }
+        let names = || certificates.iter().map(|certificate| certificate.name.as_str());
+        for (name, spot) in named.iter().filter(|(name, _)| names().all(|known| known != name)) {
+            let remedy = match nearest(name, names()) {
+                Some(known) => format!("did you mean {known:?}?"),
+                None => format!("add [certificates.{name}]"),
+            };
+            spot.note(format!("there is no certificate {name:?}, {remedy}"));
+        }
+    }
+}
+
+/// Reads `listen`. Each address goes to `listening` too.
+pub(super) fn read<'d>(node: &Node<'d>, listening: &mut Listening<'d>) -> Vec<ListenConfig> {
+    node.items("[\"127.0.0.1:5300\"]").iter().filter_map(|item| read_one(item, listening)).collect()
+}
+
+/// Reads one listener: an address, or a table with one.
+fn read_one<'d>(item: &Node<'d>, listening: &mut Listening<'d>) -> Option<ListenConfig> {
+    let Some(mut section) = item.table() else {
+        let address = item.parsed(listen_address)?;
+        listening.push(address, item.spot.clone());
+        return Some(address.into());
+    };
+    let address = section.require("address", "\"tls://127.0.0.1:8853\"");
+    let address = address.and_then(|node| Some((node.parsed(listen_address)?, node.spot)));
+    let certificate = section.take("certificate");
+    let named = certificate.and_then(|node| Some((node.parsed(words::label)?, node.spot)));
+    section.finish();
+    let (address, spot) = address?;
+    listening.push(address, spot);
+    if let Some((name, spot)) = &named {
+        match address.scheme.is_encrypted() {
+            true => listening.named.push((name.clone(), spot.clone())),
+            false => spot.note(format!("{address} shows no certificate, expected tls:// before the address")),
+        }
+    }
+    Some(ListenConfig { address, certificate: named.map(|(name, _)| name) })
+}
+
+/// Reads `[certificates]`. Files are relative to `folder`.
+pub(super) fn read_certificates<'d>(nodes: &[(&'d str, Node<'d>)], folder: &Path) -> Vec<CertificateConfig> {
+    let read = |(name, node): &(&str, Node<'_>)| read_certificate(name, node.section()?, folder);
+    nodes.iter().filter_map(read).collect()
+}
+
+fn read_certificate(name: &str, mut section: Section<'_>, folder: &Path) -> Option<CertificateConfig> {
+    let chain = section.require("chain", "\"tls/chain.pem\"").and_then(|node| node.parsed(words::file_name));
+    let key = section.require("key", "\"tls/key.pem\"").and_then(|node| node.parsed(words::file_name));
+    let names = section.take("names").map(|node| {
+        let items = node.any_items("[\"dns.example\"]").into_iter();
+        let names: Vec<_> = items.filter_map(|item| Some((item.parsed(server_name)?, item.spot))).collect();
+        note_repeats(names.iter().cloned(), |name| format!("{name} stands"));
+        names.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    });
+    section.finish();
+    Some(CertificateConfig {
+        name: name.to_owned(),
+        chain: folder.join(chain?),
+        key: folder.join(key?),
+        names: names.unwrap_or_default(),
+    })
+}
+
+/// Reads the name of a server, or of all those one label below a domain.
+fn server_name(text: &str) -> Result<String, Expected> {
+    let host = text.strip_prefix("*.").unwrap_or(text);
+    let is_name =
+        !host.contains('*') && !host.ends_with('.') && words::domain_name(host).is_ok_and(|name| !name.is_root());
+    match is_name {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(Expected::new("the name of a server, such as \"dns.example\" or \"*.dns.example\"")),
+    }
+}
+
+/// Reads the address of a listener of DNS, with or without a scheme. Port 0 lets the system choose.
+///
+/// # Errors
+/// If it is none.
+pub fn listen_address(text: &str) -> Result<ListenAddress, Expected> {
+    text.parse().map_err(|bad: BadAddress| Expected::new(bad.to_string()).matching(LISTENER))
+}
+
+/// Addresses with or without a scheme and a port.
+const LISTENER: &str = "^((tcp|tls|TCP|TLS)://)?([0-9.]+|[0-9A-Fa-f:.]+|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:[0-9]+)?$";
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::tests::check;
+    use super::*;
+
+    /// A config with a forwarder that has this line, and certificates.
+    fn config(line: &str) -> String {
+        format!(
+            "[forwarder]\nlisten = {line}\n[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n[certificates.main]\n\
+             chain = \"chain.pem\"\nkey = \"key.pem\"\n[certificates.other]\nchain = \"/o.pem\"\nkey = \"o.key\"\nnames = [\"*.Example\", \"a.example\"]\n"
+        )
+    }
+
+    #[test]
+    fn listeners_and_certificates_are_read() {
+        let line = "[\"127.0.0.1:53\", \"tls://127.0.0.1\", { address = \"tls://[::1]:8854\", certificate = \"other\" }, \"tcp://127.0.0.2\"]";
+        let config =
+            Config::parse(&config(line), "c.toml", Path::new("/etc")).unwrap_or_else(|problems| panic!("{problems}"));
+        let listen = config.forwarder.expect("there is one").listen;
+        let shown: Vec<_> = listen.iter().map(|one| (one.address.to_string(), one.certificate.as_deref())).collect();
+        let expected = [
+            ("127.0.0.1:53", None),
+            ("tls://127.0.0.1:853", None),
+            ("tls://[::1]:8854", Some("other")),
+            ("tcp://127.0.0.2:53", None),
+        ];
+        assert_eq!(shown, expected.map(|(address, certificate)| (address.to_owned(), certificate)));
+        let [main, other] = &config.certificates[..] else { panic!("there are two") };
+        assert_eq!(
+            (main.chain.as_path(), main.key.as_path()),
+            (Path::new("/etc/chain.pem"), Path::new("/etc/key.pem"))
+        );
+        assert_eq!(
+            (other.chain.as_path(), &*other.names),
+            (Path::new("/o.pem"), &["*.example".to_owned(), "a.example".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_listened_on_is_told_with_its_remedy() {
+        for (line, expected) in [
+            (
+                "[\"dot://127.0.0.1\"]",
+                "2:11: forwarder.listen[0]: invalid value \"dot://127.0.0.1\": expected tls://, did you mean that by dot://?",
+            ),
+            (
+                "[\"h3://127.0.0.1\"]",
+                "2:11: forwarder.listen[0]: invalid value \"h3://127.0.0.1\": expected tcp:// or tls://, HTTP/3 is not spoken",
+            ),
+            (
+                "[\"https://127.0.0.1/dns-query\"]",
+                "2:11: forwarder.listen[0]: invalid value \"https://127.0.0.1/dns-query\": expected tcp:// or tls://, DNS over HTTPS and QUIC are not spoken by this version",
+            ),
+            (
+                "[\"tls://127.0.0.1/dns-query\"]",
+                "2:11: forwarder.listen[0]: invalid value \"tls://127.0.0.1/dns-query\": expected no path: only https:// has one",
+            ),
+            (
+                "[\"tls://127.0.0.1#a.example\"]",
+                "2:11: forwarder.listen[0]: invalid value \"tls://127.0.0.1#a.example\": expected no #NAME, which is for backends: a listener's names stand in its certificate",
+            ),
+            (
+                "[{ address = \"tls://127.0.0.1\", certificate = \"mian\" }]",
+                "2:58: forwarder.listen[0].certificate: there is no certificate \"mian\", did you mean \"main\"?",
+            ),
+            (
+                "[{ address = \"tls://127.0.0.1\", certificate = \"new\" }]",
+                "2:58: forwarder.listen[0].certificate: there is no certificate \"new\", add [certificates.new]",
+            ),
+            (
+                "[{ address = \"127.0.0.1:53\", certificate = \"main\" }]",
+                "2:55: forwarder.listen[0].certificate: 127.0.0.1:53 shows no certificate, expected tls:// before the address",
+            ),
+            (
+                "[\"127.0.0.1:853\", \"tls://127.0.0.1\"]",
+                "2:28: forwarder.listen[1]: 127.0.0.1:853 is listened on by TCP and by TLS, expected another port for tls://",
+            ),
+            (
+                "[\"127.0.0.1:53\", \"tcp://127.0.0.1\"]",
+                "2:27: forwarder.listen[1]: 127.0.0.1:53 is listened on twice, first on line 2",
+            ),
+            (
+                "[\"tls://127.0.0.1\", \"tls://127.0.0.1:853\"]",
+                "2:30: forwarder.listen[1]: 127.0.0.1:853 is listened on twice, first on line 2",
+            ),
+        ] {
+            check(&config(line), &[expected]);
+        }
+        let alone = "[forwarder]\nlisten = [\"tls://127.0.0.1\"]\n[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n";
+        check(
+            alone,
+            &[
+                "2:11: forwarder.listen[0]: tls://127.0.0.1:853 has no certificate to show, add [certificates.NAME] with chain and key",
+            ],
+        );
+    }
+
+    #[test]
+    fn certificates_are_checked() {
+        let rest = "[forwarder]\n[pools.ts]\nbackends = [\"192.0.2.1:53\"]\n";
+        for (lines, expected) in [
+            ("key = \"k\"", "1:1: certificates.c: chain is missing, write chain = \"tls/chain.pem\""),
+            ("chain = \"c\"", "1:1: certificates.c: key is missing, write key = \"tls/key.pem\""),
+            (
+                "chain = \"c\"\nkey = \"k\"\nnames = [\"a.*.example\"]",
+                "4:10: certificates.c.names[0]: invalid value \"a.*.example\": expected the name of a server, such as \"dns.example\" or \"*.dns.example\"",
+            ),
+            (
+                "chain = \"c\"\nkey = \"k\"\nname = [\"a.example\"]",
+                "4:1: certificates.c: unknown key \"name\", did you mean \"names\"?",
+            ),
+        ] {
+            check(&format!("[certificates.c]\n{lines}\n{rest}"), &[expected]);
+        }
+    }
+}

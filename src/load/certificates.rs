@@ -1,0 +1,232 @@
+//! The chains and keys that encrypted listeners show, read from their files.
+//!
+//! They are read at the start and by every reload, and looked at once a minute (`server/certificates.rs`). A file that is as it was is
+//! not read again, so a process that has given up the right to read its key goes on with what it has read before.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::FileProblems;
+use super::disk::{self, Stamp};
+use crate::config::{CertificateConfig, Config};
+use crate::files;
+use crate::net::tls_server::{Certificate, CertificateError, NamedCertificate};
+
+/// The certificates of a config, with what is needed to see whether their files have changed. A clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateFiles(Arc<Mutex<HashMap<CertificateKey, Known>>>);
+
+/// The files of a section, and the names that it says.
+type CertificateKey = (PathBuf, PathBuf, Vec<String>);
+
+/// What was read.
+#[derive(Clone, Debug)]
+struct Known {
+    certificate: Arc<Certificate>,
+    /// How both files looked before they were read, and whether another change would be seen in that.
+    stamps: [Option<Stamp>; 2],
+    is_settled: bool,
+}
+
+impl CertificateFiles {
+    /// Reads all certificates of a config; every file that is wrong is told.
+    pub(super) fn load(&self, config: &Config) -> Result<Vec<NamedCertificate>, FileProblems<CertificateProblem>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = |section: &CertificateConfig| {
+            let certificate = read(section, &mut known)?;
+            Ok(NamedCertificate {
+                name: section.name.clone(),
+                chain_file: section.chain.clone(),
+                key_file: section.key.clone(),
+                certificate,
+            })
+        };
+        let loaded = FileProblems::gather(config.certificates.iter().map(named));
+        let sections: Vec<_> = config.certificates.iter().map(key_of).collect();
+        // What no section names any more is forgotten, its key above all.
+        known.retain(|key, _| sections.contains(key));
+        loaded
+    }
+
+    /// Looks at the files of one section, and reads them if they have changed.
+    ///
+    /// # Errors
+    /// If they are not good; what is wrong, with the file and its remedy.
+    pub fn look(&self, section: &CertificateConfig) -> Result<Arc<Certificate>, CertificateProblem> {
+        read(section, &mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn key_of(section: &CertificateConfig) -> CertificateKey {
+    (section.chain.clone(), section.key.clone(), section.names.clone())
+}
+
+/// What the files of a section say.
+fn read(
+    section: &CertificateConfig,
+    known: &mut HashMap<CertificateKey, Known>,
+) -> Result<Arc<Certificate>, CertificateProblem> {
+    // Before the content: what changes it meanwhile changes these.
+    let stamps = [&section.chain, &section.key].map(|file| disk::stamp(file));
+    let earlier =
+        known.get(&key_of(section)).filter(|earlier| earlier.stamps == stamps && stamps.iter().all(Option::is_some));
+    if let Some(earlier) = earlier
+        && earlier.is_settled
+    {
+        return Ok(Arc::clone(&earlier.certificate));
+    }
+    let text = |file: &Path| files::read(file);
+    let (chain, key) = match (text(&section.chain), text(&section.key)) {
+        (Ok(chain), Ok(key)) => (chain, key),
+        // The same files, and no right to read them any more.
+        (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied && earlier.is_some() => {
+            return earlier.map(|earlier| Arc::clone(&earlier.certificate)).ok_or_else(|| problem(&section.key, error));
+        }
+        (Err(error), _) => return Err(problem(&section.chain, error)),
+        (_, Err(error)) => return Err(problem(&section.key, error)),
+    };
+    let certificate = Certificate::read(&chain, &key, &section.names).map_err(|error| {
+        let file = if error.is_of_key() { &section.key } else { &section.chain };
+        CertificateProblem::Unfit(file.clone(), error)
+    })?;
+    let certificate = Arc::new(certificate);
+    let is_settled = stamps.iter().flatten().all(Stamp::is_settled);
+    known.insert(key_of(section), Known { certificate: Arc::clone(&certificate), stamps, is_settled });
+    Ok(certificate)
+}
+
+fn problem(file: &Path, error: io::Error) -> CertificateProblem {
+    CertificateProblem::Unreadable(file.to_owned(), error)
+}
+
+/// What is to be said of the certificates of a config although they are served: that their time is over, or still to come.
+pub fn warnings(certificates: &[NamedCertificate], now: SystemTime) -> Vec<String> {
+    let told = |named: &NamedCertificate| {
+        let (file, validity) = (named.chain_file.display(), named.certificate.validity());
+        let day = |seconds: i64| {
+            let since = std::time::Duration::from_secs(seconds.max(0).unsigned_abs());
+            humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
+        };
+        match (validity.is_over(now), validity.is_to_come(now)) {
+            (true, _) => Some(format!(
+                "{file}: the certificate has expired at {}; it is served, and clients refuse it: renew it",
+                day(validity.not_after)
+            )),
+            (false, true) => Some(format!(
+                "{file}: the certificate is not good before {}; it is served, and clients refuse it until then",
+                day(validity.not_before)
+            )),
+            (false, false) => None,
+        }
+    };
+    certificates.iter().filter_map(told).collect()
+}
+
+/// What is wrong with the files of a certificate. No form of printing shows what is in the key.
+#[derive(Debug)]
+pub enum CertificateProblem {
+    /// It cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// It holds other things.
+    Unfit(PathBuf, CertificateError),
+}
+
+impl fmt::Display for CertificateProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(file, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{}: cannot be read: {error}; let the user read it that hedgerow runs as", file.display())
+            }
+            Self::Unreadable(file, error) => write!(f, "{}: cannot be read: {error}", file.display()),
+            Self::Unfit(file, error) => write!(f, "{}: {error}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for CertificateProblem {}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    /// Writes a certificate for `a.example`, and its key.
+    fn write(folder: &Path, name: &str) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["a.example".to_owned()]).expect("a name");
+        let made = params.self_signed(&key).expect("a certificate");
+        fs::write(folder.join(format!("{name}.pem")), made.pem()).expect("a file of the test");
+        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file of the test");
+    }
+
+    fn config(folder: &Path, names: &[&str]) -> Config {
+        let section = |name: &&str| format!("[certificates.{name}]\nchain = \"{name}.pem\"\nkey = \"{name}.key\"\n");
+        let rest = "[authorities.a]\nlisten = [\"tls://127.0.0.1:0\"]\nzones = [\"a.txt\"]\n";
+        let text = names.iter().map(section).collect::<String>() + rest;
+        Config::parse(&text, "c.toml", folder).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_with_its_file_and_the_key_never_shown() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        for name in ["good", "mixed"] {
+            write(folder.path(), name);
+        }
+        let at = |name: &str| folder.path().join(name);
+        fs::copy(at("good.key"), at("mixed.key")).expect("a file of the test");
+        fs::write(at("empty.pem"), "").expect("a file of the test");
+        fs::write(at("empty.key"), "hush").expect("a file of the test");
+        let files = CertificateFiles::default();
+        let told =
+            files.load(&config(folder.path(), &["good", "mixed", "none", "empty"])).expect_err("wrong").to_string();
+        let lines: Vec<_> = told.lines().filter_map(|line| line.rsplit_once('/').map(|(_, line)| line)).collect();
+        let expected =
+            ["mixed.key: its key is not that", "none.pem: cannot be read", "empty.pem: there is no certificate in it"];
+        assert_eq!(lines.len(), expected.len(), "{told}");
+        assert!(lines.iter().zip(expected).all(|(line, expected)| line.starts_with(expected)), "{told}");
+        assert!(!told.contains("hush"));
+        assert_eq!(files.load(&config(folder.path(), &["good"])).expect("a good one").len(), 1);
+    }
+
+    #[test]
+    fn what_has_changed_is_read_and_what_has_not_is_not() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        write(folder.path(), "main");
+        let (files, config) = (CertificateFiles::default(), config(folder.path(), &["main"]));
+        let section = &config.certificates[0];
+        let first = files.load(&config).expect("a good one").remove(0).certificate;
+        assert!(files.look(section).expect("the same").is_same(&first));
+        // A look from outside is enough once nothing else can have left the same stamp.
+        files.0.lock().expect("nobody has it").values_mut().for_each(|known| known.is_settled = true);
+        assert!(Arc::ptr_eq(&files.look(section).expect("the same"), &first));
+        fs::write(folder.path().join("main.key"), "half").expect("a file of the test");
+        let error = files.look(section).expect_err("half of a key").to_string();
+        assert!(
+            error.ends_with("main.key: there is no private key in it, expected one in PEM, without a passphrase"),
+            "{error}"
+        );
+        write(folder.path(), "main");
+        assert!(!files.look(section).expect("another").is_same(&first));
+    }
+
+    #[test]
+    fn an_expired_certificate_is_told_and_served() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        write(folder.path(), "main");
+        let loaded = CertificateFiles::default().load(&config(folder.path(), &["main"])).expect("a good one");
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert!(warnings(&loaded, SystemTime::now()).is_empty());
+        let [late] = &warnings(&loaded, at(95_000_000_000))[..] else { panic!("one warning") };
+        assert!(late.contains("has expired at 4096-01-01T00:00:00Z; it is served"), "{late}");
+        let [early] = &warnings(&loaded, at(1))[..] else { panic!("one warning") };
+        assert!(early.contains("is not good before 1975-01-01T00:00:00Z"), "{early}");
+    }
+}

@@ -1,0 +1,242 @@
+//! What a connection reads and writes: a TCP socket, or TLS over one.
+//!
+//! TLS stands here without its own socket (rustls): octets of the kernel go in, octets of the client come out, and the other way
+//! round. An octet counts as written when the kernel has taken the record that it is in, so nothing waits here that is not
+//! counted; a record is made when the one before has left, so one of them at most does ([`RECORD`]).
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::rustls::ServerConnection;
+
+use super::handshake::Shaken;
+use crate::wire::Transport;
+
+/// What a connection reads and writes.
+pub(super) enum Stream {
+    /// As it is.
+    Plain(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream>),
+}
+
+/// TLS over a socket.
+pub(super) struct TlsStream {
+    socket: TcpStream,
+    session: ServerConnection,
+    /// Octets of the client's that were made a record of which the kernel has not taken all.
+    held: usize,
+}
+
+impl Stream {
+    /// A connection whose handshake is complete.
+    pub(super) fn shaken(Shaken { socket, session }: Shaken) -> Self {
+        Self::Tls(Box::new(TlsStream { socket, session, held: 0 }))
+    }
+
+    /// How messages come.
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Plain(_) => Transport::Tcp,
+            Self::Tls(_) => Transport::Tls,
+        }
+    }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => &tls.socket,
+        }
+    }
+
+    /// Whether there is something to be written besides responses.
+    pub(super) fn has_unwritten(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.session.wants_write(),
+        }
+    }
+
+    /// Appends what has come to `input`, which has room for as much as is to be read at least; 0 says that the client has ended.
+    ///
+    /// # Errors
+    /// If nothing has come, or the connection is broken.
+    pub(super) fn try_read(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.try_read_buf(input),
+            Self::Tls(tls) => tls.read_by(input, |socket| Kernel(socket)),
+        }
+    }
+
+    /// The same, of what the kernel has, whether the runtime knows of it or not.
+    pub(super) fn try_read_unwatched(&mut self, input: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => {
+                let mut chunk = [0; CHUNK];
+                let length = (&*SockRef::from(&*socket)).read(&mut chunk)?;
+                input.extend_from_slice(chunk.get(..length).unwrap_or_default());
+                Ok(length)
+            }
+            Self::Tls(tls) => tls.read_by(input, |socket| Unwatched(SockRef::from(socket))),
+        }
+    }
+
+    /// Writes octets; how many of them the kernel has taken since they were first given here.
+    ///
+    /// # Errors
+    /// If the kernel takes none, or the connection is broken.
+    pub(super) fn try_write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.try_write(octets),
+            Self::Tls(tls) => tls.write(octets),
+        }
+    }
+
+    /// Writes what is to be written besides responses, as far as the kernel takes it.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => would_block_is_fine(tls.flush()),
+        }
+    }
+
+    /// Says that nothing more comes. A client that does not take even that is waited for no longer than `patience`.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub(super) async fn shutdown(&mut self, patience: Duration) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.shutdown().await,
+            Self::Tls(tls) => {
+                // RFC 8446 section 6.1: before the end of the write side.
+                tls.session.send_close_notify();
+                let told = async {
+                    while let Err(error) = tls.flush() {
+                        if error.kind() != ErrorKind::WouldBlock {
+                            return Err(error);
+                        }
+                        tls.socket.writable().await?;
+                    }
+                    Ok(())
+                };
+                timeout(patience, told).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))?;
+                tls.socket.shutdown().await
+            }
+        }
+    }
+}
+
+impl TlsStream {
+    /// Takes octets of the kernel, and appends all that they make whole.
+    fn read_by<'s, R: Read>(
+        &'s mut self,
+        input: &mut Vec<u8>,
+        kernel: impl FnOnce(&'s TcpStream) -> R,
+    ) -> io::Result<usize> {
+        let Self { socket, session, .. } = self;
+        let before = input.len();
+        // What came with the end of the handshake is here already.
+        if take_plain(session, input)? {
+            return Ok(0);
+        }
+        if input.len() > before {
+            return Ok(input.len() - before);
+        }
+        let octets = session.read_tls(&mut kernel(socket))?;
+        if let Err(error) = session.process_new_packets() {
+            // The alert says why, if the kernel takes it.
+            let _ = session.write_tls(&mut Kernel(socket));
+            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+        let is_at_end = take_plain(session, input)?;
+        match input.len() - before {
+            // A client that ends without saying so has ended all the same: each message has its length.
+            0 if is_at_end || octets == 0 => Ok(0),
+            // A part of a record: who can, asks again.
+            0 => Err(ErrorKind::Interrupted.into()),
+            read => Ok(read),
+        }
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        if self.held == 0 {
+            let record = octets.get(..octets.len().min(RECORD)).unwrap_or_default();
+            self.held = self.session.writer().write(record)?;
+        }
+        self.flush()?;
+        Ok(std::mem::take(&mut self.held))
+    }
+
+    /// Writes all that there is.
+    fn flush(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            self.session.write_tls(&mut Kernel(&self.socket))?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends what a session has for us; whether the client has said that no more comes.
+fn take_plain(session: &mut ServerConnection, input: &mut Vec<u8>) -> io::Result<bool> {
+    match session.reader().read_to_end(input) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            ErrorKind::WouldBlock => Ok(false),
+            ErrorKind::UnexpectedEof => Ok(true),
+            _ => Err(error),
+        },
+    }
+}
+
+fn would_block_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+        other => other,
+    }
+}
+
+/// A socket, read and written as the runtime watches it.
+pub(super) struct Kernel<'s>(pub(super) &'s TcpStream);
+
+impl Read for Kernel<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Kernel<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.try_write(octets)
+    }
+
+    fn write_vectored(&mut self, octets: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A socket, read whether the runtime knows that something has come or not.
+struct Unwatched<'s>(SockRef<'s>);
+
+impl Read for Unwatched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
+/// Octets read at a time without the runtime.
+const CHUNK: usize = 4096;
+
+/// Octets of one record at most (RFC 8446 section 5.1).
+const RECORD: usize = 16 << 10;

@@ -1,0 +1,215 @@
+//! A certificate of ours: the chain and the key, read from PEM, and found to belong together.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::Error;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::sign::CertifiedKey;
+
+use super::contents::{CertificateContents, Validity};
+
+/// A certificate of ours, with its chain and its key. No form of printing shows the key.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The chain and what signs with the key.
+    certified: Arc<CertifiedKey>,
+    key: PrivateKeyDer<'static>,
+    /// What the leaf says.
+    contents: CertificateContents,
+    /// The server names that it is shown for, in lower case.
+    names: Vec<String>,
+}
+
+impl Certificate {
+    /// Reads the chain, the leaf first, and the key, both in PEM. It is shown for these names, or, without any, for those in it.
+    ///
+    /// # Errors
+    /// If one of the two is none, or they do not belong together.
+    pub fn read(chain: &[u8], key: &[u8], names: &[String]) -> Result<Self, CertificateError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let chain = chain.map_err(|error| CertificateError::BrokenChain(error.to_string()))?;
+        let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
+        let contents = CertificateContents::read(leaf);
+        let contents = contents.ok_or_else(|| CertificateError::BrokenChain("the first one is none".to_owned()))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CertificateError::NoKey)?;
+        let certified = CertifiedKey::from_der(chain, key.clone_key(), &ring::default_provider());
+        let certified = Arc::new(certified.map_err(|error| match error {
+            Error::InconsistentKeys(_) => CertificateError::OtherKey,
+            Error::InvalidCertificate(_) => CertificateError::BrokenChain(error.to_string()),
+            _ => CertificateError::UnusableKey,
+        })?);
+        let names = if names.is_empty() {
+            contents.names.clone()
+        } else {
+            names.iter().map(|name| name.to_ascii_lowercase()).collect()
+        };
+        Ok(Self { certified, key, contents, names })
+    }
+
+    /// The chain, the leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// The key.
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone_key()
+    }
+
+    /// The server names that it is shown for, in lower case; `*.x` too.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// From when until when it is good.
+    pub fn validity(&self) -> Validity {
+        self.contents.validity
+    }
+
+    /// Whether a client that expects this name takes it, by the names that stand in it.
+    pub fn bears_name(&self, name: &str) -> bool {
+        self.contents.names.iter().any(|known| matches_name(known, &name.to_ascii_lowercase()))
+    }
+
+    /// Whether this address stands in it.
+    pub fn bears_address(&self, address: IpAddr) -> bool {
+        self.contents.addresses.contains(&address)
+    }
+
+    /// Whether both are the same chain with the same key, for the same names.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.chain() == other.chain() && self.key == other.key && self.names == other.names
+    }
+
+    /// The chain and what signs with the key.
+    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+}
+
+/// Whether a name of a certificate covers a server name, both in lower case. `*` stands for one label, the first (RFC 6125 section
+/// 6.4.3).
+pub(super) fn matches_name(known: &str, name: &str) -> bool {
+    match known.strip_prefix('*') {
+        Some(rest) => name.find('.').is_some_and(|dot| dot > 0 && name.get(dot..) == Some(rest)),
+        None => known == name,
+    }
+}
+
+/// What is wrong with a chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateError {
+    /// There is no certificate in the file of the chain.
+    NoCertificate,
+    /// What stands there is none.
+    BrokenChain(String),
+    /// There is no key in its file.
+    NoKey,
+    /// The key is of no kind that is known.
+    UnusableKey,
+    /// The key is of another chain.
+    OtherKey,
+}
+
+impl CertificateError {
+    /// Whether it is the file of the key that is to be mended.
+    pub fn is_of_key(&self) -> bool {
+        match self {
+            Self::NoCertificate | Self::BrokenChain(_) => false,
+            Self::NoKey | Self::UnusableKey | Self::OtherKey => true,
+        }
+    }
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => {
+                f.write_str("there is no certificate in it, expected the chain in PEM, the leaf first")
+            }
+            Self::BrokenChain(what) => write!(f, "it is broken ({what}), expected certificates in PEM, the leaf first"),
+            Self::NoKey => f.write_str("there is no private key in it, expected one in PEM, without a passphrase"),
+            Self::UnusableKey => f.write_str(
+                "its key cannot be used, expected ECDSA (P-256, P-384), Ed25519 or RSA of 2048 bits or more",
+            ),
+            Self::OtherKey => f.write_str(
+                "its key is not that of the first certificate of the chain, expected the two to belong together",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CertificateError {}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{KeyPair, generate_simple_self_signed};
+
+    use super::*;
+
+    /// A chain and its key for these names, in PEM.
+    fn made(names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = generate_simple_self_signed(names).expect("a certificate");
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn chain_and_key_are_read_for_the_names_that_are_to_be_shown() {
+        let (chain, key) = made(&["DNS.example", "*.dns.example"]);
+        let read = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            Certificate::read(chain.as_bytes(), key.as_bytes(), &names).expect("a good one")
+        };
+        assert_eq!(read(&[]).names(), ["dns.example", "*.dns.example"]);
+        assert_eq!(read(&["Other.example"]).names(), ["other.example"]);
+        assert!(read(&[]).is_same(&read(&[])) && !read(&[]).is_same(&read(&["other.example"])));
+        let read = read(&[]);
+        assert!(
+            read.bears_name("a.DNS.example") && read.bears_name("dns.example") && !read.bears_name("a.b.dns.example")
+        );
+        assert!(!read.bears_address([127, 0, 0, 1].into()));
+        let key_der = key.lines().nth(1).expect("a line");
+        assert!(!format!("{read:?}").contains(key_der), "no form of printing shows the key");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_remedy() {
+        let ((chain, key), (_, other)) = (made(&["a.example"]), made(&["a.example"]));
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let half = &chain[..chain.len() / 2];
+        let unknown = KeyPair::generate().expect("a key").public_key_pem();
+        for (chain, key, is_of_key, told) in [
+            (&*chain, &*other, true, "its key is not that of the first certificate"),
+            ("", &*key, false, "there is no certificate in it"),
+            (&*key, &*key, false, "there is no certificate in it"),
+            (half, &*key, false, "it is broken ("),
+            (broken, &*key, false, "it is broken (the first one is none)"),
+            (&*chain, "", true, "there is no private key in it"),
+            (&*chain, &*chain, true, "there is no private key in it"),
+            (&*chain, &*unknown, true, "there is no private key in it"),
+        ] {
+            let error = Certificate::read(chain.as_bytes(), key.as_bytes(), &[]).expect_err(told);
+            assert!(error.to_string().starts_with(told), "{error}");
+            assert_eq!(error.is_of_key(), is_of_key, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_one_label() {
+        for (known, name, expected) in [
+            ("a.example", "a.example", true),
+            ("a.example", "b.example", false),
+            ("*.example", "a.example", true),
+            ("*.example", "example", false),
+            ("*.example", ".example", false),
+            ("*.example", "a.b.example", false),
+        ] {
+            assert_eq!(matches_name(known, name), expected, "{known} {name}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! TLS as listeners speak it: TLS 1.2 and 1.3, certificates of the store, ALPN `dot` or none, and tickets by which sessions are resumed.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection};
+
+use super::store::CertificateStore;
+
+/// What all encrypted listeners of the process have in common, for as long as it lives: certificates and the key of tickets.
+#[derive(Debug)]
+pub struct TlsServer {
+    store: Arc<CertificateStore>,
+    /// What is not the listeners' own.
+    base: ServerConfig,
+}
+
+impl TlsServer {
+    /// Without any certificate.
+    ///
+    /// # Errors
+    /// If the operating system has no randomness to give.
+    pub fn new() -> io::Result<Self> {
+        let store: Arc<CertificateStore> = Arc::default();
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let mut base = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice::of(&store)));
+        // Who offers others and not this hears `no_application_protocol`; who offers none is served (RFC 7858 knows none).
+        base.alpn_protocols = vec![ALPN.to_vec()];
+        // One for all workers, kept across reloads, so that a ticket is good wherever its client comes back to. It changes its key
+        // every six hours, and knows the one before.
+        base.ticketer = ring::Ticketer::new().map_err(io::Error::other)?;
+        // A session is its ticket: nothing of it is kept here.
+        base.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { store, base })
+    }
+
+    /// The certificates.
+    pub fn store(&self) -> &Arc<CertificateStore> {
+        &self.store
+    }
+
+    /// What one listener speaks. It chooses the certificate by what the client says, until it is told otherwise.
+    pub fn listener(&self) -> TlsListener {
+        let choice = Arc::new(Choice::of(&self.store));
+        let mut config = self.base.clone();
+        config.cert_resolver = Arc::clone(&choice) as Arc<dyn ResolvesServerCert>;
+        TlsListener { config: Arc::new(config), choice }
+    }
+}
+
+/// What one listener speaks.
+#[derive(Debug)]
+pub struct TlsListener {
+    config: Arc<ServerConfig>,
+    choice: Arc<Choice>,
+}
+
+impl TlsListener {
+    /// Shows the certificate of this section from now on, or, without one, chooses by what the client says.
+    pub fn show_only(&self, only: Option<&str>) {
+        self.choice.only.store(only.map(|only| Arc::new(only.to_owned())));
+    }
+
+    /// A connection whose handshake is to come.
+    ///
+    /// # Errors
+    /// If there is no such TLS in this build.
+    pub(in crate::net) fn session(&self) -> io::Result<ServerConnection> {
+        ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)
+    }
+}
+
+/// Which certificate a client is shown.
+#[derive(Debug)]
+struct Choice {
+    store: Arc<CertificateStore>,
+    /// The section of the listener's own, if it has one.
+    only: ArcSwapOption<String>,
+}
+
+impl Choice {
+    /// One that goes by what the client says.
+    fn of(store: &Arc<CertificateStore>) -> Self {
+        Self { store: Arc::clone(store), only: ArcSwapOption::empty() }
+    }
+}
+
+impl ResolvesServerCert for Choice {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let only = self.only.load();
+        let only = only.as_deref().map(String::as_str);
+        let chosen = self.store.choose(only, hello.server_name(), hello.signature_schemes());
+        chosen.map(|certificate| Arc::clone(certificate.certified()))
+    }
+}
+
+/// DNS over TLS (RFC 7858), as registered for ALPN.
+const ALPN: &[u8] = b"dot";

@@ -1,0 +1,236 @@
+//! The certificates in force, by the sections of the config: the control thread changes them, every handshake chooses from them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio_rustls::rustls::SignatureScheme;
+
+use super::certificate::{Certificate, matches_name};
+use crate::metrics::CertificateSnapshot;
+
+/// A certificate with the section of the config that it is of.
+#[derive(Clone, Debug)]
+pub struct NamedCertificate {
+    /// The key below `[certificates]`.
+    pub name: String,
+    /// Where its chain was read from.
+    pub chain_file: PathBuf,
+    /// Where its key was read from.
+    pub key_file: PathBuf,
+    /// What was read.
+    pub certificate: Arc<Certificate>,
+}
+
+/// The certificates in force.
+#[derive(Debug, Default)]
+pub struct CertificateStore {
+    /// In order of the config.
+    entries: ArcSwap<Vec<Entry>>,
+    /// Held by who writes.
+    writing: Mutex<()>,
+}
+
+/// A section.
+#[derive(Clone, Debug)]
+struct Entry {
+    named: NamedCertificate,
+    /// When what is in force was read.
+    loaded_at: SystemTime,
+    /// What is wrong with the files now, if that is not in force.
+    error: Option<String>,
+    /// How often what was read came into force.
+    loaded: u64,
+    /// How often it did not.
+    refused: u64,
+}
+
+impl CertificateStore {
+    /// Puts the certificates of a config in force, for new connections. What is the same stays what it is.
+    pub fn set(&self, certificates: Vec<NamedCertificate>, now: SystemTime) {
+        let _writing = self.writing.lock();
+        let known = self.entries.load();
+        let entry = |named: NamedCertificate| {
+            let fresh = Entry { named: named.clone(), loaded_at: now, error: None, loaded: 1, refused: 0 };
+            let Some(known) = known.iter().find(|known| known.named.name == named.name) else { return fresh };
+            if known.named.certificate.is_same(&named.certificate) {
+                return Entry { named, error: None, ..known.clone() };
+            }
+            tracing::info!(certificate = named.name, "another certificate is in force for new connections");
+            Entry { loaded: known.loaded + 1, refused: known.refused, ..fresh }
+        };
+        self.entries.store(Arc::new(certificates.into_iter().map(entry).collect()));
+    }
+
+    /// Takes what the files of one section say now: another certificate comes into force, what is broken does not. Told and counted is
+    /// what is new.
+    pub fn take(&self, name: &str, chain_file: &Path, read: Result<Arc<Certificate>, String>, now: SystemTime) {
+        let _writing = self.writing.lock();
+        let mut entries = Vec::clone(&self.entries.load());
+        // Of another file by now, if a reload has come between.
+        let is_meant = |entry: &&mut Entry| entry.named.name == name && entry.named.chain_file == chain_file;
+        let Some(entry) = entries.iter_mut().find(is_meant) else { return };
+        match read {
+            Ok(certificate) if certificate.is_same(&entry.named.certificate) => entry.error = None,
+            Ok(certificate) => {
+                tracing::info!(certificate = name, "another certificate is in force for new connections");
+                (entry.named.certificate, entry.loaded_at, entry.error) = (certificate, now, None);
+                entry.loaded += 1;
+            }
+            Err(error) if entry.error.as_ref() == Some(&error) => return,
+            Err(error) => {
+                tracing::error!(certificate = name, "{error}; the certificate that was in force stays");
+                entry.error = Some(error);
+                entry.refused += 1;
+            }
+        }
+        self.entries.store(Arc::new(entries));
+    }
+
+    /// The certificate of a section, if it is there.
+    pub fn get(&self, name: &str) -> Option<Arc<Certificate>> {
+        let entries = self.entries.load();
+        let entry = entries.iter().find(|entry| entry.named.name == name)?;
+        Some(Arc::clone(&entry.named.certificate))
+    }
+
+    /// What there is to see, in order of the config.
+    pub fn snapshot(&self) -> Vec<CertificateSnapshot> {
+        let shown = |Entry { named, loaded_at, error, loaded, refused }: &Entry| CertificateSnapshot {
+            name: named.name.clone(),
+            file: named.chain_file.clone(),
+            names: named.certificate.names().to_vec(),
+            not_before: named.certificate.validity().not_before,
+            not_after: named.certificate.validity().not_after,
+            loaded: loaded_at
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+            error: error.clone(),
+            loads: *loaded,
+            refusals: *refused,
+        };
+        self.entries.load().iter().map(shown).collect()
+    }
+
+    /// The certificate for a client that names this server, if it names one, and verifies signatures of these schemes:
+    ///
+    /// 1. that of `only`, where a listener has one of its own;
+    /// 2. else one that is shown for just this name, or else for `*` in the place of its first label;
+    /// 3. else one of all, in order of the config.
+    ///
+    /// Of several it is the first that the client can verify; where it can verify none, the first.
+    pub(super) fn choose(
+        &self,
+        only: Option<&str>,
+        server_name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<Certificate>> {
+        let entries = self.entries.load();
+        let all = || entries.iter().map(|entry| &entry.named);
+        if let Some(only) = only {
+            return all().find(|named| named.name == only).map(|named| Arc::clone(&named.certificate));
+        }
+        let verifies = |named: &&NamedCertificate| named.certificate.certified().key.choose_scheme(schemes).is_some();
+        let name = server_name.map(str::to_ascii_lowercase);
+        let is_shown_for = |named: &&NamedCertificate, is_exact: bool| {
+            let name = name.as_deref().unwrap_or_default();
+            let fits = |known: &String| matches_name(known, name) && known.starts_with('*') != is_exact;
+            named.certificate.names().iter().any(fits)
+        };
+        let exact = || all().filter(|named| is_shown_for(named, true));
+        let by_star = || all().filter(|named| is_shown_for(named, false));
+        let named = exact().find(verifies).or_else(|| by_star().find(verifies)).or_else(|| exact().next());
+        let chosen = named.or_else(|| by_star().next()).or_else(|| all().find(verifies)).or_else(|| all().next());
+        chosen.map(|named| Arc::clone(&named.certificate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+
+    use super::*;
+
+    /// A certificate of a section for these names, with an ECDSA key or one of Ed25519.
+    fn named(section: &str, names: &[&str], is_ecdsa: bool) -> NamedCertificate {
+        let kind = if is_ecdsa { &PKCS_ECDSA_P256_SHA256 } else { &PKCS_ED25519 };
+        let key = KeyPair::generate_for(kind).expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = CertificateParams::new(names).expect("names").self_signed(&key).expect("a certificate");
+        let certificate = Certificate::read(made.pem().as_bytes(), key.serialize_pem().as_bytes(), &[]);
+        NamedCertificate {
+            name: section.to_owned(),
+            chain_file: format!("{section}.pem").into(),
+            key_file: format!("{section}.key").into(),
+            certificate: Arc::new(certificate.expect("a good one")),
+        }
+    }
+
+    #[test]
+    fn the_name_chooses_then_what_the_client_can_verify_then_the_order() {
+        let store = CertificateStore::default();
+        assert!(store.choose(None, None, &[SignatureScheme::ED25519]).is_none());
+        store.set(
+            vec![
+                named("first", &["first.example"], true),
+                named("star", &["*.example"], true),
+                named("both", &["both.example"], false),
+                named("both-ecdsa", &["both.example"], true),
+            ],
+            UNIX_EPOCH,
+        );
+        let (ecdsa, ed25519) = (&[SignatureScheme::ECDSA_NISTP256_SHA256][..], &[SignatureScheme::ED25519][..]);
+        for (only, name, schemes, expected) in [
+            (None, Some("first.example"), ecdsa, "first"),
+            (None, Some("FIRST.example"), ecdsa, "first"),
+            (None, Some("any.example"), ecdsa, "star"),
+            (None, Some("both.example"), ecdsa, "both-ecdsa"),
+            (None, Some("both.example"), ed25519, "both"),
+            (None, Some("unknown.test"), ecdsa, "first"),
+            (None, None, ecdsa, "first"),
+            (None, None, ed25519, "both"),
+            (None, None, &[], "first"),
+            (Some("both"), Some("first.example"), ecdsa, "both"),
+            (Some("both"), None, ecdsa, "both"),
+        ] {
+            let chosen = store.choose(only, name, schemes).expect("there are some");
+            assert!(store.get(expected).is_some_and(|known| known.is_same(&chosen)), "{only:?} {name:?}: {expected}");
+        }
+        assert!(store.choose(Some("gone"), None, ecdsa).is_none());
+    }
+
+    #[test]
+    fn what_is_broken_leaves_the_old_in_force_and_is_told_once() {
+        let store = CertificateStore::default();
+        let (one, two) = (named("main", &["a.example"], true), named("main", &["a.example"], true));
+        store.set(vec![one.clone()], UNIX_EPOCH);
+        let seen = || {
+            let [seen]: [CertificateSnapshot; 1] = store.snapshot().try_into().expect("one section");
+            (seen.loaded, seen.error, seen.loads, seen.refusals)
+        };
+        let later = |seconds| UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        for (read, at, expected) in [
+            (Ok(&one), 1, (0, None, 1, 0)),
+            (Err("broken"), 2, (0, Some("broken".to_owned()), 1, 1)),
+            (Err("broken"), 3, (0, Some("broken".to_owned()), 1, 1)),
+            (Err("otherwise"), 4, (0, Some("otherwise".to_owned()), 1, 2)),
+            (Ok(&one), 5, (0, None, 1, 2)),
+            (Ok(&two), 6, (6, None, 2, 2)),
+        ] {
+            store.take(
+                "main",
+                Path::new("main.pem"),
+                read.map(|named| Arc::clone(&named.certificate)).map_err(str::to_owned),
+                later(at),
+            );
+            assert_eq!(seen(), expected, "after {at}");
+        }
+        store.take("other", Path::new("main.pem"), Err("nobody's".to_owned()), later(7));
+        store.take("main", Path::new("other.pem"), Err("another file".to_owned()), later(7));
+        store.set(vec![two], later(8));
+        assert_eq!(seen(), (6, None, 2, 2), "a reload that brings the same changes nothing");
+        store.set(vec![one], later(9));
+        assert_eq!(seen(), (9, None, 3, 2));
+    }
+}

@@ -1,0 +1,185 @@
+//! What a client asks of the way that its messages take, by options of its OPT record that concern one hop alone: padding (RFC 7830,
+//! RFC 8467) and how long its connection may be idle (RFC 7828). Beside them the version of the zone (RFC 9660), which is asked for
+//! by an empty option as well.
+//!
+//! Responses are written without them, whatever they come by; a connection adds what was asked for at the end
+//! ([`append_hop_options`]).
+
+use std::time::Duration;
+
+use super::codes::OptionCode;
+use super::edns::{Edns, OPT_FIXED_LEN};
+use super::reply::read_reply;
+
+/// What the options of a query ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks(u8);
+
+impl Asks {
+    /// What an OPT record asks for.
+    pub fn of(edns: &Edns<'_>) -> Self {
+        if edns.options.is_empty() { Self::default() } else { Self::of_options(edns) }
+    }
+
+    /// Apart from the rest because most records have no options.
+    #[inline(never)]
+    fn of_options(edns: &Edns<'_>) -> Self {
+        let bit = |(code, data): (OptionCode, &[u8])| match code {
+            // RFC 9660 section 3.1.
+            OptionCode::ZONEVERSION if data.is_empty() => VERSION,
+            OptionCode::PADDING => PADDING,
+            OptionCode::TCP_KEEPALIVE => KEEPALIVE,
+            _ => 0,
+        };
+        Self(edns.iter_options().fold(0, |bits, option| bits | bit(option)))
+    }
+
+    /// Whether the version of the zone is asked for (RFC 9660).
+    pub fn version(self) -> bool {
+        self.0 & VERSION != 0
+    }
+
+    /// Whether the response may be padded: who pads his query says so (RFC 7830 section 4).
+    pub fn padding(self) -> bool {
+        self.0 & PADDING != 0
+    }
+
+    /// Whether the idle time of the connection is asked for (RFC 7828).
+    pub fn keepalive(self) -> bool {
+        self.0 & KEEPALIVE != 0
+    }
+
+    /// Whether anything is asked of a connection.
+    pub fn is_of_hop(self) -> bool {
+        self.padding() || self.keepalive()
+    }
+}
+
+/// Adds options to the OPT record of a response by a connection: how long that may be idle, and padding to a multiple of so many
+/// octets. Nothing is added to a response whose last record is none of ours: it has none, or is signed.
+pub fn append_hop_options(response: &mut Vec<u8>, keepalive: Option<Duration>, block: Option<usize>) {
+    let Some(opt) = read_reply(response).ok().and_then(|reply| reply.opt().map(|opt| opt.start..opt.end)) else {
+        return;
+    };
+    if opt.end != response.len() {
+        return;
+    }
+    if let Some(idle) = keepalive
+        && response.len() + KEEPALIVE_LEN <= MAX_MESSAGE
+    {
+        // RFC 7828 section 3.1: in units of 100 milliseconds.
+        let units = u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX);
+        append_option(OptionCode::TCP_KEEPALIVE, &units.to_be_bytes(), response);
+    }
+    if let Some(block) = block
+        && response.len() + OPTION_LEN <= MAX_MESSAGE
+    {
+        // RFC 8467 section 4.1: the smallest multiple that has room, if a message may be so long.
+        let padded = (response.len() + OPTION_LEN).next_multiple_of(block.max(1)).min(MAX_MESSAGE);
+        let zeros = vec![0; padded - response.len() - OPTION_LEN];
+        append_option(OptionCode::PADDING, &zeros, response);
+    }
+    // The length of the RDATA are the last octets of the fixed part.
+    let end = opt.start + OPT_FIXED_LEN;
+    let rdlength = (response.len() - end) as u16;
+    if let Some(place) = response.get_mut(end - 2..end) {
+        place.copy_from_slice(&rdlength.to_be_bytes());
+    }
+}
+
+fn append_option(code: OptionCode, data: &[u8], response: &mut Vec<u8>) {
+    response.extend_from_slice(&code.0.to_be_bytes());
+    response.extend_from_slice(&(data.len() as u16).to_be_bytes());
+    response.extend_from_slice(data);
+}
+
+/// Octets of which the length of an encrypted response is a multiple, for who has asked for padding (RFC 8467 section 4.1).
+pub const RESPONSE_BLOCK: usize = 468;
+
+/// Octets of an option without data.
+const OPTION_LEN: usize = 4;
+
+/// Octets of a keepalive option with its time.
+const KEEPALIVE_LEN: usize = OPTION_LEN + 2;
+
+/// The longest message that there is.
+const MAX_MESSAGE: usize = u16::MAX as usize;
+
+const VERSION: u8 = 1;
+const PADDING: u8 = 2;
+const KEEPALIVE: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{QUESTION, message};
+    use super::*;
+
+    /// An OPT record with these options.
+    fn opt(options: &[u8]) -> Vec<u8> {
+        [&[0, 0, 41, 4, 0xD0, 0, 0, 0, 0, 0, options.len() as u8], options].concat()
+    }
+
+    #[test]
+    fn what_is_asked_is_told_apart() {
+        for (options, version, padding, keepalive) in [
+            (&b""[..], false, false, false),
+            (b"\0\x13\0\0", true, false, false),
+            (b"\0\x13\0\x01a", false, false, false),
+            (b"\0\x0C\0\0", false, true, false),
+            (b"\0\x0C\0\x02\0\0\0\x0B\0\0", false, true, true),
+            (b"\0\x0A\0\x08CLIENT01", false, false, false),
+        ] {
+            let edns = Edns { udp_size: 1232, extended_rcode: 0, version: 0, dnssec_ok: false, options };
+            let asks = Asks::of(&edns);
+            assert_eq!(
+                (asks.version(), asks.padding(), asks.keepalive()),
+                (version, padding, keepalive),
+                "{options:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn responses_are_padded_to_whole_blocks() {
+        let base = message(0x8180, [1, 0, 0, 1], &[QUESTION, &opt(b"\0\x0F\0\x02\0\x16")]);
+        for (keepalive, block, length) in [
+            (None, None, base.len()),
+            (Some(10), None, base.len() + 6),
+            (None, Some(468), 468),
+            (Some(10), Some(468), 468),
+            // Not one octet is left for zeros, and none is needed.
+            (None, Some(base.len() + 4), base.len() + 4),
+            (None, Some(base.len() + 3), 2 * (base.len() + 3)),
+        ] {
+            let mut response = base.clone();
+            append_hop_options(&mut response, keepalive.map(Duration::from_secs), block);
+            assert_eq!(response.len(), length);
+            let reply = read_reply(&response).expect("sound");
+            let edns = reply.edns().expect("an OPT record");
+            assert!(
+                edns.is_sound()
+                    && edns.iter_options().next().is_some_and(|(code, _)| code == OptionCode::EXTENDED_ERROR)
+            );
+            let told = edns.iter_options().find(|(code, _)| *code == OptionCode::TCP_KEEPALIVE).map(|(_, data)| data);
+            assert_eq!(told, keepalive.map(|_| &[0, 100][..]));
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_or_too_long_stays_as_it_is() {
+        let tsig = b"\x01k\0\0\xFA\0\xFF\0\0\0\0\0\0";
+        let long = vec![0; MAX_MESSAGE - QUESTION.len() - 12 - 11 - 11 - 2];
+        let record = [&b"\0\0\x10\0\x01\0\0\0\0"[..], &(long.len() as u16).to_be_bytes(), &long].concat();
+        for (response, is_same) in [
+            (message(0x8180, [1, 0, 0, 0], &[QUESTION]), true),
+            (message(0x8180, [1, 0, 0, 2], &[QUESTION, &opt(b""), tsig]), true),
+            (message(0x8180, [1, 1, 0, 1], &[QUESTION, &record, &opt(b"")]), true),
+            (b"short".to_vec(), true),
+            (message(0x8180, [1, 0, 0, 1], &[QUESTION, &opt(b"")]), false),
+        ] {
+            let mut other = response.clone();
+            append_hop_options(&mut other, Some(Duration::from_secs(1)), Some(RESPONSE_BLOCK));
+            assert_eq!(response == other, is_same, "{} octets", response.len());
+        }
+    }
+}
