@@ -35,6 +35,7 @@ mod identity;
 mod in_flight;
 mod lifecycle;
 mod lookup;
+mod lost_seeds;
 mod manifests;
 mod manual;
 mod messages;
