@@ -67,7 +67,7 @@ fn scenario(backends: usize, rng: &mut StdRng) -> Scenario {
     let pool = PoolModel { rules: rules(rng), backends: models };
     Scenario {
         pools: vec![pool],
-        queries: 200,
+        queries: 120,
         names: Names::Unique,
         gap: ms(rng.random_range(1..8)),
         is_probed: true,
