@@ -168,10 +168,13 @@ fn a_hedge_avoids_the_connection_of_the_attempt_that_is_late() {
     assert_eq!(table.sent_count(), 1);
 }
 
+/// What comes to a query.
+type Answer = fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn what_comes_by_stream_is_from_the_backend() {
     // Another question, a failure of twelve octets, what cannot be read: the next backend is asked, and the wait is over.
-    let answers: [fn(&[u8]) -> Vec<u8>; 3] = [
+    let answers: [Answer; 3] = [
         |query| {
             let mut other = table::answer(query, Rcode::NOERROR, false);
             other[13] ^= 1;
