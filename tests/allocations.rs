@@ -194,6 +194,7 @@ fn answering(zone_db: ZoneDb, sections: &str) -> Measured {
     measure(
         Setup {
             etcd: EtcdSecrets::default(),
+            roots: Default::default(),
             config,
             zone_dbs: vec![Arc::new(zone_db)],
             keys: Default::default(),
@@ -239,6 +240,7 @@ fn allocations_once(workers: usize, keys: &str, sections: &str, names: u32, time
     measure(
         Setup {
             etcd: EtcdSecrets::default(),
+            roots: Default::default(),
             config,
             zone_dbs: Vec::new(),
             keys: Default::default(),

@@ -77,7 +77,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signals", &["net"]),
     // To `admin`: the token of changes is its type. To `net`: which addresses this host has is asked there.
     // To `transfer` and `limit`: the secrets of keys and cookies are read from files.
-    ("load", &["admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
+    ("load", &["address", "admin", "config", "net", "transfer", "limit", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type.
     ("admin", &["address", "taps", "config", "net", "cache", "sight", "wire", "metrics", "state", "files"]),
     // To `limit`: a resolver that is ourselves is told by our addresses.
@@ -87,7 +87,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("health", &["state", "config", "net", "policy", "wire"]),
     ("secondary", &["config", "net", "transfer", "zone", "wire", "files"]),
     // To `sight`: the JSON is its type. To `zone`: what differs is told as text.
-    ("replicas", &["sight", "state", "net", "policy", "zone", "wire"]),
+    ("replicas", &["address", "sight", "state", "net", "policy", "zone", "wire"]),
     ("notify", &["config", "net", "transfer", "zone", "wire"]),
     // To `cache`: only for the form in which it writes responses, which is that of all responses.
     (
@@ -103,14 +103,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     // To `sight`: what is told of a race is its value.
     ("engine", &["address", "state", "config", "policy", "cache", "limit", "wire", "metrics", "sight", "sync"]),
     // To `cache` and `limit`: the state is what workers share, and the cache and what limits clients are parts of that.
-    ("state", &["address", "config", "policy", "cache", "limit", "wire", "metrics"]),
+    // To `net`: what a connection to a backend by TLS needs belongs to the backend, and is shared by all workers as that is.
+    ("state", &["address", "net", "config", "policy", "cache", "limit", "wire", "metrics"]),
     // To `cache`: the rules of `[cache]` are its type, as those of a pool are the type of `policy`.
     ("config", &["address", "policy", "cache", "transfer", "limit", "zone", "wire"]),
     // To `policy`: attempts and replies are of its kinds and ranks. To `wire`: names are counted as they are in messages.
     ("sight", &["policy", "metrics", "wire", "log_linear"]),
     // To `limit`: who may connect and for how long is decided there.
     // To `policy`: the table of query slots, with their quarantine, is pure, and `sim` has one too.
-    ("net", &["policy", "limit", "wire", "metrics", "faults"]),
+    ("net", &["address", "policy", "limit", "wire", "metrics", "faults"]),
     ("cache", &["wire"]),
     // To `zone`: what is transferred are the records of zones. To `limit`: who may have them is told by prefixes too.
     ("transfer", &["limit", "zone", "wire"]),

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EXIT_USAGE, run};
@@ -52,6 +54,9 @@ pub(super) struct Args {
     /// Probe the backends also after so many queries; 0 is never
     #[arg(short = 'R', long, value_name = "QUERIES", default_value_t = 0)]
     probe_every: u32,
+    /// Certificates that vouch for servers asked by TLS, PEM; else those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// An etcd that members are registered in, http://ADDRESS:PORT; may be given several times
     #[arg(long, value_name = "URL", requires = "discover", value_parser = http_endpoint)]
     etcd: Vec<HttpEndpoint>,
@@ -81,12 +86,20 @@ pub(super) fn run(args: Args) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    let roots = match load::trusted_roots(&config(&args)) {
+        Ok(roots) => roots,
+        Err(problems) => {
+            eprintln!("hedgerow ls: {problems}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     let setup = move || Setup {
         config: config(&args),
         zone_dbs: Vec::new(),
         keys: Keys::default(),
         token: None,
         etcd: secrets.clone(),
+        roots: Arc::clone(&roots),
         cookie_secrets: HashMap::new(),
         source: None,
         files: Some(Files::default()),
@@ -109,7 +122,7 @@ fn config(args: &Args) -> Config {
     rules.health.every_queries = args.probe_every;
     let pool = PoolConfig {
         name: "ls".to_owned(),
-        backends: args.backends.iter().cloned().map(BackendConfig::of_url).collect(),
+        backends: args.backends.iter().map(|url| backend(url, args.ca.as_ref())).collect(),
         discover: args.discover.clone().map(DiscoverConfig::of_key),
         rules,
         probe: ProbeConfig::default(),
@@ -152,6 +165,13 @@ fn config(args: &Args) -> Config {
         etcd: EtcdConfig::of_endpoints(&args.etcd),
         state_dir: None,
     }
+}
+
+/// A backend, judged by the certificates of a file if it shows one and there is a file.
+fn backend(url: &BackendUrl, ca: Option<&PathBuf>) -> BackendConfig {
+    let mut backend = BackendConfig::of_url(url.clone());
+    backend.trust.ca = ca.filter(|_| url.address.scheme.is_encrypted()).cloned();
+    backend
 }
 
 /// The first address that stands twice.

@@ -57,6 +57,8 @@ impl Files {
             // The kernel does not hold a process to folders where it connects to sockets.
             LogTarget::Stderr | LogTarget::Unix(_) => None,
         });
+        let trusted =
+            config.pools.iter().flat_map(|pool| &pool.backends).filter_map(|backend| backend.trust.ca.as_ref());
         let etcd = config.etcd.iter().flat_map(|etcd| etcd.password_file.iter().chain(&etcd.ca_file));
         let looked_at = config.pools.iter().filter_map(|pool| pool.discover.as_ref()?.file.as_ref());
         let saved_members = config.state_dir.as_ref().map(|folder| folder.join(SAVED_MEMBERS));
@@ -64,7 +66,7 @@ impl Files {
             read: file
                 .map(Path::to_owned)
                 .into_iter()
-                .chain(zones.chain(token).chain(keys).chain(etcd).cloned())
+                .chain(zones.chain(token).chain(keys).chain(etcd).chain(trusted).cloned())
                 .chain(cookies)
                 .collect(),
             looked_at: looked_at.cloned().collect(),

@@ -15,6 +15,7 @@ mod reader;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod watch;
 mod zones;
 
@@ -28,6 +29,7 @@ use crate::admin::{Token, TokenError};
 use crate::config::{Config, Problems, User};
 use crate::files;
 use crate::limit::CookieSecrets;
+use crate::net::tls::KnownRoots;
 use crate::transfer::tsig::Keys;
 use crate::zone::ZoneDb;
 
@@ -36,6 +38,7 @@ pub use self::cookies::CookieProblem;
 pub use self::etcd::{EtcdProblem, EtcdSecrets, load as etcd_secrets};
 pub use self::keys::KeyProblem;
 pub use self::reader::Reader;
+pub use self::trust::{TrustProblem, load as trusted_roots};
 pub use self::watch::{Reading, Watch, Watcher};
 pub use self::zones::{Loader, ZoneProblem};
 
@@ -54,6 +57,8 @@ pub struct Setup {
     pub token: Option<Token>,
     /// What is needed to talk to etcd.
     pub etcd: EtcdSecrets,
+    /// Whose certificates are good, for backends that are asked by TLS.
+    pub roots: Arc<KnownRoots>,
     /// The text that the config was read from, if it was.
     pub source: Option<ConfigText>,
     /// The files of the config, to which the process confines itself when it has bound what it binds. None if it is not to
@@ -135,7 +140,8 @@ pub fn load_files(config: Config, loader: &mut Loader) -> Result<Setup, LoadErro
     let cookie_secrets = cookies::load(&config).map_err(LoadError::Cookies)?;
     let token = load_token(&config)?;
     let etcd = etcd::load(&config).map_err(LoadError::Etcd)?;
-    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, etcd, source: None, files: None, watch: None })
+    let roots = trust::load(&config).map_err(LoadError::Trust)?;
+    Ok(Setup { config, zone_dbs, keys, cookie_secrets, token, etcd, roots, source: None, files: None, watch: None })
 }
 
 /// The same for a server: what is odd in zone files, and secrets that others can read, go to the log. `file` is the config
@@ -218,6 +224,8 @@ pub enum LoadError {
     Token(TokenError),
     /// What is needed to talk to etcd is not to be had from its files.
     Etcd(EtcdProblem),
+    /// There are no certificates to judge backends by.
+    Trust(FileProblems<TrustProblem>),
     /// A file is out of reach since the start.
     Outside(Outside),
 }
@@ -237,6 +245,7 @@ impl fmt::Display for LoadError {
             Self::Keys(problems) => write!(f, "{problems}"),
             Self::Cookies(problems) => write!(f, "{problems}"),
             Self::Token(error) => write!(f, "{error}"),
+            Self::Trust(problems) => write!(f, "{problems}"),
             Self::Etcd(problem) => write!(f, "{problem}"),
             Self::Outside(outside) => write!(f, "{outside}"),
             Self::NotText { file, line } => {

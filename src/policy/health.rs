@@ -22,7 +22,7 @@ use super::rules::HealthRules;
 /// The health of one backend.
 ///
 /// ```text
-///        two probes in a row unreachable (ICMP), or `fall` failed in a row
+///        two probes in a row unreachable (ICMP), one refused (by stream), or `fall` failed in a row
 ///            ┌────────────────────────────────────────────────────┐
 ///            │                                                    ▼
 ///         ┌──┴───┐                                             ┌──────┐
@@ -215,6 +215,18 @@ impl Health {
                 }
                 self.next_probe = now;
             }
+            HealthState::New | HealthState::Down => self.against = 0,
+        }
+    }
+
+    /// No connection is taken where the probe was to go, or somebody else takes it. That is the word of whoever is there, for to end a
+    /// handshake takes more than a forged datagram: a backend by stream is down at once.
+    pub fn on_probe_refused(&mut self, now: Instant) {
+        if self.probe.take().is_none() {
+            return;
+        }
+        match self.state {
+            HealthState::Up => self.turn(HealthState::Down, now),
             HealthState::New | HealthState::Down => self.against = 0,
         }
     }

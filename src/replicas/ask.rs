@@ -1,13 +1,17 @@
 //! Asks one member of a pool a question, and waits for its reply: by UDP from a socket and with an ID of its own, and by TCP where the
-//! reply is truncated. A member that knows no EDNS is asked without it, as clients' queries are.
+//! reply is truncated; a member that is asked by stream, by a connection of its own. A member that knows no EDNS is asked without it, as clients' queries are.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout_at;
 
+use crate::address::BackendAddress;
 use crate::net::client::{TcpClient, UdpClient};
+use crate::net::tls::ClientTls;
+use crate::state::SharedBackend;
 use crate::wire::{Header, OwnEdns, QuestionFlags, Rcode, is_reply_to, write_own_query};
 
 /// What a member is asked.
@@ -21,33 +25,54 @@ pub struct Asked<'a> {
     pub edns: Option<OwnEdns>,
 }
 
-/// Asks the server at an address, and returns its reply, whose ID and question are right (RFC 5452 section 9.1), and which is whole.
+/// A member, and how it is asked.
+#[derive(Clone, Debug)]
+pub struct Member {
+    address: BackendAddress,
+    /// What a connection to it needs, if it is asked by TLS and may be.
+    tls: Option<Arc<ClientTls>>,
+}
+
+impl Member {
+    /// A backend as it is asked.
+    pub fn of(backend: &SharedBackend) -> Self {
+        Self { address: backend.address, tls: backend.tls() }
+    }
+}
+
+/// Asks a member, and returns its reply, whose ID and question are right (RFC 5452 section 9.1), and which is whole.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] after the deadline; that the server cannot be reached, or that we have no socket.
-pub async fn ask(address: SocketAddr, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
+pub async fn ask(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     timeout_at(deadline.into(), async {
-        let reply = ask_once(address, asked, deadline).await?;
+        let reply = ask_once(member, asked, deadline).await?;
         let rcode = Header::read(&reply).map(Header::rcode);
         // RFC 6891 section 7: FORMERR; older servers say NOTIMP.
         let may_be_refusal = asked.edns.is_some() && matches!(rcode, Some(Rcode::FORMERR | Rcode::NOTIMP));
         if !may_be_refusal {
             return Ok(reply);
         }
-        ask_once(address, &Asked { edns: None, ..*asked }, deadline).await
+        ask_once(member, &Asked { edns: None, ..*asked }, deadline).await
     })
     .await?
 }
 
 /// The same without a second thought about the OPT record.
-async fn ask_once(address: SocketAddr, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
+async fn ask_once(member: &Member, asked: &Asked<'_>, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut query = Vec::new();
     write_own_query(rand::random(), asked.question, asked.flags, asked.edns, &mut query);
-    let reply = ask_by_udp(address, &query, deadline).await?;
-    if !Header::read(&reply).is_some_and(Header::is_truncated) {
-        return Ok(reply);
+    let Member { address: BackendAddress { scheme, socket }, tls } = member;
+    if !scheme.is_stream() {
+        let reply = ask_by_udp(*socket, &query, deadline).await?;
+        if !Header::read(&reply).is_some_and(Header::is_truncated) {
+            return Ok(reply);
+        }
     }
-    let mut client = TcpClient::connect(address).await?;
+    if scheme.is_encrypted() && tls.is_none() {
+        return Err(io::Error::other("nobody is known who could vouch for its certificate"));
+    }
+    let mut client = TcpClient::connect_by(*socket, tls.as_deref()).await?;
     client.send(&query).await?;
     let reply = client.receive().await?;
     // There is one query on this connection: whoever sends something else has nothing to say.
@@ -86,6 +111,7 @@ mod tests {
     use tokio::net::{TcpListener, UdpSocket};
 
     use super::*;
+    use crate::address::Scheme;
     use crate::wire::{Flag, read_query, read_reply};
 
     /// `www.` A IN.
@@ -102,6 +128,8 @@ mod tests {
         SecondOnly,
         /// By UDP truncated.
         Cut,
+        /// By TCP alone, as it is asked.
+        Stream,
         /// With a wrong ID and a wrong question first.
         Forged,
         /// Not at all.
@@ -125,11 +153,19 @@ mod tests {
             }
         };
         let address = socket.local_addr().expect("an address");
+        let scheme = if matches!(way, Way::Stream) { Scheme::Tcp } else { Scheme::Plain };
+        let member = Member { address: BackendAddress { scheme, socket: address }, tls: None };
         let edns = Some(OwnEdns { udp_size: 1232, wants_version: true });
         let asked = Asked { question: QUESTION, flags: QuestionFlags::default(), edns };
         let mut queries = 0;
         let serve = async {
             let mut buffer = [0; 512];
+            if matches!(way, Way::Stream) {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let mut client = TcpClient::over(stream);
+                let query = client.receive().await.expect("a query");
+                client.send(&reply_to(&query, Rcode::NXDOMAIN, false)).await.expect("it is sent");
+            }
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.expect("a query");
                 let query = &buffer[..length];
@@ -139,7 +175,7 @@ mod tests {
                     Way::Say(rcode) => reply_to(query, rcode, false),
                     Way::OldServer if has_opt => reply_to(query, Rcode::FORMERR, false),
                     Way::SecondOnly if queries == 1 => continue,
-                    Way::OldServer | Way::SecondOnly => reply_to(query, Rcode::NOERROR, false),
+                    Way::OldServer | Way::SecondOnly | Way::Stream => reply_to(query, Rcode::NOERROR, false),
                     Way::Silent => continue,
                     Way::Cut => {
                         socket.send_to(&reply_to(query, Rcode::NOERROR, true), from).await.expect("it is sent");
@@ -164,7 +200,7 @@ mod tests {
         };
         let said = tokio::select! {
             () = serve => unreachable!("it serves for ever"),
-            said = ask(address, &asked, Instant::now() + patience) => said,
+            said = ask(&member, &asked, Instant::now() + patience) => said,
         };
         (said.map(|reply| read_reply(&reply).expect("a reply").rcode()), queries)
     }
@@ -181,6 +217,7 @@ mod tests {
         check(Way::Say(Rcode::FORMERR), LONG, Rcode::FORMERR, 2).await;
         check(Way::OldServer, LONG, Rcode::NOERROR, 2).await;
         check(Way::Cut, LONG, Rcode::NXDOMAIN, 1).await;
+        check(Way::Stream, LONG, Rcode::NXDOMAIN, 0).await;
         check(Way::Forged, LONG, Rcode::NOERROR, 1).await;
         check(Way::SecondOnly, Duration::from_millis(200), Rcode::NOERROR, 2).await;
     }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep_until;
 
-use super::ask::{Asked, ask};
+use super::ask::{Asked, Member, ask};
 use super::said::Answer;
 use crate::net::clock;
 use crate::net::tasks::{Task, TaskKind, Tasks};
@@ -183,7 +183,7 @@ impl Comparison {
                 let edns = Some(OwnEdns { udp_size: UDP_SIZE, wants_version: true });
                 let Some((flags, question)) = question.split_last() else { return };
                 let asked = Asked { question, flags: QuestionFlags::of_octet(*flags), edns };
-                let reply = ask(backend.address.socket, &asked, deadline).await;
+                let reply = ask(&Member::of(&backend), &asked, deadline).await;
                 if let Some(answer) = reply.ok().as_deref().and_then(Answer::of) {
                     let _ = sender.send((backend.index, answer));
                 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
 
-use super::ask::{Asked, ask};
+use super::ask::{Asked, Member, ask};
 use crate::net::clock;
 use crate::net::tasks::{Task, TaskKind, Tasks};
 use crate::policy::BackendIndex;
@@ -145,7 +145,7 @@ impl Prober {
         question.extend_from_slice(&RecordClass::IN.0.to_be_bytes());
         let deadline = Instant::now() + self.pool.borrow().rules().health.timeout;
         let asked = Asked { question: &question, flags: QuestionFlags::default(), edns: None };
-        let reply = ask(backend.address.socket, &asked, deadline).await;
+        let reply = ask(&Member::of(&backend), &asked, deadline).await;
         let told = reply.ok().and_then(|reply| read_reply(&reply).ok()?.answered_serial());
         if let Some(told) = told.filter(|told| question.starts_with(told.zone.as_wire())) {
             let pool = Arc::clone(&self.pool.borrow());

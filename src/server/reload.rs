@@ -347,7 +347,7 @@ impl Server {
     /// If an address or a descriptor cannot be had; then nothing has changed.
     fn commit(&mut self, prepared: Prepared) -> Result<Vec<ReloadNotice>, StartError> {
         let Prepared { setup, keys, comparisons, restored, saved, new_cache } = prepared;
-        let Setup { mut config, zone_dbs, cookie_secrets, token, etcd, source, .. } = setup;
+        let Setup { mut config, zone_dbs, cookie_secrets, token, etcd, roots, source, .. } = setup;
         let listeners = Arc::new(self.listeners.reload(&config)?);
         let dealt = Dealt::new(&listeners, Some(&self.listeners))?;
         let doors = match (self.listeners.admin(), listeners.admin()) {
@@ -373,7 +373,7 @@ impl Server {
         self.membership.set_config(&config, etcd, None);
         let configured = config.pools.clone();
         config.pools = with_members(&configured, &self.membership);
-        let state = ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, self.workers.len());
+        let state = ForwarderState::new(&config, self.state.as_deref(), new_cache, cookies, roots, self.workers.len());
         config.pools = configured;
         notices.extend(self.reload_forwarder(&config, state.map(Arc::new), &mut moved));
         let mut earlier = mem::take(&mut self.authorities);

@@ -83,7 +83,7 @@ mod tests {
     fn state() -> ForwarderState {
         let text = "[forwarder]\nlisten = ['127.0.0.1:5300']\n[pools.p]\nbackends = ['127.0.0.1:5301']\n";
         let config = Config::parse(text, "c.toml", Path::new("")).expect("the config is right");
-        ForwarderState::new(&config, None, None, None, 1).expect("it has a forwarder")
+        ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("it has a forwarder")
     }
 
     /// Notes races of the only pool, each of which took so long.

@@ -115,7 +115,7 @@ impl Server {
         let Carried { known, learnt, cache, saved, edition } = carried;
         // Who tells what it has learnt tells what it has counted when it stops to serve.
         let uncounted = learnt.is_some().then(Vec::new);
-        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, etcd, source, files: _, watch } = setup;
+        let Setup { mut config, zone_dbs, keys, cookie_secrets, token, etcd, roots, source, files: _, watch } = setup;
         let mut watching = Watching::new(watch);
         watching.set_on(config.watch);
         let (keys, count) = (Arc::new(keys), listeners.workers());
@@ -135,7 +135,7 @@ impl Server {
             CarriedCache::Sent(cache) => Some(Arc::clone(cache)),
             CarriedCache::Persisted | CarriedCache::Cold => None,
         };
-        let state = ForwarderState::new(&config, None, sent, cookies, count).map(Arc::new);
+        let state = ForwarderState::new(&config, None, sent, cookies, roots, count).map(Arc::new);
         let mut recent_queries = RecentQueries::default();
         if let Some(state) = &state {
             known.set_standings(state);

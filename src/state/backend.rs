@@ -6,10 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use arc_swap::ArcSwapOption;
+
 use super::backend_cookies::BackendCookies;
 use crate::address::BackendAddress;
 use crate::config::BackendConfig;
 use crate::metrics::{BackendCounters, BackendState, Counter, OrderWord};
+use crate::net::tls::{ClientTls, TrustRules};
 use crate::policy::BackendIndex;
 use crate::policy::health::HealthState;
 
@@ -25,6 +28,10 @@ pub struct SharedBackend {
     pub index: BackendIndex,
     /// What the pool's [`Affinity`](crate::policy::affinity::Affinity) calls it.
     pub affinity_number: u32,
+    /// What a connection to it needs, if it is asked by TLS.
+    tls: ArcSwapOption<ClientTls>,
+    /// Why the last connection to it did not come to be, if that is so.
+    connection_problem: ArcSwapOption<String>,
     /// What each worker counts, from its first query on.
     counters: Box<[OnceLock<Box<BackendCounters>>]>,
     /// What earlier processes have counted.
@@ -121,6 +128,8 @@ impl SharedBackend {
             name: config.name.clone(),
             index,
             affinity_number,
+            tls: ArcSwapOption::empty(),
+            connection_problem: ArcSwapOption::empty(),
             counters: (0..workers).map(|_| OnceLock::new()).collect(),
             carried: OnceLock::new(),
             probes: Counter::default(),
@@ -137,6 +146,36 @@ impl SharedBackend {
             since: AtomicU64::new(unix_millis()),
             told: AtomicU8::new(0),
         }
+    }
+
+    /// What a connection to it needs, if it is asked by TLS; none, if it cannot be known who it is.
+    pub fn tls(&self) -> Option<Arc<ClientTls>> {
+        self.tls.load_full()
+    }
+
+    /// Judges it by these rules from now on. With the same ones, sessions that can be resumed stay.
+    pub(super) fn set_trust(&self, rules: &TrustRules) -> Result<(), String> {
+        if self.tls.load().as_ref().is_some_and(|tls| tls.rules() == rules) {
+            return Ok(());
+        }
+        let tls = ClientTls::new(rules);
+        self.tls.store(tls.as_ref().ok().cloned().map(Arc::new));
+        tls.map(drop)
+    }
+
+    /// Notes why a connection to it did not come to be, or that one did. Returns whether that is news.
+    pub fn note_connection_problem(&self, problem: Option<&str>) -> bool {
+        let known = self.connection_problem.load();
+        let is_news = known.as_ref().map(|known| known.as_str()) != problem;
+        if is_news {
+            self.connection_problem.store(problem.map(|problem| Arc::new(problem.to_owned())));
+        }
+        is_news
+    }
+
+    /// Why the last connection to it did not come to be, if that is so.
+    pub fn connection_problem(&self) -> Option<Arc<String>> {
+        self.connection_problem.load_full()
     }
 
     /// Whether it is asked by stream, where a connection holds many queries.

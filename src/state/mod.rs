@@ -26,6 +26,7 @@ pub use self::serials::SharedSerials;
 use crate::cache::{Cache, PoolId};
 use crate::config::{CacheConfig, Config, PoolConfig};
 use crate::limit::{Access, Cookies, RateRules, ResponseRate, WaitRules};
+use crate::net::tls::KnownRoots;
 
 /// The LS as configured.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub struct ForwarderState {
     pub cache_config: Option<CacheConfig>,
     /// Gives cookies to clients, if they get any.
     pub cookies: Option<Arc<Cookies>>,
+    /// Whose certificates are good, for backends that are asked by TLS.
+    pub roots: Arc<KnownRoots>,
 }
 
 impl ForwarderState {
@@ -59,6 +62,7 @@ impl ForwarderState {
         earlier: Option<&Self>,
         new_cache: Option<Arc<Cache>>,
         cookies: Option<Arc<Cookies>>,
+        roots: Arc<KnownRoots>,
         workers: usize,
     ) -> Option<Self> {
         let forwarder = config.forwarder.as_ref()?;
@@ -68,10 +72,11 @@ impl ForwarderState {
             limits: forwarder.limits,
             rate: shared_rate(forwarder.rate_limit, earlier),
             routes: Arc::new(Routes::new(forwarder.routes.iter().map(|route| (&route.suffix, route.pool)))),
-            pools: shared_pools(&config.pools, earlier, workers),
+            pools: shared_pools(&config.pools, earlier, &roots, workers),
             cache: config.cache.as_ref().map(|cache| shared_cache(cache, earlier, new_cache)),
             cache_config: config.cache.clone(),
             cookies,
+            roots,
         })
     }
 
@@ -83,10 +88,11 @@ impl ForwarderState {
             limits: self.limits,
             rate: self.rate.clone(),
             routes: Arc::clone(&self.routes),
-            pools: shared_pools(pools, Some(self), workers),
+            pools: shared_pools(pools, Some(self), &self.roots, workers),
             cache: self.cache.clone(),
             cache_config: self.cache_config.clone(),
             cookies: self.cookies.clone(),
+            roots: Arc::clone(&self.roots),
         }
     }
 
@@ -143,14 +149,21 @@ fn shared_cache(config: &CacheConfig, earlier: Option<&ForwarderState>, new: Opt
 }
 
 /// Pools with what `earlier` knows of them. One that has not changed is the same as before.
-fn shared_pools(configs: &[PoolConfig], earlier: Option<&ForwarderState>, workers: usize) -> Vec<Arc<SharedPool>> {
+fn shared_pools(
+    configs: &[PoolConfig],
+    earlier: Option<&ForwarderState>,
+    roots: &KnownRoots,
+    workers: usize,
+) -> Vec<Arc<SharedPool>> {
     let earlier = earlier.map_or(&[][..], |state| &state.pools);
     let known: HashMap<&str, &Arc<SharedPool>> = earlier.iter().map(|pool| (&*pool.config.name, pool)).collect();
     let shared = configs.iter().map(|pool| match known.get(&*pool.name) {
         Some(known) if known.config == *pool => Arc::clone(known),
         known => Arc::new(SharedPool::new(pool.clone(), known.map(|known| &***known), workers)),
     });
-    shared.collect()
+    let shared: Vec<_> = shared.collect();
+    shared.iter().for_each(|pool| pool.trust(roots));
+    shared
 }
 
 /// Clients, names and kinds of responses that the rate of responses is known of: 1 MiB.

@@ -19,8 +19,9 @@ use super::compared::Compared;
 use super::serials::SharedSerials;
 use crate::address::{BackendAddress, Scheme};
 use crate::cache::PoolId;
-use crate::config::{BackendConfig, PoolConfig};
+use crate::config::{BackendConfig, PoolConfig, TrustConfig};
 use crate::metrics::PoolCounters;
+use crate::net::tls::{KnownRoots, TrustRules};
 use crate::policy::affinity::Affinity;
 use crate::policy::balance::{Balance, Crowd, FEW};
 use crate::policy::budget::Budget;
@@ -259,6 +260,31 @@ fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
         machines[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or(0);
     }
     machines.into()
+}
+
+impl SharedPool {
+    /// Judges the backends that are asked by TLS by what the config says of them, and by these.
+    pub(super) fn trust(&self, roots: &KnownRoots) {
+        let encrypted = |config: &&BackendConfig| config.address.scheme.is_encrypted();
+        for config in self.config.backends.iter().filter(encrypted) {
+            let is_meant =
+                |backend: &&Arc<SharedBackend>| backend.address == config.address && backend.name == config.name;
+            let Some(backend) = self.backends.iter().find(is_meant) else { continue };
+            let TrustConfig { identity, ca } = &config.trust;
+            let rules = TrustRules {
+                identity: identity.clone(),
+                roots: roots.of(ca.as_deref()).cloned(),
+                address: config.address.ip(),
+                // RFC 7858 section 3.1 has none; who knows it tells DNS from what else is on the port.
+                alpn: vec![b"dot".to_vec()],
+                certificate: None,
+                early_data: false,
+            };
+            if let Err(problem) = backend.set_trust(&rules) {
+                tracing::error!(pool = self.config.name, backend = backend.name, problem, "cannot be asked by TLS");
+            }
+        }
+    }
 }
 
 /// Whose turn it is among these, as they stand now.

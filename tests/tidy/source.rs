@@ -95,7 +95,10 @@ impl Source {
         };
         let declarations = self.lines.windows(2).filter(|pair| is_test_attribute(&pair[0]));
         declarations
-            .filter_map(|pair| pair[1].code.trim().strip_prefix("mod ")?.strip_suffix(';'))
+            .filter_map(|pair| {
+                let item = pair[1].code.trim();
+                item.strip_prefix("pub(crate) ").unwrap_or(item).strip_prefix("mod ")?.strip_suffix(';')
+            })
             .flat_map(|name| [format!("{home}/{name}."), format!("{home}/{name}/")])
             .collect()
     }

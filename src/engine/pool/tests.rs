@@ -149,7 +149,7 @@ fn first_state(keys: &str, members: &BTreeMap<u16, u16>) -> ForwarderState {
         Config::parse("[forwarder]\n[pools.ts]\nbackends = ['192.0.2.1:53']", "c.toml", Path::new(""))
             .expect("a config");
     config_of_all.pools = vec![config(keys, members)];
-    ForwarderState::new(&config_of_all, None, None, None, 2).expect("there is a forwarder")
+    ForwarderState::new(&config_of_all, None, None, None, Arc::default(), 2).expect("there is a forwarder")
 }
 
 /// Which member it is, and how often it had come before.

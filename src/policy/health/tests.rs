@@ -14,6 +14,8 @@ enum Event {
     Missed,
     /// A probe is unreachable.
     Unreachable,
+    /// A probe by stream is refused.
+    Refused,
     /// ICMP comes to a query.
     Icmp,
     /// A reply to a query comes.
@@ -41,6 +43,10 @@ fn check(mut health: Health, events: &[Event], expected: HealthState) {
                 health.on_probe_unreachable(now);
                 // ICMP may come for each sending.
                 health.on_probe_unreachable(now);
+            }
+            Event::Refused => {
+                now = begin_probe(&mut health, now, &mut rng);
+                health.on_probe_refused(now);
             }
             Event::Icmp => health.on_unreachable(now),
             Event::Reply => health.on_reply(now),
@@ -111,6 +117,17 @@ fn probes_in_a_row_decide_and_a_reply_decides_at_once() {
     ] {
         check(Health::new(HealthRules::default(), Instant::now()), events, expected);
     }
+}
+
+#[test]
+fn one_probe_that_is_refused_by_stream_decides() {
+    use Event::{Good, Refused};
+    let up = || Health::new(HealthRules::default(), Instant::now());
+    check(up(), &[Refused], HealthState::Down);
+    check(up(), &[Good, Refused, Good], HealthState::Down);
+    check(up(), &[Refused, Good, Refused, Good], HealthState::Down);
+    check(up(), &[Refused, Good, Good], HealthState::Up);
+    check(Health::new_unproven(HealthRules::default(), Instant::now()), &[Refused], HealthState::New);
 }
 
 #[test]

@@ -219,7 +219,8 @@ impl Table {
     pub(super) fn new(pool: &str) -> Self {
         let text = format!("[forwarder]\n[pools.ts]\n{pool}");
         let config = Config::parse(&text, "c.toml", Path::new("")).expect("a config");
-        let state = Arc::new(ForwarderState::new(&config, None, None, None, 1).expect("there is a forwarder"));
+        let state =
+            Arc::new(ForwarderState::new(&config, None, None, None, Arc::default(), 1).expect("there is a forwarder"));
         let now = Instant::now();
         let shared = Arc::new(Shared {
             single_flight: SingleFlight::new(1),

@@ -11,6 +11,8 @@
 //! Whether a backend gives DNS cookies (RFC 7873) is found out by the way: the first datagram of a probe may offer one. Those that
 //! repeat it do not, so that a backend is found up which does not like that, or to which none such comes.
 
+mod stream;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -25,6 +27,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep_until;
 
+use self::stream::{KeptConnection, StreamHeard, StreamProbe};
 use crate::config::ProbeConfig;
 use crate::net::client::UdpClient;
 use crate::net::refusal::is_unreachable;
@@ -144,8 +147,14 @@ struct Subject {
     on_change: Rc<dyn Fn()>,
 }
 
+/// A probe that is out.
+enum Probe {
+    Datagrams(DatagramProbe),
+    Stream(StreamProbe),
+}
+
 /// The datagrams of one probe: a question, sent once or more, and the socket where its reply comes.
-struct Probe {
+struct DatagramProbe {
     /// Connected to the backend.
     client: UdpClient,
     /// The question, in the form that every server understands.
@@ -157,7 +166,7 @@ struct Probe {
     is_repeated: bool,
 }
 
-impl Probe {
+impl DatagramProbe {
     /// What is sent now.
     fn message(&self) -> &[u8] {
         match &self.offer {
@@ -172,13 +181,15 @@ impl Probe {
     }
 }
 
-/// What a socket says of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is heard of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
     /// Any reply at all.
     Reply,
     /// ICMP: it is unreachable.
     Unreachable,
+    /// It takes no connection, or somebody else takes it: why.
+    Refused(String),
 }
 
 impl Subject {
@@ -191,7 +202,7 @@ impl Subject {
             // Known from before a reload.
             HealthState::Down => Health::new_down(self.rules, Instant::now()),
         };
-        let mut probe: Option<Probe> = None;
+        let (mut probe, mut kept): (Option<Probe>, _) = (None, KeptConnection::default());
         let mut was_up = health.is_up();
         loop {
             let step = health.next_step(Instant::now(), &mut rng);
@@ -208,24 +219,29 @@ impl Subject {
                     self.backend.take_signals();
                     // The place of the one before, if that is still out.
                     drop(probe.take());
-                    probe = self.begin(&mut health).await;
+                    probe = self.begin(&mut health, &mut kept).await;
                     self.send(&mut health, probe.as_ref()).await;
                 }
                 Step::Repeat => {
-                    if let Some(probe) = &mut probe {
-                        probe.is_repeated = true;
+                    // What goes by stream is repeated by TCP.
+                    if let Some(Probe::Datagrams(datagrams)) = &mut probe {
+                        datagrams.is_repeated = true;
+                        self.send(&mut health, probe.as_ref()).await;
                     }
-                    self.send(&mut health, probe.as_ref()).await;
                 }
                 Step::WaitUntil(at) => tokio::select! {
                     sign = signs.recv() => match sign {
                         Some(sign) => self.take_signal(&mut health, sign),
                         None => return,
                     },
-                    heard = self.listen(probe.as_ref()) => {
+                    heard = self.listen(probe.as_mut(), &mut kept) => {
                         probe = None;
+                        if self.backend.is_by_stream() {
+                            self.note_connection(&heard);
+                        }
                         match heard {
                             Heard::Reply => health.on_probe_reply(Instant::now()),
+                            Heard::Refused(_) => health.on_probe_refused(Instant::now()),
                             Heard::Unreachable => health.on_probe_unreachable(Instant::now()),
                         }
                     }
@@ -235,9 +251,9 @@ impl Subject {
         }
     }
 
-    /// Opens the socket of a probe, or says why there is none.
-    async fn begin(&self, health: &mut Health) -> Option<Probe> {
-        let error = match self.open().await {
+    /// Begins a probe, or says why that cannot be.
+    async fn begin(&self, health: &mut Health, kept: &mut KeptConnection) -> Option<Probe> {
+        let error = match self.open(kept).await {
             Ok(probe) => return Some(probe),
             Err(error) => error,
         };
@@ -253,15 +269,22 @@ impl Subject {
     }
 
     /// Opens the socket of a probe, once there is a place for it.
-    async fn open(&self) -> io::Result<Probe> {
+    async fn open(&self, kept: &mut KeptConnection) -> io::Result<Probe> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        let mut plain = Vec::new();
+        wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
+        if self.backend.is_by_stream() {
+            let (server, tls) = (self.backend.address.socket, self.backend.tls());
+            if self.backend.address.scheme.is_encrypted() && tls.is_none() {
+                return Err(io::Error::other("nobody is known who could vouch for its certificate"));
+            }
+            return Ok(Probe::Stream(StreamProbe::begin(kept.take(), server, tls, plain, place)));
+        }
         let client = UdpClient::bind(self.backend.address.socket)?;
         client.keep_errors();
         client.connect().await?;
-        let mut plain = Vec::new();
-        wire::write_plain_query(rand::rng().random(), &self.probe.name, self.probe.rtype, &mut plain);
         let offer = if self.cookies { self.offer(&plain, client.local_ip()?) } else { None };
-        Ok(Probe { client, plain, offer, _place: place, is_repeated: false })
+        Ok(Probe::Datagrams(DatagramProbe { client, plain, offer, _place: place, is_repeated: false }))
     }
 
     /// The question of a probe that is sent from this address, with the cookie that it offers, if it is to offer one.
@@ -281,6 +304,7 @@ impl Subject {
     async fn send(&self, health: &mut Health, probe: Option<&Probe>) {
         let Some(probe) = probe else { return };
         self.backend.probes.increment();
+        let Probe::Datagrams(probe) = probe else { return };
         // An ICMP error that waits on the socket is told in place of sending.
         for is_last in [false, true] {
             let Err(error) = probe.client.send(probe.message()).await else { return };
@@ -293,8 +317,15 @@ impl Subject {
 
     /// Waits until the socket of a probe has something to say that counts: a message with the right ID, whatever it says, or an
     /// ICMP error that is about the probe.
-    async fn listen(&self, probe: Option<&Probe>) -> Heard {
-        let Some(probe) = probe else { return std::future::pending().await };
+    async fn listen(&self, probe: Option<&mut Probe>, kept: &mut KeptConnection) -> Heard {
+        let probe = match probe {
+            Some(Probe::Datagrams(probe)) => probe,
+            Some(Probe::Stream(probe)) => match probe.heard(kept).await {
+                StreamHeard::Reply => return Heard::Reply,
+                StreamHeard::Refused(why) => return Heard::Refused(why),
+            },
+            None => return std::future::pending().await,
+        };
         let mut buffer = [0; MAX_REPLY];
         let asked = wire::Header::read(&probe.plain).map(wire::Header::id);
         let is_reply = |message: &[u8]| {
@@ -315,7 +346,7 @@ impl Subject {
     }
 
     /// Learns from the reply to a probe whether the backend gives cookies.
-    fn learn_cookie(&self, probe: &Probe, reply: &[u8]) {
+    fn learn_cookie(&self, probe: &DatagramProbe, reply: &[u8]) {
         let Some((_, offer)) = &probe.offer else { return };
         let reply = wire::read_reply(reply).ok();
         let cookie = reply.as_ref().and_then(wire::Reply::cookie);
@@ -331,7 +362,7 @@ impl Subject {
     }
 
     /// Whether an error is ICMP that says that the backend is unreachable, about a datagram of this probe.
-    fn is_proved(&self, probe: &Probe, error: &io::Error) -> bool {
+    fn is_proved(&self, probe: &DatagramProbe, error: &io::Error) -> bool {
         let mut is_ours = false;
         let mut returned = [0; 512];
         while let Ok((_, length)) =
@@ -344,6 +375,19 @@ impl Subject {
             self.backend.unreachable_probes.increment();
         }
         is_ours && is_unreachable(error)
+    }
+
+    /// Notes whether connections to the backend come to be, and tells the log of what is new in that.
+    fn note_connection(&self, heard: &Heard) {
+        let problem = match heard {
+            Heard::Reply | Heard::Unreachable => None,
+            Heard::Refused(why) => Some(why.as_str()),
+        };
+        if self.backend.note_connection_problem(problem)
+            && let Some(problem) = problem
+        {
+            tracing::warn!(pool = self.pool, backend = self.backend.name, problem, "cannot connect");
+        }
     }
 
     /// Takes what a worker met.

@@ -1,4 +1,4 @@
-//! TLS to servers that we ask: whose certificates are good, and a connection to one of them (rustls, with ring).
+//! Whose certificates are good, and a connection of a task to a server that bears one of them.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,6 +17,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 #[derive(Clone, Debug)]
 pub struct TlsRoots {
     config: Arc<ClientConfig>,
+    store: Arc<RootCertStore>,
     /// The text that they were read from; empty: they are those of this system.
     pem: Arc<[u8]>,
 }
@@ -36,12 +37,7 @@ impl TlsRoots {
     /// # Errors
     /// If there is none in it, or one is broken.
     pub fn of_pem(pem: &[u8]) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| error.to_string())?;
-            roots.add(certificate).map_err(|error| error.to_string())?;
-        }
-        if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Self::of(roots, pem) }
+        Self::of(store_of_pem(pem)?, pem)
     }
 
     /// Those that this system has.
@@ -49,17 +45,21 @@ impl TlsRoots {
     /// # Errors
     /// If it has none.
     pub fn of_system() -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(load_native_certs().certs);
-        if roots.is_empty() { Err("this system has no certificates".to_owned()) } else { Self::of(roots, b"") }
+        Self::of(store_of_system()?, b"")
     }
 
     fn of(roots: RootCertStore, pem: &[u8]) -> Result<Self, String> {
         // One of the two providers that there are, said here so that nothing depends on what else is linked.
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
-        Ok(Self { config, pem: pem.into() })
+        let store = Arc::new(roots);
+        let config = Arc::new(builder.with_root_certificates(Arc::clone(&store)).with_no_client_auth());
+        Ok(Self { config, store, pem: pem.into() })
+    }
+
+    /// The certificates.
+    pub(super) fn store(&self) -> &Arc<RootCertStore> {
+        &self.store
     }
 
     /// TLS over a connection to a server whose certificate must bear this address.
@@ -78,6 +78,23 @@ impl TlsRoots {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
     }
+}
+
+/// The authorities that stand in a text of certificates (PEM).
+fn store_of_pem(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(roots) }
+}
+
+/// The authorities that this system trusts.
+fn store_of_system() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(load_native_certs().certs);
+    if roots.is_empty() { Err("this system has no certificates".to_owned()) } else { Ok(roots) }
 }
 
 #[cfg(test)]

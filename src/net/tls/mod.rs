@@ -1,0 +1,14 @@
+//! TLS to servers that we ask: whose certificates are good, and what a connection to one of them needs (rustls, with ring).
+
+mod client_tls;
+mod known_roots;
+mod problem;
+mod roots;
+#[cfg(test)]
+pub(crate) mod tests;
+mod verifier;
+
+pub use self::client_tls::{ClientCertificate, ClientTls, TrustRules};
+pub use self::known_roots::KnownRoots;
+pub use self::problem::tls_problem;
+pub use self::roots::TlsRoots;

@@ -1,0 +1,258 @@
+//! Servers with all sorts of certificates, made on the spot, and what we say of each.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, date_time_ymd,
+};
+use ring::digest::{SHA256, digest};
+use tokio_rustls::rustls::crypto::ring as provider;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{
+    ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
+};
+
+use super::*;
+use crate::address::{Pin, ServerIdentity, Verify};
+
+/// An authority that vouches for whomever a test wants.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A server's certificate, and its key.
+pub(crate) struct Leaf {
+    pub(crate) certificate: rcgen::Certificate,
+    pub(crate) key: KeyPair,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        // Each has a name of its own, by which it is looked up.
+        let name = data_encoding::HEXLOWER.encode(key.public_key_raw());
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> Vec<u8> {
+        self.0.pem().into_bytes()
+    }
+
+    pub(crate) fn leaf(&self, names: &[&str]) -> Leaf {
+        self.leaf_with(names, KeyPair::generate().unwrap(), |_| ())
+    }
+
+    fn leaf_with(&self, names: &[&str], key: KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Leaf { certificate, key }
+    }
+}
+
+impl Leaf {
+    pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
+    }
+
+    fn pin(&self) -> Pin {
+        Pin(digest(&SHA256, &self.key.subject_public_key_info()).as_ref().try_into().unwrap())
+    }
+
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![self.certificate.der().clone()], self.private_key()).unwrap())
+    }
+}
+
+pub(crate) fn rules(ca: &Authority, name: Option<&str>) -> TrustRules {
+    TrustRules {
+        identity: ServerIdentity { name: name.map(str::to_owned), ..ServerIdentity::default() },
+        roots: Some(TlsRoots::of_pem(&ca.pem()).unwrap()),
+        address: IpAddr::from([192, 0, 2, 1]),
+        alpn: vec![b"dot".to_vec()],
+        certificate: None,
+        early_data: false,
+    }
+}
+
+/// Has both talk until neither has anything to say; the error of the client, or else of the server.
+fn talk(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), String> {
+    while client.wants_write() || server.wants_write() {
+        let mut octets = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut octets).unwrap();
+        }
+        let mut octets = io::Cursor::new(octets);
+        while server.read_tls(&mut octets).unwrap() > 0 {
+            server.process_new_packets().map_err(|error| format!("server: {error}"))?;
+        }
+        let mut octets = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut octets).unwrap();
+        }
+        let mut octets = io::Cursor::new(octets);
+        while client.read_tls(&mut octets).unwrap() > 0 {
+            client.process_new_packets().map_err(|error| tls_problem(&error))?;
+        }
+    }
+    Ok(())
+}
+
+fn shake_hands(tls: &ClientTls, server: &Arc<ServerConfig>) -> Result<(ClientConnection, ServerConnection), String> {
+    let mut client = tls.begin()?;
+    let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+    talk(&mut client, &mut server)?;
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    Ok((client, server))
+}
+
+/// What a client with these rules says of a server: nothing is wrong, or what.
+#[track_caller]
+fn check(rules: &TrustRules, leaf: &Leaf, expected: Result<(), &str>) {
+    let tls = ClientTls::new(rules).unwrap();
+    let found = shake_hands(&tls, &leaf.server());
+    assert_eq!(found.as_ref().map(|_| ()).map_err(String::as_str), expected);
+}
+
+#[test]
+fn certificate_must_be_for_the_name_or_else_for_the_address() {
+    let ca = Authority::new();
+    let (named, addressed) = (ca.leaf(&["dns.example", "*.other.example"]), ca.leaf(&["192.0.2.1"]));
+    check(&rules(&ca, Some("dns.example")), &named, Ok(()));
+    check(&rules(&ca, Some("a.other.example")), &named, Ok(()));
+    let wrong = "its certificate is for dns.example and 1 more, not for ns.example";
+    check(&rules(&ca, Some("ns.example")), &named, Err(wrong));
+    check(&rules(&ca, None), &addressed, Ok(()));
+    let other = TrustRules { address: IpAddr::from([192, 0, 2, 2]), ..rules(&ca, None) };
+    assert!(shake_hands(&ClientTls::new(&other).unwrap(), &addressed.server()).is_err());
+    // The name counts where one is given, whatever the address is.
+    assert!(shake_hands(&ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap(), &addressed.server()).is_err());
+}
+
+#[test]
+fn common_name_counts_nothing() {
+    // RFC 8310 section 8.1: the subjectAltName alone.
+    let ca = Authority::new();
+    let leaf = ca.leaf_with(&[], KeyPair::generate().unwrap(), |params| {
+        params.distinguished_name.push(DnType::CommonName, "dns.example");
+    });
+    let problem = "its certificate is not for dns.example (a common name does not count)";
+    check(&rules(&ca, Some("dns.example")), &leaf, Err(problem));
+}
+
+#[test]
+fn certificate_of_another_time_or_authority_does_not_hold() {
+    let (ca, other) = (Authority::new(), Authority::new());
+    let rules = rules(&ca, Some("dns.example"));
+    let leaf =
+        |change: fn(&mut CertificateParams)| ca.leaf_with(&["dns.example"], KeyPair::generate().unwrap(), change);
+    let expired = leaf(|params| params.not_after = date_time_ymd(2020, 1, 2));
+    check(&rules, &expired, Err("its certificate has expired on 2020-01-02T00:00:00Z"));
+    let early = leaf(|params| params.not_before = date_time_ymd(3020, 1, 2));
+    check(&rules, &early, Err("its certificate is not valid before 3020-01-02T00:00:00Z"));
+    check(&rules, &other.leaf(&["dns.example"]), Err("its certificate is from nobody whom we trust"));
+}
+
+#[test]
+fn pin_is_asked_for_besides_or_alone() {
+    let (ca, other) = (Authority::new(), Authority::new());
+    let (leaf, foreign) = (ca.leaf(&["dns.example"]), other.leaf(&["dns.example"]));
+    let mut rules = rules(&ca, Some("dns.example"));
+    let none = Err("its key has none of the pins");
+    rules.identity.pins = vec![Pin([0; 32]), leaf.pin()];
+    check(&rules, &leaf, Ok(()));
+    check(&rules, &foreign, Err("its certificate is from nobody whom we trust"));
+    rules.identity.pins = vec![Pin([0; 32])];
+    check(&rules, &leaf, none);
+    rules.identity.verify = Verify::Pin;
+    check(&rules, &leaf, none);
+    rules.identity.pins = vec![foreign.pin()];
+    check(&rules, &foreign, Ok(()));
+    check(&rules, &leaf, none);
+    rules.identity.pins.clear();
+    assert_eq!(ClientTls::new(&rules).err().as_deref(), Some("verify = \"pin\" needs pins"));
+    rules.identity.verify = Verify::None;
+    check(&rules, &foreign, Ok(()));
+}
+
+#[test]
+fn rules_that_cannot_be_are_told() {
+    let ca = Authority::new();
+    let problem = |rules: &TrustRules| ClientTls::new(rules).err();
+    let wrong = rules(&ca, Some("no name"));
+    assert_eq!(problem(&wrong).as_deref(), Some("\"no name\" is no name that a certificate can bear"));
+    let nobody = TrustRules { roots: None, ..rules(&ca, None) };
+    assert_eq!(problem(&nobody).as_deref(), Some("nobody is known who could vouch for it"));
+}
+
+#[test]
+fn session_is_resumed_and_a_ticket_used_once() {
+    let ca = Authority::new();
+    let tls = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap();
+    let server = ca.leaf(&["dns.example"]).server();
+    let (first, _) = shake_hands(&tls, &server).unwrap();
+    assert_eq!(first.handshake_kind(), Some(HandshakeKind::Full));
+    assert_eq!(first.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    // The server gives two tickets with each handshake; what is resumed at the same time takes one each.
+    let begun: Vec<_> = (0..3).map(|_| tls.begin().unwrap()).collect();
+    let kinds: Vec<_> = begun
+        .into_iter()
+        .map(|mut client| {
+            talk(&mut client, &mut ServerConnection::new(Arc::clone(&server)).unwrap()).unwrap();
+            client.handshake_kind()
+        })
+        .collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == Some(HandshakeKind::Resumed)).count(), 2, "{kinds:?}");
+}
+
+#[test]
+fn server_learns_who_asks() {
+    let ca = Authority::new();
+    let (leaf, me) = (ca.leaf(&["dns.example"]), ca.leaf(&["client.example"]));
+    let provider = Arc::new(provider::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.0.der().clone()).unwrap();
+    let asks = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_client_cert_verifier(asks);
+    let server = Arc::new(builder.with_single_cert(vec![leaf.certificate.der().clone()], leaf.private_key()).unwrap());
+    let mut rules = rules(&ca, Some("dns.example"));
+    assert!(shake_hands(&ClientTls::new(&rules).unwrap(), &server).is_err());
+    let shown = ClientCertificate { chain: vec![me.certificate.der().clone()], key: me.private_key() };
+    rules.certificate = Some(Arc::new(shown));
+    let (_, server) = shake_hands(&ClientTls::new(&rules).unwrap(), &server).unwrap();
+    assert_eq!(server.peer_certificates().unwrap()[0], *me.certificate.der());
+    assert_eq!(server.server_name(), Some("dns.example"));
+    // A key that is another's is told when the configuration is read.
+    let mixed = ClientCertificate { chain: vec![me.certificate.der().clone()], key: leaf.private_key() };
+    rules.certificate = Some(Arc::new(mixed));
+    assert!(ClientTls::new(&rules).err().unwrap().starts_with("its certificate cannot be used: "));
+}
+
+#[test]
+fn protocol_may_be_missing_in_the_answer() {
+    let ca = Authority::new();
+    let tls = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap();
+    let leaf = ca.leaf(&["dns.example"]);
+    for (spoken, expected) in [(Vec::new(), None), (vec![b"dot".to_vec()], Some(b"dot".as_slice()))] {
+        let mut server = (*leaf.server()).clone();
+        server.alpn_protocols = spoken;
+        let (client, _) = shake_hands(&tls, &Arc::new(server)).unwrap();
+        assert_eq!(client.alpn_protocol(), expected);
+    }
+}
+
+#[test]
+fn noise_is_no_tls() {
+    let ca = Authority::new();
+    let mut client = ClientTls::new(&rules(&ca, Some("dns.example"))).unwrap().begin().unwrap();
+    client.read_tls(&mut io::Cursor::new(b"HTTP/1.1 400 Bad Request\r\n\r\n")).unwrap();
+    assert_eq!(tls_problem(&client.process_new_packets().unwrap_err()), "it does not speak TLS");
+}
