@@ -67,3 +67,6 @@ impl<C: Client> Engine<C> {
         self.pools.get(slot)?.p99(index)
     }
 }
+
+#[cfg(test)]
+mod tests;

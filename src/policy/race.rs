@@ -217,13 +217,9 @@ impl Race {
         if let Some(place) = self.candidates.iter().position(|candidate| candidate == backend) {
             let bit = 1 << place;
             let is_again = retry == Retry::Once && self.attempts.unsent & bit == 0;
-            if self.has_lost() && self.attempts.is_lost(backend) {
-                // It was in line once more, and stays there for as long as it may be tried.
-                if !is_again {
-                    self.attempts.forget_lost(backend);
-                }
-            } else if is_again || kind == Kind::Hedge && !self.attempts.has_asked(backend) {
-                // To whom no hedge could be sent, a failover may still go.
+            // Who has lost an attempt is in line for that. To whom no hedge could be sent, a failover may still go.
+            let is_in_line = self.has_lost() && self.attempts.is_lost(backend);
+            if !is_in_line && (is_again || kind == Kind::Hedge && !self.attempts.has_asked(backend)) {
                 self.asked &= !bit;
             }
             if !is_again {

@@ -130,7 +130,7 @@ impl Links {
         let open = places(LinkState::Open).filter(|(place, _)| Some(*place) != avoid);
         let open = open.min_by_key(|(_, link)| link.waiting);
         let dialling = places(LinkState::Dialling).find(|(place, _)| Some(*place) != avoid);
-        let avoided = places(LinkState::Open).next();
+        let avoided = places(LinkState::Open).next().or_else(|| places(LinkState::Dialling).next());
         open.or(dialling).or(avoided).map(|(place, _)| place)
     }
 
@@ -274,7 +274,7 @@ mod tests {
     fn a_quiet_connection_is_suspected_and_then_given_up() {
         let mut links = links(1, 1);
         let link = &mut links.all[0];
-        let mut look = |link: &mut Link, at| link.look(ms(at), ms(100), ms(1_000));
+        let look = |link: &mut Link, at| link.look(ms(at), ms(100), ms(1_000));
         assert_eq!(look(link, 0), Look::Leave);
         link.waiting = 2;
         link.sent(ms(5));

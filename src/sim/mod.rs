@@ -8,7 +8,8 @@
 //! time.
 //!
 //! What is not modelled: the time that hedgerow itself and its sockets take (some 0.2 ms: it is for the scenario to put that
-//! into the delay of a backend), the network apart from a backend's delay and loss, TCP, forgers, and more than one worker.
+//! into the delay of a backend), the network apart from a backend's delay and loss, TCP and TLS but for what
+//! [`Connections`] says, forgers, and more than one worker.
 
 mod backend;
 mod connections;

@@ -148,16 +148,6 @@ impl SharedBackend {
         }
     }
 
-    /// Whether it is asked by stream, where a connection holds many queries.
-    pub fn is_by_stream(&self) -> bool {
-        self.address.scheme.is_stream()
-    }
-
-    /// Whether nobody on the way to it can read along.
-    pub fn is_encrypted(&self) -> bool {
-        self.address.scheme.is_encrypted()
-    }
-
     /// What a connection to it needs, if it is asked by TLS; none, if it cannot be known who it is.
     pub fn tls(&self) -> Option<Arc<ClientTls>> {
         self.tls.load_full()
@@ -186,6 +176,16 @@ impl SharedBackend {
     /// Why the last connection to it did not come to be, if that is so.
     pub fn connection_problem(&self) -> Option<Arc<String>> {
         self.connection_problem.load_full()
+    }
+
+    /// Whether it is asked by stream, where a connection holds many queries.
+    pub fn is_by_stream(&self) -> bool {
+        self.address.scheme.is_stream()
+    }
+
+    /// Whether nobody on the way to it can read along.
+    pub fn is_encrypted(&self) -> bool {
+        self.address.scheme.is_encrypted()
     }
 
     /// What a worker counts.

@@ -243,6 +243,25 @@ impl SharedPool {
     }
 }
 
+/// The machines that members are ways to, by [`BackendIndex`]: those with the same `server` have the same number.
+fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
+    let servers = config.backends.iter().filter_map(|backend| Some((backend, backend.server.as_deref()?)));
+    let mut numbers: HashMap<&str, u16> = HashMap::new();
+    let mut of_backends: HashMap<(BackendAddress, &str), u16> = HashMap::new();
+    for (backend, server) in servers {
+        let next = u16::try_from(numbers.len() + 1).unwrap_or(0);
+        of_backends.insert((backend.address, &backend.name), *numbers.entry(server).or_insert(next));
+    }
+    if of_backends.is_empty() {
+        return Box::default();
+    }
+    let mut machines = vec![0; members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0)];
+    for (member, _) in members {
+        machines[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or(0);
+    }
+    machines.into()
+}
+
 impl SharedPool {
     /// Judges the backends that are asked by TLS by what the config says of them, and by these.
     pub(super) fn trust(&self, roots: &KnownRoots) {
@@ -266,25 +285,6 @@ impl SharedPool {
             }
         }
     }
-}
-
-/// The machines that members are ways to, by [`BackendIndex`]: those with the same `server` have the same number.
-fn machines(config: &PoolConfig, members: &[Weighted]) -> Box<[u16]> {
-    let servers = config.backends.iter().filter_map(|backend| Some((backend, backend.server.as_deref()?)));
-    let mut numbers: HashMap<&str, u16> = HashMap::new();
-    let mut of_backends: HashMap<(BackendAddress, &str), u16> = HashMap::new();
-    for (backend, server) in servers {
-        let next = u16::try_from(numbers.len() + 1).unwrap_or(0);
-        of_backends.insert((backend.address, &backend.name), *numbers.entry(server).or_insert(next));
-    }
-    if of_backends.is_empty() {
-        return Box::default();
-    }
-    let mut machines = vec![0; members.iter().map(|(member, _)| member.index.get() + 1).max().unwrap_or(0)];
-    for (member, _) in members {
-        machines[member.index.get()] = of_backends.get(&(member.address, &*member.name)).copied().unwrap_or(0);
-    }
-    machines.into()
 }
 
 /// Whose turn it is among these, as they stand now.

@@ -36,6 +36,7 @@ mod identity;
 mod in_flight;
 mod lifecycle;
 mod lookup;
+mod lost_seeds;
 mod manifests;
 mod manual;
 mod messages;

@@ -183,14 +183,9 @@ impl Attempts {
     /// Whether an attempt to ask this backend has left. One that was to be made without OPT in place of another has to, itself.
     pub(super) fn has_asked(&self, backend: BackendIndex) -> bool {
         let has_left = |state| match state {
-            State::Silent
-            | State::Unreachable
-            | State::Bare
-            | State::Spoken
-            | State::Replied
-            | State::Failed
-            | State::Lost => true,
-            State::OptRefused | State::Replaced | State::Unsent => false,
+            State::Silent | State::Unreachable | State::Bare | State::Spoken | State::Replied | State::Failed => true,
+            // What was lost says as little as what has not left.
+            State::OptRefused | State::Replaced | State::Unsent | State::Lost => false,
         };
         self.as_slice().iter().any(|entry| entry.backend == backend && has_left(entry.state))
     }
@@ -304,15 +299,6 @@ impl Attempts {
     /// How many attempts to ask a backend were lost.
     pub(super) fn times_lost(&self, backend: BackendIndex) -> usize {
         self.in_state(State::Lost).filter(|(_, entry)| entry.backend == backend).count()
-    }
-
-    /// A backend is not asked again for having lost an attempt.
-    pub(super) fn forget_lost(&mut self, backend: BackendIndex) {
-        let lost = self.entries[..usize::from(self.len)].iter_mut();
-        let mut lost = lost.filter(|entry| entry.backend == backend && entry.state == State::Lost);
-        if let Some(entry) = lost.next_back() {
-            entry.state = State::Failed;
-        }
     }
 
     /// Whether a backend refused OPT in this race.

@@ -17,6 +17,9 @@ impl Race {
         match entry.state {
             State::Silent | State::Unreachable | State::Bare => {
                 let before = std::mem::replace(&mut entry.state, State::Lost);
+                let backend = entry.backend;
+                // If it could not be asked before, it may be now.
+                self.unsendable &= !self.bit_of(backend);
                 self.met |= LOST;
                 self.move_on(before);
             }
@@ -41,8 +44,10 @@ impl Race {
     #[cold]
     fn first_lost(&self) -> Option<BackendIndex> {
         let is_last = |id, backend| self.attempts.last_of(backend).is_some_and(|(last, _)| last == id);
+        let is_in_line = |backend| self.bit_of(backend) != 0 && self.is_sendable(backend);
         let mut lost = self.attempts.in_state(State::Lost).map(|(id, entry)| (id, entry.backend));
-        let found = lost.find(|(id, backend)| is_last(*id, *backend) && self.attempts.is_lost(*backend));
+        let found =
+            lost.find(|&(id, backend)| is_last(id, backend) && is_in_line(backend) && self.attempts.is_lost(backend));
         found.map(|(_, backend)| backend)
     }
 
@@ -56,12 +61,18 @@ impl Race {
     #[cold]
     fn lost_or_late(&self, context: &RaceContext<'_>) -> Option<BackendIndex> {
         let is_by_stream = |backend: &BackendIndex| context.by_stream.get(backend.get()).is_some_and(|is| *is);
-        // To whom none could be sent, none is sent again.
-        let is_sendable = |backend: &BackendIndex| {
-            let mut candidates = self.candidates.iter().enumerate();
-            !candidates.any(|(place, candidate)| candidate == *backend && self.unsendable & 1 << place != 0)
-        };
         let late = self.attempts.in_state(State::Silent).next_back().map(|(_, entry)| entry.backend);
-        self.lost_again().or_else(|| late.filter(is_sendable)).filter(is_by_stream)
+        let late = late.filter(|backend| self.is_sendable(*backend));
+        self.lost_again().or(late).filter(is_by_stream)
+    }
+
+    /// Whether nothing that was to be sent to a backend could not be, of late.
+    fn is_sendable(&self, backend: BackendIndex) -> bool {
+        self.unsendable & self.bit_of(backend) == 0
+    }
+
+    /// The bit of a backend among the candidates; 0: it is none.
+    fn bit_of(&self, backend: BackendIndex) -> u8 {
+        self.candidates.iter().position(|candidate| candidate == backend).map_or(0, |place| 1 << place)
     }
 }

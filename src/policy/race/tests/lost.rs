@@ -143,8 +143,8 @@ fn who_lost_one_and_cannot_be_asked_again_is_not_asked_for_ever() {
         .at(10, Lost(0))
         .at(10, Unsent(1))
         .at(10, Unsent(1))
-        .check("0 first A, 10 failover A, 10 failover A, 10 nothing");
-    by_stream(Sequential, 1).at(10, Lost(0)).at(10, TooLong(1)).check("0 first A, 10 failover A, 10 nothing");
+        .check("0 first A, 10 failover A, 10 failover A, 10 unsent");
+    by_stream(Sequential, 1).at(10, Lost(0)).at(10, TooLong(1)).check("0 first A, 10 failover A, 10 unsent");
     by_stream(Sequential, 2)
         .at(10, Lost(0))
         .at(20, Lost(1))
@@ -190,4 +190,15 @@ fn the_newest_that_is_lost_is_asked_once_more_at_once_and_its_word_stays_final()
         .at(40, Reply(3, Nxdomain))
         .at(50, Reply(4, Nodata))
         .check("0 first A, 10 failover C, 20 failover C, 20 failover B, 30 failover C, 50 reply 4");
+}
+
+#[test]
+fn two_that_are_lost_at_once_are_made_up_for_though_the_first_try_could_not_leave() {
+    // The connection of both has ended, and the room on the next one is only there when the second is told.
+    by_stream(Hedged, 1)
+        .at(110, Lost(1))
+        .at(110, TooLong(2))
+        .at(110, Lost(0))
+        .at(120, Reply(2, Positive))
+        .check("0 first A, 100 hedge A, 110 failover A, 110 failover A, 120 reply 2");
 }
