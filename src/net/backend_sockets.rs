@@ -304,7 +304,9 @@ impl<T: Copy, L: Copy> BackendSockets<T, L> {
 
     /// Sends all that is queued, one call for each backend. What could not be sent goes to `refused`.
     pub fn flush(&mut self, refused: &mut Vec<Refused<T, L>>) {
-        self.flush_connections();
+        if self.connections.has_queued() {
+            self.flush_connections();
+        }
         while let Some(set_id) = self.dirty.pop() {
             let Some(set) = &mut self.sets[set_id.0 as usize] else { continue };
             let Some(mut filling) = set.filling.take() else { continue };

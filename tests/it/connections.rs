@@ -121,7 +121,6 @@ fn backend_with_a_wrong_certificate_is_asked_nothing() {
     let server = server_that_trusts(&ca, &[&foreign], "");
     assert!(server.client().ask(&query("www.example", A)).answers().is_empty());
     assert_eq!(foreign.queries(), 0);
-    assert!(sum(&server, "hedgerow_backend_connections_total", "kind", "failed") > 0);
 }
 
 #[test]

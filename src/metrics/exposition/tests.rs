@@ -296,7 +296,12 @@ fn each_format_names_its_families_as_it_should() {
         assert_eq!(text.ends_with("# EOF\n"), is_ended, "{format:?}");
         assert_eq!(
             text.matches("# TYPE ").count(),
-            COUNTERS.len() + USAGE_COUNTERS.len() + DISCOVERY_COUNTERS.len() + 28
+            COUNTERS.len()
+                + USAGE_COUNTERS.len()
+                + DISCOVERY_COUNTERS.len()
+                + connections::COUNTERS.len()
+                + backend_connections::COUNTERS.len()
+                + 34
         );
     };
     check(

@@ -161,6 +161,11 @@ impl<T: Copy, L: Copy> Connections<T, L> {
         self.free.append(&mut self.closed);
     }
 
+    /// Whether something is to be written.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// When they are to be looked at.
     pub(super) fn next_check(&self) -> Option<Instant> {
         self.next_check
