@@ -201,6 +201,9 @@ impl Peer {
     }
 }
 
+/// What a backend says to a query in place of a reply.
+type Noise = dyn Fn(&mut Peer, &[u8]);
+
 fn failed(play: &Play) -> Option<(&str, bool)> {
     match &play.ended.first()?.0 {
         End::Failed { problem, is_refused } => Some((problem, *is_refused)),
@@ -375,7 +378,7 @@ fn second_connection_is_opened_when_the_first_is_busy_or_avoided() {
 
 #[test]
 fn noise_and_unknown_ids_break_a_connection() {
-    let noises: [&dyn Fn(&mut Peer, &[u8]); 3] = [
+    let noises: [&Noise; 3] = [
         &|peer, _| peer.socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap(),
         &|peer, query| peer.say(query),
         &|peer, query| {
